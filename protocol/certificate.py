@@ -1,0 +1,180 @@
+"""The certificate: a round's signed outcome, and the lineage that certificates form.
+
+A certificate's hash is the digest of its outcome (the bytes every vote signs), so whoever assembles it from whichever votes makes the same
+certificate. It carries its plan with all signed offers and its Cut: anybody can check all of it with nothing but the run's manifest and the parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from protocol.digest import Digest, digest
+from protocol.errors import PeerFault
+from protocol.identity import PeerId, short
+from protocol.leader import leader_of, leader_order
+from protocol.manifest import MAX_GROUP_LIMIT, Manifest
+from protocol.messages import MAX_MESSAGE_BYTES, Cut, Id, Signature, Signed, Vote, open_as, payload_of, signature_is_valid
+from protocol.plan import OpenPlan, open_plan
+from protocol.ports import Lane
+
+_DOMAIN = b"hypergpu/certificate/1\0"
+NEWCOMER_LANES = 8  # spare lanes of the data order for members the parent certificate does not know yet
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """As it travels and as it is stored."""
+
+    outcome: Annotated[bytes, Meta(max_length=4096)]  # the payload of every vote
+    plan: Signed
+    cut: Signed
+    votes: Annotated[tuple[tuple[Id, Signature], ...], Meta(max_length=MAX_GROUP_LIMIT)]
+
+
+class OpenCertificate(msgspec.Struct, frozen=True, kw_only=True):
+    """A certificate whose signatures and arithmetic were checked; its place in a lineage is checked by `Lineage.extend`."""
+
+    raw: bytes
+    hash: Digest
+    outcome: Vote
+    plan: OpenPlan
+    cut: Cut
+    voters: tuple[PeerId, ...]
+
+    @property
+    def contributors(self) -> tuple[int, ...]:
+        return self.cut.contributors
+
+    @property
+    def listed(self) -> dict[PeerId, int]:
+        """The seq that is certified for each contributor."""
+        return {self.plan.members[i]: self.plan.offers[i].seq for i in self.cut.contributors}
+
+    @property
+    def samples(self) -> int:
+        return sum(self.plan.offers[i].samples for i in self.cut.contributors)
+
+    @property
+    def loss(self) -> float | None:
+        """The contributors' own training loss, weighted by samples: what they say, not what anybody checked."""
+        parts = [(self.plan.offers[i].loss, self.plan.offers[i].samples) for i in self.cut.contributors]
+        known = [(loss, samples) for loss, samples in parts if loss is not None]
+        weight = sum(samples for _, samples in known)
+        return sum(loss * samples for loss, samples in known) / weight if weight else None
+
+
+_decoder = msgspec.msgpack.Decoder(Certificate)
+
+
+def certificate_hash(run: Digest, outcome: bytes) -> Digest:
+    """What names a certificate: the digest of the outcome its voters signed."""
+    return digest(_DOMAIN, run, outcome)
+
+
+def assemble(vote: Vote, plan: Signed, cut: Signed, votes: Mapping[PeerId, bytes]) -> bytes:
+    """A certificate from the votes (peer to signature) for one outcome."""
+    return msgspec.msgpack.encode(Certificate(outcome=payload_of(vote), plan=plan, cut=cut, votes=tuple(sorted(votes.items()))))
+
+
+def check_cut(cut: Cut, plan: OpenPlan, manifest: Manifest) -> None:
+    """Whether a Cut fits its plan. Raises `PeerFault("bad_plan")`."""
+    size = len(plan.members)
+    for name, indices in (("contributors", cut.contributors), ("present", cut.present)):
+        if list(indices) != sorted(set(indices)) or any(i >= size for i in indices):
+            raise PeerFault("bad_plan", f"the cut's {name} {indices} are not members of a plan of {size} in order")
+    if len(cut.owners) != size or not set(cut.owners) <= set(cut.present):
+        raise PeerFault("bad_plan", f"the cut's owners {cut.owners} do not own the {size} slices")
+    if not set(cut.contributors) <= set(cut.present) or len(cut.present) < manifest.group.min_peers:
+        raise PeerFault("bad_plan", f"a cut of {len(cut.contributors)} contributors among {len(cut.present)} present")
+    if not cut.contributors or any(plan.offers[i].samples == 0 for i in cut.contributors):
+        raise PeerFault("bad_plan", "a cut that includes somebody who offered nothing, or nobody")
+
+
+def open_certificate(raw: bytes, run: Digest, manifest: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenCertificate:
+    """Check everything a certificate says by itself. Raises `PeerFault`; `bad_certificate` unless a part has its own reason.
+
+    `trusted` skips the signatures: for what this node verified once and read back from its own disk.
+    """
+    if len(raw) > MAX_MESSAGE_BYTES:
+        raise PeerFault("oversized", f"a certificate of {len(raw)} bytes")
+    try:
+        certificate = _decoder.decode(raw)
+        vote = msgspec.msgpack.decode(certificate.outcome, type=Vote)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise PeerFault("malformed", f"not a certificate: {error}") from None
+    plan = open_plan(certificate.plan, run, manifest, chunks, trusted=trusted)
+    cut = open_as(Cut, certificate.cut, run, trusted=trusted)
+    if vote.plan != plan.digest or cut.plan != plan.digest or vote.cut != certificate.cut.digest:
+        raise PeerFault("bad_certificate", "the plan or the cut is not the one that was voted for")
+    if certificate.cut.peer != plan.leader:
+        raise PeerFault("bad_certificate", "the cut is not from the plan's leader")
+    if (vote.parents, vote.number, vote.view) != ((plan.plan.parent,), plan.plan.number, plan.plan.view):
+        raise PeerFault("bad_certificate", "the votes are for another round than the plan")
+    check_cut(cut, plan, manifest)
+    voters = tuple(peer for peer, _ in certificate.votes)
+    if list(voters) != sorted(set(voters)) or not set(voters) <= set(plan.members):
+        raise PeerFault("bad_certificate", "a voter votes twice or is not in the plan")
+    if len(voters) < max(plan.majority, manifest.group.min_peers):
+        raise PeerFault("bad_certificate", f"{len(voters)} votes are no majority of {len(plan.members)}")
+    for peer, signature in certificate.votes:
+        if not trusted and not signature_is_valid(run, certificate.outcome, peer, signature):
+            raise PeerFault("bad_certificate", f"the vote of {short(peer)} is not signed by it")
+    return OpenCertificate(raw=raw, hash=certificate_hash(run, certificate.outcome), outcome=vote, plan=plan, cut=cut, voters=voters)
+
+
+class Tip(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a lineage stands: what must be remembered of all certificates up to here to check the next one."""
+
+    hash: Digest
+    number: int
+    members: tuple[PeerId, ...]  # candidates for leading, in ascending order; empty at genesis
+    last_seq: Mapping[PeerId, int]
+    samples: int
+    state: Digest  # of the anchor and momentum; empty bytes at genesis, whose state follows from the manifest
+    lane_base: int  # where the next round's data begins
+
+    def lane(self, peer: PeerId) -> Lane:
+        """Which samples `peer` draws in the round after this tip: members have a lane each, newcomers share a few by hash."""
+        count = len(self.members)
+        if peer in self.members:
+            index = self.members.index(peer)
+        else:
+            index = count + int.from_bytes(digest(self.hash, peer.encode())[:4], "big") % NEWCOMER_LANES
+        return Lane(base=self.lane_base, index=index, stride=count + NEWCOMER_LANES)
+
+
+def genesis(run: Digest) -> Tip:
+    """Round 0's parent is the run id."""
+    return Tip(hash=run, number=0, members=(), last_seq={}, samples=0, state=b"", lane_base=0)
+
+
+def extend(tip: Tip, certificate: OpenCertificate) -> Tip:
+    """The lineage one certificate further. Raises `PeerFault("bad_certificate")` when it does not follow from `tip`."""
+    outcome, plan = certificate.outcome, certificate.plan
+    if outcome.parents != (tip.hash,) or outcome.number != tip.number + 1:
+        raise PeerFault("bad_certificate", f"certificate {outcome.number} does not follow certificate {tip.number}")
+    if outcome.view < len(tip.members) and plan.leader != leader_of(leader_order(tip.hash, tip.members), outcome.view):
+        raise PeerFault("bad_certificate", f"{short(plan.leader)} does not lead view {outcome.view} of round {outcome.number}")
+    last_seq = dict(tip.last_seq)
+    for peer, seq in certificate.listed.items():
+        if seq <= last_seq.get(peer, 0):
+            raise PeerFault("bad_certificate", f"seq {seq} of {short(peer)} was certified before")
+        last_seq[peer] = seq
+    longest = max(plan.offers[i].samples for i in certificate.contributors)
+    return Tip(
+        hash=certificate.hash,
+        number=outcome.number,
+        members=tuple(plan.members[i] for i in certificate.cut.present),
+        last_seq=last_seq,
+        samples=tip.samples + certificate.samples,
+        state=outcome.state,
+        lane_base=tip.lane_base + longest * (len(tip.members) + NEWCOMER_LANES),
+    )
+
+
+def prefer(a: Tip, b: Tip) -> Tip:
+    """Which of two tips that do not descend from each other to follow: more certified samples, then the smaller hash."""
+    return max(a, b, key=lambda tip: (tip.samples, bytes(255 - byte for byte in tip.hash)))

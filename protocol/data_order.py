@@ -1,0 +1,84 @@
+"""Which samples are drawn when: a keyed permutation of the data set for every pass over it.
+
+A position counts samples through the whole run. Pass `position // dataset_size` has its own permutation, keyed by (seed, pass), and a
+node draws the positions of its lane (`protocol.ports.Lane`). Two lanes with one base and stride and different indices share no position,
+so within a pass no two nodes draw the same sample; and since a draw is a pure function of (seed, position), anybody can replay a step.
+
+The permutation is a Feistel network over the smallest even number of bits that holds the data set, walked until it lands inside
+(cycle walking: Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). Nothing is stored and nothing is shuffled: a position
+costs the same in a data set of a thousand samples or a billion. It is no cipher; it only has to look shuffled.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from protocol.digest import digest
+from protocol.ports import Lane
+
+Indices = npt.NDArray[np.int64]
+"""Shape (count,)."""
+
+MAX_POSITION = (1 << 63) - 1
+_DOMAIN = b"hypergpu/order/1\0"
+_ROUNDS = 6  # four make a good permutation of a large domain (Luby and Rackoff); small domains need a few more
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)  # splitmix64's finalizer (Steele, Lea and Flood, 2014)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def lane_positions(lane: Lane, first: int, count: int) -> Indices:
+    """Positions `base + index + k * stride` for k in [first, first + count). Raises `ValueError` for a lane that leaves 63 bits."""
+    if lane.base < 0 or lane.index < 0 or lane.stride < 1 or first < 0 or count < 0:
+        raise ValueError(f"no such positions: {lane}, {count} from {first}")
+    start = lane.base + lane.index + first * lane.stride
+    if start + count * lane.stride > MAX_POSITION:
+        raise ValueError(f"positions of {lane} from {first} on do not fit 63 bits")
+    return np.int64(start) + np.arange(count, dtype=np.int64) * np.int64(lane.stride)
+
+
+def _keys(seed: int, number: int) -> npt.NDArray[np.uint64]:
+    material = digest(_DOMAIN, seed.to_bytes(8, "little"), number.to_bytes(8, "little"))
+    more = digest(_DOMAIN, material)
+    return np.frombuffer(material + more, dtype="<u8")[:_ROUNDS]
+
+
+def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    value = (value ^ (value >> np.uint64(30))) * _MIX_1
+    value = (value ^ (value >> np.uint64(27))) * _MIX_2
+    return value ^ (value >> np.uint64(31))
+
+
+def _feistel(value: npt.NDArray[np.uint64], half_bits: int, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """One permutation of [0, 4**half_bits)."""
+    shift = np.uint64(half_bits)
+    mask = np.uint64((1 << half_bits) - 1)
+    left, right = value >> shift, value & mask
+    for key in keys:
+        left, right = right, left ^ (_mix(right + key) & mask)
+    return (left << shift) | right
+
+
+def _permute(offsets: npt.NDArray[np.uint64], dataset_size: int, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    half_bits = max(1, ((dataset_size - 1).bit_length() + 1) // 2)
+    walked = _feistel(offsets, half_bits, keys)
+    # The domain is less than four times the data set (or has four elements), so a walk takes under four steps on average.
+    outside = np.flatnonzero(walked >= dataset_size)
+    while outside.size:
+        walked[outside] = _feistel(walked[outside], half_bits, keys)
+        outside = outside[walked[outside] >= dataset_size]
+    return walked
+
+
+def sample_indices(seed: int, dataset_size: int, positions: Indices) -> Indices:
+    """The samples drawn at `positions`, each in [0, dataset_size), in the same order. Shape (count,) to shape (count,)."""
+    if dataset_size < 1:
+        raise ValueError("a data set has at least one sample")
+    if positions.size and int(positions.min()) < 0:
+        raise ValueError("a position counts from zero")
+    passes, offsets = np.divmod(positions, np.int64(dataset_size))
+    drawn = np.empty(positions.shape, dtype=np.int64)
+    for number in np.unique(passes):
+        here = passes == number
+        drawn[here] = _permute(offsets[here].astype(np.uint64), dataset_size, _keys(seed, int(number)))
+    return drawn

@@ -1,0 +1,99 @@
+"""Digests: BLAKE3 everywhere, and Merkle trees over fixed-size chunks with proofs for ranges of them.
+
+BLAKE3 was chosen by measurement: on 16 KiB chunks it hashes 6.5 GB/s where SHA-256 hashes 1.8, on a processor with SHA instructions
+(`python -m timeit` on `blake3.blake3(chunk).digest()` and `hashlib.sha256(chunk).digest()`); older home machines lack those instructions.
+Leaves and inner nodes are hashed with different prefixes (RFC 6962), so a node can never pass for a leaf. A level of odd
+length carries its last node up unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from blake3 import blake3
+
+Digest = bytes
+"""32 bytes."""
+
+Buffer = bytes | bytearray | memoryview
+"""Bytes that are only read."""
+
+DIGEST_BYTES = 32
+_LEAF = b"\x00"
+_NODE = b"\x01"
+EMPTY_ROOT: Digest = blake3(b"hypergpu/empty").digest()
+
+
+def digest(*parts: Buffer) -> Digest:
+    """The digest of the concatenation of `parts`."""
+    hasher = blake3()
+    for part in parts:
+        hasher.update(part)
+    return hasher.digest()
+
+
+def leaf_digest(chunk: Buffer) -> Digest:
+    """The digest of one chunk as a leaf of a tree."""
+    return digest(_LEAF, chunk)
+
+
+def leaves_of(data: Buffer, chunk_bytes: int) -> list[Digest]:
+    """The leaves of `data` cut into chunks of `chunk_bytes`, the last one possibly shorter."""
+    view = memoryview(data).cast("B")
+    return [leaf_digest(view[start : start + chunk_bytes]) for start in range(0, len(view), chunk_bytes)]
+
+
+def _parent_level(level: Sequence[Digest]) -> list[Digest]:
+    parents = [digest(_NODE, level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+    if len(level) % 2:
+        parents.append(level[-1])
+    return parents
+
+
+def merkle_root(leaves: Sequence[Digest]) -> Digest:
+    """The root over `leaves`; a fixed digest when there are none."""
+    if not leaves:
+        return EMPTY_ROOT
+    level: Sequence[Digest] = leaves
+    while len(level) > 1:
+        level = _parent_level(level)
+    return level[0]
+
+
+def range_proof(leaves: Sequence[Digest], start: int, stop: int) -> list[Digest]:
+    """The digests that, with the leaves `[start, stop)`, give the root: at most two a level, from the bottom up."""
+    if not 0 <= start < stop <= len(leaves):
+        raise ValueError(f"no range [{start}, {stop}) in {len(leaves)} leaves")
+    proof: list[Digest] = []
+    level: Sequence[Digest] = leaves
+    first, last = start, stop - 1
+    while len(level) > 1:
+        if first % 2:
+            proof.append(level[first - 1])
+        if last % 2 == 0 and last + 1 < len(level):
+            proof.append(level[last + 1])
+        level = _parent_level(level)
+        first, last = first // 2, last // 2
+    return proof
+
+
+def root_from_range(known: Iterable[Digest], start: int, total: int, proof: Sequence[Digest]) -> Digest | None:
+    """The root that leaves `[start, start + len(known))` of `total` and `proof` lead to; None when the proof does not fit."""
+    nodes = list(known)
+    first, last, width = start, start + len(nodes) - 1, total
+    if not nodes or start < 0 or last >= total:
+        return None
+    rest = iter(proof)
+    while width > 1:
+        try:
+            if first % 2:
+                nodes.insert(0, next(rest))
+                first -= 1
+            if last % 2 == 0 and last + 1 < width:
+                nodes.append(next(rest))
+                last += 1
+        except StopIteration:
+            return None
+        nodes = _parent_level(nodes)
+        first, last, width = first // 2, last // 2, (width + 1) // 2
+    return nodes[0] if next(rest, None) is None else None

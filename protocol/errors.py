@@ -1,0 +1,63 @@
+"""The exception tree: whose fault it is decides who is told.
+
+HyperGPUError
+├── UserError          the person at the keyboard can mend it: what happened, why, what to type
+├── OurFault           this node broke its own rules: a bug here, logged with its cause
+│   └── InvariantBroken
+├── PeerFault          somebody else sent what the rules refuse; counted under `reason`, never fatal
+└── Unreachable        nobody is at fault: a stream broke, a peer left, a deadline passed
+"""
+
+from __future__ import annotations
+
+
+class HyperGPUError(Exception):
+    """Base of everything raised on purpose."""
+
+
+class UserError(HyperGPUError):
+    """Something the user can mend.
+
+    `code` is stable (users search for it), `what`, `why` and `fix` are one sentence each, `exit_code` is the
+    process's exit status (0 ok, 1 failed, 2 usage or config, 3 daemon not running, 4 doctor, 5 key, 6 chain).
+    """
+
+    def __init__(self, code: str, what: str, *, why: str = "", fix: str = "", exit_code: int = 1) -> None:
+        super().__init__(what)
+        self.code = code
+        self.what = what
+        self.why = why
+        self.fix = fix
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        parts = [f"{self.what} [{self.code}]"]
+        if self.why:
+            parts.append(f"  why: {self.why}")
+        if self.fix:
+            parts.append(f"  fix: {self.fix}")
+        return "\n".join(parts)
+
+
+class OurFault(HyperGPUError):
+    """This node did something its own rules forbid."""
+
+
+class InvariantBroken(OurFault):
+    """One of the invariants of a round does not hold here; going on could spread the damage."""
+
+
+class PeerFault(HyperGPUError):
+    """A peer sent what the rules refuse.
+
+    `reason` is a short stable word from `REFUSALS` in `protocol.journal` (it becomes a metric's label), the
+    message says the rest. Handling one means: count it, drop what was sent, go on.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Unreachable(HyperGPUError):
+    """The other side is not there (any more): connection refused, stream broken, deadline passed."""

@@ -1,0 +1,82 @@
+"""Who signs: peer ids as libp2p writes them, and the Ed25519 key behind each.
+
+A peer id is the base58 text of the identity multihash of the libp2p public-key protobuf
+(https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md): `00 24 08 01 12 20` and the 32 bytes of the key. For Ed25519 the id
+therefore *is* the key: whoever knows the id can check a signature, and nothing has to be looked up.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from protocol.errors import PeerFault
+
+PeerId = str
+"""Base58 text of an Ed25519 libp2p peer id, 52 characters beginning with `12D3KooW`."""
+
+_PREFIX = bytes.fromhex("002408011220")
+_ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
+MAX_PEER_ID_CHARS = 60  # an Ed25519 id has 52; longer text is refused before any arithmetic on it
+KNOWN_KEYS = 4096  # parsed keys kept; above the largest swarm of one row times the rows a node talks to
+
+
+def peer_id_of(public_key: bytes) -> PeerId:
+    """The peer id of a 32-byte Ed25519 public key."""
+    if len(public_key) != 32:
+        raise ValueError(f"an Ed25519 public key has 32 bytes, not {len(public_key)}")
+    number = int.from_bytes(_PREFIX + public_key, "big")
+    letters: list[str] = []
+    while number:
+        number, value = divmod(number, 58)
+        letters.append(_ALPHABET[value])
+    return "1" + "".join(reversed(letters))  # one leading zero byte is one leading "1"
+
+
+@lru_cache(maxsize=KNOWN_KEYS)
+def public_key_of(peer: PeerId) -> Ed25519PublicKey:
+    """The key behind a peer id. Raises `PeerFault("identity")` when the text is not the id of an Ed25519 key."""
+    if len(peer) > MAX_PEER_ID_CHARS:
+        raise PeerFault("identity", f"a peer id of {len(peer)} characters")
+    number = 0
+    for letter in peer:
+        value = _VALUES.get(letter)
+        if value is None:
+            raise PeerFault("identity", f"{peer!r} is not base58")
+        number = number * 58 + value
+    raw = number.to_bytes(64, "big")[-(len(_PREFIX) + 32) :]
+    if number >> (8 * (len(_PREFIX) + 32)) or not raw.startswith(_PREFIX) or peer_id_of(raw[-32:]) != peer:
+        raise PeerFault("identity", f"{peer!r} is not the id of an Ed25519 key")
+    return Ed25519PublicKey.from_public_bytes(raw[-32:])
+
+
+def short(peer: PeerId) -> str:
+    """The last eight characters: the first ones are the same for everybody."""
+    return peer[-8:]
+
+
+class Signer:
+    """A node's own key: signs, and knows the id it signs for. Deterministic (RFC 8032)."""
+
+    def __init__(self, secret: bytes) -> None:
+        """`secret` is the 32-byte Ed25519 seed."""
+        self._key = Ed25519PrivateKey.from_private_bytes(secret)
+        self.public_key = self._key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        self.peer: PeerId = peer_id_of(self.public_key)
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes."""
+        return self._key.sign(message)
+
+
+def verify(peer: PeerId, signature: bytes, message: bytes) -> bool:
+    """Whether `peer` signed `message`. Raises `PeerFault("identity")` for text that is no peer id."""
+    try:
+        public_key_of(peer).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True

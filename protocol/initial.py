@@ -1,0 +1,59 @@
+"""The parameters a run begins with, computed from the task's specs and the manifest's seed.
+
+Guarantees: the same specs and seed give the same bytes on every machine, so that genesis needs no download and no trust. That
+leaves only operations whose result a standard fixes: Philox's integers (numpy keeps the streams of its bit generators, NEP 19), their top 24 bits
+as an exact float32, and one IEEE multiplication. No normal distribution: logarithm and cosine differ between math libraries.
+
+Does not guarantee: anything about a model whose specs changed order. A tensor's values depend on its place among the specs, not its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite, prod
+
+import numpy as np
+
+from protocol.digest import digest
+from protocol.errors import UserError
+from protocol.ports import ParameterSpec, Vector
+
+_DOMAIN = b"hypergpu/initial/1\0"
+_CHUNK = 1 << 20  # raw integers drawn at a time: 8 MB of scratch whatever the model's size
+_HALF = 1 << 23  # 24 bits, the width of a float32's significand, centred on zero
+
+
+def _fill_uniform(out: Vector, bound: float, key: bytes) -> None:
+    """Fill `out` with values in [-bound, bound). Each 64-bit integer gives two of them, low half first."""
+    source = np.random.Philox(key=int.from_bytes(key, "little"))
+    scale = np.float32(bound / _HALF)
+    for start in range(0, out.size, 2 * _CHUNK):
+        part = out[start : start + 2 * _CHUNK]
+        raw = np.asarray(source.random_raw((part.size + 1) // 2), dtype="<u8")
+        halves = raw.view("<u4")[: part.size]
+        centred = (halves >> np.uint32(8)).astype(np.int32) - np.int32(_HALF)
+        np.multiply(centred.astype(np.float32), scale, out=part)
+
+
+def initial_parameters(specs: Sequence[ParameterSpec], seed: int) -> Vector:
+    """The flat vector, shape (sum of the specs' sizes,), in the specs' order. Raises `UserError("TASK")` for a rule it does not know."""
+    sizes = [prod(spec.shape) for spec in specs]
+    flat: Vector = np.zeros(sum(sizes), dtype=np.float32)
+    start = 0
+    for place, (spec, size) in enumerate(zip(specs, sizes, strict=True)):
+        part = flat[start : start + size]
+        start += size
+        match spec.init:
+            case "zeros":
+                pass
+            case "ones":
+                part.fill(1.0)
+            case "uniform" if isfinite(spec.bound) and spec.bound >= 0:
+                _fill_uniform(part, spec.bound, digest(_DOMAIN, seed.to_bytes(8, "little"), place.to_bytes(8, "little"))[:16])
+            case _:
+                raise UserError(
+                    "TASK",
+                    f"The task starts {spec.name!r} with {spec.init!r} (bound {spec.bound}).",
+                    why="a tensor starts as zeros, ones or uniform with a finite bound, because only these are the same bytes on every machine",
+                )
+    return flat

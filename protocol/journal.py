@@ -1,0 +1,281 @@
+"""The journal: what happened to this node, as typed events. Status, page, metrics and log lines are all folds over it.
+
+An event says what happened, never what to show. `at` is unix seconds, put in by whoever writes the journal (wall time is for
+people; no rule of a round reads it). Events with `durable` False (frequent measurements) are folded but not written to disk.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from protocol.identity import PeerId
+
+REFUSALS: tuple[str, ...] = (
+    "identity",  # text that is no peer id, or a sender that is not who it signs as
+    "unsigned",  # no signature, or one that does not verify
+    "oversized",  # a frame or field above its limit
+    "malformed",  # bytes that do not decode, or values out of range
+    "unknown_kind",  # a message or protocol nobody serves
+    "other_run",  # belongs to another run
+    "stale",  # belongs to a round that is over
+    "not_leader",  # a plan or cut from somebody who does not lead
+    "not_member",  # from or about somebody who is not in the plan
+    "bad_plan",  # a plan that does not follow from its offers
+    "bad_proof",  # bytes that do not match the digest committed to
+    "bad_certificate",  # a certificate that does not verify
+    "equivocation",  # two different signed statements where one is allowed
+    "duplicate",  # said before
+    "busy",  # above a rate or concurrency limit
+    "tls",  # a bulk connection without the certificate we know
+    "handshake",  # a connection that never became a libp2p or TLS session
+    "timeout",  # began something and went silent
+)
+"""Every reason for which something from outside is refused; the labels of `hypergpu_receipts_total`-like counters, pre-registered at zero."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Base of all events."""
+
+    at: float = 0.0
+    durable: ClassVar[bool] = True
+
+
+class NodeStarted(Event, frozen=True, kw_only=True, tag=True):
+    peer: PeerId
+    name: str
+    role: str  # "node" or "observer"
+    version: str
+    addresses: tuple[str, ...]
+    run: str  # run id, hex
+    run_name: str
+    task: str
+    engine: str
+    min_peers: int
+    assumed: tuple[str, ...] = ()  # sentences: what was assumed for want of settings
+
+
+class TrainerReady(Event, frozen=True, kw_only=True, tag=True):
+    device: str
+    parameters: int
+    threads: int
+
+
+class TrainerStopped(Event, frozen=True, kw_only=True, tag=True):
+    """The worker died alone; it is being restarted."""
+
+    reason: str
+    restarts: int
+
+
+class PhaseEntered(Event, frozen=True, kw_only=True, tag=True):
+    """The node's own progress through a round; `reason` says why in a sentence with the numbers in it."""
+
+    number: int
+    view: int
+    phase: str  # a value of protocol.round.Phase
+    reason: str
+    durable: ClassVar[bool] = False
+
+
+class Trained(Event, frozen=True, kw_only=True, tag=True):
+    """A stretch of local training was handed over."""
+
+    number: int
+    steps: int
+    samples: int
+    loss: float | None
+    seconds: float
+
+
+class TrainingProgress(Event, frozen=True, kw_only=True, tag=True):
+    samples: int
+    loss: float | None
+    samples_per_second: float
+    durable: ClassVar[bool] = False
+
+
+class Planned(Event, frozen=True, kw_only=True, tag=True):
+    number: int
+    view: int
+    leader: PeerId
+    members: tuple[PeerId, ...]
+    reason: str
+
+
+class ViewPassed(Event, frozen=True, kw_only=True, tag=True):
+    """A view ended without a certificate."""
+
+    number: int
+    view: int
+    reason: str
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """One contributor's part in a certificate."""
+
+    peer: PeerId
+    samples: int
+    loss: float | None
+
+
+class RoundCertified(Event, frozen=True, kw_only=True, tag=True):
+    """A certificate was verified and (by a node) adopted. `outcome` is this node's own part in it:
+    "counted", "late" (had something to offer, not in the plan), "lost" (in the plan, not in the cut), "idle" (nothing to offer), "observed"."""
+
+    number: int
+    view: int
+    certificate: str  # hex
+    parent: str  # hex
+    members: tuple[PeerId, ...]
+    shares: tuple[Share, ...]
+    samples: int
+    loss: float | None
+    state_digest: str  # hex, as this node computed it itself; empty when it only observed
+    outcome: str
+    phase_seconds: dict[str, float]  # of this node: train, ready, scatter, reduce, vote
+    reason: str
+
+
+class Alone(Event, frozen=True, kw_only=True, tag=True):
+    """The round's end came and nobody else was there; what was learned is kept as the next offer."""
+
+    number: int
+    samples_pending: int
+    reason: str
+
+
+class CaughtUp(Event, frozen=True, kw_only=True, tag=True):
+    """The anchor was fetched from a peer and checked against its certificate."""
+
+    number: int
+    source: PeerId
+    size_bytes: int
+    seconds: float
+
+
+class Stuck(Event, frozen=True, kw_only=True, tag=True):
+    """The node cannot go on by itself; `reason` is the sentence a person needs."""
+
+    reason: str
+
+
+class PeerUp(Event, frozen=True, kw_only=True, tag=True):
+    peer: PeerId
+    path: str
+    address: str
+
+
+class PeerDown(Event, frozen=True, kw_only=True, tag=True):
+    peer: PeerId
+    reason: str
+
+
+class PeerReport(Event, frozen=True, kw_only=True, tag=True):
+    """A peer's own signed beacon, as received, with what we measure of the link to it."""
+
+    peer: PeerId
+    name: str
+    role: str
+    number: int
+    tip: str  # hex
+    phase: str
+    samples: int
+    loss: float | None
+    samples_per_second: float
+    device: str
+    path: str = ""  # "direct", "relay", or "" when there is no connection of our own to it
+    address: str = ""
+    rtt_s: float | None = None
+    durable: ClassVar[bool] = False
+
+
+class PeerForgotten(Event, frozen=True, kw_only=True, tag=True):
+    """No beacon for so long that the peer no longer counts as a member."""
+
+    peer: PeerId
+    silent_s: float
+
+
+class Refused(Event, frozen=True, kw_only=True, tag=True):
+    """Something from outside was refused; `reason` is one of `REFUSALS`."""
+
+    reason: str
+    peer: str  # may be empty when nobody was authenticated
+    detail: str
+    count: int = 1
+    durable: ClassVar[bool] = False
+
+
+class TrafficReport(Event, frozen=True, kw_only=True, tag=True):
+    control_sent: int
+    control_received: int
+    bulk_sent: int
+    bulk_received: int
+    connections: int
+    durable: ClassVar[bool] = False
+
+
+class WorkDropped(Event, frozen=True, kw_only=True, tag=True):
+    """Work too old to be offered (`max_carry_rounds`) or undone by a restart."""
+
+    samples: int
+    reason: str
+
+
+class CheckpointWritten(Event, frozen=True, kw_only=True, tag=True):
+    number: int
+    size_bytes: int
+    seconds: float
+    durable: ClassVar[bool] = False
+
+
+class Warned(Event, frozen=True, kw_only=True, tag=True):
+    """Something a person may want to know that stops nothing: a disk that is full, a damaged file passed over."""
+
+    code: str
+    message: str
+
+
+class Stopped(Event, frozen=True, kw_only=True, tag=True):
+    reason: str
+
+
+AnyEvent = (
+    NodeStarted
+    | TrainerReady
+    | TrainerStopped
+    | PhaseEntered
+    | Trained
+    | TrainingProgress
+    | Planned
+    | ViewPassed
+    | RoundCertified
+    | Alone
+    | CaughtUp
+    | Stuck
+    | PeerUp
+    | PeerDown
+    | PeerReport
+    | PeerForgotten
+    | Refused
+    | TrafficReport
+    | WorkDropped
+    | CheckpointWritten
+    | Warned
+    | Stopped
+)
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+
+
+def encode_event(event: Event) -> bytes:
+    """One line of JSON without its line feed."""
+    return _encoder.encode(event)
+
+
+def decode_event(line: bytes) -> AnyEvent:
+    """Raises `msgspec.ValidationError` or `msgspec.DecodeError` for what is no event."""
+    return _decoder.decode(line)

@@ -1,0 +1,130 @@
+"""The contributor's ledger: why nothing is lost and nothing counted twice.
+
+`residue` (S in ROUND) is the float32 sum of weight x pseudo-gradient not yet certified, quantization error included; `weight` (W) its samples.
+An offer is q = encode(S / W) under the next per-node `seq`. Only a certificate that lists (peer, seq) changes them: S -= w decode(q), W -= w.
+What is not listed stays, the next steps are added, and it is offered again under the next seq. Where the manifest caps the samples of one
+offer, w is the cap and the rest waits for the following rounds.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from protocol.codec import Codec, chunk_bytes
+from protocol.digest import EMPTY_ROOT, Digest, leaves_of, merkle_root
+from protocol.errors import InvariantBroken
+from protocol.ports import LedgerRecord, Vector
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """What one node offers to one round. `seq` 0 and no bytes when there is nothing to offer."""
+
+    seq: int = 0
+    weight: int = 0
+    encoded: bytes = b""
+    leaves: tuple[Digest, ...] = ()
+    digest: Digest = EMPTY_ROOT
+
+
+NOTHING = Offer()
+
+
+class Ledger:
+    """One node's ledger in one run. Mutable: it holds the vector S. Whoever changes it makes it durable before telling anybody."""
+
+    def __init__(self, parameters: int, codec: Codec, max_samples: int, max_carry_rounds: int) -> None:
+        self.codec = codec
+        self.max_samples = max_samples
+        self.max_carry_rounds = max_carry_rounds
+        self.residue: Vector = np.zeros(parameters, np.float32)
+        self.weight = 0
+        self.next_seq = 1
+        self.carried = 0
+        self.offer = NOTHING
+
+    def add(self, delta: Vector, samples: int) -> None:
+        """A stretch of training was handed over: `delta` is parameters before minus after, shape (parameters,)."""
+        if samples:
+            self.residue += delta * np.float32(samples)
+            self.weight += samples
+
+    def make_offer(self) -> Offer:
+        """Encode what is pending under the next seq. The earlier offer, certified or not, is not offered again."""
+        if self.weight == 0:
+            self.offer = NOTHING
+            return NOTHING
+        encoded = self.codec.encode(self.residue / np.float32(self.weight))
+        leaves = tuple(leaves_of(encoded, chunk_bytes(self.codec)))
+        weight = min(self.weight, self.max_samples)
+        self.offer = Offer(seq=self.next_seq, weight=weight, encoded=encoded, leaves=leaves, digest=merkle_root(leaves))
+        self.next_seq += 1
+        return self.offer
+
+    def settle(self, listed_seq: int | None) -> int:
+        """A certificate joined our ancestry; `listed_seq` is what it lists for us, None when it does not.
+
+        Returns the samples that had to be dropped: certified work that this ledger no longer knows (a restart from an older ledger), or
+        work carried for too long. Dropping loses a node's last steps; keeping them could count them twice.
+        """
+        if listed_seq is None:
+            return self._age()
+        if listed_seq == self.offer.seq and self.offer.weight:
+            decoded = np.empty_like(self.residue)
+            self.codec.decode(self.offer.encoded, decoded)
+            decoded *= np.float32(self.offer.weight)
+            self.residue -= decoded
+            self.weight -= self.offer.weight
+            self.carried = 0
+            self.offer = NOTHING
+            if self.weight < 0:
+                raise InvariantBroken(f"the ledger was certified for {-self.weight} samples more than it held")
+            return 0
+        return self.drop(listed_seq + 1)
+
+    def credit(self, start: int, weighted_error: Vector) -> None:
+        """A reducer keeps what encoding its slice's mean lost: `weighted_error` is W_included x (mean - decoded) from element `start` on."""
+        self.residue[start : start + weighted_error.size] += weighted_error
+
+    def drop(self, next_seq: int) -> int:
+        """Forget everything pending and go on with at least `next_seq`. Returns the samples forgotten."""
+        dropped = self.weight
+        self.residue[:] = 0.0
+        self.weight = 0
+        self.carried = 0
+        self.offer = NOTHING
+        self.next_seq = max(self.next_seq, next_seq)
+        return dropped
+
+    def _age(self) -> int:
+        if self.weight == 0:
+            return 0
+        self.carried += 1
+        return self.drop(self.next_seq) if self.carried > self.max_carry_rounds else 0
+
+    def record(self, run: Digest, tip: Digest) -> LedgerRecord:
+        """The ledger as it goes to disk; shares the vector, so write it before changing it."""
+        return LedgerRecord(
+            run=run,
+            tip=tip,
+            next_seq=self.next_seq,
+            weight=self.weight,
+            carried=self.carried,
+            offered_seq=self.offer.seq,
+            offered_weight=self.offer.weight,
+            offered_digest=self.offer.digest,
+            offered=self.offer.encoded,
+            residue=self.residue,
+        )
+
+    def restore(self, record: LedgerRecord) -> None:
+        """Take what was on disk. Raises `InvariantBroken` when it is of another model."""
+        if record.residue.shape != self.residue.shape:
+            raise InvariantBroken(f"the ledger on disk has {record.residue.size} parameters, the run's model {self.residue.size}")
+        self.residue[:] = record.residue
+        self.weight, self.next_seq, self.carried = record.weight, record.next_seq, record.carried
+        if record.offered_seq:
+            leaves = tuple(leaves_of(record.offered, chunk_bytes(self.codec)))
+            self.offer = Offer(
+                seq=record.offered_seq, weight=record.offered_weight, encoded=record.offered, leaves=leaves, digest=record.offered_digest
+            )

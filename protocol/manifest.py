@@ -1,0 +1,156 @@
+"""The manifest: everything the members of a run agree on before they meet. Its digest is the run id.
+
+A manifest is written as TOML (`configs/runs/*.toml`), becomes canonical bytes (`encode`), is hashed into the run id and signed by the
+run's owner. What is not in it a node may choose for itself; what is in it nobody may change without making another run.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from protocol.digest import Digest, digest
+from protocol.errors import UserError
+from protocol.identity import PeerId, Signer, verify
+
+MAX_MANIFEST_BYTES = 64 << 10  # a page of settings; the largest shipped one has 1 KB
+MAX_GROUP_LIMIT = 64  # one row carries its offers in each certificate: 64 of them are about 25 KB of gossip
+_DOMAIN = b"hypergpu/manifest/1\0"
+
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the manifest's parts."""
+
+
+class Inner(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The worker's own optimizer (AdamW, https://arxiv.org/abs/1711.05101) and its batch."""
+
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.0
+    beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.99
+    batch_size: Annotated[int, Meta(ge=1, le=65536)] = 8
+    clip_norm: Positive = 1.0
+
+
+class Outer(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Nesterov momentum on the averaged pseudo-gradient (DiLoCo, https://arxiv.org/abs/2311.08105, whose constants are the defaults)."""
+
+    learning_rate: Positive = 0.7
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+
+
+class RoundRules(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a round ends and how long each of its steps may take.
+
+    `steps` above 0 ends local training after that many steps instead of after `seconds` (synchronous, for comparisons).
+    The deadlines are what a crash that nobody notices costs; a lost connection is noticed at once.
+    """
+
+    seconds: Annotated[float, Meta(gt=0, le=86400)] = 60.0
+    steps: Annotated[int, Meta(ge=0)] = 0
+    ready_s: Positive = 3.0
+    scatter_s: Positive = 20.0
+    gather_s: Positive = 20.0
+    vote_s: Positive = 5.0
+
+
+class Group(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    min_peers: Annotated[int, Meta(ge=2, le=MAX_GROUP_LIMIT)] = 2
+    max_group: Annotated[int, Meta(ge=2, le=MAX_GROUP_LIMIT)] = 32
+
+
+class Limits(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`max_samples` caps the weight of one offer; `max_carry_rounds` is how many certificates uncounted work may wait."""
+
+    max_samples: Count = 1_000_000
+    max_carry_rounds: Count = 20
+
+
+class Manifest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A training job. Field by field what `configs/runs/*.toml` says."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    task: Annotated[str, Meta(min_length=1, max_length=256)]
+    task_options: dict[str, int | float | str | bool] = {}
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
+    engine: str = "native"
+    codec: str = "float32"
+    chain: str = "none"
+    owner: PeerId = ""  # empty: nobody may pause or stop the run
+    inner: Inner = Inner()
+    outer: Outer = Outer()
+    round: RoundRules = RoundRules()
+    group: Group = Group()
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if self.group.max_group < self.group.min_peers:
+            raise ValueError(f"max_group {self.group.max_group} is below min_peers {self.group.min_peers}")
+
+
+class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """The manifest as it travels: its canonical bytes and the owner's signature (empty for a run nobody owns)."""
+
+    body: bytes
+    signature: bytes = b""
+
+    @property
+    def run(self) -> Digest:
+        """The run id."""
+        return digest(_DOMAIN, self.body)
+
+    def open(self) -> Manifest:
+        """The manifest inside, checked. Raises `UserError("MANIFEST")` for anything that is not a manifest signed by its owner."""
+        if len(self.body) > MAX_MANIFEST_BYTES:
+            raise UserError("MANIFEST", f"The run's manifest has {len(self.body)} bytes; {MAX_MANIFEST_BYTES} are allowed.", exit_code=2)
+        try:
+            manifest = msgspec.msgpack.decode(self.body, type=Manifest)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise UserError("MANIFEST", "The run's manifest cannot be read.", why=str(error), exit_code=2) from None
+        if manifest.owner and not verify(manifest.owner, self.signature, _DOMAIN + self.body):
+            raise UserError("MANIFEST", f"The manifest of run {manifest.name!r} is not signed by its owner {manifest.owner}.", exit_code=2)
+        return manifest
+
+
+def seal(manifest: Manifest, owner: Signer | None = None) -> SignedManifest:
+    """The manifest's bytes, signed by `owner` where the manifest names one."""
+    if (owner.peer if owner else "") != manifest.owner:
+        raise ValueError("a manifest is sealed by the owner it names")
+    body = msgspec.msgpack.encode(manifest)
+    return SignedManifest(body=body, signature=owner.sign(_DOMAIN + body) if owner else b"")
+
+
+def _names(record: type[msgspec.Struct]) -> list[str]:
+    return [field.name for field in msgspec.structs.fields(record)]
+
+
+def parse_manifest(text: str, where: str) -> Manifest:
+    """A manifest from TOML. Raises `UserError("MANIFEST")` that names the key and, for an unknown one, the nearest known."""
+    try:
+        return msgspec.convert(tomllib.loads(text), Manifest)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
+        why, fix = str(error), ""
+        if "unknown field" in why:
+            unknown = why.split("`")[1]
+            known = [name for part in (Manifest, Inner, Outer, RoundRules, Group, Limits) for name in _names(part)]
+            near = get_close_matches(unknown, known, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else ""
+        raise UserError("MANIFEST", f"{where} is not a run manifest.", why=why, fix=fix, exit_code=2) from None
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read a TOML manifest from a file. Raises `UserError("MANIFEST")`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("MANIFEST", f"Cannot read the run file {path}.", why=str(error), exit_code=2) from None
+    return parse_manifest(text, str(path))

@@ -1,0 +1,197 @@
+"""What nodes say to each other, and the signature around it.
+
+Every message travels as `Signed`: the bytes of one `Message`, its sender and the sender's Ed25519 signature over domain, run id and bytes.
+Everything named by a digest is named by the digest of the bytes that were signed, never of a re-encoding.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from protocol.digest import Digest, digest
+from protocol.errors import PeerFault
+from protocol.identity import PeerId, Signer, verify
+from protocol.manifest import MAX_GROUP_LIMIT
+from protocol.ports import Endpoint
+
+MAX_MESSAGE_BYTES = 1 << 18  # a plan of 64 offers of about 700 bytes is 45 KB; room for rows to come
+MAX_NAME_CHARS = 64
+MAX_REASON_CHARS = 512
+_DOMAIN = b"hypergpu/message/1\0"
+
+Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Text = Annotated[str, Meta(max_length=MAX_NAME_CHARS)]
+Id = Annotated[str, Meta(max_length=60)]
+Natural = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Index = Annotated[int, Meta(ge=0, lt=MAX_GROUP_LIMIT)]
+Indices = Annotated[tuple[Index, ...], Meta(max_length=MAX_GROUP_LIMIT)]
+Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
+
+
+class Signed(msgspec.Struct, frozen=True, array_like=True):
+    """A message as it travels. Nothing in it is believed before `open_signed`."""
+
+    payload: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
+    peer: Id
+    signature: Signature
+
+    @property
+    def digest(self) -> Digest:
+        """What plans and cuts are named by."""
+        return digest(self.payload)
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """Base of all messages."""
+
+
+class Beacon(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """Who I am and where I stand; gossiped every few seconds. `serial` grows: an older beacon never replaces a newer one."""
+
+    serial: Natural
+    name: Text
+    role: Text
+    number: Natural  # of the tip
+    tip: Hash
+    view: Natural
+    phase: Text
+    samples: Natural
+    loss: float | None
+    samples_per_second: float
+    device: Annotated[str, Meta(max_length=128)]
+    endpoint: Endpoint | None  # None for an observer
+
+
+class Ready(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """The offer of one node to one round and view. `seq` and `samples` are 0 when it has nothing to offer but will reduce and vote."""
+
+    parent: Hash
+    view: Natural
+    number: Natural  # of the certificate that this round would make
+    seq: Natural
+    samples: Natural
+    contribution: Hash
+    loss: float | None
+    fingerprint: Hash  # of the bulk endpoint's certificate
+    up_bits: Natural  # measured bits a second; 0 when not measured yet
+    down_bits: Natural
+    coordinate: Annotated[tuple[float, ...], Meta(max_length=8)] = ()
+
+
+class Plan(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """Who averages with whom. Members are the senders of `offers`, in ascending order of peer id; member i reduces
+    chunks `[borders[i], borders[i + 1])` unless a Cut says otherwise."""
+
+    parent: Hash
+    view: Natural
+    number: Natural
+    offers: Annotated[tuple[Signed, ...], Meta(min_length=1, max_length=MAX_GROUP_LIMIT)]
+    borders: Annotated[tuple[Natural, ...], Meta(max_length=MAX_GROUP_LIMIT + 1)]
+    reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
+
+
+class Held(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """A reducer to the leader: these members' contributions I hold whole, checked against their offers."""
+
+    plan: Hash
+    contributors: Indices
+
+
+class Cut(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """The leader closes the set of included contributions. `owners[i]` is the member that reduces slice i. Cut n+1 replaces Cut n."""
+
+    plan: Hash
+    number: Annotated[int, Meta(ge=1, le=MAX_GROUP_LIMIT)]
+    contributors: Indices
+    present: Indices  # members the leader has reason to think alive: they lead the rounds after this one
+    owners: Indices
+    reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
+
+
+class SliceResult(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """A reducer signs the digest of its slice's encoded mean. The bytes follow on the bulk stream."""
+
+    plan: Hash
+    cut: Hash
+    slice: Index
+    root: Hash
+
+
+class Vote(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """The outcome I would move to. All votes for one outcome are the same bytes, whose digest names the certificate."""
+
+    parents: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=2)]
+    number: Natural
+    view: Natural
+    plan: Hash
+    cut: Hash
+    result: Hash
+    state: Hash
+
+
+class Announce(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """Carries a certificate to those who may not have seen it; the certificate proves itself."""
+
+    certificate: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
+
+
+AnyMessage = Beacon | Ready | Plan | Held | Cut | SliceResult | Vote | Announce
+M = TypeVar("M", bound=Message)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+_signed_decoder = msgspec.msgpack.Decoder(Signed)
+
+
+def sign(signer: Signer, run: Digest, message: Message) -> Signed:
+    """The message in its envelope, valid in one run only."""
+    payload = _encoder.encode(message)
+    return Signed(payload, signer.peer, signer.sign(_DOMAIN + run + payload))
+
+
+def payload_of(message: Message) -> bytes:
+    """The bytes that are signed; deterministic for equal messages."""
+    return _encoder.encode(message)
+
+
+def signature_is_valid(run: Digest, payload: bytes, peer: PeerId, signature: bytes) -> bool:
+    """Whether `peer` signed `payload` as a message of this run."""
+    return verify(peer, signature, _DOMAIN + run + payload)
+
+
+def encode_signed(signed: Signed) -> bytes:
+    return _encoder.encode(signed)
+
+
+def decode_signed(data: bytes) -> Signed:
+    """Raises `PeerFault("oversized" | "malformed")`."""
+    if len(data) > MAX_MESSAGE_BYTES + 256:
+        raise PeerFault("oversized", f"a message of {len(data)} bytes where {MAX_MESSAGE_BYTES} are allowed")
+    try:
+        return _signed_decoder.decode(data)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise PeerFault("malformed", f"not a signed message: {error}") from None
+
+
+def open_signed(signed: Signed, run: Digest, *, trusted: bool = False) -> AnyMessage:
+    """The message inside. Raises `PeerFault("unsigned" | "malformed" | "identity")`.
+
+    `trusted` skips the signature: for what this node verified once and read back from its own disk.
+    """
+    if not trusted and not signature_is_valid(run, signed.payload, signed.peer, signed.signature):
+        raise PeerFault("unsigned", f"the signature of {signed.peer} does not fit this message and run")
+    try:
+        return _decoder.decode(signed.payload)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise PeerFault("malformed", f"{signed.peer} signed what is no message: {error}") from None
+
+
+def open_as(kind: type[M], signed: Signed, run: Digest, *, trusted: bool = False) -> M:
+    """The message inside, which must be of `kind`. Raises `PeerFault`."""
+    message = open_signed(signed, run, trusted=trusted)
+    if not isinstance(message, kind):
+        raise PeerFault("malformed", f"a {type(message).__name__} where a {kind.__name__} belongs")
+    return message

@@ -1,0 +1,350 @@
+"""The ports: what a node needs of the world, as small protocols. The real ones live in `daemon/`, the fakes in `simulator/`.
+
+Every port has a property suite in `tests/ports/` that the real implementation and the fake both pass. Nothing in this module
+acts; nothing in `protocol/` or `daemon/node/` knows which implementation it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from protocol.digest import Digest
+from protocol.identity import PeerId
+
+Vector = npt.NDArray[np.float32]
+"""A flat float32 vector, shape (parameters,)."""
+
+T = TypeVar("T")
+
+
+# ------------------------------------------------------------------------------------------------ network
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a peer takes bulk streams: its addresses and the exact certificate it will show.
+
+    `hosts` are tried in order; `certificate` is the self-signed X.509 certificate in DER. An endpoint is only believed when it
+    arrives inside something its peer signed.
+    """
+
+    peer: PeerId
+    hosts: tuple[str, ...]
+    port: int
+    certificate: bytes
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """What is measured of a live connection. `rtt_s` is None until the first measurement."""
+
+    peer: PeerId
+    path: str  # "direct" or "relay"
+    address: str
+    rtt_s: float | None
+    since_s: float  # on the network's monotonic clock
+
+
+class LinkChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A peer became reachable (`up`) or was lost; `reason` is one sentence."""
+
+    peer: PeerId
+    up: bool
+    reason: str
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes moved since the start, payload as the application sees it, per plane (`control` is libp2p, `bulk` is TLS)."""
+
+    control_sent: int = 0
+    control_received: int = 0
+    bulk_sent: int = 0
+    bulk_received: int = 0
+
+
+class ByteStream(Protocol):
+    """An ordered, reliable, encrypted two-way byte stream to one authenticated peer.
+
+    Guarantees: `peer` is who holds the key of that id (bulk: whose exact certificate was shown). Bytes arrive in order or the
+    stream breaks. Does not guarantee: that bytes sent were received; only an answer proves that.
+    """
+
+    @property
+    def peer(self) -> PeerId: ...
+
+    async def send_all(self, data: bytes | memoryview) -> None:
+        """Send everything; waits while the other side is not reading. Raises `Unreachable` when the stream is broken."""
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """1 to `max_bytes` bytes, or b"" when the other side has finished. Raises `Unreachable` when the stream is broken."""
+
+    async def send_eof(self) -> None:
+        """No more will be sent; the other side's `receive_some` returns b"" after what was sent. Bulk streams may close both ways."""
+
+    async def aclose(self) -> None:
+        """Give the stream back. Never raises; safe to call twice and under cancellation."""
+
+
+StreamHandler = Callable[[ByteStream], Awaitable[None]]
+
+
+class Subscription(Protocol):
+    """Messages of one topic, in the order they arrived. A slow reader loses the oldest ones, counted in `dropped`."""
+
+    dropped: int
+
+    def __aiter__(self) -> AsyncIterator[tuple[PeerId, bytes]]: ...
+
+
+class Network(Protocol):
+    """Reaching other nodes. One instance is one node's place in the swarm.
+
+    Guarantees: a stream's `peer` is authenticated; what was registered with `serve` is called once per incoming stream, in its own task, and
+    an exception of kind `PeerFault` or `Unreachable` in it closes that stream alone. Handlers run concurrently, at most
+    `MAX_STREAMS_PER_PEER` for one peer. Never raises anything but `Unreachable` (or cancellation) for what happens on the wire.
+    """
+
+    @property
+    def peer(self) -> PeerId:
+        """Our own id."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The multiaddrs others can join us at, each ending in `/p2p/<peer id>`; the most useful first."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Our own bulk endpoint."""
+
+    async def open_stream(self, peer: PeerId, protocol: str) -> ByteStream:
+        """A stream to a known peer, connecting first where needed. Raises `Unreachable`."""
+
+    async def open_bulk(self, endpoint: Endpoint, protocol: str) -> ByteStream:
+        """A bulk stream: direct TCP with mutual TLS 1.3 pinned to `endpoint.certificate`. Raises `Unreachable`."""
+
+    def serve(self, protocol: str, handler: StreamHandler) -> None:
+        """Take streams of `protocol` that others open with `open_stream`. Before the network starts, once per protocol."""
+
+    def serve_bulk(self, protocol: str, handler: StreamHandler) -> None:
+        """Take bulk streams of `protocol`. Before the network starts, once per protocol."""
+
+    def admit(self, endpoint: Endpoint) -> None:
+        """From now on accept bulk streams from the peer that shows exactly this certificate (replaces its earlier one)."""
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        """Gossip to everybody subscribed, ourselves not included. At most `MAX_GOSSIP_BYTES`. May be lost; never raises for that."""
+
+    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool]) -> Subscription:
+        """Messages of `topic`. `accept` is called synchronously for each new one with its signer before it is passed on to
+        others: False drops it, and counts against the peer that brought it. Before the network starts."""
+
+    async def provide(self, key: bytes) -> None:
+        """Announce in the DHT that we have `key` (32 bytes); repeated by the network itself until it stops."""
+
+    async def find_providers(self, key: bytes) -> list[PeerId]:
+        """Who announced `key`, as the swarm (not only our own store) knows it; their addresses are then known to the network."""
+
+    def links(self) -> Sequence[Link]:
+        """Every live connection."""
+
+    def changes(self) -> AsyncIterator[LinkChange]:
+        """Connections as they come and go, beginning with those that are up."""
+
+    def traffic(self) -> Traffic: ...
+
+    def refusals(self) -> Mapping[str, int]:
+        """What was refused on open ports before it reached a handler, by reason (words of `protocol.journal.REFUSALS`)."""
+
+
+MAX_GOSSIP_BYTES = 1 << 20  # libp2p gossip's own default limit on one message
+MAX_STREAMS_PER_PEER = 32  # a node keeps one control stream, a few fetches and one bulk stream per slice open to a peer
+
+
+# ------------------------------------------------------------------------------------------------ trainer
+
+
+class ParameterSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One tensor of the model in flat order. `init` is "zeros", "ones" or "uniform"; `bound` is half the width of "uniform"."""
+
+    name: str
+    shape: tuple[int, ...]
+    init: str
+    bound: float = 0.0
+
+
+class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the trainer says of its task once it is up. The flat vector is the specs' tensors in order, C order."""
+
+    parameters: int
+    specs: tuple[ParameterSpec, ...]
+    dataset_size: int
+    device: str  # as a person would say it: "cpu (2 threads)", "NVIDIA GeForce RTX 3060, 12 GB"
+    threads: int
+
+
+class Lane(msgspec.Struct, frozen=True, kw_only=True):
+    """Which samples a node draws in a round: positions `base + index + k * stride`, k = 0, 1, ... of the run's keyed permutation."""
+
+    base: int
+    index: int
+    stride: int
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What was learned since the last `train` or `collect`: start parameters minus parameters now.
+
+    `delta` is a view into shared memory: copy or use it before the next call to the trainer. `samples` 0 means nothing was done
+    (`delta` is then all zeros). `loss` is the mean training loss over those samples, None for none.
+    """
+
+    delta: Vector
+    samples: int
+    steps: int
+    loss: float | None
+    seconds: float
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How the current stretch of training goes, from the trainer's last report."""
+
+    steps: int
+    samples: int
+    loss: float | None
+    samples_per_second: float
+
+
+class Trainer(Protocol):
+    """The thing that learns. It owns the device.
+
+    Guarantees: between `train` and `collect` it trains without being asked; `collect` ends at a step's border, hands over everything since the
+    last `train`/`collect`, and leaves the trainer paused; deltas of successive `collect`s add up to the whole displacement.
+    Raises `TrainerLost` when the trainer died; it is then being restarted, and everything not yet collected is gone.
+    """
+
+    async def describe(self) -> TaskInfo:
+        """Waits until the trainer is up."""
+
+    async def train(self, anchor: Vector, lane: Lane, *, max_steps: int | None = None) -> None:
+        """Take these parameters and train from them. The inner optimizer's state is kept."""
+
+    async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
+        """Train on from where the last `collect` paused, without taking an anchor."""
+
+    async def collect(self) -> Work:
+        """Stop at the next step's border, hand over, stay paused."""
+
+    async def inner_state(self) -> Vector:
+        """The inner optimizer's state as one flat vector (a copy), for a checkpoint. The trainer must be paused."""
+
+    async def restore_inner_state(self, state: Vector) -> None:
+        """Put back what `inner_state` gave, after a restart. Raises `ValueError` when it does not fit."""
+
+    def progress(self) -> Progress: ...
+
+    @property
+    def restarts(self) -> int:
+        """How often the trainer died alone and was started again."""
+
+
+class TrainerLost(Exception):
+    """The trainer died; what it had not handed over is gone. The message says why, in one sentence."""
+
+
+# ------------------------------------------------------------------------------------------------ disk
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a node needs to go on after a restart, at one certificate (or at genesis: `tip` is the run id, `number` 0)."""
+
+    run: Digest
+    tip: Digest
+    number: int
+    anchor: Any  # Vector; msgspec cannot describe arrays, this record never crosses a wire
+    momentum: Any  # Vector
+    inner: Any  # Vector; empty when the trainer had none to give
+
+
+class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The contributor's ledger as it stands on disk (see `protocol/ledger.py`)."""
+
+    run: Digest
+    tip: Digest
+    next_seq: int
+    weight: int
+    carried: int
+    offered_seq: int  # 0 when nothing is offered
+    offered_weight: int
+    offered_digest: Digest
+    offered: bytes  # the encoded contribution, exactly the bytes a retry sends
+    residue: Any  # Vector S
+
+
+class Disk(Protocol):
+    """What survives. Every write is atomic: after a crash at any instant the old or the new record is there, whole.
+
+    Raises `DiskFull` when the medium refuses; what was there before is then still there.
+    """
+
+    async def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Durable on return. Keeps the last few and removes older ones."""
+
+    async def load_checkpoint(self, run: Digest) -> Checkpoint | None:
+        """The newest whole one of this run; damaged ones are passed over (and named in the journal by the caller)."""
+
+    async def save_ledger(self, record: LedgerRecord) -> None:
+        """Durable on return; there is one per run."""
+
+    async def load_ledger(self, run: Digest) -> LedgerRecord | None: ...
+
+    async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
+        """Adds to the run's chain of certificates. Appending a lower or equal number cuts the chain back to it first."""
+
+    async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
+        """Up to `limit` certificates in order, from number `first` on. A damaged tail reads as if it had not been written."""
+
+    async def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
+        """`size` bytes (fewer at the end) of anchor then momentum, little-endian float32, of a kept checkpoint; None when it is not kept."""
+
+
+class DiskFull(Exception):
+    """The disk did not take a record. The message names the path, what was needed and what is free."""
+
+
+# ------------------------------------------------------------------------------------------------ chain
+
+
+class Chain(Protocol):
+    """Where contributions are settled. `none` is a working default: training never waits for a chain."""
+
+    @property
+    def profile(self) -> str:
+        """ "none" until a run names a chain."""
+
+
+class NoChain:
+    """The chain that is not there: nothing is registered, nothing is paid, and status says so."""
+
+    profile = "none"
+
+
+# ------------------------------------------------------------------------------------------------ offloading
+
+
+class Offload(Protocol):
+    """Runs blocking or numeric work: in a thread in a real node, inline in a simulated one (its clock cannot see threads)."""
+
+    async def __call__(self, work: Callable[[], T], /) -> T: ...
+
+
+async def inline(work: Callable[[], T], /) -> T:
+    """The simulator's `Offload`."""
+    return work()
+
+
+def chunks_of(data: memoryview, size: int) -> Iterator[memoryview]:
+    """`data` in pieces of `size` bytes, the last one possibly shorter."""
+    for start in range(0, len(data), size):
+        yield data[start : start + size]

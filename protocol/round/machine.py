@@ -1,0 +1,368 @@
+"""The round's rules as one transition table.
+
+A node trains until the round's end and makes an offer of what it learned (TRAIN, OFFER). The offer goes to the leader of the view
+(READY); a leader that says nothing in time is passed over, and the same offer goes to the next one. The leader's plan makes a node a member:
+it sends every reducer its slice (SCATTER) until the leader's cut says whose contributions count. Then slices are summed, results gathered, the
+outer step computed (REDUCE) and a vote cast for the state that came out (VOTE). A majority of the plan is a certificate. A node that computed
+that state adopts it (ADOPT), any other downloads it (FETCH), and whoever was left out watches for it (WATCH). Whatever fails ends the view,
+never the round: offer and votes are kept.
+
+In each view a node scatters and votes at most once. It never goes back to an earlier view.
+
+`TABLE` is the whole of it: an event that has no row in a phase is ignored there, and a handler that led elsewhere than its row says is our bug.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from protocol.certificate import Tip, check_cut
+from protocol.errors import InvariantBroken, PeerFault
+from protocol.identity import PeerId, short
+from protocol.journal import Planned, Stuck
+from protocol.messages import Held
+from protocol.round import leading, voting
+from protocol.round.phases import (
+    Action,
+    Adopted,
+    CertificateGot,
+    Computed,
+    CutGot,
+    Fetch,
+    FetchFailed,
+    Happening,
+    HeldGot,
+    HeldHere,
+    Lead,
+    LiveChanged,
+    MakeOffer,
+    Note,
+    OfferMade,
+    PeerGone,
+    Phase,
+    PlanGot,
+    ReadyGot,
+    Reduce,
+    Refuse,
+    ResultGot,
+    RoundEnded,
+    Rules,
+    Scatter,
+    Send,
+    State,
+    Tick,
+    VoteGot,
+)
+from protocol.round.views import (
+    FOLLOWER_PATIENCE,
+    Step,
+    begin_view,
+    enter,
+    follow_order,
+    go_alone,
+    keep_ready,
+    left_out,
+    pass_view,
+    resend_plan,
+    training_deadline,
+)
+
+PARTIAL_HELD = 0.5  # at this share of the scatter's time a reducer tells the leader what it has, whole or not
+FETCH_AGAIN_S = 2.0  # between attempts to download an anchor: long enough for a peer to write its checkpoint
+
+
+def begin(rules: Rules, tip: Tip, now: float, *, live: frozenset[PeerId] = frozenset(), age_s: float = 0.0) -> State:
+    """The state of a node that holds the anchor of `tip` and trains; the others have trained for `age_s` already."""
+    state = State(rules=rules, tip=tip, phase=Phase.TRAIN, deadline=math.inf, live=live)
+    return replace(state, deadline=training_deadline(state, now, age_s))
+
+
+def end_training(state: State, event: Happening, now: float) -> Step:
+    state, actions = enter(state, Phase.OFFER, now, f"the round's local training is over; making the offer for round {state.number}")
+    return state, [*actions, MakeOffer()]
+
+
+def offer_made(state: State, event: OfferMade, now: float) -> Step:
+    state = replace(state, offer=event.ready)
+    if len(state.live - state.gone) + 1 < state.rules.manifest.group.min_peers:
+        return go_alone(state, now)
+    return begin_view(state, now, state.view, f"{event.ready.samples} samples offered as seq {event.ready.seq}")
+
+
+def live_changed(state: State, event: LiveChanged, now: float) -> Step:
+    state = replace(state, live=event.live)
+    state, actions = follow_order(state)
+    state, planning = leading.try_plan(state, now, final=False)
+    return state, [*actions, *planning]
+
+
+def note_gone(state: State, event: PeerGone, now: float) -> Step:
+    return replace(state, gone=state.gone | {event.peer}), []
+
+
+def gone_in_ready(state: State, event: PeerGone, now: float) -> Step:
+    state, _ = note_gone(state, event, now)
+    if event.peer == state.leader:
+        return pass_view(state, now, f"the leader of view {state.view}, {short(event.peer)}, was lost")
+    return leading.try_plan(state, now, final=False)
+
+
+def _hopeless(state: State) -> bool:
+    """Whether so many members are lost that no majority can vote."""
+    plan = state.plan
+    return plan is not None and sum(peer not in state.gone for peer in plan.members) < plan.majority
+
+
+def gone_in_scatter(state: State, event: PeerGone, now: float) -> Step:
+    state, _ = note_gone(state, event, now)
+    plan = state.plan
+    if plan is not None and (event.peer == plan.leader or _hopeless(state)):
+        return pass_view(
+            state, now, f"{short(event.peer)} was lost in scatter, {'its leader' if event.peer == plan.leader else 'and the majority'}"
+        )
+    state, telling = _tell_held(state)
+    state, cutting = leading.try_cut(state, now, final=False)
+    return state, [*telling, *cutting]
+
+
+def gone_in_reduce(state: State, event: PeerGone, now: float) -> Step:
+    state, _ = note_gone(state, event, now)
+    if _hopeless(state):
+        return pass_view(state, now, f"{short(event.peer)} was lost in reduce, and the majority with it")
+    return leading.recut(state, now, final=False)
+
+
+def ready_got(state: State, event: ReadyGot, now: float) -> Step:
+    """Keep an offer for this round; go along when half of the others are ahead of us."""
+    view, peer = event.ready.view, event.signed.peer
+    if event.ready.parent != state.tip.hash or event.ready.number != state.number or view < state.view:
+        return state, []
+    state = keep_ready(state, peer, (event.signed, event.ready))
+    others = state.live - state.gone
+    ahead = {p: r.view for p, (_, r) in state.readies.items() if p in others and (r.view > state.view or state.phase is Phase.TRAIN)}
+    many = bool(ahead) and 2 * len(ahead) >= len(others)
+    if state.phase is Phase.TRAIN:
+        return end_training(state, event, now) if many else (state, [])
+    if state.phase is Phase.READY:
+        if many:
+            return begin_view(state, now, min(ahead.values()), f"{len(ahead)} of {len(others)} others are in a later view")
+        return leading.try_plan(state, now, final=False)
+    if state.phase in {Phase.SCATTER, Phase.REDUCE} and state.plan is not None and peer == state.plan.leader and view > state.view:
+        return pass_view(state, now, f"{short(peer)}, which led view {state.view}, gave it up")
+    if state.leads and state.plan is not None and peer not in state.plan.members and view == state.view:
+        return state, resend_plan(state, peer)
+    return state, []
+
+
+def plan_got(state: State, event: PlanGot, now: float) -> Step:
+    plan = event.plan
+    if plan.plan.parent != state.tip.hash or plan.plan.view != state.view:
+        return state, []
+    if plan.leader not in state.asked:
+        return state, [Refuse(peer=plan.leader, reason="not_leader", detail=f"a plan for view {state.view}, which it does not lead")]
+    me = plan.index.get(state.rules.me)
+    if me is None:
+        return left_out(state, now, f"too late for the plan of view {state.view}; the work waits a round")
+    if state.offer is None or plan.offers[me] != replace(state.offer, view=state.view):
+        return state, [Refuse(peer=plan.leader, reason="bad_plan", detail="a plan with an offer we did not make")]
+    rules = state.rules.manifest.round
+    leads = plan.leader == state.rules.me
+    state, actions = enter(
+        state,
+        Phase.SCATTER,
+        now,
+        f"plan of view {state.view} by {short(plan.leader)}: {plan.plan.reason}",
+        deadline=now + rules.scatter_s * (1.0 if leads else PARTIAL_HELD),
+        plan=plan,
+        plan_signed=event.signed,
+    )
+    planned = Planned(number=state.number, view=state.view, leader=plan.leader, members=plan.members, reason=plan.plan.reason)
+    return state, [*actions, Note(event=planned), Scatter(plan=plan)]
+
+
+def _tell_held(state: State) -> Step:
+    """Tell the leader what we hold: once it is all that living members offered, and at every change from then on."""
+    plan = state.plan
+    assert plan is not None
+    wanted = {i for i, offer in enumerate(plan.offers) if offer.samples and plan.members[i] not in state.gone}
+    if not (state.told or wanted <= state.held):
+        return state, []
+    held = Held(plan=plan.digest, contributors=tuple(sorted(state.held)))
+    return replace(state, told=True), [Send(to=(plan.leader,), message=held)]
+
+
+def held_here(state: State, event: HeldHere, now: float) -> Step:
+    return _tell_held(replace(state, held=event.contributors))
+
+
+def held_got(state: State, event: HeldGot, now: float) -> Step:
+    plan = state.plan
+    if plan is None or event.held.plan != plan.digest or event.peer not in plan.members or not state.leads:
+        return state, []
+    held = {**state.lead.held, event.peer: frozenset(event.held.contributors)}
+    return leading.try_cut(replace(state, lead=Lead(held=held, silent=state.lead.silent)), now, final=False)
+
+
+def scatter_overdue(state: State, event: Tick, now: float) -> Step:
+    if state.leads:
+        return leading.try_cut(state, now, final=True)
+    rules = state.rules.manifest.round
+    if not state.told:
+        state, actions = _tell_held(replace(state, told=True))
+        rest = rules.scatter_s * (1.0 - PARTIAL_HELD) + FOLLOWER_PATIENCE * rules.ready_s
+        return replace(state, deadline=now + rest), actions
+    rest = rules.scatter_s * (1.0 - PARTIAL_HELD) + FOLLOWER_PATIENCE * rules.ready_s
+    return pass_view(state, now, f"no cut from {short(state.leader)} within {rest:g} s")
+
+
+def cut_got(state: State, event: CutGot, now: float) -> Step:
+    plan, cut = state.plan, event.cut
+    if plan is None or cut.plan != plan.digest:
+        return state, []
+    if event.signed.peer != plan.leader:
+        return state, [Refuse(peer=event.signed.peer, reason="not_leader", detail="a cut for a plan that is not its own")]
+    if state.cut is not None and cut.number <= state.cut.number:
+        again = state.cut_signed is not None and cut.number == state.cut.number and event.signed.digest != state.cut_signed.digest
+        return state, [Refuse(peer=event.signed.peer, reason="equivocation", detail=f"two cuts {cut.number}")] if again else []
+    try:
+        check_cut(cut, plan, state.rules.manifest)
+    except PeerFault as fault:
+        return state, [Refuse(peer=event.signed.peer, reason=fault.reason, detail=str(fault))]
+    if plan.index[state.rules.me] not in cut.present:
+        return left_out(state, now, f"left out of cut {cut.number}: {short(plan.leader)} took this node for lost")
+    patience = state.rules.manifest.round.gather_s * (1.0 if state.leads else FOLLOWER_PATIENCE)
+    state, actions = enter(
+        state,
+        Phase.REDUCE,
+        now,
+        cut.reason,
+        deadline=now + patience,
+        cut=cut,
+        cut_signed=event.signed,
+        results=frozenset(),
+        spare=None,
+    )
+    return state, [*actions, Reduce(plan=plan, cut=cut, digest=event.signed.digest)]
+
+
+def result_got(state: State, event: ResultGot, now: float) -> Step:
+    if state.cut_signed is None or event.cut != state.cut_signed.digest:
+        return state, []
+    return replace(state, results=state.results | {event.slice}), []
+
+
+def reduce_overdue(state: State, event: Tick, now: float) -> Step:
+    if state.leads:
+        return leading.recut(state, now, final=True)
+    return pass_view(state, now, f"the results of view {state.view} did not come in time")
+
+
+def ready_overdue(state: State, event: Tick, now: float) -> Step:
+    if state.leads:
+        return leading.try_plan(state, now, final=True)
+    if not state.live - state.gone:
+        return go_alone(state, now)
+    return pass_view(state, now, f"no plan from {short(state.leader)} within {FOLLOWER_PATIENCE * state.rules.manifest.round.ready_s:g} s")
+
+
+def vote_overdue(state: State, event: Tick, now: float) -> Step:
+    if not state.inquired:
+        return voting.inquire(state, now)
+    return pass_view(state, now, f"view {state.view} ended without a certificate")
+
+
+def watch_overdue(state: State, event: Tick, now: float) -> Step:
+    return pass_view(state, now, f"no certificate came from those who went on without us in view {state.view}")
+
+
+def adopted(state: State, event: Adopted, now: float) -> Step:
+    fresh = begin(state.rules, event.tip, now, live=frozenset(), age_s=event.age_s)
+    return enter(fresh, Phase.TRAIN, now, f"training for round {fresh.number} from certificate {event.tip.number}", deadline=fresh.deadline)
+
+
+def fetch_failed(state: State, event: FetchFailed, now: float) -> Step:
+    return replace(state, deadline=now + FETCH_AGAIN_S), [Note(event=Stuck(reason=event.reason))]
+
+
+def fetch_again(state: State, event: Tick, now: float) -> Step:
+    assert state.target is not None
+    return replace(state, deadline=math.inf), [Fetch(certificate=state.target)]
+
+
+Handler = Callable[[State, Any, float], Step]
+P = Phase
+_VIEW = {P.READY, P.TRAIN}  # where the end of a view can lead: to the next one, or to training alone
+_MOVE = {P.ADOPT, P.FETCH}
+
+TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
+    (P.TRAIN, Tick): (end_training, {P.OFFER}),
+    (P.TRAIN, RoundEnded): (end_training, {P.OFFER}),
+    (P.TRAIN, ReadyGot): (ready_got, {P.TRAIN, P.OFFER}),
+    (P.TRAIN, LiveChanged): (live_changed, {P.TRAIN}),
+    (P.TRAIN, PeerGone): (note_gone, {P.TRAIN}),
+    (P.TRAIN, CertificateGot): (voting.follow, _MOVE),
+    (P.OFFER, OfferMade): (offer_made, _VIEW),
+    (P.OFFER, ReadyGot): (ready_got, {P.OFFER}),
+    (P.OFFER, LiveChanged): (live_changed, {P.OFFER}),
+    (P.OFFER, PeerGone): (note_gone, {P.OFFER}),
+    (P.OFFER, CertificateGot): (voting.follow, _MOVE),
+    (P.READY, Tick): (ready_overdue, _VIEW),
+    (P.READY, ReadyGot): (ready_got, {P.READY}),
+    (P.READY, LiveChanged): (live_changed, {P.READY}),
+    (P.READY, PeerGone): (gone_in_ready, _VIEW),
+    (P.READY, PlanGot): (plan_got, {P.READY, P.SCATTER, P.WATCH}),
+    (P.READY, VoteGot): (voting.take_vote, {P.READY}),
+    (P.READY, CertificateGot): (voting.follow, _MOVE),
+    (P.SCATTER, Tick): (scatter_overdue, {P.SCATTER, *_VIEW}),
+    (P.SCATTER, ReadyGot): (ready_got, {P.SCATTER, P.READY}),
+    (P.SCATTER, LiveChanged): (live_changed, {P.SCATTER}),
+    (P.SCATTER, PeerGone): (gone_in_scatter, {P.SCATTER, *_VIEW}),
+    (P.SCATTER, HeldHere): (held_here, {P.SCATTER}),
+    (P.SCATTER, HeldGot): (held_got, {P.SCATTER, *_VIEW}),
+    (P.SCATTER, CutGot): (cut_got, {P.SCATTER, P.REDUCE, P.WATCH}),
+    (P.SCATTER, VoteGot): (voting.take_vote, {P.SCATTER}),
+    (P.SCATTER, CertificateGot): (voting.follow, _MOVE),
+    (P.REDUCE, Tick): (reduce_overdue, {P.REDUCE, *_VIEW}),
+    (P.REDUCE, ReadyGot): (ready_got, {P.REDUCE, P.READY}),
+    (P.REDUCE, LiveChanged): (live_changed, {P.REDUCE}),
+    (P.REDUCE, PeerGone): (gone_in_reduce, {P.REDUCE, *_VIEW}),
+    (P.REDUCE, CutGot): (cut_got, {P.REDUCE, P.WATCH}),
+    (P.REDUCE, ResultGot): (result_got, {P.REDUCE}),
+    (P.REDUCE, Computed): (voting.cast, {P.REDUCE, P.VOTE}),
+    (P.REDUCE, VoteGot): (voting.take_vote, {P.REDUCE}),
+    (P.REDUCE, CertificateGot): (voting.follow, _MOVE),
+    (P.VOTE, Tick): (vote_overdue, {P.VOTE, *_VIEW}),
+    (P.VOTE, ReadyGot): (ready_got, {P.VOTE}),
+    (P.VOTE, LiveChanged): (live_changed, {P.VOTE}),
+    (P.VOTE, PeerGone): (note_gone, {P.VOTE}),
+    (P.VOTE, VoteGot): (voting.take_vote, {P.VOTE}),
+    (P.VOTE, CertificateGot): (voting.follow, _MOVE),
+    (P.WATCH, Tick): (watch_overdue, _VIEW),
+    (P.WATCH, ReadyGot): (ready_got, {P.WATCH}),
+    (P.WATCH, LiveChanged): (live_changed, {P.WATCH}),
+    (P.WATCH, PeerGone): (note_gone, {P.WATCH}),
+    (P.WATCH, CertificateGot): (voting.follow, _MOVE),
+    (P.ADOPT, Adopted): (adopted, {P.TRAIN}),
+    (P.FETCH, Adopted): (adopted, {P.TRAIN}),
+    (P.FETCH, FetchFailed): (fetch_failed, {P.FETCH}),
+    (P.FETCH, Tick): (fetch_again, {P.FETCH}),
+    (P.FETCH, CertificateGot): (voting.retarget, {P.FETCH}),
+}
+
+
+def step(state: State, event: Happening, now: float) -> tuple[State, list[Action]]:
+    """One event. Pure: the same arguments give the same result. Raises `InvariantBroken` when a handler leaves the table."""
+    row = TABLE.get((state.phase, type(event)))
+    if row is None:
+        return state, []
+    handler, leads_to = row
+    after, actions = handler(state, event, now)
+    if after.phase not in leads_to:
+        raise InvariantBroken(f"{type(event).__name__} in {state.phase.value} led to {after.phase.value}, which the table does not allow")
+    if after.view < state.view and after.tip.hash == state.tip.hash:
+        raise InvariantBroken(f"from view {state.view} back to view {after.view}")
+    return after, actions

@@ -1,0 +1,282 @@
+"""The words of the round machine: its phases, its state, what can happen to it, and what it can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+import msgspec
+
+from protocol.certificate import OpenCertificate, Tip
+from protocol.digest import Digest
+from protocol.identity import PeerId
+from protocol.journal import Event as JournalEvent
+from protocol.leader import leader_of, leader_order
+from protocol.manifest import Manifest
+from protocol.messages import Cut, Held, Message, Ready, Signed, Vote
+from protocol.plan import OpenPlan
+
+
+class Phase(Enum):
+    """Where a node stands in a round."""
+
+    TRAIN = "train"  # local steps, until the round's end
+    OFFER = "offer"  # the trainer hands over, the ledger encodes, the disk makes it durable
+    READY = "ready"  # the offer is with the view's leader; waiting for its plan
+    SCATTER = "scatter"  # slices go to their reducers; waiting for the cut
+    REDUCE = "reduce"  # own slices are summed, results gathered, the outer step computed
+    VOTE = "vote"  # the vote is out; waiting for a certificate
+    WATCH = "watch"  # left out of the plan or the cut; waiting for the others' certificate
+    ADOPT = "adopt"  # the spare buffer becomes the anchor
+    FETCH = "fetch"  # downloading the anchor of a certificate that this node did not compute
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What does not change during a run."""
+
+    me: PeerId
+    manifest: Manifest
+    chunks: int  # of the run's model
+
+
+class Lead(msgspec.Struct, frozen=True, kw_only=True):
+    """What the leader of the current view gathers. `held` maps a member to the contributors it holds whole."""
+
+    held: Mapping[PeerId, frozenset[int]] = {}
+    silent: frozenset[PeerId] = frozenset()  # taken for dead because they said nothing in time
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a certificate is assembled from, besides the votes."""
+
+    vote: Vote
+    plan: OpenPlan
+    plan_signed: Signed
+    cut_signed: Signed
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """One node in one round (parent = `tip`)."""
+
+    rules: Rules
+    tip: Tip
+    phase: Phase
+    view: int = 0
+    deadline: float  # monotonic seconds; infinity when only an event can end the phase
+    live: frozenset[PeerId] = frozenset()  # other nodes that are alive and at the same tip
+    gone: frozenset[PeerId] = frozenset()  # lost since this round began
+    offer: Ready | None = None
+    asked: frozenset[PeerId] = frozenset()  # leaders that have our Ready of this view
+    readies: Mapping[PeerId, tuple[Signed, Ready]] = {}  # the latest of each peer, for this view or a later one
+    plan: OpenPlan | None = None
+    plan_signed: Signed | None = None
+    cut: Cut | None = None
+    cut_signed: Signed | None = None
+    held: frozenset[int] = frozenset()  # contributors whose part of our slices we hold whole
+    told: bool = False  # whether the leader has a Held from us: from then on it hears of every change
+    results: frozenset[int] = frozenset()  # slices whose result under the current cut is here
+    vote: Vote | None = None  # the last one this node cast after this tip
+    spare: Vote | None = None  # the outcome whose state is in the spare buffer
+    votes: Mapping[Digest, Mapping[PeerId, bytes]] = {}  # by the digest of the vote's payload
+    outcomes: Mapping[Digest, Outcome] = {}  # those this node computed, by the same digest: it can assemble their certificates
+    inquired: bool = False  # whether members were asked for a certificate in this vote
+    lead: Lead = Lead()
+    target: OpenCertificate | None = None  # what ADOPT and FETCH move to
+
+    @property
+    def number(self) -> int:
+        """Of the certificate that this round would make."""
+        return self.tip.number + 1
+
+    @property
+    def order(self) -> tuple[PeerId, ...]:
+        """The leaders after the tip, in turn: the members it names, and after them whoever else is known (at genesis everybody)."""
+        newcomers = (self.live | {self.rules.me}).difference(self.tip.members)
+        return leader_order(self.tip.hash, self.tip.members) + leader_order(self.tip.hash, newcomers)
+
+    @property
+    def leader(self) -> PeerId:
+        return leader_of(self.order, self.view)
+
+    @property
+    def leads(self) -> bool:
+        """Whether the current plan (before there is one, the current view) is this node's to lead."""
+        return (self.plan.leader if self.plan else self.leader) == self.rules.me
+
+
+# ---------------------------------------------------------------------------------------- what can happen
+
+
+class Happening(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the machine's events. What came from a peer was verified before: signature, run, sizes."""
+
+
+class Tick(Happening, frozen=True, kw_only=True):
+    """The deadline passed."""
+
+
+class RoundEnded(Happening, frozen=True, kw_only=True):
+    """Local training reached its number of steps."""
+
+
+class OfferMade(Happening, frozen=True, kw_only=True):
+    """Our offer is durable. `ready` is for view 0; its view is put in when it is sent."""
+
+    ready: Ready
+
+
+class LiveChanged(Happening, frozen=True, kw_only=True):
+    live: frozenset[PeerId]
+
+
+class PeerGone(Happening, frozen=True, kw_only=True):
+    """The connection to a peer broke."""
+
+    peer: PeerId
+
+
+class ReadyGot(Happening, frozen=True, kw_only=True):
+    signed: Signed
+    ready: Ready
+
+
+class PlanGot(Happening, frozen=True, kw_only=True):
+    signed: Signed
+    plan: OpenPlan
+
+
+class HeldHere(Happening, frozen=True, kw_only=True):
+    """The contributors (member indices) whose part of our own slices is here, checked."""
+
+    contributors: frozenset[int]
+
+
+class HeldGot(Happening, frozen=True, kw_only=True):
+    peer: PeerId
+    held: Held
+
+
+class CutGot(Happening, frozen=True, kw_only=True):
+    signed: Signed
+    cut: Cut
+
+
+class ResultGot(Happening, frozen=True, kw_only=True):
+    """The result of one slice under the cut with this digest is here, checked."""
+
+    cut: Digest
+    slice: int
+
+
+class Computed(Happening, frozen=True, kw_only=True):
+    """All results are here and the outer step is in the spare buffer."""
+
+    vote: Vote
+
+
+class VoteGot(Happening, frozen=True, kw_only=True):
+    signed: Signed
+    vote: Vote
+
+
+class CertificateGot(Happening, frozen=True, kw_only=True):
+    """A verified certificate that extends the tip, or leads to a tip to prefer."""
+
+    certificate: OpenCertificate
+
+
+class Adopted(Happening, frozen=True, kw_only=True):
+    """The anchor of `tip` is in place and training began `age_s` after the others began."""
+
+    tip: Tip
+    age_s: float = 0.0
+
+
+class FetchFailed(Happening, frozen=True, kw_only=True):
+    """Nobody gave us the anchor; `reason` says why."""
+
+    reason: str
+
+
+# ---------------------------------------------------------------------------------------- what can be asked for
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of what the machine asks its driver to do."""
+
+
+class MakeOffer(Action, frozen=True, kw_only=True):
+    """Collect from the trainer, add to the ledger, encode under the next seq, make it durable; then `OfferMade`."""
+
+
+class TrainOn(Action, frozen=True, kw_only=True):
+    """Nobody to average with: go on training from the local parameters."""
+
+
+class Send(Action, frozen=True, kw_only=True):
+    """Sign and send. What is sent to ourselves comes back as the event it would have been."""
+
+    to: tuple[PeerId, ...]
+    message: Message
+
+
+class Forward(Action, frozen=True, kw_only=True):
+    """Send what is signed already."""
+
+    to: tuple[PeerId, ...]
+    signed: Signed
+
+
+class Scatter(Action, frozen=True, kw_only=True):
+    """Send every reducer its slice of our contribution, take theirs; `HeldHere` as they come."""
+
+    plan: OpenPlan
+
+
+class Reduce(Action, frozen=True, kw_only=True):
+    """Move slices to their owners under this cut, sum our own, send and take results (`ResultGot`), compute (`Computed`)."""
+
+    plan: OpenPlan
+    cut: Cut
+    digest: Digest
+
+
+class Abandon(Action, frozen=True, kw_only=True):
+    """Stop the exchange of the view that ended; what it held is free."""
+
+
+class Inquire(Action, frozen=True, kw_only=True):
+    """Ask these members whether they hold a certificate after our tip."""
+
+    peers: tuple[PeerId, ...]
+
+
+class Publish(Action, frozen=True, kw_only=True):
+    """A certificate was assembled here: verify it like anybody's, tell the members, gossip it."""
+
+    certificate: bytes
+    to: tuple[PeerId, ...]
+
+
+class Adopt(Action, frozen=True, kw_only=True):
+    """What we computed is what was certified: the spare buffer becomes the anchor. Then `Adopted`."""
+
+    certificate: OpenCertificate
+
+
+class Fetch(Action, frozen=True, kw_only=True):
+    """Download the anchor of this certificate, check it, then `Adopted` or `FetchFailed`."""
+
+    certificate: OpenCertificate
+
+
+class Refuse(Action, frozen=True, kw_only=True):
+    peer: PeerId
+    reason: str
+    detail: str
+
+
+class Note(Action, frozen=True, kw_only=True):
+    """For the journal."""
+
+    event: JournalEvent

@@ -1,0 +1,144 @@
+"""How a view begins and ends: entering a phase, passing over a leader, sending the offer to the next one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from msgspec.structs import replace
+
+from protocol.identity import PeerId, short
+from protocol.journal import Alone, PhaseEntered, ViewPassed
+from protocol.leader import leader_of
+from protocol.messages import Ready, Signed
+from protocol.round.phases import (
+    Abandon,
+    Action,
+    Forward,
+    Lead,
+    Note,
+    Phase,
+    Send,
+    State,
+    TrainOn,
+)
+
+Step = tuple[State, list[Action]]
+
+FOLLOWER_PATIENCE = 2.0
+"""A follower waits this many times as long for the leader as the leader waits for followers: the leader's own wait, and as much
+again for its clock having started later and the plan's way back."""
+
+READIES_KEPT = 256
+"""Peers whose offers are kept: four times the largest group. The others' senders send again in the next view."""
+
+
+def enter(state: State, phase: Phase, now: float, reason: str, *, deadline: float = math.inf, **changes: Any) -> Step:
+    """Move to a phase, and say why."""
+    moved = replace(state, phase=phase, deadline=deadline, **changes)
+    return moved, [Note(event=PhaseEntered(number=state.number, view=moved.view, phase=phase.value, reason=reason))]
+
+
+def begin_view(state: State, now: float, view: int, reason: str) -> Step:
+    """Send the offer to the leader of `view`, passing over candidates that are known not to be there."""
+    assert state.offer is not None
+    here = (state.live - state.gone) | {state.rules.me}
+    order = state.order
+    skipped: list[PeerId] = []
+    while (leader := leader_of(order, view)) not in here and len(skipped) < len(order):
+        skipped.append(leader)
+        view += 1
+    if skipped:
+        reason += f"; passed over {', '.join(short(peer) for peer in dict.fromkeys(skipped))}, not connected"
+    waits = state.rules.manifest.round.ready_s
+    leads = leader == state.rules.me
+    state, actions = enter(
+        state,
+        Phase.READY,
+        now,
+        f"{reason}; {'leading' if leads else 'led by ' + short(leader)}",
+        deadline=now + (waits if leads else FOLLOWER_PATIENCE * waits),
+        view=view,
+        asked=frozenset({leader}),
+        plan=None,
+        plan_signed=None,
+        cut=None,
+        cut_signed=None,
+        held=frozenset(),
+        told=False,
+        results=frozenset(),
+        inquired=False,
+        lead=Lead(),
+    )
+    return state, [*actions, *_call_on(state, leader)]
+
+
+def _call_on(state: State, leader: PeerId) -> list[Action]:
+    """The offer, and the vote of an earlier view: a leader that comes to hold a majority for it publishes that certificate."""
+    assert state.offer is not None
+    actions: list[Action] = [Send(to=(leader,), message=replace(state.offer, view=state.view))]
+    if state.vote is not None:
+        actions.append(Send(to=(leader,), message=state.vote))
+    return actions
+
+
+def follow_order(state: State) -> Step:
+    """At genesis the order changes as peers become known: the offer goes to the new leader as well, in the same view."""
+    if state.phase is not Phase.READY or state.leader in state.asked or state.offer is None:
+        return state, []
+    leader = state.leader
+    state = replace(state, asked=state.asked | {leader})
+    return state, _call_on(state, leader)
+
+
+def pass_view(state: State, now: float, reason: str) -> Step:
+    """This view came to nothing: the next leader's turn, with the same offer."""
+    note = Note(event=ViewPassed(number=state.number, view=state.view, reason=reason))
+    led = state.plan.members if state.plan is not None and state.leads else ()
+    state, actions = begin_view(state, now, state.view + 1, reason)
+    assert state.offer is not None
+    # Whoever followed us into this view need not wait for its deadline: our offer to a later one says that it is over.
+    others = tuple(peer for peer in led if peer not in {state.rules.me, state.leader})
+    telling = [Send(to=others, message=replace(state.offer, view=state.view))] if others else []
+    return state, [Abandon(), note, *actions, *telling]
+
+
+def go_alone(state: State, now: float) -> Step:
+    """The round's end came and nobody else is there. A node alone certifies nothing; it trains on and keeps what it learned."""
+    manifest = state.rules.manifest
+    pending = state.offer.samples if state.offer else 0
+    reason = (
+        f"alone: a certificate takes {manifest.group.min_peers} members, this node sees no other that is ready; "
+        f"{pending} samples wait to be its first offer"
+    )
+    state, actions = enter(
+        state, Phase.TRAIN, now, reason, deadline=training_deadline(state, now), offer=None, asked=frozenset(), lead=Lead()
+    )
+    return state, [Note(event=Alone(number=state.number, samples_pending=pending, reason=reason)), *actions, TrainOn()]
+
+
+def training_deadline(state: State, now: float, age_s: float = 0.0) -> float:
+    """When local training ends: never by time when the manifest counts steps."""
+    rules = state.rules.manifest.round
+    return math.inf if rules.steps else now + max(rules.seconds - age_s, 0.0)
+
+
+def keep_ready(state: State, peer: PeerId, entry: tuple[Signed, Ready]) -> State:
+    """Remember a peer's latest offer, to this view or a later one; what earlier views were offered is over."""
+    kept = {known: old for known, old in state.readies.items() if old[1].view >= state.view}
+    if (peer in kept or len(kept) < READIES_KEPT) and (peer not in kept or kept[peer][1].view <= entry[1].view):
+        kept[peer] = entry
+    return replace(state, readies=kept)
+
+
+def left_out(state: State, now: float, reason: str) -> Step:
+    """Others go on without us: watch for their certificate for as long as their round may take."""
+    rules = state.rules.manifest.round
+    patience = rules.scatter_s + rules.gather_s + 2 * rules.vote_s
+    state, actions = enter(state, Phase.WATCH, now, reason, deadline=now + patience)
+    return state, [Abandon(), *actions]
+
+
+def resend_plan(state: State, peer: PeerId) -> list[Action]:
+    """An offer that came too late is answered with the plan, so that its sender need not wonder."""
+    return [Forward(to=(peer,), signed=state.plan_signed)] if state.plan_signed is not None else []

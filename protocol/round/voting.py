@@ -1,0 +1,126 @@
+"""Votes and what becomes of them: who takes them, when they are a certificate, what a certificate does to a node."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from protocol.certificate import OpenCertificate, assemble
+from protocol.digest import digest
+from protocol.identity import PeerId, short
+from protocol.leader import vote_takers
+from protocol.messages import Vote, payload_of
+from protocol.round.phases import (
+    Abandon,
+    Adopt,
+    CertificateGot,
+    Computed,
+    Fetch,
+    Inquire,
+    Outcome,
+    Phase,
+    Publish,
+    Send,
+    State,
+    VoteGot,
+)
+from protocol.round.views import Step, enter
+
+OUTCOMES_KEPT = 8  # different outcomes whose votes are kept after one tip: honest members make one per view
+INQUIRED_MEMBERS = 3  # asked for a certificate when none came: the leader and two more, as ROUND says
+
+
+def takers(state: State) -> tuple[PeerId, ...]:
+    """The plan members that collect this view's votes: its leader and the next two candidates."""
+    plan = state.plan
+    assert plan is not None
+    order = tuple(peer for peer in state.order if peer in plan.members)
+    start = order.index(plan.leader) if plan.leader in order else 0
+    return vote_takers(order, start)
+
+
+def cast(state: State, event: Computed, now: float) -> Step:
+    """Everything is summed and the outer step done: say which state we would move to."""
+    if state.plan is None or state.cut_signed is None or state.plan_signed is None or event.vote.cut != state.cut_signed.digest:
+        return state, []
+    key = digest(payload_of(event.vote))
+    outcome = Outcome(vote=event.vote, plan=state.plan, plan_signed=state.plan_signed, cut_signed=state.cut_signed)
+    to = takers(state)
+    me = state.rules.me
+    state, actions = enter(
+        state,
+        Phase.VOTE,
+        now,
+        f"voted for state {event.vote.state.hex()[:12]}; the votes go to {', '.join(short(peer) for peer in to)}",
+        deadline=now + state.rules.manifest.round.vote_s,
+        vote=event.vote,
+        spare=event.vote,
+        outcomes={**state.outcomes, key: outcome},
+        inquired=False,
+    )
+    ours_last = (*(peer for peer in to if peer != me), me)
+    return state, [*actions, Send(to=ours_last, message=event.vote)]
+
+
+def take_vote(state: State, event: VoteGot, now: float) -> Step:
+    """Keep a vote for a round after this tip, of any view; certify when they are enough."""
+    if event.vote.parents != (state.tip.hash,):
+        return state, []
+    key = event.signed.digest
+    known = state.votes.get(key, {})
+    if event.signed.peer in known or (not known and len(state.votes) >= OUTCOMES_KEPT):
+        return state, []
+    state = replace(state, votes={**state.votes, key: {**known, event.signed.peer: event.signed.signature}})
+    return certify(state, key)
+
+
+def certify(state: State, key: bytes) -> Step:
+    """Assemble a certificate when a majority of the plan's members voted for one outcome that we know."""
+    outcome = state.outcomes.get(key)
+    if outcome is None:
+        return state, []
+    members = outcome.plan.members
+    votes = {peer: signature for peer, signature in state.votes.get(key, {}).items() if peer in members}
+    if len(votes) < max(outcome.plan.majority, state.rules.manifest.group.min_peers):
+        return state, []
+    raw = assemble(outcome.vote, outcome.plan_signed, outcome.cut_signed, votes)
+    return state, [Publish(certificate=raw, to=tuple(peer for peer in members if peer != state.rules.me))]
+
+
+def inquire(state: State, now: float) -> Step:
+    """No certificate came: ask three members, once."""
+    plan = state.plan
+    asked = tuple(dict.fromkeys((*takers(state), *(plan.members if plan else ()))))
+    others = tuple(peer for peer in asked if peer != state.rules.me)[:INQUIRED_MEMBERS]
+    state = replace(state, inquired=True, deadline=now + state.rules.manifest.round.vote_s)
+    return state, [Inquire(peers=others)]
+
+
+def follow(state: State, event: CertificateGot, now: float) -> Step:
+    """A certificate after our tip: adopt what we computed when it is what was certified, download it when it is not."""
+    certificate = event.certificate
+    if state.spare is not None and _is(certificate, state.spare):
+        state, actions = enter(
+            state, Phase.ADOPT, now, f"certificate {certificate.outcome.number} names the state computed here", target=certificate
+        )
+        return state, [*actions, Adopt(certificate=certificate)]
+    state, actions = enter(
+        state,
+        Phase.FETCH,
+        now,
+        f"certificate {certificate.outcome.number} names a state that is not here; downloading it",
+        target=certificate,
+        spare=None,
+    )
+    return state, [Abandon(), *actions, Fetch(certificate=certificate)]
+
+
+def _is(certificate: OpenCertificate, vote: Vote) -> bool:
+    return certificate.outcome == vote
+
+
+def retarget(state: State, event: CertificateGot, now: float) -> Step:
+    """A newer certificate while an older one is being fetched: go for the newer."""
+    target = state.target
+    if target is not None and event.certificate.outcome.number <= target.outcome.number:
+        return state, []
+    return follow(state, event, now)

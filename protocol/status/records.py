@@ -1,0 +1,142 @@
+"""The status records: a contract. Their field names are those of `/api/v1/status` and of `hypergpud status --json`.
+
+Nothing of ours is imported here: `hypergpud status` reads these records and must answer at once, and `protocol.identity`, where
+`PeerId` lives, brings a cryptography library with it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+PeerId = str  # the alias of protocol.identity
+
+KEPT_ROUNDS = 40  # the page's strip of rounds
+KEPT_EVENTS = 50  # the page's list of last events
+KEPT_POINTS = 600  # points of the loss curve: one for each pixel column of its widest drawing
+KEPT_PEERS = 4096  # peers shown; beacons are free to make, so somebody could sign them with any number of keys
+
+
+class Sentence(msgspec.Struct, frozen=True, kw_only=True):
+    """An event in plain words. `level` is "info", "good", "warning" or "bad"."""
+
+    at: float
+    level: str
+    text: str
+
+
+class You(msgspec.Struct, frozen=True, kw_only=True):
+    """This node."""
+
+    peer: PeerId
+    name: str
+    role: str
+    version: str
+    addresses: tuple[str, ...]
+    phase: str
+    phase_reason: str
+    device: str
+    samples_total: int
+    samples_per_second: float
+    samples_pending: int
+    loss: float | None
+    rounds_counted: int
+    rounds_late: int
+    rounds_lost: int
+    rounds_idle: int
+    worker_restarts: int
+    started_at: float
+    rounds_missed: int = 0  # views that passed without a certificate
+    samples_dropped: int = 0  # work too old to be offered
+    last_counted_at: float = 0.0  # when a certificate last counted our work (an observer: when one was last verified)
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """The training job, as far as this node has verified its certificates."""
+
+    run: str
+    name: str
+    task: str
+    engine: str
+    number: int
+    tip: str
+    state_digest: str
+    view: int
+    parameters: int
+    rounds_certified: int
+    samples_certified: int
+    loss_first: float | None
+    loss: float | None
+    round_seconds: float | None
+    nodes: int = 0  # that train, this one included, heard of in the last `HEARD_S` seconds
+    samples_per_second: float = 0.0  # of those nodes together, by their own word
+
+
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    """One certified or missed round; `outcome` is RoundCertified's, or "missed" for a view that passed."""
+
+    number: int
+    view: int
+    certificate: str
+    state_digest: str
+    at: float
+    outcome: str
+    members: tuple[PeerId, ...]
+    contributors: tuple[PeerId, ...]
+    samples: int
+    loss: float | None
+    phase_seconds: dict[str, float]
+    reason: str
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One point of the loss curve; `samples` is how many were certified up to and with this round."""
+
+    number: int
+    at: float
+    samples: int
+    loss: float
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """Another node or observer, from its signed beacons and our link to it. `path` is "direct", "relay" or "" for no link of ours."""
+
+    peer: PeerId
+    name: str
+    role: str
+    path: str
+    address: str
+    rtt_s: float | None
+    number: int
+    tip: str
+    phase: str
+    samples: int
+    loss: float | None
+    samples_per_second: float
+    device: str
+    last_seen: float
+    connected: bool
+
+
+class NetworkFigures(msgspec.Struct, frozen=True, kw_only=True):
+    connections: int = 0
+    control_sent: int = 0
+    control_received: int = 0
+    bulk_sent: int = 0
+    bulk_received: int = 0
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything there is to show, at one instant."""
+
+    as_of: float
+    verdict: str
+    level: str
+    you: You
+    run: Run
+    rounds: tuple[Round, ...]  # newest first, at most KEPT_ROUNDS
+    peers: tuple[Peer, ...]  # at most KEPT_PEERS, the connected ones first
+    network: NetworkFigures
+    refusals: dict[str, int]  # every word of REFUSALS
+    rewards: str  # a sentence; "no chain: this run pays nothing" until a run names one
+    events: tuple[Sentence, ...]  # newest first, at most KEPT_EVENTS
+    curve: tuple[Point, ...] = ()  # oldest first, at most KEPT_POINTS, evenly thinned over the whole run

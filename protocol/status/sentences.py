@@ -1,0 +1,176 @@
+"""Every event in plain words: what happened, with its numbers, as one sentence a person can read without knowing the code.
+
+`say(event, who)` is total over `protocol.journal.AnyEvent`; a test holds it to that. Reasons that somebody already put into words
+(plans, views, refusals) are passed on, not paraphrased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from protocol import journal
+from protocol.identity import PeerId
+from protocol.status.figures import clean, count, duration, loss, of, phase_words, rate, size, tail, whole
+
+MAX_SENTENCE_CHARS = 400  # four lines on a telephone
+
+Who = Callable[[PeerId], str]
+Words = tuple[str, str]  # level, text
+
+
+def because(reason: str) -> str:
+    """`: reason` as the end of a sentence, or just its full stop."""
+    reason = reason.strip().rstrip(".")
+    return f": {reason}." if reason else "."
+
+
+def _node_started(event: journal.NodeStarted, who: Who) -> Words:
+    what = "Observing" if event.role == "observer" else "Started"
+    text = f"{what} as {event.name or tail(event.peer)} in run {event.run_name or event.run[:8]}."
+    return "info", " ".join([text, *event.assumed])
+
+
+def _trainer_ready(event: journal.TrainerReady, who: Who) -> Words:
+    return "good", f"The trainer is ready on {event.device}: {count(event.parameters)} parameters."
+
+
+def _trainer_stopped(event: journal.TrainerStopped, who: Who) -> Words:
+    return "bad", f"The trainer died and is being restarted ({of(event.restarts, 'restart')} so far){because(event.reason)}"
+
+
+def _phase_entered(event: journal.PhaseEntered, who: Who) -> Words:
+    return "info", f"Round {event.number}, {phase_words(event.phase)}{because(event.reason)}"
+
+
+def _trained(event: journal.Trained, who: Who) -> Words:
+    if not event.samples:
+        return "info", f"Nothing was trained for round {event.number}."
+    speed = f" ({rate(whole(event.samples) / event.seconds)} samples/s)" if event.seconds > 0 else ""
+    at_loss = f", loss {loss(event.loss)}" if event.loss is not None else ""
+    return "info", f"Trained {of(event.samples, 'sample')} in {duration(event.seconds)}{speed} for round {event.number}{at_loss}."
+
+
+def _training_progress(event: journal.TrainingProgress, who: Who) -> Words:
+    return "info", f"Training: {of(event.samples, 'sample')} so far, {rate(event.samples_per_second)} a second, loss {loss(event.loss)}."
+
+
+def _planned(event: journal.Planned, who: Who) -> Words:
+    text = f"Round {event.number} is planned by {who(event.leader)} with {of(len(event.members), 'member')}{because(event.reason)}"
+    return "info", text
+
+
+def _view_passed(event: journal.ViewPassed, who: Who) -> Words:
+    again = "" if event.view == 0 else f", try {event.view + 1}"
+    return "warning", f"Round {event.number}{again}, ended without a certificate{because(event.reason)}"
+
+
+_OUTCOMES = {
+    "counted": ("good", "Your work counted"),
+    "late": ("warning", "Your work came too late and is offered again"),
+    "lost": ("warning", "Your work was lost on the way and is offered again"),
+    "idle": ("info", "You had nothing to offer"),
+    "observed": ("info", ""),
+}
+
+
+def _round_certified(event: journal.RoundCertified, who: Who) -> Words:
+    level, yours = _OUTCOMES.get(event.outcome, ("info", event.outcome))
+    part = f"{len(event.shares)} of {of(len(event.members), 'member')} counted"
+    at_loss = f", loss {loss(event.loss)}" if event.loss is not None else ""
+    text = f"Round {event.number} is certified: {part}, {of(event.samples, 'sample')}{at_loss}."
+    if yours:
+        text += f" {yours}{because(event.reason)}"
+    elif event.reason:
+        text += f" {event.reason}"
+    return level, text
+
+
+def _alone(event: journal.Alone, who: Who) -> Words:
+    text = f"Round {event.number} came and nobody else was there: {of(event.samples_pending, 'sample')} wait{because(event.reason)}"
+    return "warning", text
+
+
+def _caught_up(event: journal.CaughtUp, who: Who) -> Words:
+    text = f"Caught up with round {event.number}: {size(event.size_bytes)} from {who(event.source)} in {duration(event.seconds)}."
+    return "good", text
+
+
+def _stuck(event: journal.Stuck, who: Who) -> Words:
+    return "bad", f"Stuck{because(event.reason)}"
+
+
+def _peer_up(event: journal.PeerUp, who: Who) -> Words:
+    path = "through a relay" if event.path == "relay" else "directly"
+    return "info", f"Connected {path} to {who(event.peer)}" + (f" at {event.address}." if event.address else ".")
+
+
+def _peer_down(event: journal.PeerDown, who: Who) -> Words:
+    return "warning", f"Lost the connection to {who(event.peer)}{because(event.reason)}"
+
+
+def _peer_report(event: journal.PeerReport, who: Who) -> Words:
+    return "info", f"Heard from {who(event.peer)}: round {event.number}, {phase_words(event.phase)}."
+
+
+def _peer_forgotten(event: journal.PeerForgotten, who: Who) -> Words:
+    return "warning", f"Gave up on {who(event.peer)}: silent for {duration(event.silent_s)}, it no longer counts as a member."
+
+
+def _refused(event: journal.Refused, who: Who) -> Words:
+    sender = who(event.peer) if event.peer else "a stranger"
+    times = f", {count(event.count)} times" if event.count > 1 else ""
+    return "warning", f"Refused what {sender} sent ({event.reason}{times}){because(event.detail)}"
+
+
+def _traffic(event: journal.TrafficReport, who: Who) -> Words:
+    sent, received = event.control_sent + event.bulk_sent, event.control_received + event.bulk_received
+    return "info", f"Sent {size(sent)} and received {size(received)} over {of(event.connections, 'connection')}."
+
+
+def _work_dropped(event: journal.WorkDropped, who: Who) -> Words:
+    return "warning", f"{of(event.samples, 'sample')} will not be offered any more{because(event.reason)}"
+
+
+def _checkpoint(event: journal.CheckpointWritten, who: Who) -> Words:
+    return "info", f"Round {event.number} is on disk: {size(event.size_bytes)} in {duration(event.seconds)}."
+
+
+def _warned(event: journal.Warned, who: Who) -> Words:
+    return "warning", f"{event.message} [{event.code}]"
+
+
+def _stopped(event: journal.Stopped, who: Who) -> Words:
+    return "info", f"Stopped{because(event.reason)}"
+
+
+WORDS: dict[type[journal.Event], Callable[[Any, Who], Words]] = {
+    journal.NodeStarted: _node_started,
+    journal.TrainerReady: _trainer_ready,
+    journal.TrainerStopped: _trainer_stopped,
+    journal.PhaseEntered: _phase_entered,
+    journal.Trained: _trained,
+    journal.TrainingProgress: _training_progress,
+    journal.Planned: _planned,
+    journal.ViewPassed: _view_passed,
+    journal.RoundCertified: _round_certified,
+    journal.Alone: _alone,
+    journal.CaughtUp: _caught_up,
+    journal.Stuck: _stuck,
+    journal.PeerUp: _peer_up,
+    journal.PeerDown: _peer_down,
+    journal.PeerReport: _peer_report,
+    journal.PeerForgotten: _peer_forgotten,
+    journal.Refused: _refused,
+    journal.TrafficReport: _traffic,
+    journal.WorkDropped: _work_dropped,
+    journal.CheckpointWritten: _checkpoint,
+    journal.Warned: _warned,
+    journal.Stopped: _stopped,
+}
+
+
+def say(event: journal.Event, who: Who = tail) -> Words:
+    """The level and the sentence of an event; `who` says a peer's name."""
+    level, text = WORDS[type(event)](event, who)
+    return level, clean(text, MAX_SENTENCE_CHARS)

@@ -1,0 +1,121 @@
+"""What the fold keeps between events. Everything in it is bounded, whatever the events say.
+
+The parts are the frozen records of the status themselves, replaced when they change, so that `record` copies references and no more.
+Sentences are kept in two lists: what strangers can cause (connections, refusals) never pushes out what this node did.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from protocol.identity import PeerId
+from protocol.journal import REFUSALS, Planned
+from protocol.status.figures import clean, tail
+from protocol.status.records import KEPT_EVENTS, KEPT_POINTS, KEPT_ROUNDS, NetworkFigures, Peer, Point, Round, Run, Sentence, You
+
+KEPT_FROM_OTHERS = 15  # of the KEPT_EVENTS sentences, how many may be about peers coming, going and being refused
+MAX_NAME_CHARS = 64  # as in a beacon
+MAX_TEXT_CHARS = 256
+
+_NOBODY = You(
+    peer="",
+    name="",
+    role="node",
+    version="",
+    addresses=(),
+    phase="starting",
+    phase_reason="",
+    device="",
+    samples_total=0,
+    samples_per_second=0.0,
+    samples_pending=0,
+    loss=None,
+    rounds_counted=0,
+    rounds_late=0,
+    rounds_lost=0,
+    rounds_idle=0,
+    worker_restarts=0,
+    started_at=0.0,
+)
+_NO_RUN = Run(
+    run="",
+    name="",
+    task="",
+    engine="",
+    number=0,
+    tip="",
+    state_digest="",
+    view=0,
+    parameters=0,
+    rounds_certified=0,
+    samples_certified=0,
+    loss_first=None,
+    loss=None,
+    round_seconds=None,
+)
+
+
+class StatusState:
+    """The state behind a status. Made empty, changed by `fold`, read by `record`; not shared between threads."""
+
+    def __init__(self) -> None:
+        self.you: You = _NOBODY
+        self.run: Run = _NO_RUN
+        self.network = NetworkFigures()
+        self.rounds: deque[Round] = deque(maxlen=KEPT_ROUNDS)  # newest first
+        self.peers: dict[PeerId, Peer] = {}  # in the order they were last heard of
+        self.refusals: dict[str, int] = dict.fromkeys(REFUSALS, 0)
+        self.refusal_said_at: dict[str, float] = {}
+        self.points: list[Point] = []
+        self.last_point: Point | None = None
+        self.point_stride = 1
+        self.points_seen = 0
+        self.sentences: deque[tuple[int, str, Sentence]] = deque(maxlen=KEPT_EVENTS - KEPT_FROM_OTHERS)  # newest last
+        self.sentences_of_others: deque[tuple[int, str, Sentence]] = deque(maxlen=KEPT_FROM_OTHERS)
+        self.serial = 0
+        self.min_peers = 2
+        self.working_on = 0  # the number of the round being worked on
+        self.plan: Planned | None = None
+        self.newest: Round | None = None  # the last certified round; many failed tries may have pushed it out of `rounds`
+        self.alone = False
+        self.trainer_up = False
+        self.trainer_down = ""
+        self.stuck = ""
+        self.stopped: str | None = None
+
+    def who(self, peer: PeerId) -> str:
+        """A peer's name for a sentence: its own, with the end of its id because names are not unique."""
+        if peer == self.you.peer:
+            return "you"
+        known = self.peers.get(peer)
+        return f"{known.name} ({tail(peer)})" if known and known.name else clean(tail(peer), MAX_NAME_CHARS)
+
+    def tell(self, kind: str, sentence: Sentence, *, others: bool = False) -> None:
+        """Keep a sentence; one of the same non-empty `kind` that is still the newest of its list is replaced."""
+        kept = self.sentences_of_others if others else self.sentences
+        if kind and kept and kept[-1][1] == kind:
+            kept.pop()
+        self.serial += 1
+        kept.append((self.serial, kind, sentence))
+
+    def newest_sentences(self) -> tuple[Sentence, ...]:
+        """Newest first."""
+        both = sorted([*self.sentences, *self.sentences_of_others], key=lambda kept: -kept[0])
+        return tuple(sentence for _, _, sentence in both)
+
+    def add_point(self, point: Point) -> None:
+        """Extend the curve; once it is full every second point goes, and from then on only every second one is kept."""
+        if self.points_seen % self.point_stride == 0:
+            if len(self.points) >= KEPT_POINTS - 1:  # one place is the last point's
+                self.points = self.points[::2]
+                self.point_stride *= 2
+            if self.points_seen % self.point_stride == 0:
+                self.points.append(point)
+        self.points_seen += 1
+        self.last_point = point
+
+    def curve(self) -> tuple[Point, ...]:
+        """Oldest first; the last round is always in it."""
+        if self.last_point is None or (self.points and self.points[-1] is self.last_point):
+            return tuple(self.points)
+        return (*self.points, self.last_point)

@@ -1,0 +1,168 @@
+"""The verdict: one sentence that answers "is it working?", and the record around it.
+
+The first rule that applies speaks:
+
+    stopped            the node was stopped
+    stuck              it cannot go on by itself
+    the trainer died   it is being restarted
+    stale              rounds used to come, and none has for long
+    alone              what it learned waits for a second peer
+    rounds             how many of the last ones counted, and why the others did not
+    training           no round is certified yet
+
+An observer has no part of its own in a round: its verdict is about the run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from msgspec.structs import replace
+
+from protocol.identity import PeerId
+from protocol.status.figures import count, duration, loss, of, phase_words
+from protocol.status.records import Peer, Run, Status
+from protocol.status.sentences import because
+from protocol.status.state import StatusState
+
+HEARD_S = 30.0  # a peer counts among those training while its last beacon is not older; beacons come every few seconds
+STALE_ROUNDS = 5.0  # rounds without a certificate before the verdict says so: two failed views and a restart are normal
+STALE_AT_LEAST_S = 60.0
+NO_REWARDS = "no chain: this run pays nothing"
+
+Verdict = tuple[str, str]  # level, sentence
+
+
+def _recent(peers: list[Peer], now: float) -> list[Peer]:
+    return [peer for peer in peers if peer.role == "node" and now - peer.last_seen <= HEARD_S]
+
+
+def _stale(state: StatusState, now: float) -> Verdict | None:
+    """Only where the rhythm of the run is known."""
+    last = state.newest
+    if last is None or state.run.round_seconds is None:
+        return None
+    silent = now - last.at
+    if silent <= max(STALE_ROUNDS * state.run.round_seconds, STALE_AT_LEAST_S):
+        return None
+    minutes = duration(silent // 60 * 60)  # whole minutes: the sentence should not change every second
+    tried = next((f" Last try{because(known.reason)}" for known in state.rounds if known.outcome == "missed" and known.reason), "")
+    return "bad", f"No round was certified for {minutes}; the last was round {last.number}.{tried}"
+
+
+def _alone(state: StatusState) -> Verdict:
+    others = "a second peer" if state.min_peers <= 2 else f"{state.min_peers - 1} more peers"
+    address = state.you.addresses[0] if state.you.addresses else "MULTIADDR"
+    done = f"trained {of(state.you.samples_pending, 'sample')} that wait for {others}"
+    return "warning", f"Alone: {done}; others join with: hypergpud start --join {address}"
+
+
+def _own_rounds(state: StatusState) -> Verdict | None:
+    """How many of the last rounds counted, and what became of the others."""
+    outcomes = Counter(known.outcome for known in state.rounds)
+    own = [outcomes[word] for word in ("counted", "late", "lost", "idle")]
+    counted, late, lost, idle = own
+    total = sum(own)
+    if not total:
+        return None
+    if total == 1:
+        sentence = "Your first round counted" if counted else "Your first round did not count"
+    elif counted == total:
+        sentence = f"All of your last {count(total)} rounds counted"
+    else:
+        sentence = f"{counted} of your last {count(total)} rounds counted"
+    why = []
+    if late:
+        why.append(f"{late} too slow")
+    if lost:
+        why.append(of(lost, "peer lost", "peers lost"))
+    if idle:
+        why.append(f"{idle} with nothing to offer")
+    if outcomes["missed"]:
+        why.append(of(outcomes["missed"], "try ended without a certificate", "tries ended without a certificate"))
+    sentence += f"; {', '.join(why)}" if why else ""
+    offered = total - idle
+    if offered and counted * 10 >= offered * 9:
+        return "good", sentence
+    return ("bad" if offered >= 5 and counted * 2 < offered else "warning" if offered else "info"), sentence
+
+
+def _run_seen(state: StatusState, training: list[Peer]) -> Verdict:
+    """An observer's verdict."""
+    run = state.run
+    last = state.newest
+    if last is None:
+        if not training:
+            return "warning", "Nobody is training here yet: waiting for the nodes of this run"
+        return "info", f"{of(len(training), 'node is', 'nodes are')} training; no round has been certified yet"
+    part = f"the last with {len(last.contributors)} of {of(len(last.members), 'member')}"
+    sentence = f"{of(run.rounds_certified, 'round')} certified, {part}"
+    if run.loss_first is not None and run.loss is not None:
+        sentence += f"; loss {loss(run.loss_first)} → {loss(run.loss)}"
+    if run.round_seconds is not None:
+        sentence += f"; a round every {duration(run.round_seconds)}"
+    missed = sum(known.outcome == "missed" for known in state.rounds)
+    if missed:
+        sentence += f"; {of(missed, 'try', 'tries')} ended without a certificate"
+    if not training:
+        return "warning", f"{sentence}; nobody is training now"
+    return "good", sentence
+
+
+def verdict_of(state: StatusState, now: float) -> Verdict:
+    """Level and sentence, by the rules above."""
+    you = state.you
+    if state.stopped is not None:
+        return "info", f"Stopped{because(state.stopped)}"
+    if state.stuck:
+        return "bad", f"Stuck{because(state.stuck)}"
+    training = _recent(list(state.peers.values()), now)
+    stale = _stale(state, now)
+    if you.role == "observer":
+        return stale or _run_seen(state, training)
+    if state.trainer_down:
+        return "bad", f"The trainer died and is being restarted ({of(you.worker_restarts, 'time')} so far){because(state.trainer_down)}"
+    if state.alone:
+        return _alone(state)
+    if stale:
+        return stale
+    own = _own_rounds(state)
+    if own:
+        return own
+    if not you.peer:
+        return "info", "Starting"
+    if not state.trainer_up:
+        return "info", "Starting: waiting for the trainer"
+    doing = phase_words(you.phase).capitalize()
+    company = f"with {of(len(training), 'other node')}" if training else "no other node has been heard of yet"
+    return "info", f"{doing}, round {count(state.working_on)}, {company}; no round has been certified yet"
+
+
+def _order(peer: Peer) -> tuple[bool, bool, str, PeerId]:
+    return (not peer.connected, peer.role != "node", peer.name, peer.peer)
+
+
+def _run_now(state: StatusState, now: float) -> Run:
+    training = _recent(list(state.peers.values()), now)
+    is_node = state.you.role == "node" and bool(state.you.peer) and state.stopped is None
+    speed = sum(peer.samples_per_second for peer in training) + (state.you.samples_per_second if is_node else 0.0)
+    return replace(state.run, nodes=len(training) + is_node, samples_per_second=speed)
+
+
+def record(state: StatusState, now: float) -> Status:
+    """The status at `now` (unix seconds, the clock of the events' `at`). Pure; the state may be folded further afterwards."""
+    level, sentence = verdict_of(state, now)
+    return Status(
+        as_of=now,
+        verdict=sentence,
+        level=level,
+        you=state.you,
+        run=_run_now(state, now),
+        rounds=tuple(state.rounds),
+        peers=tuple(sorted(state.peers.values(), key=_order)),
+        network=state.network,
+        refusals=dict(state.refusals),
+        rewards=NO_REWARDS,
+        events=state.newest_sentences(),
+        curve=state.curve(),
+    )

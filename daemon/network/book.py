@@ -1,0 +1,208 @@
+"""Who is where: a bounded address book, and the signed records with which nodes tell each other of members. Pure.
+
+A record is believed because the peer it speaks of signed it; a hint (a join address, a provider's address) only says where to try.
+Only members that were connected to us within `FRESH_S` are handed on, so that the dead disappear from the swarm's memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from daemon.network.addresses import Place, parse_place
+from protocol.errors import PeerFault
+from protocol.identity import PeerId, Signer, verify
+
+MAX_ENTRIES = 1024  # of the book
+MAX_PLACES = 8  # addresses of one peer
+MAX_KEYS = 4  # runs a node can be in
+MAX_RECORDS = 32  # handed out at a time
+MAX_RECORD_BYTES = 2048
+MAX_EXCHANGE_BYTES = MAX_RECORDS * (MAX_RECORD_BYTES + 64 + 16) + 16
+FRESH_S = 600.0
+BACKOFF_S = (1.0, 60.0)  # after the first failure, and at most; doubled in between
+JOIN_BACKOFF_MOST_S = 10.0  # join addresses are how a node that lost everybody comes back
+FORGET_AFTER_FAILURES = 6  # in a row, about two minutes
+YIELD_S = 0.5  # of two who learn of each other at once, the one with the greater id waits this long for the other's call
+
+_DOMAIN = b"hypergpu/peer-record/1\x00"
+
+
+class PeerRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """A member's own words: where it is and which keys (runs) it provides. The greater `seq` is the newer."""
+
+    peer: PeerId
+    addresses: tuple[str, ...]
+    keys: tuple[bytes, ...]
+    seq: int
+
+
+class SignedPeerRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """The encoded record and its peer's signature."""
+
+    body: bytes
+    signature: bytes
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """What each side of `/hypergpu/peers/1` sends: its own record first."""
+
+    records: tuple[SignedPeerRecord, ...]
+
+
+_record_decoder = msgspec.msgpack.Decoder(PeerRecord)
+_exchange_decoder = msgspec.msgpack.Decoder(Exchange)
+
+
+def seal_record(signer: Signer, places: Iterable[Place], keys: Iterable[bytes], seq: int) -> SignedPeerRecord:
+    addresses = tuple(str(place) for place in places)[:MAX_PLACES]
+    body = msgspec.msgpack.encode(PeerRecord(peer=signer.peer, addresses=addresses, keys=tuple(sorted(keys))[:MAX_KEYS], seq=seq))
+    return SignedPeerRecord(body=body, signature=signer.sign(_DOMAIN + body))
+
+
+def read_record(signed: SignedPeerRecord) -> PeerRecord:
+    """What it says, before anybody has checked who says it. Raises `PeerFault`: oversized, malformed."""
+    if len(signed.body) > MAX_RECORD_BYTES:
+        raise PeerFault("oversized", f"a peer record of {len(signed.body)} bytes")
+    try:
+        record = _record_decoder.decode(signed.body)
+    except msgspec.DecodeError as error:
+        raise PeerFault("malformed", f"a peer record: {error}") from None
+    if len(record.addresses) > MAX_PLACES or len(record.keys) > MAX_KEYS or any(len(key) != 32 for key in record.keys):
+        raise PeerFault("malformed", f"a peer record of {len(record.addresses)} addresses and {len(record.keys)} keys")
+    return record
+
+
+def check_record(signed: SignedPeerRecord, record: PeerRecord) -> tuple[Place, ...]:
+    """The places it gives, when its peer signed it. Raises `PeerFault`: identity, unsigned, malformed."""
+    if not verify(record.peer, signed.signature, _DOMAIN + signed.body):
+        raise PeerFault("unsigned", f"a peer record that {record.peer} did not sign")
+    places = tuple(parse_place(address) for address in record.addresses)
+    if any(place.peer != record.peer for place in places):
+        raise PeerFault("malformed", f"{record.peer} gives addresses of somebody else")
+    return places
+
+
+def encode_exchange(records: Iterable[SignedPeerRecord]) -> bytes:
+    return msgspec.msgpack.encode(Exchange(records=tuple(records)[:MAX_RECORDS]))
+
+
+def decode_exchange(data: bytes) -> tuple[SignedPeerRecord, ...]:
+    """Raises `PeerFault`."""
+    try:
+        records = _exchange_decoder.decode(data).records
+    except msgspec.DecodeError as error:
+        raise PeerFault("malformed", f"a peer exchange: {error}") from None
+    if len(records) > MAX_RECORDS:
+        raise PeerFault("oversized", f"a peer exchange of {len(records)} records")
+    return records
+
+
+class Entry:
+    """What we know of one peer. Times are on the network's monotonic clock."""
+
+    def __init__(self, peer: PeerId) -> None:
+        self.peer = peer
+        self.places: list[Place] = []
+        self.keys: frozenset[bytes] = frozenset()
+        self.signed: SignedPeerRecord | None = None
+        self.seq = -1
+        self.join = False
+        self.connected_at = float("-inf")
+        self.failures = 0
+        self.not_before = float("-inf")
+
+
+class Book:
+    """Entries of other peers; never more than `MAX_ENTRIES`."""
+
+    def __init__(self, own: PeerId, join: Iterable[Place]) -> None:
+        self._own = own
+        self._entries: dict[PeerId, Entry] = {}
+        for place in join:
+            if place.peer != own:
+                entry = self._entry(place.peer)
+                entry.join = True
+                entry.places.append(place)
+
+    def __contains__(self, peer: PeerId) -> bool:
+        return peer in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _entry(self, peer: PeerId) -> Entry:
+        entry = self._entries.get(peer)
+        if entry is None:
+            if len(self._entries) >= MAX_ENTRIES:
+                self._entries.pop(min((e for e in self._entries.values() if not e.join), key=lambda e: (e.connected_at, -e.failures)).peer)
+            entry = self._entries[peer] = Entry(peer)
+        return entry
+
+    def places_of(self, peer: PeerId) -> list[Place]:
+        entry = self._entries.get(peer)
+        return list(entry.places) if entry else []
+
+    def hint(self, places: Iterable[Place]) -> bool:
+        """Addresses somebody else gave: tried after the peer's own. True when a peer is new to us."""
+        new = False
+        for place in places:
+            if place.peer == self._own:
+                continue
+            new = new or place.peer not in self._entries
+            entry = self._entry(place.peer)
+            if place not in entry.places and len(entry.places) < MAX_PLACES:
+                entry.places.append(place)
+        return new
+
+    def learn(self, signed: SignedPeerRecord, now: float) -> bool:
+        """A record somebody handed us. True when it told of a peer we did not know. Raises `PeerFault`."""
+        record = read_record(signed)
+        known = self._entries.get(record.peer)
+        if record.peer == self._own or (known is not None and known.seq >= record.seq):
+            return False  # most of what neighbours hand us: no signature is checked for it
+        places = check_record(signed, record)
+        entry = self._entry(record.peer)
+        entry.signed, entry.seq, entry.keys = signed, record.seq, frozenset(record.keys)
+        joins = [place for place in entry.places if entry.join and place not in places]
+        entry.places = [*places, *joins][: MAX_PLACES + len(joins)]
+        if known is None and self._own > record.peer:
+            entry.not_before = now + YIELD_S
+        return known is None
+
+    def connected(self, peer: PeerId, now: float) -> None:
+        entry = self._entry(peer)
+        entry.connected_at, entry.failures, entry.not_before = now, 0, float("-inf")
+
+    def failed(self, peer: PeerId, now: float) -> None:
+        """A dial did not succeed: wait longer each time, forget after many."""
+        entry = self._entries.get(peer)
+        if entry is None:
+            return
+        entry.failures += 1
+        most = JOIN_BACKOFF_MOST_S if entry.join else BACKOFF_S[1]
+        entry.not_before = now + min(most, BACKOFF_S[0] * 2 ** (entry.failures - 1))
+        if entry.failures >= FORGET_AFTER_FAILURES and not entry.join:
+            del self._entries[peer]
+
+    def to_dial(self, connected: set[PeerId], keys: frozenset[bytes], now: float) -> list[PeerId]:
+        """Who to try now, best first: in our run, few failures. Members of other runs come last."""
+        ready = [e for e in self._entries.values() if e.places and e.peer not in connected and e.not_before <= now]
+        return [e.peer for e in sorted(ready, key=lambda e: (bool(keys and e.keys and not keys & e.keys), e.failures, -e.connected_at))]
+
+    def next_due(self, connected: set[PeerId], now: float) -> float | None:
+        """When somebody we could not try just now may be tried again."""
+        times = [e.not_before for e in self._entries.values() if e.places and e.peer not in connected and e.not_before > now]
+        return min(times, default=None)
+
+    def members(self, keys: frozenset[bytes]) -> int:
+        """How many peers in our run we know to exist."""
+        return sum(1 for e in self._entries.values() if not (keys and e.keys and not keys & e.keys))
+
+    def to_hand_out(self, connected: set[PeerId], now: float) -> list[SignedPeerRecord]:
+        fresh = [
+            e for e in self._entries.values() if e.signed and (e.peer in connected or now - e.connected_at < FRESH_S) and not e.failures
+        ]
+        fresh.sort(key=lambda e: (e.peer not in connected, -e.connected_at))
+        return [e.signed for e in fresh if e.signed]

@@ -1,0 +1,295 @@
+"""The bulk plane: direct TCP with mutual TLS 1.3, each side pinned to one exact certificate.
+
+    client                                    server
+    TCP, TLS handshake, both certificates ->  whose certificate is it? nobody's: refuse ("tls")
+    length (1 byte), protocol (ASCII)     ->  is it served? is there room? -> 1 byte: 0 opened, else why not
+    ... the protocol's own bytes, both ways, each direction ended by its own close_notify
+
+The server's byte is what proves to the client that it was let in: a TLS 1.3 client is done before the server has judged it.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from functools import lru_cache
+from weakref import WeakSet
+
+import trio
+
+from daemon.network.border import Refusals
+from daemon.network.certificate import BulkCertificate
+from daemon.network.ending import Endings, end_gently
+from daemon.network.slots import Slots
+from daemon.network.tls import TlsSession, tune
+from protocol.errors import PeerFault, Unreachable
+from protocol.identity import PeerId
+from protocol.ports import MAX_STREAMS_PER_PEER, Endpoint, StreamHandler
+
+MAX_PROTOCOL_BYTES = 100  # ours have about 25
+MAX_SESSIONS = 512  # open at once, all peers: 32 members of a group with every slice in flight, and room
+MAX_HANDSHAKES = 64  # begun and not yet let in, all addresses: bounds what a flood of half-open connections can hold
+MAX_ADMITTED = 4096  # certificates believed at once; above the largest row times the rows a node talks to
+HANDSHAKE_TIMEOUT_S = 5.0  # three round trips of 500 ms, and a busy peer
+CONNECT_TIMEOUT_S = 5.0
+
+OPENED, UNKNOWN, BUSY = b"\x00", b"\x01", b"\x02"
+_ANSWERS = {UNKNOWN: "does not serve it", BUSY: "has no room"}
+_STRANGER = ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED", "CERTIFICATE_UNKNOWN", "UNKNOWN_CA", "BAD_CERTIFICATE")
+
+
+class BulkTraffic:
+    """Payload bytes of all bulk streams."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.received = 0
+
+
+class BulkStream:
+    """A `ByteStream` over one TLS session."""
+
+    def __init__(self, session: TlsSession, peer: PeerId, traffic: BulkTraffic, endings: Endings) -> None:
+        self._session = session
+        self._peer = peer
+        self._traffic = traffic
+        self._endings = endings
+        self._closed = False
+
+    @property
+    def peer(self) -> PeerId:
+        return self._peer
+
+    async def send_all(self, data: bytes | memoryview) -> None:
+        await self._session.send_all(data)
+        self._traffic.sent += memoryview(data).nbytes
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        data = await self._session.receive_some(max_bytes)
+        self._traffic.received += len(data)
+        return data
+
+    async def send_eof(self) -> None:
+        await self._session.send_eof()
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if not self._session.usable or not self._endings.start(end_gently, self):
+            await self.abort()
+
+    async def abort(self) -> None:
+        """Cut it off now. Never raises."""
+        self._closed = True
+        await self._session.aclose()
+
+
+def _context(purpose: ssl._SSLMethod, certificate: BulkCertificate, trusted: bytes) -> ssl.SSLContext:
+    """TLS 1.3 alone, the other side's certificate required and found among the DER certificates in `trusted`."""
+    context = ssl.SSLContext(purpose)
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # certificates name nobody, they are compared byte for byte
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificate.path)
+    if trusted:
+        context.load_verify_locations(cadata=trusted)
+    return context
+
+
+class BulkPlane:
+    """Opens and serves bulk streams. `handle(stream, handler, release)` runs a handler, calls `release` at its end and returns when
+    the stream is over."""
+
+    def __init__(
+        self,
+        certificate: BulkCertificate,
+        refusals: Refusals,
+        endings: Endings,
+        handle: Callable[[BulkStream, StreamHandler, Callable[[], None]], Awaitable[None]],
+    ) -> None:
+        self.traffic = BulkTraffic()
+        self._endings = endings
+        self._certificate = certificate
+        self._refusals = refusals
+        self._handle = handle
+        self._handlers: dict[bytes, StreamHandler] = {}
+        self._admitted: OrderedDict[PeerId, bytes] = OrderedDict()
+        self._peers: dict[bytes, PeerId] = {}
+        self._server_context: ssl.SSLContext | None = None
+        self._client_context = lru_cache(maxsize=256)(lambda der: _context(ssl.PROTOCOL_TLS_CLIENT, certificate, der))  # 1.1 ms each
+        self._slots = Slots(MAX_STREAMS_PER_PEER)
+        self._open: WeakSet[TlsSession] = WeakSet()
+        self._sessions = 0
+        self._handshakes = 0
+
+    async def cut(self) -> None:
+        """Break every stream there is: the network is ending."""
+        for session in list(self._open):
+            await session.aclose()
+
+    def serve(self, protocol: str, handler: StreamHandler) -> None:
+        name = _encode(protocol)
+        if name in self._handlers:
+            raise ValueError(f"{protocol} is served already")
+        self._handlers[name] = handler
+
+    def admit(self, endpoint: Endpoint) -> None:
+        """Raises `PeerFault("malformed")` when the certificate is no certificate."""
+        if self._admitted.get(endpoint.peer) == endpoint.certificate:
+            self._admitted.move_to_end(endpoint.peer)
+            return
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=endpoint.certificate)
+        except (ssl.SSLError, ValueError) as error:
+            raise PeerFault("malformed", f"the endpoint of {endpoint.peer} holds no certificate: {error}") from error
+        self._admitted[endpoint.peer] = endpoint.certificate
+        self._admitted.move_to_end(endpoint.peer)
+        while len(self._admitted) > MAX_ADMITTED:
+            self._admitted.popitem(last=False)
+        self._peers = {certificate: peer for peer, certificate in self._admitted.items()}
+        self._server_context = None  # made again when somebody comes
+
+    # ------------------------------------------------------------------------------------------------ opening
+
+    async def open(self, endpoint: Endpoint, protocol: str) -> BulkStream:
+        """Raises `Unreachable`."""
+        try:
+            context = self._client_context(endpoint.certificate)
+        except (ssl.SSLError, ValueError) as error:
+            raise Unreachable(f"the endpoint of {endpoint.peer} holds no certificate: {error}") from error
+        transport = await self._connect(endpoint)
+        tune(transport)
+        session = TlsSession(transport, context, server_side=False)
+        self._open.add(session)
+        opened = False
+        try:
+            with trio.fail_after(HANDSHAKE_TIMEOUT_S):
+                if await session.handshake() != endpoint.certificate:
+                    raise Unreachable(f"{endpoint.peer} showed another certificate")
+                name = _encode(protocol)
+                await session.send_all(bytes((len(name),)) + name)
+                answer = await session.receive_some(1)
+            if answer != OPENED:
+                raise Unreachable(f"{protocol}: {endpoint.peer} {_ANSWERS.get(answer, 'closed the connection')}")
+            opened = True
+        except trio.TooSlowError:
+            raise Unreachable(f"{endpoint.peer} did not answer within {HANDSHAKE_TIMEOUT_S:.0f} s") from None
+        except ssl.SSLError as error:
+            self._refusals.count("tls", f"{endpoint.peer} at {endpoint.hosts}: {error.reason}")
+            raise Unreachable(f"{endpoint.peer} is not who we expect: {error.reason or error}") from error
+        finally:
+            if not opened:
+                await session.aclose()
+        return BulkStream(session, endpoint.peer, self.traffic, self._endings)
+
+    async def _connect(self, endpoint: Endpoint) -> trio.SocketStream:
+        reasons: list[str] = []
+        for host in endpoint.hosts:
+            try:
+                with trio.fail_after(CONNECT_TIMEOUT_S):
+                    return await trio.open_tcp_stream(host, endpoint.port)
+            except trio.TooSlowError:
+                reasons.append(f"{host}: no answer within {CONNECT_TIMEOUT_S:.0f} s")
+            except (OSError, ValueError, OverflowError) as error:
+                reasons.append(f"{host}: {error}")
+        raise Unreachable(f"no bulk connection to {endpoint.peer} ({'; '.join(reasons) or 'no hosts'})")
+
+    # ------------------------------------------------------------------------------------------------ serving
+
+    async def listen(self, listeners: list[trio.SocketListener]) -> None:
+        """Accept until cancelled. trio itself waits and goes on when there are no file descriptors left."""
+        await trio.serve_listeners(self._serve_one, listeners)
+
+    async def _serve_one(self, transport: trio.SocketStream) -> None:
+        if self._handshakes >= MAX_HANDSHAKES or self._sessions >= MAX_SESSIONS:
+            self._refusals.count("busy", f"{self._handshakes} handshakes, {self._sessions} sessions")
+            await trio.aclose_forcefully(transport)
+            return
+        tune(transport)
+        session = TlsSession(transport, self._context_now(), server_side=True)
+        self._sessions += 1
+        try:
+            async with aclosing(session):
+                greeted = await self._greet(session)
+                if greeted is not None:
+                    stream, handler = greeted
+                    await self._handle(stream, handler, self._slots.take(stream.peer))
+        finally:
+            self._sessions -= 1
+
+    def _context_now(self) -> ssl.SSLContext:
+        if self._server_context is None:
+            self._server_context = _context(ssl.PROTOCOL_TLS_SERVER, self._certificate, b"".join(self._admitted.values()))
+            self._server_context.num_tickets = 0  # sessions are never resumed
+        return self._server_context
+
+    async def _greet(self, session: TlsSession) -> tuple[BulkStream, StreamHandler] | None:
+        """Who is it and what do they want; None when refused."""
+        self._handshakes += 1
+        try:
+            with trio.fail_after(HANDSHAKE_TIMEOUT_S):
+                certificate = await session.handshake()
+                peer = self._peers.get(certificate)
+                if peer is None:
+                    self._refusals.count("tls", "a certificate nobody told us of")
+                    return None
+                length = (await _exactly(session, 1))[0]
+                if not 0 < length <= MAX_PROTOCOL_BYTES:
+                    self._refusals.count("oversized", f"{peer} sent a protocol of {length} bytes")
+                    return None
+                name = await _exactly(session, length)
+                handler = self._handlers.get(name)
+                if handler is None:
+                    self._refusals.count("unknown_kind", f"{peer} asked for {name!r}")
+                    await session.send_all(UNKNOWN)
+                elif self._slots.full(peer):
+                    self._refusals.count("busy", f"{peer} has its {MAX_STREAMS_PER_PEER} bulk streams")
+                    await session.send_all(BUSY)
+                else:
+                    await session.send_all(OPENED)
+                    return BulkStream(session, peer, self.traffic, self._endings), handler
+        except trio.TooSlowError:
+            self._refusals.count("timeout", "a bulk connection that went silent in its handshake")
+        except ssl.SSLError as error:
+            stranger = isinstance(error, ssl.SSLCertVerificationError) or any(word in (error.reason or "") for word in _STRANGER)
+            self._refusals.count("tls" if stranger else "handshake", str(error))
+        except Unreachable as error:
+            self._refusals.count("handshake", str(error))
+        finally:
+            self._handshakes -= 1
+        return None
+
+
+def bind(host: str, port: int) -> trio.SocketListener:
+    """A listening socket. Raises `OSError`. No SO_REUSEPORT: a second daemon on one port must fail, not share."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(256)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def _encode(protocol: str) -> bytes:
+    name = protocol.encode("ascii")
+    if not 0 < len(name) <= MAX_PROTOCOL_BYTES:
+        raise ValueError(f"a protocol's name has 1 to {MAX_PROTOCOL_BYTES} characters")
+    return name
+
+
+async def _exactly(session: TlsSession, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = await session.receive_some(size - len(data))
+        if not piece:
+            raise Unreachable("ended in the middle of its first frame")
+        data += piece
+    return data

@@ -1,0 +1,228 @@
+"""A libp2p connection that is measured, bounded, and safe to cancel: yamux with our own writing, pinging and limits.
+
+What py-libp2p 0.8's yamux lacks, and where it is mended here:
+
+- A cancelled write leaves half a Noise message on the wire and the whole connection broken: one task writes, the others wait for it.
+- Its reader writes answers itself, so two full sockets stop both readers for ever: answers are queued, not waited for.
+- A peer that ignores its window grows our memory: a connection holds at most `MAX_BUFFERED_BYTES`, or it is closed.
+- Streams a peer opens are not counted: above `MAX_STREAMS` they are reset.
+- The round-trip time is measured every 30 s and a missing answer means nothing: here every `PING_INTERVAL_S`, and silence ends the
+  connection. Closing it goes through the socket, since yamux's own close waits behind a write that is stuck.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections import deque
+from typing import Any
+
+import trio
+from libp2p.abc import IMuxedConn, ISecureConn
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.io.trio import TrioTCPStream
+from libp2p.peer.id import ID
+from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
+from libp2p.stream_muxer.yamux.yamux import FLAG_SYN, HEADER_SIZE, PROTOCOL_ID, TYPE_PING, YAMUX_HEADER_FORMAT, Yamux, YamuxStream
+from libp2p.transport.upgrader import TransportUpgrader
+
+from daemon.network.border import contained
+from protocol.ports import MAX_STREAMS_PER_PEER
+
+_log = logging.getLogger(__name__)
+
+PING_INTERVAL_S = 4.0
+PING_TIMEOUT_S = 9.0  # with the interval 13 s: a peer that fell silent is reported within 15 s
+RTT_SMOOTHING = 0.25  # weight of a new measurement; half of a change shows after three
+MAX_STREAMS = 4 * MAX_STREAMS_PER_PEER  # both directions of ours, and libp2p's own
+MAX_WINDOW_BYTES = 1 << 20  # of one stream: 10 MB/s over 100 ms, which is plenty for control
+MAX_BUFFERED_BYTES = MAX_STREAMS_PER_PEER * MAX_WINDOW_BYTES  # of one connection; every stream's window full and unread
+MAX_FRAME_BYTES = 1 << 20  # go-yamux and we send 64 KB, rust-yamux 16 KB
+MAX_QUEUED_FRAMES = 4096  # answers (12 bytes each) queued behind a stuck socket; then their writers wait
+COALESCED_BYTES = 1 << 16  # small frames leave together, up to one Noise message
+
+
+class CountedStream(TrioTCPStream):
+    """The TCP stream under a connection: knows when it last received, and can be cut."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        super().__init__(stream)
+        self.received_at = trio.current_time()
+        self.closed = trio.Event()
+
+    async def read(self, n: int | None = None) -> bytes:
+        data = await super().read(n)
+        self.received_at = trio.current_time()
+        return data
+
+    async def close(self) -> None:
+        self.closed.set()
+        await super().close()
+
+    async def cut(self) -> None:
+        """Close the socket now; every reader and writer above notices."""
+        self.closed.set()
+        await trio.aclose_forcefully(self.stream)
+
+
+class _Frame:
+    """A frame on its way out. `done` is set when it is written or never will be."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.done = trio.Event()
+        self.failed = False
+
+
+class MeasuredYamux(Yamux):
+    """`rtt_s` is the smoothed round-trip time, None before the first answer; `lost` says why the connection was given up."""
+
+    def __init__(self, secured_conn: ISecureConn, peer_id: ID, is_initiator: bool | None = None) -> None:
+        super().__init__(secured_conn, peer_id, is_initiator=is_initiator)
+        self.rtt_s: float | None = None
+        self.lost = ""
+        self.refused_streams = 0
+        self._socket = _socket_of(secured_conn)
+        self._queue: deque[_Frame] = deque()
+        self._wake = trio.Event()
+        self._dead = False
+
+    async def cut(self, why: str) -> None:
+        """End the connection now, whatever is in flight on it."""
+        self.lost = self.lost or why
+        await self._socket.cut()
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    async def _write_frame(self, data: bytes) -> None:
+        """Data frames wait until they are written (back-pressure); answers only when very many wait before them."""
+        if self._dead or self.event_shutting_down.is_set():
+            raise ConnectionClosedError("the connection is closed", transport="tcp")
+        frame = _Frame(data)
+        self._queue.append(frame)
+        self._wake.set()
+        if len(data) > HEADER_SIZE or len(self._queue) > MAX_QUEUED_FRAMES:
+            await frame.done.wait()
+            if frame.failed:
+                raise ConnectionClosedError("the connection broke", transport="tcp")
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def _write_loop(self) -> None:
+        frames: list[_Frame] = []
+        try:
+            while True:
+                if not self._queue:
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+                frames = [self._queue.popleft()]
+                size = len(frames[0].data)
+                while self._queue and size + len(self._queue[0].data) <= COALESCED_BYTES:
+                    frames.append(self._queue.popleft())
+                    size += len(frames[-1].data)
+                with contained("writing to a connection") as written:
+                    await self.secured_conn.write(b"".join(frame.data for frame in frames))
+                if written.failed is not None:
+                    return
+                for frame in frames:
+                    frame.done.set()
+        finally:
+            self._dead = True
+            for frame in (*frames, *self._queue):
+                frame.failed = not frame.done.is_set()
+                frame.done.set()
+            self._queue.clear()
+            await self._cut_for_good()
+
+    async def _cut_for_good(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._socket.cut()  # closes, waits for nobody
+
+    # ------------------------------------------------------------------------------------------------ measuring
+
+    async def _measure_rtt_loop(self) -> None:
+        """The library starts this with the connection and cancels it at its end."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_loop)
+            nursery.start_soon(self._ping_loop)
+
+    async def _ping_loop(self) -> None:
+        while not self.event_shutting_down.is_set():
+            self._ping_id = (self._ping_id + 1) & 0xFFFFFFFF
+            self._ping_event = trio.Event()
+            self._rtt = 0.0  # the library averages with what it finds here; the smoothing is ours
+            sent_at = self._ping_sent_time = trio.current_time()
+            self._queue.append(_Frame(struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_PING, FLAG_SYN, 0, self._ping_id)))
+            self._wake.set()
+            answered = await self._answer_within(sent_at)
+            if not answered:
+                await self.cut(f"no sign of life for {PING_TIMEOUT_S:.0f} s")
+                return
+            measured = max(self._rtt, 1e-6)
+            self.rtt_s = measured if self.rtt_s is None else self.rtt_s + RTT_SMOOTHING * (measured - self.rtt_s)
+            self._forget_ended_streams()
+            await trio.sleep(PING_INTERVAL_S)
+
+    async def _answer_within(self, sent_at: float) -> bool:
+        """Whether the answer comes, given that anything that arrives in the meantime (a large transfer) proves life too."""
+        deadline = sent_at + PING_TIMEOUT_S
+        while True:
+            with trio.move_on_at(deadline):
+                await self._ping_event.wait()
+                return True
+            alive_until = self._socket.received_at + PING_TIMEOUT_S
+            if alive_until <= deadline:
+                return False
+            deadline = alive_until
+
+    def _forget_ended_streams(self) -> None:
+        """A reader that wakes up after its stream's end puts its event back into the library's table, where nobody removes it."""
+        for stream_id in self.stream_events.keys() - self.streams.keys():
+            del self.stream_events[stream_id]
+
+    # ------------------------------------------------------------------------------------------------ bounds
+
+    async def accept_stream(self) -> YamuxStream:
+        while True:
+            stream: Any = await super().accept_stream()
+            if len(self.streams) <= MAX_STREAMS:
+                return stream  # type: ignore[no-any-return]
+            self.refused_streams += 1
+            await stream.reset()
+
+    async def _read_data_body(self, length: int) -> bytes:
+        buffered = sum(map(len, self.stream_buffers.values()))
+        if length > MAX_FRAME_BYTES or buffered + length > MAX_BUFFERED_BYTES:
+            await self.cut(f"it sent a frame of {length} bytes on top of {buffered} unread ones")
+            raise trio.TooSlowError(self.lost)  # the one exception on which the library's reader ends the connection
+        for stream in self.streams.values():
+            stream.target_recv_window = min(stream.target_recv_window, MAX_WINDOW_BYTES)
+        return await super()._read_data_body(length)
+
+
+_BELOW = ("conn", "read_writer", "read_write_closer", "stream")  # what the library's layers call the layer below them
+
+
+def _socket_of(connection: Any) -> CountedStream:
+    """The TCP stream below the layers of a secured connection. Raises `TypeError` when the library's layers have changed."""
+    for _ in range(10):
+        if isinstance(connection, CountedStream):
+            return connection
+        connection = next((getattr(connection, name) for name in _BELOW if hasattr(connection, name)), None)
+    raise TypeError("no TCP stream below a secured connection")
+
+
+class _Muxers(MuxerMultistream):
+    """Negotiates yamux, and makes ours (the library makes its own class whatever it was given)."""
+
+    async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
+        protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
+        return self._annotate_connection(MeasuredYamux(conn, peer_id, is_initiator=conn.is_initiator), conn, protocol)
+
+
+class Upgrader(TransportUpgrader):
+    """TCP to Noise to our yamux, and nothing else on offer."""
+
+    def __init__(self, noise: Any, negotiate_timeout_s: int) -> None:
+        super().__init__({"/noise": noise}, {}, negotiate_timeout_s)  # type: ignore[dict-item]
+        self.muxer_multistream = _Muxers({PROTOCOL_ID: MeasuredYamux}, negotiate_timeout_s)  # type: ignore[dict-item]

@@ -1,0 +1,232 @@
+"""Gossip: GossipSub over the host's connections, messages signed by their origin, judged before they are passed on.
+
+Settings of py-libp2p 0.8 that matter, with what happened otherwise:
+
+- It must exist before the first connection (peers never open the gossip stream to a latecomer).
+- The heartbeat is 120 s by default: a mesh would need minutes to heal.
+- Its per-topic rate limit drops everything above 10 messages/s, its rules on addresses refuse peers that share one, as all do in a
+  lab: off. Rates are limited here, by messages and by bytes, for each peer that hands us messages.
+- It remembers up to 1,000 whole messages to notice a signer that repeats a number: 1 GB of somebody's large messages. Off; what
+  may be said only once is signed with its round by the layers above.
+- Sequence numbers start at the clock's second: a node that restarts would repeat the last minutes' and be unheard. Nanoseconds here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import trio
+from libp2p.host.basic_host import BasicHost
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.rpc_queue import RpcQueue
+
+from daemon.network.border import Refusals, contained
+from daemon.network.services import service
+from daemon.network.stream import ControlTraffic
+from protocol.errors import PeerFault
+from protocol.identity import PeerId, public_key_of
+from protocol.ports import MAX_GOSSIP_BYTES
+
+HEARTBEAT_S = 1
+DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 6, 12  # libp2p's recommended 6, 4, 12, raised for small swarms: one more hop costs more than a copy
+MAX_RPC_BYTES = MAX_GOSSIP_BYTES + (1 << 16)  # a message of the largest size, its signature and a few control messages
+MAX_RPCS_QUEUED = 256  # for one peer; the default of 32 loses a burst of beacons. The messages themselves are shared by all queues
+QUEUE_MESSAGES = 1024  # of one subscription that nobody reads...
+QUEUE_BYTES = 64 << 20  # ...and their bytes
+RATE_MESSAGES_PER_S, BURST_MESSAGES = 500.0, 2000.0  # from one peer: 1,000 members with a beacon every 10 s are 100/s
+RATE_BYTES_PER_S, BURST_BYTES = float(8 << 20), float(32 << 20)  # from one peer
+MAX_SUBSCRIPTIONS_OF_PEER = 32  # topics; a run has a handful
+
+
+class Inbox:
+    """The `Subscription` of one topic; to the library it is the sending end of the topic's channel."""
+
+    def __init__(self, own: PeerId) -> None:
+        self.dropped = 0
+        self._own = own
+        self._messages: deque[tuple[PeerId, bytes]] = deque()
+        self._size = 0
+        self._arrived = trio.Event()
+
+    def send_nowait(self, message: rpc_pb2.Message) -> None:
+        """Called by the library for every message that passed the judge."""
+        signer: PeerId = ID(message.from_id).to_base58()
+        if signer == self._own:
+            return
+        self._messages.append((signer, message.data))
+        self._size += len(message.data)
+        while len(self._messages) > QUEUE_MESSAGES or self._size > QUEUE_BYTES:
+            _, data = self._messages.popleft()
+            self._size -= len(data)
+            self.dropped += 1
+        self._arrived.set()
+
+    async def aclose(self) -> None:
+        """The library closes what it sends to."""
+
+    def __aiter__(self) -> AsyncIterator[tuple[PeerId, bytes]]:
+        return self
+
+    async def __anext__(self) -> tuple[PeerId, bytes]:
+        await trio.lowlevel.checkpoint()
+        while not self._messages:
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        signer, data = self._messages.popleft()
+        self._size -= len(data)
+        return signer, data
+
+
+class _Allowance:
+    """Two leaky buckets for one peer."""
+
+    def __init__(self, now: float) -> None:
+        self._messages, self._bytes, self._at = BURST_MESSAGES, BURST_BYTES, now
+
+    def take(self, size: int, now: float) -> bool:
+        elapsed, self._at = now - self._at, now
+        self._messages = min(BURST_MESSAGES, self._messages + elapsed * RATE_MESSAGES_PER_S)
+        self._bytes = min(BURST_BYTES, self._bytes + elapsed * RATE_BYTES_PER_S)
+        if self._messages < 1 or self._bytes < size:
+            return False
+        self._messages -= 1
+        self._bytes -= size
+        return True
+
+
+class _Router(GossipSub):
+    def _check_equivocation(self, msg: rpc_pb2.Message) -> bool:
+        return True
+
+
+class _Pubsub(Pubsub):
+    """Writes one message at a time: the library's queue and its replay of recent messages write to one stream at once, and messages
+    of more than a frame (64 KB) arrived interleaved."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._writing: WeakKeyDictionary[Any, trio.Lock] = WeakKeyDictionary()
+
+    async def write_msg(self, stream: Any, rpc_msg: rpc_pb2.RPC) -> bool:
+        async with self._writing.setdefault(stream, trio.Lock()):
+            return await super().write_msg(stream, rpc_msg)
+
+    async def handle_sending_messages(self, peer_id: ID, stream: Any, queue: RpcQueue) -> None:
+        queue.max_message_size = MAX_RPC_BYTES
+        queue._queue.max_size = MAX_RPCS_QUEUED
+        await super().handle_sending_messages(peer_id, stream, queue)
+
+
+class Gossip:
+    """Topics are subscribed to before it runs. `crash` is told of exceptions in our own code that the library would hide."""
+
+    def __init__(self, own: PeerId, refusals: Refusals, traffic: ControlTraffic, crash: Callable[[BaseException], None]) -> None:
+        self._own = own
+        self._crash = crash
+        self._refusals = refusals
+        self._traffic = traffic
+        self._topics: dict[str, tuple[Inbox, Callable[[PeerId, bytes], bool]]] = {}
+        self._allowances: OrderedDict[bytes, _Allowance] = OrderedDict()
+        self._pubsub: _Pubsub | None = None
+
+    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool]) -> Inbox:
+        if self._pubsub is not None:
+            raise RuntimeError("topics are subscribed to before the network starts")
+        if topic in self._topics:
+            raise ValueError(f"{topic} is subscribed to already")
+        inbox = Inbox(self._own)
+        self._topics[topic] = (inbox, accept)
+        return inbox
+
+    @asynccontextmanager
+    async def running(self, host: BasicHost) -> AsyncIterator[None]:
+        """Ready for peers inside the block; entered before the first connection."""
+        router = _Router(
+            [PROTOCOL_ID_V11],  # 1.2 adds an IDONTWANT for every message, which doubles the packets of small ones
+            DEGREE,
+            DEGREE_LOW,
+            DEGREE_HIGH,
+            heartbeat_interval=HEARTBEAT_S,
+            adaptive_gossip_enabled=False,
+            spam_protection_enabled=False,
+            eclipse_protection_enabled=False,
+        )
+        pubsub = _Pubsub(
+            host,
+            router,
+            strict_signing=True,
+            max_subscriptions_per_peer=MAX_SUBSCRIPTIONS_OF_PEER,
+            max_inbound_rpc_size=MAX_RPC_BYTES,
+            allowed_topics=frozenset(self._topics),
+        )
+        pubsub.counter = time.time_ns()
+        async with service(pubsub), service(router):
+            await pubsub.wait_until_ready()
+            for topic in self._topics:
+                await pubsub.subscribe(topic)
+                pubsub.set_topic_validator(topic, self._judge, is_async_validator=False)
+                pubsub.subscribed_topics_send[topic] = self._topics[topic][0]  # type: ignore[assignment]
+            self._pubsub = pubsub
+            try:
+                yield
+            finally:
+                self._pubsub = None
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        pubsub = self._pubsub
+        if pubsub is None or len(data) > MAX_GOSSIP_BYTES:
+            if pubsub is not None:
+                self._refusals.count("oversized", f"our own message of {len(data)} bytes")
+            await trio.lowlevel.checkpoint()
+            return
+        self._traffic.sent += len(data)
+        with contained("publishing"):
+            await pubsub.publish(topic, data)
+        await trio.lowlevel.checkpoint()
+
+    def _judge(self, bringer: ID, message: rpc_pb2.Message) -> bool:
+        """Whether a message whose signature is right goes on, to us and to others. Called once for each."""
+        try:
+            signer: PeerId = ID(message.from_id).to_base58()
+            public_key_of(signer)
+        except PeerFault:
+            self._refusals.count("identity", "gossip signed by something that is no Ed25519 key")
+            return False
+        if signer == self._own:
+            return bringer.to_bytes() == message.from_id
+        self._traffic.received += len(message.data)
+        if len(message.topicIDs) != 1 or message.topicIDs[0] not in self._topics:
+            self._refusals.count("malformed", f"gossip for {len(message.topicIDs)} topics")
+            return False
+        if len(message.data) > MAX_GOSSIP_BYTES:
+            self._refusals.count("oversized", f"gossip of {len(message.data)} bytes from {signer}")
+            return False
+        if not self._allowance_of(bringer).take(len(message.data), trio.current_time()):
+            self._refusals.count("busy", f"gossip above its rate, brought by {bringer.to_base58()}")
+            return False
+        accepted = False
+        with contained("judging gossip") as outcome:  # the library would swallow it
+            accepted = self._topics[message.topicIDs[0]][1](signer, message.data)
+        if isinstance(outcome.failed, PeerFault):
+            self._refusals.count(outcome.failed.reason, str(outcome.failed))
+        elif outcome.failed is not None:
+            self._crash(outcome.failed)
+        return accepted
+
+    def _allowance_of(self, bringer: ID) -> _Allowance:
+        key = bringer.to_bytes()
+        allowance = self._allowances.get(key)
+        if allowance is None:
+            allowance = self._allowances[key] = _Allowance(trio.current_time())
+            while len(self._allowances) > 1024:
+                self._allowances.popitem(last=False)
+        self._allowances.move_to_end(key)
+        return allowance

@@ -1,0 +1,201 @@
+"""The libp2p host: one TCP port, Noise alone, our yamux; accepting, dialing and stream negotiation are ours and bounded.
+
+Parts of py-libp2p 0.8 that are left out on purpose: its listener (it runs in a trio system task, where one exception ends the
+process, and it keeps a place of its 250 for every inbound connection that ever was), its dialer (one address per peer, a minute's ban
+after one failure), identify on our side (system tasks again; what we need to know travels in signed records), its auto-connector
+and its resource manager (both count per address, and a lab or a home is one address).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
+from libp2p.host.basic_host import BasicHost, _IdentifyNotifee
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.stream.net_stream import NetStream
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStore
+from libp2p.protocol_muxer.exceptions import MultiselectError
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.security.noise.transport import Transport as Noise
+from libp2p.transport.tcp.tcp import TCP
+from multiaddr import Multiaddr
+
+from daemon.network.addresses import Place
+from daemon.network.border import Refusals, contained, foreign
+from daemon.network.connection import CountedStream, Upgrader
+from daemon.network.tls import tune
+from protocol.errors import Unreachable
+from protocol.identity import PeerId
+
+MAX_CONNECTIONS = 192  # all peers; a member of the largest row talks to 31 others, a bootstrap node carries more
+MAX_HANDSHAKES = 32  # begun by others and unfinished, all addresses: each costs a Noise handshake (about 2 ms) and a buffer
+MAX_STREAMS_IN_NEGOTIATION = 64  # of one peer
+HANDSHAKE_TIMEOUT_S = 10  # four round trips of 500 ms, and two busy peers
+DIAL_TIMEOUT_S = 15.0  # TCP connect and handshake together
+NEGOTIATE_TIMEOUT_S = 10
+
+for _name in ("libp2p", "async_service", "multiaddr", "noise"):  # after the import: the library sets up logging when it is imported
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+class _NoAutoConnector:
+    """Stands where the library's own peer manager stood."""
+
+    _is_connecting = True  # it believes one is at work and starts none
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def run_background_task(self, nursery: trio.Nursery) -> None: ...
+    async def maybe_connect(self) -> None: ...
+    def record_disconnect(self, peer_id: ID) -> None: ...
+
+
+class _Transport(TCP):
+    """Dials with TCP_NODELAY and a stream that knows when it last received."""
+
+    async def _dial_resolved(self, maddr: Multiaddr, source: tuple[str, int] | None = None) -> RawConnection:
+        host, port = maddr.value_for_protocol("ip4"), maddr.value_for_protocol("tcp")
+        with foreign(f"connecting to {host}:{port}"):
+            stream = await trio.open_tcp_stream(str(host), int(str(port)))
+        tune(stream)
+        return RawConnection(CountedStream(stream), True)
+
+
+class Host:
+    """Connections to peers. Everything raised from here is `Unreachable` or cancellation."""
+
+    def __init__(self, secret: bytes, addresses: tuple[Place, ...], refusals: Refusals) -> None:
+        keys = create_new_key_pair(secret)
+        self.id = ID.from_pubkey(keys.public_key)
+        self._refusals = refusals
+        self._handshakes = 0
+        self._negotiating: Counter[PeerId] = Counter()
+        peerstore = PeerStore()
+        peerstore.add_key_pair(self.id, keys)
+        noise = Noise(keys, noise_privkey=create_noise_key_pair().private_key)
+        config = ConnectionConfig(
+            max_connections=MAX_CONNECTIONS,
+            high_watermark=MAX_CONNECTIONS,
+            low_watermark=0,
+            min_connections=0,
+            inbound_upgrade_timeout=2 * HANDSHAKE_TIMEOUT_S,  # ours is the one that counts
+            outbound_upgrade_timeout=2 * HANDSHAKE_TIMEOUT_S,
+        )
+        self.swarm = Swarm(
+            self.id,
+            peerstore,
+            Upgrader(noise, HANDSHAKE_TIMEOUT_S),
+            [_Transport()],
+            retry_config=RetryConfig(max_retries=0),  # who retries, when and where is the peer manager's business
+            connection_config=config,
+        )
+        self.swarm.auto_connector = _NoAutoConnector()  # type: ignore[assignment]
+        self.basic = BasicHost(
+            self.swarm,
+            announce_addrs=[Multiaddr(str(place)) for place in addresses],
+            disable_identify_address_discovery=True,
+            negotiate_timeout=NEGOTIATE_TIMEOUT_S,
+        )
+        for notifee in list(self.swarm.notifees):
+            if isinstance(notifee, _IdentifyNotifee):
+                self.swarm.remove_notifee(notifee)
+        self.swarm.set_stream_handler(self._take_stream)
+
+    # ------------------------------------------------------------------------------------------------ connections
+
+    async def listen(self, listener: trio.SocketListener) -> None:
+        """Accept until cancelled. trio itself waits and goes on when there are no file descriptors left."""
+        await trio.serve_listeners(self._accept, [listener])
+
+    async def _accept(self, stream: trio.SocketStream) -> None:
+        if self._handshakes >= MAX_HANDSHAKES or self.swarm.get_total_connections() >= MAX_CONNECTIONS:
+            self._refusals.count("busy", f"{self._handshakes} handshakes, {self.swarm.get_total_connections()} connections")
+            await trio.aclose_forcefully(stream)
+            return
+        tune(stream)
+        tcp = CountedStream(stream)
+        self._handshakes += 1
+        whole = False
+        try:
+            with contained("an incoming connection") as outcome, trio.fail_after(HANDSHAKE_TIMEOUT_S):
+                await self.swarm.upgrade_inbound_raw_conn(RawConnection(tcp, False), Multiaddr("/ip4/0.0.0.0/tcp/0"))
+                whole = True
+            if outcome.failed is not None:
+                reason = "timeout" if isinstance(outcome.failed, trio.TooSlowError) else "handshake"
+                self._refusals.count(reason, str(outcome.failed))
+        finally:
+            self._handshakes -= 1
+            if not whole:
+                await tcp.cut()
+        await tcp.closed.wait()  # `serve_listeners` closes the socket when this returns
+
+    async def dial(self, place: Place) -> None:
+        """Connect to one address. Raises `Unreachable`."""
+        peer = ID.from_base58(place.peer)
+        if self.swarm.get_connections(peer):
+            return
+        with foreign(f"dialing {place}"), trio.fail_after(DIAL_TIMEOUT_S):
+            transport = place.transport
+            if place.kind == "dns4":
+                found = await trio.socket.getaddrinfo(place.host, place.port, trio.socket.AF_INET, trio.socket.SOCK_STREAM)
+                transport = f"/ip4/{found[0][4][0]}/tcp/{place.port}"
+            await self.swarm.dial_addr(Multiaddr(transport), peer)
+
+    # ------------------------------------------------------------------------------------------------ streams
+
+    async def open_stream(self, peer: PeerId, protocol: str) -> NetStream:
+        """A negotiated stream over a connection that is up. Raises `Unreachable`."""
+        to = ID.from_base58(peer)
+        if not self.swarm.get_connections(to):
+            raise Unreachable(f"there is no connection to {peer}")
+        with foreign(f"opening {protocol} to {peer}"):
+            stream: Any = await self.basic.new_stream(to, [protocol])  # type: ignore[list-item]
+        return stream  # type: ignore[no-any-return]
+
+    def serve(self, protocol: str, handler: Callable[[NetStream, PeerId], Awaitable[None]]) -> None:
+        async def handle(stream: Any) -> None:
+            await handler(stream, stream.muxed_conn.peer_id.to_base58())
+
+        self.basic.set_stream_handler(protocol, handle)  # type: ignore[arg-type]
+
+    async def _take_stream(self, stream: Any) -> None:
+        """Every incoming stream of every connection, in a task of its own. Nothing but cancellation leaves here."""
+        peer: PeerId = stream.muxed_conn.peer_id.to_base58()
+        if self._negotiating[peer] >= MAX_STREAMS_IN_NEGOTIATION:
+            self._refusals.count("busy", f"{peer} negotiates {self._negotiating[peer]} streams")
+            await self._reset(stream)
+            return
+        self._negotiating[peer] += 1
+        try:
+            with contained("negotiating a stream") as outcome:
+                protocol, handler = await self.basic.multiselect.negotiate(MultiselectCommunicator(stream), NEGOTIATE_TIMEOUT_S)
+        finally:
+            self._negotiating[peer] -= 1
+            if not self._negotiating[peer]:
+                del self._negotiating[peer]
+        if outcome.failed is not None or protocol is None or handler is None:
+            if not stream.muxed_conn.event_shutting_down.is_set():  # a connection that broke refused nothing
+                silent = isinstance(outcome.failed, MultiselectError) and isinstance(outcome.failed.__context__, trio.TooSlowError)
+                self._refusals.count("timeout" if silent else "unknown_kind", f"{peer}: {outcome.failed}")
+            await self._reset(stream)
+            return
+        stream.set_protocol(protocol)
+        with contained(f"serving {protocol}") as outcome:
+            await handler(stream)
+        if outcome.failed is not None and not stream.muxed_conn.event_shutting_down.is_set():
+            self._refusals.count("malformed", f"{peer} on {protocol}: {outcome.failed}")
+        if outcome.failed is not None:
+            await self._reset(stream)
+
+    async def _reset(self, stream: Any) -> None:
+        with contained("resetting a stream"):
+            await stream.reset()

@@ -1,0 +1,285 @@
+"""`Network` on the real internet: composes host, gossip, DHT, peer manager and bulk plane, and lives from `running()`'s entry to its exit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+
+import msgspec
+import trio
+from libp2p.network.stream.net_stream import NetStream
+
+from daemon.network.addresses import Place, advertised_hosts, parse_place
+from daemon.network.book import Book
+from daemon.network.border import Refusals
+from daemon.network.bulk import BulkPlane, BulkStream, bind
+from daemon.network.certificate import BulkCertificate
+from daemon.network.dht import Dht
+from daemon.network.ending import Endings, end_gently
+from daemon.network.gossip import Gossip, Inbox
+from daemon.network.host import Host
+from daemon.network.links import Links
+from daemon.network.manager import PEERS_PROTOCOL, PeerManager
+from daemon.network.services import service
+from daemon.network.slots import Slots
+from daemon.network.stream import ControlStream, ControlTraffic
+from protocol.errors import PeerFault, Unreachable, UserError
+from protocol.identity import PeerId, Signer
+from protocol.ports import MAX_STREAMS_PER_PEER, ByteStream, Endpoint, Link, LinkChange, StreamHandler, Traffic
+
+
+class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Port 0 is any free one. `advertise` holds hosts; empty, they are worked out. Without `bulk` (an observer) nothing listens for it."""
+
+    listen_host: str = "0.0.0.0"
+    listen_port: int = 0
+    bulk_port: int = 0
+    join: tuple[str, ...] = ()
+    advertise: tuple[str, ...] = ()
+    min_connections: int = 8
+    bulk: bool = True
+
+
+class LibP2PNetwork:
+    """A `protocol.ports.Network`. The constructor opens nothing; `serve`, `serve_bulk` and `subscribe` come before `running()`."""
+
+    def __init__(self, settings: NetworkSettings, secret: bytes, certificate: BulkCertificate) -> None:
+        """`secret` is the 32-byte Ed25519 seed. Raises `UserError("JOIN")` for a join address that is none."""
+        self._settings = settings
+        self._secret = secret
+        self._signer = Signer(secret)
+        self._certificate = certificate
+        self._join = tuple(_join_place(address) for address in settings.join)
+        self._refusals = Refusals()
+        self._control = ControlTraffic()
+        self._endings = Endings()
+        self._bulk = BulkPlane(certificate, self._refusals, self._endings, self._run_handler)
+        self._gossip = Gossip(self.peer, self._refusals, self._control, self._crash)
+        self._links = Links()
+        self._book = Book(self.peer, self._join)
+        self._dht = Dht(self._learn)
+        self._handlers: dict[str, StreamHandler] = {}
+        self._slots = Slots(MAX_STREAMS_PER_PEER)
+        self._places: tuple[Place, ...] = ()
+        self._bulk_port = 0
+        self._host: Host | None = None
+        self._manager: PeerManager | None = None
+        self._nursery: trio.Nursery | None = None
+
+    # ------------------------------------------------------------------------------------------------ life
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Listening and joining inside the block. Raises `UserError("PORT")` when a port is taken."""
+        control = _listen(self._settings.listen_host, self._settings.listen_port)
+        bulk = _listen(self._settings.listen_host, self._settings.bulk_port) if self._settings.bulk else None
+        hosts = advertised_hosts(self._settings.listen_host, self._settings.advertise)
+        port = control.socket.getsockname()[1]
+        self._places = tuple(Place("ip4" if _is_ip(host) else "dns4", host, port, self.peer) for host in hosts)
+        self._bulk_port = bulk.socket.getsockname()[1] if bulk else 0
+        host = Host(self._secret, self._places, self._refusals)
+        manager = PeerManager(
+            host,
+            self._dht,
+            self._links,
+            self._book,
+            signer=self._signer,
+            places=self._places,
+            min_connections=self._settings.min_connections,
+            refusals=self._refusals,
+            open_stream=self.open_stream,
+        )
+        for protocol, handler in {**self._handlers, PEERS_PROTOCOL: manager.serve}.items():
+            host.serve(protocol, self._taker(handler))
+        host.swarm.register_notifee(self._links)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._live, host, manager, control, bulk)
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()
+
+    async def _live(
+        self,
+        host: Host,
+        manager: PeerManager,
+        control: trio.SocketListener,
+        bulk: trio.SocketListener | None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Everything that runs, in the order in which it depends on each other; until cancelled."""
+        async with control, bulk or nullcontext(), service(host.swarm):
+            await host.swarm.event_background_nursery_created.wait()
+            async with self._gossip.running(host.basic), self._dht.running(host.basic), trio.open_nursery() as nursery:
+                self._host, self._manager, self._nursery = host, manager, nursery
+                nursery.start_soon(self._endings.run)
+                nursery.start_soon(host.listen, control)
+                if bulk:
+                    nursery.start_soon(self._bulk.listen, [bulk])
+                nursery.start_soon(manager.run)
+                task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._host = self._manager = self._nursery = None
+                    await self._cut_connections()  # nobody waits for a goodbye
+
+    async def _cut_connections(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._bulk.cut()
+            for connection in self._links.connections():
+                await connection.cut("we are leaving")
+
+    def _crash(self, error: BaseException) -> None:
+        """Our own code failed where the library would hide it: the whole network ends with it."""
+
+        async def fail() -> None:
+            raise error
+
+        if self._nursery is not None:
+            self._nursery.start_soon(fail)
+
+    # ------------------------------------------------------------------------------------------------ who and where we are
+
+    @property
+    def peer(self) -> PeerId:
+        return self._signer.peer
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(str(place) for place in self._places)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        hosts = tuple(place.host for place in self._places) if self._bulk_port else ()
+        return Endpoint(peer=self.peer, hosts=hosts, port=self._bulk_port, certificate=self._certificate.der)
+
+    # ------------------------------------------------------------------------------------------------ streams
+
+    async def open_stream(self, peer: PeerId, protocol: str) -> ByteStream:
+        host, manager = self._host, self._manager
+        if host is None or manager is None:
+            raise Unreachable("the network is not running")
+        await manager.connect(peer)
+        stream = await host.open_stream(peer, protocol)
+        return ControlStream(stream, peer, self._control, self._endings)
+
+    async def open_bulk(self, endpoint: Endpoint, protocol: str) -> ByteStream:
+        return await self._bulk.open(endpoint, protocol)
+
+    def serve(self, protocol: str, handler: StreamHandler) -> None:
+        if protocol in self._handlers or protocol == PEERS_PROTOCOL:
+            raise ValueError(f"{protocol} is served already")
+        if self._host is not None:
+            raise RuntimeError("protocols are served before the network starts")
+        self._handlers[protocol] = handler
+
+    def serve_bulk(self, protocol: str, handler: StreamHandler) -> None:
+        self._bulk.serve(protocol, handler)
+
+    def admit(self, endpoint: Endpoint) -> None:
+        self._bulk.admit(endpoint)
+
+    def _taker(self, handler: StreamHandler) -> Callable[[NetStream, PeerId], Awaitable[None]]:
+        async def take(stream: NetStream, peer: PeerId) -> None:
+            mine = ControlStream(stream, peer, self._control, self._endings)
+            if self._slots.full(peer):
+                self._refusals.count("busy", f"{peer} has its {MAX_STREAMS_PER_PEER} streams")
+                await mine.abort()
+            else:
+                await self._run_handler(mine, handler, self._slots.take(peer))
+
+        return take
+
+    async def _run_handler(self, stream: ControlStream | BulkStream, handler: StreamHandler, release: Callable[[], None]) -> None:
+        """In our own nursery, not the library's: an exception of ours must be seen. Returns when the stream is over."""
+        over = trio.Event()
+
+        async def run() -> None:
+            try:
+                await handler(stream)
+                release()
+                await end_gently(stream)
+            except (PeerFault, Unreachable):
+                pass
+            finally:
+                release()
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await stream.abort()
+                over.set()
+
+        if self._nursery is None:
+            release()
+            await stream.abort()
+            return
+        self._nursery.start_soon(run, name=handler)
+        await over.wait()
+
+    # ------------------------------------------------------------------------------------------------ gossip and discovery
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        await self._gossip.publish(topic, data)
+
+    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool]) -> Inbox:
+        return self._gossip.subscribe(topic, accept)
+
+    async def provide(self, key: bytes) -> None:
+        await self._dht.provide(key)
+
+    async def find_providers(self, key: bytes) -> list[PeerId]:
+        return await self._dht.find_providers(key)
+
+    def _learn(self, places: list[Place]) -> None:
+        if self._manager is not None:
+            self._manager.learn(places)
+
+    # ------------------------------------------------------------------------------------------------ what is measured
+
+    def links(self) -> Sequence[Link]:
+        return self._links.all()
+
+    def changes(self) -> AsyncIterator[LinkChange]:
+        return self._links.changes()
+
+    def traffic(self) -> Traffic:
+        return Traffic(
+            control_sent=self._control.sent,
+            control_received=self._control.received,
+            bulk_sent=self._bulk.traffic.sent,
+            bulk_received=self._bulk.traffic.received,
+        )
+
+    def refusals(self) -> Mapping[str, int]:
+        counts = self._refusals.snapshot()
+        counts["busy"] += sum(connection.refused_streams for connection in self._links.connections())
+        return counts
+
+
+def _join_place(address: str) -> Place:
+    try:
+        return parse_place(address)
+    except PeerFault as fault:
+        raise UserError(
+            "JOIN",
+            f"{address!r} is not an address to join.",
+            why=str(fault),
+            fix="copy it from the other node's Ready line; it looks like /ip4/203.0.113.7/tcp/4001/p2p/12D3KooW...",
+            exit_code=2,
+        ) from None
+
+
+def _listen(host: str, port: int) -> trio.SocketListener:
+    try:
+        return bind(host, port)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            "PORT",
+            f"Cannot listen on {host} port {port}.",
+            why=str(error),
+            fix="stop the program that has this port, or choose another one",
+        ) from None
+
+
+def _is_ip(host: str) -> bool:
+    return host.replace(".", "").isdigit()

@@ -1,0 +1,251 @@
+"""The peer manager: keeps enough connections, replaces lost ones, and trades addresses of members with its neighbours.
+
+Rules:
+
+- Wanted is everybody while the swarm is small (`SMALL_SWARM`), else `min_connections` of them.
+- While fewer are up than wanted, members of the book are dialed, several at once, each with its own backoff. Join addresses are
+  tried for ever.
+- Neighbours are asked for records (`/hypergpu/peers/1`) when they connect, then at intervals that double from `EXCHANGE_S[0]`
+  to `EXCHANGE_S[1]` and begin anew when the swarm changes.
+- When there is nobody else to try, the DHT is asked for providers of our keys.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import trio
+from multiaddr import Multiaddr
+
+from daemon.network.addresses import Place
+from daemon.network.book import (
+    MAX_EXCHANGE_BYTES,
+    MAX_RECORDS,
+    Book,
+    SignedPeerRecord,
+    decode_exchange,
+    encode_exchange,
+    seal_record,
+)
+from daemon.network.border import Refusals
+from daemon.network.dht import Dht
+from daemon.network.host import Host
+from daemon.network.links import Links
+from protocol.errors import PeerFault, Unreachable
+from protocol.identity import PeerId, Signer
+from protocol.ports import ByteStream
+
+PEERS_PROTOCOL = "/hypergpu/peers/1"
+SMALL_SWARM = 16  # other members with whom a node connects to everybody: gossip in one hop, and no search for slice partners
+DIALS_AT_ONCE = 6  # a connection costs a core about 0.25 s on a busy machine, and mostly waits on a distant one
+EXCHANGE_S = (1.0, 30.0)
+EXCHANGE_TIMEOUT_S = 10.0
+SEARCH_S = 30.0  # between searches in the DHT while too few are known
+LENGTH_BYTES = 4
+
+
+class PeerManager:
+    """`open_stream` opens one of ours to a connected peer."""
+
+    def __init__(
+        self,
+        host: Host,
+        dht: Dht,
+        links: Links,
+        book: Book,
+        *,
+        signer: Signer,
+        places: tuple[Place, ...],
+        min_connections: int,
+        refusals: Refusals,
+        open_stream: Callable[[PeerId, str], Awaitable[ByteStream]],
+    ) -> None:
+        self._host = host
+        self._dht = dht
+        self._links = links
+        self._book = book
+        self._signer = signer
+        self._places = places
+        self._min_connections = min_connections
+        self._refusals = refusals
+        self._open_stream = open_stream
+        self._seq = time.time_ns()  # greater than in any earlier life of this node
+        self._record: SignedPeerRecord | None = None
+        self._record_keys: frozenset[bytes] = frozenset()
+        self._dialing: dict[PeerId, trio.Event] = {}
+        self._news = trio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, nursery)
+            nursery.start_soon(self._trade)
+            nursery.start_soon(self._search)
+            await self._keep_connected(nursery)
+
+    def learn(self, places: list[Place]) -> None:
+        if self._book.hint(places):
+            self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+
+    # ------------------------------------------------------------------------------------------------ connecting
+
+    async def connect(self, peer: PeerId) -> None:
+        """Be connected to a known peer. Raises `Unreachable`."""
+        if peer in self._links:
+            return
+        under_way = self._dialing.get(peer)
+        if under_way is not None:
+            await under_way.wait()
+            if peer in self._links:
+                return
+        await self._dial(peer)
+
+    async def _dial(self, peer: PeerId) -> None:
+        places = self._book.places_of(peer)
+        if not places:
+            raise Unreachable(f"no address of {peer} is known")
+        done = self._dialing[peer] = trio.Event()
+        reasons: list[str] = []
+        try:
+            for place in places:
+                try:
+                    await self._host.dial(place)
+                    return
+                except Unreachable as error:
+                    reasons.append(str(error))
+                if peer in self._links:
+                    return  # it called us meanwhile
+            self._book.failed(peer, trio.current_time())
+            raise Unreachable("; ".join(reasons))
+        finally:
+            if self._dialing.get(peer) is done:
+                del self._dialing[peer]
+            done.set()
+            self._wake()
+
+    async def _keep_connected(self, nursery: trio.Nursery) -> None:
+        async def attempt(peer: PeerId) -> None:
+            with suppress(Unreachable):  # counted in the book
+                await self._dial(peer)
+
+        while True:
+            self._news = trio.Event()
+            now = trio.current_time()
+            up = self._links.peers()
+            busy = up | set(self._dialing)
+            known = self._book.members(self._dht.provided)
+            wanted = max(self._min_connections, SMALL_SWARM if known <= SMALL_SWARM else 0)
+            room = min(wanted - len(busy), DIALS_AT_ONCE - len(self._dialing))
+            candidates = self._book.to_dial(busy, self._dht.provided, now)
+            if known > SMALL_SWARM:
+                random.shuffle(candidates)  # random neighbours keep a large swarm in one piece
+            for peer in candidates[: max(room, 0)]:
+                nursery.start_soon(attempt, peer)
+            due = self._book.next_due(busy, now)
+            with trio.move_on_at(due if due is not None and len(busy) < wanted else float("inf")):
+                await self._news.wait()
+            await trio.lowlevel.checkpoint()
+
+    async def _watch(self, nursery: trio.Nursery) -> None:
+        async for change in self._links.changes():
+            if change.up:
+                self._book.connected(change.peer, trio.current_time())
+                nursery.start_soon(self._greet, change.peer)
+            else:
+                self._dht.lost(change.peer)
+            self._wake()
+
+    async def _greet(self, peer: PeerId) -> None:
+        """A new neighbour: who does it know, and into the routing table with it."""
+        await self._exchange_with(peer)
+        places = self._book.places_of(peer)
+        await self._dht.connected(peer, [Multiaddr(str(place)) for place in places])
+
+    # ------------------------------------------------------------------------------------------------ trading addresses
+
+    async def serve(self, stream: ByteStream) -> None:
+        """The answering side of `/hypergpu/peers/1`."""
+        with trio.move_on_after(EXCHANGE_TIMEOUT_S):
+            theirs = await _receive(stream)
+            await _send(stream, self._ours(stream.peer))
+            self._take(theirs)
+
+    async def _exchange_with(self, peer: PeerId) -> None:
+        try:
+            with trio.move_on_after(EXCHANGE_TIMEOUT_S):
+                stream = await self._open_stream(peer, PEERS_PROTOCOL)
+                try:
+                    await _send(stream, self._ours(peer))
+                    self._take(await _receive(stream))
+                finally:
+                    await stream.aclose()
+        except Unreachable:
+            pass  # the link says so too, if it is more than this stream
+        except PeerFault as fault:
+            self._refusals.count(fault.reason, str(fault))
+
+    def _ours(self, asker: PeerId) -> bytes:
+        keys = self._dht.provided
+        if self._record is None or keys != self._record_keys:
+            self._seq = max(self._seq + 1, time.time_ns())
+            self._record, self._record_keys = seal_record(self._signer, self._places, keys, self._seq), keys
+        known = self._book.to_hand_out(self._links.peers(), trio.current_time())
+        if len(known) >= MAX_RECORDS:
+            known = random.sample(known, MAX_RECORDS - 1)
+        return encode_exchange([self._record, *known])
+
+    def _take(self, data: bytes) -> None:
+        """Raises `PeerFault` at the first record that is wrong; those before it are kept."""
+        new = False
+        try:
+            for signed in decode_exchange(data):
+                new = self._book.learn(signed, trio.current_time()) or new
+        finally:
+            if new:
+                self._wake()
+
+    async def _trade(self) -> None:
+        pause = EXCHANGE_S[0]
+        size = 0
+        while True:
+            await trio.sleep(pause * random.uniform(0.7, 1.3))
+            up = sorted(self._links.peers())
+            if up:
+                await self._exchange_with(random.choice(up))
+            known = len(self._book)
+            pause = EXCHANGE_S[0] if known != size else min(2 * pause, EXCHANGE_S[1])
+            size = known
+
+    async def _search(self) -> None:
+        while True:
+            await trio.sleep(SEARCH_S * random.uniform(0.7, 1.3))
+            if self._links.peers() and self._book.members(self._dht.provided) < self._min_connections:
+                for key in self._dht.provided:
+                    await self._dht.find_providers(key)
+
+
+async def _send(stream: ByteStream, data: bytes) -> None:
+    await stream.send_all(len(data).to_bytes(LENGTH_BYTES, "big") + data)
+    await stream.send_eof()
+
+
+async def _receive(stream: ByteStream) -> bytes:
+    """Raises `PeerFault("oversized")`, `Unreachable`."""
+    data = b""
+    size = LENGTH_BYTES
+    while len(data) < size:
+        piece = await stream.receive_some(size - len(data))
+        if not piece:
+            raise Unreachable("ended in the middle of a peer exchange")
+        data += piece
+        if len(data) == size == LENGTH_BYTES:
+            size += int.from_bytes(data, "big")
+            if size > LENGTH_BYTES + MAX_EXCHANGE_BYTES:
+                raise PeerFault("oversized", f"a peer exchange of {size} bytes from {stream.peer}")
+    return data[LENGTH_BYTES:]

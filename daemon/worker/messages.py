@@ -1,0 +1,167 @@
+"""What node and worker say to each other over their socket pair: small msgpack records behind a length, never a tensor.
+
+Commands go down one at a time and each is answered once, with its `id`. `Progressed` and `Noticed` come up by themselves. The first
+command is `Begin`, answered by `Up` or, when a person has to mend something, `Unable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from daemon.worker.settings import Job, WorkerSettings
+from protocol.ports import Lane, TaskInfo
+
+MAX_FRAME_BYTES = 4 << 20  # the largest is `Up`: about 100 bytes for each of a model's tensors, of which the largest models have thousands
+_LENGTH_BYTES = 4
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Base of all of them."""
+
+
+class Begin(Message, frozen=True, kw_only=True, tag=True):
+    """Load the job's task and get ready."""
+
+    job: Job
+    settings: WorkerSettings
+
+
+class Train(Message, frozen=True, kw_only=True, tag=True):
+    """Take the shared anchor and train from it."""
+
+    id: int
+    lane: Lane
+    max_steps: int | None
+
+
+class Resume(Message, frozen=True, kw_only=True, tag=True):
+    """Train on. `taken` says that the work of the last `Collected` arrived; otherwise it stays part of the next one."""
+
+    id: int
+    lane: Lane
+    max_steps: int | None
+    taken: bool
+
+
+class Collect(Message, frozen=True, kw_only=True, tag=True):
+    """Pause and put what was learned into the shared delta. `taken` as in `Resume`."""
+
+    id: int
+    taken: bool
+
+
+class SaveInner(Message, frozen=True, kw_only=True, tag=True):
+    """Put the inner optimizer's state into the shared memory."""
+
+    id: int
+
+
+class LoadInner(Message, frozen=True, kw_only=True, tag=True):
+    """Take the inner optimizer's state from the shared memory."""
+
+    id: int
+
+
+class Up(Message, frozen=True, kw_only=True, tag=True):
+    """The task is loaded and the shared memory has its size; `inner` is the length of the inner optimizer's state."""
+
+    info: TaskInfo
+    inner: int
+
+
+class Unable(Message, frozen=True, kw_only=True, tag=True):
+    """A `UserError` at the start, field by field."""
+
+    code: str
+    what: str
+    why: str
+    fix: str
+    exit_code: int
+
+
+class Done(Message, frozen=True, kw_only=True, tag=True):
+    id: int
+
+
+class Refused(Message, frozen=True, kw_only=True, tag=True):
+    """The command does not fit the worker's state (to resume without an anchor, to save while training), or its values are `unfit`."""
+
+    id: int
+    why: str
+    unfit: bool = False
+
+
+class Collected(Message, frozen=True, kw_only=True, tag=True):
+    """The delta is in the shared memory. `longest_step_s` is of this worker's whole life, as in `Progressed`."""
+
+    id: int
+    samples: int
+    steps: int
+    loss: float | None
+    seconds: float
+    longest_step_s: float
+
+
+class Progressed(Message, frozen=True, kw_only=True, tag=True):
+    """How the stretch begun by command `stretch` goes. `loss` is the mean since the last report, the rest since the stretch began."""
+
+    stretch: int
+    steps: int
+    samples: int
+    loss: float | None
+    samples_per_second: float
+    longest_step_s: float
+
+
+class Noticed(Message, frozen=True, kw_only=True, tag=True):
+    """Something a person should hear of, as in `protocol.journal.Warned`."""
+
+    code: str
+    message: str
+
+
+Command = Begin | Train | Resume | Collect | SaveInner | LoadInner
+Report = Up | Unable | Done | Refused | Collected | Progressed | Noticed
+
+_encoder = msgspec.msgpack.Encoder()
+_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
+
+
+def frame(message: Message) -> bytes:
+    """The message behind its length. Raises `ValueError` above the limit."""
+    body = _encoder.encode(message)
+    if len(body) > MAX_FRAME_BYTES:
+        raise ValueError(f"a {type(message).__name__} of {len(body)} bytes")
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+def decode_command(body: bytes) -> Command:
+    """Raises `msgspec.DecodeError` (of which `ValidationError` is one)."""
+    return _commands.decode(body)
+
+
+def decode_report(body: bytes) -> Report:
+    """Raises `msgspec.DecodeError` (of which `ValidationError` is one)."""
+    return _reports.decode(body)
+
+
+class Deframer:
+    """Bytes in as they come, whole bodies out. Raises `ValueError` for a length above the limit, before anything of it is kept."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        self._kept += data
+        while len(self._kept) >= _LENGTH_BYTES:
+            size = int.from_bytes(self._kept[:_LENGTH_BYTES], "big")
+            if size > MAX_FRAME_BYTES:
+                raise ValueError(f"a frame of {size} bytes; {MAX_FRAME_BYTES} are allowed")
+            if len(self._kept) < _LENGTH_BYTES + size:
+                return
+            body = bytes(self._kept[_LENGTH_BYTES : _LENGTH_BYTES + size])
+            del self._kept[: _LENGTH_BYTES + size]
+            yield body

@@ -1,0 +1,158 @@
+"""The worker's conversation with its node: commands are obeyed between two steps, everything else is training. Worker process only."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from queue import SimpleQueue
+from time import monotonic
+
+from daemon.worker import buffers
+from daemon.worker.device import Device
+from daemon.worker.loop import Learned, TrainingLoop
+from daemon.worker.messages import (
+    Begin,
+    Collect,
+    Collected,
+    Command,
+    Done,
+    LoadInner,
+    Message,
+    Noticed,
+    Progressed,
+    Refused,
+    Resume,
+    SaveInner,
+    Train,
+    Unable,
+    Up,
+)
+from daemon.worker.tasks.catalog import load_task
+from protocol.errors import UserError
+from protocol.ports import TaskInfo
+
+REPORT_EVERY_S = 0.5  # what a live view needs; a report costs one small message and, on CUDA, one wait for the device
+
+
+class Session:
+    """One life of the worker process. `run` never returns but by `SystemExit` or a failure of the task."""
+
+    def __init__(self, inbox: SimpleQueue[Command], send: Callable[[Message], None], memory_fd: int) -> None:
+        self._inbox = inbox
+        self._send = send
+        self._memory_fd = memory_fd
+        self._stretch = 0
+        self._reported_at = 0.0
+
+    def run(self) -> None:
+        """Load the task, then train and obey. A `UserError` while loading is told to the node and ends the process with its exit code."""
+        begin = self._inbox.get()
+        if not isinstance(begin, Begin):
+            raise TypeError(f"the first command is Begin, not {type(begin).__name__}")
+        try:
+            loop = self._load(begin)
+        except UserError as error:
+            self._send(Unable(code=error.code, what=error.what, why=error.why, fix=error.fix, exit_code=error.exit_code))
+            raise SystemExit(error.exit_code) from None
+        while True:
+            if loop.training and self._inbox.empty():
+                loop.step()
+                self._report(loop)
+            else:
+                self._obey(loop, self._inbox.get())
+
+    def _load(self, begin: Begin) -> TrainingLoop:
+        job = begin.job
+        os.nice(begin.settings.nice)
+        device = Device(begin.settings)
+        device.claim()
+        task = load_task(job.task, job.task_options, begin.settings)
+        loop = TrainingLoop(task, device, job)
+        buffers.give_size(self._memory_fd, loop.parameters, loop.inner_size)
+        loop.share(buffers.Buffers(self._memory_fd, loop.parameters, loop.inner_size))
+        info = TaskInfo(
+            parameters=loop.parameters, specs=loop.specs, dataset_size=task.dataset_size(), device=device.name(), threads=device.threads
+        )
+        self._send(Up(info=info, inner=loop.inner_size))
+        return loop
+
+    def _obey(self, loop: TrainingLoop, command: Command) -> None:
+        match command:
+            case Train(id=number, lane=lane, max_steps=max_steps):
+                self._guarded(number, lambda: loop.train(lane, max_steps))
+                self._stretch = number
+            case Resume(id=number) if not loop.anchored:
+                self._send(Refused(id=number, why="there is nothing to resume: no anchor was given"))
+            case Resume(id=number, lane=lane, max_steps=max_steps, taken=taken):
+                if taken:
+                    loop.rebase()
+                self._guarded(number, lambda: loop.resume(lane, max_steps))
+                self._stretch = number
+            case Collect(id=number, taken=taken):
+                if taken:
+                    loop.rebase()
+                self._collect(loop, number)
+            case SaveInner(id=number) | LoadInner(id=number) if loop.training:
+                self._send(Refused(id=number, why="it is training: collect first"))
+            case SaveInner(id=number):
+                self._guarded(number, loop.save_inner)
+            case LoadInner(id=number):
+                self._guarded(number, loop.load_inner)
+            case Begin():
+                raise TypeError("Begin comes once")
+
+    def _guarded(self, number: int, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except ValueError as error:
+            self._send(Refused(id=number, why=str(error), unfit=True))
+        else:
+            self._send(Done(id=number))
+
+    def _collect(self, loop: TrainingLoop, number: int) -> None:
+        work = loop.pause()
+        if not loop.finite():
+            work = self._drop(loop, work.samples)
+        self._send(
+            Collected(
+                id=number,
+                samples=work.samples,
+                steps=work.steps,
+                loss=work.loss,
+                seconds=work.seconds,
+                longest_step_s=loop.longest_step_s,
+            )
+        )
+
+    def _report(self, loop: TrainingLoop) -> None:
+        """Twice a second, and at once when a stretch has come to its end."""
+        now = monotonic()
+        if loop.training and now - self._reported_at < REPORT_EVERY_S:
+            return
+        self._reported_at = now
+        progress = loop.progress()
+        if progress.loss is not None and not math.isfinite(progress.loss):
+            self._drop(loop, progress.samples)
+            return
+        self._send(
+            Progressed(
+                stretch=self._stretch,
+                steps=progress.steps,
+                samples=progress.samples,
+                loss=progress.loss,
+                samples_per_second=progress.samples_per_second,
+                longest_step_s=loop.longest_step_s,
+            )
+        )
+
+    def _drop(self, loop: TrainingLoop, samples: int) -> Learned:
+        nothing = loop.drop()
+        self._send(
+            Noticed(
+                code="NON_FINITE",
+                message=f"training went to infinity: the work of {samples} samples was dropped here and offered to nobody. "
+                "Training waits for the next anchor; if it happens again, the run's learning rate is too high.",
+            )
+        )
+        return nothing

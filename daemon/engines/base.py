@@ -1,0 +1,37 @@
+"""The engine port: what the node needs of whatever does the averaging, and which engines there are."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+from protocol.errors import UserError
+
+ENGINES = ("native",)  # "hivemind" joins here when its process exists
+
+
+class Engine(Protocol):
+    """Runs a node's part in a run: training, exchanging, keeping what must survive.
+
+    Guarantees: `run` goes on until cancelled or `finish` was called, and leaves everything durable. Registers its protocols when it is made, so it is
+    made before the network starts.
+    """
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Started when the node's state is in place and training begins."""
+
+    def finish(self) -> None:
+        """Write a checkpoint of what was learned and return from `run`."""
+
+
+def check_engine(name: str) -> None:
+    """Raises `UserError("ENGINE")` for an engine that this version does not have."""
+    if name not in ENGINES:
+        raise UserError(
+            "ENGINE",
+            f"The run wants the engine {name!r}.",
+            why=f"this version has: {', '.join(ENGINES)}",
+            fix="upgrade hypergpu",
+            exit_code=2,
+        )

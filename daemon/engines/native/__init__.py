@@ -1,0 +1,1 @@
+"""The native engine: drives the round machine, moves the bytes, does the arithmetic, keeps the anchor."""

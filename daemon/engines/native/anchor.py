@@ -1,0 +1,51 @@
+"""The anchor: parameters and momentum that every holder of a certificate has byte for byte, and the spare buffers of the next one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+import trio
+
+from protocol.digest import Digest, merkle_root
+from protocol.manifest import Outer
+from protocol.outer import outer_step, state_leaves
+from protocol.ports import Offload, Vector
+
+STATES_KEPT = 3  # whose leaves are kept for downloaders: as many as the disk keeps checkpoints
+
+
+class Anchor:
+    """Four vectors of shape (parameters,): the current state, and the one a vote would move to."""
+
+    def __init__(self, parameters: int, rules: Outer) -> None:
+        self.parameters = parameters
+        self._rules = rules
+        self.value, self.momentum, self.spare_value, self.spare_momentum = (np.zeros(parameters, np.float32) for _ in range(4))
+        self._spare_leaves: list[Digest] = []
+        self.leaves: OrderedDict[Digest, list[Digest]] = OrderedDict()
+        self.written = trio.Lock()  # held while a checkpoint is being written from `value` and `momentum`
+
+    async def step(self, mean: Vector, offload: Offload) -> Digest:
+        """The outer step into the spare buffers. Returns the digest of the state there."""
+
+        def work() -> list[Digest]:
+            outer_step(self.value, self.momentum, mean, self._rules, self.spare_value, self.spare_momentum)
+            return state_leaves(self.spare_value, self.spare_momentum)
+
+        async with self.written:  # the last checkpoint may still be read from what is spare now
+            self._spare_leaves = await offload(work)
+        return merkle_root(self._spare_leaves)
+
+    async def digest_spare(self, offload: Offload) -> Digest:
+        """The digest of what was put into the spare buffers by hand (a download, a checkpoint, genesis)."""
+        self._spare_leaves = await offload(lambda: state_leaves(self.spare_value, self.spare_momentum))
+        return merkle_root(self._spare_leaves)
+
+    def adopt(self, tip: Digest) -> None:
+        """The spare buffers become the anchor of `tip`."""
+        self.value, self.spare_value = self.spare_value, self.value
+        self.momentum, self.spare_momentum = self.spare_momentum, self.momentum
+        self.leaves[tip] = self._spare_leaves
+        while len(self.leaves) > STATES_KEPT:
+            self.leaves.popitem(last=False)

@@ -1,0 +1,172 @@
+"""The bulk lanes: one long-lived stream to each member, on which slices and results travel as header and bytes.
+
+A lane that breaks is opened again and sends everything of the current view once more; receivers know what they have. The receiving side
+reads a header, and reads the bytes behind it only when the exchange it belongs to is there and wants them: whoever is early waits, whoever is
+wrong is cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import msgspec
+import trio
+from msgspec import Meta
+
+from daemon.swarm.framing import FrameReader, frame
+from protocol.errors import PeerFault, Unreachable
+from protocol.identity import PeerId
+from protocol.layout import MAX_PARAMETERS
+from protocol.messages import Hash, Index, Signed
+from protocol.ports import ByteStream, Endpoint, Network
+
+PROTOCOL = "/hypergpu/bulk/1"
+HEADER_BYTES = 1 << 16  # a proof of 2 digests a level is 2 KB at most, a signed result 300 bytes
+RECONNECT_S = (0.1, 0.3, 1.0, 2.0, 4.0)  # a lane's patience: the other side may be about to admit our certificate
+PIECE_BYTES = 1 << 18  # one write: small enough to be cancelled soon, large enough for TLS to be the only cost
+
+
+class SliceHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """The sender's contribution to one slice, with the digests that lead from its chunks to the digest in its offer."""
+
+    plan: Hash
+    slice: Index
+    proof: Annotated[tuple[Hash, ...], Meta(max_length=64)]
+    size: Annotated[int, Meta(ge=0, le=4 * MAX_PARAMETERS)]
+
+
+class ResultHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """A reducer's signed `SliceResult`; the encoded mean follows."""
+
+    result: Signed
+    size: Annotated[int, Meta(ge=0, le=4 * MAX_PARAMETERS)]
+
+
+BulkHeader = SliceHeader | ResultHeader
+_decoder: msgspec.msgpack.Decoder[BulkHeader] = msgspec.msgpack.Decoder(BulkHeader)
+
+Find = Callable[[PeerId], Awaitable[Endpoint]]
+"""The endpoint of a member; waits until its beacon brought it."""
+
+
+class Parcel(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to send: the framed header and the bytes behind it."""
+
+    header: bytes
+    payload: memoryview
+
+
+def parcel(header: BulkHeader, payload: memoryview) -> Parcel:
+    return Parcel(header=frame(msgspec.msgpack.encode(header)), payload=payload)
+
+
+class _Lane:
+    def __init__(self) -> None:
+        self.parcels: list[Parcel] = []  # of the current view, sent and unsent
+        self.sent = 0
+        self.news = trio.Event()
+
+
+class BulkSender:
+    """Lanes to the members of the current view."""
+
+    def __init__(self, network: Network, find: Find, refuse: Callable[[str, PeerId, str], None]) -> None:
+        self._network = network
+        self._find = find
+        self._refuse = refuse
+        self._lanes: dict[PeerId, _Lane] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def send(self, peer: PeerId, item: Parcel) -> None:
+        """Queue a parcel of the current view. What a view may send is bounded by its plan."""
+        assert self._nursery is not None
+        lane = self._lanes.get(peer)
+        if lane is None:
+            lane = self._lanes[peer] = _Lane()
+            self._nursery.start_soon(self._drive, peer, lane)
+        lane.parcels.append(item)
+        lane.news.set()
+
+    def clear(self) -> None:
+        """The view is over: forget what it wanted sent. A parcel on its way is finished, so that its stream stays usable."""
+        for lane in self._lanes.values():
+            lane.parcels.clear()
+            lane.sent = 0
+
+    async def _drive(self, peer: PeerId, lane: _Lane) -> None:
+        stream: ByteStream | None = None
+        failures = 0
+        try:
+            while True:
+                if lane.sent >= len(lane.parcels):
+                    lane.news = trio.Event()
+                    await lane.news.wait()
+                    continue
+                item = lane.parcels[lane.sent]
+                try:
+                    if stream is None:
+                        stream = await self._network.open_bulk(await self._find(peer), PROTOCOL)
+                    await self._write(stream, item)
+                except Unreachable as error:
+                    if stream is not None:
+                        await stream.aclose()
+                    stream, lane.sent, failures = None, 0, failures + 1
+                    if failures > len(RECONNECT_S):
+                        self._refuse("timeout", peer, f"the bulk lane was given up after {failures} attempts: {error}")
+                        return
+                    await trio.sleep(RECONNECT_S[failures - 1])
+                    continue
+                failures = 0
+                if lane.sent < len(lane.parcels) and lane.parcels[lane.sent] is item:
+                    lane.sent += 1
+        finally:
+            if self._lanes.get(peer) is lane:
+                del self._lanes[peer]
+            if stream is not None:
+                await stream.aclose()
+
+    @staticmethod
+    async def _write(stream: ByteStream, item: Parcel) -> None:
+        await stream.send_all(item.header)
+        for start in range(0, len(item.payload), PIECE_BYTES):
+            await stream.send_all(item.payload[start : start + PIECE_BYTES])
+
+
+class Intake:
+    """One parcel that the current exchange wants: where its bytes go and what to do when they are there."""
+
+    def __init__(self, size: int, finish: Callable[[bytearray], Awaitable[None]]) -> None:
+        self.size = size
+        self.finish = finish
+
+
+Accept = Callable[[PeerId, BulkHeader], Awaitable[Intake]]
+"""Waits until the exchange a header belongs to is there. Raises `PeerFault` for what it does not want."""
+
+
+def serve_bulk_lanes(network: Network, accept: Accept) -> None:
+    """Take the lanes that others open to us."""
+
+    async def take(stream: ByteStream) -> None:
+        reader = FrameReader(stream)
+        while (data := await reader.next_frame(HEADER_BYTES)) is not None:
+            try:
+                header = _decoder.decode(data)
+            except (msgspec.DecodeError, ValueError) as error:
+                raise PeerFault("malformed", f"not a bulk header: {error}") from None
+            intake = await accept(stream.peer, header)
+            if header.size != intake.size:
+                raise PeerFault("malformed", f"{header.size} bytes announced where {intake.size} belong")
+            data_in = bytearray(intake.size)
+            await reader.read_into(memoryview(data_in))
+            await intake.finish(data_in)
+
+    network.serve_bulk(PROTOCOL, take)

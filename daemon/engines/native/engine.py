@@ -1,0 +1,489 @@
+"""The native engine: feeds the round machine what happens and does what it asks for.
+
+One loop takes events in order and steps the machine; whatever takes time runs in a task of its own and reports back as an event. What a view started
+is cancelled when the view ends. All decisions are in `protocol/round`; this module only acts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, SliceHeader, serve_bulk_lanes
+from daemon.engines.native.exchange import EARLY_S, Exchange
+from daemon.engines.native.keeper import Keeper
+from daemon.engines.native.logbook import Logbook
+from daemon.engines.native.moving import Moving
+from daemon.engines.native.training import Training
+from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
+from daemon.swarm.follower import Follower
+from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.members import Members
+from daemon.swarm.messenger import Messenger
+from daemon.swarm.state_transfer import serve_state
+from protocol.certificate import OpenCertificate, Tip
+from protocol.codec import codec_named
+from protocol.digest import Digest, digest
+from protocol.errors import PeerFault, Unreachable
+from protocol.identity import PeerId, Signer, short
+from protocol.journal import Event, Refused, Warned
+from protocol.layout import chunk_count
+from protocol.ledger import NOTHING, Offer
+from protocol.manifest import SignedManifest
+from protocol.messages import Announce, AnyMessage, Beacon, Cut, Held, Message, Plan, Ready, Signed, SliceResult, Vote, open_as, sign
+from protocol.plan import OpenPlan, open_plan
+from protocol.ports import Disk, Endpoint, Network, Offload, TaskInfo, Trainer
+from protocol.round import phases as p
+from protocol.round.machine import begin, step
+
+INBOX_FULL = 2048  # events waiting: above this, streams from peers are not read on (a round of 64 members makes a few hundred)
+PLANS_KNOWN = 16  # plans whose late bytes are read and dropped, so that the lane they come on stays in use
+EARLY_OFFERS = 256  # offers for a certificate that is on its way here
+
+
+def fingerprint_of(endpoint: Endpoint) -> Digest:
+    """What Ready says of a bulk endpoint."""
+    return digest(endpoint.certificate)
+
+
+class NativeEngine:
+    """A node's part in a run of `engine = "native"`."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        manifest: SignedManifest,
+        signer: Signer,
+        network: Network,
+        trainer: Trainer,
+        disk: Disk,
+        offload: Offload,
+        record: Callable[[Event], None],
+        serial: Callable[[], int],
+    ) -> None:
+        """`serial` gives a growing number for beacons, across restarts too (the wall clock in nanoseconds in a real node)."""
+        self._name, self._run, self._signer, self._me = name, manifest.run, signer, signer.peer
+        self._manifest = manifest.open()
+        self._network, self._trainer, self._disk, self._offload = network, trainer, disk, offload
+        self._record, self._serial = record, serial
+        self._lineage = Lineage(self._run, self._manifest)
+        self._members = Members(self._me, record, network.admit)
+        self._messenger = Messenger(network, self._run, self._deliver, self._refuse)
+        self._bulk = BulkSender(network, self._endpoint_of, self._refuse)
+        self._follower = Follower(
+            network=network,
+            run=self._run,
+            signer=signer,
+            lineage=self._lineage,
+            members=self._members,
+            refuse=self._refuse,
+            on_steps=self._certified,
+            on_members=self._members_changed,
+            beacon=self._beacon,
+        )
+        self._leaves: dict[Digest, list[Digest]] = {}
+        self._offer: Offer = NOTHING
+        self._keeper: Keeper | None = None
+        self._training: Training | None = None
+        self._moving: Moving | None = None
+        self._info: TaskInfo | None = None
+        self._state: p.State | None = None
+        self._exchange: Exchange | None = None
+        self._exchanged = trio.Event()
+        self._over: deque[Digest] = deque(maxlen=PLANS_KNOWN)
+        self._reduce_scope = trio.CancelScope()
+        self._inbox: deque[p.Happening] = deque()
+        self._news = trio.Event()
+        self._early: deque[Signed] = deque(maxlen=EARLY_OFFERS)
+        self._nursery: trio.Nursery | None = None
+        self._finishing = False
+        self._logbook = Logbook(self._me, record)
+        serve_chain(network, self._run, self._answer_chain)
+        serve_manifest(network, manifest)
+        serve_state(network, disk, self._leaves, lambda: self._parameters)
+        serve_bulk_lanes(network, self._accept_bulk)
+
+    # -------------------------------------------------------------------------------------------- the loop
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled or finished; started when training has begun."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self._messenger.run)
+            await nursery.start(self._bulk.run)
+            self._info = await self._trainer.describe()
+            chunks = chunk_count(self._info.parameters)
+            self._lineage.chunks = chunks
+            self._keeper = Keeper(
+                run=self._run,
+                me=self._me,
+                manifest=self._manifest,
+                info=self._info,
+                lineage=self._lineage,
+                disk=self._disk,
+                offload=self._offload,
+                record=self._record,
+            )
+            said = await self._keeper.resume()
+            self._training = Training(self._trainer, self._keeper, self._manifest, self._me, self._record)
+            self._moving = Moving(
+                me=self._me,
+                network=self._network,
+                lineage=self._lineage,
+                members=self._members,
+                follower=self._follower,
+                keeper=self._keeper,
+                training=self._training,
+                offload=self._offload,
+                logbook=self._logbook,
+                leaves=self._leaves,
+                record=self._record,
+                refuse=self._refuse,
+            )
+            await self._training.restore_inner()
+            self._state = begin(p.Rules(me=self._me, manifest=self._manifest, chunks=chunks), self._keeper.tip, trio.current_time())
+            self._logbook.began(self._state, said, trio.current_time())
+            if not await self._training.from_anchor():
+                nursery.start_soon(self._training.when_back)
+            await nursery.start(self._follower.run)
+            nursery.start_soon(self._watch_links)
+            nursery.start_soon(self._watch_steps)
+            self._certified([])  # what came in while the trainer was starting
+            task_status.started()
+            while not self._finishing:
+                await self._next_event()
+            await self._leave()
+            nursery.cancel_scope.cancel()
+
+    async def _next_event(self) -> None:
+        state = self._state
+        assert state is not None
+        if not self._inbox:
+            self._news = trio.Event()
+            with trio.move_on_at(state.deadline):
+                await self._news.wait()
+        event: p.Happening = self._inbox.popleft() if self._inbox else p.Tick()
+        if isinstance(event, p.Tick) and (self._finishing or trio.current_time() < state.deadline):
+            return
+        self._step(event)
+        await trio.lowlevel.checkpoint()
+
+    def _step(self, event: p.Happening) -> None:
+        before = self._state
+        assert before is not None
+        now = trio.current_time()
+        self._state, actions = step(before, event, now)
+        self._logbook.moved(before, self._state, now)
+        for action in actions:
+            self._act(action)
+        if isinstance(event, p.Adopted):
+            self._after_adopted()
+        if before.phase is not self._state.phase:
+            self._follower.poke()
+
+    def _emit(self, event: p.Happening, *, first: bool = False) -> None:
+        """`first` is for what we told ourselves: nothing may come between saying a thing and acting on it."""
+        if first:
+            self._inbox.appendleft(event)
+        else:
+            self._inbox.append(event)
+        self._news.set()
+
+    @property
+    def _parameters(self) -> int:
+        return self._info.parameters if self._info else 0
+
+    def finish(self) -> None:
+        self._finishing = True
+        self._news.set()
+
+    async def _leave(self) -> None:
+        assert self._training is not None
+        assert self._moving is not None
+        self._abandon()
+        await self._training.leave()
+        await self._moving.write()
+
+    # -------------------------------------------------------------------------------------------- acting
+
+    def _act(self, action: p.Action) -> None:
+        match action:
+            case p.Note(event=event):
+                self._record(event)
+            case p.Send(to=to, message=message):
+                self._send(to, message)
+            case p.Forward(to=to, signed=signed):
+                for peer in to:
+                    self._messenger.send(peer, signed)
+            case p.MakeOffer():
+                self._start(self._make_offer)
+            case p.TrainOn():
+                self._start(self._train_on)
+            case p.Scatter(plan=plan):
+                self._scatter(plan)
+            case p.Reduce(cut=cut, digest=name):
+                self._start(self._reduce, cut, name)
+            case p.Abandon():
+                self._abandon()
+            case p.Inquire(peers=peers):
+                self._start(self._follower.ask, peers)
+            case p.Publish(certificate=raw, to=to):
+                self._publish(raw, to)
+            case p.Adopt(certificate=certificate):
+                self._start(self._adopt, certificate)
+            case p.Fetch(certificate=certificate):
+                self._start(self._fetch, certificate)
+            case p.Refuse(peer=peer, reason=reason, detail=detail):
+                self._refuse(reason, peer, detail)
+
+    def _start(self, work: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(work, *arguments)
+
+    def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
+        self._record(Refused(reason=reason, peer=peer, detail=detail))
+
+    def _send(self, to: tuple[PeerId, ...], message: Message) -> None:
+        signed = sign(self._signer, self._run, message)
+        for peer in to:
+            if peer == self._me:
+                self._happened(signed, message, ours=True)
+            else:
+                self._messenger.send(peer, signed)
+
+    def _publish(self, raw: bytes, to: tuple[PeerId, ...]) -> None:
+        try:
+            self._follower.take_certificate(raw)
+        except PeerFault as fault:
+            self._record(Warned(code="CERTIFICATE", message=f"a certificate assembled here does not verify: {fault}"))
+            return
+        signed = sign(self._signer, self._run, Announce(certificate=raw))
+        for peer in to:
+            self._messenger.send(peer, signed)
+        self._start(self._follower.publish_certificate, raw)
+
+    # -------------------------------------------------------------------------------------------- what comes in
+
+    async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
+        """A verified message from a peer."""
+        while len(self._inbox) > INBOX_FULL or self._state is None:
+            await trio.sleep(0.05)  # the sender waits with us: its stream is not read on
+        if isinstance(message, Beacon):
+            self._follower.take_beacon(signed, message)
+        elif isinstance(message, Announce):
+            try:
+                self._follower.take_certificate(message.certificate)
+            except PeerFault as fault:
+                self._refuse(fault.reason, signed.peer, str(fault))
+        else:
+            self._happened(signed, message)
+
+    def _happened(self, signed: Signed, message: Message, *, ours: bool = False) -> None:
+        state = self._state
+        assert state is not None
+        match message:
+            case Ready():
+                if message.parent != state.tip.hash and message.number >= state.number:
+                    self._early.append(signed)
+                    return
+                self._emit(p.ReadyGot(signed=signed, ready=message), first=ours)
+            case Plan():
+                try:
+                    plan = open_plan(signed, self._run, self._manifest, state.rules.chunks)
+                except PeerFault as fault:
+                    self._refuse(fault.reason, signed.peer, str(fault))
+                    return
+                self._emit(p.PlanGot(signed=signed, plan=plan), first=ours)
+            case Held():
+                self._emit(p.HeldGot(peer=signed.peer, held=message), first=ours)
+            case Cut():
+                self._emit(p.CutGot(signed=signed, cut=message), first=ours)
+            case Vote():
+                self._emit(p.VoteGot(signed=signed, vote=message), first=ours)
+            case _:
+                self._refuse("unknown_kind", signed.peer, f"a {type(message).__name__} outside its place")
+
+    def _certified(self, steps: list[Step]) -> None:
+        """Certificates joined the lineage: go where it leads now."""
+        state, best = self._state, self._lineage.best
+        if state is None or best.hash == state.tip.hash:
+            return
+        step_made = self._lineage.step(best.hash)
+        if step_made is not None:
+            self._emit(p.CertificateGot(certificate=step_made.certificate))
+
+    def _members_changed(self) -> None:
+        state = self._state
+        if state is not None:
+            live = self._members.live_at(state.tip.hash)
+            if live != state.live and not any(isinstance(event, p.LiveChanged) and event.live == live for event in self._inbox):
+                self._emit(p.LiveChanged(live=live))
+
+    async def _watch_links(self) -> None:
+        async for change in self._network.changes():
+            if change.up:
+                link = next((link for link in self._network.links() if link.peer == change.peer), None)
+                if link is not None:
+                    self._members.link_up(link)
+                self._messenger.send(change.peer, sign(self._signer, self._run, self._beacon()))
+            else:
+                self._members.link_down(change.peer, change.reason)
+                self._emit(p.PeerGone(peer=change.peer))
+                self._members_changed()
+
+    async def _watch_steps(self) -> None:
+        """With rounds counted in steps, training ends when the trainer has done them."""
+        wanted = self._manifest.round.steps
+        while wanted:
+            await trio.sleep(0.05)
+            state = self._state
+            if state is not None and state.phase is p.Phase.TRAIN and self._trainer.progress().steps >= wanted:
+                self._emit(p.RoundEnded())
+                await trio.sleep(0.2)
+
+    def _beacon(self) -> Beacon:
+        state, progress = self._state, self._trainer.progress()
+        return Beacon(
+            serial=self._serial(),
+            name=self._name,
+            role="node",
+            number=state.tip.number if state else 0,
+            tip=state.tip.hash if state else self._run,
+            view=state.view if state else 0,
+            phase=state.phase.value if state else "starting",
+            samples=progress.samples,
+            loss=progress.loss,
+            samples_per_second=progress.samples_per_second,
+            device=self._info.device if self._info else "",
+            endpoint=self._network.endpoint,
+        )
+
+    async def _answer_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
+        state, moving = self._state, self._moving
+        if state is None or moving is None:
+            return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
+        stored = await self._disk.certificates(self._run, max(first, 1), limit)
+        waiting = [c.raw for c in moving.unwritten if c.outcome.number >= max(first, 1) + len(stored)]
+        certificates = [*stored, *waiting][:limit]
+        age_s = trio.current_time() - moving.adopted_at
+        return ChainReply(tip=state.tip.hash, number=state.tip.number, age_s=age_s, count=len(certificates)), certificates
+
+    # -------------------------------------------------------------------------------------------- training
+
+    async def _make_offer(self) -> None:
+        keeper, training = self._keeper, self._training
+        assert keeper is not None
+        assert training is not None
+        async with training.lock:
+            tip = keeper.tip
+            self._offer, loss = await training.make_offer()
+            self._emit(p.OfferMade(ready=self._ready(tip, self._offer, loss)))
+
+    async def _train_on(self) -> None:
+        assert self._training is not None
+        if not await self._training.go_on():
+            await self._training.when_back()
+
+    def _ready(self, tip: Tip, offer: Offer, loss: float | None) -> Ready:
+        return Ready(
+            parent=tip.hash,
+            view=0,
+            number=tip.number + 1,
+            seq=offer.seq,
+            samples=offer.weight,
+            contribution=offer.digest,
+            loss=loss,
+            fingerprint=fingerprint_of(self._network.endpoint),
+            up_bits=0,
+            down_bits=0,
+        )
+
+    # -------------------------------------------------------------------------------------------- exchanging
+
+    def _scatter(self, plan: OpenPlan) -> None:
+        assert self._keeper is not None
+        self._abandon()
+        self._exchange = Exchange(
+            plan=plan,
+            run=self._run,
+            signer=self._signer,
+            offer=self._offer,
+            codec=codec_named(self._manifest.codec),
+            anchor=self._keeper.anchor,
+            sender=self._bulk,
+            offload=self._offload,
+            emit=self._emit,
+        )
+        self._exchanged.set()
+        self._exchanged = trio.Event()
+        self._exchange.scatter()
+
+    async def _reduce(self, cut: Cut, name: Digest) -> None:
+        exchange = self._exchange
+        self._reduce_scope.cancel()  # an earlier cut of this view
+        with trio.CancelScope() as self._reduce_scope:
+            if exchange is not None and exchange.plan.digest == cut.plan:
+                await exchange.reduce(cut, name)
+
+    def _abandon(self) -> None:
+        self._reduce_scope.cancel()
+        self._bulk.clear()
+        if self._exchange is not None:
+            self._over.append(self._exchange.plan.digest)
+        self._exchange = None
+
+    async def _accept_bulk(self, peer: PeerId, header: BulkHeader) -> Intake:
+        plan = header.plan if isinstance(header, SliceHeader) else open_as(SliceResult, header.result, self._run).plan
+        if plan in self._over:
+            return Intake(min(header.size, codec_named(self._manifest.codec).size(self._parameters)), _discard)
+        with trio.move_on_after(EARLY_S):
+            while self._exchange is None or self._exchange.plan.digest != plan:
+                await self._exchanged.wait()
+            return await self._exchange.accept(peer, header)
+        raise PeerFault("stale", "bytes for a plan that is not being carried out here")
+
+    async def _endpoint_of(self, peer: PeerId) -> Endpoint:
+        exchange = self._exchange
+        if exchange is None or peer not in exchange.plan.index:
+            raise Unreachable("not in the current plan")
+        fingerprint = exchange.plan.offers[exchange.plan.index[peer]].fingerprint
+        endpoint = self._members.endpoint_of(peer, fingerprint, fingerprint_of)
+        if endpoint is None:
+            raise Unreachable(f"the beacon of {short(peer)} with its bulk endpoint has not come yet")
+        return endpoint
+
+    # -------------------------------------------------------------------------------------------- moving on
+
+    async def _adopt(self, certificate: OpenCertificate) -> None:
+        assert self._moving is not None
+        exchange = self._exchange
+        credits = exchange.lost_by_encoding if exchange is not None and exchange.cut_digest == certificate.outcome.cut else []
+        self._emit(await self._moving.adopt(certificate, credits))
+
+    async def _fetch(self, certificate: OpenCertificate) -> None:
+        assert self._moving is not None
+        moved = await self._moving.fetch(certificate)
+        if moved is not None:
+            self._emit(moved)
+
+    def _after_adopted(self) -> None:
+        self._abandon()
+        self._follower.poke()
+        assert self._moving is not None
+        assert self._training is not None
+        self._start(self._moving.write)
+        if self._moving.without_trainer:
+            self._start(self._training.when_back)
+        early, self._early = list(self._early), deque(maxlen=EARLY_OFFERS)
+        for signed in early:
+            self._happened(signed, open_as(Ready, signed, self._run, trusted=True))
+        self._members_changed()
+        self._certified([])
+
+
+async def _discard(data: bytearray) -> None:
+    """Bytes of a view that is over."""

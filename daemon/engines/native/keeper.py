@@ -1,0 +1,171 @@
+"""What a node keeps: anchor, ledger and certificates, in memory and on disk, and how they come back after a restart.
+
+The order on disk makes a crash at any instant harmless: the ledger with an offer is durable before the offer is made; certificates are appended
+before the checkpoint that stands on them; a ledger older than the chain is settled against what it missed, and where it no longer knows what was
+certified, it drops its pending work and says so (a restart may lose the last steps, never count them twice).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import trio
+
+from daemon.engines.native.anchor import Anchor
+from daemon.swarm.lineage import Lineage
+from protocol.certificate import OpenCertificate, Tip
+from protocol.codec import codec_named
+from protocol.digest import Digest
+from protocol.errors import OurFault, PeerFault
+from protocol.identity import PeerId
+from protocol.initial import initial_parameters
+from protocol.journal import CheckpointWritten, Event, Warned, WorkDropped
+from protocol.ledger import Ledger, Offer
+from protocol.manifest import Manifest
+from protocol.ports import Checkpoint, Disk, DiskFull, Offload, TaskInfo, Vector
+
+CERTIFICATES_READ = 512  # read back from disk at once
+
+
+class Keeper:
+    """One node's durable state in one run."""
+
+    def __init__(
+        self,
+        *,
+        run: Digest,
+        me: PeerId,
+        manifest: Manifest,
+        info: TaskInfo,
+        lineage: Lineage,
+        disk: Disk,
+        offload: Offload,
+        record: Callable[[Event], None],
+    ) -> None:
+        self.anchor = Anchor(info.parameters, manifest.outer)
+        self.ledger = Ledger(info.parameters, codec_named(manifest.codec), manifest.limits.max_samples, manifest.limits.max_carry_rounds)
+        self.lineage = lineage
+        self.tip: Tip = lineage.root
+        self.inner: Vector = np.zeros(0, np.float32)
+        self._run, self._me, self._manifest, self._info = run, me, manifest, info
+        self._disk, self._offload, self._record = disk, offload, record
+        self._ledger_lock = trio.Lock()
+
+    async def resume(self) -> str:
+        """Take up from disk, or begin at genesis. Returns a sentence about which. Raises `OurFault` when the disk holds another model."""
+        checkpoint = await self._disk.load_checkpoint(self._run)
+        await self._read_chain()
+        tip = self.lineage.tip(checkpoint.tip) if checkpoint else None
+        if checkpoint is not None and tip is None:
+            self._record(
+                Warned(code="CHAIN", message=f"checkpoint {checkpoint.number} is ahead of the certificates on disk; beginning anew")
+            )
+        if checkpoint is None or tip is None:
+            self.anchor.spare_value[:] = await self._offload(lambda: initial_parameters(self._info.specs, self._manifest.seed))
+            self.anchor.spare_momentum[:] = 0.0
+            said = "beginning at genesis"
+        else:
+            if checkpoint.anchor.size != self._info.parameters:
+                raise OurFault(f"the checkpoint has {checkpoint.anchor.size} parameters, the run's task makes {self._info.parameters}")
+            self.anchor.spare_value[:] = checkpoint.anchor
+            self.anchor.spare_momentum[:] = checkpoint.momentum
+            self.inner, self.tip = checkpoint.inner, tip
+            said = f"resuming from certificate {tip.number}"
+        digest = await self.anchor.digest_spare(self._offload)
+        if self.tip.state and digest != self.tip.state:
+            raise OurFault(f"checkpoint {self.tip.number} does not have the state its certificate names")
+        self.anchor.adopt(self.tip.hash)
+        return said + await self._resume_ledger()
+
+    async def _read_chain(self) -> None:
+        first = 1
+        while batch := await self._disk.certificates(self._run, first, CERTIFICATES_READ):
+            for raw in batch:
+                try:
+                    self.lineage.add(raw, trusted=True)
+                except PeerFault as fault:
+                    self._record(Warned(code="CHAIN", message=f"a certificate on disk does not read back: {fault}"))
+                    return
+            first += len(batch)
+
+    async def _resume_ledger(self) -> str:
+        record = await self._disk.load_ledger(self._run)
+        if record is None:
+            listed = self.tip.last_seq.get(self._me, 0)
+            self.ledger.next_seq = listed + 1
+            return ""
+        self.ledger.restore(record)
+        stood_at = self.lineage.tip(record.tip)
+        if stood_at is None:
+            self._dropped(
+                self.ledger.drop(self.tip.last_seq.get(self._me, 0) + 1), "the ledger on disk stands at a certificate that is not known"
+            )
+        elif stood_at.hash != self.tip.hash:
+            self.settle(self.lineage.path(stood_at, self.tip))
+        return f", {self.ledger.weight} samples pending" if self.ledger.weight else ""
+
+    # -------------------------------------------------------------------------------------------- offers and certificates
+
+    async def make_offer(self, delta: Vector, samples: int) -> Offer:
+        """Add what was trained, encode the next offer, make it durable. Raises `DiskFull`: then nothing may be offered."""
+
+        def work() -> Offer:
+            self.ledger.add(delta, samples)
+            return self.ledger.make_offer()
+
+        async with self._ledger_lock:
+            offer = await self._offload(work)
+            await self._disk.save_ledger(self.ledger.record(self._run, self.tip.hash))
+            return offer
+
+    async def move_to(self, tip: Tip, path: list[OpenCertificate], credits: list[tuple[int, Vector]]) -> None:
+        """The spare buffers are the anchor of `tip` now; settle the ledger with every certificate on the way there.
+
+        `credits` are what encoding lost of the slices this node summed for the last of them: (first element, W x (mean - decoded)).
+        """
+        self.anchor.adopt(tip.hash)
+        self.tip = tip
+
+        def work() -> None:
+            self.settle(path)
+            for start, error in credits:
+                self.ledger.credit(start, error)
+
+        async with self._ledger_lock:
+            await self._offload(work)
+
+    def settle(self, path: list[OpenCertificate]) -> None:
+        for certificate in path:
+            self._dropped(self.ledger.settle(certificate.listed.get(self._me)), f"certificate {certificate.outcome.number}")
+
+    def _dropped(self, samples: int, why: str) -> None:
+        if samples:
+            self._record(WorkDropped(samples=samples, reason=why))
+
+    # -------------------------------------------------------------------------------------------- writing
+
+    async def write(self, path: list[OpenCertificate], clock: Callable[[], float]) -> None:
+        """Certificates, ledger and checkpoint of the tip, in that order. A full disk is said once a round; training goes on."""
+        began = clock()
+        async with self.anchor.written:
+            tip, value, momentum, inner = self.tip, self.anchor.value, self.anchor.momentum, self.inner
+            try:
+                for certificate in path:
+                    await self._disk.append_certificate(self._run, certificate.outcome.number, certificate.raw)
+                async with self._ledger_lock:
+                    await self._disk.save_ledger(self.ledger.record(self._run, tip.hash))
+                await self._disk.save_checkpoint(
+                    Checkpoint(
+                        run=self._run,
+                        tip=tip.hash,
+                        number=tip.number,
+                        anchor=value,
+                        momentum=momentum,
+                        inner=inner,
+                    )
+                )
+            except DiskFull as full:
+                self._record(Warned(code="DISK_FULL", message=f"checkpoint {tip.number} was not written: {full}"))
+                return
+        self._record(CheckpointWritten(number=tip.number, size_bytes=8 * self._info.parameters + 4 * inner.size, seconds=clock() - began))

@@ -1,0 +1,105 @@
+"""Certificates from a peer: whoever lags or joins asks for the chain, and verifies every link of it itself.
+
+One request, one answer, one stream: `ChainRequest`, then a `ChainReply` frame and a frame for each certificate, oldest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+import trio
+
+from daemon.swarm.framing import FrameReader, frame
+from protocol.digest import Digest
+from protocol.errors import PeerFault, Unreachable
+from protocol.identity import PeerId
+from protocol.manifest import MAX_MANIFEST_BYTES, SignedManifest
+from protocol.messages import MAX_MESSAGE_BYTES, Hash, Natural
+from protocol.ports import ByteStream, Network
+
+PROTOCOL = "/hypergpu/chain/1"
+MANIFEST_PROTOCOL = "/hypergpu/manifest/1"
+CERTIFICATES_PER_REQUEST = 256  # a round of a demo makes 3 KB: under 1 MB an answer
+REQUEST_BYTES = 256
+ANSWER_S = 20.0  # for one request: a peer that has nothing to say for this long is asked no more
+
+
+class ChainRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    run: Hash
+    first: Natural  # number of the first certificate wanted
+
+
+class ChainReply(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """`age_s` is for how long the answering node has trained from its tip: a joiner ends its first round with the others."""
+
+    tip: Hash
+    number: Natural
+    age_s: float
+    count: Natural
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+Answer = Callable[[int, int], Awaitable[tuple[ChainReply, list[bytes]]]]
+"""Gives the reply to (first, limit)."""
+
+
+def serve_chain(network: Network, run: Digest, answer: Answer) -> None:
+    """Answer requests for this run's certificates."""
+
+    async def take(stream: ByteStream) -> None:
+        request = _decode(await FrameReader(stream).expect_frame(REQUEST_BYTES), ChainRequest)
+        if request.run != run:
+            raise PeerFault("other_run", f"a request for run {request.run.hex()[:12]}")
+        reply, certificates = await answer(request.first, CERTIFICATES_PER_REQUEST)
+        await stream.send_all(frame(msgspec.msgpack.encode(reply)))
+        for raw in certificates:
+            await stream.send_all(frame(raw))
+        await stream.send_eof()
+
+    network.serve(PROTOCOL, take)
+
+
+async def fetch_chain(network: Network, peer: PeerId, run: Digest, first: int) -> tuple[ChainReply, list[bytes]]:
+    """A peer's certificates from number `first` on. Raises `Unreachable` or `PeerFault`."""
+    with trio.move_on_after(ANSWER_S):
+        stream = await network.open_stream(peer, PROTOCOL)
+        try:
+            await stream.send_all(frame(msgspec.msgpack.encode(ChainRequest(run=run, first=first))))
+            reader = FrameReader(stream)
+            reply = _decode(await reader.expect_frame(REQUEST_BYTES), ChainReply)
+            if reply.count > CERTIFICATES_PER_REQUEST:
+                raise PeerFault("oversized", f"{reply.count} certificates in one answer")
+            return reply, [await reader.expect_frame(MAX_MESSAGE_BYTES) for _ in range(reply.count)]
+        finally:
+            await stream.aclose()
+    raise Unreachable(f"no certificates within {ANSWER_S:g} s")
+
+
+def serve_manifest(network: Network, manifest: SignedManifest) -> None:
+    """Hand the run's manifest to whoever asks: it is all that a newcomer needs to know."""
+
+    async def take(stream: ByteStream) -> None:
+        await stream.send_all(frame(msgspec.msgpack.encode(manifest)))
+        await stream.send_eof()
+
+    network.serve(MANIFEST_PROTOCOL, take)
+
+
+async def fetch_manifest(network: Network, peer: PeerId) -> SignedManifest:
+    """The manifest of the run a peer is in. Raises `Unreachable` or `PeerFault`; the caller opens and so checks it."""
+    with trio.move_on_after(ANSWER_S):
+        stream = await network.open_stream(peer, MANIFEST_PROTOCOL)
+        try:
+            return _decode(await FrameReader(stream).expect_frame(MAX_MANIFEST_BYTES + 256), SignedManifest)
+        finally:
+            await stream.aclose()
+    raise Unreachable(f"no manifest within {ANSWER_S:g} s")
+
+
+def _decode(data: bytes, kind: type[S]) -> S:
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise PeerFault("malformed", f"not a {kind.__name__}: {error}") from None

@@ -1,0 +1,180 @@
+"""Following a run: its beacons and certificates, by gossip and, where gossip missed something, by asking.
+
+A node and an observer follow in the same way. What is new is handed over synchronously: `on_steps` for certificates that joined the
+lineage, `on_members` when anything about who is there may have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import trio
+import trio.lowlevel
+
+from daemon.swarm.chain_sync import fetch_chain
+from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.members import BEACON_S, Members
+from daemon.swarm.messenger import Refuse
+from protocol.digest import Digest
+from protocol.errors import PeerFault, Unreachable
+from protocol.identity import PeerId, Signer
+from protocol.messages import Beacon, Signed, decode_signed, encode_signed, open_as, sign
+from protocol.ports import Network, Subscription
+
+SYNC_S = 1.0  # between looks at whether somebody is ahead: a certificate that gossip lost costs this and a request
+POKE_GAP_S = 0.5  # at least so long between two beacons, however much changes
+STEP_BACK = 16  # certificates asked for below the first one when its parent is not known here: a partition of a demo's length
+
+
+class Follower:
+    """One node's or observer's view of the run."""
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        run: Digest,
+        signer: Signer,
+        lineage: Lineage,
+        members: Members,
+        refuse: Refuse,
+        on_steps: Callable[[list[Step]], None],
+        on_members: Callable[[], None],
+        beacon: Callable[[], Beacon],
+    ) -> None:
+        self.ages: dict[Digest, tuple[float, float]] = {}  # tip to (its age, when we heard so)
+        self._network, self._run, self._signer = network, run, signer
+        self._lineage, self._members, self._refuse = lineage, members, refuse
+        self._on_steps, self._on_members, self._beacon = on_steps, on_members, beacon
+        self._poked = trio.Event()
+        self._lagging = trio.Event()
+        self._beacons_topic = f"hypergpu/{run.hex()}/beacons"
+        self._certificates_topic = f"hypergpu/{run.hex()}/certificates"
+        self._subscriptions = (
+            network.subscribe(self._beacons_topic, self._accept_beacon),
+            network.subscribe(self._certificates_topic, self._accept_certificate),
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for subscription in self._subscriptions:
+                nursery.start_soon(_drain, subscription)
+            nursery.start_soon(self._tell)
+            nursery.start_soon(self._catch_up)
+            nursery.start_soon(self._measure)
+            task_status.started()
+
+    def poke(self) -> None:
+        """What our beacon says has changed: tell it soon."""
+        self._poked.set()
+
+    async def publish_certificate(self, raw: bytes) -> None:
+        await self._network.publish(self._certificates_topic, raw)
+
+    # -------------------------------------------------------------------------------------------- in
+
+    def take_beacon(self, signed: Signed, beacon: Beacon) -> None:
+        """A verified beacon, however it came."""
+        if self._members.take(signed.peer, beacon, trio.current_time()):
+            if beacon.number > self._lineage.best.number:
+                self._lagging.set()
+            self._on_members()
+
+    def take_certificate(self, raw: bytes) -> None:
+        """A certificate from anywhere. Raises `PeerFault` when it does not verify."""
+        steps = self._lineage.add(raw)
+        if steps:
+            self._on_steps(steps)
+        if self._lineage.waiting:
+            self._lagging.set()
+
+    def _accept_beacon(self, peer: PeerId, data: bytes) -> bool:
+        try:
+            signed = decode_signed(data)
+            if signed.peer != peer:
+                raise PeerFault("identity", "a beacon signed by another than its sender")
+            self.take_beacon(signed, open_as(Beacon, signed, self._run))
+        except PeerFault as fault:
+            self._refuse(fault.reason, peer, str(fault))
+            return False
+        return True
+
+    def _accept_certificate(self, peer: PeerId, data: bytes) -> bool:
+        try:
+            self.take_certificate(data)
+        except PeerFault as fault:
+            self._refuse(fault.reason, peer, str(fault))
+            return False
+        return True
+
+    # -------------------------------------------------------------------------------------------- out
+
+    async def _tell(self) -> None:
+        while True:
+            self._poked = trio.Event()
+            await self._network.publish(self._beacons_topic, encode_signed(sign(self._signer, self._run, self._beacon())))
+            with trio.move_on_after(BEACON_S):
+                await trio.sleep(POKE_GAP_S)
+                await self._poked.wait()
+            self._members.expire(trio.current_time())
+            self._on_members()
+
+    async def _measure(self) -> None:
+        while True:
+            await trio.sleep(BEACON_S)
+            self._members.measured(tuple(self._network.links()))
+
+    # -------------------------------------------------------------------------------------------- what gossip missed
+
+    async def _catch_up(self) -> None:
+        while True:
+            self._lagging = trio.Event()
+            with trio.move_on_after(SYNC_S):
+                await self._lagging.wait()
+            await trio.lowlevel.checkpoint()
+            best = self._lineage.best
+            sources = [*self._members.ahead_of(best.number), *self._members.elsewhere(best.hash, best.number)]
+            if sources or self._lineage.waiting:
+                await self.ask(sources or self._members.holders_of(best.hash))
+                await trio.sleep(SYNC_S / 2)
+
+    async def ask(self, peers: Iterable[PeerId]) -> None:
+        """Ask peers in turn for the certificates after our best tip, until one gives something new."""
+        for peer in list(dict.fromkeys(peers))[:3]:
+            before = self._lineage.best.hash
+            try:
+                await self._ask_one(peer)
+            except Unreachable:
+                continue
+            except PeerFault as fault:
+                self._refuse(fault.reason, peer, str(fault))
+            if self._lineage.best.hash != before:
+                return
+
+    async def _ask_one(self, peer: PeerId) -> None:
+        first = self._lineage.best.number + 1
+        back = STEP_BACK
+        while True:
+            reply, certificates = await fetch_chain(self._network, peer, self._run, first)
+            self.ages[reply.tip] = (reply.age_s, trio.current_time())
+            if len(self.ages) > 2 * STEP_BACK:
+                del self.ages[next(iter(self.ages))]
+            reaches = False
+            for raw in certificates:
+                steps = self._lineage.add(raw)
+                reaches = reaches or bool(steps)
+                if steps:
+                    self._on_steps(steps)
+                await trio.lowlevel.checkpoint()
+            if reaches and certificates and first + len(certificates) <= reply.number:
+                first += len(certificates)
+            elif not reaches and self._lineage.tip(reply.tip) is None and first > 1:
+                first, back = max(1, first - back), back * 2  # another branch: look for where it left ours
+            else:
+                return
+
+
+async def _drain(subscription: Subscription) -> None:
+    async for _ in subscription:
+        pass  # `accept` has dealt with it: it had to verify before anything is passed on

@@ -1,0 +1,66 @@
+"""Frames on a byte stream: four bytes of length, then that many bytes. Every read has a limit."""
+
+from __future__ import annotations
+
+from protocol.errors import PeerFault, Unreachable
+from protocol.ports import ByteStream
+
+LENGTH_BYTES = 4
+READ_BYTES = 1 << 16  # one read's size: what the transports deliver at once
+
+
+def frame(payload: bytes) -> bytes:
+    """`payload` with its length before it."""
+    return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
+
+
+class FrameReader:
+    """Reads frames and raw runs of bytes from one stream."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self._buffer = bytearray()
+
+    async def next_frame(self, limit: int) -> bytes | None:
+        """One frame, or None when the other side finished between frames.
+
+        Raises `PeerFault("oversized")` before reading a longer one than `limit`, `Unreachable` when the stream broke or ended inside a frame.
+        """
+        if not await self._fill(LENGTH_BYTES, may_end=True):
+            return None
+        size = int.from_bytes(self._buffer[:LENGTH_BYTES], "big")
+        if size > limit:
+            raise PeerFault("oversized", f"a frame of {size} bytes where {limit} are allowed")
+        await self._fill(LENGTH_BYTES + size)
+        payload = bytes(self._buffer[LENGTH_BYTES : LENGTH_BYTES + size])
+        del self._buffer[: LENGTH_BYTES + size]
+        return payload
+
+    async def expect_frame(self, limit: int) -> bytes:
+        """One frame; the end of the stream is `Unreachable`."""
+        payload = await self.next_frame(limit)
+        if payload is None:
+            raise Unreachable("the other side finished without an answer")
+        return payload
+
+    async def read_into(self, target: memoryview) -> None:
+        """Exactly `len(target)` bytes. Raises `Unreachable` when the stream ends before."""
+        taken = min(len(self._buffer), len(target))
+        target[:taken] = self._buffer[:taken]
+        del self._buffer[:taken]
+        while taken < len(target):
+            data = await self._stream.receive_some(min(READ_BYTES, len(target) - taken))
+            if not data:
+                raise Unreachable(f"the stream ended {len(target) - taken} bytes too early")
+            target[taken : taken + len(data)] = data
+            taken += len(data)
+
+    async def _fill(self, size: int, *, may_end: bool = False) -> bool:
+        while len(self._buffer) < size:
+            data = await self._stream.receive_some(READ_BYTES)
+            if not data:
+                if may_end and not self._buffer:
+                    return False
+                raise Unreachable("the stream ended inside a frame")
+            self._buffer += data
+        return True

@@ -1,0 +1,102 @@
+"""Signed messages to and from single peers: one long-lived stream each way, opened when first needed.
+
+Guarantees: messages to one peer keep their order; `send` never waits. Does not guarantee delivery: what could not be sent over a fresh stream, or
+did not fit the queue of a peer that takes nothing, is dropped and counted. The round has a deadline for everything that may be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from daemon.swarm.framing import FrameReader, frame
+from protocol.digest import Digest
+from protocol.errors import PeerFault, Unreachable
+from protocol.identity import PeerId
+from protocol.messages import MAX_MESSAGE_BYTES, AnyMessage, Signed, decode_signed, encode_signed, open_signed
+from protocol.ports import ByteStream, Network
+
+PROTOCOL = "/hypergpu/message/1"
+QUEUED_MESSAGES = 64  # to one peer: a round sends it fewer than ten
+IDLE_S = 120.0  # an unused outgoing stream is given back after two default rounds
+ENVELOPE_BYTES = 256  # around a message: id, signature, framing
+
+Refuse = Callable[[str, PeerId, str], None]
+"""Counts a refusal: reason, peer, detail."""
+Deliver = Callable[[Signed, AnyMessage], Awaitable[None]]
+
+
+class Messenger:
+    """Sends and takes messages of one run. `deliver` is awaited for each verified message, one at a time for one stream."""
+
+    def __init__(self, network: Network, run: Digest, deliver: Deliver, refuse: Refuse) -> None:
+        self._network = network
+        self._run = run
+        self._deliver = deliver
+        self._refuse = refuse
+        self._queues: dict[PeerId, trio.MemorySendChannel[bytes]] = {}
+        self._nursery: trio.Nursery | None = None
+        network.serve(PROTOCOL, self._take)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def send(self, peer: PeerId, signed: Signed) -> None:
+        """Queue a message; drops it (counted as "busy" against the peer that takes nothing) when the queue is full."""
+        if self._nursery is None:
+            raise RuntimeError("the messenger is not running")
+        queue = self._queues.get(peer)
+        if queue is None:
+            queue, outgoing = trio.open_memory_channel[bytes](QUEUED_MESSAGES)
+            self._queues[peer] = queue
+            self._nursery.start_soon(self._deliver_to, peer, queue, outgoing)
+        try:
+            queue.send_nowait(frame(encode_signed(signed)))
+        except trio.WouldBlock:
+            self._refuse("busy", peer, f"{QUEUED_MESSAGES} messages wait for a peer that takes none")
+
+    async def _deliver_to(self, peer: PeerId, queue: trio.MemorySendChannel[bytes], outgoing: trio.MemoryReceiveChannel[bytes]) -> None:
+        stream: ByteStream | None = None
+        try:
+            while True:
+                with trio.move_on_after(IDLE_S) as idle:
+                    data = await outgoing.receive()
+                if idle.cancelled_caught:
+                    return
+                for _attempt in range(2):  # an old stream may have broken unnoticed: once more over a fresh one
+                    try:
+                        if stream is None:
+                            stream = await self._network.open_stream(peer, PROTOCOL)
+                        await stream.send_all(data)
+                        break
+                    except Unreachable:
+                        if stream is not None:
+                            await stream.aclose()
+                        stream = None
+                else:
+                    return
+        finally:
+            if self._queues.get(peer) is queue:
+                del self._queues[peer]
+            if stream is not None:
+                await stream.aclose()
+
+    async def _take(self, stream: ByteStream) -> None:
+        reader = FrameReader(stream)
+        while (data := await reader.next_frame(MAX_MESSAGE_BYTES + ENVELOPE_BYTES)) is not None:
+            try:
+                signed = decode_signed(data)
+                if signed.peer != stream.peer:
+                    raise PeerFault("identity", f"a message signed by {signed.peer} on a stream of {stream.peer}")
+                message = open_signed(signed, self._run)
+            except PeerFault as fault:
+                self._refuse(fault.reason, stream.peer, str(fault))
+                if fault.reason in {"malformed", "oversized"}:
+                    return  # what follows on this stream cannot be trusted to be framed
+                continue
+            await self._deliver(signed, message)

@@ -1,0 +1,1 @@
+"""What survives a restart: checkpoints, the ledger and the chain of certificates, as files in the node's home."""

@@ -1,0 +1,134 @@
+"""A run's chain of certificates in one file that only grows, so that adding one is one small write.
+
+A record is its body's length, its number, a digest over both and the body, and the body. Read from the start, a record with a number not above
+the last one's cuts the chain back to it: a branch is left by one append, and there is no instant at which neither branch is on disk. The first
+record that is not whole ends the chain; what is behind it is overwritten by the next append.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from pathlib import Path
+from struct import Struct
+
+from daemon.disk.atomic import FaultHook, free_bytes, make_private_directory, refused, sync_directory, write_all, write_atomically
+from protocol.digest import digest
+
+_HEAD = Struct("<IQ32s")  # length of the body, number, digest
+_SIGNED = Struct("<IQ")
+MOST_WASTE_BYTES = 4 << 20  # of branches left behind, before the file is written anew
+
+
+def _record(number: int, body: bytes) -> bytes:
+    return _HEAD.pack(len(body), number, digest(_SIGNED.pack(len(body), number), body)) + body
+
+
+class ChainFile:
+    """Blocking; used by one thread at a time. `damaged` says what was passed over, in words."""
+
+    def __init__(self, path: Path, fault: FaultHook) -> None:
+        self.damaged: list[str] = []
+        self._path = path
+        self._fault = fault
+        self._numbers: list[int] = []
+        self._places: list[tuple[int, int]] = []  # offset and length of each body
+        self._end = 0  # of the last whole record
+        self._live_bytes = 0
+        self._read_index()
+
+    def append(self, number: int, body: bytes) -> None:
+        """Durable on return. Raises `DiskFull`; the chain is then as it was."""
+        record = _record(number, body)
+        try:
+            make_private_directory(self._path.parent)
+            if free_bytes(self._path.parent) < len(record):
+                raise refused(self._path, len(record))
+            existed = self._path.exists()
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if os.fstat(handle).st_size != self._end:
+                    self._fault("cut")
+                    os.ftruncate(handle, self._end)  # a torn tail, or a branch of a write that failed
+                os.lseek(handle, self._end, os.SEEK_SET)
+                self._fault("append")
+                try:
+                    write_all(handle, memoryview(record))
+                    self._fault("sync")
+                    os.fsync(handle)
+                except OSError:
+                    os.ftruncate(handle, self._end)
+                    raise
+            finally:
+                os.close(handle)
+            if not existed:
+                self._fault("sync_dir")
+                sync_directory(self._path.parent)
+        except OSError as error:
+            raise refused(self._path, len(record), error) from error
+        self._take(number, self._end + _HEAD.size, len(body))
+        if self._end - self._live_bytes > max(MOST_WASTE_BYTES, self._live_bytes):
+            self._compact()
+
+    def read(self, first: int, limit: int) -> list[bytes]:
+        """Up to `limit` bodies from number `first` on."""
+        start = bisect_left(self._numbers, first)
+        bodies: list[bytes] = []
+        if limit <= 0 or start == len(self._numbers):
+            return bodies
+        handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for number, (offset, length) in zip(self._numbers[start : start + limit], self._places[start : start + limit], strict=True):
+                record = os.pread(handle, _HEAD.size + length, offset - _HEAD.size)
+                body = record[_HEAD.size :]
+                if record != _record(number, body):
+                    self.damaged.append(f"certificate {number} in {self._path} does not match its digest any more")
+                    break
+                bodies.append(body)
+        finally:
+            os.close(handle)
+        return bodies
+
+    def _read_index(self) -> None:
+        try:
+            handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        with open(handle, "rb") as file:
+            size = os.fstat(handle).st_size
+            while self._end < size:
+                head = file.read(_HEAD.size)
+                if len(head) < _HEAD.size:
+                    break
+                length, number, expected = _HEAD.unpack(head)
+                if self._end + _HEAD.size + length > size:
+                    break
+                body = file.read(length)
+                if digest(_SIGNED.pack(length, number), body) != expected:
+                    break
+                self._take(number, self._end + _HEAD.size, length)
+            if self._end < size:
+                self.damaged.append(f"{self._path} is damaged behind certificate {self._numbers[-1] if self._numbers else 'none'}")
+
+    def _take(self, number: int, offset: int, length: int) -> None:
+        keep = bisect_left(self._numbers, number)
+        self._live_bytes -= sum(_HEAD.size + size for _, size in self._places[keep:])
+        del self._numbers[keep:], self._places[keep:]
+        self._numbers.append(number)
+        self._places.append((offset, length))
+        self._live_bytes += _HEAD.size + length
+        self._end = offset + length
+
+    def _compact(self) -> None:
+        """Write the living records into a new file: the branches left behind have grown larger than the chain."""
+        bodies = self.read(0, len(self._numbers))
+        if len(bodies) != len(self._numbers):
+            return  # damage found just now: nothing is thrown away
+        numbers = list(self._numbers)
+        records = [_record(number, body) for number, body in zip(numbers, bodies, strict=True)]
+        write_atomically(self._path, [memoryview(record) for record in records], self._fault)
+        self._numbers.clear()
+        self._places.clear()
+        self._end = self._live_bytes = 0
+        for number, body in zip(numbers, bodies, strict=True):
+            self._take(number, self._end + _HEAD.size, len(body))

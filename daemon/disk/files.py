@@ -1,0 +1,221 @@
+"""`FileDisk`: the port `Disk` over a directory.
+
+    <root>/runs/<run>/checkpoints/<number>-<tip>.safetensors    anchor, momentum, inner; the last few
+    <root>/runs/<run>/ledger.safetensors                        offered, residue
+    <root>/runs/<run>/certificates                              see `chain_file`
+
+All of it is private to its owner (files 0600, directories 0700). One process writes; others may read at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import trio
+
+from daemon.disk.atomic import FaultHook, no_fault, refused, remove_drafts, write_atomically
+from daemon.disk.chain_file import ChainFile
+from daemon.disk.tensors import Damaged, encode, place_of, read
+from protocol.digest import Digest
+from protocol.ports import Checkpoint, LedgerRecord, Offload
+
+KEPT = 3  # the newest may be found damaged, and a joining node may still be reading the one before
+CHECKPOINT_FORMAT = "hypergpu/checkpoint/1"
+LEDGER_FORMAT = "hypergpu/ledger/1"
+_NAME = re.compile(r"(\d{10,20})-([0-9a-f]{64})\.safetensors")
+
+
+class _Kept(msgspec.Struct, frozen=True, order=True):
+    """A checkpoint on disk; the greatest is the newest. Two of one number are branches: the one written last counts."""
+
+    number: int
+    written_ns: int
+    path: Path
+    tip: Digest
+
+
+class FileDisk:
+    """Satisfies `ports.Disk`. `damaged` lists, in words, what was passed over since the start."""
+
+    def __init__(self, root: Path, offload: Offload, keep: int = KEPT, fault: FaultHook = no_fault) -> None:
+        if keep < 1:
+            raise ValueError("at least one checkpoint is kept")
+        self.damaged: list[str] = []
+        self._root = root
+        self._offload = offload
+        self._keep = keep
+        self._fault = fault
+        self._writing = trio.Lock()
+        self._chains: dict[Digest, ChainFile] = {}
+        self._cleared: set[Digest] = set()
+
+    # ------------------------------------------------------------------------------------------ checkpoints
+
+    async def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Also removes checkpoints with a higher number (a branch that was left) and all but the last few."""
+        async with self._writing:
+            await self._offload(lambda: self._save_checkpoint(checkpoint))
+
+    def _save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._clear_drafts(checkpoint.run)
+        path = self._checkpoints(checkpoint.run) / f"{checkpoint.number:010d}-{checkpoint.tip.hex()}.safetensors"
+        tensors = {"anchor": checkpoint.anchor, "momentum": checkpoint.momentum, "inner": checkpoint.inner}
+        metadata = {
+            "format": CHECKPOINT_FORMAT,
+            "run": checkpoint.run.hex(),
+            "tip": checkpoint.tip.hex(),
+            "number": str(checkpoint.number),
+        }
+        write_atomically(path, encode(tensors, metadata), self._fault)
+        kept = self._kept(checkpoint.run)
+        left = [entry for entry in kept if entry.number > checkpoint.number]
+        old = [entry for entry in kept if entry.number <= checkpoint.number and entry.path != path]
+        for entry in left + old[: max(0, len(old) - (self._keep - 1))]:
+            self._fault("remove")
+            try:
+                entry.path.unlink(missing_ok=True)
+            except OSError as error:
+                raise refused(entry.path, 0, error) from error
+
+    async def load_checkpoint(self, run: Digest) -> Checkpoint | None:
+        return await self._offload(lambda: self._load_checkpoint(run))
+
+    def _load_checkpoint(self, run: Digest) -> Checkpoint | None:
+        for entry in reversed(self._kept(run)):
+            try:
+                tensors, metadata = read(entry.path)
+                expected = {"format": CHECKPOINT_FORMAT, "run": run.hex(), "tip": entry.tip.hex(), "number": str(entry.number)}
+                if {key: metadata.get(key) for key in expected} != expected:
+                    raise Damaged(f"{entry.path.name} is not what its name says")
+                return Checkpoint(
+                    run=run,
+                    tip=entry.tip,
+                    number=entry.number,
+                    anchor=tensors["anchor"],
+                    momentum=tensors["momentum"],
+                    inner=tensors["inner"],
+                )
+            except FileNotFoundError:
+                continue  # removed while we looked: there is a newer one
+            except (Damaged, KeyError) as error:
+                self.damaged.append(f"checkpoint {entry.number} was passed over: {error}")
+        return None
+
+    async def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
+        return await self._offload(lambda: self._read_state(tip, offset, size))
+
+    def _read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
+        if offset < 0 or size < 0:
+            raise ValueError(f"no {size} bytes at {offset}")
+        for path in self._root.glob(f"runs/*/checkpoints/*-{tip.hex()}.safetensors"):
+            try:
+                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                start, stop = place_of(handle, ("anchor", "momentum"))
+                return os.pread(handle, max(0, min(size, stop - start - offset)), start + offset)
+            except (Damaged, OSError) as error:
+                self.damaged.append(f"{path.name} cannot be handed out: {error}")
+            finally:
+                os.close(handle)
+        return None
+
+    # ------------------------------------------------------------------------------------------ ledger
+
+    async def save_ledger(self, record: LedgerRecord) -> None:
+        async with self._writing:
+            await self._offload(lambda: self._save_ledger(record))
+
+    def _save_ledger(self, record: LedgerRecord) -> None:
+        self._clear_drafts(record.run)
+        metadata = {
+            "format": LEDGER_FORMAT,
+            "run": record.run.hex(),
+            "tip": record.tip.hex(),
+            "next_seq": str(record.next_seq),
+            "weight": str(record.weight),
+            "carried": str(record.carried),
+            "offered_seq": str(record.offered_seq),
+            "offered_weight": str(record.offered_weight),
+            "offered_digest": record.offered_digest.hex(),
+        }
+        tensors = {"residue": record.residue, "offered": np.frombuffer(record.offered, np.uint8)}
+        write_atomically(self._ledger(record.run), encode(tensors, metadata), self._fault)
+
+    async def load_ledger(self, run: Digest) -> LedgerRecord | None:
+        return await self._offload(lambda: self._load_ledger(run))
+
+    def _load_ledger(self, run: Digest) -> LedgerRecord | None:
+        try:
+            tensors, metadata = read(self._ledger(run))
+            if metadata.get("format") != LEDGER_FORMAT or metadata.get("run") != run.hex():
+                raise Damaged("it is not this run's ledger")
+            return LedgerRecord(
+                run=run,
+                tip=bytes.fromhex(metadata["tip"]),
+                next_seq=int(metadata["next_seq"]),
+                weight=int(metadata["weight"]),
+                carried=int(metadata["carried"]),
+                offered_seq=int(metadata["offered_seq"]),
+                offered_weight=int(metadata["offered_weight"]),
+                offered_digest=bytes.fromhex(metadata["offered_digest"]),
+                offered=tensors["offered"].tobytes(),
+                residue=tensors["residue"],
+            )
+        except FileNotFoundError:
+            return None
+        except (Damaged, KeyError, ValueError) as error:
+            self.damaged.append(f"the ledger was passed over: {error}")
+            return None
+
+    # ------------------------------------------------------------------------------------------ certificates
+
+    async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
+        async with self._writing:
+            await self._offload(lambda: self._chain(run).append(number, certificate))
+
+    async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
+        async with self._writing:  # the index must not change while it is read
+            return await self._offload(lambda: self._chain(run).read(first, limit))
+
+    def _chain(self, run: Digest) -> ChainFile:
+        chain = self._chains.get(run)
+        if chain is None:
+            chain = self._chains[run] = ChainFile(self._run(run) / "certificates", self._fault)
+            chain.damaged = self.damaged = self.damaged + chain.damaged
+        return chain
+
+    # ------------------------------------------------------------------------------------------ where things are
+
+    def _run(self, run: Digest) -> Path:
+        return self._root / "runs" / run.hex()
+
+    def _checkpoints(self, run: Digest) -> Path:
+        return self._run(run) / "checkpoints"
+
+    def _ledger(self, run: Digest) -> Path:
+        return self._run(run) / "ledger.safetensors"
+
+    def _kept(self, run: Digest) -> list[_Kept]:
+        """Oldest first."""
+        kept = []
+        for path in self._checkpoints(run).glob("*.safetensors"):
+            name = _NAME.fullmatch(path.name)
+            try:
+                if name:
+                    kept.append(_Kept(int(name[1]), path.stat().st_mtime_ns, path, bytes.fromhex(name[2])))
+            except FileNotFoundError:
+                continue
+        return sorted(kept)
+
+    def _clear_drafts(self, run: Digest) -> None:
+        """Before the first write into a run, not on opening: whoever only reads must not take a writer's draft away."""
+        if run not in self._cleared:
+            self._cleared.add(run)
+            remove_drafts(self._run(run))
+            remove_drafts(self._checkpoints(run))

@@ -1,0 +1,96 @@
+"""The loss curve as SVG: drawn on the server, readable without JavaScript, the same in any width.
+
+The picture is stretched to its box (`preserveAspectRatio="none"`) with strokes that do not scale, and the labels are HTML around it: so
+they keep their size on a telephone. Its own text (title, description) says what it shows to those who cannot see it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+import msgspec
+
+from protocol.status import KEPT_POINTS, Point
+from protocol.status.figures import compact, loss, of
+
+WIDTH = 600  # of the view box; as many columns as points are kept
+HEIGHT = 200
+MAX_HOVERED = 120  # points that show their figures under the mouse: five pixels each
+assert KEPT_POINTS <= WIDTH
+
+
+class Axis(msgspec.Struct, frozen=True, kw_only=True):
+    """From `low` to `high` in `steps` equal steps, all of them round numbers."""
+
+    low: float
+    high: float
+    steps: int
+
+    def labels(self) -> list[float]:
+        """Lowest first."""
+        return [self.low + (self.high - self.low) * i / self.steps for i in range(self.steps + 1)]
+
+
+def nice_axis(low: float, high: float, most: int = 5) -> Axis:
+    """The shortest axis with at most `most` steps of 1, 2, 2.5 or 5 times a power of ten that holds both ends."""
+    if high - low < max(abs(high), 1e-9) * 1e-6:
+        pad = max(abs(high) * 0.1, 1e-3)
+        low, high = low - pad, high + pad
+    magnitude = 10.0 ** math.floor(math.log10((high - low) / most))
+    for factor in (1, 2, 2.5, 5, 10, 20):
+        step = factor * magnitude
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        if last - first <= most:
+            return Axis(low=first * step, high=last * step, steps=max(1, last - first))
+    return Axis(low=low, high=high, steps=1)
+
+
+def _figures(point: Point) -> str:
+    return escape(f"round {point.number}: loss {loss(point.loss)} after {of(point.samples, 'sample')}")
+
+
+def _hover(places: Sequence[tuple[float, float]], points: Sequence[Point]) -> str:
+    """Unseen columns whose tooltips say the figures."""
+    every = max(1, math.ceil(len(points) / MAX_HOVERED))
+    chosen = range((len(points) - 1) % every, len(points), every)
+    wide = WIDTH / max(1, len(chosen))
+    return "".join(
+        f'<rect class="hit" x="{places[i][0] - wide / 2:.1f}" y="0" width="{wide:.1f}" height="{HEIGHT}">'
+        f"<title>{_figures(points[i])}</title></rect>"
+        for i in chosen
+    )
+
+
+def loss_chart(points: Sequence[Point]) -> str:
+    """The figure with its caption, as HTML."""
+    caption = '<figcaption>Loss <span class="dim">against samples certified</span></figcaption>'
+    if not points:
+        return f'<figure class="chart">{caption}<p class="empty">The curve begins with the first certified round.</p></figure>'
+    low, high = min(point.loss for point in points), max(point.loss for point in points)
+    vertical = nice_axis(low, high)
+    least, most = points[0].samples, max(points[-1].samples, 1)  # they only grow
+    left = 0 if least < most * 0.2 else least  # begin at zero unless that would waste the width
+    span = max(most - left, 1)
+    places = [
+        ((point.samples - left) / span * WIDTH, HEIGHT * (1 - (point.loss - vertical.low) / (vertical.high - vertical.low)))
+        for point in points
+    ]
+    line = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    area = f"{line}L{places[-1][0]:.1f} {HEIGHT}L{places[0][0]:.1f} {HEIGHT}Z"
+    grid = "".join(f"M0 {HEIGHT * i / vertical.steps:.1f}H{WIDTH}" for i in range(vertical.steps + 1))
+    dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in (places if len(places) <= 60 else places[-1:]))
+    ticks = "".join(f"<li>{escape(f'{value:.4g}')}</li>" for value in reversed(vertical.labels()))
+    along = "".join(f"<li>{escape(compact(left + span * part))}</li>" for part in (0, 0.5, 1))
+    first, last = points[0], points[-1]
+    told = (
+        f"From {loss(first.loss)} in round {first.number} to {loss(last.loss)} in round {last.number}, after {of(last.samples, 'sample')}."
+    )
+    return f"""<figure class="chart">{caption}
+<div class="plot"><ol class="ticks" aria-hidden="true">{ticks}</ol>
+<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-labelledby="loss-title loss-told">
+<title id="loss-title">Loss curve</title><desc id="loss-told">{escape(told)}</desc>
+<path class="grid" d="{grid}"/><path class="area" d="{area}"/><path class="line" d="{line}"/><path class="dots" d="{dots}"/>
+{_hover(places, points)}</svg></div>
+<ol class="along" aria-hidden="true">{along}</ol><p class="told">{escape(told)}</p></figure>"""

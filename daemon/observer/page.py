@@ -1,0 +1,110 @@
+"""The page: one status as an HTML document, complete on first paint and readable without JavaScript.
+
+Whatever a peer says of itself goes through `escape`; nothing here builds markup from a status in any other way. No inline script or
+style: the Content-Security-Policy would refuse them. The script replaces what changed with what this module renders anew, so there
+is one rendering and not two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+from daemon.observer.chart import loss_chart
+from daemon.observer.lists import events_list, peers_table, refusals_line, rounds_strip, when
+from protocol.status import Status
+from protocol.status.figures import MISSING, compact, count, duration, loss, of, phase_words, rate, size, tail
+
+LEVELS = {"good": ("✓", "Good"), "info": ("i", "For your information"), "warning": ("!", "Warning"), "bad": ("✕", "Bad")}
+Row = tuple[str, str, str]  # what, figure, remark
+
+
+def _card(title: str, big: str, unit: str, rows: Iterable[Row]) -> str:
+    lines = "".join(
+        f"<div><dt>{escape(what)}</dt><dd>{escape(figure)}"
+        + (f' <span class="dim">{escape(remark)}</span>' if remark else "")
+        + "</dd></div>"
+        for what, figure, remark in rows
+    )
+    return (
+        f'<section class="card"><h2>{escape(title)}</h2><p class="big"><b>{escape(big)}</b> <span class="dim">{escape(unit)}</span></p>'
+        f"<dl>{lines}</dl></section>"
+    )
+
+
+def _run_card(status: Status) -> str:
+    run = status.run
+    falling = f"{loss(run.loss_first)} → {loss(run.loss)}" if run.loss is not None else MISSING
+    rows: list[Row] = [
+        ("Loss", falling, "first → now"),
+        ("Samples certified", count(run.samples_certified), ""),
+        ("Round time", duration(run.round_seconds), ""),
+        ("Task", run.task or MISSING, f"{compact(run.parameters)} parameters" if run.parameters else ""),
+        ("State", run.state_digest[:12] or run.tip[:12] or MISSING, "digest" if run.state_digest else "certificate" if run.tip else ""),
+    ]
+    certified = of(run.rounds_certified, "round certified", "rounds certified")
+    return _card("Run", f"Round {count(run.number)}", certified, rows)
+
+
+def _swarm_card(status: Status) -> str:
+    run, network = status.run, status.network
+    direct = sum(peer.path == "direct" for peer in status.peers)
+    relayed = sum(peer.path == "relay" for peer in status.peers)
+    rows: list[Row] = [
+        ("Speed", rate(run.samples_per_second), "samples/s together"),
+        ("Links", f"{direct} direct", f"{relayed} through a relay"),
+        ("Sent", size(network.control_sent + network.bulk_sent), f"{size(network.bulk_sent)} of it gradients"),
+        ("Received", size(network.control_received + network.bulk_received), f"{size(network.bulk_received)} of it gradients"),
+    ]
+    return _card("Swarm", count(run.nodes), "node training" if run.nodes == 1 else "nodes training", rows)
+
+
+def _you_card(status: Status) -> str:
+    you = status.you
+    if you.role == "observer":
+        rows: list[Row] = [
+            ("Peer id", tail(you.peer) or MISSING, you.name),
+            ("Connections", count(status.network.connections), ""),
+            ("Checks", of(status.run.rounds_certified, "certificate"), "verified here"),
+            ("Version", you.version or MISSING, ""),
+        ]
+        return _card("This observer", "Watching", "no GPU, no wallet", rows)
+    missed = f"{you.rounds_late} too slow, {you.rounds_lost} lost, {you.rounds_idle} idle"
+    rows = [
+        ("Doing", phase_words(you.phase), you.phase_reason),
+        ("Rounds counted", count(you.rounds_counted), missed),
+        ("Samples", count(you.samples_total), f"{count(you.samples_pending)} not certified yet"),
+        ("Device", you.device or MISSING, of(you.worker_restarts, "restart") if you.worker_restarts else ""),
+        ("Rewards", status.rewards, ""),
+    ]
+    return _card(f"You · {you.name or tail(you.peer)}" if you.peer else "You", rate(you.samples_per_second), "samples/s", rows)
+
+
+def page_html(status: Status) -> str:
+    """The document."""
+    glyph, meaning = LEVELS.get(status.level, LEVELS["info"])
+    name = status.run.name or "HyperGPU"
+    title = f"{name} · round {status.run.number}" if status.run.rounds_certified else name
+    run_id = f'<span class="dim mono" title="run id {escape(status.run.run)}">{escape(status.run.run[:8])}</span>' if status.run.run else ""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>{escape(title)} · HyperGPU</title>
+<link rel="icon" href="/static/icon.svg" type="image/svg+xml"><link rel="stylesheet" href="/static/page.css">
+<script src="/static/page.js" defer></script></head>
+<body><header><div class="brand"><img src="/static/icon.svg" alt="" width="28" height="28"><strong>HyperGPU</strong></div>
+<p class="run"><span>{escape(status.run.name or "no run yet")}</span> {run_id}</p>
+<p class="asof" id="contact" data-level="good"><span>as of {when(status.as_of)} UTC</span></p></header>
+<main id="main">
+<section class="verdict {escape(status.level)}" aria-live="polite"><span class="mark" aria-hidden="true">{glyph}</span>
+<h1><span class="hidden">{meaning}: </span>{escape(status.verdict)}</h1></section>
+<div class="cards">{_run_card(status)}{_swarm_card(status)}{_you_card(status)}</div>
+<div class="pair"><section class="card">{loss_chart(status.curve)}</section>
+<section class="card events"><h2>Last events</h2>{events_list(status)}</section></div>
+<section class="card"><h2>Last rounds</h2>{rounds_strip(status)}</section>
+<section class="card"><h2>Peers</h2>{peers_table(status)}</section>
+<p class="refusals">{refusals_line(status)}</p>
+</main>
+<footer><a href="/api/v1/status">status</a> <a href="/api/v1/peers">peers</a> <a href="/api/v1/rounds">rounds</a>
+<a href="/metrics">metrics</a> <span class="dim">{escape(status.you.version)}</span></footer>
+</body></html>
+"""

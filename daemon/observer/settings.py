@@ -1,0 +1,35 @@
+"""Where the web side listens and to whom it answers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+DEFAULT_PORT = 8765
+
+
+class ObserverSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`host` is the address to listen on; loopback unless somebody decides otherwise. `port` 0 takes any free one.
+
+    `hosts` are further names under which the page may be asked for (of a reverse proxy, say). A request for any other name is refused:
+    a stranger's web page could otherwise point its own name at this machine and read everything (DNS rebinding).
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = DEFAULT_PORT
+    hosts: tuple[str, ...] = ()
+
+
+class BoundAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the web side really listens."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """What to type into a browser on this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # the wildcard is no place to go to
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"

@@ -1,0 +1,99 @@
+// Keeps the page current: asks once a second whether the status changed, and if so takes the server's own rendering of it.
+// Only what differs is touched, so that a hover, a selection, an open table and the scroll position survive.
+"use strict";
+
+const EVERY_MS = 1000;
+const LOST_AFTER_MS = 5000;
+const TIMEOUT_MS = 8000;
+
+let etag = null;
+let contactAt = Date.now();
+let skewMs = 0; // the server's clock minus ours: ages are told by the server's clock
+
+function ago(seconds) {
+  if (seconds < 1) return "now";
+  if (seconds < 60) return `${Math.floor(seconds)} s ago`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;
+  return `${Math.floor(seconds / 86400)} d ago`;
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function tellAges() {
+  const now = Date.now() + skewMs;
+  for (const time of document.querySelectorAll("main time")) {
+    const at = Date.parse(time.dateTime);
+    if (at > 0) setText(time, ago((now - at) / 1000));
+  }
+  const contact = document.getElementById("contact");
+  const silent = Date.now() - contactAt;
+  contact.dataset.level = silent < LOST_AFTER_MS ? "good" : "bad";
+  setText(contact, silent < LOST_AFTER_MS ? "live" : `no answer for ${Math.floor(silent / 1000)} s; what is shown is old`);
+}
+
+function sameKind(a, b) {
+  return a.nodeType === b.nodeType && a.nodeName === b.nodeName;
+}
+
+function become(node, wanted) {
+  if (node.nodeType !== Node.ELEMENT_NODE) {
+    if (node.nodeValue !== wanted.nodeValue) node.nodeValue = wanted.nodeValue;
+    return;
+  }
+  for (const { name } of [...node.attributes]) {
+    if (!wanted.hasAttribute(name) && !(node.nodeName === "DETAILS" && name === "open")) node.removeAttribute(name);
+  }
+  for (const { name, value } of [...wanted.attributes]) {
+    if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+  }
+  if (node.nodeName === "TIME") return; // its text is its age
+  const have = [...node.childNodes];
+  const want = [...wanted.childNodes];
+  want.forEach((child, i) => {
+    if (i >= have.length) node.append(document.importNode(child, true));
+    else if (sameKind(have[i], child)) become(have[i], child);
+    else have[i].replaceWith(document.importNode(child, true));
+  });
+  have.slice(want.length).forEach((child) => child.remove());
+}
+
+async function ask(path, options) {
+  return fetch(path, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
+}
+
+async function refresh() {
+  const known = await ask("/api/v1/status", { method: "HEAD", headers: etag ? { "If-None-Match": etag } : {} });
+  const date = Date.parse(known.headers.get("Date") ?? "");
+  if (date > 0 && Math.abs(date - Date.now() - skewMs) > 2000) skewMs = date - Date.now();
+  if (known.status === 304) {
+    contactAt = Date.now();
+    return;
+  }
+  if (!known.ok) return;
+  const answer = await ask("/");
+  if (!answer.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  become(document.getElementById("main"), fresh.getElementById("main"));
+  document.title = fresh.title;
+  etag = answer.headers.get("ETag");
+  contactAt = Date.now();
+}
+
+async function keepCurrent() {
+  try {
+    if (!document.hidden) await refresh();
+  } catch {
+    // the server is away or slow: `tellAges` says so, and the next second asks again
+  }
+  tellAges();
+  setTimeout(keepCurrent, EVERY_MS);
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) contactAt = Date.now();
+});
+setInterval(tellAges, EVERY_MS);
+keepCurrent();

@@ -1,0 +1,74 @@
+"""Where trio begins: runs a node or an observer to its end, and turns what went wrong into an exit status and a message."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from daemon import node
+from daemon.config import Config
+from daemon.journal import Journal
+from protocol.errors import UserError
+from protocol.identity import Signer
+from protocol.journal import Event
+from protocol.manifest import SignedManifest
+from protocol.status import say
+
+Say = Callable[[str], None]
+_log = logging.getLogger(__name__)
+_LEVELS = {"info": logging.INFO, "good": logging.INFO, "warning": logging.WARNING, "bad": logging.WARNING}
+
+
+def run_node(
+    config: Config,
+    manifest: SignedManifest | None,
+    signer: Signer,
+    secret: bytes,
+    journal: Journal,
+    lifeline: int | None,
+    tell: Say,
+) -> int:
+    """`hypergpud start` after its settings are known. Without a manifest the peers to join are asked for theirs."""
+    journal.add_listener(_tell)
+    return _to_the_end(partial(node.run, config, manifest, signer, secret, journal, lifeline, tell))
+
+
+def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, tell: Say) -> int:
+    """`hypergpud observe` after its settings are known."""
+    from daemon import observing  # noqa: PLC0415  # a node needs no web server
+
+    return _to_the_end(partial(observing.run, config, join, lifeline, tell))
+
+
+def _tell(event: Event) -> None:
+    """The journal's sentences are the log of a node: one wording everywhere."""
+    if event.durable:
+        level, sentence = say(event)
+        _log.log(_LEVELS.get(level, logging.INFO), "%s", sentence)
+
+
+def _to_the_end(main: Callable[[], Awaitable[int]]) -> int:
+    # The composition root: what is caught here ends the process, with its cause in the log.
+    try:
+        return trio.run(main)
+    except KeyboardInterrupt:
+        return 130
+    except BaseExceptionGroup as group:
+        for error in _leaves(group):
+            if isinstance(error, UserError):
+                raise error from None
+        raise
+    except trio.TrioInternalError as error:
+        # py-libp2p runs trio system tasks; a failure in one ends the whole run. The service manager starts us again.
+        _log.critical("a library's background task failed, which ends the node; it can be started again", exc_info=error.__cause__ or error)
+        return 1
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found

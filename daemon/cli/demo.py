@@ -1,0 +1,24 @@
+"""`demo`: a whole swarm of real processes on this machine, for as long as one looks at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from daemon.cli.invocation import global_options, invocation
+
+
+@click.command()
+@click.option("--peers", type=click.IntRange(2, 64), default=4, show_default=True, help="How many daemons.")
+@click.option("--rounds", type=click.IntRange(min=0), default=0, help="Stop after so many certified rounds; 0: at Ctrl-C.")
+@click.option(
+    "--run", "run_file", type=click.Path(path_type=Path), metavar="FILE", help="The run's manifest (TOML). Default: the bundled one."
+)
+@global_options(hidden=True)
+@click.pass_context
+def demo(context: click.Context, peers: int, rounds: int, run_file: Path | None) -> int:
+    """Start daemons and an observer on loopback, watch them train one model, and say how it went."""
+    from daemon.demo.stage import run_demo  # noqa: PLC0415  # rich and the run's manifest, for this command alone
+
+    return run_demo(invocation(context), peers=peers, rounds=rounds, run_file=run_file)

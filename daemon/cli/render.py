@@ -1,0 +1,161 @@
+"""A status as text for a terminal: `hypergpud status` and `hypergpud peers`. Pure, and quick to import (no rich, no journal).
+
+Nothing is said by colour alone: every level has a mark of its own. Times are ages, counted from the status' own `as_of`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from textwrap import fill
+
+from protocol.status import Peer, Status
+from protocol.status.figures import MISSING, compact, count, duration, loss, of, phase_words, rate, size, tail
+
+MARKS = {"good": "✓", "info": "i", "warning": "!", "bad": "✕"}
+OUTCOMES = {"counted": "✓", "observed": "●", "late": "◔", "lost": "✕", "idle": "–", "missed": "!"}
+MEANINGS = {"counted": "counted", "observed": "certified", "late": "too slow", "lost": "lost", "idle": "idle", "missed": "no certificate"}
+SHOWN_EVENTS = 8
+LABEL = 10  # columns of the left-hand words
+WIDTH = 110  # lines of prose are wrapped here
+
+_CODES = {"good": "32", "info": "36", "warning": "33", "bad": "31", "dim": "2", "bold": "1"}
+_OUTCOME_STYLES = {"counted": "good", "observed": "info", "late": "warning", "lost": "bad", "idle": "dim", "missed": "warning"}
+
+
+class _Ink:
+    """Colours, or none."""
+
+    def __init__(self, color: bool) -> None:
+        self._color = color
+
+    def __call__(self, style: str, text: str) -> str:
+        code = _CODES.get(style)
+        return f"\x1b[{code}m{text}\x1b[0m" if self._color and code and text else text
+
+
+def columns(text: str) -> int:
+    """How many terminal columns `text` takes: East Asian wide letters take two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def ago(at: float, now: float) -> str:
+    """12 s ago, 3 min ago; "now" for less than a second, also when the clocks disagree."""
+    seconds = int(now - at)
+    for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if seconds >= unit_s:
+            return f"{seconds // unit_s} {unit} ago"
+    return "now"
+
+
+def _lines(ink: _Ink, label: str, lines: Sequence[str]) -> list[str]:
+    head = ink("bold", label) + " " * (LABEL - len(label))
+    return [(head if i == 0 else " " * LABEL) + line for i, line in enumerate(line for line in lines if line)]
+
+
+def _wrapped(text: str, indent: int) -> str:
+    return fill(text, WIDTH, initial_indent="", subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False)
+
+
+def _you(status: Status, ink: _Ink) -> list[str]:
+    you = status.you
+    if not you.peer:
+        return []
+    if you.role == "observer":
+        who = f"{you.name or MISSING} ({tail(you.peer)}), an observer: it verifies and shows, it does not train"
+        return _lines(ink, "You", [who, *you.addresses[:1]])
+    doing = phase_words(you.phase) + (f": {you.phase_reason.rstrip('.')}" if you.phase_reason else "")
+    figures = [f"{rate(you.samples_per_second)} samples/s", f"{count(you.samples_total)} trained"]
+    if you.samples_pending:
+        figures.append(f"{count(you.samples_pending)} not certified yet")
+    if you.samples_dropped:
+        figures.append(f"{count(you.samples_dropped)} dropped")
+    if you.loss is not None:
+        figures.append(f"loss {loss(you.loss)}")
+    device = you.device + (f", {of(you.worker_restarts, 'restart')}" if you.worker_restarts else "") if you.device else ""
+    where = [f"others join with: hypergpud start --join {you.addresses[0]}"] if you.addresses and not status.run.rounds_certified else []
+    return _lines(ink, "You", [f"{you.name or MISSING} ({tail(you.peer)})", _wrapped(doing, LABEL), ", ".join(figures), device, *where])
+
+
+def _run(status: Status, ink: _Ink) -> list[str]:
+    run = status.run
+    figures = [f"round {count(run.number)}", f"{count(run.rounds_certified)} certified", of(run.samples_certified, "sample")]
+    if run.loss is not None:
+        figures.append(f"loss {loss(run.loss_first)} → {loss(run.loss)}")
+    if run.round_seconds is not None:
+        figures.append(f"a round every {duration(run.round_seconds)}")
+    task = f"{run.task}, {compact(run.parameters)} parameters" if run.parameters else run.task
+    name = f"{run.name or MISSING} ({run.run[:8]})" if run.run else run.name or MISSING
+    return _lines(ink, "Run", [f"{name}: {task}" if task else name, ", ".join(figures)])
+
+
+def _network(status: Status, ink: _Ink) -> list[str]:
+    network, run = status.network, status.run
+    sent, received = network.control_sent + network.bulk_sent, network.control_received + network.bulk_received
+    direct, relayed = (sum(peer.path == path for peer in status.peers) for path in ("direct", "relay"))
+    links = (
+        f"{of(run.nodes, 'node')} training, {rate(run.samples_per_second)} samples/s together; {direct} direct, {relayed} through a relay"
+    )
+    refused = ", ".join(f"{count(number)} {reason}" for reason, number in status.refusals.items() if number)
+    return _lines(ink, "Network", [links, f"sent {size(sent)}, received {size(received)}", f"refused: {refused}" if refused else ""])
+
+
+def _rounds(status: Status, ink: _Ink) -> list[str]:
+    if not status.rounds:
+        return []
+    strip = "".join(ink(_OUTCOME_STYLES.get(known.outcome, ""), OUTCOMES.get(known.outcome, "?")) for known in reversed(status.rounds))
+    used = {known.outcome for known in status.rounds}
+    legend = ", ".join(f"{OUTCOMES[outcome]} {meaning}" for outcome, meaning in MEANINGS.items() if outcome in used)
+    return _lines(ink, "Rounds", [strip, ink("dim", legend)])
+
+
+def _events(status: Status, ink: _Ink) -> list[str]:
+    lines = []
+    for event in status.events[:SHOWN_EVENTS]:
+        age = ago(event.at, status.as_of)
+        text = _wrapped(" " * 13 + event.text, LABEL + 13).lstrip()
+        lines.append(f"{ink('dim', f'{age:<11}')}{ink(event.level, MARKS.get(event.level, ' ') if event.level != 'info' else '·')} {text}")
+    return _lines(ink, "Events", lines)
+
+
+def verdict_line(status: Status, color: bool) -> str:
+    """The verdict with its mark."""
+    return _Ink(color)(status.level, f"{MARKS.get(status.level, 'i')} {status.verdict}")
+
+
+def status_text(status: Status, color: bool) -> str:
+    """The whole status, the verdict first; without a last line feed."""
+    ink = _Ink(color)
+    parts = [part(status, ink) for part in (_you, _run, _network, _rounds)]
+    rewards = _lines(ink, "Rewards", [status.rewards])
+    blocks = [[verdict_line(status, color)], *parts, rewards, _events(status, ink)]
+    return "\n".join("\n".join(block) for block in blocks if block)
+
+
+def _peer_cells(peer: Peer, now: float) -> tuple[str, ...]:
+    return (
+        peer.name or "unnamed",
+        tail(peer.peer),
+        peer.path or "none",
+        duration(peer.rtt_s),
+        peer.role or "stranger",
+        phase_words(peer.phase) or MISSING,
+        f"round {count(peer.number)}" if peer.tip else MISSING,
+        f"{rate(peer.samples_per_second)}/s" if peer.role == "node" else MISSING,
+        ago(peer.last_seen, now),
+    )
+
+
+def peers_text(status: Status, color: bool) -> str:
+    """One line for each peer, the connected ones first; without a last line feed."""
+    ink = _Ink(color)
+    if not status.peers:
+        return "Nobody has been heard of yet."
+    heads = ("PEER", "ID", "PATH", "RTT", "ROLE", "DOING", "ROUND", "SAMPLES", "LAST SEEN")
+    rows = [heads, *(_peer_cells(peer, status.as_of) for peer in status.peers)]
+    widths = [max(columns(row[i]) for row in rows) for i in range(len(heads))]
+    lines = ["  ".join(cell + " " * (wide - columns(cell)) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in rows]
+    styles = ["bold", *("" if peer.connected else "dim" for peer in status.peers)]
+    return "\n".join(ink(style, line) for style, line in zip(styles, lines, strict=True))

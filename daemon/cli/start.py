@@ -1,0 +1,99 @@
+"""`start`: settings, key, lock and run; then the node itself, in the foreground."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import click
+import msgspec
+
+from daemon.cli.invocation import Invocation, global_options, invocation
+from daemon.config import Config, load_config, write_default_config
+from daemon.home import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, ensure_home
+from daemon.keys import load_or_make_key
+from daemon.lock import home_lock
+from daemon.runs import BUNDLED_RUN, choose_run, seal_run
+from protocol.identity import Signer, short
+from protocol.manifest import SignedManifest
+
+PRIVATE = 0o077  # keys, checkpoints, logs: nothing of a node is other people's to read, unless its user says so
+
+
+@click.command()
+@click.option(
+    "--run", "run_file", type=click.Path(path_type=Path), metavar="FILE", help="The run's manifest (TOML). Default: the bundled one."
+)
+@click.option("--join", multiple=True, metavar="MULTIADDR", help="A node that is in the swarm already; may be given several times.")
+@click.option("--name", metavar="TEXT", help="How others see this node.")
+@click.option("--port", metavar="PORT", help="TCP port to listen on; 0: the system picks one.")
+@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+@click.option("--lifeline", type=int, hidden=True, help="End when this inherited pipe closes.")
+@global_options(hidden=True)
+@click.pass_context
+def start(
+    context: click.Context,
+    run_file: Path | None,
+    join: tuple[str, ...],
+    name: str | None,
+    port: str | None,
+    device: str | None,
+    lifeline: int | None,
+) -> int:
+    """Run a node in the foreground; its key and config appear on first use.
+
+    Ctrl-C finishes the step, writes a checkpoint and leaves; twice leaves now.
+    """
+    talk = invocation(context)
+    os.umask(PRIVATE)
+    home = talk.home
+    ensure_home(home)
+    with home_lock(home):
+        if talk.config is None and write_default_config(home):
+            talk.say(f"Wrote the settings, all at their defaults: {home / CONFIG_FILE}")
+        flags: dict[str, str | tuple[str, ...]] = {"network.join": join} if join else {}
+        given = {"node.name": name, "network.listen_port": port, "worker.device": device}
+        flags |= {key: value for key, value in given.items() if value is not None}
+        config, origins = load_config(home, talk.config, flags, os.environ)
+        signer, secret = load_or_make_key(home)
+        if not config.node.name:
+            config = msgspec.structs.replace(config, node=msgspec.structs.replace(config.node, name=f"node-{short(signer.peer)}"))
+        manifest = _manifest(run_file, config, signer)
+        for sentence in _assumed(config, origins, run_file, manifest):
+            talk.say(f"Assumed: {sentence}")
+        return _run(talk, config, manifest, signer, secret, lifeline)
+
+
+def _manifest(run_file: Path | None, config: Config, signer: Signer) -> SignedManifest | None:
+    """None when the peers we join will say what the run is."""
+    if run_file is None and config.network.join:
+        return None
+    return seal_run(choose_run(run_file), signer)
+
+
+def _assumed(config: Config, origins: dict[str, str], run_file: Path | None, manifest: SignedManifest | None) -> list[str]:
+    """What was decided for want of settings, each with what changes it."""
+    said = [f"home {config.home} (--home)"]
+    if origins["node.name"] == "default":
+        said.append(f"name {config.node.name} (--name)")
+    if origins["network.listen_port"] == "default":
+        said.append(f"a free port on {config.network.listen_host}; another one at each start (--port)")
+    if origins["worker.device"] == "default":
+        said.append("the GPU where there is one, else the CPU (--device)")
+    if manifest is None:
+        said.append("the run of the node we join (--run)")
+    elif run_file is None:
+        said.append(f"the bundled run {BUNDLED_RUN.removesuffix('.toml')} (--run FILE, or --join MULTIADDR to take part in another swarm)")
+    return said
+
+
+def _run(talk: Invocation, config: Config, manifest: SignedManifest | None, signer: Signer, secret: bytes, lifeline: int | None) -> int:
+    # Imported here: a wrong setting is reported at once, not after the second that the network's libraries take.
+    from daemon.app import run_node  # noqa: PLC0415
+    from daemon.journal import Journal  # noqa: PLC0415
+    from daemon.logs import set_up_logging  # noqa: PLC0415  # and set up after libp2p, which sets up its own at import
+
+    set_up_logging(verbose=talk.verbose, quiet=talk.quiet, file=config.home / LOG_FILE)
+    journal = Journal(config.home / JOURNAL_FILE, time.time)
+    return run_node(config, manifest, signer, secret, journal, lifeline, talk.say)

@@ -1,0 +1,38 @@
+"""`stop`: ask the daemon to leave, and wait until it is gone."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from daemon.cli.invocation import global_options, invocation
+from daemon.control.client import call
+from daemon.home import LOG_FILE
+from daemon.lock import lock_holder
+from protocol.errors import UserError
+
+STOP_TIMEOUT_S = 30.0  # a step of training to its end, a checkpoint of a large model, goodbyes
+POLL_S = 0.05  # the kernel tells nobody that a lock was released
+
+
+@click.command()
+@global_options(hidden=True)
+@click.pass_context
+def stop(context: click.Context) -> None:
+    """Let the daemon finish its step, write a checkpoint and leave."""
+    talk = invocation(context)
+    home = talk.home
+    holder = lock_holder(home)
+    call(home, "stop")
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while holder is not None and lock_holder(home) == holder:
+        if time.monotonic() > deadline:
+            raise UserError(
+                "NOT_STOPPING",
+                f"The daemon on {home} (process {holder}) was told to stop and still runs after {STOP_TIMEOUT_S:g} s.",
+                why=f"see the end of {home / LOG_FILE}",
+                fix=f"kill {holder}",
+            )
+        time.sleep(POLL_S)
+    talk.result('{"stopped":true}' if talk.as_json else "Stopped.")

@@ -1,0 +1,94 @@
+"""The asking side: a plain blocking socket, since `hypergpud status` has 0.3 s from the start of the process to its answer."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import msgspec
+
+from daemon.control.wire import CLIENT_TIMEOUT_S, MAX_ANSWER_BYTES, Answer, Request, socket_address
+from daemon.home import LOG_FILE
+from daemon.lock import lock_holder
+from protocol.errors import OurFault, UserError
+
+NOT_RUNNING_EXIT_CODE = 3
+
+
+def call(home: Path, name: str, *, timeout_s: float = CLIENT_TIMEOUT_S) -> bytes:
+    """The daemon's answer to `name` as JSON, within `timeout_s` in all.
+
+    Raises `UserError`: "NOT_RUNNING" (exit code 3) where no daemon holds the home, "STARTING" where one holds it and does not listen yet,
+    "NOT_ANSWERING" where it does not answer in time, or the error that the daemon answered with.
+    """
+    deadline = time.monotonic() + timeout_s
+    try:
+        line = _exchange(home, msgspec.json.encode(Request(call=name)) + b"\n", deadline)
+    except TimeoutError:
+        raise _silent(home, f"it gave no answer to {name!r} within {timeout_s:g} s") from None
+    except PermissionError:
+        raise UserError("FORBIDDEN", f"The daemon on {home} belongs to another user.", fix="run the command as that user") from None
+    except OSError:
+        raise _absent(home) from None
+    if not line.endswith(b"\n"):
+        raise _silent(home, "it closed the connection before its answer was whole")
+    try:
+        answer = msgspec.json.decode(line, type=Answer)
+    except msgspec.DecodeError as error:
+        raise OurFault(f"the daemon's answer cannot be read: {error}") from error
+    if not answer.ok:
+        raise UserError(answer.code, answer.what, why=answer.why, fix=answer.fix, exit_code=answer.exit_code)
+    return bytes(answer.result)
+
+
+def _exchange(home: Path, request: bytes, deadline: float) -> bytes:
+    received = bytearray()
+    with socket_address(home) as address, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_left(deadline))
+        connection.connect(address)
+        connection.sendall(request)
+        while not received.endswith(b"\n"):
+            connection.settimeout(_left(deadline))
+            chunk = connection.recv(1 << 16)
+            if not chunk:
+                break
+            received += chunk
+            if len(received) > MAX_ANSWER_BYTES:
+                raise OurFault(f"the daemon's answer has more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(received)
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _absent(home: Path) -> UserError:
+    holder = lock_holder(home)
+    if holder is not None:
+        return UserError(
+            "STARTING",
+            f"The daemon on {home} (process {holder}) does not take commands yet.",
+            why="it is starting or stopping",
+            fix="try again in a few seconds",
+        )
+    return UserError(
+        "NOT_RUNNING",
+        f"No daemon is running on {home}.",
+        why="nobody listens on its control socket",
+        fix=f"hypergpud start --home {home}",
+        exit_code=NOT_RUNNING_EXIT_CODE,
+    )
+
+
+def _silent(home: Path, why: str) -> UserError:
+    holder = lock_holder(home)
+    return UserError(
+        "NOT_ANSWERING",
+        f"The daemon on {home} (process {holder or 'unknown'}) does not answer.",
+        why=why,
+        fix=f"look at the end of {home / LOG_FILE}" + (f"; if it is stuck: kill {holder}, then start it again" if holder else ""),
+    )

@@ -1,0 +1,124 @@
+"""The answering side: a Unix socket (0600) in the home. Whatever arrives on it, only a well-formed call of a known name does anything."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
+
+import msgspec
+import trio
+
+from daemon.control.wire import MAX_REQUEST_BYTES, SERVER_TIMEOUT_S, Answer, Request, socket_address
+from daemon.home import SOCKET_FILE
+from protocol.errors import UserError
+
+Handler = Callable[[], Awaitable[bytes]]
+"""Answers a call with JSON, or raises `UserError`, which the caller is then shown."""
+
+MAX_CONNECTIONS = 16  # commands of one person; more wait in the backlog
+BACKLOG = 64
+
+_log = logging.getLogger(__name__)
+
+
+async def serve_control(
+    home: Path, handlers: Mapping[str, Handler], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Answer the home's commands until cancelled; started once the socket takes connections.
+
+    The caller holds the home's lock: a socket that is there already was left by a daemon that is gone, and is replaced.
+    Guarantees: one answer a connection, at most `MAX_CONNECTIONS` at once, each over within its time limits; a client that sends garbage, too
+    much, too little or nothing is told so where possible and changes nothing. A handler that began is cancelled only with the server.
+    """
+    listener = _listen(home)
+    slots = trio.Semaphore(MAX_CONNECTIONS)
+    try:
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                await slots.acquire()
+                try:
+                    connection, _ = await listener.accept()
+                except OSError as error:
+                    slots.release()
+                    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED):
+                        raise
+                    _log.warning("a command could not be taken: %s", error.strerror)
+                    await trio.sleep(0.1)  # out of descriptors: others must be closed first
+                    continue
+                nursery.start_soon(_answer_one, connection, handlers, slots)
+    finally:
+        listener.close()
+        with suppress(FileNotFoundError):
+            (home / SOCKET_FILE).unlink()
+
+
+def _listen(home: Path) -> trio.socket.SocketType:
+    with suppress(FileNotFoundError):
+        (home / SOCKET_FILE).unlink()
+    plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    os.fchmod(plain.fileno(), 0o600)  # before bind: the name never exists with wider permissions (Linux takes them from the socket)
+    with socket_address(home) as address:
+        plain.bind(address)
+    plain.listen(BACKLOG)
+    plain.setblocking(False)
+    return trio.socket.from_stdlib_socket(plain)
+
+
+async def _answer_one(connection: trio.socket.SocketType, handlers: Mapping[str, Handler], slots: trio.Semaphore) -> None:
+    try:
+        with suppress(OSError):  # the client went away: nobody is left to tell
+            line = b""
+            with trio.move_on_after(SERVER_TIMEOUT_S):
+                line = await _read_line(connection)
+            answer = msgspec.json.encode(await _answer(line, handlers)) + b"\n"
+            # Shielded, so that the answer to `stop` arrives although it ends this server. A client that does not read ends with the deadline.
+            with trio.move_on_after(SERVER_TIMEOUT_S, shield=True):
+                await _send_all(connection, answer)
+    finally:
+        connection.close()
+        slots.release()
+
+
+async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> Answer:
+    if not line.endswith(b"\n"):
+        return Answer(ok=False, code="CONTROL", what=f"A request is one line of JSON, at most {MAX_REQUEST_BYTES} bytes long.", exit_code=2)
+    try:
+        request = msgspec.json.decode(line, type=Request)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return Answer(ok=False, code="CONTROL", what="The request cannot be read.", why=str(error), exit_code=2)
+    handler = handlers.get(request.call)
+    if handler is None:
+        near = get_close_matches(request.call, list(handlers), n=1)
+        fix = f"did you mean {near[0]}?" if near else f"this daemon knows: {', '.join(sorted(handlers))}"
+        return Answer(ok=False, code="CONTROL", what=f"The daemon knows no call {request.call[:64]!r}.", fix=fix, exit_code=2)
+    try:
+        return Answer(ok=True, result=msgspec.Raw(await handler()))
+    except UserError as error:
+        return Answer(ok=False, code=error.code, what=error.what, why=error.why, fix=error.fix, exit_code=error.exit_code)
+
+
+async def _read_line(connection: trio.socket.SocketType) -> bytes:
+    """Up to the first line feed, the end, or the limit; what follows a line feed is not looked at."""
+    received = bytearray()
+    while len(received) <= MAX_REQUEST_BYTES:
+        chunk = await connection.recv(MAX_REQUEST_BYTES)
+        received += chunk
+        end = received.find(b"\n")
+        if 0 <= end < MAX_REQUEST_BYTES:
+            return bytes(received[: end + 1])
+        if not chunk:
+            break
+    return b""
+
+
+async def _send_all(connection: trio.socket.SocketType, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[await connection.send(view) :]

@@ -1,0 +1,129 @@
+"""A child of the demo: a real `hypergpud` in its own session and home, which ends when the demo does, however the demo ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from daemon.config import PREFIX, toml_value
+from daemon.control.client import call
+from daemon.home import CONFIG_FILE, write_new
+from protocol.errors import HyperGPUError
+from protocol.status import Status
+
+OUTPUT_FILE = "output.log"
+TAIL_LINES = 12  # enough for a traceback's end
+TAIL_BYTES = 16 << 10
+STATUS_TIMEOUT_S = 1.0  # a daemon too busy (or stopped) to answer is asked again at the next look
+
+
+class Lifeline:
+    """A pipe that only this process holds open: its children see it close when this process ends, also by SIGKILL."""
+
+    def __init__(self) -> None:
+        self.read_end, self._write_end = os.pipe()  # neither end is inheritable unless passed on
+
+    def close(self) -> None:
+        """End what still holds on to it."""
+        os.close(self._write_end)
+        os.close(self.read_end)
+
+
+class Child:
+    """One `hypergpud` process with a home of its own."""
+
+    def __init__(self, name: str, home: Path) -> None:
+        """Starts nothing."""
+        self.name = name
+        self.home = home
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, lifeline: Lifeline, settings: Mapping[str, Mapping[str, object]], arguments: Sequence[str]) -> None:
+        """Write the home's config and run `hypergpud *arguments` on it. The caller's `HYPERGPU_*` settings do not reach it."""
+        self.home.mkdir(mode=0o700)
+        write_new(self.home / CONFIG_FILE, _toml(settings).encode())
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        with (self.home / OUTPUT_FILE).open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "daemon.cli.main", *arguments, "--home", str(self.home), "--lifeline", str(lifeline.read_end)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environ,
+                pass_fds=(lifeline.read_end,),
+                start_new_session=True,  # Ctrl-C in the terminal is the demo's alone to handle
+            )
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words."""
+        code = None if self._process is None else self._process.poll()
+        if code is None:
+            return "has not ended"
+        if code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"ended with exit code {code}"
+
+    def status(self) -> Status | None:
+        """What it says of itself; None where it does not answer (yet)."""
+        try:
+            return msgspec.json.decode(call(self.home, "status", timeout_s=STATUS_TIMEOUT_S), type=Status)
+        except (HyperGPUError, OSError):
+            return None
+
+    def ask_to_stop(self) -> None:
+        """Through the control socket, as a person would; by signal where nobody listens there."""
+        if not self.alive:
+            return
+        try:
+            call(self.home, "stop", timeout_s=STATUS_TIMEOUT_S)
+        except (HyperGPUError, OSError):
+            self._signal(signal.SIGTERM)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it ended within `timeout_s`."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(max(0.0, timeout_s))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End it and its session now. Does nothing to one that ended."""
+        if self.alive:
+            self._signal(signal.SIGKILL)
+            self.wait(5.0)
+
+    def tail(self) -> str:
+        """The last lines it printed."""
+        try:
+            with (self.home / OUTPUT_FILE).open("rb") as output:
+                output.seek(max(0, os.fstat(output.fileno()).st_size - TAIL_BYTES))
+                lines = output.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ""
+        return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, number)  # not reaped, so the number is still its own
+
+
+def _toml(settings: Mapping[str, Mapping[str, object]]) -> str:
+    lines: list[str] = []
+    for section, table in settings.items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {toml_value(value)}" for key, value in table.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,243 @@
+"""The demo from curtain to curtain: start real daemons, watch them, stop them, judge.
+
+The first daemon is up before the others are told to join it; the observer comes last, since it has nothing to show before. Whatever
+ends the demo (enough rounds, Ctrl-C, nothing happening, an error of ours), the same steps end the children, and the lifeline ends them
+when the demo itself is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from daemon.cli.invocation import Invocation
+from daemon.demo.agreement import compare_anchors
+from daemon.demo.audience import Audience, audience
+from daemon.demo.process import Child, Lifeline
+from daemon.demo.verdict import Tally, verdict_text
+from daemon.runs import choose_run
+from protocol.errors import UserError
+from protocol.status import Status
+
+LOOK_S = 0.5  # training progress changes twice a second
+UP_TIMEOUT_S = 90.0  # a daemon is up in 3 s on an idle machine; a loaded one with a cold disk took 40
+PATIENCE_S = 180.0  # without a new certified round, beyond what the run's own round takes; the first one must come within 60 s
+STOP_TIMEOUT_S = 25.0  # a daemon itself leaves within 20 s of being asked, whatever it was doing
+LOOPBACK = "127.0.0.1"
+INTERRUPTED = 130
+
+
+def run_demo(talk: Invocation, *, peers: int, rounds: int, run_file: Path | None) -> int:
+    """Show the swarm until `rounds` are certified everywhere (0: until Ctrl-C), print the verdict, and return the exit code.
+
+    Guarantees that nothing it started is running when it returns. Raises `UserError` where the run's file is wrong or the first daemon does
+    not come up.
+    """
+    manifest = choose_run(run_file)
+    patience_s = PATIENCE_S + 4 * manifest.round.seconds
+    with ExitStack() as stack:
+        leave = stack.enter_context(_until_signalled())
+        root = Path(tempfile.mkdtemp(prefix="hypergpu-demo-"))
+        seats = stack.enter_context(audience(talk))
+        try:
+            with Stage(root, run_file.absolute() if run_file else None, peers, seats) as stage:
+                reason = stage.play(rounds, patience_s, leave)
+                stage.close()
+                agreement = compare_anchors([child.home for child in stage.members()], stage.tally.run)
+                verdict = stage.tally.verdict(peers, agreement)
+        except UserError:
+            seats.tell(f"The logs are kept in {root}")
+            raise
+        except KeyboardInterrupt:  # the second Ctrl-C: no verdict, no files
+            shutil.rmtree(root, ignore_errors=True)
+            raise
+        if reason:
+            seats.tell(reason)
+        seats.leave()
+        talk.result(msgspec.json.encode(verdict).decode() if talk.as_json else verdict_text(verdict, agreement))
+        interrupted = leave.is_set() and rounds > 0  # without --rounds, Ctrl-C is how a demo ends
+        if interrupted or (verdict.good and not reason):
+            shutil.rmtree(root, ignore_errors=True)
+            return INTERRUPTED if interrupted else 0
+        talk.say(f"The logs and checkpoints are kept in {root}")
+        return 1
+
+
+class Stage:
+    """The children of one demo. Leaving the block ends every one of them."""
+
+    def __init__(self, root: Path, run_file: Path | None, peers: int, seats: Audience) -> None:
+        self._root = root
+        self._run_file = run_file
+        self._peers = peers
+        self._seats = seats
+        self._lifeline = Lifeline()
+        self._daemons: list[Child] = []
+        self._observer: Child | None = None
+        self._page = ""
+        self._mourned: set[str] = set()
+        self.tally = Tally(time.time())
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._children():
+            child.kill()
+        self._lifeline.close()
+
+    @property
+    def finishers(self) -> list[Child]:
+        """The daemons that did not die before they were asked to stop."""
+        return [child for child in self._daemons if child.name not in self._mourned]
+
+    def members(self) -> list[Child]:
+        """The finishers that took part in a certificate. One that never did holds no anchor to compare, and is told of."""
+        newcomers = [child.name for child in self.finishers if not self.tally.reached(child.name)]
+        if newcomers and self.tally.rounds:
+            self._seats.tell(f"{', '.join(newcomers)} had no certified round yet, and no anchor to compare.")
+        return [child for child in self.finishers if child.name not in newcomers]
+
+    def play(self, rounds: int, patience_s: float, leave: threading.Event) -> str:
+        """Start and watch. Returns why it ended early, or an empty sentence."""
+        self._seats.tell(f"Starting {self._peers} daemons on this machine, in {self._root}")
+        addresses = self._first(leave)
+        if leave.is_set():
+            return ""
+        for number in range(2, self._peers + 1):
+            self._spawn(number, addresses)
+        moved: dict[str, tuple[int, float]] = {}
+        while not leave.wait(LOOK_S):
+            self._look()
+            living = [child for child in self.finishers if child.alive]
+            if not living:
+                return "Every daemon died."
+            missing = [child for child in living if self.tally.reached(child.name) < rounds] if rounds else living
+            if not missing:
+                return ""
+            late = self._late(missing, moved, patience_s)
+            # With a goal, one that does not get there would keep all waiting for ever; without one, the others are still worth watching.
+            if late and (rounds or len(late) == len(living)):
+                tails = "\n".join(f"  {child.name}:\n{child.tail()}" for child in self._children())
+                return f"{', '.join(late)} certified no round for {patience_s:.0f} s. The ends of the logs:\n{tails}"
+            self._open_observer(addresses)
+        return ""
+
+    def close(self) -> None:
+        """Look once more, then let everybody leave in peace; who does not is killed."""
+        self._look()
+        for child in self._children():
+            child.ask_to_stop()
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        for child in self._children():
+            if not child.wait(deadline - time.monotonic()):
+                self._seats.tell(
+                    f"{child.name} did not leave within {STOP_TIMEOUT_S:.0f} s and was killed. The end of its log:\n{child.tail()}"
+                )
+                child.kill()
+
+    def _late(self, children: list[Child], moved: dict[str, tuple[int, float]], patience_s: float) -> list[str]:
+        """Who has not moved for too long. `moved` keeps how far each was, and since when."""
+        now = time.monotonic()
+        for child in children:
+            reached = self.tally.reached(child.name)
+            if child.name not in moved or moved[child.name][0] != reached:
+                moved[child.name] = (reached, now)
+        return [child.name for child in children if now - moved[child.name][1] > patience_s]
+
+    def _children(self) -> list[Child]:
+        return [*self._daemons, *([self._observer] if self._observer else [])]
+
+    def _spawn(self, number: int, join: tuple[str, ...]) -> Child:
+        name = f"node-{number}"
+        child = Child(name, self._root / name)
+        self._daemons.append(child)
+        settings: dict[str, dict[str, object]] = {
+            "node": {"name": name},
+            "network": {"listen_host": LOOPBACK},
+            "worker": {"threads": max(1, (os.cpu_count() or 1) // self._peers)},
+        }
+        arguments = ["start", *(part for address in join for part in ("--join", address))]
+        if self._run_file and not join:
+            arguments += ["--run", str(self._run_file)]
+        child.start(self._lifeline, settings, arguments)
+        return child
+
+    def _first(self, leave: threading.Event) -> tuple[str, ...]:
+        """Start the first daemon; returns the addresses that the others join."""
+        child = self._spawn(1, ())
+        deadline = time.monotonic() + UP_TIMEOUT_S
+        while not leave.wait(LOOK_S / 4):
+            status = child.status()
+            if status is not None and status.you.addresses:
+                return tuple(address for address in status.you.addresses if f"/{LOOPBACK}/" in address) or status.you.addresses
+            if not child.alive or time.monotonic() > deadline:
+                how = f"it {child.ending}" if not child.alive else f"it was not up after {UP_TIMEOUT_S:.0f} s"
+                raise UserError("DEMO_START", "The first daemon did not come up.", why=f"{how}; the end of its log:\n{child.tail()}")
+        return ()
+
+    def _look(self) -> None:
+        statuses: Mapping[str, Status | None] = {child.name: child.status() if child.alive else None for child in self._daemons}
+        for certified in self.tally.take(statuses):
+            self._seats.certified(certified, self._peers)
+        for child in self._daemons:
+            if not child.alive and child.name not in self._mourned:
+                self._mourned.add(child.name)
+                self._seats.tell(f"{child.name} {child.ending}; the others go on. The end of its log:\n{child.tail()}")
+        if self._observer and self._page and _answers(self._page):
+            self._seats.tell(f"The page of this swarm: {self._page}")
+            self._page = ""
+        self._seats.show(statuses)
+
+    def _open_observer(self, join: tuple[str, ...]) -> None:
+        """Once every living daemon has said something: the machine's cores are theirs until then."""
+        if self._observer or not all(self.tally.heard(child.name) for child in self.finishers):
+            return
+        port = _free_port()
+        self._observer = Child("observer", self._root / "observer")
+        settings: dict[str, dict[str, object]] = {"network": {"listen_host": LOOPBACK}, "observer": {"host": LOOPBACK, "port": port}}
+        arguments = ["observe", *(part for address in join for part in ("--join", address))]
+        self._observer.start(self._lifeline, settings, arguments)
+        self._page = f"http://{LOOPBACK}:{port}/"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(page: str) -> bool:
+    port = int(page.rpartition(":")[2].strip("/"))
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+@contextmanager
+def _until_signalled() -> Iterator[threading.Event]:
+    """An event that the first SIGINT, SIGTERM or SIGHUP sets; the second raises `KeyboardInterrupt`."""
+    leave = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if leave.is_set():
+            raise KeyboardInterrupt
+        leave.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield leave
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

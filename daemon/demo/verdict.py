@@ -1,0 +1,121 @@
+"""What came out of a demo: certified rounds gathered from the daemons' statuses, and the figures drawn from them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from daemon.demo.agreement import Agreement
+from protocol.status import Round, Status
+
+MISSED = "missed"
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """The demo's result, field for field what `demo --json` prints."""
+
+    peers: int
+    rounds_certified: int
+    agreement: bool
+    loss_first: float | None
+    loss_last: float | None
+    samples_per_second: float
+    bytes_sent: int
+
+    @property
+    def good(self) -> bool:
+        return self.rounds_certified > 0 and self.agreement
+
+
+class Tally:
+    """Everything certified while the demo looked, each round once, and each daemon's last word."""
+
+    def __init__(self, began_at: float) -> None:
+        """`began_at` is when training could begin (unix seconds)."""
+        self._began_at = began_at
+        self._rounds: dict[int, Round] = {}
+        self._last: dict[str, Status] = {}
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds were certified, as far as any daemon has verified."""
+        return max((status.run.number for status in self._last.values()), default=0)
+
+    @property
+    def run(self) -> str:
+        """The run's id in hex; empty before any daemon answered."""
+        return next((status.run.run for status in self._last.values()), "")
+
+    def reached(self, name: str) -> int:
+        """How far the daemon `name` has come."""
+        return self._last[name].run.number if name in self._last else 0
+
+    def heard(self, name: str) -> bool:
+        """Whether the daemon `name` ever answered."""
+        return name in self._last
+
+    def take(self, statuses: Mapping[str, Status | None]) -> list[Round]:
+        """Look at what the daemons say; returns the rounds not seen before, oldest first."""
+        fresh: dict[int, Round] = {}
+        for name, status in statuses.items():
+            if status is None:
+                continue
+            self._last[name] = status
+            for certified in status.rounds:
+                if certified.outcome != MISSED and certified.number not in self._rounds:
+                    fresh.setdefault(certified.number, certified)
+        self._rounds |= fresh
+        return [fresh[number] for number in sorted(fresh)]
+
+    def verdict(self, peers: int, agreement: Agreement) -> Verdict:
+        rounds = [self._rounds[number] for number in sorted(self._rounds)]
+        losses = [certified.loss for certified in rounds if certified.loss is not None]
+        return Verdict(
+            peers=peers,
+            rounds_certified=self.rounds,
+            agreement=agreement.agreed,
+            loss_first=losses[0] if losses else None,
+            loss_last=losses[-1] if losses else None,
+            samples_per_second=round(self._samples_per_second(rounds), 2),
+            bytes_sent=sum(status.network.control_sent + status.network.bulk_sent for status in self._last.values()),
+        )
+
+    def _samples_per_second(self, rounds: list[Round]) -> float:
+        """Certified samples over the time they took, exchanging included."""
+        if not rounds:
+            return 0.0
+        counted, began_at = (rounds[1:], rounds[0].at) if len(rounds) > 1 else (rounds, self._began_at)
+        seconds = rounds[-1].at - began_at
+        return sum(certified.samples for certified in counted) / seconds if seconds > 0 else 0.0
+
+
+def round_line(certified: Round, peers: int) -> str:
+    """One certified round in one line."""
+    loss = "no loss told" if certified.loss is None else f"loss {certified.loss:.4f}"
+    seconds = sum(certified.phase_seconds.values())
+    took = f", {seconds:.1f} s" if seconds else ""
+    return f"round {certified.number}: {len(certified.contributors)} of {peers} contributed {certified.samples:,} samples, {loss}{took}"
+
+
+def verdict_text(verdict: Verdict, agreement: Agreement) -> str:
+    """The verdict for people, the answer first."""
+    if verdict.rounds_certified == 0:
+        first = f"No round was certified by {verdict.peers} peers."
+    elif not verdict.agreement:
+        first = f"{_rounds(verdict)} certified by {verdict.peers} peers, but they do NOT agree: {agreement.reason}."
+    else:
+        first = f"{_rounds(verdict)} certified by {verdict.peers} peers, and they agree byte for byte: {agreement.reason}."
+    loss = "unknown" if verdict.loss_first is None else f"{verdict.loss_first:.4f} -> {verdict.loss_last:.4f}"
+    return "\n".join(
+        [
+            first,
+            f"  loss        {loss}",
+            f"  samples/s   {verdict.samples_per_second:,.1f}",
+            f"  bytes sent  {verdict.bytes_sent:,}",
+        ]
+    )
+
+
+def _rounds(verdict: Verdict) -> str:
+    return "1 round was" if verdict.rounds_certified == 1 else f"{verdict.rounds_certified} rounds were"

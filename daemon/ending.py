@@ -1,0 +1,55 @@
+"""Why a process ends: signals, the lifeline of whoever started it, a command. One place turns them all into one event and one sentence."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import trio
+
+LEAVE_S = 20.0  # from the wish to end to the end: a step's border and a checkpoint; whoever asks twice waits no longer
+
+
+class Ending:
+    """Set once; `reason` is one sentence."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._wished = trio.Event()
+
+    def wish(self, reason: str) -> None:
+        """End, please. The first reason stays."""
+        if not self._wished.is_set():
+            self.reason = reason
+            self._wished.set()
+
+    @property
+    def wished(self) -> bool:
+        return self._wished.is_set()
+
+    async def wait(self) -> None:
+        await self._wished.wait()
+
+
+async def watch_signals(
+    ending: Ending, leave_now: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """SIGINT and SIGTERM once: end in order. Twice: leave now."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for number in signals:
+            if ending.wished:
+                leave_now()
+                return
+            ending.wish("interrupted" if number == signal.SIGINT else "asked to end by SIGTERM")
+
+
+async def watch_lifeline(ending: Ending, handle: int, leave_now: Callable[[], None]) -> None:
+    """Whoever started us holds the other end of this pipe; when it closes, they are gone, however they went."""
+    os.set_blocking(handle, False)
+    async with trio.lowlevel.FdStream(handle) as pipe:
+        while await pipe.receive_some(64):
+            pass
+    ending.wish("whoever started this process is gone")
+    leave_now()

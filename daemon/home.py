@@ -1,0 +1,73 @@
+"""Where a node keeps what is its own: one directory, private to its user, named by flag, environment or platform convention."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from protocol.errors import UserError
+
+KEY_FILE = "node.key"
+LOCK_FILE = "lock"
+CONFIG_FILE = "config.toml"
+SOCKET_FILE = "control.sock"
+JOURNAL_FILE = "journal.jsonl"
+LOG_FILE = "hypergpud.log"
+
+
+def home_directory(flag: str | None, environ: Mapping[str, str]) -> Path:
+    """The home in force, absolute: the flag, else `HYPERGPU_HOME`, else the platform's place for a user's data. Creates nothing."""
+    named = flag or environ.get("HYPERGPU_HOME")
+    if named:
+        return Path(named).expanduser().absolute()
+    from platformdirs import user_data_path  # noqa: PLC0415  # 8 ms that a command with a home of its own does not pay
+
+    return Path(user_data_path("hypergpu"))
+
+
+def ensure_home(home: Path) -> None:
+    """Make the directory (0700) where it is missing. One that exists is left as its owner made it.
+
+    Raises `UserError("HOME")` when that is impossible.
+    """
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            "HOME",
+            f"Cannot use {home} as the home of a node.",
+            why=error.strerror or str(error),
+            fix="name another directory with --home PATH or HYPERGPU_HOME",
+            exit_code=2,
+        ) from None
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Write a private (0600) file whole and durably, unless one of that name exists. Returns whether it was this call that made it.
+
+    After a crash at any instant the file is absent or whole. Of two calls at once exactly one returns True (link(2) fails where the
+    name is taken, rename(2) would not).
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(handle, view) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+    finally:
+        draft.unlink()
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return True

@@ -1,0 +1,150 @@
+"""The journal of one node: stamps what happened, folds it into the status, tells listeners, and keeps the durable part on disk.
+
+`record` never blocks and never fails: events wait in memory until `run`, beside everything else the node does, appends them as JSON lines.
+The file is for people and for later: the status of a node begins anew at each start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import trio
+from msgspec.structs import replace
+
+from protocol.journal import Event, Warned, encode_event
+from protocol.status import Status, StatusState, fold, record
+
+FLUSH_INTERVAL_S = 1.0  # what a crash may lose
+ROTATE_BYTES = 16 << 20  # about 40,000 rounds of a small swarm
+KEPT_OLD = 2
+MAX_WAITING = 20_000  # events kept for a disk that does not take them, about 8 MB; the oldest go first
+
+_log = logging.getLogger(__name__)
+
+Listener = Callable[[Event], None]
+
+
+class Journal:
+    """Records events from one thread (the one that runs trio). Without a path nothing is written and no thread is used."""
+
+    def __init__(self, path: Path | None, wall_clock: Callable[[], float]) -> None:
+        """`wall_clock` gives unix seconds. Opens nothing."""
+        self._path = path
+        self._wall_clock = wall_clock
+        self._state = StatusState()
+        self._listeners: list[Listener] = []
+        self._waiting: deque[bytes] = deque()
+        self._lost = 0
+        self._failing = False
+
+    def record(self, event: Event) -> None:
+        """Take an event; `at` is put in here. In order: folded, kept for the disk where it is durable, told to the listeners."""
+        stamped = replace(event, at=self._wall_clock())
+        self._state = fold(self._state, stamped)
+        if self._path is not None and stamped.durable:
+            if len(self._waiting) >= MAX_WAITING:
+                self._waiting.popleft()
+                self._lost += 1
+            self._waiting.append(encode_event(stamped))
+        for listener in self._listeners:
+            listener(stamped)
+
+    def status(self) -> Status:
+        """The status as of now."""
+        return record(self._state, self._wall_clock())
+
+    def add_listener(self, listener: Listener) -> None:
+        """Call `listener` with each event, stamped, from now on. It must not block, must not record, and its exceptions are ours."""
+        self._listeners.append(listener)
+
+    async def run(self) -> None:
+        """Write to disk until cancelled, at least once a second, and what is left at the end."""
+        if self._path is None:
+            await trio.sleep_forever()
+        try:
+            while True:
+                await trio.sleep(FLUSH_INTERVAL_S)
+                await self._flush_in_thread()
+        finally:
+            self.flush()  # the loop's thread has ended: cancellation waits for it
+
+    def flush(self) -> None:
+        """Write what waits, now and in this thread."""
+        lines = self._take()
+        if lines:
+            self._settle(lines, self._append(lines))
+
+    async def _flush_in_thread(self) -> None:
+        lines = self._take()
+        if lines:
+            with trio.CancelScope(shield=True):  # a write that began is seen through, so that no line is written twice or half
+                failure = await trio.to_thread.run_sync(self._append, lines)
+            self._settle(lines, failure)
+
+    def _take(self) -> list[bytes]:
+        lines = list(self._waiting)
+        self._waiting.clear()
+        return lines
+
+    def _settle(self, lines: list[bytes], failure: OSError | None) -> None:
+        """After a write: back to the queue with what the disk did not take, and one warning for each time it begins to refuse."""
+        if failure is not None:
+            surplus = max(0, len(lines) + len(self._waiting) - MAX_WAITING)
+            self._lost += surplus
+            self._waiting.extendleft(reversed(lines[surplus:]))
+            if not self._failing:
+                self._failing = True
+                self._warn(
+                    f"The journal {self._path} cannot be written ({failure.strerror or failure}); training goes on, events wait in memory."
+                )
+        elif self._failing:
+            self._failing = False
+            missing = f"{self._lost} events are missing" if self._lost else "nothing is missing"
+            self._lost = 0
+            self._warn(f"The journal {self._path} is written again; {missing}.")
+
+    def _warn(self, message: str) -> None:
+        _log.warning("%s", message)
+        self.record(Warned(code="JOURNAL", message=message))
+
+    def _append(self, lines: list[bytes]) -> OSError | None:
+        """Append whole lines or nothing. Returns why the disk refused."""
+        assert self._path is not None
+        data = b"\n".join(lines) + b"\n"
+        try:
+            self._rotate(len(data))
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                before = os.fstat(handle).st_size
+                if before and os.pread(handle, 1, before - 1) != b"\n":
+                    data = b"\n" + data  # a crash tore the last line: it must not take the next one with it
+                try:
+                    view = memoryview(data)
+                    while view:
+                        view = view[os.write(handle, view) :]
+                except OSError:
+                    with suppress(OSError):
+                        os.ftruncate(handle, before)
+                    raise
+            finally:
+                os.close(handle)
+        except OSError as error:
+            return error
+        return None
+
+    def _rotate(self, more: int) -> None:
+        assert self._path is not None
+        try:
+            if self._path.stat().st_size + more <= ROTATE_BYTES:
+                return
+        except FileNotFoundError:
+            return
+        names = [self._path, *(self._path.with_name(f"{self._path.name}.{age}") for age in range(1, KEPT_OLD + 1))]
+        for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
+            with suppress(FileNotFoundError):
+                os.replace(newer, older)

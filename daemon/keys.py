@@ -1,0 +1,63 @@
+"""The node key: a 32-byte Ed25519 seed in the home, made on first use and never overwritten. A lost key is a lost identity."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from daemon.home import KEY_FILE, write_new
+from protocol.errors import UserError
+from protocol.identity import Signer
+
+SEED_BYTES = 32
+KEY_EXIT_CODE = 5
+
+
+def load_or_make_key(home: Path) -> tuple[Signer, bytes]:
+    """The node's signer and the seed behind it.
+
+    Guarantees: the file is whole or absent whatever happens, readable by its owner alone, and the same for two callers at once.
+    Raises `UserError` (exit code 5) for a key that others could read, that is damaged, or that cannot be read or written.
+    """
+    path = home / KEY_FILE
+    try:
+        if not path.exists():
+            write_new(path, os.urandom(SEED_BYTES))  # who loses the race reads the winner's
+        seed = _read(path)
+    except OSError as error:
+        raise UserError(
+            "KEY_UNREADABLE",
+            f"Cannot read or make the node key {path}.",
+            why=error.strerror or str(error),
+            fix=f"make {home} a directory that you own, or name another with --home PATH",
+            exit_code=KEY_EXIT_CODE,
+        ) from None
+    return Signer(seed), seed
+
+
+def _read(path: Path) -> bytes:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        about = os.fstat(handle)  # of the open file: what is checked is what is read
+        mode = stat.S_IMODE(about.st_mode)
+        if mode & 0o077:
+            raise UserError(
+                "KEY_PERMISSIONS",
+                f"The node key {path} can be read by others.",
+                why=f"its permissions are {mode:04o}; whoever reads it can be this node",
+                fix=f"chmod 600 {path}",
+                exit_code=KEY_EXIT_CODE,
+            )
+        seed = os.read(handle, SEED_BYTES + 1)
+    finally:
+        os.close(handle)
+    if len(seed) != SEED_BYTES:
+        raise UserError(
+            "KEY_DAMAGED",
+            f"{path} is not a node key.",
+            why=f"a key has exactly {SEED_BYTES} bytes, this file has {about.st_size}",
+            fix=f"put your backup in its place, or move it away to get a new identity: mv {path} {path}.damaged",
+            exit_code=KEY_EXIT_CODE,
+        )
+    return seed

@@ -1,0 +1,60 @@
+"""Logging: lines for people on stderr, one JSON object a line in a bounded file for machines. Set up once, by the composition root.
+
+Call it after importing libp2p, which sets up logging of its own when LIBP2P_DEBUG is set.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+
+OURS = ("daemon", "protocol", "contracts", "simulator")
+LOG_FILE_BYTES = 4 << 20  # a day of a chatty node; with one older file kept the log stays below 8 MiB
+
+
+class JsonFormatter(logging.Formatter):
+    """`{"at": unix seconds, "level", "logger", "message", "error"?}`, one line whatever the message holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "at": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+class PlainFormatter(logging.Formatter):
+    """`12:04:09 warning  daemon.network  what happened`: short, since a person reads it as it comes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        line = f"{clock} {record.levelname.lower():<8} {record.name}  {record.getMessage()}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def set_up_logging(*, verbose: bool = False, quiet: bool = False, file: Path | None = None, stream: TextIO | None = None) -> None:
+    """Send our records at INFO (`verbose`: DEBUG, `quiet`: WARNING) and the libraries' at WARNING to stderr and, as JSON, to `file`.
+
+    Replaces what was set up before, by us or by a library at import.
+    """
+    plain = logging.StreamHandler(stream or sys.stderr)
+    plain.setFormatter(PlainFormatter())
+    handlers: list[logging.Handler] = [plain]
+    if file is not None:
+        machine = RotatingFileHandler(file, maxBytes=LOG_FILE_BYTES, backupCount=1, encoding="utf-8", delay=True)
+        machine.setFormatter(JsonFormatter())
+        handlers.append(machine)
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    for name in OURS:
+        logging.getLogger(name).setLevel(level)

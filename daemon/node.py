@@ -1,0 +1,232 @@
+"""A node, put together: network, worker, disk and engine, its control socket and its journal. The composition root of `hypergpud start`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import trio
+
+from daemon.config import Config
+from daemon.control.server import serve_control
+from daemon.disk.files import FileDisk
+from daemon.ending import LEAVE_S, Ending, watch_lifeline, watch_signals
+from daemon.engines.base import Engine, check_engine
+from daemon.engines.native.engine import NativeEngine
+from daemon.journal import Journal
+from daemon.network.certificate import load_or_make
+from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.swarm.chain_sync import fetch_manifest
+from daemon.version import version
+from daemon.worker.settings import WorkerSettings
+from daemon.worker.supervisor import WorkerTrainer
+from protocol.errors import PeerFault, Unreachable, UserError
+from protocol.identity import Signer
+from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport
+from protocol.manifest import SignedManifest
+from protocol.ports import Network
+
+REPORT_S = 2.0  # between looks at traffic and refusals: what the page can show as now
+JOIN_S = 60.0  # for the first answer of a node we join; after that the person should hear what is wrong
+BULK_CERTIFICATE_FILE = "bulk.pem"
+ENTER_S = 0.5  # after listening, before the run is announced: connections to the join addresses are being made
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[], T], /) -> T:
+    """The real `Offload`: numeric and blocking work leaves the event loop to its streams."""
+    return await trio.to_thread.run_sync(work)
+
+
+def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
+    """The network's part of the node's settings."""
+    given = config.network
+    return NetworkSettings(
+        listen_host=given.listen_host,
+        listen_port=given.listen_port,
+        bulk_port=given.bulk_port,
+        join=given.join,
+        advertise=given.advertise,
+        min_connections=given.min_connections,
+        bulk=bulk,
+    )
+
+
+async def find_manifest(config: Config, home: Path) -> SignedManifest:
+    """The manifest of the run that the nodes we join are in. Raises `UserError("JOIN")` when none of them answers."""
+    # A connection of its own under a key of its own: protocols must be registered before the node's network starts, and which run it is
+    # decides what they are.
+    settings = msgspec.structs.replace(network_settings(config, bulk=False), listen_port=0)
+    network = LibP2PNetwork(settings, os.urandom(32), load_or_make(home / BULK_CERTIFICATE_FILE, config.node.name))
+    reasons: list[str] = []
+    async with network.running():
+        with trio.move_on_after(JOIN_S):
+            while True:
+                for address in config.network.join:
+                    peer = address.rpartition("/p2p/")[2]
+                    try:
+                        signed = await fetch_manifest(network, peer)
+                        signed.open()
+                        return signed
+                    except (Unreachable, PeerFault) as error:
+                        reasons.append(str(error))
+                await trio.sleep(1.0)
+    raise UserError(
+        "JOIN",
+        f"No node answered at {', '.join(config.network.join)} within {JOIN_S:.0f} s.",
+        why=reasons[-1] if reasons else "no connection",
+        fix="check that the other node runs, and that this machine reaches its address and port",
+    )
+
+
+async def report_network(network: Network, journal: Journal) -> None:
+    """What the network counts, into the journal."""
+    before: dict[str, int] = {}
+    while True:
+        traffic, refusals = network.traffic(), dict(network.refusals())
+        journal.record(
+            TrafficReport(
+                control_sent=traffic.control_sent,
+                control_received=traffic.control_received,
+                bulk_sent=traffic.bulk_sent,
+                bulk_received=traffic.bulk_received,
+                connections=len(network.links()),
+            )
+        )
+        for reason, count in refusals.items():
+            if count > before.get(reason, 0):
+                journal.record(Refused(reason=reason, peer="", detail="refused at an open port", count=count - before.get(reason, 0)))
+        before = refusals
+        await trio.sleep(REPORT_S)
+
+
+async def run(
+    config: Config,
+    manifest: SignedManifest | None,
+    signer: Signer,
+    secret: bytes,
+    journal: Journal,
+    lifeline: int | None,
+    say: Callable[[str], None],
+) -> int:
+    """A node's whole life. Returns the exit status."""
+    ending = Ending()
+    async with trio.open_nursery() as nursery:
+        leave_now = nursery.cancel_scope.cancel
+        await nursery.start(watch_signals, ending, leave_now)
+        if lifeline is not None:
+            nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
+        nursery.start_soon(journal.run)
+        nursery.start_soon(_leave_when_wished_early, ending, leave_now)
+        if manifest is None:
+            say("Asking the node we join which run this is.")
+            manifest = await find_manifest(config, config.home)
+        await _live(config, manifest, signer, secret, journal, ending, nursery, say)
+        nursery.cancel_scope.cancel()
+    journal.record(Stopped(reason=ending.reason or "left at once"))
+    await trio.to_thread.run_sync(journal.flush)
+    say(f"Stopped: {ending.reason or 'left at once'}.")
+    return 0
+
+
+async def _leave_when_wished_early(ending: Ending, leave_now: Callable[[], None]) -> None:
+    """The engine ends in order; should that take too long, or there be none yet, leave anyway."""
+    await ending.wait()
+    await trio.sleep(LEAVE_S)
+    leave_now()
+
+
+async def _live(
+    config: Config,
+    signed: SignedManifest,
+    signer: Signer,
+    secret: bytes,
+    journal: Journal,
+    ending: Ending,
+    nursery: trio.Nursery,
+    say: Callable[[str], None],
+) -> None:
+    manifest = signed.open()
+    check_engine(manifest.engine)
+    network = LibP2PNetwork(network_settings(config), secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, config.node.name))
+    worker = WorkerTrainer(
+        manifest,
+        signer.peer,
+        WorkerSettings(
+            device=config.worker.device,
+            threads=config.worker.threads,
+            nice=config.worker.nice,
+            allow_custom_task=config.worker.allow_custom_task,
+        ),
+        journal.record,
+    )
+    engine = NativeEngine(
+        name=config.node.name,
+        manifest=signed,
+        signer=signer,
+        network=network,
+        trainer=worker,
+        disk=FileDisk(config.home, in_thread),
+        offload=in_thread,
+        record=journal.record,
+        serial=time.time_ns,
+    )
+
+    async def status() -> bytes:
+        return msgspec.json.encode(journal.status())
+
+    async def stop() -> bytes:
+        ending.wish("asked to stop by hypergpud stop")
+        return b"{}"
+
+    async with worker.running(), network.running():
+        await nursery.start(partial(serve_control, config.home, {"status": status, "stop": stop}))
+        journal.record(
+            NodeStarted(
+                peer=signer.peer,
+                name=config.node.name,
+                role="node",
+                version=version(),
+                addresses=network.addresses,
+                run=signed.run.hex(),
+                run_name=manifest.name,
+                task=manifest.task,
+                engine=manifest.engine,
+                min_peers=manifest.group.min_peers,
+            )
+        )
+        nursery.start_soon(report_network, network, journal)
+        say(
+            f"Run {manifest.name} ({signed.run.hex()[:12]}): task {manifest.task}, rounds of {manifest.round.seconds:g} s. Starting the worker."
+        )
+        async with trio.open_nursery() as living:
+            living.start_soon(_finish_when_wished, ending, engine.finish)
+            living.start_soon(announce, network, signed)
+            await living.start(_run_engine, engine, living.cancel_scope)
+            for address in network.addresses[1:]:
+                say(f"Also reachable at {address}")
+            say(f"Ready: others join with  hypergpud start --join {network.addresses[0]}")
+
+
+async def _run_engine(engine: Engine, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """When the engine is done, so is the node."""
+    await engine.run(task_status=task_status)
+    scope.cancel()
+
+
+async def announce(network: Network, signed: SignedManifest) -> None:
+    """Find the run's members in the DHT, then be one of those found."""
+    await trio.sleep(ENTER_S)
+    await network.find_providers(signed.run)  # before providing: afterwards the local store alone would answer
+    await network.provide(signed.run)
+
+
+async def _finish_when_wished(ending: Ending, finish: Callable[[], None]) -> None:
+    await ending.wait()
+    finish()

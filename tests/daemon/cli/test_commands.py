@@ -1,0 +1,219 @@
+"""The commands as a person runs them: real processes, real home, real control socket; only the training behind `start` is pretended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.cli.main import COMMANDS, run
+from daemon.version import version
+
+PRETEND = Path(__file__).parents[1] / "pretend"
+REPOSITORY = Path(__file__).parents[3]
+RUN = 'name = "pretended"\ntask = "none"\n'
+
+pytestmark = pytest.mark.real
+
+Hypergpud = Callable[..., "subprocess.CompletedProcess[str]"]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def environ(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HYPERGPU_")}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(PRETEND), str(REPOSITORY)]), "HYPERGPU_HOME": str(home)}
+
+
+@pytest.fixture
+def hypergpud(environ: dict[str, str]) -> Hypergpud:
+    def call(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "daemon.cli.main", *arguments]
+        return subprocess.run(command, env=environ | more, capture_output=True, text=True, timeout=60, check=False)
+
+    return call
+
+
+@pytest.fixture
+def start(environ: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Starts a daemon and waits for its Ready line; what it said is in `.said`."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "daemon.cli.main", "start", *arguments]
+        process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stderr is not None
+        said: list[str] = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("Ready"):
+                break
+        process.said = said  # type: ignore[attr-defined]
+        assert said[-1].startswith("Ready"), said
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> str:
+    file = tmp_path / "run.toml"
+    file.write_text(RUN, encoding="utf-8")
+    return str(file)
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("status", "--json"), ("--json", "peers"), ("stop",)])
+def test_with_no_daemon_they_say_so_and_exit_3(hypergpud: Hypergpud, home: Path, arguments: tuple[str, ...]) -> None:
+    done = hypergpud(*arguments)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "NOT_RUNNING" in done.stderr
+    assert f"hypergpud start --home {home}" in done.stderr
+    assert not home.exists(), "asking creates nothing"
+
+
+def test_from_first_start_to_stop(hypergpud: Hypergpud, start: Start, home: Path, run_file: str) -> None:
+    daemon = start("--run", run_file, "--name", "ada")
+    said = "".join(daemon.said)  # type: ignore[attr-defined]
+    assert f"Wrote the settings, all at their defaults: {home / 'config.toml'}" in said
+    assert "Assumed: home" in said
+    assert "Assumed: name" not in said
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    for file in home.iterdir():
+        if file.is_file():
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+
+    status = json.loads(hypergpud("status", "--json").stdout)
+    assert status["you"]["name"] == "ada"
+    by_flag = hypergpud("--json", "--home", str(home), "status", HYPERGPU_HOME="/nowhere")
+    assert json.loads(by_flag.stdout)["you"]["peer"] == status["you"]["peer"]
+    peers = json.loads(hypergpud("peers", "--json").stdout)
+    assert peers["peers"] == []
+    assert peers["as_of"] > 1e9
+
+    second = hypergpud("start", "--run", run_file)
+    assert second.returncode == 1
+    assert "ALREADY_RUNNING" in second.stderr
+    assert f"process {daemon.pid}" in second.stderr
+
+    done = hypergpud("stop", "--json")
+    assert (done.returncode, done.stdout) == (0, '{"stopped":true}\n')
+    daemon.wait(timeout=10)
+    assert daemon.returncode == 0
+    assert hypergpud("status").returncode == 3
+    events = (home / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(events[0])["type"] == "NodeStarted"
+
+
+def test_status_and_peers_as_text(hypergpud: Hypergpud, start: Start, run_file: str) -> None:
+    start("--run", run_file, "--name", "ada")
+    status = hypergpud("status")
+    assert status.returncode == 0
+    assert status.stderr == ""
+    assert "ada" in status.stdout
+    assert "\x1b" not in status.stdout, "no colours for a pipe"
+    assert hypergpud("peers").returncode == 0
+
+
+def test_watch_shows_again_until_interrupted(start: Start, environ: dict[str, str], run_file: str) -> None:
+    start("--run", run_file)
+    command = [sys.executable, "-m", "daemon.cli.main", "status", "--watch", "--json"]
+    watch = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watch.stdout is not None
+    first, second = json.loads(watch.stdout.readline()), json.loads(watch.stdout.readline())
+    assert second["as_of"] > first["as_of"]
+    watch.send_signal(signal.SIGINT)
+    _, err = watch.communicate(timeout=10)
+    assert (watch.returncode, err.strip()) == (130, "")
+
+
+def test_a_restart_keeps_its_identity_and_says_what_it_assumed(hypergpud: Hypergpud, start: Start, run_file: str) -> None:
+    first = start("--run", run_file)
+    hypergpud("stop")
+    first.wait(timeout=10)
+    again = start("--run", run_file)
+    assert again.said[-1] == first.said[-1]  # type: ignore[attr-defined]
+    assert any(line.startswith("Assumed: name node-") for line in again.said)  # type: ignore[attr-defined]
+    assert not any("Wrote" in line for line in again.said)  # type: ignore[attr-defined]
+
+
+def test_joining_leaves_the_run_to_the_peer(start: Start) -> None:
+    daemon = start("--join", "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWExample")
+    assert "Assumed: the run of the node we join (--run)\n" in daemon.said  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("start", "--run", "/missing.toml"), 2, "MANIFEST"),
+        (("start", "--port", "http"), 2, "network.listen_port (flag)"),
+        (("start", "--join", "localhost:4001"), 2, "not a multiaddr"),
+        (("start", "--home", "/proc/none"), 2, "HOME"),
+        (("start", "--config", "/missing.toml"), 2, "CONFIG"),
+        (("observe",), 2, "NO_SWARM"),
+        (("statsu",), 2, "Did you mean status?"),
+        (("status", "--wacth"), 2, "--watch"),
+        (("demo", "--peers", "1"), 2, "peers"),
+    ],
+)
+def test_mistakes_are_told_with_their_fix(hypergpud: Hypergpud, arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = hypergpud(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_config_show_and_check(hypergpud: Hypergpud, home: Path) -> None:
+    shown = hypergpud("config", "show", HYPERGPU_WORKER_NICE="5")
+    assert tomllib.loads(shown.stdout)["worker"]["nice"] == 5
+    origin = hypergpud("config", "show", "--origin", HYPERGPU_WORKER_NICE="5")
+    assert "nice = 5  # environment HYPERGPU_WORKER_NICE" in origin.stdout
+    assert "port = 8765  # default" in origin.stdout
+    as_json = json.loads(hypergpud("config", "show", "--origin", "--json", HYPERGPU_WORKER_NICE="5").stdout)
+    assert as_json["worker"]["nice"] == {"value": 5, "origin": "environment HYPERGPU_WORKER_NICE"}
+    assert hypergpud("config", "check").returncode == 0
+    home.mkdir()
+    (home / "config.toml").write_text("[worker]\nnise = 5\n", encoding="utf-8")
+    wrong = hypergpud("config", "check")
+    assert wrong.returncode == 2
+    assert "did you mean worker.nice?" in wrong.stderr
+
+
+def test_help_and_version(hypergpud: Hypergpud) -> None:
+    shown = hypergpud("--help")
+    assert shown.returncode == 0
+    assert all(f"\n  {name} " in shown.stdout for name in COMMANDS)
+    assert "--lifeline" not in hypergpud("start", "--help").stdout
+    assert hypergpud("--version").stdout == f"hypergpud {version()}\n"
+
+
+def test_a_reader_that_leaves_is_not_an_error_worth_words(environ: dict[str, str]) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "daemon.cli.main", "config", "show"]
+    done = subprocess.run(command, env=environ, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_run_gives_the_exit_code_without_leaving_the_process(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(["status", "--home", str(tmp_path)]) == 3
+    assert run(["nothing"]) == 2
+    assert run(["--help"]) == 0
+    assert capsys.readouterr().out.startswith("Usage: hypergpud")

@@ -1,0 +1,70 @@
+"""A status as terminal text."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from daemon.cli.render import ago, columns, peers_text, status_text
+from protocol.status import StatusState, record
+from tests.story import AT, HOSTILE, day, folded, report, started
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.mark.parametrize("role", ["node", "observer"])
+def test_the_verdict_comes_first_and_colour_changes_no_word(role: str) -> None:
+    status = record(folded(day(role)), AT)
+    plain, colored = status_text(status, color=False), status_text(status, color=True)
+    assert plain.splitlines()[0].endswith(status.verdict)
+    assert ANSI.sub("", colored) == plain
+    assert "\x1b" not in plain
+    assert colored != plain
+    for words in ("stdlib-gpt", "round 6", "3 unsigned", "no chain"):
+        assert words in plain
+
+
+def test_an_empty_status() -> None:
+    status = record(StatusState(), AT)
+    assert status_text(status, color=False).startswith("i Starting")
+    assert peers_text(status, color=False) == "Nobody has been heard of yet."
+
+
+def test_peers_are_one_line_each_in_columns() -> None:
+    status = record(folded(day()), AT)
+    lines = peers_text(status, color=False).splitlines()
+    assert len(lines) == 1 + len(status.peers)
+    path = lines[0].index("PATH")
+    assert [line[path : path + 6].strip() for line in lines[1:]] == ["direct", "relay", "direct", "none"]
+    assert ANSI.sub("", peers_text(status, color=True)).splitlines() == lines
+
+
+def test_a_stranger_cannot_write_to_the_terminal() -> None:
+    wild = msgspec.structs.replace(report(3), name=HOSTILE, phase=HOSTILE, role=HOSTILE, device=HOSTILE)
+    status = record(folded([started(), wild]), AT)
+    for text in (peers_text(status, color=False), status_text(status, color=False)):
+        assert all(line.isprintable() for line in text.splitlines())
+
+
+def test_wide_letters_keep_the_columns() -> None:
+    assert columns("ab") == 2
+    assert columns("日本") == 4
+    assert columns("e\u0301") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(-5, "now"), (0.5, "now"), (12, "12 s ago"), (61, "1 min ago"), (7200, "2 h ago"), (2e5, "2 d ago")]
+)
+def test_ages(seconds: float, words: str) -> None:
+    assert ago(AT - seconds, AT) == words
+
+
+def test_it_loads_nothing_heavy() -> None:
+    heavy = ("rich", "cryptography", "numpy", "trio", "aiohttp", "asyncio")
+    code = f"import sys, daemon.cli.render; print(*[m for m in {heavy!r} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert found.stdout.strip() == ""

@@ -1,0 +1,226 @@
+"""The demo's own promises, with real processes around a pretended training: verdict, exit codes, and that nothing is left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+PRETEND = Path(__file__).parents[1] / "pretend"
+REPOSITORY = Path(__file__).parents[3]
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(autouse=True)
+def bundled_run(tmp_path: Path) -> Path:
+    file = tmp_path / "run.toml"
+    file.write_text('name = "pretended"\ntask = "none"\n[round]\nseconds = 1.0\n', encoding="utf-8")
+    return file
+
+
+Demo = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def demo(tmp_path: Path, bundled_run: Path) -> Iterator[Demo]:
+    """Starts `hypergpud demo`; its homes are under tmp_path, so that what it leaves can be found."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, pretend: str = "") -> subprocess.Popen[str]:
+        environ = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(PRETEND), str(REPOSITORY)]),
+            "TMPDIR": str(tmp_path),
+            "PRETEND": pretend,
+            "PRETEND_PEERS": arguments[arguments.index("--peers") + 1],
+            "HYPERGPU_NODE_NAME": "must not reach the children",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "daemon.cli.main", "demo", "--run", str(bundled_run), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environ,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=10)
+    until(lambda: not running(tmp_path), "its children ended")
+
+
+def running(root: Path) -> list[int]:
+    """Processes that work under `root`, by their arguments."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and b"--lifeline" in (line := (entry / "cmdline").read_bytes()) and str(root).encode() in line:
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it ended meanwhile
+    return found
+
+
+def until(happened: Callable[[], object], what: str, limit_s: float = 40.0) -> None:
+    """The processes of others tell nobody when they end: look often, with a limit."""
+    deadline = time.monotonic() + limit_s
+    while not happened():
+        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
+        time.sleep(0.05)
+
+
+def lines_until(process: subprocess.Popen[str], word: str) -> list[str]:
+    """stderr up to the line that holds `word`."""
+    assert process.stderr is not None
+    seen: list[str] = []
+    for line in process.stderr:
+        seen.append(line)
+        if word in line:
+            return seen
+    raise AssertionError(f"{word!r} was never said: {seen}")
+
+
+def test_a_good_end(demo: Demo, tmp_path: Path) -> None:
+    process = demo("--peers", "3", "--rounds", "12", "--json")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    verdict = json.loads(out)
+    assert list(verdict) == ["peers", "rounds_certified", "agreement", "loss_first", "loss_last", "samples_per_second", "bytes_sent"]
+    assert verdict["peers"] == 3
+    assert verdict["rounds_certified"] >= 12
+    assert verdict["agreement"] is True
+    assert (verdict["loss_first"], verdict["loss_last"] <= 1 / 12) == (1.0, True)
+    assert 0 < verdict["samples_per_second"] <= 110
+    assert verdict["bytes_sent"] >= 3 * 1200
+    assert "round 1: " in err
+    assert running(tmp_path) == []
+    assert not list(tmp_path.glob("hypergpu-demo-*")), "a good demo leaves no files"
+
+
+def test_the_verdict_in_words(demo: Demo) -> None:
+    out, err = demo("--peers", "2", "--rounds", "2", "--quiet").communicate(timeout=120)
+    assert out.startswith(tuple(f"{number} rounds were certified by 2 peers, and they agree byte for byte" for number in range(2, 60)))
+    assert err == ""
+
+
+def test_a_terminal_gets_the_live_view(tmp_path: Path, bundled_run: Path) -> None:
+    """stderr is a real (pseudo) terminal; stdout carries the verdict alone."""
+    ours, theirs = pty.openpty()
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(PRETEND), str(REPOSITORY)]), "TMPDIR": str(tmp_path), "TERM": "xterm"}
+    command = [sys.executable, "-m", "daemon.cli.main", "demo", "--run", str(bundled_run), "--peers", "2", "--rounds", "12", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environ)
+    os.close(theirs)
+    shown = bytearray()
+    with suppress(OSError):  # Linux: EIO once the other side is closed
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    os.close(ours)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, shown.decode()
+    assert json.loads(out)["agreement"] is True
+    assert b"node-2" in shown
+    assert b"\x1b[" in shown, "nothing was drawn again in place"
+    assert b"round 1: " not in shown, "plain lines and the live view at once"
+
+
+def test_anchors_that_differ_are_found(demo: Demo) -> None:
+    process = demo("--peers", "3", "--rounds", "2", pretend="differ:node-3")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert "do NOT agree" in out
+    assert "node-3" in out
+    assert "are kept in" in err
+
+
+def test_one_daemon_that_dies_is_told_and_the_others_go_on(demo: Demo) -> None:
+    process = demo("--peers", "3", "--rounds", "20", "--json", pretend="die:node-2")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert json.loads(out)["rounds_certified"] >= 20
+    assert "node-2 ended with exit code 9; the others go on" in err
+    assert "the sky fell on its head" in err
+
+
+def test_a_first_daemon_that_does_not_come_up_is_explained(demo: Demo) -> None:
+    process = demo("--peers", "2", "--rounds", "2", "--json", pretend="crash:node-1")
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (1, "")
+    assert "DEMO_START" in err
+    assert "it cannot start" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_a_verdict(demo: Demo, tmp_path: Path, number: signal.Signals) -> None:
+    process = demo("--peers", "2", "--json")
+    assert "http://127.0.0.1:" in lines_until(process, "page of this swarm")[-1]
+    lines_until(process, "round ")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert json.loads(out)["rounds_certified"] > 0
+    assert running(tmp_path) == []
+
+
+def test_interrupted_before_its_rounds_it_exits_130(demo: Demo, tmp_path: Path) -> None:
+    process = demo("--peers", "2", "--rounds", "100000", "--json")
+    lines_until(process, "round 9:")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(out)["agreement"] is True
+    assert running(tmp_path) == []
+
+
+def test_kill_9_of_the_demo_leaves_nothing_running(demo: Demo, tmp_path: Path) -> None:
+    process = demo("--peers", "3")
+    lines_until(process, "page of this swarm")
+    assert len(running(tmp_path)) == 4
+    process.kill()
+    process.communicate(timeout=10)
+    until(lambda: not running(tmp_path), "all children ended")
+
+
+def test_kill_9_while_the_first_daemon_starts_leaves_nothing_running(demo: Demo, tmp_path: Path) -> None:
+    process = demo("--peers", "3")
+    lines_until(process, "Starting")
+    until(lambda: running(tmp_path), "the first daemon was started")
+    process.kill()
+    process.communicate(timeout=10)
+    until(lambda: not running(tmp_path), "it ended")
+
+
+def test_interrupted_while_the_first_daemon_starts_it_starts_no_others(demo: Demo, tmp_path: Path) -> None:
+    process = demo("--peers", "3", "--rounds", "5")
+    lines_until(process, "Starting")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out.startswith("No round was certified")
+    assert "node-2" not in err
+    assert running(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_stopped_daemon_is_killed_in_the_end(demo: Demo, tmp_path: Path) -> None:
+    """SIGSTOP: it answers nothing, asks for nothing, and must still be gone afterwards."""
+    process = demo("--peers", "2")
+    lines_until(process, "round 2")
+    victim = next(pid for pid in running(tmp_path) if b"node-2" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(victim, signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=90)
+    assert "node-2 did not leave within" in err
+    assert running(tmp_path) == []

@@ -1,0 +1,117 @@
+"""Coming, going, falling silent: connections are made, measured, lost and replaced."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+
+from daemon.network.addresses import parse_place
+from daemon.network.certificate import load_or_make
+from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from protocol.errors import Unreachable, UserError
+from protocol.identity import PeerId
+from tests.daemon.network.nodes import control_port, make_node, until_linked
+from tests.daemon.network.swarm import node_processes
+
+pytestmark = pytest.mark.real
+
+PATIENCE_S = 60.0
+REPLACED_S = 5.0
+SILENCE_NOTICED_S = 15.0
+
+
+async def until_lost(node: LibP2PNetwork, peer: PeerId) -> str:
+    """The reason given."""
+    async for change in node.changes():
+        if change.peer == peer and not change.up:
+            return change.reason
+    raise AssertionError
+
+
+async def test_addresses_and_endpoint_tell_where_it_listens(tmp_path: Path) -> None:
+    node = LibP2PNetwork(NetworkSettings(), bytes(31) + b"\x01", load_or_make(tmp_path / "bulk.pem", "node"))
+    with trio.fail_after(PATIENCE_S):
+        async with node.running():
+            places = [parse_place(address) for address in node.addresses]
+            assert places[-1].host == "127.0.0.1"  # listening everywhere, it says so
+            assert all(place.peer == node.peer and place.port == control_port(node) for place in places)
+            assert node.endpoint.hosts == tuple(place.host for place in places)
+            assert node.endpoint.port not in (0, control_port(node))
+
+
+async def test_an_observer_has_no_bulk_listener(tmp_path: Path) -> None:
+    node = make_node(tmp_path, 1, bulk=False)
+    with trio.fail_after(PATIENCE_S):
+        async with node.running():
+            assert (node.endpoint.port, node.endpoint.hosts) == (0, ())
+
+
+async def test_a_taken_port_and_a_bad_join_address_are_said_plainly(tmp_path: Path) -> None:
+    certificate = load_or_make(tmp_path / "bulk.pem", "node")
+    with pytest.raises(UserError, match="not an address to join"):
+        LibP2PNetwork(NetworkSettings(join=("/ip4/127.0.0.1/tcp/1",)), bytes(32), certificate)
+    first = make_node(tmp_path, 1)
+    with trio.fail_after(PATIENCE_S):
+        async with first.running():
+            settings = NetworkSettings(listen_host="127.0.0.1", listen_port=control_port(first))
+            with pytest.raises(UserError, match="Cannot listen"):
+                async with LibP2PNetwork(settings, bytes(31) + b"\x02", certificate).running():
+                    pass
+
+
+async def test_join_is_tried_until_somebody_is_there(tmp_path: Path) -> None:
+    first = make_node(tmp_path, 1)
+    with trio.fail_after(PATIENCE_S):
+        async with first.running():
+            port = control_port(first)
+            address = first.addresses[0]
+        second = make_node(tmp_path, 2, address)
+        async with second.running():
+            with pytest.raises(Unreachable):
+                await second.open_stream(first.peer, "/hypergpu/test/1")
+            again = LibP2PNetwork(
+                NetworkSettings(listen_host="127.0.0.1", listen_port=port),
+                (1).to_bytes(32, "big"),
+                load_or_make(tmp_path / "bulk-1.pem", ""),
+            )
+            async with again.running():
+                await until_linked(second, 1)
+
+
+async def test_a_connection_that_breaks_is_reported_at_once_and_made_again(tmp_path: Path) -> None:
+    first = make_node(tmp_path, 1)
+    with trio.fail_after(PATIENCE_S):
+        async with first.running():
+            second = make_node(tmp_path, 2, *first.addresses)
+            async with second.running():
+                await until_linked(first, 1)
+                await until_linked(second, 1)
+                changes = second.changes()
+                assert (await anext(changes)).up
+                for connection in first._links.connections():
+                    await connection.cut("pulled")
+                with trio.fail_after(REPLACED_S):
+                    assert not (await anext(changes)).up
+                    assert (await anext(changes)).up
+
+
+async def test_a_process_that_is_stopped_or_killed_is_noticed(tmp_path: Path) -> None:
+    first = make_node(tmp_path, 1)
+    with trio.fail_after(PATIENCE_S):
+        async with first.running(), node_processes() as start:
+            silent = await start(tmp_path, 2, *first.addresses)
+            killed = await start(tmp_path, 3, *first.addresses)
+            await silent.begin()
+            await killed.begin()
+            await until_linked(first, 2)
+            killed.process.kill()
+            with trio.fail_after(2):
+                assert "closed" in await until_lost(first, killed.peer)
+            silent.process.send_signal(signal.SIGSTOP)
+            with trio.fail_after(SILENCE_NOTICED_S):
+                assert "no sign of life" in await until_lost(first, silent.peer)
+            silent.process.send_signal(signal.SIGCONT)
+            await until_linked(first, 1)  # it comes back by itself

@@ -1,0 +1,176 @@
+"""The page and its parts as markup: complete without JavaScript, nothing of a stranger's unescaped, no inline script or style."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.observer.chart import loss_chart, nice_axis
+from daemon.observer.lists import SHOWN_PEERS, when
+from daemon.observer.metrics import metrics_text
+from daemon.observer.page import page_html
+from protocol import journal
+from protocol.journal import REFUSALS
+from protocol.status import Point, StatusState, fold, record
+from tests.story import AT, HOSTILE, PEERS, certified, day, folded, report, started
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Markup(HTMLParser):
+    """Collects tags, attributes and text, and checks that what opens also closes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+@pytest.mark.parametrize("role", ["node", "observer"])
+def test_the_page_says_it_all_without_javascript(role: str) -> None:
+    status = record(folded(day(role)), AT)
+    page = Markup(page_html(status))
+    for words in (status.verdict, "Round 6", "basement-4090", "relay", "12 ms", "3 unsigned", "kitchen", "stdlib-gpt"):
+        assert words in page.words
+    for event in status.events:
+        assert event.text in page.words
+    assert "You" in page.words if role == "node" else "This observer" in page.words
+
+
+def test_an_empty_status_is_a_page_too() -> None:
+    assert "Starting" in Markup(page_html(record(StatusState(), AT))).words
+
+
+def test_everything_strangers_choose_is_escaped() -> None:
+    events = day()
+    for i in (1, 2, 3, 4):
+        hostile = {
+            "name": HOSTILE,
+            "device": HOSTILE,
+            "phase": HOSTILE,
+            "address": HOSTILE,
+            "role": HOSTILE,
+            "path": HOSTILE,
+            "tip": HOSTILE,
+        }
+        events.append(msgspec.structs.replace(report(i), **hostile))
+    events += [
+        journal.Refused(at=AT, reason="malformed", peer=HOSTILE, detail=HOSTILE),
+        journal.PeerDown(at=AT, peer=PEERS[1], reason=HOSTILE),
+        journal.Planned(at=AT, number=9, view=0, leader=HOSTILE, members=(HOSTILE,), reason=HOSTILE),
+        msgspec.structs.replace(certified(9), outcome=HOSTILE, certificate=HOSTILE, reason=HOSTILE, phase_seconds={HOSTILE: 1.0}),
+        msgspec.structs.replace(started(), name=HOSTILE, run_name=HOSTILE, task=HOSTILE, version=HOSTILE, run=HOSTILE),
+        journal.Stuck(at=AT, reason=HOSTILE),
+    ]
+    page = Markup(page_html(record(folded(events), AT)))
+    assert page.tags.count("script") == 1
+    assert [value for tag, name, value in page.attributes if (tag, name) == ("script", "src")] == ["/static/page.js"]
+    assert "alert(" in page.words
+
+
+def test_nothing_inline_and_nothing_from_elsewhere() -> None:
+    page = Markup(page_html(record(folded(day()), AT)))
+    assert "style" not in page.tags
+    for tag, name, value in page.attributes:
+        assert name != "style"
+        assert not name.startswith("on")
+        if name in ("src", "href"):
+            assert value.startswith("/"), (tag, value)
+
+
+def test_a_crowd_is_cut_off_and_counted() -> None:
+    state = folded([started()])
+    for i in range(SHOWN_PEERS + 7):
+        fold(state, msgspec.structs.replace(report(1), peer=f"peer-{i}"))
+    page = Markup(page_html(record(state, AT)))
+    assert "and 7 more" in page.words
+    assert page.tags.count("tr") == SHOWN_PEERS + 1
+
+
+def test_every_outcome_has_a_glyph_and_a_word() -> None:
+    outcomes = ("counted", "late", "lost", "idle", "observed")
+    status = record(folded([started(), *[certified(n, outcome) for n, outcome in enumerate(outcomes, 1)], day()[9]]), AT)
+    page = Markup(page_html(status))
+    for word in ("✓ counted", "◔ too slow", "✕ lost on the way", "– nothing to offer", "● certified"):
+        assert word in page.words
+
+
+@pytest.mark.parametrize("at", [-1e300, 0.0, AT, 1e300])
+def test_times_are_always_dates(at: float) -> None:
+    assert when(at).startswith("<time ")
+
+
+@given(st.floats(-1e12, 1e12), st.floats(-1e12, 1e12))
+def test_axes_hold_their_values_between_few_round_numbers(a: float, b: float) -> None:
+    low, high = min(a, b), max(a, b)
+    axis = nice_axis(low, high)
+    slack = max(abs(low), abs(high), 1e-3) * 1e-6
+    assert axis.low <= low + slack
+    assert axis.high >= high - slack
+    assert axis.low < axis.high
+    assert 1 <= axis.steps <= 6
+    assert len(axis.labels()) == axis.steps + 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(-1e6, 1e6)), max_size=50))
+def test_any_curve_is_drawn(values: list[tuple[int, float]]) -> None:
+    samples = sorted(samples for samples, _ in values)
+    points = [Point(number=i, at=AT, samples=total, loss=loss) for i, (total, (_, loss)) in enumerate(zip(samples, values, strict=True))]
+    html = loss_chart(points)
+    Markup(html)
+    assert "nan" not in html
+    assert "inf" not in html
+
+
+def test_metrics_begin_at_zero_and_never_name_a_peer() -> None:
+    empty, full = metrics_text(record(StatusState(), AT)).decode(), metrics_text(record(folded(day()), AT)).decode()
+    for text in (empty, full):
+        for reason in REFUSALS:
+            assert f'hypergpu_refusals_total{{reason="{reason}"}}' in text
+        for result in ("counted", "late", "lost", "idle", "missed", "observed"):
+            assert f'hypergpu_rounds_total{{result="{result}"}}' in text
+        for path in ("direct", "relay", "none"):
+            assert f'hypergpu_peers{{path="{path}"}}' in text
+    assert "hypergpu_loss NaN" in empty
+    for line in ("hypergpu_round 6.0", 'hypergpu_network_bytes_total{direction="sent",plane="bulk"} 3e+06', "hypergpu_samples_total 600.0"):
+        assert line in full
+    for line in (
+        'hypergpu_peers{path="relay"} 1.0',
+        'hypergpu_round_seconds{phase="train"} 12.0',
+        'hypergpu_refusals_total{reason="unsigned"} 3.0',
+    ):
+        assert line in full
+    for peer in PEERS:
+        assert peer not in full
+    for name in ("kitchen", "basement", "script"):
+        assert name not in full
+
+    def series(text: str) -> list[str]:
+        return [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#") and "node_info" not in line]
+
+    assert series(empty) == series(full)

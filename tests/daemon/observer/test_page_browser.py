@@ -1,0 +1,114 @@
+"""The page in a real browser: a round arrives without a reload, nothing breaks the policy, the lost server is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from daemon.observer.bridge import Bridge
+from daemon.observer.server import web_server
+from daemon.observer.settings import BoundAddress, ObserverSettings
+from protocol.status import fold, record
+from tests.browser import Browser, chromium, chromium_path
+from tests.story import AT, certified, day, folded, report
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.browser,
+    pytest.mark.skipif(chromium_path() is None, reason="chromium is not installed: apt-get install chromium"),
+]
+
+
+async def browse(story: Callable[[Browser], Any]) -> None:
+    """Run a story with a browser in a thread of its own; the server goes on meanwhile."""
+
+    def told() -> None:
+        with chromium() as browser:
+            story(browser)
+            assert browser.problems == []
+
+    await trio.to_thread.run_sync(told)
+
+
+async def test_a_round_arrives_without_a_reload() -> None:
+    state = folded(day("observer"))
+    bridge = Bridge()
+    bridge.publish(record(state, AT))
+
+    def certify_round_7() -> None:
+        fold(state, certified(7, "observed", at=AT, loss=5.4321))
+        fold(state, msgspec.structs.replace(report(1, at=AT + 1), name="attic-renamed"))
+        bridge.publish(record(state, AT + 1))
+
+    async with web_server(bridge, ObserverSettings(port=0)) as bound:
+
+        def story(browser: Browser) -> None:
+            browser.size(1280, 900)
+            browser.open(bound.url)
+            assert browser.evaluate("document.querySelectorAll('.strip li').length") == 7
+            assert "basement-4090" in browser.evaluate("document.querySelector('.peers').innerText")
+            browser.evaluate("window.never_reloaded = true; document.querySelector('details').open = true")
+            trio.from_thread.run_sync(certify_round_7)
+            browser.wait_for("document.querySelector('.cards').innerText.includes('Round 7')")
+            browser.wait_for("document.title.includes('round 7')")
+            assert browser.evaluate("document.querySelectorAll('.strip li').length") == 8
+            assert "5.432" in browser.evaluate("document.querySelector('.told').textContent")
+            assert "attic-renamed" in browser.evaluate("document.querySelector('.peers').innerText")
+            assert browser.evaluate("window.never_reloaded && document.querySelector('details').open") is True
+            assert browser.evaluate("document.getElementById('contact').textContent") == "live"
+
+        await browse(story)
+
+
+async def test_hostile_names_do_nothing_and_no_width_overflows() -> None:
+    bridge = Bridge()
+    bridge.publish(record(folded(day()), AT))
+    async with web_server(bridge, ObserverSettings(port=0)) as bound:
+
+        def story(browser: Browser) -> None:
+            for width in (320, 400, 800, 1280):
+                for dark in (False, True):
+                    browser.size(width, 900, dark=dark)
+                    browser.open(bound.url)
+                    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+            assert browser.evaluate("document.scripts.length") == 1
+            assert "<script>alert('x')</script>" in browser.evaluate("document.querySelector('.peers').innerText")
+
+        await browse(story)
+
+
+async def test_readable_without_javascript() -> None:
+    bridge = Bridge()
+    status = record(folded(day()), AT)
+    bridge.publish(status)
+    async with web_server(bridge, ObserverSettings(port=0)) as bound:
+
+        def story(browser: Browser) -> None:
+            browser.script(False)
+            browser.open(bound.url)
+            text = browser.evaluate("document.body.innerText")
+            for words in (status.verdict, "Round 6", "kitchen", "as of 22:13:20 UTC"):
+                assert words in text
+
+        await browse(story)
+
+
+async def test_the_page_says_when_its_server_is_gone() -> None:
+    bridge = Bridge()
+    bridge.publish(record(folded(day()), AT))
+
+    def told(bound: BoundAddress) -> None:
+        with chromium() as browser:
+            browser.open(bound.url)
+            trio.from_thread.run_sync(leave.set)
+            browser.wait_for("document.getElementById('contact').textContent.includes('what is shown is old')", timeout_s=15)
+            assert all("ERR_CONNECTION_REFUSED" in problem for problem in browser.problems)
+
+    leave = trio.Event()
+    async with trio.open_nursery() as nursery, web_server(bridge, ObserverSettings(port=0)) as bound:
+        nursery.start_soon(trio.to_thread.run_sync, told, bound)
+        await leave.wait()

@@ -1,0 +1,23 @@
+"""Puts `pretended_app.py` in the place of `daemon.app`, in child processes that have this folder on PYTHONPATH."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+
+class Understudy(MetaPathFinder):
+    """Finds one module, somewhere else."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname != "daemon.app":
+            return None
+        return spec_from_file_location(fullname, Path(__file__).with_name("pretended_app.py"))
+
+
+sys.meta_path.insert(0, Understudy())

@@ -1,0 +1,123 @@
+"""Settings: precedence, origins, and errors that say what to type."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from daemon.config import EXPLAINED, Config, default_toml, keys, load_config, variable, write_default_config
+from protocol.errors import UserError
+
+
+def write(home: Path, text: str) -> Path:
+    file = home / "config.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_nothing_set_gives_the_defaults(tmp_path: Path) -> None:
+    config, origins = load_config(tmp_path, None, {}, {})
+    assert config == Config(home=tmp_path)
+    assert set(origins.values()) == {"default"}
+    assert set(origins) == {f"{section}.{key}" for section, key, _ in keys()} == set(EXPLAINED)
+
+
+def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    file = write(tmp_path, '[network]\nlisten_port = 1\nbulk_port = 2\nmin_connections = 3\n[node]\nname = "file"\n')
+    environ = {"HYPERGPU_NETWORK_LISTEN_PORT": "11", "HYPERGPU_NETWORK_BULK_PORT": "12", "HOME": "/elsewhere"}
+    config, origins = load_config(tmp_path, None, {"network.listen_port": "21"}, environ)
+    assert (config.network.listen_port, config.network.bulk_port, config.network.min_connections) == (21, 12, 3)
+    assert origins["network.listen_port"] == "flag"
+    assert origins["network.bulk_port"] == "environment HYPERGPU_NETWORK_BULK_PORT"
+    assert origins["network.min_connections"] == origins["node.name"] == f"file {file}"
+    assert origins["worker.nice"] == "default"
+
+
+def test_lists_and_booleans_from_text(tmp_path: Path) -> None:
+    environ = {"HYPERGPU_NETWORK_JOIN": "/ip4/1.2.3.4/tcp/1/p2p/A, /ip4/1.2.3.4/tcp/2/p2p/B", "HYPERGPU_WORKER_ALLOW_CUSTOM_TASK": "true"}
+    config, _ = load_config(tmp_path, None, {"observer.hosts": ("a", "b")}, environ)
+    assert config.network.join == ("/ip4/1.2.3.4/tcp/1/p2p/A", "/ip4/1.2.3.4/tcp/2/p2p/B")
+    assert config.worker.allow_custom_task
+    assert config.observer.hosts == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "fix"),
+    [
+        ("[network]\nlisten_prot = 1\n", "listen_prot", "did you mean network.listen_port?"),
+        ("[netwrok]\nlisten_port = 1\n", "netwrok", "did you mean network?"),
+        ("listen_port = 1\n", "listen_port", "did you mean network.listen_port?"),
+        ("[worker]\nlisten_port = 1\n", "listen_port", "did you mean network.listen_port?"),
+        ("network = 1\n", "network", "write it as [network]"),
+    ],
+)
+def test_an_unknown_key_is_an_error_with_the_nearest_name(tmp_path: Path, text: str, named: str, fix: str) -> None:
+    write(tmp_path, text)
+    with pytest.raises(UserError) as caught:
+        load_config(tmp_path, None, {}, {})
+    assert named in caught.value.what
+    assert caught.value.fix == fix
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_variable_of_a_known_section_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="HYPERGPU_NETWORK_LISTENPORT") as caught:
+        load_config(tmp_path, None, {}, {"HYPERGPU_NETWORK_LISTENPORT": "1", "HYPERGPU_HOME": "/x", "HYPERGPU_OTHER": "1"})
+    assert caught.value.fix == "did you mean HYPERGPU_NETWORK_LISTEN_PORT?"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[network]\nlisten_port = 70000\n", "65535"),
+        ('[network]\nlisten_port = "1"\n', "int"),
+        ('[network]\nlisten_host = "localhost"\n', "not an IP address"),
+        ('[network]\njoin = ["host:1"]\n', "not a multiaddr"),
+        ('[network]\njoin = ["/ip4/1.2.3.4/tcp/1"]\n', "/p2p/"),
+        ('[worker]\ndevice = "gpu"\n', "cuda"),
+        ("[worker]\nnice = 20\n", "19"),
+        ("[worker\n", "line 1"),
+    ],
+)
+def test_a_value_that_cannot_be_used_says_why(tmp_path: Path, text: str, why: str) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(UserError) as caught:
+        load_config(tmp_path, None, {}, {})
+    assert why in caught.value.why
+    assert str(file) in caught.value.what
+    assert caught.value.exit_code == 2
+
+
+def test_the_origin_of_a_wrong_value_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"network\.listen_port \(environment HYPERGPU_NETWORK_LISTEN_PORT\)"):
+        load_config(tmp_path, None, {}, {"HYPERGPU_NETWORK_LISTEN_PORT": "many"})
+    with pytest.raises(UserError, match=r"worker\] \(flag\)"):
+        load_config(tmp_path, None, {"worker.device": "toaster"}, {})
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no config file"):
+        load_config(tmp_path, tmp_path / "other.toml", {}, {})
+
+
+def test_the_written_file_changes_nothing_and_works_uncommented(tmp_path: Path) -> None:
+    assert write_default_config(tmp_path)
+    file = tmp_path / "config.toml"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert load_config(tmp_path, None, {}, {}) == (Config(home=tmp_path), {f"{section}.{key}": "default" for section, key, _ in keys()})
+    uncommented = "\n".join(line.removeprefix("#") if not line.startswith("# ") else line for line in default_toml().splitlines())
+    config, origins = load_config(tmp_path, write(tmp_path, uncommented), {}, {})
+    assert config == Config(home=tmp_path)
+    assert set(origins.values()) == {f"file {file}"}
+
+
+def test_an_existing_file_is_left_alone(tmp_path: Path) -> None:
+    file = write(tmp_path, '[node]\nname = "mine"\n')
+    assert not write_default_config(tmp_path)
+    assert file.read_text(encoding="utf-8") == '[node]\nname = "mine"\n'
+
+
+def test_variables_are_named_after_section_and_key() -> None:
+    assert variable("network", "listen_port") == "HYPERGPU_NETWORK_LISTEN_PORT"

@@ -1,0 +1,135 @@
+"""Which foreign modules each process loads: seen in `sys.modules` of real processes, since that is what costs and what collides.
+
+libp2p and hivemind cannot be in one process at all; torch belongs to the worker, aiohttp to the observer, and `hypergpud status` has
+0.3 s from the start of its process to its answer.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daemon.control.wire import Answer, socket_address
+from protocol.status import Status, StatusState, record
+
+REPOSITORY = Path(__file__).parents[2]
+WATCHED = (
+    "aiohttp",
+    "asyncio",
+    "blake3",
+    "click",
+    "cryptography",
+    "hivemind",
+    "libp2p",
+    "multiaddr",
+    "numpy",
+    "prometheus_client",
+    "rich",
+    "safetensors",
+    "sklearn",
+    "torch",
+    "trio",
+)
+HEAVY = frozenset(WATCHED) - {"click"}
+STATUS_LIMIT_S = 0.3
+
+pytestmark = pytest.mark.real
+
+
+def loaded_by(code: str, *arguments: str) -> frozenset[str]:
+    """Those of WATCHED that a fresh process has loaded after running `code`."""
+    tail = f"\nimport sys; print('LOADED', *sorted(set(sys.modules) & set({WATCHED!r})))"
+    environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", code + tail, *arguments], capture_output=True, text=True, env=environ, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return frozenset(done.stdout.rpartition("LOADED")[2].split())
+
+
+@contextmanager
+def answering(home: Path) -> Iterator[None]:
+    """Something on the control socket that answers every call with an empty status, without any of our server's imports in the way."""
+    status: Status = record(StatusState(), 1.0)
+    answer = msgspec.json.encode(Answer(ok=True, result=msgspec.Raw(msgspec.json.encode(status)))) + b"\n"
+    listener = socket.socket(socket.AF_UNIX)
+    with socket_address(home) as address:
+        listener.bind(address)
+    listener.listen()
+
+    def serve() -> None:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                if connection.recv(4096) == b'{"call":"leave"}\n':
+                    return
+                connection.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        with socket_address(home) as address, socket.socket(socket.AF_UNIX) as last:
+            last.connect(address)
+            last.sendall(b'{"call":"leave"}\n')
+        thread.join()
+        listener.close()
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("status", "--json"), ("peers",), ("peers", "--json")])
+def test_asking_a_daemon_loads_nothing_heavy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    with answering(tmp_path):
+        code = "import sys; from daemon.cli.main import run; assert run(sys.argv[1:]) == 0"
+        assert loaded_by(code, "--home", str(tmp_path), *arguments) & HEAVY == frozenset()
+
+
+def test_the_command_line_itself_loads_nothing_heavy() -> None:
+    assert loaded_by("import daemon.cli.main") == {"click"}
+    assert (
+        loaded_by("from daemon.cli.main import run; assert run(['--help']) == 0") & {"trio", "torch", "libp2p", "aiohttp", "rich"} == set()
+    )
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("status", "--json")])
+def test_status_answers_within_its_limit(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """The quickest of several: what is measured is the command, not what else the machine does meanwhile."""
+    command = [sys.executable, "-m", "daemon.cli.main", "--home", str(tmp_path), *arguments]
+    environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    with answering(tmp_path):
+        took: list[float] = []
+        for _ in range(8):
+            began = time.perf_counter()
+            subprocess.run(command, env=environ, check=True, timeout=60, stdout=subprocess.DEVNULL)
+            took.append(time.perf_counter() - began)
+    assert min(took) < STATUS_LIMIT_S, took
+
+
+def test_the_node_loads_no_torch_no_hivemind_and_no_web_server() -> None:
+    loaded = loaded_by("import daemon.cli.start, daemon.app")
+    assert {"libp2p", "trio", "numpy"} <= loaded
+    assert loaded & {"torch", "hivemind", "aiohttp", "sklearn"} == set()  # libp2p itself brings prometheus_client and rich
+
+
+def test_the_worker_loads_no_network() -> None:
+    loaded = loaded_by("import daemon.worker.main")
+    assert loaded & {"libp2p", "multiaddr", "hivemind", "trio", "aiohttp", "click"} == set()
+
+
+def test_the_observers_web_side_loads_no_torch_and_no_libp2p() -> None:
+    loaded = loaded_by("import daemon.observer.server, daemon.observer.web")
+    assert loaded & {"torch", "hivemind", "libp2p", "sklearn"} == set()
+
+
+def test_the_import_for_task_authors_loads_no_torch() -> None:
+    assert loaded_by("import hypergpu") & {"torch", "libp2p", "trio", "sklearn"} == set()

@@ -1,0 +1,120 @@
+"""The node key and the lock of a home, with real processes where two compete."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daemon.home import ensure_home, home_directory, write_new
+from daemon.keys import load_or_make_key
+from daemon.lock import home_lock, lock_holder
+from protocol.errors import UserError
+from protocol.identity import verify
+
+
+def test_a_key_is_made_once_and_read_again(tmp_path: Path) -> None:
+    signer, seed = load_or_make_key(tmp_path)
+    again, same = load_or_make_key(tmp_path)
+    assert (again.peer, same) == (signer.peer, seed)
+    assert len(seed) == 32
+    assert verify(signer.peer, again.sign(b"x"), b"x")
+    assert stat.S_IMODE((tmp_path / "node.key").stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["node.key"]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
+def test_a_key_that_others_can_read_is_refused_with_the_line_that_mends_it(tmp_path: Path, mode: int) -> None:
+    load_or_make_key(tmp_path)
+    key = tmp_path / "node.key"
+    key.chmod(mode)
+    with pytest.raises(UserError) as caught:
+        load_or_make_key(tmp_path)
+    assert caught.value.code == "KEY_PERMISSIONS"
+    assert caught.value.exit_code == 5
+    assert caught.value.fix == f"chmod 600 {key}"
+    subprocess.run(caught.value.fix.split(), check=True)
+    load_or_make_key(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 31, b"x" * 33])
+def test_a_damaged_key_is_refused_and_never_overwritten(tmp_path: Path, data: bytes) -> None:
+    key = tmp_path / "node.key"
+    assert write_new(key, data)
+    with pytest.raises(UserError, match="KEY_DAMAGED"):
+        load_or_make_key(tmp_path)
+    assert key.read_bytes() == data
+
+
+def test_write_new_never_replaces(tmp_path: Path) -> None:
+    assert write_new(tmp_path / "a", b"first")
+    assert not write_new(tmp_path / "a", b"second")
+    assert (tmp_path / "a").read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.real
+def test_starts_at_the_same_time_share_one_key(tmp_path: Path) -> None:
+    """Every process waits for the same pipe to close, then makes a key."""
+    code = (
+        "import os, sys, pathlib; from daemon.keys import load_or_make_key; os.read(0, 1);"
+        " print(load_or_make_key(pathlib.Path(sys.argv[1]))[0].peer)"
+    )
+    gate, opener = os.pipe()
+    racers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=gate, stdout=subprocess.PIPE, text=True) for _ in range(6)
+    ]
+    os.close(gate)
+    os.close(opener)
+    peers = {racer.communicate(timeout=60)[0].strip() for racer in racers}
+    assert [racer.returncode for racer in racers] == [0] * 6
+    assert peers == {load_or_make_key(tmp_path)[0].peer}
+    assert os.listdir(tmp_path) == ["node.key"]
+
+
+def test_a_second_daemon_on_a_home_is_refused_by_name(tmp_path: Path) -> None:
+    assert lock_holder(tmp_path) is None
+    with home_lock(tmp_path):
+        assert lock_holder(tmp_path) == os.getpid()
+        with pytest.raises(UserError) as caught, home_lock(tmp_path):
+            raise AssertionError("two processes hold one home")
+        assert str(os.getpid()) in caught.value.what
+        assert f"hypergpud stop --home {tmp_path}" in caught.value.fix
+    assert lock_holder(tmp_path) is None
+    with home_lock(tmp_path):
+        pass
+
+
+@pytest.mark.real
+def test_the_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
+    code = "import sys, pathlib; from daemon.lock import home_lock\nwith home_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert lock_holder(tmp_path) == holder.pid
+    holder.kill()
+    holder.communicate(timeout=10)
+    assert lock_holder(tmp_path) is None
+
+
+def test_home_by_flag_then_variable_then_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert home_directory(str(tmp_path), {"HYPERGPU_HOME": "/x"}) == tmp_path
+    assert home_directory(None, {"HYPERGPU_HOME": "/x"}) == Path("/x")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert home_directory(None, {}) == tmp_path / "hypergpu"
+
+
+def test_a_home_is_private_and_an_existing_one_is_left(tmp_path: Path) -> None:
+    ensure_home(tmp_path / "a" / "b")
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine").chmod(0o755)
+    ensure_home(tmp_path / "mine")
+    assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o755
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="HOME"):
+        ensure_home(tmp_path / "file")

@@ -1,0 +1,36 @@
+"""The worker process passes the suite of the Trainer port."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from daemon.worker.settings import WorkerSettings
+from daemon.worker.supervisor import WorkerTrainer
+from protocol.identity import Signer
+from protocol.manifest import Inner, Manifest
+from protocol.ports import Trainer
+from tests.ports.trainer_suite import TrainerFactory, TrainerSuite
+
+PEER = Signer(bytes(32)).peer
+MANIFEST = Manifest(
+    name="tiny",
+    task="byte_gpt",
+    task_options={"layers": 1, "heads": 2, "width": 16, "context": 16, "corpus_bytes": 100_000},
+    inner=Inner(batch_size=4),
+)
+
+
+@pytest.mark.real
+class TestWorkerTrainer(TrainerSuite):
+    @pytest.fixture
+    def make_trainer(self) -> TrainerFactory:
+        @asynccontextmanager
+        async def make() -> AsyncIterator[Trainer]:
+            trainer = WorkerTrainer(MANIFEST, PEER, WorkerSettings(device="cpu", threads=1), lambda event: None)
+            async with trainer.running():
+                yield trainer
+
+        return make

@@ -1,0 +1,123 @@
+"""The verdict: one sentence for each situation a node or an observer can be in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from protocol import journal
+from protocol.status import record
+from tests.story import AT, ROUND_S, certified, day, folded, report, started, trainer_ready
+
+
+def verdict(*events: journal.Event, now: float = AT) -> tuple[str, str]:
+    """Level and sentence after `events`."""
+    status = record(folded(list(events)), now)
+    return status.level, status.verdict
+
+
+def test_before_anything() -> None:
+    assert verdict() == ("info", "Starting")
+    assert verdict(started()) == ("info", "Starting: waiting for the trainer")
+
+
+def test_training_before_the_first_certificate() -> None:
+    phase = journal.PhaseEntered(number=1, view=0, phase="train", reason="")
+    assert verdict(started(), trainer_ready(), phase, report(1)) == (
+        "info",
+        "Training, round 1, with 1 other node; no round has been certified yet",
+    )
+
+
+def test_alone_says_how_others_join() -> None:
+    level, sentence = verdict(started(), trainer_ready(), journal.Alone(number=1, samples_pending=1240, reason=""))
+    assert level == "warning"
+    assert sentence.startswith("Alone: trained 1,240 samples that wait for a second peer; others join with: hypergpud start --join /ip4/")
+    level, sentence = verdict(started(min_peers=4), journal.Alone(number=1, samples_pending=1, reason=""))
+    assert "1 sample that wait for 3 more peers" in sentence
+
+
+def test_alone_ends_with_a_plan() -> None:
+    alone = journal.Alone(number=1, samples_pending=10, reason="")
+    plan = journal.Planned(number=1, view=0, leader="a", members=("a", "b"), reason="")
+    assert not verdict(started(), trainer_ready(), alone, plan)[1].startswith("Alone")
+
+
+def test_rounds_that_counted() -> None:
+    events = [certified(n, "counted", at=AT - 1) for n in range(1, 38)]
+    events += [certified(38, "late"), certified(39, "late"), certified(40, "lost")]
+    assert verdict(started(), trainer_ready(), *events) == ("good", "37 of your last 40 rounds counted; 2 too slow, 1 peer lost")
+
+
+def test_all_rounds_counted() -> None:
+    assert verdict(started(), certified(1), certified(2)) == ("good", "All of your last 2 rounds counted")
+    assert verdict(started(), certified(1)) == ("good", "Your first round counted")
+
+
+def test_running_fine_and_earning_nothing_is_bad() -> None:
+    level, sentence = verdict(started(), *[certified(n, "late") for n in range(1, 7)])
+    assert level == "bad"
+    assert sentence == "0 of your last 6 rounds counted; 6 too slow"
+
+
+def test_nothing_to_offer_is_not_a_failure() -> None:
+    level, sentence = verdict(started(), certified(1, "idle"), certified(2, "counted"))
+    assert level == "good"
+    assert sentence == "1 of your last 2 rounds counted; 1 with nothing to offer"
+
+
+def test_stuck_until_something_moves() -> None:
+    stuck = journal.Stuck(reason="the disk is full: 3 MB free, 80 MB needed.")
+    assert verdict(started(), certified(1), stuck) == ("bad", "Stuck: the disk is full: 3 MB free, 80 MB needed.")
+    assert verdict(started(), stuck, certified(1))[0] == "good"
+
+
+def test_the_trainer_died() -> None:
+    level, sentence = verdict(started(), trainer_ready(), journal.TrainerStopped(reason="killed by signal 9", restarts=2))
+    assert (level, sentence) == ("bad", "The trainer died and is being restarted (2 times so far): killed by signal 9.")
+
+
+def test_silence_is_noticed_when_the_rhythm_is_known() -> None:
+    events = [started(), certified(1, at=AT - ROUND_S), certified(2, at=AT)]
+    assert verdict(*events, now=AT + 50)[0] == "good"
+    level, sentence = verdict(*events, now=AT + 200)
+    assert level == "bad"
+    assert sentence == "No round was certified for 3 min; the last was round 2."
+    passed = journal.ViewPassed(number=3, view=0, reason="the leader was silent")
+    assert verdict(*events, passed, now=AT + 200)[1].endswith("Last try: the leader was silent.")
+    assert verdict(started(), certified(1), now=AT + 9000)[0] == "good"  # one certificate has no rhythm yet
+
+
+def test_many_failed_tries_do_not_hide_the_last_certificate() -> None:
+    passed = [journal.ViewPassed(at=AT, number=3, view=view, reason="nobody answered") for view in range(60)]
+    level, sentence = verdict(started("observer"), certified(1, "observed", at=AT - 14), certified(2, "observed"), *passed, now=AT + 100)
+    assert level == "bad"
+    assert "the last was round 2" in sentence
+
+
+def test_stopped() -> None:
+    assert verdict(started(), journal.Stopped(reason="asked to by hypergpud stop")) == ("info", "Stopped: asked to by hypergpud stop.")
+
+
+def test_an_observer_judges_the_run() -> None:
+    assert verdict(started("observer")) == ("warning", "Nobody is training here yet: waiting for the nodes of this run")
+    assert verdict(started("observer"), report(1)) == ("info", "1 node is training; no round has been certified yet")
+    level, sentence = verdict(*day("observer"))
+    assert level == "good"
+    assert sentence == (
+        "6 rounds certified, the last with 4 of 4 members; loss 5.950 → 5.700; a round every 14 s; 1 try ended without a certificate"
+    )
+    level, sentence = verdict(*day("observer"), now=AT + 40)
+    assert level == "warning"
+    assert sentence.endswith("nobody is training now")
+
+
+def test_the_verdict_does_not_change_with_every_second() -> None:
+    state = folded(day())
+    assert len({record(state, AT + second).verdict for second in range(10)}) == 1
+
+
+def test_reading_a_status_loads_neither_cryptography_nor_numpy() -> None:
+    code = "import sys, protocol.status; print(*[m for m in ('cryptography', 'numpy', 'trio', 'protocol.journal') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert found.stdout.strip() == ""

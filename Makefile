@@ -1,0 +1,46 @@
+# make run    makes .venv, installs, and shows a swarm that trains (ROUNDS=0: until Ctrl-C)
+# make test   makes .venv with the test extra and runs the tests
+
+PYTHON ?= python3.11
+ROUNDS ?= 10
+PEERS  ?= 4
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# What an installation depends on: a change of either file installs again, anything else is picked up by the editable install.
+RECIPE := pyproject.toml constraints.txt .ci/debian.sh
+
+.PHONY: run setup test test-slow lint clean
+
+run: $(VENV)/.installed
+	$(BIN)/hypergpud demo --peers $(PEERS) --rounds $(ROUNDS)
+
+setup: $(VENV)/.installed
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# The stamps are written last, so that an installation that was broken off is begun again.
+$(VENV)/.installed: $(RECIPE)
+	PYTHON="$(PYTHON)" .ci/debian.sh
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(RECIPE)
+	PYTHON="$(PYTHON)" .ci/debian.sh test
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $(VENV)/.installed $@

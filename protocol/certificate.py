@@ -6,7 +6,7 @@ certificate. It carries its plan with all signed offers and its Cut: anybody can
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import msgspec
@@ -17,7 +17,8 @@ from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.leader import leader_of, leader_order
 from protocol.manifest import MAX_GROUP_LIMIT, Manifest
-from protocol.messages import MAX_MESSAGE_BYTES, Cut, Id, Signature, Signed, Vote, open_as, payload_of, signature_is_valid
+from protocol.merge import merge_parents, merge_round
+from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Cut, Id, Signature, Signed, Vote, open_as, payload_of, signature_is_valid
 from protocol.plan import OpenPlan, open_plan
 from protocol.ports import Lane
 
@@ -25,7 +26,7 @@ _DOMAIN = b"hypergpu/certificate/1\0"
 NEWCOMER_LANES = 8  # spare lanes of the data order for members the parent certificate does not know yet
 
 
-class Certificate(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Certificate(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     """As it travels and as it is stored."""
 
     outcome: Annotated[bytes, Meta(max_length=4096)]  # the payload of every vote
@@ -79,8 +80,8 @@ def assemble(vote: Vote, plan: Signed, cut: Signed, votes: Mapping[PeerId, bytes
     return msgspec.msgpack.encode(Certificate(outcome=payload_of(vote), plan=plan, cut=cut, votes=tuple(sorted(votes.items()))))
 
 
-def check_cut(cut: Cut, plan: OpenPlan, manifest: Manifest) -> None:
-    """Whether a Cut fits its plan. Raises `PeerFault("bad_plan")`."""
+def check_cut(cut: Cut, plan: OpenPlan, manifest: Manifest, *, merging: bool = False) -> None:
+    """Whether a Cut fits its plan; that of a merge includes nobody. Raises `PeerFault("bad_plan")`."""
     size = len(plan.members)
     for name, indices in (("contributors", cut.contributors), ("present", cut.present)):
         if list(indices) != sorted(set(indices)) or any(i >= size for i in indices):
@@ -89,7 +90,7 @@ def check_cut(cut: Cut, plan: OpenPlan, manifest: Manifest) -> None:
         raise PeerFault("bad_plan", f"the cut's owners {cut.owners} do not own the {size} slices")
     if not set(cut.contributors) <= set(cut.present) or len(cut.present) < manifest.group.min_peers:
         raise PeerFault("bad_plan", f"a cut of {len(cut.contributors)} contributors among {len(cut.present)} present")
-    if not cut.contributors or any(plan.offers[i].samples == 0 for i in cut.contributors):
+    if bool(cut.contributors) == merging or any(plan.offers[i].samples == 0 for i in cut.contributors):
         raise PeerFault("bad_plan", "a cut that includes somebody who offered nothing, or nobody")
 
 
@@ -103,7 +104,7 @@ def open_certificate(raw: bytes, run: Digest, manifest: Manifest, chunks: int | 
     try:
         certificate = _decoder.decode(raw)
         vote = msgspec.msgpack.decode(certificate.outcome, type=Vote)
-    except (msgspec.DecodeError, ValueError) as error:
+    except UNREADABLE as error:
         raise PeerFault("malformed", f"not a certificate: {error}") from None
     plan = open_plan(certificate.plan, run, manifest, chunks, trusted=trusted)
     cut = open_as(Cut, certificate.cut, run, trusted=trusted)
@@ -111,9 +112,12 @@ def open_certificate(raw: bytes, run: Digest, manifest: Manifest, chunks: int | 
         raise PeerFault("bad_certificate", "the plan or the cut is not the one that was voted for")
     if certificate.cut.peer != plan.leader:
         raise PeerFault("bad_certificate", "the cut is not from the plan's leader")
-    if (vote.parents, vote.number, vote.view) != ((plan.plan.parent,), plan.plan.number, plan.plan.view):
+    merging = len(vote.parents) == 2
+    if merging and vote.parents != merge_parents(*vote.parents):
+        raise PeerFault("bad_certificate", "the parents of a merge are not in order")
+    if (merge_round(vote.parents), vote.number, vote.view) != (plan.plan.parent, plan.plan.number, plan.plan.view):
         raise PeerFault("bad_certificate", "the votes are for another round than the plan")
-    check_cut(cut, plan, manifest)
+    check_cut(cut, plan, manifest, merging=merging)
     voters = tuple(peer for peer, _ in certificate.votes)
     if list(voters) != sorted(set(voters)) or not set(voters) <= set(plan.members):
         raise PeerFault("bad_certificate", "a voter votes twice or is not in the plan")
@@ -151,13 +155,22 @@ def genesis(run: Digest) -> Tip:
     return Tip(hash=run, number=0, members=(), last_seq={}, samples=0, state=b"", lane_base=0)
 
 
+def _check_leader(plan: OpenPlan, members: Iterable[PeerId]) -> None:
+    order = leader_order(plan.plan.parent, members)
+    if plan.plan.view < len(order) and plan.leader != leader_of(order, plan.plan.view):
+        raise PeerFault("bad_certificate", f"{short(plan.leader)} does not lead view {plan.plan.view} of round {plan.plan.number}")
+
+
+def _present(certificate: OpenCertificate) -> tuple[PeerId, ...]:
+    return tuple(certificate.plan.members[i] for i in certificate.cut.present)
+
+
 def extend(tip: Tip, certificate: OpenCertificate) -> Tip:
     """The lineage one certificate further. Raises `PeerFault("bad_certificate")` when it does not follow from `tip`."""
     outcome, plan = certificate.outcome, certificate.plan
     if outcome.parents != (tip.hash,) or outcome.number != tip.number + 1:
         raise PeerFault("bad_certificate", f"certificate {outcome.number} does not follow certificate {tip.number}")
-    if outcome.view < len(tip.members) and plan.leader != leader_of(leader_order(tip.hash, tip.members), outcome.view):
-        raise PeerFault("bad_certificate", f"{short(plan.leader)} does not lead view {outcome.view} of round {outcome.number}")
+    _check_leader(plan, tip.members)
     last_seq = dict(tip.last_seq)
     for peer, seq in certificate.listed.items():
         if seq <= last_seq.get(peer, 0):
@@ -167,11 +180,29 @@ def extend(tip: Tip, certificate: OpenCertificate) -> Tip:
     return Tip(
         hash=certificate.hash,
         number=outcome.number,
-        members=tuple(plan.members[i] for i in certificate.cut.present),
+        members=_present(certificate),
         last_seq=last_seq,
         samples=tip.samples + certificate.samples,
         state=outcome.state,
         lane_base=tip.lane_base + longest * (len(tip.members) + NEWCOMER_LANES),
+    )
+
+
+def merge(first: Tip, second: Tip, weights: tuple[int, int], certificate: OpenCertificate) -> Tip:
+    """The tip where two branches meet. `weights` are the samples certified on each since they parted. Raises `PeerFault("bad_certificate")`."""
+    outcome = certificate.outcome
+    if outcome.parents != (first.hash, second.hash) or outcome.number != max(first.number, second.number) + 1:
+        raise PeerFault("bad_certificate", f"certificate {outcome.number} does not merge certificates {first.number} and {second.number}")
+    _check_leader(certificate.plan, {*first.members, *second.members})
+    peers = {*first.last_seq, *second.last_seq}
+    return Tip(
+        hash=certificate.hash,
+        number=outcome.number,
+        members=_present(certificate),
+        last_seq={peer: max(first.last_seq.get(peer, 0), second.last_seq.get(peer, 0)) for peer in peers},
+        samples=first.samples + weights[1],
+        state=outcome.state,
+        lane_base=max(first.lane_base, second.lane_base),
     )
 
 

@@ -39,7 +39,9 @@ def _check(data: Buffer, expected: int) -> None:
 
 def _check_finite(values: Vector) -> None:
     # A float64 sum of float32 values cannot overflow, and one value that is not finite makes the sum so: one pass, no temporary.
-    if not np.isfinite(values.sum(dtype=np.float64)):
+    with np.errstate(invalid="ignore"):  # the sum of both infinities is what is looked for, not worth a warning
+        total = values.sum(dtype=np.float64)
+    if not np.isfinite(total):
         raise PeerFault("malformed", "an encoding with a value that is not finite")
 
 

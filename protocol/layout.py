@@ -5,6 +5,7 @@ A chunk is the unit of everything: a leaf of a contribution's digest, a whole nu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 CHUNK_ELEMENTS = 4096
@@ -34,7 +35,7 @@ def share_out(chunks: int, shares: Sequence[float]) -> tuple[int, ...]:
     Returns `len(shares) + 1` ascending borders from 0 to `chunks`. A slice may be empty. Shares must be finite, not negative and not all zero.
     """
     total = sum(shares)
-    if not total > 0 or min(shares) < 0:
+    if not total > 0 or min(shares) < 0 or not math.isfinite(total * chunks):
         raise ValueError(f"shares {shares} cannot divide anything")
     exact = [chunks * share / total for share in shares]
     sizes = [int(size) for size in exact]

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.digest import Digest, digest
-from protocol.errors import UserError
+from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId, Signer, verify
 
 MAX_MANIFEST_BYTES = 64 << 10  # a page of settings; the largest shipped one has 1 KB
@@ -114,11 +114,17 @@ class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
             raise UserError("MANIFEST", f"The run's manifest has {len(self.body)} bytes; {MAX_MANIFEST_BYTES} are allowed.", exit_code=2)
         try:
             manifest = msgspec.msgpack.decode(self.body, type=Manifest)
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise UserError("MANIFEST", "The run's manifest cannot be read.", why=str(error), exit_code=2) from None
-        if manifest.owner and not verify(manifest.owner, self.signature, _DOMAIN + self.body):
+        if manifest.owner and not self._is_signed_by(manifest.owner):
             raise UserError("MANIFEST", f"The manifest of run {manifest.name!r} is not signed by its owner {manifest.owner}.", exit_code=2)
         return manifest
+
+    def _is_signed_by(self, owner: PeerId) -> bool:
+        try:
+            return verify(owner, self.signature, _DOMAIN + self.body)
+        except PeerFault:
+            return False  # text that is no peer id signs nothing
 
 
 def seal(manifest: Manifest, owner: Signer | None = None) -> SignedManifest:

@@ -31,7 +31,7 @@ Indices = Annotated[tuple[Index, ...], Meta(max_length=MAX_GROUP_LIMIT)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 
 
-class Signed(msgspec.Struct, frozen=True, array_like=True):
+class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A message as it travels. Nothing in it is believed before `open_signed`."""
 
     payload: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
@@ -141,6 +141,9 @@ class Announce(Message, frozen=True, kw_only=True, array_like=True, tag=True, fo
 AnyMessage = Beacon | Ready | Plan | Held | Cut | SliceResult | Vote | Announce
 M = TypeVar("M", bound=Message)
 
+UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
+"""What msgspec raises for bytes from outside: UnicodeDecodeError is a ValueError, and skipping deep nesting exhausts the stack."""
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
 _signed_decoder = msgspec.msgpack.Decoder(Signed)
@@ -172,7 +175,7 @@ def decode_signed(data: bytes) -> Signed:
         raise PeerFault("oversized", f"a message of {len(data)} bytes where {MAX_MESSAGE_BYTES} are allowed")
     try:
         return _signed_decoder.decode(data)
-    except (msgspec.DecodeError, ValueError) as error:
+    except UNREADABLE as error:
         raise PeerFault("malformed", f"not a signed message: {error}") from None
 
 
@@ -185,7 +188,7 @@ def open_signed(signed: Signed, run: Digest, *, trusted: bool = False) -> AnyMes
         raise PeerFault("unsigned", f"the signature of {signed.peer} does not fit this message and run")
     try:
         return _decoder.decode(signed.payload)
-    except (msgspec.DecodeError, ValueError) as error:
+    except UNREADABLE as error:
         raise PeerFault("malformed", f"{signed.peer} signed what is no message: {error}") from None
 
 

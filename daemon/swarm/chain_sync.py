@@ -1,6 +1,7 @@
 """Certificates from a peer: whoever lags or joins asks for the chain, and verifies every link of it itself.
 
-One request, one answer, one stream: `ChainRequest`, then a `ChainReply` frame and a frame for each certificate, oldest first.
+One request, one answer, one stream: `ChainRequest`, then a `ChainReply` frame and a frame for each record, oldest first. A record is what a
+node moved along in one step: mostly one certificate; with a merge the other branch's certificates and then the merge.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.manifest import MAX_MANIFEST_BYTES, SignedManifest
-from protocol.messages import MAX_MESSAGE_BYTES, Hash, Natural
+from protocol.messages import Hash, Natural
 from protocol.ports import ByteStream, Network
 
 PROTOCOL = "/hypergpu/chain/1"
 MANIFEST_PROTOCOL = "/hypergpu/manifest/1"
 CERTIFICATES_PER_REQUEST = 256  # a round of a demo makes 3 KB: under 1 MB an answer
 REQUEST_BYTES = 256
+MAX_RECORD_BYTES = 16 << 20  # a merge after 4,000 rounds apart
 ANSWER_S = 20.0  # for one request: a peer that has nothing to say for this long is asked no more
 
 
@@ -40,9 +42,23 @@ class ChainReply(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     count: Natural
 
 
+_records = msgspec.msgpack.Decoder(list[bytes])
 S = TypeVar("S", bound=msgspec.Struct)
 Answer = Callable[[int, int], Awaitable[tuple[ChainReply, list[bytes]]]]
 """Gives the reply to (first, limit)."""
+
+
+def pack_record(certificates: list[bytes]) -> bytes:
+    """One step of a lineage as it is stored and sent."""
+    return msgspec.msgpack.encode(certificates)
+
+
+def unpack_record(record: bytes) -> list[bytes]:
+    """Raises `PeerFault("malformed")`."""
+    try:
+        return _records.decode(record)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise PeerFault("malformed", f"not a record of certificates: {error}") from None
 
 
 def serve_chain(network: Network, run: Digest, answer: Answer) -> None:
@@ -52,17 +68,17 @@ def serve_chain(network: Network, run: Digest, answer: Answer) -> None:
         request = _decode(await FrameReader(stream).expect_frame(REQUEST_BYTES), ChainRequest)
         if request.run != run:
             raise PeerFault("other_run", f"a request for run {request.run.hex()[:12]}")
-        reply, certificates = await answer(request.first, CERTIFICATES_PER_REQUEST)
+        reply, records = await answer(request.first, CERTIFICATES_PER_REQUEST)
         await stream.send_all(frame(msgspec.msgpack.encode(reply)))
-        for raw in certificates:
-            await stream.send_all(frame(raw))
+        for record in records:
+            await stream.send_all(frame(record))
         await stream.send_eof()
 
     network.serve(PROTOCOL, take)
 
 
 async def fetch_chain(network: Network, peer: PeerId, run: Digest, first: int) -> tuple[ChainReply, list[bytes]]:
-    """A peer's certificates from number `first` on. Raises `Unreachable` or `PeerFault`."""
+    """A peer's records from number `first` on. Raises `Unreachable` or `PeerFault`."""
     with trio.move_on_after(ANSWER_S):
         stream = await network.open_stream(peer, PROTOCOL)
         try:
@@ -71,7 +87,7 @@ async def fetch_chain(network: Network, peer: PeerId, run: Digest, first: int) -
             reply = _decode(await reader.expect_frame(REQUEST_BYTES), ChainReply)
             if reply.count > CERTIFICATES_PER_REQUEST:
                 raise PeerFault("oversized", f"{reply.count} certificates in one answer")
-            return reply, [await reader.expect_frame(MAX_MESSAGE_BYTES) for _ in range(reply.count)]
+            return reply, [await reader.expect_frame(MAX_RECORD_BYTES) for _ in range(reply.count)]
         finally:
             await stream.aclose()
     raise Unreachable(f"no certificates within {ANSWER_S:g} s")

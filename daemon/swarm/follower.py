@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import trio
 import trio.lowlevel
 
-from daemon.swarm.chain_sync import fetch_chain
+from daemon.swarm.chain_sync import fetch_chain, unpack_record
 from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import BEACON_S, Members
 from daemon.swarm.messenger import Refuse
@@ -156,19 +156,19 @@ class Follower:
         first = self._lineage.best.number + 1
         back = STEP_BACK
         while True:
-            reply, certificates = await fetch_chain(self._network, peer, self._run, first)
+            reply, records = await fetch_chain(self._network, peer, self._run, first)
             self.ages[reply.tip] = (reply.age_s, trio.current_time())
             if len(self.ages) > 2 * STEP_BACK:
                 del self.ages[next(iter(self.ages))]
-            reaches = False
-            for raw in certificates:
+            reaches, last = False, first - 1
+            for raw in (raw for record in records for raw in unpack_record(record)):
                 steps = self._lineage.add(raw)
-                reaches = reaches or bool(steps)
                 if steps:
+                    reaches, last = True, max(last, *(made.tip.number for made in steps))
                     self._on_steps(steps)
                 await trio.lowlevel.checkpoint()
-            if reaches and certificates and first + len(certificates) <= reply.number:
-                first += len(certificates)
+            if reaches and last < reply.number:
+                first = last + 1
             elif not reaches and self._lineage.tip(reply.tip) is None and first > 1:
                 first, back = max(1, first - back), back * 2  # another branch: look for where it left ours
             else:

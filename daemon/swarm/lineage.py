@@ -1,16 +1,17 @@
 """The lineage of certificates this node has verified: where the tips are, how to get from one to another.
 
 Every certificate is verified before it is kept. One whose parent is unknown waits (a few do), and whoever brought it is asked for
-the chain between. Of two tips that do not descend from each other the heavier one is followed (`protocol.certificate.prefer`).
+the chain between. Tips that do not descend from each other are branches; those who live on them merge them.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import msgspec
 
-from protocol.certificate import OpenCertificate, Tip, extend, genesis, open_certificate, prefer
+from protocol.certificate import OpenCertificate, Tip, extend, genesis, merge, open_certificate, prefer
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.manifest import Manifest
@@ -37,6 +38,7 @@ class Lineage:
         self.best = self.root
         self._steps: OrderedDict[Digest, Step] = OrderedDict()
         self._orphans: OrderedDict[Digest, OpenCertificate] = OrderedDict()
+        self._heads: dict[Digest, Tip] = {}
 
     def tip(self, name: Digest) -> Tip | None:
         """The tip of that name, when it is among those kept."""
@@ -51,24 +53,23 @@ class Lineage:
     def add(self, raw: bytes, *, trusted: bool = False) -> list[Step]:
         """Verify a certificate and keep it. Returns what became part of the lineage: itself and orphans that waited for it.
 
-        Empty when it was known, or waits for its parent. Raises `PeerFault`.
+        Empty when it was known, or waits for a parent. Raises `PeerFault`.
         """
         certificate = open_certificate(raw, self._run, self._manifest, self.chunks, trusted=trusted)
         if certificate.hash in self._steps or certificate.hash in self._orphans:
             return []
-        parent = self.tip(certificate.outcome.parents[0])
-        if parent is None:
+        if not self._parents_known(certificate):
             self._orphans[certificate.hash] = certificate
             while len(self._orphans) > ORPHANS_KEPT:
                 self._orphans.popitem(last=False)
             return []
-        added = [self._keep(certificate, parent)]
-        while (child := self._orphan_of(added[-1].tip)) is not None:
+        added = [self._keep(certificate)]
+        while (child := next((orphan for orphan in self._orphans.values() if self._parents_known(orphan)), None)) is not None:
             del self._orphans[child.hash]
             try:
-                added.append(self._keep(child, added[-1].tip))
+                added.append(self._keep(child))
             except PeerFault:
-                break  # it was well signed but does not follow from this parent; whoever holds a better one will send it
+                continue  # well signed, but it does not follow from its parents: nobody can make it follow
         return added
 
     @property
@@ -76,39 +77,75 @@ class Lineage:
         """Whether a certificate waits for its parent."""
         return bool(self._orphans)
 
-    def _orphan_of(self, tip: Tip) -> OpenCertificate | None:
-        return next((orphan for orphan in self._orphans.values() if orphan.outcome.parents[0] == tip.hash), None)
+    def _parents_known(self, certificate: OpenCertificate) -> bool:
+        return all(self.tip(parent) is not None for parent in certificate.outcome.parents)
 
-    def _keep(self, certificate: OpenCertificate, parent: Tip) -> Step:
-        step = Step(certificate=certificate, tip=extend(parent, certificate))
+    def _keep(self, certificate: OpenCertificate) -> Step:
+        parents = [tip for name in certificate.outcome.parents if (tip := self.tip(name)) is not None]
+        if len(parents) == 2:
+            made = merge(parents[0], parents[1], self.weights(parents[0], parents[1]), certificate)
+        else:
+            made = extend(parents[0], certificate)
+        step = Step(certificate=certificate, tip=made)
         self._steps[certificate.hash] = step
+        for parent in parents:
+            self._heads.pop(parent.hash, None)
+        self._heads[made.hash] = made
         while len(self._steps) > TIPS_KEPT:
-            self._steps.popitem(last=False)
-        self.best = step.tip if parent.hash == self.best.hash else prefer(self.best, step.tip)
+            old, _ = self._steps.popitem(last=False)
+            self._heads.pop(old, None)
+        self.best = made if any(parent.hash == self.best.hash for parent in parents) else prefer(self.best, made)
         return step
 
+    # ------------------------------------------------------------------------------------------ branches
+
     def path(self, old: Tip, new: Tip) -> list[OpenCertificate]:
-        """The certificates of `new`'s ancestry that are not in `old`'s, oldest first, as far back as they are kept."""
-        behind = {name.hash for name in self._ancestry(old)} | {old.hash}
-        path: list[OpenCertificate] = []
-        for tip in (new, *self._ancestry(new)):
-            step = self._steps.get(tip.hash)
-            if tip.hash in behind or step is None:
-                break
-            path.append(step.certificate)
-        return path[::-1]
+        """The certificates of `new`'s ancestry that are not in `old`'s, parents before children, as far back as they are kept."""
+        if (step := self._steps.get(new.hash)) is not None and step.certificate.outcome.parents == (old.hash,):
+            return [step.certificate]  # the usual case, without walking
+        behind = self._ancestry(old)
+        ahead = [step for name, step in self._ancestry(new).items() if name not in behind]
+        return [step.certificate for step in sorted(ahead, key=lambda step: (step.tip.number, step.tip.hash))]
+
+    def weights(self, first: Tip, second: Tip) -> tuple[int, int]:
+        """The samples certified on each of two branches since they parted."""
+        one, two = self._ancestry(first), self._ancestry(second)
+        return (
+            sum(step.certificate.samples for name, step in one.items() if name not in two),
+            sum(step.certificate.samples for name, step in two.items() if name not in one),
+        )
 
     def descends(self, new: Tip, old: Tip) -> bool:
         """Whether `old` is `new` or in its ancestry."""
-        return new.hash == old.hash or any(tip.hash == old.hash for tip in self._ancestry(new))
+        return old.hash in (new.hash, self.root.hash) or old.hash in self._ancestry(new)
 
-    def _ancestry(self, tip: Tip) -> list[Tip]:
-        ancestors: list[Tip] = []
-        step = self._steps.get(tip.hash)
-        while step is not None:
-            parent = self.tip(step.certificate.outcome.parents[0])
-            if parent is None:
-                break
-            ancestors.append(parent)
-            step = self._steps.get(parent.hash)
-        return ancestors
+    def ahead(self, tip: Tip) -> Tip | None:
+        """The branch to follow from `tip`: the preferred head that descends from it; None when there is none."""
+        return self._preferred(head for head in self._heads.values() if head.hash != tip.hash and self.descends(head, tip))
+
+    def beside(self, tip: Tip) -> list[Tip]:
+        """Heads of other branches: neither they nor `tip` descend from each other. The preferred one first."""
+        others = [h for h in self._heads.values() if not self.descends(h, tip) and not self.descends(tip, h)]
+        ordered: list[Tip] = []
+        while (chosen := self._preferred(others)) is not None:
+            ordered.append(chosen)
+            others.remove(chosen)
+        return ordered
+
+    @staticmethod
+    def _preferred(tips: Iterable[Tip]) -> Tip | None:
+        chosen: Tip | None = None
+        for tip in tips:
+            chosen = tip if chosen is None else prefer(chosen, tip)
+        return chosen
+
+    def _ancestry(self, tip: Tip) -> dict[Digest, Step]:
+        """The kept certificates that led to `tip`, its own among them."""
+        found: dict[Digest, Step] = {}
+        open_ends = [tip.hash]
+        while open_ends:
+            step = self._steps.get(open_ends.pop())
+            if step is not None and step.tip.hash not in found:
+                found[step.tip.hash] = step
+                open_ends.extend(step.certificate.outcome.parents)
+        return found

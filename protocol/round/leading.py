@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from protocol.identity import PeerId, short
 from protocol.messages import Cut
 from protocol.plan import OpenPlan, make_plan
-from protocol.round.phases import Lead, Phase, Send, State
+from protocol.round.phases import Action, Lead, Phase, Send, State
 from protocol.round.views import Step, go_alone, pass_view
 
 MAX_CUTS = 8  # of one view: each loses at least one member, and a view that lost eight is better begun anew
@@ -23,7 +23,7 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
     expected = (state.live - state.gone) | {rules.me}
     everybody = expected <= ready and len(ready) >= rules.manifest.group.min_peers
     if rules.me in ready and len(ready) >= rules.manifest.group.min_peers and (everybody or final):
-        plan = make_plan(state.tip.hash, state.view, state.number, offers, rules.manifest, rules.chunks)
+        plan = make_plan(state.parent, state.view, state.number, offers, rules.manifest, rules.chunks)
         members = tuple(signed.peer for signed in plan.offers)
         return state, [Send(to=_others(members, rules.me), message=plan)]
     if not final:
@@ -57,7 +57,7 @@ def _offering(plan: OpenPlan) -> frozenset[int]:
 
 def try_cut(state: State, now: float, *, final: bool) -> Step:
     """The first Cut: when every live reducer holds all that live members offered; when `final`, what they all hold."""
-    if state.phase is not Phase.SCATTER or not state.leads or state.plan is None:
+    if state.phase is not Phase.SCATTER or not state.leads or state.plan is None or state.merge is not None:
         return state, []
     plan = state.plan
     held = dict(state.lead.held)
@@ -73,6 +73,16 @@ def try_cut(state: State, now: float, *, final: bool) -> Step:
     whole = [held.get(plan.members[i], frozenset()) for i in reducers]
     contributors = wanted.intersection(*whole) if whole else frozenset()
     return _send_cut(state, now, 1, alive, contributors, wanted - contributors)
+
+
+def merge_cut(state: State) -> list[Action]:
+    """A merge has nothing to scatter: its cut follows its plan at once, names everybody and includes nobody."""
+    plan = state.plan
+    assert plan is not None
+    everybody = tuple(range(len(plan.members)))
+    reason = f"merging certificates {state.tip.number} and {state.merge.other.number if state.merge else '?'}"
+    cut = Cut(plan=plan.digest, number=1, contributors=(), present=everybody, owners=everybody, reason=reason)
+    return [Send(to=_others(plan.members, state.rules.me), message=cut)]
 
 
 def recut(state: State, now: float, *, final: bool) -> Step:

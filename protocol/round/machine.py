@@ -27,6 +27,7 @@ from protocol.journal import Planned, Stuck
 from protocol.messages import Held
 from protocol.round import leading, voting
 from protocol.round.phases import (
+    Abandon,
     Action,
     Adopted,
     CertificateGot,
@@ -34,17 +35,22 @@ from protocol.round.phases import (
     CutGot,
     Fetch,
     FetchFailed,
+    ForkGot,
     Happening,
     HeldGot,
     HeldHere,
     Lead,
     LiveChanged,
     MakeOffer,
+    Merge,
+    MergeFailed,
+    MergePrepared,
     Note,
     OfferMade,
     PeerGone,
     Phase,
     PlanGot,
+    PrepareMerge,
     ReadyGot,
     Reduce,
     Refuse,
@@ -65,6 +71,7 @@ from protocol.round.views import (
     follow_order,
     go_alone,
     keep_ready,
+    leave_merge,
     left_out,
     pass_view,
     resend_plan,
@@ -111,6 +118,11 @@ def gone_in_ready(state: State, event: PeerGone, now: float) -> Step:
     return leading.try_plan(state, now, final=False)
 
 
+def _is_decided(state: State) -> bool:
+    """Whether this round's certificate is here already and only our own computation of it is not."""
+    return state.target is not None
+
+
 def _hopeless(state: State) -> bool:
     """Whether so many members are lost that no majority can vote."""
     plan = state.plan
@@ -120,10 +132,14 @@ def _hopeless(state: State) -> bool:
 def gone_in_scatter(state: State, event: PeerGone, now: float) -> Step:
     state, _ = note_gone(state, event, now)
     plan = state.plan
+    if _is_decided(state):
+        return state, []
     if plan is not None and (event.peer == plan.leader or _hopeless(state)):
         return pass_view(
             state, now, f"{short(event.peer)} was lost in scatter, {'its leader' if event.peer == plan.leader else 'and the majority'}"
         )
+    if state.merge is not None:
+        return state, []
     state, telling = _tell_held(state)
     state, cutting = leading.try_cut(state, now, final=False)
     return state, [*telling, *cutting]
@@ -131,6 +147,8 @@ def gone_in_scatter(state: State, event: PeerGone, now: float) -> Step:
 
 def gone_in_reduce(state: State, event: PeerGone, now: float) -> Step:
     state, _ = note_gone(state, event, now)
+    if _is_decided(state):
+        return state, []
     if _hopeless(state):
         return pass_view(state, now, f"{short(event.peer)} was lost in reduce, and the majority with it")
     return leading.recut(state, now, final=False)
@@ -139,7 +157,7 @@ def gone_in_reduce(state: State, event: PeerGone, now: float) -> Step:
 def ready_got(state: State, event: ReadyGot, now: float) -> Step:
     """Keep an offer for this round; go along when half of the others are ahead of us."""
     view, peer = event.ready.view, event.signed.peer
-    if event.ready.parent != state.tip.hash or event.ready.number != state.number or view < state.view:
+    if event.ready.parent != state.parent or event.ready.number != state.number or view < state.view:
         return state, []
     state = keep_ready(state, peer, (event.signed, event.ready))
     others = state.live - state.gone
@@ -151,6 +169,8 @@ def ready_got(state: State, event: ReadyGot, now: float) -> Step:
         if many:
             return begin_view(state, now, min(ahead.values()), f"{len(ahead)} of {len(others)} others are in a later view")
         return leading.try_plan(state, now, final=False)
+    if _is_decided(state):
+        return state, []
     if state.phase in {Phase.SCATTER, Phase.REDUCE} and state.plan is not None and peer == state.plan.leader and view > state.view:
         return pass_view(state, now, f"{short(peer)}, which led view {state.view}, gave it up")
     if state.leads and state.plan is not None and peer not in state.plan.members and view == state.view:
@@ -160,7 +180,7 @@ def ready_got(state: State, event: ReadyGot, now: float) -> Step:
 
 def plan_got(state: State, event: PlanGot, now: float) -> Step:
     plan = event.plan
-    if plan.plan.parent != state.tip.hash or plan.plan.view != state.view:
+    if plan.plan.parent != state.parent or plan.plan.view != state.view:
         return state, []
     if plan.leader not in state.asked:
         return state, [Refuse(peer=plan.leader, reason="not_leader", detail=f"a plan for view {state.view}, which it does not lead")]
@@ -181,6 +201,8 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
         plan_signed=event.signed,
     )
     planned = Planned(number=state.number, view=state.view, leader=plan.leader, members=plan.members, reason=plan.plan.reason)
+    if state.merge is not None:
+        return state, [*actions, Note(event=planned), *(leading.merge_cut(state) if leads else [])]
     return state, [*actions, Note(event=planned), Scatter(plan=plan)]
 
 
@@ -208,6 +230,10 @@ def held_got(state: State, event: HeldGot, now: float) -> Step:
 
 
 def scatter_overdue(state: State, event: Tick, now: float) -> Step:
+    if state.target is not None:
+        return voting.fetch(state, state.target, now)
+    if state.merge is not None:
+        return pass_view(state, now, f"no cut for the merge from {short(state.leader)}")
     if state.leads:
         return leading.try_cut(state, now, final=True)
     rules = state.rules.manifest.round
@@ -225,15 +251,19 @@ def cut_got(state: State, event: CutGot, now: float) -> Step:
         return state, []
     if event.signed.peer != plan.leader:
         return state, [Refuse(peer=event.signed.peer, reason="not_leader", detail="a cut for a plan that is not its own")]
+    if _is_decided(state) and state.cut is not None:
+        return state, []
     if state.cut is not None and cut.number <= state.cut.number:
         again = state.cut_signed is not None and cut.number == state.cut.number and event.signed.digest != state.cut_signed.digest
         return state, [Refuse(peer=event.signed.peer, reason="equivocation", detail=f"two cuts {cut.number}")] if again else []
     try:
-        check_cut(cut, plan, state.rules.manifest)
+        check_cut(cut, plan, state.rules.manifest, merging=state.merge is not None)
     except PeerFault as fault:
         return state, [Refuse(peer=event.signed.peer, reason=fault.reason, detail=str(fault))]
     if plan.index[state.rules.me] not in cut.present:
         return left_out(state, now, f"left out of cut {cut.number}: {short(plan.leader)} took this node for lost")
+    if state.merge is not None:
+        return voting.cast_merge(replace(state, cut=cut, cut_signed=event.signed), now)
     patience = state.rules.manifest.round.gather_s * (1.0 if state.leads else FOLLOWER_PATIENCE)
     state, actions = enter(
         state,
@@ -256,6 +286,8 @@ def result_got(state: State, event: ResultGot, now: float) -> Step:
 
 
 def reduce_overdue(state: State, event: Tick, now: float) -> Step:
+    if state.target is not None:
+        return voting.fetch(state, state.target, now)
     if state.leads:
         return leading.recut(state, now, final=True)
     return pass_view(state, now, f"the results of view {state.view} did not come in time")
@@ -293,6 +325,26 @@ def fetch_again(state: State, event: Tick, now: float) -> Step:
     return replace(state, deadline=math.inf), [Fetch(certificate=state.target)]
 
 
+def fork_got(state: State, event: ForkGot, now: float) -> Step:
+    """Another branch lives: nothing is more urgent than being one run again."""
+    if state.merge is not None and state.merge.other.hash == event.other.hash:
+        return state, []
+    reason = f"certificate {event.other.number} of another branch was met; averaging it with certificate {state.tip.number}"
+    state, actions = enter(
+        state, Phase.MERGE, now, reason, merge=None, spare=None, offer=None, view=0, votes={}, outcomes={}, vote=None, readies={}
+    )
+    return state, [Abandon(), *actions, PrepareMerge(other=event.other)]
+
+
+def merge_prepared(state: State, event: MergePrepared, now: float) -> Step:
+    state = replace(state, merge=Merge(other=event.other, state=event.state), offer=event.ready)
+    return begin_view(state, now, 0, f"the average with certificate {event.other.number} is computed")
+
+
+def merge_failed(state: State, event: MergeFailed, now: float) -> Step:
+    return leave_merge(state, now, event.reason)
+
+
 Handler = Callable[[State, Any, float], Step]
 P = Phase
 _VIEW = {P.READY, P.TRAIN}  # where the end of a view can lead: to the next one, or to training alone
@@ -317,24 +369,24 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.READY, PlanGot): (plan_got, {P.READY, P.SCATTER, P.WATCH}),
     (P.READY, VoteGot): (voting.take_vote, {P.READY}),
     (P.READY, CertificateGot): (voting.follow, _MOVE),
-    (P.SCATTER, Tick): (scatter_overdue, {P.SCATTER, *_VIEW}),
+    (P.SCATTER, Tick): (scatter_overdue, {P.SCATTER, P.FETCH, *_VIEW}),
     (P.SCATTER, ReadyGot): (ready_got, {P.SCATTER, P.READY}),
     (P.SCATTER, LiveChanged): (live_changed, {P.SCATTER}),
     (P.SCATTER, PeerGone): (gone_in_scatter, {P.SCATTER, *_VIEW}),
     (P.SCATTER, HeldHere): (held_here, {P.SCATTER}),
     (P.SCATTER, HeldGot): (held_got, {P.SCATTER, *_VIEW}),
-    (P.SCATTER, CutGot): (cut_got, {P.SCATTER, P.REDUCE, P.WATCH}),
+    (P.SCATTER, CutGot): (cut_got, {P.SCATTER, P.REDUCE, P.VOTE, P.WATCH}),
     (P.SCATTER, VoteGot): (voting.take_vote, {P.SCATTER}),
-    (P.SCATTER, CertificateGot): (voting.follow, _MOVE),
-    (P.REDUCE, Tick): (reduce_overdue, {P.REDUCE, *_VIEW}),
+    (P.SCATTER, CertificateGot): (voting.follow, {P.SCATTER, *_MOVE}),
+    (P.REDUCE, Tick): (reduce_overdue, {P.REDUCE, P.FETCH, *_VIEW}),
     (P.REDUCE, ReadyGot): (ready_got, {P.REDUCE, P.READY}),
     (P.REDUCE, LiveChanged): (live_changed, {P.REDUCE}),
     (P.REDUCE, PeerGone): (gone_in_reduce, {P.REDUCE, *_VIEW}),
     (P.REDUCE, CutGot): (cut_got, {P.REDUCE, P.WATCH}),
     (P.REDUCE, ResultGot): (result_got, {P.REDUCE}),
-    (P.REDUCE, Computed): (voting.cast, {P.REDUCE, P.VOTE}),
+    (P.REDUCE, Computed): (voting.cast, {P.REDUCE, P.VOTE, *_MOVE}),
     (P.REDUCE, VoteGot): (voting.take_vote, {P.REDUCE}),
-    (P.REDUCE, CertificateGot): (voting.follow, _MOVE),
+    (P.REDUCE, CertificateGot): (voting.follow, {P.REDUCE, *_MOVE}),
     (P.VOTE, Tick): (vote_overdue, {P.VOTE, *_VIEW}),
     (P.VOTE, ReadyGot): (ready_got, {P.VOTE}),
     (P.VOTE, LiveChanged): (live_changed, {P.VOTE}),
@@ -346,6 +398,14 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.WATCH, LiveChanged): (live_changed, {P.WATCH}),
     (P.WATCH, PeerGone): (note_gone, {P.WATCH}),
     (P.WATCH, CertificateGot): (voting.follow, _MOVE),
+    (P.TRAIN, ForkGot): (fork_got, {P.MERGE}),
+    (P.READY, ForkGot): (fork_got, {P.READY, P.MERGE}),
+    (P.WATCH, ForkGot): (fork_got, {P.WATCH, P.MERGE}),
+    (P.MERGE, MergePrepared): (merge_prepared, {P.READY}),
+    (P.MERGE, MergeFailed): (merge_failed, {P.TRAIN}),
+    (P.MERGE, LiveChanged): (live_changed, {P.MERGE}),
+    (P.MERGE, PeerGone): (note_gone, {P.MERGE}),
+    (P.MERGE, CertificateGot): (voting.follow, _MOVE),
     (P.ADOPT, Adopted): (adopted, {P.TRAIN}),
     (P.FETCH, Adopted): (adopted, {P.TRAIN}),
     (P.FETCH, FetchFailed): (fetch_failed, {P.FETCH}),
@@ -363,6 +423,6 @@ def step(state: State, event: Happening, now: float) -> tuple[State, list[Action
     after, actions = handler(state, event, now)
     if after.phase not in leads_to:
         raise InvariantBroken(f"{type(event).__name__} in {state.phase.value} led to {after.phase.value}, which the table does not allow")
-    if after.view < state.view and after.tip.hash == state.tip.hash:
+    if after.view < state.view and after.parent == state.parent and after.phase is not Phase.MERGE:
         raise InvariantBroken(f"from view {state.view} back to view {after.view}")
     return after, actions

@@ -13,6 +13,7 @@ from protocol.identity import PeerId
 from protocol.journal import Event as JournalEvent
 from protocol.leader import leader_of, leader_order
 from protocol.manifest import Manifest
+from protocol.merge import merge_parents, merge_round
 from protocol.messages import Cut, Held, Message, Ready, Signed, Vote
 from protocol.plan import OpenPlan
 
@@ -27,6 +28,7 @@ class Phase(Enum):
     REDUCE = "reduce"  # own slices are summed, results gathered, the outer step computed
     VOTE = "vote"  # the vote is out; waiting for a certificate
     WATCH = "watch"  # left out of the plan or the cut; waiting for the others' certificate
+    MERGE = "merge"  # another branch was met; downloading its anchor and averaging it with ours into the spare buffer
     ADOPT = "adopt"  # the spare buffer becomes the anchor
     FETCH = "fetch"  # downloading the anchor of a certificate that this node did not compute
 
@@ -44,6 +46,13 @@ class Lead(msgspec.Struct, frozen=True, kw_only=True):
 
     held: Mapping[PeerId, frozenset[int]] = {}
     silent: frozenset[PeerId] = frozenset()  # taken for dead because they said nothing in time
+
+
+class Merge(msgspec.Struct, frozen=True, kw_only=True):
+    """A merge under way: the other branch's tip, and the digest of the averaged state in the spare buffer."""
+
+    other: Tip
+    state: Digest
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,18 +90,30 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: Mapping[Digest, Outcome] = {}  # those this node computed, by the same digest: it can assemble their certificates
     inquired: bool = False  # whether members were asked for a certificate in this vote
     lead: Lead = Lead()
+    merge: Merge | None = None
     target: OpenCertificate | None = None  # what ADOPT and FETCH move to
+
+    @property
+    def parents(self) -> tuple[Digest, ...]:
+        """Of the certificate that this round would make."""
+        return merge_parents(self.tip.hash, self.merge.other.hash) if self.merge else (self.tip.hash,)
+
+    @property
+    def parent(self) -> Digest:
+        """What this round goes by."""
+        return merge_round(self.parents)
 
     @property
     def number(self) -> int:
         """Of the certificate that this round would make."""
-        return self.tip.number + 1
+        return max(self.tip.number, self.merge.other.number if self.merge else 0) + 1
 
     @property
     def order(self) -> tuple[PeerId, ...]:
-        """The leaders after the tip, in turn: the members it names, and after them whoever else is known (at genesis everybody)."""
-        newcomers = (self.live | {self.rules.me}).difference(self.tip.members)
-        return leader_order(self.tip.hash, self.tip.members) + leader_order(self.tip.hash, newcomers)
+        """The leaders after the tip (or both tips), in turn: the members named there, and after them whoever else is known."""
+        members = {*self.tip.members, *(self.merge.other.members if self.merge else ())}
+        newcomers = (self.live | {self.rules.me}).difference(members)
+        return leader_order(self.parent, members) + leader_order(self.parent, newcomers)
 
     @property
     def leader(self) -> PeerId:
@@ -185,6 +206,26 @@ class CertificateGot(Happening, frozen=True, kw_only=True):
     certificate: OpenCertificate
 
 
+class ForkGot(Happening, frozen=True, kw_only=True):
+    """Another branch has living members; neither its tip nor ours descends from the other."""
+
+    other: Tip
+
+
+class MergePrepared(Happening, frozen=True, kw_only=True):
+    """The average of our state and the other branch's is in the spare buffer; `state` is its digest. `ready` has nothing to offer."""
+
+    other: Tip
+    state: Digest
+    ready: Ready
+
+
+class MergeFailed(Happening, frozen=True, kw_only=True):
+    """The other branch's state could not be had."""
+
+    reason: str
+
+
 class Adopted(Happening, frozen=True, kw_only=True):
     """The anchor of `tip` is in place and training began `age_s` after the others began."""
 
@@ -268,6 +309,12 @@ class Fetch(Action, frozen=True, kw_only=True):
     """Download the anchor of this certificate, check it, then `Adopted` or `FetchFailed`."""
 
     certificate: OpenCertificate
+
+
+class PrepareMerge(Action, frozen=True, kw_only=True):
+    """Download the other branch's state and average it with ours into the spare buffer; then `MergePrepared` or `MergeFailed`."""
+
+    other: Tip
 
 
 class Refuse(Action, frozen=True, kw_only=True):

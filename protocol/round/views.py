@@ -29,6 +29,9 @@ FOLLOWER_PATIENCE = 2.0
 """A follower waits this many times as long for the leader as the leader waits for followers: the leader's own wait, and as much
 again for its clock having started later and the plan's way back."""
 
+MERGE_PATIENCE = 2
+"""Turns through all leaders before a merge is given up and training goes on: whoever could lead it had two chances."""
+
 READIES_KEPT = 256
 """Peers whose offers are kept: four times the largest group. The others' senders send again in the next view."""
 
@@ -92,7 +95,9 @@ def follow_order(state: State) -> Step:
 
 
 def pass_view(state: State, now: float, reason: str) -> Step:
-    """This view came to nothing: the next leader's turn, with the same offer."""
+    """This view came to nothing: the next leader's turn, with the same offer. A merge that came to nothing for long is given up."""
+    if state.merge is not None and state.view + 1 > MERGE_PATIENCE * len(state.order):
+        return leave_merge(state, now, f"the merge came to nothing in {state.view + 1} views, the last time because: {reason}")
     note = Note(event=ViewPassed(number=state.number, view=state.view, reason=reason))
     led = state.plan.members if state.plan is not None and state.leads else ()
     state, actions = begin_view(state, now, state.view + 1, reason)
@@ -105,6 +110,8 @@ def pass_view(state: State, now: float, reason: str) -> Step:
 
 def go_alone(state: State, now: float) -> Step:
     """The round's end came and nobody else is there. A node alone certifies nothing; it trains on and keeps what it learned."""
+    if state.merge is not None:
+        return leave_merge(state, now, "nobody else takes part in the merge")
     manifest = state.rules.manifest
     pending = state.offer.samples if state.offer else 0
     reason = (
@@ -115,6 +122,24 @@ def go_alone(state: State, now: float) -> Step:
         state, Phase.TRAIN, now, reason, deadline=training_deadline(state, now), offer=None, asked=frozenset(), lead=Lead()
     )
     return state, [Note(event=Alone(number=state.number, samples_pending=pending, reason=reason)), *actions, TrainOn()]
+
+
+def leave_merge(state: State, now: float, reason: str) -> Step:
+    """Back to training on our own branch; the other one will be met again."""
+    state, actions = enter(
+        state,
+        Phase.TRAIN,
+        now,
+        reason,
+        deadline=training_deadline(state, now),
+        view=0,
+        merge=None,
+        offer=None,
+        spare=None,
+        plan=None,
+        asked=frozenset(),
+    )
+    return state, [Abandon(), *actions, TrainOn()]
 
 
 def training_deadline(state: State, now: float, age_s: float = 0.0) -> float:

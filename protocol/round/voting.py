@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocol.certificate import OpenCertificate, assemble
-from protocol.digest import digest
+from protocol.digest import EMPTY_ROOT, digest
 from protocol.identity import PeerId, short
 from protocol.leader import vote_takers
 from protocol.messages import Vote, payload_of
@@ -42,6 +42,9 @@ def cast(state: State, event: Computed, now: float) -> Step:
     """Everything is summed and the outer step done: say which state we would move to."""
     if state.plan is None or state.cut_signed is None or state.plan_signed is None or event.vote.cut != state.cut_signed.digest:
         return state, []
+    if state.target is not None:
+        same = _is(state.target, event.vote)
+        return _adopt(replace(state, spare=event.vote), state.target, now) if same else fetch(state, state.target, now)
     key = digest(payload_of(event.vote))
     outcome = Outcome(vote=event.vote, plan=state.plan, plan_signed=state.plan_signed, cut_signed=state.cut_signed)
     to = takers(state)
@@ -61,9 +64,27 @@ def cast(state: State, event: Computed, now: float) -> Step:
     return state, [*actions, Send(to=ours_last, message=event.vote)]
 
 
+def cast_merge(state: State, now: float) -> Step:
+    """The averaged state is in the spare buffer already: the cut is all that the vote waited for."""
+    merge, plan, cut_signed = state.merge, state.plan, state.cut_signed
+    assert merge is not None
+    assert plan is not None
+    assert cut_signed is not None
+    vote = Vote(
+        parents=state.parents,
+        number=state.number,
+        view=state.view,
+        plan=plan.digest,
+        cut=cut_signed.digest,
+        result=EMPTY_ROOT,
+        state=merge.state,
+    )
+    return cast(state, Computed(vote=vote), now)
+
+
 def take_vote(state: State, event: VoteGot, now: float) -> Step:
     """Keep a vote for a round after this tip, of any view; certify when they are enough."""
-    if event.vote.parents != (state.tip.hash,):
+    if event.vote.parents != state.parents:
         return state, []
     key = event.signed.digest
     known = state.votes.get(key, {})
@@ -96,13 +117,29 @@ def inquire(state: State, now: float) -> Step:
 
 
 def follow(state: State, event: CertificateGot, now: float) -> Step:
-    """A certificate after our tip: adopt what we computed when it is what was certified, download it when it is not."""
+    """A certificate after our tip: adopt what we computed when it is what was certified, download it when it is not.
+
+    A majority may be there before we are: with the certificate's own plan still being carried out here, the rest of it costs less than a download.
+    """
     certificate = event.certificate
     if state.spare is not None and _is(certificate, state.spare):
-        state, actions = enter(
-            state, Phase.ADOPT, now, f"certificate {certificate.outcome.number} names the state computed here", target=certificate
-        )
-        return state, [*actions, Adopt(certificate=certificate)]
+        return _adopt(state, certificate, now)
+    nearly = state.phase in {Phase.SCATTER, Phase.REDUCE} and state.plan is not None and state.plan.digest == certificate.plan.digest
+    if state.target is not None and state.target.hash == certificate.hash:
+        return state, []
+    if nearly and state.target is None:
+        return replace(state, target=certificate, deadline=min(state.deadline, now + state.rules.manifest.round.vote_s)), []
+    return fetch(state, certificate, now)
+
+
+def _adopt(state: State, certificate: OpenCertificate, now: float) -> Step:
+    reason = f"certificate {certificate.outcome.number} names the state computed here"
+    state, actions = enter(state, Phase.ADOPT, now, reason, target=certificate)
+    return state, [*actions, Adopt(certificate=certificate)]
+
+
+def fetch(state: State, certificate: OpenCertificate, now: float) -> Step:
+    """Download the certificate's state."""
     state, actions = enter(
         state,
         Phase.FETCH,

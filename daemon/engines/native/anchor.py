@@ -9,6 +9,7 @@ import trio
 
 from protocol.digest import Digest, merkle_root
 from protocol.manifest import Outer
+from protocol.merge import merge_vectors
 from protocol.outer import outer_step, state_leaves
 from protocol.ports import Offload, Vector
 
@@ -40,6 +41,19 @@ class Anchor:
     async def digest_spare(self, offload: Offload) -> Digest:
         """The digest of what was put into the spare buffers by hand (a download, a checkpoint, genesis)."""
         self._spare_leaves = await offload(lambda: state_leaves(self.spare_value, self.spare_momentum))
+        return merkle_root(self._spare_leaves)
+
+    async def average_spare(self, weights: tuple[int, int], *, ours_first: bool, offload: Offload) -> Digest:
+        """Average the other branch's state, which is in the spare buffers, with ours in place. `weights` are in the parents' order."""
+
+        def work() -> list[Digest]:
+            for ours, theirs in ((self.value, self.spare_value), (self.momentum, self.spare_momentum)):
+                first, second = (ours, theirs) if ours_first else (theirs, ours)
+                merge_vectors(first, second, weights, theirs)
+            return state_leaves(self.spare_value, self.spare_momentum)
+
+        async with self.written:
+            self._spare_leaves = await offload(work)
         return merkle_root(self._spare_leaves)
 
     def adopt(self, tip: Digest) -> None:

@@ -15,6 +15,7 @@ import trio
 from msgspec import Meta
 
 from daemon.swarm.framing import FrameReader, frame
+from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.layout import MAX_PARAMETERS
@@ -46,8 +47,8 @@ class ResultHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, t
 BulkHeader = SliceHeader | ResultHeader
 _decoder: msgspec.msgpack.Decoder[BulkHeader] = msgspec.msgpack.Decoder(BulkHeader)
 
-Find = Callable[[PeerId], Awaitable[Endpoint]]
-"""The endpoint of a member; waits until its beacon brought it."""
+Find = Callable[[PeerId, Digest], Endpoint]
+"""The endpoint of a peer with this fingerprint. Raises `Unreachable` while no beacon has brought it."""
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +63,8 @@ def parcel(header: BulkHeader, payload: memoryview) -> Parcel:
 
 
 class _Lane:
-    def __init__(self) -> None:
+    def __init__(self, fingerprint: Digest) -> None:
+        self.fingerprint = fingerprint
         self.parcels: list[Parcel] = []  # of the current view, sent and unsent
         self.sent = 0
         self.news = trio.Event()
@@ -85,12 +87,12 @@ class BulkSender:
             task_status.started()
             await trio.sleep_forever()
 
-    def send(self, peer: PeerId, item: Parcel) -> None:
-        """Queue a parcel of the current view. What a view may send is bounded by its plan."""
+    def send(self, peer: PeerId, fingerprint: Digest, item: Parcel) -> None:
+        """Queue a parcel of the current view for the endpoint with this fingerprint. What a view may send is bounded by its plan."""
         assert self._nursery is not None
         lane = self._lanes.get(peer)
-        if lane is None:
-            lane = self._lanes[peer] = _Lane()
+        if lane is None or lane.fingerprint != fingerprint:
+            lane = self._lanes[peer] = _Lane(fingerprint)
             self._nursery.start_soon(self._drive, peer, lane)
         lane.parcels.append(item)
         lane.news.set()
@@ -113,7 +115,7 @@ class BulkSender:
                 item = lane.parcels[lane.sent]
                 try:
                     if stream is None:
-                        stream = await self._network.open_bulk(await self._find(peer), PROTOCOL)
+                        stream = await self._network.open_bulk(self._find(peer, lane.fingerprint), PROTOCOL)
                     await self._write(stream, item)
                 except Unreachable as error:
                     if stream is not None:

@@ -33,6 +33,7 @@ from protocol.journal import Event, Refused, Warned
 from protocol.layout import chunk_count
 from protocol.ledger import NOTHING, Offer
 from protocol.manifest import SignedManifest
+from protocol.merge import merge_parents, merge_round
 from protocol.messages import Announce, AnyMessage, Beacon, Cut, Held, Message, Plan, Ready, Signed, SliceResult, Vote, open_as, sign
 from protocol.plan import OpenPlan, open_plan
 from protocol.ports import Disk, Endpoint, Network, Offload, TaskInfo, Trainer
@@ -40,6 +41,7 @@ from protocol.round import phases as p
 from protocol.round.machine import begin, step
 
 INBOX_FULL = 2048  # events waiting: above this, streams from peers are not read on (a round of 64 members makes a few hundred)
+MERGE_RETRY_S = 10.0  # after a merge that failed: its branch may be dying, and rounds go on meanwhile
 PLANS_KNOWN = 16  # plans whose late bytes are read and dropped, so that the lane they come on stays in use
 EARLY_OFFERS = 256  # offers for a certificate that is on its way here
 
@@ -87,13 +89,14 @@ class NativeEngine:
         )
         self._leaves: dict[Digest, list[Digest]] = {}
         self._offer: Offer = NOTHING
-        self._keeper: Keeper | None = None
+        self.keeper: Keeper | None = None
         self._training: Training | None = None
         self._moving: Moving | None = None
         self._info: TaskInfo | None = None
         self._state: p.State | None = None
         self._exchange: Exchange | None = None
         self._exchanged = trio.Event()
+        self._merge_after: dict[Digest, float] = {}  # branches whose merge failed, and when to try again
         self._over: deque[Digest] = deque(maxlen=PLANS_KNOWN)
         self._reduce_scope = trio.CancelScope()
         self._inbox: deque[p.Happening] = deque()
@@ -118,7 +121,7 @@ class NativeEngine:
             self._info = await self._trainer.describe()
             chunks = chunk_count(self._info.parameters)
             self._lineage.chunks = chunks
-            self._keeper = Keeper(
+            self.keeper = Keeper(
                 run=self._run,
                 me=self._me,
                 manifest=self._manifest,
@@ -128,15 +131,15 @@ class NativeEngine:
                 offload=self._offload,
                 record=self._record,
             )
-            said = await self._keeper.resume()
-            self._training = Training(self._trainer, self._keeper, self._manifest, self._me, self._record)
+            said = await self.keeper.resume()
+            self._training = Training(self._trainer, self.keeper, self._manifest, self._me, self._record)
             self._moving = Moving(
                 me=self._me,
                 network=self._network,
                 lineage=self._lineage,
                 members=self._members,
                 follower=self._follower,
-                keeper=self._keeper,
+                keeper=self.keeper,
                 training=self._training,
                 offload=self._offload,
                 logbook=self._logbook,
@@ -145,7 +148,7 @@ class NativeEngine:
                 refuse=self._refuse,
             )
             await self._training.restore_inner()
-            self._state = begin(p.Rules(me=self._me, manifest=self._manifest, chunks=chunks), self._keeper.tip, trio.current_time())
+            self._state = begin(p.Rules(me=self._me, manifest=self._manifest, chunks=chunks), self.keeper.tip, trio.current_time())
             self._logbook.began(self._state, said, trio.current_time())
             if not await self._training.from_anchor():
                 nursery.start_soon(self._training.when_back)
@@ -182,6 +185,8 @@ class NativeEngine:
             self._act(action)
         if isinstance(event, p.Adopted):
             self._after_adopted()
+        elif before.parent != self._state.parent:
+            self._look_again()
         if before.phase is not self._state.phase:
             self._follower.poke()
 
@@ -237,6 +242,8 @@ class NativeEngine:
                 self._start(self._adopt, certificate)
             case p.Fetch(certificate=certificate):
                 self._start(self._fetch, certificate)
+            case p.PrepareMerge(other=other):
+                self._start(self._merge, other)
             case p.Refuse(peer=peer, reason=reason, detail=detail):
                 self._refuse(reason, peer, detail)
 
@@ -254,6 +261,11 @@ class NativeEngine:
                 self._happened(signed, message, ours=True)
             else:
                 self._messenger.send(peer, signed)
+
+    @property
+    def _keeper_tip(self) -> Tip:
+        assert self.keeper is not None
+        return self.keeper.tip
 
     def _publish(self, raw: bytes, to: tuple[PeerId, ...]) -> None:
         try:
@@ -287,7 +299,7 @@ class NativeEngine:
         assert state is not None
         match message:
             case Ready():
-                if message.parent != state.tip.hash and message.number >= state.number:
+                if message.parent != state.parent and message.number >= state.tip.number + 1:
                     self._early.append(signed)
                     return
                 self._emit(p.ReadyGot(signed=signed, ready=message), first=ours)
@@ -308,20 +320,41 @@ class NativeEngine:
                 self._refuse("unknown_kind", signed.peer, f"a {type(message).__name__} outside its place")
 
     def _certified(self, steps: list[Step]) -> None:
-        """Certificates joined the lineage: go where it leads now."""
-        state, best = self._state, self._lineage.best
-        if state is None or best.hash == state.tip.hash:
+        """Certificates joined the lineage, or there is time for those that did before: go where it leads now."""
+        state = self._state
+        if state is None:
             return
-        step_made = self._lineage.step(best.hash)
-        if step_made is not None:
-            self._emit(p.CertificateGot(certificate=step_made.certificate))
+        ahead = self._lineage.ahead(state.tip)
+        made = self._lineage.step(ahead.hash) if ahead is not None else None
+        if made is not None:
+            self._emit(p.CertificateGot(certificate=made.certificate))
+            return
+        for other in self._lineage.beside(state.tip):
+            if self._members.live_at(other.hash) and trio.current_time() >= self._merge_after.get(other.hash, 0.0):
+                self._emit(p.ForkGot(other=other))
+                return
+
+    async def _merge(self, other: Tip) -> None:
+        assert self._moving is not None
+        result = await self._moving.merge(other)
+        if isinstance(result, bytes):
+            parents = merge_parents(self._keeper_tip.hash, other.hash)
+            number = max(self._keeper_tip.number, other.number) + 1
+            ready = self._ready(merge_round(parents), number, NOTHING, None)
+            self._emit(p.MergePrepared(other=other, state=result, ready=ready))
+        elif result is not None:
+            self._merge_after = {other.hash: trio.current_time() + MERGE_RETRY_S}
+            self._emit(p.MergeFailed(reason=result))
 
     def _members_changed(self) -> None:
         state = self._state
         if state is not None:
             live = self._members.live_at(state.tip.hash)
+            if state.merge is not None:
+                live |= self._members.live_at(state.merge.other.hash)
             if live != state.live and not any(isinstance(event, p.LiveChanged) and event.live == live for event in self._inbox):
                 self._emit(p.LiveChanged(live=live))
+            self._certified([])  # a branch may have found somebody to give its anchor
 
     async def _watch_links(self) -> None:
         async for change in self._network.changes():
@@ -367,32 +400,31 @@ class NativeEngine:
         if state is None or moving is None:
             return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
         stored = await self._disk.certificates(self._run, max(first, 1), limit)
-        waiting = [c.raw for c in moving.unwritten if c.outcome.number >= max(first, 1) + len(stored)]
-        certificates = [*stored, *waiting][:limit]
+        certificates = [*stored, *(record for number, record in moving.unwritten if number >= first and record not in stored)][:limit]
         age_s = trio.current_time() - moving.adopted_at
         return ChainReply(tip=state.tip.hash, number=state.tip.number, age_s=age_s, count=len(certificates)), certificates
 
     # -------------------------------------------------------------------------------------------- training
 
     async def _make_offer(self) -> None:
-        keeper, training = self._keeper, self._training
+        keeper, training = self.keeper, self._training
         assert keeper is not None
         assert training is not None
         async with training.lock:
             tip = keeper.tip
             self._offer, loss = await training.make_offer()
-            self._emit(p.OfferMade(ready=self._ready(tip, self._offer, loss)))
+            self._emit(p.OfferMade(ready=self._ready(tip.hash, tip.number + 1, self._offer, loss)))
 
     async def _train_on(self) -> None:
         assert self._training is not None
         if not await self._training.go_on():
             await self._training.when_back()
 
-    def _ready(self, tip: Tip, offer: Offer, loss: float | None) -> Ready:
+    def _ready(self, parent: Digest, number: int, offer: Offer, loss: float | None) -> Ready:
         return Ready(
-            parent=tip.hash,
+            parent=parent,
             view=0,
-            number=tip.number + 1,
+            number=number,
             seq=offer.seq,
             samples=offer.weight,
             contribution=offer.digest,
@@ -405,7 +437,7 @@ class NativeEngine:
     # -------------------------------------------------------------------------------------------- exchanging
 
     def _scatter(self, plan: OpenPlan) -> None:
-        assert self._keeper is not None
+        assert self.keeper is not None
         self._abandon()
         self._exchange = Exchange(
             plan=plan,
@@ -413,7 +445,7 @@ class NativeEngine:
             signer=self._signer,
             offer=self._offer,
             codec=codec_named(self._manifest.codec),
-            anchor=self._keeper.anchor,
+            anchor=self.keeper.anchor,
             sender=self._bulk,
             offload=self._offload,
             emit=self._emit,
@@ -432,6 +464,9 @@ class NativeEngine:
     def _abandon(self) -> None:
         self._reduce_scope.cancel()
         self._bulk.clear()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._exchange is not None:
             self._over.append(self._exchange.plan.digest)
         self._exchange = None
@@ -446,11 +481,7 @@ class NativeEngine:
             return await self._exchange.accept(peer, header)
         raise PeerFault("stale", "bytes for a plan that is not being carried out here")
 
-    async def _endpoint_of(self, peer: PeerId) -> Endpoint:
-        exchange = self._exchange
-        if exchange is None or peer not in exchange.plan.index:
-            raise Unreachable("not in the current plan")
-        fingerprint = exchange.plan.offers[exchange.plan.index[peer]].fingerprint
+    def _endpoint_of(self, peer: PeerId, fingerprint: Digest) -> Endpoint:
         endpoint = self._members.endpoint_of(peer, fingerprint, fingerprint_of)
         if endpoint is None:
             raise Unreachable(f"the beacon of {short(peer)} with its bulk endpoint has not come yet")
@@ -471,13 +502,17 @@ class NativeEngine:
             self._emit(moved)
 
     def _after_adopted(self) -> None:
-        self._abandon()
+        self._let_go()  # what is still on its way goes on its way: a member that is behind needs it to adopt and not to download
         self._follower.poke()
         assert self._moving is not None
         assert self._training is not None
         self._start(self._moving.write)
         if self._moving.without_trainer:
             self._start(self._training.when_back)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """The round goes by another parent now: what was early may be in time."""
         early, self._early = list(self._early), deque(maxlen=EARLY_OFFERS)
         for signed in early:
             self._happened(signed, open_as(Ready, signed, self._run, trusted=True))

@@ -12,7 +12,7 @@ import numpy as np
 import trio
 
 from daemon.engines.native.anchor import Anchor
-from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, ResultHeader, SliceHeader, parcel
+from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, Parcel, ResultHeader, SliceHeader, parcel
 from protocol.codec import Codec, chunk_bytes
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, leaves_of, merkle_root, range_proof, root_from_range
 from protocol.errors import PeerFault
@@ -95,9 +95,10 @@ class Exchange:
         start, stop = self._chunks(index)
         payload = memoryview(self._own(index))
         proof = tuple(range_proof(self._offer.leaves, start, stop))
-        self._sender.send(
-            self.plan.members[owner], parcel(SliceHeader(plan=self.plan.digest, slice=index, proof=proof, size=len(payload)), payload)
-        )
+        self._send(owner, parcel(SliceHeader(plan=self.plan.digest, slice=index, proof=proof, size=len(payload)), payload))
+
+    def _send(self, member: int, item: Parcel) -> None:
+        self._sender.send(self.plan.members[member], self.plan.offers[member].fingerprint, item)
 
     def _tell_held(self) -> None:
         if self._is_empty(self._me):
@@ -238,7 +239,7 @@ class Exchange:
         item = parcel(ResultHeader(result=result, size=len(encoded)), memoryview(encoded))
         for i in cut.present:
             if i != self._me:
-                self._sender.send(self.plan.members[i], item)
+                self._send(i, item)
         if error is not None:
             self.lost_by_encoding.append((start, error))
         self._finish_slice(index, root, decoded)

@@ -13,6 +13,7 @@ import numpy as np
 import trio
 
 from daemon.engines.native.anchor import Anchor
+from daemon.swarm.chain_sync import unpack_record
 from daemon.swarm.lineage import Lineage
 from protocol.certificate import OpenCertificate, Tip
 from protocol.codec import codec_named
@@ -81,13 +82,16 @@ class Keeper:
     async def _read_chain(self) -> None:
         first = 1
         while batch := await self._disk.certificates(self._run, first, CERTIFICATES_READ):
-            for raw in batch:
+            for record in batch:
                 try:
-                    self.lineage.add(raw, trusted=True)
+                    for raw in unpack_record(record):
+                        for made in self.lineage.add(raw, trusted=True):
+                            first = max(first, made.tip.number + 1)
                 except PeerFault as fault:
                     self._record(Warned(code="CHAIN", message=f"a certificate on disk does not read back: {fault}"))
                     return
-            first += len(batch)
+            if len(batch) < CERTIFICATES_READ:
+                return
 
     async def _resume_ledger(self) -> str:
         record = await self._disk.load_ledger(self._run)
@@ -119,6 +123,11 @@ class Keeper:
             await self._disk.save_ledger(self.ledger.record(self._run, self.tip.hash))
             return offer
 
+    async def add(self, delta: Vector, samples: int) -> None:
+        """Add what was trained to what the next offer will hold."""
+        async with self._ledger_lock:
+            await self._offload(lambda: self.ledger.add(delta, samples))
+
     async def move_to(self, tip: Tip, path: list[OpenCertificate], credits: list[tuple[int, Vector]]) -> None:
         """The spare buffers are the anchor of `tip` now; settle the ledger with every certificate on the way there.
 
@@ -145,14 +154,17 @@ class Keeper:
 
     # -------------------------------------------------------------------------------------------- writing
 
-    async def write(self, path: list[OpenCertificate], clock: Callable[[], float]) -> None:
-        """Certificates, ledger and checkpoint of the tip, in that order. A full disk is said once a round; training goes on."""
+    async def write(self, records: list[tuple[int, bytes]], clock: Callable[[], float]) -> None:
+        """The lineage's new records (number, record), the ledger and the tip's checkpoint, in that order.
+
+        A full disk is said once a round; training goes on.
+        """
         began = clock()
         async with self.anchor.written:
             tip, value, momentum, inner = self.tip, self.anchor.value, self.anchor.momentum, self.inner
             try:
-                for certificate in path:
-                    await self._disk.append_certificate(self._run, certificate.outcome.number, certificate.raw)
+                for number, record in records:
+                    await self._disk.append_certificate(self._run, number, record)
                 async with self._ledger_lock:
                     await self._disk.save_ledger(self.ledger.record(self._run, tip.hash))
                 await self._disk.save_checkpoint(

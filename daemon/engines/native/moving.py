@@ -13,6 +13,7 @@ import trio
 from daemon.engines.native.keeper import Keeper
 from daemon.engines.native.logbook import Logbook
 from daemon.engines.native.training import Training
+from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members
@@ -23,6 +24,7 @@ from protocol.digest import Digest, merkle_root
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
 from protocol.journal import CaughtUp, Event, Warned
+from protocol.merge import merge_parents
 from protocol.ports import Network, Offload, Vector
 from protocol.round.phases import Adopted, FetchFailed
 
@@ -51,7 +53,7 @@ class Moving:
     ) -> None:
         """`leaves` is what downloaders are served from: the leaves of the last few states, by tip."""
         self.adopted_at = trio.current_time()
-        self.unwritten: list[OpenCertificate] = []
+        self.unwritten: list[tuple[int, bytes]] = []  # records of the lineage that are not on disk yet, by number
         self.without_trainer = False  # whether the last move found no trainer to give the anchor to
         self._me, self._network, self._lineage, self._members, self._follower = me, network, lineage, members, follower
         self._keeper, self._training, self._offload, self._logbook = keeper, training, offload, logbook
@@ -108,16 +110,40 @@ class Moving:
         because = "; ".join(reasons) or "no peer that holds it is known"
         return None, f"nobody gave the anchor of certificate {certificate.outcome.number}: {because}"
 
+    async def merge(self, other: Tip) -> Digest | str | None:
+        """Average the other branch's state with ours into the spare buffers.
+
+        Returns the digest of the result, why it could not be computed, or None when a later call took over.
+        """
+        made = self._lineage.step(other.hash)
+        if made is None:
+            return f"certificate {other.number} of the other branch is not known any more"
+        self._fetching.cancel()
+        with trio.CancelScope() as self._fetching:
+            async with self._training.lock:
+                began = trio.current_time()
+                source, said = await self._download(made.certificate, made)
+                if source is None:
+                    return said
+                size_bytes = 8 * self._keeper.anchor.parameters
+                self._record(CaughtUp(number=other.number, source=source, size_bytes=size_bytes, seconds=trio.current_time() - began))
+                ours = self._keeper.tip
+                first = merge_parents(ours.hash, other.hash)[0] == ours.hash
+                pair = (ours, other) if first else (other, ours)
+                return await self._keeper.anchor.average_spare(self._lineage.weights(*pair), ours_first=first, offload=self._offload)
+        return None
+
     async def _move(self, tip: Tip, credits: Credits, age_s: float) -> Adopted:
         keeper = self._keeper
         path = self._lineage.path(keeper.tip, tip)
         if not self._lineage.descends(tip, keeper.tip):
             where = tip.number - len(path)
             self._record(Warned(code="FORK", message=f"following another branch from certificate {where} on: more was certified there"))
+        await self._training.gather_loose()
         had_offer = keeper.ledger.weight > 0
         await keeper.move_to(tip, path, credits)
         self._share_leaves(tip)
-        self.unwritten.extend(path)
+        self.unwritten.extend(_records(path))
         self.adopted_at = trio.current_time() - age_s
         steps = [made for certificate in path if (made := self._lineage.step(certificate.hash)) is not None]
         self._logbook.adopted(steps, merkle_root(keeper.anchor.leaves[tip.hash]).hex(), had_offer)
@@ -132,5 +158,18 @@ class Moving:
 
     async def write(self) -> None:
         """Certificates, ledger and checkpoint to disk."""
-        path, self.unwritten = self.unwritten, []
-        await self._keeper.write(path, trio.current_time)
+        records, self.unwritten = self.unwritten, []
+        await self._keeper.write(records, trio.current_time)
+
+
+def _records(path: list[OpenCertificate]) -> list[tuple[int, bytes]]:
+    """One record for each certificate of a straight way; a merge's record carries the other branch before it."""
+    records: list[tuple[int, bytes]] = []
+    waiting: list[bytes] = []
+    meets = any(len(certificate.outcome.parents) == 2 for certificate in path)
+    for certificate in path:
+        waiting.append(certificate.raw)
+        if not meets or len(certificate.outcome.parents) == 2:
+            records.append((certificate.outcome.number, pack_record(waiting)))
+            waiting, meets = [], meets and any(len(c.outcome.parents) == 2 for c in path[path.index(certificate) + 1 :])
+    return records

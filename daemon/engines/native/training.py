@@ -7,6 +7,7 @@ when the worker is back.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -17,6 +18,7 @@ from protocol.ledger import Offer
 from protocol.manifest import Manifest
 from protocol.ports import DiskFull, Trainer, TrainerLost, Vector
 
+COLLECT_S = 60.0  # for a step's border: others go on after seconds, and what comes later is part of the next collect
 TRAINER_RETRY_S = 60.0  # the longest pause between restarts of a worker
 DISK_RETRY_S = 10.0  # between attempts to make an offer durable on a full disk
 
@@ -53,7 +55,10 @@ class Training:
             with trio.move_on_after(TRAINER_RETRY_S):
                 await self._trainer.describe()
             async with self.lock:
-                trained = self._trainer.progress().steps > 0 or await self.from_anchor()
+                if self._trainer.progress().steps > 0:
+                    return
+                await self.restore_inner()
+                trained = await self.from_anchor()
             if not trained:
                 await trio.sleep(1.0)
 
@@ -72,7 +77,12 @@ class Training:
         loss: float | None = None
         offer: Offer | None = None
         try:
-            work = await self._trainer.collect()
+            with trio.move_on_after(COLLECT_S) as patience:
+                work = await self._trainer.collect()
+            if patience.cancelled_caught:
+                raise TrainerLost(
+                    f"the worker did not reach a step's border within {COLLECT_S:g} s; what it does then is offered in the next round"
+                )
             loss = work.loss
             self._record(Trained(number=number, steps=work.steps, samples=work.samples, loss=loss, seconds=work.seconds))
             offer = await self._durable(work.delta, work.samples)
@@ -91,12 +101,18 @@ class Training:
                 samples = 0  # they are in the ledger already
                 await trio.sleep(DISK_RETRY_S)
 
+    async def gather_loose(self) -> None:
+        """The anchor is about to change under a trainer that may be running: keep what it learned since the last offer. `lock` held."""
+        with suppress(TrainerLost), trio.move_on_after(COLLECT_S):
+            work = await self._trainer.collect()
+            await self._keeper.add(work.delta, work.samples)
+
     async def leave(self) -> None:
         """What was trained since the last offer goes into the ledger: the first thing offered after a restart."""
         async with self.lock:
             try:
                 work = await self._trainer.collect()
-                self._keeper.ledger.add(work.delta, work.samples)
+                await self._keeper.add(work.delta, work.samples)
                 self._keeper.inner = await self._trainer.inner_state()
             except TrainerLost as lost:
                 self._record(Warned(code="TRAINER", message=f"the last steps are lost: {lost}"))

@@ -1,0 +1,37 @@
+"""Merging two branches: a certificate with two parents, whose state is a pure function of theirs.
+
+Two certificates with one parent, or two halves of a partition, are both valid. Their anchors and momenta are averaged, weighted by the samples
+certified on each side since they parted, parents in the order of their hashes: re-adding one side's whole displacement through the
+outer optimizer would overshoot. The contributions of both sides are then in the merge's ancestry, and nothing is offered again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from protocol.digest import Digest, digest
+from protocol.ports import Vector
+
+_DOMAIN = b"hypergpu/merge/1\0"
+
+
+def merge_parents(a: Digest, b: Digest) -> tuple[Digest, Digest]:
+    """The two parents in their order."""
+    return (a, b) if a < b else (b, a)
+
+
+def merge_round(parents: tuple[Digest, ...]) -> Digest:
+    """What a round goes by: its parent's hash, or for a merge a digest of both."""
+    return parents[0] if len(parents) == 1 else digest(_DOMAIN, *parents)
+
+
+def merge_vectors(first: Vector, second: Vector, weights: tuple[int, int], out: Vector) -> None:
+    """The weighted mean of two vectors of shape (parameters,) into `out`, which may be one of them.
+
+    Elementwise float32, one operation at a time. Branches on which nothing was certified (0, 0) count the same.
+    """
+    one, two = weights if any(weights) else (1, 1)
+    scaled = np.multiply(second, np.float32(two))
+    np.multiply(first, np.float32(one), out=out)
+    np.add(out, scaled, out=out)
+    np.divide(out, np.float32(one + two), out=out)

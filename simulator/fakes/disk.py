@@ -1,0 +1,160 @@
+"""A disk in memory. The medium outlives the disk object as a disk outlives its process, and fails where it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import trio
+
+from protocol.digest import Digest
+from protocol.ports import Checkpoint, DiskFull, LedgerRecord
+
+KEPT = 3  # as the real one does
+
+
+class PowerCut(Exception):
+    """Everything stops here. What was not durable is gone."""
+
+
+class MemoryMedium:
+    """What survives. Give it to the `MemoryDisk` of each of a node's lives.
+
+    `capacity_bytes` bounds what is kept together with what is being written; `write_s` is how long a write takes in virtual time (a node that is
+    cancelled in it has not written); `cut_at` n makes the n-th step from now (from 0) of writing raise `PowerCut` instead of being done. A
+    write has three: the draft, putting it in place, and making that durable. A cut before the last leaves the old or the new record, as
+    `keeps_unsynced` says.
+    """
+
+    def __init__(self, *, capacity_bytes: float = float("inf"), write_s: float = 0.0, keeps_unsynced: bool = False) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.write_s = write_s
+        self.keeps_unsynced = keeps_unsynced
+        self.cut_at: int | None = None
+        self.checkpoints: dict[Digest, list[Checkpoint]] = {}
+        self.ledgers: dict[Digest, LedgerRecord] = {}
+        self.chains: dict[Digest, list[tuple[int, bytes]]] = {}
+
+    def used_bytes(self) -> int:
+        kept: int = sum(_size(checkpoint) for checkpoints in self.checkpoints.values() for checkpoint in checkpoints)
+        kept += sum(int(record.residue.nbytes) + len(record.offered) for record in self.ledgers.values())
+        return kept + sum(len(body) for chain in self.chains.values() for _, body in chain)
+
+    def step(self) -> None:
+        """One step of a write is about to be done."""
+        if self.cut_at is not None:
+            self.cut_at -= 1
+            if self.cut_at < 0:
+                self.cut_at = None
+                raise PowerCut
+
+
+def _size(checkpoint: Checkpoint) -> int:
+    return sum(int(part.nbytes) for part in (checkpoint.anchor, checkpoint.momentum, checkpoint.inner))
+
+
+def _copied(checkpoint: Checkpoint) -> Checkpoint:
+    return msgspec.structs.replace(
+        checkpoint, anchor=checkpoint.anchor.copy(), momentum=checkpoint.momentum.copy(), inner=checkpoint.inner.copy()
+    )
+
+
+class MemoryDisk:
+    """Satisfies `ports.Disk` over a medium. `damaged` is always empty: memory does not rot."""
+
+    def __init__(self, medium: MemoryMedium, keep: int = KEPT) -> None:
+        self.damaged: list[str] = []
+        self._medium = medium
+        self._keep = keep
+        self._writing = trio.Lock()
+
+    async def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Also removes checkpoints with a higher number and all but the last few."""
+        new = _copied(checkpoint)
+
+        def put() -> Callable[[], None]:
+            old = self._medium.checkpoints.get(new.run, [])
+            others = sorted(
+                (kept for kept in old if kept.number <= new.number and (kept.number, kept.tip) != (new.number, new.tip)),
+                key=lambda kept: kept.number,
+            )
+            self._medium.checkpoints[new.run] = [*others[max(0, len(others) - self._keep + 1) :], new]
+            return lambda: self._medium.checkpoints.__setitem__(new.run, old)
+
+        await self._write(f"checkpoint {new.number}", _size(new), put)
+
+    async def load_checkpoint(self, run: Digest) -> Checkpoint | None:
+        await trio.lowlevel.checkpoint()
+        kept = self._medium.checkpoints.get(run)
+        return _copied(kept[-1]) if kept else None
+
+    async def save_ledger(self, record: LedgerRecord) -> None:
+        new = msgspec.structs.replace(record, residue=record.residue.copy())
+
+        def put() -> Callable[[], None]:
+            old = self._medium.ledgers.get(new.run)
+            self._medium.ledgers[new.run] = new
+
+            def take_back() -> None:
+                if old is None:
+                    del self._medium.ledgers[new.run]
+                else:
+                    self._medium.ledgers[new.run] = old
+
+            return take_back
+
+        await self._write("the ledger", new.residue.nbytes + len(new.offered), put)
+
+    async def load_ledger(self, run: Digest) -> LedgerRecord | None:
+        await trio.lowlevel.checkpoint()
+        record = self._medium.ledgers.get(run)
+        return msgspec.structs.replace(record, residue=record.residue.copy()) if record else None
+
+    async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
+        def put() -> Callable[[], None]:
+            old = self._medium.chains.get(run, [])
+            self._medium.chains[run] = [*(entry for entry in old if entry[0] < number), (number, bytes(certificate))]
+            return lambda: self._medium.chains.__setitem__(run, old)
+
+        await self._write(f"certificate {number}", len(certificate), put)
+
+    async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
+        await trio.lowlevel.checkpoint()
+        return [body for number, body in self._medium.chains.get(run, []) if number >= first][: max(0, limit)]
+
+    async def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        if offset < 0 or size < 0:
+            raise ValueError(f"no {size} bytes at {offset}")
+        for kept in self._medium.checkpoints.values():
+            for checkpoint in kept:
+                if checkpoint.tip == tip:
+                    return _slice(checkpoint, offset, offset + size)
+        return None
+
+    async def _write(self, what: str, size: int, put: Callable[[], Callable[[], None]]) -> None:
+        """`put` puts the new record in place and returns how to take it back."""
+        async with self._writing:
+            await trio.lowlevel.checkpoint()
+            free = self._medium.capacity_bytes - self._medium.used_bytes() if self._medium.capacity_bytes != float("inf") else float("inf")
+            if size > free:
+                raise DiskFull(f"{what} needs {size:,} bytes, {max(0, int(free)):,} bytes are free in memory")
+            self._medium.step()
+            if self._medium.write_s:
+                await trio.sleep(self._medium.write_s)
+            self._medium.step()
+            take_back = put()
+            try:
+                self._medium.step()
+            except PowerCut:
+                if not self._medium.keeps_unsynced:
+                    take_back()
+                raise
+
+
+def _slice(checkpoint: Checkpoint, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of anchor then momentum."""
+    anchor, momentum = (np.ascontiguousarray(part).data.cast("B") for part in (checkpoint.anchor, checkpoint.momentum))
+    border = len(anchor)
+    return bytes(anchor[start:stop]) + bytes(momentum[max(0, start - border) : max(0, stop - border)])

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -60,7 +60,9 @@ class WorkerConfig(Section, frozen=True, kw_only=True):
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0  # 0: as many as make sense here
     nice: Annotated[int, Meta(ge=0, le=19)] = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
     allow_custom_task: bool = False
+    data_folders: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
@@ -100,7 +102,9 @@ EXPLAINED: Mapping[str, str] = {
     "worker.device": "auto, cpu, cuda, or one GPU: cuda:1",
     "worker.threads": "CPU threads for training; 0: as many as make sense here",
     "worker.nice": "0 to 19; higher leaves more of the CPU to others",
+    "worker.precision": "float32 or bfloat16: of the model's arithmetic; what is exchanged does not depend on it",
     "worker.allow_custom_task": "run task code that a run's manifest names as module:Class; say true only for runs you trust",
+    "worker.data_folders": "folders a run's task may read; without any it reads none of your files",
     "observer.host": "address of the page; anything but loopback shows it to others",
     "observer.port": "port of the page; 0: the system picks one",
     "observer.hosts": "further host names under which the page may be asked for",

@@ -162,7 +162,9 @@ async def _live(
             device=config.worker.device,
             threads=config.worker.threads,
             nice=config.worker.nice,
+            precision=config.worker.precision,
             allow_custom_task=config.worker.allow_custom_task,
+            data_folders=config.worker.data_folders,
         ),
         journal.record,
     )

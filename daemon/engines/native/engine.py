@@ -12,8 +12,8 @@ from typing import Any
 
 import trio
 
-from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, SliceHeader, serve_bulk_lanes
-from daemon.engines.native.exchange import EARLY_S, Exchange
+from daemon.engines.native.exchanging import Exchanging, fingerprint_of
+from daemon.engines.native.incoming import Incoming
 from daemon.engines.native.keeper import Keeper
 from daemon.engines.native.logbook import Logbook
 from daemon.engines.native.moving import Moving
@@ -25,30 +25,21 @@ from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import serve_state
 from protocol.certificate import OpenCertificate, Tip
-from protocol.codec import codec_named
-from protocol.digest import Digest, digest
-from protocol.errors import PeerFault, Unreachable
-from protocol.identity import PeerId, Signer, short
+from protocol.digest import Digest
+from protocol.errors import PeerFault
+from protocol.identity import PeerId, Signer
 from protocol.journal import Event, Refused, Warned
 from protocol.layout import chunk_count
 from protocol.ledger import NOTHING, Offer
 from protocol.manifest import SignedManifest
 from protocol.merge import merge_parents, merge_round
-from protocol.messages import Announce, AnyMessage, Beacon, Cut, Held, Message, Plan, Ready, Signed, SliceResult, Vote, open_as, sign
-from protocol.plan import OpenPlan, open_plan
-from protocol.ports import Disk, Endpoint, Network, Offload, TaskInfo, Trainer
+from protocol.messages import Announce, AnyMessage, Beacon, Message, Ready, Signed, sign
+from protocol.ports import Disk, Network, Offload, TaskInfo, Trainer
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
 
 INBOX_FULL = 2048  # events waiting: above this, streams from peers are not read on (a round of 64 members makes a few hundred)
 MERGE_RETRY_S = 10.0  # after a merge that failed: its branch may be dying, and rounds go on meanwhile
-PLANS_KNOWN = 16  # plans whose late bytes are read and dropped, so that the lane they come on stays in use
-EARLY_OFFERS = 256  # offers for a certificate that is on its way here
-
-
-def fingerprint_of(endpoint: Endpoint) -> Digest:
-    """What Ready says of a bulk endpoint."""
-    return digest(endpoint.certificate)
 
 
 class NativeEngine:
@@ -75,7 +66,17 @@ class NativeEngine:
         self._lineage = Lineage(self._run, self._manifest)
         self._members = Members(self._me, record, network.admit)
         self._messenger = Messenger(network, self._run, self._deliver, self._refuse)
-        self._bulk = BulkSender(network, self._endpoint_of, self._refuse)
+        self._exchanging = Exchanging(
+            network=network,
+            run=self._run,
+            signer=signer,
+            codec=self._manifest.codec,
+            members=self._members,
+            offload=offload,
+            emit=self._emit,
+            refuse=self._refuse,
+        )
+        self._incoming = Incoming(self._run, self._manifest, self._emit, self._refuse)
         self._follower = Follower(
             network=network,
             run=self._run,
@@ -94,21 +95,15 @@ class NativeEngine:
         self._moving: Moving | None = None
         self._info: TaskInfo | None = None
         self._state: p.State | None = None
-        self._exchange: Exchange | None = None
-        self._exchanged = trio.Event()
         self._merge_after: dict[Digest, float] = {}  # branches whose merge failed, and when to try again
-        self._over: deque[Digest] = deque(maxlen=PLANS_KNOWN)
-        self._reduce_scope = trio.CancelScope()
         self._inbox: deque[p.Happening] = deque()
         self._news = trio.Event()
-        self._early: deque[Signed] = deque(maxlen=EARLY_OFFERS)
         self._nursery: trio.Nursery | None = None
         self._finishing = False
         self._logbook = Logbook(self._me, record)
         serve_chain(network, self._run, self._answer_chain)
         serve_manifest(network, manifest)
         serve_state(network, disk, self._leaves, lambda: self._parameters)
-        serve_bulk_lanes(network, self._accept_bulk)
 
     # -------------------------------------------------------------------------------------------- the loop
 
@@ -117,7 +112,7 @@ class NativeEngine:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self._messenger.run)
-            await nursery.start(self._bulk.run)
+            await nursery.start(self._exchanging.sender.run)
             self._info = await self._trainer.describe()
             chunks = chunk_count(self._info.parameters)
             self._lineage.chunks = chunks
@@ -190,7 +185,7 @@ class NativeEngine:
         if before.phase is not self._state.phase:
             self._follower.poke()
 
-    def _emit(self, event: p.Happening, *, first: bool = False) -> None:
+    def _emit(self, event: p.Happening, first: bool = False) -> None:
         """`first` is for what we told ourselves: nothing may come between saying a thing and acting on it."""
         if first:
             self._inbox.appendleft(event)
@@ -209,7 +204,7 @@ class NativeEngine:
     async def _leave(self) -> None:
         assert self._training is not None
         assert self._moving is not None
-        self._abandon()
+        self._exchanging.abandon()
         await self._training.leave()
         await self._moving.write()
 
@@ -229,11 +224,12 @@ class NativeEngine:
             case p.TrainOn():
                 self._start(self._train_on)
             case p.Scatter(plan=plan):
-                self._scatter(plan)
+                assert self.keeper is not None
+                self._exchanging.scatter(plan, self._offer, self.keeper.anchor)
             case p.Reduce(cut=cut, digest=name):
-                self._start(self._reduce, cut, name)
+                self._start(self._exchanging.reduce, cut, name)
             case p.Abandon():
-                self._abandon()
+                self._exchanging.abandon()
             case p.Inquire(peers=peers):
                 self._start(self._follower.ask, peers)
             case p.Publish(certificate=raw, to=to):
@@ -295,29 +291,8 @@ class NativeEngine:
             self._happened(signed, message)
 
     def _happened(self, signed: Signed, message: Message, *, ours: bool = False) -> None:
-        state = self._state
-        assert state is not None
-        match message:
-            case Ready():
-                if message.parent != state.parent and message.number >= state.tip.number + 1:
-                    self._early.append(signed)
-                    return
-                self._emit(p.ReadyGot(signed=signed, ready=message), first=ours)
-            case Plan():
-                try:
-                    plan = open_plan(signed, self._run, self._manifest, state.rules.chunks)
-                except PeerFault as fault:
-                    self._refuse(fault.reason, signed.peer, str(fault))
-                    return
-                self._emit(p.PlanGot(signed=signed, plan=plan), first=ours)
-            case Held():
-                self._emit(p.HeldGot(peer=signed.peer, held=message), first=ours)
-            case Cut():
-                self._emit(p.CutGot(signed=signed, cut=message), first=ours)
-            case Vote():
-                self._emit(p.VoteGot(signed=signed, vote=message), first=ours)
-            case _:
-                self._refuse("unknown_kind", signed.peer, f"a {type(message).__name__} outside its place")
+        assert self._state is not None
+        self._incoming.take(self._state, signed, message, ours=ours)
 
     def _certified(self, steps: list[Step]) -> None:
         """Certificates joined the lineage, or there is time for those that did before: go where it leads now."""
@@ -434,66 +409,11 @@ class NativeEngine:
             down_bits=0,
         )
 
-    # -------------------------------------------------------------------------------------------- exchanging
-
-    def _scatter(self, plan: OpenPlan) -> None:
-        assert self.keeper is not None
-        self._abandon()
-        self._exchange = Exchange(
-            plan=plan,
-            run=self._run,
-            signer=self._signer,
-            offer=self._offer,
-            codec=codec_named(self._manifest.codec),
-            anchor=self.keeper.anchor,
-            sender=self._bulk,
-            offload=self._offload,
-            emit=self._emit,
-        )
-        self._exchanged.set()
-        self._exchanged = trio.Event()
-        self._exchange.scatter()
-
-    async def _reduce(self, cut: Cut, name: Digest) -> None:
-        exchange = self._exchange
-        self._reduce_scope.cancel()  # an earlier cut of this view
-        with trio.CancelScope() as self._reduce_scope:
-            if exchange is not None and exchange.plan.digest == cut.plan:
-                await exchange.reduce(cut, name)
-
-    def _abandon(self) -> None:
-        self._reduce_scope.cancel()
-        self._bulk.clear()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        if self._exchange is not None:
-            self._over.append(self._exchange.plan.digest)
-        self._exchange = None
-
-    async def _accept_bulk(self, peer: PeerId, header: BulkHeader) -> Intake:
-        plan = header.plan if isinstance(header, SliceHeader) else open_as(SliceResult, header.result, self._run).plan
-        if plan in self._over:
-            return Intake(min(header.size, codec_named(self._manifest.codec).size(self._parameters)), _discard)
-        with trio.move_on_after(EARLY_S):
-            while self._exchange is None or self._exchange.plan.digest != plan:
-                await self._exchanged.wait()
-            return await self._exchange.accept(peer, header)
-        raise PeerFault("stale", "bytes for a plan that is not being carried out here")
-
-    def _endpoint_of(self, peer: PeerId, fingerprint: Digest) -> Endpoint:
-        endpoint = self._members.endpoint_of(peer, fingerprint, fingerprint_of)
-        if endpoint is None:
-            raise Unreachable(f"the beacon of {short(peer)} with its bulk endpoint has not come yet")
-        return endpoint
-
     # -------------------------------------------------------------------------------------------- moving on
 
     async def _adopt(self, certificate: OpenCertificate) -> None:
         assert self._moving is not None
-        exchange = self._exchange
-        credits = exchange.lost_by_encoding if exchange is not None and exchange.cut_digest == certificate.outcome.cut else []
-        self._emit(await self._moving.adopt(certificate, credits))
+        self._emit(await self._moving.adopt(certificate, self._exchanging.credits(certificate)))
 
     async def _fetch(self, certificate: OpenCertificate) -> None:
         assert self._moving is not None
@@ -502,7 +422,7 @@ class NativeEngine:
             self._emit(moved)
 
     def _after_adopted(self) -> None:
-        self._let_go()  # what is still on its way goes on its way: a member that is behind needs it to adopt and not to download
+        self._exchanging.let_go()
         self._follower.poke()
         assert self._moving is not None
         assert self._training is not None
@@ -513,12 +433,7 @@ class NativeEngine:
 
     def _look_again(self) -> None:
         """The round goes by another parent now: what was early may be in time."""
-        early, self._early = list(self._early), deque(maxlen=EARLY_OFFERS)
-        for signed in early:
-            self._happened(signed, open_as(Ready, signed, self._run, trusted=True))
+        assert self._state is not None
+        self._incoming.look_again(self._state)
         self._members_changed()
         self._certified([])
-
-
-async def _discard(data: bytearray) -> None:
-    """Bytes of a view that is over."""

@@ -1,0 +1,122 @@
+"""Which exchange is being carried out: at most one, that of the current view. Bytes for one that is over are read and dropped."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from daemon.engines.native.anchor import Anchor
+from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, SliceHeader, serve_bulk_lanes
+from daemon.engines.native.exchange import EARLY_S, Exchange
+from daemon.engines.native.moving import Credits
+from daemon.swarm.members import Members
+from daemon.swarm.messenger import Refuse
+from protocol.certificate import OpenCertificate
+from protocol.codec import codec_named
+from protocol.digest import Digest, digest
+from protocol.errors import PeerFault, Unreachable
+from protocol.identity import PeerId, Signer, short
+from protocol.ledger import Offer
+from protocol.messages import Cut, SliceResult, open_as
+from protocol.plan import OpenPlan
+from protocol.ports import Endpoint, Network, Offload
+from protocol.round.phases import Happening
+
+PLANS_KNOWN = 16  # plans whose late bytes are read and dropped, so that the lane they come on stays in use
+
+
+def fingerprint_of(endpoint: Endpoint) -> Digest:
+    """What Ready says of a bulk endpoint."""
+    return digest(endpoint.certificate)
+
+
+class Exchanging:
+    """The data plane of one node's rounds."""
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        run: Digest,
+        signer: Signer,
+        codec: str,
+        members: Members,
+        offload: Offload,
+        emit: Callable[[Happening], None],
+        refuse: Refuse,
+    ) -> None:
+        self.sender = BulkSender(network, self._endpoint_of, refuse)
+        self._run, self._signer, self._codec, self._members = run, signer, codec_named(codec), members
+        self._offload, self._emit = offload, emit
+        self._parameters = 0
+        self._current: Exchange | None = None
+        self._changed = trio.Event()
+        self._over: deque[Digest] = deque(maxlen=PLANS_KNOWN)
+        self._reducing = trio.CancelScope()
+        serve_bulk_lanes(network, self._accept)
+
+    def scatter(self, plan: OpenPlan, offer: Offer, anchor: Anchor) -> None:
+        """Begin the exchange of a plan, and end any other."""
+        self.abandon()
+        self._parameters = anchor.parameters
+        self._current = Exchange(
+            plan=plan,
+            run=self._run,
+            signer=self._signer,
+            offer=offer,
+            codec=self._codec,
+            anchor=anchor,
+            sender=self.sender,
+            offload=self._offload,
+            emit=self._emit,
+        )
+        self._changed.set()
+        self._changed = trio.Event()
+        self._current.scatter()
+
+    async def reduce(self, cut: Cut, name: Digest) -> None:
+        """Carry out a cut of the current plan, in place of an earlier one."""
+        current = self._current
+        self._reducing.cancel()
+        with trio.CancelScope() as self._reducing:
+            if current is not None and current.plan.digest == cut.plan:
+                await current.reduce(cut, name)
+
+    def credits(self, certificate: OpenCertificate) -> Credits:
+        """What encoding lost of the slices summed here for this certificate."""
+        current = self._current
+        return current.lost_by_encoding if current is not None and current.cut_digest == certificate.outcome.cut else []
+
+    def abandon(self) -> None:
+        """The view came to nothing: neither sum nor send for it any more."""
+        self._reducing.cancel()
+        self.sender.clear()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """The round is certified. What is on its way goes on its way: a member that is behind needs it to adopt and not to download."""
+        if self._current is not None:
+            self._over.append(self._current.plan.digest)
+        self._current = None
+
+    async def _accept(self, peer: PeerId, header: BulkHeader) -> Intake:
+        plan = header.plan if isinstance(header, SliceHeader) else open_as(SliceResult, header.result, self._run).plan
+        if plan in self._over:
+            return Intake(min(header.size, self._codec.size(self._parameters)), _discard)
+        with trio.move_on_after(EARLY_S):
+            while self._current is None or self._current.plan.digest != plan:
+                await self._changed.wait()
+            return await self._current.accept(peer, header)
+        raise PeerFault("stale", "bytes for a plan that is not being carried out here")
+
+    def _endpoint_of(self, peer: PeerId, fingerprint: Digest) -> Endpoint:
+        endpoint = self._members.endpoint_of(peer, fingerprint, fingerprint_of)
+        if endpoint is None:
+            raise Unreachable(f"the beacon of {short(peer)} with its bulk endpoint has not come yet")
+        return endpoint
+
+
+async def _discard(data: bytearray) -> None:
+    """Bytes of a view that is over."""

@@ -1,0 +1,55 @@
+"""From verified messages to the machine's events. What belongs to a round that has not begun here yet waits for it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from daemon.swarm.messenger import Refuse
+from protocol.digest import Digest
+from protocol.errors import PeerFault
+from protocol.manifest import Manifest
+from protocol.messages import Cut, Held, Message, Plan, Ready, Signed, Vote, open_as
+from protocol.plan import open_plan
+from protocol.round import phases as p
+
+EARLY_OFFERS = 256  # offers to a round that has not begun here: four times the largest group
+
+
+class Incoming:
+    """Turns a message into an event of the current round, or keeps it, or refuses it."""
+
+    def __init__(self, run: Digest, manifest: Manifest, emit: Callable[[p.Happening, bool], None], refuse: Refuse) -> None:
+        """`emit` takes an event and whether it goes before all that wait."""
+        self._run, self._manifest, self._emit, self._refuse = run, manifest, emit, refuse
+        self._early: deque[Signed] = deque(maxlen=EARLY_OFFERS)
+
+    def take(self, state: p.State, signed: Signed, message: Message, *, ours: bool = False) -> None:
+        """`ours`: we said it ourselves, and nothing may come between saying a thing and acting on it."""
+        match message:
+            case Ready():
+                if message.parent != state.parent and message.number > state.tip.number:
+                    self._early.append(signed)
+                else:
+                    self._emit(p.ReadyGot(signed=signed, ready=message), ours)
+            case Plan():
+                try:
+                    plan = open_plan(signed, self._run, self._manifest, state.rules.chunks)
+                except PeerFault as fault:
+                    self._refuse(fault.reason, signed.peer, str(fault))
+                else:
+                    self._emit(p.PlanGot(signed=signed, plan=plan), ours)
+            case Held():
+                self._emit(p.HeldGot(peer=signed.peer, held=message), ours)
+            case Cut():
+                self._emit(p.CutGot(signed=signed, cut=message), ours)
+            case Vote():
+                self._emit(p.VoteGot(signed=signed, vote=message), ours)
+            case _:
+                self._refuse("unknown_kind", signed.peer, f"a {type(message).__name__} outside its place")
+
+    def look_again(self, state: p.State) -> None:
+        """The round goes by another parent now: what was early may be in time."""
+        early, self._early = list(self._early), deque(maxlen=EARLY_OFFERS)
+        for signed in early:
+            self.take(state, signed, open_as(Ready, signed, self._run, trusted=True))

@@ -85,6 +85,23 @@ async def find_manifest(config: Config, home: Path) -> SignedManifest:
     )
 
 
+def started(signed: SignedManifest, network: Network, *, name: str, role: str) -> NodeStarted:
+    """The journal's first event of a life."""
+    manifest = signed.open()
+    return NodeStarted(
+        peer=network.peer,
+        name=name,
+        role=role,
+        version=version(),
+        addresses=network.addresses,
+        run=signed.run.hex(),
+        run_name=manifest.name,
+        task=manifest.task,
+        engine=manifest.engine,
+        min_peers=manifest.group.min_peers,
+    )
+
+
 async def report_network(network: Network, journal: Journal) -> None:
     """What the network counts, into the journal."""
     before: dict[str, int] = {}
@@ -189,20 +206,7 @@ async def _live(
 
     async with worker.running(), network.running():
         await nursery.start(partial(serve_control, config.home, {"status": status, "stop": stop}))
-        journal.record(
-            NodeStarted(
-                peer=signer.peer,
-                name=config.node.name,
-                role="node",
-                version=version(),
-                addresses=network.addresses,
-                run=signed.run.hex(),
-                run_name=manifest.name,
-                task=manifest.task,
-                engine=manifest.engine,
-                min_peers=manifest.group.min_peers,
-            )
-        )
+        journal.record(started(signed, network, name=config.node.name, role="node"))
         nursery.start_soon(report_network, network, journal)
         say(
             f"Run {manifest.name} ({signed.run.hex()[:12]}): task {manifest.task}, rounds of {manifest.round.seconds:g} s. Starting the worker."

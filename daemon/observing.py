@@ -20,7 +20,7 @@ from daemon.home import ensure_home
 from daemon.journal import Journal
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
-from daemon.node import BULK_CERTIFICATE_FILE, find_manifest, network_settings, report_network
+from daemon.node import BULK_CERTIFICATE_FILE, find_manifest, network_settings, report_network, started
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings
@@ -28,12 +28,10 @@ from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
-from daemon.version import version
-from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer
-from protocol.journal import NodeStarted, Refused
+from protocol.journal import Refused
 from protocol.manifest import SignedManifest
-from protocol.messages import Announce, AnyMessage, Beacon, Signed, sign
+from protocol.messages import AnyMessage, Beacon, Signed
 
 PUBLISH_S = 1.0  # between statuses handed to the page
 
@@ -56,7 +54,9 @@ class Watcher:
             refuse=self._refuse,
             on_steps=self._certified,
             on_members=lambda: None,
+            on_gone=lambda _peer: None,
             beacon=self._beacon,
+            send=self._messenger.send,
         )
 
     async def run(self) -> None:
@@ -64,14 +64,6 @@ class Watcher:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._messenger.run)
             await nursery.start(self._follower.run)
-            async for change in self._network.changes():
-                if change.up:
-                    for link in self._network.links():
-                        if link.peer == change.peer:
-                            self._members.link_up(link)
-                    self._messenger.send(change.peer, sign(self._signer, self._run, self._beacon()))
-                else:
-                    self._members.link_down(change.peer, change.reason)
 
     def _certified(self, steps: list[Step]) -> None:
         for made in steps:
@@ -81,14 +73,7 @@ class Watcher:
         self._journal.record(Refused(reason=reason, peer=peer, detail=detail))
 
     async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
-        if isinstance(message, Beacon):
-            self._follower.take_beacon(signed, message)
-        elif isinstance(message, Announce):
-            try:
-                self._follower.take_certificate(message.certificate)
-            except PeerFault as fault:
-                self._refuse(fault.reason, signed.peer, str(fault))
-        else:
+        if not self._follower.take(signed, message):
             self._refuse("not_member", signed.peer, f"a {type(message).__name__} to an observer")
 
     def _beacon(self) -> Beacon:
@@ -140,20 +125,7 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
         journal = Journal(None, time.time)
         watcher = Watcher(network, signer, signed, name, journal)
         async with network.running(), trio.open_nursery() as nursery:
-            journal.record(
-                NodeStarted(
-                    peer=signer.peer,
-                    name=name,
-                    role="observer",
-                    version=version(),
-                    addresses=network.addresses,
-                    run=signed.run.hex(),
-                    run_name=manifest.name,
-                    task=manifest.task,
-                    engine=manifest.engine,
-                    min_peers=manifest.group.min_peers,
-                )
-            )
+            journal.record(started(signed, network, name=name, role="observer"))
             nursery.start_soon(watcher.run)
             nursery.start_soon(report_network, network, journal)
             nursery.start_soon(find_members, network, signed)

@@ -45,11 +45,14 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, lifeline: Lifeline, settings: Mapping[str, Mapping[str, object]], arguments: Sequence[str]) -> None:
-        """Write the home's config and run `hypergpud *arguments` on it. The caller's `HYPERGPU_*` settings do not reach it."""
-        self.home.mkdir(mode=0o700)
+        """Write the home's config and run `hypergpud *arguments` on it. The caller's `HYPERGPU_*` settings do not reach it.
+
+        One that ended may be started again: its home, and the config in it, are then taken as they are.
+        """
+        self.home.mkdir(mode=0o700, exist_ok=True)
         write_new(self.home / CONFIG_FILE, _toml(settings).encode())
         environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        with (self.home / OUTPUT_FILE).open("wb") as output:
+        with (self.home / OUTPUT_FILE).open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "daemon.cli.main", *arguments, "--home", str(self.home), "--lifeline", str(lifeline.read_end)],
                 stdin=subprocess.DEVNULL,
@@ -59,6 +62,12 @@ class Child:
                 pass_fds=(lifeline.read_end,),
                 start_new_session=True,  # Ctrl-C in the terminal is the demo's alone to handle
             )
+
+    @property
+    def pid(self) -> int:
+        """Its process number, after it was started."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def alive(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from protocol.ports import DiskFull
@@ -70,8 +71,8 @@ def make_private_directory(directory: Path) -> None:
         sync_directory(made.parent)
 
 
-def write_atomically(path: Path, parts: Sequence[memoryview], fault: FaultHook = no_fault) -> int:
-    """Put `parts`, one after the other, at `path` (0600). Durable on return; returns the size in bytes.
+def write_atomically(path: Path, parts: Sequence[memoryview], fault: FaultHook = no_fault, *, written_ns: int | None = None) -> int:
+    """Put `parts`, one after the other, at `path` (0600), dated `written_ns` where given. Durable on return; returns the size in bytes.
 
     Raises `DiskFull` when the medium does not take it; the old file is then untouched and no draft is left.
     """
@@ -86,6 +87,8 @@ def write_atomically(path: Path, parts: Sequence[memoryview], fault: FaultHook =
             for part in parts:
                 fault("write")
                 write_all(handle, part.cast("B"))
+            if written_ns is not None:
+                os.utime(handle, ns=(written_ns, written_ns))
             fault("sync")
             os.fsync(handle)
         finally:
@@ -96,18 +99,14 @@ def write_atomically(path: Path, parts: Sequence[memoryview], fault: FaultHook =
         sync_directory(path.parent)
     except OSError as error:
         full = refused(path, size, error)
-        try:
+        with suppress(OSError):  # a medium that refuses everything: the next start clears it
             draft.unlink(missing_ok=True)
-        except OSError:
-            pass  # a medium that refuses everything; the next start clears it
         raise full from error
     return size
 
 
 def remove_drafts(directory: Path) -> None:
     """What writes that never ended have left. Only for whoever holds the home: another writer's draft would go too."""
-    try:
+    with suppress(OSError):  # nothing there, or nothing that can be changed: a draft is never read
         for draft in directory.glob(DRAFT_PREFIX + "*"):
             draft.unlink(missing_ok=True)
-    except OSError:
-        return  # nothing there, or nothing that can be changed: a draft is never read

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from struct import Struct
 
 from daemon.disk.atomic import FaultHook, free_bytes, make_private_directory, refused, sync_directory, write_all, write_atomically
 from protocol.digest import digest
+from protocol.ports import DiskFull
 
 _HEAD = Struct("<IQ32s")  # length of the body, number, digest
 _SIGNED = Struct("<IQ")
@@ -25,11 +28,11 @@ def _record(number: int, body: bytes) -> bytes:
 
 
 class ChainFile:
-    """Blocking; used by one thread at a time. `damaged` says what was passed over, in words."""
+    """Blocking; used by one thread at a time. `report` is told, in words, what was passed over."""
 
-    def __init__(self, path: Path, fault: FaultHook) -> None:
-        self.damaged: list[str] = []
+    def __init__(self, path: Path, fault: FaultHook, report: Callable[[str], None]) -> None:
         self._path = path
+        self._report = report
         self._fault = fault
         self._numbers: list[int] = []
         self._places: list[tuple[int, int]] = []  # offset and length of each body
@@ -68,7 +71,8 @@ class ChainFile:
             raise refused(self._path, len(record), error) from error
         self._take(number, self._end + _HEAD.size, len(body))
         if self._end - self._live_bytes > max(MOST_WASTE_BYTES, self._live_bytes):
-            self._compact()
+            with suppress(DiskFull):  # the certificate itself is safe; there will be room another time
+                self._compact()
 
     def read(self, first: int, limit: int) -> list[bytes]:
         """Up to `limit` bodies from number `first` on."""
@@ -82,7 +86,7 @@ class ChainFile:
                 record = os.pread(handle, _HEAD.size + length, offset - _HEAD.size)
                 body = record[_HEAD.size :]
                 if record != _record(number, body):
-                    self.damaged.append(f"certificate {number} in {self._path} does not match its digest any more")
+                    self._report(f"certificate {number} in {self._path} does not match its digest any more")
                     break
                 bodies.append(body)
         finally:
@@ -108,7 +112,7 @@ class ChainFile:
                     break
                 self._take(number, self._end + _HEAD.size, length)
             if self._end < size:
-                self.damaged.append(f"{self._path} is damaged behind certificate {self._numbers[-1] if self._numbers else 'none'}")
+                self._report(f"{self._path} is damaged behind certificate {self._numbers[-1] if self._numbers else 'none'}")
 
     def _take(self, number: int, offset: int, length: int) -> None:
         keep = bisect_left(self._numbers, number)

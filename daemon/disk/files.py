@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import trio
 
-from daemon.disk.atomic import FaultHook, no_fault, refused, remove_drafts, write_atomically
+from daemon.disk.atomic import FaultHook, no_fault, remove_drafts, write_atomically
 from daemon.disk.chain_file import ChainFile
 from daemon.disk.tensors import Damaged, encode, place_of, read
 from protocol.digest import Digest
 from protocol.ports import Checkpoint, LedgerRecord, Offload
 
 KEPT = 3  # the newest may be found damaged, and a joining node may still be reading the one before
+MOST_REPORTS = 100  # lines; more say nothing new
 CHECKPOINT_FORMAT = "hypergpu/checkpoint/1"
 LEDGER_FORMAT = "hypergpu/ledger/1"
 _NAME = re.compile(r"(\d{10,20})-([0-9a-f]{64})\.safetensors")
@@ -70,16 +73,16 @@ class FileDisk:
             "tip": checkpoint.tip.hex(),
             "number": str(checkpoint.number),
         }
-        write_atomically(path, encode(tensors, metadata), self._fault)
+        # The file system's own dates have the clock's steps and a tick's resolution: two branches of one number could change places.
+        written_ns = max([time.time_ns(), *(entry.written_ns + 1 for entry in self._kept(checkpoint.run))])
+        write_atomically(path, encode(tensors, metadata), self._fault, written_ns=written_ns)
         kept = self._kept(checkpoint.run)
         left = [entry for entry in kept if entry.number > checkpoint.number]
         old = [entry for entry in kept if entry.number <= checkpoint.number and entry.path != path]
         for entry in left + old[: max(0, len(old) - (self._keep - 1))]:
             self._fault("remove")
-            try:
+            with suppress(OSError):  # the new one is safe; what cannot be removed now is tried again after the next
                 entry.path.unlink(missing_ok=True)
-            except OSError as error:
-                raise refused(entry.path, 0, error) from error
 
     async def load_checkpoint(self, run: Digest) -> Checkpoint | None:
         return await self._offload(lambda: self._load_checkpoint(run))
@@ -102,7 +105,7 @@ class FileDisk:
             except FileNotFoundError:
                 continue  # removed while we looked: there is a newer one
             except (Damaged, KeyError) as error:
-                self.damaged.append(f"checkpoint {entry.number} was passed over: {error}")
+                self._report(f"checkpoint {entry.number} was passed over: {error}")
         return None
 
     async def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
@@ -120,7 +123,7 @@ class FileDisk:
                 start, stop = place_of(handle, ("anchor", "momentum"))
                 return os.pread(handle, max(0, min(size, stop - start - offset)), start + offset)
             except (Damaged, OSError) as error:
-                self.damaged.append(f"{path.name} cannot be handed out: {error}")
+                self._report(f"{path.name} cannot be handed out: {error}")
             finally:
                 os.close(handle)
         return None
@@ -170,7 +173,7 @@ class FileDisk:
         except FileNotFoundError:
             return None
         except (Damaged, KeyError, ValueError) as error:
-            self.damaged.append(f"the ledger was passed over: {error}")
+            self._report(f"the ledger was passed over: {error}")
             return None
 
     # ------------------------------------------------------------------------------------------ certificates
@@ -186,8 +189,7 @@ class FileDisk:
     def _chain(self, run: Digest) -> ChainFile:
         chain = self._chains.get(run)
         if chain is None:
-            chain = self._chains[run] = ChainFile(self._run(run) / "certificates", self._fault)
-            chain.damaged = self.damaged = self.damaged + chain.damaged
+            chain = self._chains[run] = ChainFile(self._run(run) / "certificates", self._fault, self._report)
         return chain
 
     # ------------------------------------------------------------------------------------------ where things are
@@ -212,6 +214,10 @@ class FileDisk:
             except FileNotFoundError:
                 continue
         return sorted(kept)
+
+    def _report(self, words: str) -> None:
+        if words not in self.damaged and len(self.damaged) < MOST_REPORTS:  # what peers ask for may be found damaged every time
+            self.damaged.append(words)
 
     def _clear_drafts(self, run: Digest) -> None:
         """Before the first write into a run, not on opening: whoever only reads must not take a writer's draft away."""

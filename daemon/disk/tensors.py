@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import safe_open
+from safetensors import SafetensorError, safe_open
 
 from protocol.digest import digest
 
@@ -32,7 +32,7 @@ class Damaged(Exception):
 
 def _raw(tensor: npt.NDArray[np.generic]) -> memoryview:
     """The tensor's bytes, without a copy when it is contiguous."""
-    return memoryview(np.ascontiguousarray(tensor)).cast("B")
+    return np.ascontiguousarray(tensor).data.cast("B")
 
 
 def _digest_of(tensors: Tensors, metadata: Mapping[str, str]) -> str:
@@ -88,6 +88,6 @@ def place_of(handle: int, names: tuple[str, ...]) -> tuple[int, int]:
         places = [msgspec.json.decode(header[name], type=_Place).data_offsets for name in names]
     except (KeyError, msgspec.DecodeError) as error:
         raise Damaged(f"a header that cannot be read: {error}") from None
-    if any(first[1] != second[0] for first, second in zip(places, places[1:], strict=False)):
+    if any(first[1] != second[0] for first, second in pairwise(places)):
         raise Damaged("tensors that do not follow each other")
     return 8 + length + places[0][0], 8 + length + places[-1][1]

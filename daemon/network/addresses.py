@@ -41,7 +41,7 @@ def parse_place(text: str) -> Place:
             raise PeerFault("malformed", f"{host!r} is no IPv4 address") from None
     elif kind != "dns4" or not host or not host.replace("-", "").replace(".", "").isalnum() or not host.isascii():
         raise PeerFault("malformed", f"{text!r} names neither an IPv4 address nor a host")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536 and port[0] != "0"):
         raise PeerFault("malformed", f"{port!r} is no TCP port")
     public_key_of(peer)
     return Place(kind, host, int(port), peer)

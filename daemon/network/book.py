@@ -175,6 +175,12 @@ class Book:
         entry = self._entry(peer)
         entry.connected_at, entry.failures, entry.not_before = now, 0, float("-inf")
 
+    def lost(self, peer: PeerId, now: float) -> None:
+        """Its connection broke: both sides know, and one of them should call."""
+        entry = self._entries.get(peer)
+        if entry is not None and self._own > peer:
+            entry.not_before = now + YIELD_S
+
     def failed(self, peer: PeerId, now: float) -> None:
         """A dial did not succeed: wait longer each time, forget after many."""
         entry = self._entries.get(peer)

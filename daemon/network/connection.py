@@ -36,7 +36,7 @@ PING_TIMEOUT_S = 9.0  # with the interval 13 s: a peer that fell silent is repor
 RTT_SMOOTHING = 0.25  # weight of a new measurement; half of a change shows after three
 MAX_STREAMS = 4 * MAX_STREAMS_PER_PEER  # both directions of ours, and libp2p's own
 MAX_WINDOW_BYTES = 1 << 20  # of one stream: 10 MB/s over 100 ms, which is plenty for control
-MAX_BUFFERED_BYTES = MAX_STREAMS_PER_PEER * MAX_WINDOW_BYTES  # of one connection; every stream's window full and unread
+MAX_BUFFERED_BYTES = 2 * MAX_STREAMS_PER_PEER * MAX_WINDOW_BYTES  # of one connection; windows are granted with some slack
 MAX_FRAME_BYTES = 1 << 20  # go-yamux and we send 64 KB, rust-yamux 16 KB
 MAX_QUEUED_FRAMES = 4096  # answers (12 bytes each) queued behind a stuck socket; then their writers wait
 COALESCED_BYTES = 1 << 16  # small frames leave together, up to one Noise message
@@ -182,11 +182,14 @@ class MeasuredYamux(Yamux):
 
     # ------------------------------------------------------------------------------------------------ bounds
 
+    async def open_stream(self) -> YamuxStream:
+        return _bounded(await super().open_stream())
+
     async def accept_stream(self) -> YamuxStream:
         while True:
             stream: Any = await super().accept_stream()
             if len(self.streams) <= MAX_STREAMS:
-                return stream  # type: ignore[no-any-return]
+                return _bounded(stream)
             self.refused_streams += 1
             await stream.reset()
 
@@ -195,9 +198,14 @@ class MeasuredYamux(Yamux):
         if length > MAX_FRAME_BYTES or buffered + length > MAX_BUFFERED_BYTES:
             await self.cut(f"it sent a frame of {length} bytes on top of {buffered} unread ones")
             raise trio.TooSlowError(self.lost)  # the one exception on which the library's reader ends the connection
-        for stream in self.streams.values():
-            stream.target_recv_window = min(stream.target_recv_window, MAX_WINDOW_BYTES)
         return await super()._read_data_body(length)
+
+
+def _bounded(stream: YamuxStream) -> YamuxStream:
+    """The stream, with a receive window that stops growing at `MAX_WINDOW_BYTES` (the library's at 16 MB)."""
+    grow = stream._apply_autotune_epoch
+    stream._apply_autotune_epoch = lambda buffered: grow(buffered) if stream.target_recv_window < MAX_WINDOW_BYTES else 0  # type: ignore[method-assign]
+    return stream
 
 
 _BELOW = ("conn", "read_writer", "read_write_closer", "stream")  # what the library's layers call the layer below them

@@ -22,16 +22,17 @@ from weakref import WeakKeyDictionary
 
 import trio
 from libp2p.host.basic_host import BasicHost
+from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
 
-from daemon.network.border import Refusals, contained
+from daemon.network.border import Refusals, contained, foreign
 from daemon.network.services import service
 from daemon.network.stream import ControlTraffic
-from protocol.errors import PeerFault
+from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, public_key_of
 from protocol.ports import MAX_GOSSIP_BYTES
 
@@ -43,6 +44,7 @@ QUEUE_MESSAGES = 1024  # of one subscription that nobody reads...
 QUEUE_BYTES = 64 << 20  # ...and their bytes
 RATE_MESSAGES_PER_S, BURST_MESSAGES = 500.0, 2000.0  # from one peer: 1,000 members with a beacon every 10 s are 100/s
 RATE_BYTES_PER_S, BURST_BYTES = float(8 << 20), float(32 << 20)  # from one peer
+ANNOUNCE_S = 20.0  # 300 bytes to each neighbour
 MAX_SUBSCRIPTIONS_OF_PEER = 32  # topics; a run has a handful
 
 
@@ -108,12 +110,41 @@ class _Router(GossipSub):
 
 
 class _Pubsub(Pubsub):
-    """Writes one message at a time: the library's queue and its replay of recent messages write to one stream at once, and messages
-    of more than a frame (64 KB) arrived interleaved."""
+    """Keeps streams to peers with whom connections come and go.
+
+    The library's queue and its replay of recent messages write to one stream at once, and messages of more than a frame (64 KB) arrived
+    interleaved: here one at a time. When a stream of a peer breaks it forgets what the peer subscribes to, which a peer whose own
+    stream is whole does not say again: kept here while there is a connection, and said again every `ANNOUNCE_S` in any case. When one of
+    two connections ends, it keeps writing to the stream on it: told here. When a stream cannot be opened (on the one of two connections
+    that is just ending) it gives the peer up: here it goes on trying while there is a connection.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._writing: WeakKeyDictionary[Any, trio.Lock] = WeakKeyDictionary()
+        self._registering: set[ID] = set()
+
+    async def _handle_new_peer(self, peer_id: ID) -> None:
+        if peer_id in self._registering:
+            return  # under way, and tried again by whoever began it
+        self._registering.add(peer_id)
+        try:
+            with foreign("opening a gossip stream"):
+                await super()._handle_new_peer(peer_id)
+        except Unreachable as error:
+            raise SwarmException(str(error)) from error  # the one it tries again for
+        finally:
+            self._registering.discard(peer_id)
+
+    async def run(self) -> None:
+        self.manager.run_daemon_task(self._announce)
+        await super().run()
+
+    async def _announce(self) -> None:
+        while True:
+            await trio.sleep(ANNOUNCE_S)
+            for queue in list(self.peer_queues.values()):
+                queue.push(self.get_hello_packet())
 
     async def write_msg(self, stream: Any, rpc_msg: rpc_pb2.RPC) -> bool:
         async with self._writing.setdefault(stream, trio.Lock()):
@@ -123,6 +154,17 @@ class _Pubsub(Pubsub):
         queue.max_message_size = MAX_RPC_BYTES
         queue._queue.max_size = MAX_RPCS_QUEUED
         await super().handle_sending_messages(peer_id, stream, queue)
+
+    def connection_ended(self, connection: Any) -> None:
+        stream = self.peers.get(connection.peer_id)
+        if stream is not None and stream.muxed_conn is connection:
+            self._handle_dead_peer(connection.peer_id)
+
+    def _handle_dead_peer(self, peer_id: ID) -> None:
+        kept = [topic for topic, peers in self.peer_topics.items() if peer_id in peers] if self._peer_is_connected(peer_id) else []
+        super()._handle_dead_peer(peer_id)
+        for topic in kept:
+            self.handle_subscription(peer_id, rpc_pb2.RPC.SubOpts(subscribe=True, topicid=topic))
 
 
 class Gossip:
@@ -179,6 +221,11 @@ class Gossip:
                 yield
             finally:
                 self._pubsub = None
+
+    def connection_ended(self, connection: Any) -> None:
+        """One of the connections to a peer is gone."""
+        if self._pubsub is not None:
+            self._pubsub.connection_ended(connection)
 
     async def publish(self, topic: str, data: bytes) -> None:
         pubsub = self._pubsub

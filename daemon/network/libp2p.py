@@ -55,7 +55,7 @@ class LibP2PNetwork:
         self._endings = Endings()
         self._bulk = BulkPlane(certificate, self._refusals, self._endings, self._run_handler)
         self._gossip = Gossip(self.peer, self._refusals, self._control, self._crash)
-        self._links = Links()
+        self._links = Links(self._gossip.connection_ended)
         self._book = Book(self.peer, self._join)
         self._dht = Dht(self._learn)
         self._handlers: dict[str, StreamHandler] = {}
@@ -200,7 +200,9 @@ class LibP2PNetwork:
                 await handler(stream)
                 release()
                 await end_gently(stream)
-            except (PeerFault, Unreachable):
+            except PeerFault as fault:
+                self._refusals.count(fault.reason, f"{stream.peer}: {fault}")
+            except Unreachable:
                 pass
             finally:
                 release()

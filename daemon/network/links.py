@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -54,12 +54,12 @@ class _Up:
 
 
 class Links(INotifee):
-    """Told by the swarm of connections. `changed` is set anew at every change of who is up."""
+    """Told by the swarm of connections, tells `on_end` of each one that is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_end: Callable[[MeasuredYamux], None]) -> None:
+        self._on_end = on_end
         self._up: dict[PeerId, _Up] = {}
         self._feeds: WeakSet[_Feed] = WeakSet()  # a reader that is gone is forgotten
-        self.changed = trio.Event()
 
     def peers(self) -> set[PeerId]:
         return set(self._up)
@@ -98,6 +98,8 @@ class Links(INotifee):
             del self._up[peer]
             lost: str = getattr(conn.muxed_conn, "lost", "") or "the connection was closed"
             self._say(LinkChange(peer=peer, up=False, reason=lost))
+        muxed: Any = conn.muxed_conn
+        self._on_end(muxed)
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None: ...
     async def closed_stream(self, network: INetwork, stream: INetStream) -> None: ...
@@ -107,8 +109,6 @@ class Links(INotifee):
     def _say(self, change: LinkChange) -> None:
         for feed in self._feeds:
             feed.put(change)
-        self.changed.set()
-        self.changed = trio.Event()
 
 
 def _address(muxed: Any) -> str:

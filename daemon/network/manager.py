@@ -158,6 +158,7 @@ class PeerManager:
                 self._book.connected(change.peer, trio.current_time())
                 nursery.start_soon(self._greet, change.peer)
             else:
+                self._book.lost(change.peer, trio.current_time())
                 self._dht.lost(change.peer)
             self._wake()
 

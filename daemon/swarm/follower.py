@@ -1,7 +1,7 @@
 """Following a run: its beacons and certificates, by gossip and, where gossip missed something, by asking.
 
 A node and an observer follow in the same way. What is new is handed over synchronously: `on_steps` for certificates that joined the
-lineage, `on_members` when anything about who is there may have changed.
+lineage, `on_members` when anything about who is there may have changed, `on_gone` when the connection to a peer broke.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from daemon.swarm.messenger import Refuse
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
-from protocol.messages import Beacon, Signed, decode_signed, encode_signed, open_as, sign
+from protocol.messages import Announce, AnyMessage, Beacon, Signed, decode_signed, encode_signed, open_as, sign
 from protocol.ports import Network, Subscription
 
 SYNC_S = 1.0  # between looks at whether somebody is ahead: a certificate that gossip lost costs this and a request
@@ -40,12 +40,15 @@ class Follower:
         refuse: Refuse,
         on_steps: Callable[[list[Step]], None],
         on_members: Callable[[], None],
+        on_gone: Callable[[PeerId], None],
         beacon: Callable[[], Beacon],
+        send: Callable[[PeerId, Signed], None],
     ) -> None:
         self.ages: dict[Digest, tuple[float, float]] = {}  # tip to (its age, when we heard so)
         self._network, self._run, self._signer = network, run, signer
         self._lineage, self._members, self._refuse = lineage, members, refuse
-        self._on_steps, self._on_members, self._beacon = on_steps, on_members, beacon
+        self._on_steps, self._on_members, self._on_gone = on_steps, on_members, on_gone
+        self._beacon, self._send = beacon, send
         self._poked = trio.Event()
         self._lagging = trio.Event()
         self._beacons_topic = f"hypergpu/{run.hex()}/beacons"
@@ -63,6 +66,7 @@ class Follower:
             nursery.start_soon(self._tell)
             nursery.start_soon(self._catch_up)
             nursery.start_soon(self._measure)
+            nursery.start_soon(self._watch_links)
             task_status.started()
 
     def poke(self) -> None:
@@ -73,6 +77,19 @@ class Follower:
         await self._network.publish(self._certificates_topic, raw)
 
     # -------------------------------------------------------------------------------------------- in
+
+    def take(self, signed: Signed, message: AnyMessage) -> bool:
+        """A verified message from a single peer. False when it is not a follower's to take."""
+        if isinstance(message, Beacon):
+            self.take_beacon(signed, message)
+        elif isinstance(message, Announce):
+            try:
+                self.take_certificate(message.certificate)
+            except PeerFault as fault:
+                self._refuse(fault.reason, signed.peer, str(fault))
+        else:
+            return False
+        return True
 
     def take_beacon(self, signed: Signed, beacon: Beacon) -> None:
         """A verified beacon, however it came."""
@@ -113,7 +130,7 @@ class Follower:
     async def _tell(self) -> None:
         while True:
             self._poked = trio.Event()
-            await self._network.publish(self._beacons_topic, encode_signed(sign(self._signer, self._run, self._beacon())))
+            await self._network.publish(self._beacons_topic, encode_signed(self._signed_beacon()))
             with trio.move_on_after(BEACON_S):
                 await trio.sleep(POKE_GAP_S)
                 await self._poked.wait()
@@ -124,6 +141,21 @@ class Follower:
         while True:
             await trio.sleep(BEACON_S)
             self._members.measured(tuple(self._network.links()))
+
+    async def _watch_links(self) -> None:
+        async for change in self._network.changes():
+            if change.up:
+                for link in self._network.links():
+                    if link.peer == change.peer:
+                        self._members.link_up(link)
+                self._send(change.peer, self._signed_beacon())  # gossip would bring it too, in seconds
+            else:
+                self._members.link_down(change.peer, change.reason)
+                self._on_gone(change.peer)
+            self._on_members()
+
+    def _signed_beacon(self) -> Signed:
+        return sign(self._signer, self._run, self._beacon())
 
     # -------------------------------------------------------------------------------------------- what gossip missed
 

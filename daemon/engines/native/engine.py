@@ -38,6 +38,7 @@ from protocol.ports import Disk, Network, Offload, TaskInfo, Trainer
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
 
+OVERDUE_S = 0.5  # a deadline passes before events that have waited this long behind it: no flood may stop the clock
 INBOX_FULL = 2048  # events waiting: above this, streams from peers are not read on (a round of 64 members makes a few hundred)
 MERGE_RETRY_S = 10.0  # after a merge that failed: its branch may be dying, and rounds go on meanwhile
 
@@ -86,7 +87,9 @@ class NativeEngine:
             refuse=self._refuse,
             on_steps=self._certified,
             on_members=self._members_changed,
+            on_gone=lambda peer: self._emit(p.PeerGone(peer=peer)),
             beacon=self._beacon,
+            send=self._messenger.send,
         )
         self._leaves: dict[Digest, list[Digest]] = {}
         self._offer: Offer = NOTHING
@@ -97,6 +100,7 @@ class NativeEngine:
         self._state: p.State | None = None
         self._merge_after: dict[Digest, float] = {}  # branches whose merge failed, and when to try again
         self._inbox: deque[p.Happening] = deque()
+        self._ours: deque[p.Happening] = deque()
         self._news = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._finishing = False
@@ -148,7 +152,6 @@ class NativeEngine:
             if not await self._training.from_anchor():
                 nursery.start_soon(self._training.when_back)
             await nursery.start(self._follower.run)
-            nursery.start_soon(self._watch_links)
             nursery.start_soon(self._watch_steps)
             self._certified([])  # what came in while the trainer was starting
             task_status.started()
@@ -160,15 +163,21 @@ class NativeEngine:
     async def _next_event(self) -> None:
         state = self._state
         assert state is not None
-        if not self._inbox:
+        if not self._ours and not self._inbox:
             self._news = trio.Event()
             with trio.move_on_at(state.deadline):
                 await self._news.wait()
-        event: p.Happening = self._inbox.popleft() if self._inbox else p.Tick()
-        if isinstance(event, p.Tick) and (self._finishing or trio.current_time() < state.deadline):
-            return
-        self._step(event)
+        self._step(self._pick(state))
         await trio.lowlevel.checkpoint()
+
+    def _pick(self, state: p.State) -> p.Happening:
+        """What we told ourselves first, then what came in order; a deadline may wait for the events before it, but not for long."""
+        if self._ours:
+            return self._ours.popleft()
+        late_s = trio.current_time() - state.deadline
+        if late_s >= 0 and (not self._inbox or late_s > OVERDUE_S):
+            return p.Tick()
+        return self._inbox.popleft() if self._inbox else p.Nothing()
 
     def _step(self, event: p.Happening) -> None:
         before = self._state
@@ -187,10 +196,7 @@ class NativeEngine:
 
     def _emit(self, event: p.Happening, first: bool = False) -> None:
         """`first` is for what we told ourselves: nothing may come between saying a thing and acting on it."""
-        if first:
-            self._inbox.appendleft(event)
-        else:
-            self._inbox.append(event)
+        (self._ours if first else self._inbox).append(event)
         self._news.set()
 
     @property
@@ -280,14 +286,7 @@ class NativeEngine:
         """A verified message from a peer."""
         while len(self._inbox) > INBOX_FULL or self._state is None:
             await trio.sleep(0.05)  # the sender waits with us: its stream is not read on
-        if isinstance(message, Beacon):
-            self._follower.take_beacon(signed, message)
-        elif isinstance(message, Announce):
-            try:
-                self._follower.take_certificate(message.certificate)
-            except PeerFault as fault:
-                self._refuse(fault.reason, signed.peer, str(fault))
-        else:
+        if not self._follower.take(signed, message):
             self._happened(signed, message)
 
     def _happened(self, signed: Signed, message: Message, *, ours: bool = False) -> None:
@@ -330,18 +329,6 @@ class NativeEngine:
             if live != state.live and not any(isinstance(event, p.LiveChanged) and event.live == live for event in self._inbox):
                 self._emit(p.LiveChanged(live=live))
             self._certified([])  # a branch may have found somebody to give its anchor
-
-    async def _watch_links(self) -> None:
-        async for change in self._network.changes():
-            if change.up:
-                link = next((link for link in self._network.links() if link.peer == change.peer), None)
-                if link is not None:
-                    self._members.link_up(link)
-                self._messenger.send(change.peer, sign(self._signer, self._run, self._beacon()))
-            else:
-                self._members.link_down(change.peer, change.reason)
-                self._emit(p.PeerGone(peer=change.peer))
-                self._members_changed()
 
     async def _watch_steps(self) -> None:
         """With rounds counted in steps, training ends when the trainer has done them."""

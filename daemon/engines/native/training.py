@@ -16,7 +16,7 @@ from protocol.identity import PeerId
 from protocol.journal import Event, Trained, Warned
 from protocol.ledger import Offer
 from protocol.manifest import Manifest
-from protocol.ports import DiskFull, Trainer, TrainerLost, Vector
+from protocol.ports import DiskFull, Trainer, TrainerLost, Vector, Work
 
 COLLECT_S = 60.0  # for a step's border: others go on after seconds, and what comes later is part of the next collect
 TRAINER_RETRY_S = 60.0  # the longest pause between restarts of a worker
@@ -73,7 +73,6 @@ class Training:
 
     async def make_offer(self) -> tuple[Offer, float | None]:
         """Collect, add to the ledger, encode, make durable. The offer is empty when there is nothing to offer. Call with `lock` held."""
-        number = self._keeper.tip.number + 1
         loss: float | None = None
         offer: Offer | None = None
         try:
@@ -84,7 +83,7 @@ class Training:
                     f"the worker did not reach a step's border within {COLLECT_S:g} s; what it does then is offered in the next round"
                 )
             loss = work.loss
-            self._record(Trained(number=number, steps=work.steps, samples=work.samples, loss=loss, seconds=work.seconds))
+            self._tell(work)
             offer = await self._durable(work.delta, work.samples)
             self._keeper.inner = await self._trainer.inner_state()
         except TrainerLost as lost:
@@ -105,6 +104,7 @@ class Training:
         """The anchor is about to change under a trainer that may be running: keep what it learned since the last offer. `lock` held."""
         with suppress(TrainerLost), trio.move_on_after(COLLECT_S):
             work = await self._trainer.collect()
+            self._tell(work, only_if_any=True)
             await self._keeper.add(work.delta, work.samples)
 
     async def leave(self) -> None:
@@ -112,7 +112,15 @@ class Training:
         async with self.lock:
             try:
                 work = await self._trainer.collect()
+                self._tell(work, only_if_any=True)
                 await self._keeper.add(work.delta, work.samples)
                 self._keeper.inner = await self._trainer.inner_state()
             except TrainerLost as lost:
                 self._record(Warned(code="TRAINER", message=f"the last steps are lost: {lost}"))
+
+    def _tell(self, work: Work, *, only_if_any: bool = False) -> None:
+        """Every sample that goes into the ledger is in the journal: what is pending there is what the status says."""
+        if only_if_any and not work.samples:
+            return
+        number = self._keeper.tip.number + 1
+        self._record(Trained(number=number, steps=work.steps, samples=work.samples, loss=work.loss, seconds=work.seconds))

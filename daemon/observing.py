@@ -117,7 +117,6 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
     async with web_server(bridge, ObserverSettings(host=given.host, port=given.port, hosts=given.hosts)) as bound:
         say(f"The page is at {bound.url}; asking the swarm which run this is.")
         signed = await find_manifest(config, config.home)
-        manifest = signed.open()
         secret = os.urandom(32)
         signer = Signer(secret)
         name = config.node.name or "observer"

@@ -1,7 +1,7 @@
 """One TLS 1.3 session over a trio socket, with half-close: `ssl.SSLObject` between two memory buffers.
 
 trio's own `SSLStream` cannot end one direction alone and hands out a record (16 KB) at a time; this one reads the socket and encrypts
-in pieces of 256 KB, which is what a slice of gradients wants: 2.2 GB/s between two processes on loopback (`SSLStream` 0.9).
+in pieces of 256 KB, which is what a slice of gradients wants: 0.7 to 2.2 GB/s between two processes on two shared cores.
 """
 
 from __future__ import annotations

@@ -88,8 +88,11 @@ class Messenger:
 
     async def _take(self, stream: ByteStream) -> None:
         reader = FrameReader(stream)
-        while (data := await reader.next_frame(MAX_MESSAGE_BYTES + ENVELOPE_BYTES)) is not None:
+        while True:
             try:
+                data = await reader.next_frame(MAX_MESSAGE_BYTES + ENVELOPE_BYTES)
+                if data is None:
+                    return
                 signed = decode_signed(data)
                 if signed.peer != stream.peer:
                     raise PeerFault("identity", f"a message signed by {signed.peer} on a stream of {stream.peer}")

@@ -58,6 +58,14 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     payload: memoryview
 
 
+def read_header(data: bytes) -> BulkHeader:
+    """Raises `PeerFault("malformed")`."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise PeerFault("malformed", f"not a bulk header: {error}") from None
+
+
 def parcel(header: BulkHeader, payload: memoryview) -> Parcel:
     return Parcel(header=frame(msgspec.msgpack.encode(header)), payload=payload)
 
@@ -154,16 +162,19 @@ Accept = Callable[[PeerId, BulkHeader], Awaitable[Intake]]
 """Waits until the exchange a header belongs to is there. Raises `PeerFault` for what it does not want."""
 
 
-def serve_bulk_lanes(network: Network, accept: Accept) -> None:
-    """Take the lanes that others open to us."""
+def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, PeerId, str], None]) -> None:
+    """Take the lanes that others open to us. What is refused is counted against its sender, and the lane is closed."""
 
     async def take(stream: ByteStream) -> None:
+        try:
+            await read(stream)
+        except PeerFault as fault:
+            refuse(fault.reason, stream.peer, str(fault))
+
+    async def read(stream: ByteStream) -> None:
         reader = FrameReader(stream)
         while (data := await reader.next_frame(HEADER_BYTES)) is not None:
-            try:
-                header = _decoder.decode(data)
-            except (msgspec.DecodeError, ValueError) as error:
-                raise PeerFault("malformed", f"not a bulk header: {error}") from None
+            header = read_header(data)
             intake = await accept(stream.peer, header)
             if header.size != intake.size:
                 raise PeerFault("malformed", f"{header.size} bytes announced where {intake.size} belong")

@@ -17,6 +17,7 @@ from daemon.engines.native.incoming import Incoming
 from daemon.engines.native.keeper import Keeper
 from daemon.engines.native.logbook import Logbook
 from daemon.engines.native.moving import Moving
+from daemon.engines.native.standing import Standing
 from daemon.engines.native.training import Training
 from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
 from daemon.swarm.follower import Follower
@@ -33,7 +34,7 @@ from protocol.layout import chunk_count
 from protocol.ledger import NOTHING, Offer
 from protocol.manifest import SignedManifest
 from protocol.merge import merge_parents, merge_round
-from protocol.messages import Announce, AnyMessage, Beacon, Message, Ready, Signed, sign
+from protocol.messages import Announce, AnyMessage, Message, Ready, Signed, sign
 from protocol.ports import Disk, Network, Offload, TaskInfo, Trainer
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
@@ -60,10 +61,11 @@ class NativeEngine:
         serial: Callable[[], int],
     ) -> None:
         """`serial` gives a growing number for beacons, across restarts too (the wall clock in nanoseconds in a real node)."""
-        self._name, self._run, self._signer, self._me = name, manifest.run, signer, signer.peer
+        self._run, self._signer, self._me = manifest.run, signer, signer.peer
         self._manifest = manifest.open()
         self._network, self._trainer, self._disk, self._offload = network, trainer, disk, offload
-        self._record, self._serial = record, serial
+        self._record = record
+        self._standing = Standing(name=name, run=manifest.run, network=network, trainer=trainer, disk=disk, serial=serial)
         self._lineage = Lineage(self._run, self._manifest)
         self._members = Members(self._me, record, network.admit)
         self._messenger = Messenger(network, self._run, self._deliver, self._refuse)
@@ -88,7 +90,7 @@ class NativeEngine:
             on_steps=self._certified,
             on_members=self._members_changed,
             on_gone=lambda peer: self._emit(p.PeerGone(peer=peer)),
-            beacon=self._beacon,
+            beacon=lambda: self._standing.beacon(self._state, self._info),
             send=self._messenger.send,
         )
         self._leaves: dict[Digest, list[Digest]] = {}
@@ -340,31 +342,8 @@ class NativeEngine:
                 self._emit(p.RoundEnded())
                 await trio.sleep(0.2)
 
-    def _beacon(self) -> Beacon:
-        state, progress = self._state, self._trainer.progress()
-        return Beacon(
-            serial=self._serial(),
-            name=self._name,
-            role="node",
-            number=state.tip.number if state else 0,
-            tip=state.tip.hash if state else self._run,
-            view=state.view if state else 0,
-            phase=state.phase.value if state else "starting",
-            samples=progress.samples,
-            loss=progress.loss,
-            samples_per_second=progress.samples_per_second,
-            device=self._info.device if self._info else "",
-            endpoint=self._network.endpoint,
-        )
-
     async def _answer_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
-        state, moving = self._state, self._moving
-        if state is None or moving is None:
-            return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
-        stored = await self._disk.certificates(self._run, max(first, 1), limit)
-        certificates = [*stored, *(record for number, record in moving.unwritten if number >= first and record not in stored)][:limit]
-        age_s = trio.current_time() - moving.adopted_at
-        return ChainReply(tip=state.tip.hash, number=state.tip.number, age_s=age_s, count=len(certificates)), certificates
+        return await self._standing.chain(self._state, self._moving, first, limit)
 
     # -------------------------------------------------------------------------------------------- training
 

@@ -55,7 +55,7 @@ class Exchanging:
         self._changed = trio.Event()
         self._over: deque[Digest] = deque(maxlen=PLANS_KNOWN)
         self._reducing = trio.CancelScope()
-        serve_bulk_lanes(network, self._accept)
+        serve_bulk_lanes(network, self._accept, refuse)
 
     def scatter(self, plan: OpenPlan, offer: Offer, anchor: Anchor) -> None:
         """Begin the exchange of a plan, and end any other."""

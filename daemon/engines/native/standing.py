@@ -1,0 +1,49 @@
+"""What others are told of us: the beacon, and the records of our lineage with how long we have trained from its tip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from daemon.engines.native.moving import Moving
+from daemon.swarm.chain_sync import ChainReply
+from protocol.digest import Digest
+from protocol.messages import Beacon
+from protocol.ports import Disk, Network, TaskInfo, Trainer
+from protocol.round.phases import State
+
+
+class Standing:
+    """Where one node stands, in the words of the wire."""
+
+    def __init__(self, *, name: str, run: Digest, network: Network, trainer: Trainer, disk: Disk, serial: Callable[[], int]) -> None:
+        self._name, self._run, self._network, self._trainer, self._disk, self._serial = name, run, network, trainer, disk, serial
+
+    def beacon(self, state: State | None, info: TaskInfo | None) -> Beacon:
+        """`state` and `info` are None while the worker is starting."""
+        progress = self._trainer.progress()
+        return Beacon(
+            serial=self._serial(),
+            name=self._name,
+            role="node",
+            number=state.tip.number if state else 0,
+            tip=state.tip.hash if state else self._run,
+            view=state.view if state else 0,
+            phase=state.phase.value if state else "starting",
+            samples=progress.samples,
+            loss=progress.loss,
+            samples_per_second=progress.samples_per_second,
+            device=info.device if info else "",
+            endpoint=self._network.endpoint,
+        )
+
+    async def chain(self, state: State | None, moving: Moving | None, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
+        """Records from number `first` on: those on disk, then those on their way there."""
+        if state is None or moving is None:
+            return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
+        stored = await self._disk.certificates(self._run, max(first, 1), limit)
+        waiting = [record for number, record in moving.unwritten if number >= first and record not in stored]
+        records = [*stored, *waiting][:limit]
+        age_s = trio.current_time() - moving.adopted_at
+        return ChainReply(tip=state.tip.hash, number=state.tip.number, age_s=age_s, count=len(records)), records

@@ -47,7 +47,10 @@ class Schedule:
         self._sleep = trio.CancelScope()
 
     def at(self, when_s: float, act: Callable[[Any], None], argument: Any) -> None:
-        """Call `act(argument)` at `when_s` on trio's clock, or as soon as possible when that has passed. `act` must not raise."""
+        """Call `act(argument)` at `when_s` on trio's clock, or as soon as possible when that has passed. `act` must not raise.
+
+        The clock may then be a rounding error short of `when_s`: what waits for a time waits for its act, and does not look at the clock.
+        """
         tick = math.ceil(when_s / self._tick_s - 1e-6)
         acts = self._acts.get(tick)
         if acts is None:

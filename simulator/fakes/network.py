@@ -10,6 +10,7 @@ Faults, each of which may come at any moment:
     pause / resume(peer)  SIGSTOP and SIGCONT: nothing enters or leaves, others give up after the ping timeout. (The node's own tasks do go
                           on, since they live in this process; they hear and are heard by nobody.)
     partition(a, b, ...)  nothing passes between groups; `heal()` ends it
+    sever / mend(a, b)    nothing passes between these two, whatever else does
     set_link(a, b, model) another model for one path, both ways; None takes it back
 """
 
@@ -50,6 +51,7 @@ class FakeSwarm:
         self._downlinks: dict[PeerId, Pipe] = {}
         self._hosts: dict[str, PeerId] = {}
         self._groups: dict[PeerId, int] = {}
+        self._severed: set[tuple[PeerId, PeerId]] = set()
         self._wires: dict[Wire, None] = {}
         self._provided: dict[bytes, dict[PeerId, None]] = {}
         self._missed: dict[PeerId, dict[PeerId, None]] = {}
@@ -110,6 +112,19 @@ class FakeSwarm:
                 self._plan_connecting(node)
         self._missed.clear()
 
+    def sever(self, first: PeerId, second: PeerId) -> None:
+        """From now on these two do not hear each other."""
+        self._severed |= {(first, second), (second, first)}
+        self._look_at_cuts()
+
+    def mend(self, first: PeerId, second: PeerId) -> None:
+        """End `sever`. They dial each other again."""
+        self._severed -= {(first, second), (second, first)}
+        self._look_at_cuts()
+        here, there = self.nodes.get(first), self.nodes.get(second)
+        if here is not None and there is not None and here.alive and there.alive:
+            self._dial_soon(here, second, RECONNECT_S * self.rng.random())
+
     def set_link(self, first: PeerId, second: PeerId, model: LinkModel | None) -> None:
         """Another model for the path between two nodes; None: the world's own again."""
         for pair in ((first, second), (second, first)):
@@ -148,6 +163,8 @@ class FakeSwarm:
 
     def is_cut(self, here: FakeNetwork, there: FakeNetwork) -> bool:
         if here.paused or there.paused:
+            return True
+        if self._severed and (here.peer, there.peer) in self._severed:
             return True
         groups = self._groups
         return bool(groups) and groups.get(here.peer, 0) != groups.get(there.peer, 0)

@@ -170,6 +170,7 @@ class FakeNetwork:
         try:
             await handler(stream)
         except PeerFault as fault:
+            self.refuse(fault.reason)
             stream.reset(f"{short(self.peer)} refused what was sent: {fault.reason}")
         except Unreachable as error:
             stream.reset(str(error))
@@ -183,6 +184,10 @@ class FakeNetwork:
 
     async def publish(self, topic: str, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
+        self.publish_now(topic, data)
+
+    def publish_now(self, topic: str, data: bytes) -> None:
+        """`publish`, for what a simulation holds up on the way out."""
         if len(data) <= MAX_GOSSIP_BYTES and self.alive:
             self._pass_on(Rumour(self.peer, topic, bytes(data)), brought_by="")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import lru_cache
 
 import numpy as np
 import trio
@@ -35,6 +36,14 @@ def mark_of(peer: PeerId, stretch: int) -> float:
     return MARK_UNIT * (1 + zlib.crc32(peer.encode()) % 4093 + 4096 * (stretch % 4096))
 
 
+@lru_cache(maxsize=4)
+def _landscape(seed: int, parameters: int) -> tuple[Vector, Vector]:
+    """The point that all peers of a run share, and the rows of noise. The same for every trainer of a world, so made once."""
+    shared = np.random.Generator(np.random.PCG64(seed))
+    target = (shared.random(parameters, dtype=np.float32) - np.float32(0.5)) * np.float32(2.0)
+    return target, shared.standard_normal((NOISE_ROWS, parameters), dtype=np.float32) * NOISE
+
+
 class QuadraticTrainer:
     """Satisfies `ports.Trainer`. `samples_per_second` may be changed; it counts from the next `train` or `resume`."""
 
@@ -53,11 +62,9 @@ class QuadraticTrainer:
         self._peer = peer
         self._batch_size = batch_size
         self._marked = marked
-        shared = np.random.Generator(np.random.PCG64(seed))
+        target, self._noise = _landscape(seed, parameters)
         own = np.random.Generator(np.random.PCG64([seed, zlib.crc32(peer.encode())]))
-        self._target = (shared.random(parameters, dtype=np.float32) - np.float32(0.5)) * np.float32(2.0)
-        self._target += own.standard_normal(parameters, dtype=np.float32) * PEER_SPREAD
-        self._noise = shared.standard_normal((NOISE_ROWS, parameters), dtype=np.float32) * NOISE
+        self._target = target + own.standard_normal(parameters, dtype=np.float32) * PEER_SPREAD
         self._info = TaskInfo(
             parameters=parameters,
             specs=(ParameterSpec(name="point", shape=(parameters,), init="uniform", bound=1.0),),
@@ -174,6 +181,8 @@ class QuadraticTrainer:
         return float(np.mean(gap * gap))
 
     def _walk(self, lane: Lane, steps: int) -> float | None:
+        if self._marked:
+            return self._loss() if steps else None  # where it walks is not kept
         losses = 0.0
         for step in range(steps):
             losses += self._loss()

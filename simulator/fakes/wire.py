@@ -154,7 +154,7 @@ class FakeStream:
         self._window = CONTROL_WINDOW if wire.is_link else BULK_WINDOW
         self._piece = CONTROL_PIECE if wire.is_link else BULK_PIECE
         self._credit = self._window
-        self._leaving_s = 0.0  # when the last piece has left our own uplink
+        self._leaving = False  # the last piece is still on its way through a pipe
         self._taken = 0  # by the reader, not yet told to the sender
         self._buffer: deque[bytes] = deque()
         self._read = 0  # of the first piece in the buffer
@@ -176,9 +176,7 @@ class FakeStream:
         start, size = 0, len(view)
         while start < size:
             # One piece at a time takes its place in the pipes: streams that share one take turns, and a vote passes between slices.
-            while self._credit <= 0 or self._leaving_s > trio.current_time():
-                if self._leaving_s > trio.current_time():
-                    self.wire.swarm.schedule.at(self._leaving_s, self.gain_credit, 0)
+            while self._credit <= 0 or self._leaving:
                 await self._writable.park()
                 self._check_sending()
             stop = min(size, start + self._piece, start + self._credit)
@@ -187,7 +185,10 @@ class FakeStream:
             assert self.other is not None
             self.wire.send(self.side, stop - start, self.other.arrive, bytes(view[start:stop]))
             start = stop
-            self._leaving_s = self.wire.last_leaving[self.side]
+            leaves = self.wire.last_leaving[self.side]
+            if leaves > trio.current_time():
+                self._leaving = True
+                self.wire.swarm.schedule.at(leaves, self._left, None)
 
     async def receive_some(self, max_bytes: int) -> bytes:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -277,6 +278,10 @@ class FakeStream:
             await self._readable.park()
 
     # ------------------------------------------------------------------------------------------ inside
+
+    def _left(self, _: None) -> None:
+        self._leaving = False
+        self._writable.unpark_all()
 
     def _finish(self, *, closing: bool) -> None:
         if self._broken is None and self.other is not None and (not self._finished or closing):

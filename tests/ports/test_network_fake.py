@@ -9,8 +9,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from protocol.errors import Unreachable
+from protocol.identity import Signer
 from protocol.ports import Network
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel, same_link
@@ -299,6 +302,99 @@ async def test_gossip_floods_a_swarm_where_not_everybody_is_linked() -> None:
         await trio.sleep(2.0)
     assert heard == 59
     assert signers == {networks[0].peer}
+
+
+faults = st.lists(
+    st.tuples(st.sampled_from(["kill", "pause", "resume", "partition", "heal", "slow", "revive"]), st.integers(0, 5), st.floats(0.0, 8.0)),
+    max_size=12,
+)
+
+
+# Not shrunk: a story has a dozen steps at most, and the minutes that shrinking takes would hit the test's own time limit.
+@settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+)
+@given(plan=faults, seed=st.integers(0, 1000))
+def test_whatever_breaks_streams_end_in_order_or_unreachable_and_links_come_back(plan: list[tuple[str, int, float]], seed: int) -> None:
+    """Six nodes talk while anything happens: nobody reads what was not sent, nobody waits for ever, and afterwards all are linked again."""
+    run_virtual(under_faults, plan, seed, seed=seed)
+
+
+async def under_faults(plan: list[tuple[str, int, float]], seed: int) -> None:
+    swarm = FakeSwarm(random.Random(seed), same_link(LinkModel(latency_s=0.05, jitter_s=0.05, bandwidth_bps=4e6, loss=0.05)))
+    secrets = [bytes([index]) * 32 for index in range(6)]
+    peers = [Signer(secret).peer for secret in secrets]
+    data = pattern(300_000)[:300_000]
+    dead: set[int] = set()
+
+    async def live(index: int) -> None:
+        network = swarm.network(secrets[index])
+        Handlers().prepare(network, index)
+        chance = random.Random(index)
+        async with network.running(), trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(talk, network, chance)
+
+    async def talk(network: FakeNetwork, chance: random.Random) -> None:
+        while True:
+            await trio.sleep(chance.random())
+            received = b""
+            stream = None
+            with trio.fail_after(120.0):  # a partition, a pause and a slow link one after the other; never for ever
+                try:
+                    other = swarm.nodes[chance.choice([peer for peer in peers if peer != network.peer])]
+                    other.admit(network.endpoint)
+                    stream = await (
+                        network.open_stream(other.peer, ECHO) if chance.random() < 0.5 else network.open_bulk(other.endpoint, ECHO)
+                    )
+                    await stream.send_all(data[:100_000])
+                    await stream.send_eof()
+                    while piece := await stream.receive_some(10_000):
+                        received += piece
+                    assert received == data[:100_000], "an end that is not the end"
+                except Unreachable:
+                    assert data.startswith(received)
+                finally:
+                    if stream is not None:
+                        await stream.aclose()
+
+    with trio.fail_after(1000.0):
+        async with swarm.running(), trio.open_nursery() as nursery:
+            for index in range(6):
+                nursery.start_soon(live, index)
+            await trio.sleep(3.0)
+            for what, index, delay in plan:
+                if what == "revive" and index in dead:
+                    dead.remove(index)
+                    nursery.start_soon(live, index)
+                elif what == "kill" and index not in dead:
+                    dead.add(index)
+                    swarm.kill(peers[index])
+                elif what == "pause" and index not in dead:
+                    swarm.pause(peers[index])
+                elif what == "resume":
+                    swarm.resume(peers[index])
+                elif what == "partition":
+                    swarm.partition(peers[: index + 1])
+                elif what == "heal":
+                    swarm.heal()
+                elif what == "slow":
+                    swarm.set_link(peers[index], peers[index - 1], LinkModel(latency_s=1.0, bandwidth_bps=1e6))
+                await trio.sleep(delay)
+            swarm.heal()
+            for index in range(6):
+                swarm.resume(peers[index])
+                swarm.set_link(peers[index], peers[index - 1], None)
+            alive = [peer for index, peer in enumerate(peers) if index not in dead]
+            with trio.fail_after(60.0):
+                for peer in alive:
+                    await eventually(lambda peer=peer: {link.peer for link in swarm.nodes[peer].links()} == {*alive} - {peer})
+            nursery.cancel_scope.cancel()
 
 
 def story(seed: int) -> list[object]:

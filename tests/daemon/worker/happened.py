@@ -42,12 +42,22 @@ def workers_of(parent: int) -> list[int]:
     for task in Path(f"/proc/{parent}/task").iterdir():
         for child in (task / "children").read_text(encoding="ascii").split():
             try:
-                command = Path(f"/proc/{child}/cmdline").read_bytes()
+                command = _command_of(Path(f"/proc/{child}/cmdline"))
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if b"daemon.worker.main" in command:
                 found.append(int(child))
     return found
+
+
+def _command_of(file: Path) -> bytes:
+    """A process in the middle of exec has closed what it inherited, which is when its parent goes on, and has no command line yet."""
+    for _ in range(1000):
+        command = file.read_bytes()
+        if command:
+            return command
+        os.sched_yield()
+    return b""  # a zombie has none either
 
 
 def gone_within(pid: int, seconds: float) -> bool:

@@ -1,0 +1,59 @@
+"""What crosses the border: failures change their kind, cancellation does not."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from daemon.network.border import Refusals, contained, foreign
+from protocol.errors import PeerFault, Unreachable
+from protocol.journal import REFUSALS
+
+
+async def failing(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), ExceptionGroup("many", [KeyError(), AssertionError()]), TimeoutError()])
+async def test_failures_become_unreachable_or_nothing(error: Exception) -> None:
+    with pytest.raises(Unreachable, match="doing it"), foreign("doing it"):
+        await failing(error)
+    with contained("doing it") as outcome:
+        await failing(error)
+    assert outcome.failed is not None
+
+
+async def test_our_own_exceptions_pass() -> None:
+    with pytest.raises(PeerFault), foreign("doing it"):
+        await failing(PeerFault("stale", "ours"))
+
+
+async def test_cancellation_passes_also_beside_a_failure() -> None:
+    async def both() -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def wait_then_fail() -> None:
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise ValueError
+
+            nursery.start_soon(wait_then_fail)
+            nursery.start_soon(trio.sleep_forever)
+
+    for border in (foreign, contained):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            with border("doing it"):
+                await both()
+                pytest.fail("went on")
+        assert scope.cancelled_caught
+
+
+def test_refusals_know_their_words() -> None:
+    refusals = Refusals()
+    assert refusals.snapshot() == dict.fromkeys(REFUSALS, 0)
+    refusals.count("tls")
+    assert refusals.snapshot()["tls"] == 1
+    with pytest.raises(ValueError, match="no word"):
+        refusals.count("because")

@@ -1,0 +1,39 @@
+"""The bulk certificate: made once, private, good whatever the clock says."""
+
+from __future__ import annotations
+
+import datetime
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from daemon.network.certificate import BulkCertificate, load_or_make
+from protocol.errors import UserError
+
+
+def test_it_is_made_once_and_stays_private(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "bulk.pem"
+    first = load_or_make(path, "node")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert load_or_make(path, "another name") == first == BulkCertificate(path=path, der=first.der)
+    assert [file.name for file in path.parent.iterdir()] == ["bulk.pem"]
+    assert load_or_make(tmp_path / "other.pem", "node").der != first.der
+
+
+def test_a_clock_wrong_by_months_does_not_matter(tmp_path: Path) -> None:
+    certificate = x509.load_der_x509_certificate(load_or_make(tmp_path / "bulk.pem", "x" * 500).der)
+    now = datetime.datetime.now(datetime.UTC)
+    assert certificate.not_valid_before_utc < now - datetime.timedelta(days=300)
+    assert certificate.not_valid_after_utc > now + datetime.timedelta(days=40 * 365)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+def test_a_damaged_file_is_said_and_kept(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bulk.pem"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        load_or_make(path, "node")
+    assert str(path) in caught.value.fix
+    assert path.read_bytes() == content

@@ -113,8 +113,8 @@ def open_certificate(raw: bytes, run: Digest, manifest: Manifest, chunks: int | 
     if certificate.cut.peer != plan.leader:
         raise PeerFault("bad_certificate", "the cut is not from the plan's leader")
     merging = len(vote.parents) == 2
-    if merging and vote.parents != merge_parents(*vote.parents):
-        raise PeerFault("bad_certificate", "the parents of a merge are not in order")
+    if merging and (vote.parents[0] == vote.parents[1] or vote.parents != merge_parents(*vote.parents)):
+        raise PeerFault("bad_certificate", "the parents of a merge are not two in order")
     if (merge_round(vote.parents), vote.number, vote.view) != (plan.plan.parent, plan.plan.number, plan.plan.view):
         raise PeerFault("bad_certificate", "the votes are for another round than the plan")
     check_cut(cut, plan, manifest, merging=merging)

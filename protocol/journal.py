@@ -122,7 +122,8 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 
 class RoundCertified(Event, frozen=True, kw_only=True, tag=True):
     """A certificate was verified and (by a node) adopted. `outcome` is this node's own part in it:
-    "counted", "late" (had something to offer, not in the plan), "lost" (in the plan, not in the cut), "idle" (nothing to offer), "observed"."""
+    "counted", "late" (had something to offer, not in the plan), "lost" (in the plan, not in the cut), "idle" (nothing to offer), "observed"
+    (by an observer; or a merge, or one made while this node was elsewhere)."""
 
     number: int
     view: int

@@ -2,7 +2,8 @@
 
 `residue` (S in ROUND) is the float32 sum of weight x pseudo-gradient not yet certified, quantization error included; `weight` (W) its samples.
 An offer is q = encode(S / W) under the next per-node `seq`. Only a certificate that lists (peer, seq) changes them: S -= w decode(q), W -= w.
-What is not listed stays, the next steps are added, and it is offered again under the next seq. Where the manifest caps the samples of one
+What is not listed stays, the next steps are added, and it is offered again under the next seq. A certificate may be long on its way (a
+partition), and list an offer after which others were made: the bytes of what was given out are kept for that. Where the manifest caps the samples of one
 offer, w is the cap and the rest waits for the following rounds.
 """
 
@@ -28,6 +29,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NOTHING = Offer()
+SENT_KEPT = 2  # offers given out and not settled: each is as large as the model's encoding, and a second one takes a partition in mid-round
 
 
 class Ledger:
@@ -42,6 +44,8 @@ class Ledger:
         self.next_seq = 1
         self.carried = 0
         self.offer = NOTHING
+        self.settled = 0  # the last seq that was settled: with it, whatever was offered before it
+        self._sent: dict[int, Offer] = {}  # given out and not settled: a certificate that is on its way may list any of them
 
     def add(self, delta: Vector, samples: int) -> None:
         """A stretch of training was handed over: `delta` is parameters before minus after, shape (parameters,)."""
@@ -61,22 +65,33 @@ class Ledger:
         self.next_seq += 1
         return self.offer
 
+    def give_out(self) -> None:
+        """The offer's bytes go to others: from here on a certificate may list it, however many offers are made after it."""
+        if self.offer.seq:
+            self._sent[self.offer.seq] = self.offer
+            if len(self._sent) > SENT_KEPT:
+                del self._sent[min(self._sent)]
+
     def settle(self, listed_seq: int | None) -> int:
         """A certificate joined our ancestry; `listed_seq` is what it lists for us, None when it does not.
 
         Returns the samples that had to be dropped: certified work that this ledger no longer knows (a restart from an older ledger), or
         work carried for too long. Dropping loses a node's last steps; keeping them could count them twice.
         """
-        if listed_seq is None:
-            return self._age()
-        if listed_seq == self.offer.seq and self.offer.weight:
+        if listed_seq is None or listed_seq <= self.settled:
+            return self._age()  # certified on another branch too: what was in that offer is not here any more
+        offer = self.offer if listed_seq == self.offer.seq else self._sent.get(listed_seq, NOTHING)
+        if offer.weight:
             decoded = np.empty_like(self.residue)
-            self.codec.decode(self.offer.encoded, decoded)
-            decoded *= np.float32(self.offer.weight)
+            self.codec.decode(offer.encoded, decoded)
+            decoded *= np.float32(offer.weight)
             self.residue -= decoded
-            self.weight -= self.offer.weight
+            self.weight -= offer.weight
             self.carried = 0
+            self.settled = listed_seq
+            # Offers made after it hold its work too. Should one of them be certified on another branch, only dropping is safe.
             self.offer = NOTHING
+            self._sent.clear()
             if self.weight < 0:
                 raise InvariantBroken(f"the ledger was certified for {-self.weight} samples more than it held")
             return 0
@@ -93,7 +108,9 @@ class Ledger:
         self.weight = 0
         self.carried = 0
         self.offer = NOTHING
+        self._sent.clear()
         self.next_seq = max(self.next_seq, next_seq)
+        self.settled = self.next_seq - 1
         return dropped
 
     def _age(self) -> int:

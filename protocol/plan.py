@@ -37,13 +37,16 @@ class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.members) // 2 + 1
 
 
-def make_plan(parent: Digest, view: int, number: int, offers: Iterable[tuple[Signed, Ready]], manifest: Manifest, chunks: int) -> Plan:
-    """The plan for these offers. When more than `max_group` want in, a hash that changes every view decides whose work waits a round."""
+def make_plan(
+    parent: Digest, view: int, number: int, offers: Iterable[tuple[Signed, Ready]], manifest: Manifest, chunks: int, *, leader: PeerId = ""
+) -> Plan:
+    """The plan for these offers. When more than `max_group` want in, a hash that changes every view decides whose work waits a round;
+    never the leader's, because whoever is not in a plan does not carry it out."""
     group = manifest.group
     by_peer = {signed.peer: signed for signed, _ in offers}
     if len(by_peer) < group.min_peers:
         raise ValueError(f"{len(by_peer)} offers cannot make a plan of at least {group.min_peers}")
-    drawn = sorted(by_peer, key=lambda peer: digest(parent, view.to_bytes(8, "big"), peer.encode()))
+    drawn = sorted(by_peer, key=lambda peer: (peer != leader, digest(parent, view.to_bytes(8, "big"), peer.encode())))
     chosen = sorted(drawn[: group.max_group])
     reason = f"one row of {len(chosen)}: everybody who was ready fits max_group {group.max_group}"
     if len(drawn) > len(chosen):
@@ -79,10 +82,12 @@ def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | Non
         raise PeerFault("bad_plan", "a member is in the plan twice")
     if not manifest.group.min_peers <= len(members) <= manifest.group.max_group:
         raise PeerFault("bad_plan", f"a plan of {len(members)} members")
+    if signed.peer not in members:
+        raise PeerFault("bad_plan", "a plan without its leader")
     size = plan.borders[-1] if chunks is None and plan.borders else chunks
     if size is None or size > MAX_PARAMETERS // CHUNK_ELEMENTS:
         raise PeerFault("bad_plan", f"a plan for a model of {size} chunks")
-    again = make_plan(plan.parent, plan.view, plan.number, opened, manifest, size)
+    again = make_plan(plan.parent, plan.view, plan.number, opened, manifest, size, leader=signed.peer)
     if (again.offers, again.borders) != (plan.offers, plan.borders):
         raise PeerFault("bad_plan", "the plan does not follow from its offers")
     return OpenPlan(plan=plan, digest=signed.digest, leader=signed.peer, members=members, offers=tuple(ready for _, ready in opened))

@@ -20,6 +20,8 @@ COMMANDS = {
     "observe": "daemon.cli.observe",
     "demo": "daemon.cli.demo",
     "config": "daemon.cli.config",
+    "bench": "simulator.bench.cli",
+    "simulate": "simulator.cli",
 }
 INTERRUPTED = 130  # what a shell reports of a program that SIGINT ended
 

@@ -31,8 +31,10 @@ from protocol.ports import MAX_STREAMS_PER_PEER
 
 _log = logging.getLogger(__name__)
 
-PING_INTERVAL_S = 4.0
-PING_TIMEOUT_S = 9.0  # with the interval 13 s: a peer that fell silent is reported within 15 s
+PING_INTERVAL_S = 1.5
+PATIENCE_S = (3.0, 9.0)  # for an answer, least and most: silence is reported within 4.5 s on a quiet link, 11 s on a bad one
+ROUND_TRIPS_OF_PATIENCE = 8  # of the slowest recent one: queues fill and machines get busy over seconds, and the round trips show it
+RECENT_ROUND_TRIPS = 8  # 12 s of them; a younger connection has the most patience, since a node that joins is busy connecting
 RTT_SMOOTHING = 0.25  # weight of a new measurement; half of a change shows after three
 MAX_STREAMS = 4 * MAX_STREAMS_PER_PEER  # both directions of ours, and libp2p's own
 MAX_WINDOW_BYTES = 1 << 20  # of one stream: 10 MB/s over 100 ms, which is plenty for control
@@ -80,6 +82,7 @@ class MeasuredYamux(Yamux):
     def __init__(self, secured_conn: ISecureConn, peer_id: ID, is_initiator: bool | None = None) -> None:
         super().__init__(secured_conn, peer_id, is_initiator=is_initiator)
         self.rtt_s: float | None = None
+        self._recent_s: deque[float] = deque(maxlen=RECENT_ROUND_TRIPS)
         self.lost = ""
         self.refused_streams = 0
         self._socket = _socket_of(secured_conn)
@@ -154,23 +157,32 @@ class MeasuredYamux(Yamux):
             sent_at = self._ping_sent_time = trio.current_time()
             self._queue.append(_Frame(struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_PING, FLAG_SYN, 0, self._ping_id)))
             self._wake.set()
-            answered = await self._answer_within(sent_at)
+            patience_s = self._patience_s()
+            answered = await self._answer_within(sent_at, patience_s)
             if not answered:
-                await self.cut(f"no sign of life for {PING_TIMEOUT_S:.0f} s")
+                await self.cut(f"no sign of life for {patience_s:.0f} s")
                 return
             measured = max(self._rtt, 1e-6)
+            self._recent_s.append(measured)
             self.rtt_s = measured if self.rtt_s is None else self.rtt_s + RTT_SMOOTHING * (measured - self.rtt_s)
             self._forget_ended_streams()
             await trio.sleep(PING_INTERVAL_S)
 
-    async def _answer_within(self, sent_at: float) -> bool:
+    def _patience_s(self) -> float:
+        """How long an answer may take. A false alarm costs a round its member, a late one the round its time."""
+        least, most = PATIENCE_S
+        if len(self._recent_s) < RECENT_ROUND_TRIPS:
+            return most
+        return min(max(least, ROUND_TRIPS_OF_PATIENCE * max(self._recent_s)), most)
+
+    async def _answer_within(self, sent_at: float, patience_s: float) -> bool:
         """Whether the answer comes, given that anything that arrives in the meantime (a large transfer) proves life too."""
-        deadline = sent_at + PING_TIMEOUT_S
+        deadline = sent_at + patience_s
         while True:
             with trio.move_on_at(deadline):
                 await self._ping_event.wait()
                 return True
-            alive_until = self._socket.received_at + PING_TIMEOUT_S
+            alive_until = self._socket.received_at + patience_s
             if alive_until <= deadline:
                 return False
             deadline = alive_until

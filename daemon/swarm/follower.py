@@ -143,16 +143,20 @@ class Follower:
             self._members.measured(tuple(self._network.links()))
 
     async def _watch_links(self) -> None:
-        async for change in self._network.changes():
-            if change.up:
-                for link in self._network.links():
-                    if link.peer == change.peer:
-                        self._members.link_up(link)
-                self._send(change.peer, self._signed_beacon())  # gossip would bring it too, in seconds
-            else:
-                self._members.link_down(change.peer, change.reason)
-                self._on_gone(change.peer)
-            self._on_members()
+        async with trio.open_nursery() as nursery:
+            async for change in self._network.changes():
+                if change.up:
+                    for link in self._network.links():
+                        if link.peer == change.peer:
+                            self._members.link_up(link)
+                    self._send(change.peer, self._signed_beacon())  # gossip would bring it too, in seconds
+                    if self._lineage.best.number == 0:
+                        # A newcomer that waited for beacons could meet another one first, and the two would begin the run a second time.
+                        nursery.start_soon(self.ask, (change.peer,))
+                else:
+                    self._members.link_down(change.peer, change.reason)
+                    self._on_gone(change.peer)
+                self._on_members()
 
     def _signed_beacon(self) -> Signed:
         return sign(self._signer, self._run, self._beacon())

@@ -44,12 +44,15 @@ class Messenger:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     def send(self, peer: PeerId, signed: Signed) -> None:
         """Queue a message; drops it (counted as "busy" against the peer that takes nothing) when the queue is full."""
         if self._nursery is None:
-            raise RuntimeError("the messenger is not running")
+            return  # the node is stopping: nothing it says from here on needs to arrive
         queue = self._queues.get(peer)
         if queue is None:
             queue, outgoing = trio.open_memory_channel[bytes](QUEUED_MESSAGES)

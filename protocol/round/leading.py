@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocol.identity import PeerId, short
-from protocol.messages import Cut
+from protocol.messages import MAX_REASON_CHARS, Cut
 from protocol.plan import OpenPlan, make_plan
 from protocol.round.phases import Action, Lead, Phase, Send, State
 from protocol.round.views import Step, go_alone, pass_view
@@ -23,8 +23,10 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
     expected = (state.live - state.gone) | {rules.me}
     everybody = expected <= ready and len(ready) >= rules.manifest.group.min_peers
     if rules.me in ready and len(ready) >= rules.manifest.group.min_peers and (everybody or final):
-        plan = make_plan(state.parent, state.view, state.number, offers, rules.manifest, rules.chunks)
+        plan = make_plan(state.parent, state.view, state.number, offers, rules.manifest, rules.chunks, leader=rules.me)
         members = tuple(signed.peer for signed in plan.offers)
+        # Should it not be carried out here either, the next look is in a while, not at once and for ever.
+        state = replace(state, deadline=now + rules.manifest.round.ready_s)
         return state, [Send(to=_others(members, rules.me), message=plan)]
     if not final:
         return state, []
@@ -62,6 +64,7 @@ def try_cut(state: State, now: float, *, final: bool) -> Step:
     plan = state.plan
     held = dict(state.lead.held)
     if final:
+        held[state.rules.me] = state.held  # whatever it lacks itself, the leader is not silent
         silent = frozenset(plan.members[i] for i in _reducers(plan) if plan.members[i] not in held)
         state = replace(state, lead=Lead(held=held, silent=state.lead.silent | silent))
     lost = _lost(state)
@@ -107,6 +110,19 @@ def recut(state: State, now: float, *, final: bool) -> Step:
     return _send_cut(state, now, cut.number + 1, alive, contributors, frozenset(cut.contributors) - contributors)
 
 
+def beyond_recut(state: State) -> bool:
+    """Whether a lost member owes us a slice and the leader, who alone could name a substitute, is lost as well.
+
+    Without this the survivors of a leader that died as a reducer waited for the whole of `gather_s` twice over: 40 s with the defaults.
+    """
+    plan, cut = state.plan, state.cut
+    if plan is None or cut is None or plan.leader not in state.gone:
+        return False
+    borders = plan.plan.borders
+    missing = [i for i in range(len(plan.members)) if borders[i + 1] > borders[i] and i not in state.results]
+    return any(plan.members[cut.owners[i]] in state.gone for i in missing)
+
+
 def _send_cut(state: State, now: float, number: int, alive: list[int], contributors: frozenset[int], without: frozenset[int]) -> Step:
     plan = state.plan
     assert plan is not None
@@ -129,7 +145,7 @@ def _send_cut(state: State, now: float, number: int, alive: list[int], contribut
         contributors=tuple(sorted(contributors)),
         present=tuple(alive),
         owners=_owners(plan, alive),
-        reason=reason,
+        reason=reason[:MAX_REASON_CHARS],  # half of a large group may be named in it, and twice
     )
     return state, [Send(to=_others(plan.members, state.rules.me), message=cut)]
 

@@ -24,7 +24,8 @@ from protocol.certificate import Tip, check_cut
 from protocol.errors import InvariantBroken, PeerFault
 from protocol.identity import PeerId, short
 from protocol.journal import Planned, Stuck
-from protocol.messages import Held
+from protocol.merge import merge_parents, merge_round
+from protocol.messages import Held, Ready
 from protocol.round import leading, voting
 from protocol.round.phases import (
     Abandon,
@@ -74,7 +75,9 @@ from protocol.round.views import (
     leave_merge,
     left_out,
     pass_view,
+    remember_view,
     resend_plan,
+    train_again,
     training_deadline,
 )
 
@@ -101,7 +104,8 @@ def offer_made(state: State, event: OfferMade, now: float) -> Step:
 
 
 def live_changed(state: State, event: LiveChanged, now: float) -> Step:
-    state = replace(state, live=event.live)
+    """Who is alive, as beacons say. Whoever was lost and is heard again is lost no more: else two nodes could miss each other for good."""
+    state = replace(state, live=event.live, gone=state.gone - (event.live - state.live))
     state, actions = follow_order(state)
     state, planning = leading.try_plan(state, now, final=False)
     return state, [*actions, *planning]
@@ -124,9 +128,10 @@ def _is_decided(state: State) -> bool:
 
 
 def _hopeless(state: State) -> bool:
-    """Whether so many members are lost that no majority can vote."""
+    """Whether so many members are lost, or have left this view for a later one, that no majority can vote."""
     plan = state.plan
-    return plan is not None and sum(peer not in state.gone for peer in plan.members) < plan.majority
+    later = {peer for peer, (_, ready) in state.readies.items() if ready.view > state.view}
+    return plan is not None and sum(peer not in state.gone and peer not in later for peer in plan.members) < plan.majority
 
 
 def gone_in_scatter(state: State, event: PeerGone, now: float) -> Step:
@@ -151,7 +156,23 @@ def gone_in_reduce(state: State, event: PeerGone, now: float) -> Step:
         return state, []
     if _hopeless(state):
         return pass_view(state, now, f"{short(event.peer)} was lost in reduce, and the majority with it")
+    if leading.beyond_recut(state):
+        return pass_view(
+            state, now, f"{short(event.peer)} was lost in reduce: a slice is missing, and the leader that could name a substitute"
+        )
     return leading.recut(state, now, final=False)
+
+
+def _wrong_offer(state: State, peer: PeerId, ready: Ready) -> tuple[str, str] | None:
+    """Why an offer to this round can be in no certificate, as (reason, detail). One such offer in a plan would spoil the round for all."""
+    most = state.rules.manifest.limits.max_samples
+    if ready.samples > most:
+        return "malformed", f"{short(peer)} offers {ready.samples} samples, the run allows {most}"
+    if bool(ready.samples) != bool(ready.seq) or (state.merge is not None and ready.samples):
+        return "malformed", f"{short(peer)} offers seq {ready.seq} with {ready.samples} samples"
+    if ready.seq and ready.seq <= state.tip.last_seq.get(peer, 0):
+        return "duplicate", f"{short(peer)} offers seq {ready.seq}, which was certified before"
+    return None
 
 
 def ready_got(state: State, event: ReadyGot, now: float) -> Step:
@@ -159,6 +180,8 @@ def ready_got(state: State, event: ReadyGot, now: float) -> Step:
     view, peer = event.ready.view, event.signed.peer
     if event.ready.parent != state.parent or event.ready.number != state.number or view < state.view:
         return state, []
+    if (wrong := _wrong_offer(state, peer, event.ready)) is not None:
+        return state, [Refuse(peer=peer, reason=wrong[0], detail=wrong[1])]
     state = keep_ready(state, peer, (event.signed, event.ready))
     others = state.live - state.gone
     ahead = {p: r.view for p, (_, r) in state.readies.items() if p in others and (r.view > state.view or state.phase is Phase.TRAIN)}
@@ -173,6 +196,9 @@ def ready_got(state: State, event: ReadyGot, now: float) -> Step:
         return state, []
     if state.phase in {Phase.SCATTER, Phase.REDUCE} and state.plan is not None and peer == state.plan.leader and view > state.view:
         return pass_view(state, now, f"{short(peer)}, which led view {state.view}, gave it up")
+    if state.phase in {Phase.SCATTER, Phase.REDUCE} and view > state.view and _hopeless(state):
+        # Without this a leader carries out a plan that nobody else does any more, while they wait for it in a view that they leave in turn.
+        return pass_view(state, now, f"{short(peer)} is in view {view}, and the majority of view {state.view} with it")
     if state.leads and state.plan is not None and peer not in state.plan.members and view == state.view:
         return state, resend_plan(state, peer)
     return state, []
@@ -189,6 +215,11 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
         return left_out(state, now, f"too late for the plan of view {state.view}; the work waits a round")
     if state.offer is None or plan.offers[me] != replace(state.offer, view=state.view):
         return state, [Refuse(peer=plan.leader, reason="bad_plan", detail="a plan with an offer we did not make")]
+    for peer, offer in zip(plan.members, plan.offers, strict=True):
+        if (wrong := _wrong_offer(state, peer, offer)) is not None:
+            return state, [Refuse(peer=plan.leader, reason="bad_plan", detail=f"a plan in which {wrong[1]}")]
+    if state.merge is None and not any(offer.samples for offer in plan.offers):
+        return train_again(state, now, f"none of the {len(plan.members)} members of view {state.view} has anything to offer")
     rules = state.rules.manifest.round
     leads = plan.leader == state.rules.me
     state, actions = enter(
@@ -199,6 +230,7 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
         deadline=now + rules.scatter_s * (1.0 if leads else PARTIAL_HELD),
         plan=plan,
         plan_signed=event.signed,
+        overdue=False,
     )
     planned = Planned(number=state.number, view=state.view, leader=plan.leader, members=plan.members, reason=plan.plan.reason)
     if state.merge is not None:
@@ -223,7 +255,7 @@ def held_here(state: State, event: HeldHere, now: float) -> Step:
 
 def held_got(state: State, event: HeldGot, now: float) -> Step:
     plan = state.plan
-    if plan is None or event.held.plan != plan.digest or event.peer not in plan.members or not state.leads:
+    if plan is None or event.held.plan != plan.digest or event.peer not in plan.members or not state.leads or _is_decided(state):
         return state, []
     held = {**state.lead.held, event.peer: frozenset(event.held.contributors)}
     return leading.try_cut(replace(state, lead=Lead(held=held, silent=state.lead.silent)), now, final=False)
@@ -237,12 +269,11 @@ def scatter_overdue(state: State, event: Tick, now: float) -> Step:
     if state.leads:
         return leading.try_cut(state, now, final=True)
     rules = state.rules.manifest.round
-    if not state.told:
-        state, actions = _tell_held(replace(state, told=True))
-        rest = rules.scatter_s * (1.0 - PARTIAL_HELD) + FOLLOWER_PATIENCE * rules.ready_s
-        return replace(state, deadline=now + rest), actions
     rest = rules.scatter_s * (1.0 - PARTIAL_HELD) + FOLLOWER_PATIENCE * rules.ready_s
-    return pass_view(state, now, f"no cut from {short(state.leader)} within {rest:g} s")
+    if not state.overdue:
+        state, actions = (state, []) if state.told else _tell_held(replace(state, told=True))
+        return replace(state, overdue=True, deadline=now + rest), actions
+    return pass_view(state, now, f"no cut from {short(state.leader)} within {rules.scatter_s * PARTIAL_HELD + rest:g} s")
 
 
 def cut_got(state: State, event: CutGot, now: float) -> Step:
@@ -261,6 +292,8 @@ def cut_got(state: State, event: CutGot, now: float) -> Step:
     except PeerFault as fault:
         return state, [Refuse(peer=event.signed.peer, reason=fault.reason, detail=str(fault))]
     if plan.index[state.rules.me] not in cut.present:
+        if state.target is not None:
+            return voting.fetch(state, state.target, now)
         return left_out(state, now, f"left out of cut {cut.number}: {short(plan.leader)} took this node for lost")
     if state.merge is not None:
         return voting.cast_merge(replace(state, cut=cut, cut_signed=event.signed), now)
@@ -330,15 +363,18 @@ def fork_got(state: State, event: ForkGot, now: float) -> Step:
     if state.merge is not None and state.merge.other.hash == event.other.hash:
         return state, []
     reason = f"certificate {event.other.number} of another branch was met; averaging it with certificate {state.tip.number}"
+    state = remember_view(state)
     state, actions = enter(
-        state, Phase.MERGE, now, reason, merge=None, spare=None, offer=None, view=0, votes={}, outcomes={}, vote=None, readies={}
+        state, Phase.MERGE, now, reason, merge=None, spare=None, offer=None, view=0, votes={}, voted={}, outcomes={}, vote=None, readies={}
     )
     return state, [Abandon(), *actions, PrepareMerge(other=event.other)]
 
 
 def merge_prepared(state: State, event: MergePrepared, now: float) -> Step:
-    state = replace(state, merge=Merge(other=event.other, state=event.state), offer=event.ready)
-    return begin_view(state, now, 0, f"the average with certificate {event.other.number} is computed")
+    merge = Merge(other=event.other, state=event.state)
+    first = state.stands.get(merge_round(merge_parents(state.tip.hash, event.other.hash)), 0)
+    state = replace(state, merge=replace(merge, first_view=first), offer=event.ready)
+    return begin_view(state, now, first, f"the average with certificate {event.other.number} is computed")
 
 
 def merge_failed(state: State, event: MergeFailed, now: float) -> Step:
@@ -356,48 +392,48 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.TRAIN, ReadyGot): (ready_got, {P.TRAIN, P.OFFER}),
     (P.TRAIN, LiveChanged): (live_changed, {P.TRAIN}),
     (P.TRAIN, PeerGone): (note_gone, {P.TRAIN}),
-    (P.TRAIN, CertificateGot): (voting.follow, _MOVE),
+    (P.TRAIN, CertificateGot): (voting.follow, {P.TRAIN, *_MOVE}),
     (P.OFFER, OfferMade): (offer_made, _VIEW),
     (P.OFFER, ReadyGot): (ready_got, {P.OFFER}),
     (P.OFFER, LiveChanged): (live_changed, {P.OFFER}),
     (P.OFFER, PeerGone): (note_gone, {P.OFFER}),
-    (P.OFFER, CertificateGot): (voting.follow, _MOVE),
+    (P.OFFER, CertificateGot): (voting.follow, {P.OFFER, *_MOVE}),
     (P.READY, Tick): (ready_overdue, _VIEW),
     (P.READY, ReadyGot): (ready_got, {P.READY}),
     (P.READY, LiveChanged): (live_changed, {P.READY}),
     (P.READY, PeerGone): (gone_in_ready, _VIEW),
-    (P.READY, PlanGot): (plan_got, {P.READY, P.SCATTER, P.WATCH}),
+    (P.READY, PlanGot): (plan_got, {P.READY, P.SCATTER, P.WATCH, P.TRAIN}),
     (P.READY, VoteGot): (voting.take_vote, {P.READY}),
-    (P.READY, CertificateGot): (voting.follow, _MOVE),
+    (P.READY, CertificateGot): (voting.follow, {P.READY, *_MOVE}),
     (P.SCATTER, Tick): (scatter_overdue, {P.SCATTER, P.FETCH, *_VIEW}),
     (P.SCATTER, ReadyGot): (ready_got, {P.SCATTER, P.READY}),
     (P.SCATTER, LiveChanged): (live_changed, {P.SCATTER}),
     (P.SCATTER, PeerGone): (gone_in_scatter, {P.SCATTER, *_VIEW}),
     (P.SCATTER, HeldHere): (held_here, {P.SCATTER}),
-    (P.SCATTER, HeldGot): (held_got, {P.SCATTER, *_VIEW}),
-    (P.SCATTER, CutGot): (cut_got, {P.SCATTER, P.REDUCE, P.VOTE, P.WATCH}),
+    (P.SCATTER, HeldGot): (held_got, {P.SCATTER, P.READY}),
+    (P.SCATTER, CutGot): (cut_got, {P.SCATTER, P.REDUCE, P.VOTE, P.WATCH, P.FETCH}),
     (P.SCATTER, VoteGot): (voting.take_vote, {P.SCATTER}),
     (P.SCATTER, CertificateGot): (voting.follow, {P.SCATTER, *_MOVE}),
-    (P.REDUCE, Tick): (reduce_overdue, {P.REDUCE, P.FETCH, *_VIEW}),
+    (P.REDUCE, Tick): (reduce_overdue, {P.REDUCE, P.FETCH, P.READY}),
     (P.REDUCE, ReadyGot): (ready_got, {P.REDUCE, P.READY}),
     (P.REDUCE, LiveChanged): (live_changed, {P.REDUCE}),
-    (P.REDUCE, PeerGone): (gone_in_reduce, {P.REDUCE, *_VIEW}),
+    (P.REDUCE, PeerGone): (gone_in_reduce, {P.REDUCE, P.READY}),
     (P.REDUCE, CutGot): (cut_got, {P.REDUCE, P.WATCH}),
     (P.REDUCE, ResultGot): (result_got, {P.REDUCE}),
     (P.REDUCE, Computed): (voting.cast, {P.REDUCE, P.VOTE, *_MOVE}),
     (P.REDUCE, VoteGot): (voting.take_vote, {P.REDUCE}),
-    (P.REDUCE, CertificateGot): (voting.follow, {P.REDUCE, *_MOVE}),
+    (P.REDUCE, CertificateGot): (voting.follow, {P.REDUCE, P.FETCH}),
     (P.VOTE, Tick): (vote_overdue, {P.VOTE, *_VIEW}),
     (P.VOTE, ReadyGot): (ready_got, {P.VOTE}),
     (P.VOTE, LiveChanged): (live_changed, {P.VOTE}),
     (P.VOTE, PeerGone): (note_gone, {P.VOTE}),
     (P.VOTE, VoteGot): (voting.take_vote, {P.VOTE}),
-    (P.VOTE, CertificateGot): (voting.follow, _MOVE),
+    (P.VOTE, CertificateGot): (voting.follow, {P.VOTE, *_MOVE}),
     (P.WATCH, Tick): (watch_overdue, _VIEW),
     (P.WATCH, ReadyGot): (ready_got, {P.WATCH}),
     (P.WATCH, LiveChanged): (live_changed, {P.WATCH}),
     (P.WATCH, PeerGone): (note_gone, {P.WATCH}),
-    (P.WATCH, CertificateGot): (voting.follow, _MOVE),
+    (P.WATCH, CertificateGot): (voting.follow, {P.WATCH, *_MOVE}),
     (P.TRAIN, ForkGot): (fork_got, {P.MERGE}),
     (P.READY, ForkGot): (fork_got, {P.READY, P.MERGE}),
     (P.WATCH, ForkGot): (fork_got, {P.WATCH, P.MERGE}),
@@ -405,7 +441,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.MERGE, MergeFailed): (merge_failed, {P.TRAIN}),
     (P.MERGE, LiveChanged): (live_changed, {P.MERGE}),
     (P.MERGE, PeerGone): (note_gone, {P.MERGE}),
-    (P.MERGE, CertificateGot): (voting.follow, _MOVE),
+    (P.MERGE, CertificateGot): (voting.follow, {P.MERGE, P.FETCH}),
     (P.ADOPT, Adopted): (adopted, {P.TRAIN}),
     (P.FETCH, Adopted): (adopted, {P.TRAIN}),
     (P.FETCH, FetchFailed): (fetch_failed, {P.FETCH}),

@@ -53,6 +53,7 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True):
 
     other: Tip
     state: Digest
+    first_view: int = 0  # where this attempt at it began
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,15 +83,18 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     cut: Cut | None = None
     cut_signed: Signed | None = None
     held: frozenset[int] = frozenset()  # contributors whose part of our slices we hold whole
+    overdue: bool = False  # whether half of the scatter's time is over
     told: bool = False  # whether the leader has a Held from us: from then on it hears of every change
     results: frozenset[int] = frozenset()  # slices whose result under the current cut is here
     vote: Vote | None = None  # the last one this node cast after this tip
     spare: Vote | None = None  # the outcome whose state is in the spare buffer
     votes: Mapping[Digest, Mapping[PeerId, bytes]] = {}  # by the digest of the vote's payload
-    outcomes: Mapping[Digest, Outcome] = {}  # those this node computed, by the same digest: it can assemble their certificates
+    voted: Mapping[PeerId, Vote] = {}  # the last vote of each peer: it has one in a view
+    outcomes: Mapping[Digest, Outcome] = {}  # the last one this node computed, by the same digest: it can assemble its certificate
     inquired: bool = False  # whether members were asked for a certificate in this vote
     lead: Lead = Lead()
     merge: Merge | None = None
+    stands: Mapping[Digest, int] = {}  # rounds left for a merge, and merges left, by parent: the view in which each is taken up again
     target: OpenCertificate | None = None  # what ADOPT and FETCH move to
 
     @property
@@ -134,6 +138,10 @@ class Happening(msgspec.Struct, frozen=True, kw_only=True):
 
 class Tick(Happening, frozen=True, kw_only=True):
     """The deadline passed."""
+
+
+class Nothing(Happening, frozen=True, kw_only=True):
+    """The driver woke up for another reason; no phase has a row for it."""
 
 
 class RoundEnded(Happening, frozen=True, kw_only=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
 from protocol.certificate import OpenCertificate, assemble
@@ -11,6 +13,7 @@ from protocol.leader import vote_takers
 from protocol.messages import Vote, payload_of
 from protocol.round.phases import (
     Abandon,
+    Action,
     Adopt,
     CertificateGot,
     Computed,
@@ -19,6 +22,7 @@ from protocol.round.phases import (
     Outcome,
     Phase,
     Publish,
+    Refuse,
     Send,
     State,
     VoteGot,
@@ -26,6 +30,7 @@ from protocol.round.phases import (
 from protocol.round.views import Step, enter
 
 OUTCOMES_KEPT = 8  # different outcomes whose votes are kept after one tip: honest members make one per view
+VOTERS_KEPT = 256  # peers whose last vote is remembered: four times the largest group
 INQUIRED_MEMBERS = 3  # asked for a certificate when none came: the leader and two more, as ROUND says
 
 
@@ -57,11 +62,11 @@ def cast(state: State, event: Computed, now: float) -> Step:
         deadline=now + state.rules.manifest.round.vote_s,
         vote=event.vote,
         spare=event.vote,
-        outcomes={**state.outcomes, key: outcome},
+        outcomes={key: outcome},
         inquired=False,
     )
     ours_last = (*(peer for peer in to if peer != me), me)
-    return state, [*actions, Send(to=ours_last, message=event.vote)]
+    return state, [*actions, *_disputes(state, state.voted), Send(to=ours_last, message=event.vote)]
 
 
 def cast_merge(state: State, now: float) -> Step:
@@ -86,19 +91,41 @@ def take_vote(state: State, event: VoteGot, now: float) -> Step:
     """Keep a vote for a round after this tip, of any view; certify when they are enough."""
     if event.vote.parents != state.parents:
         return state, []
-    key = event.signed.digest
+    key, peer = event.signed.digest, event.signed.peer
     known = state.votes.get(key, {})
-    if event.signed.peer in known or (not known and len(state.votes) >= OUTCOMES_KEPT):
+    if peer in known:
         return state, []
-    state = replace(state, votes={**state.votes, key: {**known, event.signed.peer: event.signed.signature}})
-    return certify(state, key)
+    before = state.voted.get(peer)
+    if before is not None and before.view == event.vote.view:
+        return state, [Refuse(peer=peer, reason="equivocation", detail=f"two votes in view {event.vote.view}")]
+    if before is not None or len(state.voted) < VOTERS_KEPT:
+        state = replace(state, voted={**state.voted, peer: event.vote})
+    disputed = _disputes(state, {peer: event.vote})
+    votes = {**state.votes, key: {**known, event.signed.peer: event.signed.signature}}
+    if len(votes) > OUTCOMES_KEPT:
+        del votes[next(old for old in votes if old != key and old not in state.outcomes)]
+    state = replace(state, votes=votes)
+    state, actions = certify(state, key)
+    return state, [*disputed, *actions]
+
+
+def _disputes(state: State, voted: Mapping[PeerId, Vote]) -> list[Action]:
+    """Who votes for another state than this node computed from the same Cut. One of the two, or a reducer between them, is wrong."""
+    disputes: list[Action] = []
+    for outcome in state.outcomes.values():
+        ours = outcome.vote
+        for peer, theirs in voted.items():
+            if (theirs.plan, theirs.cut) == (ours.plan, ours.cut) and theirs != ours:
+                detail = f"a vote for state {theirs.state.hex()[:12]} where the same cut gave {ours.state.hex()[:12]} here"
+                disputes.append(Refuse(peer=peer, reason="bad_proof", detail=detail))
+    return disputes
 
 
 def certify(state: State, key: bytes) -> Step:
     """Assemble a certificate when a majority of the plan's members voted for one outcome that we know."""
     outcome = state.outcomes.get(key)
-    if outcome is None:
-        return state, []
+    if outcome is None or state.spare != outcome.vote:
+        return state, []  # its state is not here (any more): a certificate that nobody could give the state of would stop the run
     members = outcome.plan.members
     votes = {peer: signature for peer, signature in state.votes.get(key, {}).items() if peer in members}
     if len(votes) < max(outcome.plan.majority, state.rules.manifest.group.min_peers):
@@ -122,6 +149,8 @@ def follow(state: State, event: CertificateGot, now: float) -> Step:
     A majority may be there before we are: with the certificate's own plan still being carried out here, the rest of it costs less than a download.
     """
     certificate = event.certificate
+    if certificate.hash == state.tip.hash:
+        return state, []
     if state.spare is not None and _is(certificate, state.spare):
         return _adopt(state, certificate, now)
     nearly = state.phase in {Phase.SCATTER, Phase.REDUCE} and state.plan is not None and state.plan.digest == certificate.plan.digest

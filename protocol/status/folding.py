@@ -163,7 +163,7 @@ def _round_certified(state: StatusState, event: journal.RoundCertified) -> None:
     if event.outcome in _COUNTERS:
         counter = _COUNTERS[event.outcome]
         you = replace(you, **{counter: getattr(you, counter) + 1})
-    if event.outcome in ("counted", "observed"):
+    if event.outcome == "counted" or you.role == "observer":
         mine = sum(whole(share.samples) for share in event.shares if share.peer == you.peer)
         you = replace(you, samples_pending=max(0, you.samples_pending - mine), last_counted_at=natural(event.at))
     state.you = you

@@ -93,11 +93,15 @@ class BulkSender:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     def send(self, peer: PeerId, fingerprint: Digest, item: Parcel) -> None:
         """Queue a parcel of the current view for the endpoint with this fingerprint. What a view may send is bounded by its plan."""
-        assert self._nursery is not None
+        if self._nursery is None:
+            return  # the node is stopping: a sum that was under way may end after the lanes did
         lane = self._lanes.get(peer)
         if lane is None or lane.fingerprint != fingerprint:
             lane = self._lanes[peer] = _Lane(fingerprint)
@@ -170,6 +174,7 @@ def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, Pe
             await read(stream)
         except PeerFault as fault:
             refuse(fault.reason, stream.peer, str(fault))
+            raise Unreachable(f"refused: {fault}") from None  # the network closes the lane and need not count it again
 
     async def read(stream: ByteStream) -> None:
         reader = FrameReader(stream)

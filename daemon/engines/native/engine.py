@@ -205,6 +205,16 @@ class NativeEngine:
     def _parameters(self) -> int:
         return self._info.parameters if self._info else 0
 
+    @property
+    def state(self) -> p.State | None:
+        """Where this node stands in its round; None before it has begun."""
+        return self._state
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait to be stepped."""
+        return len(self._inbox)
+
     def finish(self) -> None:
         self._finishing = True
         self._news.set()
@@ -233,6 +243,7 @@ class NativeEngine:
                 self._start(self._train_on)
             case p.Scatter(plan=plan):
                 assert self.keeper is not None
+                self.keeper.ledger.give_out()
                 self._exchanging.scatter(plan, self._offer, self.keeper.anchor)
             case p.Reduce(cut=cut, digest=name):
                 self._start(self._exchanging.reduce, cut, name)

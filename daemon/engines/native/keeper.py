@@ -105,7 +105,9 @@ class Keeper:
             self._dropped(
                 self.ledger.drop(self.tip.last_seq.get(self._me, 0) + 1), "the ledger on disk stands at a certificate that is not known"
             )
-        elif stood_at.hash != self.tip.hash:
+            return ""
+        self.ledger.settled = stood_at.last_seq.get(self._me, 0)
+        if stood_at.hash != self.tip.hash:
             self.settle(self.lineage.path(stood_at, self.tip))
         return f", {self.ledger.weight} samples pending" if self.ledger.weight else ""
 
@@ -154,17 +156,20 @@ class Keeper:
 
     # -------------------------------------------------------------------------------------------- writing
 
-    async def write(self, records: list[tuple[int, bytes]], clock: Callable[[], float]) -> None:
+    async def write(self, records: list[tuple[int, bytes]], clock: Callable[[], float]) -> list[tuple[int, bytes]]:
         """The lineage's new records (number, record), the ledger and the tip's checkpoint, in that order.
 
-        A full disk is said once a round; training goes on.
+        A full disk is said once a round; training goes on. Returns the records that were not written: they go first the next time, since
+        a chain with a gap cannot be read back.
         """
+        waiting = list(records)
         began = clock()
         async with self.anchor.written:
             tip, value, momentum, inner = self.tip, self.anchor.value, self.anchor.momentum, self.inner
             try:
                 for number, record in records:
                     await self._disk.append_certificate(self._run, number, record)
+                    waiting.pop(0)
                 async with self._ledger_lock:
                     await self._disk.save_ledger(self.ledger.record(self._run, tip.hash))
                 await self._disk.save_checkpoint(
@@ -179,5 +184,6 @@ class Keeper:
                 )
             except DiskFull as full:
                 self._record(Warned(code="DISK_FULL", message=f"checkpoint {tip.number} was not written: {full}"))
-                return
+                return waiting
         self._record(CheckpointWritten(number=tip.number, size_bytes=8 * self._info.parameters + 4 * inner.size, seconds=clock() - began))
+        return []

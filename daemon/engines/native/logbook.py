@@ -61,16 +61,18 @@ class Logbook:
                     made,
                     me=self._me,
                     state_digest=state_digest if last else "",
-                    outcome=self._outcome(made, had_offer),
+                    outcome=self._outcome(made, had_offer, last=last),
                     phase_seconds=self._seconds if last else {},
                 )
             )
         self._seconds = {}
 
-    def _outcome(self, made: Step, had_offer: bool) -> str:
+    def _outcome(self, made: Step, had_offer: bool, *, last: bool) -> str:
         certificate = made.certificate
         if self._me in certificate.listed:
             return "counted"
+        if len(certificate.outcome.parents) == 2 or not last:
+            return "observed"  # a merge counts nobody's work; earlier ones were certified while this node was elsewhere
         if not had_offer:
             return "idle"
         return "lost" if self._me in certificate.plan.members else "late"

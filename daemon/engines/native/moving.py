@@ -59,6 +59,7 @@ class Moving:
         self._keeper, self._training, self._offload, self._logbook = keeper, training, offload, logbook
         self._leaves, self._record, self._refuse = leaves, record, refuse
         self._fetching = trio.CancelScope()
+        self._writing = trio.Lock()
         self._share_leaves(keeper.tip)
 
     async def adopt(self, certificate: OpenCertificate, credits: Credits) -> Adopted:
@@ -158,8 +159,9 @@ class Moving:
 
     async def write(self) -> None:
         """Certificates, ledger and checkpoint to disk."""
-        records, self.unwritten = self.unwritten, []
-        await self._keeper.write(records, trio.current_time)
+        async with self._writing:
+            records, self.unwritten = self.unwritten, []
+            self.unwritten[:0] = await self._keeper.write(records, trio.current_time)
 
 
 def _records(path: list[OpenCertificate]) -> list[tuple[int, bytes]]:

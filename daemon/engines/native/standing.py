@@ -19,12 +19,18 @@ class Standing:
 
     def __init__(self, *, name: str, run: Digest, network: Network, trainer: Trainer, disk: Disk, serial: Callable[[], int]) -> None:
         self._name, self._run, self._network, self._trainer, self._disk, self._serial = name, run, network, trainer, disk, serial
+        self._last_serial = 0
+
+    def _next_serial(self) -> int:
+        """A wall clock that was set back must not make our beacons look old to those who heard the earlier ones."""
+        self._last_serial = max(self._last_serial + 1, self._serial())
+        return self._last_serial
 
     def beacon(self, state: State | None, info: TaskInfo | None) -> Beacon:
         """`state` and `info` are None while the worker is starting."""
         progress = self._trainer.progress()
         return Beacon(
-            serial=self._serial(),
+            serial=self._next_serial(),
             name=self._name,
             role="node",
             number=state.tip.number if state else 0,

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
+import numpy as np
 import trio
 
 from daemon.engines.native.keeper import Keeper
 from protocol.identity import PeerId
-from protocol.journal import Event, Trained, Warned
+from protocol.journal import Event, Trained, Warned, WorkDropped
 from protocol.ledger import Offer
 from protocol.manifest import Manifest
 from protocol.ports import DiskFull, Trainer, TrainerLost, Vector, Work
@@ -30,6 +31,7 @@ class Training:
         self.lock = trio.Lock()
         self._trainer, self._keeper, self._me, self._record = trainer, keeper, me, record
         self._max_steps = manifest.round.steps or None
+        self._diverged = False  # the local parameters are not finite: nothing may be trained on from them
 
     async def restore_inner(self) -> None:
         """After a restart: the inner optimizer goes on where the checkpoint left it."""
@@ -42,6 +44,11 @@ class Training:
     async def from_anchor(self) -> bool:
         """Train from the anchor. False when there is no trainer just now; `when_back` waits for it."""
         try:
+            if self._diverged:
+                if not self._keeper.inner.size:
+                    self._keeper.inner = np.zeros_like(await self._trainer.inner_state())
+                await self.restore_inner()
+                self._diverged = False
             await self._trainer.train(self._keeper.anchor.value, self._keeper.tip.lane(self._me), max_steps=self._max_steps)
         except TrainerLost as lost:
             self._record(Warned(code="TRAINER", message=f"not training until the worker is back: {lost}"))
@@ -65,6 +72,8 @@ class Training:
     async def go_on(self) -> bool:
         """Nobody to average with: train on from the local parameters. False as in `from_anchor`."""
         async with self.lock:
+            if self._diverged:
+                return await self.from_anchor()
             try:
                 await self._trainer.resume(self._keeper.tip.lane(self._me), max_steps=self._max_steps)
             except TrainerLost:
@@ -82,13 +91,23 @@ class Training:
                 raise TrainerLost(
                     f"the worker did not reach a step's border within {COLLECT_S:g} s; what it does then is offered in the next round"
                 )
-            loss = work.loss
             self._tell(work)
-            offer = await self._durable(work.delta, work.samples)
-            self._keeper.inner = await self._trainer.inner_state()
+            if self._is_finite(work):
+                loss = work.loss
+                offer = await self._durable(work.delta, work.samples)
+                self._keeper.inner = await self._trainer.inner_state()
         except TrainerLost as lost:
             self._record(Warned(code="TRAINER", message=f"the steps of this round are lost: {lost}"))
         return offer or await self._durable(self._keeper.anchor.value, 0), loss
+
+    def _is_finite(self, work: Work) -> bool:
+        """Whether work may enter the ledger. One value that is not finite would make all that is ever offered from it so, and peers refuse that."""
+        if not work.samples or np.isfinite(work.delta.sum(dtype=np.float64)):
+            return True
+        self._diverged = True
+        self._record(Warned(code="DIVERGED", message="the local parameters are not finite any more; training begins again from the anchor"))
+        self._record(WorkDropped(samples=work.samples, reason="training diverged"))
+        return False
 
     async def _durable(self, delta: Vector, samples: int) -> Offer:
         """An offer that is not durable must not be made: wait for the disk, and say so."""
@@ -105,7 +124,8 @@ class Training:
         with suppress(TrainerLost), trio.move_on_after(COLLECT_S):
             work = await self._trainer.collect()
             self._tell(work, only_if_any=True)
-            await self._keeper.add(work.delta, work.samples)
+            if self._is_finite(work):
+                await self._keeper.add(work.delta, work.samples)
 
     async def leave(self) -> None:
         """What was trained since the last offer goes into the ledger: the first thing offered after a restart."""
@@ -113,8 +133,9 @@ class Training:
             try:
                 work = await self._trainer.collect()
                 self._tell(work, only_if_any=True)
-                await self._keeper.add(work.delta, work.samples)
-                self._keeper.inner = await self._trainer.inner_state()
+                if self._is_finite(work):
+                    await self._keeper.add(work.delta, work.samples)
+                    self._keeper.inner = await self._trainer.inner_state()
             except TrainerLost as lost:
                 self._record(Warned(code="TRAINER", message=f"the last steps are lost: {lost}"))
 

@@ -1,0 +1,70 @@
+"""The picture of a round, drawn from the transition table: `python -m protocol.round.diagram` prints what ARCHITECTURE.md shows.
+
+A Mermaid state diagram (https://mermaid.js.org/syntax/stateDiagram.html) with one arrow for each pair of phases; the events that can lead along it
+are its label. Events that leave a node in its phase are not drawn: `TABLE` has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from protocol.round.machine import TABLE
+from protocol.round.phases import Happening, Phase
+
+BEGIN = "<!-- round:begin -->"
+END = "<!-- round:end -->"
+
+WORDS = {
+    "Tick": "deadline",
+    "RoundEnded": "steps done",
+    "OfferMade": "offer is durable",
+    "LiveChanged": "members change",
+    "PeerGone": "peer lost",
+    "ReadyGot": "others are further",
+    "PlanGot": "plan",
+    "HeldHere": "slices are here",
+    "HeldGot": "held",
+    "CutGot": "cut",
+    "ResultGot": "result",
+    "Computed": "computed",
+    "VoteGot": "vote",
+    "CertificateGot": "certificate",
+    "ForkGot": "another branch",
+    "MergePrepared": "average is computed",
+    "MergeFailed": "nobody gives its anchor",
+    "Adopted": "adopted",
+    "FetchFailed": "nobody gives the anchor",
+}
+"""Events as a person says them."""
+
+
+def arrows() -> dict[tuple[Phase, Phase], list[type[Happening]]]:
+    """Which events can lead from one phase to another, in the table's order."""
+    found: dict[tuple[Phase, Phase], list[type[Happening]]] = {}
+    for (phase, event), (_, leads_to) in TABLE.items():
+        for other in leads_to - {phase}:
+            found.setdefault((phase, other), []).append(event)
+    return found
+
+
+def draw() -> str:
+    """The diagram as a fenced Mermaid block, ending without a line feed. The same text for the same table."""
+    phases = list(Phase)
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {phases[0].value}"]
+    for (phase, other), events in sorted(arrows().items(), key=lambda arrow: tuple(phases.index(end) for end in arrow[0])):
+        lines.append(f"    {phase.value} --> {other.value}: {label(events)}")
+    return "\n".join([*lines, "```"])
+
+
+def label(events: Iterable[type[Happening]]) -> str:
+    """What stands at an arrow. An event without a word of its own is named as the code names it."""
+    return ", ".join(WORDS.get(event.__name__, event.__name__) for event in events)
+
+
+def block() -> str:
+    """What stands in ARCHITECTURE.md, markers included."""
+    return f"{BEGIN}\n{draw()}\n{END}"
+
+
+if __name__ == "__main__":
+    print(draw())

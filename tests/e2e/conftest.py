@@ -1,0 +1,49 @@
+"""One small swarm for all tests that only look at or throw things at a swarm: two daemons and an observer, certifying a round every two seconds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.swarm import UP_S, Daemon, Swarm
+
+
+class Pair(Swarm):
+    """`target` and `other` train, `observer` watches."""
+
+    target: Daemon
+    other: Daemon
+    observer: Daemon
+
+    @property
+    def page(self) -> str:
+        """Where the observer's page is."""
+        (address,) = re.findall(r"Ready: the page is at (http\S+)", self.observer.log())
+        return str(address)
+
+
+@pytest.fixture(scope="session")
+def running_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with Pair(tmp_path_factory.mktemp("pair")) as swarm:
+        swarm.target = swarm.begin("target")
+        swarm.other = swarm.join("other", swarm.target)
+        swarm.observer = swarm.observe("observer", swarm.other)
+        swarm.until_round(1, swarm.target, swarm.other)
+        swarm.until(lambda: "Ready: the page is at" in swarm.observer.log(), "the observer serves its page", UP_S)
+        yield swarm
+
+
+@pytest.fixture
+def pair(running_pair: Pair, request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """The swarm, found as a test expects it and left so: everybody alive, rounds going on, no traceback in any log."""
+    yield running_pair
+    for daemon in running_pair.daemons:
+        assert daemon.alive, f"{daemon.name} {daemon.ending}:\n{daemon.tail()}"
+        assert "Traceback" not in daemon.log(), daemon.log()
+    nodes = (running_pair.target, running_pair.other)
+    reached = max(node.now().run.number for node in nodes)
+    running_pair.until_round(reached + 1, *nodes)
+    statuses = [node.now() for node in nodes]
+    assert [status.you.worker_restarts for status in statuses] == [0, 0]

@@ -1,0 +1,198 @@
+"""A swarm of real daemons for a test: started, killed, restarted and watched from outside, as somebody with terminals could.
+
+    with Swarm(tmp_path) as swarm:
+        first = swarm.begin()
+        second = swarm.join("second", first)
+        swarm.until_round(3, first, second)
+
+Leaving the block stops whatever still runs; a test that failed is told the end of every log, and one that left a process behind fails.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from daemon.config import PREFIX
+from daemon.demo.agreement import Agreement, compare_anchors
+from daemon.demo.process import Child, Lifeline
+from protocol.status import Round, Status
+from tests.e2e.processes import Process, descendants, process, still_running, until
+
+LOOPBACK = "127.0.0.1"
+UP_S = 90.0  # to the worker's first step: 4 s on an idle machine, and torch alone takes 10 s of a busy one's cores
+ROUND_S = 60.0  # for something that takes a round or two; rounds have 2 s here, a failed view costs up to 10
+STOP_S = 25.0  # a daemon leaves within 20 s of being asked, whatever it was doing
+
+RUN = """
+name = "small-digits"
+task = "simple_cnn"
+seed = 7
+[task_options]
+width = 4
+[inner]
+learning_rate = 1e-3
+batch_size = 8
+[round]
+seconds = {seconds}
+ready_s = 1.5
+scatter_s = 6.0
+gather_s = 6.0
+vote_s = 3.0
+"""
+"""10,000 parameters: one chunk border, thousands of steps a round. The deadlines are what lost peers cost, short enough for a test."""
+
+
+class Daemon(Child):
+    """One `hypergpud` process and what is known of it from outside."""
+
+    def process(self) -> Process:
+        """The node process."""
+        return process(self.pid)
+
+    def family(self) -> list[Process]:
+        """It and everything it started."""
+        return [self.process(), *descendants(self.pid)]
+
+    def now(self) -> Status:
+        """What it says of itself now, or as soon as it has started."""
+
+        def look() -> Status | None:
+            assert self.alive, f"{self.name} {self.ending}"
+            return self.status()
+
+        status = until(look, f"{self.name} answers", UP_S)
+        assert status is not None
+        return status
+
+    def kill_alone(self) -> None:
+        """`kill -9` of the node process, and of nothing else."""
+        os.kill(self.pid, signal.SIGKILL)
+        assert self.wait(10.0)
+
+    def anchors(self, run: str) -> list[int]:
+        """The rounds of its checkpoints, oldest first."""
+        return sorted(int(file.name.partition("-")[0]) for file in self.home.glob(f"runs/{run}/checkpoints/*.safetensors"))
+
+    def log(self) -> str:
+        """Everything it printed."""
+        return (self.home / "output.log").read_text(encoding="utf-8", errors="replace")
+
+
+class Swarm:
+    """Daemons on loopback, in homes under `root`."""
+
+    def __init__(self, root: Path, *, round_s: float = 2.0, run: str = RUN, nice: int = 10) -> None:
+        """`nice` is the workers': they leave the processor to the nodes, of which there are more here than cores."""
+        self.root = root
+        self.run_file = root / "run.toml"
+        self.run_file.write_text(run.format(seconds=round_s), encoding="utf-8")
+        self.daemons: list[Daemon] = []
+        self._lifeline = Lifeline()
+        self._seen: set[Process] = set()
+        self._nice = nice
+
+    def __enter__(self) -> Swarm:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for daemon in self.daemons:
+            if daemon.alive:
+                self._seen.update(daemon.family())
+        for daemon in self.daemons:
+            daemon.kill()
+        self._lifeline.close()
+        if error is not None:
+            for daemon in self.daemons:
+                print(f"--- {daemon.name} {daemon.ending}\n{daemon.log()[-6000:]}")
+        until(lambda: not still_running(self._seen), "all that was started has ended", 10.0)
+
+    # -------------------------------------------------------------------------------------------- who is there
+
+    def begin(self, name: str = "first", **settings: Mapping[str, object]) -> Daemon:
+        """A daemon that begins the run and joins nobody."""
+        return self._start(name, ["start", "--run", str(self.run_file)], settings)
+
+    def join(self, name: str, *others: Daemon, **settings: Mapping[str, object]) -> Daemon:
+        """A daemon that knows nothing but the others' addresses."""
+        return self._start(name, ["start", *self._addresses(others)], settings)
+
+    def again(self, daemon: Daemon, *others: Daemon) -> None:
+        """Start a daemon that ended once more, in its own home; without others it begins as it did before."""
+        arguments = self._addresses(others) if others else ["--run", str(self.run_file)]
+        daemon.start(self._lifeline, {}, ["start", *arguments])
+
+    def observe(self, name: str, *others: Daemon) -> Daemon:
+        """An observer; its page is somewhere `page_of` finds it."""
+        return self._start(name, ["observe", *self._addresses(others)], {"observer": {"host": LOOPBACK, "port": 0}})
+
+    def _addresses(self, others: Sequence[Daemon]) -> list[str]:
+        return [part for other in others for part in ("--join", other.now().you.addresses[0])]
+
+    def _start(self, name: str, arguments: Sequence[str], settings: Mapping[str, Mapping[str, object]]) -> Daemon:
+        daemon = Daemon(name, self.root / name)
+        self.daemons.append(daemon)
+        usual: dict[str, Mapping[str, object]] = {
+            "node": {"name": name},
+            "network": {"listen_host": LOOPBACK},
+            "worker": {"threads": 1, "nice": self._nice, "device": "cpu"},
+        }
+        daemon.start(self._lifeline, usual | settings, arguments)
+        return daemon
+
+    # -------------------------------------------------------------------------------------------- what happens
+
+    def until(self, happened: Callable[[], object], what: str, limit_s: float = ROUND_S) -> None:
+        """Wait for something; a daemon that dies meanwhile is reported at once."""
+        living = [daemon for daemon in self.daemons if daemon.alive]
+
+        def look() -> object:
+            for daemon in living:
+                assert daemon.alive, f"while waiting until {what}: {daemon.name} {daemon.ending}"
+            return happened()
+
+        until(look, what, limit_s)
+
+    def until_round(self, number: int, *daemons: Daemon, limit_s: float = UP_S) -> None:
+        """Until all of `daemons` hold the anchor of certificate `number` or a later one."""
+
+        def reached() -> bool:
+            return all((status := daemon.status()) is not None and status.run.number >= number for daemon in daemons)
+
+        self.until(reached, f"{', '.join(daemon.name for daemon in daemons)} reach round {number}", limit_s)
+
+    def stop(self, *daemons: Daemon) -> None:
+        """Ask them to leave; they do, cleanly, and leave nothing behind."""
+        family = [one for daemon in daemons for one in daemon.family()]
+        for daemon in daemons:
+            daemon.ask_to_stop()
+        for daemon in daemons:
+            assert daemon.wait(STOP_S), f"{daemon.name} did not leave"
+            assert daemon.ending == "ended with exit code 0", f"{daemon.name} {daemon.ending}"
+        until(lambda: not still_running(family), "nothing of the stopped daemons is left", 5.0)
+
+    def agreement(self, *daemons: Daemon) -> Agreement:
+        """Their anchors, compared byte for byte from the files; the daemons must have been stopped, or be slower than the comparison."""
+        return compare_anchors([daemon.home for daemon in daemons], self.run_id(daemons[0]))
+
+    def run_id(self, daemon: Daemon) -> str:
+        """The run's id in hex, as the daemon's home has it."""
+        (folder,) = (daemon.home / "runs").iterdir()
+        return folder.name
+
+
+def certified(status: Status) -> dict[int, Round]:
+    """The certified rounds a status shows, by number."""
+    return {known.number: known for known in status.rounds if known.certificate}
+
+
+def hypergpud(*arguments: str, home: Path, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """A command as a person types it."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    command = [sys.executable, "-m", "daemon.cli.main", *arguments, "--home", str(home)]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=timeout_s, check=False)

@@ -1,0 +1,99 @@
+"""A node alone learns, says that it is alone, forgets nothing, and brings what it learned to the first certificate it is in."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from protocol.journal import AnyEvent, RoundCertified, Trained, decode_event
+from tests.e2e.swarm import UP_S, Daemon, Swarm, certified, hypergpud
+
+STATUS_S = 0.3  # from the process's start to its end
+TRIES = 3  # at five answers: one that another program's burst made slow says nothing
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+
+def journal(daemon: Daemon) -> list[AnyEvent]:
+    """What its journal says, all its lives together; a line being written is left out."""
+    return [decode_event(line) for line in (daemon.home / "journal.jsonl").read_bytes().split(b"\n")[:-1]]
+
+
+def alone(daemon: Daemon, pending: int) -> bool:
+    """Whether it says that it is alone, with more than `pending` samples waiting."""
+    status = daemon.status()
+    return status is not None and status.verdict.startswith("Alone: trained") and status.you.samples_pending > pending
+
+
+def test_what_a_lone_node_learns_is_its_first_offer(tmp_path: Path) -> None:
+    with Swarm(tmp_path) as swarm:
+        hermit = swarm.begin("hermit")
+        swarm.until(lambda: alone(hermit, 0), "the node says that it is alone", UP_S)
+        learned = hermit.now().you.samples_pending
+        swarm.until(lambda: alone(hermit, learned), "what it learns grows")
+        commands_answer(hermit)
+        status = hermit.now()
+        assert status.run.number == 0, "a node alone certifies nothing"
+        assert not certified(status)
+        learned = status.you.samples_pending
+
+        stopped = hypergpud("stop", home=hermit.home)
+        assert (stopped.returncode, stopped.stdout) == (0, "Stopped.\n"), stopped.stderr
+        assert hermit.wait(1.0)
+        assert hypergpud("status", home=hermit.home).returncode == 3
+        swarm.again(hermit)
+        swarm.until(lambda: alone(hermit, learned), "what it learned is there after a restart", UP_S)
+        learned = hermit.now().you.samples_pending
+
+        # Only an address is known to the second one: the run comes from the first.
+        second = swarm.join("second", hermit)
+        swarm.until_round(1, hermit, second)
+        (first_round,) = (known for number, known in certified(hermit.now()).items() if number == 1)
+        me = hermit.now().you.peer
+        assert me in first_round.contributors
+        swarm.until_round(3, hermit, second)
+        swarm.stop(hermit, second)
+        events = journal(hermit)
+        (one,) = (event for event in events if isinstance(event, RoundCertified) and event.number == 1)
+        (share,) = (share for share in one.shares if share.peer == me)
+        trained = sum(event.samples for event in events[: events.index(one)] if isinstance(event, Trained))
+        print(f"alone it had learned from {learned} samples; its first offer carried {share.samples} of {trained} trained")
+        assert share.samples >= learned
+        assert share.samples <= trained, "nothing twice"
+        assert swarm.agreement(hermit, second).agreed
+
+
+def commands_answer(daemon: Daemon) -> None:
+    """`status` and `peers` as a person types them, and how long the answer takes."""
+    shown = hypergpud("status", home=daemon.home)
+    assert shown.returncode == 0, shown.stderr
+    assert "Alone: trained" in shown.stdout
+    as_json = hypergpud("status", "--json", home=daemon.home)
+    assert json.loads(as_json.stdout)["you"]["name"] == daemon.name
+    assert json.loads(hypergpud("peers", "--json", home=daemon.home).stdout)["peers"] == []
+    assert hypergpud("peers", home=daemon.home).returncode == 0
+    medians = []
+    for _ in range(TRIES):
+        medians.append(statistics.median(status_takes_s(daemon) for _ in range(5)))
+        if medians[-1] < STATUS_S:
+            break
+    print(f"status answered within {', '.join(f'{median:.3f}' for median in medians)} s (medians of 5)")
+    assert min(medians) < STATUS_S
+
+
+def status_takes_s(daemon: Daemon) -> float:
+    began = time.perf_counter()
+    assert hypergpud("status", home=daemon.home).returncode == 0
+    return time.perf_counter() - began
+
+
+@pytest.mark.parametrize("command", ["status", "peers", "stop"])
+def test_without_a_daemon_the_commands_say_so(command: str, tmp_path: Path) -> None:
+    said = hypergpud(command, home=tmp_path / "nobody")
+    assert said.returncode == 3
+    assert "No daemon is running" in said.stderr
+    assert not (tmp_path / "nobody").exists()

@@ -1,0 +1,123 @@
+"""`hypergpud demo` with everything real: its verdict, and that nothing is left of it however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from daemon.config import PREFIX
+from tests.e2e.processes import Process, descendants, still_running, until
+from tests.e2e.swarm import RUN, UP_S
+
+GONE_S = 10.0
+INTERRUPTED = 130
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+
+
+class Demo:
+    """A running `hypergpud demo`."""
+
+    def __init__(self, root: Path, *arguments: str, bundled: bool) -> None:
+        """`bundled` is the run that comes with HyperGPU; the other one is small and quick."""
+        run_file = root / "run.toml"
+        run_file.write_text(RUN.format(seconds=2.0), encoding="utf-8")
+        chosen = [] if bundled else ["--run", str(run_file)]
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | {"TMPDIR": str(root)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "daemon.cli.main", "demo", *chosen, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environ,
+        )
+        self.said: list[str] = []
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        self.said.extend(self.process.stderr)
+
+    def family(self) -> list[Process]:
+        """Everything it started: nodes, their workers, the observer."""
+        return descendants(self.process.pid)
+
+    def until_said(self, words: str) -> None:
+        """Wait for a line with `words`."""
+
+        def look() -> bool:
+            assert self.process.poll() is None, self.said
+            return any(words in line for line in list(self.said))
+
+        until(look, f"the demo says {words!r}", UP_S)
+
+    def end(self) -> str:
+        """Wait for its end; returns what it printed as its result."""
+        assert self.process.stdout is not None
+        result = self.process.stdout.read()
+        self.process.wait(60)
+        self._listening.join(10)
+        return result
+
+
+@contextmanager
+def demo(root: Path, *arguments: str, bundled: bool = False) -> Iterator[Demo]:
+    """A demo that is killed at the latest when the block ends, with all that it started."""
+    running = Demo(root, *arguments, bundled=bundled)
+    try:
+        yield running
+    finally:
+        left = running.family()
+        running.process.kill()
+        running.end()
+        for one in left:
+            if one.running:
+                os.kill(one.pid, signal.SIGKILL)
+
+
+def test_it_ends_by_itself_with_its_verdict(tmp_path: Path) -> None:
+    with demo(tmp_path, "--peers", "2", "--rounds", "3", "--json") as running:
+        running.until_said("round 2")
+        family = running.family()
+        result = running.end()
+        assert running.process.returncode == 0, running.said
+        verdict = json.loads(result)
+        assert list(verdict) == ["peers", "rounds_certified", "agreement", "loss_first", "loss_last", "samples_per_second", "bytes_sent"]
+        assert verdict["peers"] == 2
+        assert verdict["agreement"] is True
+        assert verdict["rounds_certified"] >= 3
+        assert verdict["loss_last"] < verdict["loss_first"]
+        assert min(verdict["samples_per_second"], verdict["bytes_sent"]) > 0
+        assert not still_running(family)
+        assert not list(tmp_path.glob("hypergpu-demo-*")), "a demo that went well leaves no files"
+
+
+def test_ctrl_c_before_its_rounds_are_done_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
+    with demo(tmp_path, "--peers", "2", "--rounds", "500", "--json") as running:
+        running.until_said("round 1")
+        family = running.family()
+        running.process.send_signal(signal.SIGINT)
+        result = running.end()
+        assert running.process.returncode == INTERRUPTED, running.said
+        assert json.loads(result)["agreement"] is True
+        assert not still_running(family)
+
+
+def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
+    with demo(tmp_path, "--peers", "2") as running:
+        running.until_said("The page of this swarm")
+        running.until_said("round 1")
+        family = running.family()
+        assert len(family) == 5, "two nodes, two workers, an observer"
+        running.process.kill()
+        until(lambda: not still_running(family), "all of the demo's processes have ended", GONE_S)

@@ -1,0 +1,215 @@
+"""Peers that speak the run's protocols and break its rules: each breach is refused for its own reason, and the run does not notice."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from daemon.engines.native.bulk import PROTOCOL as BULK
+from daemon.engines.native.bulk import SliceHeader
+from daemon.swarm.chain_sync import PROTOCOL as CHAIN
+from daemon.swarm.chain_sync import ChainRequest
+from daemon.swarm.framing import frame
+from daemon.swarm.state_transfer import PROTOCOL as STATE
+from protocol.digest import digest
+from protocol.errors import Unreachable
+from protocol.identity import Signer
+from protocol.layout import chunk_count
+from protocol.messages import Announce, Plan, Ready, Signed, encode_signed, payload_of, sign
+from protocol.plan import make_plan
+from tests.e2e.conftest import Pair
+from tests.e2e.processes import POLL_S, Process
+from tests.e2e.stranger import Stranger, stranger_at
+from tests.e2e.swarm import ROUND_S
+
+HUGE = (1 << 30).to_bytes(4, "big")  # a frame's length that announces a gigabyte
+GROWTH_BYTES = 24 << 20  # of a daemon under a flood of 100 MB: a few buffers of 1 MB, and what an allocator keeps
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+
+
+async def random_frame(stranger: Stranger) -> None:
+    await stranger.say(frame(random.Random(5).randbytes(500)))
+
+
+async def oversized_frame(stranger: Stranger) -> None:
+    await stranger.say(HUGE + bytes(100_000))
+
+
+async def unsigned(stranger: Stranger) -> None:
+    body = payload_of(stranger.beacon())
+    await stranger.say(frame(encode_signed(Signed(body, stranger.signer.peer, bytes(64)))))
+
+
+async def of_another_run(stranger: Stranger) -> None:
+    await stranger.say(frame(stranger.signed(stranger.beacon(), run=digest(b"another run"))))
+
+
+async def in_another_name(stranger: Stranger) -> None:
+    await stranger.say(frame(stranger.signed(stranger.beacon(), signer=Signer(os.urandom(32)))))
+
+
+async def signed_nonsense(stranger: Stranger) -> None:
+    body = random.Random(6).randbytes(200)
+    signature = stranger.signer.sign(b"hypergpu/message/1\0" + stranger.run + body)
+    await stranger.say(frame(encode_signed(Signed(body, stranger.signer.peer, signature))))
+
+
+async def forged_certificate(stranger: Stranger) -> None:
+    await stranger.tell(Announce(certificate=await stranger.forged_certificate()))
+
+
+async def forged_certificate_by_gossip(stranger: Stranger) -> None:
+    await stranger.network.publish(stranger.certificates, await stranger.forged_certificate())
+
+
+async def random_gossip(stranger: Stranger) -> None:
+    await stranger.network.publish(stranger.beacons, random.Random(7).randbytes(300))
+
+
+async def chain_of_another_run(stranger: Stranger) -> None:
+    await stranger.say(frame(msgspec.msgpack.encode(ChainRequest(run=digest(b"another run"), first=1))), protocol=CHAIN)
+
+
+async def oversized_state_request(stranger: Stranger) -> None:
+    await stranger.say(HUGE, protocol=STATE)
+
+
+async def no_protocol(stranger: Stranger) -> None:
+    with pytest.raises(Unreachable):
+        await stranger.network.open_stream(stranger.peer, "/hypergpu/backdoor/1")
+
+
+async def bulk(stranger: Stranger, data: bytes, protocol: str = BULK) -> None:
+    """Bytes on a bulk stream that the stranger's true certificate opened."""
+    assert stranger.endpoint is not None
+    stream = await stranger.network.open_bulk(stranger.endpoint, protocol)
+    try:
+        await stream.send_all(data)
+        while await stream.receive_some(65536):
+            pass
+    except Unreachable:
+        pass
+    finally:
+        await stream.aclose()
+
+
+async def oversized_bulk_header(stranger: Stranger) -> None:
+    await bulk(stranger, HUGE + bytes(100_000))
+
+
+async def random_bulk_header(stranger: Stranger) -> None:
+    await bulk(stranger, frame(random.Random(8).randbytes(500)))
+
+
+async def slice_of_no_plan(stranger: Stranger) -> None:
+    header = SliceHeader(plan=digest(b"no plan"), slice=0, proof=(), size=1 << 30)
+    await bulk(stranger, frame(msgspec.msgpack.encode(header)) + bytes(1 << 20))
+
+
+async def no_bulk_protocol(stranger: Stranger) -> None:
+    assert stranger.endpoint is not None
+    with pytest.raises(Unreachable):
+        await stranger.network.open_bulk(stranger.endpoint, "/hypergpu/backdoor/1")
+
+
+BREACHES: dict[Callable[[Stranger], Awaitable[None]], str] = {
+    random_frame: "malformed",
+    oversized_frame: "oversized",
+    unsigned: "unsigned",
+    of_another_run: "unsigned",  # the run is part of what is signed: a message of another run is one that nobody signed
+    in_another_name: "identity",
+    signed_nonsense: "malformed",
+    forged_certificate: "bad_certificate",
+    forged_certificate_by_gossip: "bad_certificate",
+    random_gossip: "malformed",
+    chain_of_another_run: "other_run",
+    oversized_state_request: "oversized",
+    no_protocol: "unknown_kind",
+    oversized_bulk_header: "oversized",
+    random_bulk_header: "malformed",
+    no_bulk_protocol: "unknown_kind",
+}
+
+
+async def test_each_breach_is_counted_under_its_reason(pair: Pair, tmp_path: Path) -> None:
+    missing = []
+
+    async def is_counted(breach: Callable[[Stranger], Awaitable[None]], reason: str) -> None:
+        before = await stranger.count(reason)
+        with trio.move_on_after(ROUND_S) as patience:
+            await breach(stranger)
+            while await stranger.count(reason) <= before:
+                await trio.sleep(POLL_S)
+        if patience.cancelled_caught:
+            missing.append(f"{breach.__name__} was not counted as {reason}")
+
+    async with stranger_at(pair.target, tmp_path) as stranger, trio.open_nursery() as nursery:
+        nursery.start_soon(is_counted, slice_of_no_plan, "stale")  # the daemon waits 15 s for the plan that it may belong to
+        for breach, reason in BREACHES.items():
+            await is_counted(breach, reason)
+    assert not missing
+
+
+async def test_a_plan_from_somebody_who_does_not_lead(pair: Pair, tmp_path: Path) -> None:
+    """A stranger that claims to stand at the newest certificate, offers nothing, and plans the round itself."""
+    async with stranger_at(pair.target, tmp_path) as stranger:
+        manifest = await stranger.manifest()
+        before = await stranger.count("not_leader")
+        with trio.fail_after(ROUND_S):
+            while await stranger.count("not_leader") <= before:
+                status = await trio.to_thread.run_sync(pair.target.now)
+                tip, number = bytes.fromhex(status.run.tip), status.run.number
+                await stranger.tell(stranger.beacon(tip=tip, number=number))
+                await stranger.tell(false_plan(stranger, tip, number + 1, chunk_count(status.run.parameters), manifest))
+        status = await trio.to_thread.run_sync(pair.target.now)
+        assert stranger.signer.peer not in {member for known in status.rounds for member in known.members}
+
+
+def false_plan(stranger: Stranger, tip: bytes, number: int, chunks: int, manifest: msgspec.Struct) -> Plan:
+    """A plan that is right in everything but who made it."""
+    offers = []
+    for signer in (stranger.signer, Signer(bytes(32))):
+        offer = Ready(
+            parent=tip,
+            view=0,
+            number=number,
+            seq=1,
+            samples=1000,
+            contribution=digest(b"nothing"),
+            loss=0.0,
+            fingerprint=digest(stranger.network.endpoint.certificate),
+            up_bits=0,
+            down_bits=0,
+        )
+        offers.append((sign(signer, stranger.run, offer), offer))
+    return make_plan(tip, 0, number, offers, manifest, chunks)
+
+
+async def test_a_flood_costs_no_memory(pair: Pair, tmp_path: Path) -> None:
+    node: Process = pair.target.process()
+    async with stranger_at(pair.target, tmp_path) as stranger:
+        await flood(stranger, megabytes=10)  # what the daemon makes once, it makes now
+        before = node.memory_bytes
+        await flood(stranger, megabytes=100)
+        grown = node.memory_bytes - before
+        print(f"the daemon holds {before >> 20} MB; after the flood {grown / (1 << 20):+.1f} MB")
+        assert grown < GROWTH_BYTES
+
+
+async def flood(stranger: Stranger, megabytes: int) -> None:
+    """Unsigned messages of the largest size, a quarter of a megabyte each, over one stream; the target reads and refuses them all."""
+    body = random.Random(9).randbytes((1 << 18) - 300)
+    message = frame(encode_signed(Signed(body, stranger.signer.peer, bytes(64))))
+    before = await stranger.count("unsigned")
+    count = 4 * megabytes
+    await stranger.say(*[message] * count)
+    with trio.fail_after(ROUND_S):
+        while await stranger.count("unsigned") < before + count:
+            await trio.sleep(POLL_S)

@@ -1,0 +1,68 @@
+"""What must hold whatever the network does, checked at every step of every machine and at everything it says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from protocol.digest import Digest
+from protocol.merge import merge_round
+from protocol.messages import MAX_REASON_CHARS, Cut, Message, Plan, Vote
+from protocol.plan import OpenPlan
+from protocol.round import phases as p
+from protocol.round.machine import TABLE
+from protocol.round.views import READIES_KEPT
+from protocol.round.voting import OUTCOMES_KEPT
+
+AT_WORK = {p.Phase.OFFER, p.Phase.MERGE, p.Phase.ADOPT, p.Phase.FETCH}
+"""Phases that the engine's own work ends; every other one has a deadline."""
+
+
+def check_step(before: p.State, event: p.Happening, after: p.State, actions: Sequence[p.Action]) -> None:
+    """One step went by the table and kept the bounds."""
+    row = TABLE.get((before.phase, type(event)))
+    if row is None:
+        assert after is before
+        assert not actions, f"{type(event).__name__} has no row in {before.phase.value}"
+        return
+    assert after.phase in row[1]
+    assert after.phase in AT_WORK or after.deadline < math.inf, f"nothing ends {after.phase.value}"
+    assert len(after.readies) <= READIES_KEPT
+    assert len(after.votes) <= OUTCOMES_KEPT
+    assert len(after.outcomes) <= OUTCOMES_KEPT
+    if after.parent == before.parent and after.phase is not p.Phase.MERGE:
+        assert after.view >= before.view, "back to an earlier view"
+
+
+class Said:
+    """What one node has said, for as long as it lives: of each thing once."""
+
+    def __init__(self) -> None:
+        self._votes: dict[tuple[Digest, int], Vote] = {}
+        self._plans: dict[tuple[Digest, int], Plan] = {}
+        self._cuts: dict[tuple[Digest, int], Cut] = {}
+        self._scattered: set[tuple[Digest, int]] = set()
+        self._reached: dict[Digest, int] = {}
+
+    def check_view(self, state: p.State) -> None:
+        """In no round, left for a merge and taken up again or not, a node goes back to an earlier view."""
+        if state.phase not in AT_WORK and state.phase is not p.Phase.TRAIN:
+            assert state.view >= self._reached.get(state.parent, 0), f"back to view {state.view} from {self._reached[state.parent]}"
+            self._reached[state.parent] = state.view
+
+    def check(self, message: Message) -> None:
+        match message:
+            case Vote():
+                key = (merge_round(message.parents), message.view)
+                assert self._votes.setdefault(key, message) == message, f"two votes in view {message.view}"
+            case Plan():
+                assert self._plans.setdefault((message.parent, message.view), message) == message, f"two plans in view {message.view}"
+                assert len(message.reason) <= MAX_REASON_CHARS
+            case Cut():
+                assert self._cuts.setdefault((message.plan, message.number), message) == message, f"two cuts {message.number}"
+                assert len(message.reason) <= MAX_REASON_CHARS
+
+    def check_scatter(self, plan: OpenPlan) -> None:
+        key = (plan.plan.parent, plan.plan.view)
+        assert key not in self._scattered, f"scattered twice in view {key[1]}"
+        self._scattered.add(key)

@@ -1,0 +1,37 @@
+"""Who comes late goes where the others wait: two nodes never chase each other through the views."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.certificate import genesis
+from protocol.messages import sign
+from protocol.round.machine import begin, step
+from protocol.round.phases import OfferMade, Phase, ReadyGot, Rules, State, Tick
+from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, people, ready
+
+TIP = genesis(RUN)
+
+
+def late(views: tuple[int, ...]) -> State:
+    """A node whose offer is made after the others, `views` of them, have sent theirs for the views they are in."""
+    me, *others = people(1 + len(views))
+    live = frozenset(person.peer for person in others)
+    state = begin(Rules(me=me.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=live)
+    state, _ = step(state, Tick(), state.deadline)
+    assert state.phase is Phase.OFFER
+    for person, view in zip(others, views, strict=True):
+        offer = ready(TIP, person, view=view)
+        state, _ = step(state, ReadyGot(signed=sign(person, RUN, offer), ready=offer), 60.0)
+    state, _ = step(state, OfferMade(ready=ready(TIP, me)), 60.1)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("views", "view"),
+    [((1,), 1), ((5,), 5), ((0,), 0), ((3, 3, 4), 3), ((2, 0, 0), 0)],
+    ids=["one view late", "many views late", "in time", "to the first of several", "one of three is no reason to go"],
+)
+def test_it_goes_to_the_view_that_half_of_the_others_are_in(views: tuple[int, ...], view: int) -> None:
+    state = late(views)
+    assert (state.phase, state.view) == (Phase.READY, view)

@@ -1,0 +1,145 @@
+"""Short stories, each with the failure it once had: the round machine where the random ones seldom come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from protocol.messages import Signed, Vote, open_signed
+from protocol.round import phases as p
+from protocol.round.phases import Phase
+from tests.protocol.round.cargo import Result, Slice
+from tests.protocol.round.test_village import heal
+from tests.protocol.round.village import Letter, Village
+from tests.protocol.round.villager import Villager
+
+
+def kind_of(village: Village, letter: Letter) -> type[object]:
+    """What a letter is, or what is inside it."""
+    content = letter.content
+    return type(open_signed(content, village.run_id, trusted=True)) if isinstance(content, Signed) else type(content)
+
+
+def flow_without(village: Village, wanted: Callable[[Letter], bool]) -> None:
+    """Everything happens but those letters, which are held."""
+    while any(not wanted(letter) for letter in village.wire) or any(villager.inbox or villager.work for villager in village.alive()):
+        village.held += [letter for letter in village.wire if wanted(letter)]
+        village.wire = [letter for letter in village.wire if not wanted(letter)]
+        village.flow(1)
+    village.held, village.wire = village.held + village.wire, []
+
+
+def until(village: Village, phase: Phase, ticks: int = 50) -> None:
+    """Everybody comes to one phase."""
+    for _ in range(ticks):
+        if all(villager.state.phase is phase for villager in village.alive()):
+            return
+        village.tick_next()
+        village.flow()
+    raise AssertionError(f"not everybody came to {phase.value}")
+
+
+def offers_made(village: Village) -> None:
+    """Training ends everywhere."""
+    for villager in village.alive():
+        if villager.state.phase is Phase.TRAIN:
+            villager.see(p.Tick() if villager.state.deadline > village.now else p.RoundEnded())
+    for villager in village.alive():
+        while villager.work:
+            villager.finish()
+            villager.run()
+
+
+def test_two_that_lost_each_other_meet_again() -> None:
+    """A connection that breaks and comes back in one round left each taken for lost by the other, for good."""
+    village = Village(2, settled=2)
+    for villager, other in zip(village.villagers, reversed(village.villagers), strict=True):
+        villager.lose(other.me)
+        villager.run()
+    assert heal(village, rounds=1, ticks=12) <= 12
+
+
+def test_late_votes_never_make_a_certificate_whose_state_nobody_holds() -> None:
+    """All went on to sum the next view when the last vote of an earlier one arrived: its state was overwritten everywhere."""
+    village = Village(3, settled=3)
+    offers_made(village)
+    flow_without(village, lambda letter: kind_of(village, letter) is Vote)
+    assert {villager.state.phase for villager in village.villagers} == {Phase.VOTE}
+    votes, village.held = village.held, []
+    for _ in range(2):
+        for villager in village.villagers:
+            villager.see(p.Tick())
+            villager.run()
+    flow_without(village, lambda letter: kind_of(village, letter) in {Vote, Result})
+    assert {(villager.state.phase, villager.state.view) for villager in village.villagers} == {(Phase.REDUCE, 1)}
+    for letter in votes:
+        village.deliver(letter)
+    heal(village, rounds=1, ticks=30)
+
+
+def test_when_nobody_has_anything_to_offer_everybody_trains_on() -> None:
+    """The same empty offers were planned and cut again and again, as fast as the network carried them, and nobody ever trained."""
+    village = Village(3, settled=3)
+    for villager in village.villagers:
+        villager.samples = 0
+    offers_made(village)
+    village.flow(2000)
+    assert not village.wire
+    assert all(villager.state.phase is Phase.TRAIN for villager in village.villagers)
+    for villager in village.villagers:
+        villager.samples = 10
+    heal(village, rounds=2, ticks=20)
+
+
+def test_a_leader_is_in_its_own_plan() -> None:
+    """With more ready than `max_group`, the hash left out the leader itself: nobody was there to cut."""
+    village = Village(7, settled=7, max_group=3)
+    for _ in range(5):
+        number = village.villagers[0].state.number
+        heal(village, rounds=1, ticks=40)
+        assert village.villagers[0].state.tip.number == number
+    assert {view for _, view in village.certificates} == {0}
+
+
+def test_a_member_that_hangs_costs_its_contribution_and_not_the_view() -> None:
+    """The leader, which lacked the same slice as everybody, took itself for silent, and cut itself out of the round."""
+    village = Village(4, settled=4)
+    offers_made(village)
+    leader = village.named(village.villagers[0].state.leader)
+    hung = next(villager for villager in village.villagers if villager is not leader)
+    flow_without(village, lambda letter: letter.sender == hung.me and isinstance(letter.content, Slice))
+    hung.alive = False  # nothing breaks: it only says nothing any more
+    for _ in range(6):
+        village.tick_next()
+        village.flow()
+    others = [villager for villager in village.villagers if villager is not hung]
+    assert {villager.state.tip.number for villager in others} == {2}
+    assert {view for _, view in village.certificates} == {0}
+    assert hung.me not in leader.state.tip.last_seq or leader.state.tip.last_seq[hung.me] == 1
+
+
+def test_many_views_that_came_to_votes_do_not_stop_the_next() -> None:
+    """Votes were kept for eight outcomes of a round, and none was taken after that."""
+    village = Village(2, settled=2)
+    offers_made(village)
+    for view in range(12):
+        flow_without(village, lambda letter: kind_of(village, letter) is Vote)
+        assert {(villager.state.phase, villager.state.view) for villager in village.villagers} == {(Phase.VOTE, view)}
+        village.held.clear()
+        for _ in range(2):
+            for villager in village.villagers:
+                villager.see(p.Tick())
+                villager.run()
+    village.flow()
+    assert {villager.state.tip.number for villager in village.villagers} == {2}
+
+
+def test_the_certificate_of_the_own_tip_is_no_news() -> None:
+    """Told again after it was adopted, it was downloaded again, and the training since was lost."""
+    village = Village(3, settled=3)
+    heal(village, rounds=1, ticks=8)
+    villager: Villager = village.villagers[0]
+    made = villager.lineage.step(villager.state.tip.hash)
+    assert made is not None
+    villager.see(p.CertificateGot(certificate=made.certificate))
+    assert villager.state.phase is Phase.TRAIN
+    assert not villager.work

@@ -1,0 +1,216 @@
+"""The transition table by itself: whole, without dead ends, and deaf to what it does not name."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from msgspec.structs import replace
+
+from protocol.certificate import genesis, open_certificate
+from protocol.errors import InvariantBroken
+from protocol.identity import PeerId
+from protocol.messages import MAX_REASON_CHARS, Held, sign
+from protocol.plan import OpenPlan
+from protocol.round import leading, machine
+from protocol.round import phases as p
+from protocol.round.machine import TABLE, begin, step
+from protocol.round.phases import Phase, Rules, State
+from protocol.round.views import READIES_KEPT
+from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, people, ready
+
+ME, *OTHERS = people(3)
+MADE = Made(people(3))
+TIP = genesis(RUN)
+EVENTS: dict[type[p.Happening], p.Happening] = {
+    type(event): event
+    for event in (
+        p.Tick(),
+        p.RoundEnded(),
+        p.OfferMade(ready=ready(TIP, ME)),
+        p.LiveChanged(live=frozenset(person.peer for person in OTHERS)),
+        p.PeerGone(peer=OTHERS[0].peer),
+        p.ReadyGot(signed=MADE.plan.offers[1], ready=MADE.open_plan().offers[1]),
+        p.PlanGot(signed=MADE.plan_signed, plan=MADE.open_plan()),
+        p.HeldHere(contributors=frozenset({0})),
+        p.HeldGot(peer=OTHERS[0].peer, held=Held(plan=MADE.plan_signed.digest, contributors=(0,))),
+        p.CutGot(signed=MADE.cut_signed, cut=MADE.cut),
+        p.ResultGot(cut=MADE.cut_signed.digest, slice=0),
+        p.Computed(vote=MADE.vote),
+        p.VoteGot(signed=sign(OTHERS[0], RUN, MADE.vote), vote=MADE.vote),
+        p.CertificateGot(certificate=open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)),
+        p.Adopted(tip=MADE.next_tip()),
+        p.FetchFailed(reason="nobody"),
+        p.ForkGot(other=replace(TIP, hash=named("another branch"), number=1)),
+        p.MergePrepared(
+            other=replace(TIP, hash=named("another branch"), number=1), state=named("state"), ready=ready(TIP, ME, samples=0, seq=0)
+        ),
+        p.MergeFailed(reason="nobody"),
+    )
+}
+
+
+def node(live: tuple[PeerId, ...] = tuple(person.peer for person in OTHERS)) -> State:
+    return begin(Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=frozenset(live))
+
+
+def test_every_event_is_tried_and_every_phase_has_rows() -> None:
+    assert {event for _, event in TABLE} == set(EVENTS)
+    assert {phase for phase, _ in TABLE} == set(Phase)
+    for _, leads_to in TABLE.values():
+        assert leads_to <= set(Phase)
+
+
+def test_every_phase_leads_to_training_again() -> None:
+    """No dead end: from everywhere there is a way to TRAIN, and from TRAIN a way to everywhere."""
+    ways = {phase: {other for (start, _), (_, leads_to) in TABLE.items() if start is phase for other in leads_to} for phase in Phase}
+
+    def reached(start: Phase) -> set[Phase]:
+        found, edge = {start}, {start}
+        while edge := {other for phase in edge for other in ways[phase]} - found:
+            found |= edge
+        return found
+
+    assert reached(Phase.TRAIN) == set(Phase)
+    for phase in Phase:
+        assert Phase.TRAIN in reached(phase)
+        assert ways[phase] != {phase}
+
+
+def test_what_waits_for_others_has_a_deadline() -> None:
+    for phase in set(Phase) - {Phase.OFFER, Phase.MERGE, Phase.ADOPT}:
+        assert (phase, p.Tick) in TABLE, f"nothing but others can end {phase.value}"
+
+
+@pytest.mark.parametrize("phase", Phase, ids=lambda phase: phase.value)
+def test_an_event_without_a_row_is_ignored(phase: Phase) -> None:
+    state = replace(node(), phase=phase)
+    for kind, event in EVENTS.items():
+        if (phase, kind) not in TABLE:
+            after, actions = step(state, event, 1.0)
+            assert after is state
+            assert actions == []
+
+
+@pytest.mark.parametrize("phase", [Phase.TRAIN, Phase.OFFER, Phase.READY, Phase.SCATTER, Phase.REDUCE, Phase.VOTE, Phase.WATCH])
+@pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
+def test_whatever_comes_in_whatever_phase_is_taken(phase: Phase, kind: type[p.Happening]) -> None:
+    """Every event in every phase of a round that a plan of this round led to."""
+    state = replace(node(), phase=phase, deadline=5.0, offer=MADE.open_plan().offers[0], asked=frozenset({MADE.leader.peer}))
+    if phase in {Phase.SCATTER, Phase.REDUCE, Phase.VOTE}:
+        state = replace(state, plan=MADE.open_plan(), plan_signed=MADE.plan_signed)
+    if phase in {Phase.REDUCE, Phase.VOTE}:
+        state = replace(state, cut=MADE.cut, cut_signed=MADE.cut_signed)
+    first = step(state, EVENTS[kind], 5.0)
+    assert step(state, EVENTS[kind], 5.0) == first, "not a function of its arguments"
+
+
+def test_a_handler_that_leaves_the_table_is_our_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "TABLE", {**TABLE, (Phase.TRAIN, p.Tick): (machine.end_training, {Phase.VOTE})})
+    with pytest.raises(InvariantBroken, match="Tick in train led to offer"):
+        step(node(), p.Tick(), 1.0)
+
+
+def test_with_rounds_counted_in_steps_time_alone_ends_nothing() -> None:
+    counted = replace(MANIFEST, round=replace(MANIFEST.round, steps=10))
+    state = begin(Rules(me=ME.peer, manifest=counted, chunks=CHUNKS), TIP, 0.0)
+    assert state.deadline == math.inf
+    assert node().deadline == MANIFEST.round.seconds
+    after, actions = step(state, p.RoundEnded(), 1.0)
+    assert after.phase is Phase.OFFER
+    assert any(isinstance(action, p.MakeOffer) for action in actions)
+
+
+def test_who_joins_late_trains_for_the_rest_of_the_round_alone() -> None:
+    late = begin(Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 100.0, age_s=MANIFEST.round.seconds - 7)
+    assert late.deadline == 107.0
+    later = begin(Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 100.0, age_s=1e9)
+    assert later.deadline == 100.0
+
+
+def test_a_cut_says_why_in_no_more_than_a_message_may_carry() -> None:
+    """Half of 64 members lost, each named twice, made a reason that everybody refused to read."""
+    persons = people(64)
+    manifest = replace(MANIFEST, group=replace(MANIFEST.group, max_group=64))
+    made = Made(persons, manifest=manifest, chunks=64)
+    leader = made.leader.peer
+    plan = OpenPlan(
+        plan=made.plan,
+        digest=made.plan_signed.digest,
+        leader=leader,
+        members=tuple(person.peer for person in persons),
+        offers=tuple(ready(TIP, person) for person in persons),
+    )
+    lost = [person.peer for person in persons if person.peer != leader][:31]
+    state = begin(Rules(me=leader, manifest=manifest, chunks=64), TIP, 0.0, live=frozenset(plan.members))
+    state = replace(state, phase=Phase.REDUCE, offer=plan.offers[0], plan=plan, plan_signed=made.plan_signed)
+    state = replace(state, cut=made.cut, cut_signed=made.cut_signed, gone=frozenset(lost))
+    _, actions = leading.recut(state, 1.0, final=False)
+    cut = next(action.message for action in actions if isinstance(action, p.Send))
+    assert 300 < len(cut.reason) <= MAX_REASON_CHARS
+
+
+def test_a_plan_of_another_parent_view_or_leader_changes_nothing() -> None:
+    offer = MADE.open_plan().offers[0]
+    waiting = replace(node(), phase=Phase.READY, deadline=5.0, offer=offer, asked=frozenset({MADE.leader.peer}))
+    assert step(waiting, EVENTS[p.PlanGot], 1.0)[0].phase is Phase.SCATTER
+    for changed in (replace(waiting, view=1), replace(waiting, tip=replace(TIP, hash=named("elsewhere")))):
+        assert step(changed, EVENTS[p.PlanGot], 1.0) == (changed, [])
+    after, actions = step(replace(waiting, asked=frozenset()), EVENTS[p.PlanGot], 1.0)
+    assert after.phase is Phase.READY
+    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [(MADE.leader.peer, "not_leader")]
+    after, actions = step(replace(waiting, offer=replace(offer, samples=99)), EVENTS[p.PlanGot], 1.0)
+    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [(MADE.leader.peer, "bad_plan")]
+
+
+def test_two_cuts_of_one_number_are_equivocation() -> None:
+    state = replace(
+        node(), phase=Phase.REDUCE, plan=MADE.open_plan(), plan_signed=MADE.plan_signed, cut=MADE.cut, cut_signed=MADE.cut_signed
+    )
+    other = replace(MADE.cut, reason="another")
+    _, actions = step(state, p.CutGot(signed=MADE.signed(other), cut=other), 1.0)
+    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [(MADE.leader.peer, "equivocation")]
+    assert step(state, EVENTS[p.CutGot], 1.0) == (state, [])
+    stranger = next(person for person in people(3) if person is not MADE.leader)
+    higher = replace(other, number=2)
+    _, actions = step(state, p.CutGot(signed=MADE.signed(higher, stranger), cut=higher), 1.0)
+    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [(stranger.peer, "not_leader")]
+
+
+def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
+    """A leader that knew its round's certificate ended the view all the same, and met the certificate again where nothing expects it."""
+    leader = MADE.leader.peer
+    certificate = open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)
+    state = replace(node(), rules=Rules(me=leader, manifest=MANIFEST, chunks=CHUNKS), phase=Phase.SCATTER, deadline=5.0)
+    state = replace(state, plan=MADE.open_plan(), plan_signed=MADE.plan_signed, offer=MADE.open_plan().offers[0], target=certificate)
+    for event in (*(p.PeerGone(peer=peer) for peer in MADE.open_plan().members if peer != leader), EVENTS[p.HeldGot]):
+        state, actions = step(state, event, 1.0)
+        assert (state.phase, state.target) == (Phase.SCATTER, certificate)
+        assert not actions
+    without = replace(MADE.cut, contributors=(0, 1), present=(0, 1), owners=(0, 1, 0))
+    me = next(peer for peer in MADE.open_plan().members[2:])
+    left = replace(state, rules=Rules(me=me, manifest=MANIFEST, chunks=CHUNKS), gone=frozenset())
+    for after in (step(left, p.CutGot(signed=MADE.signed(without), cut=without), 1.0), step(state, p.Tick(), 5.0)):
+        assert after[0].phase is Phase.FETCH
+        assert p.Fetch(certificate=certificate) in after[1]
+
+
+def test_an_offer_to_an_earlier_view_or_round_is_not_kept() -> None:
+    state = replace(node(), phase=Phase.READY, offer=ready(TIP, ME), deadline=5.0, view=3)
+    for offer in (
+        ready(TIP, OTHERS[0], view=2),
+        replace(ready(TIP, OTHERS[0], view=3), number=2),
+        replace(ready(TIP, OTHERS[0], view=3), parent=named("elsewhere")),
+    ):
+        assert step(state, p.ReadyGot(signed=sign(OTHERS[0], RUN, offer), ready=offer), 1.0) == (state, [])
+    later = ready(TIP, OTHERS[0], view=3)
+    assert set(step(state, p.ReadyGot(signed=sign(OTHERS[0], RUN, later), ready=later), 1.0)[0].readies) == {OTHERS[0].peer}
+
+
+def test_strangers_offers_are_bounded() -> None:
+    state = replace(node(), phase=Phase.READY, offer=ready(TIP, ME), deadline=5.0, view=3)
+    offer = ready(TIP, OTHERS[0], view=3)
+    signed = sign(OTHERS[0], RUN, offer)
+    for i in range(400):
+        state, _ = step(state, p.ReadyGot(signed=replace(signed, peer=f"sybil {i}"), ready=offer), 1.0)
+    assert len(state.readies) == READIES_KEPT

@@ -1,0 +1,224 @@
+"""One node of a village: its machine, and what an engine keeps for it, in the shortest form that keeps the engine's order of events."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from daemon.swarm.lineage import Lineage
+from protocol.digest import Digest, digest
+from protocol.identity import PeerId, Signer
+from protocol.merge import merge_parents, merge_round
+from protocol.messages import Cut, Held, Plan, Ready, Signed, Vote, open_signed, sign
+from protocol.round import phases as p
+from protocol.round.machine import begin, step
+from tests.protocol.round import invariants
+from tests.protocol.round.cargo import Cargo, Result, Slice
+
+if TYPE_CHECKING:
+    from tests.protocol.round.village import Village
+
+CHUNKS = 5
+STATES_KEPT = 3  # anchors a node can give to others
+Content = Signed | bytes | Slice | Result
+"""What travels: a signed message, a certificate, a slice or a result."""
+
+
+class Villager:
+    """One node: its machine, and what an engine keeps for it."""
+
+    def __init__(self, village: Village, signer: Signer, lineage: Lineage) -> None:
+        self.village, self.signer, self.me = village, signer, signer.peer
+        self.lineage = lineage
+        self.tip = lineage.best  # of the anchor; the machine's own tip follows with `Adopted`
+        self.state = begin(p.Rules(me=self.me, manifest=village.manifest, chunks=CHUNKS), self.tip, village.now)
+        self.spare: Digest = b""  # the state in the spare buffers
+        self.kept: list[Digest] = [self.tip.hash]
+        self.inbox: deque[p.Happening] = deque()
+        self.work: deque[p.Action] = deque()  # asked for and not done yet
+        self.early: list[Signed] = []
+        self.seq = 0
+        self.samples = 10  # of each offer
+        self.lost: set[PeerId] = set()
+        self.alive = True
+        self.cargo = Cargo(self)
+        self.said = invariants.Said()
+
+    # -------------------------------------------------------------------------------------------- events
+
+    def run(self, limit: int = 10_000) -> None:
+        """Let the machine see what is in its inbox."""
+        while self.inbox and self.alive and limit:
+            self.see(self.inbox.popleft())
+            limit -= 1
+        assert limit or not self.inbox, "the machine keeps itself busy without anything from outside"
+
+    def see(self, event: p.Happening) -> None:
+        before, now = self.state, self.village.now
+        self.state, actions = step(before, event, now)
+        invariants.check_step(before, event, self.state, actions)
+        self.said.check_view(self.state)
+        for action in actions:
+            self.act(action)
+        if isinstance(event, p.Adopted) or before.parent != self.state.parent:
+            early, self.early = self.early, []
+            for signed in early:
+                self.open(signed)
+            self.hear_beacons()
+
+    def act(self, action: p.Action) -> None:
+        match action:
+            case p.Send(to=to, message=message):
+                self.said.check(message)
+                signed = sign(self.signer, self.village.run_id, message)
+                for peer in to:
+                    if peer == self.me:
+                        self.open(signed, ours=True)
+                    else:
+                        self.village.post(self.me, peer, signed)
+            case p.Forward(to=to, signed=signed):
+                for peer in to:
+                    self.village.post(self.me, peer, signed)
+            case p.Scatter(plan=plan):
+                self.said.check_scatter(plan)
+                self.cargo.scatter(plan)
+            case p.Reduce(cut=cut, digest=name):
+                self.cargo.reduce(cut, name)
+            case p.Abandon():
+                self.cargo.abandon()
+            case p.Inquire(peers=peers):
+                for peer in peers:
+                    self.village.inquire(self, peer)
+            case p.Publish(certificate=raw, to=to):
+                self.village.check_certificate(raw)
+                self.learn(raw)
+                for peer in to:
+                    self.village.post(self.me, peer, raw)
+            case p.MakeOffer() | p.Adopt() | p.Fetch() | p.PrepareMerge():
+                self.work.append(action)
+            case p.Refuse(peer=peer, reason=reason, detail=detail):
+                self.village.refused.append((self.me, peer, reason, detail))
+            case p.TrainOn() | p.Note():
+                pass
+            case _:
+                raise AssertionError(f"nobody does {action}")
+
+    def receive(self, content: Content) -> None:
+        """A letter arrived."""
+        match content:
+            case Signed():
+                self.open(content)
+            case bytes():
+                self.learn(content)
+            case _:
+                self.cargo.take(content)
+
+    def open(self, signed: Signed, *, ours: bool = False) -> None:
+        message = open_signed(signed, self.village.run_id, trusted=True)
+        event: p.Happening
+        match message:
+            case Ready():
+                if message.parent != self.state.parent and message.number > self.state.tip.number:
+                    self.early.append(signed)
+                    return
+                event = p.ReadyGot(signed=signed, ready=message)
+            case Plan():
+                event = p.PlanGot(signed=signed, plan=self.village.opened(signed))
+            case Held():
+                event = p.HeldGot(peer=signed.peer, held=message)
+            case Cut():
+                event = p.CutGot(signed=signed, cut=message)
+            case Vote():
+                event = p.VoteGot(signed=signed, vote=message)
+            case _:
+                raise AssertionError(f"nobody sends {message}")
+        if ours:
+            self.inbox.appendleft(event)
+        else:
+            self.inbox.append(event)
+
+    # -------------------------------------------------------------------------------------------- what an engine does
+
+    def learn(self, raw: bytes) -> None:
+        if self.lineage.add(raw, trusted=True):
+            self.look()
+
+    def look(self) -> None:
+        """Go where the lineage leads, or meet another branch."""
+        ahead = self.lineage.ahead(self.state.tip)
+        made = self.lineage.step(ahead.hash) if ahead is not None else None
+        if made is not None:
+            self.inbox.append(p.CertificateGot(certificate=made.certificate))
+            return
+        for other in self.lineage.beside(self.state.tip):
+            if any(villager.state.tip.hash == other.hash for villager in self.known()):
+                self.inbox.append(p.ForkGot(other=other))
+                return
+
+    def known(self) -> list[Villager]:
+        """Who is alive as far as beacons say."""
+        return [other for other in self.village.alive() if other is not self and other.me not in self.lost]
+
+    def hear_beacons(self) -> None:
+        tips = {self.state.tip.hash} | ({self.state.merge.other.hash} if self.state.merge else set())
+        live = frozenset(other.me for other in self.known() if other.state.tip.hash in tips)
+        if live != self.state.live:
+            self.inbox.append(p.LiveChanged(live=live))
+        self.look()
+
+    def lose(self, peer: PeerId) -> None:
+        """The connection broke."""
+        self.lost.add(peer)
+        self.inbox.append(p.PeerGone(peer=peer))
+        self.hear_beacons()
+
+    def finish(self) -> None:
+        """The oldest piece of work is done."""
+        match self.work.popleft():
+            case p.MakeOffer():
+                self.seq += bool(self.samples)
+                self.inbox.append(p.OfferMade(ready=self._ready(self.tip.hash, self.tip.number + 1, samples=self.samples)))
+            case p.Adopt(certificate=certificate):
+                assert self.spare == certificate.outcome.state, "adopting what is not in the spare buffer"
+                self._move(certificate.hash)
+            case p.Fetch(certificate=certificate):
+                if any(isinstance(later, p.Fetch | p.PrepareMerge) for later in self.work):
+                    return
+                if self.village.downloads(certificate.hash, self):
+                    self._move(certificate.hash)
+                else:
+                    self.spare = b""
+                    self.inbox.append(p.FetchFailed(reason="nobody has it"))
+            case p.PrepareMerge(other=other):
+                if any(isinstance(later, p.Fetch | p.PrepareMerge) for later in self.work):
+                    return
+                parents = merge_parents(self.tip.hash, other.hash)
+                self.spare = b""
+                if not self.village.downloads(other.hash, self):
+                    self.inbox.append(p.MergeFailed(reason="nobody has it"))
+                    return
+                self.spare = digest(b"merged", *parents)
+                ready = self._ready(merge_round(parents), max(self.tip.number, other.number) + 1, samples=0)
+                self.inbox.append(p.MergePrepared(other=other, state=self.spare, ready=ready))
+
+    def _move(self, name: Digest) -> None:
+        made = self.lineage.step(name)
+        assert made is not None
+        assert self.lineage.descends(made.tip, self.tip), "moving to another branch without merging"
+        self.tip, self.spare = made.tip, b""
+        self.kept = [*self.kept, name][-STATES_KEPT:]
+        self.inbox.append(p.Adopted(tip=made.tip))
+
+    def _ready(self, parent: Digest, number: int, *, samples: int) -> Ready:
+        return Ready(
+            parent=parent,
+            view=0,
+            number=number,
+            seq=self.seq if samples else 0,
+            samples=samples,
+            contribution=digest(self.me.encode(), self.seq.to_bytes(8, "big")),
+            loss=None,
+            fingerprint=digest(self.me.encode()),
+            up_bits=0,
+            down_bits=0,
+        )

@@ -1,0 +1,136 @@
+"""Rounds made by hand: real signers, offers, plans, cuts, votes and certificates of a small run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from msgspec.structs import replace
+
+from protocol.certificate import Tip, assemble, extend, genesis, open_certificate
+from protocol.digest import Digest, digest
+from protocol.identity import PeerId, Signer
+from protocol.leader import leader_of, leader_order
+from protocol.manifest import Group, Limits, Manifest, seal
+from protocol.messages import Cut, Message, Plan, Ready, Signed, Vote, sign
+from protocol.plan import OpenPlan, make_plan, open_plan
+
+MANIFEST = Manifest(name="tests", task="nothing", group=Group(min_peers=2, max_group=8), limits=Limits(max_samples=1000))
+RUN: Digest = seal(MANIFEST).run
+CHUNKS = 10
+
+
+@lru_cache
+def signer(i: int) -> Signer:
+    """Person `i`, the same in every test."""
+    return Signer(digest(b"person", bytes([i])))
+
+
+@lru_cache
+def people(count: int) -> tuple[Signer, ...]:
+    """The first `count` people in the order of their peer ids, which is the order of a plan's members."""
+    return tuple(sorted((signer(i) for i in range(count)), key=lambda person: person.peer))
+
+
+def named(word: str) -> Digest:
+    """A digest that stands for something."""
+    return digest(word.encode())
+
+
+def ready(tip: Tip, person: Signer, *, view: int = 0, seq: int = 1, samples: int = 10, loss: float | None = 2.0) -> Ready:
+    """The offer of one person."""
+    return Ready(
+        parent=tip.hash,
+        view=view,
+        number=tip.number + 1,
+        seq=seq,
+        samples=samples,
+        contribution=digest(b"contribution", person.public_key, seq.to_bytes(8, "big")),
+        loss=loss,
+        fingerprint=digest(b"endpoint", person.public_key),
+        up_bits=0,
+        down_bits=0,
+    )
+
+
+def offers_of(
+    tip: Tip, persons: Iterable[Signer], *, view: int = 0, seq: int = 1, samples: int = 10, run: Digest = RUN
+) -> list[tuple[Signed, Ready]]:
+    """Everybody's offer, signed."""
+    made = [(person, ready(tip, person, view=view, seq=seq, samples=samples)) for person in persons]
+    return [(sign(person, run, offer), offer) for person, offer in made]
+
+
+def leader_among(tip: Tip, persons: Sequence[Signer], view: int) -> Signer:
+    """Who leads `view` after `tip`; at genesis all of `persons` are known."""
+    leader: PeerId = leader_of(leader_order(tip.hash, tip.members or [person.peer for person in persons]), view)
+    return next(person for person in persons if person.peer == leader)
+
+
+class Made:
+    """One round of `persons` after `tip`, as its leader and voters would make it; each part can be replaced before the next is made."""
+
+    def __init__(
+        self,
+        persons: Sequence[Signer],
+        tip: Tip | None = None,
+        *,
+        view: int = 0,
+        seq: int = 1,
+        samples: int = 10,
+        run: Digest = RUN,
+        manifest: Manifest = MANIFEST,
+        chunks: int = CHUNKS,
+    ) -> None:
+        self.run = run
+        self.tip = tip or genesis(run)
+        self.leader = leader_among(self.tip, persons, view)
+        offers = offers_of(self.tip, persons, view=view, seq=seq, samples=samples, run=run)
+        self.plan: Plan = make_plan(self.tip.hash, view, self.tip.number + 1, offers, manifest, chunks, leader=self.leader.peer)
+        self.plan_signed = self.signed(self.plan)
+        self.persons = [person for person in persons if person.peer in {offer.peer for offer in self.plan.offers}]
+        everybody = tuple(range(len(self.plan.offers)))
+        self.cut = Cut(plan=self.plan_signed.digest, number=1, contributors=everybody, present=everybody, owners=everybody, reason="")
+        self.cut_signed = self.signed(self.cut)
+        self.vote = Vote(
+            parents=(self.tip.hash,),
+            number=self.tip.number + 1,
+            view=view,
+            plan=self.plan_signed.digest,
+            cut=self.cut_signed.digest,
+            result=named("result"),
+            state=named("state"),
+        )
+
+    def signed(self, message: Message, person: Signer | None = None) -> Signed:
+        """Signed by the leader, or by whoever is named."""
+        return sign(person or self.leader, self.run, message)
+
+    def with_cut(self, **changes: object) -> Made:
+        """The same round under another cut."""
+        self.cut = replace(self.cut, **changes)
+        self.cut_signed = self.signed(self.cut)
+        self.vote = replace(self.vote, cut=self.cut_signed.digest)
+        return self
+
+    def votes(self, persons: Sequence[Signer] | None = None) -> dict[PeerId, bytes]:
+        """Signatures under the vote."""
+        return {person.peer: sign(person, self.run, self.vote).signature for person in (self.persons if persons is None else persons)}
+
+    def raw(self, persons: Sequence[Signer] | None = None) -> bytes:
+        """The certificate with the votes of `persons`, by default of everybody."""
+        return assemble(self.vote, self.plan_signed, self.cut_signed, self.votes(persons))
+
+    def open_plan(self) -> OpenPlan:
+        return open_plan(self.plan_signed, RUN, MANIFEST, CHUNKS)
+
+    def next_tip(self) -> Tip:
+        return extend(self.tip, open_certificate(self.raw(), RUN, MANIFEST, CHUNKS))
+
+
+def chain(length: int, persons: int = 4) -> list[Tip]:
+    """Tips of a lineage in which everybody contributes to every round."""
+    tips = [genesis(RUN)]
+    for seq in range(1, length + 1):
+        tips.append(Made(people(persons), tips[-1], seq=seq).next_tip())
+    return tips

@@ -1,0 +1,251 @@
+"""Certificates: a majority's signed outcome opens, and nothing that only resembles one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from protocol.certificate import (
+    NEWCOMER_LANES,
+    Certificate,
+    OpenCertificate,
+    Tip,
+    assemble,
+    certificate_hash,
+    extend,
+    genesis,
+    open_certificate,
+    prefer,
+)
+from protocol.data_order import lane_positions
+from protocol.errors import PeerFault
+from protocol.journal import REFUSALS
+from protocol.messages import MAX_MESSAGE_BYTES, Vote, payload_of, sign
+from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, chain, named, people, signer
+
+FIVE = people(5)
+START = genesis(RUN)
+
+
+def opened(raw: bytes, chunks: int | None = CHUNKS) -> OpenCertificate:
+    return open_certificate(raw, RUN, MANIFEST, chunks)
+
+
+def refused(raw: bytes, reason: str = "bad_certificate") -> str:
+    with pytest.raises(PeerFault) as fault:
+        opened(raw)
+    assert fault.value.reason == reason
+    return str(fault.value)
+
+
+def again(raw: bytes, **changes: object) -> bytes:
+    """The same certificate with some of its parts replaced."""
+    return msgspec.msgpack.encode(replace(msgspec.msgpack.decode(raw, type=Certificate), **changes))
+
+
+def test_a_certificate_says_what_was_agreed() -> None:
+    made = Made(FIVE)
+    certificate = opened(made.raw())
+    assert certificate.outcome == made.vote
+    assert certificate.voters == tuple(person.peer for person in FIVE)
+    assert certificate.listed == {person.peer: 1 for person in FIVE}
+    assert certificate.samples == 50
+    assert certificate.loss == pytest.approx(2.0)
+    assert certificate.hash == certificate_hash(RUN, payload_of(made.vote))
+    assert opened(made.raw(), chunks=None) == certificate
+    assert open_certificate(made.raw(), RUN, MANIFEST, CHUNKS, trusted=True) == certificate
+
+
+def test_any_majority_makes_the_same_certificate() -> None:
+    made = Made(FIVE)
+    hashes = {opened(made.raw(voters)).hash for count in (3, 4, 5) for voters in combinations(FIVE, count)}
+    assert hashes == {opened(made.raw()).hash}
+
+
+def test_too_few_votes() -> None:
+    made = Made(FIVE)
+    assert "2 votes are no majority of 5" in refused(made.raw(FIVE[:2]))
+    assert "0 votes" in refused(made.raw([]))
+    pair = Made(people(2))
+    assert "1 votes are no majority of 2" in refused(pair.raw(people(2)[:1]))
+
+
+def test_a_strangers_vote() -> None:
+    made = Made(people(3))
+    stranger = next(person for person in people(9) if person not in people(3))
+    assert "not in the plan" in refused(made.raw([*people(3)[:2], stranger]))
+
+
+def test_a_double_vote() -> None:
+    raw = Made(people(3)).raw(people(3)[:1])
+    vote = msgspec.msgpack.decode(raw, type=Certificate).votes[0]
+    assert "votes twice" in refused(again(raw, votes=(vote, vote)))
+
+
+def test_a_vote_for_another_outcome_and_a_forged_one() -> None:
+    made = Made(people(3))
+    votes = made.votes()
+    other = sign(people(3)[0], RUN, replace(made.vote, state=named("other"))).signature
+    for signature in (other, bytes(64), votes[people(3)[1].peer]):
+        forged = {**votes, people(3)[0].peer: signature}
+        assert "is not signed by it" in refused(assemble(made.vote, made.plan_signed, made.cut_signed, forged))
+    elsewhere = sign(people(3)[0], named("another run"), made.vote).signature
+    assert "is not signed by it" in refused(assemble(made.vote, made.plan_signed, made.cut_signed, {**votes, people(3)[0].peer: elsewhere}))
+
+
+def test_another_cut_or_plan_than_was_voted_for() -> None:
+    made = Made(people(4))
+    raw = made.raw()
+    other_cut = made.signed(replace(made.cut, reason="another"))
+    assert "not the one that was voted for" in refused(again(raw, cut=other_cut))
+    other_plan = made.signed(replace(made.plan, reason="another"))
+    assert "not the one that was voted for" in refused(again(raw, plan=other_plan))
+    assert "not the one that was voted for" in refused(Made(people(4)).with_cut(plan=named("another plan")).raw())
+
+
+def test_a_cut_from_somebody_else_than_the_leader() -> None:
+    made = Made(people(4))
+    other = next(person for person in people(4) if person is not made.leader)
+    made.cut_signed = made.signed(made.cut, other)
+    assert "not from the plan's leader" in refused(made.raw())
+
+
+@pytest.mark.parametrize("changes", [{"number": 2}, {"view": 1}, {"parents": (named("elsewhere"),)}])
+def test_votes_for_another_round_than_the_plan(changes: dict[str, object]) -> None:
+    made = Made(people(3))
+    made.vote = replace(made.vote, **changes)
+    assert "another round than the plan" in refused(made.raw())
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"contributors": (1, 0)}, "in order"),
+        ({"contributors": (0, 0, 1)}, "in order"),
+        ({"contributors": (0, 4)}, "not members"),
+        ({"present": (0, 1, 2, 9)}, "not members"),
+        ({"contributors": ()}, "or nobody"),
+        ({"contributors": (0, 3), "present": (0, 1, 2), "owners": (0, 1, 2, 0)}, "2 contributors among 3 present"),
+        ({"contributors": (0,), "present": (0,), "owners": (0, 0, 0, 0)}, "1 contributors among 1 present"),
+        ({"owners": (0, 1, 2)}, "do not own"),
+        ({"contributors": (0,), "present": (0, 1, 2), "owners": (0, 1, 2, 3)}, "do not own"),
+    ],
+)
+def test_a_cut_that_does_not_fit_its_plan(changes: dict[str, object], why: str) -> None:
+    assert why in refused(Made(people(4)).with_cut(**changes).raw(), "bad_plan")
+
+
+def test_a_cut_that_counts_an_empty_offer() -> None:
+    idle = Made(people(4), samples=0, seq=0)
+    assert "offered nothing" in refused(idle.raw(), "bad_plan")
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_any_changed_bit(place: float, bit: int) -> None:
+    raw = bytearray(Made(people(3)).raw())
+    raw[int(place * len(raw))] ^= 1 << bit
+    with pytest.raises(PeerFault) as fault:
+        opened(bytes(raw))
+    assert fault.value.reason in REFUSALS
+
+
+@given(st.binary(max_size=300) | st.sampled_from([b"\x91" * 100_000, b"\x95" + Made(people(2)).raw()[1:] + b"\x91" * 100_000 + b"\xc0"]))
+def test_noise(data: bytes) -> None:
+    refused(data, "malformed")
+
+
+def test_what_is_too_large() -> None:
+    refused(bytes(MAX_MESSAGE_BYTES + 1), "oversized")
+
+
+# ------------------------------------------------------------------------------------------------ lineage
+
+
+def test_a_lineage_grows() -> None:
+    tips = chain(3)
+    assert [tip.number for tip in tips] == [0, 1, 2, 3]
+    assert [tip.samples for tip in tips] == [0, 40, 80, 120]
+    assert tips[3].last_seq == {person.peer: 3 for person in people(4)}
+    assert tips[3].members == tuple(person.peer for person in people(4))
+    assert tips[3].state == named("state")
+
+
+def test_only_those_present_lead_afterwards() -> None:
+    tip = Made(people(4)).with_cut(contributors=(0, 2), present=(0, 2, 3), owners=(0, 0, 2, 3)).next_tip()
+    assert tip.members == tuple(people(4)[i].peer for i in (0, 2, 3))
+    assert set(tip.last_seq) == {people(4)[0].peer, people(4)[2].peer}
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda tip: Made(people(4), tip, seq=1), "was certified before"),
+        (lambda tip: Made(people(4), tip, seq=2), "was certified before"),
+        (lambda tip: Made(people(4), replace(tip, hash=named("elsewhere")), seq=9), "does not follow"),
+        (lambda tip: Made(people(4), replace(tip, number=7), seq=9), "does not follow"),
+    ],
+)
+def test_what_does_not_follow(make: Callable[[Tip], Made], why: str) -> None:
+    tip = chain(2)[-1]
+    with pytest.raises(PeerFault, match=why) as fault:
+        extend(tip, opened(make(tip).raw()))
+    assert fault.value.reason == "bad_certificate"
+
+
+@given(view=st.integers(0, 9), i=st.integers(0, 3))
+def test_candidates_lead_in_their_views_and_anybody_after_them(view: int, i: int) -> None:
+    tip = chain(1)[-1]
+    made = Made(people(4), tip, view=view, seq=2)
+    right = made.leader
+    made.leader = people(4)[i]
+    made.plan_signed = made.signed(made.plan)
+    made.with_cut(plan=made.plan_signed.digest)
+    made.vote = replace(made.vote, plan=made.plan_signed.digest)
+    certificate = opened(made.raw())
+    if made.leader is right or view >= len(tip.members):
+        assert extend(tip, certificate).number == 2
+    else:
+        with pytest.raises(PeerFault, match=f"does not lead view {view}"):
+            extend(tip, certificate)
+
+
+def _positions(tip: Tip, samples: int) -> list[set[int]]:
+    """What members and newcomers of one round draw, each `samples` of it."""
+    newcomers = {tip.lane(signer(i).peer).index: tip.lane(signer(i).peer) for i in range(100, 130)}
+    lanes = [tip.lane(peer) for peer in tip.members] + list(newcomers.values())
+    return [set(lane_positions(lane, 0, samples).tolist()) for lane in lanes]
+
+
+def test_lanes_share_nothing_within_a_round_and_between_rounds() -> None:
+    drawn: list[set[int]] = []
+    for tip in chain(4):
+        drawn += _positions(tip, samples=10)  # as many as each of them has certified
+    assert sum(len(positions) for positions in drawn) == len(set().union(*drawn))
+
+
+def test_newcomers_have_lanes_of_their_own() -> None:
+    tip = chain(1)[-1]
+    members, newcomer = [tip.lane(peer) for peer in tip.members], tip.lane(signer(77).peer)
+    assert [lane.index for lane in members] == [0, 1, 2, 3]
+    assert 4 <= newcomer.index < 4 + NEWCOMER_LANES
+    assert {lane.stride for lane in (*members, newcomer)} == {4 + NEWCOMER_LANES}
+
+
+def test_which_tip_is_preferred() -> None:
+    light, heavy = replace(START, samples=1, hash=b"\0" * 32), replace(START, samples=2, hash=b"\xff" * 32)
+    assert prefer(light, heavy) is prefer(heavy, light) is heavy
+    low, high = replace(START, hash=b"\1" * 32), replace(START, hash=b"\2" * 32)
+    assert prefer(low, high) is prefer(high, low) is low
+
+
+def test_a_vote_is_what_everybody_signs() -> None:
+    """Byte for byte: the digest of these bytes names the certificate."""
+    vote = Made(people(3)).vote
+    assert msgspec.msgpack.decode(payload_of(vote), type=Vote) == vote
+    assert {person.peer: sign(person, RUN, vote).payload for person in people(3)} == {person.peer: payload_of(vote) for person in people(3)}

@@ -1,0 +1,111 @@
+"""Merging: two branches become one, and nothing else passes for that."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from protocol.certificate import OpenCertificate, Tip, extend, genesis, merge, open_certificate
+from protocol.errors import PeerFault
+from protocol.merge import merge_parents, merge_round, merge_vectors
+from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, chain, named, people
+
+START = genesis(RUN)
+HASHES = st.binary(min_size=32, max_size=32)
+WEIGHTS = st.tuples(st.integers(0, 1 << 40), st.integers(0, 1 << 40))
+
+
+def opened(raw: bytes) -> OpenCertificate:
+    return open_certificate(raw, RUN, MANIFEST, CHUNKS)
+
+
+def refused(raw: bytes, reason: str = "bad_certificate") -> str:
+    with pytest.raises(PeerFault) as fault:
+        opened(raw)
+    assert fault.value.reason == reason
+    return str(fault.value)
+
+
+def _halves(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.Generator(np.random.PCG64(seed))
+    one, two = ((random.integers(-(1 << 20), 1 << 20, size) / 2.0**18).astype(np.float32) for _ in range(2))
+    return one, two
+
+
+@given(HASHES, HASHES)
+def test_a_merge_goes_by_both_parents_whoever_comes_first(a: bytes, b: bytes) -> None:
+    assert merge_parents(a, b) == merge_parents(b, a) == tuple(sorted((a, b)))
+    assert merge_round((a,)) == a
+    assert merge_round(merge_parents(a, b)) not in (a, b)
+    if a != b:
+        assert merge_round((a, b)) != merge_round((b, a))
+
+
+@given(seed=st.integers(0, 999), size=st.integers(0, 300), weights=WEIGHTS)
+def test_the_state_is_the_weighted_mean(seed: int, size: int, weights: tuple[int, int]) -> None:
+    one, two = _halves(seed, size)
+    out = np.full(size, np.nan, np.float32)
+    merge_vectors(one, two, weights, out)
+    first, second = weights if any(weights) else (1, 1)
+    exact = (one.astype(np.float64) * first + two.astype(np.float64) * second) / (first + second)
+    magnitude = np.maximum(np.abs(one), np.abs(two))
+    assert (np.abs(out - exact) <= 4 * np.finfo(np.float32).eps * magnitude).all()
+
+
+@given(seed=st.integers(0, 999), size=st.integers(1, 300), weights=WEIGHTS)
+def test_into_either_of_them_it_is_the_same_bytes(seed: int, size: int, weights: tuple[int, int]) -> None:
+    """A node has its own anchor in one buffer and the download in the other, in whichever order the parents are."""
+    one, two = _halves(seed, size)
+    apart = np.empty(size, np.float32)
+    merge_vectors(one, two, weights, apart)
+    for i in (0, 1):
+        pair = [one.copy(), two.copy()]
+        merge_vectors(pair[0], pair[1], weights, pair[i])
+        assert pair[i].tobytes() == apart.tobytes()
+
+
+def fork() -> tuple[Tip, Tip]:
+    """Two tips with one parent, in the order of their hashes."""
+    one, two = (Made(people(4), START).with_cut(reason=reason).next_tip() for reason in ("one", "another"))
+    return (one, two) if one.hash < two.hash else (two, one)
+
+
+def merging(first: Tip, second: Tip, **changes: object) -> bytes:
+    """A certificate that merges two tips."""
+    parents = merge_parents(first.hash, second.hash)
+    round_tip = replace(first, hash=merge_round(parents), number=max(first.number, second.number))
+    made = Made(people(4), round_tip, samples=0, seq=0).with_cut(contributors=())
+    made.vote = replace(made.vote, **{"parents": parents, **changes})
+    return made.raw()
+
+
+def test_two_branches_become_one() -> None:
+    first, second = fork()
+    tip = merge(first, second, (40, 40), opened(merging(first, second)))
+    assert (tip.number, tip.samples) == (2, 80)
+    assert tip.last_seq == first.last_seq
+    assert tip.members == tuple(person.peer for person in people(4))
+
+
+def test_what_is_no_merge_of_these_two() -> None:
+    first, second = fork()
+    assert "not two in order" in refused(merging(first, second, parents=(second.hash, first.hash)))
+    assert "not two in order" in refused(merging(first, first, parents=(first.hash, first.hash)))
+    assert "another round than the plan" in refused(merging(first, second, parents=merge_parents(first.hash, named("third"))))
+    certificate = opened(merging(first, second))
+    for tips in ((second, first), (first, chain(2)[-1])):
+        with pytest.raises(PeerFault, match="does not merge"):
+            merge(*tips, (40, 40), certificate)
+    with pytest.raises(PeerFault, match="does not follow"):
+        extend(first, certificate)
+
+
+def test_a_merge_counts_nobody_again() -> None:
+    first, second = fork()
+    round_tip = replace(first, hash=merge_round((first.hash, second.hash)))
+    made = Made(people(4), round_tip, seq=5)
+    made.vote = replace(made.vote, parents=(first.hash, second.hash))
+    assert "or nobody" in refused(made.raw(), "bad_plan")

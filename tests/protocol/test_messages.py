@@ -1,0 +1,208 @@
+"""Messages: what was signed is what is read, and nothing a peer sends raises anything but `PeerFault`."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import messages
+from protocol.digest import digest
+from protocol.errors import PeerFault
+from protocol.identity import Signer
+from protocol.journal import REFUSALS
+from protocol.messages import (
+    MAX_MESSAGE_BYTES,
+    Announce,
+    Beacon,
+    Cut,
+    Held,
+    Message,
+    Plan,
+    Ready,
+    Signed,
+    SliceResult,
+    Vote,
+    decode_signed,
+    encode_signed,
+    open_as,
+    open_signed,
+    payload_of,
+    sign,
+    signature_is_valid,
+)
+from protocol.ports import Endpoint
+from tests.protocol.rounds import RUN, Made, named, people
+
+ALICE, BOB, EVE = people(3)
+MADE = Made(people(4))
+BEACON = Beacon(
+    serial=7,
+    name="attic",
+    role="node",
+    number=3,
+    tip=named("tip"),
+    view=1,
+    phase="train",
+    samples=10,
+    loss=None,
+    samples_per_second=1.5,
+    device="cpu",
+    endpoint=Endpoint(peer=ALICE.peer, hosts=("127.0.0.1", "::1"), port=4001, certificate=b"der"),
+)
+EXAMPLES: dict[str, Message] = {
+    "beacon": BEACON,
+    "ready": open_as(Ready, MADE.plan.offers[0], RUN),
+    "plan": MADE.plan,
+    "held": Held(plan=named("plan"), contributors=(0, 3)),
+    "cut": MADE.cut,
+    "result": SliceResult(plan=named("plan"), cut=named("cut"), slice=2, root=named("root")),
+    "vote": MADE.vote,
+    "announce": Announce(certificate=MADE.raw()),
+}
+EACH = pytest.mark.parametrize("message", EXAMPLES.values(), ids=EXAMPLES)
+DEEP = b"\x91" * 100_000 + b"\xc0"
+
+
+def test_every_kind_is_here() -> None:
+    assert {type(message) for message in EXAMPLES.values()} == set(get_args(messages.AnyMessage))
+
+
+def refused(data: bytes) -> str:
+    """The reason for which bytes from a stream are refused; they must be."""
+    with pytest.raises(PeerFault) as fault:
+        open_signed(decode_signed(data), RUN)
+    assert fault.value.reason in REFUSALS
+    return fault.value.reason
+
+
+def enveloped(payload: bytes, signer: Signer = ALICE) -> bytes:
+    """Any bytes, signed as if they were a message."""
+    probe = sign(signer, RUN, BEACON)
+    assert signature_is_valid(RUN, probe.payload, signer.peer, probe.signature)
+    return encode_signed(Signed(payload, signer.peer, signer.sign(messages._DOMAIN + RUN + payload)))
+
+
+@EACH
+def test_round_trip(message: Message) -> None:
+    signed = sign(ALICE, RUN, message)
+    again = decode_signed(encode_signed(signed))
+    assert again == signed
+    assert open_signed(again, RUN) == message
+    assert open_as(type(message), again, RUN) == message
+    assert signed.digest == digest(payload_of(message))
+    assert sign(ALICE, RUN, message) == signed
+
+
+@EACH
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_any_changed_bit_is_refused(message: Message, place: float, bit: int) -> None:
+    data = bytearray(encode_signed(sign(ALICE, RUN, message)))
+    data[int(place * len(data))] ^= 1 << bit
+    assert refused(bytes(data)) in {"unsigned", "malformed", "identity"}
+
+
+@EACH
+@given(cut=st.floats(0, 1, exclude_max=True))
+def test_what_was_cut_off_or_goes_on_is_refused(message: Message, cut: float) -> None:
+    data = encode_signed(sign(ALICE, RUN, message))
+    assert refused(data[: int(cut * len(data))]) == "malformed"
+    assert refused(data + b"\0") == "malformed"
+
+
+def test_another_runs_message_is_not_ours() -> None:
+    signed = sign(ALICE, named("another run"), BEACON)
+    assert refused(encode_signed(signed)) == "unsigned"
+    assert open_signed(signed, named("another run")) == BEACON
+
+
+def test_nobody_signs_for_somebody_else() -> None:
+    signed = sign(EVE, RUN, BEACON)
+    assert refused(encode_signed(Signed(signed.payload, ALICE.peer, signed.signature))) == "unsigned"
+    assert refused(encode_signed(Signed(signed.payload, "nobody", signed.signature))) == "identity"
+    assert open_signed(Signed(signed.payload, ALICE.peer, signed.signature), RUN, trusted=True) == BEACON
+
+
+def test_another_kind_is_refused() -> None:
+    for kind in (Ready, Plan, Cut, Vote):
+        with pytest.raises(PeerFault, match=f"a Beacon where a {kind.__name__} belongs"):
+            open_as(kind, sign(ALICE, RUN, BEACON), RUN)
+    assert refused(enveloped(msgspec.msgpack.encode(["Surprise", 1]))) == "malformed"
+
+
+def test_what_is_too_large_is_refused_unread() -> None:
+    assert refused(b"\0" * (MAX_MESSAGE_BYTES + 257)) == "oversized"
+    assert refused(enveloped(bytes(MAX_MESSAGE_BYTES + 1))) == "malformed"
+    assert refused(enveloped(bytes(MAX_MESSAGE_BYTES))) == "malformed"
+
+
+def _with(message: Message, **changes: Any) -> bytes:
+    return msgspec.msgpack.encode(msgspec.structs.replace(message, **changes))
+
+
+HELD, VOTE, CUT = EXAMPLES["held"], MADE.vote, MADE.cut
+OUT_OF_RANGE = {
+    "short digest": _with(HELD, plan=b"\0" * 31),
+    "long digest": _with(HELD, plan=b"\0" * 33),
+    "negative member": _with(HELD, contributors=(-1,)),
+    "member 64": _with(HELD, contributors=(64,)),
+    "65 members": _with(HELD, contributors=(0,) * 65),
+    "cut 0": _with(CUT, number=0),
+    "cut 65": _with(CUT, number=65),
+    "long reason": _with(CUT, reason="x" * 513),
+    "no parent": _with(VOTE, parents=()),
+    "three parents": _with(VOTE, parents=(named("a"),) * 3),
+    "negative view": _with(VOTE, view=-1),
+    "view 2^63": _with(VOTE, view=1 << 63),
+    "no offers": _with(MADE.plan, offers=()),
+    "long name": _with(BEACON, name="x" * 65),
+    "long device": _with(BEACON, device="x" * 129),
+    "text for a number": _with(BEACON, serial="7"),
+    "fraction for a number": _with(BEACON, serial=7.5),
+    "one field more": msgspec.msgpack.encode([*msgspec.msgpack.decode(payload_of(HELD)), 1]),
+    "one field less": msgspec.msgpack.encode(msgspec.msgpack.decode(payload_of(HELD))[:-1]),
+    "no text": payload_of(BEACON).replace(b"attic", b"\xff\xfe\xff\xfe\xff"),
+    "deep": DEEP,
+    "deep behind": payload_of(HELD) + DEEP,
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("payload", OUT_OF_RANGE.values(), ids=OUT_OF_RANGE)
+def test_values_out_of_range_are_refused(payload: bytes) -> None:
+    assert refused(enveloped(payload)) == "malformed"
+
+
+def test_deep_nesting_is_refused_and_not_recursed_into() -> None:
+    """Fields that nobody asked for are skipped, and skipping recursed until the stack was exhausted: one message stopped a node."""
+    data = encode_signed(sign(ALICE, RUN, BEACON))
+    assert refused(b"\x94" + data[1:] + DEEP) == "malformed"
+    assert refused(DEEP) == "malformed"
+    endpoint = payload_of(BEACON).replace(b"\x84\xa4peer", b"\x85\xa1x" + DEEP + b"\xa4peer")
+    assert len(endpoint) > len(DEEP)
+    assert refused(enveloped(endpoint)) == "malformed"
+
+
+@given(st.binary(max_size=400))
+def test_noise_is_refused(data: bytes) -> None:
+    assert refused(data) in {"malformed", "unsigned", "identity"}
+    assert refused(enveloped(data)) == "malformed"
+
+
+@EACH
+@given(noise=st.binary(min_size=1, max_size=20), place=st.floats(0, 1), length=st.integers(0, 20))
+def test_signed_noise_is_read_or_refused(message: Message, noise: bytes, place: float, length: int) -> None:
+    """A member signs a message with something pasted into it: it is another message, or none."""
+    payload = payload_of(message)
+    at = int(place * len(payload))
+    try:
+        opened = open_signed(decode_signed(enveloped(payload[:at] + noise + payload[at + length :])), RUN)
+    except PeerFault as fault:
+        reason = fault.reason
+    else:
+        reason = "malformed"
+        assert isinstance(opened, Message)
+    assert reason == "malformed"

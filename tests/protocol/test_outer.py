@@ -1,0 +1,96 @@
+"""The outer step: DiLoCo's Nesterov, in float32, byte for byte the same everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.digest import merkle_root
+from protocol.layout import STATE_CHUNK_BYTES
+from protocol.manifest import Outer
+from protocol.outer import outer_step, state_digest, state_leaves
+from protocol.ports import Vector
+
+SIZE = 5000
+STEPS = 12
+
+
+def _vectors(seed: int, size: int = SIZE) -> tuple[Vector, Vector, list[Vector]]:
+    """Anchor, momentum and the means of some rounds: integers over powers of two, so that they are the same on every machine."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    drawn = [(random.integers(-(1 << 20), 1 << 20, size) / 2.0**22).astype(np.float32) for _ in range(2 + STEPS)]
+    return drawn[0], drawn[1], drawn[2:]
+
+
+def test_golden_trace() -> None:
+    """Twelve rounds end in these bytes, and within float32 rounding of the same rounds in float64."""
+    anchor, momentum, means = _vectors(1)
+    rules = Outer(learning_rate=0.7, momentum=0.9)
+    exact_anchor, exact_momentum = anchor.astype(np.float64), momentum.astype(np.float64)
+    for mean in means:
+        next_anchor, next_momentum = np.empty_like(anchor), np.empty_like(momentum)
+        outer_step(anchor, momentum, mean, rules, next_anchor, next_momentum)
+        exact_momentum = 0.9 * exact_momentum + mean
+        exact_anchor = exact_anchor - 0.7 * (mean + 0.9 * exact_momentum)
+        anchor, momentum = next_anchor, next_momentum
+    assert np.allclose(anchor, exact_anchor, rtol=0, atol=2e-6)
+    assert np.allclose(momentum, exact_momentum, rtol=0, atol=2e-6)
+    assert state_digest(anchor, momentum).hex() == "aa9b07959e4b393a13bf2bab0595795e482cba43553ff24f8df95ae0647d46eb"
+
+
+def test_inputs_are_left_alone_and_outputs_are_all_written() -> None:
+    anchor, momentum, (mean, *_) = _vectors(2)
+    before = [vector.tobytes() for vector in (anchor, momentum, mean)]
+    results = []
+    for rubbish in (0.0, np.nan):
+        outputs = np.full(SIZE, rubbish, np.float32), np.full(SIZE, rubbish, np.float32)
+        outer_step(anchor, momentum, mean, Outer(), *outputs)
+        results.append([output.tobytes() for output in outputs])
+    assert results[0] == results[1]
+    assert [vector.tobytes() for vector in (anchor, momentum, mean)] == before
+
+
+def test_the_buffers_may_be_views_of_one() -> None:
+    """Shared memory hands out views of one mapping: side by side is not overlapping."""
+    anchor, momentum, (mean, *_) = _vectors(3)
+    apart = np.empty(SIZE, np.float32), np.empty(SIZE, np.float32)
+    outer_step(anchor, momentum, mean, Outer(), *apart)
+    block = np.concatenate([anchor, momentum, mean, np.empty(2 * SIZE, np.float32)])
+    parts = [block[i * SIZE : (i + 1) * SIZE] for i in range(5)]
+    outer_step(parts[0], parts[1], parts[2], Outer(), parts[3], parts[4])
+    assert (parts[3].tobytes(), parts[4].tobytes()) == (apart[0].tobytes(), apart[1].tobytes())
+
+
+@given(st.integers(0, 1000), st.integers(1, 400), st.integers(0, 400))
+def test_every_element_is_by_itself(seed: int, size: int, cut: int) -> None:
+    """The same bytes whatever the vector is part of: vector instructions handle its ends like its middle."""
+    anchor, momentum, (mean, *_) = _vectors(seed, size)
+    whole = np.empty(size, np.float32), np.empty(size, np.float32)
+    outer_step(anchor, momentum, mean, Outer(), *whole)
+    cut %= size
+    part = np.empty(size - cut, np.float32), np.empty(size - cut, np.float32)
+    outer_step(anchor[cut:].copy(), momentum[cut:].copy(), mean[cut:].copy(), Outer(), *part)
+    assert (whole[0][cut:].tobytes(), whole[1][cut:].tobytes()) == (part[0].tobytes(), part[1].tobytes())
+
+
+def test_without_momentum_it_is_gradient_averaging() -> None:
+    anchor, _, (mean, *_) = _vectors(4)
+    moved, momentum = np.empty_like(anchor), np.empty_like(anchor)
+    outer_step(anchor, np.zeros_like(anchor), mean, Outer(learning_rate=1.0, momentum=0.0), moved, momentum)
+    assert moved.tobytes() == (anchor - mean).tobytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, STATE_CHUNK_BYTES // 4, STATE_CHUNK_BYTES // 4 + 1])
+def test_the_states_digest_covers_every_element_of_both(size: int) -> None:
+    anchor, momentum = np.zeros(size, np.float32), np.ones(size, np.float32)
+    leaves = state_leaves(anchor, momentum)
+    assert len(leaves) == 2 * -(-4 * size // STATE_CHUNK_BYTES)
+    assert merkle_root(leaves) == state_digest(anchor, momentum)
+    if size:
+        assert state_digest(momentum, anchor) != state_digest(anchor, momentum)
+        for vector in (anchor, momentum):
+            before = state_digest(anchor, momentum)
+            vector[-1] = np.nextafter(vector[-1], np.float32(2))
+            assert state_digest(anchor, momentum) != before

@@ -1,0 +1,145 @@
+"""The plan: what follows from the offers, and everything else is refused with its reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from protocol.certificate import genesis
+from protocol.errors import PeerFault
+from protocol.identity import Signer
+from protocol.layout import CHUNK_ELEMENTS, MAX_PARAMETERS
+from protocol.messages import Plan, Ready, sign
+from protocol.plan import OpenPlan, make_plan, open_plan
+from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, offers_of, people, ready, signer
+
+TIP = genesis(RUN)
+MAX_GROUP = MANIFEST.group.max_group
+LEADER = people(4)[1]
+
+
+def made_by(leader: Signer, plan: Plan, chunks: int | None = CHUNKS) -> OpenPlan:
+    return open_plan(sign(leader, RUN, plan), RUN, MANIFEST, chunks)
+
+
+def good(size: int = 4, leader: Signer = LEADER) -> Plan:
+    return make_plan(TIP.hash, 0, 1, offers_of(TIP, people(size)), MANIFEST, CHUNKS, leader=leader.peer)
+
+
+def refused(plan: Plan, leader: Signer = LEADER, chunks: int | None = CHUNKS) -> str:
+    with pytest.raises(PeerFault) as fault:
+        made_by(leader, plan, chunks)
+    assert fault.value.reason == "bad_plan"
+    return str(fault.value)
+
+
+def with_offer(plan: Plan, i: int, **changes: object) -> Plan:
+    """The same plan with another offer of member `i`, well signed."""
+    person = people(len(plan.offers))[i]
+    return replace(plan, offers=(*plan.offers[:i], sign(person, RUN, replace(ready(TIP, person), **changes)), *plan.offers[i + 1 :]))
+
+
+@given(size=st.integers(2, MAX_GROUP), view=st.integers(0, 99), order=st.randoms(use_true_random=False))
+def test_a_plan_follows_from_its_offers(size: int, view: int, order: Random) -> None:
+    persons = people(size)
+    offers = offers_of(TIP, persons, view=view)
+    plan = make_plan(TIP.hash, view, 1, offers, MANIFEST, CHUNKS, leader=persons[0].peer)
+    order.shuffle(offers)
+    assert make_plan(TIP.hash, view, 1, offers, MANIFEST, CHUNKS, leader=persons[0].peer) == plan
+    opened = made_by(persons[0], plan)
+    assert opened.members == tuple(person.peer for person in persons)
+    assert [opened.index[peer] for peer in opened.members] == list(range(size))
+    assert size / 2 < opened.majority <= size / 2 + 1
+    assert (opened.leader, opened.digest) == (persons[0].peer, sign(persons[0], RUN, plan).digest)
+    assert made_by(persons[0], plan, chunks=None).plan == plan
+
+
+@given(ready_ones=st.integers(MAX_GROUP + 1, 20), view=st.integers(0, 99), i=st.integers(0, 19))
+def test_when_too_many_are_ready_a_hash_decides_and_the_leader_stays(ready_ones: int, view: int, i: int) -> None:
+    persons = people(ready_ones)
+    leader = persons[i % ready_ones]
+    offers = offers_of(TIP, persons, view=view)
+    plan = make_plan(TIP.hash, view, 1, offers, MANIFEST, CHUNKS, leader=leader.peer)
+    assert len(plan.offers) == MAX_GROUP
+    assert leader.peer in {offer.peer for offer in plan.offers}
+    assert f"{ready_ones} were ready, max_group is {MAX_GROUP}" in plan.reason
+    made_by(leader, plan)  # the others follow it knowing nothing of those who wait
+
+
+def test_whose_work_waits_changes_with_every_view() -> None:
+    persons = people(12)
+    waits: Counter[str] = Counter()
+    for view in range(60):
+        plan = make_plan(TIP.hash, view, 1, offers_of(TIP, persons, view=view), MANIFEST, CHUNKS, leader=persons[0].peer)
+        waits.update({person.peer for person in persons} - {offer.peer for offer in plan.offers})
+    assert set(waits) == {person.peer for person in persons[1:]}
+    assert max(waits.values()) < 45
+
+
+def test_too_few_make_no_plan() -> None:
+    with pytest.raises(ValueError, match="1 offers cannot make a plan of at least 2"):
+        make_plan(TIP.hash, 0, 1, offers_of(TIP, people(1)), MANIFEST, CHUNKS, leader=people(1)[0].peer)
+
+
+def test_what_is_wrong_with_an_offer() -> None:
+    plan = good()
+    made_by(LEADER, with_offer(plan, 2))
+    for other in ({"parent": named("elsewhere")}, {"view": 1}, {"number": 2}):
+        assert "another round or view" in refused(with_offer(plan, 2, **other))
+    assert "offers 1001 samples, the run allows 1000" in refused(with_offer(plan, 2, samples=1001))
+    assert "offers seq 0 with 10 samples" in refused(with_offer(plan, 2, seq=0))
+    assert "offers seq 1 with 0 samples" in refused(with_offer(plan, 2, samples=0))
+    made_by(LEADER, with_offer(plan, 2, samples=0, seq=0))
+
+
+def test_what_is_wrong_with_a_plan() -> None:
+    plan = good()
+    first, second, *rest = plan.offers
+    assert "another round or view" in refused(replace(plan, view=1))
+    assert "another round or view" in refused(replace(plan, parent=named("elsewhere")))
+    assert "twice" in refused(replace(plan, offers=(first, first, *rest)))
+    assert "a plan of 1 members" in refused(replace(plan, offers=(second,)), LEADER)
+    assert "without its leader" in refused(plan, signer(50))
+    for wrong in (
+        replace(plan, offers=(second, first, *rest)),
+        replace(plan, borders=(0, 4, 6, 8, 10)),
+        replace(plan, borders=(0, 3, 6, 8, 9)),
+        replace(plan, borders=plan.borders[:-1]),
+        replace(plan, borders=()),
+        replace(plan, offers=(second, *rest)),
+    ):
+        assert "does not follow from its offers" in refused(wrong)
+    everybody = offers_of(TIP, people(MAX_GROUP + 1))
+    large = replace(plan, offers=tuple(sorted((signed for signed, _ in everybody), key=lambda signed: signed.peer)))
+    assert f"a plan of {MAX_GROUP + 1} members" in refused(large)
+
+
+def test_an_observer_takes_the_plans_word_for_the_models_size_within_reason() -> None:
+    most = MAX_PARAMETERS // CHUNK_ELEMENTS
+    offers = offers_of(TIP, people(4))
+    made_by(LEADER, make_plan(TIP.hash, 0, 1, offers, MANIFEST, most, leader=LEADER.peer), chunks=None)
+    for borders in ((0, 1, 2, 3, most + 1), ()):
+        assert "a plan for a model of" in refused(replace(good(), borders=borders), chunks=None)
+    assert "does not follow" in refused(make_plan(TIP.hash, 0, 1, offers, MANIFEST, CHUNKS + 1, leader=LEADER.peer))
+
+
+def test_offers_and_plan_are_signed() -> None:
+    made = Made(people(4))
+    forged = replace(made.plan.offers[1], peer=made.plan.offers[2].peer)
+    for plan, reason in (
+        (replace(made.plan, offers=(made.plan.offers[0], forged, *made.plan.offers[2:])), "unsigned"),
+        (replace(made.plan, offers=(made.cut_signed, *made.plan.offers[1:])), "malformed"),
+    ):
+        with pytest.raises(PeerFault) as fault:
+            made_by(made.leader, plan)
+        assert fault.value.reason == reason
+    other = next(person for person in people(4) if person is not made.leader)
+    with pytest.raises(PeerFault) as fault:
+        open_plan(replace(made.plan_signed, peer=other.peer), RUN, MANIFEST, CHUNKS)
+    assert fault.value.reason == "unsigned"
+    assert isinstance(made.open_plan().offers[0], Ready)

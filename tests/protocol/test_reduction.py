@@ -1,0 +1,96 @@
+"""The sum: deterministic bytes that equal the exact weighted mean within float32 rounding."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.codec import CODECS, Codec, codec_named
+from protocol.digest import digest
+from protocol.errors import PeerFault
+from protocol.ports import Vector
+from protocol.reduction import weighted_mean
+
+EPSILON = float(np.finfo(np.float32).eps)
+WEIGHTS = st.lists(st.integers(1, 100_000), min_size=1, max_size=12)
+EVERY = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+
+
+def _parts(codec: Codec, weights: list[int], seed: int, size: int) -> list[tuple[int, bytes]]:
+    random = np.random.Generator(np.random.PCG64(seed))
+    return [(weight, codec.encode((random.integers(-(1 << 20), 1 << 20, size) / 2.0**18).astype(np.float32))) for weight in weights]
+
+
+def _exact(codec: Codec, parts: list[tuple[int, bytes]], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The mean in float64, and the mean of absolute values, to which rounding is relative."""
+    total, magnitude = np.zeros(size), np.zeros(size)
+    for weight, data in parts:
+        value = np.empty(size, np.float32)
+        codec.decode(data, value)
+        total += weight * value.astype(np.float64)
+        magnitude += weight * np.abs(value.astype(np.float64))
+    whole = sum(weight for weight, _ in parts)
+    return total / whole, magnitude / whole
+
+
+def mean(codec: Codec, parts: list[tuple[int, bytes]], size: int) -> Vector:
+    out = np.full(size, np.nan, np.float32)
+    assert weighted_mean(parts, codec, out) == sum(weight for weight, _ in parts)
+    return out
+
+
+@EVERY
+@given(weights=WEIGHTS, seed=st.integers(0, 999), size=st.integers(1, 300))
+def test_it_is_the_weighted_mean(codec: Codec, weights: list[int], seed: int, size: int) -> None:
+    parts = _parts(codec, weights, seed, size)
+    exact, magnitude = _exact(codec, parts, size)
+    assert (np.abs(mean(codec, parts, size) - exact) <= (len(weights) + 2) * EPSILON * magnitude).all()
+
+
+@given(weights=WEIGHTS, seed=st.integers(0, 999), size=st.integers(1, 300), order=st.randoms(use_true_random=False))
+def test_order_matters_in_the_last_bits_alone(weights: list[int], seed: int, size: int, order: Random) -> None:
+    codec = codec_named("float32")
+    parts = _parts(codec, weights, seed, size)
+    shuffled = list(parts)
+    order.shuffle(shuffled)
+    _, magnitude = _exact(codec, parts, size)
+    assert (np.abs(mean(codec, parts, size) - mean(codec, shuffled, size)) <= 2 * (len(weights) + 2) * EPSILON * magnitude).all()
+
+
+@EVERY
+@given(weights=WEIGHTS, seed=st.integers(0, 999), size=st.integers(1, 300), cut=st.integers(0, 300))
+def test_slices_are_parts_of_the_whole(codec: Codec, weights: list[int], seed: int, size: int, cut: int) -> None:
+    """Whoever reduces a slice, and whatever else it reduces, makes the same bytes."""
+    cut %= size
+    parts = _parts(codec, weights, seed, size)
+    tails = [(weight, data[codec.size(cut) :]) for weight, data in parts]
+    assert mean(codec, tails, size - cut).tobytes() == mean(codec, parts, size)[cut:].tobytes()
+
+
+def test_golden() -> None:
+    """Bytes that every machine must make."""
+    codec = codec_named("bfloat16")
+    parts = _parts(codec, [7, 1, 90_001, 33, 5], seed=11, size=4096)
+    first = mean(codec, parts, 4096)
+    assert first.tobytes() == mean(codec, [(weight, memoryview(bytearray(data))) for weight, data in parts], 4096).tobytes()
+    assert digest(first.tobytes()).hex() == "0a81a4aed983ab98daa66447478f41bd1f70c91197e1a7d12c80d74f88967cb6"
+
+
+def test_one_contribution_and_none() -> None:
+    codec = codec_named("float32")
+    value = np.array([1.5, -2.25, 0.0], np.float32)
+    assert mean(codec, [(8, codec.encode(value))], 3).tolist() == value.tolist()
+    assert mean(codec, [], 3).tolist() == [0.0, 0.0, 0.0]
+    assert mean(codec, [(4, b"")], 0).size == 0
+
+
+def test_what_does_not_decode_is_refused() -> None:
+    codec = codec_named("float32")
+    good, bad = codec.encode(np.ones(2, np.float32)), np.array([np.nan, 1.0], np.float32).tobytes()
+    for parts in ([(1, good), (1, bad)], [(1, good), (1, good[:-1])]):
+        with pytest.raises(PeerFault):
+            weighted_mean(parts, codec, np.empty(2, np.float32))

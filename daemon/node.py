@@ -32,7 +32,7 @@ from protocol.manifest import SignedManifest
 from protocol.ports import Network
 
 REPORT_S = 2.0  # between looks at traffic and refusals: what the page can show as now
-JOIN_S = 60.0  # for the first answer of a node we join; after that the person should hear what is wrong
+JOIN_S = 30.0  # for the first answer of a node we join; after that the person should hear what is wrong
 BULK_CERTIFICATE_FILE = "bulk.pem"
 ENTER_S = 0.5  # after listening, before the run is announced: connections to the join addresses are being made
 
@@ -133,18 +133,18 @@ async def run(
     say: Callable[[str], None],
 ) -> int:
     """A node's whole life. Returns the exit status."""
-    ending = Ending()
+    ending, begun = Ending(), trio.Event()
     async with trio.open_nursery() as nursery:
         leave_now = nursery.cancel_scope.cancel
         await nursery.start(watch_signals, ending, leave_now)
         if lifeline is not None:
             nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
         nursery.start_soon(journal.run)
-        nursery.start_soon(_leave_when_wished_early, ending, leave_now)
+        nursery.start_soon(_leave_at_last, ending, begun, leave_now)
         if manifest is None:
             say("Asking the node we join which run this is.")
             manifest = await find_manifest(config, config.home)
-        await _live(config, manifest, signer, secret, journal, ending, nursery, say)
+        await _live(config, manifest, signer, secret, journal, ending, begun, nursery, say)
         nursery.cancel_scope.cancel()
     journal.record(Stopped(reason=ending.reason or "left at once"))
     await trio.to_thread.run_sync(journal.flush)
@@ -152,10 +152,11 @@ async def run(
     return 0
 
 
-async def _leave_when_wished_early(ending: Ending, leave_now: Callable[[], None]) -> None:
-    """The engine ends in order; should that take too long, or there be none yet, leave anyway."""
+async def _leave_at_last(ending: Ending, begun: trio.Event, leave_now: Callable[[], None]) -> None:
+    """The engine ends in order. Should that take too long, leave anyway; before it has begun there is nothing to keep."""
     await ending.wait()
-    await trio.sleep(LEAVE_S)
+    if begun.is_set():
+        await trio.sleep(LEAVE_S)
     leave_now()
 
 
@@ -166,6 +167,7 @@ async def _live(
     secret: bytes,
     journal: Journal,
     ending: Ending,
+    begun: trio.Event,
     nursery: trio.Nursery,
     say: Callable[[str], None],
 ) -> None:
@@ -215,6 +217,7 @@ async def _live(
             living.start_soon(_finish_when_wished, ending, engine.finish)
             living.start_soon(announce, network, signed)
             await living.start(_run_engine, engine, living.cancel_scope)
+            begun.set()
             for address in network.addresses[1:]:
                 say(f"Also reachable at {address}")
             say(f"Ready: others join with  hypergpud start --join {network.addresses[0]}")

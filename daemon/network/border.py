@@ -88,6 +88,10 @@ class contained:
 
 
 def _words(error: BaseException) -> str:
-    """One line that says what it was, also for exceptions without a message."""
+    """One line that says what it was, also for exceptions without a message. The library wraps; what helps is at the bottom of the chain."""
+    while (inner := error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__) is not None:
+        error = inner
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     text = str(error).strip().split("\n", 1)[0][:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -34,7 +34,8 @@ _log = logging.getLogger(__name__)
 PING_INTERVAL_S = 1.5
 PATIENCE_S = (3.0, 9.0)  # for an answer, least and most: silence is reported within 4.5 s on a quiet link, 11 s on a bad one
 ROUND_TRIPS_OF_PATIENCE = 8  # of the slowest recent one: queues fill and machines get busy over seconds, and the round trips show it
-RECENT_ROUND_TRIPS = 8  # 12 s of them; a younger connection has the most patience, since a node that joins is busy connecting
+RECENT_ROUND_TRIPS = 8  # 12 s of them
+TRUSTED_ROUND_TRIPS = 3  # a connection with fewer has the most patience, since a node that joins is busy connecting
 RTT_SMOOTHING = 0.25  # weight of a new measurement; half of a change shows after three
 MAX_STREAMS = 4 * MAX_STREAMS_PER_PEER  # both directions of ours, and libp2p's own
 MAX_WINDOW_BYTES = 1 << 20  # of one stream: 10 MB/s over 100 ms, which is plenty for control
@@ -171,7 +172,7 @@ class MeasuredYamux(Yamux):
     def _patience_s(self) -> float:
         """How long an answer may take. A false alarm costs a round its member, a late one the round its time."""
         least, most = PATIENCE_S
-        if len(self._recent_s) < RECENT_ROUND_TRIPS:
+        if len(self._recent_s) < TRUSTED_ROUND_TRIPS:
             return most
         return min(max(least, ROUND_TRIPS_OF_PATIENCE * max(self._recent_s)), most)
 

@@ -76,6 +76,7 @@ class _Lane:
         self.parcels: list[Parcel] = []  # of the current view, sent and unsent
         self.sent = 0
         self.news = trio.Event()
+        self.scope = trio.CancelScope()
 
 
 class BulkSender:
@@ -109,13 +110,24 @@ class BulkSender:
         lane.parcels.append(item)
         lane.news.set()
 
-    def clear(self) -> None:
-        """The view is over: forget what it wanted sent. A parcel on its way is finished, so that its stream stays usable."""
-        for lane in self._lanes.values():
+    def clear(self, *, failed: bool) -> None:
+        """The view is over: forget what it wanted sent. A parcel on its way is finished, so that its stream stays usable.
+
+        Not so when the view `failed`: its bytes may have reached somebody who never saw its plan and keeps them waiting for it, and with them all
+        that comes behind them on that stream. (Seen with a leader that was stopped as it sent its plan: the round it came back to took 20 s more.)
+        """
+        for peer, lane in list(self._lanes.items()):
+            if failed and lane.parcels:
+                del self._lanes[peer]
+                lane.scope.cancel()
             lane.parcels.clear()
             lane.sent = 0
 
     async def _drive(self, peer: PeerId, lane: _Lane) -> None:
+        with lane.scope:
+            await self._drive_to_the_end(peer, lane)
+
+    async def _drive_to_the_end(self, peer: PeerId, lane: _Lane) -> None:
         stream: ByteStream | None = None
         failures = 0
         try:

@@ -69,9 +69,9 @@ class Exchange:
     def _elements(self, index: int) -> tuple[int, int]:
         return element_range(*self._chunks(index), self._anchor.parameters)
 
-    def _slice_bytes(self, index: int) -> int:
+    def _slice_bytes(self, index: int, codec: Codec) -> int:
         start, stop = self._elements(index)
-        return self._codec.size(stop - start)
+        return codec.size(stop - start)
 
     def _is_empty(self, index: int) -> bool:
         start, stop = self._chunks(index)
@@ -80,7 +80,7 @@ class Exchange:
     def _own(self, index: int) -> bytes:
         start, _ = self._chunks(index)
         at = start * chunk_bytes(self._codec)
-        return self._offer.encoded[at : at + self._slice_bytes(index)]
+        return self._offer.encoded[at : at + self._slice_bytes(index, self._codec)]
 
     def scatter(self) -> None:
         """Send every member the slice it reduces."""
@@ -117,16 +117,18 @@ class Exchange:
                 raise PeerFault("not_member", f"bytes for slice {header.slice} that were not offered")
             await self._until(lambda: header.slice == self._me or (self.cut is not None and self.cut.owners[header.slice] == self._me))
             proof = header.proof
-            return Intake(self._slice_bytes(header.slice), lambda data: self._take_slice(header.slice, contributor, data, proof))
+            return Intake(
+                self._slice_bytes(header.slice, self._codec), lambda data: self._take_slice(header.slice, contributor, data, proof)
+            )
         result = open_as(SliceResult, header.result, self._run)
         if result.cut in self._earlier_cuts and result.slice < len(self.plan.members):
-            return Intake(self._slice_bytes(result.slice), _discard)
+            return Intake(self._slice_bytes(result.slice, self._codec.result), _discard)
         await self._until(lambda: self.cut_digest == result.cut)
         if self.cut is None or result.slice >= len(self.plan.members):
             raise PeerFault("malformed", f"a result for slice {result.slice}")
         if header.result.peer != peer or self.cut.owners[result.slice] != contributor:
             raise PeerFault("not_member", f"{short(peer)} does not own slice {result.slice}")
-        return Intake(self._slice_bytes(result.slice), lambda data: self._take_result(result, data))
+        return Intake(self._slice_bytes(result.slice, self._codec.result), lambda data: self._take_result(result, data))
 
     async def _until(self, wanted: Callable[[], bool]) -> None:
         """Bytes may arrive before the cut that asks for them: keep their sender waiting, for a while."""
@@ -163,10 +165,10 @@ class Exchange:
         start, stop = self._elements(result.slice)
 
         def check() -> Vector:
-            if merkle_root(leaves_of(data, chunk_bytes(self._codec))) != result.root:
+            if merkle_root(leaves_of(data, chunk_bytes(self._codec.result))) != result.root:
                 raise PeerFault("bad_proof", f"the result of slice {result.slice} is not what its reducer signed")
             value = np.empty(stop - start, np.float32)
-            self._codec.decode(data, value)
+            self._codec.result.decode(data, value)
             return value
 
         value = await self._offload(check)
@@ -226,12 +228,13 @@ class Exchange:
         def work() -> tuple[bytes, Digest, Vector, Vector | None]:
             mean = np.empty(stop - start, np.float32)
             weight = weighted_mean(parts, self._codec, mean)
-            encoded = self._codec.encode(mean)
-            root = merkle_root(leaves_of(encoded, chunk_bytes(self._codec)))
-            if self._codec.lossless:
+            codec = self._codec.result
+            encoded = codec.encode(mean)
+            root = merkle_root(leaves_of(encoded, chunk_bytes(codec)))
+            if codec.lossless:
                 return encoded, root, mean, None
             decoded = np.empty_like(mean)
-            self._codec.decode(encoded, decoded)
+            codec.decode(encoded, decoded)
             return encoded, root, decoded, (mean - decoded) * np.float32(weight)
 
         encoded, root, decoded, error = await self._offload(work)

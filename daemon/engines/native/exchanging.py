@@ -92,7 +92,7 @@ class Exchanging:
     def abandon(self) -> None:
         """The view came to nothing: neither sum nor send for it any more."""
         self._reducing.cancel()
-        self.sender.clear()
+        self.sender.clear(failed=self._current is not None)
         self.let_go()
 
     def let_go(self) -> None:
@@ -104,7 +104,7 @@ class Exchanging:
     async def _accept(self, peer: PeerId, header: BulkHeader) -> Intake:
         plan = header.plan if isinstance(header, SliceHeader) else open_as(SliceResult, header.result, self._run).plan
         if plan in self._over:
-            return Intake(min(header.size, self._codec.size(self._parameters)), _discard)
+            return Intake(min(header.size, max(codec.size(self._parameters) for codec in (self._codec, self._codec.result))), _discard)
         with trio.move_on_after(EARLY_S):
             while self._current is None or self._current.plan.digest != plan:
                 await self._changed.wait()

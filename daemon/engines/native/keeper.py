@@ -22,7 +22,7 @@ from protocol.errors import OurFault, PeerFault
 from protocol.identity import PeerId
 from protocol.initial import initial_parameters
 from protocol.journal import CheckpointWritten, Event, Warned, WorkDropped
-from protocol.ledger import Ledger, Offer
+from protocol.ledger import NOTHING, Ledger, Offer
 from protocol.manifest import Manifest
 from protocol.ports import Checkpoint, Disk, DiskFull, Offload, TaskInfo, Vector
 
@@ -114,14 +114,22 @@ class Keeper:
     # -------------------------------------------------------------------------------------------- offers and certificates
 
     async def make_offer(self, delta: Vector, samples: int) -> Offer:
-        """Add what was trained, encode the next offer, make it durable. Raises `DiskFull`: then nothing may be offered."""
+        """Add what was trained, encode the next offer, make it durable. Raises `DiskFull`: then nothing may be offered.
 
-        def work() -> Offer:
+        What cannot be encoded (a sum that went to infinity) is dropped, with a sentence, and nothing is offered.
+        """
+
+        def work() -> tuple[Offer, str]:
             self.ledger.add(delta, samples)
-            return self.ledger.make_offer()
+            try:
+                return self.ledger.make_offer(), ""
+            except ValueError as unfit:
+                return NOTHING, str(unfit)
 
         async with self._ledger_lock:
-            offer = await self._offload(work)
+            offer, unfit = await self._offload(work)
+            if unfit:
+                self._dropped(self.ledger.drop(self.ledger.next_seq), unfit)
             await self._disk.save_ledger(self.ledger.record(self._run, self.tip.hash))
             return offer
 

@@ -3,8 +3,8 @@
 `residue` (S in ROUND) is the float32 sum of weight x pseudo-gradient not yet certified, quantization error included; `weight` (W) its samples.
 An offer is q = encode(S / W) under the next per-node `seq`. Only a certificate that lists (peer, seq) changes them: S -= w decode(q), W -= w.
 What is not listed stays, the next steps are added, and it is offered again under the next seq. A certificate may be long on its way (a
-partition), and list an offer after which others were made: the bytes of what was given out are kept for that. Where the manifest caps the samples of one
-offer, w is the cap and the rest waits for the following rounds.
+partition), and list an offer after which others were made: the bytes of what was given out are kept for that. Where the manifest caps the
+samples of one offer, w is the cap and the rest waits for the following rounds.
 """
 
 from __future__ import annotations

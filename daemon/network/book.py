@@ -67,7 +67,7 @@ def read_record(signed: SignedPeerRecord) -> PeerRecord:
         raise PeerFault("oversized", f"a peer record of {len(signed.body)} bytes")
     try:
         record = _record_decoder.decode(signed.body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise PeerFault("malformed", f"a peer record: {error}") from None
     if len(record.addresses) > MAX_PLACES or len(record.keys) > MAX_KEYS or any(len(key) != 32 for key in record.keys):
         raise PeerFault("malformed", f"a peer record of {len(record.addresses)} addresses and {len(record.keys)} keys")
@@ -92,7 +92,7 @@ def decode_exchange(data: bytes) -> tuple[SignedPeerRecord, ...]:
     """Raises `PeerFault`."""
     try:
         records = _exchange_decoder.decode(data).records
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise PeerFault("malformed", f"a peer exchange: {error}") from None
     if len(records) > MAX_RECORDS:
         raise PeerFault("oversized", f"a peer exchange of {len(records)} records")

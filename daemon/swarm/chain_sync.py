@@ -17,7 +17,7 @@ from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.manifest import MAX_MANIFEST_BYTES, SignedManifest
-from protocol.messages import Hash, Natural
+from protocol.messages import UNREADABLE, Hash, Natural
 from protocol.ports import ByteStream, Network
 
 PROTOCOL = "/hypergpu/chain/1"
@@ -57,7 +57,7 @@ def unpack_record(record: bytes) -> list[bytes]:
     """Raises `PeerFault("malformed")`."""
     try:
         return _records.decode(record)
-    except (msgspec.DecodeError, ValueError) as error:
+    except UNREADABLE as error:
         raise PeerFault("malformed", f"not a record of certificates: {error}") from None
 
 
@@ -117,5 +117,5 @@ async def fetch_manifest(network: Network, peer: PeerId) -> SignedManifest:
 def _decode(data: bytes, kind: type[S]) -> S:
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.DecodeError, ValueError) as error:
+    except UNREADABLE as error:
         raise PeerFault("malformed", f"not a {kind.__name__}: {error}") from None

@@ -40,7 +40,8 @@ class Members:
         self._links: dict[PeerId, Link] = {}
 
     def take(self, peer: PeerId, beacon: Beacon, now: float) -> bool:
-        """A verified beacon. False when it is ours or not newer than what we have."""
+        """A verified beacon. True when it changes who is there, or where: most say the same as before, and with a thousand members what
+        follows from each would take all of a node's time."""
         known = self._members.get(peer)
         if peer == self._me or (known is not None and beacon.serial <= known.beacon.serial):
             return False
@@ -51,7 +52,7 @@ class Members:
         if endpoint is not None and endpoint.peer == peer and (known is None or known.beacon.endpoint != endpoint):
             self._admit(endpoint)
         self._record(self._report(peer, beacon))
-        return True
+        return known is None or known.lost or (known.beacon.tip, known.beacon.role) != (beacon.tip, beacon.role)
 
     def link_up(self, link: Link) -> None:
         self._links[link.peer] = link

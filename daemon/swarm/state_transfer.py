@@ -18,7 +18,7 @@ from protocol.digest import DIGEST_BYTES, Digest, leaf_digest, merkle_root
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.layout import STATE_CHUNK_BYTES
-from protocol.messages import Hash, Natural
+from protocol.messages import UNREADABLE, Hash, Natural
 from protocol.ports import ByteStream, Disk, Network, Vector
 
 PROTOCOL = "/hypergpu/state/1"
@@ -56,7 +56,7 @@ def serve_state(network: Network, disk: Disk, leaves: Mapping[Digest, list[Diges
         while (data := await reader.next_frame(REQUEST_BYTES)) is not None:
             try:
                 request = msgspec.msgpack.decode(data, type=StateRequest)
-            except (msgspec.DecodeError, ValueError) as error:
+            except UNREADABLE as error:
                 raise PeerFault("malformed", f"not a state request: {error}") from None
             payload = await _answer(request)
             await stream.send_all(frame(msgspec.msgpack.encode(StateReply(held=payload is not None, size=len(payload or b"")))))
@@ -112,7 +112,7 @@ class Download:
             await stream.send_all(frame(msgspec.msgpack.encode(StateRequest(tip=self.tip, first=first, count=count))))
             try:
                 reply = msgspec.msgpack.decode(await reader.expect_frame(REQUEST_BYTES), type=StateReply)
-            except (msgspec.DecodeError, ValueError) as error:
+            except UNREADABLE as error:
                 raise PeerFault("malformed", f"not a state reply: {error}") from None
             if not reply.held:
                 raise Unreachable("that peer keeps no checkpoint of this certificate")

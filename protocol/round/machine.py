@@ -67,12 +67,12 @@ from protocol.round.phases import (
 from protocol.round.views import (
     FOLLOWER_PATIENCE,
     Step,
+    back_to_training,
     begin_view,
     enter,
     follow_order,
     go_alone,
     keep_ready,
-    leave_merge,
     left_out,
     pass_view,
     remember_view,
@@ -82,6 +82,7 @@ from protocol.round.views import (
 )
 
 PARTIAL_HELD = 0.5  # at this share of the scatter's time a reducer tells the leader what it has, whole or not
+FETCH_ATTEMPTS = 5  # and then the round is done without it: ten seconds, in which a holder that lives has written its checkpoint
 FETCH_AGAIN_S = 2.0  # between attempts to download an anchor: long enough for a peer to write its checkpoint
 
 
@@ -97,7 +98,9 @@ def end_training(state: State, event: Happening, now: float) -> Step:
 
 
 def offer_made(state: State, event: OfferMade, now: float) -> Step:
-    state = replace(state, offer=event.ready)
+    # Our own offer to this view from before we went on training alone is over: a plan with it would be our first of two in one view.
+    others = {peer: entry for peer, entry in state.readies.items() if peer != state.rules.me}
+    state = replace(state, offer=event.ready, readies=others)
     if len(state.live - state.gone) + 1 < state.rules.manifest.group.min_peers:
         return go_alone(state, now)
     return begin_view(state, now, state.view, f"{event.ready.samples} samples offered as seq {event.ready.seq}")
@@ -250,6 +253,8 @@ def _tell_held(state: State) -> Step:
 
 
 def held_here(state: State, event: HeldHere, now: float) -> Step:
+    if state.plan is None or event.plan != state.plan.digest:
+        return state, []  # of the plan before
     return _tell_held(replace(state, held=event.contributors))
 
 
@@ -350,7 +355,11 @@ def adopted(state: State, event: Adopted, now: float) -> Step:
 
 
 def fetch_failed(state: State, event: FetchFailed, now: float) -> Step:
-    return replace(state, deadline=now + FETCH_AGAIN_S), [Note(event=Stuck(reason=event.reason))]
+    """Try again, and then do without: its holders may all be dead. Should one come back, its branch is met and merged like any other."""
+    failures = state.failures + 1
+    if failures >= FETCH_ATTEMPTS:
+        return back_to_training(state, now, f"training on from certificate {state.tip.number}, since {event.reason}")
+    return replace(state, deadline=now + FETCH_AGAIN_S, failures=failures), [Note(event=Stuck(reason=event.reason))]
 
 
 def fetch_again(state: State, event: Tick, now: float) -> Step:
@@ -378,7 +387,7 @@ def merge_prepared(state: State, event: MergePrepared, now: float) -> Step:
 
 
 def merge_failed(state: State, event: MergeFailed, now: float) -> Step:
-    return leave_merge(state, now, event.reason)
+    return back_to_training(state, now, event.reason)
 
 
 Handler = Callable[[State, Any, float], Step]
@@ -444,7 +453,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.MERGE, CertificateGot): (voting.follow, {P.MERGE, P.FETCH}),
     (P.ADOPT, Adopted): (adopted, {P.TRAIN}),
     (P.FETCH, Adopted): (adopted, {P.TRAIN}),
-    (P.FETCH, FetchFailed): (fetch_failed, {P.FETCH}),
+    (P.FETCH, FetchFailed): (fetch_failed, {P.FETCH, P.TRAIN}),
     (P.FETCH, Tick): (fetch_again, {P.FETCH}),
     (P.FETCH, CertificateGot): (voting.retarget, {P.FETCH}),
 }

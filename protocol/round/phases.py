@@ -96,6 +96,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     merge: Merge | None = None
     stands: Mapping[Digest, int] = {}  # rounds left for a merge, and merges left, by parent: the view in which each is taken up again
     target: OpenCertificate | None = None  # what ADOPT and FETCH move to
+    failures: int = 0  # attempts to download the target that came to nothing
 
     @property
     def parents(self) -> tuple[Digest, ...]:
@@ -175,8 +176,9 @@ class PlanGot(Happening, frozen=True, kw_only=True):
 
 
 class HeldHere(Happening, frozen=True, kw_only=True):
-    """The contributors (member indices) whose part of our own slices is here, checked."""
+    """The contributors (member indices) of this plan whose part of our own slice is here, checked."""
 
+    plan: Digest
     contributors: frozenset[int]
 
 

@@ -111,7 +111,7 @@ def pass_view(state: State, now: float, reason: str) -> Step:
     """This view came to nothing: the next leader's turn, with the same offer. A merge that came to nothing for long is given up."""
     tried = state.view + 1 - (state.merge.first_view if state.merge else 0)
     if state.merge is not None and tried > MERGE_PATIENCE * len(state.order):
-        return leave_merge(state, now, f"the merge came to nothing in {tried} views, the last time because: {reason}")
+        return back_to_training(state, now, f"the merge came to nothing in {tried} views, the last time because: {reason}")
     note = Note(event=ViewPassed(number=state.number, view=state.view, reason=reason))
     led = state.plan.members if state.plan is not None and state.leads else ()
     state, actions = begin_view(state, now, state.view + 1, reason)
@@ -125,7 +125,7 @@ def pass_view(state: State, now: float, reason: str) -> Step:
 def go_alone(state: State, now: float) -> Step:
     """The round's end came and nobody else is there. A node alone certifies nothing; it trains on and keeps what it learned."""
     if state.merge is not None:
-        return leave_merge(state, now, "nobody else takes part in the merge")
+        return back_to_training(state, now, "nobody else takes part in the merge")
     manifest = state.rules.manifest
     pending = state.offer.samples if state.offer else 0
     reason = f"a certificate takes {manifest.group.min_peers} members, and no other is here that is ready; what was learned is kept as the next offer"
@@ -151,10 +151,9 @@ def train_again(state: State, now: float, reason: str) -> Step:
     return state, [*actions, TrainOn()]
 
 
-def leave_merge(state: State, now: float, reason: str) -> Step:
-    """Back to training on our own branch; the other one will be met again."""
-    if state.merge is not None:
-        state = remember_view(state)
+def back_to_training(state: State, now: float, reason: str) -> Step:
+    """Back to training on our own branch, from a merge or a download that came to nothing; the other branch will be met again."""
+    state = remember_view(state)
     state, actions = enter(
         state,
         Phase.TRAIN,
@@ -167,6 +166,8 @@ def leave_merge(state: State, now: float, reason: str) -> Step:
         spare=None,
         plan=None,
         asked=frozenset(),
+        target=None,
+        failures=0,
     )
     return state, [Abandon(), *actions, TrainOn()]
 

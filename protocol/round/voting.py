@@ -175,6 +175,7 @@ def fetch(state: State, certificate: OpenCertificate, now: float) -> Step:
         now,
         f"certificate {certificate.outcome.number} names a state that is not here; downloading it",
         target=certificate,
+        failures=0,
         spare=None,
     )
     return state, [Abandon(), *actions, Fetch(certificate=certificate)]

@@ -19,7 +19,7 @@ from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.layout import MAX_PARAMETERS
-from protocol.messages import Hash, Index, Signed
+from protocol.messages import UNREADABLE, Hash, Index, Signed
 from protocol.ports import ByteStream, Endpoint, Network
 
 PROTOCOL = "/hypergpu/bulk/1"
@@ -62,7 +62,7 @@ def read_header(data: bytes) -> BulkHeader:
     """Raises `PeerFault("malformed")`."""
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, ValueError) as error:
+    except UNREADABLE as error:
         raise PeerFault("malformed", f"not a bulk header: {error}") from None
 
 

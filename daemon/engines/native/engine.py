@@ -41,6 +41,7 @@ from protocol.round.machine import begin, step
 
 OVERDUE_S = 0.5  # a deadline passes before events that have waited this long behind it: no flood may stop the clock
 INBOX_FULL = 2048  # events waiting: above this, streams from peers are not read on (a round of 64 members makes a few hundred)
+WITHOUT_S = 60.0  # after a download that nobody could give: then it is asked for again
 MERGE_RETRY_S = 10.0  # after a merge that failed: its branch may be dying, and rounds go on meanwhile
 
 
@@ -100,6 +101,8 @@ class NativeEngine:
         self._moving: Moving | None = None
         self._info: TaskInfo | None = None
         self._state: p.State | None = None
+        self._publishing = False
+        self._without: dict[Digest, float] = {}  # the certificate whose state nobody gave, and until when to do without
         self._merge_after: dict[Digest, float] = {}  # branches whose merge failed, and when to try again
         self._inbox: deque[p.Happening] = deque()
         self._ours: deque[p.Happening] = deque()
@@ -283,11 +286,14 @@ class NativeEngine:
         return self.keeper.tip
 
     def _publish(self, raw: bytes, to: tuple[PeerId, ...]) -> None:
+        self._publishing = True  # what it leads to comes before anything that waits: a late cut would overwrite the state it names
         try:
             self._follower.take_certificate(raw)
         except PeerFault as fault:
             self._record(Warned(code="CERTIFICATE", message=f"a certificate assembled here does not verify: {fault}"))
             return
+        finally:
+            self._publishing = False
         signed = sign(self._signer, self._run, Announce(certificate=raw))
         for peer in to:
             self._messenger.send(peer, signed)
@@ -312,9 +318,11 @@ class NativeEngine:
         if state is None:
             return
         ahead = self._lineage.ahead(state.tip)
+        if ahead is not None and trio.current_time() < self._without.get(ahead.hash, 0.0) and not self._members.live_at(ahead.hash):
+            ahead = None  # nobody could give its state, and nobody has come since who might
         made = self._lineage.step(ahead.hash) if ahead is not None else None
         if made is not None:
-            self._emit(p.CertificateGot(certificate=made.certificate))
+            self._emit(p.CertificateGot(certificate=made.certificate), self._publishing)
             return
         for other in self._lineage.beside(state.tip):
             if self._members.live_at(other.hash) and trio.current_time() >= self._merge_after.get(other.hash, 0.0):
@@ -395,6 +403,8 @@ class NativeEngine:
     async def _fetch(self, certificate: OpenCertificate) -> None:
         assert self._moving is not None
         moved = await self._moving.fetch(certificate)
+        if isinstance(moved, p.FetchFailed):
+            self._without = {certificate.hash: trio.current_time() + WITHOUT_S}
         if moved is not None:
             self._emit(moved)
 

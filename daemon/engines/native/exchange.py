@@ -103,7 +103,7 @@ class Exchange:
     def _tell_held(self) -> None:
         if self._is_empty(self._me):
             return
-        self._emit(HeldHere(contributors=frozenset(c for s, c in self._held if s == self._me)))
+        self._emit(HeldHere(plan=self.plan.digest, contributors=frozenset(c for s, c in self._held if s == self._me)))
 
     # -------------------------------------------------------------------------------------------- what comes in
 

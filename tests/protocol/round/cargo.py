@@ -100,7 +100,7 @@ class Cargo:
         held = frozenset(c for c in range(size) if self._holds(me, c))
         if held != self._held:
             self._held = held
-            inbox.append(p.HeldHere(contributors=held))
+            inbox.append(p.HeldHere(plan=plan.digest, contributors=held))
         cut = self._cut
         if cut is None:
             return

@@ -32,7 +32,7 @@ EVENTS: dict[type[p.Happening], p.Happening] = {
         p.PeerGone(peer=OTHERS[0].peer),
         p.ReadyGot(signed=MADE.plan.offers[1], ready=MADE.open_plan().offers[1]),
         p.PlanGot(signed=MADE.plan_signed, plan=MADE.open_plan()),
-        p.HeldHere(contributors=frozenset({0})),
+        p.HeldHere(plan=MADE.plan_signed.digest, contributors=frozenset({0})),
         p.HeldGot(peer=OTHERS[0].peer, held=Held(plan=MADE.plan_signed.digest, contributors=(0,))),
         p.CutGot(signed=MADE.cut_signed, cut=MADE.cut),
         p.ResultGot(cut=MADE.cut_signed.digest, slice=0),

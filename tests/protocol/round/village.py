@@ -10,7 +10,7 @@ import math
 import msgspec
 
 from daemon.swarm.lineage import Lineage
-from protocol.certificate import open_certificate
+from protocol.certificate import OpenCertificate, open_certificate
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
 from protocol.manifest import Group, Manifest, seal
@@ -56,8 +56,6 @@ class Village:
                 lineage.add(first)
             self.villagers.append(Villager(self, signer, lineage))
             self.villagers[-1].seq = 1
-        # Newcomers may take different nodes for the leader of one view; what they certify apart is merged.
-        self.one_leader = len(self.villagers[0].tip.members) == size
         for villager in self.villagers:
             villager.hear_beacons()
             villager.run()
@@ -128,9 +126,16 @@ class Village:
         certificate = open_certificate(raw, self.run_id, self.manifest, CHUNKS)
         key = (merge_round(certificate.outcome.parents), certificate.outcome.view)
         first = self.certificates.setdefault(key, certificate.hash)
-        assert first == certificate.hash or not self.one_leader, f"two certificates of view {key[1]}"
+        assert first == certificate.hash or not self.one_leader(certificate), f"two certificates of view {key[1]}"
         held = [v for v in self.villagers if v.spare == certificate.outcome.state or certificate.hash in v.kept]
         assert held, "a certificate whose state nobody holds"
+
+    def one_leader(self, certificate: OpenCertificate) -> bool:
+        """Whether everybody takes the same node for the leader of its view: beyond the candidates' own views newcomers lead, those whom each
+        knows. What is certified apart there is merged."""
+        tips = [villager.lineage.tip(parent) for parent in certificate.outcome.parents for villager in self.villagers]
+        members = {peer for tip in tips if tip is not None for peer in tip.members}
+        return certificate.outcome.view < len(members) or len(members) == len(self.villagers)
 
     # -------------------------------------------------------------------------------------------- the passing of time
 

@@ -1,0 +1,211 @@
+"""Blockwise integers: a block of elements shares one scale, an element is a small integer times it.
+
+A chunk is its blocks' scales, then its blocks' levels. The scale is a bfloat16. Measured on pseudo-gradients of the byte GPT, scaled so that
+their root mean square is 1e-9 to 100: the relative error of int8 is 0.475% with bfloat16 scales everywhere; with float16 scales it is 0.474%
+from 1e-3 up, 1.5% at 1e-5 and 100% at 1e-6 and below, where the scales fall under float16's smallest number; with float32 scales 0.474%. And
+a bfloat16 scale times an integer of 8 bits is exact in float32: a decoder never rounds.
+
+What helped, in microseconds for 65,536 elements: the maxima of blocks with `maximum.reduceat` on the bits 8 (256) and 11 (64), against 24 and
+68 for `max(axis=1)` on floats; int4's one level too many taken back by comparing 5, against 25 for `minimum` with a scalar; nibbles two at a
+time as 16-bit integers 14, against 22 for a table of pairs. On 10 million elements, one core, MB of float32 a second to encode and decode:
+int8 4700 and 9000, int4 2900 and 7500.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from protocol.codec.base import MAGNITUDE, PIECE_CHUNKS, Bits16, Bits32, Bytes8, Codec, check_peak, check_size
+from protocol.codec.floats import from_bfloat16, to_bfloat16
+from protocol.digest import Buffer
+from protocol.errors import PeerFault
+from protocol.layout import CHUNK_ELEMENTS
+from protocol.ports import Vector
+
+SMALLEST_SCALE = 0x0280
+"""2**-122 as a bfloat16. Sixteenths of it times an integer are normal numbers, so a processor that flushes others to zero decodes the same.
+A block of smaller values becomes zeros; their error is below 1e-37 and stays in the ledger."""
+
+_NEUTRAL_SCALE = 0x3F80  # 1.0, for blocks beyond the vector's end
+
+
+class _Blocks(ABC):
+    """Cutting into chunks and pieces, and the short last chunk: as a whole one padded with zeros, of which the beginning travels."""
+
+    name: str
+    lossless = False
+    block: int  # elements that share a scale
+    level_bits: int  # of an element
+    largest_scale: int  # as bfloat16 bits: the largest whose product with the largest level is finite
+
+    @property
+    def result(self) -> Codec:
+        return self
+
+    def size(self, elements: int) -> int:
+        whole, rest = divmod(elements, CHUNK_ELEMENTS)
+        return whole * sum(self._parts(CHUNK_ELEMENTS)) + sum(self._parts(rest))
+
+    def _parts(self, elements: int) -> tuple[int, int]:
+        """Bytes of scales and of levels in a chunk of so many elements."""
+        return 2 * -(-elements // self.block), -(-elements * self.level_bits // 8)
+
+    def encode(self, values: Vector) -> bytes:
+        whole, rest = divmod(values.size, CHUNK_ELEMENTS)
+        out = np.empty(self.size(values.size), np.uint8)
+        grid = out[: out.size - sum(self._parts(rest))].reshape(whole, sum(self._parts(CHUNK_ELEMENTS)))
+        scratch = np.empty(min(PIECE_CHUNKS, max(whole, 1)) * CHUNK_ELEMENTS, np.float32)
+        for first in range(0, whole, PIECE_CHUNKS):
+            piece = grid[first : first + PIECE_CHUNKS]
+            start, elements = first * CHUNK_ELEMENTS, len(piece) * CHUNK_ELEMENTS
+            self._encode(values[start : start + elements], start, scratch[:elements], *self._split(piece))
+        if rest:
+            padded = np.zeros(CHUNK_ELEMENTS, np.float32)
+            padded[:rest] = values[values.size - rest :]
+            chunk = np.empty((1, sum(self._parts(CHUNK_ELEMENTS))), np.uint8)
+            self._encode(padded, values.size - rest, scratch[:CHUNK_ELEMENTS], *self._split(chunk))
+            out[grid.size :] = chunk[0, self._travels(rest)]
+        return out.tobytes()
+
+    def decode(self, data: Buffer, out: Vector) -> None:
+        check_size(data, self.size(out.size))
+        whole, rest = divmod(out.size, CHUNK_ELEMENTS)
+        source = np.frombuffer(data, np.uint8)
+        grid = source[: source.size - sum(self._parts(rest))].reshape(whole, sum(self._parts(CHUNK_ELEMENTS)))
+        for first in range(0, whole, PIECE_CHUNKS):
+            piece = grid[first : first + PIECE_CHUNKS]
+            start = first * CHUNK_ELEMENTS
+            self._decode(*self._checked(piece), out[start : start + len(piece) * CHUNK_ELEMENTS])
+        if rest:
+            chunk = np.zeros((1, sum(self._parts(CHUNK_ELEMENTS))), np.uint8)
+            self._split(chunk)[0][:] = _NEUTRAL_SCALE
+            chunk[0, self._travels(rest)] = source[grid.size :]
+            padded = np.empty(CHUNK_ELEMENTS, np.float32)
+            self._decode(*self._checked(chunk), padded)
+            if padded[rest:].any():
+                raise PeerFault("malformed", "an encoding that goes on behind its last element")
+            out[out.size - rest :] = padded[:rest]
+
+    def _travels(self, elements: int) -> Bits32:
+        """Which bytes of a padded chunk are those of its first `elements`, shape (bytes,)."""
+        scales, levels = self._parts(elements)
+        behind = self._parts(CHUNK_ELEMENTS)[0]
+        return np.concatenate([np.arange(scales, dtype=np.uint32), np.arange(behind, behind + levels, dtype=np.uint32)])
+
+    def _split(self, chunks: Bytes8) -> tuple[Bits16, Bytes8]:
+        """Views of the scales, shape (chunks, blocks), and of the levels, shape (chunks, bytes)."""
+        behind = self._parts(CHUNK_ELEMENTS)[0]
+        return chunks[:, :behind].view("<u2"), chunks[:, behind:]
+
+    def _checked(self, chunks: Bytes8) -> tuple[Vector, Bytes8]:
+        """The scales of received chunks, shape (blocks, 1), and their levels. Raises `PeerFault` for scales that no encoder makes."""
+        scales, levels = self._split(chunks)
+        ordered = np.ascontiguousarray(scales).reshape(-1)
+        sizes = self._scale_size(ordered)
+        if sizes.min() < SMALLEST_SCALE or sizes.max() > self.largest_scale:
+            raise PeerFault("malformed", "an encoding with a scale that is out of range")
+        return from_bfloat16(ordered).reshape(-1, 1), levels
+
+    @abstractmethod
+    def _scale_size(self, scales: Bits16) -> Bits16:
+        """What of a scale's bits must be between the smallest and the largest."""
+
+    @abstractmethod
+    def _encode(self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8) -> None:
+        """Encode whole chunks, `first` being their place in the vector; `scratch` is as long as `values`."""
+
+    @abstractmethod
+    def _decode(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
+        """Decode whole chunks. `scales` shape (blocks, 1)."""
+
+
+class Int8(_Blocks):
+    """Blocks of 256, levels -127 to 127: 8.0625 bits an element. The block's greatest magnitude is 127 steps.
+
+    An element's error is at most half a step: 1/254 of the block's greatest magnitude, and up to 1/256 more of that by the scale's rounding.
+    Rounding the scale down cannot make more than 127.497 steps of the greatest magnitude, so that no level needs limiting.
+    """
+
+    name = "int8"
+    block = 256
+    level_bits = 8
+    largest_scale = 0x7C01  # 127 times it is the largest such product below float32's end; the nearest scale is never above it
+
+    def _scale_size(self, scales: Bits16) -> Bits16:
+        return scales  # a set sign is above the largest
+
+    def _encode(self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8) -> None:
+        bits = np.bitwise_and(values.view(np.uint32), MAGNITUDE, out=scratch.view(np.uint32))
+        peaks = np.maximum.reduceat(bits, np.arange(0, values.size, self.block))
+        check_peak(int(peaks.max()), first)
+        steps = to_bfloat16((peaks.view(np.float32) / np.float32(127.0)).view(np.uint32))
+        np.maximum(steps, np.uint16(SMALLEST_SCALE), out=steps)
+        scales[:] = steps.reshape(scales.shape)
+        blocks = scratch.reshape(-1, self.block)
+        np.multiply(values.reshape(-1, self.block), (np.float32(1.0) / from_bfloat16(steps)).reshape(-1, 1), out=blocks)
+        np.rint(scratch, out=scratch)
+        np.copyto(levels.view(np.int8), scratch.reshape(levels.shape), casting="unsafe")
+
+    def _decode(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
+        signed = levels.view(np.int8)
+        if signed.min() == -128:  # no encoder makes it, and 128 times the largest scale is infinite
+            raise PeerFault("malformed", "an encoding with a level that is out of range")
+        out.reshape(levels.shape)[:] = signed
+        blocks = out.reshape(-1, self.block)
+        np.multiply(blocks, scales, out=blocks)
+
+
+class Int4(_Blocks):
+    """Blocks of 64, levels -8 to 7, the earlier element in the low half of a byte: 4.25 bits an element.
+
+    The scale is signed so that the block's greatest magnitude is level -8, whichever sign it has: all 16 levels are used, and the error is a
+    tenth below that of -7 to 7 (on the byte GPT's pseudo-gradients of the first and sixth round 7.0 and 9.3% against 7.7 and 10.6%; 4-bit normal
+    floats have 9.0 and 9.3%). An element's error is at most half a step, a sixteenth of the block's greatest magnitude; for those nearest to
+    the opposite of the greatest it is up to about one step, an eighth.
+    """
+
+    name = "int4"
+    block = 64
+    level_bits = 4
+    largest_scale = 0x7DFF  # 8 times it is the largest bfloat16, 16 sixteenths of it are itself
+    _AS_IS = np.uint16(0x7FFF)
+
+    def _scale_size(self, scales: Bits16) -> Bits16:
+        return scales & self._AS_IS
+
+    def _encode(self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8) -> None:
+        source = values.view(np.uint32)
+        bits = np.left_shift(source, np.uint32(1), out=scratch.view(np.uint32))
+        bits |= source >> np.uint32(31)  # magnitude above sign: the greatest magnitude of a block brings its sign along
+        peaks = np.maximum.reduceat(bits, np.arange(0, values.size, self.block))
+        magnitudes, positive = peaks >> np.uint32(1), (peaks & np.uint32(1)) == 0
+        check_peak(int(magnitudes.max()), first)
+        steps = to_bfloat16((magnitudes.view(np.float32) * np.float32(0.125)).view(np.uint32))
+        np.minimum(steps, np.uint16(self.largest_scale), out=steps)
+        small = steps < SMALLEST_SCALE
+        steps[small] = SMALLEST_SCALE
+        steps |= (positive & ~small).astype(np.uint16) << np.uint16(15)  # a positive peak is -8 times a negative step
+        scales[:] = steps.reshape(scales.shape)
+        blocks = scratch.reshape(-1, self.block)
+        np.multiply(values.reshape(-1, self.block), (np.float32(1.0) / from_bfloat16(steps)).reshape(-1, 1), out=blocks)
+        np.rint(scratch, out=scratch)
+        whole = scratch.astype(np.int8)
+        whole -= (whole == 8).view(np.int8)  # the opposite of the peak
+        pairs = whole.view("<u2")
+        packed = pairs >> np.uint16(4)
+        packed &= np.uint16(0x00F0)
+        pairs &= np.uint16(0x000F)
+        pairs |= packed
+        np.copyto(levels, pairs.reshape(levels.shape), casting="unsafe")
+
+    def _decode(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
+        pairs = levels.astype(np.uint16)
+        lower = pairs << np.uint16(4)  # each half moves to the top of a byte of its own
+        pairs <<= np.uint16(8)
+        pairs |= lower
+        pairs &= np.uint16(0xF0F0)
+        out[:] = pairs.reshape(-1).view(np.int8)  # 16 times the level, sign and all
+        blocks = out.reshape(-1, self.block)
+        np.multiply(blocks, scales * np.float32(0.0625), out=blocks)

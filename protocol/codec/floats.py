@@ -1,0 +1,141 @@
+"""The codecs that keep every element: float32 as it is, and its two halves, float16 and bfloat16.
+
+float16 is finer (11 bits of significand against 8) between 6e-5 and 65504, and loses everything below 3e-8: the codec for a run whose
+pseudo-gradients are known to lie there. bfloat16 has float32's range.
+
+On 10 million elements, one core, MB of float32 a second to encode and decode: float32 2000 and 14000, bfloat16 5000 and 11000, float16 2000
+and 2200. Fresh memory for the encoding costs more than float32's copy itself. The float16 conversion is numpy's own, one value at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from protocol.codec.base import INFINITE, MAGNITUDE, PIECE_ELEMENTS, Bits16, Bits32, Codec, check_peak, check_size, not_finite
+from protocol.digest import Buffer
+from protocol.ports import Vector
+
+_BFLOAT16_OVERFLOWS = 0x7F7F8000  # magnitudes from here on would round to infinity: 0x7F7F is the largest finite bfloat16
+_FLOAT16_MAX = np.float32(65504.0)
+_FLOAT16_MAX_BITS = 0x477FE000
+
+
+def _pieces(elements: int) -> Iterator[slice]:
+    for first in range(0, elements, PIECE_ELEMENTS):
+        yield slice(first, min(first + PIECE_ELEMENTS, elements))
+
+
+def _peak(bits: Bits32, first: int) -> int:
+    """The greatest magnitude of a piece, as bits; of `first` on in the vector. Raises `ValueError` when it is no number."""
+    peak = int((bits & MAGNITUDE).max())
+    check_peak(peak, first)
+    return peak
+
+
+def to_bfloat16(bits: Bits32, peak: int = INFINITE) -> Bits16:
+    """The upper halves of float32 `bits`, rounded to nearest, ties to even; what would become infinite (only where `peak` may) saturates."""
+    rounded = bits >> np.uint32(16)
+    rounded &= np.uint32(1)
+    rounded += np.uint32(0x7FFF)
+    rounded += bits
+    rounded >>= np.uint32(16)
+    if peak >= _BFLOAT16_OVERFLOWS:
+        rounded -= (rounded & np.uint32(0x7F80)) == np.uint32(0x7F80)
+    return rounded.astype(np.uint16)
+
+
+def from_bfloat16(halves: Bits16) -> Vector:
+    """The float32 that each bfloat16 is, shape as given."""
+    return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+class Float32:
+    """Little-endian float32 as it is. 32 bits an element."""
+
+    name = "float32"
+    lossless = True
+
+    @property
+    def result(self) -> Codec:
+        return self
+
+    def size(self, elements: int) -> int:
+        return 4 * elements
+
+    def encode(self, values: Vector) -> bytes:
+        for piece in _pieces(values.size):
+            _peak(values[piece].view(np.uint32), piece.start)
+        return values.astype("<f4", copy=False).tobytes()
+
+    def decode(self, data: Buffer, out: Vector) -> None:
+        check_size(data, 4 * out.size)
+        source = np.frombuffer(data, "<f4")
+        for piece in _pieces(out.size):
+            out[piece] = source[piece]
+            if not np.isfinite(out[piece]).all():
+                raise not_finite()
+
+
+class BFloat16:
+    """The upper half of a float32, rounded to nearest, ties to even; the largest finite values saturate instead of becoming infinite."""
+
+    name = "bfloat16"
+    lossless = False
+
+    @property
+    def result(self) -> Codec:
+        return self
+
+    def size(self, elements: int) -> int:
+        return 2 * elements
+
+    def encode(self, values: Vector) -> bytes:
+        out = np.empty(values.size, "<u2")
+        for piece in _pieces(values.size):
+            bits = values[piece].view(np.uint32)
+            out[piece] = to_bfloat16(bits, _peak(bits, piece.start))
+        return out.tobytes()
+
+    def decode(self, data: Buffer, out: Vector) -> None:
+        check_size(data, 2 * out.size)
+        source, bits = np.frombuffer(data, "<u2"), out.view(np.uint32)
+        for piece in _pieces(out.size):
+            halves = source[piece]
+            if (halves & np.uint16(0x7F80)).max() == 0x7F80:
+                raise not_finite()
+            bits[piece] = halves
+            bits[piece] <<= np.uint32(16)
+
+
+class Float16:
+    """IEEE half precision, rounded to nearest, ties to even; magnitudes above 65504 saturate (the ledger keeps the rest)."""
+
+    name = "float16"
+    lossless = False
+
+    @property
+    def result(self) -> Codec:
+        return self
+
+    def size(self, elements: int) -> int:
+        return 2 * elements
+
+    def encode(self, values: Vector) -> bytes:
+        out = np.empty(values.size, "<f2")
+        for piece in _pieces(values.size):
+            part = values[piece]
+            if _peak(part.view(np.uint32), piece.start) > _FLOAT16_MAX_BITS:
+                part = np.clip(part, -_FLOAT16_MAX, _FLOAT16_MAX)
+            out[piece] = part
+        return out.tobytes()
+
+    def decode(self, data: Buffer, out: Vector) -> None:
+        check_size(data, 2 * out.size)
+        source = np.frombuffer(data, "<f2")
+        for piece in _pieces(out.size):
+            halves = source[piece]
+            if (halves.view("<u2") & np.uint16(0x7C00)).max() == 0x7C00:
+                raise not_finite()
+            out[piece] = halves

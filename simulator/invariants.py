@@ -1,17 +1,39 @@
-"""What must always hold, checked in a world after every certificate that a node moves to.
+"""What must always hold, checked in a world whenever a node moves to a certificate, saves its ledger or enters a phase.
 
-Agreement: nodes that hold the same certificate hold identical anchors. Nothing lost: what a node was certified for, what its ledger holds and what it
-dropped and said so add up to what its trainer handed over. Nothing twice: no (peer, seq) is twice in one ancestry, but where a merge joins branches.
+agreement      nodes that hold the same certificate hold identical anchors
+nothing lost   what a node was certified for, what its ledger holds and what it dropped and said so add up to what its trainer handed over
+nothing twice  no (peer, seq) is twice in one ancestry, but where a merge joins branches
+content        the state of a certificate follows from its parent and exactly the offers it lists (`simulator/contents.py`)
+bounds         what a node keeps of others has the limits it says
+progress       after the last fault, everybody alive moves on within a time, along one lineage (`simulator/play.py` decides when to look)
+no crash       nothing that happens raises out of a node
 """
 
 from __future__ import annotations
 
+import traceback
+
 import msgspec
 
+from daemon.engines.native.engine import INBOX_FULL
+from daemon.engines.native.keeper import Keeper
+from daemon.swarm.lineage import ORPHANS_KEPT, TIPS_KEPT
+from protocol.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.identity import short
+from protocol.manifest import Manifest
 from protocol.outer import state_digest
+from protocol.ports import LedgerRecord
+from protocol.round.views import READIES_KEPT
+from protocol.round.voting import OUTCOMES_KEPT
+from simulator.contents import Contents
+from simulator.fakes.disk import KEPT
+from simulator.liars import LIES
 from simulator.seat import Seat
+
+NAMES = ("agreement", "nothing lost", "nothing twice", "content", "bounds", "progress", "no crash")
+TRACE_LINES = 6  # of a crash: where it came from
+INBOX_SLACK = 256  # one event from each stream that was waiting to deliver
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,70 +47,173 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 class Invariants:
     """The checker of one world. `broken` is empty while all is well."""
 
-    def __init__(self) -> None:
+    def __init__(self, manifest: Manifest) -> None:
         self.broken: list[Violation] = []
+        self.liars: dict[int, str] = {}  # seat to its lie, the honest left out
+        self.unnoticed = 0  # certificates whose content is not what their offers make, by a reducer's lie that nobody can see
+        self._contents = Contents(manifest)
+        self._min_peers = manifest.group.min_peers
         self._states: dict[Digest, Digest] = {}
+        self._told: set[tuple[str, int]] = set()
+        self._twice: dict[Digest, bool] = {}  # tips whose ancestry was looked at
         self._baseline: dict[tuple[int, int], int] = {}  # (node, life): what it had to account for besides its trainer's work
+        self._began_anew: set[tuple[int, int]] = set()
         self._dropped: dict[tuple[int, int], int] = {}
+
+    def held(self) -> dict[str, bool]:
+        """Every invariant and whether it held."""
+        broken = {violation.invariant for violation in self.broken}
+        return {name: name not in broken for name in NAMES}
+
+    def fail(self, invariant: str, now: float, what: str) -> None:
+        self.broken.append(Violation(invariant=invariant, at_s=now, what=what))
+
+    # -------------------------------------------------------------------------------------------- what is looked at
 
     def dropped(self, seat: Seat, samples: int) -> None:
         """The node said that it dropped work."""
         key = (seat.index, seat.life)
         self._dropped[key] = self._dropped.get(key, 0) + samples
 
+    def saved(self, seat: Seat, record: LedgerRecord) -> None:
+        """A ledger became durable."""
+        wrong = self._contents.offered(seat.peer, record)
+        if wrong:
+            self.fail("nothing twice", 0.0, wrong)
+
+    def crashed(self, seat: Seat, now: float, error: BaseException) -> None:
+        inner: BaseException = error
+        while isinstance(inner, BaseExceptionGroup):
+            inner = inner.exceptions[0]
+        lines = traceback.format_exception(inner)
+        self.fail("no crash", now, f"node {seat.index} crashed: {''.join(lines[-TRACE_LINES:])}")
+
+    def entered(self, seat: Seat, now: float) -> None:
+        """The node entered a phase."""
+        keeper = seat.engine.keeper if seat.engine else None
+        if keeper is None or seat.trainer is None:
+            return
+        key = (seat.index, seat.life)
+        if key not in self._baseline:
+            self._begun(seat, keeper, now)
+        self._bounds(seat, keeper, now)
+
     def moved(self, seat: Seat, now: float) -> None:
         """The node holds the anchor of its keeper's tip."""
-        self._agreement(seat, now)
-        self._nothing_twice(seat, now)
-        self._nothing_lost(seat, now)
-
-    def _fail(self, invariant: str, now: float, what: str) -> None:
-        self.broken.append(Violation(invariant=invariant, at_s=now, what=what))
-
-    def _agreement(self, seat: Seat, now: float) -> None:
         keeper = seat.engine.keeper if seat.engine else None
         if keeper is None:
             return
-        state = state_digest(keeper.anchor.value, keeper.anchor.momentum)
-        known = self._states.setdefault(keeper.tip.hash, state)
-        if known != state:
-            self._fail("agreement", now, f"node {seat.index} holds another anchor than others at certificate {keeper.tip.number}")
+        self._agreement(seat, keeper, now)
+        self._nothing_twice(keeper, now)
+        if seat.index not in self.liars:
+            self._nothing_lost(seat, keeper, now)
 
-    def _nothing_twice(self, seat: Seat, now: float) -> None:
-        keeper = seat.engine.keeper if seat.engine else None
-        if keeper is None:
+    # -------------------------------------------------------------------------------------------- agreement and content
+
+    def _agreement(self, seat: Seat, keeper: Keeper, now: float) -> None:
+        tip, anchor = keeper.tip, keeper.anchor
+        state = state_digest(anchor.value, anchor.momentum)
+        known = self._states.setdefault(tip.hash, state)
+        if known != state or (tip.state and tip.state != state):
+            self.fail("agreement", now, f"node {seat.index} holds another anchor than others at certificate {tip.number}")
+        if self._contents.knows(tip.hash):
+            return
+        step = keeper.lineage.step(tip.hash)
+        if step is None:
+            return
+        parents = [parent for name in step.certificate.outcome.parents if (parent := keeper.lineage.tip(name)) is not None]
+        weights = keeper.lineage.weights(parents[0], parents[1]) if len(parents) == 2 else (0, 0)
+        wrong = self._contents.check(step.certificate, weights, anchor.value, anchor.momentum)
+        if wrong and self._lying_reducer():
+            self.unnoticed += 1
+        elif wrong:
+            self.fail("content", now, wrong)
+
+    def _lying_reducer(self) -> bool:
+        """Whether somebody is in this world whose lie about sums is known to go unnoticed."""
+        return any(LIES[kind].unnoticed and kind.endswith("_sum") for kind in self.liars.values())
+
+    def _nothing_twice(self, keeper: Keeper, now: float) -> None:
+        if keeper.tip.hash in self._twice:
             return
         seen: set[tuple[str, int]] = set()
         path = keeper.lineage.path(keeper.lineage.root, keeper.tip)
+        self._twice[keeper.tip.hash] = True
         if any(len(certificate.outcome.parents) == 2 for certificate in path):
             return  # the documented exception: certified on both branches
         for certificate in path:
             for listed in certificate.listed.items():
                 if listed in seen:
-                    self._fail(
+                    self.fail(
                         "nothing twice", now, f"seq {listed[1]} of {short(listed[0])} is twice in the ancestry of {keeper.tip.number}"
                     )
                 seen.add(listed)
 
-    def _nothing_lost(self, seat: Seat, now: float) -> None:
-        engine, trainer = seat.engine, seat.trainer
-        keeper = engine.keeper if engine else None
-        if keeper is None or trainer is None:
-            return
-        key = (seat.index, seat.life)
-        path = keeper.lineage.path(keeper.lineage.root, keeper.tip)
-        if any(len(certificate.outcome.parents) == 2 for certificate in path):
-            return  # work certified on both branches is settled once; the ledger cannot say which part
+    # -------------------------------------------------------------------------------------------- nothing lost
+
+    def _certified(self, seat: Seat, keeper: Keeper, path: list[OpenCertificate]) -> int:
         certified = 0
         for certificate in path:
             index = certificate.plan.index.get(seat.peer)
             if index is not None and index in certificate.contributors:
                 certified += certificate.plan.offers[index].samples
-        accounted = certified + keeper.ledger.weight + self._dropped.get(key, 0)
-        baseline = self._baseline.setdefault(key, accounted - trainer.collected)
-        if accounted != baseline + trainer.collected:
-            self._fail(
+        return certified
+
+    def _begun(self, seat: Seat, keeper: Keeper, now: float) -> None:
+        """A life began from what the disk held: its ledger, and whatever was certified since."""
+        key = (seat.index, seat.life)
+        root = keeper.lineage.root
+        if not self._contents.knows(keeper.tip.hash) and keeper.tip.hash == root.hash:
+            self._contents.keep(root.hash, keeper.anchor.value, keeper.anchor.momentum)
+        path = keeper.lineage.path(root, keeper.tip)
+        accounted = self._certified(seat, keeper, path) + keeper.ledger.weight + self._dropped.get(key, 0)
+        collected = seat.trainer.collected if seat.trainer else 0
+        self._baseline[key] = accounted - collected
+        record = seat.medium.ledgers.get(keeper.lineage.root.hash)
+        stood_at = keeper.lineage.tip(record.tip) if record is not None else None
+        if record is not None and stood_at is None:
+            self._began_anew.add(key)
+        if record is None or stood_at is None or seat.index in self.liars:
+            return
+        had = self._certified(seat, keeper, keeper.lineage.path(root, stood_at)) + record.weight
+        if accounted - collected < had and not any(len(c.outcome.parents) == 2 for c in path):
+            self.fail("nothing lost", now, f"node {seat.index} came back with {accounted - collected} samples where its disk held {had}")
+
+    def _nothing_lost(self, seat: Seat, keeper: Keeper, now: float) -> None:
+        trainer = seat.trainer
+        key = (seat.index, seat.life)
+        if trainer is None or key not in self._baseline:
+            return
+        path = keeper.lineage.path(keeper.lineage.root, keeper.tip)
+        accounted = self._certified(seat, keeper, path) + keeper.ledger.weight + self._dropped.get(key, 0)
+        expected = self._baseline[key] + trainer.collected
+        # Where branches met, work may be certified on both: that is more than was handed over, never less.
+        # Nor does a node that lost its certificates know what it was certified for before, and what it drops then may have been certified.
+        merged = (
+            key in self._began_anew or bool(self._dropped.get(key)) or any(len(certificate.outcome.parents) == 2 for certificate in path)
+        )
+        if accounted < expected or (accounted > expected and not merged):
+            self.fail(
                 "nothing lost",
                 now,
-                f"node {seat.index} handed over {trainer.collected} samples on top of {baseline}, and {accounted} are certified, pending or dropped",
+                f"node {seat.index} had {expected} samples to account for, and {accounted} are certified, pending or dropped",
             )
+
+    # -------------------------------------------------------------------------------------------- bounds
+
+    def _bounds(self, seat: Seat, keeper: Keeper, now: float) -> None:
+        engine, state = seat.engine, seat.state
+        if engine is None or state is None:
+            return
+        sizes = {
+            "events wait": (engine.waiting, INBOX_FULL + INBOX_SLACK),
+            "offers are kept": (len(state.readies), READIES_KEPT),
+            "outcomes are voted for": (len(state.votes), OUTCOMES_KEPT),
+            "certificates are kept": (len(keeper.lineage._steps), TIPS_KEPT),
+            "certificates wait for their parents": (len(keeper.lineage._orphans), ORPHANS_KEPT),
+            "checkpoints are kept": (max((len(kept) for kept in seat.medium.checkpoints.values()), default=0), KEPT),
+        }
+        for what, (size, limit) in sizes.items():
+            if size > limit and (what, seat.index) not in self._told:
+                self._told.add((what, seat.index))
+                self.fail("bounds", now, f"{size} {what} at node {seat.index}, {limit} may")

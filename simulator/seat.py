@@ -1,20 +1,26 @@
-"""A node's place in a simulated world: its key, its disk and its lives. Each life runs the real engine on fake ports."""
+"""A node's place in a simulated world: its key, its disk, its habits and its lives. Each life runs the real engine on fake ports."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
+import numpy as np
 import trio
 
 from daemon.engines.native.engine import NativeEngine
 from protocol.identity import PeerId, Signer
 from protocol.journal import Event
 from protocol.manifest import SignedManifest
-from protocol.ports import Lane, Progress, TaskInfo, Vector, Work, inline
+from protocol.ports import Lane, LedgerRecord, Progress, TaskInfo, Vector, Work, inline
+from protocol.round.phases import Phase, State
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
 from simulator.fakes.network import FakeSwarm
 from simulator.fakes.node import FakeNetwork
 from simulator.fakes.trainer import QuadraticTrainer
+from simulator.mischief import Mischief, MischievousNetwork
+
+NANOSECONDS = 1_000_000_000
 
 
 class CountingTrainer:
@@ -23,6 +29,7 @@ class CountingTrainer:
     def __init__(self, inner: QuadraticTrainer) -> None:
         self.inner = inner
         self.collected = 0
+        self.diverges = False  # the next stretch ends in values that are not finite
 
     async def describe(self) -> TaskInfo:
         return await self.inner.describe()
@@ -35,6 +42,9 @@ class CountingTrainer:
 
     async def collect(self) -> Work:
         work = await self.inner.collect()
+        if self.diverges and work.samples:
+            self.diverges = False
+            work.delta[:] = np.nan
         self.collected += work.samples
         return work
 
@@ -52,15 +62,41 @@ class CountingTrainer:
         return self.inner.restarts
 
 
+class WatchedDisk(MemoryDisk):
+    """A disk that shows every ledger that became durable: with it, what was offered."""
+
+    def __init__(self, medium: MemoryMedium, saved: Callable[[LedgerRecord], None]) -> None:
+        super().__init__(medium)
+        self._saved = saved
+
+    async def save_ledger(self, record: LedgerRecord) -> None:
+        await super().save_ledger(record)
+        self._saved(record)
+
+
+class Witness:
+    """What a world wants to hear from a seat."""
+
+    def happened(self, seat: Seat, event: Event) -> None: ...
+
+    def saved(self, seat: Seat, record: LedgerRecord) -> None: ...
+
+    def crashed(self, seat: Seat, error: BaseException) -> None: ...
+
+
 class Seat:
     """One node. `life` counts its starts; `engine`, `network` and `trainer` are those of the current or last life."""
 
-    def __init__(self, index: int, secret: bytes, medium: MemoryMedium, samples_per_second: float) -> None:
+    def __init__(self, index: int, rng: random.Random, samples_per_second: float) -> None:
         self.index = index
-        self.secret = secret
-        self.signer = Signer(secret)
-        self.medium = medium
+        self.secret = rng.randbytes(32)
+        self.signer = Signer(self.secret)
+        self.medium = MemoryMedium()
+        self.mischief = Mischief(random.Random(rng.random()))
         self.samples_per_second = samples_per_second
+        self.speed = 1.0
+        self.clock_skew_s = 0.0
+        self.paused = False
         self.life = 0
         self.alive = False
         self.engine: NativeEngine | None = None
@@ -72,32 +108,56 @@ class Seat:
     def peer(self) -> PeerId:
         return self.signer.peer
 
-    async def live(
-        self, swarm: FakeSwarm, manifest: SignedManifest, parameters: int, record: Callable[[Event], None], serial: Callable[[], int]
-    ) -> None:
-        """One life, to its end: until it is stopped or killed."""
+    @property
+    def state(self) -> State | None:
+        """The round machine's state."""
+        return self.engine.state if self.engine else None
+
+    @property
+    def phase(self) -> Phase | None:
+        state = self.state
+        return state.phase if state else None
+
+    def wall_clock_ns(self) -> int:
+        """What this node takes for the time of day."""
+        return max(0, int((1e6 + trio.current_time() + self.clock_skew_s) * NANOSECONDS))
+
+    def set_speed(self, factor: float) -> None:
+        """The trainer's pace, from its next stretch on."""
+        self.speed = factor
+        if self.trainer is not None:
+            self.trainer.inner.samples_per_second = self.samples_per_second * factor
+
+    async def live(self, swarm: FakeSwarm, manifest: SignedManifest, parameters: int, witness: Witness, *, marked: bool) -> None:
+        """One life, to its end: until it is stopped or killed. A crash of the node's own code is reported, not raised: it is a finding."""
         self.life += 1
         self.alive = True
         network = self.network = swarm.network(self.secret)
         quadratic = QuadraticTrainer(
-            seed=manifest.open().seed, peer=self.peer, parameters=parameters, samples_per_second=self.samples_per_second
+            seed=manifest.open().seed,
+            peer=self.peer,
+            parameters=parameters,
+            samples_per_second=self.samples_per_second * self.speed,
+            marked=marked,
         )
         self.trainer = CountingTrainer(quadratic)
         self.engine = NativeEngine(
             name=f"n{self.index}",
             manifest=manifest,
             signer=self.signer,
-            network=network,
+            network=MischievousNetwork(network, self.mischief, swarm.schedule.at),
             trainer=self.trainer,
-            disk=MemoryDisk(self.medium),
+            disk=WatchedDisk(self.medium, lambda record: witness.saved(self, record)),
             offload=inline,
-            record=record,
-            serial=serial,
+            record=lambda event: witness.happened(self, event),
+            serial=self.wall_clock_ns,
         )
         try:
             with trio.CancelScope() as self._scope:
                 async with network.running():
                     await self.engine.run()
+        except Exception as error:  # noqa: BLE001  # the composition root of a simulated node
+            witness.crashed(self, error)
         finally:
             self.alive = False
 

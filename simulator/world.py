@@ -1,4 +1,8 @@
-"""A world: nodes that run the real engine, over fake ports, in virtual time. The same seed gives the same history."""
+"""A world: nodes that run the real engine, over fake ports, in virtual time. The same seed gives the same history.
+
+Only the outermost is made up: network, trainer, disk and clock. Round machine, engine, codecs, ledger and outer step are the node's own modules
+(`tests/simulator/test_world.py` asserts it).
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,22 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from protocol.journal import Event, RoundCertified, WorkDropped
+from protocol.journal import Event, PeerReport, PhaseEntered, RoundCertified, WorkDropped, encode_event
 from protocol.manifest import Manifest, seal
-from simulator.fakes.disk import MemoryMedium
+from protocol.ports import LedgerRecord
 from simulator.fakes.link import LinkMap
 from simulator.fakes.network import FakeSwarm
 from simulator.invariants import Invariants
-from simulator.seat import Seat
+from simulator.liars import LIES
+from simulator.seat import Seat, Witness
+from simulator.signatures import checked_once
 
 LOOK_S = 0.05  # between looks at a condition that is waited for, in virtual time
 
+Watcher = Callable[[float, Seat, Event], None]
 
-class World:
+
+class World(Witness):
     """`nodes` seats, all empty at first; `start` fills one. Use inside `running()` and `simulator.fakes.clock.run_virtual`."""
 
     def __init__(
@@ -31,43 +39,66 @@ class World:
         link: LinkMap | None = None,
         parameters: int = 20_000,
         samples_per_second: Callable[[int], float] = lambda index: 100.0 + 10.0 * index,
+        marked: bool = False,
     ) -> None:
         self.rng = random.Random(seed)
         self.swarm = FakeSwarm(self.rng, link)
         self.manifest = seal(manifest)
-        self.invariants = Invariants()
+        self.invariants = Invariants(manifest)
         self.history: list[tuple[float, int, Event]] = []
-        self.seats = [Seat(i, self.rng.randbytes(32), MemoryMedium(), samples_per_second(i)) for i in range(nodes)]
+        self.watchers: list[Watcher] = []
+        self.seats = [Seat(i, self.rng, samples_per_second(i)) for i in range(nodes)]
+        self.lost_samples = 0  # trained and never handed over, because the node died
+        self.unfinished_samples = 0  # handed over or not, trained since the last certificate by nodes that died
+        self.collected_before = 0  # handed over in earlier lives
         self._parameters = parameters
-        self._serial = 0
+        self._marked = marked
         self._nursery: trio.Nursery | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with self.swarm.running(), trio.open_nursery() as nursery:
-            self._nursery = nursery
-            yield
-            nursery.cancel_scope.cancel()
+        with checked_once():
+            async with self.swarm.running(), trio.open_nursery() as nursery:
+                self._nursery = nursery
+                yield
+                nursery.cancel_scope.cancel()
 
     # ------------------------------------------------------------------------------------------ lives
 
     def start(self, *indices: int) -> None:
-        """Begin a life for each of these seats (all of them without arguments)."""
+        """Begin a life for each of these seats (all of them without arguments) that is not in one."""
         assert self._nursery is not None
         for index in indices or range(len(self.seats)):
             seat = self.seats[index]
-            self._nursery.start_soon(seat.live, self.swarm, self.manifest, self._parameters, self._recorder(seat), self._next_serial)
+            if not seat.alive:
+                seat.alive = True
+                self._count_life(seat)
+                self._nursery.start_soon(self._live, seat)
+
+    async def _live(self, seat: Seat) -> None:
+        await seat.live(self.swarm, self.manifest, self._parameters, self, marked=self._marked)
+
+    def _count_life(self, seat: Seat) -> None:
+        if seat.trainer is not None:
+            self.collected_before += seat.trainer.collected
 
     def kill(self, index: int) -> None:
         """kill -9: connections are reset, nothing more is written."""
-        self.swarm.kill(self.seats[index].peer)
-        self.seats[index].end()
+        seat = self.seats[index]
+        if seat.alive and seat.network is not None:
+            if seat.trainer is not None:
+                self.lost_samples += seat.trainer.progress().samples
+            if seat.engine is not None and seat.engine.keeper is not None:
+                self.unfinished_samples += seat.engine.keeper.ledger.weight
+            seat.paused = False
+            self.swarm.kill(seat.peer)
+            seat.end()
 
     def finish(self, index: int) -> None:
         """Ask the node to leave in order."""
         engine = self.seats[index].engine
-        assert engine is not None
-        engine.finish()
+        if self.seats[index].alive and engine is not None:
+            engine.finish()
 
     def partition(self, *groups: Iterable[int]) -> None:
         self.swarm.partition(*([self.seats[i].peer for i in group] for group in groups))
@@ -75,22 +106,40 @@ class World:
     def heal(self) -> None:
         self.swarm.heal()
 
+    def lie(self, index: int, kind: str | None) -> None:
+        """From now on the node tells this lie; None: it is honest again."""
+        seat = self.seats[index]
+        liar = LIES[kind](seat.signer, self.manifest.run, self.manifest.open(), seat.mischief.rng) if kind else None
+        seat.mischief.liar = liar
+        if kind:
+            self.invariants.liars[index] = kind
+
     # ------------------------------------------------------------------------------------------ what happened
 
-    def _next_serial(self) -> int:
-        self._serial += 1
-        return self._serial
-
-    def _recorder(self, seat: Seat) -> Callable[[Event], None]:
-        def record(event: Event) -> None:
-            now = trio.current_time()
-            self.history.append((now, seat.index, event))
-            if isinstance(event, WorkDropped):
-                self.invariants.dropped(seat, event.samples)
-            if isinstance(event, RoundCertified) and event.state_digest:
+    def happened(self, seat: Seat, event: Event) -> None:
+        if isinstance(event, PeerReport):
+            return  # nine of ten events; what beacons lead to is in the others
+        now = trio.current_time()
+        self.history.append((now, seat.index, event))
+        if isinstance(event, WorkDropped):
+            self.invariants.dropped(seat, event.samples)
+        elif isinstance(event, RoundCertified):
+            if event.state_digest:
                 self.invariants.moved(seat, now)
+        elif isinstance(event, PhaseEntered):
+            self.invariants.entered(seat, now)
+        for watcher in self.watchers:
+            watcher(now, seat, event)
 
-        return record
+    def saved(self, seat: Seat, record: LedgerRecord) -> None:
+        self.invariants.saved(seat, record)
+
+    def crashed(self, seat: Seat, error: BaseException) -> None:
+        self.invariants.crashed(seat, trio.current_time(), error)
+
+    def log(self) -> bytes:
+        """Everything that happened but the reports of beacons, a line each: equal for equal stories."""
+        return b"".join(b"%.6f %d %s\n" % (at, index, encode_event(event)) for at, index, event in self.history)
 
     def of(self, kind: type[Event], *, node: int | None = None, after: float = 0.0) -> list[Event]:
         """Events of one kind, of one node or all, from some instant on."""
@@ -104,6 +153,10 @@ class World:
     def tips(self) -> set[bytes]:
         """The tips of the living."""
         return {seat.engine.keeper.tip.hash for seat in self.seats if seat.alive and seat.engine and seat.engine.keeper}
+
+    def hearing(self) -> list[Seat]:
+        """The living that are not stopped."""
+        return [seat for seat in self.seats if seat.alive and not seat.paused]
 
     async def until(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
         """Wait in virtual time. Raises `TimeoutError` that says what did not come."""

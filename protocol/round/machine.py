@@ -420,7 +420,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.SCATTER, PeerGone): (gone_in_scatter, {P.SCATTER, *_VIEW}),
     (P.SCATTER, HeldHere): (held_here, {P.SCATTER}),
     (P.SCATTER, HeldGot): (held_got, {P.SCATTER, P.READY}),
-    (P.SCATTER, CutGot): (cut_got, {P.SCATTER, P.REDUCE, P.VOTE, P.WATCH, P.FETCH}),
+    (P.SCATTER, CutGot): (cut_got, {P.SCATTER, P.REDUCE, P.VOTE, P.WATCH, *_MOVE}),
     (P.SCATTER, VoteGot): (voting.take_vote, {P.SCATTER}),
     (P.SCATTER, CertificateGot): (voting.follow, {P.SCATTER, *_MOVE}),
     (P.REDUCE, Tick): (reduce_overdue, {P.REDUCE, P.FETCH, P.READY}),

@@ -1,0 +1,46 @@
+"""`simulate`: worlds of nodes that run the real code while everything goes wrong, and what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from daemon.cli.invocation import global_options, invocation
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--fuzz", type=click.IntRange(min=1), metavar="N", help="Play N random schedules of all faults instead.")
+@click.option("--nodes", type=click.IntRange(2, 10_000), help="How many nodes. Default: what the scenario was made for.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the world; with --fuzz, of the first schedule.")
+@click.option("--schedule", type=click.Path(path_type=Path), metavar="FILE", help="Play the story in FILE, as --save writes it.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Write the story (of the first failure, if any) to FILE.")
+@click.option("--plot", "picture", type=click.Path(path_type=Path), metavar="FILE", help="Draw progress over time as an SVG file.")
+@click.option("--jobs", type=click.IntRange(1, 64), help="Processes. Default: one for each core, 8 at most.")
+@click.option("--list", "listing", is_flag=True, help="Name the scenarios.")
+@global_options(hidden=True)
+@click.pass_context
+def simulate(
+    context: click.Context,
+    name: str | None,
+    fuzz: int | None,
+    nodes: int | None,
+    seed: int,
+    schedule: Path | None,
+    save: Path | None,
+    picture: Path | None,
+    jobs: int | None,
+    listing: bool,
+) -> int:
+    """Play a scenario (or all) in a simulated world and check that every invariant holds.
+
+    Ends with 0 when everything went as it must. A failing schedule is shrunk to the faults that it takes, and printed.
+    """
+    from simulator import telling  # noqa: PLC0415  # the whole node: a second that only this command pays
+
+    if listing:
+        click.echo("\n".join(telling.names()))
+        return 0
+    outcomes = telling.outcomes_of(name, fuzz, schedule, nodes, seed, jobs)
+    return telling.tell(outcomes, as_json=invocation(context).as_json, save=save, picture=picture)

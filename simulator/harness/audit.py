@@ -1,0 +1,240 @@
+"""The audit: every certificate's state made once more from nothing but what it lists.
+
+The harness knows what each stretch of each member contains (`content`), and hears which stretches went into which offer. From the first
+certificate on it follows every ledger and every state by itself. A certificate is exact when
+
+- each contribution it lists is, by the Merkle root its contributor signed, bit for bit what that contributor's stretches make,
+- the state it names is, bit for bit, the outer step from its parent's state with the weighted mean of those contributions, and
+- that state is, within float32 rounding, the one that float64 arithmetic makes of the stretches themselves, without ledger, codec or reduction.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from daemon.swarm.lineage import Lineage, Step
+from protocol.codec import codec_named
+from protocol.digest import Digest, digest
+from protocol.errors import PeerFault
+from protocol.identity import PeerId, short
+from protocol.initial import initial_parameters
+from protocol.layout import chunk_count
+from protocol.ledger import Ledger
+from protocol.manifest import SignedManifest
+from protocol.merge import merge_vectors
+from protocol.outer import outer_step, state_digest
+from protocol.ports import Vector
+from protocol.reduction import weighted_mean
+from simulator.harness.content import task_info, vector_of
+from simulator.harness.lines import AnyLine, Certified, Collected, Offered, Resumed, Up
+
+STATES_KEPT = 8  # states of recent certificates: a later one may branch off any of them
+OFFERS_KEPT = 4  # of each member: one certificate lists the newest or, in a branch, one just before
+ROUNDING = 1e-5  # relative to the largest value: four float32 additions, a division and the outer step stay below 2^-19
+
+State = tuple[Vector, Vector]
+
+
+class Stretch(msgspec.Struct, frozen=True):
+    """What a member handed over at one time."""
+
+    life: int
+    stretch: int
+    samples: int
+
+
+class MadeOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """An offer as its member must have made it."""
+
+    member: int
+    samples: int
+    encoded: bytes
+    contribution: Digest
+    stretches: tuple[Stretch, ...]
+
+
+class Book:
+    """One member's ledger, kept by somebody else: same deltas, same order, same arithmetic."""
+
+    def __init__(self, member: int, signed: SignedManifest, elements: int) -> None:
+        manifest = signed.open()
+        self.peer: PeerId = ""
+        self.ledger = Ledger(elements, codec_named(manifest.codec), manifest.limits.max_samples, manifest.limits.max_carry_rounds)
+        self.doubt = ""  # why this book may not be the member's own ledger any more
+        self._member, self._seed, self._elements = member, manifest.seed, elements
+        self._pending: list[Stretch] = []
+        self._offered: tuple[Stretch, ...] = ()
+
+    def resumed(self, line: Resumed) -> None:
+        """The member's ledger came back from its disk: it must be the one it had, or empty."""
+        ours = (self.ledger.weight, digest(self.ledger.residue.data.cast("B")).hex())
+        if line.weight == 0:
+            self.ledger.drop(line.next_seq)
+            self._pending, self._offered = [], ()
+        elif (line.weight, line.residue) != ours:
+            self.doubt = f"it came back with {line.weight} samples pending where {ours[0]} were, or with others"
+        self.ledger.next_seq = line.next_seq
+
+    def collected(self, line: Collected) -> None:
+        self.ledger.add(vector_of(self._seed, self._member, line.life, line.stretch, self._elements), line.samples)
+        self._pending.append(Stretch(line.life, line.stretch, line.samples))
+
+    def offered(self, line: Offered) -> MadeOffer | None:
+        offer = self.ledger.make_offer()
+        self._offered = tuple(self._pending)
+        if (offer.seq, offer.weight, offer.digest.hex()) != (line.seq, line.samples, line.contribution):
+            self.doubt = (
+                f"it offered seq {line.seq} with {line.samples} samples where its stretches make seq {offer.seq} with {offer.weight}"
+            )
+        if not offer.weight:
+            return None
+        return MadeOffer(
+            member=self._member, samples=offer.weight, encoded=offer.encoded, contribution=offer.digest, stretches=self._offered
+        )
+
+    def certified(self, listed_seq: int | None) -> None:
+        self.ledger.settle(listed_seq)
+        if not self.ledger.weight:
+            self._pending = []
+        elif listed_seq is not None:
+            self._pending = [stretch for stretch in self._pending if stretch not in self._offered]
+
+
+class Audit:
+    """Hears all lines of all members, those of one member in order. `findings` has a sentence for each certificate: empty when it is exact."""
+
+    def __init__(self, signed: SignedManifest, elements: int) -> None:
+        self.findings: dict[str, str] = {}
+        self.steps: dict[str, Step] = {}
+        self._signed, self._elements = signed, elements
+        self._manifest = signed.open()
+        self._codec = codec_named(self._manifest.codec)
+        self._lineage = Lineage(signed.run, self._manifest, chunk_count(elements))
+        self._books: dict[int, Book] = {}
+        self._offers: dict[PeerId, OrderedDict[int, MadeOffer]] = {}
+        self._waiting: OrderedDict[Digest, Step] = OrderedDict()
+        genesis = initial_parameters(task_info(elements).specs, self._manifest.seed)
+        self._states: OrderedDict[Digest, State] = OrderedDict({signed.run: (genesis, np.zeros_like(genesis))})
+
+    def take(self, member: int, line: AnyLine) -> None:
+        """One line. Certificates whose contributions are all known by then are audited at once."""
+        book = self._books.get(member)
+        if book is None:
+            book = self._books[member] = Book(member, self._signed, self._elements)
+        match line:
+            case Up(peer=peer):
+                book.peer = peer
+            case Resumed():
+                book.resumed(line)
+            case Collected():
+                book.collected(line)
+            case Offered():
+                made = book.offered(line)
+                if made is not None:
+                    kept = self._offers.setdefault(book.peer, OrderedDict())
+                    kept[line.seq] = made
+                    while len(kept) > OFFERS_KEPT:
+                        kept.popitem(last=False)
+                self._look()
+            case Certified():
+                self._learn(line)
+                step = self.steps.get(line.hash)
+                if step is None:
+                    book.doubt = f"it adopted certificate {line.number}, which does not verify"
+                else:
+                    book.certified(step.certificate.listed.get(book.peer))
+                self._look()
+            case _:
+                pass
+
+    def finish(self) -> None:
+        """Nothing more will be heard of the certificates so far: what could not be audited is not exact."""
+        for name, step in self._waiting.items():
+            known = all(parent in self._states for parent in step.certificate.outcome.parents)
+            missing = ", ".join(f"{short(peer)} seq {seq}" for peer, seq in step.certificate.listed.items() if not self._offer(peer, seq))
+            self.findings[name.hex()] = f"it lists what was never offered: {missing}" if known else "its parent's state is not known"
+        self._waiting.clear()
+
+    def _learn(self, line: Certified) -> None:
+        if line.hash in self.steps:
+            return
+        try:
+            added = self._lineage.add(line.raw)
+        except PeerFault as fault:
+            self.findings[line.hash] = f"it does not verify: {fault}"
+            return
+        for step in added:
+            self.steps[step.tip.hash.hex()] = step
+            self._waiting[step.tip.hash] = step
+
+    def _offer(self, peer: PeerId, seq: int) -> MadeOffer | None:
+        return self._offers.get(peer, {}).get(seq)
+
+    def _look(self) -> None:
+        progress = True
+        while progress:
+            progress = False
+            for name, step in list(self._waiting.items()):
+                certificate = step.certificate
+                known = all(parent in self._states for parent in certificate.outcome.parents)
+                if known and all(self._offer(peer, seq) for peer, seq in certificate.listed.items()):
+                    self.findings[name.hex()] = self._examine(step)
+                    del self._waiting[name]
+                    progress = True
+
+    def _examine(self, step: Step) -> str:
+        certificate = step.certificate
+        outcome = certificate.outcome
+        before = self._states[outcome.parents[0]]
+        after = (np.empty(self._elements, np.float32), np.empty(self._elements, np.float32))
+        if len(outcome.parents) == 2:
+            other = self._states[outcome.parents[1]]
+            tips = [self._lineage.tip(parent) for parent in outcome.parents]
+            assert tips[0] is not None
+            assert tips[1] is not None
+            weights = self._lineage.weights(tips[0], tips[1])
+            for one, two, out in zip(before, other, after, strict=True):
+                merge_vectors(one, two, weights, out)
+            wrong = ""
+        else:
+            offers = [(i, self._offer(certificate.plan.members[i], certificate.plan.offers[i].seq)) for i in certificate.contributors]
+            made = [(certificate.plan.offers[i], offer) for i, offer in offers if offer is not None]
+            wrong = "; ".join(
+                f"the contribution of member {offer.member} is not what its stretches make"
+                for ready, offer in made
+                if (ready.contribution, ready.samples) != (offer.contribution, offer.samples)
+            )
+            mean = np.empty(self._elements, np.float32)
+            weighted_mean([(offer.samples, offer.encoded) for _, offer in made], self._codec, mean)
+            outer_step(*before, mean, self._manifest.outer, *after)
+            wrong = wrong or self._apart([offer for _, offer in made], before, after)
+        self._states[certificate.hash] = after
+        while len(self._states) > STATES_KEPT:
+            self._states.popitem(last=False)
+        if state_digest(*after) != outcome.state:
+            wrong = wrong or f"its state is not that of the {len(certificate.contributors)} contributions it lists"
+        return wrong
+
+    def _apart(self, offers: list[MadeOffer], before: State, after: State) -> str:
+        """How far the anchor is from what float64 makes of the stretches; empty when that is rounding."""
+        mean: npt.NDArray[np.float64] = np.zeros(self._elements)
+        total = 0
+        for offer in offers:
+            for part in offer.stretches:
+                mean += part.samples * vector_of(self._manifest.seed, offer.member, part.life, part.stretch, self._elements).astype(
+                    np.float64
+                )
+                total += part.samples
+        if total != sum(offer.samples for offer in offers):
+            return f"{total} samples were handed over, {sum(offer.samples for offer in offers)} are counted"
+        mean /= total
+        mu, rate = self._manifest.outer.momentum, self._manifest.outer.learning_rate
+        momentum = mu * before[1].astype(np.float64) + mean
+        anchor = before[0].astype(np.float64) - rate * (mean + mu * momentum)
+        worst = float(np.abs(anchor - after[0]).max())
+        scale = max(1.0, float(np.abs(before[0]).max()), float(np.abs(before[1]).max()))
+        return f"its anchor is {worst:g} from the exact mean, at values up to {scale:g}" if worst > ROUNDING * scale else ""

@@ -1,0 +1,199 @@
+"""Members as processes: started, struck, woken, started again, and listened to. Whatever happens to the harness, nothing of them is left.
+
+async with cohort_of(4, root, manifest, elements) as cohort:
+    await cohort.until(lambda: cohort.whole_house(1), "all four are in a certificate", 60.0)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import trio
+
+from protocol.errors import Unreachable, UserError
+from protocol.identity import PeerId
+from protocol.manifest import SignedManifest
+from simulator.harness.lines import MAX_LINE_BYTES, AnyCommand, AnyLine, Certified, Entered, Struck, Up, decode_line, encode
+
+OUTPUT_FILE = "output.log"
+MANIFEST_FILE = "manifest.bin"
+UP_S = 60.0  # to listen: 1.5 s on an idle machine, imports for the most part
+GONE_S = 5.0  # for a killed process to be gone
+LOG_TAIL_BYTES = 3000
+
+
+class Member:
+    """One process. `lines` are those of all its lives; the current life's begin at `life_began`."""
+
+    def __init__(self, index: int, home: Path) -> None:
+        self.index = index
+        self.home = home
+        self.life = -1
+        self.peer: PeerId = ""
+        self.address = ""
+        self.lines: list[AnyLine] = []
+        self.life_began = 0
+        self.tip: Certified | None = None  # the last certificate whose state it says it holds, in this life
+        self.phase = ""
+        self.process: subprocess.Popen[bytes] | None = None
+        self.stopped = False
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def tail(self) -> str:
+        """The end of what it printed beside its lines."""
+        try:
+            data = (self.home / OUTPUT_FILE).read_bytes()
+        except OSError:
+            return ""
+        return data[-LOG_TAIL_BYTES:].decode("utf-8", "replace")
+
+
+class Cohort:
+    """All members of one run."""
+
+    def __init__(self, root: Path, signed: SignedManifest, elements: int, count: int, nursery: trio.Nursery) -> None:
+        self.signed, self.elements = signed, elements
+        self.members = [Member(index, root / f"member-{index}") for index in range(count)]
+        self.heard: list[tuple[int, AnyLine]] = []  # what nobody has taken yet
+        self._root, self._nursery = root, nursery
+        self._news = trio.Event()
+        (root / MANIFEST_FILE).write_bytes(msgspec.msgpack.encode(signed))
+
+    # -------------------------------------------------------------------------------------------- lives
+
+    async def start(self, member: Member, *extra: str, prefix: Sequence[str] = ()) -> None:
+        """A life of a member, to where it listens. It joins those that are up. `prefix` is a command that runs the member's (`nsenter ...`)."""
+        member.home.mkdir(mode=0o700, exist_ok=True)
+        member.life += 1
+        member.life_began, member.tip, member.phase, member.stopped = len(member.lines), None, "", False
+        joins = [
+            part for other in self.members if other.alive and other.address and other is not member for part in ("--join", other.address)
+        ]
+        command = [
+            sys.executable,
+            "-m",
+            "simulator.harness.member",
+            "--home",
+            str(member.home),
+            "--manifest",
+            str(self._root / MANIFEST_FILE),
+        ]
+        command += ["--index", str(member.index), "--life", str(member.life), "--elements", str(self.elements), *joins, *extra]
+        with (member.home / OUTPUT_FILE).open("ab") as output:
+            # From this thread: the kernel ends a member when the *thread* that started it ends.
+            member.process = subprocess.Popen(  # noqa: ASYNC220  # a fork, some milliseconds
+                [*prefix, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, start_new_session=True
+            )
+        self._nursery.start_soon(self._listen, member, member.process)
+        await self.until(lambda: any(isinstance(line, Up) for line in self.said(member)), f"member {member.index} listens", UP_S)
+
+    async def _listen(self, member: Member, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        buffer = b""
+        async with trio.lowlevel.FdStream(os.dup(process.stdout.fileno())) as pipe:
+            while data := await pipe.receive_some(MAX_LINE_BYTES):
+                buffer += data
+                *lines, buffer = buffer.split(b"\n")
+                for line in lines:
+                    self._hear(member, decode_line(line))
+        self._wake()
+
+    def _hear(self, member: Member, line: AnyLine) -> None:
+        match line:
+            case Up():
+                member.peer, member.address = line.peer, line.address
+            case Certified() if line.state:
+                member.tip = line
+            case Entered():
+                member.phase = line.phase
+            case Struck(kind="stop"):
+                member.stopped = True
+            case _:
+                pass
+        member.lines.append(line)
+        self.heard.append((member.index, line))
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    def tell(self, member: Member, command: AnyCommand) -> None:
+        """A command: a line in a pipe, read when the member gets to it."""
+        assert member.process is not None
+        assert member.process.stdin is not None
+        os.write(member.process.stdin.fileno(), encode(command))
+
+    def wake(self, member: Member) -> None:
+        """Let a stopped member go on."""
+        if member.alive:
+            os.kill(member.pid, signal.SIGCONT)
+        member.stopped = False
+
+    def end(self, member: Member) -> None:
+        """kill -9, and wait for the body."""
+        process = member.process
+        if process is None:
+            return
+        if process.poll() is None:
+            process.kill()
+        process.wait(GONE_S)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    # -------------------------------------------------------------------------------------------- what was said
+
+    def said(self, member: Member) -> list[AnyLine]:
+        """What it said in its current life."""
+        return member.lines[member.life_began :]
+
+    def take(self) -> list[tuple[int, AnyLine]]:
+        """What all said since the last call, in the order in which it happened (one clock: `lines`)."""
+        heard, self.heard = self.heard, []
+        return sorted(heard, key=lambda one: one[1].at_s)
+
+    async def until(self, happened: Callable[[], object], what: str, limit_s: float) -> None:
+        """Wait for lines to make `happened` true. Raises `Unreachable` when they do not in time, or a member dies that nobody struck."""
+        with trio.move_on_after(limit_s):
+            while not happened():
+                for member in self.members:
+                    if member.process is not None and not member.alive and not any(isinstance(line, Struck) for line in self.said(member)):
+                        raise Unreachable(f"member {member.index} died while waiting until {what}:\n{member.tail()}")
+                with trio.move_on_after(1.0):  # a death is no line
+                    await self._news.wait()
+            return
+        where = ", ".join(f"{m.index}: {m.phase} after certificate {m.tip.number if m.tip else 0}" for m in self.members)
+        raise Unreachable(f"not within {limit_s:g} s: {what} ({where})")
+
+
+@asynccontextmanager
+async def cohort_of(count: int, root: Path, signed: SignedManifest, elements: int) -> AsyncIterator[Cohort]:
+    """A cohort, none of it started. All of it is gone when the block is left."""
+    if not sys.platform.startswith("linux"):
+        raise UserError(
+            "PLATFORM", "Real members are put under fault on Linux alone.", why="they are bound to their parent's life by prctl(2)"
+        )
+    async with trio.open_nursery() as nursery:
+        cohort = Cohort(root, signed, elements, count, nursery)
+        try:
+            yield cohort
+        finally:
+            for member in cohort.members:
+                cohort.end(member)
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,107 @@
+"""One real member of a swarm under test: `python -m simulator.harness.member --home DIR --index N --elements N --manifest FILE`.
+
+Network, bulk plane, disk and engine are those of `hypergpud start`; only the trainer is made up (`content`), so that what it contributes can be
+recognized. It prints what happens as JSON lines (`lines`), takes commands on its standard input, and dies when that closes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import trio
+
+from daemon.disk.files import FileDisk
+from daemon.keys import load_or_make_key
+from daemon.logs import set_up_logging
+from daemon.network.certificate import load_or_make
+from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.node import BULK_CERTIFICATE_FILE, announce, in_thread
+from protocol.manifest import SignedManifest
+from simulator.harness.content import ContentTrainer
+from simulator.harness.inside import Inside, ToldEngine
+from simulator.harness.lines import Collected, Up
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+async def live(settings: argparse.Namespace, output: int) -> None:
+    """A member's whole life."""
+    home: Path = settings.home
+    signed = msgspec.msgpack.decode(settings.manifest.read_bytes(), type=SignedManifest)
+    seed = signed.open().seed
+    signer, secret = load_or_make_key(home)
+    network = LibP2PNetwork(
+        NetworkSettings(
+            listen_host=settings.listen,
+            listen_port=settings.port,
+            bulk_port=settings.bulk_port,
+            join=settings.join,
+            advertise=settings.advertise,
+        ),
+        secret,
+        load_or_make(home / BULK_CERTIFICATE_FILE, home.name),
+    )
+    member = Inside(output)
+    trainer = ContentTrainer(
+        seed=seed,
+        member=settings.index,
+        life=settings.life,
+        elements=settings.elements,
+        told=lambda stretch, samples: member.say(Collected, life=settings.life, stretch=stretch, samples=samples),
+    )
+    member.engine = ToldEngine(
+        told=member.told,
+        name=home.name,
+        manifest=signed,
+        signer=signer,
+        network=network,
+        trainer=trainer,
+        disk=FileDisk(home, in_thread),
+        offload=in_thread,
+        record=member.record,
+        serial=time.time_ns,
+    )
+    async with network.running(), trio.open_nursery() as nursery:
+        nursery.start_soon(member.obey, 0)
+        nursery.start_soon(member.strike_late)
+        member.say(Up, peer=network.peer, address=network.addresses[0])
+        nursery.start_soon(announce, network, signed)
+        await member.engine.run()
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m simulator.harness.member", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True, help="directory with key, state and log; it exists")
+    parser.add_argument("--manifest", type=Path, required=True, help="file with the sealed manifest")
+    parser.add_argument("--index", type=int, required=True, help="which member this is: decides what it contributes")
+    parser.add_argument("--life", type=int, default=0, help="how often it was started before: no stretch is contributed twice")
+    parser.add_argument("--elements", type=int, required=True)
+    parser.add_argument("--join", action="append", default=[], metavar="MULTIADDR")
+    parser.add_argument("--listen", default="127.0.0.1")
+    parser.add_argument("--advertise", action="append", default=[], metavar="HOST", help="where others reach it, if not where it listens")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--bulk-port", type=int, default=0)
+    settings = parser.parse_args(arguments)
+    settings.join, settings.advertise = tuple(settings.join), tuple(settings.advertise)
+    # A stopped process does not notice that its standard input closed: the kernel must end it with its parent.
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+    output = os.dup(1)
+    os.dup2(2, 1)  # whatever a library prints must not come between our lines
+    set_up_logging(file=settings.home / "member.log")
+    trio.run(partial(live, settings, output))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,157 @@
+"""Network namespaces with shaped links, where root is there: every member a machine of its own behind a cable of its own.
+
+    hub (bridge) ── veth ── member 0    10.213.0.10
+                 ── veth ── member 1    10.213.0.11  ...
+
+No namespace has a name and nothing is made outside of them: each exists through one process that sleeps in it until its standard input closes.
+When whoever made them ends, however it ends, those processes end, and the kernel removes namespaces, bridge, cables and queues with them.
+
+Bandwidth comes from `tbf` on both ends of a cable. Latency comes from `relay`: netem is not in every kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from protocol.errors import UserError
+
+MAX_MEMBERS = 64  # addresses 10.213.0.10 to .73
+SUBNET = "10.213.0"
+FIRST_HOST = 10
+READY = b"in\n"
+COMMAND_S = 10.0  # for one `ip` or `tc`: milliseconds, unless the machine is in trouble
+LATENCY = "100ms"  # what a queue may hold before it drops: a home router's, not a data centre's
+LEAST_BURST_BYTES = 16_384  # tbf passes no packet larger than its bucket, and veth has segments of up to 64 KB cut to the MTU below
+
+
+def why_not() -> str:
+    """Why there can be no namespaces here; empty when there can."""
+    missing = [tool for tool in ("unshare", "nsenter", "ip", "tc") if shutil.which(tool) is None]
+    if missing:
+        return f"{', '.join(missing)} not installed (Debian: util-linux, iproute2)"
+    if os.geteuid() != 0:
+        return "not root"
+    tried = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, timeout=COMMAND_S, check=False)
+    return tried.stderr.strip() if tried.returncode else ""
+
+
+class Namespaces:
+    """One namespace for each member and the hub between them. Made by `namespaces`."""
+
+    def __init__(self) -> None:
+        self._holders: list[subprocess.Popen[bytes]] = []
+        self._hub: int = 0
+
+    def __len__(self) -> int:
+        return len(self._holders) - 1
+
+    def host(self, member: int) -> str:
+        """The member's address."""
+        return f"{SUBNET}.{FIRST_HOST + member}"
+
+    def prefix(self, member: int) -> tuple[str, ...]:
+        """What to put before a command so that it runs in the member's namespace; the command keeps its process number."""
+        return ("nsenter", f"--net=/proc/{self._pid(member)}/ns/net", "--")
+
+    def run(self, member: int, *command: str) -> str:
+        """Run a short command in the member's namespace. Raises `UserError("NETNS")`."""
+        return _run([*self.prefix(member), *command])
+
+    def shape(self, member: int, *, up_bits: float | None, down_bits: float | None) -> None:
+        """Bandwidth of the member's cable: what it sends and what it receives, bits a second; None is unlimited."""
+        _shape(self._pid(member), "eth0", up_bits)
+        _shape(self._hub, f"m{member}", down_bits)
+
+    def cut(self, member: int) -> None:
+        """Pull the cable: packets vanish, nobody is told."""
+        _in(self._hub, "ip", "link", "set", f"m{member}", "nomaster")
+
+    def mend(self, member: int) -> None:
+        """Put it back."""
+        _in(self._hub, "ip", "link", "set", f"m{member}", "master", "hub")
+
+    # -------------------------------------------------------------------------------------------- making them
+
+    def _pid(self, member: int) -> int:
+        return self._holders[1 + member].pid
+
+    def make(self, count: int) -> None:
+        self._hub = self._hold()
+        _in(self._hub, "ip", "link", "add", "hub", "type", "bridge")
+        _in(self._hub, "ip", "link", "set", "hub", "up")
+        for member in range(count):
+            inside = self._hold()
+            _in(self._hub, "ip", "link", "add", f"m{member}", "type", "veth", "peer", "name", "eth0", "netns", str(inside))
+            _in(self._hub, "ip", "link", "set", f"m{member}", "master", "hub", "up")
+            _in(inside, "ip", "address", "add", f"{self.host(member)}/24", "dev", "eth0")
+            _in(inside, "ip", "link", "set", "eth0", "up")
+            _in(inside, "ip", "link", "set", "lo", "up")
+
+    def _hold(self) -> int:
+        """A process in a namespace of its own: says when it is in it, and ends when its standard input does."""
+        holder = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", "echo in; exec cat >/dev/null"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._holders.append(holder)
+        assert holder.stdout is not None
+        if holder.stdout.readline() != READY:
+            raise UserError("NETNS", "A network namespace could not be made.", why=why_not())
+        return holder.pid
+
+    def close(self) -> None:
+        for holder in self._holders:
+            for pipe in (holder.stdin, holder.stdout):
+                if pipe is not None:
+                    pipe.close()
+        for holder in self._holders:
+            try:
+                holder.wait(COMMAND_S)
+            except subprocess.TimeoutExpired:
+                holder.kill()
+                holder.wait()
+        self._holders.clear()
+
+
+@contextmanager
+def namespaces(count: int) -> Iterator[Namespaces]:
+    """Namespaces for `count` members, connected and not shaped. Raises `UserError("NETNS")` where that is impossible."""
+    if not 1 <= count <= MAX_MEMBERS:
+        raise ValueError(f"{count} namespaces: 1 to {MAX_MEMBERS} fit the subnet")
+    if reason := why_not():
+        raise UserError("NETNS", "There can be no network namespaces here.", why=reason, fix="run as root, or use the relay")
+    made = Namespaces()
+    try:
+        made.make(count)
+        yield made
+    finally:
+        made.close()
+
+
+def _shape(pid: int, device: str, bits: float | None) -> None:
+    subprocess.run(
+        ["nsenter", f"--net=/proc/{pid}/ns/net", "--", "tc", "qdisc", "del", "dev", device, "root"],
+        capture_output=True,
+        timeout=COMMAND_S,
+        check=False,  # there may be none
+    )
+    if bits is not None:
+        burst = max(LEAST_BURST_BYTES, int(bits / 8 / 100))  # 10 ms: a kernel tick's worth and more
+        _in(pid, "tc", "qdisc", "add", "dev", device, "root", "tbf", "rate", f"{int(bits)}bit", "burst", str(burst), "latency", LATENCY)
+
+
+def _in(pid: int, *command: str) -> str:
+    return _run(["nsenter", f"--net=/proc/{pid}/ns/net", "--", *command])
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+    if done.returncode:
+        raise UserError("NETNS", f"{' '.join(command[3:])} failed in a network namespace.", why=done.stderr.strip())
+    return done.stdout

@@ -1,0 +1,202 @@
+"""A TCP relay between members, for links that are cut, late or narrow, without root.
+
+All of 127.0.0.0/8 is this machine. A member listens on an address of its own and is advertised under another one, where the relay listens on the
+same ports: every connection to it passes through here, in both planes. Who calls is known from the kernel (whose socket has that port,
+`/proc/net/tcp`), so a link has two ends and each direction of it its own condition.
+
+    relay between      a ----> 127.88.0.2 (advertised) --relay--> 127.87.0.2 (b listens)
+
+Guarantees: bytes arrive in order or the connection breaks; a cut link breaks its connections and refuses new ones; a frozen one keeps them and
+delivers nothing, as a cable that was pulled does. Does not guarantee more of timing than a busy event loop can.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import trio
+
+PIECE_BYTES = 1 << 16
+BUFFERED_BYTES = 1 << 20  # on its way in one direction of one connection: 10 MB/s over 100 ms; then the sender waits
+BURST_S = 0.02  # what a bucket holds, in seconds of its rate: finer than the round trips that are made up here
+CONNECT_S = 5.0
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one direction of a link. `bytes_per_second` None is as fast as it goes. Cut refuses, frozen swallows nothing and delivers nothing."""
+
+    delay_s: float = 0.0
+    bytes_per_second: float | None = None
+    cut: bool = False
+    frozen: bool = False
+
+
+CLEAR = Condition()
+
+
+class Bucket:
+    """Tokens for bytes, shared by all connections of one direction of a link."""
+
+    def __init__(self) -> None:
+        self._tokens = 0.0
+        self._filled_s = trio.current_time()
+
+    async def take(self, size: int, rate: float) -> None:
+        """Wait until `size` bytes may pass. In order for one caller; several share."""
+        now = trio.current_time()
+        self._tokens = min(self._tokens + (now - self._filled_s) * rate, rate * BURST_S) - size
+        self._filled_s = now
+        if self._tokens < 0:
+            await trio.sleep(-self._tokens / rate)
+
+
+class Relay:
+    """Forwards to members by name. `condition(a, b)` is that of what a sends to b; unknown callers are named ""."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.bytes_moved = 0
+        self._nursery = nursery
+        self._conditions: dict[tuple[str, str], Condition] = {}
+        self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._pids: dict[str, Callable[[], int | None]] = {}
+        self._open: dict[frozenset[str], set[trio.CancelScope]] = {}
+        self._changed = trio.Event()
+
+    def introduce(self, name: str, pid: Callable[[], int | None]) -> None:
+        """Whose connections are those of `name`: the process with this number now, None while there is none."""
+        self._pids[name] = pid
+
+    async def forward(self, name: str, host: str, to_host: str, port: int = 0) -> int:
+        """Listen for `name` on `host` and pass on to `to_host`, on the same port. Returns the port. Raises `OSError` when it is taken."""
+        (listener,) = await trio.open_tcp_listeners(port, host=host)
+        taken: int = listener.socket.getsockname()[1]
+
+        async def take(stream: trio.SocketStream) -> None:
+            await self._connect(stream, name, to_host, taken)
+
+        self._nursery.start_soon(trio.serve_listeners, take, [listener])
+        return taken
+
+    # -------------------------------------------------------------------------------------------- conditions
+
+    def condition(self, sender: str, receiver: str) -> Condition:
+        return self._conditions.get((sender, receiver), CLEAR)
+
+    def set(self, sender: str, receiver: str, condition: Condition) -> None:
+        """One direction. From now on, for bytes under way too; a cut breaks both directions, since TCP has no one-way connections."""
+        self._conditions[sender, receiver] = condition
+        if condition.cut:
+            for scope in self._open.pop(frozenset({sender, receiver}), set()):
+                scope.cancel()
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def between(self, one: str, other: str, condition: Condition) -> None:
+        """Both directions."""
+        self.set(one, other, condition)
+        self.set(other, one, condition)
+
+    def split(self, groups: list[list[str]], condition: Condition) -> None:
+        """The same condition on every link between different groups: `Condition(cut=True)` is a partition, `CLEAR` its end."""
+        for i, group in enumerate(groups):
+            for others in groups[i + 1 :]:
+                for one in group:
+                    for other in others:
+                        self.between(one, other, condition)
+
+    # -------------------------------------------------------------------------------------------- connections
+
+    async def _connect(self, stream: trio.SocketStream, name: str, to_host: str, port: int) -> None:
+        caller = await self._caller(stream.socket.getpeername()[1])
+        if self.condition(caller, name).cut or self.condition(name, caller).cut:
+            await _close(stream)
+            return
+        link = frozenset({caller, name})
+        streams = [stream]
+        with trio.CancelScope() as scope:
+            self._open.setdefault(link, set()).add(scope)
+            try:
+                with trio.fail_after(CONNECT_S):
+                    onward = await trio.open_tcp_stream(to_host, port)
+                streams.append(onward)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._pass, stream, onward, (caller, name), nursery.cancel_scope)
+                    nursery.start_soon(self._pass, onward, stream, (name, caller), nursery.cancel_scope)
+            except (OSError, trio.TooSlowError):
+                pass  # nobody listens there: the caller sees its connection break, as it would without us
+            finally:
+                self._open.get(link, set()).discard(scope)
+                for one in streams:
+                    await _close(one)
+
+    async def _pass(self, source: trio.SocketStream, target: trio.SocketStream, way: tuple[str, str], broken: trio.CancelScope) -> None:
+        """One direction of one connection: read, hold for as long as the way takes, write."""
+        put, get = trio.open_memory_channel[tuple[float, bytes]](BUFFERED_BYTES // PIECE_BYTES)
+
+        async def read() -> None:
+            async with put:
+                while data := await source.receive_some(PIECE_BYTES):
+                    await put.send((trio.current_time(), data))
+
+        async def write() -> None:
+            async for arrived_s, data in get:
+                await trio.sleep_until(arrived_s + self.condition(*way).delay_s)
+                while self.condition(*way).frozen:
+                    await self._changed.wait()
+                rate = self.condition(*way).bytes_per_second
+                if rate is not None:
+                    await self._buckets.setdefault(way, Bucket()).take(len(data), rate)
+                await target.send_all(data)
+                self.bytes_moved += len(data)
+            await target.send_eof()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                nursery.start_soon(write)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            broken.cancel()
+
+    async def _caller(self, port: int) -> str:
+        """Whose socket has this local port. The kernel knows; nobody has to say."""
+        inode = _inode_of(port)
+        if inode is None:
+            return ""
+        wanted = f"socket:[{inode}]"
+        for name, pid in self._pids.items():
+            number = pid()
+            if number is not None and _has(number, wanted):
+                return name
+        await trio.lowlevel.checkpoint()
+        return ""
+
+
+async def _close(stream: trio.SocketStream) -> None:
+    """Now, whoever is being cancelled."""
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(stream)  # waits for nobody
+
+
+def _inode_of(port: int) -> int | None:
+    """The socket with this local port that is a connection, not a listener (proc(5))."""
+    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        fields = line.split()
+        if int(fields[1].rpartition(":")[2], 16) == port and fields[3] != "0A":
+            return int(fields[9])
+    return None
+
+
+def _has(pid: int, wanted: str) -> bool:
+    try:
+        handles = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    for handle in handles:
+        with suppress(OSError):  # closed while we looked
+            if os.readlink(f"/proc/{pid}/fd/{handle}") == wanted:
+                return True
+    return False

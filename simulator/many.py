@@ -1,0 +1,77 @@
+"""Many stories, one after the other or in several processes, in the order they were given."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+from msgspec.structs import replace
+
+from simulator.fuzz import random_story, shrink
+from simulator.play import play
+from simulator.report import Report
+from simulator.story import Story
+
+MOST_JOBS = 8  # processes; each takes about 100 MB
+STEPS_NEVER_CAME = "steps at which faults were placed never came"
+
+Outcome = tuple[Story, Report]
+
+
+def jobs_here() -> int:
+    """Processes worth having on this machine."""
+    return max(1, min(MOST_JOBS, os.cpu_count() or 1))
+
+
+def play_one(story: Story) -> Outcome:
+    """A story and its report."""
+    report = play(story).report
+    assert report is not None
+    return story, report
+
+
+def play_random(seed: int, nodes: int | None) -> Outcome:
+    """The random story of a seed. Faults at steps that never came do not count against it."""
+    story, report = play_one(random_story(seed, nodes))
+    if not report.ok and all(report.invariants.values()):
+        report = replace(report, ok=True, reason="")
+    return story, report
+
+
+def play_all(stories: Sequence[Story], jobs: int) -> Iterator[Outcome]:
+    return _spread(play_one, stories, jobs)
+
+
+def play_fuzz(first: int, count: int, nodes: int | None, jobs: int, *, within_s: float | None = None) -> Iterator[Outcome]:
+    """The random stories of `count` seeds, or of as many as are begun `within_s`."""
+    began = time.monotonic()
+    step = 8 * jobs if within_s is not None else count
+    for start in range(first, first + count, step):
+        if within_s is not None and time.monotonic() - began > within_s:
+            return
+        yield from _spread(partial(play_random, nodes=nodes), range(start, min(start + step, first + count)), jobs)
+
+
+def _spread(
+    work: Callable[[object], Outcome] | Callable[[Story], Outcome] | partial[Outcome], items: Sequence[object], jobs: int
+) -> Iterator[Outcome]:
+    if jobs == 1 or len(items) == 1:
+        yield from map(work, items)  # type: ignore[arg-type]
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(work, items)
+
+
+def shortest(story: Story, report: Report) -> Outcome:
+    """The same failure with the fewest faults that still make one of the same invariants fail."""
+    broken = {name for name, held in report.invariants.items() if not held}
+
+    def fails(smaller: Story) -> bool:
+        after = play_one(smaller)[1]
+        return not broken.isdisjoint(name for name, held in after.invariants.items() if not held)
+
+    return play_one(shrink(story, fails))

@@ -1,0 +1,184 @@
+"""Plays a story: a world, its faults, the invariants, and the report of how it went."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import trio
+
+from protocol.journal import Refused, Trained
+from simulator import report as r
+from simulator.director import Director
+from simulator.fakes.clock import run_virtual
+from simulator.fakes.network import PING_INTERVAL_S, PING_TIMEOUT_S
+from simulator.profiles import LINKS
+from simulator.story import Story
+from simulator.world import World
+
+FORGET_S = 20.0  # until a silent peer counts as gone (daemon.swarm.members.SILENCE_S)
+TURNS = 3  # views that may come to nothing after the last fault: a leader that is gone, one that did not hear, one more
+
+
+class Played:
+    """A world after its story, with what is left to read off it."""
+
+    def __init__(self, story: Story) -> None:
+        self.story = story
+        self.world = World(
+            seed=story.seed,
+            nodes=story.nodes,
+            manifest=story.manifest(),
+            link=LINKS[story.link](),
+            parameters=story.parameters,
+            samples_per_second=lambda index: story.samples_per_second * (1.0 + 0.1 * (index % 5)),
+            marked=story.marked,
+        )
+        self.director = Director(self.world, story.schedule)
+        self.alive: list[tuple[float, int]] = []
+        self.report: r.Report | None = None
+        self._began = time.perf_counter()
+
+    async def run(self) -> r.Report:
+        """The whole story, in virtual time."""
+        story, world = self.story, self.world
+        async with world.running():
+            world.start(*(story.starts if story.starts is not None else range(story.nodes)))
+            self.director.begin()
+            await self._until(story.seconds)
+            await self._settle()
+            self.report = self._read()
+        return self.report
+
+    # ------------------------------------------------------------------------------------------ the story's end
+
+    def patience_s(self) -> float:
+        """After the last fault, until everybody alive must have moved on: a silent loss is noticed, a few views fail, a round is trained."""
+        if self.story.patience_s is not None:
+            return self.story.patience_s
+        rules = self.story.round
+        view = rules.ready_s * 4 + rules.scatter_s + rules.gather_s * 2 + rules.vote_s * 2
+        return PING_TIMEOUT_S + PING_INTERVAL_S + FORGET_S + TURNS * view + 2 * rules.seconds
+
+    async def _until(self, at_s: float) -> None:
+        """Sleep, noting how many live."""
+        while trio.current_time() < at_s:
+            living = sum(seat.alive for seat in self.world.seats)
+            if not self.alive or self.alive[-1][1] != living:
+                self.alive.append((trio.current_time(), living))
+            await trio.sleep(min(1.0, at_s - trio.current_time()))
+
+    async def _settle(self) -> None:
+        """Wait until everybody alive has moved since the last fault and stands on one lineage, or until that is overdue."""
+        while trio.current_time() < self.director.over_s:
+            await self._until(self.director.over_s)
+        calm_s = trio.current_time()
+        before = {seat.index: self.world.number(seat.index) for seat in self.world.seats}
+        honest = [seat for seat in self.world.hearing() if seat.index not in self.world.invariants.liars]
+        if len(honest) < self.story.min_peers:
+            return
+        deadline = calm_s + self.patience_s()
+        while trio.current_time() < deadline and self.world.hearing():
+            await self._until(trio.current_time() + 0.5)
+            if not self._behind(before):
+                return
+        behind = self._behind(before)
+        if behind:
+            self.world.invariants.fail("progress", trio.current_time(), f"{self.patience_s():g} s after the last fault {behind}")
+
+    def _behind(self, before: dict[int, int]) -> str:
+        """Who has not moved on, or is not where the others are; empty when all is well."""
+        world = self.world
+        honest = [seat for seat in world.hearing() if seat.index not in world.invariants.liars]
+        if len(honest) < self.story.min_peers:
+            return ""
+        best = max(world.number(seat.index) for seat in honest)
+        reference = next(seat for seat in honest if world.number(seat.index) == best)
+        keeper = reference.engine.keeper if reference.engine else None
+        if keeper is None:
+            return "nobody has begun"
+        for seat in honest:
+            mine = seat.engine.keeper if seat.engine else None
+            where = f"node {seat.index} ({seat.phase.value if seat.phase else 'starting'}"
+            if mine is None or mine.tip.number <= before[seat.index]:
+                return f"{where}) is still at certificate {mine.tip.number if mine else 0}"
+            if not keeper.lineage.descends(keeper.tip, mine.tip) and not mine.lineage.descends(mine.tip, keeper.tip):
+                return f"{where}) is on another branch than node {reference.index}, at {mine.tip.number} and {best}"
+        return ""
+
+    # ------------------------------------------------------------------------------------------ the report
+
+    def _read(self) -> r.Report:
+        story, world, struck = self.story, self.world, self.director.struck
+        included, bound = r.goodput(world)
+        longest, exchange = r.recovery_s(world, struck)
+        detection = r.detection_s(world, struck)
+        certified = r.rounds(world)
+        reasons = [f"{broken.invariant} at {broken.at_s:.3f} s: {broken.what}" for broken in world.invariants.broken]
+        reasons += self._missed(certified, included, bound, detection, exchange)
+        return r.Report(
+            scenario=story.name,
+            seed=story.seed,
+            nodes=story.nodes,
+            rounds_certified=certified,
+            goodput=included,
+            goodput_bound=bound,
+            detection_seconds=detection,
+            recovery_seconds=longest,
+            recovery_exchange_seconds=exchange,
+            bytes_sent=r.bytes_sent(world),
+            faults=len(struck),
+            refused=r.refused(world),
+            unnoticed=world.invariants.unnoticed,
+            invariants=world.invariants.held(),
+            ok=not reasons,
+            reason="; ".join(reasons[:3]),
+            virtual_seconds=trio.current_time(),
+            real_seconds=time.perf_counter() - self._began,
+            progress=tuple((at, number) for at, number, _ in r.first_certificates(world)),
+            alive=tuple(self.alive),
+        )
+
+    def _missed(
+        self, certified: int, included: float | None, bound: float | None, detection: float | None, exchange: float | None
+    ) -> list[str]:
+        """Figures that the story wanted and did not get."""
+        wanted, missed = self.story.wanted, []
+        if certified < wanted.rounds:
+            missed.append(f"{certified} rounds were certified, {wanted.rounds} are wanted")
+        if wanted.goodput_of_bound is not None and (included or 0.0) < wanted.goodput_of_bound * (bound or 1.0):
+            missed.append(f"goodput {included or 0:.3f} is below {wanted.goodput_of_bound:g} of {bound or 1:.3f}")
+        if wanted.detection_s is not None and (detection is None or detection > wanted.detection_s):
+            missed.append(f"a crash was noticed after {detection} s, {wanted.detection_s:g} are allowed")
+        if wanted.recovery_exchange_s is not None and (exchange is None or exchange > wanted.recovery_exchange_s):
+            missed.append(f"the next certificate took {exchange} s without training, {wanted.recovery_exchange_s:g} are allowed")
+        for node, reason in wanted.refused:
+            if not self._was_refused(node, reason):
+                missed.append(f"nobody refused node {node} for {reason!r}")
+        if self.director.waiting:
+            missed.append(f"{self.director.waiting} steps at which faults were placed never came")
+        if wanted.learns and not self._learned():
+            missed.append("the loss did not fall")
+        return missed
+
+    def _was_refused(self, node: int, reason: str) -> bool:
+        peer = self.world.seats[node].peer
+        return any(
+            isinstance(event, Refused) and event.reason == reason and event.peer == peer and index != node
+            for _, index, event in self.world.history
+        )
+
+    def _learned(self) -> bool:
+        losses = [event.loss for event in self.world.of(Trained) if isinstance(event, Trained) and event.loss is not None]
+        return len(losses) > 1 and losses[-1] < losses[0]
+
+
+def play(story: Story) -> Played:
+    """From beginning to end, in a virtual world of its own."""
+    played = Played(story)
+    gc.disable()  # a world is garbage all at once, at its end; looking for some all the while costs a fifth of its time
+    try:
+        run_virtual(played.run, seed=story.seed)
+    finally:
+        gc.enable()
+    return played

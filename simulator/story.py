@@ -1,0 +1,88 @@
+"""A story: everything that decides what a world will do, as one record. The same story gives the same history, byte for byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from protocol.errors import UserError
+from protocol.manifest import Group, Limits, Manifest, RoundRules
+from simulator.faults import Schedule, words
+from simulator.profiles import LINKS
+
+QUICK = RoundRules(seconds=5.0, ready_s=1.0, scatter_s=4.0, gather_s=4.0, vote_s=2.0)
+"""Rounds short enough for many of them; the deadlines in the same order as the defaults."""
+
+PARAMETERS = 3 * 4096  # three chunks: with more members than that some reduce nothing, which is a case of its own
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a story must reach besides the invariants. None: does not matter."""
+
+    rounds: int = 1  # certificates in the longest ancestry
+    goodput_of_bound: float | None = None
+    detection_s: float | None = None
+    recovery_exchange_s: float | None = None  # from the last fault to the next certificate, training not counted
+    refused: tuple[tuple[int, str], ...] = ()  # (node, reason): somebody honest must have refused this node for it
+    learns: bool = False  # the loss must fall
+
+
+class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`starts` are the seats filled at second 0 (all of them when None); the others wait for a `Start`."""
+
+    name: str
+    nodes: int
+    seed: int
+    seconds: float
+    schedule: Schedule = ()
+    round: RoundRules = QUICK
+    min_peers: int = 2
+    max_group: int = 32
+    max_samples: int = 1_000_000
+    codec: str = "float32"
+    link: str = "near"
+    parameters: int = PARAMETERS
+    samples_per_second: float = 20.0
+    marked: bool = True  # contributions are constants that name their peer and stretch, instead of real gradients of the quadratic
+    starts: tuple[int, ...] | None = None
+    wanted: Wanted = Wanted()
+    patience_s: float | None = (
+        None  # after the last fault, until everybody must have moved on; None: `World` computes it from the deadlines
+    )
+
+    def __post_init__(self) -> None:
+        if self.link not in LINKS:
+            raise ValueError(f"no links are called {self.link!r}; known: {', '.join(LINKS)}")
+
+    def manifest(self) -> Manifest:
+        """The run that the nodes of this story are in."""
+        return Manifest(
+            name="simulated",
+            task="quadratic",
+            seed=self.seed,
+            codec=self.codec,
+            round=self.round,
+            group=Group(min_peers=self.min_peers, max_group=self.max_group),
+            limits=Limits(max_samples=self.max_samples),
+        )
+
+    def text(self) -> str:
+        """Lines for a person."""
+        lines = [f"{self.name}, seed {self.seed}: {self.nodes} nodes for {self.seconds:g} s, links {self.link}"]
+        return "\n".join([*lines, *(f"  {words(fault)}" for fault in self.schedule)])
+
+
+def write_story(story: Story, path: Path) -> None:
+    """As JSON that `read_story` takes."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(story)) + b"\n")
+
+
+def read_story(path: Path) -> Story:
+    """Raises `UserError("STORY")`."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Story)
+    except (OSError, msgspec.DecodeError, ValueError) as error:
+        raise UserError(
+            "STORY", f"{path} holds no story.", why=str(error), fix="write one with --save, or see simulator/story.py"
+        ) from None

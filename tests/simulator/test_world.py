@@ -1,0 +1,221 @@
+"""The world is the node's own code, does the same thing for the same seed, and its invariants can fail."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from msgspec.structs import replace
+
+import daemon.node
+from daemon import swarm
+from daemon.engines import native
+from daemon.engines.native.engine import NativeEngine
+from daemon.engines.native.exchange import Exchange
+from daemon.engines.native.keeper import Keeper
+from protocol import messages, outer, reduction
+from protocol.codec import CODECS
+from protocol.identity import Signer, verify
+from protocol.journal import RoundCertified
+from protocol.ledger import Ledger
+from protocol.messages import Held, decode_signed, encode_signed, open_signed, sign
+from protocol.round.machine import step
+from simulator import faults as f
+from simulator.fakes.clock import run_virtual
+from simulator.fuzz import random_story
+from simulator.many import play_one
+from simulator.play import Played, play
+from simulator.signatures import checked_once
+from simulator.story import Story, Wanted
+from simulator.world import World
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def small(**changes: object) -> Story:
+    return replace(Story(name="small", nodes=3, seed=5, seconds=20.0), **changes)
+
+
+def test_the_world_runs_the_modules_of_the_real_node() -> None:
+    played = Played(small())
+    seen: list[NativeEngine] = []
+
+    async def run() -> None:
+        await played.run()
+        seen.extend(seat.engine for seat in played.world.seats if seat.engine is not None)
+
+    run_virtual(run, seed=5)
+    assert len(seen) == 3
+    for engine in seen:
+        assert type(engine) is NativeEngine is daemon.node.NativeEngine, "the class that `hypergpud start` runs"
+        assert type(engine.keeper) is Keeper
+        assert type(engine.keeper.ledger) is Ledger
+        assert engine.keeper.ledger.codec is CODECS["float32"]
+        parts = [type(part) for part in vars(engine).values()]
+        own = [kind for kind in parts if kind.__module__.startswith(("daemon.", "simulator."))]
+        assert {kind.__module__.split(".")[0] for kind in own} <= {"daemon", "simulator"}
+        ports = {kind.__name__ for kind in own if kind.__module__.startswith("simulator.")}
+        assert ports <= {"MischievousNetwork", "CountingTrainer", "WatchedDisk"}, "only the outermost is made up"
+    # Nobody has put anything in the place of a rule or a step of the engine.
+    for module, name in (
+        (native.exchange, "weighted_mean"),
+        (native.anchor, "outer_step"),
+        (native.engine, "step"),
+        (swarm.lineage, "extend"),
+    ):
+        assert getattr(module, name).__module__.startswith("protocol.")
+    assert native.exchange.weighted_mean is reduction.weighted_mean
+    assert native.anchor.outer_step is outer.outer_step
+    assert native.engine.step is step
+    assert native.exchanging.Exchange is Exchange
+
+
+def test_a_signature_is_checked_once_and_a_forged_one_never_passes() -> None:
+    signer, other, run = Signer(b"a" * 32), Signer(b"b" * 32), b"r" * 32
+    signed = sign(signer, run, Held(plan=b"p" * 32, contributors=(1,)))
+    forged = messages.Signed(signed.payload, other.peer, signed.signature)
+    with checked_once():
+        assert messages.verify is not verify
+        assert open_signed(signed, run) == open_signed(decode_signed(encode_signed(signed)), run)
+        for _ in range(2):
+            with pytest.raises(messages.PeerFault, match="does not fit"):
+                open_signed(forged, run)
+        with pytest.raises(messages.PeerFault):
+            open_signed(signed, b"s" * 32)
+    assert messages.verify is verify, "and outside a world nothing is remembered"
+
+
+def test_the_same_story_gives_the_same_history() -> None:
+    """Byte for byte, also in another process whose strings hash differently."""
+    code = (
+        "import hashlib, sys; from simulator.fuzz import random_story; from simulator.play import play\n"
+        "print(hashlib.sha256(b''.join(play(random_story(int(s))).world.log() for s in sys.argv[1:])).hexdigest())"
+    )
+    seeds = ("6", "30")
+    logs = {
+        subprocess.run(
+            [sys.executable, "-c", code, *seeds],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        ).stdout.strip()
+        for hash_seed in ("1", "2")
+    }
+    here = hashlib.sha256(b"".join(play(random_story(int(seed))).world.log() for seed in seeds)).hexdigest()
+    assert logs == {here}
+
+
+def test_another_seed_gives_another_history() -> None:
+    assert play(small()).world.log() != play(small(seed=6)).world.log()
+
+
+def test_without_faults_everybody_is_counted_in_every_round() -> None:
+    played = play(small(nodes=5, seconds=40.0))
+    assert played.report is not None
+    assert played.report.ok, played.report.reason
+    assert played.report.goodput == 1.0
+    for event in played.world.of(RoundCertified):
+        assert isinstance(event, RoundCertified)
+        assert event.outcome == "counted"
+        assert len(event.shares) == 5
+
+
+# ------------------------------------------------------------------------------------------ the invariants can fail
+
+
+async def broken_by(world: World, harm: object) -> set[str]:
+    """Which invariants say that something is wrong when `harm(world)` is done in the middle of a run."""
+    async with world.running():
+        world.start()
+        await trio.sleep(8.0)
+        assert not world.invariants.broken
+        harm(world)  # type: ignore[operator]
+        await trio.sleep(20.0)
+    return {violation.invariant for violation in world.invariants.broken}
+
+
+def harmed(harm: object) -> set[str]:
+    story = small()
+    world = World(seed=1, nodes=3, manifest=story.manifest(), parameters=story.parameters, marked=True)
+    return run_virtual(broken_by, world, harm, seed=1)
+
+
+def _keeper(world: World, index: int) -> Keeper:
+    engine = world.seats[index].engine
+    assert engine is not None
+    assert engine.keeper is not None
+    return engine.keeper
+
+
+def test_an_anchor_that_differs_is_seen() -> None:
+    def harm(world: World) -> None:
+        keeper = _keeper(world, 1)
+        keeper.anchor.adopt = lambda tip, adopt=keeper.anchor.adopt: (adopt(tip), keeper.anchor.value.__setitem__(0, 7.0))[0]  # type: ignore[method-assign]
+
+    assert "agreement" in harmed(harm)
+
+
+def test_work_that_vanishes_is_seen() -> None:
+    def harm(world: World) -> None:
+        _keeper(world, 1).ledger.add = lambda delta, samples: None  # type: ignore[method-assign]
+
+    assert "nothing lost" in harmed(harm)
+
+
+def test_work_that_is_counted_twice_is_seen() -> None:
+    def harm(world: World) -> None:
+        ledger = _keeper(world, 1).ledger
+        ledger.settle = lambda listed: 0  # type: ignore[method-assign]  # the ledger forgets that its work was certified
+
+    assert "nothing lost" in harmed(harm), "more is accounted for than was handed over"
+
+
+def test_a_mean_of_others_than_those_listed_is_seen() -> None:
+    """A world that did not know of the lie would see its content."""
+
+    def harm(world: World) -> None:
+        world.lie(1, "wrong_sum")
+        world.invariants.liars.clear()
+
+    story = small(parameters=8 * 4096)
+    world = World(seed=1, nodes=3, manifest=story.manifest(), parameters=story.parameters, marked=True)
+    assert "content" in run_virtual(broken_by, world, harm, seed=1)
+
+
+def test_a_crash_is_seen() -> None:
+    def harm(world: World) -> None:
+        def fail(*_: object) -> None:
+            raise RuntimeError("harm")
+
+        _keeper(world, 1).settle = fail  # type: ignore[method-assign]
+
+    assert "no crash" in harmed(harm)
+
+
+def test_a_swarm_that_stands_still_is_seen() -> None:
+    """Everybody is cut off from everybody for good: no round can be certified, and two honest nodes live."""
+    story = small(
+        nodes=2,
+        seconds=5.0,
+        patience_s=30.0,
+        schedule=(f.Lose(node=0, share=1.0, at_s=0.0, for_s=0.0), f.Sever(node=0, other=1, at_s=1.0, for_s=1.0)),
+        wanted=Wanted(rounds=0),
+    )
+    played = Played(story)
+    played.world.swarm.mend = lambda first, second: None  # type: ignore[method-assign]
+    run_virtual(played.run, seed=story.seed)
+    assert played.report is not None
+    assert played.report.invariants["progress"] is False
+
+
+def test_a_story_that_wants_too_much_is_not_ok() -> None:
+    _, report = play_one(small(wanted=Wanted(rounds=1000)))
+    assert not report.ok
+    assert "1000 are wanted" in report.reason

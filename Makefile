@@ -1,5 +1,6 @@
 # make run    makes .venv, installs, and shows a swarm that trains (ROUNDS=0: until Ctrl-C)
 # make test   makes .venv with the test extra and runs the tests
+# make sim    plays all scenarios in virtual time; make bench measures real processes under fault
 
 PYTHON ?= python3.11
 ROUNDS ?= 10
@@ -10,7 +11,7 @@ BIN    := $(VENV)/bin
 # What an installation depends on: a change of either file installs again, anything else is picked up by the editable install.
 RECIPE := pyproject.toml constraints.txt .ci/debian.sh
 
-.PHONY: run setup test test-slow lint clean
+.PHONY: run setup test test-slow lint sim bench clean
 
 run: $(VENV)/.installed
 	$(BIN)/hypergpud demo --peers $(PEERS) --rounds $(ROUNDS)
@@ -28,6 +29,12 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+sim: $(VENV)/.installed
+	$(BIN)/hypergpud simulate all
+
+bench: $(VENV)/.installed
+	$(BIN)/hypergpud bench faults
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -125,6 +125,18 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return leader_of(self.order, self.view)
 
     @property
+    def decided(self) -> bool:
+        """Whether this round's certificate is here already and only our own computation of it is not."""
+        return self.target is not None
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many members are lost, or have left this view for a later one, that no majority can vote."""
+        plan = self.plan
+        later = {peer for peer, (_, ready) in self.readies.items() if ready.view > self.view}
+        return plan is not None and sum(peer not in self.gone and peer not in later for peer in plan.members) < plan.majority
+
+    @property
     def leads(self) -> bool:
         """Whether the current plan (before there is one, the current view) is this node's to lead."""
         return (self.plan.leader if self.plan else self.leader) == self.rules.me

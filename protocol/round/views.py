@@ -17,6 +17,7 @@ from protocol.round.phases import (
     Forward,
     Lead,
     Note,
+    PeerGone,
     Phase,
     Send,
     State,
@@ -40,6 +41,10 @@ def enter(state: State, phase: Phase, now: float, reason: str, *, deadline: floa
     """Move to a phase, and say why."""
     moved = replace(state, phase=phase, deadline=deadline, **changes)
     return moved, [Note(event=PhaseEntered(number=state.number, view=moved.view, phase=phase.value, reason=reason))]
+
+
+def note_gone(state: State, event: PeerGone, now: float) -> Step:
+    return replace(state, gone=state.gone | {event.peer}), []
 
 
 def begin_view(state: State, now: float, view: int, reason: str) -> Step:

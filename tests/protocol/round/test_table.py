@@ -12,7 +12,7 @@ from protocol.errors import InvariantBroken
 from protocol.identity import PeerId
 from protocol.messages import MAX_REASON_CHARS, Held, sign
 from protocol.plan import OpenPlan
-from protocol.round import leading, machine
+from protocol.round import gathering, leading, machine
 from protocol.round import phases as p
 from protocol.round.machine import TABLE, begin, step
 from protocol.round.phases import Phase, Rules, State
@@ -106,7 +106,7 @@ def test_whatever_comes_in_whatever_phase_is_taken(phase: Phase, kind: type[p.Ha
 
 
 def test_a_handler_that_leaves_the_table_is_our_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "TABLE", {**TABLE, (Phase.TRAIN, p.Tick): (machine.end_training, {Phase.VOTE})})
+    monkeypatch.setattr(machine, "TABLE", {**TABLE, (Phase.TRAIN, p.Tick): (gathering.end_training, {Phase.VOTE})})
     with pytest.raises(InvariantBroken, match="Tick in train led to offer"):
         step(node(), p.Tick(), 1.0)
 

@@ -1,0 +1,157 @@
+"""From the end of training to a plan: the offer, the leader's wait, whose plan is followed."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from protocol.identity import PeerId, short
+from protocol.journal import Planned
+from protocol.messages import Ready
+from protocol.round import leading
+from protocol.round.phases import (
+    Happening,
+    LiveChanged,
+    MakeOffer,
+    Note,
+    OfferMade,
+    PeerGone,
+    Phase,
+    PlanGot,
+    ReadyGot,
+    Refuse,
+    Scatter,
+    State,
+    Tick,
+)
+from protocol.round.views import (
+    FOLLOWER_PATIENCE,
+    Step,
+    begin_view,
+    enter,
+    follow_order,
+    go_alone,
+    keep_ready,
+    left_out,
+    note_gone,
+    pass_view,
+    resend_plan,
+    train_again,
+)
+
+PARTIAL_HELD = 0.5  # at this share of the scatter's time a reducer tells the leader what it has, whole or not
+
+
+def end_training(state: State, event: Happening, now: float) -> Step:
+    state, actions = enter(state, Phase.OFFER, now, f"the round's local training is over; making the offer for round {state.number}")
+    return state, [*actions, MakeOffer()]
+
+
+def offer_made(state: State, event: OfferMade, now: float) -> Step:
+    # Our own offer to this view from before we went on training alone is over: a plan with it would be our first of two in one view.
+    others = {peer: entry for peer, entry in state.readies.items() if peer != state.rules.me}
+    state = replace(state, offer=event.ready, readies=others)
+    if len(state.live - state.gone) + 1 < state.rules.manifest.group.min_peers:
+        return go_alone(state, now)
+    return begin_view(state, now, state.view, f"{event.ready.samples} samples offered as seq {event.ready.seq}")
+
+
+def live_changed(state: State, event: LiveChanged, now: float) -> Step:
+    """Who is alive, as beacons say. Whoever was lost and is heard again is lost no more: else two nodes could miss each other for good."""
+    state = replace(state, live=event.live, gone=state.gone - (event.live - state.live))
+    state, actions = follow_order(state)
+    state, planning = leading.try_plan(state, now, final=False)
+    return state, [*actions, *planning]
+
+
+def gone_in_ready(state: State, event: PeerGone, now: float) -> Step:
+    state, _ = note_gone(state, event, now)
+    if event.peer == state.leader:
+        return pass_view(state, now, f"the leader of view {state.view}, {short(event.peer)}, was lost")
+    return leading.try_plan(state, now, final=False)
+
+
+def _wrong_offer(state: State, peer: PeerId, ready: Ready) -> tuple[str, str] | None:
+    """Why an offer to this round can be in no certificate, as (reason, detail). One such offer in a plan would spoil the round for all."""
+    most = state.rules.manifest.limits.max_samples
+    if ready.samples > most:
+        return "malformed", f"{short(peer)} offers {ready.samples} samples, the run allows {most}"
+    if bool(ready.samples) != bool(ready.seq) or (state.merge is not None and ready.samples):
+        return "malformed", f"{short(peer)} offers seq {ready.seq} with {ready.samples} samples"
+    if ready.seq and ready.seq <= state.tip.last_seq.get(peer, 0):
+        return "duplicate", f"{short(peer)} offers seq {ready.seq}, which was certified before"
+    return None
+
+
+def ready_got(state: State, event: ReadyGot, now: float) -> Step:
+    """Keep an offer for this round; go along when half of the others are ahead of us."""
+    view, peer = event.ready.view, event.signed.peer
+    if event.ready.parent != state.parent or event.ready.number != state.number or view < state.view:
+        return state, []
+    if (wrong := _wrong_offer(state, peer, event.ready)) is not None:
+        return state, [Refuse(peer=peer, reason=wrong[0], detail=wrong[1])]
+    state = keep_ready(state, peer, (event.signed, event.ready))
+    others = state.live - state.gone
+    ahead = {p: r.view for p, (_, r) in state.readies.items() if p in others and (r.view > state.view or state.phase is Phase.TRAIN)}
+    many = bool(ahead) and 2 * len(ahead) >= len(others)
+    if state.phase is Phase.TRAIN:
+        return end_training(state, event, now) if many else (state, [])
+    if state.phase is Phase.READY:
+        if many:
+            return begin_view(state, now, min(ahead.values()), f"{len(ahead)} of {len(others)} others are in a later view")
+        return leading.try_plan(state, now, final=False)
+    if state.decided:
+        return state, []
+    if state.phase in {Phase.SCATTER, Phase.REDUCE} and state.plan is not None and peer == state.plan.leader and view > state.view:
+        return pass_view(state, now, f"{short(peer)}, which led view {state.view}, gave it up")
+    if state.phase in {Phase.SCATTER, Phase.REDUCE} and view > state.view and state.hopeless:
+        # Without this a leader carries out a plan that nobody else does any more, while they wait for it in a view that they leave in turn.
+        return pass_view(state, now, f"{short(peer)} is in view {view}, and the majority of view {state.view} with it")
+    if state.leads and state.plan is not None and peer not in state.plan.members and view == state.view:
+        return state, resend_plan(state, peer)
+    return state, []
+
+
+def plan_got(state: State, event: PlanGot, now: float) -> Step:
+    plan = event.plan
+    if plan.plan.parent != state.parent or plan.plan.view != state.view:
+        return state, []
+    if plan.leader not in state.asked:
+        return state, [Refuse(peer=plan.leader, reason="not_leader", detail=f"a plan for view {state.view}, which it does not lead")]
+    me = plan.index.get(state.rules.me)
+    if me is None:
+        return left_out(state, now, f"too late for the plan of view {state.view}; the work waits a round")
+    if state.offer is None or plan.offers[me] != replace(state.offer, view=state.view):
+        return state, [Refuse(peer=plan.leader, reason="bad_plan", detail="a plan with an offer we did not make")]
+    for peer, offer in zip(plan.members, plan.offers, strict=True):
+        if (wrong := _wrong_offer(state, peer, offer)) is not None:
+            return state, [Refuse(peer=plan.leader, reason="bad_plan", detail=f"a plan in which {wrong[1]}")]
+    if state.merge is None and not any(offer.samples for offer in plan.offers):
+        return train_again(state, now, f"none of the {len(plan.members)} members of view {state.view} has anything to offer")
+    rules = state.rules.manifest.round
+    leads = plan.leader == state.rules.me
+    state, actions = enter(
+        state,
+        Phase.SCATTER,
+        now,
+        f"plan of view {state.view} by {short(plan.leader)}: {plan.plan.reason}",
+        deadline=now + rules.scatter_s * (1.0 if leads else PARTIAL_HELD),
+        plan=plan,
+        plan_signed=event.signed,
+        overdue=False,
+    )
+    planned = Planned(number=state.number, view=state.view, leader=plan.leader, members=plan.members, reason=plan.plan.reason)
+    if state.merge is not None:
+        return state, [*actions, Note(event=planned), *(leading.merge_cut(state) if leads else [])]
+    return state, [*actions, Note(event=planned), Scatter(plan=plan)]
+
+
+def ready_overdue(state: State, event: Tick, now: float) -> Step:
+    if state.leads:
+        return leading.try_plan(state, now, final=True)
+    if not state.live - state.gone:
+        return go_alone(state, now)
+    return pass_view(state, now, f"no plan from {short(state.leader)} within {FOLLOWER_PATIENCE * state.rules.manifest.round.ready_s:g} s")
+
+
+def watch_overdue(state: State, event: Tick, now: float) -> Step:
+    return pass_view(state, now, f"no certificate came from those who went on without us in view {state.view}")

@@ -1,0 +1,154 @@
+"""Carrying out a plan: what is held, the cut, the results, and what a lost member means for each."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from protocol.certificate import check_cut
+from protocol.errors import PeerFault
+from protocol.identity import short
+from protocol.messages import Held
+from protocol.round import leading, voting
+from protocol.round.phases import (
+    CutGot,
+    HeldGot,
+    HeldHere,
+    Lead,
+    PeerGone,
+    Phase,
+    Reduce,
+    Refuse,
+    ResultGot,
+    Send,
+    State,
+    Tick,
+)
+from protocol.round.views import (
+    FOLLOWER_PATIENCE,
+    Step,
+    enter,
+    left_out,
+    note_gone,
+    pass_view,
+)
+
+PARTIAL_HELD = 0.5  # at this share of the scatter's time a reducer tells the leader what it has, whole or not
+
+
+def gone_in_scatter(state: State, event: PeerGone, now: float) -> Step:
+    state, _ = note_gone(state, event, now)
+    plan = state.plan
+    if state.decided:
+        return state, []
+    if plan is not None and (event.peer == plan.leader or state.hopeless):
+        return pass_view(
+            state, now, f"{short(event.peer)} was lost in scatter, {'its leader' if event.peer == plan.leader else 'and the majority'}"
+        )
+    if state.merge is not None:
+        return state, []
+    state, telling = _tell_held(state)
+    state, cutting = leading.try_cut(state, now, final=False)
+    return state, [*telling, *cutting]
+
+
+def gone_in_reduce(state: State, event: PeerGone, now: float) -> Step:
+    state, _ = note_gone(state, event, now)
+    if state.decided:
+        return state, []
+    if state.hopeless:
+        return pass_view(state, now, f"{short(event.peer)} was lost in reduce, and the majority with it")
+    if leading.beyond_recut(state):
+        return pass_view(
+            state, now, f"{short(event.peer)} was lost in reduce: a slice is missing, and the leader that could name a substitute"
+        )
+    return leading.recut(state, now, final=False)
+
+
+def _tell_held(state: State) -> Step:
+    """Tell the leader what we hold: once it is all that living members offered, and at every change from then on."""
+    plan = state.plan
+    assert plan is not None
+    wanted = {i for i, offer in enumerate(plan.offers) if offer.samples and plan.members[i] not in state.gone}
+    if not (state.told or wanted <= state.held):
+        return state, []
+    held = Held(plan=plan.digest, contributors=tuple(sorted(state.held)))
+    return replace(state, told=True), [Send(to=(plan.leader,), message=held)]
+
+
+def held_here(state: State, event: HeldHere, now: float) -> Step:
+    if state.plan is None or event.plan != state.plan.digest:
+        return state, []  # of the plan before
+    return _tell_held(replace(state, held=event.contributors))
+
+
+def held_got(state: State, event: HeldGot, now: float) -> Step:
+    plan = state.plan
+    if plan is None or event.held.plan != plan.digest or event.peer not in plan.members or not state.leads or state.decided:
+        return state, []
+    held = {**state.lead.held, event.peer: frozenset(event.held.contributors)}
+    return leading.try_cut(replace(state, lead=Lead(held=held, silent=state.lead.silent)), now, final=False)
+
+
+def scatter_overdue(state: State, event: Tick, now: float) -> Step:
+    if state.target is not None:
+        return voting.fetch(state, state.target, now)
+    if state.merge is not None:
+        return pass_view(state, now, f"no cut for the merge from {short(state.leader)}")
+    if state.leads:
+        return leading.try_cut(state, now, final=True)
+    rules = state.rules.manifest.round
+    rest = rules.scatter_s * (1.0 - PARTIAL_HELD) + FOLLOWER_PATIENCE * rules.ready_s
+    if not state.overdue:
+        state, actions = (state, []) if state.told else _tell_held(replace(state, told=True))
+        return replace(state, overdue=True, deadline=now + rest), actions
+    return pass_view(state, now, f"no cut from {short(state.leader)} within {rules.scatter_s * PARTIAL_HELD + rest:g} s")
+
+
+def cut_got(state: State, event: CutGot, now: float) -> Step:
+    plan, cut = state.plan, event.cut
+    if plan is None or cut.plan != plan.digest:
+        return state, []
+    if event.signed.peer != plan.leader:
+        return state, [Refuse(peer=event.signed.peer, reason="not_leader", detail="a cut for a plan that is not its own")]
+    if state.decided and state.cut is not None:
+        return state, []
+    if state.cut is not None and cut.number <= state.cut.number:
+        again = state.cut_signed is not None and cut.number == state.cut.number and event.signed.digest != state.cut_signed.digest
+        return state, [Refuse(peer=event.signed.peer, reason="equivocation", detail=f"two cuts {cut.number}")] if again else []
+    try:
+        check_cut(cut, plan, state.rules.manifest, merging=state.merge is not None)
+    except PeerFault as fault:
+        return state, [Refuse(peer=event.signed.peer, reason=fault.reason, detail=str(fault))]
+    if plan.index[state.rules.me] not in cut.present:
+        if state.target is not None:
+            return voting.fetch(state, state.target, now)
+        return left_out(state, now, f"left out of cut {cut.number}: {short(plan.leader)} took this node for lost")
+    if state.merge is not None:
+        return voting.cast_merge(replace(state, cut=cut, cut_signed=event.signed), now)
+    patience = state.rules.manifest.round.gather_s * (1.0 if state.leads else FOLLOWER_PATIENCE)
+    state, actions = enter(
+        state,
+        Phase.REDUCE,
+        now,
+        cut.reason,
+        deadline=now + patience,
+        cut=cut,
+        cut_signed=event.signed,
+        results=frozenset(),
+        spare=None,
+    )
+    return state, [*actions, Reduce(plan=plan, cut=cut, digest=event.signed.digest)]
+
+
+def result_got(state: State, event: ResultGot, now: float) -> Step:
+    if state.cut_signed is None or event.cut != state.cut_signed.digest:
+        return state, []
+    return replace(state, results=state.results | {event.slice}), []
+
+
+def reduce_overdue(state: State, event: Tick, now: float) -> Step:
+    if state.target is not None:
+        return voting.fetch(state, state.target, now)
+    if state.leads:
+        return leading.recut(state, now, final=True)
+    return pass_view(state, now, f"the results of view {state.view} did not come in time")

@@ -12,7 +12,7 @@ import trio
 import trio.lowlevel
 
 from daemon.swarm.chain_sync import fetch_chain, unpack_record
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import TIPS_KEPT, Lineage, Step
 from daemon.swarm.members import BEACON_S, Members
 from daemon.swarm.messenger import Refuse
 from protocol.digest import Digest
@@ -170,7 +170,9 @@ class Follower:
                 await self._lagging.wait()
             await trio.lowlevel.checkpoint()
             best = self._lineage.best
-            sources = [*self._members.ahead_of(best.number), *self._members.elsewhere(best.hash, best.number)]
+            # Whoever stands on another branch need not be ahead: left to itself, a short branch could never make the long one merge with it.
+            strangers = self._members.strangers(lambda tip: self._lineage.tip(tip) is not None, best.number - TIPS_KEPT)
+            sources = [*self._members.ahead_of(best.number), *strangers]
             if sources or self._lineage.waiting:
                 await self.ask(sources or self._members.holders_of(best.hash))
                 await trio.sleep(SYNC_S / 2)

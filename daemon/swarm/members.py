@@ -92,12 +92,12 @@ class Members:
         ahead = [p for p, m in self._members.items() if m.beacon.role == "node" and m.beacon.number > number and not m.lost]
         return sorted(ahead, key=lambda peer: -self._members[peer].beacon.number)
 
-    def elsewhere(self, tip: Digest, number: int) -> list[PeerId]:
-        """Nodes that hold another tip of the same or a higher number."""
+    def strangers(self, knows: Callable[[Digest], bool], number: int) -> list[PeerId]:
+        """Nodes from certificate `number` on whose tip we do not know: they are ahead, or stand on a branch that we have not seen."""
         return [
             p
             for p, m in self._members.items()
-            if m.beacon.role == "node" and m.beacon.tip != tip and m.beacon.number >= number and not m.lost
+            if m.beacon.role == "node" and m.beacon.number >= number and not m.lost and not knows(m.beacon.tip)
         ]
 
     def holders_of(self, tip: Digest) -> list[PeerId]:

@@ -10,7 +10,8 @@ certificate on it follows every ledger and every state by itself. A certificate 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from copy import copy
 
 import msgspec
 import numpy as np
@@ -34,6 +35,7 @@ from simulator.harness.lines import AnyLine, Certified, Collected, Offered, Resu
 
 STATES_KEPT = 8  # states of recent certificates: a later one may branch off any of them
 OFFERS_KEPT = 4  # of each member: one certificate lists the newest or, in a branch, one just before
+BOOKS_KEPT = 6  # of each member: its disk is a round behind at most, and a round has two
 ROUNDING = 1e-5  # relative to the largest value: four float32 additions, a division and the outer step stay below 2^-19
 
 State = tuple[Vector, Vector]
@@ -57,6 +59,15 @@ class MadeOffer(msgspec.Struct, frozen=True, kw_only=True):
     stretches: tuple[Stretch, ...]
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A book as it stood when its member's ledger may have gone to disk."""
+
+    ledger: Ledger
+    digest: str
+    pending: tuple[Stretch, ...]
+    offered: tuple[Stretch, ...]
+
+
 class Book:
     """One member's ledger, kept by somebody else: same deltas, same order, same arithmetic."""
 
@@ -64,32 +75,37 @@ class Book:
         manifest = signed.open()
         self.peer: PeerId = ""
         self.ledger = Ledger(elements, codec_named(manifest.codec), manifest.limits.max_samples, manifest.limits.max_carry_rounds)
-        self.doubt = ""  # why this book may not be the member's own ledger any more
+        self.doubts: list[str] = []  # why this book may not be the member's own ledger any more
         self._member, self._seed, self._elements = member, manifest.seed, elements
-        self._pending: list[Stretch] = []
+        self._pending: tuple[Stretch, ...] = ()
         self._offered: tuple[Stretch, ...] = ()
+        self._kept: deque[Kept] = deque(maxlen=BOOKS_KEPT)
+        self._keep()
+
+    def _keep(self) -> None:
+        kept = Kept(ledger=_copy_of(self.ledger), digest=_digest_of(self.ledger.residue), pending=self._pending, offered=self._offered)
+        self._kept.append(kept)
 
     def resumed(self, line: Resumed) -> None:
-        """The member's ledger came back from its disk: it must be the one it had, or empty."""
-        ours = (self.ledger.weight, digest(self.ledger.residue.data.cast("B")).hex())
-        if line.weight == 0:
-            self.ledger.drop(line.next_seq)
-            self._pending, self._offered = [], ()
-        elif (line.weight, line.residue) != ours:
-            self.doubt = f"it came back with {line.weight} samples pending where {ours[0]} were, or with others"
-        self.ledger.next_seq = line.next_seq
+        """The member's ledger came back from its disk: one that it had a moment ago, whole, rounding and all. What came after it is lost."""
+        told = (line.weight, line.offered_seq, line.residue)
+        found = next((kept for kept in reversed(self._kept) if (kept.ledger.weight, kept.ledger.offer.seq, kept.digest) == told), None)
+        if found is None:
+            self.doubts.append(f"it came back with a ledger that it never had: {line.weight} samples, seq {line.offered_seq} on offer")
+            return
+        self.ledger = _copy_of(found.ledger)
+        self._pending, self._offered = found.pending, found.offered
 
     def collected(self, line: Collected) -> None:
         self.ledger.add(vector_of(self._seed, self._member, line.life, line.stretch, self._elements), line.samples)
-        self._pending.append(Stretch(line.life, line.stretch, line.samples))
+        self._pending = (*self._pending, Stretch(line.life, line.stretch, line.samples))
 
     def offered(self, line: Offered) -> MadeOffer | None:
         offer = self.ledger.make_offer()
-        self._offered = tuple(self._pending)
+        self._offered = self._pending
         if (offer.seq, offer.weight, offer.digest.hex()) != (line.seq, line.samples, line.contribution):
-            self.doubt = (
-                f"it offered seq {line.seq} with {line.samples} samples where its stretches make seq {offer.seq} with {offer.weight}"
-            )
+            self.doubts.append(f"it offered {line.samples} samples as seq {line.seq}, its stretches make {offer.weight} as seq {offer.seq}")
+        self._keep()
         if not offer.weight:
             return None
         return MadeOffer(
@@ -99,9 +115,21 @@ class Book:
     def certified(self, listed_seq: int | None) -> None:
         self.ledger.settle(listed_seq)
         if not self.ledger.weight:
-            self._pending = []
+            self._pending = ()
         elif listed_seq is not None:
-            self._pending = [stretch for stretch in self._pending if stretch not in self._offered]
+            self._pending = tuple(stretch for stretch in self._pending if stretch not in self._offered)
+        self._keep()
+
+
+def _copy_of(ledger: Ledger) -> Ledger:
+    """With everything that a ledger remembers, and a vector of its own."""
+    made = copy(ledger)
+    made.residue = ledger.residue.copy()
+    return made
+
+
+def _digest_of(values: Vector) -> str:
+    return digest(values.data.cast("B")).hex()
 
 
 class Audit:
@@ -144,12 +172,17 @@ class Audit:
                 self._learn(line)
                 step = self.steps.get(line.hash)
                 if step is None:
-                    book.doubt = f"it adopted certificate {line.number}, which does not verify"
+                    book.doubts.append(f"it adopted certificate {line.number}, which does not verify")
                 else:
                     book.certified(step.certificate.listed.get(book.peer))
                 self._look()
             case _:
                 pass
+
+    @property
+    def doubts(self) -> list[str]:
+        """Where a member's ledger was not what its own lines make it; its contributions are then not what they should be either."""
+        return [f"member {member}: {doubt}" for member, book in self._books.items() for doubt in book.doubts]
 
     def finish(self) -> None:
         """Nothing more will be heard of the certificates so far: what could not be audited is not exact."""

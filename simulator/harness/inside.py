@@ -121,7 +121,7 @@ class Inside:
             self._resumed = True
             ledger = keeper.ledger
             residue = digest(ledger.residue.data.cast("B")).hex()
-            self.say(Resumed, number=keeper.tip.number, weight=ledger.weight, next_seq=ledger.next_seq, residue=residue)
+            self.say(Resumed, number=keeper.tip.number, weight=ledger.weight, offered_seq=ledger.offer.seq, residue=residue)
         self._left_step()
         leads = state is not None and state.leads
         self.say(Entered, number=event.number, view=event.view, phase=event.phase, reason=event.reason, leads=leads)

@@ -27,11 +27,11 @@ class Up(Line, frozen=True, kw_only=True, tag=True):
 
 
 class Resumed(Line, frozen=True, kw_only=True, tag=True):
-    """Its state is in place, the ledger as it came from disk: `residue` is the digest of S."""
+    """Its state is in place, the ledger as it came from disk: `residue` is the digest of S, `offered_seq` 0 when nothing is on offer."""
 
     number: int
     weight: int
-    next_seq: int
+    offered_seq: int
     residue: str
 
 

@@ -131,7 +131,7 @@ class Trials:
             detection_s=max((seconds for seconds in detection if seconds is not None), default=0.0),
             fault_free_s=fault_free,
             back_s=back_s,
-            notes=(*apart, *wrong, *false),
+            notes=(*apart, *wrong, *false, *(self.audit.doubts if wrong or false else ())),
         )
 
     def _choose(self, step: Step, *, leader: bool, pick: int) -> Member:

@@ -59,6 +59,7 @@ async def test_eight_members_one_killed_every_twenty_seconds(tmp_path: Path) -> 
 
         assert len({member.tip.hash for member in cohort.members if member.tip}) == 1
         wrong = {name: finding for name, finding in trials.audit.findings.items() if finding}
+        assert not trials.audit.doubts
         assert not wrong
         states: dict[str, set[str]] = {}
         for line in (line for member in cohort.members for line in member.lines if isinstance(line, Certified) and line.state):

@@ -61,6 +61,7 @@ async def test_an_audit_finds_rounds_exact_and_notices_every_kind_of_difference(
     right = audited(lines)
     assert right.findings
     assert set(right.findings.values()) == {""}
+    assert not right.doubts
     for dumped in (line for _, line in lines if isinstance(line, Dumped)):
         assert os.stat(dumped.path).st_size == 8 * ELEMENTS
 

@@ -10,126 +10,32 @@ certificate on it follows every ledger and every state by itself. A certificate 
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from copy import copy
+from collections import OrderedDict
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from daemon.swarm.lineage import Lineage, Step
 from protocol.codec import codec_named
-from protocol.digest import Digest, digest
+from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.initial import initial_parameters
 from protocol.layout import chunk_count
-from protocol.ledger import Ledger
 from protocol.manifest import SignedManifest
 from protocol.merge import merge_vectors
 from protocol.outer import outer_step, state_digest
 from protocol.ports import Vector
 from protocol.reduction import weighted_mean
+from simulator.harness.book import Book, MadeOffer
 from simulator.harness.content import task_info, vector_of
-from simulator.harness.lines import AnyLine, Certified, Collected, Offered, Resumed, Up
+from simulator.harness.lines import AnyLine, Certified, Collected, Entered, Offered, Resumed, Up
 
 STATES_KEPT = 8  # states of recent certificates: a later one may branch off any of them
 OFFERS_KEPT = 4  # of each member: one certificate lists the newest or, in a branch, one just before
-BOOKS_KEPT = 6  # of each member: its disk is a round behind at most, and a round has two
 ROUNDING = 1e-5  # relative to the largest value: four float32 additions, a division and the outer step stay below 2^-19
 
 State = tuple[Vector, Vector]
-
-
-class Stretch(msgspec.Struct, frozen=True):
-    """What a member handed over at one time."""
-
-    life: int
-    stretch: int
-    samples: int
-
-
-class MadeOffer(msgspec.Struct, frozen=True, kw_only=True):
-    """An offer as its member must have made it."""
-
-    member: int
-    samples: int
-    encoded: bytes
-    contribution: Digest
-    stretches: tuple[Stretch, ...]
-
-
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """A book as it stood when its member's ledger may have gone to disk."""
-
-    ledger: Ledger
-    digest: str
-    pending: tuple[Stretch, ...]
-    offered: tuple[Stretch, ...]
-
-
-class Book:
-    """One member's ledger, kept by somebody else: same deltas, same order, same arithmetic."""
-
-    def __init__(self, member: int, signed: SignedManifest, elements: int) -> None:
-        manifest = signed.open()
-        self.peer: PeerId = ""
-        self.ledger = Ledger(elements, codec_named(manifest.codec), manifest.limits.max_samples, manifest.limits.max_carry_rounds)
-        self.doubts: list[str] = []  # why this book may not be the member's own ledger any more
-        self._member, self._seed, self._elements = member, manifest.seed, elements
-        self._pending: tuple[Stretch, ...] = ()
-        self._offered: tuple[Stretch, ...] = ()
-        self._kept: deque[Kept] = deque(maxlen=BOOKS_KEPT)
-        self._keep()
-
-    def _keep(self) -> None:
-        kept = Kept(ledger=_copy_of(self.ledger), digest=_digest_of(self.ledger.residue), pending=self._pending, offered=self._offered)
-        self._kept.append(kept)
-
-    def resumed(self, line: Resumed) -> None:
-        """The member's ledger came back from its disk: one that it had a moment ago, whole, rounding and all. What came after it is lost."""
-        told = (line.weight, line.offered_seq, line.residue)
-        found = next((kept for kept in reversed(self._kept) if (kept.ledger.weight, kept.ledger.offer.seq, kept.digest) == told), None)
-        if found is None:
-            self.doubts.append(f"it came back with a ledger that it never had: {line.weight} samples, seq {line.offered_seq} on offer")
-            return
-        self.ledger = _copy_of(found.ledger)
-        self._pending, self._offered = found.pending, found.offered
-
-    def collected(self, line: Collected) -> None:
-        self.ledger.add(vector_of(self._seed, self._member, line.life, line.stretch, self._elements), line.samples)
-        self._pending = (*self._pending, Stretch(line.life, line.stretch, line.samples))
-
-    def offered(self, line: Offered) -> MadeOffer | None:
-        offer = self.ledger.make_offer()
-        self._offered = self._pending
-        if (offer.seq, offer.weight, offer.digest.hex()) != (line.seq, line.samples, line.contribution):
-            self.doubts.append(f"it offered {line.samples} samples as seq {line.seq}, its stretches make {offer.weight} as seq {offer.seq}")
-        self._keep()
-        if not offer.weight:
-            return None
-        return MadeOffer(
-            member=self._member, samples=offer.weight, encoded=offer.encoded, contribution=offer.digest, stretches=self._offered
-        )
-
-    def certified(self, listed_seq: int | None) -> None:
-        self.ledger.settle(listed_seq)
-        if not self.ledger.weight:
-            self._pending = ()
-        elif listed_seq is not None:
-            self._pending = tuple(stretch for stretch in self._pending if stretch not in self._offered)
-        self._keep()
-
-
-def _copy_of(ledger: Ledger) -> Ledger:
-    """With everything that a ledger remembers, and a vector of its own."""
-    made = copy(ledger)
-    made.residue = ledger.residue.copy()
-    return made
-
-
-def _digest_of(values: Vector) -> str:
-    return digest(values.data.cast("B")).hex()
 
 
 class Audit:
@@ -160,6 +66,8 @@ class Audit:
                 book.resumed(line)
             case Collected():
                 book.collected(line)
+            case Entered(phase="scatter"):
+                book.gave_out()
             case Offered():
                 made = book.offered(line)
                 if made is not None:
@@ -174,7 +82,7 @@ class Audit:
                 if step is None:
                     book.doubts.append(f"it adopted certificate {line.number}, which does not verify")
                 else:
-                    book.certified(step.certificate.listed.get(book.peer))
+                    book.certified(step.certificate.listed.get(book.peer), last=bool(line.state))
                 self._look()
             case _:
                 pass

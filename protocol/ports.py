@@ -81,6 +81,9 @@ class ByteStream(Protocol):
     async def receive_some(self, max_bytes: int) -> bytes:
         """1 to `max_bytes` bytes, or b"" when the other side has finished. Raises `Unreachable` when the stream is broken."""
 
+    async def receive_into(self, target: memoryview) -> int:
+        """As `receive_some`, into the front of `target` (bytes, writable, not empty). Returns how many; 0 when the other side has finished."""
+
     async def send_eof(self) -> None:
         """No more will be sent; the other side's `receive_some` returns b"" after what was sent. Bulk streams may close both ways."""
 

@@ -76,6 +76,9 @@ class _Stream:
     async def receive_some(self, max_bytes: int) -> bytes:
         return await self._inner.receive_some(max_bytes)
 
+    async def receive_into(self, target: memoryview) -> int:
+        return await self._inner.receive_into(target)
+
     async def send_eof(self) -> None:
         await self._inner.send_eof()
 

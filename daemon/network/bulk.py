@@ -24,7 +24,7 @@ from daemon.network.border import Refusals
 from daemon.network.certificate import BulkCertificate
 from daemon.network.ending import Endings, end_gently
 from daemon.network.slots import Slots
-from daemon.network.tls import TlsSession, tune
+from daemon.network.tls import PIECE_BYTES, TlsSession, tune
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_STREAMS_PER_PEER, Endpoint, StreamHandler
@@ -71,6 +71,11 @@ class BulkStream:
         data = await self._session.receive_some(max_bytes)
         self._traffic.received += len(data)
         return data
+
+    async def receive_into(self, target: memoryview) -> int:
+        size = await self._session.receive_into(target)
+        self._traffic.received += size
+        return size
 
     async def send_eof(self) -> None:
         await self._session.send_eof()
@@ -123,6 +128,7 @@ class BulkPlane:
         self._client_context = lru_cache(maxsize=256)(lambda der: _context(ssl.PROTOCOL_TLS_CLIENT, certificate, der))  # 1.1 ms each
         self._slots = Slots(MAX_STREAMS_PER_PEER)
         self._open: WeakSet[TlsSession] = WeakSet()
+        self._scratch = memoryview(bytearray(PIECE_BYTES))
         self._sessions = 0
         self._handshakes = 0
 
@@ -163,7 +169,7 @@ class BulkPlane:
             raise Unreachable(f"the endpoint of {endpoint.peer} holds no certificate: {error}") from error
         transport = await self._connect(endpoint)
         tune(transport)
-        session = TlsSession(transport, context, server_side=False)
+        session = TlsSession(transport, context, server_side=False, scratch=self._scratch)
         self._open.add(session)
         opened = False
         try:
@@ -210,7 +216,7 @@ class BulkPlane:
             await trio.aclose_forcefully(transport)
             return
         tune(transport)
-        session = TlsSession(transport, self._context_now(), server_side=True)
+        session = TlsSession(transport, self._context_now(), server_side=True, scratch=self._scratch)
         self._sessions += 1
         try:
             async with aclosing(session):

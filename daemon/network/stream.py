@@ -115,6 +115,11 @@ class ControlStream:
         self._traffic.received += len(data)
         return data
 
+    async def receive_into(self, target: memoryview) -> int:
+        data = await self.receive_some(len(target))
+        target[: len(data)] = data
+        return len(data)
+
     async def send_eof(self) -> None:
         self._check()
         if not self._sent_eof:

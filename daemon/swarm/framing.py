@@ -49,11 +49,10 @@ class FrameReader:
         target[:taken] = self._buffer[:taken]
         del self._buffer[:taken]
         while taken < len(target):
-            data = await self._stream.receive_some(min(READ_BYTES, len(target) - taken))
-            if not data:
+            size = await self._stream.receive_into(target[taken:])
+            if not size:
                 raise Unreachable(f"the stream ended {len(target) - taken} bytes too early")
-            target[taken : taken + len(data)] = data
-            taken += len(data)
+            taken += size
 
     async def _fill(self, size: int, *, may_end: bool = False) -> bool:
         while len(self._buffer) < size:

@@ -213,6 +213,11 @@ class FakeStream:
             self._taken = 0
         return piece
 
+    async def receive_into(self, target: memoryview) -> int:
+        piece = await self.receive_some(len(target))
+        target[: len(piece)] = piece
+        return len(piece)
+
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._broken is not None and not self._finished:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from protocol.digest import Digest, leaves_of, merkle_root
+from protocol.digest import Digest, leaf_digest, leaves_of, merkle_root
 from protocol.layout import STATE_CHUNK_BYTES
 from protocol.manifest import Outer
 from protocol.ports import Vector
@@ -25,6 +25,15 @@ def outer_step(anchor: Vector, momentum: Vector, mean: Vector, rules: Outer, out
     np.add(out_anchor, mean, out=out_anchor)
     np.multiply(out_anchor, rate, out=out_anchor)
     np.subtract(anchor, out_anchor, out=out_anchor)
+
+
+LEAF_ELEMENTS = STATE_CHUNK_BYTES // 4
+"""Elements of the anchor, or of the momentum, in one leaf of the state's digest. A whole number of chunks."""
+
+
+def state_leaf(part: Vector) -> Digest:
+    """The leaf of one piece of anchor or momentum, shape (up to LEAF_ELEMENTS,)."""
+    return leaf_digest(part.astype("<f4", copy=False).data.cast("B"))
 
 
 def state_leaves(anchor: Vector, momentum: Vector) -> list[Digest]:

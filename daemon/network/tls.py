@@ -15,7 +15,9 @@ import trio
 
 from protocol.errors import Unreachable
 
-PIECE_BYTES = 1 << 19  # encrypted or read at a time, 0.4 ms of work; smaller ones wake the other side too often: 64 KB cost a third more CPU
+PIECE_BYTES = (
+    1 << 19
+)  # encrypted or read at a time, 0.4 ms of work; smaller ones wake the other side too often: 64 KB cost a third more CPU
 RECORD_BYTES = 1 << 14  # the largest piece of plaintext in one TLS record (RFC 8446, 5.1)
 
 
@@ -31,7 +33,9 @@ class TlsSession:
     and nothing may follow them. A receive that was cancelled has lost nothing.
     """
 
-    def __init__(self, transport: trio.SocketStream, context: ssl.SSLContext, *, server_side: bool, scratch: memoryview | None = None) -> None:
+    def __init__(
+        self, transport: trio.SocketStream, context: ssl.SSLContext, *, server_side: bool, scratch: memoryview | None = None
+    ) -> None:
         """`scratch` is where ciphertext is read to; the sessions of one thread may share it, since none waits while it uses it."""
         self._transport = transport
         self._scratch = scratch if scratch is not None else memoryview(bytearray(PIECE_BYTES))

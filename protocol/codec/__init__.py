@@ -14,14 +14,14 @@ by itself. Lossy codecs are used with error feedback: what an encoding lost stay
 
 from __future__ import annotations
 
-from protocol.codec.base import Codec
+from protocol.codec.base import Codec, check_encoding
 from protocol.codec.blocks import Int4, Int8
 from protocol.codec.floats import BFloat16, Float16, Float32
 from protocol.codec.topk import TopK
 from protocol.errors import UserError
 from protocol.layout import CHUNK_ELEMENTS
 
-__all__ = ["CODECS", "BFloat16", "Codec", "Float16", "Float32", "Int4", "Int8", "TopK", "chunk_bytes", "codec_named"]
+__all__ = ["CODECS", "BFloat16", "Codec", "Float16", "Float32", "Int4", "Int8", "TopK", "check_encoding", "chunk_bytes", "codec_named"]
 
 CODECS: dict[str, Codec] = {
     codec.name: codec for codec in (Float32(), BFloat16(), Float16(), Int8(), Int4(), TopK("topk", 64, result=TopK("topk_result", 16)))

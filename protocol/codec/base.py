@@ -74,3 +74,13 @@ def check_peak(peak: int, first: int) -> None:
     """`peak` is the greatest magnitude, as bits, among elements of which `first` is the first. Raises `ValueError` when it is no number."""
     if peak >= INFINITE:
         raise ValueError(f"a value near element {first} is not finite: it cannot be offered to anybody")
+
+
+def check_encoding(codec: Codec, data: Buffer, elements: int) -> None:
+    """Whether an encoding of `elements` elements, from a chunk border on, decodes. Raises `PeerFault("malformed")`. Allocates a piece at most."""
+    check_size(data, codec.size(elements))
+    view = memoryview(data)
+    scratch = np.empty(min(elements, PIECE_ELEMENTS), np.float32)
+    for start in range(0, elements, PIECE_ELEMENTS):
+        piece = scratch[: min(PIECE_ELEMENTS, elements - start)]
+        codec.decode(view[codec.size(start) : codec.size(start + piece.size)], piece)

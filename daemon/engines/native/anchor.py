@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import numpy as np
 import trio
@@ -10,7 +11,7 @@ import trio
 from protocol.digest import Digest, merkle_root
 from protocol.manifest import Outer
 from protocol.merge import merge_vectors
-from protocol.outer import outer_step, state_leaves
+from protocol.outer import LEAF_ELEMENTS, outer_step, state_leaf, state_leaves
 from protocol.ports import Offload, Vector
 
 STATES_KEPT = 3  # whose leaves are kept for downloaders: as many as the disk keeps checkpoints
@@ -27,12 +28,25 @@ class Anchor:
         self.leaves: OrderedDict[Digest, list[Digest]] = OrderedDict()
         self.written = trio.Lock()  # held while a checkpoint is being written from `value` and `momentum`
 
-    async def step(self, mean: Vector, offload: Offload) -> Digest:
-        """The outer step into the spare buffers. Returns the digest of the state there."""
+    async def step(self, mean: Callable[[int, Vector], None], offload: Offload) -> Digest:
+        """The outer step into the spare buffers. Returns the digest of the state there.
+
+        `mean(start, out)` writes the averaged pseudo-gradient from element `start` on. The vector is worked through leaf by leaf of the state's
+        digest, decoded, stepped and hashed while it is in cache; no vector of the mean is ever whole in memory.
+        """
 
         def work() -> list[Digest]:
-            outer_step(self.value, self.momentum, mean, self._rules, self.spare_value, self.spare_momentum)
-            return state_leaves(self.spare_value, self.spare_momentum)
+            piece = np.empty(min(LEAF_ELEMENTS, self.parameters), np.float32)
+            values: list[Digest] = []
+            momenta: list[Digest] = []
+            for start in range(0, self.parameters, LEAF_ELEMENTS):
+                at = slice(start, min(start + LEAF_ELEMENTS, self.parameters))
+                averaged = piece[: at.stop - at.start]
+                mean(start, averaged)
+                outer_step(self.value[at], self.momentum[at], averaged, self._rules, self.spare_value[at], self.spare_momentum[at])
+                values.append(state_leaf(self.spare_value[at]))
+                momenta.append(state_leaf(self.spare_momentum[at]))
+            return values + momenta
 
         async with self.written:  # the last checkpoint may still be read from what is spare now
             self._spare_leaves = await offload(work)

@@ -249,7 +249,8 @@ class NativeEngine:
                 self.keeper.ledger.give_out()
                 self._exchanging.scatter(plan, self._offer, self.keeper.anchor)
             case p.Reduce(cut=cut, digest=name):
-                self._start(self._exchanging.reduce, cut, name)
+                assert self.keeper is not None
+                self._start(self._exchanging.reduce, cut, name, self.keeper.anchor)
             case p.Abandon():
                 self._exchanging.abandon()
             case p.Inquire(peers=peers):

@@ -19,10 +19,10 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer, short
 from protocol.ledger import Offer
-from protocol.messages import Cut, SliceResult, open_as
+from protocol.messages import Cut, SliceResult, Vote, open_as
 from protocol.plan import OpenPlan
 from protocol.ports import Endpoint, Network, Offload
-from protocol.round.phases import Happening
+from protocol.round.phases import Computed, Happening
 
 PLANS_KNOWN = 16  # plans whose late bytes are read and dropped, so that the lane they come on stays in use
 
@@ -67,7 +67,7 @@ class Exchanging:
             signer=self._signer,
             offer=offer,
             codec=self._codec,
-            anchor=anchor,
+            parameters=anchor.parameters,
             sender=self.sender,
             offload=self._offload,
             emit=self._emit,
@@ -76,13 +76,15 @@ class Exchanging:
         self._changed = trio.Event()
         self._current.scatter()
 
-    async def reduce(self, cut: Cut, name: Digest) -> None:
-        """Carry out a cut of the current plan, in place of an earlier one."""
+    async def reduce(self, cut: Cut, name: Digest, anchor: Anchor) -> None:
+        """Carry out a cut of the current plan, in place of an earlier one, and compute the state it leads to."""
         current = self._current
         self._reducing.cancel()
         with trio.CancelScope() as self._reducing:
             if current is not None and current.plan.digest == cut.plan:
-                await current.reduce(cut, name)
+                result = await current.average(cut, name)
+                state = await anchor.step(current.mean(), self._offload)
+                self._emit(Computed(vote=_vote(current.plan, name, result, state)))
 
     def credits(self, certificate: OpenCertificate) -> Credits:
         """What encoding lost of the slices summed here for this certificate."""
@@ -116,6 +118,11 @@ class Exchanging:
         if endpoint is None:
             raise Unreachable(f"the beacon of {short(peer)} with its bulk endpoint has not come yet")
         return endpoint
+
+
+def _vote(plan: OpenPlan, cut: Digest, result: Digest, state: Digest) -> Vote:
+    parent, number, view = plan.plan.parent, plan.plan.number, plan.plan.view
+    return Vote(parents=(parent,), number=number, view=view, plan=plan.digest, cut=cut, result=result, state=state)
 
 
 async def _discard(data: bytearray) -> None:

@@ -1,0 +1,34 @@
+"""What binds a member to bytes before they are sent: the Merkle root in its offer, and the root that a reducer signs of its result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from protocol.digest import Buffer, Digest, leaves_of, merkle_root, range_proof, root_from_range
+
+
+class Commitment(Protocol):
+    """How an exchange proves and checks what travels. `first` and `total` count chunks, `chunk_bytes` is the size of one."""
+
+    def proof(self, leaves: Sequence[Digest], first: int, stop: int) -> tuple[Digest, ...]:
+        """What goes with chunks `[first, stop)` of a contribution with these leaves."""
+
+    def fits(self, data: Buffer, chunk_bytes: int, first: int, total: int, proof: Sequence[Digest], root: Digest) -> bool:
+        """Whether `data` is what the contribution with this root has from chunk `first` on."""
+
+    def root(self, data: Buffer, chunk_bytes: int) -> Digest:
+        """What a reducer signs of a slice's encoded mean."""
+
+
+class Merkle:
+    """The run's own: trees of BLAKE3 digests over chunks (`protocol/digest.py`)."""
+
+    def proof(self, leaves: Sequence[Digest], first: int, stop: int) -> tuple[Digest, ...]:
+        return tuple(range_proof(leaves, first, stop))
+
+    def fits(self, data: Buffer, chunk_bytes: int, first: int, total: int, proof: Sequence[Digest], root: Digest) -> bool:
+        return root_from_range(leaves_of(data, chunk_bytes), first, total, proof) == root
+
+    def root(self, data: Buffer, chunk_bytes: int) -> Digest:
+        return merkle_root(leaves_of(data, chunk_bytes))

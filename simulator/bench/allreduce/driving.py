@@ -1,0 +1,127 @@
+"""A peer's side of the conversation, whatever engine it drives."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from protocol.digest import digest
+from protocol.ports import Vector
+from simulator.bench.allreduce.lines import Command, Done, Go, Here, Line, Meet, Ok, Prepare, decode_command, encode
+from simulator.bench.allreduce.vectors import exact_mean, scale_of, vector_of
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+SPIN_S = 0.002  # before the common moment: a sleep wakes up late, a loop does not
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One peer."""
+
+    engine: str
+    codec: str
+    index: int
+    peers: int
+    elements: int
+    host: str
+    device: str  # the network device that carries `host`
+
+
+class AveragingFailure(Exception):
+    """The engine gave the round up, or says itself that its result is not the mean of all."""
+
+
+class Driver(Protocol):
+    """An engine in one peer."""
+
+    async def info(self) -> str:
+        """What the others need to find us."""
+
+    async def meet(self, infos: tuple[str, ...]) -> None:
+        """All are up."""
+
+    async def prepare(self, number: int, vector: Vector) -> None:
+        """Whatever comes before averaging and is not part of it. `vector` stays as it is until the round is over."""
+
+    async def average(self) -> None:
+        """What is timed: from the vector in memory to the mean in memory. Raises `AveragingFailure`."""
+
+    async def result(self) -> Vector:
+        """The mean, shape (elements,)."""
+
+
+class Talk:
+    """Lines on the two pipes. Whatever a library prints goes to the log."""
+
+    def __init__(self) -> None:
+        self._output = os.dup(1)
+        self._input = os.fdopen(os.dup(0), "rb")
+        os.dup2(2, 1)
+
+    def next(self) -> Command | None:
+        """The next command; None when the conductor is gone. Blocks."""
+        line = self._input.readline()
+        return decode_command(line) if line.endswith(b"\n") else None
+
+    def say(self, line: Line) -> None:
+        data = memoryview(encode(line))
+        while data:
+            data = data[os.write(self._output, data) :]
+
+
+async def serve(talk: Talk, settings: Settings, driver: Driver, following: Callable[[], Awaitable[Command | None]]) -> None:
+    """Until the conductor is gone. `following` gives the next command."""
+    own = vector_of(settings.index, settings.elements)
+    mean = exact_mean(settings.peers, settings.elements)
+    vector = np.empty_like(own)
+    number = 0
+    talk.say(Here(info=await driver.info()))
+    while (command := await following()) is not None:
+        match command:
+            case Meet(infos=infos):
+                await driver.meet(infos)
+                talk.say(Ok())
+            case Prepare(number=number):
+                np.multiply(own, scale_of(number), out=vector)
+                await driver.prepare(number, vector)
+                talk.say(Ok())
+            case Go(at_s=at_s):
+                talk.say(await _go(driver, at_s, mean, number))
+
+
+async def _go(driver: Driver, at_s: float, mean: Vector, number: int) -> Done:
+    time.sleep(max(0.0, at_s - SPIN_S - time.monotonic()))
+    while (began := time.monotonic()) < at_s:
+        pass
+    try:
+        await driver.average()
+    except AveragingFailure as failure:
+        return Done(began_s=began, ended_s=time.monotonic(), max_error=0.0, result="", failure=str(failure))
+    ended = time.monotonic()
+    result = await driver.result()
+    error = float(np.max(np.abs(result - mean * scale_of(number))))
+    return Done(began_s=began, ended_s=ended, max_error=error, result=digest(result.data.cast("B")).hex())
+
+
+def at_once(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that never waits: the loop above, for engines that block."""
+    try:
+        work.send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("a blocking driver waited for an event loop")
+
+
+def die_with_parent() -> None:
+    """The kernel ends this process when the thread that started it ends."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)

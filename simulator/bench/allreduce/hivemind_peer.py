@@ -1,0 +1,71 @@
+"""hivemind's averager in one peer, as the hivemind engine uses it. The process imports neither libp2p nor trio."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from daemon.engines.hivemind.averaging import Attempt, AveragerSettings, AveragingFailed, HivemindPeer, PeerSettings, VectorAverager
+from protocol.ports import Vector
+from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, at_once, serve
+from simulator.bench.allreduce.lines import Command
+
+COMPRESSION = {"float32": "none", "float16": "float16", "int8": "uniform8"}
+GROUP_S = 60.0  # to find each other: 5 s of matchmaking, and again when somebody came late
+
+
+class HivemindDriver:
+    """One peer. Matchmaking is preparation: only the all-reduce is timed."""
+
+    def __init__(self, settings: Settings, peer: HivemindPeer) -> None:
+        self._settings, self._peer = settings, peer
+        self._averager: VectorAverager | None = None
+        self._attempt: Attempt | None = None
+        self._mean: Vector = np.empty(settings.elements, np.float32)
+
+    async def info(self) -> str:
+        return " ".join(self._peer.maddrs)
+
+    async def meet(self, infos: tuple[str, ...]) -> None:
+        for index, info in enumerate(infos):
+            if index != self._settings.index and not self._peer.meet(info.split()):
+                raise RuntimeError(f"hivemind peer {index} did not answer at {info}")
+        self._averager = self._peer.averager(
+            self._settings.elements,
+            AveragerSettings(
+                prefix=f"bench{self._settings.codec}", compression=COMPRESSION[self._settings.codec], group_size=self._settings.peers
+            ),
+        )
+
+    async def prepare(self, number: int, vector: Vector) -> None:
+        assert self._averager is not None
+        self._averager.write(vector)
+        self._mean[:] = np.nan
+        self._attempt = self._averager.begin(weight=1.0, timeout_s=GROUP_S)
+        try:
+            self._attempt.wait_for_group(GROUP_S)
+        except AveragingFailed:
+            self._attempt = None  # said when the round begins
+
+    async def average(self) -> None:
+        if self._attempt is None:
+            raise AveragingFailure("no group was found")
+        assert self._averager is not None
+        try:
+            outcome = self._attempt.average()
+        except AveragingFailed as failed:
+            raise AveragingFailure(str(failed)) from None
+        if len(outcome.group) != self._settings.peers or not outcome.whole:
+            raise AveragingFailure(f"a group of {len(outcome.group)}, {outcome.local_elements} elements of it local")
+        self._averager.read(into=self._mean)
+
+    async def result(self) -> Vector:
+        return self._mean
+
+
+def run(talk: Talk, settings: Settings) -> None:
+    with HivemindPeer(PeerSettings(listen=(f"/ip4/{settings.host}/tcp/0",))) as peer:
+
+        async def following() -> Command | None:
+            return talk.next()
+
+        at_once(serve(talk, settings, HivemindDriver(settings, peer), following))

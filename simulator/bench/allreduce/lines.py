@@ -1,0 +1,68 @@
+"""What the conductor and a peer say to each other: one JSON object a line, commands on the peer's standard input, answers on its output."""
+
+from __future__ import annotations
+
+import msgspec
+
+MAX_LINE_BYTES = 1 << 20  # an endpoint with its certificate has 1 KB; hivemind's addresses less
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Base of all lines."""
+
+
+class Here(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """The peer is up; `info` is what the others need to find it."""
+
+    info: str
+
+
+class Meet(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """What all peers said in `Here`, in order. Answered with `Ok`."""
+
+    infos: tuple[str, ...]
+
+
+class Prepare(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Get ready for a round, up to where only the averaging is left. Answered with `Ok`."""
+
+    number: int
+
+
+class Go(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Average, beginning at this moment of the machine's monotonic clock. Answered with `Done`."""
+
+    at_s: float
+
+
+class Ok(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Done as asked."""
+
+
+class Done(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """`max_error` is the greatest distance to the exact mean, `result` a digest of all bytes. `failure` says why there is no result."""
+
+    began_s: float
+    ended_s: float
+    max_error: float
+    result: str
+    failure: str = ""
+
+
+Command = Meet | Prepare | Go
+Answer = Here | Ok | Done
+_encoder = msgspec.json.Encoder()
+_commands: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
+_answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
+
+
+def encode(line: Line) -> bytes:
+    return _encoder.encode(line) + b"\n"
+
+
+def decode_command(line: bytes) -> Command:
+    return _commands.decode(line)
+
+
+def decode_answer(line: bytes) -> Answer:
+    return _answers.decode(line)

@@ -1,0 +1,163 @@
+"""The native engine's data plane alone: its lanes, codecs and sums between real networks, without digests, cut, votes and outer step."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import trio
+
+from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, serve_bulk_lanes
+from daemon.engines.native.exchange import Exchange
+from daemon.engines.native.exchanging import fingerprint_of
+from daemon.network.certificate import load_or_make
+from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.node import in_thread
+from protocol.codec import codec_named
+from protocol.digest import EMPTY_ROOT, Buffer, Digest, digest
+from protocol.identity import PeerId, Signer
+from protocol.layout import chunk_count, share_out
+from protocol.ledger import Offer
+from protocol.messages import Cut, Plan, Ready, Signed
+from protocol.plan import OpenPlan
+from protocol.ports import Endpoint, Vector
+from protocol.round.phases import Happening
+from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, serve
+
+RUN = digest(b"hypergpu/bench/allreduce")
+PATIENCE_S = 300.0  # for one round: at 10 Mbit/s 40 MB take a minute
+
+
+class Unproved:
+    """A `Commitment` to nothing: what averaging costs without proofs."""
+
+    def proof(self, leaves: Sequence[Digest], first: int, stop: int) -> tuple[Digest, ...]:
+        return ()
+
+    def fits(self, data: Buffer, chunk_bytes: int, first: int, total: int, proof: Sequence[Digest], root: Digest) -> bool:
+        return True
+
+    def root(self, data: Buffer, chunk_bytes: int) -> Digest:
+        return EMPTY_ROOT
+
+
+def secret_of(index: int) -> bytes:
+    """A peer's key: for this benchmark and nothing else."""
+    return digest(b"hypergpu/bench/key", index.to_bytes(2, "big"))
+
+
+class NativeDriver:
+    """One peer."""
+
+    def __init__(self, settings: Settings, network: LibP2PNetwork) -> None:
+        self._settings, self._network = settings, network
+        self._signer = Signer(secret_of(settings.index))
+        self._codec = codec_named(settings.codec)
+        self._endpoints: dict[PeerId, Endpoint] = {}
+        self._trouble = ""
+        self.sender = BulkSender(network, self._find, self._refuse)
+        self._exchange: Exchange | None = None
+        self._changed = trio.Event()
+        self._mean: Vector = np.empty(settings.elements, np.float32)
+        serve_bulk_lanes(network, self._accept, self._refuse)
+
+    def _find(self, peer: PeerId, fingerprint: Digest) -> Endpoint:
+        return self._endpoints[peer]
+
+    def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
+        self._trouble = f"{reason}: {detail}"
+
+    async def _accept(self, peer: PeerId, header: BulkHeader) -> Intake:
+        while self._exchange is None:
+            await self._changed.wait()
+        return await self._exchange.accept(peer, header)
+
+    async def info(self) -> str:
+        return msgspec.msgpack.encode(self._network.endpoint).hex()
+
+    async def meet(self, infos: tuple[str, ...]) -> None:
+        for info in infos:
+            endpoint = msgspec.msgpack.decode(bytes.fromhex(info), type=Endpoint)
+            self._endpoints[endpoint.peer] = endpoint
+            self._network.admit(endpoint)
+
+    async def prepare(self, number: int, vector: Vector) -> None:
+        self._vector, self._exchange, self._number = vector, None, number
+        self._mean[:] = np.nan
+        self.sender.clear(failed=False)
+
+    def _plan(self) -> OpenPlan:
+        peers = tuple(sorted(self._endpoints))
+        ready = [
+            Ready(
+                parent=RUN,
+                view=self._number,
+                number=1,
+                seq=1,
+                samples=1,
+                contribution=EMPTY_ROOT,
+                loss=None,
+                fingerprint=fingerprint_of(self._endpoints[peer]),
+                up_bits=0,
+                down_bits=0,
+            )
+            for peer in peers
+        ]
+        borders = share_out(chunk_count(self._settings.elements), [1.0] * len(peers))
+        signed = tuple(Signed(b"", peer, b"") for peer in peers)
+        plan = Plan(parent=RUN, view=self._number, number=1, offers=signed, borders=borders, reason="")
+        name = digest(RUN, self._number.to_bytes(8, "big"))
+        return OpenPlan(plan=plan, digest=name, leader=peers[0], members=peers, offers=tuple(ready))
+
+    async def average(self) -> None:
+        encoded = await in_thread(lambda: self._codec.encode(self._vector))
+        plan = self._plan()
+        exchange = Exchange(
+            plan=plan,
+            run=RUN,
+            signer=self._signer,
+            offer=Offer(seq=1, weight=1, encoded=encoded),
+            codec=self._codec,
+            parameters=self._settings.elements,
+            sender=self.sender,
+            offload=in_thread,
+            emit=_nothing,
+            commitment=Unproved(),
+        )
+        self._exchange = exchange
+        self._changed.set()
+        self._changed = trio.Event()
+        everybody = tuple(range(len(plan.members)))
+        cut = Cut(plan=plan.digest, number=1, contributors=everybody, present=everybody, owners=everybody, reason="")
+        exchange.scatter()
+        with trio.move_on_after(PATIENCE_S):
+            await exchange.average(cut, digest(plan.digest))
+            await in_thread(lambda: exchange.mean()(0, self._mean))
+            return
+        raise AveragingFailure(self._trouble or f"not within {PATIENCE_S:.0f} s")
+
+    async def result(self) -> Vector:
+        return self._mean
+
+
+def _nothing(event: Happening) -> None:
+    """There is no round machine here that would want to know."""
+
+
+async def live(talk: Talk, settings: Settings) -> None:
+    with tempfile.TemporaryDirectory(prefix="hypergpu-bench-") as folder:
+        certificate = load_or_make(Path(folder) / "bulk.pem", f"peer {settings.index}")
+        given = NetworkSettings(listen_host=settings.host, min_connections=0)
+        network = LibP2PNetwork(given, secret_of(settings.index), certificate)
+        driver = NativeDriver(settings, network)
+        async with network.running(), trio.open_nursery() as nursery:
+            await nursery.start(driver.sender.run)
+            await serve(talk, settings, driver, lambda: trio.to_thread.run_sync(talk.next, abandon_on_cancel=True))
+            nursery.cancel_scope.cancel()
+
+
+def run(talk: Talk, settings: Settings) -> None:
+    trio.run(live, talk, settings)

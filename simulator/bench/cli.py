@@ -38,3 +38,58 @@ def faults(context: click.Context, kind: str | None, step: str | None, engines: 
     )
     call.result(msgspec.json.encode(records).decode() if call.as_json else measuring.table(records))
     return 0 if all(record.perfect for record in records) else 1
+
+
+@bench.command()
+@click.option("--peers", type=click.IntRange(2, 16), default=4, show_default=True, help="Processes of each engine and codec.")
+@click.option("--elements", type=click.IntRange(1 << 12, 1 << 28), default=10_000_000, show_default=True, help="Of the vector, float32.")
+@click.option("--codecs", default="float32,bfloat16,float16,int8,int4", show_default=True, metavar="NAMES")
+@click.option("--engines", default="native,hivemind,gloo", show_default=True, metavar="NAMES")
+@click.option(
+    "--rate", default="none", show_default=True, metavar="RATE", help="Of each peer's link, each way: 100mbit, 1gbit. Needs root."
+)
+@click.option(
+    "--rtt", type=click.FloatRange(0.0, 1000.0), default=0.0, show_default=True, help="Milliseconds between any two. Needs netem."
+)
+@click.option("--repeat", type=click.IntRange(1, 100), default=5, show_default=True, help="Rounds of each, interleaved.")
+@click.option("--certified/--no-certified", default=True, show_default=True, help="Also whole certified rounds, beside native alone.")
+@global_options(hidden=True)
+@click.pass_context
+def allreduce(
+    context: click.Context,
+    peers: int,
+    elements: int,
+    codecs: str,
+    engines: str,
+    rate: str,
+    rtt: float,
+    repeat: int,
+    certified: bool,
+) -> int:
+    """Average one vector with every engine, side by side, each peer its own process. A wrong result is no figure.
+
+    Seconds run from the first peer that begins to the last that holds the mean. Fails when a result of native was wrong.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from simulator.bench.allreduce import running  # noqa: PLC0415
+    from simulator.bench.allreduce.table import table  # noqa: PLC0415
+
+    call = invocation(context)
+    records = running.measure(
+        peers=peers,
+        elements=elements,
+        codecs=_names(codecs),
+        engines=_names(engines),
+        rate_bits=running.parse_rate(rate),
+        rtt_s=rtt / 1000,
+        repeat=repeat,
+        certified=certified,
+        say=call.say,
+    )
+    call.result(msgspec.json.encode(records).decode() if call.as_json else table(records))
+    return 0 if all(not record.wrong and record.agree for record in records if record.engine == "native") else 1
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -24,6 +24,7 @@ SUBNET = "10.213.0"
 FIRST_HOST = 10
 READY = b"in\n"
 COMMAND_S = 10.0  # for one `ip` or `tc`: milliseconds, unless the machine is in trouble
+NETEM_PACKETS = "100000"  # on their way at once: 1 Gbit/s for a second
 LATENCY = "100ms"  # what a queue may hold before it drops: a home router's, not a data centre's
 LEAST_BURST_BYTES = 16_384  # tbf passes no packet larger than its bucket, and veth has segments of up to 64 KB cut to the MTU below
 
@@ -65,6 +66,18 @@ class Namespaces:
         """Bandwidth of the member's cable: what it sends and what it receives, bits a second; None is unlimited."""
         _shape(self._pid(member), "eth0", up_bits)
         _shape(self._hub, f"m{member}", down_bits)
+
+    def delay(self, member: int, seconds: float) -> None:
+        """Hold every packet on the member's cable for so long, each way. Raises `UserError("NETNS")` where the kernel has no netem."""
+        for pid, device in ((self._pid(member), "eth0"), (self._hub, f"m{member}")):
+            try:
+                # Under the rate's own queue where there is one: tbf takes one child.
+                shaped = "tbf" in _in(pid, "tc", "qdisc", "show", "dev", device)
+                place = ("parent", "1:1") if shaped else ("root",)
+                _in(pid, "tc", "qdisc", "add", "dev", device, *place, "netem", "delay", f"{1e6 * seconds:.0f}us", "limit", NETEM_PACKETS)
+            except UserError as error:
+                fix = "leave --rtt out; hypergpud simulate has latencies in virtual time"
+                raise UserError("NETNS", "Links cannot be given a latency here.", why=f"netem: {error}", fix=fix) from None
 
     def cut(self, member: int) -> None:
         """Pull the cable: packets vanish, nobody is told."""
@@ -143,7 +156,24 @@ def _shape(pid: int, device: str, bits: float | None) -> None:
     )
     if bits is not None:
         burst = max(LEAST_BURST_BYTES, int(bits / 8 / 100))  # 10 ms: a kernel tick's worth and more
-        _in(pid, "tc", "qdisc", "add", "dev", device, "root", "tbf", "rate", f"{int(bits)}bit", "burst", str(burst), "latency", LATENCY)
+        _in(
+            pid,
+            "tc",
+            "qdisc",
+            "add",
+            "dev",
+            device,
+            "root",
+            "handle",
+            "1:",
+            "tbf",
+            "rate",
+            f"{int(bits)}bit",
+            "burst",
+            str(burst),
+            "latency",
+            LATENCY,
+        )
 
 
 def _in(pid: int, *command: str) -> str:

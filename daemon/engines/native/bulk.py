@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import msgspec
+import numpy as np
 import trio
 from msgspec import Meta
 
@@ -25,7 +26,6 @@ from protocol.ports import ByteStream, Endpoint, Network
 PROTOCOL = "/hypergpu/bulk/1"
 HEADER_BYTES = 1 << 16  # a proof of 2 digests a level is 2 KB at most, a signed result 300 bytes
 RECONNECT_S = (0.1, 0.3, 1.0, 2.0, 4.0)  # a lane's patience: the other side may be about to admit our certificate
-PIECE_BYTES = 1 << 18  # one write: small enough to be cancelled soon, large enough for TLS to be the only cost
 
 
 class SliceHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
@@ -162,14 +162,13 @@ class BulkSender:
     @staticmethod
     async def _write(stream: ByteStream, item: Parcel) -> None:
         await stream.send_all(item.header)
-        for start in range(0, len(item.payload), PIECE_BYTES):
-            await stream.send_all(item.payload[start : start + PIECE_BYTES])
+        await stream.send_all(item.payload)  # the stream cuts it up, and can be cancelled between the pieces
 
 
 class Intake:
     """One parcel that the current exchange wants: where its bytes go and what to do when they are there."""
 
-    def __init__(self, size: int, finish: Callable[[bytearray], Awaitable[None]]) -> None:
+    def __init__(self, size: int, finish: Callable[[memoryview], Awaitable[None]]) -> None:
         self.size = size
         self.finish = finish
 
@@ -195,8 +194,8 @@ def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, Pe
             intake = await accept(stream.peer, header)
             if header.size != intake.size:
                 raise PeerFault("malformed", f"{header.size} bytes announced where {intake.size} belong")
-            data_in = bytearray(intake.size)
-            await reader.read_into(memoryview(data_in))
+            data_in = memoryview(np.empty(intake.size, np.uint8))  # a bytearray would be filled with zeros first
+            await reader.read_into(data_in)
             await intake.finish(data_in)
 
     network.serve_bulk(PROTOCOL, take)

@@ -144,7 +144,7 @@ class Exchange:
             return
         raise PeerFault("stale", "bytes that the current cut does not ask for")
 
-    async def _take_slice(self, index: int, contributor: int, data: bytearray, proof: tuple[Digest, ...]) -> None:
+    async def _take_slice(self, index: int, contributor: int, data: memoryview, proof: tuple[Digest, ...]) -> None:
         if (index, contributor) in self._held:
             return
         first, _ = self._chunks(index)
@@ -165,7 +165,7 @@ class Exchange:
         start, stop = self._elements(index)
         return stop - start
 
-    async def _take_result(self, result: SliceResult, data: bytearray) -> None:
+    async def _take_result(self, result: SliceResult, data: memoryview) -> None:
         if result.slice in self._results or result.cut != self.cut_digest:
             return
 
@@ -254,5 +254,5 @@ class Exchange:
                 codec.decode(wanted, out[since - start : until - start])
 
 
-async def _discard(data: bytearray) -> None:
+async def _discard(data: memoryview) -> None:
     """A result under a cut that was replaced while it was on its way."""

@@ -125,5 +125,5 @@ def _vote(plan: OpenPlan, cut: Digest, result: Digest, state: Digest) -> Vote:
     return Vote(parents=(parent,), number=number, view=view, plan=plan.digest, cut=cut, result=result, state=state)
 
 
-async def _discard(data: bytearray) -> None:
+async def _discard(data: memoryview) -> None:
     """Bytes of a view that is over."""

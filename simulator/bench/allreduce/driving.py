@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     elements: int
     host: str
     device: str  # the network device that carries `host`
+    join: str = ""  # where an engine that finds its peers by itself begins
 
 
 class AveragingFailure(Exception):
@@ -97,7 +98,7 @@ async def serve(talk: Talk, settings: Settings, driver: Driver, following: Calla
 
 
 async def _go(driver: Driver, at_s: float, mean: Vector, number: int) -> Done:
-    time.sleep(max(0.0, at_s - SPIN_S - time.monotonic()))
+    time.sleep(max(0.0, at_s - SPIN_S - time.monotonic()))  # noqa: ASYNC251  # nothing else may run here until the common moment
     while (began := time.monotonic()) < at_s:
         pass
     try:

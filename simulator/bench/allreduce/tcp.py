@@ -54,7 +54,9 @@ class TcpDriver:
             missing -= await stream.socket.recv_into(into, min(missing, READ_BYTES))
 
     async def result(self) -> Vector:
-        return exact_mean(self._settings.peers, self._settings.elements) * scale_of(self._number)  # nothing was averaged that could be wrong
+        return exact_mean(self._settings.peers, self._settings.elements) * scale_of(
+            self._number
+        )  # nothing was averaged that could be wrong
 
 
 async def live(talk: Talk, settings: Settings) -> None:

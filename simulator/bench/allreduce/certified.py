@@ -1,0 +1,206 @@
+"""Whole certified rounds of the native engine: offer, digests, plan, scatter, cut, sum, outer step, votes, certificate, ledger.
+
+Only trainer and disk are not there.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trio
+
+from daemon.engines.native.engine import NativeEngine
+from daemon.network.certificate import load_or_make
+from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.node import announce, in_thread
+from protocol.digest import Digest
+from protocol.identity import Signer
+from protocol.journal import Event
+from protocol.manifest import Limits, Manifest, Outer, RoundRules, seal
+from protocol.ports import Checkpoint, Lane, LedgerRecord, ParameterSpec, Progress, TaskInfo, Vector, Work
+from protocol.round import phases as p
+from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, serve
+from simulator.bench.allreduce.native import secret_of
+
+ROUND_S = 86400.0  # rounds end when the benchmark says so
+MEET_S = 60.0  # until all know all
+PATIENCE_S = 120.0  # for one round
+
+
+class NoDisk:
+    """A `Disk` that keeps the chain's records and nothing else: what a round costs without the medium it is written to."""
+
+    def __init__(self) -> None:
+        self._records: dict[int, bytes] = {}
+
+    async def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def load_checkpoint(self, run: Digest) -> Checkpoint | None:
+        await trio.lowlevel.checkpoint()
+        return None
+
+    async def save_ledger(self, record: LedgerRecord) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def load_ledger(self, run: Digest) -> LedgerRecord | None:
+        await trio.lowlevel.checkpoint()
+        return None
+
+    async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self._records[number] = certificate
+
+    async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
+        await trio.lowlevel.checkpoint()
+        return [self._records[number] for number in sorted(self._records) if number >= first][:limit]
+
+    async def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        return None
+
+
+class GivenTrainer:
+    """A `Trainer` that hands over the vector it was given, once."""
+
+    restarts = 0
+
+    def __init__(self, elements: int) -> None:
+        self._nothing: Vector = np.zeros(elements, np.float32)
+        self._given: Vector | None = None
+        self._elements = elements
+
+    def give(self, vector: Vector) -> None:
+        self._given = vector
+
+    async def describe(self) -> TaskInfo:
+        await trio.lowlevel.checkpoint()
+        spec = ParameterSpec(name="content", shape=(self._elements,), init="zeros")
+        return TaskInfo(parameters=self._elements, specs=(spec,), dataset_size=1 << 20, device="made up", threads=1)
+
+    async def train(self, anchor: Vector, lane: Lane, *, max_steps: int | None = None) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def collect(self) -> Work:
+        await trio.lowlevel.checkpoint()
+        given, self._given = self._given, None
+        if given is None:
+            return Work(delta=self._nothing, samples=0, steps=0, loss=None, seconds=0.0)
+        return Work(delta=given, samples=1, steps=1, loss=1.0, seconds=0.0)
+
+    async def inner_state(self) -> Vector:
+        await trio.lowlevel.checkpoint()
+        return np.zeros(0, np.float32)
+
+    async def restore_inner_state(self, state: Vector) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def progress(self) -> Progress:
+        return Progress(steps=0, samples=0, loss=None, samples_per_second=0.0)
+
+
+class WatchedEngine(NativeEngine):
+    """The engine as it is, with its round's end in our hands."""
+
+    def __init__(self, **parts: Any) -> None:
+        self.adopted = trio.Event()
+        super().__init__(**parts)
+
+    def _step(self, event: p.Happening) -> None:
+        super()._step(event)
+        if isinstance(event, p.Adopted):
+            self.adopted.set()
+
+    def end_training(self) -> None:
+        self.adopted = trio.Event()
+        self._emit(p.RoundEnded())
+
+    @property
+    def others(self) -> int:
+        """Members at our tip."""
+        return len(self._state.live) if self._state is not None else 0
+
+
+class CertifiedDriver:
+    """One peer. The outer optimizer moves by the mean itself, so that the anchor's step shows it."""
+
+    def __init__(self, settings: Settings, network: LibP2PNetwork) -> None:
+        self._settings, self._network = settings, network
+        manifest = Manifest(
+            name="allreduce",
+            task="content",
+            codec=settings.codec,
+            outer=Outer(learning_rate=1.0, momentum=0.0),
+            round=RoundRules(seconds=ROUND_S),
+            limits=Limits(max_samples=1),
+        )
+        self.signed = seal(manifest)
+        self.trainer = GivenTrainer(settings.elements)
+        self._said: list[Event] = []
+        self.engine = WatchedEngine(
+            name=f"peer {settings.index}",
+            manifest=self.signed,
+            signer=Signer(secret_of(settings.index)),
+            network=network,
+            trainer=self.trainer,
+            disk=NoDisk(),
+            offload=in_thread,
+            record=self._said.append,
+            serial=time.time_ns,
+        )
+        self._before: Vector = np.zeros(settings.elements, np.float32)
+
+    async def info(self) -> str:
+        return self._network.addresses[0]
+
+    async def meet(self, infos: tuple[str, ...]) -> None:
+        with trio.move_on_after(MEET_S):
+            while self.engine.others < self._settings.peers - 1:
+                await trio.sleep(0.05)
+            return
+        raise RuntimeError(f"{self.engine.others} of {self._settings.peers - 1} others within {MEET_S:.0f} s")
+
+    async def prepare(self, number: int, vector: Vector) -> None:
+        keeper = self.engine.keeper
+        assert keeper is not None
+        self.trainer.give(vector)
+        keeper.ledger.residue[:] = 0.0  # what the codec lost last time belongs to another scale
+        self._before[:] = keeper.anchor.value
+        self._said.clear()
+
+    async def average(self) -> None:
+        self.engine.end_training()
+        with trio.move_on_after(PATIENCE_S):
+            await self.engine.adopted.wait()
+            return
+        raise AveragingFailure(f"no certificate within {PATIENCE_S:.0f} s")
+
+    async def result(self) -> Vector:
+        keeper = self.engine.keeper
+        assert keeper is not None
+        moved: Vector = self._before - keeper.anchor.value
+        return moved
+
+
+async def live(talk: Talk, settings: Settings) -> None:
+    joins: tuple[str, ...] = (settings.join,) if settings.join else ()
+    with tempfile.TemporaryDirectory(prefix="hypergpu-bench-") as folder:
+        certificate = load_or_make(Path(folder) / "bulk.pem", f"peer {settings.index}")
+        network = LibP2PNetwork(NetworkSettings(listen_host=settings.host, join=joins), secret_of(settings.index), certificate)
+        driver = CertifiedDriver(settings, network)
+        async with network.running(), trio.open_nursery() as nursery:
+            await nursery.start(driver.engine.run)
+            nursery.start_soon(announce, network, driver.signed)
+            await serve(talk, settings, driver, lambda: trio.to_thread.run_sync(talk.next, abandon_on_cancel=True))
+            nursery.cancel_scope.cancel()
+
+
+def run(talk: Talk, settings: Settings) -> None:
+    trio.run(live, talk, settings)

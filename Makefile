@@ -8,8 +8,8 @@ PEERS  ?= 4
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-# What an installation depends on: a change of either file installs again, anything else is picked up by the editable install.
-RECIPE := pyproject.toml constraints.txt .ci/debian.sh
+# What an installation depends on: a change of any of these files installs again, anything else is picked up by the editable install.
+RECIPE := pyproject.toml constraints.txt .ci/debian.sh protocol/codec/kernel.c
 
 .PHONY: run setup test test-slow lint sim bench clean
 

@@ -58,7 +58,7 @@ class Ledger:
         if self.weight == 0:
             self.offer = NOTHING
             return NOTHING
-        encoded = self.codec.encode(self.residue / np.float32(self.weight))
+        encoded = self.codec.encode(self.residue, over=self.weight)
         leaves = tuple(leaves_of(encoded, chunk_bytes(self.codec)))
         weight = min(self.weight, self.max_samples)
         self.offer = Offer(seq=self.next_seq, weight=weight, encoded=encoded, leaves=leaves, digest=merkle_root(leaves))
@@ -82,10 +82,7 @@ class Ledger:
             return self._age()  # certified on another branch too: what was in that offer is not here any more
         offer = self.offer if listed_seq == self.offer.seq else self._sent.get(listed_seq, NOTHING)
         if offer.weight:
-            decoded = np.empty_like(self.residue)
-            self.codec.decode(offer.encoded, decoded)
-            decoded *= np.float32(offer.weight)
-            self.residue -= decoded
+            self.codec.add(offer.encoded, -offer.weight, self.residue)
             self.weight -= offer.weight
             self.carried = 0
             self.settled = listed_seq

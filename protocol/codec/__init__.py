@@ -10,22 +10,42 @@
 
 A codec works chunk by chunk (`protocol.layout.CHUNK_ELEMENTS`), so any run of chunks can be cut out of an encoding, checked and decoded
 by itself. Lossy codecs are used with error feedback: what an encoding lost stays in its owner's ledger (`protocol/ledger.py`).
+
+All but topk are compiled where they can be (`compiled.py`); `implementation` says whether they are.
 """
 
 from __future__ import annotations
 
-from protocol.codec.base import Codec, check_encoding
+from functools import cache
+
+from protocol.codec.base import Codec
 from protocol.codec.blocks import Int4, Int8
+from protocol.codec.compiled import Compiled
 from protocol.codec.floats import BFloat16, Float16, Float32
+from protocol.codec.kernel import Kernel, installed
 from protocol.codec.topk import TopK
 from protocol.errors import UserError
 from protocol.layout import CHUNK_ELEMENTS
 
-__all__ = ["CODECS", "BFloat16", "Codec", "Float16", "Float32", "Int4", "Int8", "TopK", "check_encoding", "chunk_bytes", "codec_named"]
+__all__ = ["CODECS", "REFERENCES", "Codec", "chunk_bytes", "codec_named", "implementation"]
 
-CODECS: dict[str, Codec] = {
-    codec.name: codec for codec in (Float32(), BFloat16(), Float16(), Int8(), Int4(), TopK("topk", 64, result=TopK("topk_result", 16)))
-}
+_TOPK = TopK("topk", 64, result=TopK("topk_result", 16))
+
+REFERENCES: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(), Float16(), Int8(), Int4(), _TOPK)}
+"""The codecs in numpy: what every other implementation is held against."""
+
+
+@cache
+def _kernel() -> Kernel:
+    return installed([codec for codec in REFERENCES.values() if codec is not _TOPK])
+
+
+CODECS: dict[str, Codec] = {name: codec if codec is _TOPK else Compiled(codec, _kernel) for name, codec in REFERENCES.items()}
+
+
+def implementation() -> str:
+    """`compiled`, or `numpy: ` and the reason why."""
+    return _kernel().reason
 
 
 def codec_named(name: str) -> Codec:

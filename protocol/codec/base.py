@@ -7,6 +7,7 @@ same bytes on every machine, which is what lets a substitute reducer make the by
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,18 +15,11 @@ import numpy.typing as npt
 
 from protocol.digest import Buffer
 from protocol.errors import PeerFault
-from protocol.layout import CHUNK_ELEMENTS
 from protocol.ports import Vector
 
 Bytes8 = npt.NDArray[np.uint8]
 Bits16 = npt.NDArray[np.uint16]
 Bits32 = npt.NDArray[np.uint32]
-
-PIECE_CHUNKS = 32
-"""Chunks that an encoder or decoder works on at a time: 512 KiB of float32 and its scratch stay in cache. int8 encodes 10 million elements in
-8 ms so, in 14 ms all at once, and in 18 ms by 4 chunks, where what numpy spends on each call counts."""
-
-PIECE_ELEMENTS = PIECE_CHUNKS * CHUNK_ELEMENTS
 
 MAGNITUDE = np.uint32(0x7FFFFFFF)
 """All bits of a float32 but the sign. What is left orders as the magnitudes do, and the unsigned maximum of a block is found three times as
@@ -38,8 +32,9 @@ INFINITE = 0x7F800000
 class Codec(Protocol):
     """How a float32 vector travels.
 
-    Guarantees: `encode` and `decode` are pure functions of the values, the same on every machine; an encoding can be cut at chunk borders, and
+    Guarantees: all of it are pure functions of the values, the same on every machine; an encoding can be cut at chunk borders, and
     a run of whole chunks encodes to the same bytes alone as within a vector; encoding a decoded vector loses nothing more.
+    Vectors that are written to are contiguous. Whatever reads an encoding raises `PeerFault("malformed")` for a wrong size, value, scale or index.
     """
 
     name: str
@@ -52,11 +47,23 @@ class Codec(Protocol):
     def size(self, elements: int) -> int:
         """Bytes of an encoding of `elements` elements that begin at a chunk border."""
 
-    def encode(self, values: Vector) -> bytes:
-        """Encode a run of whole chunks (the last one may be short). Raises `ValueError` when a value is not finite: it must not leave the node."""
+    def encode(self, values: Vector, over: float = 1.0) -> bytes:
+        """Encode `values` / `over`, a run of whole chunks (the last one may be short).
+
+        Raises `ValueError` when a value is not finite: it must not leave the node.
+        """
+
+    def check(self, data: Buffer, elements: int) -> None:
+        """Raises what decoding would raise, and writes nothing."""
 
     def decode(self, data: Buffer, out: Vector) -> None:
-        """Decode into `out`, which is contiguous. Raises `PeerFault("malformed")` for a wrong size, value, scale or index."""
+        """Decode into `out`."""
+
+    def add(self, data: Buffer, weight: float, out: Vector) -> None:
+        """`out` += `weight` x decoded, in float32; with a negative weight it is taken away, to the same bit. Nothing is added when it is refused."""
+
+    def mean(self, parts: Sequence[tuple[int, Buffer]], out: Vector) -> None:
+        """The sum of `parts` that `protocol/reduction.py` defines, over the sum of their weights, which is not 0, into `out`."""
 
 
 def check_size(data: Buffer, expected: int) -> None:
@@ -74,13 +81,3 @@ def check_peak(peak: int, first: int) -> None:
     """`peak` is the greatest magnitude, as bits, among elements of which `first` is the first. Raises `ValueError` when it is no number."""
     if peak >= INFINITE:
         raise ValueError(f"a value near element {first} is not finite: it cannot be offered to anybody")
-
-
-def check_encoding(codec: Codec, data: Buffer, elements: int) -> None:
-    """Whether an encoding of `elements` elements, from a chunk border on, decodes. Raises `PeerFault("malformed")`. Allocates a piece at most."""
-    check_size(data, codec.size(elements))
-    view = memoryview(data)
-    scratch = np.empty(min(elements, PIECE_ELEMENTS), np.float32)
-    for start in range(0, elements, PIECE_ELEMENTS):
-        piece = scratch[: min(PIECE_ELEMENTS, elements - start)]
-        codec.decode(view[codec.size(start) : codec.size(start + piece.size)], piece)

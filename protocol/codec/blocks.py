@@ -13,13 +13,13 @@ int8 4700 and 9000, int4 2900 and 7500.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import numpy as np
 
-from protocol.codec.base import MAGNITUDE, PIECE_CHUNKS, Bits16, Bits32, Bytes8, Codec, check_peak, check_size
+from protocol.codec.base import MAGNITUDE, Bits16, Bits32, Bytes8, check_peak
 from protocol.codec.floats import from_bfloat16, to_bfloat16
-from protocol.digest import Buffer
+from protocol.codec.reference import Reference
 from protocol.errors import PeerFault
 from protocol.layout import CHUNK_ELEMENTS
 from protocol.ports import Vector
@@ -29,20 +29,15 @@ SMALLEST_SCALE = 0x0280
 A block of smaller values becomes zeros; their error is below 1e-37 and stays in the ledger."""
 
 _NEUTRAL_SCALE = 0x3F80  # 1.0, for blocks beyond the vector's end
+_EXACT_WEIGHTS = 1 << 16  # whole numbers below it, times a bfloat16, are exact in float32
 
 
-class _Blocks(ABC):
-    """Cutting into chunks and pieces, and the short last chunk: as a whole one padded with zeros, of which the beginning travels."""
+class _Blocks(Reference):
+    """Cutting into chunks, and the short last chunk: as a whole one padded with zeros, of which the beginning travels."""
 
-    name: str
-    lossless = False
     block: int  # elements that share a scale
     level_bits: int  # of an element
     largest_scale: int  # as bfloat16 bits: the largest whose product with the largest level is finite
-
-    @property
-    def result(self) -> Codec:
-        return self
 
     def size(self, elements: int) -> int:
         whole, rest = divmod(elements, CHUNK_ELEMENTS)
@@ -52,41 +47,47 @@ class _Blocks(ABC):
         """Bytes of scales and of levels in a chunk of so many elements."""
         return 2 * -(-elements // self.block), -(-elements * self.level_bits // 8)
 
-    def encode(self, values: Vector) -> bytes:
+    def _encode(self, values: Vector, first: int, out: Bytes8) -> None:
         whole, rest = divmod(values.size, CHUNK_ELEMENTS)
-        out = np.empty(self.size(values.size), np.uint8)
-        grid = out[: out.size - sum(self._parts(rest))].reshape(whole, sum(self._parts(CHUNK_ELEMENTS)))
-        scratch = np.empty(min(PIECE_CHUNKS, max(whole, 1)) * CHUNK_ELEMENTS, np.float32)
-        for first in range(0, whole, PIECE_CHUNKS):
-            piece = grid[first : first + PIECE_CHUNKS]
-            start, elements = first * CHUNK_ELEMENTS, len(piece) * CHUNK_ELEMENTS
-            self._encode(values[start : start + elements], start, scratch[:elements], *self._split(piece))
+        grid, tail = self._cut(out, whole)
+        scratch = np.empty(max(whole, 1) * CHUNK_ELEMENTS, np.float32)
+        if whole:
+            self._encode_chunks(values[: whole * CHUNK_ELEMENTS], first, scratch, *self._split(grid))
         if rest:
             padded = np.zeros(CHUNK_ELEMENTS, np.float32)
             padded[:rest] = values[values.size - rest :]
             chunk = np.empty((1, sum(self._parts(CHUNK_ELEMENTS))), np.uint8)
-            self._encode(padded, values.size - rest, scratch[:CHUNK_ELEMENTS], *self._split(chunk))
-            out[grid.size :] = chunk[0, self._travels(rest)]
-        return out.tobytes()
+            self._encode_chunks(padded, first + values.size - rest, scratch[:CHUNK_ELEMENTS], *self._split(chunk))
+            tail[:] = chunk[0, self._travels(rest)]
 
-    def decode(self, data: Buffer, out: Vector) -> None:
-        check_size(data, self.size(out.size))
+    def _decode(self, data: Bytes8, out: Vector) -> None:
+        self._weighted(data, 1, out)
+
+    def _weighted(self, data: Bytes8, weight: float, out: Vector) -> None:
+        """Multiplies the scales, one of a block, where that rounds nothing: bfloat16 has 8 bits, and a weight below 2**16 leaves 24 at most."""
         whole, rest = divmod(out.size, CHUNK_ELEMENTS)
-        source = np.frombuffer(data, np.uint8)
-        grid = source[: source.size - sum(self._parts(rest))].reshape(whole, sum(self._parts(CHUNK_ELEMENTS)))
-        for first in range(0, whole, PIECE_CHUNKS):
-            piece = grid[first : first + PIECE_CHUNKS]
-            start = first * CHUNK_ELEMENTS
-            self._decode(*self._checked(piece), out[start : start + len(piece) * CHUNK_ELEMENTS])
+        grid, tail = self._cut(data, whole)
+        late = False
+        if whole:
+            scales, levels = self._checked(grid)
+            scales, late = _with_weight(scales, weight)
+            self._decode_chunks(scales, levels, out[: whole * CHUNK_ELEMENTS])
         if rest:
             chunk = np.zeros((1, sum(self._parts(CHUNK_ELEMENTS))), np.uint8)
             self._split(chunk)[0][:] = _NEUTRAL_SCALE
-            chunk[0, self._travels(rest)] = source[grid.size :]
+            chunk[0, self._travels(rest)] = tail
             padded = np.empty(CHUNK_ELEMENTS, np.float32)
-            self._decode(*self._checked(chunk), padded)
+            self._decode_chunks(*self._checked(chunk), padded)
             if padded[rest:].any():
                 raise PeerFault("malformed", "an encoding that goes on behind its last element")
-            out[out.size - rest :] = padded[:rest]
+            np.multiply(padded[:rest], np.float32(weight), out=out[out.size - rest :])
+        if late:
+            np.multiply(out[: whole * CHUNK_ELEMENTS], np.float32(weight), out=out[: whole * CHUNK_ELEMENTS])
+
+    def _cut(self, data: Bytes8, whole: int) -> tuple[Bytes8, Bytes8]:
+        """The whole chunks of an encoding, shape (chunks, bytes), and the bytes of the short one."""
+        size = sum(self._parts(CHUNK_ELEMENTS))
+        return data[: whole * size].reshape(whole, size), data[whole * size :]
 
     def _travels(self, elements: int) -> Bits32:
         """Which bytes of a padded chunk are those of its first `elements`, shape (bytes,)."""
@@ -113,12 +114,24 @@ class _Blocks(ABC):
         """What of a scale's bits must be between the smallest and the largest."""
 
     @abstractmethod
-    def _encode(self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8) -> None:
+    def _encode_chunks(self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8) -> None:
         """Encode whole chunks, `first` being their place in the vector; `scratch` is as long as `values`."""
 
     @abstractmethod
-    def _decode(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
+    def _decode_chunks(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
         """Decode whole chunks. `scales` shape (blocks, 1)."""
+
+
+def _with_weight(scales: Vector, weight: float) -> tuple[Vector, bool]:
+    """Scales that hold the weight, and whether it is still to be multiplied with every element."""
+    if weight == 1:
+        return scales, False
+    if abs(weight) < _EXACT_WEIGHTS and weight == int(weight):
+        with np.errstate(over="ignore"):
+            heavy = scales * np.float32(weight)
+        if np.isfinite(heavy).all():
+            return heavy, False
+    return scales, True
 
 
 class Int8(_Blocks):
@@ -136,7 +149,7 @@ class Int8(_Blocks):
     def _scale_size(self, scales: Bits16) -> Bits16:
         return scales  # a set sign is above the largest
 
-    def _encode(self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8) -> None:
+    def _encode_chunks(self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8) -> None:
         bits = np.bitwise_and(values.view(np.uint32), MAGNITUDE, out=scratch.view(np.uint32))
         peaks = np.maximum.reduceat(bits, np.arange(0, values.size, self.block))
         check_peak(int(peaks.max()), first)
@@ -148,7 +161,7 @@ class Int8(_Blocks):
         np.rint(scratch, out=scratch)
         np.copyto(levels.view(np.int8), scratch.reshape(levels.shape), casting="unsafe")
 
-    def _decode(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
+    def _decode_chunks(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
         signed = levels.view(np.int8)
         if signed.min() == -128:  # no encoder makes it, and 128 times the largest scale is infinite
             raise PeerFault("malformed", "an encoding with a level that is out of range")
@@ -175,7 +188,7 @@ class Int4(_Blocks):
     def _scale_size(self, scales: Bits16) -> Bits16:
         return scales & self._AS_IS
 
-    def _encode(self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8) -> None:
+    def _encode_chunks(self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8) -> None:
         source = values.view(np.uint32)
         bits = np.left_shift(source, np.uint32(1), out=scratch.view(np.uint32))
         bits |= source >> np.uint32(31)  # magnitude above sign: the greatest magnitude of a block brings its sign along
@@ -200,7 +213,7 @@ class Int4(_Blocks):
         pairs |= packed
         np.copyto(levels, pairs.reshape(levels.shape), casting="unsafe")
 
-    def _decode(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
+    def _decode_chunks(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
         pairs = levels.astype(np.uint16)
         lower = pairs << np.uint16(4)  # each half moves to the top of a byte of its own
         pairs <<= np.uint16(8)

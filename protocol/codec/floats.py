@@ -9,22 +9,15 @@ and 2200. Fresh memory for the encoding costs more than float32's copy itself. T
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from protocol.codec.base import INFINITE, MAGNITUDE, PIECE_ELEMENTS, Bits16, Bits32, Codec, check_peak, check_size, not_finite
-from protocol.digest import Buffer
+from protocol.codec.base import INFINITE, MAGNITUDE, Bits16, Bits32, Bytes8, check_peak, not_finite
+from protocol.codec.reference import Reference
 from protocol.ports import Vector
 
 _BFLOAT16_OVERFLOWS = 0x7F7F8000  # magnitudes from here on would round to infinity: 0x7F7F is the largest finite bfloat16
 _FLOAT16_MAX = np.float32(65504.0)
 _FLOAT16_MAX_BITS = 0x477FE000
-
-
-def _pieces(elements: int) -> Iterator[slice]:
-    for first in range(0, elements, PIECE_ELEMENTS):
-        yield slice(first, min(first + PIECE_ELEMENTS, elements))
 
 
 def _peak(bits: Bits32, first: int) -> int:
@@ -51,91 +44,61 @@ def from_bfloat16(halves: Bits16) -> Vector:
     return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-class Float32:
+class Float32(Reference):
     """Little-endian float32 as it is. 32 bits an element."""
 
     name = "float32"
     lossless = True
 
-    @property
-    def result(self) -> Codec:
-        return self
-
     def size(self, elements: int) -> int:
         return 4 * elements
 
-    def encode(self, values: Vector) -> bytes:
-        for piece in _pieces(values.size):
-            _peak(values[piece].view(np.uint32), piece.start)
-        return values.astype("<f4", copy=False).tobytes()
+    def _encode(self, values: Vector, first: int, out: Bytes8) -> None:
+        _peak(values.view(np.uint32), first)
+        out.view("<f4")[:] = values
 
-    def decode(self, data: Buffer, out: Vector) -> None:
-        check_size(data, 4 * out.size)
-        source = np.frombuffer(data, "<f4")
-        for piece in _pieces(out.size):
-            out[piece] = source[piece]
-            if not np.isfinite(out[piece]).all():
-                raise not_finite()
+    def _decode(self, data: Bytes8, out: Vector) -> None:
+        out[:] = data.view("<f4")
+        if not np.isfinite(out).all():
+            raise not_finite()
 
 
-class BFloat16:
+class BFloat16(Reference):
     """The upper half of a float32, rounded to nearest, ties to even; the largest finite values saturate instead of becoming infinite."""
 
     name = "bfloat16"
-    lossless = False
-
-    @property
-    def result(self) -> Codec:
-        return self
 
     def size(self, elements: int) -> int:
         return 2 * elements
 
-    def encode(self, values: Vector) -> bytes:
-        out = np.empty(values.size, "<u2")
-        for piece in _pieces(values.size):
-            bits = values[piece].view(np.uint32)
-            out[piece] = to_bfloat16(bits, _peak(bits, piece.start))
-        return out.tobytes()
+    def _encode(self, values: Vector, first: int, out: Bytes8) -> None:
+        bits = values.view(np.uint32)
+        out.view("<u2")[:] = to_bfloat16(bits, _peak(bits, first))
 
-    def decode(self, data: Buffer, out: Vector) -> None:
-        check_size(data, 2 * out.size)
-        source, bits = np.frombuffer(data, "<u2"), out.view(np.uint32)
-        for piece in _pieces(out.size):
-            halves = source[piece]
-            if (halves & np.uint16(0x7F80)).max() == 0x7F80:
-                raise not_finite()
-            bits[piece] = halves
-            bits[piece] <<= np.uint32(16)
+    def _decode(self, data: Bytes8, out: Vector) -> None:
+        halves = data.view("<u2")
+        if (halves & np.uint16(0x7F80)).max() == 0x7F80:
+            raise not_finite()
+        bits = out.view(np.uint32)
+        bits[:] = halves
+        bits <<= np.uint32(16)
 
 
-class Float16:
+class Float16(Reference):
     """IEEE half precision, rounded to nearest, ties to even; magnitudes above 65504 saturate (the ledger keeps the rest)."""
 
     name = "float16"
-    lossless = False
-
-    @property
-    def result(self) -> Codec:
-        return self
 
     def size(self, elements: int) -> int:
         return 2 * elements
 
-    def encode(self, values: Vector) -> bytes:
-        out = np.empty(values.size, "<f2")
-        for piece in _pieces(values.size):
-            part = values[piece]
-            if _peak(part.view(np.uint32), piece.start) > _FLOAT16_MAX_BITS:
-                part = np.clip(part, -_FLOAT16_MAX, _FLOAT16_MAX)
-            out[piece] = part
-        return out.tobytes()
+    def _encode(self, values: Vector, first: int, out: Bytes8) -> None:
+        if _peak(values.view(np.uint32), first) > _FLOAT16_MAX_BITS:
+            values = np.clip(values, -_FLOAT16_MAX, _FLOAT16_MAX)
+        out.view("<f2")[:] = values
 
-    def decode(self, data: Buffer, out: Vector) -> None:
-        check_size(data, 2 * out.size)
-        source = np.frombuffer(data, "<f2")
-        for piece in _pieces(out.size):
-            halves = source[piece]
-            if (halves.view("<u2") & np.uint16(0x7C00)).max() == 0x7C00:
-                raise not_finite()
-            out[piece] = halves
+    def _decode(self, data: Bytes8, out: Vector) -> None:
+        halves = data.view("<f2")
+        if (halves.view("<u2") & np.uint16(0x7C00)).max() == 0x7C00:
+            raise not_finite()
+        out[:] = halves

@@ -28,12 +28,14 @@ elements, one core: 1600 MB of float32 a second to encode, 4200 to decode.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
-from protocol.codec.base import MAGNITUDE, PIECE_CHUNKS, Bits16, Bits32, Bytes8, Codec, check_peak, check_size
+from protocol.codec.base import MAGNITUDE, Bits16, Bits32, Bytes8, Codec, check_peak
 from protocol.codec.floats import from_bfloat16, to_bfloat16
-from protocol.digest import Buffer
+from protocol.codec.reference import Reference
 from protocol.errors import PeerFault
 from protocol.layout import CHUNK_ELEMENTS
 from protocol.ports import Vector
@@ -45,15 +47,13 @@ Flags = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
 
-class TopK:
+class TopK(Reference):
     """One element of every `bucket` (a power of two, 2 to 64) travels: with 64, 0.164 bits an element.
 
     Of a chunk of n elements k = ceil(n / bucket) travel, none smaller than one that stays; of equal ones the first. The square sum of what an
     encoding loses is at most 1 - k/2n of the chunk's: the k greatest hold k/n of it, and two magnitudes never hold less than half of that (in
     the worst case known, magnitudes that fall like 1 / sqrt(rank), 90%).
     """
-
-    lossless = False
 
     def __init__(self, name: str, bucket: int, result: Codec | None = None) -> None:
         self.name = name
@@ -76,28 +76,24 @@ class TopK:
     def _chunk_size(self, elements: int) -> int:
         return _HEAD_BYTES + -(-self._kept(elements) * (4 + self._place_bits) // 8) if elements else 0
 
-    def encode(self, values: Vector) -> bytes:
+    def _encode(self, values: Vector, first: int, out: Bytes8) -> None:
+        for part, where, start in self._rows(values, out):
+            where[:] = self._encode_rows(part, first + start)
+
+    def _decode(self, data: Bytes8, out: Vector) -> None:
+        for part, where, _ in self._rows(out, data):
+            self._decode_rows(where, part)
+
+    def _rows(self, values: Vector, data: Bytes8) -> Iterator[tuple[Vector, Bytes8, int]]:
+        """Chunks of one length: the whole ones, shapes (chunks, elements) and (chunks, bytes), and the short one; with their first element."""
         whole, rest = divmod(values.size, CHUNK_ELEMENTS)
-        parts = []
-        for first in range(0, whole, PIECE_CHUNKS):
-            start, stop = first * CHUNK_ELEMENTS, min(first + PIECE_CHUNKS, whole) * CHUNK_ELEMENTS
-            parts.append(self._encode(values[start:stop].reshape(-1, CHUNK_ELEMENTS), start).tobytes())
+        start, at = whole * CHUNK_ELEMENTS, self.size(whole * CHUNK_ELEMENTS)
+        if whole:
+            yield values[:start].reshape(whole, -1), data[:at].reshape(whole, -1), 0
         if rest:
-            parts.append(self._encode(values[values.size - rest :].reshape(1, rest), values.size - rest).tobytes())
-        return b"".join(parts)
+            yield values[start:].reshape(1, -1), data[at:].reshape(1, -1), start
 
-    def decode(self, data: Buffer, out: Vector) -> None:
-        check_size(data, self.size(out.size))
-        whole, rest = divmod(out.size, CHUNK_ELEMENTS)
-        source = np.frombuffer(data, np.uint8)
-        grid = source[: source.size - self._chunk_size(rest)].reshape(whole, self._chunk_size(CHUNK_ELEMENTS))
-        for first in range(0, whole, PIECE_CHUNKS):
-            start, stop = first * CHUNK_ELEMENTS, min(first + PIECE_CHUNKS, whole) * CHUNK_ELEMENTS
-            self._decode(grid[first : first + PIECE_CHUNKS], out[start:stop].reshape(-1, CHUNK_ELEMENTS))
-        if rest:
-            self._decode(source[grid.size :].reshape(1, -1), out[out.size - rest :].reshape(1, rest))
-
-    def _encode(self, values: Vector, first: int) -> Bytes8:
+    def _encode_rows(self, values: Vector, first: int) -> Bytes8:
         """Shape (chunks, elements) to (chunks, bytes); `first` is the place of the first element in the vector."""
         bits = values.view(np.uint32)
         magnitudes = bits & MAGNITUDE
@@ -115,8 +111,8 @@ class TopK:
         body = np.concatenate([where, exactly, signs, greater.astype(np.uint8)], axis=1)
         return np.concatenate([levels.astype("<u2").view(np.uint8), np.packbits(body, axis=1, bitorder="little")], axis=1)
 
-    def _decode(self, data: Bytes8, out: Vector) -> None:
-        """Shape (chunks, bytes) to (chunks, elements). Raises `PeerFault` for what `_encode` does not make."""
+    def _decode_rows(self, data: Bytes8, out: Vector) -> None:
+        """Shape (chunks, bytes) to (chunks, elements). Raises `PeerFault` for what `_encode_rows` does not make."""
         chunks, elements = out.shape
         kept = self._kept(elements)
         levels = np.ascontiguousarray(data[:, :_HEAD_BYTES]).view("<u2")

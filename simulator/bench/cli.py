@@ -93,3 +93,21 @@ def allreduce(
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+@bench.command()
+@click.option("--elements", type=click.IntRange(1, 1 << 28), default=10_000_000, show_default=True, help="Of the vector, float32.")
+@click.option("--repeat", type=click.IntRange(1, 1000), default=5, show_default=True, help="How often each; the median counts.")
+@global_options(hidden=True)
+@click.pass_context
+def codecs(context: click.Context, elements: int, repeat: int) -> None:
+    """Time each codec on one core, compiled and in numpy, and what it loses."""
+    import msgspec  # noqa: PLC0415
+
+    from protocol.codec import implementation  # noqa: PLC0415
+    from simulator.bench import codecs as measuring  # noqa: PLC0415
+
+    call = invocation(context)
+    call.say(f"codecs: {implementation()}")
+    records = measuring.bench_codecs(elements, repeat)
+    call.result(msgspec.json.encode(records).decode() if call.as_json else measuring.table(records))

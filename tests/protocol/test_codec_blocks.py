@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.codec import Codec, Int4, Int8
+from protocol.codec import Codec
+from protocol.codec.blocks import Int4, Int8
 from protocol.errors import PeerFault
 from protocol.layout import CHUNK_ELEMENTS
 from protocol.ports import Vector

@@ -16,7 +16,7 @@ import numpy as np
 import trio
 
 from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, Parcel, ResultHeader, SliceHeader, parcel
-from protocol.codec import Codec, check_encoding, chunk_bytes
+from protocol.codec import Codec, chunk_bytes
 from protocol.commitment import Commitment, Merkle
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, merkle_root
 from protocol.errors import PeerFault
@@ -153,7 +153,7 @@ class Exchange:
         def check() -> None:
             if not self._commitment.fits(data, chunk_bytes(self._codec), first, total, proof, root):
                 raise PeerFault("bad_proof", f"slice {index} of {short(self.plan.members[contributor])} is not what it offered")
-            check_encoding(self._codec, data, self._size(index))
+            self._codec.check(data, self._size(index))
 
         await self._offload(check)
         self._held[index, contributor] = data
@@ -172,7 +172,7 @@ class Exchange:
         def check() -> None:
             if self._commitment.root(data, chunk_bytes(self._codec.result)) != result.root:
                 raise PeerFault("bad_proof", f"the result of slice {result.slice} is not what its reducer signed")
-            check_encoding(self._codec.result, data, self._size(result.slice))
+            self._codec.result.check(data, self._size(result.slice))
 
         await self._offload(check)
         if result.cut == self.cut_digest:

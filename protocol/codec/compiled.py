@@ -1,0 +1,81 @@
+"""A codec whose loops are compiled where they can be: numpy's bytes in one pass over memory, three to eight times as fast.
+
+The numpy codec stays the definition. It does the work where there are no loops, and it is asked for the reason when a loop refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from protocol.codec.base import Codec, check_size
+from protocol.codec.kernel import Kernel
+from protocol.digest import Buffer
+from protocol.errors import InvariantBroken
+from protocol.ports import Vector
+
+
+class Compiled:
+    """See `Codec`. `kernel` is asked at each call, so that importing a codec loads nothing."""
+
+    def __init__(self, reference: Codec, kernel: Callable[[], Kernel]) -> None:
+        self.reference = reference
+        self.name = reference.name
+        self.lossless = reference.lossless
+        self._kernel = kernel
+
+    @property
+    def result(self) -> Codec:
+        return self
+
+    def size(self, elements: int) -> int:
+        return self.reference.size(elements)
+
+    def encode(self, values: Vector, over: float = 1.0) -> bytes:
+        loops = self._kernel().loops
+        if loops is None or not values.size:
+            return self.reference.encode(values, over)
+        data = loops.encode(self.reference, values, over)
+        if data is None:
+            self.reference.encode(values, over)
+            raise self._contradiction()
+        return data
+
+    def check(self, data: Buffer, elements: int) -> None:
+        check_size(data, self.size(elements))
+        loops = self._kernel().loops
+        if loops is None or not elements:
+            self.reference.check(data, elements)
+        elif not loops.check(self.reference, data, elements):
+            self.reference.check(data, elements)
+            raise self._contradiction()
+
+    def decode(self, data: Buffer, out: Vector) -> None:
+        check_size(data, self.size(out.size))
+        loops = self._kernel().loops
+        if loops is None or not out.size:
+            self.reference.decode(data, out)
+        elif not loops.decode(self.reference, data, out):
+            self.reference.decode(data, out)
+            raise self._contradiction()
+
+    def add(self, data: Buffer, weight: float, out: Vector) -> None:
+        check_size(data, self.size(out.size))
+        loops = self._kernel().loops
+        if loops is None or not out.size:
+            self.reference.add(data, weight, out)
+        elif not loops.add(self.reference, data, weight, out):
+            self.reference.add(data, weight, out)
+            raise self._contradiction()
+
+    def mean(self, parts: Sequence[tuple[int, Buffer]], out: Vector) -> None:
+        for _, data in parts:
+            check_size(data, self.size(out.size))
+        loops = self._kernel().loops
+        if loops is None or not out.size:
+            self.reference.mean(parts, out)
+        elif not loops.mean(self.reference, parts, out):
+            self.reference.mean(parts, out)
+            raise self._contradiction()
+
+    def _contradiction(self) -> InvariantBroken:
+        return InvariantBroken(f"the compiled {self.name} codec refused what numpy's takes")

@@ -1,0 +1,361 @@
+/* The codecs' loops in C: the same bytes as numpy's, in one pass over memory. protocol/codec/kernel.py calls them, protocol/codec/{floats,blocks}.py
+ * define what they compute, and tests/protocol/test_codec_kernel.py holds both equal to the bit.
+ *
+ * Rules, each of which a bit depends on:
+ * - every float operation is one that numpy makes, in its order, on float32: built with -ffp-contract=off, never with -ffast-math;
+ * - no sum runs across elements: only greatest magnitudes do, as integers, whose order does not matter; so a compiler may use any vector width;
+ * - values that arrive may lie at any address and hold anything: they are read through types that say so, and checked before they are used.
+ *
+ * Every function returns 0, or 1 when the values may not leave or the bytes may not enter; the caller asks numpy for the reason.
+ */
+#include <float.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if FLT_EVAL_METHOD != 0
+#error "float32 arithmetic with more than float32's precision makes other bytes than numpy"
+#endif
+
+#if !defined(PLAIN) && defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define KERNEL __attribute__((target_clones("avx2", "default"))) /* the loader picks by the processor it finds */
+#else
+#define KERNEL
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+typedef uint16_t __attribute__((aligned(1), may_alias)) wire16;
+typedef uint32_t __attribute__((aligned(1), may_alias)) wire32;
+
+enum { CHUNK = 4096, TILE = 1024 }; /* elements; a tile is a multiple of every block, and two of them stay in the first cache */
+
+static const uint32_t MAGNITUDE = 0x7fffffff, INFINITE = 0x7f800000, LARGEST = 0x7f7fffff;
+static const float ROUNDER = 12582912.0f; /* 1.5 * 2**23: added to |x| < 2**22 it leaves the nearest integer, ties to even, in the low bits */
+
+INLINE uint32_t bits_of(float value) { uint32_t bits; memcpy(&bits, &value, 4); return bits; }
+INLINE float float_of(uint32_t bits) { float value; memcpy(&value, &bits, 4); return value; }
+INLINE size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+/* ---------------------------------------------------------------------------------------------- elements */
+
+INLINE uint32_t bfloat16_of(uint32_t bits)
+{
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return rounded - ((rounded & 0x7f80) == 0x7f80);
+}
+
+INLINE float from_bfloat16(uint32_t half) { return float_of(half << 16); }
+
+INLINE uint32_t float16_of(uint32_t bits)
+{
+    uint32_t sign = (bits >> 16) & 0x8000, size = bits & MAGNITUDE;
+    size = size > 0x477fe000 ? 0x477fe000 : size;               /* 65504 */
+    uint32_t small = bits_of(float_of(size) + 0.5f) - 0x3f000000; /* below 2**-14 the addition rounds at the right place */
+    uint32_t normal = (size - 0x38000000 + 0xfff + ((size >> 13) & 1)) >> 13;
+    return sign | (size < 0x38800000 ? small : normal);
+}
+
+INLINE float from_float16(uint32_t half)
+{
+    uint32_t shifted = (half & 0x7fff) << 13;
+    uint32_t small = bits_of(float_of(shifted + 0x38800000) - 6.103515625e-05f); /* 2**-14 */
+    return float_of((shifted < 0x00800000 ? small : shifted + 0x38000000) | (half & 0x8000) << 16);
+}
+
+INLINE float in_range(float value)
+{
+    uint32_t bits = bits_of(value), size = bits & MAGNITUDE;
+    uint32_t end = (bits & ~MAGNITUDE) | LARGEST;
+    return float_of(size > INFINITE ? 0 : size == INFINITE ? end : bits);
+}
+
+INLINE uint32_t peak_of(const float *values, size_t count)
+{
+    int32_t peak = 0; /* signed, for processors whose vectors have no unsigned maximum: magnitudes have no sign bit */
+    for (size_t i = 0; i < count; i++) {
+        int32_t size = (int32_t)(bits_of(values[i]) & MAGNITUDE);
+        peak = size > peak ? size : peak;
+    }
+    return (uint32_t)peak;
+}
+
+/* ---------------------------------------------------------------------------------------------- float32, bfloat16, float16 */
+
+INLINE size_t float32_size(size_t count) { return 4 * count; }
+INLINE size_t half_size(size_t count) { return 2 * count; }
+
+INLINE int float32_chunk_encode(const float *values, size_t count, uint8_t *out)
+{
+    memcpy(out, values, 4 * count);
+    return peak_of(values, count) >= INFINITE;
+}
+
+INLINE int float32_chunk_check(const uint8_t *chunk, size_t count)
+{
+    const wire32 *source = (const wire32 *)chunk;
+    int32_t peak = 0;
+    for (size_t i = 0; i < count; i++) {
+        int32_t size = (int32_t)(source[i] & MAGNITUDE);
+        peak = size > peak ? size : peak;
+    }
+    return (uint32_t)peak >= INFINITE;
+}
+
+INLINE void float32_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, float *out)
+{
+    (void)elements;
+    memcpy(out, chunk + 4 * at, 4 * count);
+}
+
+INLINE int halves_check(const uint8_t *chunk, size_t count, unsigned exponent)
+{
+    const wire16 *source = (const wire16 *)chunk;
+    int16_t peak = 0;
+    for (size_t i = 0; i < count; i++) {
+        int16_t size = (int16_t)(source[i] & exponent);
+        peak = size > peak ? size : peak;
+    }
+    return peak == (int16_t)exponent;
+}
+
+INLINE int bfloat16_chunk_encode(const float *values, size_t count, uint8_t *out)
+{
+    wire16 *halves = (wire16 *)out;
+    for (size_t i = 0; i < count; i++)
+        halves[i] = (uint16_t)bfloat16_of(bits_of(values[i]));
+    return peak_of(values, count) >= INFINITE;
+}
+
+INLINE int bfloat16_chunk_check(const uint8_t *chunk, size_t count) { return halves_check(chunk, count, 0x7f80); }
+
+INLINE void bfloat16_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, float *out)
+{
+    const wire16 *source = (const wire16 *)chunk + at;
+    (void)elements;
+    for (size_t i = 0; i < count; i++)
+        out[i] = from_bfloat16(source[i]);
+}
+
+INLINE int float16_chunk_encode(const float *values, size_t count, uint8_t *out)
+{
+    wire16 *halves = (wire16 *)out;
+    for (size_t i = 0; i < count; i++)
+        halves[i] = (uint16_t)float16_of(bits_of(values[i]));
+    return peak_of(values, count) >= INFINITE;
+}
+
+INLINE int float16_chunk_check(const uint8_t *chunk, size_t count) { return halves_check(chunk, count, 0x7c00); }
+
+INLINE void float16_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, float *out)
+{
+    const wire16 *source = (const wire16 *)chunk + at;
+    (void)elements;
+    for (size_t i = 0; i < count; i++)
+        out[i] = from_float16(source[i]);
+}
+
+/* ---------------------------------------------------------------------------------------------- int8, int4 */
+
+static const uint32_t SMALLEST_SCALE = 0x0280;
+enum { INT8_BLOCK = 256, INT4_BLOCK = 64 };
+static const uint32_t INT8_LARGEST_SCALE = 0x7c01, INT4_LARGEST_SCALE = 0x7dff;
+
+INLINE size_t scales_size(size_t count, size_t block) { return 2 * ((count + block - 1) / block); }
+INLINE size_t int8_size(size_t count) { return scales_size(count, INT8_BLOCK) + count; }
+INLINE size_t int4_size(size_t count) { return scales_size(count, INT4_BLOCK) + (count + 1) / 2; }
+
+INLINE int scales_check(const uint8_t *chunk, size_t count, size_t block, uint32_t kept_bits, uint32_t largest)
+{
+    const wire16 *scales = (const wire16 *)chunk;
+    int bad = 0;
+    for (size_t i = 0; i < (count + block - 1) / block; i++) {
+        uint32_t size = scales[i] & kept_bits;
+        bad |= size < SMALLEST_SCALE || size > largest;
+    }
+    return bad;
+}
+
+INLINE int int8_chunk_encode(const float *values, size_t count, uint8_t *out)
+{
+    wire16 *scales = (wire16 *)out;
+    int8_t *levels = (int8_t *)out + scales_size(count, INT8_BLOCK);
+    for (size_t at = 0; at < count; at += INT8_BLOCK) {
+        size_t many = least(INT8_BLOCK, count - at);
+        uint32_t peak = peak_of(values + at, many);
+        if (peak >= INFINITE)
+            return 1;
+        uint32_t scale = bfloat16_of(bits_of(float_of(peak) / 127.0f));
+        scale = scale < SMALLEST_SCALE ? SMALLEST_SCALE : scale;
+        scales[at / INT8_BLOCK] = (uint16_t)scale;
+        float steps = 1.0f / from_bfloat16(scale);
+        for (size_t i = at; i < at + many; i++)
+            levels[i] = (int8_t)bits_of(values[i] * steps + ROUNDER);
+    }
+    return 0;
+}
+
+INLINE int int8_chunk_check(const uint8_t *chunk, size_t count)
+{
+    const int8_t *levels = (const int8_t *)chunk + scales_size(count, INT8_BLOCK);
+    int8_t lowest = 0;
+    for (size_t i = 0; i < count; i++)
+        lowest = levels[i] < lowest ? levels[i] : lowest;
+    return lowest == -128 || scales_check(chunk, count, INT8_BLOCK, 0xffff, INT8_LARGEST_SCALE);
+}
+
+INLINE void int8_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, float *out)
+{
+    const wire16 *scales = (const wire16 *)chunk;
+    const int8_t *levels = (const int8_t *)chunk + scales_size(elements, INT8_BLOCK);
+    for (size_t first = 0; first < count; first += INT8_BLOCK) {
+        float scale = from_bfloat16(scales[(at + first) / INT8_BLOCK]);
+        size_t behind = least(first + INT8_BLOCK, count);
+        for (size_t i = first; i < behind; i++)
+            out[i] = (float)levels[at + i] * scale;
+    }
+}
+
+INLINE int int4_chunk_encode(const float *values, size_t count, uint8_t *out)
+{
+    wire16 *scales = (wire16 *)out;
+    uint8_t *pairs = out + scales_size(count, INT4_BLOCK);
+    for (size_t at = 0; at < count; at += INT4_BLOCK) {
+        size_t many = least(INT4_BLOCK, count - at);
+        uint32_t peak = 0; /* magnitude above sign: the greatest brings its sign along */
+        for (size_t i = at; i < at + many; i++) {
+            uint32_t bits = bits_of(values[i]), size = bits << 1 | bits >> 31;
+            peak = size > peak ? size : peak;
+        }
+        if (peak >> 1 >= INFINITE)
+            return 1;
+        uint32_t scale = bfloat16_of(bits_of(float_of(peak >> 1) * 0.125f));
+        scale = scale > INT4_LARGEST_SCALE ? INT4_LARGEST_SCALE : scale;
+        scale = scale < SMALLEST_SCALE ? SMALLEST_SCALE : scale | (~peak & 1) << 15;
+        scales[at / INT4_BLOCK] = (uint16_t)scale;
+        float steps = 1.0f / from_bfloat16(scale);
+        int8_t levels[INT4_BLOCK] = {0};
+        for (size_t i = 0; i < many; i++) {
+            int8_t level = (int8_t)bits_of(values[at + i] * steps + ROUNDER);
+            levels[i] = (int8_t)(level - (level == 8));
+        }
+        const wire16 *both = (const wire16 *)levels;
+        for (size_t i = 0; i < (many + 1) / 2; i++)
+            pairs[at / 2 + i] = (uint8_t)((both[i] & 0x0f) | (both[i] >> 4 & 0xf0));
+    }
+    return 0;
+}
+
+INLINE int int4_chunk_check(const uint8_t *chunk, size_t count)
+{
+    if (count % 2 && chunk[int4_size(count) - 1] >> 4)
+        return 1;
+    return scales_check(chunk, count, INT4_BLOCK, 0x7fff, INT4_LARGEST_SCALE);
+}
+
+INLINE void int4_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, float *out)
+{
+    const wire16 *scales = (const wire16 *)chunk;
+    const uint8_t *pairs = chunk + scales_size(elements, INT4_BLOCK) + at / 2;
+    for (size_t first = 0; first < count; first += INT4_BLOCK) {
+        float scale = from_bfloat16(scales[(at + first) / INT4_BLOCK]) * 0.0625f;
+        size_t behind = least(first + INT4_BLOCK, count);
+        int8_t levels[INT4_BLOCK]; /* 16 times each, sign and all */
+        wire16 *both = (wire16 *)levels;
+        for (size_t i = 0; i < (behind - first + 1) / 2; i++) {
+            unsigned pair = pairs[first / 2 + i];
+            both[i] = (uint16_t)((pair << 4 | pair << 8) & 0xf0f0);
+        }
+        for (size_t i = first; i < behind; i++)
+            out[i] = (float)levels[i - first] * scale;
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------- whole vectors */
+
+#define DEFINE(NAME, SIZE)                                                                                                                 \
+    KERNEL int NAME##_encode(const float *values, size_t elements, float over, uint8_t *out)                                               \
+    {                                                                                                                                      \
+        float quotients[CHUNK];                                                                                                            \
+        for (size_t start = 0; start < elements; start += CHUNK) {                                                                         \
+            size_t count = least(CHUNK, elements - start);                                                                                 \
+            const float *chunk = values + start;                                                                                           \
+            if (over != 1.0f) {                                                                                                            \
+                for (size_t i = 0; i < count; i++)                                                                                         \
+                    quotients[i] = chunk[i] / over;                                                                                        \
+                chunk = quotients;                                                                                                         \
+            }                                                                                                                              \
+            if (NAME##_chunk_encode(chunk, count, out))                                                                                    \
+                return 1;                                                                                                                  \
+            out += SIZE(count);                                                                                                            \
+        }                                                                                                                                  \
+        return 0;                                                                                                                          \
+    }                                                                                                                                      \
+    KERNEL int NAME##_check(const uint8_t *data, size_t elements)                                                                          \
+    {                                                                                                                                      \
+        int bad = 0;                                                                                                                       \
+        for (size_t start = 0; start < elements && !bad; start += CHUNK) {                                                                 \
+            bad = NAME##_chunk_check(data, least(CHUNK, elements - start));                                                                \
+            data += SIZE(CHUNK);                                                                                                           \
+        }                                                                                                                                  \
+        return bad;                                                                                                                        \
+    }                                                                                                                                      \
+    KERNEL int NAME##_decode(const uint8_t *data, size_t elements, float *out)                                                             \
+    {                                                                                                                                      \
+        for (size_t start = 0; start < elements; start += CHUNK) {                                                                         \
+            size_t count = least(CHUNK, elements - start);                                                                                 \
+            if (NAME##_chunk_check(data, count))                                                                                           \
+                return 1;                                                                                                                  \
+            NAME##_tile(data, count, 0, count, out + start);                                                                               \
+            data += SIZE(CHUNK);                                                                                                           \
+        }                                                                                                                                  \
+        return 0;                                                                                                                          \
+    }                                                                                                                                      \
+    KERNEL int NAME##_add(const uint8_t *data, size_t elements, float weight, float *out)                                                  \
+    {                                                                                                                                      \
+        if (NAME##_check(data, elements)) /* before anything is added */                                                                   \
+            return 1;                                                                                                                      \
+        float value[TILE];                                                                                                                 \
+        for (size_t start = 0; start < elements; start += CHUNK) {                                                                         \
+            size_t length = least(CHUNK, elements - start);                                                                                \
+            for (size_t at = 0; at < length; at += TILE) {                                                                                 \
+                size_t count = least(TILE, length - at);                                                                                   \
+                float *sum = out + start + at;                                                                                             \
+                NAME##_tile(data, length, at, count, value);                                                                               \
+                for (size_t i = 0; i < count; i++)                                                                                         \
+                    sum[i] = sum[i] + value[i] * weight;                                                                                   \
+            }                                                                                                                              \
+            data += SIZE(CHUNK);                                                                                                           \
+        }                                                                                                                                  \
+        return 0;                                                                                                                          \
+    }                                                                                                                                      \
+    KERNEL int NAME##_mean(const uint8_t *const *data, const float *weights, size_t parts, float total, size_t elements, float *out)       \
+    {                                                                                                                                      \
+        float value[TILE], sum[TILE];                                                                                                      \
+        for (size_t start = 0, from = 0; start < elements; start += CHUNK, from += SIZE(CHUNK)) {                                          \
+            size_t length = least(CHUNK, elements - start);                                                                                \
+            for (size_t part = 0; part < parts; part++)                                                                                    \
+                if (NAME##_chunk_check(data[part] + from, length))                                                                         \
+                    return 1;                                                                                                              \
+            for (size_t at = 0; at < length; at += TILE) {                                                                                 \
+                size_t count = least(TILE, length - at);                                                                                   \
+                memset(sum, 0, sizeof sum);                                                                                                \
+                for (size_t part = 0; part < parts; part++) {                                                                              \
+                    float weight = weights[part];                                                                                          \
+                    NAME##_tile(data[part] + from, length, at, count, value);                                                              \
+                    for (size_t i = 0; i < count; i++)                                                                                     \
+                        sum[i] = sum[i] + value[i] * weight;                                                                               \
+                }                                                                                                                          \
+                for (size_t i = 0; i < count; i++)                                                                                         \
+                    out[start + at + i] = in_range(sum[i] / total);                                                                        \
+            }                                                                                                                              \
+        }                                                                                                                                  \
+        return 0;                                                                                                                          \
+    }
+
+DEFINE(float32, float32_size)
+DEFINE(bfloat16, half_size)
+DEFINE(float16, half_size)
+DEFINE(int8, int8_size)
+DEFINE(int4, int4_size)
+
+int kernel_revision(void) { return 1; } /* kernel.py's REVISION: change both with what is computed */

@@ -1,0 +1,133 @@
+"""The compiled loops of the codecs, `kernel.c`: how they are found, called, and turned away when they would make other bytes than numpy.
+
+They are a plain shared object without any Python in it, built when the package is installed and called through ctypes: numpy has imported that
+already, a call costs a few microseconds against milliseconds of work, and other threads run meanwhile. A node works without: no compiler at
+installation, another byte order, or `HYPERGPU_CODECS=numpy` to compare the two.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from protocol.codec.base import Codec
+from protocol.codec.memory import fresh_bytes
+from protocol.digest import Buffer
+from protocol.layout import CHUNK_ELEMENTS
+from protocol.ports import Vector
+
+SWITCH = "HYPERGPU_CODECS"
+
+REVISION = 1
+"""Of what `kernel.c` computes. An object of another one (a source tree that moved on and was not installed again) is not used."""
+
+
+class Loops:
+    """The functions of `kernel.c` for contiguous float32 vectors that are not empty and encodings of the right size.
+
+    Each says whether it is done: False when a value may not leave or bytes may not enter, and what was written is then worth nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises `OSError` when there is no such object."""
+        self.path = path
+        self._library = ctypes.CDLL(str(path))
+
+    def encode(self, codec: Codec, values: Vector, over: float) -> bytes | None:
+        data, out = fresh_bytes(codec.size(values.size))
+        done = self._call(codec, "encode", _floats(values), _count(values.size), _float(over), ctypes.c_void_p(out.ctypes.data))
+        return data if done else None
+
+    def check(self, codec: Codec, data: Buffer, elements: int) -> bool:
+        return self._call(codec, "check", _address(data), _count(elements))
+
+    def decode(self, codec: Codec, data: Buffer, out: Vector) -> bool:
+        return self._call(codec, "decode", _address(data), _count(out.size), _floats(out))
+
+    def add(self, codec: Codec, data: Buffer, weight: float, out: Vector) -> bool:
+        return self._call(codec, "add", _address(data), _count(out.size), _float(weight), _floats(out))
+
+    def mean(self, codec: Codec, parts: Sequence[tuple[int, Buffer]], out: Vector) -> bool:
+        sources = (ctypes.c_void_p * len(parts))(*[_address(data).value for _, data in parts])
+        weights = (ctypes.c_float * len(parts))(*[_float(weight).value for weight, _ in parts])
+        total = _float(sum(weight for weight, _ in parts))
+        return self._call(codec, "mean", sources, weights, _count(len(parts)), total, _count(out.size), _floats(out))
+
+    def revision(self) -> int:
+        return int(self._library.kernel_revision())
+
+    def _call(self, codec: Codec, loop: str, *arguments: object) -> bool:
+        return not self._library[f"{codec.name}_{loop}"](*arguments)
+
+
+class Kernel(NamedTuple):
+    """The loops that this process uses, or none, and why, in words."""
+
+    loops: Loops | None
+    reason: str
+
+
+def installed(trusted: Sequence[Codec]) -> Kernel:
+    """The loops that the installation left beside this file, unless they shall not or cannot be used."""
+    if os.environ.get(SWITCH) == "numpy":
+        return Kernel(None, f"numpy: asked for by {SWITCH}")
+    if sys.byteorder != "little":
+        return Kernel(None, "numpy: the compiled loops are for little-endian machines")
+    places = (Path(__file__).with_name(f"_kernel{suffix}") for suffix in EXTENSION_SUFFIXES)
+    return load(next((place for place in places if place.exists()), None), trusted)
+
+
+def load(path: Path | None, trusted: Sequence[Codec]) -> Kernel:
+    """The loops in the shared object at `path` if they make the same bytes as the `trusted` numpy codecs."""
+    if path is None:
+        return Kernel(None, "numpy: the compiled loops are missing; install again with a C compiler to have them")
+    try:
+        loops = Loops(path)
+        revision = loops.revision()
+    except (OSError, AttributeError) as error:
+        return Kernel(None, f"numpy: the compiled loops cannot be loaded ({error})")
+    if revision != REVISION:
+        return Kernel(None, f"numpy: the compiled loops are of revision {revision}, this version needs {REVISION}; install again")
+    for codec in trusted:
+        if not _agree(loops, codec):
+            return Kernel(None, f"numpy: the compiled {codec.name} makes other bytes on this machine")
+    return Kernel(loops, "compiled")
+
+
+def _agree(loops: Loops, codec: Codec) -> bool:
+    """Whether both make the same of a sample with a short chunk and magnitudes from 1e-42 to 1e38. Takes a millisecond."""
+    bits = np.random.Generator(np.random.PCG64(4)).integers(0, 1 << 32, CHUNK_ELEMENTS + 301, np.uint32)
+    values = (bits & np.uint32(0xFEFFFFFF)).view(np.float32)  # no exponent is that of infinity
+    data = codec.encode(values, 3)
+    means = np.empty((2, values.size), np.float32)
+    codec.mean([(5, data), (70_001, data)], means[0])
+    return loops.encode(codec, values, 3) == data and loops.mean(codec, [(5, data), (70_001, data)], means[1]) and _same(*means)
+
+
+def _same(one: Vector, other: Vector) -> bool:
+    return one.tobytes() == other.tobytes()
+
+
+def _count(number: int) -> ctypes.c_size_t:
+    return ctypes.c_size_t(number)
+
+
+def _float(number: float) -> ctypes.c_float:
+    return ctypes.c_float(float(np.float32(number)))
+
+
+def _address(data: Buffer) -> ctypes.c_void_p:
+    return ctypes.c_void_p(np.frombuffer(data, np.uint8).ctypes.data)
+
+
+def _floats(vector: Vector) -> ctypes.c_void_p:
+    if vector.dtype != np.float32 or not vector.flags.c_contiguous:
+        raise ValueError(f"a codec works on contiguous float32, not on {vector.dtype} with strides {vector.strides}")
+    return ctypes.c_void_p(vector.ctypes.data)

@@ -1,0 +1,98 @@
+"""`hypergpud bench codecs`: what each codec costs and what it loses, compiled and in numpy, on one core.
+
+Gigabytes are of float32, before encoding or after decoding, over the CPU seconds of the thread that did it: fresh memory counts, what other
+processes take from this one does not. `encode` makes an offer out of sums of weighted gradients (it divides by the weight), `reduce` makes the mean
+of four members' encodings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import msgspec
+import numpy as np
+
+from protocol.codec import CODECS, REFERENCES, Codec, implementation
+from protocol.errors import InvariantBroken
+from protocol.layout import CHUNK_ELEMENTS
+from protocol.ports import Vector
+
+WEIGHTS = (70, 101, 333, 64)  # samples of four members
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One codec in one implementation. `size_ratio` is encoded bytes over float32 bytes; `max_error` the greatest error over the greatest value."""
+
+    codec: str
+    implementation: str
+    elements: int
+    encode_gb_s: float
+    check_gb_s: float
+    decode_gb_s: float
+    reduce_gb_s: float
+    size_ratio: float
+    max_error: float
+
+
+def bench_codecs(elements: int, repeat: int) -> list[Record]:
+    """Raises `InvariantBroken` when the two implementations of a codec make different bytes."""
+    values = np.random.Generator(np.random.PCG64(3)).standard_normal(elements, np.float32)
+    records = []
+    for name, codec in CODECS.items():
+        reference, kind = REFERENCES[name], implementation().partition(":")[0]
+        if codec is not reference and kind == "compiled":
+            records.append(_measured(codec, kind, values, repeat))
+            if codec.encode(values, 3) != reference.encode(values, 3):
+                raise InvariantBroken(f"{name} makes other bytes compiled than in numpy")
+        records.append(_measured(reference, "numpy", values, repeat))
+    return records
+
+
+def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> Record:
+    size_bytes, out = values.nbytes, np.empty_like(values)
+    data = codec.encode(values)
+    quarter = max(values.size // len(WEIGHTS) // CHUNK_ELEMENTS, 1) * CHUNK_ELEMENTS if values.size >= CHUNK_ELEMENTS else values.size
+    parts = [(weight, data[: codec.size(quarter)]) for weight in WEIGHTS]
+
+    def rate(work: Callable[[], object], done_bytes: int) -> float:
+        return done_bytes / median([_cpu_seconds(work) for _ in range(repeat)]) / 1e9
+
+    record = Record(
+        codec=codec.name,
+        implementation=kind,
+        elements=values.size,
+        encode_gb_s=rate(lambda: codec.encode(values, WEIGHTS[0]), size_bytes),
+        check_gb_s=rate(lambda: codec.check(data, values.size), size_bytes),
+        decode_gb_s=rate(lambda: codec.decode(data, out), size_bytes),
+        reduce_gb_s=rate(lambda: codec.mean(parts, out[:quarter]), 4 * quarter * len(parts)),
+        size_ratio=len(data) / size_bytes,
+        max_error=0.0,
+    )
+    codec.decode(data, out)
+    return msgspec.structs.replace(record, max_error=float(np.abs(out - values).max() / np.abs(values).max()))
+
+
+def _cpu_seconds(work: Callable[[], object]) -> float:
+    start = time.thread_time()
+    work()
+    return time.thread_time() - start
+
+
+def table(records: Sequence[Record]) -> str:
+    """For a terminal."""
+    rows = [("codec", "by", "encode GB/s", "check GB/s", "decode GB/s", "reduce GB/s", "size", "max error")]
+    for record in records:
+        rates = (record.encode_gb_s, record.check_gb_s, record.decode_gb_s, record.reduce_gb_s)
+        rows.append(
+            (
+                record.codec,
+                record.implementation,
+                *(f"{rate:.1f}" for rate in rates),
+                f"{record.size_ratio:.4f}",
+                f"{record.max_error:.1e}",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

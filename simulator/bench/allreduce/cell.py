@@ -17,7 +17,20 @@ import msgspec
 
 from protocol.errors import Unreachable
 from simulator.bench.allreduce.driving import Settings
-from simulator.bench.allreduce.lines import MAX_LINE_BYTES, Answer, Done, Go, Here, Line, Meet, Prepare, decode_answer, encode
+from simulator.bench.allreduce.lines import (
+    MAX_LINE_BYTES,
+    Answer,
+    Check,
+    Checked,
+    Done,
+    Go,
+    Here,
+    Line,
+    Meet,
+    Prepare,
+    decode_answer,
+    encode,
+)
 
 UP_S = 120.0  # imports of torch on a busy machine, and 10 million random numbers for each peer
 ROUND_S = 400.0
@@ -122,12 +135,13 @@ class Cell:
         before = self._cpu()
         done = [line for line in self._ask(Go(at_s=time.monotonic() + LEAD_S), ROUND_S) if isinstance(line, Done)]
         cpu = self._cpu() - before
+        checked = [line for line in self._ask(Check(), ROUND_S) if isinstance(line, Checked)]
         failures = [line.failure for line in done if line.failure]
         return Round(
             seconds=max(line.ended_s for line in done) - min(line.began_s for line in done),
             cpu_seconds=cpu,
-            max_error=max(line.max_error for line in done),
-            agree=len({line.result for line in done}) == 1,
+            max_error=max(line.max_error for line in checked),
+            agree=len({line.result for line in checked}) == 1,
             failure=failures[0] if failures else "",
         )
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from protocol.digest import digest
 from protocol.ports import Vector
-from simulator.bench.allreduce.lines import Command, Done, Go, Here, Line, Meet, Ok, Prepare, decode_command, encode
+from simulator.bench.allreduce.lines import Check, Checked, Command, Done, Go, Here, Line, Meet, Ok, Prepare, decode_command, encode
 from simulator.bench.allreduce.vectors import exact_mean, scale_of, vector_of
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -94,21 +94,23 @@ async def serve(talk: Talk, settings: Settings, driver: Driver, following: Calla
                 await driver.prepare(number, vector)
                 talk.say(Ok())
             case Go(at_s=at_s):
-                talk.say(await _go(driver, at_s, mean, number))
+                talk.say(await _go(driver, at_s))
+            case Check():
+                result = await driver.result()
+                error = float(np.max(np.abs(result - mean * scale_of(number))))
+                talk.say(Checked(max_error=error, result=digest(result.data.cast("B")).hex()))
 
 
-async def _go(driver: Driver, at_s: float, mean: Vector, number: int) -> Done:
+async def _go(driver: Driver, at_s: float) -> Done:
     time.sleep(max(0.0, at_s - SPIN_S - time.monotonic()))  # noqa: ASYNC251  # nothing else may run here until the common moment
     while (began := time.monotonic()) < at_s:
         pass
+    failure = ""
     try:
         await driver.average()
-    except AveragingFailure as failure:
-        return Done(began_s=began, ended_s=time.monotonic(), max_error=0.0, result="", failure=str(failure))
-    ended = time.monotonic()
-    result = await driver.result()
-    error = float(np.max(np.abs(result - mean * scale_of(number))))
-    return Done(began_s=began, ended_s=ended, max_error=error, result=digest(result.data.cast("B")).hex())
+    except AveragingFailure as failed:
+        failure = str(failed)
+    return Done(began_s=began, ended_s=time.monotonic(), failure=failure)
 
 
 def at_once(work: Coroutine[Any, Any, None]) -> None:

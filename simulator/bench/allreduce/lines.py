@@ -40,17 +40,26 @@ class Ok(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
 
 
 class Done(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """`max_error` is the greatest distance to the exact mean, `result` a digest of all bytes. `failure` says why there is no result."""
+    """`failure` says why there is no result."""
 
     began_s: float
     ended_s: float
-    max_error: float
-    result: str
     failure: str = ""
 
 
-Command = Meet | Prepare | Go
-Answer = Here | Ok | Done
+class Check(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Hold the round's result against the exact mean. Answered with `Checked`."""
+
+
+class Checked(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """`max_error` is the greatest distance to the exact mean, `result` a digest of all bytes."""
+
+    max_error: float
+    result: str
+
+
+Command = Meet | Prepare | Go | Check
+Answer = Here | Ok | Done | Checked
 _encoder = msgspec.json.Encoder()
 _commands: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)

@@ -25,9 +25,10 @@ from daemon.swarm.chain_sync import fetch_manifest
 from daemon.version import version
 from daemon.worker.settings import WorkerSettings
 from daemon.worker.supervisor import WorkerTrainer
+from protocol.codec import implementation as codecs
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import Signer
-from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport
+from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Warned
 from protocol.manifest import SignedManifest
 from protocol.ports import Network
 
@@ -209,6 +210,8 @@ async def _live(
     async with worker.running(), network.running():
         await nursery.start(partial(serve_control, config.home, {"status": status, "stop": stop}))
         journal.record(started(signed, network, name=config.node.name, role="node"))
+        if codecs().startswith("numpy"):
+            journal.record(Warned(code="CODECS", message=f"codecs are slower than they could be: {codecs()}"))
         nursery.start_soon(report_network, network, journal)
         say(
             f"Run {manifest.name} ({signed.run.hex()[:12]}): task {manifest.task}, rounds of {manifest.round.seconds:g} s. Starting the worker."

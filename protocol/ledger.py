@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from protocol.codec import Codec, chunk_bytes
+from protocol.codec.reference import PIECE_ELEMENTS
 from protocol.digest import EMPTY_ROOT, Digest, leaves_of, merkle_root
 from protocol.errors import InvariantBroken
 from protocol.ports import LedgerRecord, Vector
@@ -50,7 +51,10 @@ class Ledger:
     def add(self, delta: Vector, samples: int) -> None:
         """A stretch of training was handed over: `delta` is parameters before minus after, shape (parameters,)."""
         if samples:
-            self.residue += delta * np.float32(samples)
+            weighted = np.empty(min(delta.size, PIECE_ELEMENTS), np.float32)  # a product as long as the model would be one more copy of it
+            for start in range(0, delta.size, PIECE_ELEMENTS):
+                part = delta[start : start + PIECE_ELEMENTS]
+                self.residue[start : start + part.size] += np.multiply(part, np.float32(samples), out=weighted[: part.size])
             self.weight += samples
 
     def make_offer(self) -> Offer:

@@ -34,7 +34,8 @@ class Codec(Protocol):
 
     Guarantees: all of it are pure functions of the values, the same on every machine; an encoding can be cut at chunk borders, and
     a run of whole chunks encodes to the same bytes alone as within a vector; encoding a decoded vector loses nothing more.
-    Vectors that are written to are contiguous. Whatever reads an encoding raises `PeerFault("malformed")` for a wrong size, value, scale or index.
+    Vectors are contiguous, shape (elements,), else `ValueError`. Whatever reads an encoding raises `PeerFault("malformed")` for a wrong size, value,
+    scale or index.
     """
 
     name: str
@@ -70,6 +71,14 @@ def check_size(data: Buffer, expected: int) -> None:
     """Raises `PeerFault("malformed")`."""
     if len(data) != expected:
         raise PeerFault("malformed", f"an encoding of {len(data)} bytes where {expected} belong")
+
+
+def check_vector(vector: Vector, *, written: bool = False) -> None:
+    """Raises `ValueError` for what a codec cannot walk over: it works on contiguous float32 of shape (elements,)."""
+    if vector.dtype != np.float32 or vector.ndim != 1 or not vector.flags.c_contiguous or (written and not vector.flags.writeable):
+        raise ValueError(
+            f"a codec works on contiguous float32, not on {vector.dtype} of shape {vector.shape} with {vector.strides} strides"
+        )
 
 
 def not_finite() -> PeerFault:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from protocol.codec.base import Codec, check_size
+from protocol.codec.base import Codec, check_size, check_vector
 from protocol.codec.kernel import Kernel
 from protocol.digest import Buffer
 from protocol.errors import InvariantBroken
@@ -31,6 +31,7 @@ class Compiled:
         return self.reference.size(elements)
 
     def encode(self, values: Vector, over: float = 1.0) -> bytes:
+        check_vector(values)
         loops = self._kernel().loops
         if loops is None or not values.size:
             return self.reference.encode(values, over)
@@ -50,6 +51,7 @@ class Compiled:
             raise self._contradiction()
 
     def decode(self, data: Buffer, out: Vector) -> None:
+        check_vector(out, written=True)
         check_size(data, self.size(out.size))
         loops = self._kernel().loops
         if loops is None or not out.size:
@@ -59,6 +61,7 @@ class Compiled:
             raise self._contradiction()
 
     def add(self, data: Buffer, weight: float, out: Vector) -> None:
+        check_vector(out, written=True)
         check_size(data, self.size(out.size))
         loops = self._kernel().loops
         if loops is None or not out.size:
@@ -68,6 +71,7 @@ class Compiled:
             raise self._contradiction()
 
     def mean(self, parts: Sequence[tuple[int, Buffer]], out: Vector) -> None:
+        check_vector(out, written=True)
         for _, data in parts:
             check_size(data, self.size(out.size))
         loops = self._kernel().loops

@@ -62,6 +62,9 @@ INLINE float from_float16(uint32_t half)
     return float_of((shifted < 0x00800000 ? small : shifted + 0x38000000) | (half & 0x8000) << 16);
 }
 
+/* What becomes of a decoded value: it is written, or added with its weight. `adding` is known at compile time. */
+INLINE void put(float *out, float value, int adding, float weight) { *out = adding ? *out + value * weight : value; }
+
 INLINE float in_range(float value)
 {
     uint32_t bits = bits_of(value), size = bits & MAGNITUDE;
@@ -101,10 +104,12 @@ INLINE int float32_chunk_check(const uint8_t *chunk, size_t count)
     return (uint32_t)peak >= INFINITE;
 }
 
-INLINE void float32_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, float *out)
+INLINE void float32_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, int adding, float weight, float *out)
 {
+    const wire32 *source = (const wire32 *)chunk + at;
     (void)elements;
-    memcpy(out, chunk + 4 * at, 4 * count);
+    for (size_t i = 0; i < count; i++)
+        put(out + i, float_of(source[i]), adding, weight);
 }
 
 INLINE int halves_check(const uint8_t *chunk, size_t count, unsigned exponent)
@@ -128,12 +133,12 @@ INLINE int bfloat16_chunk_encode(const float *values, size_t count, uint8_t *out
 
 INLINE int bfloat16_chunk_check(const uint8_t *chunk, size_t count) { return halves_check(chunk, count, 0x7f80); }
 
-INLINE void bfloat16_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, float *out)
+INLINE void bfloat16_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, int adding, float weight, float *out)
 {
     const wire16 *source = (const wire16 *)chunk + at;
     (void)elements;
     for (size_t i = 0; i < count; i++)
-        out[i] = from_bfloat16(source[i]);
+        put(out + i, from_bfloat16(source[i]), adding, weight);
 }
 
 INLINE int float16_chunk_encode(const float *values, size_t count, uint8_t *out)
@@ -146,12 +151,12 @@ INLINE int float16_chunk_encode(const float *values, size_t count, uint8_t *out)
 
 INLINE int float16_chunk_check(const uint8_t *chunk, size_t count) { return halves_check(chunk, count, 0x7c00); }
 
-INLINE void float16_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, float *out)
+INLINE void float16_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, int adding, float weight, float *out)
 {
     const wire16 *source = (const wire16 *)chunk + at;
     (void)elements;
     for (size_t i = 0; i < count; i++)
-        out[i] = from_float16(source[i]);
+        put(out + i, from_float16(source[i]), adding, weight);
 }
 
 /* ---------------------------------------------------------------------------------------------- int8, int4 */
@@ -175,23 +180,29 @@ INLINE int scales_check(const uint8_t *chunk, size_t count, size_t block, uint32
     return bad;
 }
 
+INLINE int int8_block(const float *values, size_t count, wire16 *scale, int8_t *levels)
+{
+    uint32_t peak = peak_of(values, count);
+    if (peak >= INFINITE)
+        return 1;
+    uint32_t half = bfloat16_of(bits_of(float_of(peak) / 127.0f));
+    half = half < SMALLEST_SCALE ? SMALLEST_SCALE : half;
+    *scale = (uint16_t)half;
+    float steps = 1.0f / from_bfloat16(half);
+    for (size_t i = 0; i < count; i++)
+        levels[i] = (int8_t)bits_of(values[i] * steps + ROUNDER);
+    return 0;
+}
+
 INLINE int int8_chunk_encode(const float *values, size_t count, uint8_t *out)
 {
     wire16 *scales = (wire16 *)out;
     int8_t *levels = (int8_t *)out + scales_size(count, INT8_BLOCK);
-    for (size_t at = 0; at < count; at += INT8_BLOCK) {
-        size_t many = least(INT8_BLOCK, count - at);
-        uint32_t peak = peak_of(values + at, many);
-        if (peak >= INFINITE)
+    size_t at = 0;
+    for (; at + INT8_BLOCK <= count; at += INT8_BLOCK) /* of a length that the compiler knows */
+        if (int8_block(values + at, INT8_BLOCK, scales++, levels + at))
             return 1;
-        uint32_t scale = bfloat16_of(bits_of(float_of(peak) / 127.0f));
-        scale = scale < SMALLEST_SCALE ? SMALLEST_SCALE : scale;
-        scales[at / INT8_BLOCK] = (uint16_t)scale;
-        float steps = 1.0f / from_bfloat16(scale);
-        for (size_t i = at; i < at + many; i++)
-            levels[i] = (int8_t)bits_of(values[i] * steps + ROUNDER);
-    }
-    return 0;
+    return at < count && int8_block(values + at, count - at, scales, levels + at);
 }
 
 INLINE int int8_chunk_check(const uint8_t *chunk, size_t count)
@@ -203,46 +214,57 @@ INLINE int int8_chunk_check(const uint8_t *chunk, size_t count)
     return lowest == -128 || scales_check(chunk, count, INT8_BLOCK, 0xffff, INT8_LARGEST_SCALE);
 }
 
-INLINE void int8_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, float *out)
+INLINE void int8_levels(const int8_t *levels, size_t count, float scale, int adding, float weight, float *out)
 {
-    const wire16 *scales = (const wire16 *)chunk;
-    const int8_t *levels = (const int8_t *)chunk + scales_size(elements, INT8_BLOCK);
-    for (size_t first = 0; first < count; first += INT8_BLOCK) {
-        float scale = from_bfloat16(scales[(at + first) / INT8_BLOCK]);
-        size_t behind = least(first + INT8_BLOCK, count);
-        for (size_t i = first; i < behind; i++)
-            out[i] = (float)levels[at + i] * scale;
+    for (size_t i = 0; i < count; i++)
+        put(out + i, (float)levels[i] * scale, adding, weight);
+}
+
+INLINE void int8_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, int adding, float weight, float *out)
+{
+    const wire16 *scales = (const wire16 *)chunk + at / INT8_BLOCK;
+    const int8_t *levels = (const int8_t *)chunk + scales_size(elements, INT8_BLOCK) + at;
+    size_t i = 0;
+    for (; i + INT8_BLOCK <= count; i += INT8_BLOCK)
+        int8_levels(levels + i, INT8_BLOCK, from_bfloat16(*scales++), adding, weight, out + i);
+    if (i < count)
+        int8_levels(levels + i, count - i, from_bfloat16(*scales), adding, weight, out + i);
+}
+
+INLINE int int4_block(const float *values, size_t count, wire16 *scale, uint8_t *pairs)
+{
+    uint32_t peak = 0; /* magnitude above sign: the greatest brings its sign along */
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits = bits_of(values[i]), size = bits << 1 | bits >> 31;
+        peak = size > peak ? size : peak;
     }
+    if (peak >> 1 >= INFINITE)
+        return 1;
+    uint32_t half = bfloat16_of(bits_of(float_of(peak >> 1) * 0.125f));
+    half = half > INT4_LARGEST_SCALE ? INT4_LARGEST_SCALE : half;
+    half = half < SMALLEST_SCALE ? SMALLEST_SCALE : half | (~peak & 1) << 15;
+    *scale = (uint16_t)half;
+    float steps = 1.0f / from_bfloat16(half);
+    int8_t levels[INT4_BLOCK] = {0};
+    for (size_t i = 0; i < count; i++) {
+        int8_t level = (int8_t)bits_of(values[i] * steps + ROUNDER);
+        levels[i] = (int8_t)(level - (level == 8));
+    }
+    const wire16 *both = (const wire16 *)levels;
+    for (size_t i = 0; i < (count + 1) / 2; i++)
+        pairs[i] = (uint8_t)((both[i] & 0x0f) | (both[i] >> 4 & 0xf0));
+    return 0;
 }
 
 INLINE int int4_chunk_encode(const float *values, size_t count, uint8_t *out)
 {
     wire16 *scales = (wire16 *)out;
     uint8_t *pairs = out + scales_size(count, INT4_BLOCK);
-    for (size_t at = 0; at < count; at += INT4_BLOCK) {
-        size_t many = least(INT4_BLOCK, count - at);
-        uint32_t peak = 0; /* magnitude above sign: the greatest brings its sign along */
-        for (size_t i = at; i < at + many; i++) {
-            uint32_t bits = bits_of(values[i]), size = bits << 1 | bits >> 31;
-            peak = size > peak ? size : peak;
-        }
-        if (peak >> 1 >= INFINITE)
+    size_t at = 0;
+    for (; at + INT4_BLOCK <= count; at += INT4_BLOCK)
+        if (int4_block(values + at, INT4_BLOCK, scales++, pairs + at / 2))
             return 1;
-        uint32_t scale = bfloat16_of(bits_of(float_of(peak >> 1) * 0.125f));
-        scale = scale > INT4_LARGEST_SCALE ? INT4_LARGEST_SCALE : scale;
-        scale = scale < SMALLEST_SCALE ? SMALLEST_SCALE : scale | (~peak & 1) << 15;
-        scales[at / INT4_BLOCK] = (uint16_t)scale;
-        float steps = 1.0f / from_bfloat16(scale);
-        int8_t levels[INT4_BLOCK] = {0};
-        for (size_t i = 0; i < many; i++) {
-            int8_t level = (int8_t)bits_of(values[at + i] * steps + ROUNDER);
-            levels[i] = (int8_t)(level - (level == 8));
-        }
-        const wire16 *both = (const wire16 *)levels;
-        for (size_t i = 0; i < (many + 1) / 2; i++)
-            pairs[at / 2 + i] = (uint8_t)((both[i] & 0x0f) | (both[i] >> 4 & 0xf0));
-    }
-    return 0;
+    return at < count && int4_block(values + at, count - at, scales, pairs + at / 2);
 }
 
 INLINE int int4_chunk_check(const uint8_t *chunk, size_t count)
@@ -252,22 +274,25 @@ INLINE int int4_chunk_check(const uint8_t *chunk, size_t count)
     return scales_check(chunk, count, INT4_BLOCK, 0x7fff, INT4_LARGEST_SCALE);
 }
 
-INLINE void int4_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, float *out)
+INLINE void int4_levels(const uint8_t *pairs, size_t count, float scale, int adding, float weight, float *out)
 {
-    const wire16 *scales = (const wire16 *)chunk;
+    int8_t levels[INT4_BLOCK]; /* 16 times each, sign and all */
+    wire16 *both = (wire16 *)levels;
+    for (size_t i = 0; i < (count + 1) / 2; i++)
+        both[i] = (uint16_t)((pairs[i] << 4 | pairs[i] << 8) & 0xf0f0);
+    for (size_t i = 0; i < count; i++)
+        put(out + i, (float)levels[i] * scale, adding, weight);
+}
+
+INLINE void int4_tile(const uint8_t *chunk, size_t elements, size_t at, size_t count, int adding, float weight, float *out)
+{
+    const wire16 *scales = (const wire16 *)chunk + at / INT4_BLOCK;
     const uint8_t *pairs = chunk + scales_size(elements, INT4_BLOCK) + at / 2;
-    for (size_t first = 0; first < count; first += INT4_BLOCK) {
-        float scale = from_bfloat16(scales[(at + first) / INT4_BLOCK]) * 0.0625f;
-        size_t behind = least(first + INT4_BLOCK, count);
-        int8_t levels[INT4_BLOCK]; /* 16 times each, sign and all */
-        wire16 *both = (wire16 *)levels;
-        for (size_t i = 0; i < (behind - first + 1) / 2; i++) {
-            unsigned pair = pairs[first / 2 + i];
-            both[i] = (uint16_t)((pair << 4 | pair << 8) & 0xf0f0);
-        }
-        for (size_t i = first; i < behind; i++)
-            out[i] = (float)levels[i - first] * scale;
-    }
+    size_t i = 0;
+    for (; i + INT4_BLOCK <= count; i += INT4_BLOCK)
+        int4_levels(pairs + i / 2, INT4_BLOCK, from_bfloat16(*scales++) * 0.0625f, adding, weight, out + i);
+    if (i < count)
+        int4_levels(pairs + i / 2, count - i, from_bfloat16(*scales) * 0.0625f, adding, weight, out + i);
 }
 
 /* ---------------------------------------------------------------------------------------------- whole vectors */
@@ -301,12 +326,11 @@ INLINE void int4_tile(const uint8_t *chunk, size_t elements, size_t at, size_t c
     }                                                                                                                                      \
     KERNEL int NAME##_decode(const uint8_t *data, size_t elements, float *out)                                                             \
     {                                                                                                                                      \
-        for (size_t start = 0; start < elements; start += CHUNK) {                                                                         \
+        for (size_t start = 0; start < elements; start += CHUNK, data += SIZE(CHUNK)) {                                                    \
             size_t count = least(CHUNK, elements - start);                                                                                 \
             if (NAME##_chunk_check(data, count))                                                                                           \
                 return 1;                                                                                                                  \
-            NAME##_tile(data, count, 0, count, out + start);                                                                               \
-            data += SIZE(CHUNK);                                                                                                           \
+            NAME##_tile(data, count, 0, count, 0, 1.0f, out + start);                                                                      \
         }                                                                                                                                  \
         return 0;                                                                                                                          \
     }                                                                                                                                      \
@@ -314,23 +338,15 @@ INLINE void int4_tile(const uint8_t *chunk, size_t elements, size_t at, size_t c
     {                                                                                                                                      \
         if (NAME##_check(data, elements)) /* before anything is added */                                                                   \
             return 1;                                                                                                                      \
-        float value[TILE];                                                                                                                 \
-        for (size_t start = 0; start < elements; start += CHUNK) {                                                                         \
-            size_t length = least(CHUNK, elements - start);                                                                                \
-            for (size_t at = 0; at < length; at += TILE) {                                                                                 \
-                size_t count = least(TILE, length - at);                                                                                   \
-                float *sum = out + start + at;                                                                                             \
-                NAME##_tile(data, length, at, count, value);                                                                               \
-                for (size_t i = 0; i < count; i++)                                                                                         \
-                    sum[i] = sum[i] + value[i] * weight;                                                                                   \
-            }                                                                                                                              \
-            data += SIZE(CHUNK);                                                                                                           \
+        for (size_t start = 0; start < elements; start += CHUNK, data += SIZE(CHUNK)) {                                                    \
+            size_t count = least(CHUNK, elements - start);                                                                                 \
+            NAME##_tile(data, count, 0, count, 1, weight, out + start);                                                                    \
         }                                                                                                                                  \
         return 0;                                                                                                                          \
     }                                                                                                                                      \
     KERNEL int NAME##_mean(const uint8_t *const *data, const float *weights, size_t parts, float total, size_t elements, float *out)       \
     {                                                                                                                                      \
-        float value[TILE], sum[TILE];                                                                                                      \
+        float sum[TILE];                                                                                                                   \
         for (size_t start = 0, from = 0; start < elements; start += CHUNK, from += SIZE(CHUNK)) {                                          \
             size_t length = least(CHUNK, elements - start);                                                                                \
             for (size_t part = 0; part < parts; part++)                                                                                    \
@@ -339,12 +355,9 @@ INLINE void int4_tile(const uint8_t *chunk, size_t elements, size_t at, size_t c
             for (size_t at = 0; at < length; at += TILE) {                                                                                 \
                 size_t count = least(TILE, length - at);                                                                                   \
                 memset(sum, 0, sizeof sum);                                                                                                \
-                for (size_t part = 0; part < parts; part++) {                                                                              \
-                    float weight = weights[part];                                                                                          \
-                    NAME##_tile(data[part] + from, length, at, count, value);                                                              \
-                    for (size_t i = 0; i < count; i++)                                                                                     \
-                        sum[i] = sum[i] + value[i] * weight;                                                                               \
-                }                                                                                                                          \
+                for (size_t part = 0; part < parts; part++) /* of a known length a tile is twice as fast */                                \
+                    count == TILE ? NAME##_tile(data[part] + from, length, at, TILE, 1, weights[part], sum)                                \
+                                  : NAME##_tile(data[part] + from, length, at, count, 1, weights[part], sum);                              \
                 for (size_t i = 0; i < count; i++)                                                                                         \
                     out[start + at + i] = in_range(sum[i] / total);                                                                        \
             }                                                                                                                              \

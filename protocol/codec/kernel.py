@@ -30,7 +30,7 @@ REVISION = 1
 
 
 class Loops:
-    """The functions of `kernel.c` for contiguous float32 vectors that are not empty and encodings of the right size.
+    """The functions of `kernel.c` for vectors that are not empty and that `check_vector` lets pass, and encodings of the right size.
 
     Each says whether it is done: False when a value may not leave or bytes may not enter, and what was written is then worth nothing.
     """
@@ -128,6 +128,4 @@ def _address(data: Buffer) -> ctypes.c_void_p:
 
 
 def _floats(vector: Vector) -> ctypes.c_void_p:
-    if vector.dtype != np.float32 or not vector.flags.c_contiguous:
-        raise ValueError(f"a codec works on contiguous float32, not on {vector.dtype} with strides {vector.strides}")
     return ctypes.c_void_p(vector.ctypes.data)

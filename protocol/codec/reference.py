@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from protocol.codec.base import Bytes8, Codec, check_size
+from protocol.codec.base import Bytes8, Codec, check_size, check_vector
 from protocol.codec.memory import fresh_bytes
 from protocol.digest import Buffer
 from protocol.layout import CHUNK_ELEMENTS
@@ -53,6 +53,7 @@ class Reference(ABC):
         np.multiply(out, np.float32(weight), out=out)
 
     def encode(self, values: Vector, over: float = 1.0) -> bytes:
+        check_vector(values)
         if not values.size:
             return b""
         data, out = fresh_bytes(self.size(values.size))
@@ -72,11 +73,13 @@ class Reference(ABC):
             self._decode(source[where], value[: piece.stop - piece.start])
 
     def decode(self, data: Buffer, out: Vector) -> None:
+        check_vector(out, written=True)
         source = self._source(data, out.size)
         for piece, where in self._pieces(out.size):
             self._decode(source[where], out[piece])
 
     def add(self, data: Buffer, weight: float, out: Vector) -> None:
+        check_vector(out, written=True)
         self.check(data, out.size)  # before anything is added
         source = self._source(data, out.size)
         value = np.empty(_scratch(out.size), np.float32)
@@ -87,6 +90,7 @@ class Reference(ABC):
                 out[piece] += part
 
     def mean(self, parts: Sequence[tuple[int, Buffer]], out: Vector) -> None:
+        check_vector(out, written=True)
         sources = [(weight, self._source(data, out.size)) for weight, data in parts]
         total = np.float32(sum(weight for weight, _ in parts))
         value = np.empty(_scratch(out.size), np.float32)

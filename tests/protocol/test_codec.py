@@ -189,6 +189,70 @@ def test_any_run_of_chunks_can_be_cut_out(codec: Codec, parameters: int, seed: i
     assert decoded(codec, part, stop - start).tobytes() == decoded(codec, whole, parameters)[start:stop].tobytes()
 
 
+@EVERY
+@given(
+    elements=st.sampled_from([0, 1, 63, 257, CHUNK_ELEMENTS, 17 * CHUNK_ELEMENTS + 5]),
+    seed=st.integers(0, 99),
+    over=st.integers(1, 1 << 20),
+)
+def test_what_is_divided_on_the_way(codec: Codec, elements: int, seed: int, over: int) -> None:
+    values = np.random.default_rng(seed).standard_normal(elements, np.float32)
+    assert codec.encode(values, over) == codec.encode(values / np.float32(over))
+    assert codec.encode(values, 1) == codec.encode(values)
+
+
+@EVERY
+@given(
+    elements=st.sampled_from([0, 1, 63, 257, CHUNK_ELEMENTS, 17 * CHUNK_ELEMENTS + 5]),
+    seed=st.integers(0, 99),
+    weight=st.integers(-(1 << 20), 1 << 20),
+)
+def test_adding_is_decoding_multiplying_and_adding(codec: Codec, elements: int, seed: int, weight: int) -> None:
+    source = np.random.default_rng(seed)
+    data, out = codec.encode(source.standard_normal(elements, np.float32)), source.standard_normal(elements, np.float32)
+    wanted = out + np.float32(weight) * decoded(codec, data, elements)
+    taken = out - np.float32(-weight) * decoded(codec, data, elements)
+    codec.add(data, weight, out)
+    assert out.tobytes() == wanted.tobytes() == taken.tobytes()
+
+
+@EVERY
+def test_checking_is_decoding_without_a_vector(codec: Codec) -> None:
+    values = np.random.default_rng(1).standard_normal(17 * CHUNK_ELEMENTS + 5, np.float32)
+    data = bytearray(codec.encode(values))
+    codec.check(data, values.size)
+    codec.check(b"", 0)
+    at = codec.size(16 * CHUNK_ELEMENTS)
+    data[at : at + 4] = b"\xff\xff\xff\xff"
+    with pytest.raises(PeerFault) as decoding:
+        decoded(codec, bytes(data), values.size)
+    with pytest.raises(PeerFault) as checking:
+        codec.check(data, values.size)
+    assert str(checking.value) == str(decoding.value)
+    with pytest.raises(PeerFault, match="belong"):
+        codec.check(data[:-1], values.size)
+
+
+@EVERY
+def test_other_shapes_and_types_are_refused(codec: Codec) -> None:
+    """A vector is contiguous float32 of one dimension: anything else would be read or written at the wrong places."""
+    data = codec.encode(np.ones(8, np.float32))
+    fixed = np.ones(8, np.float32)
+    fixed.flags.writeable = False
+    assert codec.encode(fixed) == data
+    for wrong in (np.ones(16, np.float32)[::2], np.ones(8, np.float64), np.ones((2, 4), np.float32), np.ones(8, np.int32)):
+        with pytest.raises(ValueError, match="contiguous float32"):
+            codec.encode(wrong)
+    for wrong in (np.ones(16, np.float32)[::2], np.ones(8, np.float64), np.ones((2, 4), np.float32), fixed):
+        for work in (
+            lambda out: codec.decode(data, out),
+            lambda out: codec.add(data, 2, out),
+            lambda out: codec.mean([(1, data)], out),
+        ):
+            with pytest.raises(ValueError, match="contiguous float32"):
+                work(wrong)
+
+
 GOLDEN = {
     "float32": "b6a6a4e8e332e067",
     "bfloat16": "9079fcffe902a1be",

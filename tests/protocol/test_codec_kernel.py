@@ -197,20 +197,6 @@ def test_nothing_is_added_of_what_is_refused(kernel: Kernel, name: str) -> None:
         assert (out == 0.5).all()
 
 
-@EACH
-def test_what_a_loop_cannot_walk_over_is_refused(kernel: Kernel, name: str) -> None:
-    codec = Compiled(REFERENCES[name], lambda: kernel)
-    data = codec.encode(np.ones(8, np.float32))
-    for wrong in (np.ones(16, np.float32)[::2], np.ones(8, np.float64)):
-        with pytest.raises(ValueError, match="contiguous float32"):
-            codec.encode(wrong)
-        with pytest.raises(ValueError, match="contiguous float32"):
-            codec.decode(data, wrong)
-    for work in (lambda: codec.check(data[:-1], 8), lambda: codec.mean([(1, data[:-1])], np.empty(8, np.float32))):
-        with pytest.raises(PeerFault, match="belong"):
-            work()
-
-
 def test_without_loops_numpy_does_the_work() -> None:
     assert load(None, LOOPED) == Kernel(None, "numpy: the compiled loops are missing; install again with a C compiler to have them")
     values = made(CHUNK_ELEMENTS + 5, 1, "normal")

@@ -53,6 +53,27 @@ def test_it_is_the_weighted_mean(codec: Codec, weights: list[int], seed: int, si
     assert (np.abs(mean(codec, parts, size) - exact) <= (len(weights) + 2) * EPSILON * magnitude).all()
 
 
+@EVERY
+@given(
+    weights=st.lists(st.integers(0, 200) | st.integers(1, 1 << 20), min_size=1, max_size=5).filter(any),
+    seed=st.integers(0, 999),
+    size=st.sampled_from([0, 1, 65, 300, CHUNK_ELEMENTS, 17 * CHUNK_ELEMENTS + 77]),
+    power=st.sampled_from([-38, 0, 36]),
+)
+def test_it_is_this_sum_to_the_bit(codec: Codec, weights: list[int], seed: int, size: int, power: int) -> None:
+    """The definition: weight x value one after the other from zero, divided once; float32's ends for what is beyond them."""
+    source = np.random.default_rng(seed)
+    parts = [(weight, codec.encode(source.standard_normal(size, np.float32) * np.float32(10.0**power))) for weight in weights]
+    wanted = np.zeros(size, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for weight, data in parts:
+            value = np.empty(size, np.float32)
+            codec.decode(data, value)
+            wanted = wanted + np.float32(weight) * value
+        wanted = np.nan_to_num(wanted / np.float32(sum(weights)), nan=0.0)
+    assert mean(codec, parts, size).tobytes() == wanted.tobytes()
+
+
 @given(weights=WEIGHTS, seed=st.integers(0, 999), size=st.integers(1, 300), order=st.randoms(use_true_random=False))
 def test_order_matters_in_the_last_bits_alone(weights: list[int], seed: int, size: int, order: Random) -> None:
     codec = codec_named("float32")
@@ -98,6 +119,15 @@ def test_golden() -> None:
     first = mean(codec, parts, 4096)
     assert first.tobytes() == mean(codec, [(weight, memoryview(bytearray(data))) for weight, data in parts], 4096).tobytes()
     assert digest(first.tobytes()).hex() == "0a81a4aed983ab98daa66447478f41bd1f70c91197e1a7d12c80d74f88967cb6"
+
+
+@EVERY
+def test_nothing_to_sum(codec: Codec) -> None:
+    assert mean(codec, [], 3).tolist() == [0.0, 0.0, 0.0]
+    assert mean(codec, [(0, codec.encode(np.ones(3, np.float32)))], 3).tolist() == [0.0, 0.0, 0.0]
+    assert mean(codec, [(4, b""), (5, b"")], 0).size == 0
+    with pytest.raises(PeerFault):
+        weighted_mean([(0, b"\xff" * codec.size(3))], codec, np.empty(3, np.float32))
 
 
 def test_one_contribution_and_none() -> None:

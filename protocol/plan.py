@@ -1,7 +1,7 @@
 """The plan: who averages with whom, a pure function of the Ready messages.
 
 Whoever receives a plan makes it again from the offers inside and compares: a leader can choose whose offers it waited for, nothing else.
-One row so far: up to `max_group` members form one butterfly in which everybody reduces an equal slice.
+One row so far: up to `max_group` members form one butterfly, whose slices follow the members' bandwidths (`slices.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from protocol.identity import PeerId, short
 from protocol.layout import CHUNK_ELEMENTS, MAX_PARAMETERS, share_out
 from protocol.manifest import Manifest
 from protocol.messages import Plan, Ready, Signed, open_as
+from protocol.slices import best_shares
 
 
 class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +44,10 @@ def make_plan(
     """The plan for these offers. When more than `max_group` want in, a hash that changes every view decides whose work waits a round;
     never the leader's, because whoever is not in a plan does not carry it out."""
     group = manifest.group
-    by_peer = {signed.peer: signed for signed, _ in offers}
+    by_peer: dict[PeerId, Signed] = {}
+    links: dict[PeerId, Ready] = {}
+    for signed, ready in offers:
+        by_peer[signed.peer], links[signed.peer] = signed, ready
     if len(by_peer) < group.min_peers:
         raise ValueError(f"{len(by_peer)} offers cannot make a plan of at least {group.min_peers}")
     drawn = sorted(by_peer, key=lambda peer: (peer != leader, digest(parent, view.to_bytes(8, "big"), peer.encode())))
@@ -56,7 +60,7 @@ def make_plan(
         view=view,
         number=number,
         offers=tuple(by_peer[peer] for peer in chosen),
-        borders=share_out(chunks, [1.0] * len(chosen)),
+        borders=share_out(chunks, best_shares([links[peer].up_bits for peer in chosen], [links[peer].down_bits for peer in chosen])),
         reason=reason,
     )
 

@@ -84,6 +84,9 @@ class ByteStream(Protocol):
     async def receive_into(self, target: memoryview) -> int:
         """As `receive_some`, into the front of `target` (bytes, writable, not empty). Returns how many; 0 when the other side has finished."""
 
+    def unsent(self) -> int:
+        """Bytes given to `send_all` that the other side has not acknowledged yet, as far as this machine can tell; 0 where it cannot."""
+
     async def send_eof(self) -> None:
         """No more will be sent; the other side's `receive_some` returns b"" after what was sent. Bulk streams may close both ways."""
 

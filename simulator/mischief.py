@@ -79,6 +79,9 @@ class _Stream:
     async def receive_into(self, target: memoryview) -> int:
         return await self._inner.receive_into(target)
 
+    def unsent(self) -> int:
+        return self._inner.unsent()
+
     async def send_eof(self) -> None:
         await self._inner.send_eof()
 

@@ -77,6 +77,9 @@ class BulkStream:
         self._traffic.received += size
         return size
 
+    def unsent(self) -> int:
+        return self._session.unsent()
+
     async def send_eof(self) -> None:
         await self._session.send_eof()
 

@@ -120,6 +120,9 @@ class ControlStream:
         target[: len(data)] = data
         return len(data)
 
+    def unsent(self) -> int:
+        return 0  # libp2p keeps no count
+
     async def send_eof(self) -> None:
         self._check()
         if not self._sent_eof:

@@ -7,9 +7,12 @@ the two threads of one core, where a blocking `ssl.SSLSocket` in a thread makes 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import ssl
+import sys
+import termios
 
 import trio
 
@@ -99,6 +102,18 @@ class TlsSession:
                 await trio.lowlevel.cancel_shielded_checkpoint()  # what was decrypted is the caller's: no cancellation may lose it
                 return size
             await self._fill()
+
+    def unsent(self) -> int:
+        """Bytes, of ciphertext, that the kernel holds until the other side has them. 0 where the system does not say."""
+        request = getattr(termios, "TIOCOUTQ", None)  # Linux: SIOCOUTQ, tcp(7)
+        if request is None or self._broken:
+            return 0
+        answer = bytearray(4)
+        try:
+            fcntl.ioctl(self._transport.socket.fileno(), request, answer)
+        except OSError:
+            return 0
+        return int.from_bytes(answer, sys.byteorder)
 
     async def send_eof(self) -> None:
         """close_notify: TLS 1.3 allows the other direction to go on."""

@@ -15,6 +15,7 @@ import numpy as np
 import trio
 from msgspec import Meta
 
+from daemon.engines.native.bandwidth import Meter
 from daemon.swarm.framing import FrameReader, frame
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
@@ -47,6 +48,9 @@ class ResultHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, t
 BulkHeader = SliceHeader | ResultHeader
 _decoder: msgspec.msgpack.Decoder[BulkHeader] = msgspec.msgpack.Decoder(BulkHeader)
 
+DRAIN_S = 5.0  # for a buffer of 4 MB to go out at 6 Mbit/s
+LOOK_S = 0.02  # between looks at it
+
 Find = Callable[[PeerId, Digest], Endpoint]
 """The endpoint of a peer with this fingerprint. Raises `Unreachable` while no beacon has brought it."""
 
@@ -77,12 +81,15 @@ class _Lane:
         self.sent = 0
         self.news = trio.Event()
         self.scope = trio.CancelScope()
+        self.moving = False  # whether the meter counts on it
+        self.moved = 0  # bytes since it began to
 
 
 class BulkSender:
     """Lanes to the members of the current view."""
 
     def __init__(self, network: Network, find: Find, refuse: Callable[[str, PeerId, str], None]) -> None:
+        self.meter = Meter()
         self._network = network
         self._find = find
         self._refuse = refuse
@@ -134,8 +141,18 @@ class BulkSender:
             while True:
                 if lane.sent >= len(lane.parcels):
                     lane.news = trio.Event()
-                    await lane.news.wait()
+                    if stream is not None and lane.moving:
+                        # A socket's buffer may hold all of it: sent is what was acknowledged, as far as that can be told.
+                        with trio.move_on_after(DRAIN_S):
+                            while stream.unsent() and not lane.news.is_set():
+                                await trio.sleep(LOOK_S)
+                    if not lane.news.is_set():
+                        self._rest(lane)
+                        await lane.news.wait()
                     continue
+                if not lane.moving:
+                    lane.moving = True
+                    self.meter.begin()
                 item = lane.parcels[lane.sent]
                 try:
                     if stream is None:
@@ -151,13 +168,20 @@ class BulkSender:
                     await trio.sleep(RECONNECT_S[failures - 1])
                     continue
                 failures = 0
+                lane.moved += len(item.payload)
                 if lane.sent < len(lane.parcels) and lane.parcels[lane.sent] is item:
                     lane.sent += 1
         finally:
+            self._rest(lane)
             if self._lanes.get(peer) is lane:
                 del self._lanes[peer]
             if stream is not None:
                 await stream.aclose()
+
+    def _rest(self, lane: _Lane) -> None:
+        if lane.moving:
+            self.meter.end(lane.moved)
+            lane.moving, lane.moved = False, 0
 
     @staticmethod
     async def _write(stream: ByteStream, item: Parcel) -> None:
@@ -177,8 +201,9 @@ Accept = Callable[[PeerId, BulkHeader], Awaitable[Intake]]
 """Waits until the exchange a header belongs to is there. Raises `PeerFault` for what it does not want."""
 
 
-def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, PeerId, str], None]) -> None:
-    """Take the lanes that others open to us. What is refused is counted against its sender, and the lane is closed."""
+def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, PeerId, str], None]) -> Meter:
+    """Take the lanes that others open to us. What is refused is counted against its sender, and the lane is closed. Returns what measures them."""
+    meter = Meter()
 
     async def take(stream: ByteStream) -> None:
         try:
@@ -195,7 +220,14 @@ def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, Pe
             if header.size != intake.size:
                 raise PeerFault("malformed", f"{header.size} bytes announced where {intake.size} belong")
             data_in = memoryview(np.empty(intake.size, np.uint8))  # a bytearray would be filled with zeros first
-            await reader.read_into(data_in)
+            moved = 0
+            meter.begin()
+            try:
+                await reader.read_into(data_in)
+                moved = intake.size
+            finally:
+                meter.end(moved)
             await intake.finish(data_in)
 
     network.serve_bulk(PROTOCOL, take)
+    return meter

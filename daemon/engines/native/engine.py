@@ -391,8 +391,8 @@ class NativeEngine:
             contribution=offer.digest,
             loss=loss,
             fingerprint=fingerprint_of(self._network.endpoint),
-            up_bits=0,
-            down_bits=0,
+            up_bits=self._exchanging.up_bits,
+            down_bits=self._exchanging.down_bits,
         )
 
     # -------------------------------------------------------------------------------------------- moving on

@@ -55,7 +55,17 @@ class Exchanging:
         self._changed = trio.Event()
         self._over: deque[Digest] = deque(maxlen=PLANS_KNOWN)
         self._reducing = trio.CancelScope()
-        serve_bulk_lanes(network, self._accept, refuse)
+        self._received = serve_bulk_lanes(network, self._accept, refuse)
+
+    @property
+    def up_bits(self) -> int:
+        """What our link was seen to carry, bits a second; 0 when it was never the slow part of a transfer long enough to tell."""
+        return self.sender.meter.bits
+
+    @property
+    def down_bits(self) -> int:
+        """As `up_bits`, for what we receive."""
+        return self._received.bits
 
     def scatter(self, plan: OpenPlan, offer: Offer, anchor: Anchor) -> None:
         """Begin the exchange of a plan, and end any other."""

@@ -186,7 +186,7 @@ class PeerReport(Event, frozen=True, kw_only=True, tag=True):
     loss: float | None
     samples_per_second: float
     device: str
-    path: str = ""  # "direct", "relay", or "" when there is no connection of our own to it
+    path: str = ""  # "direct", "stream", "relay", or "" when there is no connection of our own to it
     address: str = ""
     rtt_s: float | None = None
     durable: ClassVar[bool] = False

@@ -42,7 +42,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     """What is measured of a live connection. `rtt_s` is None until the first measurement."""
 
     peer: PeerId
-    path: str  # "direct" or "relay"
+    path: str  # "direct" or "relay"; "stream" where bulk bytes go over this connection because there is no direct path for them
     address: str
     rtt_s: float | None
     since_s: float  # on the network's monotonic clock
@@ -129,7 +129,8 @@ class Network(Protocol):
         """A stream to a known peer, connecting first where needed. Raises `Unreachable`."""
 
     async def open_bulk(self, endpoint: Endpoint, protocol: str) -> ByteStream:
-        """A bulk stream: direct TCP with mutual TLS 1.3 pinned to `endpoint.certificate`. Raises `Unreachable`."""
+        """A bulk stream: direct TCP with mutual TLS 1.3 pinned to `endpoint.certificate`; where no direct path exists the same bytes over a stream of
+        the control connection, to who holds the key of `endpoint.peer`. Raises `Unreachable`."""
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         """Take streams of `protocol` that others open with `open_stream`. Before the network starts, once per protocol."""

@@ -94,10 +94,10 @@ def _run(status: Status, ink: _Ink) -> list[str]:
 def _network(status: Status, ink: _Ink) -> list[str]:
     network, run = status.network, status.run
     sent, received = network.control_sent + network.bulk_sent, network.control_received + network.bulk_received
-    direct, relayed = (sum(peer.path == path for peer in status.peers) for path in ("direct", "relay"))
-    links = (
-        f"{of(run.nodes, 'node')} training, {rate(run.samples_per_second)} samples/s together; {direct} direct, {relayed} through a relay"
-    )
+    direct, streams, relayed = (sum(peer.path == path for peer in status.peers) for path in ("direct", "stream", "relay"))
+    without = f"{streams} without a direct path for gradients, " if streams else ""
+    together = f"{of(run.nodes, 'node')} training, {rate(run.samples_per_second)} samples/s together"
+    links = f"{together}; {direct} direct, {without}{relayed} through a relay"
     refused = ", ".join(f"{count(number)} {reason}" for reason, number in status.refusals.items() if number)
     return _lines(ink, "Network", [links, f"sent {size(sent)}, received {size(received)}", f"refused: {refused}" if refused else ""])
 

@@ -23,6 +23,7 @@ import trio
 from daemon.network.border import Refusals
 from daemon.network.certificate import BulkCertificate
 from daemon.network.ending import Endings, end_gently
+from daemon.network.paths import NoPath
 from daemon.network.slots import Slots
 from daemon.network.tls import PIECE_BYTES, TlsSession, tune
 from protocol.errors import PeerFault, Unreachable
@@ -162,6 +163,9 @@ class BulkPlane:
         self._peers = {certificate: peer for peer, certificate in self._admitted.items()}
         self._server_context = None  # made again when somebody comes
 
+    def is_admitted(self, peer: PeerId) -> bool:
+        return peer in self._admitted
+
     # ------------------------------------------------------------------------------------------------ opening
 
     async def open(self, endpoint: Endpoint, protocol: str) -> BulkStream:
@@ -205,7 +209,7 @@ class BulkPlane:
                 reasons.append(f"{host}: no answer within {CONNECT_TIMEOUT_S:.0f} s")
             except (OSError, ValueError, OverflowError) as error:
                 reasons.append(f"{host}: {error}")
-        raise Unreachable(f"no bulk connection to {endpoint.peer} ({'; '.join(reasons) or 'no hosts'})")
+        raise NoPath(f"no bulk connection to {endpoint.peer} ({'; '.join(reasons) or 'no hosts'})")
 
     # ------------------------------------------------------------------------------------------------ serving
 

@@ -20,6 +20,7 @@ from daemon.network.gossip import Gossip, Inbox
 from daemon.network.host import Host
 from daemon.network.links import Links
 from daemon.network.manager import PEERS_PROTOCOL, PeerManager
+from daemon.network.paths import OVER_LIBP2P, BulkPaths
 from daemon.network.services import service
 from daemon.network.slots import Slots
 from daemon.network.stream import ControlStream, ControlTraffic
@@ -54,6 +55,7 @@ class LibP2PNetwork:
         self._control = ControlTraffic()
         self._endings = Endings()
         self._bulk = BulkPlane(certificate, self._refusals, self._endings, self._run_handler)
+        self._paths = BulkPaths(self._bulk.open, lambda peer, protocol: self.open_stream(peer, protocol + OVER_LIBP2P))
         self._gossip = Gossip(self.peer, self._refusals, self._control, self._crash)
         self._links = Links(self._gossip.connection_ended)
         self._book = Book(self.peer, self._join)
@@ -165,7 +167,7 @@ class LibP2PNetwork:
         return ControlStream(stream, peer, self._control, self._endings)
 
     async def open_bulk(self, endpoint: Endpoint, protocol: str) -> ByteStream:
-        return await self._bulk.open(endpoint, protocol)
+        return await self._paths.open(endpoint, protocol)
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         if protocol in self._handlers or protocol == PEERS_PROTOCOL:
@@ -175,7 +177,18 @@ class LibP2PNetwork:
         self._handlers[protocol] = handler
 
     def serve_bulk(self, protocol: str, handler: StreamHandler) -> None:
-        self._bulk.serve(protocol, handler)
+        async def take_direct(stream: ByteStream) -> None:
+            self._paths.came(stream.peer, direct=True)
+            await handler(stream)
+
+        async def take_over_libp2p(stream: ByteStream) -> None:
+            if not self._bulk.is_admitted(stream.peer):
+                raise PeerFault("tls", "a bulk stream over libp2p from somebody whose endpoint was not admitted")
+            self._paths.came(stream.peer, direct=False)
+            await handler(stream)
+
+        self._bulk.serve(protocol, take_direct)
+        self.serve(protocol + OVER_LIBP2P, take_over_libp2p)
 
     def admit(self, endpoint: Endpoint) -> None:
         self._bulk.admit(endpoint)
@@ -239,7 +252,7 @@ class LibP2PNetwork:
     # ------------------------------------------------------------------------------------------------ what is measured
 
     def links(self) -> Sequence[Link]:
-        return self._links.all()
+        return [msgspec.structs.replace(link, path="stream") if self._paths.by_stream(link.peer) else link for link in self._links.all()]
 
     def changes(self) -> AsyncIterator[LinkChange]:
         return self._links.changes()

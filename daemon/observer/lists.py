@@ -95,7 +95,7 @@ def _phases(known: Round) -> str:
 
 
 def _path(peer: Peer) -> str:
-    glyph, word = {"direct": ("●", "direct"), "relay": ("◐", "relay")}.get(peer.path, ("○", "none"))
+    glyph, word = {"direct": ("●", "direct"), "stream": ("◍", "stream"), "relay": ("◐", "relay")}.get(peer.path, ("○", "none"))
     return f'<span class="path {word}"><span aria-hidden="true">{glyph}</span> {word}</span>'
 
 

@@ -48,7 +48,7 @@ def _run_card(status: Status) -> str:
 
 def _swarm_card(status: Status) -> str:
     run, network = status.run, status.network
-    direct = sum(peer.path == "direct" for peer in status.peers)
+    direct = sum(peer.path in {"direct", "stream"} for peer in status.peers)
     relayed = sum(peer.path == "relay" for peer in status.peers)
     rows: list[Row] = [
         ("Speed", rate(run.samples_per_second), "samples/s together"),

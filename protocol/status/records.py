@@ -98,7 +98,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """Another node or observer, from its signed beacons and our link to it. `path` is "direct", "relay" or "" for no link of ours."""
+    """Another node or observer, from its signed beacons and our link to it. `path` is "direct", "relay", "stream" (connected,
+    but gradients go over that connection, for want of a direct path for them) or "" for no link of ours."""
 
     peer: PeerId
     name: str

@@ -1,0 +1,45 @@
+"""How a child does not outlive its parent, however that ends and whatever is being computed. Runs in the child.
+
+The other end of the link is held by the parent and nobody else; a thread that only reads sees it close and ends the whole process group.
+Should that thread be kept from running (an extension that holds the interpreter's lock), the kernel's parent-death signal ends the process itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+from daemon.children.framing import Deframer
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h. It fires when the *thread* that spawned us ends, which is why process.py spawns from the main one
+_READ_BYTES = 65536
+
+
+def die() -> None:
+    """End this process and whatever was started from it, now."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def die_with_parent(parent: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it was gone before the kernel knew our wish
+        die()
+
+
+def read_link(link: socket.socket, take: Callable[[bytes], None], last: Callable[[], None] = lambda: None) -> None:
+    """Runs in its own thread until the parent is gone, gives each body to `take`, which does no work; then `last`, and dies."""
+    deframer = Deframer()
+    try:
+        while data := link.recv(_READ_BYTES):
+            for body in deframer.feed(data):
+                take(body)
+    finally:
+        try:
+            last()
+        finally:
+            die()

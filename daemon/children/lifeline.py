@@ -2,12 +2,15 @@
 
 The other end of the link is held by the parent and nobody else; a thread that only reads sees it close and ends the whole process group.
 Should that thread be kept from running (an extension that holds the interpreter's lock), the kernel's parent-death signal ends the process itself.
+
+That signal ends one process and runs nothing. A child that starts processes of its own forks a guard instead.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -16,6 +19,7 @@ from daemon.children.framing import Deframer
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h. It fires when the *thread* that spawned us ends, which is why process.py spawns from the main one
 _READ_BYTES = 65536
+_LOOK_MS = 1000  # between looks at whether the guarded process lives: nobody tells its child of that
 
 
 def die() -> None:
@@ -31,15 +35,30 @@ def die_with_parent(parent: int) -> None:
         die()
 
 
-def read_link(link: socket.socket, take: Callable[[bytes], None], last: Callable[[], None] = lambda: None) -> None:
-    """Runs in its own thread until the parent is gone, gives each body to `take`, which does no work; then `last`, and dies."""
+def guard(link: socket.socket, last: Callable[[], None]) -> None:
+    """Fork a process that does nothing but wait: when the parent is gone, or this process is, it calls `last` and ends the group.
+
+    Before any thread was started. It needs neither this process's interpreter nor its life.
+    """
+    guarded = os.getpid()
+    if os.fork():
+        return
+    watched = select.poll()
+    watched.register(link, 0)  # the other end's close is reported unasked
+    while os.getppid() == guarded and not watched.poll(_LOOK_MS):
+        pass
+    try:
+        last()
+    finally:
+        os.killpg(0, signal.SIGKILL)
+
+
+def read_link(link: socket.socket, take: Callable[[bytes], None], then: Callable[[], None] = die) -> None:
+    """Runs in its own thread until the parent is gone, gives each body to `take`, which does no work; then `then` (nothing, under a guard)."""
     deframer = Deframer()
     try:
         while data := link.recv(_READ_BYTES):
             for body in deframer.feed(data):
                 take(body)
     finally:
-        try:
-            last()
-        finally:
-            die()
+        then()

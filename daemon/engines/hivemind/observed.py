@@ -95,6 +95,7 @@ class ObservedAverager(DecentralizedAverager):
     def __init__(self, tensors: Sequence[torch.Tensor], dht: DHT, *, told: Told = untold, **given: Any) -> None:
         self._told = told
         self._forked_by = os.getpid()
+        self._shared: tuple[int, Sequence[torch.Tensor]] = (0, ())
         super().__init__(tensors, dht, **given)
 
     def run(self) -> None:
@@ -108,6 +109,17 @@ class ObservedAverager(DecentralizedAverager):
     async def _aim_at(self, group_size: int) -> None:
         self._matchmaking.target_group_size = group_size
         self._matchmaking.potential_leaders.target_group_size = group_size
+
+    def share_state(self, number: int, tensors: Sequence[torch.Tensor]) -> None:
+        """What others get who ask for our state; those with the highest number are asked first."""
+        self._shared = (number, tensors)
+        self.allow_state_sharing = True
+        self.state_sharing_priority = float(number)
+
+    def get_current_state(self) -> tuple[Any, Sequence[torch.Tensor], None]:
+        """Called by hivemind in a thread of this process."""
+        number, tensors = self._shared
+        return {"number": number}, tensors, None
 
     async def _aggregate_with_group(self, group_info: GroupInfo, min_vector_size: int, **given: Any) -> dict[str, Any]:
         began = monotonic()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Sequence
+
 import msgspec
 
 COMPRESSIONS = ("none", "float16", "scaled_float16", "uniform8", "quantile8", "blockwise8")
@@ -17,6 +20,19 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True):
     through_nat: bool = False  # port mapping, AutoNAT, relays found and used by hivemind's daemon
     client_mode: bool = False  # accept no connections; only join others
     sockets: str = ""  # a folder of ours for the daemon's Unix sockets, which outlive a SIGKILL; empty: hivemind's choice, /tmp
+
+
+def peer_settings(listen_host: str, port: int, advertise: Sequence[str]) -> PeerSettings:
+    """A node's hivemind peer from its own network settings. Behind NAT hivemind maps a port, or finds a relay, by itself; a port that is forwarded
+    by hand is announced at the hosts of `advertise`."""
+    address = ipaddress.ip_address(listen_host)
+    kind = "ip6" if address.version == 6 else "ip4"
+    hosts = ["/".join(maddr.split("/")[:3]) for maddr in advertise] if port else []
+    return PeerSettings(
+        listen=(f"/{kind}/{listen_host}/tcp/{port}",),
+        announce=tuple(f"{host}/tcp/{port}" for host in dict.fromkeys(hosts)),
+        through_nat=not address.is_loopback,
+    )
 
 
 class AveragerSettings(msgspec.Struct, frozen=True, kw_only=True):

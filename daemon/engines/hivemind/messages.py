@@ -44,7 +44,7 @@ class Meet(Message, frozen=True, kw_only=True, tag=True):
 
 
 class Average(Message, frozen=True, kw_only=True, tag=True):
-    """Average what is in the shared memory; the mean takes its place, if there is one."""
+    """Average what is in the shared memory; what hivemind makes of it takes its place, whether it calls that a success or not."""
 
     id: int
     weight: float

@@ -78,6 +78,11 @@ class HivemindProcess:
         return self._life.process.pid if self._life else None
 
     @property
+    def folder(self) -> str:
+        """Of its Unix sockets; empty while it is not up. It goes with the process."""
+        return self._life.sockets if self._life else ""
+
+    @property
     def is_up(self) -> bool:
         return self._life is not None
 

@@ -78,7 +78,8 @@ class Session:
             outcome = attempt.average()
         except AveragingFailed as failed:
             return Failed(id=command.id, why=str(failed))
-        averager.read(into=self._vector)
+        finally:
+            averager.read(into=self._vector)  # after a failure too: whatever hivemind left there
         said = []
         for word in outcome.gathered.values():
             try:

@@ -29,8 +29,12 @@ def die() -> None:
     os._exit(1)
 
 
+def _when_parent_dies(number: signal.Signals) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
 def die_with_parent(parent: int) -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _when_parent_dies(signal.SIGKILL)
     if os.getppid() != parent:  # it was gone before the kernel knew our wish
         die()
 
@@ -38,11 +42,13 @@ def die_with_parent(parent: int) -> None:
 def guard(link: socket.socket, last: Callable[[], None]) -> None:
     """Fork a process that does nothing but wait: when the parent is gone, or this process is, it calls `last` and ends the group.
 
-    Before any thread was started. It needs neither this process's interpreter nor its life.
+    To be called after `die_with_parent` and before any thread is started. The guard needs neither this process's interpreter nor its life. In a group
+    that was stopped (SIGSTOP) the parent's death kills this process, and this process's death lets the guard go on.
     """
     guarded = os.getpid()
     if os.fork():
         return
+    _when_parent_dies(signal.SIGCONT)
     watched = select.poll()
     watched.register(link, 0)  # the other end's close is reported unasked
     while os.getppid() == guarded and not watched.poll(_LOOK_MS):

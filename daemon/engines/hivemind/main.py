@@ -15,7 +15,7 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from daemon.children.lifeline import die, guard, read_link
+from daemon.children.lifeline import die_with_parent, guard, read_link
 from daemon.engines.hivemind.messages import Command, Message, decode_command, frame
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ def main(told: Told | None = None) -> None:
     """`told` hears where this member's rounds are, in the averager's own process."""
     link_fd, memory_fd, parent = (int(argument) for argument in sys.argv[1:4])
     sockets = sys.argv[4]
-    if os.getppid() != parent:
-        die()  # it was gone before the guard could notice
+    die_with_parent(parent)
     os.set_inheritable(link_fd, False)
     os.set_inheritable(memory_fd, False)
     os.dup2(2, 1)

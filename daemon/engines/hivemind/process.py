@@ -105,7 +105,7 @@ class HivemindProcess:
         with trio.CancelScope(shield=True):  # half a command would be the end of the conversation; it fits the socket's buffer
             try:
                 await life.process.send(frame(make(self._numbers)))
-            except trio.BrokenResourceError:
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
                 raise HivemindLost("it is gone") from None
         await life.answered.wait()
         if life.answer is None:
@@ -140,6 +140,7 @@ class HivemindProcess:
                     if report.id == life.asked:
                         life.answer = report
                         life.answered.set()
+                self._life, self._why = None, "it is gone"
                 with trio.CancelScope(shield=True):
                     await life.process.ended()
                 nursery.cancel_scope.deadline = trio.current_time() + STDERR_GRACE_S

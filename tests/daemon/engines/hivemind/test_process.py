@@ -129,13 +129,17 @@ def node_with_a_hivemind_process() -> Iterator[tuple[subprocess.Popen[str], int,
             parent.kill()
 
 
-def test_kill_9_of_the_node_leaves_neither_processes_nor_sockets() -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_kill_9_of_the_node_leaves_neither_processes_nor_sockets(stopped: bool) -> None:
+    """Nor where the whole group was stopped and cannot notice anything."""
     with node_with_a_hivemind_process() as (parent, pid, sockets):
         family = group_of(pid)
         assert len(family) == 5  # the process, its guard, its DHT, its averager, and hivemind's daemon
         assert "p2pd" in family.values()
         assert any(sockets.iterdir())
         assert os.getsid(pid) == pid
+        if stopped:
+            os.killpg(pid, signal.SIGSTOP)
         parent.send_signal(signal.SIGKILL)
         parent.wait()
         assert gone_within(pid, GONE_S)

@@ -39,6 +39,7 @@ class NetworkConfig(Section, frozen=True, kw_only=True):
     listen_host: str = "0.0.0.0"
     listen_port: Port = 0  # 0: the system picks one
     bulk_port: Port = 0
+    hivemind_port: Port = 0
     join: tuple[str, ...] = ()
     advertise: tuple[str, ...] = ()
     min_connections: Annotated[int, Meta(ge=1, le=256)] = 8  # below 8 gossip loses messages (measured with 16 and 24 nodes)
@@ -96,6 +97,7 @@ EXPLAINED: Mapping[str, str] = {
     "network.listen_host": "address to listen on; 0.0.0.0 is every IPv4 interface",
     "network.listen_port": "TCP port of the swarm's control traffic; 0: the system picks one",
     "network.bulk_port": "TCP port of the bulk traffic (gradients); 0: the system picks one",
+    "network.hivemind_port": "TCP port of hivemind's own traffic, in runs with that engine; 0: the system picks one",
     "network.join": "multiaddrs of nodes already in the swarm",
     "network.advertise": "multiaddrs others reach this node at, where the listening address does not say it (NAT, port forwarding)",
     "network.min_connections": "connections to hold when that many nodes exist",

@@ -17,6 +17,8 @@ from daemon.control.server import serve_control
 from daemon.disk.files import FileDisk
 from daemon.ending import LEAVE_S, Ending, watch_lifeline, watch_signals
 from daemon.engines.base import Engine, check_engine
+from daemon.engines.hivemind.engine import HivemindEngine
+from daemon.engines.hivemind.settings import peer_settings
 from daemon.engines.native.engine import NativeEngine
 from daemon.journal import Journal
 from daemon.network.certificate import load_or_make
@@ -30,7 +32,7 @@ from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import Signer
 from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Warned
 from protocol.manifest import SignedManifest
-from protocol.ports import Network
+from protocol.ports import Network, Trainer
 
 REPORT_S = 2.0  # between looks at traffic and refusals: what the page can show as now
 JOIN_S = 30.0  # for the first answer of a node we join; after that the person should hear what is wrong
@@ -188,17 +190,7 @@ async def _live(
         ),
         journal.record,
     )
-    engine = NativeEngine(
-        name=config.node.name,
-        manifest=signed,
-        signer=signer,
-        network=network,
-        trainer=worker,
-        disk=FileDisk(config.home, in_thread),
-        offload=in_thread,
-        record=journal.record,
-        serial=time.time_ns,
-    )
+    engine = _engine(config, signed, signer, network, worker, journal)
 
     async def status() -> bytes:
         return msgspec.json.encode(journal.status())
@@ -224,6 +216,37 @@ async def _live(
             for address in network.addresses[1:]:
                 say(f"Also reachable at {address}")
             say(f"Ready: others join with  hypergpud start --join {network.addresses[0]}")
+
+
+def _engine(config: Config, signed: SignedManifest, signer: Signer, network: Network, worker: Trainer, journal: Journal) -> Engine:
+    """The engine that the manifest names. Raises `UserError` for a run that it cannot do."""
+    disk = FileDisk(config.home, in_thread)
+    if signed.open().engine == "hivemind":
+        given = config.network
+        return HivemindEngine(
+            name=config.node.name,
+            manifest=signed,
+            signer=signer,
+            network=network,
+            trainer=worker,
+            disk=disk,
+            offload=in_thread,
+            record=journal.record,
+            serial=time.time_ns,
+            wall_s=time.time,
+            peer=peer_settings(given.listen_host, given.hivemind_port, given.advertise),
+        )
+    return NativeEngine(
+        name=config.node.name,
+        manifest=signed,
+        signer=signer,
+        network=network,
+        trainer=worker,
+        disk=disk,
+        offload=in_thread,
+        record=journal.record,
+        serial=time.time_ns,
+    )
 
 
 async def _run_engine(engine: Engine, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -139,6 +139,22 @@ class RoundCertified(Event, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
+class RoundAveraged(Event, frozen=True, kw_only=True, tag=True):
+    """A round of an engine without certificates: nothing about it is proved, `shares` are each member's own word, and it earns nothing.
+
+    `outcome` is "averaged" (the mean was taken), "partial" (the engine called it a success, but something was missing, and nothing was taken),
+    "apart" (most others stand elsewhere; their state is taken instead) or "failed".
+    """
+
+    number: int
+    outcome: str
+    shares: tuple[Share, ...]
+    samples: int
+    loss: float | None
+    phase_seconds: dict[str, float]
+    reason: str
+
+
 class Alone(Event, frozen=True, kw_only=True, tag=True):
     """The round's end came and nobody else was there; what was learned is kept as the next offer."""
 
@@ -253,6 +269,7 @@ AnyEvent = (
     | Planned
     | ViewPassed
     | RoundCertified
+    | RoundAveraged
     | Alone
     | CaughtUp
     | Stuck

@@ -14,7 +14,19 @@ from protocol.status.figures import MISSING, compact, count, duration, loss, of,
 
 MARKS = {"good": "✓", "info": "i", "warning": "!", "bad": "✕"}
 OUTCOMES = {"counted": "✓", "observed": "●", "late": "◔", "lost": "✕", "idle": "–", "missed": "!"}
-MEANINGS = {"counted": "counted", "observed": "certified", "late": "too slow", "lost": "lost", "idle": "idle", "missed": "no certificate"}
+OUTCOMES |= {"averaged": "≈", "partial": "!", "apart": "!", "failed": "✕"}  # of an engine without certificates
+MEANINGS = {
+    "counted": "counted",
+    "observed": "certified",
+    "late": "too slow",
+    "lost": "lost",
+    "idle": "idle",
+    "missed": "no certificate",
+    "averaged": "averaged, not certified",
+    "partial": "averaged in part, not taken",
+    "apart": "others stood elsewhere",
+    "failed": "not averaged",
+}
 SHOWN_EVENTS = 8
 LABEL = 10  # columns of the left-hand words
 WIDTH = 110  # lines of prose are wrapped here

@@ -8,7 +8,7 @@ import trio
 
 from protocol.errors import UserError
 
-ENGINES = ("native",)  # "hivemind" joins here when its process exists
+ENGINES = ("native", "hivemind")
 
 
 class Engine(Protocol):

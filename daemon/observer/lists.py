@@ -19,6 +19,10 @@ OUTCOMES = {
     "lost": ("✕", "lost on the way"),
     "idle": ("–", "nothing to offer"),
     "missed": ("!", "no certificate"),
+    "averaged": ("≈", "averaged, not certified"),
+    "partial": ("!", "averaged in part, not taken"),
+    "apart": ("!", "others stood elsewhere"),
+    "failed": ("✕", "not averaged"),
 }
 _LEVELS = {"good": ("✓", "good"), "info": ("·", ""), "warning": ("!", "warning"), "bad": ("✕", "bad")}
 

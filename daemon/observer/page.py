@@ -42,7 +42,7 @@ def _run_card(status: Status) -> str:
         ("Task", run.task or MISSING, f"{compact(run.parameters)} parameters" if run.parameters else ""),
         ("State", run.state_digest[:12] or run.tip[:12] or MISSING, "digest" if run.state_digest else "certificate" if run.tip else ""),
     ]
-    certified = of(run.rounds_certified, "round certified", "rounds certified")
+    certified = of(run.rounds_certified, "round certified", "rounds certified") if run.engine != "hivemind" else "hivemind: not certified"
     return _card("Run", f"Round {count(run.number)}", certified, rows)
 
 

@@ -6,15 +6,11 @@ command is `Begin`, answered by `Up` or, when a person has to mend something, `U
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 
+from daemon.children.framing import frame_body
 from daemon.worker.settings import Job, WorkerSettings
 from protocol.ports import Lane, TaskInfo
-
-MAX_FRAME_BYTES = 4 << 20  # the largest is `Up`: about 100 bytes for each of a model's tensors, of which the largest models have thousands
-_LENGTH_BYTES = 4
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -132,10 +128,7 @@ _reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
 
 def frame(message: Message) -> bytes:
     """The message behind its length. Raises `ValueError` above the limit."""
-    body = _encoder.encode(message)
-    if len(body) > MAX_FRAME_BYTES:
-        raise ValueError(f"a {type(message).__name__} of {len(body)} bytes")
-    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+    return frame_body(_encoder.encode(message), type(message).__name__)
 
 
 def decode_command(body: bytes) -> Command:
@@ -146,22 +139,3 @@ def decode_command(body: bytes) -> Command:
 def decode_report(body: bytes) -> Report:
     """Raises `msgspec.DecodeError` (of which `ValidationError` is one)."""
     return _reports.decode(body)
-
-
-class Deframer:
-    """Bytes in as they come, whole bodies out. Raises `ValueError` for a length above the limit, before anything of it is kept."""
-
-    def __init__(self) -> None:
-        self._kept = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        self._kept += data
-        while len(self._kept) >= _LENGTH_BYTES:
-            size = int.from_bytes(self._kept[:_LENGTH_BYTES], "big")
-            if size > MAX_FRAME_BYTES:
-                raise ValueError(f"a frame of {size} bytes; {MAX_FRAME_BYTES} are allowed")
-            if len(self._kept) < _LENGTH_BYTES + size:
-                return
-            body = bytes(self._kept[_LENGTH_BYTES : _LENGTH_BYTES + size])
-            del self._kept[: _LENGTH_BYTES + size]
-            yield body

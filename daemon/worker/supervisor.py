@@ -35,8 +35,9 @@ from daemon.worker.messages import (
     Train,
     Unable,
     Up,
+    frame,
 )
-from daemon.worker.process import STDERR_GRACE_S, WorkerProcess
+from daemon.worker.process import STDERR_GRACE_S, start_worker
 from daemon.worker.settings import WorkerSettings, job_of
 from daemon.worker.tasks.catalog import locate
 from protocol.errors import OurFault, UserError
@@ -70,7 +71,7 @@ class _Life:
     """One worker process from spawn to death, with the question it was asked last."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        self.process = WorkerProcess(settings)
+        self.process = start_worker(settings)
         self.buffers: Buffers | None = None  # set when it is up
         self.unable: UserError | None = None
         self.started = trio.Event()  # it is up, or it will never be
@@ -195,7 +196,7 @@ class WorkerTrainer:
             # Shielded: half a frame would end the conversation. A worker that is dying is not an error here; its end sets `answered`.
             dying = suppress(trio.BrokenResourceError, trio.ClosedResourceError)
             with trio.CancelScope(shield=True, deadline=trio.current_time() + SEND_LIMIT_S) as sending, dying:
-                await life.process.send(message)
+                await life.process.send(frame(message))
             if sending.cancelled_caught:
                 life.process.kill(f"it read nothing for {SEND_LIMIT_S:.0f} s")
             await self._answer(life)
@@ -303,7 +304,7 @@ class WorkerTrainer:
     async def _converse(self, life: _Life) -> None:
         begin = Begin(job=self._job, settings=self._settings)
         try:
-            await life.process.send(begin)
+            await life.process.send(frame(begin))
         except trio.BrokenResourceError:
             return
         async for report in life.process.reports():

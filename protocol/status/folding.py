@@ -172,6 +172,43 @@ def _round_certified(state: StatusState, event: journal.RoundCertified) -> None:
     state.alone, state.stuck = False, ""
 
 
+def _round_averaged(state: StatusState, event: journal.RoundAveraged) -> None:
+    """No certificate: it shows among the rounds and counts as none of those that are verified or paid."""
+    outcome, averaged = clean(event.outcome, MAX_NAME_CHARS), event.outcome == "averaged"
+    peers = _ids(tuple(share.peer for share in event.shares))
+    phases = ((clean(phase, MAX_NAME_CHARS), natural(seconds)) for phase, seconds in event.phase_seconds.items())
+    before = next((known for known in state.rounds if known.outcome == "averaged"), None)
+    number, loss = whole(event.number), finite(event.loss)
+    state.rounds.appendleft(
+        Round(
+            number=number,
+            view=0,
+            certificate="",
+            state_digest="",
+            at=natural(event.at),
+            outcome=outcome,
+            members=peers,
+            contributors=peers if averaged else (),
+            samples=whole(event.samples) if averaged else 0,
+            loss=loss,
+            phase_seconds=dict(islice(phases, MAX_PHASES)),
+            reason=clean(event.reason, MAX_TEXT_CHARS),
+        )
+    )
+    state.alone, state.stuck = False, ""
+    if not averaged:
+        return
+    took = natural(event.at - before.at) if before and before.number + 1 == number else 0.0
+    state.run = replace(
+        state.run,
+        number=number,
+        loss_first=loss if state.run.loss_first is None else state.run.loss_first,
+        loss=loss if loss is not None else state.run.loss,
+        round_seconds=took if took > 0 else state.run.round_seconds,
+    )
+    state.you = replace(state.you, samples_pending=0)
+
+
 def _alone(state: StatusState, event: journal.Alone) -> None:
     state.you = replace(state.you, samples_pending=whole(event.samples_pending))
     state.alone = True
@@ -302,6 +339,7 @@ EFFECTS: dict[type[journal.Event], Callable[[StatusState, Any], None]] = {
     journal.Planned: _planned,
     journal.ViewPassed: _view_passed,
     journal.RoundCertified: _round_certified,
+    journal.RoundAveraged: _round_averaged,
     journal.Alone: _alone,
     journal.CaughtUp: _caught_up,
     journal.Stuck: _stuck,

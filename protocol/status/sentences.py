@@ -86,6 +86,20 @@ def _round_certified(event: journal.RoundCertified, who: Who) -> Words:
     return level, text
 
 
+_AVERAGED = {
+    "averaged": ("info", "was averaged"),
+    "partial": ("warning", "was averaged only in part and is not taken; your work waits for the next one"),
+    "apart": ("warning", "found this node elsewhere than most others"),
+    "failed": ("warning", "was not averaged; your work waits for the next one"),
+}
+
+
+def _round_averaged(event: journal.RoundAveraged, who: Who) -> Words:
+    level, what = _AVERAGED.get(event.outcome, ("info", event.outcome))
+    at_loss = f", loss {loss(event.loss)}" if event.loss is not None and event.outcome == "averaged" else ""
+    return level, f"Round {event.number} {what}{at_loss}{because(event.reason)}"
+
+
 def _alone(event: journal.Alone, who: Who) -> Words:
     text = f"Round {event.number} came and nobody else was there: {of(event.samples_pending, 'sample')} wait{because(event.reason)}"
     return "warning", text
@@ -154,6 +168,7 @@ WORDS: dict[type[journal.Event], Callable[[Any, Who], Words]] = {
     journal.Planned: _planned,
     journal.ViewPassed: _view_passed,
     journal.RoundCertified: _round_certified,
+    journal.RoundAveraged: _round_averaged,
     journal.Alone: _alone,
     journal.CaughtUp: _caught_up,
     journal.Stuck: _stuck,

@@ -7,6 +7,7 @@ The first rule that applies speaks:
     the trainer died   it is being restarted
     stale              rounds used to come, and none has for long
     alone              what it learned waits for a second peer
+    averaged           the same of an engine without certificates, and that it has none
     rounds             how many of the last ones counted, and why the others did not
     training           no round is certified yet
 
@@ -29,6 +30,9 @@ HEARD_S = 30.0  # a peer counts among those training while its last beacon is no
 STALE_ROUNDS = 5.0  # rounds without a certificate before the verdict says so: two failed views and a restart are normal
 STALE_AT_LEAST_S = 60.0
 NO_REWARDS = "no chain: this run pays nothing"
+NOT_CERTIFIED = "nothing: rounds of the engine hivemind carry no certificate and earn nothing"
+UNCERTIFIED = ("averaged", "partial", "apart", "failed")
+"""Outcomes of rounds without certificates."""
 
 Verdict = tuple[str, str]  # level, sentence
 
@@ -87,6 +91,21 @@ def _own_rounds(state: StatusState) -> Verdict | None:
     return ("bad" if offered >= 5 and counted * 2 < offered else "warning" if offered else "info"), sentence
 
 
+def _averaged_rounds(state: StatusState) -> Verdict | None:
+    """What this node saw of the last rounds of an engine without certificates."""
+    outcomes = Counter(known.outcome for known in state.rounds if known.outcome in UNCERTIFIED)
+    total = outcomes.total()
+    if not total:
+        return None
+    averaged = outcomes["averaged"]
+    last = "Your last round was" if total == 1 else f"{averaged} of your last {count(total)} rounds were"
+    sentence = f"{last} averaged" if total > 1 or averaged else "Your first round was not averaged"
+    troubles = {"partial": "only in part", "apart": "spent catching up", "failed": "failed"}
+    why = [f"{outcomes[outcome]} {words}" for outcome, words in troubles.items() if outcomes[outcome]]
+    sentence += (f" ({', '.join(why)})" if why else "") + "; not certified: hivemind's rounds prove nothing and earn nothing"
+    return ("info" if averaged * 10 >= total * 9 else "warning"), sentence
+
+
 def _run_seen(state: StatusState, training: list[Peer]) -> Verdict:
     """An observer's verdict."""
     run = state.run
@@ -94,6 +113,13 @@ def _run_seen(state: StatusState, training: list[Peer]) -> Verdict:
     if last is None:
         if not training:
             return "warning", "Nobody is training here yet: waiting for the nodes of this run"
+        if run.engine == "hivemind":
+            furthest = max(peer.number for peer in training)
+            nodes = of(len(training), "node is", "nodes are")
+            return (
+                "info",
+                f"{nodes} training, at round {count(furthest)} by their own word; not certified: the engine hivemind has no certificates",
+            )
         return "info", f"{of(len(training), 'node is', 'nodes are')} training; no round has been certified yet"
     part = f"the last with {len(last.contributors)} of {of(len(last.members), 'member')}"
     sentence = f"{of(run.rounds_certified, 'round')} certified, {part}"
@@ -126,7 +152,7 @@ def verdict_of(state: StatusState, now: float) -> Verdict:
         return _alone(state)
     if stale:
         return stale
-    own = _own_rounds(state)
+    own = _averaged_rounds(state) or _own_rounds(state)
     if own:
         return own
     if not you.peer:
@@ -162,7 +188,7 @@ def record(state: StatusState, now: float) -> Status:
         peers=tuple(sorted(state.peers.values(), key=_order)),
         network=state.network,
         refusals=dict(state.refusals),
-        rewards=NO_REWARDS,
+        rewards=NOT_CERTIFIED if state.run.engine == "hivemind" else NO_REWARDS,
         events=state.newest_sentences(),
         curve=state.curve(),
     )

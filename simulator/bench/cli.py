@@ -22,10 +22,14 @@ def bench() -> None:
 @global_options(hidden=True)
 @click.pass_context
 def faults(context: click.Context, kind: str | None, step: str | None, engines: str, runs: int, elements: int) -> int:
-    """Kill or stop one of four members in mid-round; compare and recompute what the others hold. Fails when anything was wrong."""
+    """Kill or stop one of four members in mid-round; compare and recompute what the others hold.
+
+    Fails when anything was wrong with the native engine. What hivemind makes of the same faults is a finding, not a failure.
+    """
     import msgspec  # noqa: PLC0415
 
     from simulator.bench import faults as measuring  # noqa: PLC0415  # the whole node, for this command alone
+    from simulator.bench.fault_record import table  # noqa: PLC0415
 
     call = invocation(context)
     records = measuring.bench_faults(
@@ -36,8 +40,8 @@ def faults(context: click.Context, kind: str | None, step: str | None, engines: 
         elements=elements,
         say=call.say,
     )
-    call.result(msgspec.json.encode(records).decode() if call.as_json else measuring.table(records))
-    return 0 if all(record.perfect for record in records) else 1
+    call.result(msgspec.json.encode(records).decode() if call.as_json else table(records))
+    return 0 if all(record.perfect for record in records if record.engine == "native") else 1
 
 
 @bench.command()

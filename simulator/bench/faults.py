@@ -19,12 +19,14 @@ import trio
 
 from protocol.errors import Unreachable, UserError
 from protocol.manifest import Manifest, RoundRules, seal
+from simulator.bench.fault_record import Record
+from simulator.bench.hivemind_faults import measure_hivemind
 from simulator.harness.cohort import cohort_of
 from simulator.harness.lines import Strike
 from simulator.harness.steps import KINDS, STEPS, Kind, Step
 from simulator.harness.trial import Trial, Trials
 
-ENGINES = ("native",)
+ENGINES = ("native", "hivemind")
 MEMBERS = 4
 SEED = 20
 TRAINING_S = 1.0  # of a round: time to audit what was certified before, between exchanges; all deadlines are the defaults
@@ -34,46 +36,9 @@ FAILURES_ALLOWED = 3  # cohorts that came to nothing, before the benchmark gives
 Say = Callable[[str], None]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One combination. Seconds are medians over its trials, of the slowest survivor, training not counted.
-
-    `seconds_after_fault_median` runs from the signal to the next certificate, `following_seconds_median` from there to the one after it;
-    `within_bound` counts trials whose first certificate came within twice the fault-free exchange and the detection.
-    """
-
-    engine: str
-    kind: Kind
-    step: Step
-    runs: int
-    runs_survivors_agree: int
-    runs_exact: int
-    false_successes: int
-    seconds_after_fault_median: float | None
-    following_seconds_median: float | None
-    detection_seconds_median: float | None
-    fault_free_seconds_median: float | None
-    back_seconds_median: float | None
-    within_bound: int
-    leaders_struck: int
-    notes: tuple[str, ...] = ()
-
-    @property
-    def perfect(self) -> bool:
-        """Whether nothing at all was wrong."""
-        return self.runs_survivors_agree == self.runs and self.runs_exact == self.runs and self.false_successes == 0
-
-
 def check_engines(engines: Sequence[str]) -> None:
     """Raises `UserError("ENGINE")`."""
     for engine in engines:
-        if engine == "hivemind":
-            raise UserError(
-                "ENGINE",
-                "The engine hivemind cannot be measured yet.",
-                why="it comes with the data plane's engine",
-                fix="hypergpud bench faults --engines native",
-                exit_code=2,
-            )
         if engine not in ENGINES:
             raise UserError("ENGINE", f"There is no engine {engine!r}.", why=f"this version has: {', '.join(ENGINES)}", exit_code=2)
 
@@ -82,7 +47,7 @@ def bench_faults(
     *,
     kinds: Sequence[Kind] = KINDS,
     steps: Sequence[Step] = STEPS,
-    engines: Sequence[str] = ENGINES,
+    engines: Sequence[str] = ("native",),
     runs: int = 10,
     elements: int = 1_000_000,
     say: Say,
@@ -90,7 +55,13 @@ def bench_faults(
     """All combinations, one after the other. Raises `UserError` for an engine that is not there."""
     check_engines(engines)
     with tempfile.TemporaryDirectory(prefix="hypergpu-faults-") as folder:
-        return trio.run(_measure, Path(folder), tuple(_planned(kinds, steps, runs)), runs, elements, say)
+        records: list[Record] = []
+        for engine in engines:
+            if engine == "native":
+                records += trio.run(_measure, Path(folder), tuple(_planned(kinds, steps, runs)), runs, elements, say)
+            else:
+                records += trio.run(measure_hivemind, Path(folder), kinds, steps, runs, elements, say)
+        return records
 
 
 class _Planned(msgspec.Struct, frozen=True):
@@ -186,45 +157,3 @@ def _record(kind: Kind, step: Step, runs: int, trials: list[Trial | str]) -> Rec
         leaders_struck=sum(trial.leader for trial in good),
         notes=tuple(note for note in notes if note),
     )
-
-
-def table(records: Sequence[Record]) -> str:
-    """For a terminal."""
-    head = (
-        "engine",
-        "kind",
-        "step",
-        "agree",
-        "exact",
-        "false",
-        "after s",
-        "following s",
-        "noticed s",
-        "fault-free s",
-        "back s",
-        "in bound",
-    )
-    rows = [head]
-    for record in records:
-        seconds = (
-            record.seconds_after_fault_median,
-            record.following_seconds_median,
-            record.detection_seconds_median,
-            record.fault_free_seconds_median,
-            record.back_seconds_median,
-        )
-        rows.append(
-            (
-                record.engine,
-                record.kind,
-                record.step,
-                f"{record.runs_survivors_agree}/{record.runs}",
-                f"{record.runs_exact}/{record.runs}",
-                str(record.false_successes),
-                *("-" if value is None else f"{value:.2f}" for value in seconds),
-                f"{record.within_bound}/{record.runs}",
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, *(f"{record.kind} in {record.step}: {note}" for record in records for note in record.notes)])

@@ -133,3 +133,14 @@ def test_the_observers_web_side_loads_no_torch_and_no_libp2p() -> None:
 
 def test_the_import_for_task_authors_loads_no_torch() -> None:
     assert loaded_by("import hypergpu") & {"torch", "libp2p", "trio", "sklearn"} == set()
+
+
+def test_the_hivemind_process_loads_no_libp2p_and_no_trio() -> None:
+    """hivemind and libp2p cannot be imported into one process."""
+    loaded = loaded_by("import daemon.engines.hivemind.main, daemon.engines.hivemind.session")
+    assert {"hivemind", "torch"} <= loaded
+    assert loaded & {"libp2p", "multiaddr", "trio", "aiohttp", "click"} == set()
+
+
+def test_the_hivemind_process_is_guarded_before_it_imports_hivemind() -> None:
+    assert loaded_by("import daemon.engines.hivemind.main") & {"hivemind", "torch", "trio"} == set()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import msgspec
+
 from protocol import journal
 from protocol.status import record
-from tests.story import AT, ROUND_S, certified, day, folded, report, started, trainer_ready
+from tests.story import AT, ME, ROUND_S, certified, day, folded, report, started, trainer_ready
 
 
 def verdict(*events: journal.Event, now: float = AT) -> tuple[str, str]:
@@ -110,6 +112,45 @@ def test_an_observer_judges_the_run() -> None:
     level, sentence = verdict(*day("observer"), now=AT + 40)
     assert level == "warning"
     assert sentence.endswith("nobody is training now")
+
+
+def averaged(number: int, outcome: str = "averaged", reason: str = "") -> journal.RoundAveraged:
+    return journal.RoundAveraged(
+        at=AT + number,
+        number=number,
+        outcome=outcome,
+        shares=(journal.Share(peer=ME, samples=100, loss=3.0),),
+        samples=100,
+        loss=3.0 - number / 10,
+        phase_seconds={"reduce": 0.2},
+        reason=reason,
+    )
+
+
+def test_rounds_without_certificates_are_told_for_what_they_are() -> None:
+    begun = msgspec.structs.replace(started(), engine="hivemind")
+    level, sentence = verdict(begun, trainer_ready(), averaged(1), averaged(2))
+    assert level == "info"
+    assert sentence == "2 of your last 2 rounds were averaged; not certified: hivemind's rounds prove nothing and earn nothing"
+    level, sentence = verdict(begun, trainer_ready(), averaged(1), averaged(2, "partial"), averaged(2, "failed"))
+    assert level == "warning"
+    assert sentence.startswith("1 of your last 3 rounds were averaged (1 only in part, 1 failed); not certified")
+    state = folded([begun, trainer_ready(), averaged(1), averaged(2, "partial", "26% of the values are this node's own")])
+    status = record(state, AT)
+    assert (status.run.number, status.run.rounds_certified, status.run.samples_certified) == (1, 0, 0)
+    assert status.you.rounds_counted == 0
+    assert "earn nothing" in status.rewards
+    assert [known.outcome for known in status.rounds] == ["partial", "averaged"]
+    assert status.rounds[0].contributors == ()
+    assert status.curve == ()
+    assert "26%" in status.events[0].text
+
+
+def test_an_observer_of_such_a_run_says_that_nothing_is_certified() -> None:
+    begun = msgspec.structs.replace(started("observer"), engine="hivemind")
+    level, sentence = verdict(begun, report(1))
+    assert level == "info"
+    assert "by their own word; not certified" in sentence
 
 
 def test_the_verdict_does_not_change_with_every_second() -> None:

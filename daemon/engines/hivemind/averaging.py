@@ -40,47 +40,25 @@ from hivemind.utils.multiaddr.exceptions import Error as MultiaddrError
 from hivemind.utils.timed_storage import get_dht_time
 
 from daemon.engines.hivemind.observed import ObservedAverager, ObservedDHT, Told, untold
+from daemon.engines.hivemind.settings import AveragerSettings, PeerSettings
 from protocol.ports import Vector
 
-COMPRESSIONS: dict[str, type[codecs.CompressionBase]] = {
+CODECS: dict[str, type[codecs.CompressionBase]] = {
     "none": codecs.NoCompression,
     "float16": codecs.Float16Compression,
     "scaled_float16": codecs.ScaledFloat16Compression,
     "uniform8": codecs.Uniform8BitQuantization,
     "quantile8": codecs.Quantile8BitQuantization,
-    "blockwise8": codecs.BlockwiseQuantization,  # needs bitsandbytes, which is not installed with HyperGPU
+    "blockwise8": codecs.BlockwiseQuantization,
 }
 
+DOWNLOAD_S = 60.0  # for another peer's state; a slow one is given up and asked again at the next round
 POLL_S = 0.002  # between looks at the stage of an attempt, which is one byte of shared memory
 MEET_S = 10.0  # to connect to one peer: hivemind's own limit for a call is 3 s, a relayed connection takes a few calls
 
 
 class AveragingFailed(Exception):
     """hivemind found no group, or gave the round up; the vector may be anything."""
-
-
-class PeerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a peer is reached. The defaults are for one machine; `hivemind.p2p.P2P.create` says what the rest does."""
-
-    listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
-    announce: tuple[str, ...] = ()
-    initial_peers: tuple[str, ...] = ()
-    through_nat: bool = False  # port mapping, AutoNAT, relays found and used by hivemind's daemon
-    client_mode: bool = False  # accept no connections; only join others
-    sockets: str = ""  # a folder of ours for the daemon's Unix sockets, which outlive a SIGKILL; empty: hivemind's choice, /tmp
-
-
-class AveragerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What is averaged, with whom, and how long anything may take."""
-
-    prefix: str  # averagers with one prefix find each other; no dot in it
-    compression: str = "none"  # a key of COMPRESSIONS
-    group_size: int = 2  # a group of so many is full and begins at once
-    min_group_size: int = 2
-    matchmaking_s: float = 5.0  # wait for so long for more members, if the group is not full
-    request_s: float = 3.0  # for an answer of a leader; shorter than matchmaking_s
-    chunk_s: float | None = None  # a sender silent for so long is left out of the sum, a reducer after twice that
-    all_reduce_s: float | None = None  # then the round is given up
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,14 +138,14 @@ class VectorAverager:
             told=told,
             start=True,
             prefix=settings.prefix,
-            compression=COMPRESSIONS[settings.compression](),
+            compression=CODECS[settings.compression](),
             target_group_size=settings.group_size,
             min_group_size=settings.min_group_size,
             min_matchmaking_time=settings.matchmaking_s,
             request_timeout=settings.request_s,
             sender_timeout=settings.chunk_s,
             allreduce_timeout=settings.all_reduce_s,
-            allow_state_sharing=False,
+            allow_state_sharing=False,  # until there is a state
         )
 
     def aim_at(self, group_size: int) -> None:
@@ -198,6 +176,21 @@ class VectorAverager:
             wait=False,
         )
         return Attempt(control)
+
+    def share_state(self, number: int, vectors: Sequence[Vector]) -> None:
+        """From now on give whoever asks a copy of these vectors, as of round `number`; those furthest ahead are asked first."""
+        self._averager.share_state(number, [torch.tensor(vector) for vector in vectors])
+
+    def download_state(self) -> tuple[int, list[Vector]] | None:
+        """Some peer's state, whose values are its own word; None when nobody gives one."""
+        future = self._averager.load_state_from_peers(wait=False)
+        try:
+            got = future.result(timeout=DOWNLOAD_S)
+        except TimeoutError:
+            return None
+        if got is None or not isinstance(got[0], dict) or not isinstance(number := got[0].get("number"), int):
+            return None
+        return number, [tensor.numpy() for tensor in got[1]]
 
     def close(self) -> None:
         self._averager.shutdown()

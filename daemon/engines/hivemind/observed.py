@@ -7,9 +7,7 @@ stand on methods that hivemind keeps to itself, which is why its version is pinn
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
@@ -21,7 +19,7 @@ from hivemind.averaging.group_info import GroupInfo
 from hivemind.dht import DHT
 from hivemind.utils.asyncio import as_aiter, azip
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from daemon.children.lifeline import die_with_parent
 
 Moment = str
 """Where a member is in its all-reduce, in the order in which it comes there:
@@ -40,15 +38,8 @@ def untold(moment: Moment) -> None:
     """Nobody listens."""
 
 
-def die_with_parent(parent: int) -> None:
-    """A child that hivemind forked goes when whoever forked it goes, however that ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 class ObservedDHT(DHT):
-    """hivemind's DHT in its forked process, which does not outlive ours."""
+    """hivemind's DHT in its forked process, which does not outlive whoever forked it."""
 
     def __init__(self, **given: Any) -> None:
         self._forked_by = os.getpid()
@@ -104,6 +95,7 @@ class ObservedAverager(DecentralizedAverager):
     def __init__(self, tensors: Sequence[torch.Tensor], dht: DHT, *, told: Told = untold, **given: Any) -> None:
         self._told = told
         self._forked_by = os.getpid()
+        self._shared: tuple[int, Sequence[torch.Tensor]] = (0, ())
         super().__init__(tensors, dht, **given)
 
     def run(self) -> None:
@@ -117,6 +109,17 @@ class ObservedAverager(DecentralizedAverager):
     async def _aim_at(self, group_size: int) -> None:
         self._matchmaking.target_group_size = group_size
         self._matchmaking.potential_leaders.target_group_size = group_size
+
+    def share_state(self, number: int, tensors: Sequence[torch.Tensor]) -> None:
+        """What others get who ask for our state; those with the highest number are asked first."""
+        self._shared = (number, tensors)
+        self.allow_state_sharing = True
+        self.state_sharing_priority = float(number)
+
+    def get_current_state(self) -> tuple[Any, Sequence[torch.Tensor], None]:
+        """Called by hivemind in a thread of this process."""
+        number, tensors = self._shared
+        return {"number": number}, tensors, None
 
     async def _aggregate_with_group(self, group_info: GroupInfo, min_vector_size: int, **given: Any) -> dict[str, Any]:
         began = monotonic()

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.children.framing import MAX_FRAME_BYTES, Deframer
 from daemon.worker import buffers
-from daemon.worker.messages import MAX_FRAME_BYTES, Collect, Deframer, Progressed, Train, decode_command, decode_report, frame
+from daemon.worker.messages import Collect, Progressed, Train, decode_command, decode_report, frame
 from protocol.ports import Lane
 
 MESSAGES = [

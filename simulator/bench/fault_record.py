@@ -1,0 +1,81 @@
+"""What `hypergpud bench faults` says of each combination, and how a terminal shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from simulator.harness.steps import Kind, Step
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One combination. Seconds are medians over its trials, of the slowest survivor, training not counted.
+
+    `seconds_after_fault_median` runs from the signal to the next certificate, `following_seconds_median` from there to the one after it;
+    `within_bound` counts trials whose first certificate came within twice the fault-free exchange and the detection. For an engine without
+    certificates `seconds_after_fault_median` runs to the last survivor's answer, a failure too, and what it has not is None or 0.
+    """
+
+    engine: str
+    kind: Kind
+    step: Step
+    runs: int
+    runs_survivors_agree: int
+    runs_exact: int
+    false_successes: int
+    seconds_after_fault_median: float | None
+    following_seconds_median: float | None
+    detection_seconds_median: float | None
+    fault_free_seconds_median: float | None
+    back_seconds_median: float | None
+    within_bound: int
+    leaders_struck: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def perfect(self) -> bool:
+        """Whether nothing at all was wrong."""
+        return self.runs_survivors_agree == self.runs and self.runs_exact == self.runs and self.false_successes == 0
+
+
+def table(records: Sequence[Record]) -> str:
+    """For a terminal."""
+    head = (
+        "engine",
+        "kind",
+        "step",
+        "agree",
+        "exact",
+        "false",
+        "after s",
+        "following s",
+        "noticed s",
+        "fault-free s",
+        "back s",
+        "in bound",
+    )
+    rows = [head]
+    for record in records:
+        seconds = (
+            record.seconds_after_fault_median,
+            record.following_seconds_median,
+            record.detection_seconds_median,
+            record.fault_free_seconds_median,
+            record.back_seconds_median,
+        )
+        rows.append(
+            (
+                record.engine,
+                record.kind,
+                record.step,
+                f"{record.runs_survivors_agree}/{record.runs}",
+                f"{record.runs_exact}/{record.runs}",
+                str(record.false_successes),
+                *("-" if value is None else f"{value:.2f}" for value in seconds),
+                f"{record.within_bound}/{record.runs}",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *(f"{record.engine}, {record.kind} in {record.step}: {note}" for record in records for note in record.notes)])

@@ -1,0 +1,88 @@
+"""hivemind's part of `hypergpud bench faults`: the same faults at the same steps, as far as its all-reduce has them, to the engine's processes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import trio
+
+from protocol.errors import Unreachable
+from simulator.bench.fault_record import Record
+from simulator.harness.hivemind_trial import HivemindTrial, bench_settings, hivemind_cohort
+from simulator.harness.steps import Kind, Step
+
+MEMBERS = 4
+SEED = 20
+LATE_S = 0.03  # the most that a strike waits in its step, as for the native engine
+FAILURES_ALLOWED = 3  # cohorts that came to nothing, before the benchmark gives up
+
+VOTE_NOTE = "hivemind has no vote: struck when the member holds its whole result and has not told its caller"
+
+
+async def measure_hivemind(
+    root: Path, kinds: Sequence[Kind], steps: Sequence[Step], runs: int, elements: int, say: Callable[[str], None]
+) -> list[Record]:
+    """All combinations, one after the other; a cohort that comes to nothing is replaced."""
+    rng = random.Random(SEED)
+    rest = [(kind, step, run) for kind in kinds for step in steps for run in range(runs)]
+    done: dict[tuple[Kind, Step], list[HivemindTrial | str]] = {(kind, step): [] for kind in kinds for step in steps}
+    failures = 0
+    while rest and failures < FAILURES_ALLOWED:
+        say(f"starting {MEMBERS} hivemind members with {elements:,} elements each")
+        async with hivemind_cohort(MEMBERS, root, elements, SEED) as cohort:
+            while rest:
+                kind, step, run = rest[0]
+                after_s = rng.uniform(0.0, LATE_S) if run // 2 % 2 else 0.0
+                try:
+                    trial = await cohort.strike(kind, step, after_s, victim=run % MEMBERS)
+                except Unreachable as error:
+                    failures += 1
+                    say(f"a hivemind cohort came to nothing: {error}")
+                    done[kind, step].append(f"not measured: {error}")
+                    rest.pop(0)
+                    break
+                done[kind, step].append(trial)
+                rest.pop(0)
+                say(_words(kind, step, run, trial))
+        await trio.lowlevel.checkpoint()
+    for kind, step, _ in rest:
+        done[kind, step].append(f"not tried: {FAILURES_ALLOWED} cohorts came to nothing before")
+    return [_record(kind, step, runs, trials) for (kind, step), trials in done.items()]
+
+
+def _words(kind: Kind, step: Step, run: int, trial: HivemindTrial) -> str:
+    right = "agree and exact" if trial.agree and trial.exact else "; ".join(trial.notes) or "survivors differ"
+    return f"hivemind, {kind} in {step}, run {run + 1}: {right}; the last answer after {trial.after_s:.1f} s"
+
+
+def _record(kind: Kind, step: Step, runs: int, trials: list[HivemindTrial | str]) -> Record:
+    good = [trial for trial in trials if isinstance(trial, HivemindTrial)]
+    settings = bench_settings(SEED)
+    told = sum(trial.successes for trial in good)
+    false, seen = sum(trial.false_successes for trial in good), sum(trial.seen_false for trial in good)
+    survivors = len(good) * (MEMBERS - 1)
+    summary = (
+        f"{told} of {survivors} survivors were told of a success, {false} of them falsely; in {seen} of these hivemind's own counts show a hole, so "
+        f"that the engine refuses them (sender {settings.chunk_s:g} s, whole all-reduce {settings.all_reduce_s:g} s)"
+    )
+    usual = median([trial.fault_free_s for trial in good]) if good else None
+    return Record(
+        engine="hivemind",
+        kind=kind,
+        step=step,
+        runs=runs,
+        runs_survivors_agree=sum(trial.agree for trial in good),
+        runs_exact=sum(trial.exact for trial in good),
+        false_successes=false,
+        seconds_after_fault_median=round(median([trial.after_s for trial in good]), 3) if good else None,
+        following_seconds_median=None,
+        detection_seconds_median=None,
+        fault_free_seconds_median=round(usual, 3) if usual is not None else None,
+        back_seconds_median=None,
+        within_bound=sum(usual is not None and trial.exact and trial.after_s <= 2 * usual for trial in good),
+        leaders_struck=0,
+        notes=(summary, *((VOTE_NOTE,) if step == "vote" else ()), *(trial for trial in trials if isinstance(trial, str))),
+    )

@@ -1,0 +1,213 @@
+"""Four hivemind members in real processes, the engine's own; one is struck in mid-round, and what the others then hold is compared and made again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import trio
+
+from daemon.engines.hivemind.messages import Average, Averaged, Done, Failed, Meet, Report, Said
+from daemon.engines.hivemind.policy import averager_settings
+from daemon.engines.hivemind.process import HivemindLost, HivemindProcess
+from daemon.engines.hivemind.settings import AveragerSettings, PeerSettings
+from protocol.errors import Unreachable
+from protocol.manifest import Manifest, seal
+from protocol.ports import Vector
+from simulator.harness.content import samples_of, vector_of
+from simulator.harness.hivemind_member import STRIKE_FILE, HivemindStrike
+from simulator.harness.steps import Kind, Step
+
+MODULE = "simulator.harness.hivemind_member"
+UP_S = 180.0  # four imports of torch at once
+FIND_S = 20.0  # for a group: matchmaking among four takes 0.1 to 1 s
+ATTEMPTS = 5  # at a whole fault-free round, before the cohort is given up
+TOLERANCE = 1e-5
+"""How far apart two tensors may be, or a tensor and its mean, and still count as the same: values are below 1, hivemind adds in the order of
+arrival and hands out differences, which rounding moves some 1e-7 apart even when nothing goes wrong. Bit for bit nobody would ever agree.
+"""
+
+
+class HivemindTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one fault, from the survivors' answers and tensors."""
+
+    agree: bool  # all hold one mean, or all were told of a failure and hold what they gave
+    exact: bool  # all were told of a success and hold the mean of the members they were told of
+    successes: int
+    false_successes: int
+    seen_false: int  # of those, in how many hivemind's own counts, which it does not report, show a hole
+    after_s: float
+    late_s: float
+    fault_free_s: float
+    notes: tuple[str, ...]
+
+
+def bench_settings(seed: int) -> AveragerSettings:
+    """The engine's own timeouts for a run with default settings."""
+    signed = seal(Manifest(name="faults", task="content", seed=seed, engine="hivemind"))
+    return averager_settings(signed.run, signed.open())
+
+
+class HivemindCohort:
+    """The members, all up once `whole` was awaited."""
+
+    def __init__(self, processes: Sequence[HivemindProcess], root: Path, elements: int, seed: int) -> None:
+        self.processes, self._root, self._elements, self._seed = processes, root, elements, seed
+        self._stretch = 0
+        self._fault_free_s = 0.0
+        self._met: dict[int, int] = {}
+
+    async def _ready(self) -> None:
+        """Everybody is up and knows everybody."""
+        with trio.move_on_after(UP_S) as patience:
+            for process in self.processes:
+                await process.up()
+        if patience.cancelled_caught:
+            raise Unreachable(f"not all hivemind processes were up within {UP_S:.0f} s")
+        first, *others = self.processes
+        for index, process in enumerate(others, 1):
+            life = first.lives * 1000 + process.lives
+            if self._met.get(index) != life:
+                if not isinstance(await process.ask(lambda number: Meet(id=number, maddrs=first.maddrs)), Done):
+                    raise Unreachable(f"hivemind member {index} does not reach member 0")
+                self._met[index] = life
+
+    async def _round(self, victim: int | None = None) -> tuple[list[Report | None], list[Vector], list[float]]:
+        """One round of all, over when everybody but `victim` has answered: the answers (None for one that died), what each gave, and when each
+        answered."""
+        self._stretch += 1
+        given = [vector_of(self._seed, index, 0, self._stretch, self._elements) for index in range(len(self.processes))]
+        answers: list[Report | None] = [None] * len(self.processes)
+        at = [0.0] * len(self.processes)
+
+        async def take_part(index: int, process: HivemindProcess, scope: trio.CancelScope) -> None:
+            process.vector[:] = given[index]
+            said = Said(peer=str(index), number=self._stretch, samples=samples_of(index), loss=None, sketch=())
+            with suppress(HivemindLost):
+                answers[index] = await process.ask(
+                    lambda number: Average(
+                        id=number, weight=float(samples_of(index)), group_size=len(self.processes), find_s=FIND_S, said=said
+                    )
+                )
+            at[index] = time.monotonic()
+            if all(answer is not None for other, answer in enumerate(answers) if other != victim):
+                scope.cancel()  # a stopped member never answers
+
+        async with trio.open_nursery() as nursery:
+            for index, process in enumerate(self.processes):
+                nursery.start_soon(take_part, index, process, nursery.cancel_scope)
+        return answers, given, at
+
+    async def whole(self) -> None:
+        """A round without a fault, in which all four are whole and exact. Raises `Unreachable` when it does not come to that."""
+        why = ""
+        for _ in range(ATTEMPTS):
+            try:
+                await self._ready()
+            except HivemindLost as lost:
+                why = str(lost)
+                await trio.sleep(1.0)
+                continue
+            answers, given, _ = await self._round()
+            everybody = range(len(self.processes))
+            good = [
+                answer
+                for index, answer in enumerate(answers)
+                if isinstance(answer, Averaged)
+                and len(answer.said) == len(self.processes)
+                and _apart(self.processes[index].vector, _mean(given, everybody)) <= TOLERANCE
+            ]
+            if len(good) == len(self.processes):
+                self._fault_free_s = max(answer.all_reduce_s for answer in good)
+                return
+            why = "; ".join(answer.why if isinstance(answer, Failed) else type(answer).__name__ for answer in answers)
+        raise Unreachable(f"no whole round of hivemind's in {ATTEMPTS} attempts: {why}")
+
+    async def strike(self, kind: Kind, step: Step, after_s: float, victim: int) -> HivemindTrial:
+        """A fault, and what the survivors hold afterwards; then the victim is started again."""
+        await self.whole()
+        report = self._root / f"struck-{self._stretch}"
+        folder, pid = Path(self.processes[victim].folder), self.processes[victim].pid
+        order = HivemindStrike(kind=kind, step=step, after_s=after_s, report=str(report))
+        (folder / STRIKE_FILE).write_bytes(msgspec.json.encode(order))
+        answers, given, at = await self._round(victim)
+        if not report.exists():
+            raise Unreachable(f"hivemind member {victim} never came to {step}")
+        struck_s = float(report.read_text(encoding="ascii"))
+        survivors = [index for index in range(len(self.processes)) if index != victim]
+        held = {index: self.processes[index].vector.copy() for index in survivors}
+        if kind == "stop" and pid is not None:
+            os.killpg(pid, signal.SIGKILL)  # a member that overslept its round is started again: what it would do is not asked here
+        return self._judge(survivors, answers, given, held, max(at[index] for index in survivors) - struck_s, after_s)
+
+    def _judge(
+        self,
+        survivors: list[int],
+        answers: list[Report | None],
+        given: list[Vector],
+        held: dict[int, Vector],
+        after_s: float,
+        late_s: float,
+    ) -> HivemindTrial:
+        notes, false, seen, successes = [], 0, 0, 0
+        for index in survivors:
+            answer = answers[index]
+            if not isinstance(answer, Averaged):
+                notes.append(f"{index} failed")
+                continue
+            successes += 1
+            included = [int(said.peer) for said in answer.said]
+            error = _apart(held[index], _mean(given, included))
+            if error > TOLERANCE:
+                false += 1
+                seen += not answer.whole
+                local = np.mean(np.abs(held[index] - given[index]) <= TOLERANCE)
+                notes.append(
+                    f"{index} was told of a success with {len(included)} members, is off by {error:.2g}, {100 * local:.0f}% its own values"
+                )
+        tensors = list(held.values())
+        same = all(_apart(tensor, tensors[0]) <= TOLERANCE for tensor in tensors)
+        untouched = not successes and all(_apart(held[index], given[index]) <= TOLERANCE for index in survivors)
+        return HivemindTrial(
+            agree=untouched or (same and successes == len(survivors)),
+            exact=successes == len(survivors) and not false,
+            successes=successes,
+            false_successes=false,
+            seen_false=seen,
+            after_s=after_s,
+            late_s=late_s,
+            fault_free_s=self._fault_free_s,
+            notes=tuple(notes),
+        )
+
+
+def _mean(given: Sequence[Vector], included: Sequence[int]) -> Vector:
+    """The exact mean by weight, summed in float64."""
+    weights = np.array([samples_of(index) for index in included], np.float64)
+    total = np.zeros(given[0].size, np.float64)
+    for index, weight in zip(included, weights, strict=True):
+        total += weight * given[index]
+    return (total / weights.sum()).astype(np.float32)
+
+
+def _apart(one: Vector, other: Vector) -> float:
+    return float(np.abs(one - other).max())
+
+
+@asynccontextmanager
+async def hivemind_cohort(count: int, root: Path, elements: int, seed: int) -> AsyncIterator[HivemindCohort]:
+    """Members that start now; all of them are gone when the block is left."""
+    settings = msgspec.structs.replace(bench_settings(seed), group_size=count)
+    make = partial(HivemindProcess, PeerSettings(), settings, elements, lambda _why: None, module=MODULE)
+    processes = [make() for _ in range(count)]
+    async with AsyncExitStack() as stack:
+        for process in processes:
+            await stack.enter_async_context(process.running())
+        yield HivemindCohort(processes, root, elements, seed)

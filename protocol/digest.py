@@ -24,10 +24,10 @@ _NODE = b"\x01"
 EMPTY_ROOT: Digest = blake3(b"hypergpu/empty").digest()
 
 
-def digest(*parts: Buffer) -> Digest:
-    """The digest of the concatenation of `parts`."""
-    hasher = blake3()
-    for part in parts:
+def digest(first: Buffer, *rest: Buffer) -> Digest:
+    """The digest of the concatenation of all parts."""
+    hasher = blake3(first)
+    for part in rest:
         hasher.update(part)
     return hasher.digest()
 

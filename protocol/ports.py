@@ -144,9 +144,10 @@ class Network(Protocol):
     async def publish(self, topic: str, data: bytes) -> None:
         """Gossip to everybody subscribed, ourselves not included. At most `MAX_GOSSIP_BYTES`. May be lost; never raises for that."""
 
-    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool]) -> Subscription:
+    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True) -> Subscription:
         """Messages of `topic`. `accept` is called synchronously for each new one with its signer before it is passed on to
-        others: False drops it, and counts against the peer that brought it. Before the network starts."""
+        others: False drops it, and counts against the peer that brought it. Without `keep` that is all: nothing waits to be
+        read. Before the network starts."""
 
     async def provide(self, key: bytes) -> None:
         """Announce in the DHT that we have `key` (32 bytes); repeated by the network itself until it stops."""

@@ -35,9 +35,10 @@ def play_one(story: Story) -> Outcome:
 
 
 def play_random(seed: int, nodes: int | None) -> Outcome:
-    """The random story of a seed. Faults at steps that never came do not count against it."""
+    """The random story of a seed. Faults at steps that never came do not count against it, nor that nothing was certified where too few
+    honest nodes lived for a certificate."""
     story, report = play_one(random_story(seed, nodes))
-    if not report.ok and all(report.invariants.values()):
+    if not report.ok and all(report.invariants.values()) and (report.rounds_certified or report.excuse):
         report = replace(report, ok=True, reason="")
     return story, report
 

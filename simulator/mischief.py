@@ -228,8 +228,8 @@ class MischievousNetwork:
         topic, piece = what
         self.inner.publish_now(topic, piece)
 
-    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool]) -> Subscription:
-        return self.inner.subscribe(topic, accept)
+    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True) -> Subscription:
+        return self.inner.subscribe(topic, accept, keep=keep)
 
     async def provide(self, key: bytes) -> None:
         await self.inner.provide(key)

@@ -11,13 +11,10 @@ from protocol.journal import Refused, Trained
 from simulator import report as r
 from simulator.director import Director
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.network import PING_INTERVAL_S, PING_TIMEOUT_S
 from simulator.profiles import LINKS
+from simulator.progress import Progress
 from simulator.story import Story
 from simulator.world import World
-
-FORGET_S = 20.0  # until a silent peer counts as gone (daemon.swarm.members.SILENCE_S)
-TURNS = 3  # views that may come to nothing after the last fault: a leader that is gone, one that did not hear, one more
 
 
 class Played:
@@ -35,6 +32,7 @@ class Played:
             marked=story.marked,
         )
         self.director = Director(self.world, story.schedule)
+        self.progress = Progress(story, self.world, self.director)
         self.alive: list[tuple[float, int]] = []
         self.report: r.Report | None = None
         self._began = time.perf_counter()
@@ -45,20 +43,11 @@ class Played:
         async with world.running():
             world.start(*(story.starts if story.starts is not None else range(story.nodes)))
             self.director.begin()
+            await self.progress.begin(self._until)
             await self._until(story.seconds)
-            await self._settle()
+            await self.progress.settle(self._until)
             self.report = self._read()
         return self.report
-
-    # ------------------------------------------------------------------------------------------ the story's end
-
-    def patience_s(self) -> float:
-        """After the last fault, until everybody alive must have moved on: a silent loss is noticed, a few views fail, a round is trained."""
-        if self.story.patience_s is not None:
-            return self.story.patience_s
-        rules = self.story.round
-        view = rules.ready_s * 4 + rules.scatter_s + rules.gather_s * 2 + rules.vote_s * 2
-        return PING_TIMEOUT_S + PING_INTERVAL_S + FORGET_S + TURNS * view + 2 * rules.seconds
 
     async def _until(self, at_s: float) -> None:
         """Sleep, noting how many live."""
@@ -67,44 +56,6 @@ class Played:
             if not self.alive or self.alive[-1][1] != living:
                 self.alive.append((trio.current_time(), living))
             await trio.sleep(min(1.0, at_s - trio.current_time()))
-
-    async def _settle(self) -> None:
-        """Wait until everybody alive has moved since the last fault and stands on one lineage, or until that is overdue."""
-        while trio.current_time() < self.director.over_s:
-            await self._until(self.director.over_s)
-        calm_s = trio.current_time()
-        before = {seat.index: self.world.number(seat.index) for seat in self.world.seats}
-        honest = [seat for seat in self.world.hearing() if seat.index not in self.world.invariants.liars]
-        if len(honest) < self.story.min_peers:
-            return
-        deadline = calm_s + self.patience_s()
-        while trio.current_time() < deadline and self.world.hearing():
-            await self._until(trio.current_time() + 0.5)
-            if not self._behind(before):
-                return
-        behind = self._behind(before)
-        if behind:
-            self.world.invariants.fail("progress", trio.current_time(), f"{self.patience_s():g} s after the last fault {behind}")
-
-    def _behind(self, before: dict[int, int]) -> str:
-        """Who has not moved on, or is not where the others are; empty when all is well."""
-        world = self.world
-        honest = [seat for seat in world.hearing() if seat.index not in world.invariants.liars]
-        if len(honest) < self.story.min_peers:
-            return ""
-        best = max(world.number(seat.index) for seat in honest)
-        reference = next(seat for seat in honest if world.number(seat.index) == best)
-        keeper = reference.engine.keeper if reference.engine else None
-        if keeper is None:
-            return "nobody has begun"
-        for seat in honest:
-            mine = seat.engine.keeper if seat.engine else None
-            where = f"node {seat.index} ({seat.phase.value if seat.phase else 'starting'}"
-            if mine is None or mine.tip.number <= before[seat.index]:
-                return f"{where}) is still at certificate {mine.tip.number if mine else 0}"
-            if not keeper.lineage.descends(keeper.tip, mine.tip) and not mine.lineage.descends(mine.tip, keeper.tip):
-                return f"{where}) is on another branch than node {reference.index}, at {mine.tip.number} and {best}"
-        return ""
 
     # ------------------------------------------------------------------------------------------ the report
 
@@ -129,6 +80,7 @@ class Played:
             bytes_sent=r.bytes_sent(world),
             faults=len(struck),
             refused=r.refused(world),
+            excuse=self.progress.excuse,
             unnoticed=world.invariants.unnoticed,
             invariants=world.invariants.held(),
             ok=not reasons,

@@ -32,6 +32,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     recovery_exchange_seconds: float | None = None
     bytes_sent: int = 0
     faults: int = 0
+    excuse: str = ""  # why nothing was promised after the last fault
     refused: dict[str, int] = {}
     unnoticed: int = 0
     virtual_seconds: float = 0.0

@@ -1,7 +1,8 @@
-"""One world, one check of each signature: whether a key signed some bytes does not depend on who asks.
+"""One world, one look at each message: whether a key signed some bytes, and what they say, does not depend on who asks.
 
 A certificate's thirty signatures are checked by every node of a swarm. In a world all of them are in one process, and two thirds of
-its time would go there. What was never checked is checked for real, so a forged signature fails for whoever sees it first and for everybody after.
+its time would go there. What was never checked is checked for real, so a forged signature fails for whoever sees it first and for everybody
+after. A signature that a key of this world was seen making is valid by construction, and only that one: for the same signer and bytes.
 """
 
 from __future__ import annotations
@@ -9,22 +10,101 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
-from protocol import manifest, messages
-from protocol.identity import verify
+from daemon.engines.native import incoming
+from daemon.swarm import lineage, messenger
+from protocol import certificate, manifest, messages
+from protocol.certificate import OpenCertificate, open_certificate
+from protocol.digest import Digest
+from protocol.identity import PeerId, Signer, verify
+from protocol.manifest import Manifest
+from protocol.messages import AnyMessage, Signed, open_signed
+from protocol.plan import OpenPlan, open_plan
 
 CHECKS_KEPT = 1 << 15  # several rounds of a thousand nodes
+ROUNDS_KEPT = 64  # plans and certificates: what nodes of one world are apart at most, but for a joiner that reads all from the start
 
 
 @contextmanager
 def checked_once() -> Iterator[None]:
-    """Inside, `verify` remembers what it answered for (peer, signature, message)."""
-    remembering = lru_cache(maxsize=CHECKS_KEPT)(verify)
-    owners = (messages, manifest)
-    for owner in owners:
-        owner.verify = remembering  # type: ignore[attr-defined]
+    """Inside, what was found out about signatures, messages, plans and certificates is remembered. For worlds of one run, whose manifest
+    follows from its id. Failures are found out anew each time; a signature that did not fit is remembered not to."""
+    memory = _Memory()
+    replaced: tuple[tuple[Any, str, Any], ...] = (
+        (Signer, "sign", memory.sign()),
+        (messages, "verify", memory.verify),
+        (manifest, "verify", memory.verify),
+        (messages, "open_signed", memory.open_signed),
+        (messenger, "open_signed", memory.open_signed),
+        (certificate, "open_plan", memory.open_plan),
+        (incoming, "open_plan", memory.open_plan),
+        (lineage, "open_certificate", memory.open_certificate),
+    )
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
+    for owner, name, remembering in replaced:
+        setattr(owner, name, remembering)
     try:
         yield
     finally:
-        for owner in owners:
-            owner.verify = verify  # type: ignore[attr-defined]
+        for owner, name, original in originals:
+            setattr(owner, name, original)
+
+
+class _Memory:
+    """What one world found out. Methods that stand for a function of the protocol take what it takes and give what it gives."""
+
+    def __init__(self) -> None:
+        self._made: dict[bytes, tuple[PeerId, bytes]] = {}  # signature to who made it for which bytes
+        self._verified = lru_cache(maxsize=CHECKS_KEPT)(verify)
+        self._messages = lru_cache(maxsize=CHECKS_KEPT)(open_signed)
+
+        @lru_cache(maxsize=ROUNDS_KEPT)
+        def plan_of(signed: Signed, run: Digest, chunks: int | None, given: _Unhashed) -> OpenPlan:
+            return open_plan(signed, run, given.manifest, chunks)
+
+        @lru_cache(maxsize=ROUNDS_KEPT)
+        def certificate_of(raw: bytes, run: Digest, chunks: int | None, given: _Unhashed) -> OpenCertificate:
+            return open_certificate(raw, run, given.manifest, chunks)
+
+        self._plans, self._certificates = plan_of, certificate_of
+
+    def sign(self) -> Any:
+        """In the place of `Signer.sign`."""
+        made, really = self._made, Signer.sign
+
+        def sign(signer: Signer, message: bytes) -> bytes:
+            signature = really(signer, message)
+            made[signature] = (signer.peer, message)
+            if len(made) > CHECKS_KEPT:
+                del made[next(iter(made))]
+            return signature
+
+        return sign
+
+    def verify(self, peer: PeerId, signature: bytes, message: bytes) -> bool:
+        return self._made.get(signature) == (peer, message) or self._verified(peer, signature, message)
+
+    def open_signed(self, signed: Signed, run: Digest, *, trusted: bool = False) -> AnyMessage:
+        return open_signed(signed, run, trusted=True) if trusted else self._messages(signed, run)
+
+    def open_plan(self, signed: Signed, run: Digest, rules: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenPlan:
+        return open_plan(signed, run, rules, chunks, trusted=True) if trusted else self._plans(signed, run, chunks, _Unhashed(rules))
+
+    def open_certificate(self, raw: bytes, run: Digest, rules: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenCertificate:
+        if trusted:
+            return open_certificate(raw, run, rules, chunks, trusted=True)
+        return self._certificates(raw, run, chunks, _Unhashed(rules))
+
+
+class _Unhashed:
+    """The run's manifest as an argument that a cache does not look at: which one it is follows from the run."""
+
+    def __init__(self, rules: Manifest) -> None:
+        self.manifest = rules
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Unhashed)

@@ -51,8 +51,9 @@ MAX_SUBSCRIPTIONS_OF_PEER = 32  # topics; a run has a handful
 class Inbox:
     """The `Subscription` of one topic; to the library it is the sending end of the topic's channel."""
 
-    def __init__(self, own: PeerId) -> None:
+    def __init__(self, own: PeerId, *, keep: bool = True) -> None:
         self.dropped = 0
+        self._keep = keep
         self._own = own
         self._messages: deque[tuple[PeerId, bytes]] = deque()
         self._size = 0
@@ -60,6 +61,8 @@ class Inbox:
 
     def send_nowait(self, message: rpc_pb2.Message) -> None:
         """Called by the library for every message that passed the judge."""
+        if not self._keep:
+            return
         signer: PeerId = ID(message.from_id).to_base58()
         if signer == self._own:
             return
@@ -179,12 +182,12 @@ class Gossip:
         self._allowances: OrderedDict[bytes, _Allowance] = OrderedDict()
         self._pubsub: _Pubsub | None = None
 
-    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool]) -> Inbox:
+    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True) -> Inbox:
         if self._pubsub is not None:
             raise RuntimeError("topics are subscribed to before the network starts")
         if topic in self._topics:
             raise ValueError(f"{topic} is subscribed to already")
-        inbox = Inbox(self._own)
+        inbox = Inbox(self._own, keep=keep)
         self._topics[topic] = (inbox, accept)
         return inbox
 

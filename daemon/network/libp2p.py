@@ -236,8 +236,8 @@ class LibP2PNetwork:
     async def publish(self, topic: str, data: bytes) -> None:
         await self._gossip.publish(topic, data)
 
-    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool]) -> Inbox:
-        return self._gossip.subscribe(topic, accept)
+    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True) -> Inbox:
+        return self._gossip.subscribe(topic, accept, keep=keep)
 
     async def provide(self, key: bytes) -> None:
         await self._dht.provide(key)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import trio
-import trio.lowlevel
 
 from daemon.swarm.chain_sync import fetch_chain, unpack_record
 from daemon.swarm.lineage import TIPS_KEPT, Lineage, Step
@@ -19,7 +18,7 @@ from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.messages import Announce, AnyMessage, Beacon, Signed, decode_signed, encode_signed, open_as, sign
-from protocol.ports import Network, Subscription
+from protocol.ports import Network
 
 SYNC_S = 1.0  # between looks at whether somebody is ahead: a certificate that gossip lost costs this and a request
 POKE_GAP_S = 0.5  # at least so long between two beacons, however much changes
@@ -53,16 +52,13 @@ class Follower:
         self._lagging = trio.Event()
         self._beacons_topic = f"hypergpu/{run.hex()}/beacons"
         self._certificates_topic = f"hypergpu/{run.hex()}/certificates"
-        self._subscriptions = (
-            network.subscribe(self._beacons_topic, self._accept_beacon),
-            network.subscribe(self._certificates_topic, self._accept_certificate),
-        )
+        # What is accepted has been dealt with: it had to verify before anything is passed on. Nothing is left to be read.
+        network.subscribe(self._beacons_topic, self._accept_beacon, keep=False)
+        network.subscribe(self._certificates_topic, self._accept_certificate, keep=False)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
-            for subscription in self._subscriptions:
-                nursery.start_soon(_drain, subscription)
             nursery.start_soon(self._tell)
             nursery.start_soon(self._catch_up)
             nursery.start_soon(self._measure)
@@ -168,7 +164,6 @@ class Follower:
             self._lagging = trio.Event()
             with trio.move_on_after(SYNC_S):
                 await self._lagging.wait()
-            await trio.lowlevel.checkpoint()
             best = self._lineage.best
             # Whoever stands on another branch need not be ahead: left to itself, a short branch could never make the long one merge with it.
             strangers = self._members.strangers(lambda tip: self._lineage.tip(tip) is not None, best.number - TIPS_KEPT)
@@ -211,8 +206,3 @@ class Follower:
                 first, back = max(1, first - back), back * 2  # another branch: look for where it left ours
             else:
                 return
-
-
-async def _drain(subscription: Subscription) -> None:
-    async for _ in subscription:
-        pass  # `accept` has dealt with it: it had to verify before anything is passed on

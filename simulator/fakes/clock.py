@@ -1,7 +1,8 @@
-"""Virtual time: a world whose clock jumps to the next deadline, and a schedule of many small future acts in one task.
+"""Virtual time: a world whose clock jumps to the next deadline, and a schedule of many small future acts that the clock itself does.
 
 A world replays exactly for a seed only if trio's choice among runnable tasks is seeded too. Trio shuffles them on purpose and has no public
-switch for that, hence the two private names below (https://github.com/python-trio/trio/issues/890); a test compares two runs.
+switch for that, hence the private names below (https://github.com/python-trio/trio/issues/890); a test compares two runs. The jump itself is
+trio's `MockClock._autojump`, which is private as well: a task that woke for every act cost three times what the act itself does.
 """
 
 from __future__ import annotations
@@ -27,27 +28,67 @@ def run_virtual(main: Callable[..., Awaitable[T]], *args: object, seed: int = 0,
     internals: Any = trio._core._run  # type: ignore[attr-defined]
     before = internals._ALLOW_DETERMINISTIC_SCHEDULING, internals._r
     internals._ALLOW_DETERMINISTIC_SCHEDULING, internals._r = True, random.Random(seed)
+    clock = MockClock(autojump_threshold=0)
+    _Jumper(clock)
+
+    async def begin() -> T:
+        if not instruments:
+            # A plain dict: trio asks it three times a turn and twice a step whether anybody watches, and its own is a slow `UserDict`.
+            internals.GLOBAL_RUN_CONTEXT.runner.instruments = {}
+        return await main(*args)
+
     try:
-        return trio.run(main, *args, clock=MockClock(autojump_threshold=0), instruments=instruments)
+        return trio.run(begin, clock=clock, instruments=instruments)
     finally:
         internals._ALLOW_DETERMINISTIC_SCHEDULING, internals._r = before
 
 
-class Schedule:
-    """Acts to come, done by one task in order of time and, within one tick, in the order they were entered.
+class _Jumper:
+    """Where the clock goes when every task waits: to the next act or the next deadline, whichever is first.
 
-    Times are rounded up to ticks, because each different instant costs the clock a jump (about 50 us of real time, five times what
-    delivering a message costs); one millisecond is below every latency that a simulation asks about.
+    Takes the place of two methods of one `MockClock`, which may not be subclassed.
+    """
+
+    def __init__(self, clock: MockClock) -> None:
+        self.now_s = 0.0
+        self.schedules: list[Schedule] = []
+        patched: Any = clock
+        patched.current_time = lambda: self.now_s
+        patched._autojump = self._jump
+        patched.jumper = self
+
+    def _jump(self) -> None:
+        """Called by trio's loop with nothing to run: do what comes next, until a task has something to do."""
+        runner: Any = trio._core._run.GLOBAL_RUN_CONTEXT.runner  # type: ignore[attr-defined]
+        while True:
+            deadline_s = runner.deadlines.next_deadline()
+            schedule = min(self.schedules, key=Schedule.next_s, default=None)
+            if schedule is None or schedule.next_s() > deadline_s:
+                if deadline_s < math.inf:
+                    self.now_s = max(self.now_s, deadline_s)
+                return
+            self.now_s = max(self.now_s, schedule.next_s())
+            schedule.do_next()
+            if runner.runq:
+                return
+
+
+class Schedule:
+    """Acts to come, done in order of time and, within one tick, in the order they were entered.
+
+    Times are rounded up to ticks, so that what they wake runs together: each different instant at which a task runs costs a turn of trio's
+    loop, several times what delivering a message costs. One millisecond is below every latency that a simulation asks about.
     """
 
     def __init__(self, tick_s: float = 0.001) -> None:
         self._tick_s = tick_s
         self._ticks: list[int] = []  # a heap of the keys of `_acts`
         self._acts: dict[int, list[tuple[Callable[[Any], None], Any]]] = {}
-        self._sleep = trio.CancelScope()
+        self._failed = trio.Event()
+        self._error: BaseException | None = None
 
     def at(self, when_s: float, act: Callable[[Any], None], argument: Any) -> None:
-        """Call `act(argument)` at `when_s` on trio's clock, or as soon as possible when that has passed. `act` must not raise.
+        """Call `act(argument)` at `when_s` on trio's clock, or as soon as every task waits when that has passed. `act` must not raise.
 
         The clock may then be a rounding error short of `when_s`: what waits for a time waits for its act, and does not look at the clock.
         """
@@ -56,18 +97,29 @@ class Schedule:
         if acts is None:
             self._acts[tick] = [(act, argument)]
             heappush(self._ticks, tick)
-            if self._ticks[0] == tick:
-                self._sleep.deadline = min(self._sleep.deadline, tick * self._tick_s)
         else:
             acts.append((act, argument))
 
+    def next_s(self) -> float:
+        """When the next act is due; infinite when there is none."""
+        return self._ticks[0] * self._tick_s if self._ticks else math.inf
+
+    def do_next(self) -> None:
+        """Do the acts of the next tick."""
+        try:
+            for act, argument in self._acts.pop(heappop(self._ticks)):
+                act(argument)
+        except BaseException as error:  # noqa: BLE001  # out of the clock it would end trio's own loop; `run` raises it where it belongs
+            self._error = error
+            self._failed.set()
+
     async def run(self) -> None:
-        """Does what is due, for ever. One task runs this."""
-        while True:
-            now = math.floor(trio.current_time() / self._tick_s + 1e-6)
-            while self._ticks and self._ticks[0] <= now:
-                for act, argument in self._acts.pop(heappop(self._ticks)):
-                    act(argument)
-            deadline = self._ticks[0] * self._tick_s if self._ticks else math.inf
-            with trio.CancelScope(deadline=deadline) as self._sleep:
-                await trio.sleep_forever()
+        """While this runs, acts are done. Needs `run_virtual`. Raises what an act raised."""
+        jumper: _Jumper = trio.lowlevel.current_clock().jumper  # type: ignore[attr-defined]
+        jumper.schedules.append(self)
+        try:
+            await self._failed.wait()
+        finally:
+            jumper.schedules.remove(self)
+        if self._error is not None:
+            raise self._error

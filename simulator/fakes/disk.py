@@ -136,7 +136,6 @@ class MemoryDisk:
     async def _write(self, what: str, size: int, put: Callable[[], Callable[[], None]]) -> None:
         """`put` puts the new record in place and returns how to take it back."""
         async with self._writing:
-            await trio.lowlevel.checkpoint()
             free = self._medium.capacity_bytes - self._medium.used_bytes() if self._medium.capacity_bytes != float("inf") else float("inf")
             if size > free:
                 raise DiskFull(f"{what} needs {size:,} bytes, {max(0, int(free)):,} bytes are free in memory")

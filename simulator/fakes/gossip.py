@@ -19,13 +19,16 @@ QUEUE_LIMIT = 256  # messages; ten seconds of a hundred nodes' beacons at their 
 class FakeSubscription:
     """The messages of one topic that were accepted; the oldest go when nobody reads."""
 
-    def __init__(self, accept: Callable[[PeerId, bytes], bool]) -> None:
+    def __init__(self, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True) -> None:
         self.dropped = 0
+        self._keep = keep
         self.accept = accept
         self._queue: deque[tuple[PeerId, bytes]] = deque()
         self._readable = trio.lowlevel.ParkingLot()
 
     def put(self, signer: PeerId, data: bytes) -> None:
+        if not self._keep:
+            return
         if len(self._queue) == QUEUE_LIMIT:
             self._queue.popleft()
             self.dropped += 1

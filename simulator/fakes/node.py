@@ -191,10 +191,10 @@ class FakeNetwork:
         if len(data) <= MAX_GOSSIP_BYTES and self.alive:
             self._pass_on(Rumour(self.peer, topic, bytes(data)), brought_by="")
 
-    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool]) -> FakeSubscription:
+    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True) -> FakeSubscription:
         if self._nursery is not None or topic in self._subscriptions:
             raise ValueError(f"{topic} must be subscribed to once, before the network starts")
-        self._subscriptions[topic] = FakeSubscription(accept)
+        self._subscriptions[topic] = FakeSubscription(accept, keep=keep)
         return self._subscriptions[topic]
 
     def _pass_on(self, rumour: Rumour, brought_by: PeerId) -> None:

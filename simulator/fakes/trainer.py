@@ -37,11 +37,16 @@ def mark_of(peer: PeerId, stretch: int) -> float:
 
 
 @lru_cache(maxsize=4)
-def _landscape(seed: int, parameters: int) -> tuple[Vector, Vector]:
-    """The point that all peers of a run share, and the rows of noise. The same for every trainer of a world, so made once."""
+def _target(seed: int, parameters: int) -> Vector:
+    """The point that all peers of a run share. The same for every trainer of a world, so made once."""
     shared = np.random.Generator(np.random.PCG64(seed))
-    target = (shared.random(parameters, dtype=np.float32) - np.float32(0.5)) * np.float32(2.0)
-    return target, shared.standard_normal((NOISE_ROWS, parameters), dtype=np.float32) * NOISE
+    return (shared.random(parameters, dtype=np.float32) - np.float32(0.5)) * np.float32(2.0)
+
+
+@lru_cache(maxsize=4)
+def _noise(seed: int, parameters: int) -> Vector:
+    """The rows of noise, shape (NOISE_ROWS, parameters): as large as 64 models, and nothing that a marked world needs."""
+    return np.random.Generator(np.random.PCG64([seed, 1])).standard_normal((NOISE_ROWS, parameters), dtype=np.float32) * NOISE
 
 
 class QuadraticTrainer:
@@ -59,12 +64,12 @@ class QuadraticTrainer:
     ) -> None:
         self.samples_per_second = samples_per_second
         self.restarts = 0
+        self._seed = seed
         self._peer = peer
         self._batch_size = batch_size
         self._marked = marked
-        target, self._noise = _landscape(seed, parameters)
         own = np.random.Generator(np.random.PCG64([seed, zlib.crc32(peer.encode())]))
-        self._target = target + own.standard_normal(parameters, dtype=np.float32) * PEER_SPREAD
+        self._target = _target(seed, parameters) + own.standard_normal(parameters, dtype=np.float32) * PEER_SPREAD
         self._info = TaskInfo(
             parameters=parameters,
             specs=(ParameterSpec(name="point", shape=(parameters,), init="uniform", bound=1.0),),
@@ -75,6 +80,7 @@ class QuadraticTrainer:
         self._start = np.zeros(parameters, np.float32)
         self._now = np.zeros(parameters, np.float32)
         self._velocity = np.zeros(parameters, np.float32)
+        self._loss_now: float | None = None  # at `_now`; every beacon asks for it
         self._stretches = 0
         self._lane: Lane | None = None  # None: paused
         self._max_steps: int | None = None
@@ -115,6 +121,7 @@ class QuadraticTrainer:
         self._lost = None
         self._now[:] = anchor
         self._start[:] = anchor
+        self._loss_now = None
         self._go(lane, max_steps)
 
     async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
@@ -177,26 +184,31 @@ class QuadraticTrainer:
         return steps if self._max_steps is None else min(steps, self._max_steps)
 
     def _loss(self) -> float:
-        gap = self._now - self._target
-        return float(np.mean(gap * gap))
+        if self._loss_now is None:
+            gap = self._now - self._target
+            self._loss_now = float(np.dot(gap, gap)) / gap.size
+        return self._loss_now
 
     def _walk(self, lane: Lane, steps: int) -> float | None:
         if self._marked:
             return self._loss() if steps else None  # where it walks is not kept
         losses = 0.0
+        noise = _noise(self._seed, self._now.size)
         for step in range(steps):
             losses += self._loss()
             position = lane.base + lane.index + step * self._batch_size * lane.stride
-            gradient = self._now - self._target + self._noise[position % NOISE_ROWS]
+            gradient = self._now - self._target + noise[position % NOISE_ROWS]
             self._velocity *= MOMENTUM
             self._velocity += gradient
             self._now -= LEARNING_RATE * self._velocity
+            self._loss_now = None
         return losses / steps if steps else None
 
     def _hand_over(self, steps: int, loss: float | None, seconds: float) -> Work:
         if self._marked and steps:
             delta = np.full_like(self._start, mark_of(self._peer, self._stretches))
             self._now[:] = self._start - delta
+            self._loss_now = None
         else:
             delta = self._start - self._now
         self._start[:] = self._now

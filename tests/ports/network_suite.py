@@ -490,6 +490,30 @@ class NetworkSuite:
                         break
                 assert {signer for _, signer, _ in handlers.offered} == {speaker.peer}
 
+    async def test_gossip_that_nobody_reads_is_accepted_and_not_kept(self, make_swarm: SwarmFactory) -> None:
+        handlers = Handlers()
+        heard: dict[int, list[bytes]] = {0: [], 1: []}
+        unread: dict[int, Subscription] = {}
+
+        def prepare(network: Network, index: int) -> None:
+            handlers.prepare(network, index)
+
+            def accept(_peer: PeerId, data: bytes) -> bool:
+                heard[index].append(data)
+                return True
+
+            unread[index] = network.subscribe(f"{TOPIC}/unread", accept, keep=False)
+
+        with trio.fail_after(PATIENCE_S):
+            async with make_swarm(2, prepare) as swarm:
+                await swarm.networks[0].publish(f"{TOPIC}/unread", b"news")
+                await eventually(lambda: heard[1] == [b"news"])
+                with trio.move_on_after(0.2) as nothing_waits:
+                    async for _ in unread[1]:
+                        break
+                assert nothing_waits.cancelled_caught
+                assert unread[1].dropped == 0
+
     async def test_large_gossip_passes_and_larger_never_raises(self, make_swarm: SwarmFactory) -> None:
         handlers = Handlers()
         large = pattern(MAX_GOSSIP_BYTES // 2)[: MAX_GOSSIP_BYTES // 2]

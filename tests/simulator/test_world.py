@@ -18,7 +18,7 @@ from daemon.engines import native
 from daemon.engines.native.engine import NativeEngine
 from daemon.engines.native.exchange import Exchange
 from daemon.engines.native.keeper import Keeper
-from protocol import messages, outer, reduction
+from protocol import certificate, messages, outer, reduction
 from protocol.codec import CODECS
 from protocol.identity import Signer, verify
 from protocol.journal import RoundCertified
@@ -77,17 +77,34 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
 
 def test_a_signature_is_checked_once_and_a_forged_one_never_passes() -> None:
     signer, other, run = Signer(b"a" * 32), Signer(b"b" * 32), b"r" * 32
-    signed = sign(signer, run, Held(plan=b"p" * 32, contributors=(1,)))
-    forged = messages.Signed(signed.payload, other.peer, signed.signature)
+    before = sign(signer, run, Held(plan=b"p" * 32, contributors=(1,)))
+    opened = open_signed
     with checked_once():
-        assert messages.verify is not verify
-        assert open_signed(signed, run) == open_signed(decode_signed(encode_signed(signed)), run)
-        for _ in range(2):
+        seen = sign(signer, run, Held(plan=b"q" * 32, contributors=(1,)))
+        assert verify(seen.peer, seen.signature, messages._DOMAIN + run + seen.payload), "what a world signs is signed"
+        for signed in (before, seen):
+            assert messages.open_signed(signed, run) == opened(decode_signed(encode_signed(signed)), run)
+            turned = bytes([signed.payload[0] ^ 1]) + signed.payload[1:]
+            for forged in (
+                messages.Signed(signed.payload, other.peer, signed.signature),
+                messages.Signed(turned, signed.peer, signed.signature),
+                messages.Signed(signed.payload, signed.peer, bytes([signed.signature[0] ^ 1]) + signed.signature[1:]),
+            ):
+                for _ in range(2):
+                    with pytest.raises(messages.PeerFault, match="does not fit"):
+                        messages.open_signed(forged, run)
             with pytest.raises(messages.PeerFault, match="does not fit"):
-                open_signed(forged, run)
-        with pytest.raises(messages.PeerFault):
-            open_signed(signed, b"s" * 32)
+                messages.open_signed(signed, b"s" * 32)
     assert messages.verify is verify, "and outside a world nothing is remembered"
+    assert messages.open_signed is opened
+
+
+def test_outside_a_world_every_function_of_the_protocol_is_its_own() -> None:
+    play(small(seconds=8.0))
+    assert Signer.sign.__module__ == "protocol.identity"
+    for module in (messages, swarm.messenger, swarm.lineage, native.incoming, certificate):
+        for name in ("verify", "open_signed", "open_plan", "open_certificate"):
+            assert getattr(module, name, verify).__module__.startswith("protocol."), f"{module.__name__}.{name}"
 
 
 def test_the_same_story_gives_the_same_history() -> None:

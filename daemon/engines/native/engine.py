@@ -173,7 +173,8 @@ class NativeEngine:
             with trio.move_on_at(state.deadline):
                 await self._news.wait()
         self._step(self._pick(state))
-        await trio.lowlevel.checkpoint()
+        if self._ours or self._inbox:
+            await trio.lowlevel.checkpoint()  # with nothing left to step, the wait for news gives others their turn
 
     def _pick(self, state: p.State) -> p.Happening:
         """What we told ourselves first, then what came in order; a deadline may wait for the events before it, but not for long."""

@@ -138,6 +138,8 @@ class Exchange:
 
     async def _until(self, wanted: Callable[[], bool]) -> None:
         """Bytes may arrive before the cut that asks for them: keep their sender waiting, for a while."""
+        if wanted():
+            return
         with trio.move_on_after(EARLY_S):
             while not wanted():
                 await self._changed.wait()

@@ -117,10 +117,16 @@ class Exchanging:
         plan = header.plan if isinstance(header, SliceHeader) else open_as(SliceResult, header.result, self._run).plan
         if plan in self._over:
             return Intake(min(header.size, max(codec.size(self._parameters) for codec in (self._codec, self._codec.result))), _discard)
+        if self._current is None or self._current.plan.digest != plan:
+            await self._until_current(plan)
+        assert self._current is not None
+        return await self._current.accept(peer, header)
+
+    async def _until_current(self, plan: Digest) -> None:
         with trio.move_on_after(EARLY_S):
             while self._current is None or self._current.plan.digest != plan:
                 await self._changed.wait()
-            return await self._current.accept(peer, header)
+            return
         raise PeerFault("stale", "bytes for a plan that is not being carried out here")
 
     def _endpoint_of(self, peer: PeerId, fingerprint: Digest) -> Endpoint:

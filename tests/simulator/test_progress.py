@@ -1,0 +1,57 @@
+"""A world that stands still is seen to, at its beginning and after its last fault; where nothing is promised the report says why."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from simulator import faults as f
+from simulator.fakes.clock import run_virtual
+from simulator.play import Played, play
+from simulator.report import Report
+from simulator.story import Story
+
+
+def small(**changes: object) -> Story:
+    return replace(Story(name="small", nodes=3, seed=5, seconds=60.0), **changes)
+
+
+def deaf(story: Story) -> Report:
+    """The story in a world where from the beginning nobody hears anybody, which is no fault of the schedule's."""
+    played = Played(story)
+    played.world.swarm.is_cut = lambda here, there: True  # type: ignore[method-assign]
+    run_virtual(played.run, seed=story.seed)
+    assert played.report is not None
+    return played.report
+
+
+def test_a_beginning_without_a_certificate_is_no_progress() -> None:
+    report = deaf(small(patience_s=20.0))
+    assert not report.ok
+    assert not report.invariants["progress"]
+    assert "of the beginning, and no fault had struck" in report.reason
+    assert report.rounds_certified == 0
+
+
+def test_a_quiet_tail_without_a_certificate_is_no_progress() -> None:
+    report = deaf(small(seconds=10.0, patience_s=20.0, schedule=(f.CrashTrainer(node=0, at_s=1.0),)))
+    assert not report.invariants["progress"]
+    assert "20 s after the last fault node 0 (train) is still at certificate 0" in report.reason
+
+
+def test_where_too_few_live_nothing_is_promised_and_the_report_says_so() -> None:
+    report = play(small(seconds=20.0, schedule=(f.Kill(node=0, at_s=1.0), f.Kill(node=1, at_s=1.0)))).report
+    assert report is not None
+    assert report.invariants["progress"]
+    assert report.rounds_certified == 0
+    assert report.excuse == "nothing is promised: 1 honest nodes live after the last fault, a certificate takes 2"
+
+
+def test_a_fault_that_comes_while_the_end_is_awaited_gives_everybody_as_long_again() -> None:
+    """Placed at a step of a round that only comes after the story's seconds: the swarm is cut apart for longer than its patience."""
+    when = f.When(enters="scatter", role="leader", number=2)
+    apart = f.Partition(groups=((0,), (1,), (2,)), for_s=25.0, when=when)
+    report = play(small(seconds=9.0, patience_s=30.0, schedule=(apart,))).report
+    assert report is not None
+    assert report.faults == 1
+    assert report.ok, report.reason
+    assert report.rounds_certified >= 2

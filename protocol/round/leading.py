@@ -21,7 +21,7 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
     offers = [entry for entry in state.readies.values() if entry[1].view == state.view]
     ready = {signed.peer for signed, _ in offers}
     expected = (state.live - state.gone) | {rules.me}
-    everybody = expected <= ready and len(ready) >= rules.manifest.group.min_peers
+    everybody = expected - state.passed <= ready and len(ready) >= rules.manifest.group.min_peers
     if rules.me in ready and len(ready) >= rules.manifest.group.min_peers and (everybody or final):
         plan = make_plan(state.parent, state.view, state.number, offers, rules.manifest, rules.chunks, leader=rules.me)
         members = tuple(signed.peer for signed in plan.offers)

@@ -75,6 +75,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float  # monotonic seconds; infinity when only an event can end the phase
     live: frozenset[PeerId] = frozenset()  # other nodes that are alive and at the same tip
     gone: frozenset[PeerId] = frozenset()  # lost since this round began
+    passed: frozenset[PeerId] = frozenset()  # leaders just passed over: a plan does not wait for them
     offer: Ready | None = None
     asked: frozenset[PeerId] = frozenset()  # leaders that have our Ready of this view
     readies: Mapping[PeerId, tuple[Signed, Ready]] = {}  # the latest of each peer, for this view or a later one

@@ -33,6 +33,9 @@ again for its clock having started later and the plan's way back."""
 MERGE_PATIENCE = 2
 """Turns through all leaders before a merge is given up and training goes on: whoever could lead it had two chances."""
 
+PASSED = 2
+"""Leaders of the views before that are not waited for. Not more: where all took turns in vain, a plan would wait for nobody."""
+
 READIES_KEPT = 256
 """Peers whose offers are kept: four times the largest group. The others' senders send again in the next view."""
 
@@ -64,6 +67,9 @@ def begin_view(state: State, now: float, view: int, reason: str) -> Step:
         view += 1
     if skipped:
         reason += f"; passed over {', '.join(short(peer) for peer in dict.fromkeys(skipped))}, not connected"
+    # Others may have noticed before us that a leader is dead, and took us along: it would be waited for until the view's end (3 s, seen with a
+    # stopped leader of four). Should it live, it comes by itself, or its work waits a round.
+    passed = frozenset(leader_of(order, earlier) for earlier in range(max(state.view, view - PASSED), view))
     waits = state.rules.manifest.round.ready_s
     leads = leader == state.rules.me
     state, actions = enter(
@@ -73,6 +79,7 @@ def begin_view(state: State, now: float, view: int, reason: str) -> Step:
         f"{reason}; {'leading' if leads else 'led by ' + short(leader)}",
         deadline=now + (waits if leads else FOLLOWER_PATIENCE * waits),
         view=view,
+        passed=passed,
         asked=frozenset({leader}),
         plan=None,
         plan_signed=None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from protocol.leader import leader_of
 from protocol.messages import Signed, Vote, open_signed
 from protocol.round import phases as p
 from protocol.round.phases import Phase
@@ -143,3 +144,33 @@ def test_the_certificate_of_the_own_tip_is_no_news() -> None:
     villager.see(p.CertificateGot(certificate=made.certificate))
     assert villager.state.phase is Phase.TRAIN
     assert not villager.work
+
+
+def test_a_leader_that_the_others_passed_over_is_not_waited_for() -> None:
+    """A leader was stopped, and the next one was taken along before it had noticed: it waited for the dead one's offer to the view's end."""
+    village = Village(4, settled=4)
+    offers_made(village)
+    dead = village.named(village.villagers[0].state.leader)
+    following = village.named(leader_of(dead.state.order, 1))
+    dead.alive = False
+    for villager in village.villagers:
+        if villager not in (dead, following):
+            villager.lose(dead.me)
+            villager.run()
+    village.flow()  # no deadline passes
+    assert dead.me not in following.state.gone
+    assert {villager.state.tip.number for villager in village.alive()} == {2}
+    assert {view for _, view in village.certificates} == {1}
+
+
+def test_a_leader_that_was_passed_over_and_lives_is_in_the_plan_when_it_is_ready() -> None:
+    """Passed over means not waited for, and nothing else."""
+    village = Village(4, settled=4)
+    offers_made(village)
+    passed = village.named(village.villagers[0].state.leader)
+    village.wire.clear()  # it never hears an offer, and gives its view up as the others do
+    for villager in [passed, *(other for other in village.villagers if other is not passed)]:
+        village.tick(villager)
+    village.flow()
+    assert {villager.state.tip.number for villager in village.alive()} == {2}
+    assert all(passed.me in villager.state.tip.members for villager in village.alive())

@@ -282,6 +282,17 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
     residue: Any  # Vector S
 
 
+class Stand(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A round, by its parent, and the first view of it in which this node has not scattered, voted or planned yet."""
+
+    parent: Digest
+    view: int
+
+
+STANDS_KEPT = 16
+"""Rounds of which a node remembers where it stood: certificates may be ahead of the checkpoint it comes back from by as many."""
+
+
 class Disk(Protocol):
     """What survives. Every write is atomic: after a crash at any instant the old or the new record is there, whole.
 
@@ -298,6 +309,12 @@ class Disk(Protocol):
         """Durable on return; there is one per run."""
 
     async def load_ledger(self, run: Digest) -> LedgerRecord | None: ...
+
+    async def save_stands(self, run: Digest, stands: Sequence[Stand]) -> None:
+        """Durable on return; replaces those saved before. At most `STANDS_KEPT`: it is called in every round, and must be quick."""
+
+    async def load_stands(self, run: Digest) -> list[Stand]:
+        """Those saved last, in their order; none when there are none, or when they are damaged."""
 
     async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
         """Adds to the run's chain of certificates. Appending a lower or equal number cuts the chain back to it first."""

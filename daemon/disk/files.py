@@ -2,6 +2,7 @@
 
     <root>/runs/<run>/checkpoints/<number>-<tip>.safetensors    anchor, momentum, inner; the last few
     <root>/runs/<run>/ledger.safetensors                        offered, residue
+    <root>/runs/<run>/stands                                    see `slots_file`
     <root>/runs/<run>/certificates                              see `chain_file`
 
 All of it is private to its owner (files 0600, directories 0700). One process writes; others may read at the same time.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,9 +23,10 @@ import trio
 
 from daemon.disk.atomic import FaultHook, no_fault, remove_drafts, write_atomically
 from daemon.disk.chain_file import ChainFile
+from daemon.disk.slots_file import SlotsFile
 from daemon.disk.tensors import Damaged, encode, place_of, read
 from protocol.digest import Digest
-from protocol.ports import Checkpoint, LedgerRecord, Offload
+from protocol.ports import Checkpoint, LedgerRecord, Offload, Stand
 
 KEPT = 3  # the newest may be found damaged, and a joining node may still be reading the one before
 MOST_REPORTS = 100  # lines; more say nothing new
@@ -53,7 +56,9 @@ class FileDisk:
         self._keep = keep
         self._fault = fault
         self._writing = trio.Lock()
+        self._quick = trio.Lock()
         self._chains: dict[Digest, ChainFile] = {}
+        self._slots: dict[Digest, SlotsFile] = {}
         self._cleared: set[Digest] = set()
 
     # ------------------------------------------------------------------------------------------ checkpoints
@@ -175,6 +180,33 @@ class FileDisk:
         except (Damaged, KeyError, ValueError) as error:
             self._report(f"the ledger was passed over: {error}")
             return None
+
+    # ------------------------------------------------------------------------------------------ stands
+
+    async def save_stands(self, run: Digest, stands: Sequence[Stand]) -> None:
+        body = msgspec.msgpack.encode(tuple(stands))
+        async with self._quick:  # not behind a checkpoint on its way, which takes seconds and is another file
+            slots = await self._offload(lambda: self._stands(run))
+            if slots.exists:
+                await self._offload(lambda: slots.write(body))
+                return
+            async with self._writing:  # made as a draft, which others clear away
+                await self._offload(lambda: self._first_stands(run, slots, body))
+
+    def _first_stands(self, run: Digest, slots: SlotsFile, body: bytes) -> None:
+        self._clear_drafts(run)
+        slots.write(body)
+
+    async def load_stands(self, run: Digest) -> list[Stand]:
+        async with self._quick:
+            slots = await self._offload(lambda: self._stands(run))
+        return msgspec.msgpack.decode(slots.body, type=list[Stand]) if slots.body else []
+
+    def _stands(self, run: Digest) -> SlotsFile:
+        slots = self._slots.get(run)
+        if slots is None:
+            slots = self._slots[run] = SlotsFile(self._run(run) / "stands", self._fault, self._report)
+        return slots
 
     # ------------------------------------------------------------------------------------------ certificates
 

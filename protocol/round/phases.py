@@ -262,6 +262,12 @@ class FetchFailed(Happening, frozen=True, kw_only=True):
     reason: str
 
 
+class StandLost(Happening, frozen=True, kw_only=True):
+    """What `TakeStand` asked for could not be made durable; what was asked for after it was not done."""
+
+    reason: str
+
+
 # ---------------------------------------------------------------------------------------- what can be asked for
 
 
@@ -275,6 +281,14 @@ class MakeOffer(Action, frozen=True, kw_only=True):
 
 class TrainOn(Action, frozen=True, kw_only=True):
     """Nobody to average with: go on training from the local parameters."""
+
+
+class TakeStand(Action, frozen=True, kw_only=True):
+    """Make durable that this view of the round after `parent` is taken, before doing what is asked for next: after a restart the node is in a later
+    one. Where that fails, `StandLost` and nothing else. Costs nothing when it is durable already."""
+
+    parent: Digest
+    view: int
 
 
 class Send(Action, frozen=True, kw_only=True):

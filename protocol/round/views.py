@@ -11,6 +11,7 @@ from protocol.identity import PeerId, short
 from protocol.journal import Alone, PhaseEntered, ViewPassed
 from protocol.leader import leader_of
 from protocol.messages import Ready, Signed
+from protocol.ports import STANDS_KEPT
 from protocol.round.phases import (
     Abandon,
     Action,
@@ -187,7 +188,8 @@ def back_to_training(state: State, now: float, reason: str) -> Step:
 def remember_view(state: State) -> State:
     """The round is left for another: whenever it is taken up again, it is in no view in which this node may have scattered or voted."""
     unused = state.phase in {Phase.TRAIN, Phase.OFFER, Phase.READY}
-    return replace(state, stands={**state.stands, state.parent: state.view if unused else state.view + 1})
+    kept = [(parent, view) for parent, view in state.stands.items() if parent != state.parent][1 - STANDS_KEPT :]
+    return replace(state, stands={**dict(kept), state.parent: state.view if unused else state.view + 1})
 
 
 def training_deadline(state: State, now: float, age_s: float = 0.0) -> float:

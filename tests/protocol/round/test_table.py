@@ -46,6 +46,7 @@ EVENTS: dict[type[p.Happening], p.Happening] = {
             other=replace(TIP, hash=named("another branch"), number=1), state=named("state"), ready=ready(TIP, ME, samples=0, seq=0)
         ),
         p.MergeFailed(reason="nobody"),
+        p.StandLost(reason="the disk is full"),
     )
 }
 

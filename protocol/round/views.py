@@ -187,9 +187,12 @@ def back_to_training(state: State, now: float, reason: str) -> Step:
 
 def remember_view(state: State) -> State:
     """The round is left for another: whenever it is taken up again, it is in no view in which this node may have scattered or voted."""
+    if state.phase is Phase.MERGE:
+        return state  # in no view of any round: the one that was left for it is remembered already
     unused = state.phase in {Phase.TRAIN, Phase.OFFER, Phase.READY}
+    next_view = max(state.stands.get(state.parent, 0), state.view if unused else state.view + 1)
     kept = [(parent, view) for parent, view in state.stands.items() if parent != state.parent][1 - STANDS_KEPT :]
-    return replace(state, stands={**dict(kept), state.parent: state.view if unused else state.view + 1})
+    return replace(state, stands={**dict(kept), state.parent: next_view})
 
 
 def training_deadline(state: State, now: float, age_s: float = 0.0) -> float:

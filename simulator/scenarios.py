@@ -215,6 +215,14 @@ SCENARIOS: dict[str, Make] = {
         lambda n: tuple(f.Kill(node=i, at_s=20.0 + 0.1 * i, back_s=5.0) for i in range(n)),
         wanted=Wanted(rounds=6),
     ),
+    "power-cut-in-vote": _plain(
+        "power-cut-in-vote",
+        60.0,
+        4,
+        # All have voted and nobody has certified, when all lose power; they come back one after the other, into the middle of the round.
+        lambda n: tuple(f.Kill(node=i, when=f.When(enters="vote", node=i, number=3, after_s=0.002), back_s=3.0 + i) for i in range(n)),
+        wanted=Wanted(rounds=6),
+    ),
     "restart-one": _plain("restart-one", 60.0, 4, lambda n: (f.Kill(node=1, at_s=21.0, back_s=8.0),), wanted=Wanted(rounds=8)),
     "joining": _plain(
         "joining",

@@ -267,6 +267,15 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     inner: Any  # Vector; empty when the trainer had none to give
 
 
+class SentOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """An offer that was given out before the current one, and that a certificate on its way may list."""
+
+    seq: int
+    weight: int
+    digest: Digest
+    encoded: bytes
+
+
 class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The contributor's ledger as it stands on disk (see `protocol/ledger.py`)."""
 
@@ -280,6 +289,7 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
     offered_digest: Digest
     offered: bytes  # the encoded contribution, exactly the bytes a retry sends
     residue: Any  # Vector S
+    sent: tuple[SentOffer, ...] = ()  # earlier ones that are not settled, by seq
 
 
 class Stand(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -40,7 +40,7 @@ class MemoryMedium:
 
     def used_bytes(self) -> int:
         kept: int = sum(_size(checkpoint) for checkpoints in self.checkpoints.values() for checkpoint in checkpoints)
-        kept += sum(int(record.residue.nbytes) + len(record.offered) for record in self.ledgers.values())
+        kept += sum(_ledger_size(record) for record in self.ledgers.values())
         kept += STANDS_BYTES * len(self.stands)
         return kept + sum(len(body) for chain in self.chains.values() for _, body in chain)
 
@@ -55,6 +55,10 @@ class MemoryMedium:
 
 def _size(checkpoint: Checkpoint) -> int:
     return sum(int(part.nbytes) for part in (checkpoint.anchor, checkpoint.momentum, checkpoint.inner))
+
+
+def _ledger_size(record: LedgerRecord) -> int:
+    return int(record.residue.nbytes) + len(record.offered) + sum(len(sent.encoded) for sent in record.sent)
 
 
 def _copied(checkpoint: Checkpoint) -> Checkpoint:
@@ -107,7 +111,7 @@ class MemoryDisk:
 
             return take_back
 
-        await self._write("the ledger", new.residue.nbytes + len(new.offered), put)
+        await self._write("the ledger", _ledger_size(new), put)
 
     async def load_ledger(self, run: Digest) -> LedgerRecord | None:
         await trio.lowlevel.checkpoint()

@@ -15,7 +15,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from protocol.ports import STANDS_KEPT, Checkpoint, Disk, DiskFull, LedgerRecord, Stand
+from protocol.ports import STANDS_KEPT, Checkpoint, Disk, DiskFull, LedgerRecord, SentOffer, Stand
 from simulator.fakes.disk import PowerCut
 
 RUN, OTHER_RUN = b"r" * 32, b"o" * 32
@@ -53,6 +53,8 @@ def checkpoint(number: int, *, run: bytes = RUN, branch: int = 0, size: int = 10
 
 
 def ledger(next_seq: int, *, run: bytes = RUN, offered: bytes = b"encoded") -> LedgerRecord:
+    """One whose content follows from its name; every third has given out two offers before."""
+    sent = tuple(SentOffer(seq=seq, weight=seq + 1, digest=bytes([seq]) * 32, encoded=b"%d" % seq * seq) for seq in (9, 10))
     return LedgerRecord(
         run=run,
         tip=tip_of(next_seq),
@@ -64,6 +66,7 @@ def ledger(next_seq: int, *, run: bytes = RUN, offered: bytes = b"encoded") -> L
         offered_digest=bytes([next_seq % 256]) * 32,
         offered=offered,
         residue=np.full(50, next_seq, np.float32),
+        sent=sent if next_seq % 3 == 0 else (),
     )
 
 

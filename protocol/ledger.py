@@ -3,8 +3,8 @@
 `residue` (S in ROUND) is the float32 sum of weight x pseudo-gradient not yet certified, quantization error included; `weight` (W) its samples.
 An offer is q = encode(S / W) under the next per-node `seq`. Only a certificate that lists (peer, seq) changes them: S -= w decode(q), W -= w.
 What is not listed stays, the next steps are added, and it is offered again under the next seq. A certificate may be long on its way (a
-partition), and list an offer after which others were made: the bytes of what was given out are kept for that. Where the manifest caps the
-samples of one offer, w is the cap and the rest waits for the following rounds.
+partition, a restart), and list an offer after which others were made: the bytes of what was given out are kept for that, on disk too. Where
+the manifest caps the samples of one offer, w is the cap and the rest waits for the following rounds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from protocol.codec import Codec, chunk_bytes
 from protocol.codec.reference import PIECE_ELEMENTS
 from protocol.digest import EMPTY_ROOT, Digest, leaves_of, merkle_root
 from protocol.errors import InvariantBroken
-from protocol.ports import LedgerRecord, Vector
+from protocol.ports import LedgerRecord, SentOffer, Vector
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +30,9 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NOTHING = Offer()
-SENT_KEPT = 2  # offers given out and not settled: each is as large as the model's encoding, and a second one takes a partition in mid-round
+SENT_KEPT = 3
+"""Offers given out and not settled: each is as large as the model's encoding. A second one takes a partition in mid-round, a third one a restart in
+it: nobody knows then whether the last offer was given out, and it is kept as if it had been."""
 
 
 class Ledger:
@@ -133,6 +135,11 @@ class Ledger:
             offered_digest=self.offer.digest,
             offered=self.offer.encoded,
             residue=self.residue,
+            sent=tuple(
+                SentOffer(seq=seq, weight=offer.weight, digest=offer.digest, encoded=offer.encoded)
+                for seq, offer in sorted(self._sent.items())
+                if seq != self.offer.seq
+            ),
         )
 
     def restore(self, record: LedgerRecord) -> None:
@@ -141,8 +148,11 @@ class Ledger:
             raise InvariantBroken(f"the ledger on disk has {record.residue.size} parameters, the run's model {self.residue.size}")
         self.residue[:] = record.residue
         self.weight, self.next_seq, self.carried = record.weight, record.next_seq, record.carried
+        for sent in record.sent:
+            self._sent[sent.seq] = self._again(sent.seq, sent.weight, sent.encoded, sent.digest)
         if record.offered_seq:
-            leaves = tuple(leaves_of(record.offered, chunk_bytes(self.codec)))
-            self.offer = Offer(
-                seq=record.offered_seq, weight=record.offered_weight, encoded=record.offered, leaves=leaves, digest=record.offered_digest
-            )
+            self.offer = self._again(record.offered_seq, record.offered_weight, record.offered, record.offered_digest)
+            self.give_out()
+
+    def _again(self, seq: int, weight: int, encoded: bytes, name: Digest) -> Offer:
+        return Offer(seq=seq, weight=weight, encoded=encoded, leaves=tuple(leaves_of(encoded, chunk_bytes(self.codec))), digest=name)

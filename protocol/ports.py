@@ -275,6 +275,15 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     inner: Any  # Vector; empty when the trainer had none to give
 
 
+class SentOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """An offer that was given out before the current one, and that a certificate on its way may list."""
+
+    seq: int
+    weight: int
+    digest: Digest
+    encoded: bytes
+
+
 class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The contributor's ledger as it stands on disk (see `protocol/ledger.py`)."""
 
@@ -288,6 +297,18 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
     offered_digest: Digest
     offered: bytes  # the encoded contribution, exactly the bytes a retry sends
     residue: Any  # Vector S
+    sent: tuple[SentOffer, ...] = ()  # earlier ones that are not settled, by seq
+
+
+class Stand(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A round, by its parent, and the first view of it in which this node has not scattered, voted or planned yet."""
+
+    parent: Digest
+    view: int
+
+
+STANDS_KEPT = 16
+"""Rounds of which a node remembers where it stood: certificates may be ahead of the checkpoint it comes back from by as many."""
 
 
 class Disk(Protocol):
@@ -306,6 +327,12 @@ class Disk(Protocol):
         """Durable on return; there is one per run."""
 
     async def load_ledger(self, run: Digest) -> LedgerRecord | None: ...
+
+    async def save_stands(self, run: Digest, stands: Sequence[Stand]) -> None:
+        """Durable on return; replaces those saved before. At most `STANDS_KEPT`: it is called in every round, and must be quick."""
+
+    async def load_stands(self, run: Digest) -> list[Stand]:
+        """Those saved last, in their order; none when there are none, or when they are damaged."""
 
     async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
         """Adds to the run's chain of certificates. Appending a lower or equal number cuts the chain back to it first."""

@@ -3,6 +3,7 @@
 agreement      nodes that hold the same certificate hold identical anchors
 nothing lost   what a node was certified for, what its ledger holds and what it dropped and said so add up to what its trainer handed over
 nothing twice  no (peer, seq) is twice in one ancestry, but where a merge joins branches
+one voice      in each view a node scatters once and votes once, in all its lives together
 content        the state of a certificate follows from its parent and exactly the offers it lists (`simulator/contents.py`)
 bounds         what a node keeps of others has the limits it says
 progress       after the last fault, everybody alive moves on within a time, along one lineage (`simulator/play.py` decides when to look)
@@ -24,6 +25,7 @@ from protocol.identity import short
 from protocol.manifest import Manifest
 from protocol.outer import state_digest
 from protocol.ports import LedgerRecord
+from protocol.round.phases import Phase
 from protocol.round.views import READIES_KEPT
 from protocol.round.voting import OUTCOMES_KEPT
 from simulator.contents import Contents
@@ -31,7 +33,7 @@ from simulator.fakes.disk import KEPT
 from simulator.liars import LIES
 from simulator.seat import Seat
 
-NAMES = ("agreement", "nothing lost", "nothing twice", "content", "bounds", "progress", "no crash")
+NAMES = ("agreement", "nothing lost", "nothing twice", "one voice", "content", "bounds", "progress", "no crash")
 TRACE_LINES = 6  # of a crash: where it came from
 INBOX_SLACK = 256  # one event from each stream that was waiting to deliver
 
@@ -59,6 +61,7 @@ class Invariants:
         self._baseline: dict[tuple[int, int], int] = {}  # (node, life): what it had to account for besides its trainer's work
         self._began_anew: set[tuple[int, int]] = set()
         self._dropped: dict[tuple[int, int], int] = {}
+        self._said: set[tuple[int, Phase, Digest, int]] = set()  # what may be said once: by whom, what, and of which round and view
 
     def held(self) -> dict[str, bool]:
         """Every invariant and whether it held."""
@@ -97,6 +100,18 @@ class Invariants:
         if key not in self._baseline:
             self._begun(seat, keeper, now)
         self._bounds(seat, keeper, now)
+        self._one_voice(seat, now)
+
+    def _one_voice(self, seat: Seat, now: float) -> None:
+        state = seat.state
+        if state is None or state.phase not in (Phase.SCATTER, Phase.VOTE):
+            return
+        said = (seat.index, state.phase, state.parent, state.view)
+        if said in self._said:
+            self.fail(
+                "one voice", now, f"node {seat.index} enters {state.phase.value} of view {state.view} of round {state.number} a second time"
+            )
+        self._said.add(said)
 
     def moved(self, seat: Seat, now: float) -> None:
         """The node holds the anchor of its keeper's tip."""

@@ -7,7 +7,7 @@ import time
 
 import trio
 
-from protocol.journal import Refused, Trained
+from protocol.journal import Refused, Trained, WorkDropped
 from simulator import report as r
 from simulator.director import Director
 from simulator.fakes.clock import run_virtual
@@ -109,6 +109,9 @@ class Played:
                 missed.append(f"nobody refused node {node} for {reason!r}")
         if self.director.waiting:
             missed.append(f"{self.director.waiting} steps at which faults were placed never came")
+        dropped = sum(event.samples for event in self.world.of(WorkDropped) if isinstance(event, WorkDropped))
+        if wanted.drops_nothing and dropped:
+            missed.append(f"{dropped} samples were dropped")
         if wanted.learns and not self._learned():
             missed.append("the loss did not fall")
         return missed

@@ -215,6 +215,26 @@ SCENARIOS: dict[str, Make] = {
         lambda n: tuple(f.Kill(node=i, at_s=20.0 + 0.1 * i, back_s=5.0) for i in range(n)),
         wanted=Wanted(rounds=6),
     ),
+    "power-cut-in-vote": _plain(
+        "power-cut-in-vote",
+        60.0,
+        4,
+        # All have voted and nobody has certified, when all lose power; they come back one after the other, into the middle of the round.
+        lambda n: tuple(f.Kill(node=i, when=f.When(enters="vote", node=i, number=3, after_s=0.002), back_s=3.0 + i) for i in range(n)),
+        wanted=Wanted(rounds=6),
+    ),
+    "certified-while-away": _plain(
+        "certified-while-away",
+        90.0,
+        4,
+        # A member is cut off when its slices are out: the others certify them. It trains on alone, offers that work and more, is started again,
+        # and hears of the certificate only then.
+        lambda n: (
+            f.Partition(groups=((1,),), when=f.When(enters="reduce", node=1, number=3, after_s=0.03), for_s=45.0),
+            f.Kill(node=1, at_s=45.0, back_s=3.0),
+        ),
+        wanted=Wanted(rounds=10, drops_nothing=True),
+    ),
     "restart-one": _plain("restart-one", 60.0, 4, lambda n: (f.Kill(node=1, at_s=21.0, back_s=8.0),), wanted=Wanted(rounds=8)),
     "joining": _plain(
         "joining",

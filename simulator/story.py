@@ -26,6 +26,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     recovery_exchange_s: float | None = None  # from the last fault to the next certificate, training not counted
     refused: tuple[tuple[int, str], ...] = ()  # (node, reason): somebody honest must have refused this node for it
     learns: bool = False  # the loss must fall
+    drops_nothing: bool = False  # nobody may drop work
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,7 +1,8 @@
 """`FileDisk`: the port `Disk` over a directory.
 
     <root>/runs/<run>/checkpoints/<number>-<tip>.safetensors    anchor, momentum, inner; the last few
-    <root>/runs/<run>/ledger.safetensors                        offered, residue
+    <root>/runs/<run>/ledger.safetensors                        see `ledger_file`
+    <root>/runs/<run>/stands                                    see `slots_file`
     <root>/runs/<run>/certificates                              see `chain_file`
 
 All of it is private to its owner (files 0600, directories 0700). One process writes; others may read at the same time.
@@ -12,23 +13,24 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import trio
 
 from daemon.disk.atomic import FaultHook, no_fault, remove_drafts, write_atomically
 from daemon.disk.chain_file import ChainFile
+from daemon.disk.ledger_file import read_ledger, write_ledger
+from daemon.disk.slots_file import SlotsFile
 from daemon.disk.tensors import Damaged, encode, place_of, read
 from protocol.digest import Digest
-from protocol.ports import Checkpoint, LedgerRecord, Offload
+from protocol.ports import Checkpoint, LedgerRecord, Offload, Stand
 
 KEPT = 3  # the newest may be found damaged, and a joining node may still be reading the one before
 MOST_REPORTS = 100  # lines; more say nothing new
 CHECKPOINT_FORMAT = "hypergpu/checkpoint/1"
-LEDGER_FORMAT = "hypergpu/ledger/1"
 _NAME = re.compile(r"(\d{10,20})-([0-9a-f]{64})\.safetensors")
 
 
@@ -53,7 +55,9 @@ class FileDisk:
         self._keep = keep
         self._fault = fault
         self._writing = trio.Lock()
+        self._quick = trio.Lock()
         self._chains: dict[Digest, ChainFile] = {}
+        self._slots: dict[Digest, SlotsFile] = {}
         self._cleared: set[Digest] = set()
 
     # ------------------------------------------------------------------------------------------ checkpoints
@@ -136,45 +140,46 @@ class FileDisk:
 
     def _save_ledger(self, record: LedgerRecord) -> None:
         self._clear_drafts(record.run)
-        metadata = {
-            "format": LEDGER_FORMAT,
-            "run": record.run.hex(),
-            "tip": record.tip.hex(),
-            "next_seq": str(record.next_seq),
-            "weight": str(record.weight),
-            "carried": str(record.carried),
-            "offered_seq": str(record.offered_seq),
-            "offered_weight": str(record.offered_weight),
-            "offered_digest": record.offered_digest.hex(),
-        }
-        tensors = {"residue": record.residue, "offered": np.frombuffer(record.offered, np.uint8)}
-        write_atomically(self._ledger(record.run), encode(tensors, metadata), self._fault)
+        write_ledger(self._ledger(record.run), record, self._fault)
 
     async def load_ledger(self, run: Digest) -> LedgerRecord | None:
         return await self._offload(lambda: self._load_ledger(run))
 
     def _load_ledger(self, run: Digest) -> LedgerRecord | None:
         try:
-            tensors, metadata = read(self._ledger(run))
-            if metadata.get("format") != LEDGER_FORMAT or metadata.get("run") != run.hex():
-                raise Damaged("it is not this run's ledger")
-            return LedgerRecord(
-                run=run,
-                tip=bytes.fromhex(metadata["tip"]),
-                next_seq=int(metadata["next_seq"]),
-                weight=int(metadata["weight"]),
-                carried=int(metadata["carried"]),
-                offered_seq=int(metadata["offered_seq"]),
-                offered_weight=int(metadata["offered_weight"]),
-                offered_digest=bytes.fromhex(metadata["offered_digest"]),
-                offered=tensors["offered"].tobytes(),
-                residue=tensors["residue"],
-            )
+            return read_ledger(self._ledger(run), run)
         except FileNotFoundError:
             return None
-        except (Damaged, KeyError, ValueError) as error:
+        except Damaged as error:
             self._report(f"the ledger was passed over: {error}")
             return None
+
+    # ------------------------------------------------------------------------------------------ stands
+
+    async def save_stands(self, run: Digest, stands: Sequence[Stand]) -> None:
+        body = msgspec.msgpack.encode(tuple(stands))
+        async with self._quick:  # not behind a checkpoint on its way, which takes seconds and is another file
+            slots = await self._offload(lambda: self._stands(run))
+            if slots.exists:
+                await self._offload(lambda: slots.write(body))
+                return
+            async with self._writing:  # made as a draft, which others clear away
+                await self._offload(lambda: self._first_stands(run, slots, body))
+
+    def _first_stands(self, run: Digest, slots: SlotsFile, body: bytes) -> None:
+        self._clear_drafts(run)
+        slots.write(body)
+
+    async def load_stands(self, run: Digest) -> list[Stand]:
+        async with self._quick:
+            slots = await self._offload(lambda: self._stands(run))
+        return msgspec.msgpack.decode(slots.body, type=list[Stand]) if slots.body else []
+
+    def _stands(self, run: Digest) -> SlotsFile:
+        slots = self._slots.get(run)
+        if slots is None:
+            slots = self._slots[run] = SlotsFile(self._run(run) / "stands", self._fault, self._report)
+        return slots
 
     # ------------------------------------------------------------------------------------------ certificates
 

@@ -31,10 +31,11 @@ from protocol.ports import MAX_STREAMS_PER_PEER
 
 _log = logging.getLogger(__name__)
 
-PING_INTERVAL_S = 1.5
-PATIENCE_S = (3.0, 9.0)  # for an answer, least and most: silence is reported within 4.5 s on a quiet link, 11 s on a bad one
+PING_INTERVAL_S = 1.0
+FIRST_INTERVAL_S = 0.5  # while a connection is not trusted: a second after it was made, silence on it is noticed as on any other
+PATIENCE_S = (3.0, 9.0)  # for an answer, least and most: silence is reported within 4 s, 5 s where round trips take 0.5 s, 10 s at worst
 ROUND_TRIPS_OF_PATIENCE = 8  # of the slowest recent one: queues fill and machines get busy over seconds, and the round trips show it
-RECENT_ROUND_TRIPS = 8  # 12 s of them
+RECENT_ROUND_TRIPS = 12  # 12 s of them
 TRUSTED_ROUND_TRIPS = 3  # a connection with fewer has the most patience, since a node that joins is busy connecting
 RTT_SMOOTHING = 0.25  # weight of a new measurement; half of a change shows after three
 MAX_STREAMS = 4 * MAX_STREAMS_PER_PEER  # both directions of ours, and libp2p's own
@@ -167,12 +168,17 @@ class MeasuredYamux(Yamux):
             self._recent_s.append(measured)
             self.rtt_s = measured if self.rtt_s is None else self.rtt_s + RTT_SMOOTHING * (measured - self.rtt_s)
             self._forget_ended_streams()
-            await trio.sleep(PING_INTERVAL_S)
+            await trio.sleep(PING_INTERVAL_S if self.trusted else FIRST_INTERVAL_S)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its round trips say how long an answer may take."""
+        return len(self._recent_s) >= TRUSTED_ROUND_TRIPS
 
     def _patience_s(self) -> float:
         """How long an answer may take. A false alarm costs a round its member, a late one the round its time."""
         least, most = PATIENCE_S
-        if len(self._recent_s) < TRUSTED_ROUND_TRIPS:
+        if not self.trusted:
             return most
         return min(max(least, ROUND_TRIPS_OF_PATIENCE * max(self._recent_s)), most)
 

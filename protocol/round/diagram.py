@@ -34,6 +34,7 @@ WORDS = {
     "MergeFailed": "nobody gives its anchor",
     "Adopted": "adopted",
     "FetchFailed": "nobody gives the anchor",
+    "StandLost": "disk is full",
 }
 """Events as a person says them."""
 

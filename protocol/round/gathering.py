@@ -20,7 +20,9 @@ from protocol.round.phases import (
     ReadyGot,
     Refuse,
     Scatter,
+    StandLost,
     State,
+    TakeStand,
     Tick,
 )
 from protocol.round.views import (
@@ -140,9 +142,15 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
         overdue=False,
     )
     planned = Planned(number=state.number, view=state.view, leader=plan.leader, members=plan.members, reason=plan.plan.reason)
+    actions += [Note(event=planned), TakeStand(parent=state.parent, view=state.view)]
     if state.merge is not None:
-        return state, [*actions, Note(event=planned), *(leading.merge_cut(state) if leads else [])]
-    return state, [*actions, Note(event=planned), Scatter(plan=plan)]
+        return state, [*actions, *(leading.merge_cut(state) if leads else [])]
+    return state, [*actions, Scatter(plan=plan)]
+
+
+def stand_lost(state: State, event: StandLost, now: float) -> Step:
+    """A node that might forget what it scattered and voted for, and do it again, does neither."""
+    return left_out(state, now, f"taking no part in view {state.view}, since that cannot be written down: {event.reason}")
 
 
 def ready_overdue(state: State, event: Tick, now: float) -> Step:

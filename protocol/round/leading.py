@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from protocol.identity import PeerId, short
 from protocol.messages import MAX_REASON_CHARS, Cut
 from protocol.plan import OpenPlan, make_plan
-from protocol.round.phases import Action, Lead, Phase, Send, State
+from protocol.round.phases import Action, Lead, Phase, Send, State, TakeStand
 from protocol.round.views import Step, go_alone, pass_view
 
 MAX_CUTS = 8  # of one view: each loses at least one member, and a view that lost eight is better begun anew
@@ -21,13 +21,13 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
     offers = [entry for entry in state.readies.values() if entry[1].view == state.view]
     ready = {signed.peer for signed, _ in offers}
     expected = (state.live - state.gone) | {rules.me}
-    everybody = expected <= ready and len(ready) >= rules.manifest.group.min_peers
+    everybody = expected - state.passed <= ready and len(ready) >= rules.manifest.group.min_peers
     if rules.me in ready and len(ready) >= rules.manifest.group.min_peers and (everybody or final):
         plan = make_plan(state.parent, state.view, state.number, offers, rules.manifest, rules.chunks, leader=rules.me)
         members = tuple(signed.peer for signed in plan.offers)
         # Should it not be carried out here either, the next look is in a while, not at once and for ever.
         state = replace(state, deadline=now + rules.manifest.round.ready_s)
-        return state, [Send(to=_others(members, rules.me), message=plan)]
+        return state, [TakeStand(parent=state.parent, view=state.view), Send(to=_others(members, rules.me), message=plan)]
     if not final:
         return state, []
     if len(expected) >= rules.manifest.group.min_peers:

@@ -7,7 +7,8 @@ outer step computed (REDUCE) and a vote cast for the state that came out (VOTE).
 that state adopts it (ADOPT), any other downloads it (FETCH), and whoever was left out watches for it (WATCH). Whatever fails ends the view,
 never the round: offer and votes are kept.
 
-In each view a node scatters and votes at most once. It never goes back to an earlier view.
+In each view a node scatters and votes at most once, also when it is started again in the middle of it: before it does the first of them, it is
+durable that the view is taken. It never goes back to an earlier view.
 
 `TABLE` is the whole of it: an event that has no row in a phase is ignored there, and a handler that led elsewhere than its row says is our bug.
 """
@@ -16,11 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from msgspec.structs import replace
 
 from protocol.certificate import Tip
+from protocol.digest import Digest
 from protocol.errors import InvariantBroken
 from protocol.identity import PeerId
 from protocol.journal import Stuck
@@ -49,6 +52,7 @@ from protocol.round.phases import (
     ResultGot,
     RoundEnded,
     Rules,
+    StandLost,
     State,
     Tick,
     VoteGot,
@@ -66,9 +70,20 @@ FETCH_ATTEMPTS = 5  # and then the round is done without it: ten seconds, in whi
 FETCH_AGAIN_S = 2.0  # between attempts to download an anchor: long enough for a peer to write its checkpoint
 
 
-def begin(rules: Rules, tip: Tip, now: float, *, live: frozenset[PeerId] = frozenset(), age_s: float = 0.0) -> State:
-    """The state of a node that holds the anchor of `tip` and trains; the others have trained for `age_s` already."""
-    state = State(rules=rules, tip=tip, phase=Phase.TRAIN, deadline=math.inf, live=live)
+def begin(
+    rules: Rules,
+    tip: Tip,
+    now: float,
+    *,
+    live: frozenset[PeerId] = frozenset(),
+    age_s: float = 0.0,
+    stands: Mapping[Digest, int] = MappingProxyType({}),
+) -> State:
+    """The state of a node that holds the anchor of `tip` and trains; the others have trained for `age_s` already.
+
+    `stands` has, by parent, the first view that was not taken before a restart.
+    """
+    state = State(rules=rules, tip=tip, phase=Phase.TRAIN, deadline=math.inf, live=live, view=stands.get(tip.hash, 0), stands=stands)
     return replace(state, deadline=training_deadline(state, now, age_s))
 
 
@@ -79,7 +94,7 @@ def vote_overdue(state: State, event: Tick, now: float) -> Step:
 
 
 def adopted(state: State, event: Adopted, now: float) -> Step:
-    fresh = begin(state.rules, event.tip, now, live=frozenset(), age_s=event.age_s)
+    fresh = begin(state.rules, event.tip, now, live=frozenset(), age_s=event.age_s, stands=state.stands)
     return enter(fresh, Phase.TRAIN, now, f"training for round {fresh.number} from certificate {event.tip.number}", deadline=fresh.deadline)
 
 
@@ -119,6 +134,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.READY, PeerGone): (gathering.gone_in_ready, _VIEW),
     (P.READY, PlanGot): (gathering.plan_got, {P.READY, P.SCATTER, P.WATCH, P.TRAIN}),
     (P.READY, VoteGot): (voting.take_vote, {P.READY}),
+    (P.READY, StandLost): (gathering.stand_lost, {P.WATCH}),
     (P.READY, CertificateGot): (voting.follow, {P.READY, *_MOVE}),
     (P.SCATTER, Tick): (reducing.scatter_overdue, {P.SCATTER, P.FETCH, *_VIEW}),
     (P.SCATTER, ReadyGot): (gathering.ready_got, {P.SCATTER, P.READY}),
@@ -128,6 +144,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.SCATTER, HeldGot): (reducing.held_got, {P.SCATTER, P.READY}),
     (P.SCATTER, CutGot): (reducing.cut_got, {P.SCATTER, P.REDUCE, P.VOTE, P.WATCH, *_MOVE}),
     (P.SCATTER, VoteGot): (voting.take_vote, {P.SCATTER}),
+    (P.SCATTER, StandLost): (gathering.stand_lost, {P.WATCH}),
     (P.SCATTER, CertificateGot): (voting.follow, {P.SCATTER, *_MOVE}),
     (P.REDUCE, Tick): (reducing.reduce_overdue, {P.REDUCE, P.FETCH, P.READY}),
     (P.REDUCE, ReadyGot): (gathering.ready_got, {P.REDUCE, P.READY}),

@@ -39,7 +39,7 @@ def fork_got(state: State, event: ForkGot, now: float) -> Step:
 def merge_prepared(state: State, event: MergePrepared, now: float) -> Step:
     merge = Merge(other=event.other, state=event.state)
     first = state.stands.get(merge_round(merge_parents(state.tip.hash, event.other.hash)), 0)
-    state = replace(state, merge=replace(merge, first_view=first), offer=event.ready)
+    state = replace(state, merge=replace(merge, first_view=first), offer=event.ready, view=first)
     return begin_view(state, now, first, f"the average with certificate {event.other.number} is computed")
 
 

@@ -75,6 +75,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float  # monotonic seconds; infinity when only an event can end the phase
     live: frozenset[PeerId] = frozenset()  # other nodes that are alive and at the same tip
     gone: frozenset[PeerId] = frozenset()  # lost since this round began
+    passed: frozenset[PeerId] = frozenset()  # leaders just passed over: a plan does not wait for them
     offer: Ready | None = None
     asked: frozenset[PeerId] = frozenset()  # leaders that have our Ready of this view
     readies: Mapping[PeerId, tuple[Signed, Ready]] = {}  # the latest of each peer, for this view or a later one
@@ -261,6 +262,12 @@ class FetchFailed(Happening, frozen=True, kw_only=True):
     reason: str
 
 
+class StandLost(Happening, frozen=True, kw_only=True):
+    """What `TakeStand` asked for could not be made durable; what was asked for after it was not done."""
+
+    reason: str
+
+
 # ---------------------------------------------------------------------------------------- what can be asked for
 
 
@@ -274,6 +281,14 @@ class MakeOffer(Action, frozen=True, kw_only=True):
 
 class TrainOn(Action, frozen=True, kw_only=True):
     """Nobody to average with: go on training from the local parameters."""
+
+
+class TakeStand(Action, frozen=True, kw_only=True):
+    """Make durable that this view of the round after `parent` is taken, before doing what is asked for next: after a restart the node is in a later
+    one. Where that fails, `StandLost` and nothing else. Costs nothing when it is durable already."""
+
+    parent: Digest
+    view: int
 
 
 class Send(Action, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from protocol.identity import PeerId, short
 from protocol.journal import Alone, PhaseEntered, ViewPassed
 from protocol.leader import leader_of
 from protocol.messages import Ready, Signed
+from protocol.ports import STANDS_KEPT
 from protocol.round.phases import (
     Abandon,
     Action,
@@ -32,6 +33,9 @@ again for its clock having started later and the plan's way back."""
 
 MERGE_PATIENCE = 2
 """Turns through all leaders before a merge is given up and training goes on: whoever could lead it had two chances."""
+
+PASSED = 2
+"""Leaders of the views before that are not waited for. Not more: where all took turns in vain, a plan would wait for nobody."""
 
 READIES_KEPT = 256
 """Peers whose offers are kept: four times the largest group. The others' senders send again in the next view."""
@@ -64,6 +68,9 @@ def begin_view(state: State, now: float, view: int, reason: str) -> Step:
         view += 1
     if skipped:
         reason += f"; passed over {', '.join(short(peer) for peer in dict.fromkeys(skipped))}, not connected"
+    # Others may have noticed before us that a leader is dead, and took us along: it would be waited for until the view's end (3 s, seen with a
+    # stopped leader of four). Should it live, it comes by itself, or its work waits a round.
+    passed = frozenset(leader_of(order, earlier) for earlier in range(max(state.view, view - PASSED), view))
     waits = state.rules.manifest.round.ready_s
     leads = leader == state.rules.me
     state, actions = enter(
@@ -73,6 +80,7 @@ def begin_view(state: State, now: float, view: int, reason: str) -> Step:
         f"{reason}; {'leading' if leads else 'led by ' + short(leader)}",
         deadline=now + (waits if leads else FOLLOWER_PATIENCE * waits),
         view=view,
+        passed=passed,
         asked=frozenset({leader}),
         plan=None,
         plan_signed=None,
@@ -179,8 +187,12 @@ def back_to_training(state: State, now: float, reason: str) -> Step:
 
 def remember_view(state: State) -> State:
     """The round is left for another: whenever it is taken up again, it is in no view in which this node may have scattered or voted."""
+    if state.phase is Phase.MERGE:
+        return state  # in no view of any round: the one that was left for it is remembered already
     unused = state.phase in {Phase.TRAIN, Phase.OFFER, Phase.READY}
-    return replace(state, stands={**state.stands, state.parent: state.view if unused else state.view + 1})
+    next_view = max(state.stands.get(state.parent, 0), state.view if unused else state.view + 1)
+    kept = [(parent, view) for parent, view in state.stands.items() if parent != state.parent][1 - STANDS_KEPT :]
+    return replace(state, stands={**dict(kept), state.parent: next_view})
 
 
 def training_deadline(state: State, now: float, age_s: float = 0.0) -> float:

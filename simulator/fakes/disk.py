@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 import trio
 
 from protocol.digest import Digest
-from protocol.ports import Checkpoint, DiskFull, LedgerRecord
+from protocol.ports import Checkpoint, DiskFull, LedgerRecord, Stand
 
 KEPT = 3  # as the real one does
+STANDS_BYTES = 4096  # of the real one's slot
 
 
 class PowerCut(Exception):
@@ -34,11 +35,13 @@ class MemoryMedium:
         self.cut_at: int | None = None
         self.checkpoints: dict[Digest, list[Checkpoint]] = {}
         self.ledgers: dict[Digest, LedgerRecord] = {}
+        self.stands: dict[Digest, list[Stand]] = {}
         self.chains: dict[Digest, list[tuple[int, bytes]]] = {}
 
     def used_bytes(self) -> int:
         kept: int = sum(_size(checkpoint) for checkpoints in self.checkpoints.values() for checkpoint in checkpoints)
-        kept += sum(int(record.residue.nbytes) + len(record.offered) for record in self.ledgers.values())
+        kept += sum(_ledger_size(record) for record in self.ledgers.values())
+        kept += STANDS_BYTES * len(self.stands)
         return kept + sum(len(body) for chain in self.chains.values() for _, body in chain)
 
     def step(self) -> None:
@@ -52,6 +55,10 @@ class MemoryMedium:
 
 def _size(checkpoint: Checkpoint) -> int:
     return sum(int(part.nbytes) for part in (checkpoint.anchor, checkpoint.momentum, checkpoint.inner))
+
+
+def _ledger_size(record: LedgerRecord) -> int:
+    return int(record.residue.nbytes) + len(record.offered) + sum(len(sent.encoded) for sent in record.sent)
 
 
 def _copied(checkpoint: Checkpoint) -> Checkpoint:
@@ -104,12 +111,31 @@ class MemoryDisk:
 
             return take_back
 
-        await self._write("the ledger", new.residue.nbytes + len(new.offered), put)
+        await self._write("the ledger", _ledger_size(new), put)
 
     async def load_ledger(self, run: Digest) -> LedgerRecord | None:
         await trio.lowlevel.checkpoint()
         record = self._medium.ledgers.get(run)
         return msgspec.structs.replace(record, residue=record.residue.copy()) if record else None
+
+    async def save_stands(self, run: Digest, stands: Sequence[Stand]) -> None:
+        def put() -> Callable[[], None]:
+            old = self._medium.stands.get(run)
+            self._medium.stands[run] = list(stands)
+
+            def take_back() -> None:
+                if old is None:
+                    del self._medium.stands[run]
+                else:
+                    self._medium.stands[run] = old
+
+            return take_back
+
+        await self._write("where it stands", STANDS_BYTES, put)
+
+    async def load_stands(self, run: Digest) -> list[Stand]:
+        await trio.lowlevel.checkpoint()
+        return list(self._medium.stands.get(run, ()))
 
     async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
         def put() -> Callable[[], None]:

@@ -15,7 +15,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from protocol.ports import Checkpoint, Disk, DiskFull, LedgerRecord
+from protocol.ports import STANDS_KEPT, Checkpoint, Disk, DiskFull, LedgerRecord, SentOffer, Stand
 from simulator.fakes.disk import PowerCut
 
 RUN, OTHER_RUN = b"r" * 32, b"o" * 32
@@ -53,6 +53,8 @@ def checkpoint(number: int, *, run: bytes = RUN, branch: int = 0, size: int = 10
 
 
 def ledger(next_seq: int, *, run: bytes = RUN, offered: bytes = b"encoded") -> LedgerRecord:
+    """One whose content follows from its name; every third has given out two offers before."""
+    sent = tuple(SentOffer(seq=seq, weight=seq + 1, digest=bytes([seq]) * 32, encoded=b"%d" % seq * seq) for seq in (9, 10))
     return LedgerRecord(
         run=run,
         tip=tip_of(next_seq),
@@ -64,7 +66,13 @@ def ledger(next_seq: int, *, run: bytes = RUN, offered: bytes = b"encoded") -> L
         offered_digest=bytes([next_seq % 256]) * 32,
         offered=offered,
         residue=np.full(50, next_seq, np.float32),
+        sent=sent if next_seq % 3 == 0 else (),
     )
+
+
+def stands(number: int) -> list[Stand]:
+    """As many as are kept at most, sooner or later."""
+    return [Stand(parent=tip_of(number - i), view=number * (i + 1)) for i in range(min(number, STANDS_KEPT))]
 
 
 def content(record: Checkpoint | LedgerRecord | None) -> tuple[object, ...] | None:
@@ -96,6 +104,7 @@ operations = st.lists(
         st.tuples(st.just("checkpoint"), st.integers(0, 6), st.integers(0, 1)),
         st.tuples(st.just("ledger"), st.integers(1, 20), st.just(0)),
         st.tuples(st.just("certificate"), st.integers(1, 6), st.integers(0, 1)),
+        st.tuples(st.just("stands"), st.integers(1, 20), st.just(0)),
         st.tuples(st.just("cut power"), st.integers(0, 12), st.just(0)),
         st.tuples(st.just("reopen"), st.just(0), st.just(0)),
         st.tuples(st.just("fill"), st.just(0), st.just(0)),
@@ -112,17 +121,20 @@ class Model:
         self.checkpoints: list[Checkpoint] = []
         self.ledger: LedgerRecord | None = None
         self.chain: list[tuple[int, bytes]] = []
+        self.stands: list[Stand] = []
 
     def after(self, operation: Operation) -> Model:
         what, number, branch = operation
         new = Model()
-        new.checkpoints, new.ledger, new.chain = list(self.checkpoints), self.ledger, list(self.chain)
+        new.checkpoints, new.ledger, new.chain, new.stands = list(self.checkpoints), self.ledger, list(self.chain), self.stands
         if what == "checkpoint":
             added = checkpoint(number, branch=branch)
             new.checkpoints = [old for old in self.checkpoints if old.number <= number and old.tip != added.tip]
             new.checkpoints.append(added)
         elif what == "ledger":
             new.ledger = ledger(number)
+        elif what == "stands":
+            new.stands = stands(number)
         elif what == "certificate":
             new.chain = [entry for entry in self.chain if entry[0] < number] + [(number, b"%d on %d" % (number, branch) * 3)]
         return new
@@ -132,6 +144,7 @@ class Model:
         return (
             content(await disk.load_checkpoint(RUN)) == newest
             and content(await disk.load_ledger(RUN)) == content(self.ledger)
+            and await disk.load_stands(RUN) == self.stands
             and await disk.certificates(RUN, 0, 100) == [body for _, body in self.chain]
         )
 
@@ -142,6 +155,8 @@ async def perform(disk: Disk, operation: Operation) -> None:
         await disk.save_checkpoint(checkpoint(number, branch=branch))
     elif what == "ledger":
         await disk.save_ledger(ledger(number))
+    elif what == "stands":
+        await disk.save_stands(RUN, stands(number))
     elif what == "certificate":
         await disk.append_certificate(RUN, number, b"%d on %d" % (number, branch) * 3)
 
@@ -150,7 +165,7 @@ async def replay(medium: Medium, story: list[Operation]) -> None:
     disk, model, full = medium.open(), Model(), False
     for operation in story:
         what, number, _ = operation
-        if what in ("checkpoint", "ledger", "certificate"):
+        if what in ("checkpoint", "ledger", "certificate", "stands"):
             after = model.after(operation)
             try:
                 await perform(disk, operation)
@@ -185,6 +200,7 @@ class DiskSuite:
         disk = make_medium().open()
         assert await disk.load_checkpoint(RUN) is None
         assert await disk.load_ledger(RUN) is None
+        assert await disk.load_stands(RUN) == []
         assert await disk.certificates(RUN, 0, 10) == []
         assert await disk.read_state(tip_of(1), 0, 10) is None
 
@@ -229,7 +245,9 @@ class DiskSuite:
         disk = medium.open()
         await disk.save_checkpoint(checkpoint(5))
         await disk.save_ledger(ledger(5))
+        await disk.save_stands(RUN, stands(3))
         await disk.append_certificate(RUN, 1, b"one")
+        assert await disk.load_stands(OTHER_RUN) == []
         assert await disk.load_checkpoint(OTHER_RUN) is None
         assert await disk.load_ledger(OTHER_RUN) is None
         assert await disk.certificates(OTHER_RUN, 0, 10) == []
@@ -271,6 +289,21 @@ class DiskSuite:
             await medium.open().save_ledger(record)
             assert content(await medium.open().load_ledger(RUN)) == content(record)
 
+    # ---------------------------------------------------------------------------------------- stands
+
+    async def test_where_a_node_stood_comes_back(self, make_medium: MediumFactory) -> None:
+        """However often it changes, and for as many rounds as may be kept."""
+        medium = make_medium()
+        disk = medium.open()
+        for number in (1, 2, 30, 3, 4):
+            await disk.save_stands(RUN, stands(number))
+            for opened in (disk, medium.open()):
+                assert await opened.load_stands(RUN) == stands(number)
+            disk = medium.open() if number == 30 else disk
+        largest = [Stand(parent=bytes([255]) * 32, view=2**63 - 1)] * STANDS_KEPT
+        await disk.save_stands(RUN, largest)
+        assert await medium.open().load_stands(RUN) == largest
+
     # ---------------------------------------------------------------------------------------- certificates
 
     async def test_certificates_come_back_in_order(self, make_medium: MediumFactory) -> None:
@@ -303,6 +336,7 @@ class DiskSuite:
             (("checkpoint", 1, 0), ("checkpoint", 2, 0)),
             (("checkpoint", 1, 0), ("checkpoint", 1, 0)),
             (("ledger", 1, 0), ("ledger", 2, 0)),
+            (("stands", 1, 0), ("stands", 2, 0)),
             (("certificate", 1, 0), ("certificate", 2, 0)),
             (("certificate", 1, 0), ("certificate", 1, 1)),
         ]
@@ -324,7 +358,7 @@ class DiskSuite:
             assert 2 <= cuts < MOST_STEPS, "a test that cuts nothing proves nothing"
 
     async def test_first_write_ever_may_be_cut(self, make_medium: MediumFactory) -> None:
-        for write in (("checkpoint", 1, 0), ("ledger", 1, 0), ("certificate", 1, 0)):
+        for write in (("checkpoint", 1, 0), ("ledger", 1, 0), ("stands", 1, 0), ("certificate", 1, 0)):
             for step in range(MOST_STEPS):
                 medium = make_medium()
                 ended = await attempt(medium, step, lambda disk, write=write: perform(disk, write))
@@ -337,17 +371,17 @@ class DiskSuite:
         medium = make_medium()
         disk = medium.open()
         model = Model()
-        for operation in (("checkpoint", 1, 0), ("ledger", 1, 0), ("certificate", 1, 0)):
+        for operation in (("checkpoint", 1, 0), ("ledger", 1, 0), ("stands", 1, 0), ("certificate", 1, 0)):
             await perform(disk, operation)
             model = model.after(operation)
         medium.fill()
-        for operation in (("checkpoint", 2, 0), ("ledger", 2, 0), ("certificate", 2, 0), ("certificate", 1, 1)):
+        for operation in (("checkpoint", 2, 0), ("ledger", 2, 0), ("stands", 2, 0), ("certificate", 2, 0), ("certificate", 1, 1)):
             with pytest.raises(DiskFull, match="bytes"):
                 await perform(disk, operation)
             assert await model.matches(disk)
             assert await model.matches(medium.open())
         medium.free()
-        for operation in (("checkpoint", 2, 0), ("ledger", 2, 0), ("certificate", 2, 0)):
+        for operation in (("checkpoint", 2, 0), ("ledger", 2, 0), ("stands", 2, 0), ("certificate", 2, 0)):
             await perform(disk, operation)
             model = model.after(operation)
         assert await model.matches(medium.open())
@@ -369,20 +403,27 @@ class DiskSuite:
             for number in range(1, 9):
                 await disk.append_certificate(RUN, number, b"%d" % number)
 
+        async def stand() -> None:
+            for number in range(1, 9):
+                await disk.save_stands(RUN, stands(number))
+
         async def look() -> None:
             for _ in range(8):
                 loaded = await disk.load_checkpoint(RUN)
                 assert loaded is None or content(loaded) == content(checkpoint(loaded.number))
                 books = await disk.load_ledger(RUN)
                 assert books is None or content(books) == content(ledger(books.next_seq))
+                where = await disk.load_stands(RUN)
+                assert where in [[], *(stands(number) for number in range(1, 9))]
                 await disk.read_state(tip_of(8), 0, 100)
 
         async with trio.open_nursery() as nursery:
-            for task in (save, keep_books, chain, look, look):
+            for task in (save, keep_books, stand, chain, look, look):
                 nursery.start_soon(task)
         reopened = medium.open()
         assert content(await reopened.load_checkpoint(RUN)) == content(checkpoint(8))
         assert content(await reopened.load_ledger(RUN)) == content(ledger(8))
+        assert await reopened.load_stands(RUN) == stands(8)
         assert await reopened.certificates(RUN, 1, 100) == [b"%d" % number for number in range(1, 9)]
 
     # Each disk runs the same stories every time, so that several classes may inherit the test; a busy machine is no failure either.

@@ -20,9 +20,10 @@ import trio
 from daemon.disk.atomic import DRAFT_PREFIX, free_bytes, write_atomically
 from daemon.disk.chain_file import MOST_WASTE_BYTES
 from daemon.disk.files import FileDisk
+from daemon.disk.slots_file import SLOT_BYTES
 from protocol.ports import Disk, DiskFull, Offload, inline
 from simulator.fakes.disk import PowerCut
-from tests.ports.disk_suite import KEPT, RUN, DiskSuite, MediumFactory, checkpoint, content, ledger, tip_of
+from tests.ports.disk_suite import KEPT, RUN, DiskSuite, MediumFactory, checkpoint, content, ledger, stands, tip_of
 
 
 class OnFiles:
@@ -99,6 +100,7 @@ async def test_everything_is_private(tmp_path: Path) -> None:
     try:
         await disk.save_checkpoint(checkpoint(1))
         await disk.save_ledger(ledger(1))
+        await disk.save_stands(RUN, stands(1))
         await disk.append_certificate(RUN, 1, b"one")
     finally:
         os.umask(before)
@@ -181,6 +183,31 @@ async def test_damaged_ledger_is_none_and_named(tmp_path: Path) -> None:
     path.write_bytes(whole)
     assert await disk.load_ledger(RUN) is None
     assert "ledger" in disk.damaged[0]
+
+
+async def test_where_a_node_stood_is_overwritten_in_place_and_the_last_but_one_stays(tmp_path: Path) -> None:
+    """The file does not grow; a torn or rotten slot leaves the other; and when both are gone that is said."""
+    disk = FileDisk(tmp_path, inline)
+    path = tmp_path / "runs" / RUN.hex() / "stands"
+    for number in range(1, 6):
+        await disk.save_stands(RUN, stands(number))
+        assert path.stat().st_size == 2 * SLOT_BYTES
+    whole = path.read_bytes()
+    newest = whole.index(tip_of(5))
+    for harm in (newest, newest - 1, newest // SLOT_BYTES * SLOT_BYTES):
+        path.write_bytes(whole[:harm] + bytes([whole[harm] ^ 1]) + whole[harm + 1 :])
+        damaged = FileDisk(tmp_path, inline)
+        assert await damaged.load_stands(RUN) == stands(4)
+        await damaged.save_stands(RUN, stands(6))
+        assert await FileDisk(tmp_path, inline).load_stands(RUN) == stands(6)
+    for ruin in (b"", whole[:100], bytes(len(whole))):
+        path.write_bytes(ruin)
+        lost = FileDisk(tmp_path, inline)
+        assert await lost.load_stands(RUN) == []
+        assert "stands" in lost.damaged[0]
+        await lost.save_stands(RUN, stands(7))
+        await lost.save_stands(RUN, stands(8))
+        assert await FileDisk(tmp_path, inline).load_stands(RUN) == stands(8)
 
 
 async def test_torn_tail_of_the_chain_reads_as_if_it_had_not_been_written(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from protocol.codec import CODECS, Codec, codec_named
 from protocol.digest import EMPTY_ROOT, leaves_of, merkle_root
 from protocol.errors import InvariantBroken
 from protocol.layout import CHUNK_ELEMENTS
-from protocol.ledger import NOTHING, Ledger, Offer
+from protocol.ledger import NOTHING, SENT_KEPT, Ledger, Offer
 from protocol.ports import LedgerRecord
 from tests.protocol.rounds import named
 
@@ -75,9 +75,16 @@ class Life(RuleBasedStateMachine):
         self.highest = offer.seq
 
     @rule()
-    def certified_with_us(self) -> None:
-        offer = self.ledger.offer
-        if offer.weight:
+    def give_out(self) -> None:
+        self.ledger.give_out()
+
+    @rule(data=st.data())
+    def certified_with_us(self, data: st.DataObject) -> None:
+        """What is on offer, or what was given out before."""
+        known = {offer.seq: offer for offer in (*self.ledger._sent.values(), self.ledger.offer) if offer.weight}
+        assert len(known) <= SENT_KEPT + 1
+        if known:
+            offer = known[data.draw(st.sampled_from(sorted(known)))]
             part = decoded(self.ledger, offer) * offer.weight
             assert offer.seq not in self.certified, "certified twice"
             assert self.ledger.settle(offer.seq) == 0
@@ -102,28 +109,32 @@ class Life(RuleBasedStateMachine):
         self._rounded()
 
     @rule(target=records)
-    def written(self) -> tuple[LedgerRecord, Sum, int]:
+    def written(self) -> tuple[LedgerRecord, Sum, int, frozenset[int], frozenset[int]]:
         record = self.ledger.record(RUN, TIP)
         assert record.residue is self.ledger.residue
-        return deepcopy(record), self.owed.copy(), self.samples
+        known = {offer.seq for offer in (*self.ledger._sent.values(), self.ledger.offer) if offer.weight}
+        return deepcopy(record), self.owed.copy(), self.samples, frozenset(known), frozenset(self.certified)
 
     @rule(saved=consumes(records))
-    def restarted(self, saved: tuple[LedgerRecord, Sum, int]) -> None:
+    def restarted(self, saved: tuple[LedgerRecord, Sum, int, frozenset[int], frozenset[int]]) -> None:
         """The disk has this record; the chain says what was certified since. As after a crash: what was learned since is gone."""
-        record, self.owed, self.samples = saved[0], saved[1].copy(), saved[2]
+        record, self.owed, self.samples, known, before = saved[0], saved[1].copy(), *saved[2:]
         self.ledger = new_ledger(self.codec)
         self.ledger.restore(record)
-        offered = self.ledger.offer
-        for seq in sorted(self.certified):
-            if seq == offered.seq:
-                self.owed -= decoded(self.ledger, offered) * offered.weight
-                self.samples -= offered.weight
-            if seq >= record.next_seq or seq == offered.seq:
-                held = self.ledger.weight
-                dropped = self.ledger.settle(seq)
-                assert dropped == (0 if seq == offered.seq else held)
-                if seq != offered.seq:
-                    self._dropped()
+        self.ledger.settled = max(before, default=0)
+        kept = dict(sorted(self.ledger._sent.items()))
+        assert known - set(kept) <= {min(known, default=0)}, "one is let go at most, for the current one"
+        for seq in sorted(self.certified - before):
+            held = self.ledger.weight
+            dropped = self.ledger.settle(seq)
+            if seq in kept:
+                assert dropped == 0
+                self.owed -= decoded(self.ledger, kept[seq]) * kept[seq].weight
+                self.samples -= kept[seq].weight
+            else:
+                assert dropped == held
+                self._dropped()
+            kept = {}  # offers made after it hold its work too
         self.highest = max(self.certified, default=0)
         assert self.ledger.next_seq > self.highest, "a certified seq would be offered again"
         self._rounded()
@@ -217,6 +228,26 @@ def test_leaves_are_chunks_of_the_encoding() -> None:
         restored = new_ledger(codec, parameters)
         restored.restore(ledger.record(RUN, TIP))
         assert restored.offer == offer
+
+
+def test_an_offer_that_was_given_out_is_known_after_a_restart() -> None:
+    """Certified by others while this node trained on, made another offer and was started again: it dropped all that was pending."""
+    ledger = new_ledger()
+    ledger.add(np.full(PARAMETERS, 2.0, np.float32), 5)
+    given_out = ledger.make_offer()
+    ledger.give_out()
+    ledger.add(np.full(PARAMETERS, 3.0, np.float32), 7)
+    assert ledger.make_offer().weight == 12
+    restarted = new_ledger()
+    restarted.restore(deepcopy(ledger.record(RUN, TIP)))
+    third = restarted.make_offer()
+    again = new_ledger()
+    again.restore(deepcopy(restarted.record(RUN, TIP)))
+    for life in (restarted, again):
+        assert life.settle(given_out.seq) == 0
+        assert life.weight == 7
+        assert np.allclose(life.residue, 3.0 * 7)
+        assert life.next_seq > third.seq
 
 
 def test_a_restart_from_an_older_ledger_loses_steps_and_doubles_none() -> None:

@@ -24,12 +24,14 @@ from protocol.identity import Signer, verify
 from protocol.journal import RoundCertified
 from protocol.ledger import Ledger
 from protocol.messages import Held, decode_signed, encode_signed, open_signed, sign
+from protocol.ports import Stand
 from protocol.round.machine import step
 from simulator import faults as f
 from simulator.fakes.clock import run_virtual
 from simulator.fuzz import random_story
 from simulator.many import play_one
 from simulator.play import Played, play
+from simulator.scenarios import scenario
 from simulator.signatures import checked_once
 from simulator.story import Story, Wanted
 from simulator.world import World
@@ -204,6 +206,22 @@ def test_a_mean_of_others_than_those_listed_is_seen() -> None:
     story = small(parameters=8 * 4096)
     world = World(seed=1, nodes=3, manifest=story.manifest(), parameters=story.parameters, marked=True)
     assert "content" in run_virtual(broken_by, world, harm, seed=1)
+
+
+def test_a_vote_that_a_restart_forgets_is_seen() -> None:
+    """On disks that forget where their node stood, a power cut between vote and certificate makes everybody say everything twice."""
+    played = Played(scenario("power-cut-in-vote", None, 1))
+    for seat in played.world.seats:
+        seat.medium.stands = Forgetful()
+    run_virtual(played.run, seed=played.story.seed)
+    assert {broken.invariant for broken in played.world.invariants.broken} == {"one voice"}
+
+
+class Forgetful(dict[bytes, list[Stand]]):
+    """Takes everything and keeps nothing."""
+
+    def __setitem__(self, run: bytes, stands: list[Stand]) -> None:
+        pass
 
 
 def test_a_crash_is_seen() -> None:

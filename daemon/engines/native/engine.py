@@ -35,7 +35,7 @@ from protocol.ledger import NOTHING, Offer
 from protocol.manifest import SignedManifest
 from protocol.merge import merge_parents, merge_round
 from protocol.messages import Announce, AnyMessage, Message, Ready, Signed, sign
-from protocol.ports import Disk, Network, Offload, TaskInfo, Trainer
+from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
 
@@ -152,7 +152,8 @@ class NativeEngine:
                 refuse=self._refuse,
             )
             await self._training.restore_inner()
-            self._state = begin(p.Rules(me=self._me, manifest=self._manifest, chunks=chunks), self.keeper.tip, trio.current_time())
+            rules = p.Rules(me=self._me, manifest=self._manifest, chunks=chunks)
+            self._state = begin(rules, self.keeper.tip, trio.current_time(), stands=self.keeper.stands)
             self._logbook.began(self._state, said, trio.current_time())
             if not await self._training.from_anchor():
                 nursery.start_soon(self._training.when_back)
@@ -172,7 +173,7 @@ class NativeEngine:
             self._news = trio.Event()
             with trio.move_on_at(state.deadline):
                 await self._news.wait()
-        self._step(self._pick(state))
+        await self._step(self._pick(state))
         if self._ours or self._inbox:
             await trio.lowlevel.checkpoint()  # with nothing left to step, the wait for news gives others their turn
 
@@ -185,20 +186,33 @@ class NativeEngine:
             return p.Tick()
         return self._inbox.popleft() if self._inbox else p.Nothing()
 
-    def _step(self, event: p.Happening) -> None:
+    async def _step(self, event: p.Happening) -> None:
         before = self._state
         assert before is not None
         now = trio.current_time()
         self._state, actions = step(before, event, now)
         self._logbook.moved(before, self._state, now)
         for action in actions:
-            self._act(action)
+            if not isinstance(action, p.TakeStand):
+                self._act(action)
+            elif not await self._take_stand(action):
+                break
         if isinstance(event, p.Adopted):
             self._after_adopted()
         elif before.parent != self._state.parent:
             self._look_again()
         if before.phase is not self._state.phase:
             self._follower.poke()
+
+    async def _take_stand(self, action: p.TakeStand) -> bool:
+        """Waited for by everything else: what comes in meanwhile waits in the inbox."""
+        assert self.keeper is not None
+        try:
+            await self.keeper.take_stand(action.parent, action.view)
+        except DiskFull as full:
+            self._emit(p.StandLost(reason=str(full)), first=True)
+            return False
+        return True
 
     def _emit(self, event: p.Happening, first: bool = False) -> None:
         """`first` is for what we told ourselves: nothing may come between saying a thing and acting on it."""

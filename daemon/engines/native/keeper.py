@@ -2,12 +2,13 @@
 
 The order on disk makes a crash at any instant harmless: the ledger with an offer is durable before the offer is made; certificates are appended
 before the checkpoint that stands on them; a ledger older than the chain is settled against what it missed, and where it no longer knows what was
-certified, it drops its pending work and says so (a restart may lose the last steps, never count them twice).
+certified, it drops its pending work and says so (a restart may lose the last steps, never count them twice). That a view is taken is durable before
+anything is said in it: whoever comes back into the middle of a round goes on in the next view, and never votes twice in one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import trio
@@ -24,7 +25,7 @@ from protocol.initial import initial_parameters
 from protocol.journal import CheckpointWritten, Event, Warned, WorkDropped
 from protocol.ledger import NOTHING, Ledger, Offer
 from protocol.manifest import Manifest
-from protocol.ports import Checkpoint, Disk, DiskFull, Offload, TaskInfo, Vector
+from protocol.ports import STANDS_KEPT, Checkpoint, Disk, DiskFull, Offload, Stand, TaskInfo, Vector
 
 CERTIFICATES_READ = 512  # read back from disk at once
 
@@ -52,10 +53,26 @@ class Keeper:
         self._run, self._me, self._manifest, self._info = run, me, manifest, info
         self._disk, self._offload, self._record = disk, offload, record
         self._ledger_lock = trio.Lock()
+        self._stands: dict[Digest, int] = {}
+
+    @property
+    def stands(self) -> Mapping[Digest, int]:
+        """By parent, the first view in which this node has done nothing yet that may be done once only. The latest is the last."""
+        return self._stands
+
+    async def take_stand(self, parent: Digest, view: int) -> None:
+        """Make durable that `view` is taken. Raises `DiskFull`: then it is not, and nothing may be said in it."""
+        if self._stands.get(parent, 0) > view:
+            return
+        kept = [(known, free) for known, free in self._stands.items() if known != parent][1 - STANDS_KEPT :]
+        stands = {**dict(kept), parent: view + 1}
+        await self._disk.save_stands(self._run, [Stand(parent=known, view=free) for known, free in stands.items()])
+        self._stands = stands
 
     async def resume(self) -> str:
         """Take up from disk, or begin at genesis. Returns a sentence about which. Raises `OurFault` when the disk holds another model."""
         checkpoint = await self._disk.load_checkpoint(self._run)
+        self._stands = {stand.parent: stand.view for stand in await self._disk.load_stands(self._run)}
         await self._read_chain()
         tip = self.lineage.tip(checkpoint.tip) if checkpoint else None
         if checkpoint is not None and tip is None:

@@ -113,8 +113,8 @@ class WatchedEngine(NativeEngine):
         self.adopted = trio.Event()
         super().__init__(**parts)
 
-    def _step(self, event: p.Happening) -> None:
-        super()._step(event)
+    async def _step(self, event: p.Happening) -> None:
+        await super()._step(event)
         if isinstance(event, p.Adopted):
             self.adopted.set()
 

@@ -10,6 +10,7 @@ import trio
 
 from daemon.network.addresses import parse_place
 from daemon.network.certificate import load_or_make
+from daemon.network.connection import PING_INTERVAL_S
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
 from protocol.errors import Unreachable, UserError
 from protocol.identity import PeerId
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.real
 PATIENCE_S = 60.0
 REPLACED_S = 5.0
 SILENCE_NOTICED_S = 15.0
+TRUSTED_S = 2 * PING_INTERVAL_S  # a connection; three round trips at the usual pace take as long at the very least
 
 
 async def until_lost(node: LibP2PNetwork, peer: PeerId) -> str:
@@ -115,3 +117,18 @@ async def test_a_process_that_is_stopped_or_killed_is_noticed(tmp_path: Path) ->
                 assert "no sign of life" in await until_lost(first, silent.peer)
             silent.process.send_signal(signal.SIGCONT)
             await until_linked(first, 1)  # it comes back by itself
+
+
+async def test_a_silence_soon_after_connecting_is_noticed_as_soon_as_any(tmp_path: Path) -> None:
+    """A connection had the patience of a node that is busy joining for the first 4.5 s: what stopped in them was missed after 10 s only."""
+    first = make_node(tmp_path, 1)
+    with trio.fail_after(PATIENCE_S):
+        async with first.running(), node_processes() as start:
+            silent = await start(tmp_path, 2, *first.addresses)
+            await silent.begin()
+            await until_linked(first, 1)
+            with trio.fail_after(TRUSTED_S):
+                while not first._links.connections()[0].trusted:
+                    await trio.sleep(0.02)
+            silent.process.send_signal(signal.SIGSTOP)
+            assert "no sign of life" in await until_lost(first, silent.peer)

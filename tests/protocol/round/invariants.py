@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from protocol.digest import Digest
 from protocol.merge import merge_round
@@ -35,7 +35,7 @@ def check_step(before: p.State, event: p.Happening, after: p.State, actions: Seq
 
 
 class Said:
-    """What one node has said, for as long as it lives: of each thing once."""
+    """What one node has said, in all its lives: of each thing once."""
 
     def __init__(self) -> None:
         self._votes: dict[tuple[Digest, int], Vote] = {}
@@ -43,6 +43,21 @@ class Said:
         self._cuts: dict[tuple[Digest, int], Cut] = {}
         self._scattered: set[tuple[Digest, int]] = set()
         self._reached: dict[Digest, int] = {}
+
+    def began_again(self) -> None:
+        """A new life goes back to a view in which nothing but an offer was said."""
+        self._reached.clear()
+
+    def check_durable(self, message: Message, stands: Mapping[Digest, int]) -> None:
+        """Nothing that may be said once in a view is said before it is durable that the view is taken."""
+        match message:
+            case Vote():
+                parent = merge_round(message.parents)
+            case Plan():
+                parent = message.parent
+            case _:
+                return
+        assert stands.get(parent, 0) > message.view, f"a {type(message).__name__} of view {message.view} that a restart would forget"
 
     def check_view(self, state: p.State) -> None:
         """In no round, left for a merge and taken up again or not, a node goes back to an earlier view."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from protocol.leader import leader_of
 from protocol.messages import Signed, Vote, open_signed
 from protocol.round import phases as p
 from protocol.round.phases import Phase
@@ -143,3 +144,93 @@ def test_the_certificate_of_the_own_tip_is_no_news() -> None:
     villager.see(p.CertificateGot(certificate=made.certificate))
     assert villager.state.phase is Phase.TRAIN
     assert not villager.work
+
+
+def test_a_leader_that_the_others_passed_over_is_not_waited_for() -> None:
+    """A leader was stopped, and the next one was taken along before it had noticed: it waited for the dead one's offer to the view's end."""
+    village = Village(4, settled=4)
+    offers_made(village)
+    dead = village.named(village.villagers[0].state.leader)
+    following = village.named(leader_of(dead.state.order, 1))
+    dead.alive = False
+    for villager in village.villagers:
+        if villager not in (dead, following):
+            villager.lose(dead.me)
+            villager.run()
+    village.flow()  # no deadline passes
+    assert dead.me not in following.state.gone
+    assert {villager.state.tip.number for villager in village.alive()} == {2}
+    assert {view for _, view in village.certificates} == {1}
+
+
+def test_a_leader_that_was_passed_over_and_lives_is_in_the_plan_when_it_is_ready() -> None:
+    """Passed over means not waited for, and nothing else."""
+    village = Village(4, settled=4)
+    offers_made(village)
+    passed = village.named(village.villagers[0].state.leader)
+    village.wire.clear()  # it never hears an offer, and gives its view up as the others do
+    for villager in [passed, *(other for other in village.villagers if other is not passed)]:
+        village.tick(villager)
+    village.flow()
+    assert {villager.state.tip.number for villager in village.alive()} == {2}
+    assert all(passed.me in villager.state.tip.members for villager in village.alive())
+
+
+def test_whoever_is_started_again_in_the_middle_of_a_view_says_nothing_in_it_a_second_time() -> None:
+    """All voted, the power went, and all came back: the same leader planned the same view again, and everybody voted in it again."""
+    village = Village(3, settled=3)
+    offers_made(village)
+    flow_without(village, lambda letter: kind_of(village, letter) is Vote)
+    assert {(villager.state.phase, villager.state.view) for villager in village.villagers} == {(Phase.VOTE, 0)}
+    village.held.clear()
+    village.wire.clear()
+    for villager in village.villagers:
+        village.restart(villager)
+    assert {villager.state.view for villager in village.villagers} == {1}
+    heal(village, rounds=1, ticks=20)
+    assert {view for _, view in village.certificates} == {1}
+
+
+def test_where_a_node_stood_in_a_merge_is_not_forgotten_either() -> None:
+    """A merge has no scatter: its plan is followed by a vote."""
+    village = Village(4, settled=4)
+    sides = village.villagers[:2], village.villagers[2:]
+    village.part(frozenset(villager.me for villager in sides[0]))
+    for _ in range(8):
+        village.tick_next()
+        village.flow()
+    assert len({villager.state.tip.hash for villager in village.villagers}) == 2
+    village.part(frozenset())
+    for villager in village.villagers:
+        for other in village.villagers:
+            for certificate in other.lineage.path(villager.lineage.root, other.state.tip):
+                villager.learn(certificate.raw)
+        villager.hear_beacons()
+        villager.run()
+    flow_without(village, lambda letter: kind_of(village, letter) is Vote)
+    voted = [villager for villager in village.villagers if villager.state.phase is Phase.VOTE and villager.state.merge]
+    assert voted
+    parent, view = voted[0].state.parent, voted[0].state.view
+    village.held.clear()
+    for villager in voted:
+        village.restart(villager)
+        assert villager.state.stands[parent] == view + 1
+    heal(village, rounds=1, ticks=60)
+
+
+def test_a_node_that_cannot_write_down_where_it_stands_watches() -> None:
+    """It neither scatters nor votes nor leads; the others go on, and it goes along."""
+    village = Village(4, settled=4)
+    offers_made(village)
+    leader = village.named(village.villagers[0].state.leader)
+    follower = next(villager for villager in village.villagers if villager is not leader)
+    follower.disk_full = True
+    village.flow()
+    assert village.held == []
+    assert follower.stands == {}
+    heal(village, rounds=1, ticks=20)
+    leader = village.named(village.villagers[0].state.leader)
+    leader.disk_full, follower.disk_full = True, False
+    stood = dict(leader.stands)
+    heal(village, rounds=2, ticks=60)
+    assert leader.stands == stood

@@ -46,6 +46,7 @@ EVENTS: dict[type[p.Happening], p.Happening] = {
             other=replace(TIP, hash=named("another branch"), number=1), state=named("state"), ready=ready(TIP, ME, samples=0, seq=0)
         ),
         p.MergeFailed(reason="nobody"),
+        p.StandLost(reason="the disk is full"),
     )
 }
 
@@ -205,6 +206,19 @@ def test_an_offer_to_an_earlier_view_or_round_is_not_kept() -> None:
         assert step(state, p.ReadyGot(signed=sign(OTHERS[0], RUN, offer), ready=offer), 1.0) == (state, [])
     later = ready(TIP, OTHERS[0], view=3)
     assert set(step(state, p.ReadyGot(signed=sign(OTHERS[0], RUN, later), ready=later), 1.0)[0].readies) == {OTHERS[0].peer}
+
+
+@pytest.mark.parametrize("phase", [Phase.READY, Phase.WATCH])
+def test_a_merge_that_fails_leads_back_to_the_view_it_was_left_for(phase: Phase) -> None:
+    """It led back to view 1, whatever had been scattered and voted for in the views from there on."""
+    state = replace(node(), phase=phase, offer=ready(TIP, ME), deadline=5.0, view=4)
+    merging, _ = step(state, EVENTS[p.ForkGot], 1.0)
+    after, _ = step(merging, EVENTS[p.MergeFailed], 2.0)
+    assert (after.phase, after.view) == (Phase.TRAIN, 4 if phase is Phase.READY else 5)
+    fetching, _ = step(merging, EVENTS[p.CertificateGot], 2.0)
+    for _ in range(machine.FETCH_ATTEMPTS):
+        fetching, _ = step(fetching, EVENTS[p.FetchFailed], 3.0)
+    assert (fetching.phase, fetching.view) == (Phase.TRAIN, 4 if phase is Phase.READY else 5)
 
 
 def test_strangers_offers_are_bounded() -> None:

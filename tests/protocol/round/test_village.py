@@ -9,7 +9,7 @@ from tests.protocol.round.village import Village
 
 SIZES = st.integers(3, 7)
 OPS = ("rest",) + ("carry",) * 6 + ("flow",) * 4 + ("hold",) * 3 + ("stuff",) * 2 + ("finish",) * 3 + ("tick",) * 4
-OPS += ("split", "mend", "release", "lose", "double", "part", "beacon", "fail", "kill")
+OPS += ("split", "mend", "release", "lose", "double", "part", "beacon", "fail", "kill", "restart")
 STORIES = st.lists(st.tuples(st.sampled_from(OPS), st.integers(0, 40)), min_size=50, max_size=200)  # of 100 on the average
 
 
@@ -37,6 +37,9 @@ def live_through(village: Village, op: str, k: int) -> None:
     elif op == "kill":
         if k < 10 and len(alive) > 2 and village.can_spare(villager):
             villager.alive = False
+    elif op == "restart":
+        if all(village.holds(tip.hash, villager) or tip.hash in villager.kept for tip in [villager.state.tip, villager.tip]):
+            village.restart(villager)
     elif op == "finish":
         if villager.work:
             villager.finish()

@@ -91,6 +91,18 @@ class Village:
             villager.hear_beacons()
             villager.run()
 
+    def restart(self, villager: Villager) -> None:
+        """A node dies and comes back at once: the others' connections to it broke, and there are new ones."""
+        others = [other for other in self.alive() if other is not villager and not self.parted(other.me, villager.me)]
+        for other in others:
+            other.lose(villager.me)
+            other.run()
+        villager.restart()
+        for other in others:
+            other.lost.discard(villager.me)
+            other.hear_beacons()
+            other.run()
+
     def can_spare(self, villager: Villager) -> bool:
         """Whether every anchor this one may be asked for is held by somebody else: what only a dead node held cannot come back."""
         heads = [villager.state.tip, villager.tip, *villager.lineage.beside(villager.state.tip)]

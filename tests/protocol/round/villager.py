@@ -43,6 +43,8 @@ class Villager:
         self.alive = True
         self.cargo = Cargo(self)
         self.said = invariants.Said()
+        self.stands: dict[Digest, int] = {}  # durable: by parent, the first view that is not taken
+        self.disk_full = False
 
     # -------------------------------------------------------------------------------------------- events
 
@@ -59,6 +61,9 @@ class Villager:
         invariants.check_step(before, event, self.state, actions)
         self.said.check_view(self.state)
         for action in actions:
+            if isinstance(action, p.TakeStand) and self.disk_full:
+                self.inbox.appendleft(p.StandLost(reason="the disk is full"))
+                break
             self.act(action)
         if isinstance(event, p.Adopted) or before.parent != self.state.parent:
             early, self.early = self.early, []
@@ -70,6 +75,7 @@ class Villager:
         match action:
             case p.Send(to=to, message=message):
                 self.said.check(message)
+                self.said.check_durable(message, self.stands)
                 signed = sign(self.signer, self.village.run_id, message)
                 for peer in to:
                     if peer == self.me:
@@ -79,6 +85,8 @@ class Villager:
             case p.Forward(to=to, signed=signed):
                 for peer in to:
                     self.village.post(self.me, peer, signed)
+            case p.TakeStand(parent=parent, view=view):
+                self.stands[parent] = max(self.stands.get(parent, 0), view + 1)
             case p.Scatter(plan=plan):
                 self.said.check_scatter(plan)
                 self.cargo.scatter(plan)
@@ -102,6 +110,19 @@ class Villager:
                 pass
             case _:
                 raise AssertionError(f"nobody does {action}")
+
+    def restart(self) -> None:
+        """kill -9, and another life on what was durable: anchors, certificates, the last seq, and where it stood."""
+        self.inbox.clear()
+        self.work.clear()
+        self.early.clear()
+        self.lost.clear()
+        self.spare = b""
+        self.cargo = Cargo(self)
+        self.said.began_again()
+        self.state = begin(self.state.rules, self.tip, self.village.now, stands=dict(self.stands))
+        self.hear_beacons()
+        self.run()
 
     def receive(self, content: Content) -> None:
         """A letter arrived."""

@@ -1,0 +1,65 @@
+"""The contributor's ledger as a safetensors file: `residue`, `offered`, and `sent-<seq>` for each offer given out before the current one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from daemon.disk.atomic import FaultHook, write_atomically
+from daemon.disk.tensors import Damaged, encode, read
+from protocol.digest import Digest
+from protocol.ports import LedgerRecord, SentOffer
+
+FORMAT = "hypergpu/ledger/1"
+SENT = "sent-"
+
+
+def write_ledger(path: Path, record: LedgerRecord, fault: FaultHook) -> None:
+    """Durable on return. Raises `DiskFull`; the old one is then untouched."""
+    metadata = {
+        "format": FORMAT,
+        "run": record.run.hex(),
+        "tip": record.tip.hex(),
+        "next_seq": str(record.next_seq),
+        "weight": str(record.weight),
+        "carried": str(record.carried),
+        "offered_seq": str(record.offered_seq),
+        "offered_weight": str(record.offered_weight),
+        "offered_digest": record.offered_digest.hex(),
+    }
+    tensors: dict[str, npt.NDArray[np.generic]] = {"residue": record.residue, "offered": np.frombuffer(record.offered, np.uint8)}
+    for sent in record.sent:
+        name = f"{SENT}{sent.seq:020d}"  # they sort by seq
+        metadata[name] = f"{sent.weight} {sent.digest.hex()}"
+        tensors[name] = np.frombuffer(sent.encoded, np.uint8)
+    write_atomically(path, encode(tensors, metadata), fault)
+
+
+def read_ledger(path: Path, run: Digest) -> LedgerRecord:
+    """Raises `Damaged`, or `FileNotFoundError` where there is none."""
+    tensors, metadata = read(path)
+    if metadata.get("format") != FORMAT or metadata.get("run") != run.hex():
+        raise Damaged("it is not this run's ledger")
+    try:
+        return LedgerRecord(
+            run=run,
+            tip=bytes.fromhex(metadata["tip"]),
+            next_seq=int(metadata["next_seq"]),
+            weight=int(metadata["weight"]),
+            carried=int(metadata["carried"]),
+            offered_seq=int(metadata["offered_seq"]),
+            offered_weight=int(metadata["offered_weight"]),
+            offered_digest=bytes.fromhex(metadata["offered_digest"]),
+            offered=tensors["offered"].tobytes(),
+            residue=tensors["residue"],
+            sent=tuple(_sent(name, metadata[name], tensors[name]) for name in sorted(tensors) if name.startswith(SENT)),
+        )
+    except (KeyError, ValueError) as error:
+        raise Damaged(f"{path.name} lacks something: {error}") from None
+
+
+def _sent(name: str, words: str, encoded: npt.NDArray[np.generic]) -> SentOffer:
+    weight, digest = words.split()
+    return SentOffer(seq=int(name.removeprefix(SENT)), weight=int(weight), digest=bytes.fromhex(digest), encoded=encoded.tobytes())

@@ -3,8 +3,7 @@
 float16 is finer (11 bits of significand against 8) between 6e-5 and 65504, and loses everything below 3e-8: the codec for a run whose
 pseudo-gradients are known to lie there. bfloat16 has float32's range.
 
-On 10 million elements, one core, MB of float32 a second to encode and decode: float32 2000 and 14000, bfloat16 5000 and 11000, float16 2000
-and 2200. Fresh memory for the encoding costs more than float32's copy itself. The float16 conversion is numpy's own, one value at a time.
+In numpy the float16 conversion takes one value at a time, six times as long as compiled (`hypergpud bench codecs`).
 """
 
 from __future__ import annotations

@@ -20,8 +20,17 @@ _new_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize
 """CPython's own way to make bytes that are filled afterwards, by whoever made them and before anybody else sees them."""
 
 
+_WRITABLE = 0x200  # PyBUF_WRITE
+_view_of = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)(
+    ("PyMemoryView_FromMemory", ctypes.pythonapi)
+)
+
+
 def fresh_bytes(size: int) -> tuple[bytes, Bytes8]:
-    """Bytes of unspecified contents and a view to fill them through, shape (size,). Give the bytes away only when they are filled."""
+    """Bytes of unspecified contents and a view to fill them through, shape (size,), which does not keep them alive.
+
+    Give the bytes away only when they are filled, and the view to nobody.
+    """
     if size < 2:  # CPython shares the bytes of length 0 and 1
         raise ValueError(f"no encoding has {size} bytes to be filled")
     data: bytes = _new_bytes(None, size)
@@ -29,7 +38,7 @@ def fresh_bytes(size: int) -> tuple[bytes, Bytes8]:
     assert address is not None
     if size >= LARGE_BYTES:
         _ask_for_large_pages(address, size)
-    return data, np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+    return data, np.frombuffer(_view_of(address, size, _WRITABLE), np.uint8)
 
 
 def _ask_for_large_pages(address: int, size: int) -> None:

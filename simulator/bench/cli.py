@@ -102,9 +102,10 @@ def _names(text: str) -> tuple[str, ...]:
 @bench.command()
 @click.option("--elements", type=click.IntRange(1, 1 << 28), default=10_000_000, show_default=True, help="Of the vector, float32.")
 @click.option("--repeat", type=click.IntRange(1, 1000), default=5, show_default=True, help="How often each; the median counts.")
+@click.option("--device", metavar="NAME", help="Also the encoders on this device of torch: cuda, cuda:1, cpu.")
 @global_options(hidden=True)
 @click.pass_context
-def codecs(context: click.Context, elements: int, repeat: int) -> None:
+def codecs(context: click.Context, elements: int, repeat: int, device: str | None) -> None:
     """Time each codec on one core, compiled and in numpy, and what it loses."""
     import msgspec  # noqa: PLC0415
 
@@ -113,5 +114,5 @@ def codecs(context: click.Context, elements: int, repeat: int) -> None:
 
     call = invocation(context)
     call.say(f"codecs: {implementation()}")
-    records = measuring.bench_codecs(elements, repeat)
+    records = measuring.bench_codecs(elements, repeat, device)
     call.result(msgspec.json.encode(records).decode() if call.as_json else measuring.table(records))

@@ -1,8 +1,8 @@
-"""`hypergpud bench codecs`: what each codec costs and what it loses, compiled and in numpy, on one core.
+"""`hypergpud bench codecs`: what each codec costs and what it loses, compiled and in numpy, on one core; with a device, its encoders there too.
 
 Gigabytes are of float32, before encoding or after decoding, over the CPU seconds of the thread that did it: fresh memory counts, what other
 processes take from this one does not. `encode` makes an offer out of sums of weighted gradients (it divides by the weight), `reduce` makes the mean
-of four members' encodings.
+of four members' encodings. On a device seconds are the clock's, and the vector lies there already.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     implementation: str
     elements: int
     encode_gb_s: float
-    check_gb_s: float
-    decode_gb_s: float
-    reduce_gb_s: float
+    check_gb_s: float | None = None  # None on a device, where nothing is decoded
+    decode_gb_s: float | None = None
+    reduce_gb_s: float | None = None
     size_ratio: float
     max_error: float
 
 
-def bench_codecs(elements: int, repeat: int) -> list[Record]:
-    """Raises `InvariantBroken` when the two implementations of a codec make different bytes."""
+def bench_codecs(elements: int, repeat: int, device: str | None = None) -> list[Record]:
+    """Raises `InvariantBroken` when two implementations of a codec make different bytes, `UserError("DEVICE")` for a device that is not here."""
     values = np.random.Generator(np.random.PCG64(3)).standard_normal(elements, np.float32)
     records = []
     for name, codec in CODECS.items():
@@ -47,7 +47,24 @@ def bench_codecs(elements: int, repeat: int) -> list[Record]:
             if codec.encode(values, 3) != reference.encode(values, 3):
                 raise InvariantBroken(f"{name} makes other bytes compiled than in numpy")
         records.append(_measured(reference, "numpy", values, repeat))
-    return records
+    return records + _on_device(values, device, repeat, {record.codec: record for record in records}) if device else records
+
+
+def _on_device(values: Vector, device: str, repeat: int, known: dict[str, Record]) -> list[Record]:
+    from daemon.worker.encoding_pace import paces  # noqa: PLC0415  # torch, for this option alone
+
+    name, measured = paces(values, WEIGHTS[0], device, repeat)
+    return [
+        Record(
+            codec=pace.codec,
+            implementation=f"{pace.by}, {name}",
+            elements=values.size,
+            encode_gb_s=values.nbytes / pace.seconds / 1e9,
+            size_ratio=known[pace.codec].size_ratio,
+            max_error=known[pace.codec].max_error,
+        )
+        for pace in measured
+    ]
 
 
 def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> Record:
@@ -89,7 +106,7 @@ def table(records: Sequence[Record]) -> str:
             (
                 record.codec,
                 record.implementation,
-                *(f"{rate:.1f}" for rate in rates),
+                *("-" if rate is None else f"{rate:.1f}" for rate in rates),
                 f"{record.size_ratio:.4f}",
                 f"{record.max_error:.1e}",
             )

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from protocol.codec import CODECS, REFERENCES, Codec, chunk_bytes, codec_named
 from protocol.codec.floats import BFloat16, Float16, Float32
+from protocol.codec.reference import PIECE_ELEMENTS
 from protocol.digest import digest
 from protocol.errors import PeerFault, UserError
 from protocol.layout import CHUNK_ELEMENTS, chunk_count, element_range
@@ -191,7 +192,7 @@ def test_any_run_of_chunks_can_be_cut_out(codec: Codec, parameters: int, seed: i
 
 @EVERY
 @given(
-    elements=st.sampled_from([0, 1, 63, 257, CHUNK_ELEMENTS, 17 * CHUNK_ELEMENTS + 5]),
+    elements=st.sampled_from([0, 1, 63, 257, CHUNK_ELEMENTS, PIECE_ELEMENTS + 5]),
     seed=st.integers(0, 99),
     over=st.integers(1, 1 << 20),
 )
@@ -203,7 +204,7 @@ def test_what_is_divided_on_the_way(codec: Codec, elements: int, seed: int, over
 
 @EVERY
 @given(
-    elements=st.sampled_from([0, 1, 63, 257, CHUNK_ELEMENTS, 17 * CHUNK_ELEMENTS + 5]),
+    elements=st.sampled_from([0, 1, 63, 257, CHUNK_ELEMENTS, PIECE_ELEMENTS + 5]),
     seed=st.integers(0, 99),
     weight=st.integers(-(1 << 20), 1 << 20),
 )
@@ -218,11 +219,11 @@ def test_adding_is_decoding_multiplying_and_adding(codec: Codec, elements: int, 
 
 @EVERY
 def test_checking_is_decoding_without_a_vector(codec: Codec) -> None:
-    values = np.random.default_rng(1).standard_normal(17 * CHUNK_ELEMENTS + 5, np.float32)
+    values = np.random.default_rng(1).standard_normal(PIECE_ELEMENTS + 5, np.float32)
     data = bytearray(codec.encode(values))
     codec.check(data, values.size)
     codec.check(b"", 0)
-    at = codec.size(16 * CHUNK_ELEMENTS)
+    at = codec.size(PIECE_ELEMENTS)
     data[at : at + 4] = b"\xff\xff\xff\xff"
     with pytest.raises(PeerFault) as decoding:
         decoded(codec, bytes(data), values.size)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from protocol.digest import Digest
 from protocol.identity import Signer
 from protocol.journal import Event
 from protocol.manifest import Limits, Manifest, Outer, RoundRules, seal
-from protocol.ports import Checkpoint, Lane, LedgerRecord, ParameterSpec, Progress, TaskInfo, Vector, Work
+from protocol.ports import Checkpoint, Lane, LedgerRecord, ParameterSpec, Progress, Stand, TaskInfo, Vector, Work
 from protocol.round import phases as p
 from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, serve
 from simulator.bench.allreduce.native import secret_of
@@ -50,6 +51,13 @@ class NoDisk:
     async def load_ledger(self, run: Digest) -> LedgerRecord | None:
         await trio.lowlevel.checkpoint()
         return None
+
+    async def save_stands(self, run: Digest, stands: Sequence[Stand]) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def load_stands(self, run: Digest) -> list[Stand]:
+        await trio.lowlevel.checkpoint()
+        return []
 
     async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
         await trio.lowlevel.checkpoint()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from protocol.digest import Buffer, Digest, leaves_of, merkle_root, range_proof, root_from_range
+from protocol.digest import Buffer, Digest, Levels, leaves_of, merkle_root, range_proof, root_from_range
 
 
 class Commitment(Protocol):
     """How an exchange proves and checks what travels. `first` and `total` count chunks, `chunk_bytes` is the size of one."""
 
-    def proof(self, leaves: Sequence[Digest], first: int, stop: int) -> tuple[Digest, ...]:
-        """What goes with chunks `[first, stop)` of a contribution with these leaves."""
+    def proof(self, tree: Levels, first: int, stop: int) -> tuple[Digest, ...]:
+        """What goes with chunks `[first, stop)` of a contribution with this tree."""
 
     def fits(self, data: Buffer, chunk_bytes: int, first: int, total: int, proof: Sequence[Digest], root: Digest) -> bool:
         """Whether `data` is what the contribution with this root has from chunk `first` on."""
@@ -24,8 +24,8 @@ class Commitment(Protocol):
 class Merkle:
     """The run's own: trees of BLAKE3 digests over chunks (`protocol/digest.py`)."""
 
-    def proof(self, leaves: Sequence[Digest], first: int, stop: int) -> tuple[Digest, ...]:
-        return tuple(range_proof(leaves, first, stop))
+    def proof(self, tree: Levels, first: int, stop: int) -> tuple[Digest, ...]:
+        return tuple(range_proof(tree, first, stop))
 
     def fits(self, data: Buffer, chunk_bytes: int, first: int, total: int, proof: Sequence[Digest], root: Digest) -> bool:
         return root_from_range(leaves_of(data, chunk_bytes), first, total, proof) == root

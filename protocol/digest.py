@@ -60,19 +60,34 @@ def merkle_root(leaves: Sequence[Digest]) -> Digest:
     return level[0]
 
 
-def range_proof(leaves: Sequence[Digest], start: int, stop: int) -> list[Digest]:
+Levels = tuple[tuple[Digest, ...], ...]
+"""A whole tree, from the leaves up to the level of one. Empty when there are no leaves."""
+
+
+def levels_of(leaves: Sequence[Digest]) -> Levels:
+    """Every level, for whoever proves many ranges of one tree."""
+    levels = [tuple(leaves)] if leaves else []
+    while levels and len(levels[-1]) > 1:
+        levels.append(tuple(_parent_level(levels[-1])))
+    return tuple(levels)
+
+
+def root_of(levels: Levels) -> Digest:
+    """What `merkle_root` says of the leaves."""
+    return levels[-1][0] if levels else EMPTY_ROOT
+
+
+def range_proof(levels: Levels, start: int, stop: int) -> list[Digest]:
     """The digests that, with the leaves `[start, stop)`, give the root: at most two a level, from the bottom up."""
-    if not 0 <= start < stop <= len(leaves):
-        raise ValueError(f"no range [{start}, {stop}) in {len(leaves)} leaves")
+    if not 0 <= start < stop <= (len(levels[0]) if levels else 0):
+        raise ValueError(f"no range [{start}, {stop}) in {len(levels[0]) if levels else 0} leaves")
     proof: list[Digest] = []
-    level: Sequence[Digest] = leaves
     first, last = start, stop - 1
-    while len(level) > 1:
+    for level in levels[:-1]:
         if first % 2:
             proof.append(level[first - 1])
         if last % 2 == 0 and last + 1 < len(level):
             proof.append(level[last + 1])
-        level = _parent_level(level)
         first, last = first // 2, last // 2
     return proof
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from protocol.codec import Codec, chunk_bytes
 from protocol.codec.reference import PIECE_ELEMENTS
-from protocol.digest import EMPTY_ROOT, Digest, leaves_of, merkle_root
+from protocol.digest import EMPTY_ROOT, Digest, Levels, leaves_of, levels_of, root_of
 from protocol.errors import InvariantBroken
 from protocol.ports import LedgerRecord, SentOffer, Vector
 
@@ -25,7 +25,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     seq: int = 0
     weight: int = 0
     encoded: bytes = b""
-    leaves: tuple[Digest, ...] = ()
+    tree: Levels = ()  # over the encoding's chunks; its root is the digest
     digest: Digest = EMPTY_ROOT
 
 
@@ -65,9 +65,9 @@ class Ledger:
             self.offer = NOTHING
             return NOTHING
         encoded = self.codec.encode(self.residue, over=self.weight)
-        leaves = tuple(leaves_of(encoded, chunk_bytes(self.codec)))
+        tree = levels_of(leaves_of(encoded, chunk_bytes(self.codec)))
         weight = min(self.weight, self.max_samples)
-        self.offer = Offer(seq=self.next_seq, weight=weight, encoded=encoded, leaves=leaves, digest=merkle_root(leaves))
+        self.offer = Offer(seq=self.next_seq, weight=weight, encoded=encoded, tree=tree, digest=root_of(tree))
         self.next_seq += 1
         return self.offer
 
@@ -155,4 +155,4 @@ class Ledger:
             self.give_out()
 
     def _again(self, seq: int, weight: int, encoded: bytes, name: Digest) -> Offer:
-        return Offer(seq=seq, weight=weight, encoded=encoded, leaves=tuple(leaves_of(encoded, chunk_bytes(self.codec))), digest=name)
+        return Offer(seq=seq, weight=weight, encoded=encoded, tree=levels_of(leaves_of(encoded, chunk_bytes(self.codec))), digest=name)

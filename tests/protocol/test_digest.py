@@ -7,7 +7,7 @@ from blake3 import blake3
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from protocol.digest import EMPTY_ROOT, digest, leaf_digest, leaves_of, merkle_root, range_proof, root_from_range
+from protocol.digest import EMPTY_ROOT, digest, leaf_digest, leaves_of, levels_of, merkle_root, range_proof, root_from_range, root_of
 
 DATA = st.binary(min_size=1, max_size=400)
 
@@ -30,7 +30,7 @@ def _flipped(value: bytes, bit: int) -> bytes:
 @given(ranges())
 def test_every_range_has_a_proof_and_a_short_one(case: tuple[list[bytes], int, int]) -> None:
     leaves, start, stop = case
-    proof = range_proof(leaves, start, stop)
+    proof = range_proof(levels_of(leaves), start, stop)
     assert root_from_range(leaves[start:stop], start, len(leaves), proof) == merkle_root(leaves)
     assert len(proof) <= 2 * (len(leaves) - 1).bit_length()
 
@@ -40,7 +40,7 @@ def test_a_slice_of_bytes_leads_to_the_digest_of_the_whole(data: bytes, chunk: i
     leaves = leaves_of(data, chunk)
     start = draw.draw(st.integers(0, len(leaves) - 1))
     stop = draw.draw(st.integers(start + 1, len(leaves)))
-    proof = range_proof(leaves, start, stop)
+    proof = range_proof(levels_of(leaves), start, stop)
     part = data[start * chunk : stop * chunk]
     root = merkle_root(leaves)
     assert root_from_range(leaves_of(part, chunk), start, len(leaves), proof) == root
@@ -52,7 +52,7 @@ def test_a_slice_of_bytes_leads_to_the_digest_of_the_whole(data: bytes, chunk: i
 @given(ranges(), st.integers(0, 255), st.data())
 def test_a_changed_proof_fails(case: tuple[list[bytes], int, int], bit: int, draw: st.DataObject) -> None:
     leaves, start, stop = case
-    proof = range_proof(leaves, start, stop)
+    proof = range_proof(levels_of(leaves), start, stop)
     root = merkle_root(leaves)
     assert root_from_range(leaves[start:stop], start, len(leaves), [*proof, leaves[0]]) is None
     if proof:
@@ -66,7 +66,7 @@ def test_a_changed_proof_fails(case: tuple[list[bytes], int, int], bit: int, dra
 def test_another_place_fails(case: tuple[list[bytes], int, int], start: int) -> None:
     leaves, true_start, stop = case
     assume(start != true_start)
-    proof = range_proof(leaves, true_start, stop)
+    proof = range_proof(levels_of(leaves), true_start, stop)
     assert root_from_range(leaves[true_start:stop], start, len(leaves), proof) != merkle_root(leaves)
 
 
@@ -85,7 +85,7 @@ def test_another_size_fails(case: tuple[list[bytes], int, int], total: int) -> N
     """The size is the verifier's own (a plan's borders), never the prover's. Another size is refused wherever it makes another tree of the
     part that the proof shows; where the path is the same, it shows the same leaves in the same place."""
     leaves, start, stop = case
-    proof = range_proof(leaves, start, stop)
+    proof = range_proof(levels_of(leaves), start, stop)
     shown = root_from_range(leaves[start:stop], start, total, proof) == merkle_root(leaves)
     same_path = stop <= total and _turns(start, stop - start, total) == _turns(start, stop - start, len(leaves))
     assert shown == same_path
@@ -117,6 +117,12 @@ def test_no_leaves_of_nothing_and_no_empty_range() -> None:
     assert leaves_of(b"", 16) == []
     for start, stop in ((0, 0), (-1, 2), (2, 4), (2, 1)):
         with pytest.raises(ValueError, match="no range"):
-            range_proof(leaves, start, stop)
+            range_proof(levels_of(leaves), start, stop)
     assert root_from_range([], 0, 3, []) is None
     assert root_from_range(leaves, 0, 2, []) is None
+
+
+@given(st.integers(0, 40))
+def test_the_levels_of_a_tree_lead_to_its_root(count: int) -> None:
+    leaves = [leaf_digest(bytes([i])) for i in range(count)]
+    assert root_of(levels_of(leaves)) == merkle_root(leaves)

@@ -70,7 +70,7 @@ class Life(RuleBasedStateMachine):
         assert offer.seq == before
         assert offer.seq > self.highest
         assert offer.weight == min(pending, CAP)
-        assert offer.digest == merkle_root(offer.leaves)
+        assert offer.digest == merkle_root(offer.tree[0])
         assert len(offer.encoded) == self.codec.size(PARAMETERS)
         self.highest = offer.seq
 
@@ -223,8 +223,8 @@ def test_leaves_are_chunks_of_the_encoding() -> None:
         ledger = new_ledger(codec, parameters)
         ledger.add(np.linspace(-1, 1, parameters, dtype=np.float32), 1)
         offer = ledger.make_offer()
-        assert list(offer.leaves) == leaves_of(offer.encoded, codec.size(CHUNK_ELEMENTS))
-        assert len(offer.leaves) == 3
+        assert list(offer.tree[0]) == leaves_of(offer.encoded, codec.size(CHUNK_ELEMENTS))
+        assert len(offer.tree[0]) == 3
         restored = new_ledger(codec, parameters)
         restored.restore(ledger.record(RUN, TIP))
         assert restored.offer == offer

@@ -171,6 +171,7 @@ class BulkSender:
                 lane.moved += len(item.payload)
                 if lane.sent < len(lane.parcels) and lane.parcels[lane.sent] is item:
                     lane.sent += 1
+                del item  # a lane that waits holds nothing of a view that is over
         finally:
             self._rest(lane)
             if self._lanes.get(peer) is lane:
@@ -215,19 +216,22 @@ def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, Pe
     async def read(stream: ByteStream) -> None:
         reader = FrameReader(stream)
         while (data := await reader.next_frame(HEADER_BYTES)) is not None:
-            header = read_header(data)
-            intake = await accept(stream.peer, header)
-            if header.size != intake.size:
-                raise PeerFault("malformed", f"{header.size} bytes announced where {intake.size} belong")
-            data_in = memoryview(np.empty(intake.size, np.uint8))  # a bytearray would be filled with zeros first
-            moved = 0
-            meter.begin()
-            try:
-                await reader.read_into(data_in)
-                moved = intake.size
-            finally:
-                meter.end(moved)
-            await intake.finish(data_in)
+            await read_parcel(stream.peer, reader, read_header(data))
+
+    async def read_parcel(peer: PeerId, reader: FrameReader, header: BulkHeader) -> None:
+        """In a function of its own: a lane that waits for the next header holds nothing of the last parcel."""
+        intake = await accept(peer, header)
+        if header.size != intake.size:
+            raise PeerFault("malformed", f"{header.size} bytes announced where {intake.size} belong")
+        data = memoryview(np.empty(intake.size, np.uint8))  # a bytearray would be filled with zeros first
+        moved = 0
+        meter.begin()
+        try:
+            await reader.read_into(data)
+            moved = intake.size
+        finally:
+            meter.end(moved)
+        await intake.finish(data)
 
     network.serve_bulk(PROTOCOL, take)
     return meter

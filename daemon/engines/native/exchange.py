@@ -100,7 +100,7 @@ class Exchange:
             return
         self._sent.add((index, owner))
         payload = self._own(index)
-        proof = self._commitment.proof(self._offer.leaves, *self._chunks(index))
+        proof = self._commitment.proof(self._offer.tree, *self._chunks(index))
         self._send(owner, parcel(SliceHeader(plan=self.plan.digest, slice=index, proof=proof, size=len(payload)), payload))
 
     def _send(self, member: int, item: Parcel) -> None:

@@ -17,7 +17,7 @@ from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
 from daemon.node import in_thread
 from protocol.codec import codec_named
-from protocol.digest import EMPTY_ROOT, Buffer, Digest, digest
+from protocol.digest import EMPTY_ROOT, Buffer, Digest, Levels, digest
 from protocol.identity import PeerId, Signer
 from protocol.layout import chunk_count, share_out
 from protocol.ledger import Offer
@@ -34,7 +34,7 @@ PATIENCE_S = 300.0  # for one round: at 10 Mbit/s 40 MB take a minute
 class Unproved:
     """A `Commitment` to nothing: what averaging costs without proofs."""
 
-    def proof(self, leaves: Sequence[Digest], first: int, stop: int) -> tuple[Digest, ...]:
+    def proof(self, tree: Levels, first: int, stop: int) -> tuple[Digest, ...]:
         return ()
 
     def fits(self, data: Buffer, chunk_bytes: int, first: int, total: int, proof: Sequence[Digest], root: Digest) -> bool:

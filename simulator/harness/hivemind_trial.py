@@ -28,6 +28,7 @@ from simulator.harness.steps import Kind, Step
 MODULE = "simulator.harness.hivemind_member"
 UP_S = 180.0  # four imports of torch at once
 FIND_S = 20.0  # for a group: matchmaking among four takes 0.1 to 1 s
+STRUCK_S = 10.0  # after the survivors' last answer, for the victim to come to its step
 ATTEMPTS = 5  # at a whole fault-free round, before the cohort is given up
 TOLERANCE = 1e-5
 """How far apart two tensors may be, or a tensor and its mean, and still count as the same: values are below 1, hivemind adds in the order of
@@ -138,6 +139,9 @@ class HivemindCohort:
         order = HivemindStrike(kind=kind, step=step, after_s=after_s, report=str(report))
         (folder / STRIKE_FILE).write_bytes(msgspec.json.encode(order))
         answers, given, at = await self._round(victim)
+        with trio.move_on_after(STRUCK_S):
+            while not report.exists():  # to the last step it may come when the others are through
+                await trio.sleep(0.05)
         if not report.exists():
             raise Unreachable(f"hivemind member {victim} never came to {step}")
         struck_s = float(report.read_text(encoding="ascii"))
@@ -145,7 +149,7 @@ class HivemindCohort:
         held = {index: self.processes[index].vector.copy() for index in survivors}
         if kind == "stop" and pid is not None:
             os.killpg(pid, signal.SIGKILL)  # a member that overslept its round is started again: what it would do is not asked here
-        return self._judge(survivors, answers, given, held, max(at[index] for index in survivors) - struck_s, after_s)
+        return self._judge(survivors, answers, given, held, max(0.0, max(at[index] for index in survivors) - struck_s), after_s)
 
     def _judge(
         self,

@@ -100,6 +100,13 @@ class Members:
         if known is not None and known.heard_s != member.heard_s:
             del self._members[peer]  # to the end: it is the one heard last now
         self._members[peer] = member
+        if (
+            known is not None
+            and known.lost == member.lost
+            and known.beacon.tip == member.beacon.tip
+            and known.beacon.role == member.beacon.role
+        ):
+            return  # as nearly every beacon says
         before = known.beacon.tip if known is not None and known.is_live_node else None
         after = member.beacon.tip if member.is_live_node else None
         if before != after or known is None:

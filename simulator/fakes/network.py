@@ -251,7 +251,7 @@ class FakeSwarm:
     def _heard_by_all(self, rumour: Rumour) -> None:
         origin = self.nodes[rumour.origin]
         for node in self.nodes.values():
-            if node.wires and node is not origin and not self.is_cut(origin, node):
+            if node.alive and node.wires and node is not origin and not self.is_cut(origin, node):
                 node.hear_at_once(rumour)
 
     # ------------------------------------------------------------------------------------------ lookups

@@ -236,7 +236,7 @@ class FakeNetwork:
     def hear_at_once(self, rumour: Rumour) -> None:
         """A message has arrived in a swarm that does not flood."""
         subscription = self._subscriptions.get(rumour.topic)
-        if subscription is not None and self.alive:
+        if subscription is not None:
             self.count_received(True, len(rumour.data))
             if subscription.accept(rumour.origin, rumour.data):
                 subscription.put(rumour.origin, rumour.data)

@@ -11,14 +11,22 @@ members all left for good could never be led again by those who joined since.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId
 
+ORDERS_KEPT = 16  # drawn lately: one round asks for the same two many times, and a thousand candidates take a millisecond to draw
+
 
 def leader_order(parent: Digest, candidates: Iterable[PeerId]) -> tuple[PeerId, ...]:
     """The candidates in the order in which they lead views 0, 1, 2, ... after `parent`."""
-    return tuple(sorted(set(candidates), key=lambda peer: digest(parent, peer.encode())))
+    return _ordered(parent, frozenset(candidates))
+
+
+@lru_cache(maxsize=ORDERS_KEPT)
+def _ordered(parent: Digest, candidates: frozenset[PeerId]) -> tuple[PeerId, ...]:
+    return tuple(sorted(candidates, key=lambda peer: digest(parent, peer.encode())))
 
 
 def leader_of(order: tuple[PeerId, ...], view: int) -> PeerId:

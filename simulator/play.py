@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import time
 
 import trio
@@ -35,7 +36,7 @@ class Played:
         self.progress = Progress(story, self.world, self.director)
         self.alive: list[tuple[float, int]] = []
         self.report: r.Report | None = None
-        self._began = time.perf_counter()
+        self._began, self._cpu = time.perf_counter(), time.process_time()
 
     async def run(self) -> r.Report:
         """The whole story, in virtual time."""
@@ -87,6 +88,8 @@ class Played:
             reason="; ".join(reasons[:3]),
             virtual_seconds=trio.current_time(),
             real_seconds=time.perf_counter() - self._began,
+            cpu_seconds=time.process_time() - self._cpu,
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             progress=tuple((at, number) for at, number, _ in r.first_certificates(world)),
             alive=tuple(self.alive),
         )

@@ -17,7 +17,7 @@ from simulator.seat import Seat
 from simulator.story import Story
 from simulator.world import World
 
-FORGET_S = 20.0  # until a silent peer counts as gone (daemon.swarm.members.SILENCE_S)
+FORGET_S = 20.0  # until a silent peer counts as gone (daemon.swarm.members.silence_s, of few)
 TURNS = 3  # views that may come to nothing after the last fault: a leader that is gone, one that did not hear, one more
 LOOK_S = 0.5  # between looks at who has moved
 

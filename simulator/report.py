@@ -37,6 +37,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     unnoticed: int = 0
     virtual_seconds: float = 0.0
     real_seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of the process, in this run
+    peak_memory_bytes: int = 0  # of the process so far
     progress: tuple[tuple[float, int], ...] = ()  # when which certificate was there first; for the plot
     alive: tuple[tuple[float, int], ...] = ()  # how many nodes lived from when on
 

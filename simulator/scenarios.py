@@ -308,6 +308,17 @@ SCENARIOS: dict[str, Make] = {
 }
 
 CROWDS: dict[str, Make] = {
+    "many": _plain(
+        "many",
+        10.0,  # and then until everybody holds the first certificate and its anchor
+        1000,
+        lambda n: (),
+        round=RoundRules(seconds=20.0, ready_s=5.0),
+        parameters=256,
+        max_group=64,
+        patience_s=120.0,
+        wanted=Wanted(rounds=1),
+    ),
     "crowd": _plain(
         "crowd",
         45.0,
@@ -326,6 +337,6 @@ def scenario(name: str, nodes: int | None, seed: int) -> Story:
     """Raises `UserError("SCENARIO")` with the known names."""
     make = SCENARIOS.get(name) or CROWDS.get(name)
     if make is None:
-        known = ", ".join([*SCENARIOS, *CROWDS])
+        known = ", ".join([*SCENARIOS, *CROWDS, "membership"])
         raise UserError("SCENARIO", f"There is no scenario {name!r}.", why=f"there are: {known}", fix="or: all", exit_code=2)
     return make(nodes, seed)

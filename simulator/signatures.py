@@ -13,13 +13,13 @@ from functools import lru_cache
 from typing import Any
 
 from daemon.engines.native import incoming
-from daemon.swarm import lineage, messenger
+from daemon.swarm import follower, lineage, messenger
 from protocol import certificate, manifest, messages
 from protocol.certificate import OpenCertificate, open_certificate
 from protocol.digest import Digest
 from protocol.identity import PeerId, Signer, verify
 from protocol.manifest import Manifest
-from protocol.messages import AnyMessage, Signed, open_signed
+from protocol.messages import AnyMessage, Signed, decode_signed, open_signed
 from protocol.plan import OpenPlan, open_plan
 
 CHECKS_KEPT = 1 << 15  # several rounds of a thousand nodes
@@ -37,6 +37,7 @@ def checked_once() -> Iterator[None]:
         (manifest, "verify", memory.verify),
         (messages, "open_signed", memory.open_signed),
         (messenger, "open_signed", memory.open_signed),
+        (follower, "decode_signed", memory.decode_signed),
         (certificate, "open_plan", memory.open_plan),
         (incoming, "open_plan", memory.open_plan),
         (lineage, "open_certificate", memory.open_certificate),
@@ -58,6 +59,8 @@ class _Memory:
         self._made: dict[bytes, tuple[PeerId, bytes]] = {}  # signature to who made it for which bytes
         self._verified = lru_cache(maxsize=CHECKS_KEPT)(verify)
         self._messages = lru_cache(maxsize=CHECKS_KEPT)(open_signed)
+        self._told: tuple[bytes, Signed] | None = None  # gossip as it was last decoded: the same bytes go to everybody
+        self._opened: tuple[Signed, Digest, AnyMessage] | None = None
 
         @lru_cache(maxsize=ROUNDS_KEPT)
         def plan_of(signed: Signed, run: Digest, chunks: int | None, given: _Unhashed) -> OpenPlan:
@@ -86,7 +89,16 @@ class _Memory:
         return self._made.get(signature) == (peer, message) or self._verified(peer, signature, message)
 
     def open_signed(self, signed: Signed, run: Digest, *, trusted: bool = False) -> AnyMessage:
-        return open_signed(signed, run, trusted=True) if trusted else self._messages(signed, run)
+        if trusted:
+            return open_signed(signed, run, trusted=True)
+        if self._opened is None or self._opened[0] is not signed or self._opened[1] != run:
+            self._opened = (signed, run, self._messages(signed, run))
+        return self._opened[2]
+
+    def decode_signed(self, data: bytes) -> Signed:
+        if self._told is None or self._told[0] is not data:
+            self._told = (data, decode_signed(data))
+        return self._told[1]
 
     def open_plan(self, signed: Signed, run: Digest, rules: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenPlan:
         return open_plan(signed, run, rules, chunks, trusted=True) if trusted else self._plans(signed, run, chunks, _Unhashed(rules))

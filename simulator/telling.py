@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from protocol.errors import UserError
+from simulator import membership
 from simulator.many import Outcome, jobs_here, play_all, play_fuzz, shortest
 from simulator.plot import plot
 from simulator.report import Report
@@ -20,7 +21,7 @@ from simulator.story import Story, read_story, write_story
 
 def names() -> list[str]:
     """All scenarios, the large ones last."""
-    return [*SCENARIOS, *CROWDS]
+    return [*SCENARIOS, *CROWDS, membership.NAME]
 
 
 def outcomes_of(
@@ -34,6 +35,8 @@ def outcomes_of(
         return play_fuzz(seed, fuzz, nodes, count)
     if schedule is not None:
         return play_all([read_story(schedule)], 1)
+    if name == membership.NAME:
+        return [membership.play_membership(nodes, seed)]
     wanted = list(SCENARIOS) if name == "all" else [name or ""]
     return play_all([scenario(each, nodes, seed) for each in wanted], count)
 
@@ -75,6 +78,6 @@ def line(report: Report) -> str:
     said = (
         f"{'ok  ' if report.ok else 'FAIL'} {report.scenario:<28} seed {report.seed:<6} {report.nodes:>4} nodes {report.rounds_certified:>4} rounds"
         f"  goodput/bound {goodput:<13} noticed {seconds(report.detection_seconds):>6} s  recovered {seconds(report.recovery_seconds):>6} s"
-        f" (exchange {seconds(report.recovery_exchange_seconds):>5})  {report.real_seconds:.1f} s"
+        f" (exchange {seconds(report.recovery_exchange_seconds):>5})  {report.real_seconds:.1f} s ({report.cpu_seconds:.1f} s CPU)"
     )
     return said if report.ok else f"{said}\n     {report.reason}"

@@ -16,12 +16,13 @@ from protocol.journal import Event, PeerReport, PhaseEntered, RoundCertified, Wo
 from protocol.manifest import Manifest, seal
 from protocol.ports import LedgerRecord
 from simulator.fakes.link import LinkMap
-from simulator.fakes.network import FakeSwarm
+from simulator.fakes.network import DEGREE, LEAST_DEGREE, FakeSwarm
 from simulator.invariants import Invariants
 from simulator.liars import LIES
 from simulator.seat import Seat, Witness
 from simulator.signatures import checked_once
 
+FLOODED_NODES = 128  # above, gossip goes to everybody at once: from node to node it is n^2 times the degree
 LOOK_S = 0.05  # between looks at a condition that is waited for, in virtual time
 
 Watcher = Callable[[float, Seat, Event], None]
@@ -42,7 +43,8 @@ class World(Witness):
         marked: bool = False,
     ) -> None:
         self.rng = random.Random(seed)
-        self.swarm = FakeSwarm(self.rng, link)
+        many = nodes > FLOODED_NODES
+        self.swarm = FakeSwarm(self.rng, link, degree=LEAST_DEGREE if many else DEGREE, floods=not many)
         self.manifest = seal(manifest)
         self.invariants = Invariants(manifest)
         self.history: list[tuple[float, int, Event]] = []

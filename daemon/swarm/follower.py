@@ -12,7 +12,7 @@ import trio
 
 from daemon.swarm.chain_sync import fetch_chain, unpack_record
 from daemon.swarm.lineage import TIPS_KEPT, Lineage, Step
-from daemon.swarm.members import BEACON_S, Members
+from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s
 from daemon.swarm.messenger import Refuse
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
@@ -21,7 +21,7 @@ from protocol.messages import Announce, AnyMessage, Beacon, Signed, decode_signe
 from protocol.ports import Network
 
 SYNC_S = 1.0  # between looks at whether somebody is ahead: a certificate that gossip lost costs this and a request
-POKE_GAP_S = 0.5  # at least so long between two beacons, however much changes
+ASKED_AT_ONCE = 8  # by a newcomer: what its other neighbours hold it hears from their beacons
 STEP_BACK = 16  # certificates asked for below the first one when its parent is not known here: a partition of a demo's length
 
 
@@ -50,6 +50,9 @@ class Follower:
         self._beacon, self._send = beacon, send
         self._poked = trio.Event()
         self._lagging = trio.Event()
+        self._stale = trio.Event()  # something changed that `on_members` was not called for yet
+        self._new_links: set[PeerId] = set()
+        self._asked = 0
         self._beacons_topic = f"hypergpu/{run.hex()}/beacons"
         self._certificates_topic = f"hypergpu/{run.hex()}/certificates"
         # What is accepted has been dealt with: it had to verify before anything is passed on. Nothing is left to be read.
@@ -62,6 +65,7 @@ class Follower:
             nursery.start_soon(self._tell)
             nursery.start_soon(self._catch_up)
             nursery.start_soon(self._measure)
+            nursery.start_soon(self._settle)
             nursery.start_soon(self._watch_links)
             task_status.started()
 
@@ -92,7 +96,27 @@ class Follower:
         if self._members.take(signed.peer, beacon, trio.current_time()):
             if beacon.number > self._lineage.best.number:
                 self._lagging.set()
-            self._on_members()
+            self._changed()
+
+    def _changed(self) -> None:
+        """Something about who is there: acted on at once among few, gathered for a while among many."""
+        if settling_s(len(self._members)):
+            self._stale.set()
+        else:
+            self._look()
+
+    def _look(self) -> None:
+        if self._new_links:
+            new, self._new_links = self._new_links, set()
+            self._members.links_up(link for link in self._network.links() if link.peer in new)
+        self._on_members()
+
+    async def _settle(self) -> None:
+        while True:
+            await self._stale.wait()
+            await trio.sleep(settling_s(len(self._members)))
+            self._stale = trio.Event()
+            self._look()
 
     def take_certificate(self, raw: bytes) -> None:
         """A certificate from anywhere. Raises `PeerFault` when it does not verify."""
@@ -127,32 +151,32 @@ class Follower:
         while True:
             self._poked = trio.Event()
             await self._network.publish(self._beacons_topic, encode_signed(self._signed_beacon()))
-            with trio.move_on_after(BEACON_S):
-                await trio.sleep(POKE_GAP_S)
+            with trio.move_on_after(beacon_s(len(self._members))):
+                await trio.sleep(poke_gap_s(len(self._members)))
                 await self._poked.wait()
             self._members.expire(trio.current_time())
-            self._on_members()
+            self._changed()
 
     async def _measure(self) -> None:
         while True:
-            await trio.sleep(BEACON_S)
+            await trio.sleep(beacon_s(len(self._members)))
             self._members.measured(tuple(self._network.links()))
 
     async def _watch_links(self) -> None:
         async with trio.open_nursery() as nursery:
             async for change in self._network.changes():
                 if change.up:
-                    for link in self._network.links():
-                        if link.peer == change.peer:
-                            self._members.link_up(link)
+                    self._new_links.add(change.peer)
                     self._send(change.peer, self._signed_beacon())  # gossip would bring it too, in seconds
-                    if self._lineage.best.number == 0:
+                    if self._lineage.best.number == 0 and self._asked < ASKED_AT_ONCE:
+                        self._asked += 1
                         # A newcomer that waited for beacons could meet another one first, and the two would begin the run a second time.
                         nursery.start_soon(self.ask, (change.peer,))
                 else:
+                    self._new_links.discard(change.peer)
                     self._members.link_down(change.peer, change.reason)
                     self._on_gone(change.peer)
-                self._on_members()
+                self._changed()
 
     def _signed_beacon(self) -> Signed:
         return sign(self._signer, self._run, self._beacon())
@@ -160,14 +184,19 @@ class Follower:
     # -------------------------------------------------------------------------------------------- what gossip missed
 
     async def _catch_up(self) -> None:
+        seen: tuple[int, Digest] | None = None  # where nobody had anything for us, so that there is nothing to look for
         while True:
             self._lagging = trio.Event()
             with trio.move_on_after(SYNC_S):
                 await self._lagging.wait()
             best = self._lineage.best
+            now = (self._members.version, best.hash)
+            if now == seen and not self._lineage.waiting:
+                continue
             # Whoever stands on another branch need not be ahead: left to itself, a short branch could never make the long one merge with it.
             strangers = self._members.strangers(lambda tip: self._lineage.tip(tip) is not None, best.number - TIPS_KEPT)
             sources = [*self._members.ahead_of(best.number), *strangers]
+            seen = None if sources else now
             if sources or self._lineage.waiting:
                 await self.ask(sources or self._members.holders_of(best.hash))
                 await trio.sleep(SYNC_S / 2)

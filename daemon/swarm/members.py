@@ -2,11 +2,16 @@
 
 A peer is alive while its beacons come and no connection to it was seen to break since the last one. Alive and at our tip is what
 a leader waits for; everything else here is for people to look at.
+
+Everybody hears everybody's beacons, so their pace goes down as members become more: what one node hears stays below `BEACONS_PER_S`, as
+SWIM and memberlist keep a member's load constant (https://www.cs.cornell.edu/projects/Quicksilver/public_pdfs/SWIM.pdf). Up to 125 members
+nothing changes. What it costs is how soon a silent peer is forgotten: 20 s then, 160 s with a thousand. A crash is not noticed that way but by
+those connected to the dead, at once; whoever is not connected to it and leads waits `ready_s` for it in vain, and plans without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -16,9 +21,35 @@ from protocol.journal import Event, PeerDown, PeerForgotten, PeerReport, PeerUp
 from protocol.messages import Beacon
 from protocol.ports import Endpoint, Link
 
-BEACON_S = 5.0  # between beacons: the page's idea of now
-SILENCE_S = 4 * BEACON_S  # without a beacon for this long a peer is forgotten: three may be lost
-MAX_MEMBERS = 4096  # remembered at once; the one heard longest ago makes room
+BEACON_S = 5.0  # between beacons of few: the page's idea of now
+BEACONS_PER_S = 25.0  # heard by one node of many, when nothing happens: 20 KB/s with every copy that gossip brings
+CHANGES_TOLD = 2  # beacons instead of one in the same time, when there is something to tell
+POKE_GAP_S = 0.5  # at least so long between two beacons of few, however much changes
+BEACONS_LOST = 4  # so many beacons may be missed before a peer is forgotten
+FEW_MEMBERS = 64  # up to here every change is acted on at once...
+LOOKS_PER_S = 1.0  # ...and with a thousand and more so often: a set of a thousand is made anew each time
+MAX_MEMBERS = 1 << 14  # remembered at once, 1 KB each; the one heard longest ago makes room
+TIPS_FROZEN = 8  # sets of the living kept as they were last asked for: a round asks for one or two
+
+
+def beacon_s(members: int) -> float:
+    """Seconds between two beacons of a node that knows so many others, when it has nothing new to tell."""
+    return max(BEACON_S, members / BEACONS_PER_S)
+
+
+def poke_gap_s(members: int) -> float:
+    """The least time between two beacons, however much changes."""
+    return max(POKE_GAP_S, members / (BEACONS_PER_S * CHANGES_TOLD))
+
+
+def silence_s(members: int) -> float:
+    """Without a beacon for so long a peer is forgotten."""
+    return BEACONS_LOST * beacon_s(members)
+
+
+def settling_s(members: int) -> float:
+    """For how long changes are gathered before they are acted on."""
+    return 0.0 if members <= FEW_MEMBERS else min(1.0 / LOOKS_PER_S, members / 1000)
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +59,10 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     heard_s: float
     lost: bool = False  # a connection broke and no newer beacon came since
 
+    @property
+    def is_live_node(self) -> bool:
+        return not self.lost and self.beacon.role == "node"
+
 
 class Members:
     """The table of members. Pure but for the events it records."""
@@ -36,8 +71,14 @@ class Members:
         self._me = me
         self._record = record
         self._admit = admit
-        self._members: dict[PeerId, Member] = {}
+        self._members: dict[PeerId, Member] = {}  # the one heard longest ago first
         self._links: dict[PeerId, Link] = {}
+        self._live: dict[Digest, dict[PeerId, None]] = {}  # the living nodes by tip
+        self._frozen: dict[Digest, frozenset[PeerId]] = {}  # the same as it was last asked for
+        self.version = 0  # grows when anything changes about who is there, or where
+
+    def __len__(self) -> int:
+        return len(self._members)
 
     def take(self, peer: PeerId, beacon: Beacon, now: float) -> bool:
         """A verified beacon. True when it changes who is there, or where: most say the same as before, and with a thousand members what
@@ -46,13 +87,52 @@ class Members:
         if peer == self._me or (known is not None and beacon.serial <= known.beacon.serial):
             return False
         if known is None and len(self._members) >= MAX_MEMBERS:
-            del self._members[min(self._members, key=lambda p: self._members[p].heard_s)]
-        self._members[peer] = Member(beacon=beacon, heard_s=now)
+            self._remove(next(iter(self._members)))
+        self._put(peer, Member(beacon=beacon, heard_s=now))
         endpoint = beacon.endpoint
         if endpoint is not None and endpoint.peer == peer and (known is None or known.beacon.endpoint != endpoint):
             self._admit(endpoint)
         self._record(self._report(peer, beacon))
-        return known is None or known.lost or (known.beacon.tip, known.beacon.role) != (beacon.tip, beacon.role)
+        return known is None or known.lost or known.beacon.tip != beacon.tip or known.beacon.role != beacon.role
+
+    def _put(self, peer: PeerId, member: Member) -> None:
+        known = self._members.get(peer)
+        if known is not None and known.heard_s != member.heard_s:
+            del self._members[peer]  # to the end: it is the one heard last now
+        self._members[peer] = member
+        if (
+            known is not None
+            and known.lost == member.lost
+            and known.beacon.tip == member.beacon.tip
+            and known.beacon.role == member.beacon.role
+        ):
+            return  # as nearly every beacon says
+        before = known.beacon.tip if known is not None and known.is_live_node else None
+        after = member.beacon.tip if member.is_live_node else None
+        if before != after or known is None:
+            self.version += 1
+            self._leaves(peer, before)
+            if after is not None:
+                self._live.setdefault(after, {})[peer] = None
+                self._frozen.pop(after, None)
+
+    def _remove(self, peer: PeerId) -> Member:
+        known = self._members.pop(peer)
+        self.version += 1
+        self._leaves(peer, known.beacon.tip if known.is_live_node else None)
+        return known
+
+    def _leaves(self, peer: PeerId, tip: Digest | None) -> None:
+        if tip is not None:
+            there = self._live[tip]
+            del there[peer]
+            self._frozen.pop(tip, None)
+            if not there:
+                del self._live[tip]
+
+    def links_up(self, links: Iterable[Link]) -> None:
+        for link in links:
+            self.link_up(link)
 
     def link_up(self, link: Link) -> None:
         self._links[link.peer] = link
@@ -63,7 +143,7 @@ class Members:
         self._links.pop(peer, None)
         known = self._members.get(peer)
         if known is not None:
-            self._members[peer] = msgspec.structs.replace(known, lost=True)
+            self._put(peer, msgspec.structs.replace(known, lost=True))
         self._record(PeerDown(peer=peer, reason=reason))
 
     def measured(self, links: tuple[Link, ...]) -> None:
@@ -76,29 +156,32 @@ class Members:
 
     def expire(self, now: float) -> None:
         """Forget who has been silent for too long."""
-        for peer, member in list(self._members.items()):
-            if now - member.heard_s > SILENCE_S:
-                del self._members[peer]
-                self._record(PeerForgotten(peer=peer, silent_s=now - member.heard_s))
+        patience_s = silence_s(len(self._members))
+        while self._members:
+            peer, member = next(iter(self._members.items()))
+            if now - member.heard_s <= patience_s:
+                return
+            self._remove(peer)
+            self._record(PeerForgotten(peer=peer, silent_s=now - member.heard_s))
 
     def live_at(self, tip: Digest) -> frozenset[PeerId]:
         """Other nodes that are alive and hold the anchor of `tip`."""
-        return frozenset(
-            peer for peer, member in self._members.items() if member.beacon.role == "node" and member.beacon.tip == tip and not member.lost
-        )
+        frozen = self._frozen.get(tip)
+        if frozen is None:
+            frozen = self._frozen[tip] = frozenset(self._live[tip]) if tip in self._live else frozenset()
+            if len(self._frozen) > TIPS_FROZEN:
+                del self._frozen[next(iter(self._frozen))]
+        return frozen
 
     def ahead_of(self, number: int) -> list[PeerId]:
         """Nodes whose tip has a higher number, the furthest first."""
-        ahead = [p for p, m in self._members.items() if m.beacon.role == "node" and m.beacon.number > number and not m.lost]
+        ahead = [p for p, m in self._members.items() if m.beacon.number > number and m.is_live_node]
         return sorted(ahead, key=lambda peer: -self._members[peer].beacon.number)
 
     def strangers(self, knows: Callable[[Digest], bool], number: int) -> list[PeerId]:
         """Nodes from certificate `number` on whose tip we do not know: they are ahead, or stand on a branch that we have not seen."""
-        return [
-            p
-            for p, m in self._members.items()
-            if m.beacon.role == "node" and m.beacon.number >= number and not m.lost and not knows(m.beacon.tip)
-        ]
+        unknown = [there for tip, there in self._live.items() if not knows(tip)]
+        return [p for there in unknown for p in there if self._members[p].beacon.number >= number]
 
     def holders_of(self, tip: Digest) -> list[PeerId]:
         """Nodes that say they hold the anchor of `tip`, the nearest first."""

@@ -1,7 +1,8 @@
 """Gossip in the made-up network: a message floods from node to node along the links, and each node judges it before passing it on.
 
 It differs from the real one in one way: a node does not send to a neighbour that is bound to have the message earlier by another path (it
-could not know). The outcome is the same for a fraction of the events; the bytes that real duplicates cost are not counted.
+could not know). The outcome is the same for a fraction of the events; the bytes that real duplicates cost are not counted. In a world of many
+nodes (`FakeSwarm.floods` off) it differs in more: everybody hears a message at one instant, and nobody is spared one that others refused.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ Faults, each of which may come at any moment:
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ import trio
 from protocol.identity import PeerId, Signer
 from protocol.ports import Endpoint
 from simulator.fakes.clock import Schedule
+from simulator.fakes.gossip import Rumour
 from simulator.fakes.link import LinkMap, LinkModel, Pipe, flight_time, same_link
 from simulator.fakes.node import DIAL_ROUND_TRIPS, FakeNetwork
 from simulator.fakes.wire import Wire
@@ -32,19 +34,24 @@ from simulator.fakes.wire import Wire
 PING_TIMEOUT_S = 10.0  # a silent connection is given up so long after the last answer...
 PING_INTERVAL_S = 3.0  # ...and up to so much later, since pings do not all start at once: the port's users count on 15 s
 RECONNECT_S = 1.0  # from losing a connection to asking for another one
-DEGREE = 16  # what the real peer manager grows to when that many exist; its lower bound is 8
+DEGREE = 16  # what the real peer manager grows to when that many exist...
+LEAST_DEGREE = 8  # ...and its lower bound, which is what worlds of many keep
 BULK_PORT = 4002
 
 
 class FakeSwarm:
     """A world of networks. `async with swarm.running():` around everything that uses it."""
 
-    def __init__(self, rng: random.Random, link: LinkMap | None = None, *, degree: int = DEGREE, tick_s: float = 0.001) -> None:
+    def __init__(
+        self, rng: random.Random, link: LinkMap | None = None, *, degree: int = DEGREE, tick_s: float = 0.001, floods: bool = True
+    ) -> None:
+        """Without `floods` gossip does not go from node to node, but to everybody at once after as many hops as it would take."""
         self.rng = rng
         self.schedule = Schedule(tick_s)
         self.nodes: dict[PeerId, FakeNetwork] = {}
         self._link = link or same_link(LinkModel())
         self._degree = degree
+        self.floods = floods
         self._other_links: dict[tuple[PeerId, PeerId], LinkModel] = {}
         self._pipes: dict[tuple[PeerId, PeerId], Pipe] = {}
         self._uplinks: dict[PeerId, Pipe] = {}
@@ -230,6 +237,22 @@ class FakeSwarm:
     def _dial_soon(self, node: FakeNetwork, peer: PeerId, delay_s: float) -> None:
         seconds = delay_s + DIAL_ROUND_TRIPS * self.round_trip(node, self.nodes[peer])
         self.schedule.at(trio.current_time() + seconds, self.link_up, (node.peer, peer))
+
+    # ------------------------------------------------------------------------------------------ gossip among many
+
+    def tell_everybody(self, rumour: Rumour) -> None:
+        """Have a message heard by all who are connected at all, after the flight of so many hops as a random graph of this degree has."""
+        origin = self.nodes[rumour.origin]
+        if origin.wires:
+            hops = max(1, math.ceil(math.log(max(2, len(self.nodes)), self._degree)))
+            latency_s = self.latency(origin, self.nodes[next(iter(origin.wires))])
+            self.schedule.at(trio.current_time() + hops * latency_s, self._heard_by_all, rumour)
+
+    def _heard_by_all(self, rumour: Rumour) -> None:
+        origin = self.nodes[rumour.origin]
+        for node in self.nodes.values():
+            if node.alive and node.wires and node is not origin and not self.is_cut(origin, node):
+                node.hear_at_once(rumour)
 
     # ------------------------------------------------------------------------------------------ lookups
 

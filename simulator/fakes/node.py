@@ -189,7 +189,12 @@ class FakeNetwork:
     def publish_now(self, topic: str, data: bytes) -> None:
         """`publish`, for what a simulation holds up on the way out."""
         if len(data) <= MAX_GOSSIP_BYTES and self.alive:
-            self._pass_on(Rumour(self.peer, topic, bytes(data)), brought_by="")
+            rumour = Rumour(self.peer, topic, bytes(data))
+            if self._swarm.floods:
+                self._pass_on(rumour, brought_by="")
+            else:
+                self.count_sent(True, len(data) * len(self.wires))
+                self._swarm.tell_everybody(rumour)
 
     def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True) -> FakeSubscription:
         if self._nursery is not None or topic in self._subscriptions:
@@ -227,6 +232,14 @@ class FakeNetwork:
         if subscription.accept(rumour.origin, rumour.data):
             subscription.put(rumour.origin, rumour.data)
             self._pass_on(rumour, brought_by)
+
+    def hear_at_once(self, rumour: Rumour) -> None:
+        """A message has arrived in a swarm that does not flood."""
+        subscription = self._subscriptions.get(rumour.topic)
+        if subscription is not None:
+            self.count_received(True, len(rumour.data))
+            if subscription.accept(rumour.origin, rumour.data):
+                subscription.put(rumour.origin, rumour.data)
 
     # ------------------------------------------------------------------------------------------ finding and watching
 

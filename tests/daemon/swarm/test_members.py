@@ -1,0 +1,108 @@
+"""The table of members: who lives where, at what pace of beacons, and that it stays cheap with many."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from daemon.swarm import members
+from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s, silence_s
+from protocol.digest import Digest, digest
+from protocol.identity import PeerId
+from protocol.journal import Event, PeerForgotten
+from protocol.messages import Beacon
+
+TIPS = [digest(b"tip", bytes([i])) for i in range(3)]
+
+
+def beacon(serial: int, tip: Digest, *, number: int = 1, role: str = "node") -> Beacon:
+    return Beacon(
+        serial=serial,
+        name="n",
+        role=role,
+        number=number,
+        tip=tip,
+        view=0,
+        phase="train",
+        samples=0,
+        loss=None,
+        samples_per_second=0.0,
+        device="",
+        endpoint=None,
+    )
+
+
+def table(events: list[Event] | None = None) -> Members:
+    return Members("me", (events if events is not None else []).append, lambda _endpoint: None)
+
+
+def test_few_members_beacon_as_ever_and_many_so_that_what_each_hears_stays_the_same() -> None:
+    assert [beacon_s(n) for n in (0, 8, 125)] == [5.0, 5.0, 5.0]
+    assert [poke_gap_s(n) for n in (0, 8, 25)] == [0.5, 0.5, 0.5]
+    assert settling_s(members.FEW_MEMBERS) == 0.0, "among few every change is acted on at once"
+    for n in (200, 1_000, 10_000):
+        assert n / beacon_s(n) == pytest.approx(members.BEACONS_PER_S)
+        assert n / poke_gap_s(n) <= members.CHANGES_TOLD * members.BEACONS_PER_S + 1e-9
+        assert silence_s(n) >= 3 * beacon_s(n), "three beacons may be lost"
+        assert 0.0 < settling_s(n) <= 1.0
+
+
+def test_a_newcomer_forgets_nobody_while_it_learns_of_many() -> None:
+    """It hears `BEACONS_PER_S` members a second, each of them once in `beacon_s(10_000)`, and at first knows few."""
+    events: list[Event] = []
+    known = table(events)
+    for i in range(10_000):
+        now = i / members.BEACONS_PER_S
+        assert known.take(f"peer {i}", beacon(1, TIPS[0]), now)
+        known.expire(now)
+    assert len(known) == 10_000
+    assert not [event for event in events if isinstance(event, PeerForgotten)]
+
+
+def test_who_is_silent_is_forgotten_and_nobody_else() -> None:
+    events: list[Event] = []
+    known = table(events)
+    known.take("silent", beacon(1, TIPS[0]), 0.0)
+    known.take("talking", beacon(1, TIPS[0]), 0.0)
+    known.link_down("talking", "lost")
+    known.take("talking", beacon(2, TIPS[0]), 15.0)
+    known.expire(20.0)
+    assert known.live_at(TIPS[0]) == {"silent", "talking"}
+    known.expire(20.1)
+    assert known.live_at(TIPS[0]) == {"talking"}
+    assert [event.peer for event in events if isinstance(event, PeerForgotten)] == ["silent"]
+
+
+def test_the_one_heard_longest_ago_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "MAX_MEMBERS", 3)
+    known = table()
+    for i, peer in enumerate(("a", "b", "c", "a", "d")):
+        known.take(peer, beacon(i + 1, TIPS[0]), float(i))
+    assert known.live_at(TIPS[0]) == {"a", "c", "d"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_sets_of_the_living_are_what_a_look_at_everybody_gives(seed: int) -> None:
+    rng = random.Random(seed)
+    known, expected = table(), dict[PeerId, tuple[Beacon, bool]]()
+    for serial in range(1, 400):
+        peer = f"peer {rng.randrange(12)}"
+        before = known.version
+        if rng.random() < 0.7:
+            said = beacon(serial, rng.choice(TIPS), number=rng.randrange(3), role=rng.choice(("node", "node", "observer")))
+            had = expected.get(peer)
+            expected[peer] = (said, False)
+            changed = known.take(peer, said, float(serial))
+            assert changed == (had is None or had[1] or (had[0].tip, had[0].role) != (said.tip, said.role))
+            assert not changed or known.version > before or said.role == "observer"
+        elif peer in expected:
+            known.link_down(peer, "lost")
+            expected[peer] = (expected[peer][0], True)
+        living = {peer: said for peer, (said, lost) in expected.items() if not lost and said.role == "node"}
+        for tip in TIPS:
+            assert known.live_at(tip) == {peer for peer, said in living.items() if said.tip == tip}
+        assert set(known.strangers(lambda tip: tip == TIPS[0], 1)) == {
+            peer for peer, said in living.items() if said.tip != TIPS[0] and said.number >= 1
+        }
+        assert set(known.ahead_of(1)) == {peer for peer, said in living.items() if said.number > 1}

@@ -19,6 +19,7 @@ from simulator.story import Story, Wanted
 DETECTION_S = 5.0  # a crash is noticed within
 EXCHANGE_S = 0.75  # fault-free, on links of 20 ms: half a second for the training step under way, ten one-way trips
 RECOVERY_S = 0.5 + 2 * EXCHANGE_S  # to the next certificate after a single crash, training not counted: detection and two exchanges
+RECOVERY_EXCHANGES = 2.0  # the same, by what an exchange takes in the same world
 HOUR_S = 3600.0
 SLOW_ROUNDS = RoundRules(seconds=20.0)  # with the default deadlines
 Make = Callable[[int | None, int], Story]
@@ -67,7 +68,7 @@ def _crash(role: str, step: str) -> Make:
             seed=seed,
             seconds=30.0,
             schedule=(f.Kill(node=f.WHOEVER, when=when),),
-            wanted=Wanted(rounds=5, detection_s=DETECTION_S, recovery_exchange_s=RECOVERY_S),
+            wanted=Wanted(rounds=5, detection_s=DETECTION_S, recovery_exchange_s=RECOVERY_S, recovery_exchanges=RECOVERY_EXCHANGES),
         )
 
     return make

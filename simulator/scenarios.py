@@ -1,6 +1,6 @@
 """Named stories: what happens to volunteers' machines, each with what the swarm must make of it besides keeping the invariants.
 
-`scenario(name, nodes, seed)` gives the story. Most are small and quick; `CROWDS` are the ones with many nodes, which "all" leaves out.
+`scenario(name, nodes, seed)` gives the story. Most are small and quick; `CROWDS` are the ones with many nodes or minutes, which "all" leaves out.
 """
 
 from __future__ import annotations
@@ -108,24 +108,28 @@ def _halves(n: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(range(n // 2)), tuple(range(n // 2, n))
 
 
-def _churn(nodes: int | None, seed: int) -> Story:
+def _churn(name: str, count: int, minutes: int) -> Make:
     """Thirty percent of the nodes die every minute, each at a random moment, and come back a while later."""
-    n, minutes = nodes or 16, 8
-    rng = random.Random(f"churn {seed}")
-    schedule = tuple(
-        f.Kill(node=node, at_s=60.0 * minute + round(rng.uniform(0, 60), 3), back_s=round(rng.uniform(5, 60), 3))
-        for minute in range(minutes)
-        for node in rng.sample(range(n), round(0.3 * n))
-    )
-    return Story(
-        name="churn",
-        nodes=n,
-        seed=seed,
-        seconds=60.0 * minutes,
-        schedule=schedule,
-        round=SLOW_ROUNDS,
-        wanted=Wanted(rounds=2 * minutes, goodput_of_bound=0.97, detection_s=DETECTION_S),
-    )
+
+    def make(nodes: int | None, seed: int) -> Story:
+        n = nodes or count
+        rng = random.Random(f"churn {seed}")
+        schedule = tuple(
+            f.Kill(node=node, at_s=60.0 * minute + round(rng.uniform(0, 60), 3), back_s=round(rng.uniform(5, 60), 3))
+            for minute in range(minutes)
+            for node in rng.sample(range(n), round(0.3 * n))
+        )
+        return Story(
+            name=name,
+            nodes=n,
+            seed=seed,
+            seconds=60.0 * minutes,
+            schedule=schedule,
+            round=SLOW_ROUNDS,
+            wanted=Wanted(rounds=2 * minutes, goodput_of_bound=0.97, detection_s=DETECTION_S),
+        )
+
+    return make
 
 
 def _revolving_door(nodes: int | None, seed: int) -> Story:
@@ -246,7 +250,7 @@ SCENARIOS: dict[str, Make] = {
         wanted=Wanted(rounds=8),
     ),
     "lone-nodes-meet": _plain("lone-nodes-meet", 40.0, 2, lambda n: (f.Start(node=1, at_s=17.0),), starts=(0,), wanted=Wanted(rounds=2)),
-    "churn": _churn,
+    "churn": _churn("churn", 16, 8),
     "revolving-door": _revolving_door,
     "corrupt": _plain(
         "corrupt",
@@ -309,6 +313,7 @@ SCENARIOS: dict[str, Make] = {
 }
 
 CROWDS: dict[str, Make] = {
+    "churn-long": _churn("churn-long", 24, 30),
     "crowd": _plain(
         "crowd",
         45.0,

@@ -16,7 +16,7 @@ import traceback
 
 import msgspec
 
-from daemon.engines.native.engine import INBOX_FULL
+from daemon.engines.native.inbox import INBOX_FULL
 from daemon.engines.native.keeper import Keeper
 from daemon.swarm.lineage import ORPHANS_KEPT, TIPS_KEPT
 from protocol.certificate import OpenCertificate

@@ -65,9 +65,9 @@ class Played:
         included, bound = r.goodput(world)
         longest, exchange = r.recovery_s(world, struck)
         detection = r.detection_s(world, struck)
-        certified = r.rounds(world)
+        certified, usual = r.rounds(world), r.exchange_s(world, struck)
         reasons = [f"{broken.invariant} at {broken.at_s:.3f} s: {broken.what}" for broken in world.invariants.broken]
-        reasons += self._missed(certified, included, bound, detection, exchange)
+        reasons += self._missed(certified, included, bound, detection, exchange, usual)
         return r.Report(
             scenario=story.name,
             seed=story.seed,
@@ -78,6 +78,7 @@ class Played:
             detection_seconds=detection,
             recovery_seconds=longest,
             recovery_exchange_seconds=exchange,
+            exchange_seconds=usual,
             bytes_sent=r.bytes_sent(world),
             faults=len(struck),
             refused=r.refused(world),
@@ -95,7 +96,13 @@ class Played:
         )
 
     def _missed(
-        self, certified: int, included: float | None, bound: float | None, detection: float | None, exchange: float | None
+        self,
+        certified: int,
+        included: float | None,
+        bound: float | None,
+        detection: float | None,
+        exchange: float | None,
+        usual: float | None,
     ) -> list[str]:
         """Figures that the story wanted and did not get."""
         wanted, missed = self.story.wanted, []
@@ -107,6 +114,13 @@ class Played:
             missed.append(f"a crash was noticed after {detection} s, {wanted.detection_s:g} are allowed")
         if wanted.recovery_exchange_s is not None and (exchange is None or exchange > wanted.recovery_exchange_s):
             missed.append(f"the next certificate took {exchange} s without training, {wanted.recovery_exchange_s:g} are allowed")
+        if wanted.recovery_exchanges is not None:
+            allowed = (detection or 0.0) + wanted.recovery_exchanges * (usual or 0.0)
+            if exchange is None or exchange > allowed:
+                missed.append(
+                    f"the next certificate took {exchange} s without training; detection and {wanted.recovery_exchanges:g} exchanges of"
+                    f" {usual} s before the first fault make {allowed:.3f}"
+                )
         for node, reason in wanted.refused:
             if not self._was_refused(node, reason):
                 missed.append(f"nobody refused node {node} for {reason!r}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from statistics import median
+
 import msgspec
 
 from protocol.journal import PeerDown, PeerForgotten, PhaseEntered, Refused, RoundCertified
@@ -16,7 +19,9 @@ BREAKS = (f.Kill, f.Leave, f.Partition, f.Pause, f.Sever)  # after which the nex
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One run. Seconds are virtual. `goodput` is samples included / samples computed; `goodput_bound` what would be possible when the dying
     lose their unfinished round. `detection_seconds` is the longest from a crash until everybody connected to the dead knew;
-    `recovery_seconds` the longest from a fault to the next certificate, `recovery_exchange_seconds` without the training in it."""
+    `recovery_seconds` the longest from a fault to the next certificate, `recovery_exchange_seconds` without the training in it;
+    `exchange_seconds` is what an exchange took before the first fault, from the offer to the next training, in the middle of all nodes and rounds.
+    """
 
     scenario: str
     seed: int
@@ -30,6 +35,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     goodput_bound: float | None = None
     recovery_exchange_seconds: float | None = None
+    exchange_seconds: float | None = None
     bytes_sent: int = 0
     faults: int = 0
     excuse: str = ""  # why nothing was promised after the last fault
@@ -111,6 +117,17 @@ def recovery_s(world: World, struck: list[Struck]) -> tuple[float | None, float 
         longest = max(longest or 0.0, at - blow.at_s)
         exchange = max(exchange or 0.0, at - blow.at_s - _trained_between(world, node, blow.at_s, at))
     return longest, exchange
+
+
+def exchange_s(world: World, struck: list[Struck]) -> float | None:
+    """The median exchange of those who were counted before the first fault; None when nobody was."""
+    first = min((blow.at_s for blow in struck), default=math.inf)
+    took = [
+        sum(seconds for phase, seconds in event.phase_seconds.items() if phase != "train")
+        for at, _, event in world.history
+        if at < first and isinstance(event, RoundCertified) and event.outcome == "counted" and event.phase_seconds
+    ]
+    return median(took) if took else None
 
 
 def _trained_between(world: World, node: int, start: float, stop: float) -> float:

@@ -1,6 +1,6 @@
 """Named stories: what happens to volunteers' machines, each with what the swarm must make of it besides keeping the invariants.
 
-`scenario(name, nodes, seed)` gives the story. Most are small and quick; `CROWDS` are the ones with many nodes, which "all" leaves out.
+`scenario(name, nodes, seed)` gives the story. Most are small and quick; `CROWDS` are the ones with many nodes or minutes, which "all" leaves out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from simulator.story import Story, Wanted
 DETECTION_S = 5.0  # a crash is noticed within
 EXCHANGE_S = 0.75  # fault-free, on links of 20 ms: half a second for the training step under way, ten one-way trips
 RECOVERY_S = 0.5 + 2 * EXCHANGE_S  # to the next certificate after a single crash, training not counted: detection and two exchanges
+RECOVERY_EXCHANGES = 2.0  # the same, by what an exchange takes in the same world
 HOUR_S = 3600.0
 SLOW_ROUNDS = RoundRules(seconds=20.0)  # with the default deadlines
 Make = Callable[[int | None, int], Story]
@@ -67,7 +68,7 @@ def _crash(role: str, step: str) -> Make:
             seed=seed,
             seconds=30.0,
             schedule=(f.Kill(node=f.WHOEVER, when=when),),
-            wanted=Wanted(rounds=5, detection_s=DETECTION_S, recovery_exchange_s=RECOVERY_S),
+            wanted=Wanted(rounds=5, detection_s=DETECTION_S, recovery_exchange_s=RECOVERY_S, recovery_exchanges=RECOVERY_EXCHANGES),
         )
 
     return make
@@ -107,24 +108,28 @@ def _halves(n: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(range(n // 2)), tuple(range(n // 2, n))
 
 
-def _churn(nodes: int | None, seed: int) -> Story:
+def _churn(name: str, count: int, minutes: int) -> Make:
     """Thirty percent of the nodes die every minute, each at a random moment, and come back a while later."""
-    n, minutes = nodes or 16, 8
-    rng = random.Random(f"churn {seed}")
-    schedule = tuple(
-        f.Kill(node=node, at_s=60.0 * minute + round(rng.uniform(0, 60), 3), back_s=round(rng.uniform(5, 60), 3))
-        for minute in range(minutes)
-        for node in rng.sample(range(n), round(0.3 * n))
-    )
-    return Story(
-        name="churn",
-        nodes=n,
-        seed=seed,
-        seconds=60.0 * minutes,
-        schedule=schedule,
-        round=SLOW_ROUNDS,
-        wanted=Wanted(rounds=2 * minutes, goodput_of_bound=0.97, detection_s=DETECTION_S),
-    )
+
+    def make(nodes: int | None, seed: int) -> Story:
+        n = nodes or count
+        rng = random.Random(f"churn {seed}")
+        schedule = tuple(
+            f.Kill(node=node, at_s=60.0 * minute + round(rng.uniform(0, 60), 3), back_s=round(rng.uniform(5, 60), 3))
+            for minute in range(minutes)
+            for node in rng.sample(range(n), round(0.3 * n))
+        )
+        return Story(
+            name=name,
+            nodes=n,
+            seed=seed,
+            seconds=60.0 * minutes,
+            schedule=schedule,
+            round=SLOW_ROUNDS,
+            wanted=Wanted(rounds=2 * minutes, goodput_of_bound=0.97, detection_s=DETECTION_S),
+        )
+
+    return make
 
 
 def _revolving_door(nodes: int | None, seed: int) -> Story:
@@ -245,7 +250,7 @@ SCENARIOS: dict[str, Make] = {
         wanted=Wanted(rounds=8),
     ),
     "lone-nodes-meet": _plain("lone-nodes-meet", 40.0, 2, lambda n: (f.Start(node=1, at_s=17.0),), starts=(0,), wanted=Wanted(rounds=2)),
-    "churn": _churn,
+    "churn": _churn("churn", 16, 8),
     "revolving-door": _revolving_door,
     "corrupt": _plain(
         "corrupt",
@@ -319,6 +324,7 @@ CROWDS: dict[str, Make] = {
         patience_s=120.0,
         wanted=Wanted(rounds=1),
     ),
+    "churn-long": _churn("churn-long", 24, 30),
     "crowd": _plain(
         "crowd",
         45.0,

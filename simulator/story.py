@@ -24,6 +24,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     goodput_of_bound: float | None = None
     detection_s: float | None = None
     recovery_exchange_s: float | None = None  # from the last fault to the next certificate, training not counted
+    recovery_exchanges: float | None = None  # the same, as detection and so many exchanges of the same world before its first fault
     refused: tuple[tuple[int, str], ...] = ()  # (node, reason): somebody honest must have refused this node for it
     learns: bool = False  # the loss must fall
     drops_nothing: bool = False  # nobody may drop work

@@ -50,6 +50,9 @@ class SlotsFile:
         except FileNotFoundError:
             self.exists = False
             return
+        except OSError as error:
+            report(f"{path} cannot be read: {error.strerror}")
+            return
         slots = [_read(data[:SLOT_BYTES]), _read(data[SLOT_BYTES:])]
         for place, slot in enumerate(slots):
             if slot is not None and slot[0] > self._serial:

@@ -208,6 +208,13 @@ async def test_where_a_node_stood_is_overwritten_in_place_and_the_last_but_one_s
         await lost.save_stands(RUN, stands(7))
         await lost.save_stands(RUN, stands(8))
         assert await FileDisk(tmp_path, inline).load_stands(RUN) == stands(8)
+    path.unlink()
+    path.mkdir()  # a file that cannot be read
+    unreadable = FileDisk(tmp_path, inline)
+    assert await unreadable.load_stands(RUN) == []
+    assert "cannot be read" in unreadable.damaged[0]
+    with pytest.raises(DiskFull):
+        await unreadable.save_stands(RUN, stands(9))
 
 
 async def test_torn_tail_of_the_chain_reads_as_if_it_had_not_been_written(tmp_path: Path) -> None:

@@ -250,6 +250,15 @@ def test_a_swarm_that_stands_still_is_seen() -> None:
     assert played.report.invariants["progress"] is False
 
 
+def test_a_recovery_that_takes_longer_than_the_exchanges_allowed_is_not_ok() -> None:
+    crash = scenario("crash-leader-ready", None, 1)
+    _, report = play_one(replace(crash, wanted=replace(crash.wanted, recovery_exchanges=0.1)))
+    assert report.exchange_seconds is not None
+    assert 0.3 < report.exchange_seconds < 1.0, "half a second for the training step under way, and some trips of 20 ms"
+    assert not report.ok
+    assert "0.1 exchanges" in report.reason
+
+
 def test_a_story_that_wants_too_much_is_not_ok() -> None:
     _, report = play_one(small(wanted=Wanted(rounds=1000)))
     assert not report.ok

@@ -6,13 +6,14 @@ is cancelled when the view ends. All decisions are in `protocol/round`; this mod
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
 
+from daemon.engines.native.course import Course
 from daemon.engines.native.exchanging import Exchanging, fingerprint_of
+from daemon.engines.native.inbox import Inbox
 from daemon.engines.native.incoming import Incoming
 from daemon.engines.native.keeper import Keeper
 from daemon.engines.native.logbook import Logbook
@@ -39,11 +40,6 @@ from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
 
-OVERDUE_S = 0.5  # a deadline passes before events that have waited this long behind it: no flood may stop the clock
-INBOX_FULL = 2048  # events waiting: above this, streams from peers are not read on (a round of 64 members makes a few hundred)
-WITHOUT_S = 60.0  # after a download that nobody could give: then it is asked for again
-MERGE_RETRY_S = 10.0  # after a merge that failed: its branch may be dying, and rounds go on meanwhile
-
 
 class NativeEngine:
     """A node's part in a run of `engine = "native"`."""
@@ -69,6 +65,7 @@ class NativeEngine:
         self._standing = Standing(name=name, run=manifest.run, network=network, trainer=trainer, disk=disk, serial=serial)
         self._lineage = Lineage(self._run, self._manifest)
         self._members = Members(self._me, record, network.admit)
+        self._course = Course(self._lineage, self._members)
         self._messenger = Messenger(network, self._run, self._deliver, self._refuse)
         self._exchanging = Exchanging(
             network=network,
@@ -102,11 +99,7 @@ class NativeEngine:
         self._info: TaskInfo | None = None
         self._state: p.State | None = None
         self._publishing = False
-        self._without: dict[Digest, float] = {}  # the certificate whose state nobody gave, and until when to do without
-        self._merge_after: dict[Digest, float] = {}  # branches whose merge failed, and when to try again
-        self._inbox: deque[p.Happening] = deque()
-        self._ours: deque[p.Happening] = deque()
-        self._news = trio.Event()
+        self._inbox = Inbox()
         self._nursery: trio.Nursery | None = None
         self._finishing = False
         self._logbook = Logbook(self._me, record)
@@ -162,29 +155,11 @@ class NativeEngine:
             self._certified([])  # what came in while the trainer was starting
             task_status.started()
             while not self._finishing:
-                await self._next_event()
+                await self._step(await self._inbox.next(self._state.deadline))
+                if self._inbox.ready:
+                    await trio.lowlevel.checkpoint()  # with nothing left to step, the wait for news gives others their turn
             await self._leave()
             nursery.cancel_scope.cancel()
-
-    async def _next_event(self) -> None:
-        state = self._state
-        assert state is not None
-        if not self._ours and not self._inbox:
-            self._news = trio.Event()
-            with trio.move_on_at(state.deadline):
-                await self._news.wait()
-        await self._step(self._pick(state))
-        if self._ours or self._inbox:
-            await trio.lowlevel.checkpoint()  # with nothing left to step, the wait for news gives others their turn
-
-    def _pick(self, state: p.State) -> p.Happening:
-        """What we told ourselves first, then what came in order; a deadline may wait for the events before it, but not for long."""
-        if self._ours:
-            return self._ours.popleft()
-        late_s = trio.current_time() - state.deadline
-        if late_s >= 0 and (not self._inbox or late_s > OVERDUE_S):
-            return p.Tick()
-        return self._inbox.popleft() if self._inbox else p.Nothing()
 
     async def _step(self, event: p.Happening) -> None:
         before = self._state
@@ -215,9 +190,7 @@ class NativeEngine:
         return True
 
     def _emit(self, event: p.Happening, first: bool = False) -> None:
-        """`first` is for what we told ourselves: nothing may come between saying a thing and acting on it."""
-        (self._ours if first else self._inbox).append(event)
-        self._news.set()
+        self._inbox.put(event, first=first)
 
     @property
     def _parameters(self) -> int:
@@ -235,7 +208,7 @@ class NativeEngine:
 
     def finish(self) -> None:
         self._finishing = True
-        self._news.set()
+        self._inbox.wake()
 
     async def _leave(self) -> None:
         assert self._training is not None
@@ -296,11 +269,6 @@ class NativeEngine:
             else:
                 self._messenger.send(peer, signed)
 
-    @property
-    def _keeper_tip(self) -> Tip:
-        assert self.keeper is not None
-        return self.keeper.tip
-
     def _publish(self, raw: bytes, to: tuple[PeerId, ...]) -> None:
         self._publishing = True  # what it leads to comes before anything that waits: a late cut would overwrite the state it names
         try:
@@ -319,7 +287,7 @@ class NativeEngine:
 
     async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
         """A verified message from a peer."""
-        while len(self._inbox) > INBOX_FULL or self._state is None:
+        while self._inbox.full or self._state is None:
             await trio.sleep(0.05)  # the sender waits with us: its stream is not read on
         if not self._follower.take(signed, message):
             self._happened(signed, message)
@@ -331,30 +299,21 @@ class NativeEngine:
     def _certified(self, steps: list[Step]) -> None:
         """Certificates joined the lineage, or there is time for those that did before: go where it leads now."""
         state = self._state
-        if state is None:
-            return
-        ahead = self._lineage.ahead(state.tip)
-        if ahead is not None and trio.current_time() < self._without.get(ahead.hash, 0.0) and not self._members.live_at(ahead.hash):
-            ahead = None  # nobody could give its state, and nobody has come since who might
-        made = self._lineage.step(ahead.hash) if ahead is not None else None
-        if made is not None:
-            self._emit(p.CertificateGot(certificate=made.certificate), self._publishing)
-            return
-        for other in self._lineage.beside(state.tip):
-            if self._members.live_at(other.hash) and trio.current_time() >= self._merge_after.get(other.hash, 0.0):
-                self._emit(p.ForkGot(other=other))
-                return
+        event = self._course.leads(state.tip, trio.current_time()) if state is not None else None
+        if event is not None:
+            self._emit(event, self._publishing and isinstance(event, p.CertificateGot))
 
     async def _merge(self, other: Tip) -> None:
         assert self._moving is not None
-        result = await self._moving.merge(other)
+        assert self.keeper is not None
+        result, ours = await self._moving.merge(other), self.keeper.tip
         if isinstance(result, bytes):
-            parents = merge_parents(self._keeper_tip.hash, other.hash)
-            number = max(self._keeper_tip.number, other.number) + 1
+            parents = merge_parents(ours.hash, other.hash)
+            number = max(ours.number, other.number) + 1
             ready = self._ready(merge_round(parents), number, NOTHING, None)
             self._emit(p.MergePrepared(other=other, state=result, ready=ready))
         elif result is not None:
-            self._merge_after = {other.hash: trio.current_time() + MERGE_RETRY_S}
+            self._course.merge_failed(other.hash, trio.current_time())
             self._emit(p.MergeFailed(reason=result))
 
     def _members_changed(self) -> None:
@@ -363,8 +322,9 @@ class NativeEngine:
             live = self._members.live_at(state.tip.hash)
             if state.merge is not None:
                 live |= self._members.live_at(state.merge.other.hash)
-            if live != state.live and not any(isinstance(event, p.LiveChanged) and event.live == live for event in self._inbox):
-                self._emit(p.LiveChanged(live=live))
+            changed = p.LiveChanged(live=live)
+            if live != state.live and changed not in self._inbox:
+                self._emit(changed)
             self._certified([])  # a branch may have found somebody to give its anchor
 
     async def _watch_steps(self) -> None:
@@ -420,7 +380,7 @@ class NativeEngine:
         assert self._moving is not None
         moved = await self._moving.fetch(certificate)
         if isinstance(moved, p.FetchFailed):
-            self._without = {certificate.hash: trio.current_time() + WITHOUT_S}
+            self._course.nobody_gave(certificate.hash, trio.current_time())
         if moved is not None:
             self._emit(moved)
 

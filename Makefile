@@ -1,6 +1,6 @@
 # make run    makes .venv, installs, and shows a swarm that trains (ROUNDS=0: until Ctrl-C)
 # make test   makes .venv with the test extra and runs the tests
-# make sim    plays all scenarios in virtual time; make bench measures real processes under fault
+# make sim    plays all scenarios in virtual time; make bench measures averaging beside other engines, then real processes under fault
 
 PYTHON ?= python3.11
 ROUNDS ?= 10
@@ -34,6 +34,7 @@ sim: $(VENV)/.installed
 	$(BIN)/hypergpud simulate all
 
 bench: $(VENV)/.installed
+	$(BIN)/hypergpud bench allreduce
 	$(BIN)/hypergpud bench faults
 
 clean:

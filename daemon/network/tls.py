@@ -1,8 +1,8 @@
 """One TLS 1.3 session over a trio socket, with half-close: `ssl.SSLObject` between two memory buffers.
 
 trio's own `SSLStream` cannot end one direction alone and hands out a record (16 KB) at a time. This one encrypts and reads the socket in pieces of
-512 KB and decrypts into the buffer that its reader gives. `python -m simulator.bench.tls` measures it: 1.0 GB/s between two processes on
-the two threads of one core, where a blocking `ssl.SSLSocket` in a thread makes 0.8 and pieces of 256 KB with a copy for each record made 0.6.
+512 KB and decrypts into the buffer that its reader gives. `hypergpud bench tls` measures it: 1.0 GB/s between two processes on the test
+machine, as much as a blocking `ssl.SSLSocket` in a thread; pieces of 256 KB with copies of each record, as it was before, made 0.6.
 """
 
 from __future__ import annotations

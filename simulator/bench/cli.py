@@ -116,3 +116,19 @@ def codecs(context: click.Context, elements: int, repeat: int, device: str | Non
     call.say(f"codecs: {implementation()}")
     records = measuring.bench_codecs(elements, repeat, device)
     call.result(msgspec.json.encode(records).decode() if call.as_json else measuring.table(records))
+
+
+@bench.command()
+@click.option("--mb", type=click.IntRange(10, 100_000), default=500, show_default=True, help="Moved in each try.")
+@click.option("--repeat", type=click.IntRange(1, 1000), default=5, show_default=True, help="How often each; the median counts.")
+@global_options(hidden=True)
+@click.pass_context
+def tls(context: click.Context, mb: int, repeat: int) -> None:
+    """Time one stream between two processes: in the clear, through a blocking TLS socket, and as bulk streams do it."""
+    import msgspec  # noqa: PLC0415
+
+    from simulator.bench import tls as measuring  # noqa: PLC0415
+
+    call = invocation(context)
+    records = measuring.bench_tls(mb * 1_000_000, repeat)
+    call.result(msgspec.json.encode(records).decode() if call.as_json else measuring.table(records))

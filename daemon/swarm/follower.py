@@ -50,6 +50,7 @@ class Follower:
         self._beacon, self._send = beacon, send
         self._poked = trio.Event()
         self._lagging = trio.Event()
+        self._news = trio.Event()  # something changed since nobody had anything for us
         self._stale = trio.Event()  # something changed that `on_members` was not called for yet
         self._new_links: set[PeerId] = set()
         self._asked = 0
@@ -100,6 +101,7 @@ class Follower:
 
     def _changed(self) -> None:
         """Something about who is there: acted on at once among few, gathered for a while among many."""
+        self._news.set()
         if settling_s(len(self._members)):
             self._stale.set()
         else:
@@ -121,6 +123,7 @@ class Follower:
     def take_certificate(self, raw: bytes) -> None:
         """A certificate from anywhere. Raises `PeerFault` when it does not verify."""
         steps = self._lineage.add(raw)
+        self._news.set()
         if steps:
             self._on_steps(steps)
         if self._lineage.waiting:
@@ -186,12 +189,14 @@ class Follower:
     async def _catch_up(self) -> None:
         seen: tuple[int, Digest] | None = None  # where nobody had anything for us, so that there is nothing to look for
         while True:
-            self._lagging = trio.Event()
             with trio.move_on_after(SYNC_S):
                 await self._lagging.wait()
+            self._lagging = trio.Event()
             best = self._lineage.best
             now = (self._members.version, best.hash)
             if now == seen and not self._lineage.waiting:
+                self._news = trio.Event()
+                await self._news.wait()
                 continue
             # Whoever stands on another branch need not be ahead: left to itself, a short branch could never make the long one merge with it.
             strangers = self._members.strangers(lambda tip: self._lineage.tip(tip) is not None, best.number - TIPS_KEPT)
@@ -225,6 +230,7 @@ class Follower:
             reaches, last = False, first - 1
             for raw in (raw for record in records for raw in unpack_record(record)):
                 steps = self._lineage.add(raw)
+                self._news.set()
                 if steps:
                     reaches, last = True, max(last, *(made.tip.number for made in steps))
                     self._on_steps(steps)

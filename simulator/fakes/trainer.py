@@ -46,7 +46,9 @@ def _target(seed: int, parameters: int) -> Vector:
 @lru_cache(maxsize=4)
 def _noise(seed: int, parameters: int) -> Vector:
     """The rows of noise, shape (NOISE_ROWS, parameters): as large as 64 models, and nothing that a marked world needs."""
-    return np.random.Generator(np.random.PCG64([seed, 1])).standard_normal((NOISE_ROWS, parameters), dtype=np.float32) * NOISE
+    shared = np.random.Generator(np.random.PCG64(seed))
+    shared.random(parameters, dtype=np.float32)  # the target's
+    return shared.standard_normal((NOISE_ROWS, parameters), dtype=np.float32) * NOISE
 
 
 class QuadraticTrainer:

@@ -34,9 +34,10 @@ _log = logging.getLogger(__name__)
 PING_INTERVAL_S = 1.0
 FIRST_INTERVAL_S = 0.5  # while a connection is not trusted: a second after it was made, silence on it is noticed as on any other
 PATIENCE_S = (3.0, 9.0)  # for an answer, least and most: silence is reported within 4 s, 5 s where round trips take 0.5 s, 10 s at worst
+YOUNG_PATIENCE_S = 4.0  # least, once there was an answer at all: silence on a connection of a second's age is reported within 4.5 s
 ROUND_TRIPS_OF_PATIENCE = 8  # of the slowest recent one: queues fill and machines get busy over seconds, and the round trips show it
 RECENT_ROUND_TRIPS = 12  # 12 s of them
-TRUSTED_ROUND_TRIPS = 3  # a connection with fewer has the most patience, since a node that joins is busy connecting
+TRUSTED_ROUND_TRIPS = 3  # with fewer they count double, and with none an answer has the most time: a node that joins is busy connecting
 RTT_SMOOTHING = 0.25  # weight of a new measurement; half of a change shows after three
 MAX_STREAMS = 4 * MAX_STREAMS_PER_PEER  # both directions of ours, and libp2p's own
 MAX_WINDOW_BYTES = 1 << 20  # of one stream: 10 MB/s over 100 ms, which is plenty for control
@@ -178,9 +179,10 @@ class MeasuredYamux(Yamux):
     def _patience_s(self) -> float:
         """How long an answer may take. A false alarm costs a round its member, a late one the round its time."""
         least, most = PATIENCE_S
-        if not self.trusted:
+        if not self._recent_s:
             return most
-        return min(max(least, ROUND_TRIPS_OF_PATIENCE * max(self._recent_s)), most)
+        slowest_s = ROUND_TRIPS_OF_PATIENCE * max(self._recent_s)
+        return min(max(least, slowest_s) if self.trusted else max(YOUNG_PATIENCE_S, 2 * slowest_s), most)
 
     async def _answer_within(self, sent_at: float, patience_s: float) -> bool:
         """Whether the answer comes, given that anything that arrives in the meantime (a large transfer) proves life too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import subprocess
@@ -140,7 +141,7 @@ class Cell:
         return Round(
             seconds=max(line.ended_s for line in done) - min(line.began_s for line in done),
             cpu_seconds=cpu,
-            max_error=max(line.max_error for line in checked),
+            max_error=max(math.inf if line.max_error is None else line.max_error for line in checked),
             agree=len({line.result for line in checked}) == 1,
             failure=failures[0] if failures else "",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -98,7 +99,7 @@ async def serve(talk: Talk, settings: Settings, driver: Driver, following: Calla
             case Check():
                 result = await driver.result()
                 error = float(np.max(np.abs(result - mean * scale_of(number))))
-                talk.say(Checked(max_error=error, result=digest(result.data.cast("B")).hex()))
+                talk.say(Checked(max_error=error if math.isfinite(error) else None, result=digest(result.data.cast("B")).hex()))
 
 
 async def _go(driver: Driver, at_s: float) -> Done:

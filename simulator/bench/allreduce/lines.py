@@ -52,9 +52,10 @@ class Check(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=Tru
 
 
 class Checked(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """`max_error` is the greatest distance to the exact mean, `result` a digest of all bytes."""
+    """`max_error` is the greatest distance to the exact mean, None where a result is not a number (JSON has none of those); `result` a digest of
+    all bytes."""
 
-    max_error: float
+    max_error: float | None
     result: str
 
 

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.real
 PATIENCE_S = 60.0
 REPLACED_S = 5.0
 SILENCE_NOTICED_S = 15.0
-TRUSTED_S = 2 * PING_INTERVAL_S  # a connection; three round trips at the usual pace take as long at the very least
+ANSWERED_S = 2 * PING_INTERVAL_S  # the first ping leaves with the connection
+YOUNG_SILENCE_NOTICED_S = 7.0  # 4.5 s, and a busy machine; it was 9.5 s
 
 
 async def until_lost(node: LibP2PNetwork, peer: PeerId) -> str:
@@ -120,15 +121,18 @@ async def test_a_process_that_is_stopped_or_killed_is_noticed(tmp_path: Path) ->
 
 
 async def test_a_silence_soon_after_connecting_is_noticed_as_soon_as_any(tmp_path: Path) -> None:
-    """A connection had the patience of a node that is busy joining for the first 4.5 s: what stopped in them was missed after 10 s only."""
+    """A connection had the patience of a node that is busy joining for its first 4.5 s, later for its first second: what stopped in them was
+    missed after 10 s only."""
     first = make_node(tmp_path, 1)
     with trio.fail_after(PATIENCE_S):
         async with first.running(), node_processes() as start:
             silent = await start(tmp_path, 2, *first.addresses)
             await silent.begin()
             await until_linked(first, 1)
-            with trio.fail_after(TRUSTED_S):
-                while not first._links.connections()[0].trusted:
-                    await trio.sleep(0.02)
+            with trio.fail_after(ANSWERED_S):
+                while first._links.connections()[0].rtt_s is None:
+                    await trio.sleep(0.005)
+            assert not first._links.connections()[0].trusted
             silent.process.send_signal(signal.SIGSTOP)
-            assert "no sign of life" in await until_lost(first, silent.peer)
+            with trio.fail_after(YOUNG_SILENCE_NOTICED_S):
+                assert "no sign of life" in await until_lost(first, silent.peer)

@@ -8,6 +8,8 @@ import msgspec
 
 from simulator.harness.steps import Kind, Step
 
+NOTICED_WITHIN_S = 5.0  # at default settings, whatever the fault: a member that is silent costs a round no more than that
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One combination. Seconds are medians over its trials, of the slowest survivor, training not counted.
@@ -27,6 +29,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     seconds_after_fault_median: float | None
     following_seconds_median: float | None
     detection_seconds_median: float | None
+    detection_seconds_max: float | None
     fault_free_seconds_median: float | None
     back_seconds_median: float | None
     within_bound: int
@@ -37,6 +40,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def perfect(self) -> bool:
         """Whether nothing at all was wrong."""
         return self.runs_survivors_agree == self.runs and self.runs_exact == self.runs and self.false_successes == 0
+
+    @property
+    def in_time(self) -> bool:
+        """Whether every trial was noticed and over when it should be. What else the machine does counts here."""
+        return self.within_bound == self.runs and (self.detection_seconds_max or 0.0) <= NOTICED_WITHIN_S
 
 
 def table(records: Sequence[Record]) -> str:
@@ -51,6 +59,7 @@ def table(records: Sequence[Record]) -> str:
         "after s",
         "following s",
         "noticed s",
+        "latest s",
         "fault-free s",
         "back s",
         "in bound",
@@ -61,6 +70,7 @@ def table(records: Sequence[Record]) -> str:
             record.seconds_after_fault_median,
             record.following_seconds_median,
             record.detection_seconds_median,
+            record.detection_seconds_max,
             record.fault_free_seconds_median,
             record.back_seconds_median,
         )

@@ -151,6 +151,7 @@ def _record(kind: Kind, step: Step, runs: int, trials: list[Trial | str]) -> Rec
         seconds_after_fault_median=middle([trial.after_s for trial in good]),
         following_seconds_median=middle([trial.following_s for trial in good]),
         detection_seconds_median=middle([trial.detection_s for trial in good]),
+        detection_seconds_max=round(max(trial.detection_s for trial in good), 3) if good else None,
         fault_free_seconds_median=middle(free),
         back_seconds_median=middle([trial.back_s for trial in good]),
         within_bound=sum(usual is not None and trial.after_s <= 2 * usual + trial.detection_s for trial in good),

@@ -79,6 +79,7 @@ def _record(kind: Kind, step: Step, runs: int, trials: list[HivemindTrial | str]
         seconds_after_fault_median=round(median([trial.after_s for trial in good]), 3) if good else None,
         following_seconds_median=None,
         detection_seconds_median=None,
+        detection_seconds_max=None,
         fault_free_seconds_median=round(usual, 3) if usual is not None else None,
         back_seconds_median=None,
         within_bound=sum(usual is not None and trial.exact and trial.after_s <= 2 * usual for trial in good),

@@ -1,0 +1,198 @@
+"""Looking after reducers: asks contributors for a chunk of what they offered, adds it up again, and tells everybody of a sum that is wrong.
+
+After a certificate a member may draw a chunk to look at (`protocol/audit.py`). Until it makes its next offer, every contributor hands out single
+chunks of the last one. Whoever is proved to have summed wrongly is named in the journal, passed on with the proof to every neighbour, and
+from then on neither offers nor leads here, until this node is restarted. What was certified stays certified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import trio
+
+from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.messenger import Refuse
+from protocol.audit import (
+    MAX_EVIDENCE_BYTES,
+    MAX_PIECE_BYTES,
+    MAX_PROOF,
+    Draw,
+    Evidence,
+    Piece,
+    Verdict,
+    check_piece,
+    decode_evidence,
+    draw,
+    encode_evidence,
+    is_right,
+    judge,
+    piece_of,
+    result_piece,
+)
+from protocol.certificate import OpenCertificate
+from protocol.codec import codec_named
+from protocol.digest import Buffer, Digest
+from protocol.errors import PeerFault, Unreachable
+from protocol.identity import PeerId, Signer
+from protocol.ledger import NOTHING, Offer
+from protocol.manifest import SignedManifest
+from protocol.messages import UNREADABLE, Hash, Natural, Signed
+from protocol.ports import ByteStream, Network, Offload
+
+PROTOCOL = "/hypergpu/audit/1"
+EVIDENCE_PROTOCOL = "/hypergpu/evidence/1"
+REQUEST_BYTES = 128
+PIECE_BYTES = MAX_PIECE_BYTES + MAX_PROOF * 40
+ANSWER_S = 20.0  # for one chunk, or for handing over one proof: a peer that takes longer is left out
+
+Results = dict[int, tuple[Signed, Buffer]]
+"""Slice to what its reducer signed and the bytes that came with it."""
+
+
+class PieceRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Answered with a `Piece`, or an empty frame by who does not hold it any more."""
+
+    plan: Hash
+    chunk: Natural
+
+
+class Auditing:
+    """One node's part in it."""
+
+    def __init__(
+        self,
+        *,
+        manifest: SignedManifest,
+        signer: Signer,
+        network: Network,
+        offload: Offload,
+        refuse: Refuse,
+        parameters: Callable[[], int],
+    ) -> None:
+        """`parameters` is 0 until the model is known."""
+        self.guilty: dict[PeerId, Verdict] = {}
+        self._run, self._manifest, self._signer = manifest.run, manifest.open(), signer
+        self._codec = codec_named(self._manifest.codec)
+        self._network, self._offload, self._refuse, self._parameters = network, offload, refuse, parameters
+        self._plan: Digest = b""
+        self._offer: Offer = NOTHING
+        network.serve(PROTOCOL, self._hand_out)
+        network.serve(EVIDENCE_PROTOCOL, self._hear)
+
+    # -------------------------------------------------------------------------------------------- what we offered
+
+    def offered(self, plan: Digest, offer: Offer) -> None:
+        """From now on this offer's chunks are handed out, and no other's."""
+        self._plan, self._offer = plan, offer
+
+    def let_go(self) -> None:
+        """A new offer is about to take the last one's place in memory."""
+        self.offered(b"", NOTHING)
+
+    async def _hand_out(self, stream: ByteStream) -> None:
+        request = _decode(await FrameReader(stream).expect_frame(REQUEST_BYTES), PieceRequest)
+        answer = b""
+        if request.plan == self._plan and self._offer.weight:
+            try:
+                answer = msgspec.msgpack.encode(piece_of(self._offer.encoded, self._offer.tree, self._codec, request.chunk))
+            except ValueError as error:
+                raise PeerFault("malformed", str(error)) from None
+        await stream.send_all(frame(answer))
+        await stream.send_eof()
+
+    # -------------------------------------------------------------------------------------------- looking
+
+    async def look(self, certificate: OpenCertificate, results: Results) -> None:
+        """Draw, and if it is our turn, add up one chunk again. `results` are those that came here in this certificate's round."""
+        drawn = draw(self._signer, certificate)
+        if drawn is None or drawn.slice not in results:
+            return
+        signed, encoded = results[drawn.slice]
+        if signed.peer in self.guilty:
+            return
+        first = certificate.plan.plan.borders[drawn.slice]
+        reduced = await self._offload(lambda: result_piece(encoded, self._codec, drawn.chunk - first))
+        contributed = await self._collect(certificate, drawn)
+        if contributed is None:
+            return
+        evidence = Evidence(certificate=certificate.raw, result=signed, chunk=drawn.chunk, reduced=reduced, contributed=contributed)
+        if not is_right(certificate, self._codec, self._parameters(), evidence):
+            await self._convict(evidence, told_by=None)
+
+    async def _collect(self, certificate: OpenCertificate, drawn: Draw) -> tuple[Piece, ...] | None:
+        """The chunk of every contributor; None when one of them is gone or holds it no more: then nothing can be said."""
+        plan, total = certificate.plan, certificate.plan.plan.borders[-1]
+        pieces: dict[int, Piece] = {}
+
+        async def ask(index: int) -> None:
+            peer = plan.members[index]
+            try:
+                piece = await self._piece(peer, PieceRequest(plan=plan.digest, chunk=drawn.chunk))
+                if piece is not None:
+                    check_piece(piece, drawn.chunk, total, plan.offers[index].contribution)
+                    pieces[index] = piece
+            except PeerFault as fault:
+                self._refuse(fault.reason, peer, str(fault))
+            except Unreachable:
+                return
+
+        async with trio.open_nursery() as nursery:
+            for index in certificate.contributors:
+                nursery.start_soon(ask, index)
+        return tuple(pieces[i] for i in certificate.contributors) if len(pieces) == len(certificate.contributors) else None
+
+    async def _piece(self, peer: PeerId, request: PieceRequest) -> Piece | None:
+        if peer == self._signer.peer:
+            held = request.plan == self._plan
+            return piece_of(self._offer.encoded, self._offer.tree, self._codec, request.chunk) if held else None
+        with trio.move_on_after(ANSWER_S):
+            stream = await self._network.open_stream(peer, PROTOCOL)
+            try:
+                await stream.send_all(frame(msgspec.msgpack.encode(request)))
+                answer = await FrameReader(stream).expect_frame(PIECE_BYTES)
+                return _decode(answer, Piece) if answer else None
+            finally:
+                await stream.aclose()
+        raise Unreachable(f"no chunk within {ANSWER_S:g} s")
+
+    # -------------------------------------------------------------------------------------------- telling
+
+    async def _hear(self, stream: ByteStream) -> None:
+        data = await FrameReader(stream).expect_frame(MAX_EVIDENCE_BYTES)
+        await stream.send_eof()  # before the proof is checked and passed on: who told us need not wait for that
+        evidence = decode_evidence(data)
+        if self._parameters() and evidence.result.peer not in self.guilty:
+            await self._convict(evidence, told_by=stream.peer)
+
+    async def _convict(self, evidence: Evidence, told_by: PeerId | None) -> None:
+        """Raises `PeerFault` when it proves nothing."""
+        verdict = await self._offload(lambda: judge(evidence, self._run, self._manifest, self._parameters()))
+        if verdict.peer in self.guilty:
+            return
+        self.guilty[verdict.peer] = verdict
+        self._refuse("wrong_sum", verdict.peer, str(verdict))
+        data = frame(encode_evidence(evidence))
+        async with trio.open_nursery() as nursery:
+            for link in self._network.links():
+                if link.peer not in (verdict.peer, told_by):
+                    nursery.start_soon(self._tell, link.peer, data)
+
+    async def _tell(self, peer: PeerId, data: bytes) -> None:
+        """An observer serves no such protocol, and who is gone hears it from others."""
+        with trio.move_on_after(ANSWER_S):
+            try:
+                stream = await self._network.open_stream(peer, EVIDENCE_PROTOCOL)
+            except Unreachable:
+                return
+            try:
+                await stream.send_all(data)
+                await stream.receive_some(1)  # until it was heard
+            except Unreachable:
+                return
+            finally:
+                await stream.aclose()
+
+
+def _decode[S: msgspec.Struct](data: bytes, kind: type[S]) -> S: ...

@@ -1,0 +1,153 @@
+"""A sum that is wrong, proved: why a reducer that lies about its slice is named by whoever looks.
+
+A reducer signs the root of its slice's mean, and every contributor signed the root of what it offered. Whoever holds one chunk of the result and
+the same chunk of every listed contribution, each with its proof, adds them up in the layout's order and sees whether the reducer did. What it
+finds is evidence for everybody: nothing in it is its own word.
+
+Each member draws by itself whether it looks and where, from its own signature of the certificate's hash: nobody else can foresee it, so a
+reducer cannot choose a lie that will not be looked at. `AUDITS_PER_ROUND` members look in a round, on average, each at one chunk: a reducer of n
+that falsifies a share s of its slice is caught in a round with a probability of about 2 s / n.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from protocol.certificate import OpenCertificate, open_certificate
+from protocol.codec import Codec, chunk_bytes, codec_named
+from protocol.digest import Buffer, Digest, Levels, digest, leaf_digest, leaves_of, levels_of, range_proof, root_from_range
+from protocol.errors import PeerFault
+from protocol.identity import PeerId, Signer, short
+from protocol.layout import CHUNK_ELEMENTS, chunk_count, element_range
+from protocol.manifest import MAX_GROUP_LIMIT, Manifest
+from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural, Signed, SliceResult, open_as
+from protocol.reduction import weighted_mean
+
+_DOMAIN = b"hypergpu/audit/1\0"
+AUDITS_PER_ROUND = 2  # of the whole plan: one that a liar cannot escape for long, and a few hundred kilobytes at most
+MAX_PROOF = 64  # twice the levels of the tree over the longest vector
+MAX_PIECE_BYTES = 4 * CHUNK_ELEMENTS  # at float32; every other codec takes less
+MAX_EVIDENCE_BYTES = MAX_MESSAGE_BYTES + (MAX_GROUP_LIMIT + 2) * (MAX_PIECE_BYTES + MAX_PROOF * 40)
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """One chunk of an encoding, and what leads from it to the root that was signed."""
+
+    data: Annotated[bytes, Meta(max_length=MAX_PIECE_BYTES)]
+    proof: Annotated[tuple[Hash, ...], Meta(max_length=MAX_PROOF)]
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """What a reducer signed for a certificate's slice, one chunk of it, and the same chunk of all that it was to sum."""
+
+    certificate: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
+    result: Signed
+    chunk: Natural  # of the whole vector
+    reduced: Piece
+    contributed: Annotated[tuple[Piece, ...], Meta(max_length=MAX_GROUP_LIMIT)]  # in the order of the cut's contributors
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Who summed wrongly, proved. `evidence` is the digest of the proof."""
+
+    peer: PeerId
+    number: int
+    slice: int
+    evidence: Digest
+
+    def __str__(self) -> str:
+        proof = self.evidence.hex()[:12]
+        return f"it signed another sum of slice {self.slice} of round {self.number} than its contributors' bytes make (evidence {proof})"
+
+
+class Draw(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a member looks."""
+
+    slice: int
+    chunk: int
+
+
+_decoder = msgspec.msgpack.Decoder(Evidence)
+
+
+def encode_evidence(evidence: Evidence) -> bytes:
+    return msgspec.msgpack.encode(evidence)
+
+
+def decode_evidence(data: bytes) -> Evidence:
+    """Raises `PeerFault("malformed")`."""
+    try:
+        return _decoder.decode(data)
+    except UNREADABLE as error:
+        raise PeerFault("malformed", f"not evidence: {error}") from None
+
+
+def draw(signer: Signer, certificate: OpenCertificate) -> Draw | None:
+    """The chunk that this member looks at; None when it does not look this time, or there is nothing that somebody else summed."""
+    plan, owners = certificate.plan, certificate.cut.owners
+    me = plan.index.get(signer.peer)
+    if me is None or not certificate.contributors or len(plan.plan.rows) > 1:
+        return None  # in several rows a slice passes through hands that sign nothing of their own
+    drawn = digest(signer.sign(_DOMAIN + certificate.hash))
+    whether, which, where = (int.from_bytes(drawn[start : start + 8], "big") for start in (0, 8, 16))
+    borders = plan.plan.borders
+    slices = [i for i, owner in enumerate(owners) if owner != me and borders[i + 1] > borders[i]]
+    if whether % len(plan.members) >= AUDITS_PER_ROUND or not slices:
+        return None
+    chosen = slices[which % len(slices)]
+    return Draw(slice=chosen, chunk=borders[chosen] + where % (borders[chosen + 1] - borders[chosen]))
+
+
+def piece_of(encoded: Buffer, tree: Levels, codec: Codec, index: int) -> Piece:
+    """Chunk `index` of an encoding with this tree. Raises `ValueError` when there is none."""
+    size = chunk_bytes(codec)
+    proof = range_proof(tree, index, index + 1)
+    return Piece(data=bytes(memoryview(encoded)[index * size : (index + 1) * size]), proof=tuple(proof))
+
+
+def result_piece(encoded: Buffer, codec: Codec, index: int) -> Piece:
+    """As `piece_of`, of a slice's encoded mean, whose tree nobody keeps."""
+    return piece_of(encoded, levels_of(leaves_of(encoded, chunk_bytes(codec.result))), codec.result, index)
+
+
+def check_piece(piece: Piece, index: int, total: int, root: Digest) -> None:
+    """Raises `PeerFault("bad_proof")` when it is not chunk `index` of `total` under `root`."""
+    if root_from_range([leaf_digest(piece.data)], index, total, piece.proof) != root:
+        raise PeerFault("bad_proof", f"not chunk {index} of {total} of what was signed")
+
+
+def is_right(certificate: OpenCertificate, codec: Codec, parameters: int, evidence: Evidence) -> bool:
+    """Whether the reducer's chunk is what the contributors' chunks make. Raises `PeerFault("malformed")` when one does not decode."""
+    start, stop = element_range(evidence.chunk, evidence.chunk + 1, parameters)
+    mean = np.empty(stop - start, np.float32)
+    offers = certificate.plan.offers
+    parts = [(offers[i].samples, piece.data) for i, piece in zip(certificate.contributors, evidence.contributed, strict=True)]
+    weighted_mean(parts, codec, mean)
+    return codec.result.encode(mean) == evidence.reduced.data
+
+
+def judge(evidence: Evidence, run: Digest, manifest: Manifest, parameters: int) -> Verdict:
+    """Who is guilty by this evidence. Raises `PeerFault` when it proves nothing: "bad_proof" for an honest sum, too."""
+    certificate = open_certificate(evidence.certificate, run, manifest, chunk_count(parameters))
+    if len(certificate.plan.plan.rows) > 1:
+        raise PeerFault("bad_proof", "in several rows no one member answers for a sum")
+    result = open_as(SliceResult, evidence.result, run)
+    members, borders = certificate.plan.members, certificate.plan.plan.borders
+    if (result.plan, result.cut) != (certificate.plan.digest, certificate.outcome.cut) or result.slice >= len(certificate.cut.owners):
+        raise PeerFault("bad_proof", "the signed result is not of the certificate")
+    first, last = borders[result.slice], borders[result.slice + 1]
+    if evidence.result.peer != members[certificate.cut.owners[result.slice]] or not first <= evidence.chunk < last:
+        raise PeerFault("bad_proof", f"{short(evidence.result.peer)} was not to sum chunk {evidence.chunk}")
+    if len(evidence.contributed) != len(certificate.contributors):
+        raise PeerFault("bad_proof", f"{len(evidence.contributed)} of {len(certificate.contributors)} contributions")
+    check_piece(evidence.reduced, evidence.chunk - first, last - first, result.root)
+    for index, piece in zip(certificate.contributors, evidence.contributed, strict=True):
+        check_piece(piece, evidence.chunk, borders[-1], certificate.plan.offers[index].contribution)
+    if is_right(certificate, codec_named(manifest.codec), parameters, evidence):
+        raise PeerFault("bad_proof", f"the sum of {short(evidence.result.peer)} is right")
+    name = digest(encode_evidence(evidence))
+    return Verdict(peer=evidence.result.peer, number=certificate.outcome.number, slice=result.slice, evidence=name)

@@ -145,8 +145,8 @@ class Invariants:
             self.fail("content", now, wrong)
 
     def _lying_reducer(self) -> bool:
-        """Whether somebody is in this world whose lie about sums is known to go unnoticed."""
-        return any(LIES[kind].unnoticed and kind.endswith("_sum") for kind in self.liars.values())
+        """Whether somebody is in this world who sums wrongly: what is certified until it is caught stays certified."""
+        return any(LIES[kind].wrong_sums for kind in self.liars.values())
 
     def _nothing_twice(self, keeper: Keeper, now: float) -> None:
         if keeper.tip.hash in self._twice:

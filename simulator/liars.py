@@ -44,6 +44,7 @@ TOO_LONG = (1 << 30).to_bytes(LENGTH_BYTES, "big") + b"\0" * 64  # announces a g
 class Liar:
     """Honest in everything; a lie overrides what it changes."""
 
+    wrong_sums: ClassVar[bool] = False  # whether certificates are wrong until it is caught
     unnoticed: ClassVar[str] = ""  # why nobody can name who tells this, and what would; empty for lies that are refused
 
     def __init__(self, signer: Signer, run: Digest, manifest: Manifest, rng: random.Random) -> None:
@@ -161,7 +162,7 @@ class WrongBytes(Liar):
 class WrongSum(Liar):
     """Reduces its slice to something else, the same for everybody, and signs it."""
 
-    unnoticed = "nobody else holds what it summed; whoever asks the contributors for their bytes and adds them up again can prove it"
+    wrong_sums = True
 
     def result(self, to: PeerId, header: ResultHeader, payload: bytes) -> tuple[ResultHeader, bytes]:
         wrong = self.shifted(payload)
@@ -171,7 +172,7 @@ class WrongSum(Liar):
 class SplitSum(Liar):
     """Reduces its slice to something else for some of the members."""
 
-    unnoticed = "members compute different states; the minority downloads, and nobody compares the reducer's two signed results"
+    wrong_sums = True
 
     def result(self, to: PeerId, header: ResultHeader, payload: bytes) -> tuple[ResultHeader, bytes]:
         if to.encode()[-1] % 3:

@@ -43,6 +43,8 @@ NAMED: dict[str, tuple[str, ...]] = {
     "garbage": ("malformed",),
     "oversize": ("oversized",),
     "wrong_bytes": ("bad_proof",),
+    "wrong_sum": ("wrong_sum",),
+    "split_sum": ("wrong_sum",),
     "wrong_digest": ("bad_proof",),
     "wrong_vote": ("bad_proof",),
     "double_vote": ("equivocation",),

@@ -7,12 +7,11 @@ node moved along in one step: mostly one certificate; with a merge the other bra
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import msgspec
 import trio
 
-from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.framing import FrameReader, decode_as, frame
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
@@ -43,7 +42,6 @@ class ChainReply(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 _records = msgspec.msgpack.Decoder(list[bytes])
-S = TypeVar("S", bound=msgspec.Struct)
 Answer = Callable[[int, int], Awaitable[tuple[ChainReply, list[bytes]]]]
 """Gives the reply to (first, limit)."""
 
@@ -65,7 +63,7 @@ def serve_chain(network: Network, run: Digest, answer: Answer) -> None:
     """Answer requests for this run's certificates."""
 
     async def take(stream: ByteStream) -> None:
-        request = _decode(await FrameReader(stream).expect_frame(REQUEST_BYTES), ChainRequest)
+        request = decode_as(ChainRequest, await FrameReader(stream).expect_frame(REQUEST_BYTES))
         if request.run != run:
             raise PeerFault("other_run", f"a request for run {request.run.hex()[:12]}")
         reply, records = await answer(request.first, CERTIFICATES_PER_REQUEST)
@@ -84,7 +82,7 @@ async def fetch_chain(network: Network, peer: PeerId, run: Digest, first: int) -
         try:
             await stream.send_all(frame(msgspec.msgpack.encode(ChainRequest(run=run, first=first))))
             reader = FrameReader(stream)
-            reply = _decode(await reader.expect_frame(REQUEST_BYTES), ChainReply)
+            reply = decode_as(ChainReply, await reader.expect_frame(REQUEST_BYTES))
             if reply.count > CERTIFICATES_PER_REQUEST:
                 raise PeerFault("oversized", f"{reply.count} certificates in one answer")
             return reply, [await reader.expect_frame(MAX_RECORD_BYTES) for _ in range(reply.count)]
@@ -108,14 +106,7 @@ async def fetch_manifest(network: Network, peer: PeerId) -> SignedManifest:
     with trio.move_on_after(ANSWER_S):
         stream = await network.open_stream(peer, MANIFEST_PROTOCOL)
         try:
-            return _decode(await FrameReader(stream).expect_frame(MAX_MANIFEST_BYTES + 256), SignedManifest)
+            return decode_as(SignedManifest, await FrameReader(stream).expect_frame(MAX_MANIFEST_BYTES + 256))
         finally:
             await stream.aclose()
     raise Unreachable(f"no manifest within {ANSWER_S:g} s")
-
-
-def _decode(data: bytes, kind: type[S]) -> S:
-    try:
-        return msgspec.msgpack.decode(data, type=kind)
-    except UNREADABLE as error:
-        raise PeerFault("malformed", f"not a {kind.__name__}: {error}") from None

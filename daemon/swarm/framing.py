@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import msgspec
+
 from protocol.errors import PeerFault, Unreachable
+from protocol.messages import UNREADABLE
 from protocol.ports import ByteStream
 
 LENGTH_BYTES = 4
 READ_BYTES = 1 << 16  # one read's size: what the transports deliver at once
 
 
+S = TypeVar("S", bound=msgspec.Struct)
+
+
 def frame(payload: bytes) -> bytes:
     """`payload` with its length before it."""
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
+
+
+def decode_as(kind: type[S], data: bytes) -> S:
+    """A frame's payload as a record. Raises `PeerFault("malformed")`."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except UNREADABLE as error:
+        raise PeerFault("malformed", f"not a {kind.__name__}: {error}") from None
 
 
 class FrameReader:

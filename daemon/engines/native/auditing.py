@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.framing import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
 from protocol.audit import (
     MAX_EVIDENCE_BYTES,
@@ -38,7 +38,7 @@ from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.ledger import NOTHING, Offer
 from protocol.manifest import SignedManifest
-from protocol.messages import UNREADABLE, Hash, Natural, Signed
+from protocol.messages import Hash, Natural, Signed
 from protocol.ports import ByteStream, Network, Offload
 
 PROTOCOL = "/hypergpu/audit/1"
@@ -92,7 +92,7 @@ class Auditing:
         self.offered(b"", NOTHING)
 
     async def _hand_out(self, stream: ByteStream) -> None:
-        request = _decode(await FrameReader(stream).expect_frame(REQUEST_BYTES), PieceRequest)
+        request = decode_as(PieceRequest, await FrameReader(stream).expect_frame(REQUEST_BYTES))
         answer = b""
         if request.plan == self._plan and self._offer.weight:
             try:
@@ -118,8 +118,11 @@ class Auditing:
         if contributed is None:
             return
         evidence = Evidence(certificate=certificate.raw, result=signed, chunk=drawn.chunk, reduced=reduced, contributed=contributed)
-        if not is_right(certificate, self._codec, self._parameters(), evidence):
-            await self._convict(evidence, told_by=None)
+        try:
+            if not is_right(certificate, self._codec, self._parameters(), evidence):
+                await self._convict(evidence, told_by=None)
+        except PeerFault as fault:  # a contribution that does not decode: its reducer said that it does
+            self._refuse(fault.reason, signed.peer, str(fault))
 
     async def _collect(self, certificate: OpenCertificate, drawn: Draw) -> tuple[Piece, ...] | None:
         """The chunk of every contributor; None when one of them is gone or holds it no more: then nothing can be said."""
@@ -152,7 +155,7 @@ class Auditing:
             try:
                 await stream.send_all(frame(msgspec.msgpack.encode(request)))
                 answer = await FrameReader(stream).expect_frame(PIECE_BYTES)
-                return _decode(answer, Piece) if answer else None
+                return decode_as(Piece, answer) if answer else None
             finally:
                 await stream.aclose()
         raise Unreachable(f"no chunk within {ANSWER_S:g} s")
@@ -193,6 +196,3 @@ class Auditing:
                 return
             finally:
                 await stream.aclose()
-
-
-def _decode[S: msgspec.Struct](data: bytes, kind: type[S]) -> S: ...

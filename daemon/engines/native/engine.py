@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from daemon.engines.native.auditing import Auditing
 from daemon.engines.native.course import Course
 from daemon.engines.native.exchanging import Exchanging, fingerprint_of
 from daemon.engines.native.inbox import Inbox
@@ -77,7 +78,10 @@ class NativeEngine:
             emit=self._emit,
             refuse=self._refuse,
         )
-        self._incoming = Incoming(self._run, self._manifest, self._emit, self._refuse)
+        self._auditing = Auditing(
+            manifest=manifest, signer=signer, network=network, offload=offload, refuse=self._refuse, parameters=lambda: self._parameters
+        )
+        self._incoming = Incoming(self._run, self._manifest, self._emit, self._refuse, self._auditing.guilty)
         self._follower = Follower(
             network=network,
             run=self._run,
@@ -229,12 +233,14 @@ class NativeEngine:
                 for peer in to:
                     self._messenger.send(peer, signed)
             case p.MakeOffer():
+                self._auditing.let_go()
                 self._start(self._make_offer)
             case p.TrainOn():
                 self._start(self._train_on)
             case p.Scatter(plan=plan):
                 assert self.keeper is not None
                 self.keeper.ledger.give_out()
+                self._auditing.offered(plan.digest, self._offer)
                 self._exchanging.scatter(plan, self._offer, self.keeper.anchor)
             case p.Reduce(cut=cut, digest=name):
                 assert self.keeper is not None
@@ -246,8 +252,10 @@ class NativeEngine:
             case p.Publish(certificate=raw, to=to):
                 self._publish(raw, to)
             case p.Adopt(certificate=certificate):
+                self._start(self._auditing.look, certificate, self._exchanging.received(certificate))
                 self._start(self._adopt, certificate)
             case p.Fetch(certificate=certificate):
+                self._start(self._auditing.look, certificate, self._exchanging.received(certificate))
                 self._start(self._fetch, certificate)
             case p.PrepareMerge(other=other):
                 self._start(self._merge, other)

@@ -23,7 +23,7 @@ from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, short
 from protocol.layout import CHUNK_ELEMENTS, element_range
 from protocol.ledger import Offer
-from protocol.messages import Cut, SliceResult, open_as, sign
+from protocol.messages import Cut, Signed, SliceResult, open_as, sign
 from protocol.plan import OpenPlan
 from protocol.ports import Offload, Vector
 from protocol.reduction import weighted_mean
@@ -61,6 +61,7 @@ class Exchange:
         self._held: dict[tuple[int, int], Buffer] = {}  # (slice, contributor) to its encoding
         self._sent: set[tuple[int, int]] = {(i, self._me) for i in range(len(plan.members))}  # (slice, member) we have nothing to send for
         self._results: dict[int, tuple[Digest, Buffer]] = {}  # slice to root and encoding of its mean, under the current cut
+        self._signed: dict[int, Signed] = {}  # slice to what its reducer signed, of those that came here under the current cut
         self._earlier_cuts: set[Digest] = set()
         self._changed = trio.Event()
         if offer.weight:
@@ -134,7 +135,7 @@ class Exchange:
             raise PeerFault("malformed", f"a result for slice {result.slice}")
         if header.result.peer != peer or self.cut.owners[result.slice] != contributor:
             raise PeerFault("not_member", f"{short(peer)} does not own slice {result.slice}")
-        return Intake(self._slice_bytes(result.slice, self._codec.result), lambda data: self._take_result(result, data))
+        return Intake(self._slice_bytes(result.slice, self._codec.result), lambda data: self._take_result(header.result, result, data))
 
     async def _until(self, wanted: Callable[[], bool]) -> None:
         """Bytes may arrive before the cut that asks for them: keep their sender waiting, for a while."""
@@ -167,7 +168,7 @@ class Exchange:
         start, stop = self._elements(index)
         return stop - start
 
-    async def _take_result(self, result: SliceResult, data: memoryview) -> None:
+    async def _take_result(self, signed: Signed, result: SliceResult, data: memoryview) -> None:
         if result.slice in self._results or result.cut != self.cut_digest:
             return
 
@@ -178,6 +179,7 @@ class Exchange:
 
         await self._offload(check)
         if result.cut == self.cut_digest:
+            self._signed[result.slice] = signed
             self._finish_slice(result.slice, result.root, data)
 
     def _finish_slice(self, index: int, root: Digest, encoded: Buffer) -> None:
@@ -197,6 +199,7 @@ class Exchange:
             self._earlier_cuts.add(self.cut_digest)
         self.cut, self.cut_digest = cut, cut_digest
         self._results = {i: (EMPTY_ROOT, b"") for i in range(len(self.plan.members)) if self._is_empty(i)}
+        self._signed = {}
         self.lost_by_encoding = []
         self._wake()
         if self._me in cut.contributors:
@@ -237,6 +240,10 @@ class Exchange:
         if error is not None:
             self.lost_by_encoding.append((start, error))
         self._finish_slice(index, root, encoded)
+
+    def received(self) -> dict[int, tuple[Signed, Buffer]]:
+        """Slice to what its reducer signed and the encoded mean, of those that others reduced under the current cut."""
+        return {i: (signed, self._results[i][1]) for i, signed in self._signed.items() if i in self._results}
 
     def mean(self) -> Callable[[int, Vector], None]:
         """What reads the mean that `average` brought, whatever cuts come later.

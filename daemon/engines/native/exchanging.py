@@ -8,6 +8,7 @@ from collections.abc import Callable
 import trio
 
 from daemon.engines.native.anchor import Anchor
+from daemon.engines.native.auditing import Results
 from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, SliceHeader, serve_bulk_lanes
 from daemon.engines.native.exchange import EARLY_S, Exchange
 from daemon.engines.native.moving import Credits
@@ -100,6 +101,11 @@ class Exchanging:
         """What encoding lost of the slices summed here for this certificate."""
         current = self._current
         return current.lost_by_encoding if current is not None and current.cut_digest == certificate.outcome.cut else []
+
+    def received(self, certificate: OpenCertificate) -> Results:
+        """What others summed for this certificate, as far as it came here."""
+        current = self._current
+        return current.received() if current is not None and current.cut_digest == certificate.outcome.cut else {}
 
     def abandon(self) -> None:
         """The view came to nothing: neither sum nor send for it any more."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from daemon.swarm.messenger import Refuse
+from protocol.audit import Verdict
 from protocol.digest import Digest
 from protocol.errors import PeerFault
+from protocol.identity import PeerId
 from protocol.manifest import Manifest
 from protocol.messages import Cut, Held, Message, Plan, Ready, Signed, Vote, open_as
 from protocol.plan import open_plan
@@ -19,13 +21,24 @@ EARLY_OFFERS = 256  # offers to a round that has not begun here: four times the 
 class Incoming:
     """Turns a message into an event of the current round, or keeps it, or refuses it."""
 
-    def __init__(self, run: Digest, manifest: Manifest, emit: Callable[[p.Happening, bool], None], refuse: Refuse) -> None:
-        """`emit` takes an event and whether it goes before all that wait."""
+    def __init__(
+        self,
+        run: Digest,
+        manifest: Manifest,
+        emit: Callable[[p.Happening, bool], None],
+        refuse: Refuse,
+        guilty: Mapping[PeerId, Verdict],
+    ) -> None:
+        """`emit` takes an event and whether it goes before all that wait; `guilty` is read each time: who is in it neither offers nor leads."""
         self._run, self._manifest, self._emit, self._refuse = run, manifest, emit, refuse
+        self._guilty = guilty
         self._early: deque[Signed] = deque(maxlen=EARLY_OFFERS)
 
     def take(self, state: p.State, signed: Signed, message: Message, *, ours: bool = False) -> None:
         """`ours`: we said it ourselves, and nothing may come between saying a thing and acting on it."""
+        if signed.peer in self._guilty and isinstance(message, Ready | Plan):
+            self._refuse("wrong_sum", signed.peer, str(self._guilty[signed.peer]))
+            return
         match message:
             case Ready():
                 if message.parent != state.parent and message.number > state.tip.number:

@@ -86,20 +86,19 @@ def decode_evidence(data: bytes) -> Evidence:
         raise PeerFault("malformed", f"not evidence: {error}") from None
 
 
-def draw(signer: Signer, certificate: OpenCertificate) -> Draw | None:
-    """The chunk that this member looks at; None when it does not look this time, or there is nothing that somebody else summed."""
+def draw(signer: Signer, certificate: OpenCertificate, *, everywhere: bool = False) -> list[Draw]:
+    """The chunks that this member looks at: mostly none, sometimes one, and with `everywhere` one of each slice that somebody else summed."""
     plan, owners = certificate.plan, certificate.cut.owners
     me = plan.index.get(signer.peer)
     if me is None or not certificate.contributors or len(plan.plan.rows) > 1:
-        return None  # in several rows a slice passes through hands that sign nothing of their own
+        return []  # in several rows a slice passes through hands that sign nothing of their own
     drawn = digest(signer.sign(_DOMAIN + certificate.hash))
     whether, which, where = (int.from_bytes(drawn[start : start + 8], "big") for start in (0, 8, 16))
     borders = plan.plan.borders
     slices = [i for i, owner in enumerate(owners) if owner != me and borders[i + 1] > borders[i]]
-    if whether % len(plan.members) >= AUDITS_PER_ROUND or not slices:
-        return None
-    chosen = slices[which % len(slices)]
-    return Draw(slice=chosen, chunk=borders[chosen] + where % (borders[chosen + 1] - borders[chosen]))
+    if not everywhere:
+        slices = [slices[which % len(slices)]] if slices and whether % len(plan.members) < AUDITS_PER_ROUND else []
+    return [Draw(slice=i, chunk=borders[i] + where % (borders[i + 1] - borders[i])) for i in slices]
 
 
 def piece_of(encoded: Buffer, tree: Levels, codec: Codec, index: int) -> Piece:

@@ -342,6 +342,13 @@ class Adopt(Action, frozen=True, kw_only=True):
     certificate: OpenCertificate
 
 
+class Examine(Action, frozen=True, kw_only=True):
+    """Look after the reducers of a certificate with what came of them, before it is let go. `disputed`: another state was computed here from it."""
+
+    certificate: OpenCertificate
+    disputed: bool
+
+
 class Fetch(Action, frozen=True, kw_only=True):
     """Download the anchor of this certificate, check it, then `Adopted` or `FetchFailed`."""
 

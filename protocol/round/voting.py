@@ -17,6 +17,7 @@ from protocol.round.phases import (
     Adopt,
     CertificateGot,
     Computed,
+    Examine,
     Fetch,
     Inquire,
     Outcome,
@@ -164,11 +165,12 @@ def follow(state: State, event: CertificateGot, now: float) -> Step:
 def _adopt(state: State, certificate: OpenCertificate, now: float) -> Step:
     reason = f"certificate {certificate.outcome.number} names the state computed here"
     state, actions = enter(state, Phase.ADOPT, now, reason, target=certificate)
-    return state, [*actions, Adopt(certificate=certificate)]
+    return state, [*actions, Examine(certificate=certificate, disputed=False), Adopt(certificate=certificate)]
 
 
 def fetch(state: State, certificate: OpenCertificate, now: float) -> Step:
     """Download the certificate's state."""
+    disputed = state.spare is not None and state.spare.cut == certificate.outcome.cut
     state, actions = enter(
         state,
         Phase.FETCH,
@@ -178,7 +180,7 @@ def fetch(state: State, certificate: OpenCertificate, now: float) -> Step:
         failures=0,
         spare=None,
     )
-    return state, [Abandon(), *actions, Fetch(certificate=certificate)]
+    return state, [Examine(certificate=certificate, disputed=disputed), Abandon(), *actions, Fetch(certificate=certificate)]
 
 
 def _is(certificate: OpenCertificate, vote: Vote) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from msgspec.structs import replace
@@ -81,11 +81,19 @@ class Made:
         run: Digest = RUN,
         manifest: Manifest = MANIFEST,
         chunks: int = CHUNKS,
+        contributions: Mapping[PeerId, Digest] | None = None,
     ) -> None:
+        """`contributions` are the roots of what is offered, where the bytes matter."""
         self.run = run
         self.tip = tip or genesis(run)
         self.leader = leader_among(self.tip, persons, view)
         offers = offers_of(self.tip, persons, view=view, seq=seq, samples=samples, run=run)
+        if contributions is not None:
+            real = [
+                (person, replace(offer, contribution=contributions[person.peer]))
+                for person, (_, offer) in zip(persons, offers, strict=True)
+            ]
+            offers = [(sign(person, run, offer), offer) for person, offer in real]
         self.plan: Plan = make_plan(self.tip.hash, view, self.tip.number + 1, offers, manifest, chunks, leader=self.leader.peer)
         self.plan_signed = self.signed(self.plan)
         self.persons = [person for person in persons if person.peer in {offer.peer for offer in self.plan.offers}]

@@ -104,12 +104,16 @@ class Auditing:
 
     # -------------------------------------------------------------------------------------------- looking
 
-    async def look(self, certificate: OpenCertificate, results: Results) -> None:
-        """Draw, and if it is our turn, add up one chunk again. `results` are those that came here in this certificate's round."""
-        drawn = draw(self._signer, certificate)
-        if drawn is None or drawn.slice not in results:
-            return
-        signed, encoded = results[drawn.slice]
+    async def look(self, certificate: OpenCertificate, results: Results, disputed: bool) -> None:
+        """Draw, and if it is our turn, add up one chunk again. `results` are those that came here in this certificate's round.
+
+        Where the majority computed another state than we did from them, one of each slice: a reducer told us another sum than the others.
+        """
+        for drawn in draw(self._signer, certificate, everywhere=disputed):
+            if drawn.slice in results:
+                await self._examine(certificate, drawn, *results[drawn.slice])
+
+    async def _examine(self, certificate: OpenCertificate, drawn: Draw, signed: Signed, encoded: Buffer) -> None:
         if signed.peer in self.guilty:
             return
         first = certificate.plan.plan.borders[drawn.slice]

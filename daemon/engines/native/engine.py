@@ -252,10 +252,10 @@ class NativeEngine:
             case p.Publish(certificate=raw, to=to):
                 self._publish(raw, to)
             case p.Adopt(certificate=certificate):
-                self._start(self._auditing.look, certificate, self._exchanging.received(certificate))
                 self._start(self._adopt, certificate)
+            case p.Examine(certificate=certificate, disputed=disputed):
+                self._start(self._auditing.look, certificate, self._exchanging.received(certificate), disputed)
             case p.Fetch(certificate=certificate):
-                self._start(self._auditing.look, certificate, self._exchanging.received(certificate))
                 self._start(self._fetch, certificate)
             case p.PrepareMerge(other=other):
                 self._start(self._merge, other)

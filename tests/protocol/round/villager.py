@@ -106,7 +106,7 @@ class Villager:
                 self.work.append(action)
             case p.Refuse(peer=peer, reason=reason, detail=detail):
                 self.village.refused.append((self.me, peer, reason, detail))
-            case p.TrainOn() | p.Note():
+            case p.TrainOn() | p.Note() | p.Examine():
                 pass
             case _:
                 raise AssertionError(f"nobody does {action}")

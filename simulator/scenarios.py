@@ -59,6 +59,12 @@ NAMED: dict[str, tuple[str, ...]] = {
 """What the honest refuse a liar for. A lie that is not here cannot be told from bad luck, or from what it replays."""
 
 
+CHANCY = ("two_cuts", "bad_plan", "wrong_sum")
+"""Lies that come to light by chance: when the liar's turn to lead comes, or somebody looks at its sum. In 30 rounds of five, in all but one of a thousand."""
+
+LYING_S = 60.0
+
+
 def _crash(role: str, step: str) -> Make:
     enters, after_s = CRASHES[step]
 
@@ -86,7 +92,7 @@ def _liar(kind: str) -> Make:
             name=f"liar-{kind}",
             nodes=count,
             seed=seed,
-            seconds=60.0,
+            seconds=LYING_S * (3 if kind in CHANCY else 1),
             schedule=schedule,
             parameters=2 * count * CHUNK_ELEMENTS,  # so that everybody reduces something, and can lie about it
             starts=tuple(range(count - 1)) if kind == "bad_state" else None,

@@ -60,7 +60,7 @@ NAMED: dict[str, tuple[str, ...]] = {
 
 
 CHANCY = ("two_cuts", "bad_plan", "wrong_sum")
-"""Lies that come to light by chance: when the liar's turn to lead comes, or somebody looks at its sum. In 30 rounds of five, in all but one of a thousand."""
+"""Lies that come to light by chance: when the liar's turn to lead comes, or somebody looks at its sum. In 40 rounds of five, in all but one of ten thousand."""
 
 LYING_S = 60.0
 
@@ -92,7 +92,7 @@ def _liar(kind: str) -> Make:
             name=f"liar-{kind}",
             nodes=count,
             seed=seed,
-            seconds=LYING_S * (3 if kind in CHANCY else 1),
+            seconds=LYING_S * (4 if kind in CHANCY else 1),
             schedule=schedule,
             parameters=2 * count * CHUNK_ELEMENTS,  # so that everybody reduces something, and can lie about it
             starts=tuple(range(count - 1)) if kind == "bad_state" else None,

@@ -60,7 +60,7 @@ NAMED: dict[str, tuple[str, ...]] = {
 
 
 CHANCY = ("two_cuts", "bad_plan", "wrong_sum")
-"""Lies that come to light by chance: when the liar's turn to lead comes, or somebody looks at its sum. In 40 rounds of five, in all but one of ten thousand."""
+"""Lies that come to light by chance, when the liar's turn to lead comes or somebody looks at its sum: among three, and in 30 rounds, in all but one of 100,000."""
 
 LYING_S = 60.0
 
@@ -84,7 +84,7 @@ def _crash(role: str, step: str) -> Make:
 
 def _liar(kind: str) -> Make:
     def make(nodes: int | None, seed: int) -> Story:
-        count = nodes or 5
+        count = nodes or (3 if kind in CHANCY else 5)
         schedule: tuple[f.AnyFault, ...] = (f.Lie(node=1, kind=kind, at_s=8.0),)
         if kind == "bad_state":
             schedule += (f.Start(node=count - 1, at_s=20.0), *(f.Sever(node=count - 1, other=i, at_s=0.0, for_s=26.0) for i in (0, 2, 3)))
@@ -92,7 +92,7 @@ def _liar(kind: str) -> Make:
             name=f"liar-{kind}",
             nodes=count,
             seed=seed,
-            seconds=LYING_S * (4 if kind in CHANCY else 1),
+            seconds=LYING_S * (3 if kind in CHANCY else 1),
             schedule=schedule,
             parameters=2 * count * CHUNK_ELEMENTS,  # so that everybody reduces something, and can lie about it
             starts=tuple(range(count - 1)) if kind == "bad_state" else None,

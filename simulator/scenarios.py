@@ -60,7 +60,7 @@ NAMED: dict[str, tuple[str, ...]] = {
 
 
 CHANCY = ("two_cuts", "bad_plan", "wrong_sum")
-"""Lies that come to light by chance: when the liar's turn to lead comes, or somebody looks at its sum. Of three in 30 rounds all but one in 100,000."""
+"""Lies that come to light by chance: when the liar's turn to lead comes, or somebody looks at its sum. Of three it does within 30 rounds."""
 
 LYING_S = 60.0
 

@@ -64,7 +64,9 @@ class Striker:
 
     def _strike(self, strike: HivemindStrike) -> None:
         self._due = None
-        Path(strike.report).write_text(f"{time.monotonic()}", encoding="ascii")
+        written = Path(strike.report + ".part")
+        written.write_text(f"{time.monotonic()}", encoding="ascii")
+        written.rename(strike.report)  # whoever waits for the file finds it whole
         self._file.unlink(missing_ok=True)
         os.killpg(0, signal.SIGKILL if strike.kind == "kill" else signal.SIGSTOP)
 

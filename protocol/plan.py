@@ -1,12 +1,13 @@
 """The plan: who averages with whom, a pure function of the Ready messages.
 
 Whoever receives a plan makes it again from the offers inside and compares: a leader can choose whose offers it waited for, nothing else.
-One row so far: up to `max_group` members form one butterfly, whose slices follow the members' bandwidths (`slices.py`).
+Up to `max_group` members form one row, a butterfly whose slices follow the members' bandwidths (`slices.py`); more of them stand in
+several rows (`rows.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -14,8 +15,9 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.layout import CHUNK_ELEMENTS, MAX_PARAMETERS, share_out
-from protocol.manifest import Manifest
+from protocol.manifest import MAX_GROUP_LIMIT, Manifest
 from protocol.messages import Plan, Ready, Signed, open_as
+from protocol.rows import Layout, even_rows, layout
 from protocol.slices import best_shares
 
 
@@ -27,6 +29,11 @@ class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
     leader: PeerId
     members: tuple[PeerId, ...]
     offers: tuple[Ready, ...]
+
+    @property
+    def layout(self) -> Layout:
+        """Who sums and finishes what."""
+        return layout(self.plan)
 
     @property
     def index(self) -> dict[PeerId, int]:
@@ -41,7 +48,7 @@ class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
 def make_plan(
     parent: Digest, view: int, number: int, offers: Iterable[tuple[Signed, Ready]], manifest: Manifest, chunks: int, *, leader: PeerId = ""
 ) -> Plan:
-    """The plan for these offers. When more than `max_group` want in, a hash that changes every view decides whose work waits a round;
+    """The plan for these offers. When more want in than a plan can hold, a hash that changes every view decides whose work waits a round;
     never the leader's, because whoever is not in a plan does not carry it out."""
     group = manifest.group
     by_peer: dict[PeerId, Signed] = {}
@@ -51,19 +58,36 @@ def make_plan(
     if len(by_peer) < group.min_peers:
         raise ValueError(f"{len(by_peer)} offers cannot make a plan of at least {group.min_peers}")
     drawn = sorted(by_peer, key=lambda peer: (peer != leader, digest(parent, view.to_bytes(8, "big"), peer.encode())))
-    chosen = sorted(drawn[: group.max_group])
+    chosen = sorted(drawn[:MAX_GROUP_LIMIT])
+    rows = even_rows(len(chosen), group.max_group)
     reason = f"one row of {len(chosen)}: everybody who was ready fits max_group {group.max_group}"
+    if len(rows) > 1:
+        reason = f"{len(rows)} rows of {len(rows[-1])} to {len(rows[0])}: {len(chosen)} were ready, max_group is {group.max_group}"
     if len(drawn) > len(chosen):
-        reason = f"one row of {len(chosen)}: {len(drawn)} were ready, max_group is {group.max_group}, the others' work waits a round"
+        reason += f"; {len(drawn)} were ready, a plan holds {MAX_GROUP_LIMIT}, the others' work waits a round"
     return Plan(
         parent=parent,
         view=view,
         number=number,
         offers=tuple(by_peer[peer] for peer in chosen),
-        borders=share_out(chunks, best_shares([links[peer].up_bits for peer in chosen], [links[peer].down_bits for peer in chosen])),
-        rows=(tuple(range(len(chosen))),),
+        borders=share_out(chunks, _shares([links[peer] for peer in chosen], rows)),
+        rows=rows,
         reason=reason,
     )
+
+
+def _shares(offers: Sequence[Ready], rows: tuple[tuple[int, ...], ...]) -> list[float]:
+    """How large the slice of each rank is: for the weakest of its owners."""
+    ranks = list(zip(*rows, strict=False))  # as many as the smallest row has members
+    return best_shares(
+        [_weakest([offers[i].up_bits for i in owners]) for owners in ranks],
+        [_weakest([offers[i].down_bits for i in owners]) for owners in ranks],
+    )
+
+
+def _weakest(bits: Sequence[int]) -> int:
+    """Of what was measured; 0 when nothing was."""
+    return min((one for one in bits if one), default=0)
 
 
 def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenPlan:
@@ -85,7 +109,7 @@ def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | Non
             raise PeerFault("bad_plan", f"{short(signed_offer.peer)} offers seq {ready.seq} with {ready.samples} samples")
     if len(set(members)) != len(members):
         raise PeerFault("bad_plan", "a member is in the plan twice")
-    if not manifest.group.min_peers <= len(members) <= manifest.group.max_group:
+    if not manifest.group.min_peers <= len(members) <= MAX_GROUP_LIMIT:
         raise PeerFault("bad_plan", f"a plan of {len(members)} members")
     if signed.peer not in members:
         raise PeerFault("bad_plan", "a plan without its leader")

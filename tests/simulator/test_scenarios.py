@@ -9,7 +9,6 @@ from simulator.liars import LIES
 from simulator.play import play
 from simulator.scenarios import IN_ROWS, NAMED, SCENARIOS, scenario
 
-
 QUICK_IN_ROWS = [
     name for name in IN_ROWS if "crash" in name or "lost" in name or name in ("rows-calm", "rows-partition", "rows-relay-stopped")
 ]

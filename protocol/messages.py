@@ -82,14 +82,20 @@ class Ready(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbi
 
 
 class Plan(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
-    """Who averages with whom. Members are the senders of `offers`, in ascending order of peer id; member i reduces
-    chunks `[borders[i], borders[i + 1])` unless a Cut says otherwise."""
+    """Who averages with whom. Members are the senders of `offers`, in ascending order of peer id, and are meant by their index there.
+
+    `rows` has every member once. The member at position k of a row has rank k: of what its row contributes it reduces chunks
+    `[borders[k], borders[k + 1])` unless a Cut says otherwise. The ranks are as many as the smallest row has members, and whoever stands
+    further back in a longer one reduces nothing. With one row a member's rank is its index.
+    """
 
     parent: Hash
     view: Natural
     number: Natural
     offers: Annotated[tuple[Signed, ...], Meta(min_length=1, max_length=MAX_GROUP_LIMIT)]
     borders: Annotated[tuple[Natural, ...], Meta(max_length=MAX_GROUP_LIMIT + 1)]
+    rows: Annotated[tuple[Indices, ...], Meta(min_length=1, max_length=MAX_GROUP_LIMIT)]
+    predicted_s: Annotated[float, Meta(ge=0)] | None = None  # of the whole exchange; None where too little is measured to tell
     reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
 
 

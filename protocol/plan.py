@@ -61,6 +61,7 @@ def make_plan(
         number=number,
         offers=tuple(by_peer[peer] for peer in chosen),
         borders=share_out(chunks, best_shares([links[peer].up_bits for peer in chosen], [links[peer].down_bits for peer in chosen])),
+        rows=(tuple(range(len(chosen))),),
         reason=reason,
     )
 
@@ -92,6 +93,6 @@ def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | Non
     if size is None or size > MAX_PARAMETERS // CHUNK_ELEMENTS:
         raise PeerFault("bad_plan", f"a plan for a model of {size} chunks")
     again = make_plan(plan.parent, plan.view, plan.number, opened, manifest, size, leader=signed.peer)
-    if (again.offers, again.borders) != (plan.offers, plan.borders):
+    if (again.offers, again.borders, again.rows, again.predicted_s) != (plan.offers, plan.borders, plan.rows, plan.predicted_s):
         raise PeerFault("bad_plan", "the plan does not follow from its offers")
     return OpenPlan(plan=plan, digest=signed.digest, leader=signed.peer, members=members, offers=tuple(ready for _, ready in opened))

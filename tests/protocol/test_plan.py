@@ -111,6 +111,9 @@ def test_what_is_wrong_with_a_plan() -> None:
         replace(plan, borders=(0, 3, 6, 8, 9)),
         replace(plan, borders=plan.borders[:-1]),
         replace(plan, borders=()),
+        replace(plan, rows=((0, 1, 2), (3,))),
+        replace(plan, rows=((1, 0, 2, 3),)),
+        replace(plan, predicted_s=0.5),
         replace(plan, offers=(second, *rest)),
     ):
         assert "does not follow from its offers" in refused(wrong)

@@ -108,7 +108,7 @@ class NativeDriver:
         ]
         borders = share_out(chunk_count(self._settings.elements), [1.0] * len(peers))
         signed = tuple(Signed(b"", peer, b"") for peer in peers)
-        plan = Plan(parent=RUN, view=self._number, number=1, offers=signed, borders=borders, reason="")
+        plan = Plan(parent=RUN, view=self._number, number=1, offers=signed, borders=borders, rows=(tuple(range(len(peers))),), reason="")
         name = digest(RUN, self._number.to_bytes(8, "big"))
         return OpenPlan(plan=plan, digest=name, leader=peers[0], members=peers, offers=tuple(ready))
 

@@ -113,7 +113,7 @@ class Held(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid
 
 
 class Cut(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
-    """The leader closes the set of included contributions. `owners[i]` is the member that reduces slice i. Cut n+1 replaces Cut n."""
+    """The leader closes the set of included contributions. `owners[i]` does what the plan has member i reduce. Cut n+1 replaces Cut n."""
 
     plan: Hash
     number: Annotated[int, Meta(ge=1, le=MAX_GROUP_LIMIT)]
@@ -121,6 +121,17 @@ class Cut(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_
     present: Indices  # members the leader has reason to think alive: they lead the rounds after this one
     owners: Indices
     reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
+
+
+class RowSum(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """A reducer signs the digest of what it summed over member `part`'s row of slice `slice`, which somebody of the same rank finishes. The bytes
+    follow on the bulk stream: the row's mean in float32, whose weight the cut tells."""
+
+    plan: Hash
+    cut: Hash
+    part: Index
+    slice: Index
+    root: Hash
 
 
 class SliceResult(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
@@ -150,7 +161,7 @@ class Announce(Message, frozen=True, kw_only=True, array_like=True, tag=True, fo
     certificate: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
 
 
-AnyMessage = Beacon | Ready | Plan | Held | Cut | SliceResult | Vote | Announce
+AnyMessage = Beacon | Ready | Plan | Held | Cut | RowSum | SliceResult | Vote | Announce
 M = TypeVar("M", bound=Message)
 
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)

@@ -3,7 +3,7 @@
 Whoever receives a plan makes it again from the offers inside and compares: a leader can choose whose offers it waited for, nothing else.
 Up to `max_group` members may form one row, a butterfly whose slices follow their bandwidths (`slices.py`). Where several rows are
 faster, or one may not be so long, near members are together in rows (`planning/`), by what they measured of each other
-(`network/views.py`).
+(`network/views.py`); `rows.py` says what that means for each.
 """
 
 from __future__ import annotations
@@ -18,21 +18,14 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.layout import CHUNK_ELEMENTS, MAX_PARAMETERS, share_out
-from protocol.manifest import Manifest
+from protocol.manifest import MAX_GROUP_LIMIT, Manifest
 from protocol.messages import MAX_REASON_CHARS, Plan, Ready, Signed, open_as
 from protocol.network.views import View, view_of
 from protocol.planning.choice import choose
 from protocol.planning.cost import Model, Sizes
 from protocol.planning.history import History
 from protocol.planning.rows import Bounds
-
-
-def most_members(manifest: Manifest) -> int:
-    """How many members a plan may have in all rows: their offers travel in it and in its certificate.
-
-    As many as one row, until the round machine carries out several; then `MAX_GROUP_LIMIT`.
-    """
-    return manifest.group.max_group
+from protocol.rows import Layout, layout
 
 
 class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +36,11 @@ class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
     leader: PeerId
     members: tuple[PeerId, ...]
     offers: tuple[Ready, ...]
+
+    @property
+    def layout(self) -> Layout:
+        """Who sums and finishes what."""
+        return layout(self.plan)
 
     @property
     def index(self) -> dict[PeerId, int]:
@@ -78,13 +76,13 @@ def make_plan(
     if len(by_peer) < group.min_peers:
         raise ValueError(f"{len(by_peer)} offers cannot make a plan of at least {group.min_peers}")
     drawn = sorted(by_peer, key=lambda peer: (peer != leader, digest(parent, view.to_bytes(8, "big"), peer.encode())))
-    chosen = [by_peer[peer] for peer in sorted(drawn[: most_members(manifest)])]
+    chosen = [by_peer[peer] for peer in sorted(drawn[:MAX_GROUP_LIMIT])]
     sizes = sizes_of(manifest, chunks)
     in_time, late = _in_time(chosen, manifest, sizes, leader)
-    layout = choose(_view(in_time), Bounds(least=min(group.min_group, len(in_time)), most=group.max_group), sizes, before)
-    reason = layout.reason
+    laid = choose(_view(in_time), Bounds(least=min(group.min_group, len(in_time)), most=group.max_group), sizes, before)
+    reason = laid.reason
     if len(drawn) > len(chosen):
-        reason += f"; {len(drawn)} were ready, max_group is {most_members(manifest)}, the others' work waits a round"
+        reason += f"; {len(drawn)} were ready, a plan holds {MAX_GROUP_LIMIT}, the others' work waits a round"
     if late:
         reason += f"; without {', '.join(late)}: too slow for {manifest.round.scatter_s:g} s, their work waits"
     return Plan(
@@ -92,12 +90,12 @@ def make_plan(
         view=view,
         number=number,
         offers=tuple(signed for signed, _ in in_time),
-        borders=share_out(chunks, layout.shares),
-        rows=layout.rows,
-        predicted_s=layout.predicted_s,
+        borders=share_out(chunks, laid.shares),
+        rows=laid.rows,
+        predicted_s=laid.predicted_s,
         reason=reason[:MAX_REASON_CHARS],
         before=before,
-        after=layout.after,
+        after=laid.after,
     )
 
 
@@ -115,7 +113,7 @@ def _in_time(offers: list[Offer], manifest: Manifest, sizes: Sizes, leader: Peer
     """Who can move its own vector within the deadline of a scatter at all, and the names of those who cannot, with what they need.
 
     Leaving somebody out leaves out what it saw of others. So it is looked again until all are in time, and a plan made again from its own
-    offers comes to the same. Where most of a third is too slow the deadline is not one that this swarm can keep, and nobody is left out
+    offers comes to the same. Where more than a third is too slow the deadline is not one that this swarm can keep, and nobody is left out
     for it.
     """
     late: list[str] = []
@@ -151,7 +149,7 @@ def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | Non
             raise PeerFault("bad_plan", f"{short(signed_offer.peer)} offers seq {ready.seq} with {ready.samples} samples")
     if len(set(members)) != len(members):
         raise PeerFault("bad_plan", "a member is in the plan twice")
-    if not manifest.group.min_peers <= len(members) <= most_members(manifest):
+    if not manifest.group.min_peers <= len(members) <= MAX_GROUP_LIMIT:
         raise PeerFault("bad_plan", f"a plan of {len(members)} members")
     if signed.peer not in members:
         raise PeerFault("bad_plan", "a plan without its leader")

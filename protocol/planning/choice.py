@@ -9,15 +9,16 @@ measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from protocol.network.samples import median
-from protocol.network.views import View
+from protocol.network.views import UNKNOWN, View
 from protocol.planning.cost import Estimate, Model, Sizes
 from protocol.planning.history import LATER, SOON, History
 from protocol.planning.rows import Bounds, Cutting, Rows
+from protocol.rows import even_rows
 from protocol.slices import best_shares
 
 MUCH, LITTLE = (
@@ -58,11 +59,11 @@ def row_size(rows: Rows) -> int:
 
 def choose(view: View, bounds: Bounds, sizes: Sizes, before: History | None) -> Layout:
     """The layout of a round whose parent left `before`. Pure, and the same on every machine."""
-    members, cutting = len(view.members), Cutting(view)
-    fewest = -(-members // bounds.most)
+    members = len(view.members)
     if not view.measured:
-        return _blind(view, cutting, fewest, bounds)
-    model = Model(view, sizes)
+        return _blind(view, even_rows(members, bounds.most), bounds)
+    model, cutting = Model(view, sizes), Cutting(view)
+    fewest = -(-members // bounds.most)
     counts = _counts(fewest, max(fewest, members // bounds.least))
     kept = _nearest_count(members, before.size, fewest, counts[-1]) if before else None
     proposals = {count: _propose(model, cutting, count, bounds) for count in sorted({*counts, *([kept] if kept else [])})}
@@ -86,7 +87,7 @@ def fixed(view: View, size: int, bounds: Bounds, sizes: Sizes) -> Layout:
     fewest = -(-members // bounds.most)
     count = _nearest_count(members, size, fewest, max(fewest, members // bounds.least))
     if not view.measured:
-        return _blind(view, cutting, count, bounds)
+        return _blind(view, cutting.rows(count, bounds)[0], bounds)
     model = Model(view, sizes)
     one = _sized(model, _propose(model, cutting, count, bounds))
     return _layout(one, f"{_shape(one.rows)}: the size is fixed", History(size=one.size))
@@ -110,13 +111,18 @@ def _steady(before: History, kept: _Proposal, best: _Proposal) -> Layout:
     return _layout(kept, why, History(size=kept.size, leaning=leaning, times=times))
 
 
-def _blind(view: View, cutting: Cutting, count: int, bounds: Bounds) -> Layout:
-    rows = cutting.rows(count, bounds)[0]
-    links = [view.members[i] for i in rows[0]]
-    shares = [1.0] * min(len(row) for row in rows)
-    if len(rows) == 1:
-        shares = best_shares([link.up_bits for link in links], [link.down_bits for link in links])
-    return Layout(rows=rows, shares=tuple(shares), predicted_s=None, reason=f"{_shape(rows)}: too little is measured to choose", after=None)
+def _blind(view: View, rows: Rows, bounds: Bounds) -> Layout:
+    """Before anything is measured: the given rows, slices by what members say of their links."""
+    owners = list(zip(*rows, strict=False))
+    ups = [_weakest([view.members[i].up_bits for i in each]) for each in owners]
+    downs = [_weakest([view.members[i].down_bits for i in each]) for each in owners]
+    reason = f"{_shape(rows)}: too little is measured to choose; {len(view.members)} were ready, max_group is {bounds.most}"
+    return Layout(rows=rows, shares=tuple(best_shares(ups, downs)), predicted_s=None, reason=reason, after=None)
+
+
+def _weakest(bits: Sequence[int]) -> int:
+    """Of what is known; 0 when nothing is."""
+    return min((one for one in bits if one != UNKNOWN), default=UNKNOWN)
 
 
 def _propose(model: Model, cutting: Cutting, count: int, bounds: Bounds) -> _Proposal:

@@ -45,7 +45,14 @@ class ResultHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, t
     size: Annotated[int, Meta(ge=0, le=4 * MAX_PARAMETERS)]
 
 
-BulkHeader = SliceHeader | ResultHeader
+class RowHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """A reducer's signed `RowSum`; the row's mean follows."""
+
+    summed: Signed
+    size: Annotated[int, Meta(ge=0, le=4 * MAX_PARAMETERS)]
+
+
+BulkHeader = SliceHeader | ResultHeader | RowHeader
 _decoder: msgspec.msgpack.Decoder[BulkHeader] = msgspec.msgpack.Decoder(BulkHeader)
 
 DRAIN_S = 5.0  # for a buffer of 4 MB to go out at 6 Mbit/s
@@ -129,6 +136,14 @@ class BulkSender:
                 lane.scope.cancel()
             lane.parcels.clear()
             lane.sent = 0
+
+    def forget(self, peer: PeerId, item: Parcel) -> None:
+        """A parcel that has arrived, as its receiver's answer shows, need not be sent again should its lane break."""
+        lane = self._lanes.get(peer)
+        place = next((i for i, parcel in enumerate(lane.parcels[: lane.sent]) if parcel is item), None) if lane is not None else None
+        if lane is not None and place is not None:
+            del lane.parcels[place]
+            lane.sent -= 1
 
     async def _drive(self, peer: PeerId, lane: _Lane) -> None:
         with lane.scope:

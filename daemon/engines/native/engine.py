@@ -172,6 +172,8 @@ class NativeEngine:
                 self._act(action)
             elif not await self._take_stand(action):
                 break
+        if isinstance(event, p.PeerGone):
+            self._exchanging.lost(event.peer)
         if isinstance(event, p.Adopted):
             self._after_adopted()
         elif before.parent != self._state.parent:

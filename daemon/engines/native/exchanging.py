@@ -8,7 +8,7 @@ from collections.abc import Callable
 import trio
 
 from daemon.engines.native.anchor import Anchor
-from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, SliceHeader, serve_bulk_lanes
+from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, ResultHeader, SliceHeader, serve_bulk_lanes
 from daemon.engines.native.exchange import EARLY_S, Exchange
 from daemon.engines.native.moving import Credits
 from daemon.swarm.members import Members
@@ -19,9 +19,10 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer, short
 from protocol.ledger import Offer
-from protocol.messages import Cut, SliceResult, Vote, open_as
+from protocol.messages import Cut, RowSum, SliceResult, Vote, open_as
 from protocol.plan import OpenPlan
 from protocol.ports import Endpoint, Network, Offload
+from protocol.reduction import ROW_CODEC
 from protocol.round.phases import Computed, Happening
 
 PLANS_KNOWN = 16  # plans whose late bytes are read and dropped, so that the lane they come on stays in use
@@ -114,13 +115,27 @@ class Exchanging:
         self._current = None
 
     async def _accept(self, peer: PeerId, header: BulkHeader) -> Intake:
-        plan = header.plan if isinstance(header, SliceHeader) else open_as(SliceResult, header.result, self._run).plan
+        plan = self._plan_of(header)
         if plan in self._over:
-            return Intake(min(header.size, max(codec.size(self._parameters) for codec in (self._codec, self._codec.result))), _discard)
+            longest = max(codec.size(self._parameters) for codec in (self._codec, self._codec.result, codec_named(ROW_CODEC)))
+            return Intake(min(header.size, longest), _discard)
         if self._current is None or self._current.plan.digest != plan:
             await self._until_current(plan)
         assert self._current is not None
         return await self._current.accept(peer, header)
+
+    def _plan_of(self, header: BulkHeader) -> Digest:
+        match header:
+            case SliceHeader():
+                return header.plan
+            case ResultHeader():
+                return open_as(SliceResult, header.result, self._run).plan
+        return open_as(RowSum, header.summed, self._run).plan
+
+    def lost(self, peer: PeerId) -> None:
+        """The connection to a member broke."""
+        if self._current is not None:
+            self._current.lost(peer)
 
     async def _until_current(self, plan: Digest) -> None:
         with trio.move_on_after(EARLY_S):

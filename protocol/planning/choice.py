@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from protocol.network.samples import median
-from protocol.network.views import UNKNOWN, View
+from protocol.network.views import UNKNOWN, Flows, View
 from protocol.planning.cost import Estimate, Model, Sizes
 from protocol.planning.history import LATER, SOON, History
 from protocol.planning.rows import Bounds, Cutting, Rows
@@ -26,6 +27,9 @@ MUCH, LITTLE = (
     0.03,
 )  # of the time with the last size: gains worth a change after two rounds and after three; less is within the model's error
 ABOUT = 0.03  # proposals this close to the fastest count as equally fast
+UNMEASURED = 32  # members at most whom one row holds well enough until something is measured, whatever the network
+GUESSED_BITS = 20_000_000  # of a home's uplink
+GUESSED_PRODUCT = 142_500_000_000  # bits a second x microseconds of one flow: 1.22 x MSS / sqrt(loss) for a loss of 1%
 FINALISTS = 3  # proposals whose slices are sized before they are compared again: that takes longer than all the rest
 
 
@@ -61,7 +65,7 @@ def choose(view: View, bounds: Bounds, sizes: Sizes, before: History | None) -> 
     """The layout of a round whose parent left `before`. Pure, and the same on every machine."""
     members = len(view.members)
     if not view.measured:
-        return _blind(view, even_rows(members, bounds.most), bounds)
+        return _blind(view, even_rows(members, bounds.most), bounds) if members <= UNMEASURED else _guessed(view, bounds, sizes)
     model, cutting = Model(view, sizes), Cutting(view)
     fewest = -(-members // bounds.most)
     counts = _counts(fewest, max(fewest, members // bounds.least))
@@ -118,6 +122,19 @@ def _blind(view: View, rows: Rows, bounds: Bounds) -> Layout:
     downs = [_weakest([view.members[i].down_bits for i in each]) for each in owners]
     reason = f"{_shape(rows)}: too little is measured to choose; {len(view.members)} were ready, max_group is {bounds.most}"
     return Layout(rows=rows, shares=tuple(best_shares(ups, downs)), predicted_s=None, reason=reason, after=None)
+
+
+def _guessed(view: View, bounds: Bounds, sizes: Sizes) -> Layout:
+    """Before anything is measured, among many: rows as they would suit homes far apart. Nothing is predicted and nothing remembered."""
+    if not any(member.at for member in view.members):
+        return _blind(view, even_rows(len(view.members), bounds.most), bounds)
+    guess = View(
+        members=tuple(replace(member, up_bits=GUESSED_BITS, down_bits=GUESSED_BITS) for member in view.members),
+        flows=Flows(octaves=((1, GUESSED_PRODUCT),)),
+        failure_rate=0.0,
+        measured=True,
+    )
+    return _blind(view, choose(guess, bounds, sizes, None).rows, bounds)
 
 
 def _weakest(bits: Sequence[int]) -> int:

@@ -23,7 +23,6 @@ Place = tuple[int, int, int]
 DEEPEST = 24  # partings, one within the other: more only when single members are peeled off, and then the order of ids does
 ONE_PLACE_US2 = 2_000**2  # members within 2 ms of each other are not told apart by coordinates
 MARGIN = 8  # of a group at least goes to each side, so that the tree does not peel off single members
-SLACK = 8  # a row may be an eighth larger or smaller than its share, where that puts the border into a gap
 GAP = 4  # a step in the order this much longer than the median one parts two clusters
 
 
@@ -82,37 +81,26 @@ class Cutting:
     def rows(self, count: int, bounds: Bounds) -> tuple[Rows, ...]:
         """Proposals of `count` rows: in even parts, and, of about as many, with clusters parted first where their size allows it."""
         most = bounds.most
-        proposals = [self._ranked(self._even(0, len(self.order), count, most))]
+        proposals = [self._ranked(_even(0, len(self.order), count))]
         if len(self._clusters) > 1 and count > 1:
             size = len(self.order) / count
             cuts: list[int] = []
             for start, stop in self._clusters:
                 parts = max(int((stop - start) / size + 0.5), 1, -(-(stop - start) // most))
-                cuts += [start, *self._even(start, stop, parts, most)]
+                cuts += [start, *_even(start, stop, parts)]
             aligned = self._ranked([cut for cut in cuts if cut])
             if min(len(row) for row in aligned) >= bounds.least:
                 proposals.append(aligned)
         return tuple(dict.fromkeys(proposals))
 
     def _find_clusters(self) -> list[tuple[int, int]]:
-        """Runs of the order without a gap in them; none at all where single members would be clusters."""
+        """Runs of the order without a gap in them. A member that stands alone goes with those before it: it may only be badly placed."""
         size = len(self.order)
-        borders = [0, *(i for i in range(1, size) if self._steps[i] > self._wide), size]
-        runs = list(pairwise(borders))
-        return runs if all(stop - start > 1 for start, stop in runs) else []
-
-    def _even(self, start: int, stop: int, count: int, most: int) -> list[int]:
-        """Where to cut `[start, stop)` into `count` rows of about one size, in gaps where there are any near enough."""
-        cuts: list[int] = []
-        size = (stop - start) / count
-        slack = min(int(size / SLACK), (most - -(-(stop - start) // count)) // 2)
-        for i in range(1, count):
-            even = start + (stop - start) * i // count
-            least = max((cuts[-1] if cuts else start) + 1, even - slack)
-            most_here = max(least, min(even + slack, stop - (count - i)))
-            # Only for the sake of a real gap: the largest row beside the smallest is what everybody waits for.
-            cuts.append(max(range(least, most_here + 1), key=lambda at: (self._steps[at] > self._wide, -abs(at - even), -at)))
-        return cuts
+        borders = [0]
+        for i in range(2, size - 1):
+            if self._steps[i] > self._wide and self._steps[i + 1] <= self._wide and i - borders[-1] > 1:
+                borders.append(i)
+        return list(pairwise([*borders, size]))
 
     def _ranked(self, cuts: Sequence[int]) -> Rows:
         borders = [0, *cuts, len(self.order)]
@@ -128,6 +116,11 @@ class Cutting:
             return -min(member.up_bits, member.down_bits), -member.up_bits - member.down_bits, i
 
         return tuple(sorted(row, key=strength))
+
+
+def _even(start: int, stop: int, count: int) -> list[int]:
+    """Where to cut `[start, stop)` into `count` parts whose sizes differ by one at most: everybody waits for the longest row of the shortest slices."""
+    return [start + (stop - start) * i // count for i in range(1, count)]
 
 
 def _core(at: Coordinate | None) -> Place:

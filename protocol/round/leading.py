@@ -23,7 +23,9 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
     expected = (state.live - state.gone) | {rules.me}
     everybody = expected - state.passed <= ready and len(ready) >= rules.manifest.group.min_peers
     if rules.me in ready and len(ready) >= rules.manifest.group.min_peers and (everybody or final):
-        plan = make_plan(state.parent, state.view, state.number, offers, rules.manifest, rules.chunks, leader=rules.me)
+        plan = make_plan(
+            state.parent, state.view, state.number, offers, rules.manifest, rules.chunks, leader=rules.me, before=state.remembered
+        )
         members = tuple(signed.peer for signed in plan.offers)
         # Should it not be carried out here either, the next look is in a while, not at once and for ever.
         state = replace(state, deadline=now + rules.manifest.round.ready_s)

@@ -205,6 +205,11 @@ class PeerReport(Event, frozen=True, kw_only=True, tag=True):
     path: str = ""  # "direct", "stream", "relay", or "" when there is no connection of our own to it
     address: str = ""
     rtt_s: float | None = None
+    jitter_s: float | None = None
+    loss_share: float | None = None  # of what was sent to it, what had to be sent again
+    bits_per_second: int = 0  # the most that its link was seen to carry, either way; 0 when not seen at work yet
+    quality: str = ""  # of our connection to it: perfect, good, average, poor, unstable, or unknown
+    quality_reason: str = ""
     durable: ClassVar[bool] = False
 
 

@@ -137,6 +137,9 @@ class RoundCertified(Event, frozen=True, kw_only=True, tag=True):
     outcome: str
     phase_seconds: dict[str, float]  # of this node: train, ready, scatter, reduce, vote
     reason: str
+    plan: str = ""  # why its plan was as it was
+    rows: tuple[int, ...] = ()  # members of each of its rows
+    predicted_s: float | None = None  # what its plan said of scatter and reduce together
 
 
 class RoundAveraged(Event, frozen=True, kw_only=True, tag=True):

@@ -94,11 +94,11 @@ def draw(signer: Signer, certificate: OpenCertificate, *, everywhere: bool = Fal
         return []  # in several rows a slice passes through hands that sign nothing of their own
     drawn = digest(signer.sign(_DOMAIN + certificate.hash))
     whether, which, where = (int.from_bytes(drawn[start : start + 8], "big") for start in (0, 8, 16))
-    borders = plan.plan.borders
-    slices = [i for i, owner in enumerate(owners) if owner != me and borders[i + 1] > borders[i]]
+    spans = plan.layout.slices
+    slices = [i for i, owner in enumerate(owners) if owner != me and plan.layout.finishes(i)]
     if not everywhere:
         slices = [slices[which % len(slices)]] if slices and whether % len(plan.members) < AUDITS_PER_ROUND else []
-    return [Draw(slice=i, chunk=borders[i] + where % (borders[i + 1] - borders[i])) for i in slices]
+    return [Draw(slice=i, chunk=spans[i][0] + where % (spans[i][1] - spans[i][0])) for i in slices]
 
 
 def piece_of(encoded: Buffer, tree: Levels, codec: Codec, index: int) -> Piece:
@@ -135,17 +135,17 @@ def judge(evidence: Evidence, run: Digest, manifest: Manifest, parameters: int) 
     if len(certificate.plan.plan.rows) > 1:
         raise PeerFault("bad_proof", "in several rows no one member answers for a sum")
     result = open_as(SliceResult, evidence.result, run)
-    members, borders = certificate.plan.members, certificate.plan.plan.borders
+    members, total = certificate.plan.members, certificate.plan.plan.borders[-1]
     if (result.plan, result.cut) != (certificate.plan.digest, certificate.outcome.cut) or result.slice >= len(certificate.cut.owners):
         raise PeerFault("bad_proof", "the signed result is not of the certificate")
-    first, last = borders[result.slice], borders[result.slice + 1]
+    first, last = certificate.plan.layout.slices[result.slice]
     if evidence.result.peer != members[certificate.cut.owners[result.slice]] or not first <= evidence.chunk < last:
         raise PeerFault("bad_proof", f"{short(evidence.result.peer)} was not to sum chunk {evidence.chunk}")
     if len(evidence.contributed) != len(certificate.contributors):
         raise PeerFault("bad_proof", f"{len(evidence.contributed)} of {len(certificate.contributors)} contributions")
     check_piece(evidence.reduced, evidence.chunk - first, last - first, result.root)
     for index, piece in zip(certificate.contributors, evidence.contributed, strict=True):
-        check_piece(piece, evidence.chunk, borders[-1], certificate.plan.offers[index].contribution)
+        check_piece(piece, evidence.chunk, total, certificate.plan.offers[index].contribution)
     if is_right(certificate, codec_named(manifest.codec), parameters, evidence):
         raise PeerFault("bad_proof", f"the sum of {short(evidence.result.peer)} is right")
     name = digest(encode_evidence(evidence))

@@ -20,6 +20,7 @@ from protocol.manifest import MAX_GROUP_LIMIT, Manifest
 from protocol.merge import merge_parents, merge_round
 from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Cut, Id, Signature, Signed, Vote, open_as, payload_of, signature_is_valid
 from protocol.plan import OpenPlan, open_plan
+from protocol.planning.history import History
 from protocol.ports import Lane
 
 _DOMAIN = b"hypergpu/certificate/1\0"
@@ -139,6 +140,7 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     state: Digest  # of the anchor and momentum; empty bytes at genesis, whose state follows from the manifest
     lane_base: int  # where the next round's data begins
+    layout: History | None = None  # what the last plan leaves for the next one
 
     def lane(self, peer: PeerId) -> Lane:
         """Which samples `peer` draws in the round after this tip: members have a lane each, newcomers share a few by hash."""
@@ -161,6 +163,12 @@ def _check_leader(plan: OpenPlan, members: Iterable[PeerId]) -> None:
         raise PeerFault("bad_certificate", f"{short(plan.leader)} does not lead view {plan.plan.view} of round {plan.plan.number}")
 
 
+def _check_history(plan: OpenPlan, left: History | None) -> None:
+    """A plan that remembers what was not could have other rows than it should. After a merge nothing is remembered."""
+    if plan.plan.before != left:
+        raise PeerFault("bad_certificate", f"the plan of round {plan.plan.number} remembers other rows than its parent left")
+
+
 def _present(certificate: OpenCertificate) -> tuple[PeerId, ...]:
     return tuple(certificate.plan.members[i] for i in certificate.cut.present)
 
@@ -171,6 +179,7 @@ def extend(tip: Tip, certificate: OpenCertificate) -> Tip:
     if outcome.parents != (tip.hash,) or outcome.number != tip.number + 1:
         raise PeerFault("bad_certificate", f"certificate {outcome.number} does not follow certificate {tip.number}")
     _check_leader(plan, tip.members)
+    _check_history(plan, tip.layout)
     last_seq = dict(tip.last_seq)
     for peer, seq in certificate.listed.items():
         if seq <= last_seq.get(peer, 0):
@@ -185,6 +194,7 @@ def extend(tip: Tip, certificate: OpenCertificate) -> Tip:
         samples=tip.samples + certificate.samples,
         state=outcome.state,
         lane_base=tip.lane_base + longest * (len(tip.members) + NEWCOMER_LANES),
+        layout=plan.plan.after,
     )
 
 
@@ -194,6 +204,7 @@ def merge(first: Tip, second: Tip, weights: tuple[int, int], certificate: OpenCe
     if outcome.parents != (first.hash, second.hash) or outcome.number != max(first.number, second.number) + 1:
         raise PeerFault("bad_certificate", f"certificate {outcome.number} does not merge certificates {first.number} and {second.number}")
     _check_leader(certificate.plan, {*first.members, *second.members})
+    _check_history(certificate.plan, None)
     peers = {*first.last_seq, *second.last_seq}
     return Tip(
         hash=certificate.hash,
@@ -203,6 +214,7 @@ def merge(first: Tip, second: Tip, weights: tuple[int, int], certificate: OpenCe
         samples=first.samples + weights[1],
         state=outcome.state,
         lane_base=max(first.lane_base, second.lane_base),
+        layout=certificate.plan.plan.after,
     )
 
 

@@ -64,7 +64,10 @@ class RoundRules(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Group(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`min_peers` bounds who may certify; `min_group` and `max_group` how many members a row may have, between which the plan chooses."""
+
     min_peers: Annotated[int, Meta(ge=2, le=MAX_GROUP_LIMIT)] = 2
+    min_group: Annotated[int, Meta(ge=2, le=MAX_GROUP_LIMIT)] = 2
     max_group: Annotated[int, Meta(ge=2, le=MAX_GROUP_LIMIT)] = 32
 
 
@@ -95,6 +98,8 @@ class Manifest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.group.max_group < self.group.min_peers:
             raise ValueError(f"max_group {self.group.max_group} is below min_peers {self.group.min_peers}")
+        if self.group.max_group < self.group.min_group:
+            raise ValueError(f"max_group {self.group.max_group} is below min_group {self.group.min_group}")
 
 
 class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -15,6 +15,9 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, verify
 from protocol.manifest import MAX_GROUP_LIMIT
+from protocol.network.coordinate import Coordinate
+from protocol.network.sight import MAX_SIGHTS, Sight
+from protocol.planning.history import History
 from protocol.ports import Endpoint
 
 MAX_MESSAGE_BYTES = 1 << 18  # a plan of 64 offers of about 700 bytes is 45 KB; room for rows to come
@@ -78,7 +81,8 @@ class Ready(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbi
     fingerprint: Hash  # of the bulk endpoint's certificate
     up_bits: Natural  # measured bits a second; 0 when not measured yet
     down_bits: Natural
-    coordinate: Annotated[tuple[float, ...], Meta(max_length=8)] = ()
+    coordinate: Coordinate | None = None  # None before anything was measured
+    sights: Annotated[tuple[Sight, ...], Meta(max_length=MAX_SIGHTS)] = ()  # what it measured of a few others
 
 
 class Plan(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
@@ -97,6 +101,8 @@ class Plan(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid
     rows: Annotated[tuple[Indices, ...], Meta(min_length=1, max_length=MAX_GROUP_LIMIT)]
     predicted_s: Annotated[float, Meta(ge=0)] | None = None  # of the whole exchange; None where too little is measured to tell
     reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
+    before: History | None = None  # what the parent's plan left, by which sizes are kept; None where it left nothing
+    after: History | None = None  # what this one leaves
 
 
 class Held(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
@@ -107,7 +113,7 @@ class Held(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid
 
 
 class Cut(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
-    """The leader closes the set of included contributions. `owners[i]` is the member that reduces slice i. Cut n+1 replaces Cut n."""
+    """The leader closes the set of included contributions. `owners[i]` does what the plan has member i reduce. Cut n+1 replaces Cut n."""
 
     plan: Hash
     number: Annotated[int, Meta(ge=1, le=MAX_GROUP_LIMIT)]
@@ -115,6 +121,17 @@ class Cut(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_
     present: Indices  # members the leader has reason to think alive: they lead the rounds after this one
     owners: Indices
     reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
+
+
+class RowSum(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """A reducer signs the digest of what it summed over member `part`'s row of slice `slice`, which somebody of the same rank finishes. The bytes
+    follow on the bulk stream: the row's mean in float32, whose weight the cut tells."""
+
+    plan: Hash
+    cut: Hash
+    part: Index
+    slice: Index
+    root: Hash
 
 
 class SliceResult(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
@@ -144,7 +161,7 @@ class Announce(Message, frozen=True, kw_only=True, array_like=True, tag=True, fo
     certificate: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
 
 
-AnyMessage = Beacon | Ready | Plan | Held | Cut | SliceResult | Vote | Announce
+AnyMessage = Beacon | Ready | Plan | Held | Cut | RowSum | SliceResult | Vote | Announce
 M = TypeVar("M", bound=Message)
 
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)

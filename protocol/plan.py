@@ -1,22 +1,31 @@
 """The plan: who averages with whom, a pure function of the Ready messages.
 
 Whoever receives a plan makes it again from the offers inside and compares: a leader can choose whose offers it waited for, nothing else.
-One row so far: up to `max_group` members form one butterfly, whose slices follow the members' bandwidths (`slices.py`).
+Up to `max_group` members may form one row, a butterfly whose slices follow their bandwidths (`slices.py`). Where several rows are
+faster, or one may not be so long, near members are together in rows (`planning/`), by what they measured of each other
+(`network/views.py`); `rows.py` says what that means for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
+from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.layout import CHUNK_ELEMENTS, MAX_PARAMETERS, share_out
-from protocol.manifest import Manifest
-from protocol.messages import Plan, Ready, Signed, open_as
-from protocol.slices import best_shares
+from protocol.manifest import MAX_GROUP_LIMIT, Manifest
+from protocol.messages import MAX_REASON_CHARS, Plan, Ready, Signed, open_as
+from protocol.network.views import View, view_of
+from protocol.planning.choice import choose
+from protocol.planning.cost import Model, Sizes
+from protocol.planning.history import History
+from protocol.planning.rows import Bounds
+from protocol.rows import Layout, layout
 
 
 class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +38,11 @@ class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
     offers: tuple[Ready, ...]
 
     @property
+    def layout(self) -> Layout:
+        """Who sums and finishes what."""
+        return layout(self.plan)
+
+    @property
     def index(self) -> dict[PeerId, int]:
         return {peer: i for i, peer in enumerate(self.members)}
 
@@ -38,32 +52,82 @@ class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.members) // 2 + 1
 
 
+Offer = tuple[Signed, Ready]
+
+
 def make_plan(
-    parent: Digest, view: int, number: int, offers: Iterable[tuple[Signed, Ready]], manifest: Manifest, chunks: int, *, leader: PeerId = ""
+    parent: Digest,
+    view: int,
+    number: int,
+    offers: Iterable[Offer],
+    manifest: Manifest,
+    chunks: int,
+    *,
+    leader: PeerId = "",
+    before: History | None = None,
 ) -> Plan:
-    """The plan for these offers. When more than `max_group` want in, a hash that changes every view decides whose work waits a round;
-    never the leader's, because whoever is not in a plan does not carry it out."""
+    """The plan for these offers, where the parent's plan left `before`.
+
+    When more want in than a plan has room for, a hash that changes every view decides whose work waits a round. Who is too slow for the
+    manifest's deadlines is left out, and its work waits as well. Never the leader: whoever is not in a plan does not carry it out.
+    """
     group = manifest.group
-    by_peer: dict[PeerId, Signed] = {}
-    links: dict[PeerId, Ready] = {}
-    for signed, ready in offers:
-        by_peer[signed.peer], links[signed.peer] = signed, ready
+    by_peer = {signed.peer: (signed, ready) for signed, ready in offers}
     if len(by_peer) < group.min_peers:
         raise ValueError(f"{len(by_peer)} offers cannot make a plan of at least {group.min_peers}")
     drawn = sorted(by_peer, key=lambda peer: (peer != leader, digest(parent, view.to_bytes(8, "big"), peer.encode())))
-    chosen = sorted(drawn[: group.max_group])
-    reason = f"one row of {len(chosen)}: everybody who was ready fits max_group {group.max_group}"
+    chosen = [by_peer[peer] for peer in sorted(drawn[:MAX_GROUP_LIMIT])]
+    sizes = sizes_of(manifest, chunks)
+    in_time, late = _in_time(chosen, manifest, sizes, leader)
+    laid = choose(_view(in_time), Bounds(least=min(group.min_group, len(in_time)), most=group.max_group), sizes, before)
+    reason = laid.reason
     if len(drawn) > len(chosen):
-        reason = f"one row of {len(chosen)}: {len(drawn)} were ready, max_group is {group.max_group}, the others' work waits a round"
+        reason += f"; {len(drawn)} were ready, a plan holds {MAX_GROUP_LIMIT}, the others' work waits a round"
+    if late:
+        reason += f"; without {', '.join(late)}: too slow for {manifest.round.scatter_s:g} s, their work waits"
     return Plan(
         parent=parent,
         view=view,
         number=number,
-        offers=tuple(by_peer[peer] for peer in chosen),
-        borders=share_out(chunks, best_shares([links[peer].up_bits for peer in chosen], [links[peer].down_bits for peer in chosen])),
-        rows=(tuple(range(len(chosen))),),
-        reason=reason,
+        offers=tuple(signed for signed, _ in in_time),
+        borders=share_out(chunks, laid.shares),
+        rows=laid.rows,
+        predicted_s=laid.predicted_s,
+        reason=reason[:MAX_REASON_CHARS],
+        before=before,
+        after=laid.after,
     )
+
+
+def sizes_of(manifest: Manifest, chunks: int) -> Sizes:
+    """Bytes of the run's vector as an offer, as partial sums and as a result."""
+    codec = codec_named(manifest.codec)
+    return Sizes(offer=chunks * chunk_bytes(codec), partial=chunks * CHUNK_ELEMENTS * 4, result=chunks * chunk_bytes(codec.result))
+
+
+def _view(offers: Sequence[Offer]) -> View:
+    return view_of([(signed.peer, ready) for signed, ready in offers])
+
+
+def _in_time(offers: list[Offer], manifest: Manifest, sizes: Sizes, leader: PeerId) -> tuple[list[Offer], list[str]]:
+    """Who can move its own vector within the deadline of a scatter at all, and the names of those who cannot, with what they need.
+
+    Leaving somebody out leaves out what it saw of others. So it is looked again until all are in time, and a plan made again from its own
+    offers comes to the same. Where more than a third is too slow the deadline is not one that this swarm can keep, and nobody is left out
+    for it.
+    """
+    late: list[str] = []
+    while True:
+        view = _view(offers)
+        if not view.measured:
+            return offers, late
+        model = Model(view, sizes)
+        needed = {i: model.alone_s(i) for i, (signed, _) in enumerate(offers) if signed.peer != leader}
+        slow = {i for i, seconds in needed.items() if seconds > manifest.round.scatter_s}
+        if not slow or len(slow) > len(offers) // 3 or len(offers) - len(slow) < manifest.group.min_peers:
+            return offers, late
+        late += [f"{short(offers[i][0].peer)} ({needed[i]:.3g} s)" for i in sorted(slow)]
+        offers = [offer for i, offer in enumerate(offers) if i not in slow]
 
 
 def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenPlan:
@@ -85,14 +149,14 @@ def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | Non
             raise PeerFault("bad_plan", f"{short(signed_offer.peer)} offers seq {ready.seq} with {ready.samples} samples")
     if len(set(members)) != len(members):
         raise PeerFault("bad_plan", "a member is in the plan twice")
-    if not manifest.group.min_peers <= len(members) <= manifest.group.max_group:
+    if not manifest.group.min_peers <= len(members) <= MAX_GROUP_LIMIT:
         raise PeerFault("bad_plan", f"a plan of {len(members)} members")
     if signed.peer not in members:
         raise PeerFault("bad_plan", "a plan without its leader")
     size = plan.borders[-1] if chunks is None and plan.borders else chunks
     if size is None or size > MAX_PARAMETERS // CHUNK_ELEMENTS:
         raise PeerFault("bad_plan", f"a plan for a model of {size} chunks")
-    again = make_plan(plan.parent, plan.view, plan.number, opened, manifest, size, leader=signed.peer)
-    if (again.offers, again.borders, again.rows, again.predicted_s) != (plan.offers, plan.borders, plan.rows, plan.predicted_s):
+    again = make_plan(plan.parent, plan.view, plan.number, opened, manifest, size, leader=signed.peer, before=plan.before)
+    if replace(again, reason=plan.reason) != plan:
         raise PeerFault("bad_plan", "the plan does not follow from its offers")
     return OpenPlan(plan=plan, digest=signed.digest, leader=signed.peer, members=members, offers=tuple(ready for _, ready in opened))

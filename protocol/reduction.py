@@ -3,17 +3,22 @@
 weight x value, added in the plan's member order in float32, divided by the included weight. A reducer and its substitute therefore make
 the same bytes, and anybody who holds the contributions can check them.
 
+With several rows each row's mean is made so, in float32, and then the mean of those, weighted by what each row includes, in the order of the rows.
+A row's mean travels in the place of its sum since it is finite always; its weight follows from the Cut.
+
 Each codec sums what it encoded (`Codec.mean`), so that a piece of the sum stays in cache while all contributions are added to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from protocol.codec import Codec
+from protocol.codec import Codec, codec_named
 from protocol.codec.base import check_size
 from protocol.digest import Buffer
 from protocol.ports import Vector
+
+ROW_CODEC = "float32"  # between rows nothing is lost
 
 
 def weighted_mean(parts: Iterable[tuple[int, Buffer]], codec: Codec, out: Vector) -> int:
@@ -34,3 +39,11 @@ def weighted_mean(parts: Iterable[tuple[int, Buffer]], codec: Codec, out: Vector
             codec.check(data, out.size)
         out[:] = 0.0
     return total
+
+
+def mean_of_rows(rows: Sequence[tuple[int, Buffer]], out: Vector) -> int:
+    """The mean over all rows, of each one's (included weight, mean as little-endian float32), in the rows' order, without those that include nobody.
+
+    Else as `weighted_mean`.
+    """
+    return weighted_mean(rows, codec_named(ROW_CODEC), out)

@@ -39,12 +39,17 @@ def random_story(seed: int, nodes: int | None = None) -> Story:
         seconds=seconds,
         schedule=(*schedule, *joins, *_lie(rng, count, seconds)),
         min_peers=2 if rng.random() < 0.8 else 3,
-        max_group=32 if rng.random() < 0.85 else 4,
+        max_group=_row_size(rng.random()),
         codec="float32" if rng.random() < 0.7 else "bfloat16",
         link=rng.choice(LINKS),
         marked=rng.random() < 0.9,
         starts=tuple(i for i in range(count) if i not in late),
     )
+
+
+def _row_size(drawn: float) -> int:
+    """A quarter of the stories may have several rows, and one in seven mostly has: those of many nodes."""
+    return 32 if drawn < 0.75 else 4 if drawn < 0.85 else 3 if drawn < 0.95 else 2
 
 
 def _time(rng: random.Random, seconds: float) -> float:

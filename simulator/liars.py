@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from daemon.engines.native.bulk import BulkHeader, ResultHeader, SliceHeader, read_header
+from daemon.engines.native.bulk import BulkHeader, ResultHeader, RowHeader, SliceHeader, read_header
 from daemon.swarm.framing import LENGTH_BYTES, frame
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, leaves_of, merkle_root
@@ -28,6 +28,7 @@ from protocol.messages import (
     Message,
     Plan,
     Ready,
+    RowSum,
     Signed,
     SliceResult,
     Vote,
@@ -37,6 +38,7 @@ from protocol.messages import (
     open_signed,
     sign,
 )
+from protocol.reduction import ROW_CODEC
 
 TOO_LONG = (1 << 30).to_bytes(LENGTH_BYTES, "big") + b"\0" * 64  # announces a gigabyte
 
@@ -73,16 +75,30 @@ class Liar:
     def parcel(self, to: PeerId, header: bytes, payload: bytes) -> tuple[bytes, bytes]:
         """The framed header and payload to send instead of these."""
         read = read_header(header[LENGTH_BYTES:])
-        if isinstance(read, SliceHeader):
-            changed: tuple[BulkHeader, bytes] = self.slice(to, read, payload)
-        else:
-            changed = self.result(to, read, payload)
+        changed: tuple[BulkHeader, bytes]
+        match read:
+            case SliceHeader():
+                changed = self.slice(to, read, payload)
+            case RowHeader():
+                changed = self.row(to, read, payload)
+            case ResultHeader() if read.result.peer == self.signer.peer:
+                changed = self.result(to, read, payload)
+            case ResultHeader():
+                changed = self.handed_on(to, read, payload)
         return frame(msgspec.msgpack.encode(changed[0])), changed[1]
 
     def slice(self, to: PeerId, header: SliceHeader, payload: bytes) -> tuple[SliceHeader, bytes]:
         return header, payload
 
     def result(self, to: PeerId, header: ResultHeader, payload: bytes) -> tuple[ResultHeader, bytes]:
+        return header, payload
+
+    def row(self, to: PeerId, header: RowHeader, payload: bytes) -> tuple[RowHeader, bytes]:
+        """What it summed of its row."""
+        return header, payload
+
+    def handed_on(self, to: PeerId, header: ResultHeader, payload: bytes) -> tuple[ResultHeader, bytes]:
+        """Another's result, on its way to the liar's row."""
         return header, payload
 
     def answer(self, data: bytes) -> bytes:
@@ -160,13 +176,19 @@ class WrongBytes(Liar):
 
 
 class WrongSum(Liar):
-    """Reduces its slice to something else, the same for everybody, and signs it."""
+    """Reduces its slice to something else, the same for everybody, and signs it; its row's sums as well."""
 
     wrong_sums = True
 
     def result(self, to: PeerId, header: ResultHeader, payload: bytes) -> tuple[ResultHeader, bytes]:
         wrong = self.shifted(payload)
         return self.signed_result(header, wrong), wrong
+
+    def row(self, to: PeerId, header: RowHeader, payload: bytes) -> tuple[RowHeader, bytes]:
+        wrong = (np.frombuffer(payload, "<f4") + np.float32(1.0)).astype("<f4").tobytes()
+        summed = open_as(RowSum, header.summed, self.run, trusted=True)
+        root = merkle_root(leaves_of(wrong, chunk_bytes(codec_named(ROW_CODEC))))
+        return RowHeader(summed=sign(self.signer, self.run, replace(summed, root=root)), size=len(wrong)), wrong
 
 
 class SplitSum(Liar):
@@ -182,9 +204,12 @@ class SplitSum(Liar):
 
 
 class WrongDigest(Liar):
-    """Sends a result that does not lead to the digest it signed for it."""
+    """Sends a result, its own or another's, that does not lead to the digest that was signed for it."""
 
     def result(self, to: PeerId, header: ResultHeader, payload: bytes) -> tuple[ResultHeader, bytes]:
+        return header, self.shifted(payload)
+
+    def handed_on(self, to: PeerId, header: ResultHeader, payload: bytes) -> tuple[ResultHeader, bytes]:
         return header, self.shifted(payload)
 
 

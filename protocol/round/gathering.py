@@ -119,6 +119,8 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
         return state, []
     if plan.leader not in state.asked:
         return state, [Refuse(peer=plan.leader, reason="not_leader", detail=f"a plan for view {state.view}, which it does not lead")]
+    if plan.plan.before != state.remembered:
+        return state, [Refuse(peer=plan.leader, reason="bad_plan", detail="a plan that remembers other rows than its parent left")]
     me = plan.index.get(state.rules.me)
     if me is None:
         return left_out(state, now, f"too late for the plan of view {state.view}; the work waits a round")

@@ -23,7 +23,9 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
     expected = (state.live - state.gone) | {rules.me}
     everybody = expected - state.passed <= ready and len(ready) >= rules.manifest.group.min_peers
     if rules.me in ready and len(ready) >= rules.manifest.group.min_peers and (everybody or final):
-        plan = make_plan(state.parent, state.view, state.number, offers, rules.manifest, rules.chunks, leader=rules.me)
+        plan = make_plan(
+            state.parent, state.view, state.number, offers, rules.manifest, rules.chunks, leader=rules.me, before=state.remembered
+        )
         members = tuple(signed.peer for signed in plan.offers)
         # Should it not be carried out here either, the next look is in a while, not at once and for ever.
         state = replace(state, deadline=now + rules.manifest.round.ready_s)
@@ -48,9 +50,8 @@ def _lost(state: State) -> frozenset[PeerId]:
 
 
 def _reducers(plan: OpenPlan) -> tuple[int, ...]:
-    """Members with anything to reduce."""
-    borders = plan.plan.borders
-    return tuple(i for i in range(len(plan.members)) if borders[i + 1] > borders[i])
+    """Members with anything to sum."""
+    return tuple(i for i in range(len(plan.members)) if plan.layout.sums(i))
 
 
 def _offering(plan: OpenPlan) -> frozenset[int]:
@@ -58,7 +59,10 @@ def _offering(plan: OpenPlan) -> frozenset[int]:
 
 
 def try_cut(state: State, now: float, *, final: bool) -> Step:
-    """The first Cut: when every live reducer holds all that live members offered; when `final`, what they all hold."""
+    """The first Cut: when every live reducer holds all that live members of its row offered; when `final`, what they all hold.
+
+    Each contributor is held whole by every live owner in its row: one set of contributors holds for the whole vector.
+    """
     if state.phase is not Phase.SCATTER or not state.leads or state.plan is None or state.merge is not None:
         return state, []
     plan = state.plan
@@ -71,11 +75,14 @@ def try_cut(state: State, now: float, *, final: bool) -> Step:
     alive = [i for i, peer in enumerate(plan.members) if peer not in lost]
     reducers = [i for i in _reducers(plan) if i in alive]
     wanted = _offering(plan) & frozenset(alive)
-    if not final and any(not wanted <= held.get(plan.members[i], frozenset()) for i in reducers):
-        return state, []
-    whole = [held.get(plan.members[i], frozenset()) for i in reducers]
-    contributors = wanted.intersection(*whole) if whole else frozenset()
-    return _send_cut(state, now, 1, alive, contributors, wanted - contributors)
+    contributors: set[int] = set()
+    for r, row in enumerate(plan.layout.rows):
+        of_row = wanted.intersection(row)
+        holders = [held.get(plan.members[i], frozenset()) for i in reducers if plan.layout.row_of[i] == r]
+        if not final and any(not of_row <= holder for holder in holders):
+            return state, []
+        contributors |= of_row.intersection(*holders) if holders else frozenset()
+    return _send_cut(state, now, 1, alive, frozenset(contributors), wanted - contributors)
 
 
 def merge_cut(state: State) -> list[Action]:
@@ -93,14 +100,13 @@ def recut(state: State, now: float, *, final: bool) -> Step:
     if state.phase is not Phase.REDUCE or not state.leads or state.plan is None or state.cut is None:
         return state, []
     plan, cut = state.plan, state.cut
-    borders = plan.plan.borders
-    missing = [i for i in range(len(plan.members)) if borders[i + 1] > borders[i] and i not in state.results]
+    missing = _missing(plan, state)
     if final:
-        silent = frozenset(plan.members[cut.owners[i]] for i in missing) - {state.rules.me}
+        silent = frozenset(plan.members[cut.owners[i]] for i in _waited_for(plan, state)) - {state.rules.me}
         state = replace(state, lead=Lead(held=state.lead.held, silent=state.lead.silent | silent))
     lost = _lost(state)
     # A lost contributor matters as well: a substitute may be waiting for its bytes.
-    stalled = any(plan.members[cut.owners[i]] in lost for i in missing) or (
+    stalled = any(plan.members[cut.owners[i]] in lost for i in _needed(plan, state)) or (
         cut.number > 1 and any(plan.members[i] in lost for i in cut.contributors) and bool(missing)
     )
     if not stalled:
@@ -118,9 +124,29 @@ def beyond_recut(state: State) -> bool:
     plan, cut = state.plan, state.cut
     if plan is None or cut is None or plan.leader not in state.gone:
         return False
-    borders = plan.plan.borders
-    missing = [i for i in range(len(plan.members)) if borders[i + 1] > borders[i] and i not in state.results]
-    return any(plan.members[cut.owners[i]] in state.gone for i in missing)
+    return any(plan.members[cut.owners[i]] in state.gone for i in _needed(plan, state))
+
+
+def _missing(plan: OpenPlan, state: State) -> list[int]:
+    """Slices whose result is not here."""
+    return [i for i in range(len(plan.members)) if plan.layout.finishes(i) and i not in state.results]
+
+
+def _needed(plan: OpenPlan, state: State) -> frozenset[int]:
+    """Members whose work, or whose substitute's, the missing slices wait for: whoever finishes one, and those of its rank, who sum it over their
+    rows. Not one whose own slice is here: it summed before it finished that, and what it would hand on comes from where it was made."""
+    missing = _missing(plan, state)
+    return frozenset(j for i in missing for j in plan.layout.ranks[i] if j == i or j not in state.results)
+
+
+def _waited_for(plan: OpenPlan, state: State) -> frozenset[int]:
+    """Of those, the ones that cannot have done theirs. A slice of a rank that is here says that all of the rank summed: each finished slice holds
+    the sums of all rows. Where none is here it may be any of them."""
+    late: set[int] = set()
+    for i in _missing(plan, state):
+        ranked = plan.layout.ranks[i]
+        late |= {i} if any(j in state.results for j in ranked) else set(ranked)
+    return frozenset(late)
 
 
 def _send_cut(state: State, now: float, number: int, alive: list[int], contributors: frozenset[int], without: frozenset[int]) -> Step:
@@ -151,13 +177,15 @@ def _send_cut(state: State, now: float, number: int, alive: list[int], contribut
 
 
 def _owners(plan: OpenPlan, alive: list[int]) -> tuple[int, ...]:
-    """Every slice's owner: its own member where that one lives, else the living member with the least to reduce, the first of equals."""
-    borders = plan.plan.borders
-    load = {i: borders[i + 1] - borders[i] for i in alive}
+    """Who does every member's work: itself where it lives, else the living member of its row with the least to sum, the first of equals; where
+    its whole row is lost, anybody's."""
+    parts = plan.layout.parts
+    load = {i: parts[i][1] - parts[i][0] for i in alive}
     owners = []
     for i in range(len(plan.members)):
-        owner = i if i in load else min(alive, key=lambda j: (load[j], j))
+        near = [j for j in plan.layout.mates(i) if j in load] or alive
+        owner = i if i in load else min(near, key=lambda j: (load[j], j))
         if owner != i:
-            load[owner] += borders[i + 1] - borders[i]
+            load[owner] += parts[i][1] - parts[i][0]
         owners.append(owner)
     return tuple(owners)

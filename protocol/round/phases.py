@@ -16,6 +16,7 @@ from protocol.manifest import Manifest
 from protocol.merge import merge_parents, merge_round
 from protocol.messages import Cut, Held, Message, Ready, Signed, Vote
 from protocol.plan import OpenPlan
+from protocol.planning.history import History
 
 
 class Phase(Enum):
@@ -113,6 +114,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     def number(self) -> int:
         """Of the certificate that this round would make."""
         return max(self.tip.number, self.merge.other.number if self.merge else 0) + 1
+
+    @property
+    def remembered(self) -> History | None:
+        """What the last plan left for this round's; two branches that meet begin anew."""
+        return None if self.merge else self.tip.layout
 
     @property
     def order(self) -> tuple[PeerId, ...]:

@@ -65,10 +65,11 @@ def gone_in_reduce(state: State, event: PeerGone, now: float) -> Step:
 
 
 def _tell_held(state: State) -> Step:
-    """Tell the leader what we hold: once it is all that living members offered, and at every change from then on."""
+    """Tell the leader what we hold: once it is all that living members of our row offered, and at every change from then on."""
     plan = state.plan
     assert plan is not None
-    wanted = {i for i, offer in enumerate(plan.offers) if offer.samples and plan.members[i] not in state.gone}
+    row = plan.layout.mates(plan.index[state.rules.me])
+    wanted = {i for i in row if plan.offers[i].samples and plan.members[i] not in state.gone}
     if not (state.told or wanted <= state.held):
         return state, []
     held = Held(plan=plan.digest, contributors=tuple(sorted(state.held)))

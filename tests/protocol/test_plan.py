@@ -6,7 +6,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -14,6 +14,7 @@ from protocol.certificate import genesis
 from protocol.errors import PeerFault
 from protocol.identity import Signer
 from protocol.layout import CHUNK_ELEMENTS, MAX_PARAMETERS
+from protocol.manifest import MAX_GROUP_LIMIT
 from protocol.messages import Plan, Ready, sign
 from protocol.plan import OpenPlan, make_plan, open_plan
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, offers_of, people, ready, signer
@@ -59,26 +60,37 @@ def test_a_plan_follows_from_its_offers(size: int, view: int, order: Random) -> 
     assert made_by(persons[0], plan, chunks=None).plan == plan
 
 
-@given(ready_ones=st.integers(MAX_GROUP + 1, 20), view=st.integers(0, 99), i=st.integers(0, 19))
+@given(size=st.integers(MAX_GROUP + 1, 30))
+def test_more_than_a_row_holds_stand_in_several(size: int) -> None:
+    plan = good(size, people(size)[0])
+    assert sorted(i for row in plan.rows for i in row) == list(range(size))
+    assert len(plan.rows) == -(-size // MAX_GROUP)
+    assert len(plan.borders) == 1 + min(len(row) for row in plan.rows)
+    assert f"{size} were ready, max_group is {MAX_GROUP}" in plan.reason
+    made_by(people(size)[0], plan)
+
+
+@settings(max_examples=3)
+@given(ready_ones=st.integers(MAX_GROUP_LIMIT + 1, 70), view=st.integers(0, 99), i=st.integers(0, 64))
 def test_when_too_many_are_ready_a_hash_decides_and_the_leader_stays(ready_ones: int, view: int, i: int) -> None:
     persons = people(ready_ones)
-    leader = persons[i % ready_ones]
+    leader = persons[i]
     offers = offers_of(TIP, persons, view=view)
     plan = make_plan(TIP.hash, view, 1, offers, MANIFEST, CHUNKS, leader=leader.peer)
-    assert len(plan.offers) == MAX_GROUP
+    assert len(plan.offers) == MAX_GROUP_LIMIT
     assert leader.peer in {offer.peer for offer in plan.offers}
-    assert f"{ready_ones} were ready, max_group is {MAX_GROUP}" in plan.reason
+    assert f"{ready_ones} were ready, a plan holds {MAX_GROUP_LIMIT}" in plan.reason
     made_by(leader, plan)  # the others follow it knowing nothing of those who wait
 
 
 def test_whose_work_waits_changes_with_every_view() -> None:
-    persons = people(12)
+    persons = people(MAX_GROUP_LIMIT + 4)
+    offers = offers_of(TIP, persons)
     waits: Counter[str] = Counter()
-    for view in range(60):
-        plan = make_plan(TIP.hash, view, 1, offers_of(TIP, persons, view=view), MANIFEST, CHUNKS, leader=persons[0].peer)
+    for view in range(120):
+        plan = make_plan(TIP.hash, view, 1, offers, MANIFEST, CHUNKS, leader=persons[0].peer)
         waits.update({person.peer for person in persons} - {offer.peer for offer in plan.offers})
     assert set(waits) == {person.peer for person in persons[1:]}
-    assert max(waits.values()) < 45
 
 
 def test_too_few_make_no_plan() -> None:
@@ -117,9 +129,6 @@ def test_what_is_wrong_with_a_plan() -> None:
         replace(plan, offers=(second, *rest)),
     ):
         assert "does not follow from its offers" in refused(wrong)
-    everybody = offers_of(TIP, people(MAX_GROUP + 1))
-    large = replace(plan, offers=tuple(sorted((signed for signed, _ in everybody), key=lambda signed: signed.peer)))
-    assert f"a plan of {MAX_GROUP + 1} members" in refused(large)
 
 
 def test_an_observer_takes_the_plans_word_for_the_models_size_within_reason() -> None:

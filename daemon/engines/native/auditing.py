@@ -116,7 +116,7 @@ class Auditing:
     async def _examine(self, certificate: OpenCertificate, drawn: Draw, signed: Signed, encoded: Buffer) -> None:
         if signed.peer in self.guilty:
             return
-        first = certificate.plan.plan.borders[drawn.slice]
+        first, _ = certificate.plan.layout.slices[drawn.slice]
         reduced = await self._offload(lambda: result_piece(encoded, self._codec, drawn.chunk - first))
         contributed = await self._collect(certificate, drawn)
         if contributed is None:

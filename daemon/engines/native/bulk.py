@@ -45,7 +45,14 @@ class ResultHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, t
     size: Annotated[int, Meta(ge=0, le=4 * MAX_PARAMETERS)]
 
 
-BulkHeader = SliceHeader | ResultHeader
+class RowHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """A reducer's signed `RowSum`; the row's mean follows."""
+
+    summed: Signed
+    size: Annotated[int, Meta(ge=0, le=4 * MAX_PARAMETERS)]
+
+
+BulkHeader = SliceHeader | ResultHeader | RowHeader
 _decoder: msgspec.msgpack.Decoder[BulkHeader] = msgspec.msgpack.Decoder(BulkHeader)
 
 DRAIN_S = 5.0  # for a buffer of 4 MB to go out at 6 Mbit/s
@@ -83,13 +90,22 @@ class _Lane:
         self.scope = trio.CancelScope()
         self.moving = False  # whether the meter counts on it
         self.moved = 0  # bytes since it began to
+        self.began_s = 0.0
 
 
 class BulkSender:
     """Lanes to the members of the current view."""
 
-    def __init__(self, network: Network, find: Find, refuse: Callable[[str, PeerId, str], None]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        find: Find,
+        refuse: Callable[[str, PeerId, str], None],
+        moved: Callable[[PeerId, int, float], None] = lambda _peer, _size_bytes, _seconds: None,
+    ) -> None:
+        """`moved` is told of a lane that has come to rest: to whom, bytes, seconds from its first until it was acknowledged."""
         self.meter = Meter()
+        self._moved = moved
         self._network = network
         self._find = find
         self._refuse = refuse
@@ -130,6 +146,14 @@ class BulkSender:
             lane.parcels.clear()
             lane.sent = 0
 
+    def forget(self, peer: PeerId, item: Parcel) -> None:
+        """A parcel that has arrived, as its receiver's answer shows, need not be sent again should its lane break."""
+        lane = self._lanes.get(peer)
+        place = next((i for i, parcel in enumerate(lane.parcels[: lane.sent]) if parcel is item), None) if lane is not None else None
+        if lane is not None and place is not None:
+            del lane.parcels[place]
+            lane.sent -= 1
+
     async def _drive(self, peer: PeerId, lane: _Lane) -> None:
         with lane.scope:
             await self._drive_to_the_end(peer, lane)
@@ -147,11 +171,11 @@ class BulkSender:
                             while stream.unsent() and not lane.news.is_set():
                                 await trio.sleep(LOOK_S)
                     if not lane.news.is_set():
-                        self._rest(lane)
+                        self._rest(peer, lane)
                         await lane.news.wait()
                     continue
                 if not lane.moving:
-                    lane.moving = True
+                    lane.moving, lane.began_s = True, trio.current_time()
                     self.meter.begin()
                 item = lane.parcels[lane.sent]
                 try:
@@ -173,15 +197,16 @@ class BulkSender:
                     lane.sent += 1
                 del item  # a lane that waits holds nothing of a view that is over
         finally:
-            self._rest(lane)
+            self._rest(peer, lane)
             if self._lanes.get(peer) is lane:
                 del self._lanes[peer]
             if stream is not None:
                 await stream.aclose()
 
-    def _rest(self, lane: _Lane) -> None:
+    def _rest(self, peer: PeerId, lane: _Lane) -> None:
         if lane.moving:
             self.meter.end(lane.moved)
+            self._moved(peer, lane.moved, trio.current_time() - lane.began_s)
             lane.moving, lane.moved = False, 0
 
     @staticmethod

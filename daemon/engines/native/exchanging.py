@@ -9,7 +9,7 @@ import trio
 
 from daemon.engines.native.anchor import Anchor
 from daemon.engines.native.auditing import Results
-from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, SliceHeader, serve_bulk_lanes
+from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, ResultHeader, SliceHeader, serve_bulk_lanes
 from daemon.engines.native.exchange import EARLY_S, Exchange
 from daemon.engines.native.moving import Credits
 from daemon.swarm.members import Members
@@ -20,9 +20,10 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer, short
 from protocol.ledger import Offer
-from protocol.messages import Cut, SliceResult, Vote, open_as
+from protocol.messages import Cut, RowSum, SliceResult, Vote, open_as
 from protocol.plan import OpenPlan
 from protocol.ports import Endpoint, Network, Offload
+from protocol.reduction import ROW_CODEC
 from protocol.round.phases import Computed, Happening
 
 PLANS_KNOWN = 16  # plans whose late bytes are read and dropped, so that the lane they come on stays in use
@@ -48,7 +49,7 @@ class Exchanging:
         emit: Callable[[Happening], None],
         refuse: Refuse,
     ) -> None:
-        self.sender = BulkSender(network, self._endpoint_of, refuse)
+        self.sender = BulkSender(network, self._endpoint_of, refuse, self._moved)
         self._run, self._signer, self._codec, self._members = run, signer, codec_named(codec), members
         self._offload, self._emit = offload, emit
         self._parameters = 0
@@ -82,10 +83,19 @@ class Exchanging:
             sender=self.sender,
             offload=self._offload,
             emit=self._emit,
+            seen=self._members.neighbours.sent_us,
         )
+        offers = zip(plan.members, plan.offers, strict=True)
+        self._members.neighbours.placed((peer, offer.coordinate) for peer, offer in offers)
         self._changed.set()
         self._changed = trio.Event()
         self._current.scatter()
+
+    def _moved(self, peer: PeerId, size_bytes: int, seconds: float) -> None:
+        """Everybody in a row sends a member as much as we do: its part, or what is finished."""
+        plan = self._current.plan if self._current is not None else None
+        if plan is not None and peer in plan.index:
+            self._members.neighbours.took(peer, size_bytes * (len(plan.layout.mates(plan.index[peer])) - 1), seconds)
 
     async def reduce(self, cut: Cut, name: Digest, anchor: Anchor) -> None:
         """Carry out a cut of the current plan, in place of an earlier one, and compute the state it leads to."""
@@ -120,13 +130,27 @@ class Exchanging:
         self._current = None
 
     async def _accept(self, peer: PeerId, header: BulkHeader) -> Intake:
-        plan = header.plan if isinstance(header, SliceHeader) else open_as(SliceResult, header.result, self._run).plan
+        plan = self._plan_of(header)
         if plan in self._over:
-            return Intake(min(header.size, max(codec.size(self._parameters) for codec in (self._codec, self._codec.result))), _discard)
+            longest = max(codec.size(self._parameters) for codec in (self._codec, self._codec.result, codec_named(ROW_CODEC)))
+            return Intake(min(header.size, longest), _discard)
         if self._current is None or self._current.plan.digest != plan:
             await self._until_current(plan)
         assert self._current is not None
         return await self._current.accept(peer, header)
+
+    def _plan_of(self, header: BulkHeader) -> Digest:
+        match header:
+            case SliceHeader():
+                return header.plan
+            case ResultHeader():
+                return open_as(SliceResult, header.result, self._run).plan
+        return open_as(RowSum, header.summed, self._run).plan
+
+    def lost(self, peer: PeerId) -> None:
+        """The connection to a member broke."""
+        if self._current is not None:
+            self._current.lost(peer)
 
     async def _until_current(self, plan: Digest) -> None:
         with trio.move_on_after(EARLY_S):

@@ -10,6 +10,7 @@ from protocol.digest import Digest, digest
 from protocol.messages import Cut, Vote
 from protocol.plan import OpenPlan
 from protocol.round import phases as p
+from protocol.rows import receivers
 
 if TYPE_CHECKING:
     from tests.protocol.round.village import Villager
@@ -21,6 +22,14 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     plan: Digest
     slice: int
     contributor: int
+
+
+class Sum(msgspec.Struct, frozen=True, kw_only=True):
+    """What one row summed of one slice under one cut."""
+
+    cut: Digest
+    row: int
+    slice: int
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,14 +48,16 @@ class Cargo:
         self._cut: Cut | None = None
         self._name: Digest = b""
         self._slices: set[Slice] = set()  # also early ones: their sender is kept waiting
+        self._sums: set[Sum] = set()
         self._results: set[Result] = set()
+        self._passed: set[tuple[Result, int]] = set()
         self._told: set[Result] = set()
         self._held: frozenset[int] = frozenset()
         self._computed = False
 
     def scatter(self, plan: OpenPlan) -> None:
         self._plan, self._cut, self._name, self._held = plan, None, b"", frozenset()
-        for i in range(len(plan.members)):
+        for i in plan.layout.mates(plan.index[self._owner.me]):
             self._send(i, i)
         self._advance()
 
@@ -55,37 +66,40 @@ class Cargo:
         assert self._plan.digest == cut.plan
         self._cut, self._name, self._computed, self._told = cut, name, False, set()
         self._owner.spare = b""  # results are written over what was there
-        if self._plan.index[self._owner.me] in cut.contributors:
-            for i, owner in enumerate(cut.owners):
-                self._send(i, owner)
+        me = self._plan.index[self._owner.me]
+        if me in cut.contributors:
+            for i in self._plan.layout.mates(me):
+                self._send(i, cut.owners[i])
         self._advance()
 
     def abandon(self) -> None:
         self._plan = self._cut = None
 
-    def take(self, item: Slice | Result) -> None:
+    def lost(self) -> None:
+        """A connection broke: what that member would have handed on goes to its row from here."""
+        self._advance()
+
+    def take(self, item: Slice | Sum | Result) -> None:
         """Something arrived."""
-        if isinstance(item, Slice):
-            self._slices.add(item)
-        else:
-            self._results.add(item)
+        match item:
+            case Slice():
+                self._slices.add(item)
+            case Sum():
+                self._sums.add(item)
+            case Result():
+                self._results.add(item)
         self._advance()
 
     def _send(self, index: int, owner: int) -> None:
         plan = self._plan
         assert plan is not None
         me = plan.index[self._owner.me]
-        if plan.offers[me].samples and not self._is_empty(index):
+        if plan.offers[me].samples and plan.layout.sums(index):
             item = Slice(plan=plan.digest, slice=index, contributor=me)
             if owner == me:
                 self._slices.add(item)
             else:
                 self._owner.village.post(self._owner.me, plan.members[owner], item)
-
-    def _is_empty(self, index: int) -> bool:
-        assert self._plan is not None
-        borders = self._plan.plan.borders
-        return borders[index] == borders[index + 1]
 
     def _holds(self, index: int, contributor: int) -> bool:
         assert self._plan is not None
@@ -104,14 +118,13 @@ class Cargo:
         cut = self._cut
         if cut is None:
             return
-        for i, owner in enumerate(cut.owners):
-            mine = Result(cut=self._name, slice=i)
-            if owner == me and mine not in self._results and not self._is_empty(i) and all(self._holds(i, c) for c in cut.contributors):
-                self._results.add(mine)
-                for member in cut.present:
-                    if member != me:
-                        self._owner.village.post(self._owner.me, plan.members[member], mine)
-        wanted = {Result(cut=self._name, slice=i) for i in range(size) if not self._is_empty(i)}
+        self._sum_rows(plan, cut, me)
+        wanted = {Result(cut=self._name, slice=i) for i in range(size) if plan.layout.finishes(i)}
+        for result in sorted(wanted & self._results, key=lambda result: result.slice):
+            for member in receivers(plan.layout, cut, result.slice, me, [i for i in range(size) if plan.members[i] in self._owner.lost]):
+                if (result, member) not in self._passed:
+                    self._passed.add((result, member))
+                    self._owner.village.post(self._owner.me, plan.members[member], result)
         for result in sorted(wanted & self._results - self._told, key=lambda result: result.slice):
             self._told.add(result)
             inbox.append(p.ResultGot(cut=self._name, slice=result.slice))
@@ -119,6 +132,23 @@ class Cargo:
             self._computed = True
             self._owner.spare = digest(b"state", self._name)
             inbox.append(p.Computed(vote=self._vote(plan)))
+
+    def _sum_rows(self, plan: OpenPlan, cut: Cut, me: int) -> None:
+        """Sum what is ours to sum, hand it to whoever finishes it, finish what all rows summed."""
+        layout, rows = plan.layout, plan.layout.rows_with(cut.contributors)
+        ours = [i for i, owner in enumerate(cut.owners) if owner == me and layout.sums(i)]
+        for i in ours:
+            row = layout.row_of[i]
+            if row in rows and all(self._holds(i, c) for c in cut.contributors if layout.row_of[c] == row):
+                for j in layout.ranks[i]:
+                    summed = Sum(cut=self._name, row=row, slice=j)
+                    if summed not in self._sums:
+                        self._sums.add(summed)
+                        if cut.owners[j] != me:
+                            self._owner.village.post(self._owner.me, plan.members[cut.owners[j]], summed)
+        for i in ours:
+            if layout.finishes(i) and all(Sum(cut=self._name, row=row, slice=i) in self._sums for row in rows):
+                self._results.add(Result(cut=self._name, slice=i))
 
     def _vote(self, plan: OpenPlan) -> Vote:
         return Vote(

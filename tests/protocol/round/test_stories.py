@@ -93,13 +93,13 @@ def test_when_nobody_has_anything_to_offer_everybody_trains_on() -> None:
     heal(village, rounds=2, ticks=20)
 
 
-def test_a_leader_is_in_its_own_plan() -> None:
-    """With more ready than `max_group`, the hash left out the leader itself: nobody was there to cut."""
+def test_more_than_a_row_holds_make_several_and_all_are_in_the_plan() -> None:
     village = Village(7, settled=7, max_group=3)
     for _ in range(5):
         number = village.villagers[0].state.number
         heal(village, rounds=1, ticks=40)
         assert village.villagers[0].state.tip.number == number
+        assert len(village.villagers[0].state.tip.members) == 7
     assert {view for _, view in village.certificates} == {0}
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.protocol.round.village import Village
 
 SIZES = st.integers(3, 7)
+ROW_SIZES = st.sampled_from((32, 32, 4, 3, 2))  # two thirds of the villages have several rows
 OPS = ("rest",) + ("carry",) * 6 + ("flow",) * 4 + ("hold",) * 3 + ("stuff",) * 2 + ("finish",) * 3 + ("tick",) * 4
 OPS += ("split", "mend", "release", "lose", "double", "part", "beacon", "fail", "kill", "restart")
 STORIES = st.lists(st.tuples(st.sampled_from(OPS), st.integers(0, 40)), min_size=50, max_size=200)  # of 100 on the average
@@ -74,9 +75,9 @@ def heal(village: Village, rounds: int, ticks: int) -> int:
     raise AssertionError(f"no certificate within {ticks} deadlines: {stand}")
 
 
-@given(SIZES, st.booleans())
-def test_without_faults_every_round_is_certified_in_its_first_view(size: int, settled: bool) -> None:
-    village = Village(size, settled=size if settled else 0)
+@given(SIZES, ROW_SIZES, st.booleans())
+def test_without_faults_every_round_is_certified_in_its_first_view(size: int, row_size: int, settled: bool) -> None:
+    village = Village(size, settled=size if settled else 0, max_group=row_size)
     start = village.villagers[0].state.tip.number
     for number in range(start + 1, start + 4):
         village.tick_next()  # one node's training ends: the only deadlines that pass are those
@@ -91,18 +92,20 @@ def test_without_faults_every_round_is_certified_in_its_first_view(size: int, se
     assert len({villager.state.tip.hash for villager in village.villagers}) == 1
 
 
-@given(SIZES, st.integers(0, 7), STORIES)
-def test_whatever_happens_the_rules_hold_and_a_certificate_comes(size: int, settled: int, story: list[tuple[str, int]]) -> None:
+@given(SIZES, ROW_SIZES, st.integers(0, 7), STORIES)
+def test_whatever_happens_the_rules_hold_and_a_certificate_comes(
+    size: int, row_size: int, settled: int, story: list[tuple[str, int]]
+) -> None:
     """Some are newcomers, some die, anything happens to the letters; afterwards everybody alive is on one tip and goes on."""
-    village = Village(size, settled=min(settled, size) if settled > 1 else 0)
+    village = Village(size, settled=min(settled, size) if settled > 1 else 0, max_group=row_size)
     for op, k in story:
         live_through(village, op, k)
     heal(village, rounds=2, ticks=60 * size)
 
 
-@given(SIZES, STORIES)
-def test_settled_members_never_certify_a_view_twice(size: int, story: list[tuple[str, int]]) -> None:
-    village = Village(size, settled=size)
+@given(SIZES, ROW_SIZES, STORIES)
+def test_settled_members_never_certify_a_view_twice(size: int, row_size: int, story: list[tuple[str, int]]) -> None:
+    village = Village(size, settled=size, max_group=row_size)
     for op, k in story:
         live_through(village, op, k)
     heal(village, rounds=1, ticks=60 * size)

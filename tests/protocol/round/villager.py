@@ -13,14 +13,14 @@ from protocol.messages import Cut, Held, Plan, Ready, Signed, Vote, open_signed,
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
 from tests.protocol.round import invariants
-from tests.protocol.round.cargo import Cargo, Result, Slice
+from tests.protocol.round.cargo import Cargo, Result, Slice, Sum
 
 if TYPE_CHECKING:
     from tests.protocol.round.village import Village
 
 CHUNKS = 5
 STATES_KEPT = 3  # anchors a node can give to others
-Content = Signed | bytes | Slice | Result
+Content = Signed | bytes | Slice | Sum | Result
 """What travels: a signed message, a certificate, a slice or a result."""
 
 
@@ -65,6 +65,8 @@ class Villager:
                 self.inbox.appendleft(p.StandLost(reason="the disk is full"))
                 break
             self.act(action)
+        if isinstance(event, p.PeerGone):
+            self.cargo.lost()
         if isinstance(event, p.Adopted) or before.parent != self.state.parent:
             early, self.early = self.early, []
             for signed in early:

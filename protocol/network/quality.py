@@ -1,0 +1,79 @@
+"""How good a connection is: a score of 0 to 100 from what was measured, and a class that changes only when three measurements agree.
+
+The score is the mean of four, each read off the table of qualities (`facts` of the first HyperGPU): its bounds between two classes are worth 75,
+50, 25 and 0. Classes are named as in that table.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import msgspec
+
+CLASSES: tuple[tuple[str, float], ...] = (("perfect", 90.0), ("good", 65.0), ("average", 40.0), ("poor", 20.0), ("unstable", 0.0))
+"""Names and the least score of each, the best first."""
+
+AGREEING = 3  # measurements in a row that must name one class before it is taken
+
+RTT_MS = ((1.0, 100.0), (50.0, 75.0), (150.0, 50.0), (300.0, 25.0), (500.0, 0.0))
+LOSS_PERCENT = ((0.0, 100.0), (0.1, 75.0), (1.0, 50.0), (5.0, 25.0), (10.0, 0.0))
+JITTER_MS = ((0.0, 100.0), (5.0, 75.0), (20.0, 50.0), (50.0, 25.0), (100.0, 0.0))
+MBIT = ((1.0, 0.0), (10.0, 25.0), (50.0, 50.0), (100.0, 75.0), (1000.0, 100.0))
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """One measurement of a connection; None for what this one could not tell, which then does not count."""
+
+    rtt_s: float
+    jitter_s: float
+    loss: float | None = None  # a share, 0 to 1
+    bits_per_second: float | None = None
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """The class of a connection, why, and which other class the last measurements named, how often in a row."""
+
+    name: str = "unknown"
+    score: float = 0.0
+    reason: str = "not measured yet"
+    leaning: str = ""
+    times: int = 0
+
+
+def score(measured: Measured) -> float:
+    """0 to 100."""
+    parts = [_read(RTT_MS, 1000 * measured.rtt_s), _read(JITTER_MS, 1000 * measured.jitter_s)]
+    if measured.loss is not None:
+        parts.append(_read(LOSS_PERCENT, 100 * measured.loss))
+    if measured.bits_per_second is not None:
+        parts.append(_read(MBIT, measured.bits_per_second / 1e6))
+    return sum(parts) / len(parts)
+
+
+def observe(quality: Quality, measured: Measured) -> Quality:
+    """The quality after another measurement."""
+    points = score(measured)
+    named = next((name for name, least in CLASSES if points >= least), CLASSES[-1][0])
+    if named == quality.name:
+        return Quality(name=named, score=points, reason=quality.reason)
+    times = quality.times + 1 if named == quality.leaning else 1
+    if times < AGREEING:
+        return Quality(name=quality.name, score=quality.score, reason=quality.reason, leaning=named, times=times)
+    return Quality(name=named, score=points, reason=f"{named}: {_words(measured)}, {AGREEING} measurements agree (score {points:.0f})")
+
+
+def _words(measured: Measured) -> str:
+    said = f"{1000 * measured.rtt_s:.0f} ms, jitter {1000 * measured.jitter_s:.0f} ms"
+    if measured.loss is not None:
+        said += f", loss {100 * measured.loss:.2g}%"
+    return said if measured.bits_per_second is None else f"{said}, {measured.bits_per_second / 1e6:.3g} Mbit/s"
+
+
+def _read(table: tuple[tuple[float, float], ...], value: float) -> float:
+    """Between two points of the table a straight line, outside its ends."""
+    if not value > table[0][0]:
+        return table[0][1]
+    for (x0, y0), (x1, y1) in pairwise(table):
+        if value <= x1:
+            return y0 + (y1 - y0) * (value - x0) / (x1 - x0)
+    return table[-1][1]

@@ -1,0 +1,147 @@
+"""Policies side by side: rounds of one network, planned from what its nodes measured, played on the links."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from protocol.digest import digest
+from protocol.errors import UserError
+from protocol.network.views import view_of
+from protocol.planning.choice import Layout, choose, fixed, row_size
+from protocol.planning.cost import Sizes
+from protocol.planning.history import History
+from protocol.planning.rows import Bounds
+from simulator.network.links import VECTOR_BYTES, Links, links_of
+from simulator.network.measuring import Nodes
+from simulator.network.movement import Moved, move
+
+ROUNDS = 20
+LEAST_ROW = 2
+COMPUTING_S = 60.0  # of each round, as the manifest's default has it
+SIZES = Sizes(offer=VECTOR_BYTES, partial=VECTOR_BYTES, result=VECTOR_BYTES)
+ADAPTIVE, FIXED = "adaptive", "fixed:"
+
+
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    """One exchange: as it was planned and as it went."""
+
+    row_size: int
+    rows: int
+    predicted_s: float | None
+    seconds: float
+    between_bytes: float
+    reason: str
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One policy on one network. `seconds_mean` counts the rounds spent adapting; `goodput` is the share of time computing, those included."""
+
+    profile: str
+    nodes: int
+    policy: str
+    seed: int
+    row_size_median: float
+    round_seconds_median: float
+    predicted_seconds_median: float | None
+    prediction_error_median: float | None  # relative, of the rounds in which something was predicted
+    inter_region_bytes: float  # of a round, median
+    goodput: float
+    seconds_mean: float
+    rounds: tuple[Round, ...]
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """From round `at` on, every path of a share of the nodes takes so many times as long."""
+
+    at: int
+    share: float
+    times: float
+
+
+def parse_policy(policy: str) -> int | None:
+    """The size that a policy fixes; None for `adaptive`. Raises `UserError("USAGE")`."""
+    if policy == ADAPTIVE:
+        return None
+    if policy.startswith(FIXED) and policy[len(FIXED) :].isdecimal() and int(policy[len(FIXED) :]) >= LEAST_ROW:
+        return int(policy[len(FIXED) :])
+    raise UserError("USAGE", f"No such policy: {policy!r}.", fix="adaptive, or fixed:G with rows of G members, 2 or more", exit_code=2)
+
+
+def run(profile: str, nodes: int, policy: str, seed: int, rounds: int = ROUNDS, change: Change | None = None) -> Record:
+    """So many rounds under one policy."""
+    size, links = parse_policy(policy), links_of(profile, nodes, seed)
+    measuring = Nodes(nodes, seed)
+    measuring.ping(links)
+    bounds, before, played = Bounds(least=LEAST_ROW, most=nodes), None, _Played()
+    gone: list[Round] = []
+    for number in range(rounds):
+        if change is not None and number == change.at:
+            slow = np.random.default_rng([seed, nodes]).permutation(nodes) < change.share * nodes
+            links, played = links.slowed(slow, change.times), _Played()
+        layout = _plan(measuring, number, size, bounds, before)
+        went = played.move(layout, links)
+        gone.append(_round(layout, went))
+        measuring.took_part(links, went, layout.rows, layout.shares)
+        measuring.ping(links)
+        before = layout.after
+    return _record(profile, nodes, policy, seed, gone)
+
+
+def _plan(measuring: Nodes, number: int, size: int | None, bounds: Bounds, before: History | None) -> Layout:
+    view = view_of(measuring.readies(digest(b"round", number.to_bytes(8, "big"))))
+    return choose(view, bounds, SIZES, before) if size is None else fixed(view, size, bounds, SIZES)
+
+
+class _Played:
+    """Exchanges of one network that were played before: the same layout takes the same time."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, object], Moved] = {}
+
+    def move(self, layout: Layout, links: Links) -> Moved:
+        key = (layout.rows, layout.shares)
+        if key not in self._known:
+            self._known = {key: move(layout.rows, layout.shares, links)}  # the last one alone: a matrix of all pairs is large
+        return self._known[key]
+
+
+def _round(layout: Layout, went: Moved) -> Round:
+    return Round(
+        row_size=row_size(layout.rows),
+        rows=len(layout.rows),
+        predicted_s=layout.predicted_s,
+        seconds=went.seconds,
+        between_bytes=went.between_bytes,
+        reason=layout.reason,
+    )
+
+
+def _record(profile: str, nodes: int, policy: str, seed: int, rounds: Sequence[Round]) -> Record:
+    predicted = [(one.predicted_s, one.seconds) for one in rounds if one.predicted_s is not None]
+    mean = statistics.fmean(one.seconds for one in rounds)
+    return Record(
+        profile=profile,
+        nodes=nodes,
+        policy=policy,
+        seed=seed,
+        row_size_median=statistics.median(one.row_size for one in rounds),
+        round_seconds_median=statistics.median(one.seconds for one in rounds),
+        predicted_seconds_median=statistics.median(told for told, _ in predicted) if predicted else None,
+        prediction_error_median=statistics.median(abs(told - real) / real for told, real in predicted) if predicted else None,
+        inter_region_bytes=statistics.median(one.between_bytes for one in rounds),
+        goodput=COMPUTING_S / (COMPUTING_S + mean),
+        seconds_mean=mean,
+        rounds=tuple(rounds),
+    )
+
+
+def fixed_sizes(nodes: int) -> list[int]:
+    """The sizes that adaptive is held against: powers of two up to everybody."""
+    sizes = [LEAST_ROW]
+    while sizes[-1] * 2 < nodes:
+        sizes.append(sizes[-1] * 2)
+    return sizes if sizes[-1] == nodes else [*sizes, nodes]

@@ -1,0 +1,108 @@
+"""The link model: which networks plans are judged on. Stated before there was a planner, and not bent to it afterwards.
+
+`regions`: four equal regions. A round trip takes 15 ms inside one and 120 to 220 ms between two, drawn once for each pair of regions. Access is
+100 Mbit/s down, 20 up. Loss is 0.01% inside and 0.5% between; a flow carries at most 1.22 x MSS / (RTT x sqrt(loss)) (Mathis et al. 1997,
+https://doi.org/10.1145/263932.264023), and parallel flows of one pair in one direction share that. Two regions share 1 Gbit/s each way.
+
+The others are the qualities that the first HyperGPU defined: a range of round trips, loss, bits a second each way, jitter. Nodes lie in a
+plane, so that some are near each other, and the range is that of the shortest to the longest way across; a tenth is drawn
+for each path beside it, since real paths follow no plane. The same bound on a flow holds for them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from simulator.profiles import QUALITIES
+
+MSS_BYTES = 1460
+MATHIS = 1.22
+VECTOR_BYTES = 40_000_000  # 10 million parameters in float32
+REGIONS = 4
+INSIDE_S, BETWEEN_S = 0.015, (0.120, 0.220)
+INSIDE_LOSS, BETWEEN_LOSS = 0.0001, 0.005
+REGION_UP, REGION_DOWN = 20e6, 100e6
+BETWEEN_BITS = 1e9
+DETOUR = 0.1  # of a round trip: how far a path may be from what the plane says
+MOST_BITS = 10e9  # of a link without a bound of its own
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+PROFILES = (*QUALITIES, "regions")
+
+
+class Links(msgspec.Struct, frozen=True, kw_only=True):
+    """What connects `nodes` nodes. Bits and seconds; matrices are [from, to] and of shape (nodes, nodes)."""
+
+    nodes: int
+    up: Floats  # shape (nodes,)
+    down: Floats  # shape (nodes,)
+    rtt_s: Floats  # symmetric, 0 on the diagonal
+    loss: Floats
+    jitter_s: float
+    region: Ints  # shape (nodes,)
+    between_bits: Floats  # shape (regions, regions): shared by everything between two; infinite inside one
+
+    @property
+    def flow_bits(self) -> Floats:
+        """The most that all flows from one node to another carry together."""
+        with np.errstate(divide="ignore"):
+            most = MATHIS * MSS_BYTES * 8 / (self.rtt_s * np.sqrt(self.loss))
+        return np.minimum(most, MOST_BITS)
+
+    def slowed(self, nodes: npt.NDArray[np.bool_], times: float) -> Links:
+        """The same network after every path of those nodes has become so many times as long."""
+        return msgspec.structs.replace(self, rtt_s=np.where(nodes[:, None] | nodes[None, :], self.rtt_s * times, self.rtt_s))
+
+
+def links_of(profile: str, nodes: int, seed: int) -> Links:
+    """The network of a profile. Raises `KeyError` for an unknown one."""
+    rng = np.random.default_rng([seed, nodes, PROFILES.index(profile) if profile in PROFILES else 0])
+    if profile == "regions":
+        return _regions(nodes, rng)
+    return _quality(profile, nodes, rng)
+
+
+def _regions(nodes: int, rng: np.random.Generator) -> Links:
+    region = rng.permutation(np.arange(nodes) % REGIONS)  # who is where says nothing of a node's place in the order of peers
+    apart = np.triu(rng.uniform(*BETWEEN_S, (REGIONS, REGIONS)), 1)
+    apart += apart.T
+    same = region[:, None] == region[None, :]
+    rtt = np.where(same, INSIDE_S, apart[region[:, None], region[None, :]])
+    np.fill_diagonal(rtt, 0.0)
+    between = np.full((REGIONS, REGIONS), BETWEEN_BITS)
+    np.fill_diagonal(between, np.inf)
+    return Links(
+        nodes=nodes,
+        up=np.full(nodes, REGION_UP),
+        down=np.full(nodes, REGION_DOWN),
+        rtt_s=rtt,
+        loss=np.where(same, INSIDE_LOSS, BETWEEN_LOSS),
+        jitter_s=0.0,
+        region=region,
+        between_bits=between,
+    )
+
+
+def _quality(profile: str, nodes: int, rng: np.random.Generator) -> Links:
+    quality = QUALITIES[profile]
+    low, high = quality.round_trip_s
+    place = rng.random((nodes, 2))
+    across = np.sqrt(((place[:, None] - place[None]) ** 2).sum(axis=2) / 2)
+    detour = np.triu(rng.uniform(1 - DETOUR, 1 + DETOUR, (nodes, nodes)), 1)
+    rtt = np.clip((low + (high - low) * across) * (detour + detour.T), low, high)
+    np.fill_diagonal(rtt, 0.0)
+    bits = np.full(nodes, min(quality.bits_per_second, MOST_BITS))
+    return Links(
+        nodes=nodes,
+        up=bits,
+        down=bits.copy(),
+        rtt_s=rtt,
+        loss=np.full((nodes, nodes), quality.loss),
+        jitter_s=quality.jitter_s,
+        region=np.zeros(nodes, np.int64),
+        between_bits=np.full((1, 1), np.inf),
+    )

@@ -1,0 +1,148 @@
+"""What made-up nodes measure of a made-up network, said as real ones say it: pings, transfers, losses, and the Readies that follow.
+
+Every figure has the error that a measurement has: a ping comes with jitter, a loss is counted among the packets that were sent, a link
+is seen only as busy as the exchange made it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from protocol.digest import digest
+from protocol.identity import PeerId
+from protocol.messages import Ready
+from protocol.network.coordinate import ORIGIN, moved
+from protocol.network.samples import Window
+from protocol.network.sight import MAX_SIGHTS, MOST_BITS, Sight, choose, short_name
+from simulator.network.links import MATHIS, MSS_BYTES, VECTOR_BYTES, Links
+from simulator.network.movement import Moved
+
+PINGS = 12  # of each neighbour in a round: one every 5 s in a round of a minute
+NEIGHBOURS = 16  # that a node is connected to all the time
+LEAST_PACKETS = 50  # before a loss is said of a path
+REMEMBERED = 4  # rounds in which a link was seen: the busiest counts, since each sees no more than the exchange asked of it
+
+
+class _Path(msgspec.Struct):
+    """What one node remembers of another."""
+
+    rtt: Window = Window()
+    packets: int = 0
+    lost: int = 0
+    ups: tuple[int, ...] = ()
+    downs: tuple[int, ...] = ()
+
+
+class Nodes:
+    """All nodes and what each has measured. Node i is `peers[i]`; peers are in ascending order, as the members of a plan are."""
+
+    def __init__(self, nodes: int, seed: int) -> None:
+        self._rng = random.Random(f"measuring {nodes} {seed}")
+        self.peers: tuple[PeerId, ...] = tuple(f"node-{i:05d}" for i in range(nodes))
+        self.coordinates = [ORIGIN] * nodes
+        self._salts = [digest(peer.encode())[:3] for peer in self.peers]
+        self._paths: list[dict[int, _Path]] = [{} for _ in range(nodes)]
+        others = range(nodes)
+        self._neighbours = [
+            self._rng.sample([j for j in others if j != i], min(NEIGHBOURS, nodes - 1)) if nodes <= 64 else self._some(i, nodes)
+            for i in range(nodes)
+        ]
+
+    def _some(self, i: int, nodes: int) -> list[int]:
+        return [j for j in self._rng.sample(range(nodes), NEIGHBOURS + 1) if j != i][:NEIGHBOURS]
+
+    def ping(self, links: Links) -> None:
+        """A round's pings, in which coordinates settle."""
+        for _ in range(PINGS):
+            for i in self._rng.sample(range(links.nodes), links.nodes):
+                self._ping(links, i, self._neighbours[i])
+
+    def _ping(self, links: Links, i: int, others: Sequence[int]) -> None:
+        for j in others:
+            path = self._paths[i].setdefault(j, _Path())
+            path.rtt = path.rtt.add(self._round_trip_us(links, i, j))
+            settled = path.rtt.settled
+            if settled is not None:
+                self.coordinates[i] = moved(self.coordinates[i], self.coordinates[j], settled, self._salts[i])
+
+    def _round_trip_us(self, links: Links, i: int, j: int) -> int:
+        return max(1, round(1e6 * (links.rtt_s[i, j] + links.jitter_s * abs(self._rng.gauss(0, 0.5)))))
+
+    def took_part(self, links: Links, moved_: Moved, rows: Sequence[Sequence[int]], shares: Sequence[float]) -> None:
+        """What members learned in an exchange of those whose slices they got."""
+        owned = np.zeros(links.nodes)
+        others = np.zeros(links.nodes)
+        for row in rows:
+            owned[list(row[: len(shares)])] = shares
+            others[list(row)] = len(row) - 1
+        bits = 8 * VECTOR_BYTES
+        for i in range(links.nodes):
+            senders = np.flatnonzero(np.isfinite(moved_.slice_s[:, i]))
+            takers = np.flatnonzero(np.isfinite(moved_.slice_s[i]))
+            for j in self._drawn(senders):
+                path = self._met(links, i, j)
+                seconds = moved_.slice_s[j, i] - links.rtt_s[j, i] / 2
+                path.ups = (*path.ups, self._seen(bits * (1 - owned[j]) / seconds))[-REMEMBERED:]
+                self._losses(path, links.loss[j, i], owned[i] * VECTOR_BYTES)
+            for j in self._drawn(takers):
+                path = self._met(links, i, j)
+                seconds = moved_.slice_s[i, j] - links.rtt_s[i, j] / 2
+                path.downs = (*path.downs, self._seen(bits * owned[j] * others[j] / seconds))[-REMEMBERED:]
+                self._losses(path, links.loss[i, j], owned[j] * VECTOR_BYTES)
+
+    def _drawn(self, some: Sequence[int]) -> list[int]:
+        return self._rng.sample([int(j) for j in some], min(MAX_SIGHTS, len(some)))
+
+    def _met(self, links: Links, i: int, j: int) -> _Path:
+        if j not in self._paths[i] or self._paths[i][j].rtt.settled is None:
+            for _ in range(PINGS):
+                self._ping(links, i, [j])
+        return self._paths[i][j]
+
+    def _seen(self, bits: float) -> int:
+        return min(MOST_BITS, round(bits * self._rng.uniform(0.97, 1.0)))
+
+    def _losses(self, path: _Path, loss: float, size_bytes: float) -> None:
+        packets = int(size_bytes / MSS_BYTES) + 1
+        path.packets += packets
+        path.lost += int(np.random.default_rng(self._rng.getrandbits(32)).binomial(packets, loss))
+
+    def readies(self, parent: bytes) -> list[tuple[PeerId, Ready]]:
+        """What everybody says of itself and of others in a round."""
+        return [(peer, self._ready(i, parent)) for i, peer in enumerate(self.peers)]
+
+    def _ready(self, i: int, parent: bytes) -> Ready:
+        met = [(j, path) for j, path in self._paths[i].items() if path.rtt.settled]
+        busy = [(j, path) for j, path in met if path.ups or path.downs] or met
+        return Ready(
+            parent=parent,
+            view=0,
+            number=1,
+            seq=1,
+            samples=1,
+            contribution=parent,
+            loss=None,
+            fingerprint=parent,
+            up_bits=0,
+            down_bits=0,
+            coordinate=self.coordinates[i],
+            sights=choose(self.peers[i], [(self.peers[j], self._sight(j, path)) for j, path in busy], parent),
+        )
+
+    def _sight(self, j: int, path: _Path) -> Sight:
+        rtt_us = path.rtt.settled or 0
+        flow = 0
+        if path.packets >= LEAST_PACKETS and rtt_us:
+            loss = max(path.lost, 1) / path.packets
+            flow = min(MOST_BITS, round(MATHIS * MSS_BYTES * 8 / (rtt_us / 1e6 * loss**0.5)))
+        return Sight(
+            who=short_name(self.peers[j]),
+            rtt_us=rtt_us,
+            up_bits=max(path.ups, default=0),
+            down_bits=max(path.downs, default=0),
+            flow_bits=flow,
+        )

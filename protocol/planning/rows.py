@@ -119,7 +119,7 @@ class Cutting:
 
 
 def _even(start: int, stop: int, count: int) -> list[int]:
-    """Where to cut `[start, stop)` into `count` parts whose sizes differ by one at most: everybody waits for the longest row of the shortest slices."""
+    """Where to cut `[start, stop)` into `count` parts whose sizes differ by one at most: everybody waits for the longest row."""
     return [start + (stop - start) * i // count for i in range(1, count)]
 
 

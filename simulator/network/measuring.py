@@ -15,7 +15,7 @@ import numpy as np
 from protocol.digest import digest
 from protocol.identity import PeerId
 from protocol.messages import Ready
-from protocol.network.coordinate import ORIGIN, moved
+from protocol.network.coordinate import ORIGIN, Coordinate, moved
 from protocol.network.samples import Window
 from protocol.network.sight import MAX_SIGHTS, MOST_BITS, Sight, choose, short_name
 from simulator.network.links import MATHIS, MSS_BYTES, VECTOR_BYTES, Links
@@ -37,40 +37,42 @@ class _Path(msgspec.Struct):
     downs: tuple[int, ...] = ()
 
 
+def round_trip_us(links: Links, i: int, j: int, rng: random.Random) -> int:
+    """One ping."""
+    return max(1, round(1e6 * (links.rtt_s[i, j] + links.jitter_s * abs(rng.gauss(0, 0.5)))))
+
+
+class Settling:
+    """Coordinates as the pings of neighbours settle them, round after round. They are the same whatever the plans are."""
+
+    def __init__(self, nodes: int, seed: int) -> None:
+        self._rng = random.Random(f"pings {nodes} {seed}")
+        self._salts = [digest(i.to_bytes(4, "big"))[:3] for i in range(nodes)]
+        self._windows: list[dict[int, Window]] = [{j: Window() for j in self._some(i, nodes)} for i in range(nodes)]
+        self.coordinates = [ORIGIN] * nodes
+
+    def _some(self, i: int, nodes: int) -> list[int]:
+        return [j for j in self._rng.sample(range(nodes), min(NEIGHBOURS + 1, nodes)) if j != i][:NEIGHBOURS]
+
+    def round(self, links: Links) -> list[Coordinate]:
+        """Where everybody is after a round's pings."""
+        for _ in range(PINGS):
+            for i in self._rng.sample(range(links.nodes), links.nodes):
+                for j, window in self._windows[i].items():
+                    self._windows[i][j] = window.add(round_trip_us(links, i, j, self._rng))
+                    settled = self._windows[i][j].settled
+                    if settled is not None:
+                        self.coordinates[i] = moved(self.coordinates[i], self.coordinates[j], settled, self._salts[i])
+        return list(self.coordinates)
+
+
 class Nodes:
     """All nodes and what each has measured. Node i is `peers[i]`; peers are in ascending order, as the members of a plan are."""
 
     def __init__(self, nodes: int, seed: int) -> None:
         self._rng = random.Random(f"measuring {nodes} {seed}")
         self.peers: tuple[PeerId, ...] = tuple(f"node-{i:05d}" for i in range(nodes))
-        self.coordinates = [ORIGIN] * nodes
-        self._salts = [digest(peer.encode())[:3] for peer in self.peers]
         self._paths: list[dict[int, _Path]] = [{} for _ in range(nodes)]
-        others = range(nodes)
-        self._neighbours = [
-            self._rng.sample([j for j in others if j != i], min(NEIGHBOURS, nodes - 1)) if nodes <= 64 else self._some(i, nodes)
-            for i in range(nodes)
-        ]
-
-    def _some(self, i: int, nodes: int) -> list[int]:
-        return [j for j in self._rng.sample(range(nodes), NEIGHBOURS + 1) if j != i][:NEIGHBOURS]
-
-    def ping(self, links: Links) -> None:
-        """A round's pings, in which coordinates settle."""
-        for _ in range(PINGS):
-            for i in self._rng.sample(range(links.nodes), links.nodes):
-                self._ping(links, i, self._neighbours[i])
-
-    def _ping(self, links: Links, i: int, others: Sequence[int]) -> None:
-        for j in others:
-            path = self._paths[i].setdefault(j, _Path())
-            path.rtt = path.rtt.add(self._round_trip_us(links, i, j))
-            settled = path.rtt.settled
-            if settled is not None:
-                self.coordinates[i] = moved(self.coordinates[i], self.coordinates[j], settled, self._salts[i])
-
-    def _round_trip_us(self, links: Links, i: int, j: int) -> int:
-        return max(1, round(1e6 * (links.rtt_s[i, j] + links.jitter_s * abs(self._rng.gauss(0, 0.5)))))
 
     def took_part(self, links: Links, moved_: Moved, rows: Sequence[Sequence[int]], shares: Sequence[float]) -> None:
         """What members learned in an exchange of those whose slices they got."""
@@ -98,10 +100,10 @@ class Nodes:
         return self._rng.sample([int(j) for j in some], min(MAX_SIGHTS, len(some)))
 
     def _met(self, links: Links, i: int, j: int) -> _Path:
-        if j not in self._paths[i] or self._paths[i][j].rtt.settled is None:
-            for _ in range(PINGS):
-                self._ping(links, i, [j])
-        return self._paths[i][j]
+        path = self._paths[i].setdefault(j, _Path())
+        for _ in range(PINGS):
+            path.rtt = path.rtt.add(round_trip_us(links, i, j, self._rng))
+        return path
 
     def _seen(self, bits: float) -> int:
         return min(MOST_BITS, round(bits * self._rng.uniform(0.97, 1.0)))
@@ -111,13 +113,11 @@ class Nodes:
         path.packets += packets
         path.lost += int(np.random.default_rng(self._rng.getrandbits(32)).binomial(packets, loss))
 
-    def readies(self, parent: bytes) -> list[tuple[PeerId, Ready]]:
+    def readies(self, parent: bytes, coordinates: Sequence[Coordinate]) -> list[tuple[PeerId, Ready]]:
         """What everybody says of itself and of others in a round."""
-        return [(peer, self._ready(i, parent)) for i, peer in enumerate(self.peers)]
+        return [(peer, self._ready(i, parent, at)) for i, (peer, at) in enumerate(zip(self.peers, coordinates, strict=True))]
 
-    def _ready(self, i: int, parent: bytes) -> Ready:
-        met = [(j, path) for j, path in self._paths[i].items() if path.rtt.settled]
-        busy = [(j, path) for j, path in met if path.ups or path.downs] or met
+    def _ready(self, i: int, parent: bytes, at: Coordinate) -> Ready:
         return Ready(
             parent=parent,
             view=0,
@@ -129,8 +129,8 @@ class Nodes:
             fingerprint=parent,
             up_bits=0,
             down_bits=0,
-            coordinate=self.coordinates[i],
-            sights=choose(self.peers[i], [(self.peers[j], self._sight(j, path)) for j, path in busy], parent),
+            coordinate=at,
+            sights=choose(self.peers[i], [(self.peers[j], self._sight(j, path)) for j, path in self._paths[i].items()], parent),
         )
 
     def _sight(self, j: int, path: _Path) -> Sight:

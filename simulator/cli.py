@@ -24,7 +24,7 @@ PROFILES = ("good", "average", "poor", "unstable", "regions")
     "picture",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Draw progress over time (network: round time over group size) as an SVG file.",
+    help="Draw progress as an SVG file.",
 )
 @click.option("--jobs", type=click.IntRange(1, 64), help="Processes. Default: one for each core, 8 at most.")
 @click.option("--profile", type=click.Choice(PROFILES), default="regions", show_default=True, help="network: which links.")

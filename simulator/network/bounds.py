@@ -3,8 +3,9 @@
 Every node sends its vector once to owners and, as an owner, the mean once to everybody, whatever the layout:
 
     flat       2 (n - 1) / n of the vector over the uplink, or what the slowest path carries of 1 / n of it, twice
-    two-level  (k - 1) / k in the row, then (r - 1) / (k r) twice between the r owners of a rank, then (k - 1) / k in the row: the same volume. The slowest
-               path between regions carries 1 / n of the vector twice, and only what is spread may overlap with what goes to the row.
+    two-level  (k - 1) / k in the row, then (r - 1) / (k r) twice between the r owners of a rank, then (k - 1) / k in the row: the same volume.
+               The slowest path between regions carries 1 / n of the vector twice, and only what is spread may overlap with what
+               goes to the row.
 
 Nothing is said here of messages' handling or of unequal shares of a link. Rounds that neither layout can shorten allow no speed-up, and say so.
 """

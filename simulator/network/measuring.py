@@ -21,8 +21,10 @@ from protocol.network.sight import MAX_SIGHTS, MOST_BITS, Sight, choose, short_n
 from simulator.network.links import MATHIS, MSS_BYTES, VECTOR_BYTES, Links
 from simulator.network.movement import Moved
 
-PINGS = 12  # of each neighbour in a round: one every 5 s in a round of a minute
-NEIGHBOURS = 16  # that a node is connected to all the time
+PINGS = 8  # of each neighbour in a round: one every 7.5 s in a round of a minute
+NEIGHBOURS = 24  # that a node is connected to all the time
+ROOM = 0.5  # of what a path is thought to carry: losses among a few hundred packets tell it no better
+PARTNERS = 2  # of its rank that a node measures in a round
 LEAST_PACKETS = 50  # before a loss is said of a path
 REMEMBERED = 4  # rounds in which a link was seen: the busiest counts, since each sees no more than the exchange asked of it
 
@@ -33,8 +35,21 @@ class _Path(msgspec.Struct):
     rtt: Window = Window()
     packets: int = 0
     lost: int = 0
-    ups: tuple[int, ...] = ()
-    downs: tuple[int, ...] = ()
+    ups: tuple[tuple[bool, int], ...] = ()  # whether the path left room, and what was seen
+    downs: tuple[tuple[bool, int], ...] = ()
+
+    @property
+    def flow_bits(self) -> int:
+        """What the path carries by its losses; 0 before enough was sent to tell."""
+        rtt_us = self.rtt.settled
+        if self.packets < LEAST_PACKETS or not rtt_us:
+            return 0
+        loss = max(self.lost, 1) / self.packets
+        return min(MOST_BITS, round(MATHIS * MSS_BYTES * 8 / (rtt_us / 1e6 * loss**0.5)))
+
+    def left_room(self, bits: float, seconds: float) -> bool:
+        """Whether a transfer was so slow that the path cannot have been its bound."""
+        return bits / seconds < ROOM * self.flow_bits
 
 
 def round_trip_us(links: Links, i: int, j: int, rng: random.Random) -> int:
@@ -88,13 +103,20 @@ class Nodes:
             for j in self._drawn(senders):
                 path = self._met(links, i, j)
                 seconds = moved_.slice_s[j, i] - links.rtt_s[j, i] / 2
-                path.ups = (*path.ups, self._seen(bits * (1 - owned[j]) / seconds))[-REMEMBERED:]
                 self._losses(path, links.loss[j, i], owned[i] * VECTOR_BYTES)
+                room = path.left_room(bits * owned[i], seconds)
+                path.ups = (*path.ups, (room, self._seen(bits * (1 - owned[j]) / seconds)))[-REMEMBERED:]
             for j in self._drawn(takers):
                 path = self._met(links, i, j)
                 seconds = moved_.slice_s[i, j] - links.rtt_s[i, j] / 2
-                path.downs = (*path.downs, self._seen(bits * owned[j] * others[j] / seconds))[-REMEMBERED:]
                 self._losses(path, links.loss[i, j], owned[j] * VECTOR_BYTES)
+                room = path.left_room(bits * owned[j], seconds)
+                path.downs = (*path.downs, (room, self._seen(bits * owned[j] * others[j] / seconds)))[-REMEMBERED:]
+        for k in range(len(shares) if len(rows) > 1 else 0):
+            owners = [row[k] for row in rows]
+            for i in owners:
+                for j in self._drawn([other for other in owners if other != i])[:PARTNERS]:
+                    self._losses(self._met(links, i, j), links.loss[i, j], shares[k] / len(rows) * VECTOR_BYTES)
 
     def _drawn(self, some: Sequence[int]) -> list[int]:
         return self._rng.sample([int(j) for j in some], min(MAX_SIGHTS, len(some)))
@@ -134,15 +156,13 @@ class Nodes:
         )
 
     def _sight(self, j: int, path: _Path) -> Sight:
-        rtt_us = path.rtt.settled or 0
-        flow = 0
-        if path.packets >= LEAST_PACKETS and rtt_us:
-            loss = max(path.lost, 1) / path.packets
-            flow = min(MOST_BITS, round(MATHIS * MSS_BYTES * 8 / (rtt_us / 1e6 * loss**0.5)))
+        nothing = (False, 0)
+        up, down = max(path.ups, default=nothing), max(path.downs, default=nothing)  # those with room before those without
         return Sight(
             who=short_name(self.peers[j]),
-            rtt_us=rtt_us,
-            up_bits=max(path.ups, default=0),
-            down_bits=max(path.downs, default=0),
-            flow_bits=flow,
+            rtt_us=path.rtt.settled or 0,
+            up_bits=up[1],
+            down_bits=down[1],
+            flow_bits=path.flow_bits,
+            bounded=not up[0] or (down != nothing and not down[0]),
         )

@@ -67,6 +67,8 @@ def row_size(rows: Rows) -> int:
 def choose(view: View, bounds: Bounds, sizes: Sizes, before: History | None) -> Layout:
     """The layout of a round whose parent left `before`. Pure, and the same on every machine."""
     members = len(view.members)
+    if not view.measured and before is not None:
+        return _lost_sight(view, bounds, before)
     if not view.measured:
         return _blind(view, even_rows(members, bounds.most), bounds) if members <= UNMEASURED else _guessed(view, bounds, sizes)
     model, cutting = Model(view, sizes), Cutting(view)
@@ -122,6 +124,16 @@ def _blind(view: View, rows: Rows, bounds: Bounds) -> Layout:
     downs = [_weakest([view.members[i].down_bits for i in each]) for each in owners]
     reason = f"{_shape(rows)}: too little is measured to choose; {len(view.members)} were ready, max_group is {bounds.most}"
     return Layout(rows=rows, shares=tuple(best_shares(ups, downs)), predicted_s=None, reason=reason, after=None)
+
+
+def _lost_sight(view: View, bounds: Bounds, before: History) -> Layout:
+    """When what was measured contradicts itself, as after everything changed: the size stays, slices are equal."""
+    members = len(view.members)
+    fewest = -(-members // bounds.most)
+    rows = Cutting(view).rows(_nearest_count(members, before.size, fewest, max(fewest, members // bounds.least)), bounds)[0]
+    ranks = min(len(row) for row in rows)
+    reason = f"{_shape(rows)} as before: what was measured contradicts itself"
+    return Layout(rows=rows, shares=(1 / ranks,) * ranks, predicted_s=None, reason=reason, after=before)
 
 
 def _guessed(view: View, bounds: Bounds, sizes: Sizes) -> Layout:

@@ -57,6 +57,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     flows: Flows
     failure_rate: float  # of one member in one round
     measured: bool  # enough to predict anything
+    longest_us: int = FAR_US  # the longest round trip that anybody measured: estimates beyond it are errors of coordinates
 
 
 def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> View:
@@ -78,28 +79,29 @@ def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> View:
         members=tuple(Known(up_bits=up, down_bits=down, at=at) for up, down, at in zip(ups, downs, places, strict=True)),
         flows=_flows([sight for views in seen for _, sight in views]),
         failure_rate=failed / rounds if rounds else 0.0,
+        longest_us=max((sight.rtt_us for views in seen for _, sight in views), default=FAR_US),
         measured=told > 0 and told >= ENOUGH * len(offers),
     )
 
 
-def _links(views: Sequence[tuple[int, Sight]], name: str) -> list[int]:
-    """What was seen of a link, by those whose own path did not bound it where they are several."""
+def _links(views: Sequence[tuple[int, Sight]], name: str) -> tuple[list[int], list[int]]:
+    """What was seen of a link: by those whose own path did not bound it, and by all."""
     known = [(getattr(sight, name), sight.bounded) for _, sight in views if getattr(sight, name) != UNKNOWN]
-    free = [bits for bits, bounded in known if not bounded]
-    return free if len(free) >= SEVERAL else [bits for bits, _ in known]
+    return [bits for bits, bounded in known if not bounded], [bits for bits, _ in known]
 
 
-def _believed(claims: Sequence[int], seen: Sequence[Sequence[int]]) -> list[int]:
-    told = [median(each) for each in seen if each]
-    most = median(told) if told else None
+def _believed(claims: Sequence[int], seen: Sequence[tuple[list[int], list[int]]]) -> list[int]:
+    """Several free sights are a measurement. Bounded ones say what a link carries at least: beyond that it counts as the typical one."""
+    told = [median(free) for free, _ in seen if len(free) >= SEVERAL] or [median(known) for _, known in seen if known]
+    typical = median(told) if told else None
     believed = []
-    for claim, each in zip(claims, seen, strict=True):
-        if each:
-            believed.append(median(each))
-        elif most is None or claim == UNKNOWN:
-            believed.append(claim)
+    for claim, (free, known) in zip(claims, seen, strict=True):
+        if len(free) >= SEVERAL:
+            believed.append(median(free))
+        elif known:
+            believed.append(max(median(known), typical or 0))
         else:
-            believed.append(min(claim, most))
+            believed.append(claim if typical is None or claim == UNKNOWN else min(claim, typical))
     return believed
 
 

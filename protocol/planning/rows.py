@@ -23,7 +23,7 @@ Place = tuple[int, int, int]
 DEEPEST = 24  # partings, one within the other: more only when single members are peeled off, and then the order of ids does
 ONE_PLACE_US2 = 2_000**2  # members within 2 ms of each other are not told apart by coordinates
 MARGIN = 8  # of a group at least goes to each side, so that the tree does not peel off single members
-GAP = 4  # a step in the order this much longer than the median one parts two clusters
+GAP = 6  # a step in the order this much longer than the median one parts two clusters
 
 
 WIDEST = 3  # and it is at least this part of the longest step

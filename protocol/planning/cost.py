@@ -50,6 +50,7 @@ class Model:
     def __init__(self, view: View, sizes: Sizes) -> None:
         self._flows = view.flows
         self._loss = view.failure_rate
+        self._longest_us = view.longest_us
         self._bits = Sizes(offer=8 * sizes.offer, partial=8 * sizes.partial, result=8 * sizes.result)
         ups = [member.up_bits for member in view.members if member.up_bits != UNKNOWN]
         downs = [member.down_bits for member in view.members if member.down_bits != UNKNOWN]
@@ -139,7 +140,7 @@ class Model:
             if start in extremes:
                 break
         typical = median(list(furthest.values()))
-        return [furthest[i] or typical for i in group]
+        return [min(furthest[i] or typical, self._longest_us) for i in group]
 
 
 def _at(at: Coordinate | None) -> Coordinate:

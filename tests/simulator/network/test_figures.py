@@ -1,0 +1,73 @@
+"""The figures that adaptive groups must reach, on networks drawn from seeds. The whole matrix is slow; what is cheap is here for every change."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from simulator.network.bounds import bounds_of
+from simulator.network.compare import Change, Record, fixed_sizes, run
+from simulator.network.links import links_of
+
+NEVER_SLOWER = 1.05
+PREDICTED = 0.25
+PROFILES = ("good", "average", "poor", "unstable", "regions")
+
+
+def against_fixed(profile: str, nodes: int, seed: int, rounds: int) -> tuple[float, Record]:
+    """Adaptive's mean round, those spent adapting included, over that of the best fixed size in hindsight."""
+    adaptive = run(profile, nodes, "adaptive", seed, rounds)
+    best = min(run(profile, nodes, f"fixed:{size}", seed, rounds).seconds_mean for size in fixed_sizes(nodes))
+    return adaptive.seconds_mean / best, adaptive
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_eight_nodes_are_never_slower_than_the_best_fixed_size(profile: str) -> None:
+    ratio, adaptive = against_fixed(profile, 8, 1, 5)
+    assert ratio <= NEVER_SLOWER
+    assert adaptive.prediction_error_median is not None
+    assert adaptive.prediction_error_median <= PREDICTED
+
+
+@pytest.fixture(scope="module")
+def regions128() -> tuple[Record, Record]:
+    return run("regions", 128, "adaptive", 1, 4), run("regions", 128, "fixed:128", 1, 4)
+
+
+def test_rows_reach_the_speed_up_that_the_links_allow(regions128: tuple[Record, Record]) -> None:
+    adaptive, flat = regions128
+    allowed = bounds_of(links_of("regions", 128, 1))
+    print(f"flat {allowed.flat_s:.2f} s, two levels {allowed.two_level_s:.2f} s in rows of {allowed.row}")
+    assert flat.round_seconds_median >= allowed.flat_s
+    assert adaptive.round_seconds_median >= min(allowed.flat_s, allowed.two_level_s)
+    assert flat.round_seconds_median / adaptive.round_seconds_median >= 0.9 * allowed.speed_up
+
+
+def test_a_quarter_of_the_bytes_between_regions(regions128: tuple[Record, Record]) -> None:
+    adaptive, flat = regions128
+    assert adaptive.rounds[-1].rows > 1
+    assert adaptive.rounds[-1].between_bytes <= flat.inter_region_bytes / 4 * 1.001
+
+
+def test_the_prediction_holds(regions128: tuple[Record, Record]) -> None:
+    assert max(record.prediction_error_median or 1.0 for record in regions128) <= PREDICTED
+
+
+def test_after_a_tenfold_latency_rise_groups_settle_within_three_rounds() -> None:
+    change = Change(at=3, share=1 / 3, times=10.0)
+    after = run("good", 48, "adaptive", 1, 8, change).rounds[change.at :]
+    best = min(run("good", 48, f"fixed:{size}", 1, 8, change).rounds[-1].seconds for size in (8, 16, 24, 48))
+    settled = [one.seconds for one in after[3:]]
+    assert statistics.median(settled) <= NEVER_SLOWER * best
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("nodes", [8, 32, 128, 512])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_whole_matrix(profile: str, nodes: int) -> None:
+    ratio, adaptive = against_fixed(profile, nodes, 2, 12)
+    print(f"{profile} {nodes}: {ratio:.3f}, prediction off by {adaptive.prediction_error_median}")
+    assert ratio <= NEVER_SLOWER
+    assert (adaptive.prediction_error_median or 1.0) <= PREDICTED

@@ -8,6 +8,9 @@ import click
 
 from daemon.cli.invocation import global_options, invocation
 
+NETWORK = "network"
+PROFILES = ("good", "average", "poor", "unstable", "regions")
+
 
 @click.command()
 @click.argument("name", required=False)
@@ -16,8 +19,16 @@ from daemon.cli.invocation import global_options, invocation
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the world; with --fuzz, of the first schedule.")
 @click.option("--schedule", type=click.Path(path_type=Path), metavar="FILE", help="Play the story in FILE, as --save writes it.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Write the story (of the first failure, if any) to FILE.")
-@click.option("--plot", "picture", type=click.Path(path_type=Path), metavar="FILE", help="Draw progress over time as an SVG file.")
+@click.option(
+    "--plot",
+    "picture",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw progress as an SVG file.",
+)
 @click.option("--jobs", type=click.IntRange(1, 64), help="Processes. Default: one for each core, 8 at most.")
+@click.option("--profile", type=click.Choice(PROFILES), default="regions", show_default=True, help="network: which links.")
+@click.option("--policy", metavar="POLICY", help="network: adaptive, or fixed:G. Default: adaptive beside all sizes.")
 @click.option("--list", "listing", is_flag=True, help="Name the scenarios.")
 @global_options(hidden=True)
 @click.pass_context
@@ -31,12 +42,23 @@ def simulate(
     save: Path | None,
     picture: Path | None,
     jobs: int | None,
+    profile: str,
+    policy: str | None,
     listing: bool,
 ) -> int:
     """Play a scenario (or all) in a simulated world and check that every invariant holds.
 
     Ends with 0 when everything went as it must. A failing schedule is shrunk to the faults that it takes, and printed.
+
+    `simulate network` plays the bytes of plans alone, on stated links, and compares sizes of groups.
     """
+    if name == NETWORK and fuzz is None and schedule is None and not listing:
+        from simulator.network import telling as network  # noqa: PLC0415
+
+        call = invocation(context)
+        records = network.play(profile, nodes or network.NODES, policy, seed, call.say)
+        call.result(network.told(records, call.as_json, picture))
+        return 0
     from simulator import telling  # noqa: PLC0415  # the whole node: a second that only this command pays
 
     if listing:

@@ -20,6 +20,8 @@ Offset = Annotated[int, Meta(ge=-FAR_US, le=FAR_US)]
 
 WHOLE = 1_000_000  # parts: an error of one
 PULL = 0.4  # the paper's c_c and c_e: of the way at most in one step. Medians are steadier than its samples, and 0.25 took twice the rounds
+ASTRAY, ASTRAY_US = 3, 20_000  # an estimate so many times the truth, and this much above it, is no error but another place: springs that
+# hold a node among the wrong neighbours never let it go (found with four regions, which are the corners of a tetrahedron)
 LEAST_HEIGHT_US = 100  # no access takes less; keeps two nodes of one place apart
 LEAST_RTT_US = 100
 
@@ -52,8 +54,10 @@ def moved(own: Coordinate, other: Coordinate, rtt_us: int, salt: bytes) -> Coord
     not.
     """
     measured = min(max(rtt_us, LEAST_RTT_US), FAR_US)
-    weight = own.error_ppm / ((own.error_ppm + other.error_ppm) or 1)
     told = estimate_us(own, other)
+    if told > ASTRAY * measured and told - measured > ASTRAY_US and other.error_ppm <= own.error_ppm:
+        return _beside(other, measured, own.error_ppm, salt)
+    weight = own.error_ppm / ((own.error_ppm + other.error_ppm) or 1)
     wrong = min(abs(told - measured) / measured, 1.0)
     error = wrong * PULL * weight + own.error_ppm / WHOLE * (1 - PULL * weight)
     force = PULL * weight * (measured - told)
@@ -67,6 +71,12 @@ def moved(own: Coordinate, other: Coordinate, rtt_us: int, salt: bytes) -> Coord
     x, y, z = (_within(at + force * in_core * part / length) for at, part in zip((own.x_us, own.y_us, own.z_us), away, strict=True))
     height = max(LEAST_HEIGHT_US, min(FAR_US, round(own.height_us + force * (1 - in_core))))
     return Coordinate(x_us=x, y_us=y, z_us=z, height_us=height, error_ppm=min(WHOLE, round(error * WHOLE)))
+
+
+def _beside(other: Coordinate, rtt_us: int, error_ppm: int, salt: bytes) -> Coordinate:
+    """At the place of a neighbour that turned out to be near, a little to the side."""
+    x, y, z = (_within(at + rtt_us * (part - 127) / 1024) for at, part in zip((other.x_us, other.y_us, other.z_us), salt, strict=False))
+    return Coordinate(x_us=x, y_us=y, z_us=z, height_us=max(LEAST_HEIGHT_US, min(rtt_us // 2, FAR_US)), error_ppm=error_ppm)
 
 
 def _within(value: float) -> int:

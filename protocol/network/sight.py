@@ -39,6 +39,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_u
     flow_bits: Bits = 0
     rounds: Few = 0  # the last ones in which we were in one plan
     failed: Few = 0  # of them: it was lost, or what it owed did not come in time
+    bounded: bool = False  # the path carried no more: `up_bits` and `down_bits` are the least that its links carry
 
 
 def short_name(peer: PeerId) -> bytes:

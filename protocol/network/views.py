@@ -16,12 +16,14 @@ import msgspec
 
 from protocol.identity import PeerId
 from protocol.messages import Ready
-from protocol.network.coordinate import FAR_US, LEAST_HEIGHT_US, Coordinate, estimate_us
+from protocol.network.coordinate import ASTRAY, ASTRAY_US, FAR_US, LEAST_HEIGHT_US, Coordinate, estimate_us
 from protocol.network.samples import median
 from protocol.network.sight import Sight, short_name
 
 UNKNOWN = 0
 CONTRADICTED = 2  # sights that must have looked, before their majority overrules a coordinate
+SEVERAL = 2  # sights not bounded by their path, before those that were do not count: one alone could be a friend
+NEAR_ONES = 4  # one of so many who looked
 LEAST_DOUBT_US = 10_000  # estimates this close are not called wrong: jitter of an access, and a row's time does not feel it
 ENOUGH = 0.5  # of the members must have been seen before a time is predicted
 
@@ -66,8 +68,8 @@ def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> View:
             of = index.get(who.who)
             if of is not None and of != by:
                 seen[of].append((by, who))
-    ups = _believed([ready.up_bits for _, ready in offers], [[sight.up_bits for _, sight in views] for views in seen])
-    downs = _believed([ready.down_bits for _, ready in offers], [[sight.down_bits for _, sight in views] for views in seen])
+    ups = _believed([ready.up_bits for _, ready in offers], [_links(views, "up_bits") for views in seen])
+    downs = _believed([ready.down_bits for _, ready in offers], [_links(views, "down_bits") for views in seen])
     places = _places([ready.coordinate for _, ready in offers], seen)
     rounds = sum(sight.rounds for views in seen for _, sight in views)
     failed = sum(min(sight.failed, sight.rounds) for views in seen for _, sight in views)
@@ -80,12 +82,18 @@ def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> View:
     )
 
 
+def _links(views: Sequence[tuple[int, Sight]], name: str) -> list[int]:
+    """What was seen of a link, by those whose own path did not bound it where they are several."""
+    known = [(getattr(sight, name), sight.bounded) for _, sight in views if getattr(sight, name) != UNKNOWN]
+    free = [bits for bits, bounded in known if not bounded]
+    return free if len(free) >= SEVERAL else [bits for bits, _ in known]
+
+
 def _believed(claims: Sequence[int], seen: Sequence[Sequence[int]]) -> list[int]:
-    views = [[bits for bits in each if bits != UNKNOWN] for each in seen]
-    told = [median(each) for each in views if each]
+    told = [median(each) for each in seen if each]
     most = median(told) if told else None
     believed = []
-    for claim, each in zip(claims, views, strict=True):
+    for claim, each in zip(claims, seen, strict=True):
         if each:
             believed.append(median(each))
         elif most is None or claim == UNKNOWN:
@@ -111,13 +119,16 @@ def _contradicted(claim: Coordinate | None, views: Sequence[tuple[int, Sight]], 
     """Whether most of those who measured its owner are further from it, or nearer, than half of what they measured."""
     if claim is None:
         return False
-    wrong, looked = 0, 0
+    wrong, nearer, looked = 0, 0, 0
     for by, sight in views:
         other = claims[by]
         if other is not None:
             looked += 1
-            wrong += abs(estimate_us(claim, other) - sight.rtt_us) > max(sight.rtt_us // 2, LEAST_DOUBT_US)
-    return looked >= CONTRADICTED and 2 * wrong > looked
+            estimate = estimate_us(claim, other)
+            wrong += abs(estimate - sight.rtt_us) > max(sight.rtt_us // 2, LEAST_DOUBT_US)
+            nearer += estimate > ASTRAY * sight.rtt_us and estimate - sight.rtt_us > ASTRAY_US
+    # Whoever answers in 15 ms is near, wherever the springs put it: several who saw that need not be the most.
+    return looked >= CONTRADICTED and (2 * wrong > looked or (nearer >= CONTRADICTED and NEAR_ONES * nearer >= looked))
 
 
 def _beside(near: Coordinate | None, rtt_us: int) -> Coordinate | None:

@@ -1,9 +1,8 @@
 """Which rows a round gets, and why, in a sentence.
 
-The fastest by the model, with three reservations. Among proposals that are about as fast, the one that moves its bytes the least far:
-links between far peers are few, shared and paid for by somebody. The size of the last round is kept unless another one was better by 15%
-in two rounds running, or by a little in three, so that groups do not flap; that is what `History` remembers. And nothing is predicted,
-nor remembered, before enough is measured: then everybody is in one row if the manifest allows it, which is also how the most is
+The fastest by the model, with three reservations. A little time is given up for moving bytes less far: links between far peers are few,
+shared and paid for by somebody. The size of the last round is kept unless another one was better by 15% in two rounds running, or by
+a little in three, so that groups do not flap; that is what `History` remembers. And nothing is predicted, nor remembered, before enough is
 measured.
 """
 
@@ -26,7 +25,7 @@ MUCH, LITTLE = (
     0.15,
     0.03,
 )  # of the time with the last size: gains worth a change after two rounds and after three; less is within the model's error
-ABOUT = 0.03  # proposals this close to the fastest count as equally fast
+NEARNESS = 0.03  # of the time at most is given up for moving bytes less far, and all of it only for not moving them at all
 UNMEASURED = 32  # members at most whom one row holds well enough until something is measured, whatever the network
 GUESSED_BITS = 20_000_000  # of a home's uplink
 GUESSED_PRODUCT = 142_500_000_000  # bits a second x microseconds of one flow: 1.22 x MSS / sqrt(loss) for a loss of 1%
@@ -48,6 +47,10 @@ class _Proposal(msgspec.Struct, frozen=True, kw_only=True):
     shares: tuple[float, ...]
     estimate: Estimate
 
+    def price(self, furthest: float) -> float:
+        """Its time, and a little for how far it moves its bytes beside the proposal that moves them furthest."""
+        return self.seconds * (1 + NEARNESS * self.estimate.distance / (furthest or 1.0))
+
     @property
     def size(self) -> int:
         return row_size(self.rows)
@@ -64,6 +67,8 @@ def row_size(rows: Rows) -> int:
 def choose(view: View, bounds: Bounds, sizes: Sizes, before: History | None) -> Layout:
     """The layout of a round whose parent left `before`. Pure, and the same on every machine."""
     members = len(view.members)
+    if not view.measured and before is not None:
+        return _lost_sight(view, bounds, before)
     if not view.measured:
         return _blind(view, even_rows(members, bounds.most), bounds) if members <= UNMEASURED else _guessed(view, bounds, sizes)
     model, cutting = Model(view, sizes), Cutting(view)
@@ -71,18 +76,15 @@ def choose(view: View, bounds: Bounds, sizes: Sizes, before: History | None) -> 
     counts = _counts(fewest, max(fewest, members // bounds.least))
     kept = _nearest_count(members, before.size, fewest, counts[-1]) if before else None
     proposals = {count: _propose(model, cutting, count, bounds) for count in sorted({*counts, *([kept] if kept else [])})}
-    finalists = sorted(proposals, key=lambda count: (proposals[count].seconds, count))[:FINALISTS]
+    furthest = max(one.estimate.distance for one in proposals.values())
+    finalists = sorted(proposals, key=lambda count: (proposals[count].price(furthest), count))[:FINALISTS]
     for count in {*finalists, *([kept] if kept else [])}:
         proposals[count] = _sized(model, proposals[count])
-    fastest = min((proposals[count] for count in finalists), key=lambda one: one.seconds)
-    equals = [one for one in proposals.values() if one.seconds <= fastest.seconds * (1 + ABOUT)]
-    best = min(equals, key=lambda one: (one.estimate.distance, one.seconds))
-    if best not in (proposals[count] for count in finalists):
-        best = _sized(model, best)
-    other = _contrast(best, fastest, proposals.values())
+    best = min(proposals.values(), key=lambda one: (one.price(furthest), one.size))
+    other = _contrast(best, proposals.values())
     if before is None or kept is None or best.size == proposals[kept].size:
         return _layout(best, _sentence(best, other), History(size=best.size))
-    return _steady(before, proposals[kept], best)
+    return _steady(before, proposals[kept], best, furthest)
 
 
 def fixed(view: View, size: int, bounds: Bounds, sizes: Sizes) -> Layout:
@@ -97,9 +99,9 @@ def fixed(view: View, size: int, bounds: Bounds, sizes: Sizes) -> Layout:
     return _layout(one, f"{_shape(one.rows)}: the size is fixed", History(size=one.size))
 
 
-def _steady(before: History, kept: _Proposal, best: _Proposal) -> Layout:
+def _steady(before: History, kept: _Proposal, best: _Proposal, furthest: float) -> Layout:
     """Whether it is time to leave the size of the last round."""
-    gain = 1 - best.seconds / kept.seconds
+    gain = 1 - best.price(furthest) / kept.price(furthest)
     leaning = 1 if best.size > kept.size else -1
     times = min(before.times + 1 if leaning == before.leaning else 1, LATER)
     wanted = SOON if gain > MUCH else LATER
@@ -122,6 +124,16 @@ def _blind(view: View, rows: Rows, bounds: Bounds) -> Layout:
     downs = [_weakest([view.members[i].down_bits for i in each]) for each in owners]
     reason = f"{_shape(rows)}: too little is measured to choose; {len(view.members)} were ready, max_group is {bounds.most}"
     return Layout(rows=rows, shares=tuple(best_shares(ups, downs)), predicted_s=None, reason=reason, after=None)
+
+
+def _lost_sight(view: View, bounds: Bounds, before: History) -> Layout:
+    """When what was measured contradicts itself, as after everything changed: the size stays, slices are equal."""
+    members = len(view.members)
+    fewest = -(-members // bounds.most)
+    rows = Cutting(view).rows(_nearest_count(members, before.size, fewest, max(fewest, members // bounds.least)), bounds)[0]
+    ranks = min(len(row) for row in rows)
+    reason = f"{_shape(rows)} as before: what was measured contradicts itself"
+    return Layout(rows=rows, shares=(1 / ranks,) * ranks, predicted_s=None, reason=reason, after=before)
 
 
 def _guessed(view: View, bounds: Bounds, sizes: Sizes) -> Layout:
@@ -174,13 +186,12 @@ def _nearest_count(members: int, size: int, fewest: int, most: int) -> int:
     return min(max((2 * members + size) // (2 * size), fewest, 1), most)
 
 
-def _contrast(best: _Proposal, fastest: _Proposal, proposals: Iterable[_Proposal]) -> _Proposal | None:
-    """What the sentence compares with: the one that was faster but further, else the one row, else the fastest of another size."""
-    if fastest.rows != best.rows:
-        return fastest
+def _contrast(best: _Proposal, proposals: Iterable[_Proposal]) -> _Proposal | None:
+    """What the sentence compares with: what was faster but moves its bytes further, else the one row, else the fastest of another size."""
     others = [one for one in proposals if one.size != best.size]
+    fastest = min(others, key=lambda one: one.seconds, default=None)
     alone = [one for one in others if len(one.rows) == 1]
-    return alone[0] if alone else min(others, key=lambda one: one.seconds, default=None)
+    return alone[0] if alone and fastest is not None and fastest.seconds >= best.seconds else fastest
 
 
 def _sentence(best: _Proposal, other: _Proposal | None) -> str:

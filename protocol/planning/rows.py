@@ -26,6 +26,9 @@ MARGIN = 8  # of a group at least goes to each side, so that the tree does not p
 GAP = 4  # a step in the order this much longer than the median one parts two clusters
 
 
+WIDEST = 3  # and it is at least this part of the longest step
+
+
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """The least and the most members that a row may have."""
 
@@ -75,7 +78,7 @@ class Cutting:
         # steps[i]: how far it is from the i-th in the order to the one before it
         self._steps = [0, *(_square(a, b) for a, b in pairwise(cores))]
         typical = sorted(self._steps[1:])[(len(self.order) - 1) // 2] if len(self.order) > 1 else 0
-        self._wide = max(GAP * GAP * typical, ONE_PLACE_US2)
+        self._wide = max(GAP * GAP * typical, ONE_PLACE_US2, max(self._steps) // (WIDEST * WIDEST))
         self._clusters = self._find_clusters()
 
     def rows(self, count: int, bounds: Bounds) -> tuple[Rows, ...]:
@@ -119,7 +122,7 @@ class Cutting:
 
 
 def _even(start: int, stop: int, count: int) -> list[int]:
-    """Where to cut `[start, stop)` into `count` parts whose sizes differ by one at most: everybody waits for the longest row of the shortest slices."""
+    """Where to cut `[start, stop)` into `count` parts whose sizes differ by one at most: everybody waits for the longest row."""
     return [start + (stop - start) * i // count for i in range(1, count)]
 
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 import numpy as np
 
 from protocol.digest import digest
 from protocol.errors import UserError
+from protocol.network.coordinate import Coordinate
 from protocol.network.views import view_of
 from protocol.planning.choice import Layout, choose, fixed, row_size
 from protocol.planning.cost import Sizes
-from protocol.planning.history import History
 from protocol.planning.rows import Bounds
 from simulator.network.links import VECTOR_BYTES, Links, links_of
-from simulator.network.measuring import Nodes
+from simulator.network.measuring import Nodes, Settling
 from simulator.network.movement import Moved, move
 
-ROUNDS = 20
+ROUNDS = 12
 LEAST_ROW = 2
 COMPUTING_S = 60.0  # of each round, as the manifest's default has it
 SIZES = Sizes(offer=VECTOR_BYTES, partial=VECTOR_BYTES, result=VECTOR_BYTES)
@@ -71,39 +72,43 @@ def parse_policy(policy: str) -> int | None:
     raise UserError("USAGE", f"No such policy: {policy!r}.", fix="adaptive, or fixed:G with rows of G members, 2 or more", exit_code=2)
 
 
+@lru_cache(4)
+def _course(profile: str, nodes: int, seed: int, rounds: int, change: Change | None) -> list[tuple[Links, list[Coordinate]]]:
+    """Of every round the links, and where the nodes believe to be when it is planned. No policy changes either."""
+    links, settling = links_of(profile, nodes, seed), Settling(nodes, seed)
+    course: list[tuple[Links, list[Coordinate]]] = []
+    for number in range(rounds):
+        believed = settling.round(links)
+        if change is not None and number == change.at:  # while the exchange runs, before anybody has measured it
+            slow = np.random.default_rng([seed, nodes]).permutation(nodes) < change.share * nodes
+            links = links.slowed(slow, change.times)
+        course.append((links, believed))
+    return course
+
+
 def run(profile: str, nodes: int, policy: str, seed: int, rounds: int = ROUNDS, change: Change | None = None) -> Record:
     """So many rounds under one policy."""
-    size, links = parse_policy(policy), links_of(profile, nodes, seed)
-    measuring = Nodes(nodes, seed)
-    measuring.ping(links)
-    bounds, before, played = Bounds(least=LEAST_ROW, most=nodes), None, _Played()
+    size, measuring, played = parse_policy(policy), Nodes(nodes, seed), _Played()
+    bounds, before = Bounds(least=LEAST_ROW, most=nodes), None
     gone: list[Round] = []
-    for number in range(rounds):
-        if change is not None and number == change.at:
-            slow = np.random.default_rng([seed, nodes]).permutation(nodes) < change.share * nodes
-            links, played = links.slowed(slow, change.times), _Played()
-        layout = _plan(measuring, number, size, bounds, before)
+    for number, (links, believed) in enumerate(_course(profile, nodes, seed, rounds, change)):
+        view = view_of(measuring.readies(digest(b"round", number.to_bytes(8, "big")), believed))
+        layout = choose(view, bounds, SIZES, before) if size is None else fixed(view, size, bounds, SIZES)
         went = played.move(layout, links)
         gone.append(_round(layout, went))
         measuring.took_part(links, went, layout.rows, layout.shares)
-        measuring.ping(links)
         before = layout.after
     return _record(profile, nodes, policy, seed, gone)
-
-
-def _plan(measuring: Nodes, number: int, size: int | None, bounds: Bounds, before: History | None) -> Layout:
-    view = view_of(measuring.readies(digest(b"round", number.to_bytes(8, "big"))))
-    return choose(view, bounds, SIZES, before) if size is None else fixed(view, size, bounds, SIZES)
 
 
 class _Played:
     """Exchanges of one network that were played before: the same layout takes the same time."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, object], Moved] = {}
+        self._known: dict[tuple[object, ...], Moved] = {}
 
     def move(self, layout: Layout, links: Links) -> Moved:
-        key = (layout.rows, layout.shares)
+        key = (layout.rows, layout.shares, id(links))
         if key not in self._known:
             self._known = {key: move(layout.rows, layout.shares, links)}  # the last one alone: a matrix of all pairs is large
         return self._known[key]

@@ -1,0 +1,133 @@
+"""What a plan believes: the other side's view, whatever a member says of itself."""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from protocol.messages import Ready
+from protocol.network.coordinate import Coordinate, estimate_us
+from protocol.network.sight import MAX_SIGHTS, Sight, choose, short_name
+from protocol.network.views import Flows, View, view_of
+from tests.protocol.network.towns import Town, offers
+
+
+def liar(town: Town, i: int, **changes: object) -> View:
+    """What is believed when member `i` says something else of itself."""
+    said = offers(town)
+    said[i] = (said[i][0], replace(said[i][1], **changes))
+    return view_of(said)
+
+
+def test_honest_members_are_taken_at_what_others_saw() -> None:
+    town = Town(24)
+    view = view_of(offers(town))
+    assert view.measured
+    for i, member in enumerate(view.members):
+        assert member.up_bits == pytest.approx(town.up[i], rel=0.1)
+        assert member.down_bits == pytest.approx(town.down[i], rel=0.1)
+        assert member.at == town.places[i]
+
+
+@pytest.mark.parametrize("claim", [0, 1, 10**12])
+def test_a_lie_about_bandwidth_changes_nothing(claim: int) -> None:
+    town = Town(24)
+    assert liar(town, 5, up_bits=claim, down_bits=claim) == view_of(offers(town))
+
+
+def test_nobody_unseen_counts_for_more_than_the_median() -> None:
+    town = Town(24)
+    said = [
+        (peer, replace(ready, sights=tuple(s for s in ready.sights if s.who != short_name(town.peers[5])))) for peer, ready in offers(town)
+    ]
+    said[5] = (said[5][0], replace(said[5][1], up_bits=10**12))
+    believed = [member.up_bits for member in view_of(said).members]
+    assert believed[5] == sorted(believed[:5] + believed[6:])[(len(believed) - 2) // 2]
+
+
+def test_a_lie_about_where_one_is_changes_little() -> None:
+    """It is put where those who measured it say: near its true neighbours, as far from the others as it is."""
+    town = Town(24)
+    elsewhere = town.places[23]  # in another town
+    for claim in (elsewhere, Coordinate(), Coordinate(x_us=10_000_000), replace(town.places[5], height_us=3_000_000)):
+        believed = liar(town, 5, coordinate=claim).members[5].at
+        assert believed is not None
+        for j in range(24):
+            if j != 5:
+                true = town.rtt_us(5, j)
+                assert abs(estimate_us(believed, town.places[j]) - true) < max(0.5 * true, 20_000), (claim, j)
+
+
+def test_one_false_sight_is_one_of_several() -> None:
+    """Member 0 says of everybody that it crawls, is far and fails; the median of the others stands."""
+    town = Town(24)
+    said = offers(town)
+    slander = tuple(
+        Sight(who=short_name(peer), rtt_us=5_000_000, up_bits=1, down_bits=1, flow_bits=1, rounds=16, failed=16)
+        for peer in town.peers[1 : 1 + MAX_SIGHTS]
+    )
+    said[0] = (said[0][0], replace(said[0][1], sights=slander))
+    honest, slandered = view_of(offers(town)), view_of(said)
+    for before, after, place in zip(honest.members, slandered.members, town.places, strict=True):
+        assert after.up_bits == pytest.approx(before.up_bits, rel=0.1)
+        assert after.at == place
+
+
+def test_what_is_said_twice_counts_once() -> None:
+    town = Town(8)
+    said = offers(town)
+    louder = [(peer, replace(ready, sights=(ready.sights + ready.sights)[:MAX_SIGHTS])) for peer, ready in said]
+    assert [m.up_bits for m in view_of(louder).members] == [m.up_bits for m in view_of(said).members]
+
+
+def test_of_oneself_nobody_is_asked() -> None:
+    town = Town(8)
+    said = offers(town)
+    boast = Sight(who=short_name(town.peers[2]), rtt_us=1, up_bits=10**12, down_bits=10**12)
+    said[2] = (said[2][0], replace(said[2][1], sights=(boast, *said[2][1].sights[:4])))
+    assert view_of(said).members[2].up_bits == view_of(offers(town)).members[2].up_bits
+
+
+def test_without_sights_nothing_is_measured_and_claims_stand() -> None:
+    town = Town(8)
+    said = [(peer, replace(ready, sights=(), up_bits=1000 + i)) for i, (peer, ready) in enumerate(offers(town))]
+    view = view_of(said)
+    assert not view.measured
+    assert [member.up_bits for member in view.members] == [1000 + i for i in range(8)]
+
+
+def test_flows_are_bounded_by_their_length() -> None:
+    flows = Flows(octaves=((14, 15_000 * 95_000_000), (18, 170_000 * 1_180_000)))
+    assert flows.bits(15_000) == pytest.approx(95e6)
+    assert flows.bits(220_000) == pytest.approx(0.912e6, rel=0.01)
+    assert Flows(octaves=()).bits(15_000) == float("inf")
+
+
+def test_failures_are_counted_over_all() -> None:
+    town = Town(8)
+    said = [(peer, replace(ready, sights=tuple(replace(s, rounds=10, failed=1) for s in ready.sights))) for peer, ready in offers(town)]
+    assert view_of(said).failure_rate == pytest.approx(0.1)
+
+
+def test_sights_are_few_and_nearly_everybody_is_seen_by_several() -> None:
+    town = Town(40)
+    seen: dict[bytes, int] = {}
+    for peer in town.peers:
+        all_ = [(other, Sight(who=short_name(other), rtt_us=1)) for other in town.peers if other != peer]
+        Random(1).shuffle(all_)
+        chosen = choose(peer, all_, b"parent" * 6)
+        assert len(chosen) == MAX_SIGHTS
+        assert chosen == choose(peer, reversed(all_), b"parent" * 6)
+        for sight in chosen:
+            seen[sight.who] = seen.get(sight.who, 0) + 1
+    assert len(seen) == 40
+    assert sorted(seen.values())[4] >= 3, "nine of ten are seen by three or more, and in the next round it is another draw"
+
+
+def test_a_ready_with_sights_is_small() -> None:
+    town = Town(24)
+    ready: Ready = offers(town)[0][1]
+    assert len(msgspec.msgpack.encode(ready)) < 800

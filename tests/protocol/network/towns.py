@@ -1,0 +1,62 @@
+"""Members in two towns, and the Readies they would send: honest unless a test says otherwise."""
+
+from __future__ import annotations
+
+from protocol.identity import PeerId
+from protocol.messages import Ready
+from protocol.network.coordinate import Coordinate, estimate_us
+from protocol.network.sight import MAX_SIGHTS, Sight, short_name
+
+ZERO = bytes(32)
+
+
+class Town:
+    """`count` members, half in each town of `apart_us`; links of 20 to 30 Mbit/s up and five times that down."""
+
+    def __init__(self, count: int, apart_us: int = 150_000) -> None:
+        self.peers: tuple[PeerId, ...] = tuple(f"peer-{i:04d}" for i in range(count))
+        self.up = [20_000_000 + 10_000_000 * i // count for i in range(count)]
+        self.down = [5 * up for up in self.up]
+        self.places = [
+            Coordinate(x_us=apart_us * (2 * i // count) + 300 * (i % 7), y_us=300 * (i % 5), height_us=5_000, error_ppm=50_000)
+            for i in range(count)
+        ]
+
+    def rtt_us(self, i: int, j: int) -> int:
+        return estimate_us(self.places[i], self.places[j])
+
+
+def offers(town: Town) -> list[tuple[PeerId, Ready]]:
+    """Everybody sees the next few, some of them in the other town."""
+    count = len(town.peers)
+    said = []
+    for i, peer in enumerate(town.peers):
+        seen = sorted({(i + step * step) % count for step in range(1, MAX_SIGHTS + 1)} - {i})
+        sights = tuple(
+            Sight(
+                who=short_name(town.peers[j]),
+                rtt_us=town.rtt_us(i, j),
+                up_bits=town.up[j] - 1000 * i,  # no two measure the same
+                down_bits=town.down[j] - 1000 * i,
+            )
+            for j in seen
+        )
+        said.append((peer, ready(town.places[i], sights)))
+    return said
+
+
+def ready(at: Coordinate | None, sights: tuple[Sight, ...], up_bits: int = 0, down_bits: int = 0) -> Ready:
+    return Ready(
+        parent=ZERO,
+        view=0,
+        number=1,
+        seq=1,
+        samples=1,
+        contribution=ZERO,
+        loss=None,
+        fingerprint=ZERO,
+        up_bits=up_bits,
+        down_bits=down_bits,
+        coordinate=at,
+        sights=sights,
+    )

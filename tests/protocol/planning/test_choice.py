@@ -1,0 +1,151 @@
+"""Rows follow the network, do not flap, stay in their bounds, and say why."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from protocol.network.coordinate import Coordinate
+from protocol.network.views import Flows, Known, View
+from protocol.planning.choice import Layout, choose, fixed, row_size
+from protocol.planning.cost import Model, Sizes
+from protocol.planning.history import History
+from protocol.planning.rows import Bounds, Cutting
+
+SIZES = Sizes(offer=40_000_000, partial=40_000_000, result=40_000_000)
+CORNERS = ((0, 0, 0), (150_000, 0, 0), (0, 160_000, 0), (80_000, 70_000, 120_000))
+FAR_FLOWS = Flows(octaves=((14, 95_000_000 * 15_000), (18, 1_180_000 * 170_000)))
+
+
+def regions(count: int, seed: int = 1, up_bits: int = 20_000_000, flows: Flows = FAR_FLOWS) -> View:
+    """Four regions, members in turn; coordinates as good as measured ones are."""
+    rng = Random(seed)
+    members = tuple(
+        Known(
+            up_bits=int(up_bits * rng.uniform(0.95, 1)),
+            down_bits=int(5 * up_bits * rng.uniform(0.95, 1)),
+            at=Coordinate(
+                **{axis: at + rng.randint(-2000, 2000) for axis, at in zip(("x_us", "y_us", "z_us"), CORNERS[i % 4], strict=True)},
+                height_us=6_000,
+            ),
+        )
+        for i in range(count)
+    )
+    return View(members=members, flows=flows, failure_rate=0.0, measured=True)
+
+
+def choice(view: View, before: History | None = None, least: int = 2, most: int | None = None) -> Layout:
+    return choose(view, Bounds(least=least, most=most or len(view.members)), SIZES, before)
+
+
+@given(count=st.integers(2, 40), least=st.integers(2, 6), most=st.integers(6, 40), seed=st.integers(0, 99))
+@settings(max_examples=25)
+def test_everybody_is_in_one_row_once_and_rows_keep_their_bounds(count: int, least: int, most: int, seed: int) -> None:
+    layout = choice(regions(count, seed), least=min(least, count), most=most)
+    assert sorted(i for row in layout.rows for i in row) == list(range(count))
+    assert max(len(row) for row in layout.rows) <= most
+    assert len(layout.shares) == min(len(row) for row in layout.rows)
+    assert sum(layout.shares) == pytest.approx(1)
+    assert layout.predicted_s is not None
+    assert layout.predicted_s > 0
+    assert layout.reason
+
+
+def test_rows_are_of_near_members() -> None:
+    layout = fixed(regions(64), 16, Bounds(least=2, most=64), SIZES)
+    assert [{i % 4 for i in row} for row in layout.rows] == [{row[0] % 4} for row in layout.rows]
+    assert {row[0] % 4 for row in layout.rows} == {0, 1, 2, 3}
+
+
+def test_strong_members_have_low_ranks_in_every_row() -> None:
+    layout = fixed(regions(64), 16, Bounds(least=2, most=64), SIZES)
+    view = regions(64)
+    for row in layout.rows:
+        ups = [min(view.members[i].up_bits, view.members[i].down_bits) for i in row]
+        assert ups == sorted(ups, reverse=True)
+
+
+def test_the_reason_compares_and_the_prediction_is_the_models() -> None:
+    view = regions(512)
+    layout = choice(view)
+    assert len(layout.rows) > 1
+    assert "would take" in layout.reason
+    assert f"{layout.predicted_s:.3g} s" in layout.reason
+    assert layout.predicted_s == Model(view, SIZES).estimate(layout.rows, layout.shares).seconds
+    assert layout.predicted_s < fixed(view, 512, Bounds(least=2, most=512), SIZES).predicted_s
+
+
+def test_one_row_where_paths_carry_little() -> None:
+    """What one pair must carry is 1 / n of the vector in every layout, but only one row moves it beside everything else."""
+    assert len(choice(regions(8)).rows) == 1
+    assert len(choice(regions(32)).rows) == 1
+
+
+def test_a_size_is_left_for_much_after_two_rounds_and_a_single_round_changes_nothing() -> None:
+    view = regions(512)
+    bounds = Bounds(least=2, most=512)
+    after = fixed(view, 16, bounds, SIZES).after
+    assert after is not None
+    slow = replace(view, flows=Flows(octaves=((18, 40_000 * 170_000),)))  # paths that carry a thirtieth: larger rows by far
+    first = choice(slow, after)
+    assert row_size(first.rows) == 16
+    assert "found 1 of 2 times" in first.reason
+    assert row_size(choice(view, first.after).rows) in (16, row_size(choice(view).rows)), "it was one bad round"
+    second = choice(slow, first.after)
+    assert row_size(second.rows) > 16
+    assert second.predicted_s < first.predicted_s
+
+
+def test_noise_does_not_flap() -> None:
+    sizes, before = [], None
+    for seed in range(12):
+        layout = choice(regions(128, seed), before)
+        before = layout.after
+        sizes.append(row_size(layout.rows))
+    assert sum(a != b for a, b in pairwise(sizes)) <= 1
+
+
+def test_nothing_measured_is_one_row_where_it_may_be() -> None:
+    blind = replace(regions(12), measured=False)
+    layout = choice(blind)
+    assert layout.rows == (tuple(range(12)),)
+    assert layout.predicted_s is None
+    assert layout.after is None
+    assert "too little is measured" in layout.reason
+    assert [len(row) for row in choice(blind, most=5).rows] == [4, 4, 4]
+
+
+def test_when_measurements_contradict_themselves_the_size_stays() -> None:
+    blind = replace(regions(64), measured=False)
+    layout = choice(blind, History(size=16))
+    assert row_size(layout.rows) == 16
+    assert layout.after == History(size=16)
+
+
+def test_losses_cost_what_they_cost() -> None:
+    view = regions(64)
+    rows = Cutting(view).rows(4, Bounds(least=2, most=64))[0]
+    never, often = (Model(replace(view, failure_rate=p), SIZES).estimate(rows, (1 / 16,) * 16).seconds for p in (0.0, 0.01))
+    # 1 - 0.99 ^ 64 = 0.474 of: 4 s until it is noticed, and 15 of 16 slices again over 100 Mbit/s
+    assert often - never == pytest.approx(0.474 * (4 + 15 / 16 * 320e6 / 97.5e6), rel=0.05)
+
+
+def test_the_model_says_what_arithmetic_says_of_one_row() -> None:
+    """Ten members at one place with 10 Mbit/s both ways: 9 of 10 parts of 40 MB out, twice, 5 ms a message, and ways of 1 ms."""
+    member = Known(up_bits=10_000_000, down_bits=10_000_000, at=Coordinate(height_us=500))
+    view = View(members=(member,) * 10, flows=Flows(octaves=()), failure_rate=0.0, measured=True)
+    told = choice(view, least=10).predicted_s
+    assert told == pytest.approx(2 * 0.9 * 320e6 / 10e6 + 2 * 9 * 0.005 + 0.002, rel=1e-3)
+
+
+def test_a_thousand_members_are_planned_within_a_second() -> None:
+    view = regions(1000)
+    began = time.process_time()
+    choice(view)
+    assert time.process_time() - began < 1.0

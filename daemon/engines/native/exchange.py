@@ -147,7 +147,7 @@ class Exchange:
         await self._until(lambda: self.cut_digest == summed.cut)
         if self._crossing is None:
             raise PeerFault("not_member", "a row's sum in a plan of one row")
-        return self._crossing.accept(contributor, header, summed)
+        return self._crossing.accept(contributor, header, summed, self._wake)
 
     @property
     def _part_bytes_most(self) -> int:
@@ -282,7 +282,7 @@ class Exchange:
         """All rows' sums before any slice is finished: else two who do each other's work as well could wait for each other."""
         for i in ours:
             parts = await self._parts(i, crossing.of_row(self._layout.row_of[i]))
-            for index, member, item in await crossing.sum_row(i, parts):
+            for index, member, item in await crossing.sum_row(i, parts, self._send):
                 self._crossed.setdefault(index, []).append((member, item))
         for i in ours:
             if self._layout.finishes(i):
@@ -335,8 +335,6 @@ class Exchange:
             parameters=self._parameters,
             commitment=self._commitment,
             offload=self._offload,
-            send=self._send,
-            changed=self._wake,
         )
 
     def mean(self) -> Callable[[int, Vector], None]:

@@ -20,6 +20,7 @@ COMMANDS = {
     "observe": "daemon.cli.observe",
     "demo": "daemon.cli.demo",
     "config": "daemon.cli.config",
+    "devnet": "daemon.cli.devnet",
     "bench": "simulator.bench.cli",
     "simulate": "simulator.cli",
 }

@@ -19,6 +19,7 @@ COMMANDS = {
     "stop": "daemon.cli.stop",
     "observe": "daemon.cli.observe",
     "demo": "daemon.cli.demo",
+    "wallet": "daemon.cli.wallet",
     "config": "daemon.cli.config",
     "bench": "simulator.bench.cli",
     "simulate": "simulator.cli",

@@ -24,6 +24,7 @@ REFUSALS: tuple[str, ...] = (
     "not_member",  # from or about somebody who is not in the plan
     "bad_plan",  # a plan that does not follow from its offers
     "bad_proof",  # bytes that do not match the digest committed to
+    "bad_binding",  # an offer that names a wallet which did not sign for it
     "bad_certificate",  # a certificate that does not verify
     "equivocation",  # two different signed statements where one is allowed
     "duplicate",  # said before

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId, Signer, verify
+from protocol.settlement.rules import Rules, Settlement
 
 MAX_MANIFEST_BYTES = 64 << 10  # a page of settings; the largest shipped one has 1 KB
 MAX_GROUP_LIMIT = 64  # one row carries its offers in each certificate: 64 of them are about 25 KB of gossip
@@ -91,10 +92,13 @@ class Manifest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     round: RoundRules = RoundRules()
     group: Group = Group()
     limits: Limits = Limits()
+    settlement: Settlement | UnsetType = UNSET  # left out of the bytes where there is none, so that a run without a chain keeps its id
 
     def __post_init__(self) -> None:
         if self.group.max_group < self.group.min_peers:
             raise ValueError(f"max_group {self.group.max_group} is below min_peers {self.group.min_peers}")
+        if self.chain == "none" and self.settlement is not UNSET:
+            raise ValueError('a run with a [settlement] names its chain; chain = "none" is settled nowhere')
 
 
 class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -147,7 +151,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
         why, fix = str(error), ""
         if "unknown field" in why:
             unknown = why.split("`")[1]
-            known = [name for part in (Manifest, Inner, Outer, RoundRules, Group, Limits) for name in _names(part)]
+            known = [name for part in (Manifest, Inner, Outer, RoundRules, Group, Limits, Settlement, Rules) for name in _names(part)]
             near = get_close_matches(unknown, known, n=1)
             fix = f"did you mean {near[0]!r}?" if near else ""
         raise UserError("MANIFEST", f"{where} is not a run manifest.", why=why, fix=fix, exit_code=2) from None

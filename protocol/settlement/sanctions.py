@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 from protocol.digest import Digest, digest
 from protocol.identity import short
 from protocol.settlement.receipts import Account, Key, Receipt
+from protocol.settlement.rules import Rules
 
 NEVER = -1
 _EVIDENCE = b"hypergpu/evidence/equivocation/1\0"
@@ -33,19 +32,6 @@ class Step(enum.IntEnum):
     QUARANTINE = 2
     FORFEIT = 3
     BAN = 4
-
-
-class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a run's manifest says of its settlement.
-
-    `lock_epochs`: how long earnings stay locked before they are in a root. Volunteers have no stake to lose; they can lose these.
-    `held_epochs`: how long work waits for an account that shows no sign of life.
-    """
-
-    lock_epochs: Annotated[int, Meta(ge=0, le=1000)] = 1
-    held_epochs: Annotated[int, Meta(ge=0, le=1000)] = 4
-    quarantine_epochs: Annotated[int, Meta(ge=1, le=1000)] = 2
-    probation_epochs: Annotated[int, Meta(ge=1, le=1000)] = 8
 
 
 class Offence(msgspec.Struct, frozen=True, kw_only=True, order=True):

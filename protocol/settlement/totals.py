@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import msgspec
 
 from protocol.settlement.receipts import Account, Key, Receipt
-from protocol.settlement.sanctions import NEVER, Offence, Rules, Sanction, Step, equivocations, judge
+from protocol.settlement.rules import Rules
+from protocol.settlement.sanctions import NEVER, Offence, Sanction, Step, equivocations, judge
 from protocol.settlement.shares import share_pool
 
 

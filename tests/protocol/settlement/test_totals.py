@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from protocol.digest import digest
 from protocol.settlement.receipts import Receipt
-from protocol.settlement.sanctions import NEVER, Offence, Rules, Step, judge
+from protocol.settlement.rules import Rules
+from protocol.settlement.sanctions import NEVER, Offence, Step, judge
 from protocol.settlement.totals import EpochWork, Settled, settle
 
 RULES = Rules(lock_epochs=0)

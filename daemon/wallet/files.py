@@ -20,13 +20,13 @@ from daemon.wallet.keystore import (
     UnlockedWallet,
     WrongPassword,
     address_in,
-    checksum_address,
     seal,
     unseal,
     wallet_of,
 )
 from daemon.wallet.password import KEY_EXIT_CODE, Password, locked
 from protocol.errors import UserError
+from protocol.keccak import ZERO_ADDRESS, checked_address
 from protocol.ports import DiskFull
 
 WALLET_FILE = "wallet.json"
@@ -103,10 +103,10 @@ def back_up(home: Path, target: Path) -> Path:
 def set_payout(home: Path, text: str) -> str:
     """From now on this address is paid. Returns it as EIP-55 text. Raises `UserError("ADDRESS")` (exit code 2)."""
     try:
-        address = checksum_address(text)
+        address = checked_address(text)
     except ValueError as error:
         raise UserError("ADDRESS", f"{text!r} is not an address that can be paid.", why=str(error), exit_code=2) from None
-    if not int(address, 16):
+    if address == ZERO_ADDRESS:
         raise UserError("ADDRESS", "Nobody has the key of the zero address; what is paid there is lost.", exit_code=2)
     ensure_home(home)
     try:
@@ -121,7 +121,7 @@ def payout_of(home: Path) -> str | None:
     path = home / PAYOUT_FILE
     try:
         text = path.read_text(encoding="ascii").strip()
-        return checksum_address(text)
+        return checked_address(text)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -13,7 +13,8 @@ import msgspec
 from eth_account import Account
 from eth_account.messages import encode_defunct
 from eth_account.signers.local import LocalAccount
-from eth_utils.address import is_checksum_address, is_hex_address, to_checksum_address
+
+from protocol.keccak import Address, checked_address
 
 SCRYPT_N = 1 << 18  # of the format's own description: about a second and 256 MB for whoever guesses a password, each time
 MAX_KEYSTORE_BYTES = 1 << 16  # a keystore has 500 bytes
@@ -49,7 +50,7 @@ class UnlockedWallet:
 
     def __init__(self, account: LocalAccount) -> None:
         self._account = account
-        self.address: str = account.address  # EIP-55 text
+        self.address: Address = account.address
         self.raw_address = bytes.fromhex(account.address[2:])
         self.public_key: bytes = account._key_obj.public_key.to_compressed_bytes()  # 33 bytes
 
@@ -87,9 +88,9 @@ def seal(key: bytes, password: str, *, scrypt_n: int = SCRYPT_N) -> bytes:
     return json.dumps(Account.encrypt(key, password, kdf="scrypt", iterations=scrypt_n), indent=1).encode() + b"\n"
 
 
-def address_in(document: bytes) -> str:
+def address_in(document: bytes) -> Address:
     """The EIP-55 address that a keystore says it holds; no password is needed. Raises `BadKeystore`."""
-    return checksum_address("0x" + _read(document).address.lower().removeprefix("0x"))
+    return checked_address("0x" + _read(document).address.lower().removeprefix("0x"))
 
 
 def unseal(document: bytes, password: str) -> UnlockedWallet:
@@ -109,16 +110,6 @@ def unseal(document: bytes, password: str) -> UnlockedWallet:
     return wallet
 
 
-def checksum_address(text: str) -> str:
-    """EIP-55 text of an address. Raises `ValueError` for what is no address, or whose mixed case does not fit (a typing error)."""
-    if not is_hex_address(text) or not text.startswith("0x"):
-        raise ValueError("an address is 0x and 40 hexadecimal digits")
-    body = text[2:]
-    if body not in {body.lower(), body.upper()} and not is_checksum_address(text):
-        raise ValueError("its capital letters do not fit its digits (EIP-55): one of them was mistyped")
-    return str(to_checksum_address(text.lower()))
-
-
 def _read(document: bytes) -> _Document:
     if len(document) > MAX_KEYSTORE_BYTES:
         raise BadKeystore(f"it has more than {MAX_KEYSTORE_BYTES} bytes")
@@ -131,7 +122,7 @@ def _read(document: bytes) -> _Document:
     if max(read.crypto.kdfparams.n, read.crypto.kdfparams.c >> 4) > MAX_SCRYPT_N:
         raise BadKeystore("its key derivation would take gigabytes or hours")
     try:
-        checksum_address("0x" + read.address.lower().removeprefix("0x"))
+        checked_address("0x" + read.address.lower().removeprefix("0x"))
     except ValueError as error:
         raise BadKeystore(f"its address cannot be read: {error}") from None
     return read

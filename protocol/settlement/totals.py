@@ -20,11 +20,11 @@ from protocol.settlement.shares import share_pool
 
 
 class EpochWork(msgspec.Struct, frozen=True, kw_only=True):
-    """One epoch's input. `alive` are the accounts with a heartbeat in it; None where the run asks for none."""
+    """One epoch's input. `silent` are the accounts that worked in it and sent no heartbeat: those few, and not the many that did."""
 
     pool: int
     receipts: tuple[Receipt, ...]
-    alive: frozenset[Account] | None = None
+    silent: frozenset[Account] = frozenset()
     offences: tuple[Offence, ...] = ()
 
 
@@ -103,7 +103,7 @@ def settle(epochs: Sequence[EpochWork], rules: Rules) -> Settled:
                 withheld.append(
                     Withheld(account=account, samples=receipt.samples, reason=f"{sanction.step.name.lower()}: {sanction.reason}")
                 )
-            elif work.alive is None or account in work.alive:
+            elif account not in work.silent:
                 del books.waiting[key]
                 weights[account] += receipt.samples
             elif epoch - since >= rules.held_epochs:

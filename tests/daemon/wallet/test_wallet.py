@@ -12,9 +12,10 @@ from click.testing import CliRunner
 
 from daemon.cli.main import cli, run
 from daemon.wallet import files, password
-from daemon.wallet.keystore import BadKeystore, WrongPassword, checksum_address, new_key, seal, unseal, wallet_of
+from daemon.wallet.keystore import BadKeystore, WrongPassword, new_key, seal, unseal, wallet_of
 from daemon.wallet.password import Password, find_password
 from protocol.errors import UserError
+from protocol.keccak import checked_address
 
 QUICK = 1 << 8  # scrypt's work, for tests of everything but its cost
 ONE = (1).to_bytes(32, "big")
@@ -111,10 +112,10 @@ def test_signatures_are_those_of_the_vector_and_the_key_shows_nowhere() -> None:
 
 
 def test_addresses_are_checked_against_typing_errors() -> None:
-    assert checksum_address(ONE_ADDRESS.lower()) == ONE_ADDRESS
+    assert checked_address(ONE_ADDRESS.lower()) == ONE_ADDRESS
     for wrong in (ONE_ADDRESS.replace("7E", "7e"), ONE_ADDRESS[2:], ONE_ADDRESS[:-1], "0x" + "g" * 40, ""):
         with pytest.raises(ValueError, match=r"0x and 40|EIP-55"):
-            checksum_address(wrong)
+            checked_address(wrong)
 
 
 # ------------------------------------------------------------------------------------------------ files

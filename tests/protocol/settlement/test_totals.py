@@ -28,8 +28,8 @@ def receipt(peer: str, seq: int, samples: int = 10, who: bytes | None = A, word:
     return Receipt(peer=peer, seq=seq, samples=samples, contribution=digest(f"{peer}{seq}{word}".encode()), account=who)
 
 
-def work(*receipts: Receipt, pool: int = 1000, alive: frozenset[bytes] | None = None, offences: tuple[Offence, ...] = ()) -> EpochWork:
-    return EpochWork(pool=pool, receipts=receipts, alive=alive, offences=offences)
+def work(*receipts: Receipt, pool: int = 1000, silent: frozenset[bytes] = frozenset(), offences: tuple[Offence, ...] = ()) -> EpochWork:
+    return EpochWork(pool=pool, receipts=receipts, silent=silent, offences=offences)
 
 
 def offence(who: bytes = A, *, samples: int = 0, word: str = "") -> Offence:
@@ -84,8 +84,8 @@ def test_work_without_a_binding_is_nobodys_and_blocks_nobody() -> None:
 
 
 def test_an_account_that_fails_its_gate_blocks_nobody_and_its_work_waits() -> None:
-    silent = work(receipt("p", 1), receipt("q", 1, who=B), alive=frozenset({B}))
-    back = work(receipt("q", 2, who=B), alive=frozenset({A, B}))
+    silent = work(receipt("p", 1), receipt("q", 1, who=B), silent=frozenset({A}))
+    back = work(receipt("q", 2, who=B))
     first = settle([silent], RULES)
     assert first.totals == {B: 1000}
     assert [one.account for one in first.withheld] == [A]
@@ -94,13 +94,9 @@ def test_an_account_that_fails_its_gate_blocks_nobody_and_its_work_waits() -> No
 
 def test_work_that_waited_too_long_lapses() -> None:
     rules = Rules(lock_epochs=0, held_epochs=1)
-    epochs = [work(receipt("p", 1), alive=frozenset()), work(alive=frozenset()), work(alive=frozenset({A}))]
+    epochs = [work(receipt("p", 1), silent=frozenset({A})), work(silent=frozenset({A})), work()]
     assert "lapsed" in settle(epochs[:2], rules).withheld[0].reason
     assert settle(epochs, rules).totals == {}
-
-
-def test_liveness_is_a_gate_and_earns_nothing() -> None:
-    assert settle([work(receipt("q", 1, who=B), alive=frozenset({A, B}))], RULES).totals == {B: 1000}
 
 
 def test_an_epoch_without_work_pays_nobody() -> None:
@@ -181,7 +177,7 @@ EPOCHS = st.lists(
         EpochWork,
         pool=st.integers(0, 10**24),
         receipts=st.lists(RECEIPTS, max_size=8).map(tuple),
-        alive=st.none() | st.frozensets(st.sampled_from([A, B, C])),
+        silent=st.frozensets(st.sampled_from([A, B, C])),
         offences=st.lists(OFFENCES, max_size=2).map(tuple),
     ),
     max_size=6,

@@ -76,6 +76,18 @@ class ObserverConfig(Section, frozen=True, kw_only=True):
     hosts: tuple[str, ...] = ()
 
 
+class ChainConfig(Section, frozen=True, kw_only=True):
+    """How this node reaches the chain that a run names. Without endpoints it trains unpaid, and says so."""
+
+    rpc: tuple[str, ...] = ()
+    heartbeat_s: Annotated[float, Meta(ge=1, le=3600)] = 100.0  # a third of the 300 s after which a chain takes a node for dead
+
+    def __post_init__(self) -> None:
+        for endpoint in self.rpc:
+            if not endpoint.startswith(("http://", "https://")):
+                raise ValueError("each endpoint of rpc begins with http:// or https://")  # not repeated: it may hold a secret
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a node may decide for itself; what the members of a run agree on is in the manifest."""
 
@@ -84,6 +96,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     network: NetworkConfig = NetworkConfig()
     worker: WorkerConfig = WorkerConfig()
     observer: ObserverConfig = ObserverConfig()
+    chain: ChainConfig = ChainConfig()
 
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -91,6 +104,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "network": NetworkConfig,
     "worker": WorkerConfig,
     "observer": ObserverConfig,
+    "chain": ChainConfig,
 }
 EXPLAINED: Mapping[str, str] = {
     "node.name": "how others see this node; empty: made from its peer id",
@@ -110,6 +124,8 @@ EXPLAINED: Mapping[str, str] = {
     "observer.host": "address of the page; anything but loopback shows it to others",
     "observer.port": "port of the page; 0: the system picks one",
     "observer.hosts": "further host names under which the page may be asked for",
+    "chain.rpc": "JSON-RPC endpoints of the run's chain, tried in order; without any this node trains unpaid",
+    "chain.heartbeat_s": "seconds between heartbeats; a third of the chain's own timeout",
 }
 
 

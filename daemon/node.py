@@ -12,6 +12,9 @@ from typing import TypeVar
 import msgspec
 import trio
 
+from daemon.chain.earning import Earning
+from daemon.chain.opening import check_profile
+from daemon.chain.records import keep_manifest
 from daemon.config import Config
 from daemon.control.server import serve_control
 from daemon.disk.files import FileDisk
@@ -25,6 +28,7 @@ from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
 from daemon.swarm.chain_sync import fetch_manifest
 from daemon.version import version
+from daemon.wallet.password import Password
 from daemon.worker.settings import WorkerSettings
 from daemon.worker.supervisor import WorkerTrainer
 from protocol.codec import implementation as codecs
@@ -32,6 +36,7 @@ from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import Signer
 from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Warned
 from protocol.manifest import SignedManifest
+from protocol.messages import Binding
 from protocol.ports import Network, Trainer
 
 REPORT_S = 2.0  # between looks at traffic and refusals: what the page can show as now
@@ -134,6 +139,7 @@ async def run(
     journal: Journal,
     lifeline: int | None,
     say: Callable[[str], None],
+    password: Password | None = None,
 ) -> int:
     """A node's whole life. Returns the exit status."""
     ending, begun = Ending(), trio.Event()
@@ -147,7 +153,7 @@ async def run(
         if manifest is None:
             say("Asking the node we join which run this is.")
             manifest = await find_manifest(config, config.home)
-        await _live(config, manifest, signer, secret, journal, ending, begun, nursery, say)
+        await _live(config, manifest, signer, secret, journal, ending, begun, nursery, say, password)
         nursery.cancel_scope.cancel()
     journal.record(Stopped(reason=ending.reason or "left at once"))
     await trio.to_thread.run_sync(journal.flush)
@@ -173,9 +179,23 @@ async def _live(
     begun: trio.Event,
     nursery: trio.Nursery,
     say: Callable[[str], None],
+    password: Password | None,
 ) -> None:
     manifest = signed.open()
     check_engine(manifest.engine)
+    check_profile(manifest)
+    await in_thread(partial(keep_manifest, config.home, signed))
+    earning = Earning(
+        home=config.home,
+        settings=config.chain,
+        signed=signed,
+        peer=signer.peer,
+        name=config.node.name,
+        password=password,
+        record=journal.record,
+    )
+    binding = await in_thread(earning.prepare)
+    journal.add_listener(earning.figures.listen)
     network = LibP2PNetwork(network_settings(config), secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, config.node.name))
     worker = WorkerTrainer(
         manifest,
@@ -190,7 +210,8 @@ async def _live(
         ),
         journal.record,
     )
-    engine = _engine(config, signed, signer, network, worker, journal)
+    engine = _engine(config, signed, signer, network, worker, journal, binding)
+    earning.serve(network, in_thread)
 
     async def status() -> bytes:
         return msgspec.json.encode(journal.status())
@@ -213,12 +234,15 @@ async def _live(
             living.start_soon(announce, network, signed)
             await living.start(_run_engine, engine, living.cancel_scope)
             begun.set()
+            living.start_soon(earning.run, network, in_thread)
             for address in network.addresses[1:]:
                 say(f"Also reachable at {address}")
             say(f"Ready: others join with  hypergpud start --join {network.addresses[0]}")
 
 
-def _engine(config: Config, signed: SignedManifest, signer: Signer, network: Network, worker: Trainer, journal: Journal) -> Engine:
+def _engine(
+    config: Config, signed: SignedManifest, signer: Signer, network: Network, worker: Trainer, journal: Journal, binding: Binding | None
+) -> Engine:
     """The engine that the manifest names. Raises `UserError` for a run that it cannot do."""
     disk = FileDisk(config.home, in_thread)
     if signed.open().engine == "hivemind":
@@ -246,6 +270,7 @@ def _engine(config: Config, signed: SignedManifest, signer: Signer, network: Net
         offload=in_thread,
         record=journal.record,
         serial=time.time_ns,
+        binding=binding,
     )
 
 

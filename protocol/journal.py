@@ -256,6 +256,19 @@ class Warned(Event, frozen=True, kw_only=True, tag=True):
     message: str
 
 
+class ChainReport(Event, frozen=True, kw_only=True, tag=True):
+    """How this node stands with the run's chain. `state` is "none" (the run names one, this node is not set up for it), "locked" (no password for
+    its wallet), "down", "refused", "wrong" (another chain than the run's) or "live" (registered, and its last heartbeat was read back)."""
+
+    profile: str
+    state: str
+    account: str = ""
+    payout: str = ""
+    samples: int = 0  # cumulative, as the last heartbeat said
+    claimed: str = ""  # base units, as text: they outgrow what JSON readers keep exact
+    reason: str = ""
+
+
 class Stopped(Event, frozen=True, kw_only=True, tag=True):
     reason: str
 
@@ -283,6 +296,7 @@ AnyEvent = (
     | WorkDropped
     | CheckpointWritten
     | Warned
+    | ChainReport
     | Stopped
 )
 

@@ -20,6 +20,8 @@ COMMANDS = {
     "observe": "daemon.cli.observe",
     "demo": "daemon.cli.demo",
     "wallet": "daemon.cli.wallet",
+    "rewards": "daemon.cli.rewards",
+    "settle": "daemon.cli.settle",
     "config": "daemon.cli.config",
     "bench": "simulator.bench.cli",
     "simulate": "simulator.cli",

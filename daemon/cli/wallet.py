@@ -10,12 +10,11 @@ import click
 import msgspec
 
 from daemon.cli.invocation import Invocation, global_options, invocation
-from daemon.wallet import files
-from daemon.wallet.keystore import MAX_KEYSTORE_BYTES, BadKeystore, WrongPassword, address_in, new_key, unseal, wallet_of
-from daemon.wallet.password import KEY_EXIT_CODE, find_password
 from protocol.errors import UserError
 
 PRIVATE = 0o077
+
+# The keystore is imported when a command runs: --help looks at all commands, and eth-account takes half a second.
 
 password_file = click.option(
     "--password-file",
@@ -38,6 +37,10 @@ def wallet() -> None:
 @click.pass_context
 def new(context: click.Context, password_file: Path | None) -> None:
     """Make an account and keep it, encrypted, in this home."""
+    from daemon.wallet import files  # noqa: PLC0415
+    from daemon.wallet.keystore import new_key  # noqa: PLC0415
+    from daemon.wallet.password import find_password  # noqa: PLC0415
+
     talk = invocation(context)
     files.refuse_second(talk.home)
     password = find_password(password_file, os.environ, "", twice=True)
@@ -51,6 +54,9 @@ def new(context: click.Context, password_file: Path | None) -> None:
 @click.pass_context
 def import_(context: click.Context, source: str, password_file: Path | None) -> None:
     """Take over a keystore v3, or a private key in hexadecimal, from FILE (- is the standard input)."""
+    from daemon.wallet import files  # noqa: PLC0415
+    from daemon.wallet.password import find_password  # noqa: PLC0415
+
     talk = invocation(context)
     files.refuse_second(talk.home)
     raw = _read_source(source)
@@ -64,6 +70,8 @@ def import_(context: click.Context, source: str, password_file: Path | None) -> 
 @click.pass_context
 def show(context: click.Context) -> None:
     """Print the account's address and the one that is paid. Asks for no password."""
+    from daemon.wallet import files  # noqa: PLC0415
+
     talk = invocation(context)
     info = files.wallet_info(talk.home)
     payout = f"{info.payout}  (the wallet itself)" if info.payout_is_wallet else f"{info.payout}  (only watched: its key is not here)"
@@ -77,6 +85,8 @@ def show(context: click.Context) -> None:
 @click.pass_context
 def backup(context: click.Context, target: Path) -> None:
     """Copy the keystore, still encrypted, to PATH (a file or a directory)."""
+    from daemon.wallet import files  # noqa: PLC0415
+
     talk = invocation(context)
     path = files.back_up(talk.home, target)
     talk.say("It opens with the same password: keep both, in two places.")
@@ -89,6 +99,8 @@ def backup(context: click.Context, target: Path) -> None:
 @click.pass_context
 def set_payout(context: click.Context, address: str) -> None:
     """Have rewards paid to ADDRESS, which may be a cold wallet. In force from the next start of the node."""
+    from daemon.wallet import files  # noqa: PLC0415
+
     talk = invocation(context)
     payout = files.set_payout(talk.home, address)
     talk.result(msgspec.json.encode({"payout": payout}).decode() if talk.as_json else f"Rewards go to {payout} from the next start on.")
@@ -100,6 +112,8 @@ def _say_made(talk: Invocation, address: str) -> None:
 
 
 def _read_source(source: str) -> bytes:
+    from daemon.wallet.keystore import MAX_KEYSTORE_BYTES  # noqa: PLC0415
+
     try:
         raw = sys.stdin.buffer.read(MAX_KEYSTORE_BYTES + 1) if source == "-" else Path(source).read_bytes()
     except OSError as error:
@@ -111,6 +125,9 @@ def _read_source(source: str) -> bytes:
 
 
 def _key_of_keystore(raw: bytes, password_file: Path | None) -> bytes:
+    from daemon.wallet.keystore import BadKeystore, WrongPassword, address_in, unseal  # noqa: PLC0415
+    from daemon.wallet.password import KEY_EXIT_CODE, find_password  # noqa: PLC0415
+
     try:
         password = find_password(password_file, os.environ, address_in(raw))
         return unseal(raw, password.text).private_key()
@@ -121,6 +138,8 @@ def _key_of_keystore(raw: bytes, password_file: Path | None) -> bytes:
 
 
 def _key_of_hex(raw: bytes) -> bytes:
+    from daemon.wallet.keystore import BadKeystore, wallet_of  # noqa: PLC0415
+
     try:
         key = bytes.fromhex(raw.decode("ascii").strip().removeprefix("0x"))
         if len(key) != 32:

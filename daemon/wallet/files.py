@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.disk.atomic import write_atomically
-from daemon.home import ensure_home, write_new
+from daemon.home import WALLET_FILE, ensure_home, write_new
 from daemon.wallet.keystore import (
     MAX_KEYSTORE_BYTES,
     SCRYPT_N,
@@ -29,7 +29,6 @@ from protocol.errors import UserError
 from protocol.keccak import ZERO_ADDRESS, checked_address
 from protocol.ports import DiskFull
 
-WALLET_FILE = "wallet.json"
 PAYOUT_FILE = "payout"
 
 

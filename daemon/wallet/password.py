@@ -46,9 +46,10 @@ def locked(why: str) -> UserError:
 
 
 def find_password(
-    flag: Path | None, environ: Mapping[str, str], account: str, *, prompt: Prompt | None = None, twice: bool = False
+    flag: Path | None, environ: Mapping[str, str], account: str, *, prompt: Prompt | None = None, twice: bool = False, may_ask: bool = True
 ) -> Password:
     """The first source that has one. `account` names the wallet in the keyring. `prompt` None: ask at the terminal, where there is one.
+    Without `may_ask` nobody is asked.
 
     Raises `UserError("WALLET_LOCKED" | "PASSWORD_FILE")`, exit code 5.
     """
@@ -62,6 +63,8 @@ def find_password(
             return Password(text=read_password_file(credential, "systemd credential", private=False), source="systemd credential")
     if (kept := _from_keyring(account)) is not None:
         return Password(text=kept, source="keyring")
+    if not may_ask:
+        raise locked("there is no password file, no credential and no keyring entry")
     return Password(text=_ask(prompt, twice=twice), source="prompt")
 
 

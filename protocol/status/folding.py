@@ -27,7 +27,7 @@ MAX_ADDRESSES = 32  # of this node: a few for each of its interfaces
 _COUNTERS = {"counted": "rounds_counted", "late": "rounds_late", "lost": "rounds_lost", "idle": "rounds_idle"}
 _QUIET = (journal.PhaseEntered, journal.TrainingProgress, journal.PeerReport, journal.TrafficReport, journal.CheckpointWritten)
 _OF_OTHERS = (journal.PeerUp, journal.PeerDown, journal.PeerForgotten, journal.Refused)
-_REPEATED = {journal.Alone: "alone", journal.Stuck: "stuck"}  # said again and again: the newest is enough
+_REPEATED = {journal.Alone: "alone", journal.Stuck: "stuck", journal.ChainReport: "chain"}  # said again and again: the newest is enough
 
 
 def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
@@ -320,6 +320,11 @@ def _work_dropped(state: StatusState, event: journal.WorkDropped) -> None:
     state.you = replace(state.you, samples_pending=pending, samples_dropped=whole(state.you.samples_dropped + dropped))
 
 
+def _chain_report(state: StatusState, event: journal.ChainReport) -> None:
+    _, sentence = say(event)
+    state.rewards = sentence
+
+
 def _stopped(state: StatusState, event: journal.Stopped) -> None:
     state.stopped = clean(event.reason, MAX_TEXT_CHARS)
     state.you = replace(state.you, phase="stopped", phase_reason=state.stopped, samples_per_second=0.0)
@@ -352,6 +357,7 @@ EFFECTS: dict[type[journal.Event], Callable[[StatusState, Any], None]] = {
     journal.WorkDropped: _work_dropped,
     journal.CheckpointWritten: _nothing,
     journal.Warned: _nothing,
+    journal.ChainReport: _chain_report,
     journal.Stopped: _stopped,
 }
 

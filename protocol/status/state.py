@@ -81,6 +81,7 @@ class StatusState:
         self.trainer_up = False
         self.trainer_down = ""
         self.stuck = ""
+        self.rewards = ""  # how the node stands with the chain; empty until it said anything
         self.stopped: str | None = None
 
     def who(self, peer: PeerId) -> str:

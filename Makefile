@@ -8,10 +8,14 @@ PEERS  ?= 4
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+# The contracts' compiler has an environment of its own; anvil comes from npm and is only for tests.
+COMPILER := .venv-contracts
+ANVIL    := .anvil
+
 # What an installation depends on: a change of any of these files installs again, anything else is picked up by the editable install.
 RECIPE := pyproject.toml constraints.txt .ci/debian.sh protocol/codec/kernel.c
 
-.PHONY: run setup test test-slow lint sim bench clean
+.PHONY: run setup test test-slow lint sim bench contracts contracts-check anvil clean
 
 run: $(VENV)/.installed
 	$(BIN)/hypergpud demo --peers $(PEERS) --rounds $(ROUNDS)
@@ -37,8 +41,24 @@ bench: $(VENV)/.installed
 	$(BIN)/hypergpud bench allreduce
 	$(BIN)/hypergpud bench faults
 
+# The same bytes from the same sources; contracts-check writes nothing and fails where they differ.
+contracts: $(COMPILER)/.installed
+	$(COMPILER)/bin/python contracts/build.py
+
+contracts-check: $(COMPILER)/.installed
+	$(COMPILER)/bin/python contracts/build.py --check
+
+# The tests of contracts and client run on anvil too where this was done once; it needs node 18 or later.
+anvil:
+	npm install --prefix $(ANVIL) --no-audit --no-fund @foundry-rs/anvil@1.7.1
+
+$(COMPILER)/.installed: contracts/compiler.txt
+	test -x $(COMPILER)/bin/pip || $(PYTHON) -m venv $(COMPILER)
+	$(COMPILER)/bin/python -m pip install --quiet --disable-pip-version-check -r contracts/compiler.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(COMPILER) $(ANVIL) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The stamps are written last, so that an installation that was broken off is begun again.
 $(VENV)/.installed: $(RECIPE)

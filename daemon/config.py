@@ -80,6 +80,7 @@ class ChainConfig(Section, frozen=True, kw_only=True):
     """How this node reaches the chain that a run names. Without endpoints it trains unpaid, and says so."""
 
     rpc: tuple[str, ...] = ()
+    confirmations: Annotated[int, Meta(ge=1, le=64)] = 2  # deep enough on a chain of one proposer; more where blocks are reorganized
     heartbeat_s: Annotated[float, Meta(ge=1, le=3600)] = 100.0  # a third of the 300 s after which a chain takes a node for dead
 
     def __post_init__(self) -> None:
@@ -125,6 +126,7 @@ EXPLAINED: Mapping[str, str] = {
     "observer.port": "port of the page; 0: the system picks one",
     "observer.hosts": "further host names under which the page may be asked for",
     "chain.rpc": "JSON-RPC endpoints of the run's chain, tried in order; without any this node trains unpaid",
+    "chain.confirmations": "blocks on top of what was sent before it counts as settled",
     "chain.heartbeat_s": "seconds between heartbeats; a third of the chain's own timeout",
 }
 

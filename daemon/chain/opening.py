@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from daemon.config import ChainConfig
+from daemon.home import CONFIG_FILE
 from protocol.errors import UserError
 from protocol.manifest import Manifest
 from protocol.ports import Chain
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 PROFILES = ("none", "hypergpu", "plumise")
 STATE_FOLDER = "chain"
 CHAIN_EXIT_CODE = 6
+PLUMISE_CHAIN_ID = 41956  # its main network, for runs that pay nothing themselves and only beat there
 
 
 def check_profile(manifest: Manifest) -> None:
@@ -33,8 +35,9 @@ def check_profile(manifest: Manifest) -> None:
 
 
 def open_chain(settings: ChainConfig, manifest: Manifest, home: Path, wallet: UnlockedWallet | None) -> Chain:
-    """The run's chain; without a wallet it can only be read. Connects when it is first asked. Raises `UserError("CHAIN" | "RPC")`."""
-    from contracts.client import connect  # noqa: PLC0415  # web3 takes a second to import, which only those pay who use a chain
+    """The run's chain; without a wallet it can only be read. Asks nobody yet. Raises `UserError("CHAIN" | "RPC" | "SETTLEMENT")`."""
+    from contracts.client import ChainSettings, connect  # noqa: PLC0415  # web3 takes a second, which only those pay who use a chain
+    from contracts.signing import signer_of  # noqa: PLC0415
 
     check_profile(manifest)
     if not settings.rpc:
@@ -42,8 +45,18 @@ def open_chain(settings: ChainConfig, manifest: Manifest, home: Path, wallet: Un
             "RPC",
             f"No endpoint of the chain {manifest.chain!r} is known.",
             why="chain.rpc is empty",
-            fix=f'write rpc = ["https://..."] under [chain] in {home / "config.toml"}',
+            fix=f'write rpc = ["https://..."] under [chain] in {home / CONFIG_FILE}',
             exit_code=2,
         )
-    settlement = None if manifest.settlement is UNSET else manifest.settlement
-    return connect(settings, manifest, settlement, home / STATE_FOLDER, wallet)
+    if manifest.settlement is UNSET and manifest.chain != "plumise":
+        raise UserError("SETTLEMENT", f"The run {manifest.name!r} does not say which chain it is settled on.", exit_code=2)
+    return connect(
+        ChainSettings(
+            profile=manifest.chain,
+            chain_id=PLUMISE_CHAIN_ID if manifest.settlement is UNSET else manifest.settlement.chain_id,
+            urls=settings.rpc,
+            confirmations=settings.confirmations,
+        ),
+        None if wallet is None else signer_of(wallet.private_key()),
+        home / STATE_FOLDER,
+    )

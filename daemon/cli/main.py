@@ -23,6 +23,7 @@ COMMANDS = {
     "rewards": "daemon.cli.rewards",
     "settle": "daemon.cli.settle",
     "config": "daemon.cli.config",
+    "devnet": "daemon.cli.devnet",
     "bench": "simulator.bench.cli",
     "simulate": "simulator.cli",
 }

@@ -1,0 +1,391 @@
+"""The `Chain` port over JSON-RPC, for both profiles: `hypergpu` (our contracts) and `plumise` (the raw precompiles of that chain).
+
+A node is believed once it showed that it is the chain: its id, code at our addresses or, on plumise, an answer to `agent_isAgentAccount`.
+After a transaction its effect is looked for: our contracts say an event for every change, and only a contract that is there can; on
+plumise the state is read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from contracts import words
+from contracts.abi import call_data, topic
+from contracts.artifacts import AGENT_REGISTRY, CLAIM_WORDS, HEARTBEAT_WORDS, PLACES, REGISTER_WORDS, REWARD_POOL, SESSIONS
+from contracts.endpoints import Endpoints, RpcError, Transport
+from contracts.node_rpc import NodeRpc, Receipt, number_of, record_of
+from contracts.nonce import DEFAULT_CEILING, Sender, TransactionSigner
+from contracts.pending import PendingFile, PendingTransaction
+from protocol.chain import (
+    NO_HASH,
+    AgentStatus,
+    ChainHead,
+    ChainPending,
+    ChainRefused,
+    ChainUnreachable,
+    Hash,
+    PoolStatus,
+    Proposal,
+    RunStatus,
+    Sent,
+    Settled,
+    WrongChain,
+)
+from protocol.keccak import ZERO_ADDRESS, Address, checked_address
+
+HYPERGPU, PLUMISE = "hypergpu", "plumise"
+POLL_S = 1.0  # between looks while waiting; blocks come every 2 to 3 s
+MOST_ENDED = 64  # ends that are remembered: what a process sends in hours
+STATES = {0: "none", 1: "created", 2: "active", 4: "completed", 8: "cancelled"}  # Vyper's flag values
+REWARD_CLAIMED = topic("RewardClaimed(address,uint256)")
+_AGENT = "(bytes32,bytes32,uint256,uint256,uint256,bytes32)"
+
+
+class PlumiseStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What `agent_getStatus` says. Numbers come as numbers or as text, decimal or hex."""
+
+    registered: bool
+    active: bool = False
+    node_id: str = ""
+    last_heartbeat: int | str = 0
+    registered_at: int | str = 0
+    total_rewards: int | str = 0
+
+
+class ChainClient:
+    """Satisfies `protocol.ports.Chain`. Made by `contracts.client.connect`."""
+
+    def __init__(
+        self,
+        *,
+        profile: str,
+        chain_id: int,
+        transports: Sequence[Transport],
+        signer: TransactionSigner | None,
+        file: PendingFile,
+        now: Callable[[], float],
+        sleep: Callable[[float], None],
+        confirmations: int,
+        ceiling: int = DEFAULT_CEILING,
+    ) -> None:
+        """Asks nobody. Raises `ValueError` for an unknown profile or no endpoint."""
+        if profile not in (HYPERGPU, PLUMISE):
+            raise ValueError(f"there is no chain profile {profile!r}: hypergpu or plumise")
+        self._profile = profile
+        self._chain_id = chain_id
+        self._now = now
+        self._sleep = sleep
+        self._node = NodeRpc(Endpoints(transports, self._check, now))
+        self._sender = (
+            None
+            if signer is None
+            else Sender(self._node, signer, chain_id, file, self._effect, now=now, confirmations=confirmations, ceiling=ceiling)
+        )
+        self._ended: deque[Settled] = deque(maxlen=MOST_ENDED)  # for those that wait, whoever's look it was that found the end
+        self._untold: deque[Settled] = deque(maxlen=MOST_ENDED)  # found by a wait, not yet told by `reconcile`
+
+    @property
+    def profile(self) -> str:
+        return self._profile
+
+    @property
+    def account(self) -> Address:
+        return ZERO_ADDRESS if self._sender is None else self._sender.account
+
+    # ---------------------------------------------------------------- reading
+
+    def head(self) -> ChainHead:
+        block = self._node.block()
+        return ChainHead(
+            chain_id=self._chain_id,
+            number=number_of(block.number, "number"),
+            hash=bytes.fromhex(block.hash.removeprefix("0x")),
+            at_s=number_of(block.timestamp, "timestamp"),
+        )
+
+    def agent(self, address: Address) -> AgentStatus:
+        if self._profile == PLUMISE:
+            return self._plumise_agent(address)
+        (name, _, since, last, samples, certificate), active, payout = self._read(
+            AGENT_REGISTRY, "status(address)", address, returns=[_AGENT, "bool", "address"]
+        )
+        if since == 0:
+            return AgentStatus(address=checked_address(address), payout=checked_address(payout))
+        return AgentStatus(
+            address=checked_address(address),
+            registered=True,
+            active=active,
+            name=name.rstrip(b"\0").decode("utf-8", "replace"),
+            last_heartbeat_s=last,
+            registered_at_s=since,
+            payout=checked_address(payout),
+            samples=samples,
+            certificate=certificate,
+            rewards=self.claimed(address),
+        )
+
+    def balance(self, address: Address) -> int:
+        return self._node.number("eth_getBalance", address, "latest")
+
+    def pool(self) -> PoolStatus:
+        epoch = self._uint(REWARD_POOL, "getCurrentEpoch()")
+        balance = self.balance(REWARD_POOL)
+        if self._profile == PLUMISE:  # its pool says no more
+            return PoolStatus(balance=balance, claimed=0, epoch=epoch, epoch_s=0, epoch_ends_at_s=0, paused=False, needed=0, settlers=())
+        length = self._uint(REWARD_POOL, "EPOCH_SECONDS()")
+        pending = self._proposal("pending()")
+        return PoolStatus(
+            balance=balance,
+            claimed=self._uint(REWARD_POOL, "claimed_total()"),
+            epoch=epoch,
+            epoch_s=length,
+            epoch_ends_at_s=self._uint(REWARD_POOL, "START()") + (epoch + 1) * length,
+            paused=bool(self._read(REWARD_POOL, "paused()", returns=["bool"])[0]),
+            needed=self._uint(REWARD_POOL, "needed()"),
+            settlers=tuple(checked_address(each) for each in self._read(REWARD_POOL, "get_settlers()", returns=["address[]"])[0]),
+            active=self._proposal("active()"),
+            pending=pending,
+            ready_at_s=0 if pending is None else self._uint(REWARD_POOL, "ready_at()"),
+        )
+
+    def run(self, run: Hash) -> RunStatus:
+        self._ours("runs")
+        owner, manifest, certificate, state = self._read(
+            SESSIONS, "sessions(bytes32)", run, returns=["address", "bytes32", "bytes32", "uint256"]
+        )
+        return RunStatus(
+            run=run,
+            state=STATES.get(state, "none"),
+            owner=checked_address(owner),
+            manifest=manifest,
+            certificate=certificate,
+        )
+
+    def claimed(self, address: Address) -> int:
+        if self._profile == PLUMISE:
+            return self._plumise_agent(address).rewards
+        return self._uint(REWARD_POOL, "claimed(address)", address)
+
+    def claimable(self, address: Address, total: int, proof: Sequence[Hash]) -> int:
+        if self._profile == PLUMISE:
+            return self._uint(REWARD_POOL, "getPendingReward(address)", address)
+        return self._uint(REWARD_POOL, "is_claimable(address,uint256,bytes32[])", address, total, list(proof))
+
+    # ---------------------------------------------------------------- who takes part
+
+    def register(self, name: str, *, model: Hash = NO_HASH, capabilities: Sequence[Hash] = (), agent: Address | None = None) -> Sent:
+        data = words.register_words(name, model, capabilities, agent)
+        return self._send("register", agent or self.account, REGISTER_WORDS, data, "Registered(address,address,bytes32,bytes32,bytes32[])")
+
+    def approve_sponsor(self, sponsor: Address) -> Sent:
+        """Lets `sponsor` register and beat for this account, at its own expense."""
+        self._ours("sponsors")
+        data = call_data("approve_sponsor(address)", sponsor)
+        return self._send("approve_sponsor", sponsor, AGENT_REGISTRY, data, "SponsorApproved(address,address)")
+
+    def set_payout(self, payout: Address) -> Sent:
+        self._ours("a payout account of its own")
+        return self._send("set_payout", payout, AGENT_REGISTRY, call_data("set_payout(address)", payout), "PayoutSet(address,address)")
+
+    def heartbeat(self, samples: int, certificate: Hash, *, agent: Address | None = None) -> Sent:
+        figures = words.heartbeat_figures(agent or self.account, samples, certificate)
+        data = words.heartbeat_words(agent) if self._profile == PLUMISE else figures
+        return self._send("heartbeat", agent or self.account, HEARTBEAT_WORDS, data, "Heartbeat(address,address,uint256,bytes32)")
+
+    # ---------------------------------------------------------------- the pool
+
+    def propose(self, proposal: Proposal) -> Sent:
+        self._ours("proposals")
+        data = call_data("propose(uint256,bytes32,uint256,bytes32)", proposal.epoch, proposal.root, proposal.total, proposal.data)
+        return self._send(
+            "propose", f"{proposal.epoch} {proposal.root.hex()}", REWARD_POOL, data, "Voted(address,uint256,bytes32,uint256,bytes32)"
+        )
+
+    def dispute(self, epoch: int, reason: str, evidence: Hash = NO_HASH) -> Sent:
+        self._ours("disputes")
+        data = call_data("dispute(uint256,string,bytes32)", epoch, _cut(reason), evidence)
+        return self._send("dispute", str(epoch), REWARD_POOL, data, "Disputed(uint256,address,bytes32,string,bytes32)")
+
+    def activate(self) -> Sent:
+        self._ours("roots")
+        return self._send("activate", "", REWARD_POOL, call_data("activate()"), "Activated(uint256,bytes32,uint256)")
+
+    def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
+        if self._profile == PLUMISE:
+            own = checked_address(address) == self.account
+            data = words.claim_words(None if own else address)
+        else:
+            data = words.claim_proof(address, total, proof)
+        return self._send("claim", address, CLAIM_WORDS, data, "RewardClaimed(address,uint256)")
+
+    def claim_to(self, address: Address, payout: Address, total: int, deadline_s: int, proof: Sequence[Hash], signature: bytes) -> Sent:
+        """As `claim`, to the payout that `address` signed for (`contracts.signing.sign_claim`). Anyone may send it."""
+        self._ours("signed claims")
+        data = call_data(
+            "claim_to(address,address,uint256,uint256,bytes32[],bytes)", address, payout, total, deadline_s, list(proof), signature
+        )
+        return self._send("claim_to", address, REWARD_POOL, data, "RewardClaimed(address,uint256)")
+
+    def prove(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
+        """Leaves a proof with the pool, so that a claim in Plumise's words, which carry none, pays it."""
+        self._ours("proofs")
+        data = call_data("prove(address,uint256,bytes32[])", address, total, list(proof))
+        return self._send("prove", address, REWARD_POOL, data, "Proved(address,uint256)")
+
+    def fund(self, amount: int) -> Sent:
+        self._ours("funding by contract")
+        return self._send("fund", str(amount), REWARD_POOL, call_data("fund()"), "Funded(address,uint256)", value=amount)
+
+    def pause(self, paused: bool) -> Sent:
+        self._ours("a pause")
+        call, event = ("pause()", "Paused(address)") if paused else ("unpause()", "Unpaused(address)")
+        return self._send("pause", call, REWARD_POOL, call_data(call), event)
+
+    # ---------------------------------------------------------------- runs
+
+    def create_run(self, run: Hash, manifest: Hash) -> Sent:
+        return self._session("create_run", run, call_data("create(bytes32,bytes32)", run, manifest), "Created(bytes32,address,bytes32)")
+
+    def activate_run(self, run: Hash) -> Sent:
+        return self._session("activate_run", run, call_data("activate(bytes32)", run), "Activated(bytes32)")
+
+    def complete_run(self, run: Hash, certificate: Hash) -> Sent:
+        data = call_data("complete(bytes32,bytes32)", run, certificate)
+        return self._session("complete_run", run, data, "Completed(bytes32,bytes32)")
+
+    def cancel_run(self, run: Hash, reason: str) -> Sent:
+        return self._session("cancel_run", run, call_data("cancel(bytes32,string)", run, _cut(reason)), "Cancelled(bytes32,string)")
+
+    def _session(self, kind: str, run: Hash, data: bytes, event: str) -> Sent:
+        self._ours("runs")
+        return self._send(kind, run.hex(), SESSIONS, data, event)
+
+    # ---------------------------------------------------------------- what is in flight
+
+    def pending(self) -> tuple[Sent, ...]:
+        return () if self._sender is None else self._sender.pending()
+
+    def reconcile(self) -> tuple[Settled, ...]:
+        ended = self._look()
+        told = (*self._untold, *ended)
+        self._untold.clear()
+        return told
+
+    def wait(self, sent: Sent, timeout_s: float) -> Settled:
+        """Raises also `ChainUnreachable` when the time is over and the last look got no answer."""
+        deadline = self._now() + timeout_s
+        while True:
+            problem: ChainUnreachable | None = None
+            try:
+                self._untold.extend(self._look())
+            except ChainUnreachable as error:
+                problem = error
+            for each in self._ended:
+                if each.sent == sent:
+                    return each
+            if problem is None and sent not in self.pending():
+                raise ChainRefused(f"client: {sent.kind} ({sent.hash}) is not in flight, and how it ended is forgotten")
+            if self._now() >= deadline:
+                raise problem or ChainPending(sent, timeout_s)
+            self._sleep(POLL_S)
+
+    def _look(self) -> tuple[Settled, ...]:
+        ended = () if self._sender is None else self._sender.reconcile()
+        self._ended.extend(ended)
+        return ended
+
+    # ---------------------------------------------------------------- inside
+
+    def _send(self, kind: str, subject: str, to: Address, data: bytes, event: str, *, value: int = 0) -> Sent:
+        if self._sender is None:
+            raise ChainRefused("client: there is no wallet to sign with")
+        return self._sender.send(kind, subject, to, data, value=value, proof=topic(event))
+
+    def _effect(self, each: PendingTransaction, receipt: Receipt) -> str:
+        """Why a transaction with a good receipt did nothing, "" where it did what it was sent for."""
+        ours = {place.lower() for place in PLACES.values()}
+        said = {log.topics[0].lower() for log in receipt.logs if log.topics and log.address.lower() in ours}
+        if each.proof in said:
+            return ""
+        if self._profile == PLUMISE:
+            return self._plumise_effect(each, receipt)
+        return "the receipt is good and no contract said anything: nothing happened"
+
+    def _plumise_effect(self, each: PendingTransaction, receipt: Receipt) -> str:
+        if each.kind == "claim":
+            left = self._uint(REWARD_POOL, "getPendingReward(address)", each.subject)
+            return (
+                "" if left == 0 and self._plumise_agent(each.subject).registered else "the receipt is good and the reward is still pending"
+            )
+        agent = self._plumise_agent(each.subject)
+        if not agent.registered:
+            return "the receipt is good and the account is not registered: nothing happened"
+        at = number_of(self._node.block(receipt.block_number).timestamp, "timestamp")
+        if each.kind == "heartbeat" and agent.last_heartbeat_s < at:
+            return "the receipt is good and the last heartbeat is an older one: nothing happened"
+        return ""
+
+    def _plumise_agent(self, address: Address) -> AgentStatus:
+        found = record_of(self._node.ask("agent_getStatus", address), PlumiseStatus, "agent_getStatus")
+        if found is None or not found.registered:
+            return AgentStatus(address=checked_address(address), payout=checked_address(address))
+        return AgentStatus(
+            address=checked_address(address),
+            registered=True,
+            active=found.active,
+            name=found.node_id,
+            last_heartbeat_s=_plain(found.last_heartbeat),
+            registered_at_s=_plain(found.registered_at),
+            payout=checked_address(address),
+            rewards=_plain(found.total_rewards),
+        )
+
+    def _read(self, to: Address, signature: str, *arguments: Any, returns: list[str]) -> tuple[Any, ...]:
+        return self._node.call(to, signature, *arguments, returns=returns)
+
+    def _uint(self, to: Address, signature: str, *arguments: Any) -> int:
+        return int(self._read(to, signature, *arguments, returns=["uint256"])[0])
+
+    def _proposal(self, signature: str) -> Proposal | None:
+        epoch, root, total, data = self._read(REWARD_POOL, signature, returns=["uint256", "bytes32", "uint256", "bytes32"])
+        return None if root == NO_HASH else Proposal(epoch=epoch, root=root, total=total, data=data)
+
+    def _ours(self, what: str) -> None:
+        if self._profile != HYPERGPU:
+            raise ChainRefused(f"client: the profile {self._profile} has no {what}")
+
+    def _check(self, transport: Transport) -> None:
+        """Whether this endpoint is the chain. Raises `WrongChain`, or as a transport does."""
+        found = number_of(transport("eth_chainId", ()), "eth_chainId")
+        if found != self._chain_id:
+            raise WrongChain(f"expected chain {self._chain_id}, found chain {found}")
+        if self._profile == PLUMISE:
+            try:
+                known = transport("agent_isAgentAccount", (self.account, "latest"))
+            except RpcError as error:
+                raise WrongChain(
+                    f"chain {found} has no agents (agent_isAgentAccount: {error.message}): its addresses 0x21 to 0x23 do nothing"
+                ) from None
+            if not isinstance(known, bool):
+                raise WrongChain(f"chain {found} answers agent_isAgentAccount with what is neither true nor false")
+            return
+        for contract, place in PLACES.items():
+            if transport("eth_getCode", (place, "latest")) in ("0x", "0x0", None, ""):
+                raise WrongChain(f"chain {found} has no code at {place}, where {contract} should be")
+
+
+def _plain(number: int | str) -> int:
+    """Raises `ChainUnreachable` for text that is no number."""
+    try:
+        return number if isinstance(number, int) else int(number, 0)
+    except ValueError:
+        raise ChainUnreachable(f"agent_getStatus was answered with {number[:40]!r} for a number") from None
+
+
+def _cut(text: str) -> str:
+    """To the 96 bytes that the contracts take, between two characters."""
+    return text.encode()[:96].decode("utf-8", "ignore")

@@ -1,0 +1,97 @@
+"""The one importer of web3: an RPC endpoint over its HTTP provider, and what makes a whole client from settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from requests.exceptions import RequestException
+from web3 import HTTPProvider
+from web3.exceptions import Web3Exception
+
+from contracts.chain import HYPERGPU, ChainClient
+from contracts.endpoints import RPC_TIMEOUT_S, RpcError, Transport
+from contracts.masking import Masker, mask_libraries, masked_url
+from contracts.nonce import DEFAULT_CEILING, TransactionSigner
+from contracts.pending import PendingFile
+from protocol.chain import ChainUnreachable
+
+
+class ChainSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Which chain. `urls` are tried in order; `confirmations` is how deep in the chain counts as settled."""
+
+    profile: str = HYPERGPU
+    chain_id: int
+    urls: tuple[str, ...]
+    confirmations: int = 2
+    most_per_gas: int = DEFAULT_CEILING
+
+
+class HttpTransport:
+    """One endpoint over HTTP. web3's own retries are off: which endpoint is asked next is ours to say."""
+
+    def __init__(self, url: str, timeout_s: float = RPC_TIMEOUT_S) -> None:
+        self.url = url
+        self._provider = HTTPProvider(url, request_kwargs={"timeout": timeout_s}, exception_retry_configuration=None)
+        self._masker = Masker([url])
+
+    def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
+        """Raises as `Transport` says."""
+        try:
+            answer = self._provider.make_request(method, list(parameters))  # type: ignore[arg-type]  # a method's name is text
+        except (RequestException, Web3Exception, ValueError, OSError) as error:
+            raise ChainUnreachable(self._masker(f"{type(error).__name__}: {error}"[:300])) from None
+        return result_of(answer, method)
+
+
+def result_of(answer: Any, method: str) -> Any:
+    """What a JSON-RPC answer holds. Raises `RpcError` for an error, `ChainUnreachable` for what is no answer."""
+    if not isinstance(answer, dict) or ("result" not in answer) == ("error" not in answer):
+        raise ChainUnreachable(f"{method} was answered with what is no JSON-RPC")
+    if "result" in answer:
+        return answer["result"]
+    error = answer["error"]
+    if not isinstance(error, dict) or not isinstance(error.get("code"), int):
+        raise ChainUnreachable(f"{method} was answered with what is no JSON-RPC error")
+    data = error.get("data")
+    try:
+        output = bytes.fromhex(data.removeprefix("0x")) if isinstance(data, str) else b""
+    except ValueError:
+        output = b""
+    raise RpcError(error["code"], str(error.get("message", "")), output)
+
+
+def connect(
+    settings: ChainSettings,
+    signer: TransactionSigner | None,
+    kept: Path | None,
+    *,
+    now: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+    transports: Sequence[Transport] | None = None,
+) -> ChainClient:
+    """A client of the chain that `settings` name. `kept` is the directory for what is in flight; without `signer` it only reads. Asks nobody yet.
+
+    Raises `ValueError` for a profile that is none or an address that is no URL.
+    """
+    for url in settings.urls:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{masked_url(url)} is no address of an RPC endpoint: http:// or https://")
+    mask_libraries(Masker(settings.urls))
+    file = None
+    if kept is not None and signer is not None:
+        file = kept / f"{settings.chain_id}-{signer.address.lower()}.json"
+    return ChainClient(
+        profile=settings.profile,
+        chain_id=settings.chain_id,
+        transports=[HttpTransport(url) for url in settings.urls] if transports is None else transports,
+        signer=signer,
+        file=PendingFile(file),
+        now=now,
+        sleep=sleep,
+        confirmations=settings.confirmations,
+        ceiling=settings.most_per_gas,
+    )

@@ -1,0 +1,370 @@
+"""The embedded EVM: blocks, state and waiting transactions over py-evm, which this module and the store beside it alone import.
+
+Rules: Cancun. A block's time is at least a second after its parent's and follows the clock that is given, plus an offset that a test may add.
+A waiting transaction is replaced by one with the same sender and nonce that offers a tenth more, as geth does it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from eth.abc import BlockAPI, BlockHeaderAPI, ReceiptAPI, SignedTransactionAPI
+from eth.chains.base import MiningChain
+from eth.constants import BLANK_ROOT_HASH, ZERO_ADDRESS
+from eth.db.atomic import AtomicDB
+from eth.exceptions import HeaderNotFound, Revert, TransactionNotFound, VMError
+from eth.vm.forks.cancun import CancunVM
+from eth.vm.spoof import SpoofTransaction
+from eth_keys import keys
+from eth_utils import ValidationError
+
+from contracts.devnet.store import SqliteStore
+
+MOST_WAITING = 4096  # transactions; a devnet's whole load is a few per node and epoch
+REPLACE_PERCENT = 110  # geth's --txpool.pricebump of 10
+GENESIS_KEY = b"hypergpu/genesis"
+OFFSET_KEY = b"hypergpu/offset"
+Hash = bytes
+
+
+class Refused(Exception):
+    """A transaction or call that the EVM does not take. `output` is what a contract returned when it reverted."""
+
+    def __init__(self, message: str, output: bytes | None = None) -> None:
+        super().__init__(message)
+        self.output = output
+
+
+class Included(msgspec.Struct, frozen=True, kw_only=True):
+    """A transaction in a block of the canonical chain. `receipt` is py-evm's, with the gas of the whole block up to it."""
+
+    block: Any
+    index: int
+    transaction: Any
+    receipt: Any
+    gas: int
+    first_log: int
+
+
+class Devnet:
+    """One chain. Thread-safe: every method takes the lock."""
+
+    def __init__(self, genesis: dict[str, Any], store: SqliteStore, now: Callable[[], float]) -> None:
+        """Goes on with what the store holds. Raises `ValueError` when that began with another genesis."""
+        self.lock = threading.RLock()
+        self.chain_id = int(genesis["config"]["chainId"])
+        self._store = store
+        self._now = now
+        self._waiting: dict[tuple[bytes, int], SignedTransactionAPI] = {}
+        chain_class = _chain_class(self.chain_id)
+        written = msgspec.json.encode(genesis, order="sorted")
+        if store.exists(GENESIS_KEY):
+            if store[GENESIS_KEY] != written:
+                raise ValueError("the chain that is kept here began with another genesis")
+            self._chain = chain_class(AtomicDB(store))
+        else:
+            self._chain = chain_class.from_genesis(AtomicDB(store), _header_of(genesis), _state_of(genesis))
+            store[GENESIS_KEY] = written
+            store.commit()
+        self._offset_s = int(store[OFFSET_KEY]) if store.exists(OFFSET_KEY) else 0
+
+    # ---------------------------------------------------------------- blocks
+
+    @property
+    def head(self) -> BlockHeaderAPI:
+        with self.lock:
+            return self._chain.get_canonical_head()
+
+    def header(self, number: int) -> BlockHeaderAPI | None:
+        with self.lock:
+            try:
+                return self._chain.get_canonical_block_header_by_number(number) if number <= self.head.block_number else None
+            except HeaderNotFound:
+                return None
+
+    def block(self, number: int) -> BlockAPI | None:
+        with self.lock:
+            header = self.header(number)
+            return None if header is None else self._chain.get_block_by_header(header)
+
+    def number_of(self, block_hash: Hash) -> int | None:
+        """The number of a block of the canonical chain."""
+        with self.lock:
+            try:
+                number = self._chain.get_block_header_by_hash(block_hash).block_number
+            except HeaderNotFound:
+                return None
+            header = self.header(number)
+            return number if header is not None and header.hash == block_hash else None
+
+    def mine(self) -> BlockHeaderAPI:
+        """One block with what waits, in the order of tips within the order of nonces. Durable on return."""
+        with self.lock:
+            self._chain.header = self._next_header()
+            for key, transaction in self._payable():
+                try:
+                    self._chain.apply_transaction(transaction)
+                except ValidationError:
+                    if self._chain.header.gas_used + transaction.gas <= self._chain.header.gas_limit:
+                        del self._waiting[key]  # it can no longer be paid for; a full block is no reason to drop it
+                    continue
+                del self._waiting[key]
+            self._chain.mine_block()
+            self._store.commit()
+            return self.head
+
+    def go_back(self, number: int) -> None:
+        """Makes block `number` the head again, as a reorganization does; what came after it waits nowhere."""
+        with self.lock:
+            header = self.header(number)
+            if header is None:
+                raise ValueError(f"there is no block {number}")
+            database = self._chain.chaindb
+            database._set_as_canonical_chain_head(database.db, header, header.parent_hash)  # py-evm has no public way back
+            self._chain.header = self._chain.create_header_from_parent(header)
+            self._waiting.clear()
+            self._store.commit()
+
+    def advance(self, seconds: int) -> None:
+        """From now on the chain's clock is `seconds` ahead of where it was."""
+        with self.lock:
+            self._offset_s += seconds
+            self._store[OFFSET_KEY] = str(self._offset_s).encode()
+            self._store.commit()
+
+    # ---------------------------------------------------------------- transactions
+
+    def submit(self, raw: bytes) -> Hash:
+        """Takes a signed transaction to wait for a block. Raises `Refused` in geth's words."""
+        with self.lock:
+            try:
+                transaction = self._chain.get_vm().get_transaction_builder().decode(raw)
+                transaction.validate()
+                sender = transaction.sender
+            except (ValidationError, ValueError, TypeError, IndexError, AssertionError) as error:
+                raise Refused(f"invalid transaction: {error}") from None
+            if getattr(transaction, "chain_id", None) != self.chain_id:
+                raise Refused(f"invalid chain id for signer: have {getattr(transaction, 'chain_id', None)} want {self.chain_id}")
+            if self._included(transaction.hash) or transaction in self._waiting.values():
+                raise Refused("already known")
+            if transaction.nonce < self.nonce(sender):
+                raise Refused(f"nonce too low: next nonce {self.nonce(sender)}, tx nonce {transaction.nonce}")
+            if transaction.gas > self.head.gas_limit:
+                raise Refused("exceeds block gas limit")
+            if transaction.gas < transaction.intrinsic_gas:
+                raise Refused("intrinsic gas too low")
+            if self.balance(sender) < transaction.value + transaction.gas * transaction.max_fee_per_gas:
+                raise Refused("insufficient funds for gas * price + value")
+            before = self._waiting.get((sender, transaction.nonce))
+            if before is not None and not _outbids(transaction, before):
+                raise Refused("replacement transaction underpriced")
+            if before is None and len(self._waiting) >= MOST_WAITING:
+                raise Refused("txpool is full")
+            self._waiting[(sender, transaction.nonce)] = transaction
+            return bytes(transaction.hash)
+
+    def drop(self, transaction_hash: Hash) -> bool:
+        """Forgets a waiting transaction, as a node does that is restarted or full."""
+        with self.lock:
+            for key, transaction in self._waiting.items():
+                if transaction.hash == transaction_hash:
+                    del self._waiting[key]
+                    return True
+            return False
+
+    def waiting(self, transaction_hash: Hash) -> SignedTransactionAPI | None:
+        with self.lock:
+            return next((found for found in self._waiting.values() if found.hash == transaction_hash), None)
+
+    def included(self, transaction_hash: Hash) -> Included | None:
+        with self.lock:
+            return self._included(transaction_hash)
+
+    def _included(self, transaction_hash: Hash) -> Included | None:
+        try:
+            number, index = self._chain.get_canonical_transaction_index(transaction_hash)
+            block = self.block(number)
+        except TransactionNotFound:
+            return None
+        # The index outlives a reorganization: only what the canonical block really holds counts.
+        if block is None or index >= len(block.transactions) or block.transactions[index].hash != transaction_hash:
+            return None
+        return list(self.receipts(block))[index]
+
+    def receipts(self, block: BlockAPI) -> Iterator[Included]:
+        """What is in a block, in order."""
+        with self.lock:
+            receipts: tuple[ReceiptAPI, ...] = block.get_receipts(self._chain.chaindb)
+        before = logs = 0
+        for index, (transaction, receipt) in enumerate(zip(block.transactions, receipts, strict=True)):
+            yield Included(
+                block=block, index=index, transaction=transaction, receipt=receipt, gas=receipt.gas_used - before, first_log=logs
+            )
+            before = receipt.gas_used
+            logs += len(receipt.logs)
+
+    # ---------------------------------------------------------------- state
+
+    def nonce(self, account: bytes, number: int | None = None, *, with_waiting: bool = False) -> int:
+        with self.lock:
+            nonce = int(self._state(number).get_nonce(account))
+            while with_waiting and (account, nonce) in self._waiting:
+                nonce += 1
+            return nonce
+
+    def balance(self, account: bytes, number: int | None = None) -> int:
+        with self.lock:
+            return int(self._state(number).get_balance(account))
+
+    def code(self, account: bytes, number: int | None = None) -> bytes:
+        with self.lock:
+            return bytes(self._state(number).get_code(account))
+
+    def storage(self, account: bytes, slot: int, number: int | None = None) -> int:
+        with self.lock:
+            return int(self._state(number).get_storage(account, slot))
+
+    def call(self, *, sender: bytes, to: bytes, data: bytes, value: int, gas: int, number: int | None = None) -> bytes:
+        """What a call would return: in the block after the head, at its time, or in an old block. Raises `Refused`."""
+        with self.lock:
+            header = self._next_header() if number is None else self._chain.get_canonical_block_header_by_number(number)
+            with self._chain.get_vm(header).in_costless_state() as state:
+                computation = state.costless_execute_transaction(self._spoofed(sender, to, data, value, gas))
+            if computation.is_error:
+                raise _refused(computation.error, computation.output)
+            return bytes(computation.output)
+
+    def estimate(self, *, sender: bytes, to: bytes, data: bytes, value: int) -> int:
+        """The least gas with which it succeeds. Raises `Refused` where none is enough."""
+        with self.lock:
+            if self.balance(sender) < value:
+                raise Refused("insufficient funds for transfer")
+            self.call(sender=sender, to=to, data=data, value=value, gas=self.head.gas_limit)
+            try:
+                return int(
+                    self._chain.estimate_gas(self._spoofed(sender, to, data, value, self.head.gas_limit), at_header=self._next_header())
+                )
+            except VMError as error:
+                raise _refused(error, b"") from None
+
+    def close(self) -> None:
+        with self.lock:
+            self._store.close()
+
+    def _spoofed(self, sender: bytes, to: bytes, data: bytes, value: int, gas: int) -> Any:
+        unsigned = self._chain.create_unsigned_transaction(
+            nonce=self.nonce(sender), gas_price=self.base_fee(), gas=gas, to=to, value=value, data=data
+        )
+        return SpoofTransaction(unsigned, from_=sender)
+
+    def base_fee(self) -> int:
+        """Of the block after the head."""
+        with self.lock:
+            return int(self._next_header().base_fee_per_gas)
+
+    def _next_header(self) -> BlockHeaderAPI:
+        head = self.head
+        return self._chain.create_header_from_parent(head, timestamp=max(head.timestamp + 1, int(self._now()) + self._offset_s))
+
+    def _state(self, number: int | None) -> Any:
+        header = self.head if number is None else self.header(number)
+        if header is None:
+            raise Refused(f"there is no block {number}")
+        return self._chain.get_vm(header).state
+
+    def _payable(self) -> list[tuple[tuple[bytes, int], SignedTransactionAPI]]:
+        """What can go into the next block: each sender's from its next nonce on without a gap, the highest tips first."""
+        base_fee = self.base_fee()
+        ready: list[tuple[int, int, tuple[bytes, int], SignedTransactionAPI]] = []
+        for sender in {sender for sender, _ in self._waiting}:
+            nonce = self.nonce(sender)
+            tip = 1 << 255  # a later nonce goes no earlier than what its sender has before it
+            while (found := self._waiting.get((sender, nonce))) is not None and found.max_fee_per_gas >= base_fee:
+                tip = min(tip, found.max_priority_fee_per_gas, found.max_fee_per_gas - base_fee)
+                ready.append((-tip, nonce, (sender, nonce), found))
+                nonce += 1
+        return [(key, transaction) for _, _, key, transaction in sorted(ready, key=lambda entry: entry[:3])]
+
+
+def deployed(init_code: bytes, chain_id: int, at_s: int, slots: int) -> tuple[bytes, dict[int, int]]:
+    """The code and the storage in the first `slots` slots that a constructor leaves. Raises `ValueError` when it refuses."""
+    key = keys.PrivateKey(b"\x01" * 32)
+    account = key.public_key.to_canonical_address()
+    state = {account: {"balance": 10**24, "nonce": 0, "code": b"", "storage": {}}}
+    header = {"difficulty": 0, "gas_limit": 100_000_000, "timestamp": at_s - 1, "base_fee_per_gas": 10**9, **_MERGED}
+    chain = _chain_class(chain_id).from_genesis(AtomicDB(), header, state)
+    unsigned = (
+        chain.get_vm()
+        .get_transaction_builder()
+        .new_unsigned_dynamic_fee_transaction(
+            chain_id=chain_id,
+            nonce=0,
+            max_priority_fee_per_gas=1,
+            max_fee_per_gas=10**10,
+            gas=30_000_000,
+            to=b"",
+            value=0,
+            data=init_code,
+            access_list=(),
+        )
+    )
+    _, _, computation = chain.apply_transaction(unsigned.as_signed_transaction(key))
+    if computation.is_error:
+        raise ValueError(f"the constructor refuses: {_refused(computation.error, computation.output)}")
+    where = computation.msg.storage_address
+    left = chain.get_vm(chain.header).state
+    storage = {slot: left.get_storage(where, slot) for slot in range(slots)}
+    return bytes(left.get_code(where)), {slot: value for slot, value in storage.items() if value}
+
+
+_MERGED: dict[str, Any] = {"receipt_root": BLANK_ROOT_HASH, "transaction_root": BLANK_ROOT_HASH}
+
+
+def _chain_class(chain_id: int) -> Any:
+    return MiningChain.configure(__name__="Devnet", vm_configuration=((0, CancunVM),), chain_id=chain_id)
+
+
+def _header_of(genesis: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "difficulty": 0,
+        "gas_limit": int(genesis["gasLimit"], 16),
+        "timestamp": int(genesis["timestamp"], 16),
+        "base_fee_per_gas": int(genesis["baseFeePerGas"], 16),
+        "coinbase": ZERO_ADDRESS,
+        "extra_data": bytes.fromhex(genesis["extraData"][2:]),
+        **_MERGED,
+    }
+
+
+def _state_of(genesis: dict[str, Any]) -> dict[bytes, dict[str, Any]]:
+    return {
+        bytes.fromhex(account[2:]): {
+            "balance": int(entry.get("balance", "0x0"), 16),
+            "nonce": int(entry.get("nonce", "0x0"), 16),
+            "code": bytes.fromhex(entry.get("code", "0x")[2:]),
+            "storage": {int(slot, 16): int(value, 16) for slot, value in entry.get("storage", {}).items()},
+        }
+        for account, entry in genesis["alloc"].items()
+    }
+
+
+def _outbids(new: SignedTransactionAPI, old: SignedTransactionAPI) -> bool:
+    return all(getattr(new, fee) * 100 >= getattr(old, fee) * REPLACE_PERCENT for fee in ("max_fee_per_gas", "max_priority_fee_per_gas"))
+
+
+def _refused(error: Exception, output: bytes) -> Refused:
+    if isinstance(error, Revert):
+        reason = revert_reason(output)
+        return Refused("execution reverted" + (f": {reason}" if reason else ""), output)
+    return Refused(f"{type(error).__name__}: {error}")
+
+
+def revert_reason(output: bytes) -> str:
+    """The text of a revert, "" where there is none: Error(string), whose selector is 0x08c379a0."""
+    if output[:4] != bytes.fromhex("08c379a0") or len(output) < 68:
+        return ""
+    size = int.from_bytes(output[36:68], "big")
+    return output[68 : 68 + size].decode("utf-8", "replace")

@@ -1,0 +1,89 @@
+"""The devnet's genesis, in geth's format: our contracts at the precompile addresses, as their constructors leave them.
+
+Constructors are run once, in a throwaway EVM, and the code and storage they leave are copied: so owner, settlers and times are set by the
+contract's own rules, and nobody computes slots by hand. The same file starts anvil (`anvil --init FILE`) and geth.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from eth_abi import encode
+from eth_keys import keys
+
+from contracts.artifacts import PLACES, artifact, slots_of
+from contracts.devnet.evm import deployed
+from protocol.keccak import Address, account_bytes, address_of, keccak256
+
+COIN = 10**18  # base units
+GAS_LIMIT = 30_000_000
+FIRST_BASE_FEE = 10**9
+DEVNET_CHAIN_ID = 4195600  # nobody's on chainlist; ours, so that a transaction for the devnet is worth nothing elsewhere
+FAUCET = "faucet"
+
+
+def dev_key(name: str) -> bytes:
+    """The private key of one of the devnet's own accounts. Everybody knows it: worth nothing on any other chain."""
+    return keccak256(b"hypergpu devnet " + name.encode())
+
+
+def dev_account(name: str) -> Address:
+    """The account of `dev_key(name)`."""
+    return address_of(keys.PrivateKey(dev_key(name)).public_key.to_canonical_address())
+
+
+class GenesisSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be chosen of a devnet. Times in seconds; `funded` maps accounts to base units."""
+
+    chain_id: int = DEVNET_CHAIN_ID
+    owner: Address
+    settlers: tuple[Address, ...]
+    needed: int
+    start_s: int
+    epoch_s: int = 3600
+    delay_s: int = 600
+    funded: dict[Address, int] = {}
+
+
+def genesis_of(settings: GenesisSettings) -> dict[str, Any]:
+    """The genesis as geth writes it. Raises `ValueError` for settlers that the pool refuses."""
+    alloc: dict[str, dict[str, Any]] = {}
+    for contract, place in PLACES.items():
+        found = artifact(contract)
+        arguments = b""
+        if contract == "reward_pool":
+            arguments = encode(
+                ["address", "address[]", "uint256", "uint256", "uint256", "uint256"],
+                [settings.owner, list(settings.settlers), settings.needed, settings.start_s, settings.epoch_s, settings.delay_s],
+            )
+        code, storage = deployed(
+            bytes.fromhex(found.bytecode.removeprefix("0x")) + arguments, settings.chain_id, settings.start_s, slots_of(found)
+        )
+        alloc[place] = {
+            "balance": "0x0",
+            "nonce": "0x1",
+            "code": "0x" + code.hex(),
+            "storage": {f"0x{slot:064x}": f"0x{value:064x}" for slot, value in storage.items()},
+        }
+    for account, amount in settings.funded.items():
+        alloc[address_of(account_bytes(account))] = {"balance": hex(amount)}
+    return {
+        "config": {
+            "chainId": settings.chain_id,
+            **{f"{fork}Block": 0 for fork in ("homestead", "eip150", "eip155", "eip158", "byzantium", "constantinople")},
+            **{f"{fork}Block": 0 for fork in ("petersburg", "istanbul", "berlin", "london")},
+            "terminalTotalDifficulty": 0,
+            "shanghaiTime": 0,
+            "cancunTime": 0,
+        },
+        "nonce": "0x0",
+        "timestamp": hex(settings.start_s),
+        "extraData": "0x",
+        "gasLimit": hex(GAS_LIMIT),
+        "difficulty": "0x0",
+        "baseFeePerGas": hex(FIRST_BASE_FEE),
+        "mixHash": "0x" + "00" * 32,
+        "coinbase": "0x" + "00" * 20,
+        "alloc": alloc,
+    }

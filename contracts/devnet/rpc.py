@@ -1,0 +1,327 @@
+"""The devnet's JSON-RPC: what geth answers to the calls that clients of ours make, Plumise's `agent_*`, a faucet, and the levers that tests pull.
+
+One request in, one answer out; no sockets here. Unknown methods and wrong parameters are answered with JSON-RPC's own error codes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from eth_abi import decode, encode
+from eth_account import Account
+
+from contracts.artifacts import AGENT_REGISTRY, REWARD_POOL
+from contracts.devnet.evm import Devnet, Included, Refused
+from contracts.devnet.genesis import COIN, FAUCET, dev_key
+from protocol.keccak import account_bytes, address_of, keccak256
+
+MOST_LOG_BLOCKS = 10_000  # of one eth_getLogs, as public endpoints limit it
+FAUCET_COINS = 100
+CALL_GAS = 30_000_000
+
+INVALID_REQUEST, NO_METHOD, INVALID_PARAMS, SERVER_ERROR, REVERTED = -32600, -32601, -32602, -32000, 3
+
+
+class Rpc:
+    """The methods over one `Devnet`. With `auto_mine` each transaction gets a block of its own at once."""
+
+    def __init__(self, devnet: Devnet, *, auto_mine: bool) -> None:
+        self._devnet = devnet
+        self._auto_mine = auto_mine
+        self._methods: dict[str, Callable[..., Any]] = {
+            "web3_clientVersion": lambda: "hypergpu-devnet",
+            "net_version": lambda: str(devnet.chain_id),
+            "eth_chainId": lambda: hex(devnet.chain_id),
+            "eth_blockNumber": lambda: hex(devnet.head.block_number),
+            "eth_gasPrice": lambda: hex(devnet.base_fee() + 10**9),
+            "eth_maxPriorityFeePerGas": lambda: hex(10**9),
+            "eth_syncing": lambda: False,
+            "eth_accounts": list,
+            "eth_getBalance": lambda who, at="latest": hex(devnet.balance(_account(who), self._number(at))),
+            "eth_getTransactionCount": self._transaction_count,
+            "eth_getCode": lambda who, at="latest": _hex(devnet.code(_account(who), self._number(at))),
+            "eth_getStorageAt": lambda who, slot, at="latest": f"0x{devnet.storage(_account(who), _int(slot), self._number(at)):064x}",
+            "eth_call": self._call,
+            "eth_estimateGas": self._estimate,
+            "eth_sendRawTransaction": self._send_raw,
+            "eth_getTransactionReceipt": self._receipt,
+            "eth_getTransactionByHash": self._transaction,
+            "eth_getBlockByNumber": lambda at, full=False: self._block(self._number(at), full),
+            "eth_getBlockByHash": lambda block_hash, full=False: self._block(devnet.number_of(_bytes(block_hash)), full),
+            "eth_getLogs": self._logs,
+            "agent_isAgentAccount": lambda who, at="latest": self._read(AGENT_REGISTRY, "is_registered(address)", who, ["bool"])[0],
+            "agent_getStatus": lambda who, at="latest": self._agent_status(who),
+            "hypergpu_faucet": self._faucet,
+            "evm_mine": self._mine,
+            "evm_increaseTime": self._increase_time,
+            "evm_snapshot": lambda: hex(devnet.head.block_number),
+            "evm_revert": self._go_back,
+            "hypergpu_dropTransaction": lambda transaction: devnet.drop(_bytes(transaction)),
+        }
+
+    def answer(self, request: bytes) -> bytes:
+        """The answer to one request or a batch. Never raises for what the request says."""
+        try:
+            asked = json.loads(request)
+        except ValueError:
+            return json.dumps(_error(None, -32700, "that is not JSON")).encode()
+        if isinstance(asked, list):
+            return json.dumps([self._one(each) for each in asked]).encode()
+        return json.dumps(self._one(asked)).encode()
+
+    def _one(self, asked: Any) -> dict[str, Any]:
+        if not isinstance(asked, dict) or not isinstance(asked.get("method"), str):
+            return _error(None, INVALID_REQUEST, "not a request")
+        number, method, parameters = asked.get("id"), asked["method"], asked.get("params") or []
+        handler = self._methods.get(method)
+        if handler is None:
+            return _error(number, NO_METHOD, f"the method {method} does not exist/is not available")
+        if not isinstance(parameters, list):
+            return _error(number, INVALID_PARAMS, "params must be a list")
+        try:
+            return {"jsonrpc": "2.0", "id": number, "result": handler(*parameters)}
+        except Refused as refused:
+            if refused.output is not None:
+                return _error(number, REVERTED, str(refused), _hex(refused.output))
+            return _error(number, SERVER_ERROR, str(refused))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            return _error(number, INVALID_PARAMS, f"invalid params: {error}")
+
+    # ---------------------------------------------------------------- calls and transactions
+
+    def _number(self, at: Any) -> int | None:
+        """A block number; None for the head. Raises `ValueError` for what names no block."""
+        if at in ("latest", "pending", "safe", "finalized"):
+            return None
+        return 0 if at == "earliest" else _int(at)
+
+    def _transaction_count(self, who: str, at: Any = "latest") -> str:
+        return hex(self._devnet.nonce(_account(who), self._number(at), with_waiting=at == "pending"))
+
+    def _call(self, asked: dict[str, Any], at: Any = "latest", *_overrides: Any) -> str:
+        return _hex(self._devnet.call(**_call_of(asked), gas=_int(asked.get("gas", hex(CALL_GAS))), number=self._number(at)))
+
+    def _estimate(self, asked: dict[str, Any], *_at: Any) -> str:
+        return hex(self._devnet.estimate(**_call_of(asked)))
+
+    def _send_raw(self, raw: str) -> str:
+        transaction = self._devnet.submit(_bytes(raw))
+        if self._auto_mine:
+            self._devnet.mine()
+        return _hex(transaction)
+
+    def _receipt(self, transaction: str) -> dict[str, Any] | None:
+        found = self._devnet.included(_bytes(transaction))
+        return None if found is None else _receipt_of(found)
+
+    def _transaction(self, transaction: str) -> dict[str, Any] | None:
+        found = self._devnet.included(_bytes(transaction))
+        if found is not None:
+            return _transaction_of(found.transaction, found)
+        waiting = self._devnet.waiting(_bytes(transaction))
+        return None if waiting is None else _transaction_of(waiting, None)
+
+    def _block(self, number: int | None, full: bool) -> dict[str, Any] | None:
+        block = self._devnet.block(self._devnet.head.block_number if number is None else number)
+        if block is None:
+            return None
+        header = block.header
+        inside = list(self._devnet.receipts(block)) if full else []
+        return {
+            "number": hex(header.block_number),
+            "hash": _hex(header.hash),
+            "parentHash": _hex(header.parent_hash),
+            "timestamp": hex(header.timestamp),
+            "gasLimit": hex(header.gas_limit),
+            "gasUsed": hex(header.gas_used),
+            "baseFeePerGas": hex(header.base_fee_per_gas),
+            "miner": address_of(header.coinbase),
+            "stateRoot": _hex(header.state_root),
+            "transactionsRoot": _hex(header.transaction_root),
+            "receiptsRoot": _hex(header.receipt_root),
+            "difficulty": "0x0",
+            "extraData": _hex(header.extra_data),
+            "nonce": _hex(header.nonce),
+            "size": "0x0",
+            "uncles": [],
+            "transactions": [_transaction_of(found.transaction, found) for found in inside]
+            if full
+            else [_hex(transaction.hash) for transaction in block.transactions],
+        }
+
+    def _logs(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
+        head = self._devnet.head.block_number
+        first = self._number(asked.get("fromBlock", "latest"))
+        last = self._number(asked.get("toBlock", "latest"))
+        first, last = head if first is None else first, head if last is None else min(last, head)
+        if last - first >= MOST_LOG_BLOCKS:
+            raise Refused(f"query exceeds max block range {MOST_LOG_BLOCKS}")
+        addresses = asked.get("address")
+        wanted = {account.lower() for account in ([addresses] if isinstance(addresses, str) else addresses or [])}
+        topics = asked.get("topics") or []
+        logs: list[dict[str, Any]] = []
+        for number in range(first, last + 1):
+            block = self._devnet.block(number)
+            if block is None or not block.transactions:
+                continue
+            for found in self._devnet.receipts(block):
+                logs += [
+                    log for log in _logs_of(found) if (not wanted or log["address"].lower() in wanted) and _fits(log["topics"], topics)
+                ]
+        return logs
+
+    # ---------------------------------------------------------------- Plumise's own, and ours
+
+    def _read(self, contract: str, signature: str, who: str, types: list[str]) -> tuple[Any, ...]:
+        data = keccak256(signature.encode())[:4] + encode(["address"], [who])
+        return decode(types, self._devnet.call(sender=bytes(20), to=account_bytes(contract), data=data, value=0, gas=CALL_GAS))
+
+    def _agent_status(self, who: str) -> dict[str, Any]:
+        agent = "(bytes32,bytes32,uint256,uint256,uint256,bytes32)"
+        (name, model, since, last, samples, certificate), active, payout = self._read(
+            AGENT_REGISTRY, "status(address)", who, [agent, "bool", "address"]
+        )
+        return {
+            "address": address_of(_account(who)),
+            "registered": since > 0,
+            "active": active,
+            "nodeId": name.rstrip(b"\0").decode("utf-8", "replace"),
+            "lastHeartbeat": last,
+            "registeredAt": since,
+            "totalRewards": str(self._read(REWARD_POOL, "claimed(address)", who, ["uint256"])[0]),
+            "metadata": {
+                "modelHash": _hex(model),
+                "samples": str(samples),
+                "certificate": _hex(certificate),
+                "payout": address_of(account_bytes(payout)),
+            },
+        }
+
+    def _faucet(self, who: str) -> str:
+        """Sends coins that are worth nothing; returns the transaction's hash."""
+        account = Account.from_key(dev_key(FAUCET))
+        with self._devnet.lock:
+            raw = account.sign_transaction(
+                {
+                    "chainId": self._devnet.chain_id,
+                    "nonce": self._devnet.nonce(account_bytes(account.address), with_waiting=True),
+                    "to": address_of(_account(who)),
+                    "value": FAUCET_COINS * COIN,
+                    "gas": 100_000,
+                    "maxFeePerGas": 2 * self._devnet.base_fee() + 10**9,
+                    "maxPriorityFeePerGas": 10**9,
+                }
+            ).raw_transaction
+            return self._send_raw(_hex(raw))
+
+    def _mine(self, *_at: Any) -> str:
+        self._devnet.mine()
+        return "0x0"
+
+    def _increase_time(self, seconds: Any) -> str:
+        self._devnet.advance(_int(seconds))
+        return hex(_int(seconds))
+
+    def _go_back(self, number: str) -> bool:
+        self._devnet.go_back(_int(number))
+        return True
+
+
+def _error(number: Any, code: int, message: str, data: str | None = None) -> dict[str, Any]:
+    error: dict[str, Any] = {"code": code, "message": message}
+    return {"jsonrpc": "2.0", "id": number, "error": error if data is None else error | {"data": data}}
+
+
+def _hex(data: bytes) -> str:
+    return "0x" + bytes(data).hex()
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text.removeprefix("0x"))
+
+
+def _int(value: Any) -> int:
+    return int(value, 16) if isinstance(value, str) else int(value)
+
+
+def _account(who: str) -> bytes:
+    account = _bytes(who)
+    if len(account) != 20:
+        raise ValueError(f"{who} is not an address")
+    return account
+
+
+def _call_of(asked: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "sender": _account(asked.get("from", "0x" + "00" * 20)),
+        "to": _account(asked["to"]),
+        "data": _bytes(asked.get("data") or asked.get("input") or "0x"),
+        "value": _int(asked.get("value", "0x0")),
+    }
+
+
+def _logs_of(found: Included) -> list[dict[str, Any]]:
+    return [
+        {
+            "address": address_of(log.address),
+            "topics": [f"0x{topic:064x}" for topic in log.topics],
+            "data": _hex(log.data),
+            "blockNumber": hex(found.block.number),
+            "blockHash": _hex(found.block.hash),
+            "transactionHash": _hex(found.transaction.hash),
+            "transactionIndex": hex(found.index),
+            "logIndex": hex(found.first_log + index),
+            "removed": False,
+        }
+        for index, log in enumerate(found.receipt.logs)
+    ]
+
+
+def _fits(topics: list[str], asked: list[Any]) -> bool:
+    if len(asked) > len(topics):
+        return False
+    return all(want is None or topic in ([want] if isinstance(want, str) else want) for topic, want in zip(topics, asked, strict=False))
+
+
+def _price(transaction: Any, base_fee: int) -> int:
+    return int(min(transaction.max_fee_per_gas, base_fee + transaction.max_priority_fee_per_gas))
+
+
+def _receipt_of(found: Included) -> dict[str, Any]:
+    return {
+        "transactionHash": _hex(found.transaction.hash),
+        "transactionIndex": hex(found.index),
+        "blockHash": _hex(found.block.hash),
+        "blockNumber": hex(found.block.number),
+        "from": address_of(found.transaction.sender),
+        "to": address_of(found.transaction.to) if found.transaction.to else None,
+        "cumulativeGasUsed": hex(found.receipt.gas_used),
+        "gasUsed": hex(found.gas),
+        "effectiveGasPrice": hex(_price(found.transaction, found.block.header.base_fee_per_gas)),
+        "contractAddress": None,
+        "logs": _logs_of(found),
+        "logsBloom": f"0x{found.receipt.bloom:0512x}",
+        "status": hex(int.from_bytes(found.receipt.state_root, "big")),
+        "type": hex(getattr(found.transaction, "type_id", 0) or 0),
+    }
+
+
+def _transaction_of(transaction: Any, found: Included | None) -> dict[str, Any]:
+    return {
+        "hash": _hex(transaction.hash),
+        "nonce": hex(transaction.nonce),
+        "from": address_of(transaction.sender),
+        "to": address_of(transaction.to) if transaction.to else None,
+        "value": hex(transaction.value),
+        "gas": hex(transaction.gas),
+        "input": _hex(transaction.data),
+        "maxFeePerGas": hex(transaction.max_fee_per_gas),
+        "maxPriorityFeePerGas": hex(transaction.max_priority_fee_per_gas),
+        "gasPrice": hex(transaction.max_fee_per_gas if found is None else _price(transaction, found.block.header.base_fee_per_gas)),
+        "blockNumber": None if found is None else hex(found.block.number),
+        "blockHash": None if found is None else _hex(found.block.hash),
+        "transactionIndex": None if found is None else hex(found.index),
+        "type": hex(getattr(transaction, "type_id", 0) or 0),
+    }

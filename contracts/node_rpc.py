@@ -1,0 +1,138 @@
+"""The calls a client makes of a node, typed: what comes back is checked to be what was asked for, so that garbage is `ChainUnreachable`."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from contracts.abi import call_data, refusal, returned
+from contracts.endpoints import Endpoints, RpcError
+from contracts.fees import DEFAULT_TIP, Market
+from protocol.chain import ChainUnreachable
+from protocol.keccak import Address
+
+NO_METHOD = -32601
+ZERO = "0x" + "0" * 40
+
+T = TypeVar("T")
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is read of a block."""
+
+    number: str
+    hash: str
+    timestamp: str
+    base_fee_per_gas: str | None = None
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    address: str
+    topics: list[str]
+    data: str
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is read of a receipt."""
+
+    transaction_hash: str
+    block_number: str
+    block_hash: str
+    gas_used: str
+    status: str
+    effective_gas_price: str = "0x0"
+    logs: list[Log] = []
+
+
+class NodeRpc:
+    """Over some endpoints. Raises `ChainUnreachable`, `ChainRefused` (estimates and calls) and `RpcError` (sending)."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+
+    def ask(self, method: str, *parameters: Any) -> Any:
+        """The bare answer; a node's error that nobody expected becomes `ChainUnreachable`."""
+        try:
+            return self._endpoints.ask(method, *parameters)
+        except RpcError as error:
+            raise ChainUnreachable(f"{method} was answered with error {error.code}: {error.message}") from None
+
+    def number(self, method: str, *parameters: Any) -> int:
+        return number_of(self.ask(method, *parameters), method)
+
+    def call(self, to: Address, signature: str, *arguments: Any, returns: list[str]) -> tuple[Any, ...]:
+        """Reads. Raises `ChainRefused` where the contract reverts."""
+        data = "0x" + call_data(signature, *arguments).hex()
+        try:
+            answer = self._endpoints.ask("eth_call", {"to": to, "data": data}, "latest")
+        except RpcError as error:
+            raise refusal(error) from None
+        return returned(returns, answer)
+
+    def replay(self, asked: dict[str, Any], block: str) -> None:
+        """Calls as a transaction did in an earlier block. Raises `ChainRefused` with the reason."""
+        try:
+            self._endpoints.ask("eth_call", asked, block)
+        except RpcError as error:
+            raise refusal(error) from None
+
+    def estimate(self, asked: dict[str, Any]) -> int:
+        """Gas. Raises `ChainRefused` where it would fail."""
+        try:
+            return number_of(self._endpoints.ask("eth_estimateGas", asked), "eth_estimateGas")
+        except RpcError as error:
+            raise refusal(error) from None
+
+    def offer(self, raw: str) -> None:
+        """Raises `RpcError` in the node's words."""
+        self._endpoints.ask("eth_sendRawTransaction", raw)
+
+    def block(self, at: str = "latest") -> Block:
+        found = record_of(self.ask("eth_getBlockByNumber", at, False), Block, "eth_getBlockByNumber")
+        if found is None:
+            raise ChainUnreachable(f"there is no block {at}")
+        return found
+
+    def receipt(self, transaction: str) -> Receipt | None:
+        found = record_of(self.ask("eth_getTransactionReceipt", transaction), Receipt, "eth_getTransactionReceipt")
+        if found is not None and found.transaction_hash.lower() != transaction.lower():
+            raise ChainUnreachable("eth_getTransactionReceipt was answered with another transaction's")
+        return found
+
+    def knows(self, transaction: str) -> bool:
+        return self.ask("eth_getTransactionByHash", transaction) is not None
+
+    def nonce(self, account: Address, at: str) -> int:
+        return self.number("eth_getTransactionCount", account, at)
+
+    def market(self) -> Market:
+        """What the chain asks for gas now."""
+        base = self.block().base_fee_per_gas
+        if base is None:
+            return Market(base=None, price=self.number("eth_gasPrice"))
+        try:
+            tip = number_of(self._endpoints.ask("eth_maxPriorityFeePerGas"), "eth_maxPriorityFeePerGas")
+        except RpcError:
+            tip = DEFAULT_TIP
+        return Market(base=number_of(base, "baseFeePerGas"), tip=tip)
+
+
+def number_of(answer: Any, what: str) -> int:
+    """A hex quantity. Raises `ChainUnreachable` for anything else."""
+    try:
+        if isinstance(answer, str) and answer.startswith("0x") and len(answer) <= 66:
+            return int(answer, 16)
+    except ValueError:
+        pass
+    raise ChainUnreachable(f"{what} was answered with what is no number: {str(answer)[:80]}")
+
+
+def record_of(answer: Any, kind: type[T], what: str) -> T | None:
+    """A record, or None for null. Raises `ChainUnreachable` for anything else."""
+    if answer is None:
+        return None
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError as error:
+        raise ChainUnreachable(f"{what} was answered with something else: {error}") from None

@@ -1,0 +1,137 @@
+"""`devnet`: the chain alone, on this machine: an EVM with our contracts at the precompile addresses, behind JSON-RPC."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from daemon.cli.invocation import global_options, invocation
+from protocol.errors import UserError
+
+GENESIS_FILE = "genesis.json"
+CHAIN_FILE = "chain.sqlite"
+DIRECTORY = "devnet"
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address of the JSON-RPC.")
+@click.option("--port", default=8545, show_default=True, metavar="PORT", help="Port of the JSON-RPC; 0: the system picks one.")
+@click.option("--block-time", default=2.0, show_default=True, metavar="SECONDS", help="0: a block for each transaction, at once.")
+@click.option("--epoch", default=3600, show_default=True, metavar="SECONDS", help="Length of a settlement epoch.")
+@click.option("--delay", default=600, show_default=True, metavar="SECONDS", help="How long a proposed root can be disputed.")
+@click.option("--owner", metavar="ADDRESS", help="Owner of the reward pool. Default: a key that everybody knows.")
+@click.option("--settler", multiple=True, metavar="ADDRESS", help="Who proposes roots (repeat). Default: three keys that everybody knows.")
+@click.option("--needed", type=int, metavar="N", help="Settlers that must propose the same root. Default: a majority.")
+@click.option("--fund", multiple=True, metavar="ADDRESS", help="Give this account coins from the start (repeat).")
+@click.option("--in-memory", is_flag=True, help="Keep nothing.")
+@click.option("--genesis-only", is_flag=True, help="Print the genesis and end: anvil --init FILE starts the same chain.")
+@click.option("--lifeline", type=int, hidden=True, help="End when this inherited pipe closes.")
+@global_options(hidden=True)
+@click.pass_context
+def devnet(
+    context: click.Context,
+    host: str,
+    port: int,
+    block_time: float,
+    epoch: int,
+    delay: int,
+    owner: str | None,
+    settler: tuple[str, ...],
+    needed: int | None,
+    fund: tuple[str, ...],
+    in_memory: bool,
+    genesis_only: bool,
+    lifeline: int | None,
+) -> int:
+    """Serve a chain of your own for tries: coins that are worth nothing, keys that everybody knows."""
+    talk = invocation(context)
+    from contracts.devnet.genesis import genesis_of  # noqa: PLC0415  # a second of imports, after the options are known to be right
+
+    home = talk.home / DIRECTORY
+    kept = home / GENESIS_FILE
+    if kept.is_file() and not (in_memory or genesis_only):
+        genesis: dict[str, Any] = json.loads(kept.read_bytes())
+        talk.say(f"Going on with the chain in {home} (remove it to begin another one; options of the genesis are not read again)")
+    else:
+        try:
+            genesis = genesis_of(_settings(epoch, delay, owner, settler, needed, fund))
+        except ValueError as error:
+            raise UserError("DEVNET", "There is no such devnet.", why=str(error), exit_code=2) from None
+    if genesis_only:
+        talk.result(json.dumps(genesis, indent=1))
+        return 0
+    if not in_memory and not kept.is_file():
+        from daemon.disk.atomic import write_atomically  # noqa: PLC0415
+
+        write_atomically(kept, [memoryview(json.dumps(genesis).encode())])
+    return _serve(talk.say, talk.result, genesis, None if in_memory else home / CHAIN_FILE, host, port, block_time, lifeline, talk.as_json)
+
+
+def _settings(epoch: int, delay: int, owner: str | None, settler: tuple[str, ...], needed: int | None, fund: tuple[str, ...]) -> Any:
+    from contracts.devnet.genesis import COIN, FAUCET, GenesisSettings, dev_account  # noqa: PLC0415
+    from protocol.keccak import checked_address  # noqa: PLC0415
+
+    settlers = tuple(checked_address(each) for each in settler) or tuple(dev_account(f"settler {i}") for i in range(3))
+    the_owner = checked_address(owner) if owner else dev_account("owner")
+    rich = {dev_account(FAUCET): 10**9 * COIN}
+    for account in (the_owner, *settlers, *(checked_address(each) for each in fund)):
+        rich[account] = 10_000 * COIN
+    return GenesisSettings(
+        owner=the_owner,
+        settlers=settlers,
+        needed=needed or len(settlers) // 2 + 1,
+        start_s=int(time.time()),
+        epoch_s=epoch,
+        delay_s=delay,
+        funded=rich,
+    )
+
+
+def _serve(
+    say: Any,
+    result: Any,
+    genesis: dict[str, Any],
+    kept: Path | None,
+    host: str,
+    port: int,
+    block_s: float,
+    lifeline: int | None,
+    as_json: bool,
+) -> int:
+    from contracts.devnet.server import serving  # noqa: PLC0415
+
+    try:
+        with serving(genesis, kept, host=host, port=port, block_s=block_s, now=time.time) as (url, chain):
+            about = {"url": url, "chain_id": chain.chain_id, "block": chain.head.block_number}
+            result(json.dumps(about) if as_json else f"Devnet {chain.chain_id} answers at {url}, block {chain.head.block_number}")
+            say("Its coins are worth nothing and its keys are known to everybody. Ctrl-C ends it; what it holds is kept.")
+            _wait(lifeline)
+    except OSError as error:
+        raise UserError(
+            "DEVNET_PORT", f"Cannot serve on {host}:{port}.", why=error.strerror or str(error), fix="hypergpud devnet --port 0"
+        ) from None
+    except (ValueError, sqlite3.DatabaseError) as error:
+        raise UserError("DEVNET", f"Cannot go on with the chain in {kept}.", why=str(error), fix=f"remove {kept}") from None
+    return 0
+
+
+def _wait(lifeline: int | None) -> None:
+    """Until SIGINT, SIGTERM, or the other end of the lifeline closes."""
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # the wake-up pipe is what is listened to
+    watched = [heard] if lifeline is None else [heard, lifeline]
+    while True:
+        ready, _, _ = select.select(watched, [], [])
+        if heard in ready or not os.read(watched[-1], 64):
+            return

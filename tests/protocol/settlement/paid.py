@@ -19,7 +19,7 @@ from protocol.plan import make_plan
 from protocol.settlement.rules import Rules, Settlement
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people, ready
 
-CHAIN, CONTRACT = 31337, bytes(range(20))
+CHAIN, CONTRACT = 4195600, bytes.fromhex("0000000000000000000000000000000000001000")  # the devnet's, so that it can pay these
 NO_LOCK = Rules(lock_epochs=0)
 PAID: Manifest = replace(MANIFEST, chain="hypergpu", settlement=Settlement(chain_id=CHAIN, contract="0x" + CONTRACT.hex(), rules=NO_LOCK))
 PAID_RUN = seal(PAID).run

@@ -18,7 +18,7 @@ from msgspec import UNSET
 from daemon.chain.datasets import fetch_dataset, load_dataset, serve_datasets
 from daemon.chain.figures import Figures
 from daemon.chain.heart import Heart, Identity
-from daemon.chain.opening import open_chain
+from daemon.chain.opening import account_turn, open_chain
 from daemon.chain.records import HomeRun, certificates_of
 from daemon.config import ChainConfig
 from daemon.disk.atomic import write_atomically
@@ -145,6 +145,7 @@ class Earning:
             record=self._record,
             dice=random.random,
             every_s=self._settings.heartbeat_s,
+            turn=lambda: account_turn(self._home),
         )
 
     def _opened(self) -> Chain:

@@ -7,6 +7,7 @@ never waits for it. A figure that the chain has already is not sent again, also 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 import trio
@@ -46,11 +47,13 @@ class Heart:
         dice: Callable[[], float],
         every_s: float = HEARTBEAT_S,
         settle_s: float = SETTLE_S,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`opener` gives the chain, opened when it is first asked for; `dice` numbers between 0 and 1."""
+        """`opener` gives the chain, opened when it is first asked for; `dice` numbers between 0 and 1.
+        A beat takes its `turn` among the processes that sign with this wallet."""
         self._opener, self._identity, self._figure = opener, identity, figure
         self._offload, self._record, self._dice = offload, record, dice
-        self._every_s, self._settle_s = every_s, settle_s
+        self._every_s, self._settle_s, self._turn = every_s, settle_s, turn
         self._last: ChainReport | None = None
         self._failures = 0
 
@@ -72,7 +75,8 @@ class Heart:
     def beat(self) -> ChainReport:
         """One heartbeat, where there is something to say. Blocking; raises nothing that a chain does."""
         try:
-            return self._beat(self._opener())
+            with self._turn():
+                return self._beat(self._opener())
         except ChainUnreachable as error:
             return self._failed("down", str(error))
         except WrongChain as error:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
 from daemon.config import ChainConfig
+from daemon.disk.atomic import make_private_directory
 from daemon.home import CONFIG_FILE
 from protocol.errors import UserError
 from protocol.manifest import Manifest
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
 
 PROFILES = ("none", "hypergpu", "plumise")
 STATE_FOLDER = "chain"
+TURN_FILE = "turn"
 CHAIN_EXIT_CODE = 6
 PLUMISE_CHAIN_ID = 41956  # its main network, for runs that pay nothing themselves and only beat there
 
@@ -60,3 +66,20 @@ def open_chain(settings: ChainConfig, manifest: Manifest, home: Path, wallet: Un
         None if wallet is None else signer_of(wallet.private_key()),
         home / STATE_FOLDER,
     )
+
+
+@contextmanager
+def account_turn(home: Path) -> Iterator[None]:
+    """From sending to knowing how it ended, for one process of this home at a time; blocks until it is our turn.
+
+    The client's own file keeps two processes from taking one nonce, but how a transaction ended is told to whoever looks first: a command would
+    never learn what became of its claim while the daemon beats with the same wallet (seen in the demo).
+    """
+    folder = home / STATE_FOLDER
+    make_private_directory(folder)
+    handle = os.open(folder / TURN_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.chain.opening import CHAIN_EXIT_CODE, open_chain
+from daemon.chain.opening import CHAIN_EXIT_CODE, account_turn, open_chain
 from daemon.chain.records import HomeRun, settled_run
 from daemon.cli.invocation import Invocation
 from daemon.config import Config, load_config
@@ -49,8 +49,8 @@ def reading(talk: Invocation, given: Access) -> Iterator[Chain]:
 
 @contextmanager
 def signing(talk: Invocation, given: Access, wallet: UnlockedWallet) -> Iterator[Chain]:
-    """The chain, to send to. The daemon of this home may send at the same time: the client's file of what is pending is locked."""
-    with _as_user_errors():
+    """The chain, to send to, while the daemon of this home waits with its heartbeat."""
+    with _as_user_errors(), account_turn(talk.home):
         yield open_chain(given.config.chain, given.run.manifest, talk.home, wallet)
 
 

@@ -29,7 +29,7 @@ class Rpc:
 
     def __init__(self, devnet: Devnet, *, auto_mine: bool) -> None:
         self._devnet = devnet
-        self._auto_mine = auto_mine
+        self.auto_mine = auto_mine
         self._methods: dict[str, Callable[..., Any]] = {
             "web3_clientVersion": lambda: "hypergpu-devnet",
             "net_version": lambda: str(devnet.chain_id),
@@ -108,7 +108,7 @@ class Rpc:
 
     def _send_raw(self, raw: str) -> str:
         transaction = self._devnet.submit(_bytes(raw))
-        if self._auto_mine:
+        if self.auto_mine:
             self._devnet.mine()
         return _hex(transaction)
 

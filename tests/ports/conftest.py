@@ -9,7 +9,9 @@ import pytest
 from simulator.fakes.clock import run_virtual
 
 # The suites are shared modules, not test files, which pytest would not rewrite by itself.
-pytest.register_assert_rewrite("tests.ports.network_suite", "tests.ports.trainer_suite", "tests.ports.disk_suite")
+pytest.register_assert_rewrite(
+    "tests.ports.network_suite", "tests.ports.trainer_suite", "tests.ports.disk_suite", "tests.ports.chain_suite"
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,398 @@
+"""A chain in memory: the rules of our contracts in plain Python, with a clock that is given and faults that are told.
+
+`FakeLedger` is the chain; a `FakeChain` over it is one account's client and satisfies `ports.Chain`. Blocks come by themselves every `block_s` of the
+clock, whenever somebody looks. The property suite holds both this and the real client on the real contracts to the same behaviour and the same reasons.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from contracts.words import name_word
+from protocol.chain import (
+    NO_HASH,
+    AgentStatus,
+    ChainHead,
+    ChainPending,
+    ChainRefused,
+    ChainUnreachable,
+    Hash,
+    PoolStatus,
+    Proposal,
+    RunStatus,
+    Sent,
+    Settled,
+)
+from protocol.keccak import ZERO_ADDRESS, Address, keccak256
+from protocol.merkle_tree import leads_to, leaf_of
+
+HEARTBEAT_TIMEOUT_S = 300
+GAS = 50_000  # of everything: what a real heartbeat costs
+
+
+class FakeState(msgspec.Struct, kw_only=True):
+    """All that the chain holds."""
+
+    agents: dict[Address, AgentStatus] = {}
+    payouts: dict[Address, Address] = {}
+    balances: dict[Address, int] = {}
+    runs: dict[Hash, RunStatus] = {}
+    pool: int = 0
+    claimed: dict[Address, int] = {}
+    votes: dict[Address, Proposal] = {}
+    active: Proposal | None = None
+    pending: Proposal | None = None
+    ready_at_s: int = 0
+    paused: bool = False
+
+
+Change = Callable[[FakeState, int], None]
+"""Applies a transaction at a time; raises `ChainRefused` where a contract would revert."""
+
+
+class _Flying(msgspec.Struct, kw_only=True):
+    sent: Sent
+    subject: str
+    sender: Address
+    change: Change
+    at_s: float
+
+
+class FakeLedger:
+    """`unreachable`: nobody answers. `stopped`: it answers and makes no blocks."""
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        *,
+        owner: Address,
+        settlers: Sequence[Address],
+        needed: int,
+        epoch_s: int = 3600,
+        delay_s: int = 600,
+        block_s: float = 2.0,
+        funded: dict[Address, int] | None = None,
+    ) -> None:
+        self.unreachable = False
+        self.stopped = False
+        self.owner = owner
+        self.settlers = tuple(settlers)
+        self.needed = needed
+        self.epoch_s = epoch_s
+        self.delay_s = delay_s
+        self.state = FakeState(balances=dict(funded or {}))
+        self._now = now
+        self._start_s = int(now())
+        self._block_s = block_s
+        self._number = 0
+        self._at_s = int(now())
+        self._flying: list[_Flying] = []
+        self._ended: dict[Sent, tuple[Address, Settled]] = {}
+        self._nonces: dict[Address, int] = {}
+
+    def look(self) -> None:
+        """Makes the blocks that are due. Raises `ChainUnreachable`."""
+        if self.unreachable:
+            raise ChainUnreachable("nobody answers")
+        if self.stopped:
+            return
+        for each in [each for each in self._flying if self._now() >= each.at_s + self._block_s]:
+            self._flying.remove(each)
+            self._number += 1
+            about = Settled(sent=each.sent, done=True, hash=each.sent.hash, block=self._number, gas=GAS, fee=GAS)
+            draft = copy.deepcopy(self.state)
+            try:
+                each.change(draft, self.now_s())
+            except ChainRefused as refused:
+                about = msgspec.structs.replace(about, done=False, reason=refused.reason)
+            else:
+                self.state = draft
+            self._ended[each.sent] = (each.sender, about)
+        blocks = int((self._now() - self._at_s) // self._block_s)
+        self._number += blocks
+        self._at_s += int(blocks * self._block_s)
+
+    def now_s(self) -> int:
+        return int(self._now())
+
+    def epoch(self) -> int:
+        return (self.now_s() - self._start_s) // self.epoch_s
+
+    def epoch_ends_at_s(self) -> int:
+        return self._start_s + (self.epoch() + 1) * self.epoch_s
+
+    def head(self, chain_id: int) -> ChainHead:
+        return ChainHead(chain_id=chain_id, number=self._number, hash=keccak256(self._number.to_bytes(8, "big")), at_s=self._at_s)
+
+    def send(self, sender: Address, kind: str, subject: str, change: Change) -> Sent:
+        self.look()
+        for each in self._flying:
+            if (each.sender, each.sent.kind, each.subject) == (sender, kind, subject):
+                return each.sent
+        change(copy.deepcopy(self.state), self.now_s())  # what an estimate of its gas finds out
+        nonce = self._nonces.get(sender, 0)
+        self._nonces[sender] = nonce + 1
+        sent = Sent(kind=kind, nonce=nonce, hash="0x" + keccak256(f"{sender} {nonce}".encode()).hex())
+        self._flying.append(_Flying(sent=sent, subject=subject, sender=sender, change=change, at_s=self._now()))
+        return sent
+
+    def flying(self, sender: Address) -> tuple[Sent, ...]:
+        return tuple(each.sent for each in self._flying if each.sender == sender)
+
+    def ended(self, sender: Address) -> tuple[Settled, ...]:
+        self.look()
+        mine = [sent for sent, (who, _) in self._ended.items() if who == sender]
+        return tuple(self._ended.pop(sent)[1] for sent in mine)
+
+
+class FakeChain:
+    """Satisfies `ports.Chain` for one account. `sleep` moves the clock on while something waits."""
+
+    profile = "hypergpu"
+
+    def __init__(self, ledger: FakeLedger, account: Address, sleep: Callable[[float], None], *, chain_id: int = 1) -> None:
+        self.account = account
+        self._ledger = ledger
+        self._sleep = sleep
+        self._chain_id = chain_id
+        self._ended: list[Settled] = []
+        self._untold: list[Settled] = []
+
+    # ---------------------------------------------------------------- reading
+
+    def _state(self) -> FakeState:
+        self._ledger.look()
+        return self._ledger.state
+
+    def head(self) -> ChainHead:
+        self._ledger.look()
+        return self._ledger.head(self._chain_id)
+
+    def agent(self, address: Address) -> AgentStatus:
+        state = self._state()
+        payout = state.payouts.get(address, address)
+        found = state.agents.get(address)
+        if found is None:
+            return AgentStatus(address=address, payout=payout)
+        active = self._ledger.now_s() <= found.last_heartbeat_s + HEARTBEAT_TIMEOUT_S
+        return msgspec.structs.replace(found, active=active, payout=payout, rewards=state.claimed.get(address, 0))
+
+    def balance(self, address: Address) -> int:
+        return self._state().balances.get(address, 0)
+
+    def pool(self) -> PoolStatus:
+        state = self._state()
+        return PoolStatus(
+            balance=state.pool,
+            claimed=sum(state.claimed.values()),
+            epoch=self._ledger.epoch(),
+            epoch_s=self._ledger.epoch_s,
+            epoch_ends_at_s=self._ledger.epoch_ends_at_s(),
+            paused=state.paused,
+            needed=self._ledger.needed,
+            settlers=self._ledger.settlers,
+            active=state.active,
+            pending=state.pending,
+            ready_at_s=state.ready_at_s,
+        )
+
+    def run(self, run: Hash) -> RunStatus:
+        return self._state().runs.get(run, RunStatus(run=run))
+
+    def claimed(self, address: Address) -> int:
+        return self._state().claimed.get(address, 0)
+
+    def claimable(self, address: Address, total: int, proof: Sequence[Hash]) -> int:
+        state = self._state()
+        if state.paused or not _proves(state, address, total, proof):
+            return 0
+        return max(0, total - state.claimed.get(address, 0))
+
+    # ---------------------------------------------------------------- who takes part
+
+    def register(self, name: str, *, model: Hash = NO_HASH, capabilities: Sequence[Hash] = (), agent: Address | None = None) -> Sent:
+        who = agent or self.account
+
+        def change(state: FakeState, at_s: int) -> None:
+            _check(who == self.account, "registry: not a sponsor")
+            _check(who not in state.agents, "registry: already registered")
+            cut = name_word(name).rstrip(b"\0").decode()
+            state.agents[who] = AgentStatus(address=who, registered=True, name=cut, last_heartbeat_s=at_s, registered_at_s=at_s)
+
+        return self._send("register", who, change)
+
+    def set_payout(self, payout: Address) -> Sent:
+        def change(state: FakeState, _: int) -> None:
+            _check(payout != ZERO_ADDRESS, "registry: no payout")
+            state.payouts[self.account] = payout
+
+        return self._send("set_payout", payout, change)
+
+    def heartbeat(self, samples: int, certificate: Hash, *, agent: Address | None = None) -> Sent:
+        who = agent or self.account
+
+        def change(state: FakeState, at_s: int) -> None:
+            _check(who == self.account, "registry: not a sponsor")
+            _check(who in state.agents, "registry: not registered")
+            _check(samples >= state.agents[who].samples, "registry: samples went back")
+            state.agents[who] = msgspec.structs.replace(state.agents[who], samples=samples, certificate=certificate, last_heartbeat_s=at_s)
+
+        return self._send("heartbeat", who, change)
+
+    # ---------------------------------------------------------------- the pool
+
+    def propose(self, proposal: Proposal) -> Sent:
+        def change(state: FakeState, at_s: int) -> None:
+            _check(not state.paused, "pausable: contract is paused")
+            _check(self.account in self._ledger.settlers, "pool: not a settler")
+            _check(state.pending is None, "pool: another root is pending")
+            _check(proposal.root != NO_HASH, "pool: no root")
+            _check(state.active is None or proposal.epoch > state.active.epoch, "pool: epoch already settled")
+            _check(proposal.epoch < self._ledger.epoch(), "pool: epoch is not over")
+            _check(state.active is None or proposal.total >= state.active.total, "pool: total went back")
+            _check_covered(state, proposal)
+            state.votes[self.account] = proposal
+            if sum(vote == proposal for vote in state.votes.values()) >= self._ledger.needed:
+                state.pending, state.ready_at_s = proposal, at_s + self._ledger.delay_s
+
+        return self._send("propose", f"{proposal.epoch} {proposal.root.hex()}", change)
+
+    def dispute(self, epoch: int, reason: str, evidence: Hash = NO_HASH) -> Sent:
+        def change(state: FakeState, at_s: int) -> None:
+            _check(self.account in (*self._ledger.settlers, self._ledger.owner), "pool: may not dispute")
+            _check(state.pending is not None, "pool: no root is pending")
+            _check(state.pending is None or state.pending.epoch == epoch, "pool: another epoch is pending")
+            _check(at_s < state.ready_at_s, "pool: dispute is over")
+            _next_attempt(state)
+
+        return self._send("dispute", str(epoch), change)
+
+    def activate(self) -> Sent:
+        def change(state: FakeState, at_s: int) -> None:
+            _check(not state.paused, "pausable: contract is paused")
+            if state.pending is None:
+                raise ChainRefused("pool: no root is pending")
+            _check(at_s >= state.ready_at_s, "pool: delay is not over")
+            _check_covered(state, state.pending)
+            state.active = state.pending
+            _next_attempt(state)
+
+        return self._send("activate", "", change)
+
+    def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
+        def change(state: FakeState, _: int) -> None:
+            _check(_proves(state, address, total, proof), "pool: wrong proof")
+            _check(not state.paused, "pausable: contract is paused")
+            amount = total - state.claimed.get(address, 0)
+            _check(amount > 0, "pool: nothing to claim")
+            covered = state.active is not None and sum(state.claimed.values()) + amount <= state.active.total
+            _check(covered, "pool: beyond the root's total")
+            payout = state.payouts.get(address, address)
+            state.claimed[address] = total
+            state.pool -= amount
+            state.balances[payout] = state.balances.get(payout, 0) + amount
+
+        return self._send("claim", address, change)
+
+    def fund(self, amount: int) -> Sent:
+        def change(state: FakeState, _: int) -> None:
+            _check(amount > 0, "pool: nothing sent")
+            _check(state.balances.get(self.account, 0) >= amount, "insufficient funds for transfer")
+            state.balances[self.account] -= amount
+            state.pool += amount
+
+        return self._send("fund", str(amount), change)
+
+    def pause(self, paused: bool) -> Sent:
+        def change(state: FakeState, _: int) -> None:
+            _check(self.account == self._ledger.owner, "ownable: caller is not the owner")
+            _check(state.paused != paused, "pausable: contract is paused" if paused else "pausable: contract is not paused")
+            state.paused = paused
+
+        return self._send("pause", str(paused), change)
+
+    # ---------------------------------------------------------------- runs
+
+    def create_run(self, run: Hash, manifest: Hash) -> Sent:
+        def change(state: FakeState, _: int) -> None:
+            _check(run not in state.runs, "sessions: already created")
+            state.runs[run] = RunStatus(run=run, state="created", owner=self.account, manifest=manifest)
+
+        return self._send("create_run", run.hex(), change)
+
+    def activate_run(self, run: Hash) -> Sent:
+        return self._move("activate_run", run, ("created",), "sessions: not created", "active")
+
+    def complete_run(self, run: Hash, certificate: Hash) -> Sent:
+        return self._move("complete_run", run, ("active",), "sessions: not active", "completed", certificate)
+
+    def cancel_run(self, run: Hash, reason: str) -> Sent:
+        return self._move("cancel_run", run, ("created", "active"), "sessions: already ended", "cancelled")
+
+    def _move(self, kind: str, run: Hash, out_of: tuple[str, ...], otherwise: str, to: str, certificate: Hash = NO_HASH) -> Sent:
+        def change(state: FakeState, _: int) -> None:
+            _check(run in state.runs, "sessions: no such run")
+            _check(state.runs[run].owner == self.account, "sessions: not the owner")
+            _check(state.runs[run].state in out_of, otherwise)
+            _check(to != "completed" or certificate != NO_HASH, "sessions: no certificate")
+            state.runs[run] = msgspec.structs.replace(state.runs[run], state=to, certificate=certificate)
+
+        return self._send(kind, run.hex(), change)
+
+    # ---------------------------------------------------------------- what is in flight
+
+    def pending(self) -> tuple[Sent, ...]:
+        return self._ledger.flying(self.account)
+
+    def reconcile(self) -> tuple[Settled, ...]:
+        ended = self._look()
+        told = (*self._untold, *ended)
+        self._untold.clear()
+        return told
+
+    def wait(self, sent: Sent, timeout_s: float) -> Settled:
+        waited = 0.0
+        while True:
+            problem: ChainUnreachable | None = None
+            try:
+                self._untold.extend(self._look())
+            except ChainUnreachable as error:
+                problem = error
+            for each in self._ended:
+                if each.sent == sent:
+                    return each
+            if problem is None and sent not in self.pending():
+                raise ChainRefused(f"client: {sent.kind} ({sent.hash}) is not in flight, and how it ended is forgotten")
+            if waited >= timeout_s:
+                raise problem or ChainPending(sent, timeout_s)
+            self._sleep(1.0)
+            waited += 1.0
+
+    def _look(self) -> tuple[Settled, ...]:
+        ended = self._ledger.ended(self.account)
+        self._ended.extend(ended)
+        return ended
+
+    def _send(self, kind: str, subject: str, change: Change) -> Sent:
+        return self._ledger.send(self.account, kind, subject, change)
+
+
+def _check(holds: bool, reason: str) -> None:
+    if not holds:
+        raise ChainRefused(reason)
+
+
+def _check_covered(state: FakeState, proposal: Proposal) -> None:
+    _check(proposal.total <= state.pool + sum(state.claimed.values()), "pool: not covered")
+
+
+def _next_attempt(state: FakeState) -> None:
+    state.pending, state.ready_at_s = None, 0
+    state.votes.clear()
+
+
+def _proves(state: FakeState, account: Address, total: int, proof: Sequence[Hash]) -> bool:
+    return state.active is not None and leads_to(state.active.root, leaf_of(account, total), proof)

@@ -1,0 +1,197 @@
+"""Chains for tests: the embedded EVM in this process, and anvil from its npm package where `make anvil` was done. Both begin with the same genesis."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from contracts.chain import ChainClient
+from contracts.client import ChainSettings, HttpTransport, connect, result_of
+from contracts.devnet.evm import Devnet
+from contracts.devnet.genesis import FAUCET, GenesisSettings, dev_account, dev_key, genesis_of
+from contracts.devnet.rpc import Rpc
+from contracts.devnet.store import SqliteStore
+from contracts.endpoints import Transport
+from contracts.signing import signer_of
+from protocol.chain import ChainUnreachable
+from protocol.keccak import Address
+
+ANVIL = Path(__file__).parents[2] / ".anvil" / "node_modules" / ".bin" / "anvil"
+NO_ANVIL = "anvil is not installed; type: make anvil (it needs node 18 or later)"
+EPOCH_S, DELAY_S = 1000, 100
+NAMES = ("owner", "settler 0", "settler 1", "settler 2", "anna", "bert")
+START_S = 1_790_000_000
+ANVIL_PATIENCE_S = 20.0
+
+
+@cache
+def genesis(start_s: int = START_S, chain_id: int = 4195600) -> dict[str, Any]:
+    """Read it, do not write it: it is shared."""
+    return genesis_of(
+        GenesisSettings(
+            chain_id=chain_id,
+            owner=dev_account("owner"),
+            settlers=tuple(dev_account(f"settler {i}") for i in range(3)),
+            needed=2,
+            start_s=start_s,
+            epoch_s=EPOCH_S,
+            delay_s=DELAY_S,
+            funded={dev_account(name): 10**24 for name in (*NAMES, FAUCET)},
+        )
+    )
+
+
+class RpcTransport:
+    """The devnet's JSON-RPC without a socket. `down`: it answers like a host that is not there. `asked` counts methods."""
+
+    def __init__(self, rpc: Rpc, url: str = "http://in.process") -> None:
+        self.url = url
+        self.down = False
+        self.asked: dict[str, int] = {}
+        self._rpc = rpc
+
+    def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
+        if self.down:
+            raise ChainUnreachable("connection refused")
+        self.asked[method] = self.asked.get(method, 0) + 1
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(parameters)}
+        return result_of(json.loads(self._rpc.answer(json.dumps(request).encode())), method)
+
+
+class EvmGround:
+    """A fresh embedded EVM, a block for each transaction; its clock stands still but for `advance`."""
+
+    def __init__(self, *, start_s: int = START_S, chain_id: int = 4195600, auto_mine: bool = True) -> None:
+        self.now_s = float(start_s)
+        self.devnet = Devnet(genesis(start_s, chain_id), SqliteStore(None), lambda: self.now_s)
+        self.rpc = Rpc(self.devnet, auto_mine=auto_mine)
+        self.transport = RpcTransport(self.rpc)
+        self.chain_id = chain_id
+        self._chains: dict[str, ChainClient] = {}
+
+    def chain(self, name: str) -> ChainClient:
+        if name not in self._chains:
+            self._chains[name] = self.client(name)
+        return self._chains[name]
+
+    def client(self, name: str, *, profile: str = "hypergpu", kept: Path | None = None, confirmations: int = 1) -> ChainClient:
+        return connect(
+            ChainSettings(profile=profile, chain_id=self.chain_id, urls=(), confirmations=confirmations),
+            signer_of(dev_key(name)),
+            kept,
+            now=lambda: self.now_s,
+            sleep=self._sleep,
+            transports=[self.transport],
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def account(self, name: str) -> Address:
+        return dev_account(name)
+
+    def advance(self, seconds: int) -> None:
+        self.now_s = max(self.now_s, self.devnet.head.timestamp) + seconds
+        self.devnet.mine()
+
+    def stop(self, stopped: bool) -> None:
+        self.rpc.auto_mine = not stopped
+        if not stopped:
+            self.devnet.mine()
+
+    def cut(self, unreachable: bool) -> None:
+        self.transport.down = unreachable
+
+
+class AnvilGround:
+    """A running anvil, put back to its first block."""
+
+    def __init__(self, url: str, chain_id: int) -> None:
+        self.chain_id = chain_id
+        self.transport = Cuttable(HttpTransport(url))
+        self._chains: dict[str, ChainClient] = {}
+        self._first = self.transport("evm_snapshot", ())
+
+    def reset(self) -> None:
+        self.transport.down = False
+        self.transport("evm_setAutomine", (True,))
+        self.transport("evm_revert", (self._first,))
+        self._first = self.transport("evm_snapshot", ())
+        self._chains.clear()
+
+    def chain(self, name: str) -> ChainClient:
+        if name not in self._chains:
+            self._chains[name] = self.client(name)
+        return self._chains[name]
+
+    def client(self, name: str, *, profile: str = "hypergpu", kept: Path | None = None, confirmations: int = 1) -> ChainClient:
+        return connect(
+            ChainSettings(profile=profile, chain_id=self.chain_id, urls=(), confirmations=confirmations),
+            signer_of(dev_key(name)),
+            kept,
+            transports=[self.transport],
+        )
+
+    def account(self, name: str) -> Address:
+        return dev_account(name)
+
+    def advance(self, seconds: int) -> None:
+        self.transport("evm_increaseTime", (seconds,))
+        self.transport("evm_mine", ())
+
+    def stop(self, stopped: bool) -> None:
+        self.transport("evm_setAutomine", (not stopped,))
+        if not stopped:
+            self.transport("evm_mine", ())
+
+    def cut(self, unreachable: bool) -> None:
+        self.transport.down = unreachable
+
+
+class Cuttable:
+    """A transport that a test can cut."""
+
+    def __init__(self, through: Transport) -> None:
+        self.url = through.url
+        self.down = False
+        self._through = through
+
+    def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
+        if self.down:
+            raise ChainUnreachable("connection refused")
+        return self._through(method, parameters)
+
+
+@contextmanager
+def anvil() -> Iterator[AnvilGround]:
+    """anvil with our genesis, until the block ends. Raises `FileNotFoundError` where it is not installed."""
+    found = genesis(int(time.time()) - 10 * EPOCH_S)
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "genesis.json"
+        file.write_text(json.dumps(found))
+        log = Path(directory) / "anvil.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen([ANVIL, "--init", file, "--port", "0"], stdout=out, stderr=subprocess.STDOUT)
+        try:
+            yield AnvilGround(f"http://{_address_in(log, process)}", found["config"]["chainId"])
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _address_in(log: Path, process: subprocess.Popen[bytes]) -> str:
+    """Where anvil says that it listens; it is asked for a free port, so nobody can know before."""
+    deadline = time.monotonic() + ANVIL_PATIENCE_S
+    while time.monotonic() < deadline and process.poll() is None:
+        for line in log.read_text().splitlines():
+            if line.startswith("Listening on "):
+                return line.removeprefix("Listening on ").strip()
+        time.sleep(0.05)
+    raise TimeoutError(f"anvil does not listen: {log.read_text()[-500:]}")

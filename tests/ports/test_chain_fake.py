@@ -1,0 +1,50 @@
+"""The chain in memory passes the suite of `Chain`."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.keccak import Address, address_of, keccak256
+from protocol.ports import Chain
+from simulator.fakes.chain import FakeChain, FakeLedger
+from tests.ports.chain_suite import DELAY_S, EPOCH_S, OWNER, SETTLERS, ChainSuite, Ground
+
+
+class InMemory:
+    def __init__(self) -> None:
+        self._now_s = 1_700_000_000.0
+        names = (OWNER, *SETTLERS, "anna", "bert")
+        self.ledger = FakeLedger(
+            lambda: self._now_s,
+            owner=self.account(OWNER),
+            settlers=[self.account(name) for name in SETTLERS],
+            needed=2,
+            epoch_s=EPOCH_S,
+            delay_s=DELAY_S,
+            funded={self.account(name): 10**18 for name in names},
+        )
+        self._chains: dict[str, FakeChain] = {}
+
+    def chain(self, name: str) -> Chain:
+        return self._chains.setdefault(name, FakeChain(self.ledger, self.account(name), self._sleep))
+
+    def account(self, name: str) -> Address:
+        return address_of(keccak256(name.encode())[12:])
+
+    def advance(self, seconds: int) -> None:
+        self._now_s += seconds
+
+    def _sleep(self, seconds: float) -> None:
+        self._now_s += seconds
+
+    def stop(self, stopped: bool) -> None:
+        self.ledger.stopped = stopped
+
+    def cut(self, unreachable: bool) -> None:
+        self.ledger.unreachable = unreachable
+
+
+class TestFakeChain(ChainSuite):
+    @pytest.fixture
+    def ground(self) -> Ground:
+        return InMemory()

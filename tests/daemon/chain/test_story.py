@@ -1,4 +1,7 @@
-"""The whole story on a real EVM, with the commands a person types: beat, settle, dispute, activate, verify, claim, and every refusal."""
+"""The whole story with the commands a person types: beat, settle, dispute, activate, verify, claim, and every refusal.
+
+On the fake chain always, on the contracts in a real EVM among the slow tests.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from contracts.devnet.evm import Devnet
 from contracts.devnet.genesis import COIN
-from daemon.chain.figures import Figure, Figures
+from daemon.chain.figures import Figures
 from daemon.chain.heart import Heart, Identity
+from daemon.chain.opening import open_chain
 from daemon.cli.main import run
+from daemon.config import ChainConfig
 from daemon.wallet import password
+from daemon.wallet.keystore import UnlockedWallet
 from protocol.chain import Proposal
 from protocol.journal import Event
 from protocol.keccak import address_of
-from protocol.ports import inline
+from protocol.manifest import Manifest
+from protocol.ports import Chain, inline
 from tests.daemon.chain import homes
 from tests.protocol.rounds import people
 from tests.protocol.settlement.paid import wallet
@@ -40,12 +46,12 @@ class Said:
 
 
 class Stage:
-    def __init__(self, root: Path, url: str, chain: Devnet, capfd: pytest.CaptureFixture[str]) -> None:
-        self.root, self.url, self.chain, self._capfd = root, url, chain, capfd
+    def __init__(self, root: Path, world: homes.World, capfd: pytest.CaptureFixture[str]) -> None:
+        self.root, self.world, self._capfd = root, world, capfd
         self.homes: dict[int, Path] = {}
 
     def home(self, i: int, rounds: int = 2, payout: str | None = None) -> Path:
-        self.homes[i] = homes.home(self.root, i, self.url, ROUNDS[:rounds], payout)
+        self.homes[i] = homes.home(self.root, i, self.world.url, ROUNDS[:rounds], payout)
         return self.homes[i]
 
     def say(self, i: int, *words: str) -> Said:
@@ -64,7 +70,7 @@ class Stage:
     def heart(self, i: int, payout: str | None = None) -> tuple[Heart, list[Event], Figures]:
         figures, events = Figures(people(4)[i].peer), list[Event]()
         heart = Heart(
-            opener=lambda: homes.client(self.url, wallet(i).private_key()),
+            opener=lambda: self.world.client(wallet(i).private_key()),
             identity=Identity(name=f"node {i}", payout=payout),
             figure=lambda: figures.now,
             offload=inline,
@@ -80,27 +86,41 @@ class Stage:
         assert (report.state, report.reason) == ("live", "")
 
 
-@pytest.fixture
-def stage(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+@pytest.fixture(params=["fake", pytest.param("evm", marks=pytest.mark.slow)])
+def stage(
+    request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Stage]:
     secret = tmp_path / "password"
     secret.write_text(homes.PASSWORD)
     secret.chmod(0o600)
     monkeypatch.setenv(password.VARIABLE, str(secret))
-    monkeypatch.setattr("contracts.chain.POLL_S", 0.01)
-    with homes.devnet((wallet(0).address,)) as (url, chain):
-        yield Stage(tmp_path, url, chain, capfd)
+    settlers = (wallet(0).address,)
+    if request.param == "evm":
+        monkeypatch.setattr("contracts.chain.POLL_S", 0.01)
+        with homes.devnet(settlers) as world:
+            yield Stage(tmp_path, world, capfd)
+        return
+    fake = homes.FakeWorld(settlers)
+
+    def opened(settings: ChainConfig, manifest: Manifest, home: Path, signer: UnlockedWallet | None) -> Chain:
+        if settings.rpc != (fake.url,):  # a test that is about the real one
+            return open_chain(settings, manifest, home, signer)
+        return fake.client(None if signer is None else signer.private_key())
+
+    monkeypatch.setattr("daemon.cli.chain_access.open_chain", opened)
+    yield Stage(tmp_path, fake, capfd)
 
 
 def test_from_heartbeat_to_money(stage: Stage) -> None:
     for i in range(3):
         stage.home(i, payout=COLD if i == 1 else None)
         stage.beat(i, payout=COLD if i == 1 else None)
-    reader = homes.client(stage.url, None)
+    reader = stage.world.client(None)
     agent = reader.agent(wallet(1).address)
     assert (agent.registered, agent.active, agent.payout, agent.samples) == (True, True, COLD, 40)
     assert agent.certificate == ROUNDS[1].hash
 
-    faucet = homes.faucet(stage.url)
+    faucet = stage.world.faucet()
     assert faucet.wait(faucet.fund(1000 * COIN), 10).done
 
     # Before an epoch is over nobody can settle it, and there is nothing to verify or claim.
@@ -109,7 +129,7 @@ def test_from_heartbeat_to_money(stage: Stage) -> None:
     assert stage.say(1, "rewards", "verify").code == 1
     assert stage.say(1, "rewards", "claim").code == 1
 
-    homes.pass_time(stage.chain, homes.EPOCH_S)
+    stage.world.pass_time(homes.EPOCH_S)
     shown = stage.say(0, "settle", "--dry-run", "--json")
     assert shown.record["done"] == "shown"
     assert reader.pool().pending is None
@@ -128,7 +148,7 @@ def test_from_heartbeat_to_money(stage: Stage) -> None:
 
     again = stage.say(0, "settle")
     assert (again.code, "PENDING" in again.err) == (1, True)
-    homes.pass_time(stage.chain, homes.DELAY_S)
+    stage.world.pass_time(homes.DELAY_S)
     active = stage.say(0, "settle", "--json")
     assert (active.code, active.record["done"]) == (0, "activated")
 
@@ -157,21 +177,21 @@ def test_a_second_epoch_pays_what_is_new_and_nothing_again(stage: Stage) -> None
     for i in range(2):
         stage.home(i)
         stage.beat(i)
-    faucet = homes.faucet(stage.url)
+    faucet = stage.world.faucet()
     faucet.wait(faucet.fund(100 * COIN), 10)
-    homes.pass_time(stage.chain, homes.EPOCH_S)
+    stage.world.pass_time(homes.EPOCH_S)
     first = stage.say(0, "settle", "--json", "--pool", "60").record
     # Person 2 worked and never beat: its work waits, and blocks nobody.
     assert first["accounts"] == {wallet(0).address: str(20 * COIN), wallet(1).address: str(40 * COIN)}
     assert "no heartbeat" in str(first["withheld"])
-    homes.pass_time(stage.chain, homes.DELAY_S)
+    stage.world.pass_time(homes.DELAY_S)
     stage.say(0, "settle")
     stage.say(0, "rewards", "claim")
     homes.add_certificates(stage.homes[0], ROUNDS[2:])
-    homes.pass_time(stage.chain, homes.EPOCH_S)
+    stage.world.pass_time(homes.EPOCH_S)
     stage.beat(0, rounds=3)
     stage.beat(2)
-    homes.pass_time(stage.chain, homes.EPOCH_S - homes.DELAY_S - 100)
+    stage.world.pass_time(homes.EPOCH_S - homes.DELAY_S - 100)
     second = stage.say(0, "settle", "--json").record
     # 40 coins are left: 20 samples of person 2 that waited, 20 new ones of person 0. Nothing of epoch one is divided again.
     assert second["pool"] == str(40 * COIN)
@@ -186,12 +206,12 @@ def test_a_wrong_root_is_seen_and_disputed(stage: Stage) -> None:
     for i in range(3):
         stage.home(i)
         stage.beat(i)
-    faucet = homes.faucet(stage.url)
+    faucet = stage.world.faucet()
     faucet.wait(faucet.fund(100 * COIN), 10)
-    homes.pass_time(stage.chain, homes.EPOCH_S)
+    stage.world.pass_time(homes.EPOCH_S)
     honest = stage.say(0, "settle", "--dry-run", "--json").record
     stage.share_dataset(0, 1)
-    settler = homes.client(stage.url, wallet(0).private_key())
+    settler = stage.world.client(wallet(0).private_key())
     lie = Proposal(epoch=0, root=b"\x01" * 32, total=100 * COIN, data=bytes.fromhex(str(honest["dataset"])))
     settler.wait(settler.propose(lie), 10)
     seen = stage.say(1, "rewards", "verify", "--json")
@@ -207,7 +227,7 @@ def test_what_goes_wrong_has_a_code_of_its_own(stage: Stage, monkeypatch: pytest
     stage.home(0)
     config = stage.homes[0] / "config.toml"
     settings = config.read_text()
-    config.write_text(settings.replace(stage.url, "http://127.0.0.1:9"))
+    config.write_text(settings.replace(stage.world.url, "http://127.0.0.1:7"))
     down = stage.say(0, "rewards")
     assert (down.code, "CHAIN_DOWN" in down.err) == (6, True)
     config.write_text("")
@@ -230,15 +250,15 @@ def test_a_figure_is_told_once_also_by_the_next_process(stage: Stage) -> None:
     heart.beat()  # registers; there is no certificate yet
     figures.add_disk(ROUNDS[:1])
     assert heart.beat().state == "live"
-    block = homes.client(stage.url, None).head().number
+    block = stage.world.client(None).head().number
     heart.beat()
     successor, _, counted = stage.heart(3)
     counted.add_disk(ROUNDS[:1])
     successor.beat()
-    assert homes.client(stage.url, None).head().number == block  # nothing was sent
+    assert stage.world.client(None).head().number == block  # nothing was sent
     counted.add_disk(ROUNDS)
     successor.beat()
-    assert homes.client(stage.url, None).head().number > block
+    assert stage.world.client(None).head().number > block
 
 
 def test_a_counter_that_begins_again_is_never_told_as_less(stage: Stage) -> None:
@@ -248,16 +268,3 @@ def test_a_counter_that_begins_again_is_never_told_as_less(stage: Stage) -> None
     lost, _, fresh = stage.heart(0)
     fresh.add_disk(ROUNDS[:1])
     assert lost.beat().samples == 40
-
-
-def test_a_chain_that_is_away_is_one_sentence_and_no_exception(stage: Stage) -> None:
-    events: list[Event] = []
-    heart = Heart(
-        opener=lambda: homes.client("http://127.0.0.1:9", wallet(0).private_key()),
-        identity=Identity(name="x"),
-        figure=lambda: Figure(samples=1, certificate=bytes(32)),
-        offload=inline,
-        record=events.append,
-        dice=lambda: 0.0,
-    )
-    assert heart.beat().state == "down"

@@ -188,6 +188,7 @@ async def _live(
     earning = Earning(
         home=config.home,
         settings=config.chain,
+        oracle=config.oracle,
         signed=signed,
         peer=signer.peer,
         name=config.node.name,

@@ -20,8 +20,9 @@ from daemon.chain.figures import Figures
 from daemon.chain.heart import Heart, Identity
 from daemon.chain.opening import account_turn, open_chain
 from daemon.chain.records import HomeRun, certificates_of
-from daemon.config import ChainConfig
+from daemon.config import ChainConfig, OracleConfig
 from daemon.disk.atomic import write_atomically
+from daemon.oracle.reporter import Reporter
 from daemon.wallet.password import Password
 from protocol.binding import check_binding
 from protocol.chain import ChainError, Proposal
@@ -55,13 +56,14 @@ class Earning:
         *,
         home: Path,
         settings: ChainConfig,
+        oracle: OracleConfig,
         signed: SignedManifest,
         peer: PeerId,
         name: str,
         password: Password | None,
         record: Callable[[Event], None],
     ) -> None:
-        self._home, self._settings, self._peer, self._name = home, settings, peer, name
+        self._home, self._settings, self._oracle, self._peer, self._name = home, settings, oracle, peer, name
         self._run = HomeRun(run=signed.run, manifest=signed.open())
         self._password, self._record = password, record
         self._wallet: UnlockedWallet | None = None
@@ -123,7 +125,7 @@ class Earning:
 
     async def run(self, network: Network, offload: Offload) -> None:
         """Heartbeats and data sets, until cancelled. Returns at once where there is nothing to do."""
-        if not self.wanted or not self._settings.rpc:
+        if not self.wanted or not (self._settings.rpc or self._oracle.url):
             return
         try:
             known = await offload(lambda: certificates_of(self._home, self._run))
@@ -131,6 +133,10 @@ class Earning:
             known = []  # nothing is certified yet
         self.figures.add_disk(known)
         async with trio.open_nursery() as nursery:
+            if self._oracle.url and self._wallet is not None:
+                nursery.start_soon(self._reporter(self._wallet).run, in_chain_thread)
+            if not self._settings.rpc:
+                return
             if self._run.manifest.settlement is not UNSET:
                 nursery.start_soon(self._follow_settlements, network, offload)
             if self._wallet is not None:
@@ -146,6 +152,17 @@ class Earning:
             dice=random.random,
             every_s=self._settings.heartbeat_s,
             turn=lambda: account_turn(self._home),
+        )
+
+    def _reporter(self, wallet: UnlockedWallet) -> Reporter:
+        return Reporter(
+            url=self._oracle.url,
+            legacy=self._oracle.legacy,
+            wallet=wallet.address,
+            sign=wallet.sign_text,
+            folder=self._home / "runs" / self._run.run.hex(),
+            figures=lambda: self.figures.totals,
+            record=self._record,
         )
 
     def _opened(self) -> Chain:

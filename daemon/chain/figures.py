@@ -31,6 +31,7 @@ class Figures:
         self._seen: set[str] = set()
         self._paid: set[int] = set()
         self._samples = 0
+        self._rounds = 0
         self._newest: tuple[int, str] | None = None
 
     def add_disk(self, certificates: Iterable[OpenCertificate]) -> None:
@@ -44,6 +45,7 @@ class Figures:
             seq = certificate.listed.get(self._me)
             if seq is not None and seq not in self._paid:
                 self._paid.add(seq)
+                self._rounds += 1
                 self._samples += certificate.plan.offers[certificate.plan.index[self._me]].samples
 
     def listen(self, event: Event) -> None:
@@ -52,11 +54,18 @@ class Figures:
             return
         self._seen.add(event.certificate)
         self._newer(event.number, event.certificate)
-        self._samples += sum(share.samples for share in event.shares if share.peer == self._me)
+        own = [share.samples for share in event.shares if share.peer == self._me]
+        self._samples += sum(own)
+        self._rounds += bool(own)
 
     def _newer(self, number: int, name: str) -> None:
         if self._newest is None or number >= self._newest[0]:
             self._newest = (number, name)
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        """Certified samples and the rounds that counted them, cumulative."""
+        return self._samples, self._rounds
 
     @property
     def now(self) -> Figure | None:

@@ -13,10 +13,12 @@ import msgspec
 from eth_account import Account
 from eth_account.messages import encode_defunct
 from eth_account.signers.local import LocalAccount
+from eth_keys.exceptions import BadSignature
 
 from protocol.keccak import Address, checked_address
 
 SCRYPT_N = 1 << 18  # of the format's own description: about a second and 256 MB for whoever guesses a password, each time
+_HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 MAX_KEYSTORE_BYTES = 1 << 16  # a keystore has 500 bytes
 MAX_SCRYPT_N = 1 << 20  # a file that asks for more would take gigabytes to open
 
@@ -126,3 +128,14 @@ def _read(document: bytes) -> _Document:
     except ValueError as error:
         raise BadKeystore(f"its address cannot be read: {error}") from None
     return read
+
+
+def recover_text(text: str, signature: bytes) -> Address | None:
+    """Who signed `text` as EIP-191 wraps it, with 65 bytes; None for what is no signature. A second spelling of one signature (s in the upper
+    half) is none."""
+    if len(signature) != 65 or int.from_bytes(signature[32:64], "big") > _HALF_ORDER:
+        return None
+    try:
+        return str(Account.recover_message(encode_defunct(text=text), signature=signature))
+    except (BadSignature, ValueError, TypeError):
+        return None

@@ -23,7 +23,8 @@ from daemon.engines.base import Engine, check_engine
 from daemon.engines.hivemind.engine import HivemindEngine
 from daemon.engines.hivemind.settings import peer_settings
 from daemon.engines.native.engine import NativeEngine
-from daemon.journal import Journal
+from daemon.home import JOURNAL_FILE
+from daemon.journal import Journal, certified_before
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
 from daemon.swarm.chain_sync import fetch_manifest
@@ -38,6 +39,7 @@ from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Warne
 from protocol.manifest import SignedManifest
 from protocol.messages import Binding
 from protocol.ports import Network, Trainer
+from protocol.reputation import HOUR_S, WINDOW_HOURS
 
 REPORT_S = 2.0  # between looks at traffic and refusals: what the page can show as now
 JOIN_S = 30.0  # for the first answer of a node we join; after that the person should hear what is wrong
@@ -196,6 +198,8 @@ async def _live(
         record=journal.record,
     )
     binding = await in_thread(earning.prepare)
+    week_ago_s = time.time() - WINDOW_HOURS * HOUR_S
+    journal.remember(await in_thread(lambda: list(certified_before(config.home / JOURNAL_FILE, week_ago_s))))
     journal.add_listener(earning.figures.listen)
     network = LibP2PNetwork(network_settings(config), secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, config.node.name))
     worker = WorkerTrainer(
@@ -272,6 +276,7 @@ def _engine(
         record=journal.record,
         serial=time.time_ns,
         binding=binding,
+        reputation=journal.reputation,
     )
 
 

@@ -25,6 +25,7 @@ REFUSALS: tuple[str, ...] = (
     "bad_plan",  # a plan that does not follow from its offers
     "bad_proof",  # bytes that do not match the digest committed to
     "bad_binding",  # an offer that names a wallet which did not sign for it
+    "not_admitted",  # from somebody whom the run's admission does not let in
     "bad_certificate",  # a certificate that does not verify
     "equivocation",  # two different signed statements where one is allowed
     "duplicate",  # said before

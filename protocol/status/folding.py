@@ -146,6 +146,7 @@ def _round_certified(state: StatusState, event: journal.RoundCertified) -> None:
         )
     )
     state.newest = state.rounds[0]
+    state.reputations.saw(natural(event.at), {share.peer: whole(share.samples) for share in event.shares[:MAX_MEMBERS]})
     run = state.run
     state.run = replace(
         run,
@@ -274,6 +275,7 @@ def _peer_report(state: StatusState, event: journal.PeerReport) -> None:
     if event.peer == state.you.peer:
         return
     rtt_s = finite(event.rtt_s)
+    reputation = state.reputations.of(event.peer, natural(event.at))
     peer = Peer(
         peer=clean(event.peer, MAX_NAME_CHARS),
         name=clean(event.name, MAX_NAME_CHARS),
@@ -290,6 +292,9 @@ def _peer_report(state: StatusState, event: journal.PeerReport) -> None:
         device=clean(event.device, MAX_TEXT_CHARS),
         last_seen=natural(event.at),
         connected=bool(event.path),
+        reputation=reputation.figure,
+        pool=reputation.pool,
+        alert=reputation.alert,
     )
     _keep_peer(state, peer)
 

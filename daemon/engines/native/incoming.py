@@ -6,8 +6,10 @@ from collections import deque
 from collections.abc import Callable
 
 from daemon.swarm.messenger import Refuse
+from protocol.admission import falls_short
 from protocol.digest import Digest
 from protocol.errors import PeerFault
+from protocol.identity import PeerId
 from protocol.manifest import Manifest
 from protocol.messages import Cut, Held, Message, Plan, Ready, Signed, Vote, open_as
 from protocol.plan import open_plan
@@ -19,8 +21,16 @@ EARLY_OFFERS = 256  # offers to a round that has not begun here: four times the 
 class Incoming:
     """Turns a message into an event of the current round, or keeps it, or refuses it."""
 
-    def __init__(self, run: Digest, manifest: Manifest, emit: Callable[[p.Happening, bool], None], refuse: Refuse) -> None:
-        """`emit` takes an event and whether it goes before all that wait."""
+    def __init__(
+        self,
+        run: Digest,
+        manifest: Manifest,
+        emit: Callable[[p.Happening, bool], None],
+        refuse: Refuse,
+        reputation: Callable[[PeerId], int | None] = lambda _: None,
+    ) -> None:
+        """`emit` takes an event and whether it goes before all that wait; `reputation` is None for who is new."""
+        self._reputation = reputation
         self._run, self._manifest, self._emit, self._refuse = run, manifest, emit, refuse
         self._early: deque[Signed] = deque(maxlen=EARLY_OFFERS)
 
@@ -30,6 +40,8 @@ class Incoming:
             case Ready():
                 if message.parent != state.parent and message.number > state.tip.number:
                     self._early.append(signed)
+                elif not ours and (short_of := falls_short(self._manifest, signed.peer, self._reputation(signed.peer))):
+                    self._refuse("not_admitted", signed.peer, short_of)  # as if it had not come: our plan would be without it
                 else:
                     self._emit(p.ReadyGot(signed=signed, ready=message), ours)
             case Plan():

@@ -282,7 +282,9 @@ class Devnet:
 
     def _next_header(self) -> BlockHeaderAPI:
         head = self.head
-        return self._chain.create_header_from_parent(head, timestamp=max(head.timestamp + 1, int(self._now()) + self._offset_s))
+        # The limit stays: by itself py-evm lets it sink, as miners once voted.
+        at_s = max(head.timestamp + 1, int(self._now()) + self._offset_s)
+        return self._chain.create_header_from_parent(head, timestamp=at_s, gas_limit=head.gas_limit)
 
     def _state(self, number: int | None) -> Any:
         header = self.head if number is None else self.header(number)

@@ -1,7 +1,7 @@
 """A chain in memory: the rules of our contracts in plain Python, with a clock that is given and faults that are told.
 
-`FakeLedger` is the chain; a `FakeChain` over it is one account's client and satisfies `ports.Chain`. Blocks come by themselves every `block_s` of the
-clock, whenever somebody looks. The property suite holds both this and the real client on the real contracts to the same behaviour and the same reasons.
+`FakeLedger` is the chain; a `FakeChain` over it is one account's client and satisfies `ports.Chain`. Blocks come by themselves every `block_s`
+of the clock, whenever somebody looks. The property suite holds this and the real client on the real contracts to the same behaviour and reasons.
 """
 
 from __future__ import annotations

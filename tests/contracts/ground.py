@@ -1,4 +1,4 @@
-"""Chains for tests: the embedded EVM in this process, and anvil from its npm package where `make anvil` was done. Both begin with the same genesis."""
+"""Chains for tests: the embedded EVM in this process, and anvil where `make anvil` was done. Both begin with the same genesis."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 import trio
+from msgspec import UNSET
 
 from daemon.chain.earning import Earning
 from daemon.chain.opening import check_profile
@@ -32,9 +33,10 @@ from daemon.version import version
 from daemon.wallet.password import Password
 from daemon.worker.settings import WorkerSettings
 from daemon.worker.supervisor import WorkerTrainer
+from protocol.admission import falls_short
 from protocol.codec import implementation as codecs
 from protocol.errors import PeerFault, Unreachable, UserError
-from protocol.identity import Signer
+from protocol.identity import PeerId, Signer
 from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Warned
 from protocol.manifest import SignedManifest
 from protocol.messages import Binding
@@ -215,7 +217,14 @@ async def _live(
         ),
         journal.record,
     )
-    engine = _engine(config, signed, signer, network, worker, journal, binding)
+    admission = manifest.admission
+    registered_only = admission is not UNSET and admission.policy == "registered"
+
+    def left_out(peer: PeerId) -> str:
+        short_of = falls_short(manifest, peer, journal.reputation(peer))
+        return short_of or (earning.left_out(peer) if registered_only else "")
+
+    engine = _engine(config, signed, signer, network, worker, journal, binding, left_out)
     earning.serve(network, in_thread)
 
     async def status() -> bytes:
@@ -246,7 +255,14 @@ async def _live(
 
 
 def _engine(
-    config: Config, signed: SignedManifest, signer: Signer, network: Network, worker: Trainer, journal: Journal, binding: Binding | None
+    config: Config,
+    signed: SignedManifest,
+    signer: Signer,
+    network: Network,
+    worker: Trainer,
+    journal: Journal,
+    binding: Binding | None,
+    left_out: Callable[[PeerId], str],
 ) -> Engine:
     """The engine that the manifest names. Raises `UserError` for a run that it cannot do."""
     disk = FileDisk(config.home, in_thread)
@@ -276,7 +292,7 @@ def _engine(
         record=journal.record,
         serial=time.time_ns,
         binding=binding,
-        reputation=journal.reputation,
+        left_out=left_out,
     )
 
 

@@ -40,32 +40,49 @@ def account_of_key(public_key: bytes) -> bytes:
     return keccak256(point.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:])[-20:]
 
 
+def domain_of(chain_id: int, contract: bytes) -> bytes:
+    """The EIP-712 domain separator of everything that a wallet signs for a run."""
+    return struct_hash(DOMAIN_TYPE, keccak256(NAME), keccak256(VERSION), chain_id.to_bytes(32, "big"), _word(contract))
+
+
+def struct_hash(kind: bytes, *words: bytes) -> bytes:
+    """EIP-712's hashStruct; `words` are 32 bytes each."""
+    return keccak256(keccak256(kind) + b"".join(words))
+
+
 def binding_digest(peer: PeerId, wallet: bytes, payout: bytes, chain_id: int, contract: bytes) -> bytes:
     """The 32 bytes that the wallet signs. Addresses are 20 bytes."""
-    domain = _struct(DOMAIN_TYPE, keccak256(NAME), keccak256(VERSION), chain_id.to_bytes(32, "big"), _word(contract))
-    return keccak256(b"\x19\x01" + domain + _struct(BINDING_TYPE, keccak256(peer.encode()), _word(wallet), _word(payout)))
+    body = struct_hash(BINDING_TYPE, keccak256(peer.encode()), _word(wallet), _word(payout))
+    return keccak256(b"\x19\x01" + domain_of(chain_id, contract) + body)
 
 
 @lru_cache(maxsize=KNOWN_BINDINGS)
 def check_binding(binding: Binding, peer: PeerId, chain_id: int, contract: bytes) -> bytes:
     """The wallet's address, when its wallet signed this binding for this peer, chain and contract. Raises `PeerFault("bad_binding")`."""
+    what = f"the binding of {short(peer)}"
     try:
-        point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), binding.public_key)
         wallet = account_of_key(binding.public_key)
-        r, s = int.from_bytes(binding.signature[:32], "big"), int.from_bytes(binding.signature[32:], "big")
+    except ValueError as error:
+        raise PeerFault("bad_binding", f"{what} cannot be read: {error}") from None
+    check_signature(binding.public_key, binding.signature, binding_digest(peer, wallet, binding.payout, chain_id, contract), what)
+    if not any(binding.payout):
+        raise PeerFault("bad_binding", f"{what} pays the zero address")
+    return wallet
+
+
+def check_signature(public_key: bytes, signature: bytes, signed: bytes, what: str) -> bytes:
+    """The address of the compressed key, when r ‖ s is its signature of 32 bytes. Raises `PeerFault("bad_binding")` that names `what`."""
+    try:
+        point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), public_key)
+        r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
         if s > _HALF_ORDER:
             raise ValueError("its signature is not the canonical one of the two")  # as contracts require it
-        signed = binding_digest(peer, wallet, binding.payout, chain_id, contract)
         point.verify(encode_dss_signature(r, s), signed, _ECDSA)
     except InvalidSignature:
-        raise PeerFault(
-            "bad_binding", f"the binding of {short(peer)} is not signed by its wallet for this peer, chain and contract"
-        ) from None
+        raise PeerFault("bad_binding", f"{what} is not signed by its wallet for this peer, chain and contract") from None
     except ValueError as error:
-        raise PeerFault("bad_binding", f"the binding of {short(peer)} cannot be read: {error}") from None
-    if not any(binding.payout):
-        raise PeerFault("bad_binding", f"the binding of {short(peer)} pays the zero address")
-    return wallet
+        raise PeerFault("bad_binding", f"{what} cannot be read: {error}") from None
+    return account_of_key(public_key)
 
 
 def with_binding(offer: Ready, binding: Binding) -> BoundReady:
@@ -81,10 +98,6 @@ def wallet_of_offer(manifest: Manifest, peer: PeerId, offer: Ready) -> bytes | N
     if settlement is UNSET:
         raise PeerFault("bad_binding", f"{short(peer)} names a wallet in a run that is settled nowhere")
     return check_binding(offer.binding, peer, settlement.chain_id, settlement.contract_bytes)
-
-
-def _struct(kind: bytes, *words: bytes) -> bytes:
-    return keccak256(keccak256(kind) + b"".join(words))
 
 
 def _word(address: bytes) -> bytes:

@@ -270,6 +270,16 @@ class ChainReport(Event, frozen=True, kw_only=True, tag=True):
     reason: str = ""
 
 
+class PeerRegistered(Event, frozen=True, kw_only=True, tag=True):
+    """A peer's registration moved; `state` is a value of `protocol.registration.RegistrationState`."""
+
+    peer: PeerId
+    state: str
+    wallet: str = ""
+    reason: str = ""
+    durable: ClassVar[bool] = False
+
+
 class Stopped(Event, frozen=True, kw_only=True, tag=True):
     reason: str
 
@@ -298,6 +308,7 @@ AnyEvent = (
     | CheckpointWritten
     | Warned
     | ChainReport
+    | PeerRegistered
     | Stopped
 )
 

@@ -7,6 +7,7 @@ and gives on. What is missing is said in one sentence, with what mends it.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from daemon.chain.figures import Figures
 from daemon.chain.heart import Heart, Identity
 from daemon.chain.opening import account_turn, open_chain
 from daemon.chain.records import HomeRun, certificates_of
+from daemon.chain.registrar import Registrar
 from daemon.config import ChainConfig, OracleConfig
 from daemon.disk.atomic import write_atomically
 from daemon.oracle.reporter import Reporter
@@ -70,6 +72,8 @@ class Earning:
         self._payout: Address | None = None
         self._chain: Chain | None = None
         self.figures = Figures(peer)
+        settlement = self._run.manifest.settlement
+        self._registrar = None if settlement is UNSET else Registrar(settlement, peer, record, time.time)
 
     @property
     def wanted(self) -> bool:
@@ -119,9 +123,16 @@ class Earning:
         return kept if kept.payout == payout else None
 
     def serve(self, network: Network, offload: Offload) -> None:
-        """Give data sets to those who ask. Before the network starts."""
+        """Give data sets to those who ask, and answer challenges. Before the network starts."""
         if self.wanted:
             serve_datasets(network, self._home, offload)
+        if self._registrar is not None:
+            self._registrar.serve(network, lambda: self._wallet)
+
+    def left_out(self, peer: PeerId) -> str:
+        """Why a run that takes registered nodes only leaves this one out; empty when it does not."""
+        known = self._registrar.of(peer) if self._registrar is not None else None
+        return f"its registration is {known.state.value}: {known.reason}" if known is not None and known.barred else ""
 
     async def run(self, network: Network, offload: Offload) -> None:
         """Heartbeats and data sets, until cancelled. Returns at once where there is nothing to do."""
@@ -139,6 +150,8 @@ class Earning:
                 return
             if self._run.manifest.settlement is not UNSET:
                 nursery.start_soon(self._follow_settlements, network, offload)
+            if self._registrar is not None:
+                nursery.start_soon(self._registrar.run, network, self._opened, offload)
             if self._wallet is not None:
                 nursery.start_soon(self._heart().run)
 

@@ -158,6 +158,7 @@ def _peer_cells(peer: Peer, now: float) -> tuple[str, ...]:
         f"{rate(peer.samples_per_second)}/s" if peer.role == "node" else MISSING,
         (f"{peer.reputation}" if peer.reputation is not None else "new") + (" !" if peer.alert else "") if peer.role == "node" else MISSING,
         peer.pool or MISSING,
+        peer.registration or MISSING,
         ago(peer.last_seen, now),
     )
 
@@ -167,7 +168,7 @@ def peers_text(status: Status, color: bool) -> str:
     ink = _Ink(color)
     if not status.peers:
         return "Nobody has been heard of yet."
-    heads = ("PEER", "ID", "PATH", "RTT", "ROLE", "DOING", "ROUND", "SAMPLES", "REPUTATION", "POOL", "LAST SEEN")
+    heads = ("PEER", "ID", "PATH", "RTT", "ROLE", "DOING", "ROUND", "SAMPLES", "REPUTATION", "POOL", "REGISTERED", "LAST SEEN")
     rows = [heads, *(_peer_cells(peer, status.as_of) for peer in status.peers)]
     widths = [max(columns(row[i]) for row in rows) for i in range(len(heads))]
     lines = ["  ".join(cell + " " * (wide - columns(cell)) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -26,7 +26,7 @@ MAX_ADDRESSES = 32  # of this node: a few for each of its interfaces
 
 _COUNTERS = {"counted": "rounds_counted", "late": "rounds_late", "lost": "rounds_lost", "idle": "rounds_idle"}
 _QUIET = (journal.PhaseEntered, journal.TrainingProgress, journal.PeerReport, journal.TrafficReport, journal.CheckpointWritten)
-_OF_OTHERS = (journal.PeerUp, journal.PeerDown, journal.PeerForgotten, journal.Refused)
+_OF_OTHERS = (journal.PeerRegistered, journal.PeerUp, journal.PeerDown, journal.PeerForgotten, journal.Refused)
 _REPEATED = {journal.Alone: "alone", journal.Stuck: "stuck", journal.ChainReport: "chain"}  # said again and again: the newest is enough
 
 
@@ -292,6 +292,7 @@ def _peer_report(state: StatusState, event: journal.PeerReport) -> None:
         device=clean(event.device, MAX_TEXT_CHARS),
         last_seen=natural(event.at),
         connected=bool(event.path),
+        registration=known.registration if (known := state.peers.get(event.peer)) else "",
         reputation=reputation.figure,
         pool=reputation.pool,
         alert=reputation.alert,
@@ -330,6 +331,12 @@ def _chain_report(state: StatusState, event: journal.ChainReport) -> None:
     state.rewards = sentence
 
 
+def _peer_registered(state: StatusState, event: journal.PeerRegistered) -> None:
+    known = state.peers.get(event.peer)
+    if known is not None:
+        state.peers[event.peer] = replace(known, registration=clean(event.state, 16))
+
+
 def _stopped(state: StatusState, event: journal.Stopped) -> None:
     state.stopped = clean(event.reason, MAX_TEXT_CHARS)
     state.you = replace(state.you, phase="stopped", phase_reason=state.stopped, samples_per_second=0.0)
@@ -363,6 +370,7 @@ EFFECTS: dict[type[journal.Event], Callable[[StatusState, Any], None]] = {
     journal.CheckpointWritten: _nothing,
     journal.Warned: _nothing,
     journal.ChainReport: _chain_report,
+    journal.PeerRegistered: _peer_registered,
     journal.Stopped: _stopped,
 }
 

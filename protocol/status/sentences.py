@@ -174,6 +174,11 @@ def _chain_report(event: journal.ChainReport, who: Who) -> Words:
     return level, f"{what}{because(event.reason)}"
 
 
+def _peer_registered(event: journal.PeerRegistered, who: Who) -> Words:
+    level = {"rejected": "warning", "suspended": "warning", "approved": "good"}.get(event.state, "info")
+    return level, f"The registration of {who(event.peer)} is {event.state}{because(event.reason)}"
+
+
 def _stopped(event: journal.Stopped, who: Who) -> Words:
     return "info", f"Stopped{because(event.reason)}"
 
@@ -202,6 +207,7 @@ WORDS: dict[type[journal.Event], Callable[[Any, Who], Words]] = {
     journal.CheckpointWritten: _checkpoint,
     journal.Warned: _warned,
     journal.ChainReport: _chain_report,
+    journal.PeerRegistered: _peer_registered,
     journal.Stopped: _stopped,
 }
 

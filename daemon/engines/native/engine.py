@@ -58,12 +58,12 @@ class NativeEngine:
         record: Callable[[Event], None],
         serial: Callable[[], int],
         binding: Binding | None = None,
-        reputation: Callable[[PeerId], int | None] = lambda _: None,
+        left_out: Callable[[PeerId], str] = lambda _: "",
     ) -> None:
         """`serial` gives a growing number for beacons, across restarts too (the wall clock in nanoseconds in a real node).
 
-        `binding` names the wallet that this node works for, in each of its offers. `reputation` is what is known of a peer, for
-        runs that ask for one.
+        `binding` names the wallet that this node works for, in each of its offers. `left_out` says why a peer is not let
+        into this node's plans, or nothing.
         """
         self._run, self._signer, self._me = manifest.run, signer, signer.peer
         self._manifest = manifest.open()
@@ -85,7 +85,7 @@ class NativeEngine:
             emit=self._emit,
             refuse=self._refuse,
         )
-        self._incoming = Incoming(self._run, self._manifest, self._emit, self._refuse, reputation)
+        self._incoming = Incoming(self._run, self._manifest, self._emit, self._refuse, left_out)
         self._follower = Follower(
             network=network,
             run=self._run,

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable
 
 from daemon.swarm.messenger import Refuse
-from protocol.admission import falls_short
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
@@ -27,10 +26,10 @@ class Incoming:
         manifest: Manifest,
         emit: Callable[[p.Happening, bool], None],
         refuse: Refuse,
-        reputation: Callable[[PeerId], int | None] = lambda _: None,
+        left_out: Callable[[PeerId], str] = lambda _: "",
     ) -> None:
-        """`emit` takes an event and whether it goes before all that wait; `reputation` is None for who is new."""
-        self._reputation = reputation
+        """`emit` takes an event and whether it goes before all that wait; `left_out` says why a peer is not let into our plans, or nothing."""
+        self._left_out = left_out
         self._run, self._manifest, self._emit, self._refuse = run, manifest, emit, refuse
         self._early: deque[Signed] = deque(maxlen=EARLY_OFFERS)
 
@@ -40,8 +39,8 @@ class Incoming:
             case Ready():
                 if message.parent != state.parent and message.number > state.tip.number:
                     self._early.append(signed)
-                elif not ours and (short_of := falls_short(self._manifest, signed.peer, self._reputation(signed.peer))):
-                    self._refuse("not_admitted", signed.peer, short_of)  # as if it had not come: our plan would be without it
+                elif not ours and (why := self._left_out(signed.peer)):
+                    self._refuse("not_admitted", signed.peer, why)  # as if it had not come: our plan would be without it
                 else:
                     self._emit(p.ReadyGot(signed=signed, ready=message), ours)
             case Plan():

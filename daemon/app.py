@@ -11,6 +11,7 @@ import trio
 from daemon import node
 from daemon.config import Config
 from daemon.journal import Journal
+from daemon.wallet.password import Password
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import Event
@@ -30,10 +31,11 @@ def run_node(
     journal: Journal,
     lifeline: int | None,
     tell: Say,
+    password: Password | None = None,
 ) -> int:
     """`hypergpud start` after its settings are known. Without a manifest the peers to join are asked for theirs."""
     journal.add_listener(_tell)
-    return _to_the_end(partial(node.run, config, manifest, signer, secret, journal, lifeline, tell))
+    return _to_the_end(partial(node.run, config, manifest, signer, secret, journal, lifeline, tell, password))
 
 
 def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, tell: Say) -> int:

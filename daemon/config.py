@@ -78,6 +78,31 @@ class ObserverConfig(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 8765
     hosts: tuple[str, ...] = ()
+    reports: bool = False
+
+
+class OracleConfig(Section, frozen=True, kw_only=True):
+    """Where certified work is reported besides the chain, if anywhere."""
+
+    url: str = ""
+    legacy: bool = False
+
+    def __post_init__(self) -> None:
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ValueError("url begins with http:// or https://")
+
+
+class ChainConfig(Section, frozen=True, kw_only=True):
+    """How this node reaches the chain that a run names. Without endpoints it trains unpaid, and says so."""
+
+    rpc: tuple[str, ...] = ()
+    confirmations: Annotated[int, Meta(ge=1, le=64)] = 2  # deep enough on a chain of one proposer; more where blocks are reorganized
+    heartbeat_s: Annotated[float, Meta(ge=1, le=3600)] = 100.0  # a third of the 300 s after which a chain takes a node for dead
+
+    def __post_init__(self) -> None:
+        for endpoint in self.rpc:
+            if not endpoint.startswith(("http://", "https://")):
+                raise ValueError("each endpoint of rpc begins with http:// or https://")  # not repeated: it may hold a secret
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +113,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     network: NetworkConfig = NetworkConfig()
     worker: WorkerConfig = WorkerConfig()
     observer: ObserverConfig = ObserverConfig()
+    chain: ChainConfig = ChainConfig()
+    oracle: OracleConfig = OracleConfig()
 
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -95,6 +122,8 @@ SECTIONS: Mapping[str, type[Section]] = {
     "network": NetworkConfig,
     "worker": WorkerConfig,
     "observer": ObserverConfig,
+    "chain": ChainConfig,
+    "oracle": OracleConfig,
 }
 EXPLAINED: Mapping[str, str] = {
     "node.name": "how others see this node; empty: made from its peer id",
@@ -114,6 +143,12 @@ EXPLAINED: Mapping[str, str] = {
     "observer.host": "address of the page; anything but loopback shows it to others",
     "observer.port": "port of the page; 0: the system picks one",
     "observer.hosts": "further host names under which the page may be asked for",
+    "observer.reports": "take usage reports as a Plumise-style oracle does (POST /api/v1/report and /api/v1/metrics/report)",
+    "chain.rpc": "JSON-RPC endpoints of the run's chain, tried in order; without any this node trains unpaid",
+    "chain.confirmations": "blocks on top of what was sent before it counts as settled",
+    "chain.heartbeat_s": "seconds between heartbeats; a third of the chain's own timeout",
+    "oracle.url": "report certified work to this oracle too; empty: to none",
+    "oracle.legacy": "speak its older API, /api/v1/report",
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from protocol.errors import UserError
 
 KEY_FILE = "node.key"
+WALLET_FILE = "wallet.json"
 LOCK_FILE = "lock"
 CONFIG_FILE = "config.toml"
 SOCKET_FILE = "control.sock"

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import trio
 from msgspec.structs import replace
 
-from protocol.journal import Event, Warned, encode_event
+from protocol.identity import PeerId
+from protocol.journal import Event, RoundCertified, Warned, decode_event, encode_event
 from protocol.status import Status, StatusState, fold, record
 
 FLUSH_INTERVAL_S = 1.0  # what a crash may lose
@@ -57,6 +59,15 @@ class Journal:
     def status(self) -> Status:
         """The status as of now."""
         return record(self._state, self._wall_clock())
+
+    def reputation(self, peer: PeerId) -> int | None:
+        """What is known of a peer, 0 to 1,000; None while it is new."""
+        return self._state.reputations.of(peer, self._wall_clock()).figure
+
+    def remember(self, past: Iterable[RoundCertified]) -> None:
+        """What an earlier life saw certified, for reputations alone: they are over a week, and a status begins anew."""
+        for event in past:
+            self._state.reputations.saw(event.at, {share.peer: share.samples for share in event.shares})
 
     def add_listener(self, listener: Listener) -> None:
         """Call `listener` with each event, stamped, from now on. It must not block, must not record, and its exceptions are ours."""
@@ -148,3 +159,22 @@ class Journal:
         for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
             with suppress(FileNotFoundError):
                 os.replace(newer, older)
+
+
+def certified_before(path: Path, since_s: float) -> Iterator[RoundCertified]:
+    """The certificates that the journal at `path` (and its older files) tells of, oldest first, from `since_s` (unix seconds) on. Lines that
+    cannot be read are passed over."""
+    for file in (*(path.with_name(f"{path.name}.{age}") for age in range(KEPT_OLD, 0, -1)), path):
+        try:
+            with file.open("rb") as lines:
+                for line in lines:
+                    if b'"RoundCertified"' not in line:
+                        continue
+                    try:
+                        event = decode_event(line)
+                    except (msgspec.DecodeError, ValueError):
+                        continue
+                    if isinstance(event, RoundCertified) and event.at >= since_s:
+                        yield event
+        except OSError:
+            continue  # it is not there yet

@@ -11,7 +11,11 @@ from typing import TypeVar
 
 import msgspec
 import trio
+from msgspec import UNSET
 
+from daemon.chain.earning import Earning
+from daemon.chain.opening import check_profile
+from daemon.chain.records import keep_manifest
 from daemon.config import Config
 from daemon.control.server import serve_control
 from daemon.disk.files import FileDisk
@@ -20,19 +24,24 @@ from daemon.engines.base import Engine, check_engine
 from daemon.engines.hivemind.engine import HivemindEngine
 from daemon.engines.hivemind.settings import peer_settings
 from daemon.engines.native.engine import NativeEngine
-from daemon.journal import Journal
+from daemon.home import JOURNAL_FILE
+from daemon.journal import Journal, certified_before
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
 from daemon.swarm.chain_sync import fetch_manifest
 from daemon.version import version
+from daemon.wallet.password import Password
 from daemon.worker.settings import WorkerSettings
 from daemon.worker.supervisor import WorkerTrainer
+from protocol.admission import falls_short
 from protocol.codec import implementation as codecs
 from protocol.errors import PeerFault, Unreachable, UserError
-from protocol.identity import Signer
+from protocol.identity import PeerId, Signer
 from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Warned
 from protocol.manifest import SignedManifest
+from protocol.messages import Binding
 from protocol.ports import Network, Trainer
+from protocol.reputation import HOUR_S, WINDOW_HOURS
 
 REPORT_S = 2.0  # between looks at traffic and refusals: what the page can show as now
 JOIN_S = 30.0  # for the first answer of a node we join; after that the person should hear what is wrong
@@ -134,6 +143,7 @@ async def run(
     journal: Journal,
     lifeline: int | None,
     say: Callable[[str], None],
+    password: Password | None = None,
 ) -> int:
     """A node's whole life. Returns the exit status."""
     ending, begun = Ending(), trio.Event()
@@ -147,7 +157,7 @@ async def run(
         if manifest is None:
             say("Asking the node we join which run this is.")
             manifest = await find_manifest(config, config.home)
-        await _live(config, manifest, signer, secret, journal, ending, begun, nursery, say)
+        await _live(config, manifest, signer, secret, journal, ending, begun, nursery, say, password)
         nursery.cancel_scope.cancel()
     journal.record(Stopped(reason=ending.reason or "left at once"))
     await trio.to_thread.run_sync(journal.flush)
@@ -173,9 +183,26 @@ async def _live(
     begun: trio.Event,
     nursery: trio.Nursery,
     say: Callable[[str], None],
+    password: Password | None,
 ) -> None:
     manifest = signed.open()
     check_engine(manifest.engine)
+    check_profile(manifest)
+    await in_thread(partial(keep_manifest, config.home, signed))
+    earning = Earning(
+        home=config.home,
+        settings=config.chain,
+        oracle=config.oracle,
+        signed=signed,
+        peer=signer.peer,
+        name=config.node.name,
+        password=password,
+        record=journal.record,
+    )
+    binding = await in_thread(earning.prepare)
+    week_ago_s = time.time() - WINDOW_HOURS * HOUR_S
+    journal.remember(await in_thread(lambda: list(certified_before(config.home / JOURNAL_FILE, week_ago_s))))
+    journal.add_listener(earning.figures.listen)
     network = LibP2PNetwork(network_settings(config), secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, config.node.name))
     worker = WorkerTrainer(
         manifest,
@@ -190,7 +217,15 @@ async def _live(
         ),
         journal.record,
     )
-    engine = _engine(config, signed, signer, network, worker, journal)
+    admission = manifest.admission
+    registered_only = admission is not UNSET and admission.policy == "registered"
+
+    def left_out(peer: PeerId) -> str:
+        short_of = falls_short(manifest, peer, journal.reputation(peer))
+        return short_of or (earning.left_out(peer) if registered_only else "")
+
+    engine = _engine(config, signed, signer, network, worker, journal, binding, left_out)
+    earning.serve(network, in_thread)
 
     async def status() -> bytes:
         return msgspec.json.encode(journal.status())
@@ -213,12 +248,22 @@ async def _live(
             living.start_soon(announce, network, signed)
             await living.start(_run_engine, engine, living.cancel_scope)
             begun.set()
+            living.start_soon(earning.run, network, in_thread)
             for address in network.addresses[1:]:
                 say(f"Also reachable at {address}")
             say(f"Ready: others join with  hypergpud start --join {network.addresses[0]}")
 
 
-def _engine(config: Config, signed: SignedManifest, signer: Signer, network: Network, worker: Trainer, journal: Journal) -> Engine:
+def _engine(
+    config: Config,
+    signed: SignedManifest,
+    signer: Signer,
+    network: Network,
+    worker: Trainer,
+    journal: Journal,
+    binding: Binding | None,
+    left_out: Callable[[PeerId], str],
+) -> Engine:
     """The engine that the manifest names. Raises `UserError` for a run that it cannot do."""
     disk = FileDisk(config.home, in_thread)
     if signed.open().engine == "hivemind":
@@ -246,6 +291,8 @@ def _engine(config: Config, signed: SignedManifest, signer: Signer, network: Net
         offload=in_thread,
         record=journal.record,
         serial=time.time_ns,
+        binding=binding,
+        left_out=left_out,
     )
 
 

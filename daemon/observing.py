@@ -33,6 +33,7 @@ from protocol.journal import Refused
 from protocol.manifest import SignedManifest
 from protocol.messages import AnyMessage, Beacon, Signed
 
+REPORTS_FILE = "reports.sqlite"
 PUBLISH_S = 1.0  # between statuses handed to the page
 
 
@@ -114,7 +115,15 @@ async def run(config: Config, join: tuple[str, ...], lifeline: int | None, say: 
 async def _observe(config: Config, say: Callable[[str], None]) -> None:
     bridge = Bridge()
     given = config.observer
-    async with web_server(bridge, ObserverSettings(host=given.host, port=given.port, hosts=given.hosts)) as bound:
+    async with web_server(
+        bridge,
+        ObserverSettings(
+            host=given.host,
+            port=given.port,
+            hosts=given.hosts,
+            reports=config.home / REPORTS_FILE if given.reports else None,
+        ),
+    ) as bound:
         say(f"The page is at {bound.url}; asking the swarm which run this is.")
         signed = await find_manifest(config, config.home)
         secret = os.urandom(32)

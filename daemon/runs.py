@@ -14,9 +14,12 @@ BUNDLED_RUN = "stdlib-gpt.toml"
 
 def bundled_run() -> Manifest:
     """The run that needs nothing but Python: a byte-level GPT on the standard library's own sources."""
-    return parse_manifest(
-        resources.files("configs").joinpath("runs", BUNDLED_RUN).read_text(encoding="utf-8"), f"the bundled {BUNDLED_RUN}"
-    )
+    return parse_manifest(bundled_text(), f"the bundled {BUNDLED_RUN}")
+
+
+def bundled_text() -> str:
+    """Its file, as it comes."""
+    return resources.files("configs").joinpath("runs", BUNDLED_RUN).read_text(encoding="utf-8")
 
 
 def choose_run(file: Path | None) -> Manifest:

@@ -25,6 +25,8 @@ REFUSALS: tuple[str, ...] = (
     "bad_plan",  # a plan that does not follow from its offers
     "bad_proof",  # bytes that do not match the digest committed to
     "wrong_sum",  # a slice's mean that is not what its contributions make, proved
+    "bad_binding",  # an offer that names a wallet which did not sign for it
+    "not_admitted",  # from somebody whom the run's admission does not let in
     "bad_certificate",  # a certificate that does not verify
     "equivocation",  # two different signed statements where one is allowed
     "duplicate",  # said before
@@ -264,6 +266,29 @@ class Warned(Event, frozen=True, kw_only=True, tag=True):
     message: str
 
 
+class ChainReport(Event, frozen=True, kw_only=True, tag=True):
+    """How this node stands with the run's chain. `state` is "none" (the run names one, this node is not set up for it), "locked" (no password for
+    its wallet), "down", "refused", "wrong" (another chain than the run's) or "live" (registered, and its last heartbeat was read back)."""
+
+    profile: str
+    state: str
+    account: str = ""
+    payout: str = ""
+    samples: int = 0  # cumulative, as the last heartbeat said
+    claimed: str = ""  # base units, as text: they outgrow what JSON readers keep exact
+    reason: str = ""
+
+
+class PeerRegistered(Event, frozen=True, kw_only=True, tag=True):
+    """A peer's registration moved; `state` is a value of `protocol.registration.RegistrationState`."""
+
+    peer: PeerId
+    state: str
+    wallet: str = ""
+    reason: str = ""
+    durable: ClassVar[bool] = False
+
+
 class Stopped(Event, frozen=True, kw_only=True, tag=True):
     reason: str
 
@@ -291,6 +316,8 @@ AnyEvent = (
     | WorkDropped
     | CheckpointWritten
     | Warned
+    | ChainReport
+    | PeerRegistered
     | Stopped
 )
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId, Signer, verify
+from protocol.settlement.rules import Rules, Settlement
 
 MAX_MANIFEST_BYTES = 64 << 10  # a page of settings; the largest shipped one has 1 KB
 MAX_GROUP_LIMIT = 64  # one row carries its offers in each certificate: 64 of them are about 25 KB of gossip
@@ -78,6 +79,18 @@ class Limits(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_carry_rounds: Count = 20
 
 
+class Admission(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may take part (`protocol/admission.py`). `min_reputation` is 0 to 1,000."""
+
+    policy: Literal["open", "registered", "allowlist"] = "open"
+    allowed: tuple[PeerId, ...] = ()
+    min_reputation: Annotated[int, Meta(ge=0, le=1000)] = 0
+
+    def __post_init__(self) -> None:
+        if bool(self.allowed) != (self.policy == "allowlist"):
+            raise ValueError('admission.allowed lists peers for policy = "allowlist", and for no other')
+
+
 class Manifest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A training job. Field by field what `configs/runs/*.toml` says."""
 
@@ -94,12 +107,18 @@ class Manifest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     round: RoundRules = RoundRules()
     group: Group = Group()
     limits: Limits = Limits()
+    settlement: Settlement | UnsetType = UNSET  # left out of the bytes where there is none, so that a run without a chain keeps its id
+    admission: Admission | UnsetType = UNSET
 
     def __post_init__(self) -> None:
+        if self.admission is not UNSET and self.admission.policy == "registered" and self.settlement is UNSET:
+            raise ValueError('admission.policy = "registered" needs a [settlement]: bindings are signed for its contract')
         if self.group.max_group < self.group.min_peers:
             raise ValueError(f"max_group {self.group.max_group} is below min_peers {self.group.min_peers}")
         if self.group.max_group < self.group.min_group:
             raise ValueError(f"max_group {self.group.max_group} is below min_group {self.group.min_group}")
+        if self.chain == "none" and self.settlement is not UNSET:
+            raise ValueError('a run with a [settlement] names its chain; chain = "none" is settled nowhere')
 
 
 class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -152,7 +171,9 @@ def parse_manifest(text: str, where: str) -> Manifest:
         why, fix = str(error), ""
         if "unknown field" in why:
             unknown = why.split("`")[1]
-            known = [name for part in (Manifest, Inner, Outer, RoundRules, Group, Limits) for name in _names(part)]
+            known = [
+                name for part in (Manifest, Inner, Outer, RoundRules, Group, Limits, Settlement, Rules, Admission) for name in _names(part)
+            ]
             near = get_close_matches(unknown, known, n=1)
             fix = f"did you mean {near[0]!r}?" if near else ""
         raise UserError("MANIFEST", f"{where} is not a run manifest.", why=why, fix=fix, exit_code=2) from None

@@ -68,6 +68,14 @@ class Beacon(Message, frozen=True, kw_only=True, array_like=True, tag=True, forb
     endpoint: Endpoint | None  # None for an observer
 
 
+class Binding(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """Whose work an offer is, and who is paid (`protocol/binding.py`). 121 bytes on the wire."""
+
+    public_key: Annotated[bytes, Meta(min_length=33, max_length=33)]  # of the wallet, compressed
+    payout: Annotated[bytes, Meta(min_length=20, max_length=20)]
+    signature: Signature  # r ‖ s
+
+
 class Ready(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
     """The offer of one node to one round and view. `seq` and `samples` are 0 when it has nothing to offer but will reduce and vote."""
 
@@ -83,6 +91,13 @@ class Ready(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbi
     down_bits: Natural
     coordinate: Coordinate | None = None  # None before anything was measured
     sights: Annotated[tuple[Sight, ...], Meta(max_length=MAX_SIGHTS)] = ()  # what it measured of a few others
+
+
+class BoundReady(Ready, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """An offer that says whose work it is. A kind of its own: an optional field would put a byte into every offer of every run without a chain,
+    and change what those sign. An offer without a binding counts, and is nobody's to be paid for."""
+
+    binding: Binding
 
 
 class Plan(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
@@ -161,7 +176,7 @@ class Announce(Message, frozen=True, kw_only=True, array_like=True, tag=True, fo
     certificate: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
 
 
-AnyMessage = Beacon | Ready | Plan | Held | Cut | RowSum | SliceResult | Vote | Announce
+AnyMessage = Beacon | Ready | BoundReady | Plan | Held | Cut | RowSum | SliceResult | Vote | Announce
 M = TypeVar("M", bound=Message)
 
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)

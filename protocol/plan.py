@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
+from protocol.admission import check_admission
+from protocol.binding import wallet_of_offer
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
@@ -145,6 +147,8 @@ def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | Non
             raise PeerFault(
                 "bad_plan", f"{short(signed_offer.peer)} offers {ready.samples} samples, the run allows {manifest.limits.max_samples}"
             )
+        wallet_of_offer(manifest, signed_offer.peer, ready)
+        check_admission(manifest, signed_offer.peer, ready)
         if bool(ready.samples) != bool(ready.seq):
             raise PeerFault("bad_plan", f"{short(signed_offer.peer)} offers seq {ready.seq} with {ready.samples} samples")
     if len(set(members)) != len(members):

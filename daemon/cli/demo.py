@@ -15,10 +15,11 @@ from daemon.cli.invocation import global_options, invocation
 @click.option(
     "--run", "run_file", type=click.Path(path_type=Path), metavar="FILE", help="The run's manifest (TOML). Default: the bundled one."
 )
+@click.option("--chain", is_flag=True, help="Start a chain too: each registers, is paid for its certified samples, checks that and claims.")
 @global_options(hidden=True)
 @click.pass_context
-def demo(context: click.Context, peers: int, rounds: int, run_file: Path | None) -> int:
+def demo(context: click.Context, peers: int, rounds: int, run_file: Path | None, chain: bool) -> int:
     """Start daemons and an observer on loopback, watch them train one model, and say how it went."""
     from daemon.demo.stage import run_demo  # noqa: PLC0415  # rich and the run's manifest, for this command alone
 
-    return run_demo(invocation(context), peers=peers, rounds=rounds, run_file=run_file)
+    return run_demo(invocation(context), peers=peers, rounds=rounds, run_file=run_file, chain=chain)

@@ -164,6 +164,9 @@ def _peer_cells(peer: Peer, now: float) -> tuple[str, ...]:
         phase_words(peer.phase) or MISSING,
         f"round {count(peer.number)}" if peer.tip else MISSING,
         f"{rate(peer.samples_per_second)}/s" if peer.role == "node" else MISSING,
+        (f"{peer.reputation}" if peer.reputation is not None else "new") + (" !" if peer.alert else "") if peer.role == "node" else MISSING,
+        peer.pool or MISSING,
+        peer.registration or MISSING,
         ago(peer.last_seen, now),
     )
 
@@ -173,9 +176,12 @@ def peers_text(status: Status, color: bool) -> str:
     ink = _Ink(color)
     if not status.peers:
         return "Nobody has been heard of yet."
-    heads = ("PEER", "ID", "PATH", "RTT", "LINK", "ROLE", "DOING", "ROUND", "SAMPLES", "LAST SEEN")
-    rows = [heads, *(_peer_cells(peer, status.as_of) for peer in status.peers)]
-    widths = [max(columns(row[i]) for row in rows) for i in range(len(heads))]
+    heads = ("PEER", "ID", "PATH", "RTT", "LINK", "ROLE", "DOING", "ROUND", "SAMPLES", "REPUTATION", "POOL", "REGISTERED", "LAST SEEN")
+    cells = [_peer_cells(peer, status.as_of) for peer in status.peers]
+    told = [i for i in range(len(heads)) if any(row[i] != MISSING for row in cells)]  # a run without a chain has no wallets to tell of
+    rows = [tuple(row[i] for i in told) for row in (heads, *cells)]
+    widths = [max(columns(row[i]) for row in rows) for i in range(len(told))]
     lines = ["  ".join(cell + " " * (wide - columns(cell)) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in rows]
     styles = ["bold", *("" if peer.connected else "dim" for peer in status.peers)]
-    return "\n".join(ink(style, line) for style, line in zip(styles, lines, strict=True))
+    alerts = [f"! {peer.name or tail(peer.peer)}: {peer.alert}" for peer in status.peers if peer.alert]
+    return "\n".join([*(ink(style, line) for style, line in zip(styles, lines, strict=True)), *alerts])

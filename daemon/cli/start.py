@@ -11,10 +11,12 @@ import msgspec
 
 from daemon.cli.invocation import Invocation, global_options, invocation
 from daemon.config import Config, load_config, write_default_config
-from daemon.home import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, ensure_home
+from daemon.home import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, WALLET_FILE, ensure_home
 from daemon.keys import load_or_make_key
 from daemon.lock import home_lock
 from daemon.runs import BUNDLED_RUN, choose_run, seal_run
+from daemon.wallet.password import Password, find_password
+from protocol.errors import UserError
 from protocol.identity import Signer, short
 from protocol.manifest import SignedManifest
 
@@ -29,6 +31,12 @@ PRIVATE = 0o077  # keys, checkpoints, logs: nothing of a node is other people's 
 @click.option("--name", metavar="TEXT", help="How others see this node.")
 @click.option("--port", metavar="PORT", help="TCP port to listen on; 0: the system picks one.")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="File with the wallet's password, for runs that pay (also: HYPERGPU_PASSWORD_FILE).",
+)
 @click.option("--lifeline", type=int, hidden=True, help="End when this inherited pipe closes.")
 @global_options(hidden=True)
 @click.pass_context
@@ -39,6 +47,7 @@ def start(
     name: str | None,
     port: str | None,
     device: str | None,
+    password_file: Path | None,
     lifeline: int | None,
 ) -> int:
     """Run a node in the foreground; its key and config appear on first use.
@@ -62,7 +71,8 @@ def start(
         manifest = _manifest(run_file, config, signer)
         for sentence in _assumed(config, origins, run_file, manifest):
             talk.say(f"Assumed: {sentence}")
-        return _run(talk, config, manifest, signer, secret, lifeline)
+        password = _password(home, manifest, password_file)
+        return _run(talk, config, manifest, signer, secret, lifeline, password)
 
 
 def _manifest(run_file: Path | None, config: Config, signer: Signer) -> SignedManifest | None:
@@ -88,7 +98,29 @@ def _assumed(config: Config, origins: dict[str, str], run_file: Path | None, man
     return said
 
 
-def _run(talk: Invocation, config: Config, manifest: SignedManifest | None, signer: Signer, secret: bytes, lifeline: int | None) -> int:
+def _password(home: Path, manifest: SignedManifest | None, flag: Path | None) -> Password | None:
+    """The wallet's password where there is a wallet and a use for it. At a terminal it is asked for only when the run is known to pay."""
+    if not (home / WALLET_FILE).exists() or (manifest is not None and manifest.open().chain == "none"):
+        return None
+    from daemon.wallet.files import address_in_home  # noqa: PLC0415  # eth-account, for runs that pay
+
+    try:
+        return find_password(flag, os.environ, address_in_home(home), may_ask=manifest is not None)
+    except UserError as error:
+        if error.code == "WALLET_LOCKED":
+            return None  # it trains unpaid, and its status says why
+        raise
+
+
+def _run(
+    talk: Invocation,
+    config: Config,
+    manifest: SignedManifest | None,
+    signer: Signer,
+    secret: bytes,
+    lifeline: int | None,
+    password: Password | None,
+) -> int:
     # Imported here: a wrong setting is reported at once, not after the second that the network's libraries take.
     from daemon.app import run_node  # noqa: PLC0415
     from daemon.journal import Journal  # noqa: PLC0415
@@ -96,4 +128,4 @@ def _run(talk: Invocation, config: Config, manifest: SignedManifest | None, sign
 
     set_up_logging(verbose=talk.verbose, quiet=talk.quiet, file=config.home / LOG_FILE)
     journal = Journal(config.home / JOURNAL_FILE, time.time)
-    return run_node(config, manifest, signer, secret, journal, lifeline, talk.say)
+    return run_node(config, manifest, signer, secret, journal, lifeline, talk.say, password)

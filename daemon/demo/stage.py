@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,10 +26,14 @@ from daemon.cli.invocation import Invocation
 from daemon.demo.agreement import compare_anchors
 from daemon.demo.audience import Audience, audience
 from daemon.demo.process import Child, Lifeline
-from daemon.demo.verdict import Tally, verdict_text
-from daemon.runs import choose_run
+from daemon.demo.verdict import Payout, Tally, verdict_text
+from daemon.runs import bundled_text, choose_run
+from protocol.chain import ChainError
 from protocol.errors import UserError
 from protocol.status import Status
+
+if TYPE_CHECKING:
+    from daemon.demo.payday import Payday
 
 LOOK_S = 0.5  # training progress changes twice a second
 UP_TIMEOUT_S = 90.0  # a daemon is up in 3 s on an idle machine; a loaded one with a cold disk took 40
@@ -38,7 +43,7 @@ LOOPBACK = "127.0.0.1"
 INTERRUPTED = 130
 
 
-def run_demo(talk: Invocation, *, peers: int, rounds: int, run_file: Path | None) -> int:
+def run_demo(talk: Invocation, *, peers: int, rounds: int, run_file: Path | None, chain: bool = False) -> int:
     """Show the swarm until `rounds` are certified everywhere (0: until Ctrl-C), print the verdict, and return the exit code.
 
     Guarantees that nothing it started is running when it returns. Raises `UserError` where the run's file is wrong or the first daemon does
@@ -51,11 +56,14 @@ def run_demo(talk: Invocation, *, peers: int, rounds: int, run_file: Path | None
         root = Path(tempfile.mkdtemp(prefix="hypergpu-demo-"))
         seats = stack.enter_context(audience(talk))
         try:
-            with Stage(root, run_file.absolute() if run_file else None, peers, seats) as stage:
+            chosen = run_file.absolute() if run_file else None
+            payday = _payday(root, chosen, peers, leave, seats) if chain else None
+            with Stage(root, payday.run_file(_text_of(chosen)) if payday else chosen, peers, seats, payday) as stage:
                 reason = stage.play(rounds, patience_s, leave)
+                paid = stage.pay()
                 stage.close()
                 agreement = compare_anchors([child.home for child in stage.members()], stage.tally.run)
-                verdict = stage.tally.verdict(peers, agreement)
+                verdict = stage.tally.verdict(peers, agreement, paid)
         except UserError:
             seats.tell(f"The logs are kept in {root}")
             raise
@@ -77,11 +85,12 @@ def run_demo(talk: Invocation, *, peers: int, rounds: int, run_file: Path | None
 class Stage:
     """The children of one demo. Leaving the block ends every one of them."""
 
-    def __init__(self, root: Path, run_file: Path | None, peers: int, seats: Audience) -> None:
+    def __init__(self, root: Path, run_file: Path | None, peers: int, seats: Audience, payday: Payday | None = None) -> None:
         self._root = root
         self._run_file = run_file
         self._peers = peers
         self._seats = seats
+        self._payday = payday
         self._lifeline = Lifeline()
         self._daemons: list[Child] = []
         self._observer: Child | None = None
@@ -112,6 +121,9 @@ class Stage:
     def play(self, rounds: int, patience_s: float, leave: threading.Event) -> str:
         """Start and watch. Returns why it ended early, or an empty sentence."""
         self._seats.tell(f"Starting {self._peers} daemons on this machine, in {self._root}")
+        if self._payday:
+            self._seats.tell("Starting a chain, with a wallet for each of them.")
+            self._payday.begin(self._lifeline, _free_port())
         addresses = self._first(leave)
         if leave.is_set():
             return ""
@@ -133,6 +145,20 @@ class Stage:
                 return f"{', '.join(late)} certified no round for {patience_s:.0f} s. The ends of the logs:\n{tails}"
             self._open_observer(addresses)
         return ""
+
+    def pay(self) -> Payout | None:
+        """Settle and claim what those who took part earned; None in a demo without a chain."""
+        if self._payday is None:
+            return None
+        from daemon.demo.payday import POOL  # noqa: PLC0415  # as in `_payday`
+
+        earners = [child.name for child in self.members() if child.alive and self.tally.reached(child.name)]
+        try:
+            paid = self._payday.pay(earners)
+        except (UserError, ChainError) as error:
+            self._seats.tell(f"The settlement failed: {error}")
+            paid = ()
+        return Payout(pool=str(POOL), paid=paid)
 
     def close(self) -> None:
         """Look once more, then let everybody leave in peace; who does not is killed."""
@@ -157,7 +183,8 @@ class Stage:
         return [child.name for child in children if now - moved[child.name][1] > patience_s]
 
     def _children(self) -> list[Child]:
-        return [*self._daemons, *([self._observer] if self._observer else [])]
+        others = [self._observer, self._payday.devnet if self._payday else None]
+        return [*self._daemons, *(child for child in others if child is not None)]
 
     def _spawn(self, number: int, join: tuple[str, ...]) -> Child:
         name = f"node-{number}"
@@ -168,9 +195,13 @@ class Stage:
             "network": {"listen_host": LOOPBACK},
             "worker": {"threads": max(1, (os.cpu_count() or 1) // self._peers)},
         }
+        if self._payday:
+            settings["chain"] = self._payday.settings()
         arguments = ["start", *(part for address in join for part in ("--join", address))]
         if self._run_file and not join:
             arguments += ["--run", str(self._run_file)]
+        if self._payday:
+            arguments += self._payday.arguments()
         child.start(self._lifeline, settings, arguments)
         return child
 
@@ -210,6 +241,25 @@ class Stage:
         arguments = ["observe", *(part for address in join for part in ("--join", address))]
         self._observer.start(self._lifeline, settings, arguments)
         self._page = f"http://{LOOPBACK}:{port}/"
+
+
+def _payday(root: Path, run_file: Path | None, peers: int, leave: threading.Event, seats: Audience) -> Payday:
+    """Raises `UserError("MANIFEST")` for a run that names a chain of its own."""
+    from daemon.demo.payday import Payday  # noqa: PLC0415  # web3: two seconds that a demo without a chain does not pay
+
+    if choose_run(run_file).chain != "none":
+        raise UserError(
+            "MANIFEST",
+            "That run names a chain of its own.",
+            why="a demo settles on one that it starts itself",
+            fix="leave out --chain",
+            exit_code=2,
+        )
+    return Payday(root, [f"node-{number}" for number in range(1, peers + 1)], leave, seats.tell)
+
+
+def _text_of(run_file: Path | None) -> str:
+    return run_file.read_text(encoding="utf-8") if run_file else bundled_text()
 
 
 def _free_port() -> int:

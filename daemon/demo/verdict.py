@@ -6,14 +6,41 @@ from collections.abc import Mapping
 
 import msgspec
 
+from daemon.chain.amounts import tokens
 from daemon.demo.agreement import Agreement
 from protocol.status import Round, Status
 
 MISSED = "missed"
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """The demo's result, field for field what `demo --json` prints."""
+class Paid(msgspec.Struct, frozen=True, kw_only=True):
+    """One volunteer's reward: what arrived at its payout address, in base units as text."""
+
+    name: str
+    account: str
+    payout: str
+    samples: int  # as it told the chain
+    amount: str
+    verified: bool  # it computed the root from its own certificates, and it was the chain's
+
+
+class Payout(msgspec.Struct, frozen=True, kw_only=True):
+    """What a demo with a chain paid, and whether it adds up."""
+
+    pool: str
+    paid: tuple[Paid, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(int(one.amount) for one in self.paid)
+
+    @property
+    def good(self) -> bool:
+        return self.total == int(self.pool) and all(one.verified for one in self.paid)
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The demo's result, field for field what `demo --json` prints. `payout` is there when the demo had a chain."""
 
     peers: int
     rounds_certified: int
@@ -22,10 +49,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     loss_last: float | None
     samples_per_second: float
     bytes_sent: int
+    payout: Payout | None = None
 
     @property
     def good(self) -> bool:
-        return self.rounds_certified > 0 and self.agreement
+        return self.rounds_certified > 0 and self.agreement and (self.payout is None or self.payout.good)
 
 
 class Tally:
@@ -68,7 +96,7 @@ class Tally:
         self._rounds |= fresh
         return [fresh[number] for number in sorted(fresh)]
 
-    def verdict(self, peers: int, agreement: Agreement) -> Verdict:
+    def verdict(self, peers: int, agreement: Agreement, payout: Payout | None = None) -> Verdict:
         rounds = [self._rounds[number] for number in sorted(self._rounds)]
         losses = [certified.loss for certified in rounds if certified.loss is not None]
         return Verdict(
@@ -79,6 +107,7 @@ class Tally:
             loss_last=losses[-1] if losses else None,
             samples_per_second=round(self._samples_per_second(rounds), 2),
             bytes_sent=sum(status.network.control_sent + status.network.bulk_sent for status in self._last.values()),
+            payout=payout,
         )
 
     def _samples_per_second(self, rounds: list[Round]) -> float:
@@ -113,8 +142,17 @@ def verdict_text(verdict: Verdict, agreement: Agreement) -> str:
             f"  loss        {loss}",
             f"  samples/s   {verdict.samples_per_second:,.1f}",
             f"  bytes sent  {verdict.bytes_sent:,}",
+            *(_payout_lines(verdict.payout) if verdict.payout else []),
         ]
     )
+
+
+def _payout_lines(payout: Payout) -> list[str]:
+    """What each claimed, and the sum beside the pool."""
+    wide = max((len(one.name) for one in payout.paid), default=0)
+    lines = [f"    {one.name:<{wide}}  {tokens(int(one.amount)):>24}  at {one.payout}" for one in payout.paid]
+    adds = "exactly the pool" if payout.total == int(payout.pool) else f"the pool was {tokens(int(payout.pool))}"
+    return ["  claimed", *lines, f"    {'sum':<{wide}}  {tokens(payout.total):>24}  {adds}"]
 
 
 def _rounds(verdict: Verdict) -> str:

@@ -17,6 +17,7 @@ import trio
 
 from daemon.observer.bridge import Bridge
 from daemon.observer.guard import Guard
+from daemon.observer.intake import Intake
 from daemon.observer.settings import BoundAddress, ObserverSettings
 from daemon.observer.web import make_server
 from protocol.errors import UserError
@@ -59,10 +60,11 @@ def bind(settings: ObserverSettings) -> socket.socket:
 class _Thread:
     """The asyncio side. `stop` may be called from the trio side at any time."""
 
-    def __init__(self, bridge: Bridge, guard: Guard, listener: socket.socket) -> None:
+    def __init__(self, bridge: Bridge, guard: Guard, listener: socket.socket, intake: Intake | None) -> None:
         self._bridge = bridge
         self._guard = guard
         self._listener = listener
+        self._intake = intake
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._asked_to_stop = False
@@ -72,7 +74,7 @@ class _Thread:
         self._loop = asyncio.get_running_loop()
         if self._asked_to_stop:  # before there was a loop to tell
             return
-        server = make_server(self._bridge, self._guard)
+        server = make_server(self._bridge, self._guard, self._intake)
         listening = await self._loop.create_server(server, sock=self._listener)
         token.run_sync_soon(started.set)
         try:
@@ -88,6 +90,8 @@ class _Thread:
             asyncio.run(self._serve(token, started))
         finally:
             self._listener.close()
+            if self._intake is not None:
+                self._intake.close()
 
     def stop(self) -> None:
         """Ask the loop to end; the thread is gone within `GRACE_S` and a little."""
@@ -107,7 +111,8 @@ async def web_server(bridge: Bridge, settings: ObserverSettings) -> AsyncIterato
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     bound = BoundAddress(host=host, port=port)
-    thread = _Thread(bridge, Guard(settings, bound), listener)
+    intake = Intake(settings.reports) if settings.reports is not None else None
+    thread = _Thread(bridge, Guard(settings, bound), listener, intake)
     started = trio.Event()
     token = trio.lowlevel.current_trio_token()
     limiter = trio.CapacityLimiter(math.inf)  # it runs as long as the program: it takes no place from those that come and go

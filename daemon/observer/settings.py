@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -20,6 +21,7 @@ class ObserverSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = DEFAULT_PORT
     hosts: tuple[str, ...] = ()
+    reports: Path | None = None  # the database of usage reports; None takes none
 
 
 class BoundAddress(msgspec.Struct, frozen=True, kw_only=True):

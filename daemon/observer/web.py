@@ -4,6 +4,7 @@
     /api/v1/status    the whole status record      /readyz    200 once there is something to show
     /api/v1/peers     its peers                    /metrics   Prometheus
     /api/v1/rounds    its rounds                   /static/*  our own style, script and icon
+    POST /api/v1/report, /api/v1/metrics/report    usage reports, where they are taken
 
 Errors are JSON with a stable code. Answers that have an ETag are revalidated every time (`no-cache`), all others are not stored.
 """
@@ -21,6 +22,8 @@ from aiohttp import web
 from daemon.observer import metrics
 from daemon.observer.bridge import SILENT_S, Bridge, Snapshot
 from daemon.observer.guard import METHODS, SECURITY_HEADERS, Guard, Refusal
+from daemon.observer.intake import REPORT_PATHS, Intake
+from daemon.oracle.receiver import Verdict
 from protocol.digest import digest
 
 HTML = "text/html; charset=utf-8"
@@ -57,6 +60,11 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 def refuse(refusal: Refusal) -> Answer:
     """A refusal as an answer."""
     return Answer(body=msgspec.json.encode(ErrorBody(error=refusal)), content_type=JSON, status=refusal.status)
+
+
+def _verdict(verdict: Verdict) -> Answer:
+    """What a reporter is told: its own status and reason, in the words of the API."""
+    return Answer(body=msgspec.json.encode(verdict), content_type=JSON, status=verdict.status)
 
 
 def static_answers() -> dict[str, Answer]:
@@ -189,14 +197,19 @@ class Server(web.Server):
         )
 
 
-def make_server(bridge: Bridge, guard: Guard) -> Server:
-    """The server for one event loop; call it in that loop."""
+def make_server(bridge: Bridge, guard: Guard, intake: Intake | None = None) -> Server:
+    """The server for one event loop; call it in that loop. Usage reports go to `intake`, where there is one."""
     site = Site(bridge)
 
     async def handle(request: web.BaseRequest) -> web.Response:
         local = request.transport.get_extra_info("sockname") if request.transport else None
-        refusal = guard.check(request.method, request.path_qs, request.headers, str(local[0]) if local else "")
-        answer = refuse(refusal) if refusal else site.answer(request.path)
+        reporting = intake is not None and request.method == "POST" and request.path in REPORT_PATHS
+        method = "GET" if reporting else request.method  # whom we answer does not depend on it
+        refusal = guard.check(method, request.path_qs, request.headers, str(local[0]) if local else "")
+        if intake is not None and reporting and not refusal:
+            answer = _verdict(await intake.take(request))
+        else:
+            answer = refuse(refusal) if refusal else site.answer(request.path)
         response = respond(answer, request.headers.get("If-None-Match", ""))
         if isinstance(request.protocol, Connection):
             request.protocol.answered()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from protocol.admission import check_admission
+from protocol.binding import wallet_of_offer
+from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.journal import Planned
 from protocol.messages import Ready
@@ -79,6 +82,11 @@ def _wrong_offer(state: State, peer: PeerId, ready: Ready) -> tuple[str, str] | 
         return "malformed", f"{short(peer)} offers {ready.samples} samples, the run allows {most}"
     if bool(ready.samples) != bool(ready.seq) or (state.merge is not None and ready.samples):
         return "malformed", f"{short(peer)} offers seq {ready.seq} with {ready.samples} samples"
+    try:
+        wallet_of_offer(state.rules.manifest, peer, ready)
+        check_admission(state.rules.manifest, peer, ready)
+    except PeerFault as fault:
+        return fault.reason, str(fault)
     if ready.seq and ready.seq <= state.tip.last_seq.get(peer, 0):
         return "duplicate", f"{short(peer)} offers seq {ready.seq}, which was certified before"
     return None

@@ -27,8 +27,8 @@ MAX_ADDRESSES = 32  # of this node: a few for each of its interfaces
 
 _COUNTERS = {"counted": "rounds_counted", "late": "rounds_late", "lost": "rounds_lost", "idle": "rounds_idle"}
 _QUIET = (journal.PhaseEntered, journal.TrainingProgress, journal.PeerReport, journal.TrafficReport, journal.CheckpointWritten)
-_OF_OTHERS = (journal.PeerUp, journal.PeerDown, journal.PeerForgotten, journal.Refused)
-_REPEATED = {journal.Alone: "alone", journal.Stuck: "stuck"}  # said again and again: the newest is enough
+_OF_OTHERS = (journal.PeerRegistered, journal.PeerUp, journal.PeerDown, journal.PeerForgotten, journal.Refused)
+_REPEATED = {journal.Alone: "alone", journal.Stuck: "stuck", journal.ChainReport: "chain"}  # said again and again: the newest is enough
 
 
 def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
@@ -151,6 +151,7 @@ def _round_certified(state: StatusState, event: journal.RoundCertified) -> None:
         )
     )
     state.newest = state.rounds[0]
+    state.reputations.saw(natural(event.at), {share.peer: whole(share.samples) for share in event.shares[:MAX_MEMBERS]})
     run = state.run
     state.run = replace(
         run,
@@ -292,6 +293,7 @@ def _peer_report(state: StatusState, event: journal.PeerReport) -> None:
     if event.peer == state.you.peer:
         return
     rtt_s = finite(event.rtt_s)
+    reputation = state.reputations.of(event.peer, natural(event.at))
     peer = Peer(
         peer=clean(event.peer, MAX_NAME_CHARS),
         name=clean(event.name, MAX_NAME_CHARS),
@@ -313,6 +315,10 @@ def _peer_report(state: StatusState, event: journal.PeerReport) -> None:
         device=clean(event.device, MAX_TEXT_CHARS),
         last_seen=natural(event.at),
         connected=bool(event.path),
+        registration=known.registration if (known := state.peers.get(event.peer)) else "",
+        reputation=reputation.figure,
+        pool=reputation.pool,
+        alert=reputation.alert,
     )
     _keep_peer(state, peer)
 
@@ -341,6 +347,17 @@ def _work_dropped(state: StatusState, event: journal.WorkDropped) -> None:
     dropped = whole(event.samples)
     pending = max(0, state.you.samples_pending - dropped)
     state.you = replace(state.you, samples_pending=pending, samples_dropped=whole(state.you.samples_dropped + dropped))
+
+
+def _chain_report(state: StatusState, event: journal.ChainReport) -> None:
+    _, sentence = say(event)
+    state.rewards = sentence
+
+
+def _peer_registered(state: StatusState, event: journal.PeerRegistered) -> None:
+    known = state.peers.get(event.peer)
+    if known is not None:
+        state.peers[event.peer] = replace(known, registration=clean(event.state, 16))
 
 
 def _stopped(state: StatusState, event: journal.Stopped) -> None:
@@ -375,6 +392,8 @@ EFFECTS: dict[type[journal.Event], Callable[[StatusState, Any], None]] = {
     journal.WorkDropped: _work_dropped,
     journal.CheckpointWritten: _nothing,
     journal.Warned: _nothing,
+    journal.ChainReport: _chain_report,
+    journal.PeerRegistered: _peer_registered,
     journal.Stopped: _stopped,
 }
 

@@ -154,6 +154,31 @@ def _warned(event: journal.Warned, who: Who) -> Words:
     return "warning", f"{event.message} [{event.code}]"
 
 
+_CHAIN = {
+    "live": ("good", "Paid"),
+    "none": ("warning", "Unpaid"),
+    "locked": ("warning", "Unpaid, the wallet is locked"),
+    "down": ("warning", "Training on unpaid, the chain is not there"),
+    "refused": ("warning", "Training on unpaid, the chain refused"),
+    "wrong": ("bad", "Training on unpaid, that is another chain than the run's"),
+}
+
+
+def _chain_report(event: journal.ChainReport, who: Who) -> Words:
+    level, what = _CHAIN.get(event.state, ("info", event.state))
+    if event.state == "live":
+        paid = f" to {event.payout}" if event.payout else ""
+        told = f", {of(event.samples, 'certified sample')} told to the chain"
+        claimed = f", {event.claimed} claimed" if event.claimed else ""
+        return level, f"Paid on {event.profile}{paid}: heartbeat read back{told}{claimed}."
+    return level, f"{what}{because(event.reason)}"
+
+
+def _peer_registered(event: journal.PeerRegistered, who: Who) -> Words:
+    level = {"rejected": "warning", "suspended": "warning", "approved": "good"}.get(event.state, "info")
+    return level, f"The registration of {who(event.peer)} is {event.state}{because(event.reason)}"
+
+
 def _stopped(event: journal.Stopped, who: Who) -> Words:
     return "info", f"Stopped{because(event.reason)}"
 
@@ -181,6 +206,8 @@ WORDS: dict[type[journal.Event], Callable[[Any, Who], Words]] = {
     journal.WorkDropped: _work_dropped,
     journal.CheckpointWritten: _checkpoint,
     journal.Warned: _warned,
+    journal.ChainReport: _chain_report,
+    journal.PeerRegistered: _peer_registered,
     journal.Stopped: _stopped,
 }
 

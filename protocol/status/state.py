@@ -10,6 +10,7 @@ from collections import deque
 
 from protocol.identity import PeerId
 from protocol.journal import REFUSALS, Planned
+from protocol.reputation import Reputations
 from protocol.status.figures import clean, tail
 from protocol.status.records import KEPT_EVENTS, KEPT_POINTS, KEPT_ROUNDS, NetworkFigures, Peer, Point, Round, Run, Sentence, You
 
@@ -81,6 +82,8 @@ class StatusState:
         self.trainer_up = False
         self.trainer_down = ""
         self.stuck = ""
+        self.reputations = Reputations()
+        self.rewards = ""  # how the node stands with the chain; empty until it said anything
         self.stopped: str | None = None
         self.computed_s = 0.0  # seconds of steps since the last round was certified
 

@@ -188,7 +188,7 @@ def record(state: StatusState, now: float) -> Status:
         peers=tuple(sorted(state.peers.values(), key=_order)),
         network=state.network,
         refusals=dict(state.refusals),
-        rewards=NOT_CERTIFIED if state.run.engine == "hivemind" else NO_REWARDS,
+        rewards=NOT_CERTIFIED if state.run.engine == "hivemind" else state.rewards or NO_REWARDS,
         events=state.newest_sentences(),
         curve=state.curve(),
     )

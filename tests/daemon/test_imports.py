@@ -29,6 +29,7 @@ WATCHED = (
     "blake3",
     "click",
     "cryptography",
+    "eth_account",
     "hivemind",
     "libp2p",
     "multiaddr",
@@ -39,6 +40,7 @@ WATCHED = (
     "sklearn",
     "torch",
     "trio",
+    "web3",
 )
 HEAVY = frozenset(WATCHED) - {"click"}
 STATUS_LIMIT_S = 0.3
@@ -118,7 +120,9 @@ def test_status_answers_within_its_limit(tmp_path: Path, arguments: tuple[str, .
 def test_the_node_loads_no_torch_no_hivemind_and_no_web_server() -> None:
     loaded = loaded_by("import daemon.cli.start, daemon.app")
     assert {"libp2p", "trio", "numpy"} <= loaded
-    assert loaded & {"torch", "hivemind", "aiohttp", "sklearn"} == set()  # libp2p itself brings prometheus_client and rich
+    assert (
+        loaded & {"torch", "hivemind", "aiohttp", "sklearn", "web3", "eth_account"} == set()
+    )  # libp2p itself brings prometheus_client and rich
 
 
 def test_the_worker_loads_no_network() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import messages
+from protocol.binding import with_binding
 from protocol.digest import digest
 from protocol.errors import PeerFault
 from protocol.identity import Signer
@@ -18,6 +19,7 @@ from protocol.messages import (
     MAX_MESSAGE_BYTES,
     Announce,
     Beacon,
+    Binding,
     Cut,
     Held,
     Message,
@@ -57,6 +59,7 @@ BEACON = Beacon(
 EXAMPLES: dict[str, Message] = {
     "beacon": BEACON,
     "ready": open_as(Ready, MADE.plan.offers[0], RUN),
+    "bound": with_binding(open_as(Ready, MADE.plan.offers[0], RUN), Binding(public_key=bytes(33), payout=bytes(20), signature=bytes(64))),
     "plan": MADE.plan,
     "held": Held(plan=named("plan"), contributors=(0, 3)),
     "cut": MADE.cut,

@@ -27,6 +27,7 @@ from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import serve_state
+from protocol.binding import with_binding
 from protocol.certificate import OpenCertificate, Tip
 from protocol.digest import Digest
 from protocol.errors import PeerFault
@@ -36,7 +37,7 @@ from protocol.layout import chunk_count
 from protocol.ledger import NOTHING, Offer
 from protocol.manifest import SignedManifest
 from protocol.merge import merge_parents, merge_round
-from protocol.messages import Announce, AnyMessage, Message, Ready, Signed, sign
+from protocol.messages import Announce, AnyMessage, Binding, Message, Ready, Signed, sign
 from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
@@ -57,12 +58,19 @@ class NativeEngine:
         offload: Offload,
         record: Callable[[Event], None],
         serial: Callable[[], int],
+        binding: Binding | None = None,
+        left_out: Callable[[PeerId], str] = lambda _: "",
     ) -> None:
-        """`serial` gives a growing number for beacons, across restarts too (the wall clock in nanoseconds in a real node)."""
+        """`serial` gives a growing number for beacons, across restarts too (the wall clock in nanoseconds in a real node).
+
+        `binding` names the wallet that this node works for, in each of its offers. `left_out` says why a peer is not let
+        into this node's plans, or nothing.
+        """
         self._run, self._signer, self._me = manifest.run, signer, signer.peer
         self._manifest = manifest.open()
         self._network, self._trainer, self._disk, self._offload = network, trainer, disk, offload
         self._record = record
+        self._binding = binding
         self._standing = Standing(name=name, run=manifest.run, network=network, trainer=trainer, disk=disk, serial=serial)
         self._lineage = Lineage(self._run, self._manifest)
         self._members = Members(self._me, record, network.admit)
@@ -81,7 +89,7 @@ class NativeEngine:
         self._auditing = Auditing(
             manifest=manifest, signer=signer, network=network, offload=offload, refuse=self._refuse, parameters=lambda: self._parameters
         )
-        self._incoming = Incoming(self._run, self._manifest, self._emit, self._refuse, self._auditing.guilty)
+        self._incoming = Incoming(self._run, self._manifest, self._emit, self._refuse, self._auditing.guilty, left_out)
         self._follower = Follower(
             network=network,
             run=self._run,
@@ -368,7 +376,7 @@ class NativeEngine:
             await self._training.when_back()
 
     def _ready(self, parent: Digest, number: int, offer: Offer, loss: float | None) -> Ready:
-        return Ready(
+        ready = Ready(
             parent=parent,
             view=0,
             number=number,
@@ -382,6 +390,7 @@ class NativeEngine:
             coordinate=self._members.neighbours.coordinate,
             sights=self._members.neighbours.sights(parent),
         )
+        return ready if self._binding is None else with_binding(ready, self._binding)
 
     # -------------------------------------------------------------------------------------------- moving on
 

@@ -28,8 +28,11 @@ class Incoming:
         emit: Callable[[p.Happening, bool], None],
         refuse: Refuse,
         guilty: Mapping[PeerId, Verdict],
+        left_out: Callable[[PeerId], str] = lambda _: "",
     ) -> None:
-        """`emit` takes an event and whether it goes before all that wait; `guilty` is read each time: who is in it neither offers nor leads."""
+        """`emit` takes an event and whether it goes before all that wait; `guilty` is read each time: who is in it neither offers nor leads;
+        `left_out` says why a peer is not let into our plans, or nothing."""
+        self._left_out = left_out
         self._run, self._manifest, self._emit, self._refuse = run, manifest, emit, refuse
         self._guilty = guilty
         self._early: deque[Signed] = deque(maxlen=EARLY_OFFERS)
@@ -43,6 +46,8 @@ class Incoming:
             case Ready():
                 if message.parent != state.parent and message.number > state.tip.number:
                     self._early.append(signed)
+                elif not ours and (why := self._left_out(signed.peer)):
+                    self._refuse("not_admitted", signed.peer, why)  # as if it had not come: our plan would be without it
                 else:
                     self._emit(p.ReadyGot(signed=signed, ready=message), ours)
             case Plan():

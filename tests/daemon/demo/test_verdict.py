@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from daemon.demo.agreement import Agreement
-from daemon.demo.verdict import Tally, round_line, verdict_text
+from daemon.demo.verdict import Paid, Payout, Tally, round_line, verdict_text
 from protocol.journal import RoundCertified, Share, TrafficReport, ViewPassed
 from protocol.status import Status, StatusState, fold, record
 
@@ -81,3 +81,24 @@ def test_nothing_certified_is_a_bad_end_without_figures() -> None:
 def test_a_round_in_a_line() -> None:
     assert round_line(status(certified(7, 2.5, 1234)).rounds[0], 4) == "round 7: 1 of 4 contributed 1,234 samples, loss 2.5000, 4.5 s"
     assert round_line(status(certified(7)).rounds[0], 4).endswith("no loss told, 4.5 s")
+
+
+def _paid(name: str, amount: int, *, verified: bool = True) -> Paid:
+    return Paid(name=name, account="0x1", payout="0x2", samples=10, amount=str(amount), verified=verified)
+
+
+def test_a_payout_is_good_when_it_adds_up_and_everybody_checked_it() -> None:
+    pool = 1000 * 10**18
+    whole = Payout(pool=str(pool), paid=(_paid("node-1", pool // 4), _paid("node-2", pool - pool // 4)))
+    tally = Tally(100.0)
+    tally.take({"one": status(certified(1, 2.0)), "two": status(certified(1, 2.0))})
+    paid = tally.verdict(2, AGREED, whole)
+    assert paid.good
+    assert "exactly the pool" in verdict_text(paid, AGREED)
+    for wrong in (
+        msgspec.structs.replace(whole, paid=whole.paid[:1]),
+        msgspec.structs.replace(whole, paid=(_paid("node-1", pool, verified=False),)),
+        msgspec.structs.replace(whole, paid=()),
+    ):
+        assert not tally.verdict(2, AGREED, wrong).good
+    assert b"payout" not in msgspec.json.encode(tally.verdict(2, AGREED))

@@ -19,6 +19,7 @@ import trio
 from daemon.config import Config
 from daemon.control.server import serve_control
 from daemon.journal import Journal
+from daemon.wallet.password import Password
 from protocol.identity import Signer
 from protocol.journal import NodeStarted, RoundCertified, Share, TrafficReport
 from protocol.manifest import SignedManifest
@@ -35,7 +36,9 @@ def run_node(
     journal: Journal,
     lifeline: int | None,
     say: Callable[[str], None],
+    password: Password | None,
 ) -> int:
+    assert password is None  # no test gives this home a wallet
     assert (manifest is None) == bool(config.network.join)
     assert len(secret) == 32
     trio.run(_node, config, signer, journal, lifeline, say)

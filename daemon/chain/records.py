@@ -1,0 +1,83 @@
+"""What a home holds of its runs, for commands beside a running daemon: manifests and certificates. Only reads, but for the manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from msgspec import UNSET
+
+from daemon.disk.atomic import no_fault, write_atomically
+from daemon.disk.chain_file import ChainFile
+from daemon.swarm.chain_sync import unpack_record
+from protocol.certificate import OpenCertificate, open_certificate
+from protocol.digest import Digest
+from protocol.errors import UserError
+from protocol.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
+from protocol.messages import UNREADABLE
+
+MANIFEST_FILE = "manifest"
+
+
+class HomeRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a home."""
+
+    run: Digest
+    manifest: Manifest
+
+
+def keep_manifest(home: Path, signed: SignedManifest) -> None:
+    """So that commands can read what this run's certificates mean. Raises `DiskFull`."""
+    path = _folder(home, signed.run) / MANIFEST_FILE
+    if not path.exists():  # it is named by its digest: it never changes
+        write_atomically(path, [memoryview(msgspec.msgpack.encode(signed))])
+
+
+def runs_of(home: Path) -> list[HomeRun]:
+    """Every run of the home whose manifest can be read, the one written to last first."""
+    found: list[tuple[float, HomeRun]] = []
+    for path in home.glob(f"runs/*/{MANIFEST_FILE}"):
+        try:
+            with path.open("rb") as stream:
+                signed = msgspec.msgpack.decode(stream.read(MAX_MANIFEST_BYTES + 1024), type=SignedManifest)
+            certificates = path.with_name("certificates")
+            written = certificates.stat().st_mtime if certificates.exists() else 0.0
+            if signed.run.hex() == path.parent.name:
+                found.append((written, HomeRun(run=signed.run, manifest=signed.open())))
+        except (OSError, UserError, *UNREADABLE):
+            continue  # another version's, or damaged: the daemon of that run says so
+    return [run for _, run in sorted(found, key=lambda one: one[0], reverse=True)]
+
+
+def settled_run(home: Path, named: str | None) -> HomeRun:
+    """The run that is meant: the one whose id begins with `named`, else the last one that is settled on a chain. Raises `UserError("RUN")`."""
+    runs = [one for one in runs_of(home) if one.run.hex().startswith((named or "").lower())]
+    paid = [one for one in runs if one.manifest.settlement is not UNSET]
+    if paid:
+        return paid[0]
+    if runs:
+        raise UserError(
+            "RUN",
+            f"The run {runs[0].manifest.name!r} pays nothing: its manifest names no settlement.",
+            fix="join a run that is settled on a chain, or write chain and [settlement] into your own run's file",
+            exit_code=2,
+        )
+    which = f" whose id begins with {named!r}" if named else ""
+    raise UserError("RUN", f"There is no run{which} in {home}.", fix="hypergpud start, then ask again", exit_code=2)
+
+
+def certificates_of(home: Path, run: HomeRun) -> list[OpenCertificate]:
+    """All certificates on disk, oldest first. They were verified before they were written; a damaged tail is passed over.
+
+    Raises `UserError("NO_CERTIFICATES")`.
+    """
+    chain = ChainFile(_folder(home, run.run) / "certificates", no_fault, lambda _: None)
+    records = chain.read(1, 1 << 40)
+    opened = [open_certificate(raw, run.run, run.manifest, None, trusted=True) for record in records for raw in unpack_record(record)]
+    if not opened:
+        raise UserError("NO_CERTIFICATES", f"No round of run {run.manifest.name!r} is certified yet.", why="there is nothing to add up")
+    return opened
+
+
+def _folder(home: Path, run: Digest) -> Path:
+    return home / "runs" / run.hex()

@@ -1,0 +1,139 @@
+"""Asking peers whether the wallet they work for is there, and answering when asked (`protocol/registration.py`).
+
+One request, one answer, one stream: the challenge, then a frame with the wallet's key and signature, or an empty one from a peer whose wallet is
+locked. Challenges go to connected peers, few at a time; nothing waits for them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import msgspec
+import trio
+from msgspec import Meta
+
+from daemon.swarm.framing import FrameReader, frame
+from protocol.chain import ChainError
+from protocol.errors import PeerFault, Unreachable, UserError
+from protocol.identity import PeerId
+from protocol.journal import Event, PeerRegistered
+from protocol.keccak import address_of
+from protocol.messages import UNREADABLE, Hash, Signature
+from protocol.ports import ByteStream, Chain, Network, Offload
+from protocol.registration import NONCE_BYTES, VALID_S, Happening, Registration, RegistrationState, challenge_digest, judge_answer, moved
+from protocol.settlement.rules import Settlement
+
+if TYPE_CHECKING:
+    from daemon.wallet.keystore import UnlockedWallet
+
+T = TypeVar("T")
+
+PROTOCOL = "/hypergpu/registration/1"
+MAX_BYTES = 256
+LOOK_S = 30.0  # between looks at who is connected; a registration is not urgent
+KEPT = 4096  # as many as a status shows
+
+
+class Challenge(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    nonce: Hash
+    expires_s: Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    public_key: Annotated[bytes, Meta(min_length=33, max_length=33)]
+    signature: Signature
+
+
+class Registrar:
+    """One node's view of who is registered. Bounded; a peer is asked again only when it is due."""
+
+    def __init__(self, settlement: Settlement, me: PeerId, record: Callable[[Event], None], wall_s: Callable[[], float]) -> None:
+        self._terms = settlement.chain_id, settlement.contract_bytes
+        self._me, self._record, self._wall_s = me, record, wall_s
+        self._known: OrderedDict[PeerId, Registration] = OrderedDict()
+
+    def of(self, peer: PeerId) -> Registration:
+        return self._known.get(peer) or Registration(peer=peer)
+
+    def serve(self, network: Network, wallet: Callable[[], UnlockedWallet | None]) -> None:
+        """Answer challenges with this node's wallet while it is open. Before the network starts."""
+
+        async def take(stream: ByteStream) -> None:
+            challenge = _decode(await FrameReader(stream).expect_frame(MAX_BYTES), Challenge)
+            open_wallet, answer = wallet(), b""
+            if open_wallet is not None:
+                signed = challenge_digest(self._me, challenge.nonce, challenge.expires_s, *self._terms)
+                answer = msgspec.msgpack.encode(Reply(open_wallet.public_key, open_wallet.sign_digest(signed)[:64]))
+            await stream.send_all(frame(answer))
+            await stream.send_eof()
+
+        network.serve(PROTOCOL, take)
+
+    async def run(self, network: Network, chain: Callable[[], Chain], offload: Offload) -> None:
+        """Until cancelled."""
+        while True:
+            for peer in [link.peer for link in network.links()]:
+                await self.look_at(network, peer, chain, offload)
+            await trio.sleep(LOOK_S)
+
+    async def look_at(self, network: Network, peer: PeerId, chain: Callable[[], Chain], offload: Offload) -> None:
+        """Ask a peer where that is due, and the chain about one whose wallet answered."""
+        known = self.of(peer)
+        if known.due(self._wall_s()):
+            now_s = self._wall_s()
+            asked = moved(known, Happening.ASKED, now_s, nonce=os.urandom(NONCE_BYTES), expires_s=int(now_s + VALID_S))
+            self._keep(asked)
+            known = await self._ask(network, asked)
+            self._keep(known)
+        if known.wallet and known.state not in {RegistrationState.REJECTED, RegistrationState.EXPIRED}:
+            self._keep(await offload(lambda: self._on_chain(known, chain)))
+
+    async def _ask(self, network: Network, asked: Registration) -> Registration:
+        try:
+            with trio.move_on_after(VALID_S):
+                stream = await network.open_stream(asked.peer, PROTOCOL)
+                try:
+                    await stream.send_all(frame(msgspec.msgpack.encode(Challenge(asked.nonce, asked.expires_s))))
+                    raw = await FrameReader(stream).expect_frame(MAX_BYTES)
+                finally:
+                    await stream.aclose()
+                if not raw:
+                    return moved(asked, Happening.SILENT, self._wall_s(), "its wallet is locked")
+                reply = _decode(raw, Reply)
+                return judge_answer(asked, reply.public_key, reply.signature, self._wall_s(), *self._terms)
+        except Unreachable as error:
+            return moved(asked, Happening.SILENT, self._wall_s(), str(error))
+        except PeerFault as fault:
+            return moved(asked, Happening.WRONG, self._wall_s(), str(fault))
+        return moved(asked, Happening.SILENT, self._wall_s(), f"no answer within {VALID_S:g} s")
+
+    def _on_chain(self, known: Registration, chain: Callable[[], Chain]) -> Registration:
+        try:
+            agent = chain().agent(address_of(known.wallet))
+        except (ChainError, UserError):
+            return known  # the heartbeat says what is wrong with the chain
+        if not agent.registered:
+            return moved(known, Happening.OFF_CHAIN, self._wall_s(), "its wallet is not registered on the chain")
+        if not agent.active:
+            return moved(known, Happening.INACTIVE, self._wall_s(), "the chain has not heard of it lately")
+        return moved(known, Happening.ON_CHAIN, self._wall_s())
+
+    def _keep(self, found: Registration) -> None:
+        before = self.of(found.peer)
+        self._known[found.peer] = found
+        self._known.move_to_end(found.peer)
+        while len(self._known) > KEPT:
+            self._known.popitem(last=False)
+        if before.state is not found.state:
+            wallet = address_of(found.wallet) if found.wallet else ""
+            self._record(PeerRegistered(peer=found.peer, state=found.state.value, wallet=wallet, reason=found.reason))
+
+
+def _decode(data: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except UNREADABLE as error:
+        raise PeerFault("malformed", f"not a registration's {kind.__name__}: {error}") from None

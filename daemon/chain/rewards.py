@@ -1,0 +1,209 @@
+"""What `hypergpud rewards` answers: what an account has earned, what of it is claimable, and whether the chain's roots follow from certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from daemon.chain.datasets import load_dataset
+from daemon.chain.records import HomeRun, certificates_of
+from daemon.chain.settling import Check, check
+from protocol.binding import wallet_of_offer
+from protocol.chain import ChainPending, ChainRefused, PoolStatus, Proposal, Settled
+from protocol.errors import UserError
+from protocol.keccak import Address, account_bytes
+from protocol.ports import Chain
+from protocol.settlement.dataset import Dataset, proof_for, work_of
+from protocol.settlement.receipts import receipts_of
+from protocol.settlement.totals import settle
+
+WAIT_S = 120.0  # for a claim: 40 blocks of Plumise
+
+
+class Rewards(msgspec.Struct, frozen=True, kw_only=True):
+    """An account's money, in base units as text; what `rewards --json` prints. `certified` is what no settlement has seen yet, in samples."""
+
+    account: str
+    payout: str
+    profile: str
+    epoch: int
+    active_epoch: int
+    earned: str  # in the active root
+    claimed: str
+    claimable: str
+    pending: str  # what a root that waits for its delay adds
+    pending_at_s: int
+    locked: str
+    certified: int
+    note: str
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """How a claim went. `id` is the same for the same claim, however often it is made: the account and its total."""
+
+    id: str
+    account: str
+    payout: str
+    amount: str
+    fee: str
+    net: str
+    sent: bool
+    transaction: str
+    reason: str
+
+
+def rewards_of(chain: Chain, home: Path, run: HomeRun, account: Address) -> Rewards:
+    """Raises `ChainError`."""
+    pool = chain.pool()
+    active = _dataset(home, pool.active)
+    pending = _dataset(home, pool.pending)
+    claimed = chain.claimed(account)
+    earned, proof = proof_for(active, account) if active else (0, ())
+    claimable = chain.claimable(account, earned, proof) if earned else 0
+    coming = max(0, (proof_for(pending, account)[0] if pending else earned) - earned)
+    agent = chain.agent(account)
+    locked, certified = _beyond(home, run, pending or active, account)
+    missing = [one.data.hex()[:12] for one, found in ((pool.active, active), (pool.pending, pending)) if one and not found]
+    return Rewards(
+        account=account,
+        payout=agent.payout if int(agent.payout, 16) else account,
+        profile=chain.profile,
+        epoch=pool.epoch,
+        active_epoch=pool.active.epoch if pool.active else -1,
+        earned=str(earned),
+        claimed=str(claimed),
+        claimable=str(claimable),
+        pending=str(coming),
+        pending_at_s=pool.ready_at_s if pool.pending else 0,
+        locked=str(locked),
+        certified=certified,
+        note=_note(pool, missing, agent.registered),
+    )
+
+
+def verify(chain: Chain, home: Path, run: HomeRun) -> list[Check]:
+    """The active and the pending root, each computed again. Raises `ChainError`, `UserError`."""
+    pool = chain.pool()
+    proposals = [(state, one) for state, one in (("active", pool.active), ("pending", pool.pending)) if one is not None]
+    if not proposals:
+        raise UserError("NO_ROOT", "There is no root on the chain yet: nothing has been settled.", fix="hypergpud settle, for a settler")
+    certificates = certificates_of(home, run)
+    checks = []
+    for state, proposal in proposals:
+        dataset = load_dataset(home, proposal.data)
+        if dataset is None:
+            raise missing_dataset(proposal)
+        checks.append(check(state, proposal, dataset, run.run, run.manifest, certificates))
+    return checks
+
+
+def claim(
+    chain: Chain, home: Path, account: Address, *, dry_run: bool, threshold: int = 0, tell: Callable[[str], None] = lambda _: None
+) -> Claimed:
+    """Claim what the active root gives `account`. Anyone may send it; the money goes to the account's payout address.
+
+    Raises `UserError`, `ChainError`. Claiming what was claimed pays nothing and sends nothing.
+    """
+    pool = chain.pool()
+    if pool.active is None:
+        raise UserError(
+            "NO_ROOT", "There is nothing to claim: no root is active yet.", why="earnings are claimable once a settlement is active"
+        )
+    dataset = load_dataset(home, pool.active.data)
+    if dataset is None:
+        raise missing_dataset(pool.active)
+    total, proof = proof_for(dataset, account)
+    amount = chain.claimable(account, total, proof) if total else 0
+    agent = chain.agent(account)
+    answer = Claimed(
+        id=f"{account}:{total}",
+        account=account,
+        payout=agent.payout if int(agent.payout, 16) else account,
+        amount=str(amount),
+        fee="0",
+        net=str(amount),
+        sent=False,
+        transaction="",
+        reason="",
+    )
+    if not amount:
+        why = (
+            f"all of {total} earned up to epoch {pool.active.epoch} is claimed"
+            if total
+            else f"nothing is earned up to epoch {pool.active.epoch}"
+        )
+        return msgspec.structs.replace(answer, reason=why)
+    if amount < threshold:
+        return msgspec.structs.replace(answer, reason=f"{amount} is below the threshold of {threshold}")
+    if dry_run:
+        return msgspec.structs.replace(answer, reason="only shown: nothing was sent")
+    before = chain.claimed(account)
+    sent = chain.claim(account, total, proof)
+    tell(f"Sent {sent.hash}; waiting for the chain.")
+    try:
+        settled = chain.wait(sent, WAIT_S)
+    except ChainPending:
+        return msgspec.structs.replace(answer, sent=True, transaction=sent.hash, reason="not settled yet; rewards shows when it is")
+    return _told(answer, settled, chain.claimed(account) - before)
+
+
+def _told(answer: Claimed, settled: Settled, paid: int) -> Claimed:
+    if not settled.done:
+        raise ChainRefused(settled.reason or "it was not taken")
+    reason = "paid" if paid == int(answer.amount) else f"paid {paid}: somebody else had claimed the rest"
+    return msgspec.structs.replace(
+        answer,
+        amount=str(paid),
+        fee=str(settled.fee),
+        net=str(paid - settled.fee if answer.account == answer.payout else paid),
+        sent=True,
+        transaction=settled.hash or settled.sent.hash,
+        reason=reason,
+    )
+
+
+def missing_dataset(proposal: Proposal) -> UserError:
+    """The error of everything that needs a data set which is not here."""
+    return UserError(
+        "DATASET",
+        f"The data set of epoch {proposal.epoch} ({proposal.data.hex()[:12]}) is not in this home.",
+        why="it is published by the settlers through the swarm, and a running node fetches it",
+        fix="let hypergpud start run for a minute with the chain up, then ask again",
+    )
+
+
+def _dataset(home: Path, proposal: Proposal | None) -> Dataset | None:
+    return load_dataset(home, proposal.data) if proposal else None
+
+
+def _beyond(home: Path, run: HomeRun, dataset: Dataset | None, account: Address) -> tuple[int, int]:
+    """What is locked by the last data set, and the samples certified since."""
+    rules, own = run.manifest.settlement, account_bytes(account)
+    try:
+        certificates = certificates_of(home, run)
+        work = work_of(run.run, run.manifest, dataset.epochs if dataset else (), certificates)
+    except UserError:
+        return 0, 0  # no certificates here yet, or not all: what the chain says is shown without them
+    if isinstance(rules, msgspec.UnsetType):
+        return 0, 0
+    seen = {receipt.key for one in work for receipt in one.receipts}
+    counted = [
+        receipt
+        for certificate in certificates
+        for receipt in receipts_of(certificate, lambda peer, offer: wallet_of_offer(run.manifest, peer, offer))
+    ]
+    fresh = {receipt.key: receipt.samples for receipt in counted if receipt.account == own and receipt.key not in seen}
+    return settle(work, rules.rules).locked.get(own, 0), sum(fresh.values())
+
+
+def _note(pool: PoolStatus, missing: list[str], registered: bool) -> str:
+    notes = []
+    if pool.paused:
+        notes.append("the pool is paused")
+    if not registered:
+        notes.append("this account is not registered: start the node with its wallet unlocked")
+    if missing:
+        notes.append(f"data set {', '.join(missing)} is not here yet, so its amounts show as 0")
+    return "; ".join(notes)

@@ -1,0 +1,170 @@
+"""What a settler proposes, and what everybody checks of it: certificates on disk against what the chain says.
+
+Nothing here sends anything. What a proposal contains beyond certificates is named in it (the epoch's pool, its last certificate, the silent
+accounts), and each of these is checked as far as it can be: pools against what the chain holds, totals and root by computing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from protocol.certificate import OpenCertificate
+from protocol.chain import PoolStatus, Proposal
+from protocol.digest import Digest
+from protocol.errors import UserError
+from protocol.keccak import address_of
+from protocol.manifest import Manifest
+from protocol.ports import Chain
+from protocol.settlement.dataset import Dataset, EpochTerms, amount_bytes, dataset_name, encode_dataset, make_dataset, work_of
+from protocol.settlement.totals import Settled, settle
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A settlement ready to be proposed. `name` of the data set is what the proposal carries."""
+
+    proposal: Proposal
+    dataset: Dataset
+    settled: Settled | None  # None where it was another settler who computed it
+    pool: int  # what this epoch hands out
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a root on the chain follows from the certificates. `state` is "active" or "pending"."""
+
+    state: str
+    epoch: int
+    root: str
+    computed: str
+    total: int
+    agrees: bool
+    reason: str
+
+
+def epoch_to_settle(pool: PoolStatus, wanted: int | None = None) -> int:
+    """The last epoch that is over, or `wanted`. Raises `UserError("EPOCH" | "PAUSED")`."""
+    if pool.paused:
+        raise UserError("PAUSED", "The pool is paused: nothing can be proposed or claimed.", fix="ask the pool's owner why")
+    last = pool.epoch - 1
+    epoch = last if wanted is None else wanted
+    settled = pool.active.epoch if pool.active else -1
+    if epoch > last:
+        raise UserError("EPOCH", f"Epoch {epoch} is not over: the chain is in epoch {pool.epoch}.", fix="settle it when it is over")
+    if epoch <= settled:
+        raise UserError("EPOCH", f"Epoch {epoch} is settled already, up to {settled}.", why="a cumulative root covers all before it")
+    return epoch
+
+
+def epoch_began_s(pool: PoolStatus, epoch: int) -> int:
+    """Unix seconds on the chain's clock."""
+    return pool.epoch_ends_at_s - pool.epoch_s * (pool.epoch - epoch + 1)
+
+
+def draft(
+    chain: Chain,
+    run: Digest,
+    manifest: Manifest,
+    certificates: Sequence[OpenCertificate],
+    before: Dataset | None,
+    *,
+    epoch: int,
+    pool: int | None,
+) -> Draft:
+    """The settlement of `epoch` on top of `before` (the active one's data set; None for the first).
+
+    `pool` None hands out everything that the contract holds and has promised to nobody. Raises `UserError`, `ChainError`.
+    """
+    status = chain.pool()
+    earlier = before.epochs if before else ()
+    promised = _promised(run, manifest, earlier, certificates)
+    free = status.balance + status.claimed - promised
+    hands_out = free if pool is None else pool
+    if hands_out <= 0 or hands_out > free:
+        raise UserError(
+            "POOL",
+            f"The pool cannot hand out {hands_out} in epoch {epoch}.",
+            why=f"it holds {status.balance}, of which {status.balance - free} is promised already",
+            fix="fund it, or name a smaller --pool",
+        )
+    terms = EpochTerms(epoch=epoch, pool=amount_bytes(hands_out), tip=certificates[-1].hash)
+    silent = _silent(chain, status, run, manifest, (*earlier, terms), certificates)
+    try:
+        dataset, settled = make_dataset(run, manifest, (*earlier, msgspec.structs.replace(terms, silent=silent)), certificates)
+    except ValueError as error:
+        raise UserError("NOTHING", "There is nothing to propose.", why=str(error)) from None
+    name = dataset_name(encode_dataset(dataset))
+    return Draft(
+        proposal=Proposal(epoch=epoch, root=dataset.root, total=dataset.total, data=name),
+        dataset=dataset,
+        settled=settled,
+        pool=hands_out,
+    )
+
+
+def check(
+    state: str, proposal: Proposal, dataset: Dataset, run: Digest, manifest: Manifest, certificates: Sequence[OpenCertificate]
+) -> Check:
+    """Compute the root again and compare. Raises `UserError("CERTIFICATES_MISSING")`."""
+    computed = ""
+    if dataset.run != run:
+        reason = "its data set is of another run"
+    else:
+        try:
+            again, _ = make_dataset(run, manifest, dataset.epochs, certificates)
+        except ValueError as error:
+            reason = f"it pays, and by the certificates {error}"
+        else:
+            computed = again.root.hex()
+            reason = _difference(proposal, dataset, again)
+    return Check(
+        state=state,
+        epoch=proposal.epoch,
+        root=proposal.root.hex(),
+        computed=computed,
+        total=proposal.total,
+        agrees=not reason,
+        reason=reason or f"{len(dataset.totals)} accounts, recomputed from {len(certificates)} certificates: the same root",
+    )
+
+
+def _difference(proposal: Proposal, dataset: Dataset, again: Dataset) -> str:
+    if again != dataset:
+        wrong = [(name, amount) for name, amount in again.totals if dataset.total_of(name) != int.from_bytes(amount, "big")]
+        if wrong:
+            account, amount = wrong[0]
+            said = dataset.total_of(account)
+            return f"{address_of(account)} has earned {int.from_bytes(amount, 'big')} by the certificates, and the data set says {said}"
+        return "the data set pays accounts that earned nothing, or is for another chain or contract"
+    if (proposal.root, proposal.total) != (again.root, again.total):
+        return "the root on the chain is not that of its data set"
+    if proposal.epoch != again.epochs[-1].epoch:
+        return f"the chain says epoch {proposal.epoch}, the data set ends with {again.epochs[-1].epoch}"
+    return ""
+
+
+def _promised(run: Digest, manifest: Manifest, epochs: Sequence[EpochTerms], certificates: Sequence[OpenCertificate]) -> int:
+    """What earlier epochs gave, locked or not. What they could not hand out is free again."""
+    if not epochs or isinstance(manifest.settlement, msgspec.UnsetType):
+        return 0
+    settled = settle(work_of(run, manifest, epochs, certificates), manifest.settlement.rules)
+    return settled.total + sum(settled.locked.values())
+
+
+def _silent(
+    chain: Chain,
+    status: PoolStatus,
+    run: Digest,
+    manifest: Manifest,
+    epochs: Sequence[EpochTerms],
+    certificates: Sequence[OpenCertificate],
+) -> tuple[bytes, ...]:
+    """Accounts with work in the last epoch and no heartbeat since it began."""
+    began_s = epoch_began_s(status, epochs[-1].epoch)
+    worked = {receipt.account for one in work_of(run, manifest, epochs, certificates) for receipt in one.receipts if receipt.account}
+    silent = []
+    for account in sorted(worked):
+        agent = chain.agent(address_of(account))
+        if not agent.registered or agent.last_heartbeat_s < began_s:
+            silent.append(account)
+    return tuple(silent)

@@ -1,0 +1,131 @@
+"""Reputation: how reliably a peer's work was certified lately, for eligibility and for display. Nothing is paid by it.
+
+    figure    certified rounds that counted the peer's work, per 1,000 rounds certified since it first appeared, over the last 7 days
+    gate      0 for a peer that was in fewer than a fifth of the hours in which the run certified anything
+    alert     more samples in the last hour than twice its mean over the last 24: a machine that grew, or one that lies
+    pool      high-performance, standard or basic, by its certified samples per round against the median peer's: measured by its peers,
+              not told by itself
+
+It is each node's own view, from the certificates it saw and when it saw them: certificates carry no time. Kept in hours, so that a week of any peer
+is 168 small counts whatever the length of a round.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
+
+import msgspec
+
+from protocol.identity import PeerId
+
+HOUR_S = 3600.0
+WINDOW_HOURS = 7 * 24
+DAY_HOURS = 24
+UPTIME_GATE = 0.2
+JUMP = 2.0
+MIN_ROUNDS = 5  # certified since a peer appeared, before anything is said of it
+KEPT_PEERS = 4096  # as many as a status shows; keys are free, so the one unseen longest goes
+HIGH, LOW = 2.0, 0.5  # of the median: below and above are half and twice its pace
+
+
+class Reputation(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one peer. `figure` is 0 to 1,000, None before `MIN_ROUNDS`."""
+
+    figure: int | None
+    uptime: float
+    pool: str
+    alert: str = ""
+
+
+UNKNOWN = Reputation(figure=None, uptime=0.0, pool="")
+
+
+class _Hour(msgspec.Struct):
+    counted: int = 0
+    samples: int = 0
+
+
+class _Peer:
+    """One peer's hours, and their sums."""
+
+    def __init__(self) -> None:
+        self.hours: OrderedDict[int, _Hour] = OrderedDict()
+        self.counted = 0
+        self.samples = 0
+
+    def saw(self, hour: int, samples: int) -> None:
+        entry = self.hours.setdefault(hour, _Hour())
+        entry.counted += 1
+        entry.samples += samples
+        self.counted += 1
+        self.samples += samples
+        for old in _outside(self.hours, hour):
+            gone = self.hours.pop(old)
+            self.counted -= gone.counted
+            self.samples -= gone.samples
+
+    @property
+    def pace(self) -> float:
+        """Certified samples in a round that counted it."""
+        return self.samples / self.counted if self.counted else 0.0
+
+
+class Reputations:
+    """The run's peers as this node saw them. Fed with certificates in the order they were seen; bounded whatever the clock does."""
+
+    def __init__(self) -> None:
+        self._rounds: OrderedDict[int, int] = OrderedDict()  # certified, by hour
+        self._peers: OrderedDict[PeerId, _Peer] = OrderedDict()
+        self._median: float | None = None
+
+    def saw(self, at_s: float, samples_of: Mapping[PeerId, int]) -> None:
+        """A certificate that counted these."""
+        hour = int(at_s // HOUR_S)
+        self._median = None
+        self._rounds[hour] = self._rounds.get(hour, 0) + 1
+        for old in _outside(self._rounds, hour):
+            del self._rounds[old]
+        for peer, samples in samples_of.items():
+            self._peers.setdefault(peer, _Peer()).saw(hour, samples)
+            self._peers.move_to_end(peer)
+        while len(self._peers) > KEPT_PEERS:
+            self._peers.popitem(last=False)
+
+    def of(self, peer: PeerId, at_s: float) -> Reputation:
+        """What is known of a peer now."""
+        hour, known = int(at_s // HOUR_S), self._peers.get(peer)
+        hours = {one: entry for one, entry in known.hours.items() if hour - WINDOW_HOURS < one <= hour} if known else {}
+        if known is None or not hours:
+            return UNKNOWN
+        first = min(hours)
+        run = [count for one, count in self._rounds.items() if first <= one <= hour]
+        certified = sum(run)
+        uptime = min(1.0, len(hours) / max(len(run), 1))
+        counted = sum(entry.counted for entry in hours.values())
+        figure = None if certified < MIN_ROUNDS else 0 if uptime < UPTIME_GATE else min(1000, 1000 * counted // certified)
+        return Reputation(figure=figure, uptime=uptime, pool=self._pool(known), alert=_jump(hours, hour))
+
+    def _pool(self, peer: _Peer) -> str:
+        if self._median is None:
+            paces = sorted(one.pace for one in self._peers.values())
+            self._median = paces[len(paces) // 2]
+        return "high-performance" if peer.pace >= HIGH * self._median else "basic" if peer.pace <= LOW * self._median else "standard"
+
+
+def _outside(hours: OrderedDict[int, _Hour] | OrderedDict[int, int], hour: int) -> list[int]:
+    """What is older than the window, and the first ones in, should a clock that jumps have made more of them than it holds."""
+    old = [known for known in hours if known <= hour - WINDOW_HOURS]
+    more = max(0, len(hours) - len(old) - WINDOW_HOURS)
+    return old + [known for known in hours if known not in old][:more]
+
+
+def _jump(hours: Mapping[int, _Hour], hour: int) -> str:
+    """A sentence where the last hour is above twice the mean of the day before it."""
+    before: defaultdict[int, int] = defaultdict(int)
+    for known, entry in hours.items():
+        if hour - DAY_HOURS <= known < hour:
+            before[known] += entry.samples
+    now = hours[hour].samples if hour in hours else 0
+    mean = sum(before.values()) / len(before) if before else 0.0
+    return f"{now:,} samples in this hour, where {mean:,.0f} were usual in the last day" if before and now > JUMP * mean else ""

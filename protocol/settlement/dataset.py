@@ -1,0 +1,142 @@
+"""The published data set of a settlement: everything that, with the certificates, gives the root again.
+
+It travels as the canonical bytes of one record, named by their digest, which the proposal carries to the chain. What it says of totals and root is
+only there to be read; whoever checks it computes them and compares. What cannot be computed from certificates is short and named: each epoch's pool
+and last certificate, the accounts that sent no heartbeat, and the offences that were told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta
+
+from protocol.binding import wallet_of_offer
+from protocol.certificate import OpenCertificate
+from protocol.digest import Digest, digest
+from protocol.errors import PeerFault
+from protocol.keccak import Address, account_bytes, address_of
+from protocol.manifest import Manifest
+from protocol.merkle_tree import SettlementTree
+from protocol.messages import UNREADABLE, Hash
+from protocol.settlement.receipts import by_epoch
+from protocol.settlement.sanctions import Offence
+from protocol.settlement.totals import EpochWork, Settled, settle
+
+MAX_DATASET_BYTES = 16 << 20  # 1,000 accounts are 60 KB, and each epoch adds 100 bytes: a century of daily epochs
+_DOMAIN = b"hypergpu/settlement/1\0"
+
+Account = Annotated[bytes, Meta(min_length=20, max_length=20)]
+Amount = Annotated[bytes, Meta(max_length=32)]  # big-endian: amounts outgrow msgpack's integers
+
+
+class EpochTerms(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """One epoch: its number on the chain, what it hands out, its last certificate, and what certificates do not say."""
+
+    epoch: Annotated[int, Meta(ge=0)]
+    pool: Amount
+    tip: Hash
+    silent: tuple[Account, ...] = ()
+    offences: tuple[tuple[Account, Hash, Annotated[str, Meta(max_length=256)], Annotated[int, Meta(ge=0)]], ...] = ()
+
+
+class Dataset(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """A settlement up to the last of `epochs`. `totals` are in order of account, without those that earned nothing."""
+
+    run: Hash
+    chain_id: int
+    contract: Account
+    epochs: Annotated[tuple[EpochTerms, ...], Meta(min_length=1)]
+    root: Hash
+    totals: tuple[tuple[Account, Amount], ...]
+
+    @property
+    def total(self) -> int:
+        return sum(int.from_bytes(amount, "big") for _, amount in self.totals)
+
+    def total_of(self, account: bytes) -> int:
+        """What the account may claim in all; 0 for one that is not in it."""
+        return next((int.from_bytes(amount, "big") for name, amount in self.totals if name == account), 0)
+
+    def tree(self) -> SettlementTree:
+        """Raises `ValueError` where nobody earned anything."""
+        return SettlementTree((address_of(account), int.from_bytes(amount, "big")) for account, amount in self.totals)
+
+
+def amount_bytes(amount: int) -> bytes:
+    """As few bytes as hold it."""
+    return amount.to_bytes((amount.bit_length() + 7) // 8, "big")
+
+
+def encode_dataset(dataset: Dataset) -> bytes:
+    return msgspec.msgpack.encode(dataset)
+
+
+def dataset_name(raw: bytes) -> Digest:
+    """What the proposal carries."""
+    return digest(_DOMAIN, raw)
+
+
+def decode_dataset(raw: bytes, name: Digest) -> Dataset:
+    """Raises `PeerFault("bad_proof")` for other bytes than those named, `PeerFault("malformed")` for what is no data set."""
+    if len(raw) > MAX_DATASET_BYTES:
+        raise PeerFault("oversized", f"a data set of {len(raw)} bytes")
+    if dataset_name(raw) != name:
+        raise PeerFault("bad_proof", f"these bytes are not the data set {name.hex()[:12]}")
+    try:
+        return msgspec.msgpack.decode(raw, type=Dataset)
+    except UNREADABLE as error:
+        raise PeerFault("malformed", f"not a data set: {error}") from None
+
+
+def work_of(run: Digest, manifest: Manifest, epochs: Iterable[EpochTerms], certificates: Iterable[OpenCertificate]) -> list[EpochWork]:
+    """The input of `settle`. Raises `UserError("CERTIFICATES_MISSING")`."""
+    terms = list(epochs)
+    receipts = by_epoch(certificates, [one.tip for one in terms], run, lambda peer, offer: wallet_of_offer(manifest, peer, offer))
+    return [
+        EpochWork(
+            pool=int.from_bytes(one.pool, "big"),
+            receipts=counted,
+            silent=frozenset(one.silent),
+            offences=tuple(
+                Offence(epoch=0, account=account, evidence=evidence, reason=reason, samples=samples)
+                for account, evidence, reason, samples in one.offences
+            ),
+        )
+        for one, counted in zip(terms, receipts, strict=True)
+    ]
+
+
+def make_dataset(
+    run: Digest, manifest: Manifest, epochs: Iterable[EpochTerms], certificates: Iterable[OpenCertificate]
+) -> tuple[Dataset, Settled]:
+    """The data set for these epochs, computed from the certificates, and how it came about. A pure function of its arguments.
+
+    Raises `ValueError` for a run that is settled nowhere or where nobody earned anything yet, `UserError("CERTIFICATES_MISSING")`.
+    """
+    settlement = manifest.settlement
+    if settlement is UNSET:
+        raise ValueError("this run is settled nowhere: its manifest has no [settlement]")
+    terms = tuple(epochs)
+    settled = settle(work_of(run, manifest, terms, certificates), settlement.rules)
+    if not settled.totals:
+        raise ValueError("nobody has earned anything that is not locked any more")
+    totals = tuple((account, amount_bytes(amount)) for account, amount in settled.totals.items())
+    tree = SettlementTree((address_of(account), amount) for account, amount in settled.totals.items())
+    dataset = Dataset(
+        run=run,
+        chain_id=settlement.chain_id,
+        contract=settlement.contract_bytes,
+        epochs=terms,
+        root=tree.root,
+        totals=totals,
+    )
+    return dataset, settled
+
+
+def proof_for(dataset: Dataset, address: Address) -> tuple[int, tuple[bytes, ...]]:
+    """An account's total and its proof; (0, ()) for one that earned nothing."""
+    total = dataset.total_of(account_bytes(address))
+    return (total, dataset.tree().proof(address)) if total else (0, ())

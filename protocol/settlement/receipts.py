@@ -1,0 +1,96 @@
+"""Receipts: which offer of whom a certificate counted, and in which epoch it is paid.
+
+A receipt is named by (peer, seq). The certificate is the witness: a majority of its plan signed that the work was included, so nothing here is the
+worker's own word but the number of its samples, which the manifest caps. An epoch is the ancestry of its last certificate without the
+ancestries of the epochs before: no clock decides where an epoch ends, and a branch that is merged later is paid in the epoch that it came back in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from protocol.certificate import OpenCertificate
+from protocol.digest import Digest
+from protocol.errors import UserError
+from protocol.identity import PeerId
+from protocol.messages import Ready
+
+Account = bytes
+"""The 20 bytes of a wallet's address."""
+
+Key = tuple[PeerId, int]
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """One counted offer. `account` is None where the offer carried no binding: there is nobody to pay."""
+
+    peer: PeerId
+    seq: int
+    samples: int
+    contribution: Digest
+    account: Account | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.peer, self.seq
+
+    @property
+    def rank(self) -> tuple[int, Digest, Account]:
+        """Orders receipts of one key whatever order they came in: the smallest counts."""
+        return self.samples, self.contribution, self.account or b""
+
+
+def receipts_of(certificate: OpenCertificate, account_of: Callable[[PeerId, Ready], Account | None]) -> list[Receipt]:
+    """Those of one certificate, in the plan's order. `account_of` says whom an offer's binding names."""
+    plan = certificate.plan
+    return [
+        Receipt(
+            peer=plan.members[i],
+            seq=plan.offers[i].seq,
+            samples=plan.offers[i].samples,
+            contribution=plan.offers[i].contribution,
+            account=account_of(plan.members[i], plan.offers[i]),
+        )
+        for i in certificate.cut.contributors
+    ]
+
+
+def ancestry(tip: Digest, parents: Mapping[Digest, Sequence[Digest]], root: Digest) -> frozenset[Digest]:
+    """`tip` and all certificates before it. Raises `UserError("CERTIFICATES_MISSING")` where one of them is not at hand."""
+    seen: set[Digest] = set()
+    waiting = [tip]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name == root:
+            continue
+        if name not in parents:
+            raise UserError(
+                "CERTIFICATES_MISSING",
+                f"Certificate {name.hex()[:12]} is not on this disk, and what it counted cannot be added up without it.",
+                why="this node joined on another branch, or has not caught up yet",
+                fix="let hypergpud start run until its round is that of the others, then ask again",
+            )
+        seen.add(name)
+        waiting.extend(parents[name])
+    return frozenset(seen)
+
+
+def by_epoch(
+    certificates: Iterable[OpenCertificate],
+    tips: Sequence[Digest],
+    root: Digest,
+    account_of: Callable[[PeerId, Ready], Account | None],
+) -> list[tuple[Receipt, ...]]:
+    """The receipts of each epoch, whose last certificates are `tips`, oldest epoch first. The order of `certificates` does not matter."""
+    known = {certificate.hash: certificate for certificate in certificates}
+    parents = {name: certificate.outcome.parents for name, certificate in known.items()}
+    epochs: list[tuple[Receipt, ...]] = []
+    before: frozenset[Digest] = frozenset()
+    for tip in tips:
+        here = ancestry(tip, parents, root)
+        fresh = sorted(here - before)
+        epochs.append(tuple(receipt for name in fresh for receipt in receipts_of(known[name], account_of)))
+        before |= here
+    return epochs

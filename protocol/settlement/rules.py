@@ -1,0 +1,43 @@
+"""What a run's manifest says of how it is settled."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+ADDRESS_BYTES = 20
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Epochs are counted, not timed.
+
+    `lock_epochs`: how long earnings stay locked before they are in a root. Volunteers have no stake to lose; they can lose these.
+    `held_epochs`: how long work waits for an account that shows no sign of life.
+    """
+
+    lock_epochs: Annotated[int, Meta(ge=0, le=1000)] = 1
+    held_epochs: Annotated[int, Meta(ge=0, le=1000)] = 4
+    quarantine_epochs: Annotated[int, Meta(ge=1, le=1000)] = 2
+    probation_epochs: Annotated[int, Meta(ge=1, le=1000)] = 8
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a run is settled: the chain's id and the contract of the pool. A binding is signed for exactly these two."""
+
+    chain_id: Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
+    contract: str
+    rules: Rules = Rules()
+
+    def __post_init__(self) -> None:
+        if len(self.contract_bytes) != ADDRESS_BYTES:
+            raise ValueError(f"settlement.contract {self.contract!r} is no address: 0x and 40 hexadecimal digits")
+
+    @property
+    def contract_bytes(self) -> bytes:
+        """20 bytes."""
+        try:
+            return bytes.fromhex(self.contract.removeprefix("0x"))
+        except ValueError:
+            return b"?"

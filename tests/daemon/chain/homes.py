@@ -1,0 +1,141 @@
+"""Homes as daemons leave them, with wallets, certificates and the settings of a devnet, and a devnet under them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from contracts.client import ChainSettings, connect
+from contracts.devnet.evm import Devnet
+from contracts.devnet.genesis import COIN, GenesisSettings, dev_account, dev_key, genesis_of
+from contracts.devnet.server import serving
+from contracts.signing import signer_of
+from daemon.chain.records import MANIFEST_FILE
+from daemon.disk.atomic import no_fault
+from daemon.disk.chain_file import ChainFile
+from daemon.home import CONFIG_FILE, ensure_home, write_new
+from daemon.swarm.chain_sync import pack_record
+from daemon.wallet import files
+from daemon.wallet.keystore import wallet_of
+from protocol.certificate import OpenCertificate, genesis
+from protocol.keccak import ZERO_ADDRESS
+from protocol.manifest import seal
+from protocol.ports import Chain
+from simulator.fakes.chain import FakeChain, FakeLedger
+from tests.protocol.settlement.paid import CHAIN, PAID, PAID_RUN, certificate, wallet
+
+QUICK = 1 << 8  # scrypt's work
+EPOCH_S, DELAY_S = 3600, 600
+PASSWORD = "correct horse"
+
+
+class World(Protocol):
+    """A chain to try things on, and its time."""
+
+    url: str
+
+    def client(self, key: bytes | None) -> Chain:
+        """An account's client, or one that only reads, with nothing kept."""
+
+    def faucet(self) -> Chain:
+        """The client of somebody rich."""
+
+    def pass_time(self, seconds: int) -> None:
+        """The chain's clock goes on."""
+
+
+class EvmWorld:
+    """The contracts on py-evm, behind JSON-RPC."""
+
+    def __init__(self, url: str, chain: Devnet) -> None:
+        self.url, self._chain = url, chain
+
+    def client(self, key: bytes | None) -> Chain:
+        settings = ChainSettings(chain_id=CHAIN, urls=(self.url,), confirmations=1)
+        return connect(settings, None if key is None else signer_of(key), None)
+
+    def faucet(self) -> Chain:
+        return self.client(dev_key("faucet"))
+
+    def pass_time(self, seconds: int) -> None:
+        with self._chain.lock:
+            self._chain.advance(seconds)
+            self._chain.mine()
+
+
+class FakeWorld:
+    """The same rules in plain Python."""
+
+    url = "http://127.0.0.1:9"  # nobody's: whoever asks it is not asking the fake
+
+    def __init__(self, settlers: tuple[str, ...]) -> None:
+        self.now_s = 1_800_000_000.0
+        funded = {wallet(i).address: 10 * COIN for i in range(6)} | {dev_account("faucet"): 10**6 * COIN}
+        self.ledger = FakeLedger(
+            lambda: self.now_s, owner=dev_account("owner"), settlers=settlers, needed=1, epoch_s=EPOCH_S, delay_s=DELAY_S, funded=funded
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def client(self, key: bytes | None) -> Chain:
+        account = wallet_of(key).address if key else ZERO_ADDRESS
+        return FakeChain(self.ledger, account, self._sleep, chain_id=CHAIN)
+
+    def faucet(self) -> Chain:
+        return self.client(dev_key("faucet"))
+
+    def pass_time(self, seconds: int) -> None:
+        self.now_s += seconds
+        self.ledger.look()
+
+
+@contextmanager
+def devnet(settlers: tuple[str, ...]) -> Iterator[EvmWorld]:
+    """In memory, a block for each transaction at once; everybody of `paid.wallet` has coins for fees."""
+    settings = GenesisSettings(
+        owner=dev_account("owner"),
+        settlers=settlers,
+        needed=1,
+        start_s=int(time.time()) - 5,
+        epoch_s=EPOCH_S,
+        delay_s=DELAY_S,
+        funded={wallet(i).address: 10 * COIN for i in range(6)} | {dev_account("faucet"): 10**6 * COIN},
+    )
+    with serving(genesis_of(settings), None, host="127.0.0.1", port=0, block_s=0, now=time.time) as (url, chain):
+        yield EvmWorld(url, chain)
+
+
+def home(root: Path, i: int, url: str, certificates: list[OpenCertificate], payout: str | None = None) -> Path:
+    """The home of person `i`: its wallet, its settings, and the certificates it verified."""
+    path = root / f"home-{i}"
+    ensure_home(path)
+    files.create(path, wallet(i).private_key(), PASSWORD, scrypt_n=QUICK)
+    if payout:
+        files.set_payout(path, payout)
+    write_new(path / CONFIG_FILE, f'[chain]\nrpc = ["{url}"]\nconfirmations = 1\n'.encode())
+    folder = path / "runs" / PAID_RUN.hex()
+    folder.mkdir(parents=True)
+    write_new(folder / MANIFEST_FILE, msgspec.msgpack.encode(seal(PAID)))
+    add_certificates(path, certificates)
+    return path
+
+
+def add_certificates(path: Path, certificates: list[OpenCertificate]) -> None:
+    chain = ChainFile(path / "runs" / PAID_RUN.hex() / "certificates", no_fault, lambda _: None)
+    for one in certificates:
+        chain.append(one.outcome.number, pack_record([one.raw]))
+
+
+def rounds(*samples: Mapping[int, int]) -> list[OpenCertificate]:
+    """Certificates that follow each other; round k counts `samples[k]` of each person."""
+    tip, made = genesis(PAID_RUN), []
+    for seq, each in enumerate(samples, 1):
+        opened, tip = certificate(tip, each, seq=seq)
+        made.append(opened)
+    return made

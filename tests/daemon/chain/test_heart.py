@@ -1,0 +1,178 @@
+"""Heartbeats in virtual time, over the fake chain: when they come, what they say, and what a chain that misbehaves costs."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from contracts.devnet.genesis import COIN, dev_account
+from daemon.chain.figures import Figure, Figures
+from daemon.chain.heart import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heart, Identity
+from protocol.chain import ChainRefused, ChainUnreachable, WrongChain
+from protocol.journal import ChainReport, Event, RoundCertified, Share
+from protocol.ports import Chain, inline
+from protocol.status import StatusState, fold, record
+from simulator.fakes.chain import FakeChain, FakeLedger
+from tests.daemon.chain.homes import rounds
+from tests.protocol.rounds import people
+from tests.protocol.settlement.paid import wallet
+
+BLOCK_S = 2.0
+ME = wallet(0).address
+
+
+class Node:
+    """A heart over a fake chain whose clock is trio's."""
+
+    def __init__(self, *, dice: float = 0.0, figure: Figure | None = None) -> None:
+        self._waited_s = 0.0  # by the client for its blocks; the heart's own time is trio's
+        self.ledger = FakeLedger(
+            lambda: trio.current_time() + self._waited_s, owner=ME, settlers=(ME,), needed=1, block_s=BLOCK_S, funded={ME: COIN}
+        )
+        self.chain = FakeChain(self.ledger, ME, self._wait)
+        self.figure = figure or Figure(samples=10, certificate=b"\x01" * 32)
+        self.events: list[Event] = []
+        self.sent: list[tuple[float, int]] = []
+        self.heart = Heart(
+            opener=self._open,
+            identity=Identity(name="attic", payout=dev_account("cold")),
+            figure=lambda: self.figure,
+            offload=inline,
+            record=self.events.append,
+            dice=lambda: dice,
+        )
+        beat = self.chain.heartbeat
+
+        def heartbeat(samples: int, certificate: bytes, **more: str | None) -> object:
+            self.sent.append((trio.current_time(), samples))
+            return beat(samples, certificate, **more)  # type: ignore[arg-type]
+
+        self.chain.heartbeat = heartbeat  # type: ignore[method-assign, assignment]
+
+    def _wait(self, seconds: float) -> None:
+        self._waited_s += seconds
+
+    def _open(self) -> Chain:
+        return self.chain
+
+    @property
+    def states(self) -> list[str]:
+        return [event.state for event in self.events if isinstance(event, ChainReport)]
+
+    async def live(self, seconds: float, *, work_s: float | None = None) -> None:
+        """Beat for so long; every `work_s` another certificate counts ten samples."""
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.heart.run)
+                while True:
+                    await trio.sleep(work_s or seconds)
+                    if work_s:
+                        self.figure = Figure(samples=self.figure.samples + 10, certificate=bytes([self.figure.samples % 251]) * 32)
+
+
+async def test_it_registers_names_the_payout_and_beats_at_a_third_of_the_timeout(autojump_clock: MockClock) -> None:
+    node = Node()
+    await node.live(1000.0, work_s=30.0)
+    agent = node.chain.agent(ME)
+    assert (agent.registered, agent.name, agent.payout) == (True, "attic", dev_account("cold"))
+    times = [at for at, _ in node.sent]
+    gaps = [after - before for before, after in pairwise(times)]
+    assert gaps == [HEARTBEAT_S] * 9
+    assert 3 * HEARTBEAT_S <= HEARTBEAT_TIMEOUT_S
+
+
+async def test_jitter_makes_it_earlier_and_never_later(autojump_clock: MockClock) -> None:
+    assert HEARTBEAT_S * 0.79 < Node(dice=1.0).heart.wait_s() < Node(dice=0.5).heart.wait_s() < HEARTBEAT_S
+
+
+async def test_no_figure_is_told_twice(autojump_clock: MockClock) -> None:
+    node = Node()
+    await node.live(1000.0)
+    assert len(node.sent) == 1
+
+
+async def test_a_chain_that_stops_for_ten_minutes_costs_one_sentence_and_is_found_again(autojump_clock: MockClock) -> None:
+    node = Node()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(node.live, 1500.0, work_s=20.0))
+
+        async def away() -> None:
+            await trio.sleep(250.0)
+            node.ledger.unreachable = True
+            await trio.sleep(600.0)
+            node.ledger.unreachable = False
+
+        nursery.start_soon(away)
+    assert [one for i, one in enumerate(node.states) if not i or node.states[i - 1] != one] == ["live", "down", "live"]
+    assert node.states.count("down") == 1  # said once, though it was tried again and again
+    back = [at for at, _ in node.sent if at >= 850.0]
+    assert back[0] <= 850.0 + HEARTBEAT_S
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(ChainUnreachable("garbage"), "down"), (WrongChain("chain 1 where 41956 was expected"), "wrong")]
+)
+async def test_whatever_a_chain_does_is_said_and_never_raised(autojump_clock: MockClock, error: Exception, state: str) -> None:
+    node = Node()
+
+    def broken() -> Chain:
+        raise error
+
+    node.heart._opener = broken
+    await node.live(300.0)
+    assert node.states == [state]
+    status = StatusState()
+    for event in node.events:
+        fold(status, event)
+    assert str(error) in record(status, 1.0).rewards
+    assert "unpaid" in record(status, 1.0).rewards
+
+
+async def test_a_refusal_is_told_with_its_reason(autojump_clock: MockClock) -> None:
+    node = Node()
+
+    def refuse(*_: object, **__: object) -> object:
+        raise ChainRefused("registry: samples went back")
+
+    node.chain.heartbeat = refuse  # type: ignore[method-assign, assignment]
+    report = node.heart.beat()
+    assert (report.state, "samples went back" in report.reason) == ("refused", True)
+
+
+# ------------------------------------------------------------------------------------------------ figures
+
+
+def _told(name: str, number: int, samples: int, peer: str) -> RoundCertified:
+    return RoundCertified(
+        number=number,
+        view=0,
+        certificate=name,
+        parent="",
+        members=(peer,),
+        shares=(Share(peer=peer, samples=samples, loss=None),),
+        samples=samples,
+        loss=None,
+        state_digest="",
+        outcome="counted",
+        phase_seconds={},
+        reason="",
+    )
+
+
+def test_figures_count_each_certificate_once_from_disk_and_journal() -> None:
+    me = people(4)[0].peer
+    certificates = rounds({0: 10, 1: 5}, {0: 20}, {1: 5})
+    figures = Figures(me)
+    assert figures.now is None
+    figures.add_disk(certificates[:2])
+    figures.add_disk(certificates)
+    figures.listen(_told(certificates[0].hash.hex(), 1, 10, me))
+    assert figures.now == Figure(samples=30, certificate=certificates[2].hash)
+    figures.listen(_told("44" * 32, 4, 7, me))
+    figures.listen(_told("44" * 32, 4, 7, me))
+    figures.listen(_told("55" * 32, 5, 9, people(4)[1].peer))
+    assert figures.now == Figure(samples=37, certificate=b"\x55" * 32)

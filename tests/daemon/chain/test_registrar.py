@@ -1,0 +1,137 @@
+"""Registration: a challenge with an expiry, over the made-up network, and the chain's word about the wallet that answered."""
+
+from __future__ import annotations
+
+import random
+from contextlib import AsyncExitStack
+from itertools import product
+
+import pytest
+import trio
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from contracts.devnet.genesis import COIN
+from daemon.chain.registrar import PROTOCOL, Registrar
+from daemon.swarm.framing import frame
+from daemon.wallet.keystore import UnlockedWallet
+from protocol.identity import Signer
+from protocol.journal import Event, PeerRegistered
+from protocol.ports import ByteStream, inline
+from protocol.registration import (
+    AGAIN_S,
+    TABLE,
+    VALID_S,
+    Happening,
+    Registration,
+    RegistrationState,
+    challenge_digest,
+    judge_answer,
+    moved,
+)
+from simulator.fakes.chain import FakeChain, FakeLedger
+from simulator.fakes.clock import run_virtual
+from simulator.fakes.link import LinkModel, same_link
+from simulator.fakes.network import FakeSwarm
+from tests.protocol.settlement.paid import CHAIN, CONTRACT, PAID, wallet
+
+PEER = Signer(bytes(32)).peer
+ASKED = moved(Registration(peer=PEER), Happening.ASKED, 100.0, nonce=b"\x07" * 32, expires_s=160)
+S, H = RegistrationState, Happening
+
+
+def answer(known: Registration, who: UnlockedWallet, *, chain: int = CHAIN, nonce: bytes | None = None) -> tuple[bytes, bytes]:
+    signed = challenge_digest(known.peer, nonce or known.nonce, known.expires_s, chain, CONTRACT)
+    return who.public_key, who.sign_digest(signed)[:64]
+
+
+def test_an_answer_in_time_is_verified_and_then_the_chain_decides() -> None:
+    verified = judge_answer(ASKED, *answer(ASKED, wallet(0)), 160.0, CHAIN, CONTRACT)
+    assert (verified.state, verified.wallet) == (S.VERIFIED, wallet(0).raw_address)
+    approved = moved(verified, H.ON_CHAIN, 200.0)
+    assert approved.state is S.APPROVED
+    suspended = moved(approved, H.INACTIVE, 300.0, "silent")
+    assert (suspended.state, suspended.barred) == (S.SUSPENDED, False)
+    assert moved(suspended, H.ON_CHAIN, 400.0).state is S.APPROVED
+
+
+def test_late_is_expired_and_wrong_is_rejected_and_both_are_asked_again_later() -> None:
+    late = judge_answer(ASKED, *answer(ASKED, wallet(0)), 160.5, CHAIN, CONTRACT)
+    other_chain = judge_answer(ASKED, *answer(ASKED, wallet(0), chain=1), 120.0, CHAIN, CONTRACT)
+    replayed = judge_answer(ASKED, *answer(ASKED, wallet(0), nonce=b"\x08" * 32), 120.0, CHAIN, CONTRACT)
+    garbage = judge_answer(ASKED, bytes(33), bytes(64), 120.0, CHAIN, CONTRACT)
+    assert [one.state for one in (late, other_chain, replayed, garbage)] == [S.EXPIRED, S.REJECTED, S.REJECTED, S.REJECTED]
+    assert [one.barred for one in (late, replayed)] == [False, True]
+    for one in (late, replayed):
+        assert not one.due(one.since_s + AGAIN_S - 1)
+        assert one.due(one.since_s + AGAIN_S)
+
+
+def test_the_table_is_all_that_moves_it() -> None:
+    for state, happening in product(S, H):
+        known = Registration(peer=PEER, state=state)
+        assert moved(known, happening, 1.0).state is TABLE.get((state, happening), state)
+    assert {state for state, _ in TABLE} | set(TABLE.values()) == set(S)
+
+
+class Village:
+    """A node that asks, and three that are asked: one with its wallet open, one locked, one that lies."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.ledger = FakeLedger(trio.current_time, owner=wallet(0).address, settlers=(), needed=1, funded={wallet(1).address: COIN})
+        self.chain = FakeChain(self.ledger, wallet(1).address, lambda _: None)
+        world = FakeSwarm(random.Random(7), same_link(LinkModel()))
+        self.world, self.networks = world, [world.network(bytes([i]) * 32) for i in range(4)]
+        self.registrar = self._registrar(0, self.events)
+        self._registrar(1, []).serve(self.networks[1], lambda: wallet(1))
+        self._registrar(2, []).serve(self.networks[2], lambda: None)
+        self.networks[3].serve(PROTOCOL, self._lie)
+
+    def _registrar(self, i: int, events: list[Event]) -> Registrar:
+        assert PAID.settlement is not UNSET
+        return Registrar(PAID.settlement, self.networks[i].peer, events.append, trio.current_time)
+
+    async def _lie(self, stream: ByteStream) -> None:
+        await stream.receive_some(256)
+        await stream.send_all(frame(b"\xc1"))
+        await stream.send_eof()
+
+    def told(self, i: int) -> list[str]:
+        return [event.state for event in self.events if isinstance(event, PeerRegistered) and event.peer == self.networks[i].peer]
+
+    async def live(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self.registrar.run(self.networks[0], lambda: self.chain, inline)
+
+
+def test_peers_are_asked_and_the_chain_has_the_last_word() -> None:
+    async def story() -> None:
+        village = Village()
+        async with village.world.running(), AsyncExitStack() as lives:
+            for network in village.networks:
+                await lives.enter_async_context(network.running())
+            while len(village.networks[0].links()) < 3:
+                await trio.sleep(0.1)
+            await village.live(40.0)
+            assert village.told(1) == ["challenged", "verified"]
+            assert village.told(2) == ["challenged", "expired"]
+            assert village.told(3) == ["challenged", "rejected"]
+            village.chain.register("node 1")
+            await village.live(40.0)
+            assert village.told(1)[2:] == ["approved"]
+            await village.live(400.0)  # no heartbeat
+            assert village.told(1)[3:] == ["suspended"]
+            await village.live(AGAIN_S)
+            assert village.told(2)[2:] == ["challenged", "expired"]
+            village.world.kill(village.networks[1].peer)
+            await village.live(AGAIN_S)
+
+    run_virtual(story)
+
+
+def test_a_challenge_lives_as_long_as_it_says() -> None:
+    assert ASKED.expires_s - 100.0 == VALID_S
+    with pytest.raises(OverflowError):
+        challenge_digest(PEER, bytes(32), -1, CHAIN, CONTRACT)
+    assert replace(ASKED, nonce=b"\x01" * 32) != ASKED

@@ -1,0 +1,270 @@
+"""The whole story with the commands a person types: beat, settle, dispute, activate, verify, claim, and every refusal.
+
+On the fake chain always, on the contracts in a real EVM among the slow tests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts.devnet.genesis import COIN
+from daemon.chain.figures import Figures
+from daemon.chain.heart import Heart, Identity
+from daemon.chain.opening import open_chain
+from daemon.cli.main import run
+from daemon.config import ChainConfig
+from daemon.wallet import password
+from daemon.wallet.keystore import UnlockedWallet
+from protocol.chain import Proposal
+from protocol.journal import Event
+from protocol.keccak import address_of
+from protocol.manifest import Manifest
+from protocol.ports import Chain, inline
+from tests.daemon.chain import homes
+from tests.protocol.rounds import people
+from tests.protocol.settlement.paid import wallet
+
+COLD = address_of(b"\x0c" * 20)
+ROUNDS = homes.rounds({0: 10, 1: 30}, {0: 10, 1: 10, 2: 20}, {0: 20})
+
+
+class Said:
+    """What a command printed."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def record(self) -> dict[str, object]:
+        found = json.loads(self.out)
+        assert isinstance(found, dict)
+        return found
+
+
+class Stage:
+    def __init__(self, root: Path, world: homes.World, capfd: pytest.CaptureFixture[str]) -> None:
+        self.root, self.world, self._capfd = root, world, capfd
+        self.homes: dict[int, Path] = {}
+
+    def home(self, i: int, rounds: int = 2, payout: str | None = None) -> Path:
+        self.homes[i] = homes.home(self.root, i, self.world.url, ROUNDS[:rounds], payout)
+        return self.homes[i]
+
+    def say(self, i: int, *words: str) -> Said:
+        self._capfd.readouterr()
+        code = run(["--home", str(self.homes[i]), *words])
+        out, err = self._capfd.readouterr()
+        return Said(code, out, err)
+
+    def share_dataset(self, source: int, target: int) -> None:
+        """As the swarm does it."""
+        for file in (self.homes[source] / "settlements").iterdir():
+            folder = self.homes[target] / "settlements"
+            folder.mkdir(exist_ok=True)
+            (folder / file.name).write_bytes(file.read_bytes())
+
+    def heart(self, i: int, payout: str | None = None) -> tuple[Heart, list[Event], Figures]:
+        figures, events = Figures(people(4)[i].peer), list[Event]()
+        heart = Heart(
+            opener=lambda: self.world.client(wallet(i).private_key()),
+            identity=Identity(name=f"node {i}", payout=payout),
+            figure=lambda: figures.now,
+            offload=inline,
+            record=events.append,
+            dice=lambda: 0.0,
+        )
+        return heart, events, figures
+
+    def beat(self, i: int, rounds: int = 2, payout: str | None = None) -> None:
+        heart, _, figures = self.heart(i, payout)
+        figures.add_disk(ROUNDS[:rounds])
+        report = heart.beat()
+        assert (report.state, report.reason) == ("live", "")
+
+
+@pytest.fixture(params=["fake", pytest.param("evm", marks=pytest.mark.slow)])
+def stage(
+    request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Stage]:
+    secret = tmp_path / "password"
+    secret.write_text(homes.PASSWORD)
+    secret.chmod(0o600)
+    monkeypatch.setenv(password.VARIABLE, str(secret))
+    settlers = (wallet(0).address,)
+    if request.param == "evm":
+        monkeypatch.setattr("contracts.chain.POLL_S", 0.01)
+        with homes.devnet(settlers) as world:
+            yield Stage(tmp_path, world, capfd)
+        return
+    fake = homes.FakeWorld(settlers)
+
+    def opened(settings: ChainConfig, manifest: Manifest, home: Path, signer: UnlockedWallet | None) -> Chain:
+        if settings.rpc != (fake.url,):  # a test that is about the real one
+            return open_chain(settings, manifest, home, signer)
+        return fake.client(None if signer is None else signer.private_key())
+
+    monkeypatch.setattr("daemon.cli.chain_access.open_chain", opened)
+    yield Stage(tmp_path, fake, capfd)
+
+
+def test_from_heartbeat_to_money(stage: Stage) -> None:
+    for i in range(3):
+        stage.home(i, payout=COLD if i == 1 else None)
+        stage.beat(i, payout=COLD if i == 1 else None)
+    reader = stage.world.client(None)
+    agent = reader.agent(wallet(1).address)
+    assert (agent.registered, agent.active, agent.payout, agent.samples) == (True, True, COLD, 40)
+    assert agent.certificate == ROUNDS[1].hash
+
+    faucet = stage.world.faucet()
+    assert faucet.wait(faucet.fund(1000 * COIN), 10).done
+
+    # Before an epoch is over nobody can settle it, and there is nothing to verify or claim.
+    early = stage.say(0, "settle")
+    assert (early.code, "EPOCH" in early.err) == (1, True)
+    assert stage.say(1, "rewards", "verify").code == 1
+    assert stage.say(1, "rewards", "claim").code == 1
+
+    stage.world.pass_time(homes.EPOCH_S)
+    shown = stage.say(0, "settle", "--dry-run", "--json")
+    assert shown.record["done"] == "shown"
+    assert reader.pool().pending is None
+    proposed = stage.say(0, "settle", "--json")
+    assert (proposed.code, proposed.record["done"], proposed.record["total"]) == (0, "proposed", str(1000 * COIN))
+    assert proposed.record["root"] == shown.record["root"]
+
+    # Everybody computes the same root; without the data set nobody pretends to.
+    missing = stage.say(1, "rewards", "verify")
+    assert (missing.code, "DATASET" in missing.err) == (1, True)
+    stage.share_dataset(0, 1)
+    verified = stage.say(1, "rewards", "verify")
+    assert (verified.code, "agrees" in verified.out) == (0, True)
+    waiting = stage.say(1, "rewards", "--json").record
+    assert (waiting["claimable"], waiting["pending"]) == ("0", str(500 * COIN))
+
+    again = stage.say(0, "settle")
+    assert (again.code, "PENDING" in again.err) == (1, True)
+    stage.world.pass_time(homes.DELAY_S)
+    active = stage.say(0, "settle", "--json")
+    assert (active.code, active.record["done"]) == (0, "activated")
+
+    # The claim goes to the payout; anyone may send it; twice pays once.
+    dry = stage.say(1, "rewards", "claim", "--dry-run", "--json").record
+    assert (dry["amount"], dry["sent"]) == (str(500 * COIN), False)
+    assert reader.balance(COLD) == 0
+    paid = stage.say(1, "rewards", "claim", "--json").record
+    assert (paid["amount"], paid["payout"], paid["sent"]) == (str(500 * COIN), COLD, True)
+    assert reader.balance(COLD) == 500 * COIN
+    second = stage.say(1, "rewards", "claim", "--json").record
+    assert (second["amount"], second["sent"], second["id"]) == ("0", False, paid["id"])
+    stage.share_dataset(0, 2)
+    assert stage.say(2, "rewards", "claim", "--account", wallet(0).address).code == 0
+    before = reader.balance(wallet(0).address)
+    assert reader.claimed(wallet(0).address) == 250 * COIN
+    assert before > 250 * COIN
+    assert stage.say(2, "rewards", "claim").code == 0
+    assert sum(reader.claimed(wallet(i).address) for i in range(3)) == 1000 * COIN
+    assert reader.pool().balance == 0
+    assert "1,000" not in stage.say(1, "rewards").out
+    assert "claimed    500" in stage.say(1, "rewards").out
+
+
+def test_a_second_epoch_pays_what_is_new_and_nothing_again(stage: Stage) -> None:
+    for i in range(2):
+        stage.home(i)
+        stage.beat(i)
+    faucet = stage.world.faucet()
+    faucet.wait(faucet.fund(100 * COIN), 10)
+    stage.world.pass_time(homes.EPOCH_S)
+    first = stage.say(0, "settle", "--json", "--pool", "60").record
+    # Person 2 worked and never beat: its work waits, and blocks nobody.
+    assert first["accounts"] == {wallet(0).address: str(20 * COIN), wallet(1).address: str(40 * COIN)}
+    assert "no heartbeat" in str(first["withheld"])
+    stage.world.pass_time(homes.DELAY_S)
+    stage.say(0, "settle")
+    stage.say(0, "rewards", "claim")
+    homes.add_certificates(stage.homes[0], ROUNDS[2:])
+    stage.world.pass_time(homes.EPOCH_S)
+    stage.beat(0, rounds=3)
+    stage.beat(2)
+    stage.world.pass_time(homes.EPOCH_S - homes.DELAY_S - 100)
+    second = stage.say(0, "settle", "--json").record
+    # 40 coins are left: 20 samples of person 2 that waited, 20 new ones of person 0. Nothing of epoch one is divided again.
+    assert second["pool"] == str(40 * COIN)
+    assert second["accounts"] == {
+        wallet(0).address: str(40 * COIN),
+        wallet(1).address: str(40 * COIN),
+        wallet(2).address: str(20 * COIN),
+    }
+
+
+def test_a_wrong_root_is_seen_and_disputed(stage: Stage) -> None:
+    for i in range(3):
+        stage.home(i)
+        stage.beat(i)
+    faucet = stage.world.faucet()
+    faucet.wait(faucet.fund(100 * COIN), 10)
+    stage.world.pass_time(homes.EPOCH_S)
+    honest = stage.say(0, "settle", "--dry-run", "--json").record
+    stage.share_dataset(0, 1)
+    settler = stage.world.client(wallet(0).private_key())
+    lie = Proposal(epoch=0, root=b"\x01" * 32, total=100 * COIN, data=bytes.fromhex(str(honest["dataset"])))
+    settler.wait(settler.propose(lie), 10)
+    seen = stage.say(1, "rewards", "verify", "--json")
+    assert seen.code == 1
+    assert [check["agrees"] for check in json.loads(seen.out)] == [False]
+    assert stage.say(1, "settle", "--dispute", "not ours").code == 1  # not a settler
+    assert stage.say(0, "settle", "--dispute", "the certificates give another root").code == 0
+    assert settler.pool().pending is None
+    assert stage.say(0, "settle", "--json").record["root"] == honest["root"]
+
+
+def test_what_goes_wrong_has_a_code_of_its_own(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.home(0)
+    config = stage.homes[0] / "config.toml"
+    settings = config.read_text()
+    config.write_text(settings.replace(stage.world.url, "http://127.0.0.1:7"))
+    down = stage.say(0, "rewards")
+    assert (down.code, "CHAIN_DOWN" in down.err) == (6, True)
+    config.write_text("")
+    assert stage.say(0, "rewards").code == 2
+    config.write_text(settings)
+    monkeypatch.delenv(password.VARIABLE)
+    locked = stage.say(0, "rewards", "claim")
+    assert (locked.code, "WALLET_LOCKED" in locked.err) == (5, True)
+    assert stage.say(0, "rewards", "--account", "0x12").code == 2
+    assert stage.say(0, "rewards", "--run", "ffff").code == 2
+    stage.homes[9] = stage.root / "empty"
+    assert stage.say(9, "rewards").code == 2
+
+
+# ------------------------------------------------------------------------------------------------ heartbeats
+
+
+def test_a_figure_is_told_once_also_by_the_next_process(stage: Stage) -> None:
+    heart, _, figures = stage.heart(3)
+    heart.beat()  # registers; there is no certificate yet
+    figures.add_disk(ROUNDS[:1])
+    assert heart.beat().state == "live"
+    block = stage.world.client(None).head().number
+    heart.beat()
+    successor, _, counted = stage.heart(3)
+    counted.add_disk(ROUNDS[:1])
+    successor.beat()
+    assert stage.world.client(None).head().number == block  # nothing was sent
+    counted.add_disk(ROUNDS)
+    successor.beat()
+    assert stage.world.client(None).head().number > block
+
+
+def test_a_counter_that_begins_again_is_never_told_as_less(stage: Stage) -> None:
+    heart, _, figures = stage.heart(0)
+    figures.add_disk(ROUNDS)
+    assert heart.beat().samples == 40
+    lost, _, fresh = stage.heart(0)
+    fresh.add_disk(ROUNDS[:1])
+    assert lost.beat().samples == 40

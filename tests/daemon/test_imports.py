@@ -29,6 +29,7 @@ WATCHED = (
     "blake3",
     "click",
     "cryptography",
+    "eth",
     "hivemind",
     "libp2p",
     "multiaddr",
@@ -39,6 +40,7 @@ WATCHED = (
     "sklearn",
     "torch",
     "trio",
+    "web3",
 )
 HEAVY = frozenset(WATCHED) - {"click"}
 STATUS_LIMIT_S = 0.3

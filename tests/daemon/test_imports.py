@@ -30,6 +30,7 @@ WATCHED = (
     "click",
     "cryptography",
     "eth_account",
+    "eth",
     "hivemind",
     "libp2p",
     "multiaddr",

@@ -52,6 +52,10 @@ class NetworkConfig(Section, frozen=True, kw_only=True):
         for address in (*self.join, *self.advertise):
             if not address.startswith("/"):
                 raise ValueError(f"{address!r} is not a multiaddr: it begins with a slash, as in /ip4/203.0.113.7/tcp/4001/p2p/12D3KooW...")
+        for address in self.advertise:
+            kind, host = (*address.split("/"), "", "")[1:3]
+            if kind not in ("ip4", "dns4") or not host:
+                raise ValueError(f"{address!r} names no host: it is like /ip4/203.0.113.7/tcp/4001")
         for address in self.join:
             if "/p2p/" not in address:
                 raise ValueError(f"{address!r} does not say whom to expect: copy the whole address, with its /p2p/12D3KooW... at the end")

@@ -55,7 +55,7 @@ def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
         listen_port=given.listen_port,
         bulk_port=given.bulk_port,
         join=given.join,
-        advertise=given.advertise,
+        advertise=tuple(address.split("/")[2] for address in given.advertise),  # hosts: both planes are reached at them
         min_connections=given.min_connections,
         bulk=bulk,
     )

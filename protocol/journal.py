@@ -137,6 +137,9 @@ class RoundCertified(Event, frozen=True, kw_only=True, tag=True):
     outcome: str
     phase_seconds: dict[str, float]  # of this node: train, ready, scatter, reduce, vote
     reason: str
+    plan: str = ""  # why its plan was as it was
+    rows: tuple[int, ...] = ()  # members of each of its rows
+    predicted_s: float | None = None  # what its plan said of scatter and reduce together
 
 
 class RoundAveraged(Event, frozen=True, kw_only=True, tag=True):
@@ -205,6 +208,11 @@ class PeerReport(Event, frozen=True, kw_only=True, tag=True):
     path: str = ""  # "direct", "stream", "relay", or "" when there is no connection of our own to it
     address: str = ""
     rtt_s: float | None = None
+    jitter_s: float | None = None
+    loss_share: float | None = None  # of what was sent to it, what had to be sent again
+    bits_per_second: int = 0  # the most that its link was seen to carry, either way; 0 when not seen at work yet
+    quality: str = ""  # of our connection to it: perfect, good, average, poor, unstable, or unknown
+    quality_reason: str = ""
     durable: ClassVar[bool] = False
 
 

@@ -46,6 +46,9 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     rtt_s: float | None
     since_s: float  # on the network's monotonic clock
+    jitter_s: float | None = None  # the median distance of the last round trips from their median; None where too few are known
+    segments: int = 0  # of data sent to it, over all connections open now, where the system counts them
+    again: int = 0  # of them, those that had to be sent again
 
 
 class LinkChange(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,9 @@ Each codec sums what it encoded (`Codec.mean`), so that a piece of the sum stays
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from protocol.codec import Codec, codec_named
 from protocol.codec.base import check_size
@@ -47,3 +49,15 @@ def mean_of_rows(rows: Sequence[tuple[int, Buffer]], out: Vector) -> int:
     Else as `weighted_mean`.
     """
     return weighted_mean(rows, codec_named(ROW_CODEC), out)
+
+
+def mean_by_plan(plan_rows: Sequence[Sequence[int]], parts: Mapping[int, tuple[int, Buffer]], codec: Codec, out: Vector) -> int:
+    """What all reducers of a plan come to together, for whoever checks them: `parts` are each contributor's (weight, encoding) by member index."""
+    if len(plan_rows) == 1:
+        return weighted_mean([parts[i] for i in sorted(parts)], codec, out)
+    rows: list[tuple[int, Buffer]] = []
+    for row in plan_rows:
+        mean = np.empty(out.size, np.float32)
+        if of_row := [parts[i] for i in sorted(parts) if i in row]:
+            rows.append((weighted_mean(of_row, codec, mean), mean.astype("<f4").tobytes()))
+    return mean_of_rows(rows, out)

@@ -17,7 +17,7 @@ from protocol.manifest import Manifest
 from protocol.merge import merge_vectors
 from protocol.outer import outer_step, state_digest
 from protocol.ports import LedgerRecord, Vector
-from protocol.reduction import mean_of_rows, weighted_mean
+from protocol.reduction import mean_by_plan
 
 ROUNDING = 1e-5  # relative to the largest value of a contribution: 64 float32 additions and a division stay below 2^-17
 
@@ -78,25 +78,13 @@ class Contents:
     def _check_bits(self, certificate: OpenCertificate, parent: State, parts: list[tuple[int, bytes]]) -> str:
         """The reduction's own arithmetic, encoded and decoded as it travels: neither depends on where the vector is cut into slices."""
         mean = np.zeros_like(parent[0])
-        rows = certificate.plan.plan.rows
-        if len(rows) == 1:
-            weighted_mean(parts, self._codec, mean)
-        else:
-            mean_of_rows(
-                [self._of_row(row, certificate, parts, mean.size) for row in rows if not {*row}.isdisjoint(certificate.contributors)], mean
-            )
+        mean_by_plan(certificate.plan.plan.rows, dict(zip(certificate.contributors, parts, strict=True)), self._codec, mean)
         self._codec.decode(self._codec.encode(mean), mean)
         out = np.empty_like(mean), np.empty_like(mean)
         outer_step(*parent, mean, self._rules, *out)
         if state_digest(*out) != certificate.outcome.state:
             return f"the state of certificate {certificate.outcome.number} does not follow from the {len(parts)} offers that it lists"
         return ""
-
-    def _of_row(self, row: tuple[int, ...], certificate: OpenCertificate, parts: list[tuple[int, bytes]], size: int) -> tuple[int, bytes]:
-        """What one row includes: its weight and its mean, as they pass between rows."""
-        mean = np.empty(size, np.float32)
-        weight = weighted_mean([part for i, part in zip(certificate.contributors, parts, strict=True) if i in row], self._codec, mean)
-        return weight, mean.astype("<f4").tobytes()
 
     def _check_float64(self, certificate: OpenCertificate, parent: State, parts: list[tuple[int, bytes]], momentum: Vector) -> str:
         """What entered the momentum, against the weighted mean in float64: neither uses a line of the code under test."""

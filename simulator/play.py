@@ -12,6 +12,7 @@ from protocol.journal import Refused, Trained, WorkDropped
 from simulator import report as r
 from simulator.director import Director
 from simulator.fakes.clock import run_virtual
+from simulator.faults import WHOEVER
 from simulator.profiles import LINKS
 from simulator.progress import Progress
 from simulator.story import Story
@@ -134,9 +135,10 @@ class Played:
         return missed
 
     def _was_refused(self, node: int, reason: str) -> bool:
-        peer = self.world.seats[node].peer
+        liars = self.world.invariants.liars if node == WHOEVER else {node}
+        peers = {self.world.seats[liar].peer for liar in liars}
         return any(
-            isinstance(event, Refused) and event.reason == reason and event.peer == peer and index != node
+            isinstance(event, Refused) and event.reason == reason and event.peer in peers and index not in liars
             for _, index, event in self.world.history
         )
 

@@ -14,6 +14,7 @@ from protocol.manifest import RoundRules
 from simulator import faults as f
 from simulator.liars import LIES
 from simulator.profiles import QUALITIES
+from simulator.row_scenarios import between_rows, in_rows
 from simulator.story import Story, Wanted
 
 DETECTION_S = 5.0  # a crash is noticed within
@@ -56,6 +57,11 @@ NAMED: dict[str, tuple[str, ...]] = {
 }
 """What the honest refuse a liar for. A lie that is not here cannot be told from bad luck, or from what it replays."""
 
+TOLD_BY_LEADERS = (
+    "bad_plan",
+    "two_cuts",
+)  # given time: of ten rounds one of five leads none in one world of nine, of twenty in one of ninety
+
 
 def _crash(role: str, step: str) -> Make:
     enters, after_s = CRASHES[step]
@@ -77,7 +83,10 @@ def _crash(role: str, step: str) -> Make:
 def _liar(kind: str) -> Make:
     def make(nodes: int | None, seed: int) -> Story:
         count = nodes or 5
-        schedule: tuple[f.AnyFault, ...] = (f.Lie(node=1, kind=kind, at_s=8.0),)
+        liar, lie = 1, f.Lie(node=1, kind=kind, at_s=8.0)
+        if kind in TOLD_BY_LEADERS:
+            liar, lie = f.WHOEVER, f.Lie(node=f.WHOEVER, kind=kind, when=f.When(enters="ready", role="leader", number=2))
+        schedule: tuple[f.AnyFault, ...] = (lie,)
         if kind == "bad_state":
             schedule += (f.Start(node=count - 1, at_s=20.0), *(f.Sever(node=count - 1, other=i, at_s=0.0, for_s=26.0) for i in (0, 2, 3)))
         return Story(
@@ -88,7 +97,7 @@ def _liar(kind: str) -> Make:
             schedule=schedule,
             parameters=2 * count * CHUNK_ELEMENTS,  # so that everybody reduces something, and can lie about it
             starts=tuple(range(count - 1)) if kind == "bad_state" else None,
-            wanted=Wanted(rounds=4, refused=tuple((1, reason) for reason in NAMED.get(kind, ()))),
+            wanted=Wanted(rounds=4, refused=tuple((liar, reason) for reason in NAMED.get(kind, ()))),
         )
 
     return make
@@ -312,6 +321,14 @@ SCENARIOS: dict[str, Make] = {
     "network-world": _network("world"),
 }
 
+IN_ROWS: dict[str, Make] = {
+    **in_rows(SCENARIOS),
+    **between_rows(
+        Wanted(rounds=5, detection_s=DETECTION_S, recovery_exchanges=RECOVERY_EXCHANGES), Wanted(rounds=5, detection_s=DETECTION_S)
+    ),
+}
+"""Of several rows: everything above told again, and what can happen between rows."""
+
 CROWDS: dict[str, Make] = {
     "many": _plain(
         "many",
@@ -341,8 +358,8 @@ CROWDS: dict[str, Make] = {
 
 def scenario(name: str, nodes: int | None, seed: int) -> Story:
     """Raises `UserError("SCENARIO")` with the known names."""
-    make = SCENARIOS.get(name) or CROWDS.get(name)
+    make = SCENARIOS.get(name) or IN_ROWS.get(name) or CROWDS.get(name)
     if make is None:
-        known = ", ".join([*SCENARIOS, *CROWDS, "membership"])
+        known = ", ".join([*SCENARIOS, *IN_ROWS, *CROWDS, "membership"])
         raise UserError("SCENARIO", f"There is no scenario {name!r}.", why=f"there are: {known}", fix="or: all", exit_code=2)
     return make(nodes, seed)

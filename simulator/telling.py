@@ -15,13 +15,13 @@ from simulator import membership
 from simulator.many import Outcome, jobs_here, play_all, play_fuzz, shortest
 from simulator.plot import plot
 from simulator.report import Report
-from simulator.scenarios import CROWDS, SCENARIOS, scenario
+from simulator.scenarios import CROWDS, IN_ROWS, SCENARIOS, scenario
 from simulator.story import Story, read_story, write_story
 
 
 def names() -> list[str]:
     """All scenarios, the large ones last."""
-    return [*SCENARIOS, *CROWDS, membership.NAME]
+    return [*SCENARIOS, *IN_ROWS, *CROWDS, membership.NAME]
 
 
 def outcomes_of(
@@ -37,7 +37,7 @@ def outcomes_of(
         return play_all([read_story(schedule)], 1)
     if name == membership.NAME:
         return [membership.play_membership(nodes, seed)]
-    wanted = list(SCENARIOS) if name == "all" else [name or ""]
+    wanted = [*SCENARIOS, *IN_ROWS] if name == "all" else [name or ""]
     return play_all([scenario(each, nodes, seed) for each in wanted], count)
 
 

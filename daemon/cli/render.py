@@ -86,6 +86,8 @@ def _you(status: Status, ink: _Ink) -> list[str]:
         figures.append(f"{count(you.samples_dropped)} dropped")
     if you.loss is not None:
         figures.append(f"loss {loss(you.loss)}")
+    if you.computing is not None:
+        figures.append(f"computing {100 * you.computing:.0f}% of the time")
     device = you.device + (f", {of(you.worker_restarts, 'restart')}" if you.worker_restarts else "") if you.device else ""
     where = [f"others join with: hypergpud start --join {you.addresses[0]}"] if you.addresses and not status.run.rounds_certified else []
     return _lines(ink, "You", [f"{you.name or MISSING} ({tail(you.peer)})", _wrapped(doing, LABEL), ", ".join(figures), device, *where])
@@ -110,8 +112,13 @@ def _network(status: Status, ink: _Ink) -> list[str]:
     without = f"{streams} without a direct path for gradients, " if streams else ""
     together = f"{of(run.nodes, 'node')} training, {rate(run.samples_per_second)} samples/s together"
     links = f"{together}; {direct} direct, {without}{relayed} through a relay"
+    plan = _wrapped(run.plan + _how_far_off(run.prediction_error), LABEL) if run.plan else ""
     refused = ", ".join(f"{count(number)} {reason}" for reason, number in status.refusals.items() if number)
-    return _lines(ink, "Network", [links, f"sent {size(sent)}, received {size(received)}", f"refused: {refused}" if refused else ""])
+    return _lines(ink, "Network", [links, plan, f"sent {size(sent)}, received {size(received)}", f"refused: {refused}" if refused else ""])
+
+
+def _how_far_off(error: float | None) -> str:
+    return f" (predictions are {100 * error:.0f}% off)" if error is not None else ""
 
 
 def _rounds(status: Status, ink: _Ink) -> list[str]:
@@ -152,6 +159,7 @@ def _peer_cells(peer: Peer, now: float) -> tuple[str, ...]:
         tail(peer.peer),
         peer.path or "none",
         duration(peer.rtt_s),
+        peer.quality or MISSING,
         peer.role or "stranger",
         phase_words(peer.phase) or MISSING,
         f"round {count(peer.number)}" if peer.tip else MISSING,
@@ -165,7 +173,7 @@ def peers_text(status: Status, color: bool) -> str:
     ink = _Ink(color)
     if not status.peers:
         return "Nobody has been heard of yet."
-    heads = ("PEER", "ID", "PATH", "RTT", "ROLE", "DOING", "ROUND", "SAMPLES", "LAST SEEN")
+    heads = ("PEER", "ID", "PATH", "RTT", "LINK", "ROLE", "DOING", "ROUND", "SAMPLES", "LAST SEEN")
     rows = [heads, *(_peer_cells(peer, status.as_of) for peer in status.peers)]
     widths = [max(columns(row[i]) for row in rows) for i in range(len(heads))]
     lines = ["  ".join(cell + " " * (wide - columns(cell)) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in rows]

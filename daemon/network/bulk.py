@@ -25,6 +25,7 @@ from daemon.network.certificate import BulkCertificate
 from daemon.network.ending import Endings, end_gently
 from daemon.network.paths import NoPath
 from daemon.network.slots import Slots
+from daemon.network.tcp_info import Segments
 from daemon.network.tls import PIECE_BYTES, TlsSession, tune
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
@@ -132,6 +133,7 @@ class BulkPlane:
         self._client_context = lru_cache(maxsize=256)(lambda der: _context(ssl.PROTOCOL_TLS_CLIENT, certificate, der))  # 1.1 ms each
         self._slots = Slots(MAX_STREAMS_PER_PEER)
         self._open: WeakSet[TlsSession] = WeakSet()
+        self._called: dict[PeerId, WeakSet[TlsSession]] = {}  # by whom we called
         self._scratch = memoryview(bytearray(PIECE_BYTES))
         self._sessions = 0
         self._handshakes = 0
@@ -197,7 +199,13 @@ class BulkPlane:
         finally:
             if not opened:
                 await session.aclose()
+        self._called = {peer: sessions for peer, sessions in self._called.items() if sessions}
+        self._called.setdefault(endpoint.peer, WeakSet()).add(session)
         return BulkStream(session, endpoint.peer, self.traffic, self._endings)
+
+    def segments(self, peer: PeerId) -> Segments:
+        """What the kernel counted on the streams that we opened to a peer and that are open."""
+        return sum((session.segments() for session in self._called.get(peer, ())), Segments())
 
     async def _connect(self, endpoint: Endpoint) -> trio.SocketStream:
         reasons: list[str] = []

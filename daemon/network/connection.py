@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections import deque
+from statistics import median
 from typing import Any
 
 import trio
@@ -27,6 +28,7 @@ from libp2p.stream_muxer.yamux.yamux import FLAG_SYN, HEADER_SIZE, PROTOCOL_ID, 
 from libp2p.transport.upgrader import TransportUpgrader
 
 from daemon.network.border import contained
+from daemon.network.tcp_info import Segments, segments
 from protocol.ports import MAX_STREAMS_PER_PEER
 
 _log = logging.getLogger(__name__)
@@ -63,6 +65,10 @@ class CountedStream(TrioTCPStream):
         self.closed.set()
         await super().close()
 
+    def segments(self) -> Segments:
+        """What the kernel counted."""
+        return segments(self.stream.socket) if isinstance(self.stream, trio.SocketStream) else Segments()
+
     async def cut(self) -> None:
         """Close the socket now; every reader and writer above notices."""
         self.closed.set()
@@ -91,6 +97,18 @@ class MeasuredYamux(Yamux):
         self._queue: deque[_Frame] = deque()
         self._wake = trio.Event()
         self._dead = False
+
+    @property
+    def jitter_s(self) -> float | None:
+        """The median distance of the last round trips from their median; None before there are enough."""
+        if not self.trusted:
+            return None
+        middle = median(self._recent_s)
+        return median(abs(one - middle) for one in self._recent_s)
+
+    def segments(self) -> Segments:
+        """What the kernel counted."""
+        return self._socket.segments()
 
     async def cut(self, why: str) -> None:
         """End the connection now, whatever is in flight on it."""

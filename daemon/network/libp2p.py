@@ -252,7 +252,12 @@ class LibP2PNetwork:
     # ------------------------------------------------------------------------------------------------ what is measured
 
     def links(self) -> Sequence[Link]:
-        return [msgspec.structs.replace(link, path="stream") if self._paths.by_stream(link.peer) else link for link in self._links.all()]
+        return [self._measured(link) for link in self._links.all()]
+
+    def _measured(self, link: Link) -> Link:
+        counted = self._links.segments(link.peer) + self._bulk.segments(link.peer)
+        path = "stream" if self._paths.by_stream(link.peer) else link.path
+        return msgspec.structs.replace(link, path=path, segments=counted.sent, again=counted.again)
 
     def changes(self) -> AsyncIterator[LinkChange]:
         return self._links.changes()

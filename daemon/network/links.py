@@ -12,6 +12,7 @@ from libp2p.abc import INetConn, INetStream, INetwork, INotifee
 from multiaddr import Multiaddr
 
 from daemon.network.connection import MeasuredYamux
+from daemon.network.tcp_info import Segments
 from protocol.identity import PeerId
 from protocol.ports import Link, LinkChange
 
@@ -70,6 +71,11 @@ class Links(INotifee):
     def all(self) -> list[Link]:
         return [_link(peer, up) for peer, up in self._up.items()]
 
+    def segments(self, peer: PeerId) -> Segments:
+        """What the kernel counted on the connections to a peer."""
+        up = self._up.get(peer)
+        return sum((connection.muxed_conn.segments() for connection in up.connections), Segments()) if up else Segments()
+
     def changes(self) -> AsyncIterator[LinkChange]:
         feed = _Feed([LinkChange(peer=peer, up=True, reason="connected") for peer in self._up])
         self._feeds.add(feed)
@@ -118,4 +124,4 @@ def _address(muxed: Any) -> str:
 
 def _link(peer: PeerId, up: _Up) -> Link:
     best = up.best()
-    return Link(peer=peer, path="direct", address=_address(best), rtt_s=best.rtt_s, since_s=up.since_s)
+    return Link(peer=peer, path="direct", address=_address(best), rtt_s=best.rtt_s, since_s=up.since_s, jitter_s=best.jitter_s)

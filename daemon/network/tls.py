@@ -16,6 +16,7 @@ import termios
 
 import trio
 
+from daemon.network.tcp_info import Segments, segments
 from protocol.errors import Unreachable
 
 PIECE_BYTES = (
@@ -114,6 +115,10 @@ class TlsSession:
         except OSError:
             return 0
         return int.from_bytes(answer, sys.byteorder)
+
+    def segments(self) -> Segments:
+        """What the kernel counted on this connection."""
+        return Segments() if self._broken else segments(self._transport.socket)
 
     async def send_eof(self) -> None:
         """close_notify: TLS 1.3 allows the other direction to go on."""

@@ -110,6 +110,7 @@ def _peer_row(peer: Peer) -> str:
     cells = (
         ("Path", _path(peer)),
         ("RTT", escape(duration(peer.rtt_s))),
+        ("Link", f'<span title="{escape(peer.quality_reason)}">{escape(peer.quality)}</span>' if peer.quality else MISSING),
         ("Doing", escape(phase_words(peer.phase)) or MISSING),
         ("Round", count(peer.number) if peer.tip else MISSING),
         ("Loss", loss(peer.loss) if training else MISSING),
@@ -126,7 +127,9 @@ def peers_table(status: Status) -> str:
     """One row for each peer, the connected ones first."""
     if not status.peers:
         return '<p class="empty">Nobody has been heard of yet.</p>'
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("Peer", "Path", "RTT", "Doing", "Round", "Loss", "Samples/s", "Last seen"))
+    heads = "".join(
+        f'<th scope="col">{head}</th>' for head in ("Peer", "Path", "RTT", "Link", "Doing", "Round", "Loss", "Samples/s", "Last seen")
+    )
     rows = "".join(_peer_row(peer) for peer in status.peers[:SHOWN_PEERS])
     rest = len(status.peers) - SHOWN_PEERS
     more = f'<p class="dim">and {count(rest)} more in <a href="/api/v1/peers">/api/v1/peers</a></p>' if rest > 0 else ""

@@ -50,7 +50,9 @@ def _swarm_card(status: Status) -> str:
     run, network = status.run, status.network
     direct = sum(peer.path in {"direct", "stream"} for peer in status.peers)
     relayed = sum(peer.path == "relay" for peer in status.peers)
+    error = run.prediction_error
     rows: list[Row] = [
+        ("Groups", run.plan or MISSING, f"predictions {100 * error:.0f}% off" if error is not None else ""),
         ("Speed", rate(run.samples_per_second), "samples/s together"),
         ("Links", f"{direct} direct", f"{relayed} through a relay"),
         ("Sent", size(network.control_sent + network.bulk_sent), f"{size(network.bulk_sent)} of it gradients"),
@@ -74,6 +76,7 @@ def _you_card(status: Status) -> str:
         ("Doing", phase_words(you.phase), you.phase_reason),
         ("Rounds counted", count(you.rounds_counted), missed),
         ("Samples", count(you.samples_total), f"{count(you.samples_pending)} not certified yet"),
+        ("Computing", f"{100 * you.computing:.0f}%" if you.computing is not None else MISSING, "of the last round's time"),
         ("Device", you.device or MISSING, of(you.worker_restarts, "restart") if you.worker_restarts else ""),
         ("Rewards", status.rewards, ""),
     ]

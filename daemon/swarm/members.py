@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from daemon.swarm.neighbours import Neighbours
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import Event, PeerDown, PeerForgotten, PeerReport, PeerUp
@@ -75,6 +76,7 @@ class Members:
         self._links: dict[PeerId, Link] = {}
         self._live: dict[Digest, dict[PeerId, None]] = {}  # the living nodes by tip
         self._frozen: dict[Digest, frozenset[PeerId]] = {}  # the same as it was last asked for
+        self.neighbours = Neighbours(me)
         self.version = 0  # grows when anything changes about who is there, or where
 
     def __len__(self) -> int:
@@ -149,6 +151,7 @@ class Members:
     def measured(self, links: tuple[Link, ...]) -> None:
         """Fresh round-trip times."""
         self._links = {link.peer: link for link in links}
+        self.neighbours.linked(links)
         for peer, link in self._links.items():
             member = self._members.get(peer)
             if member is not None and link.rtt_s is not None:
@@ -198,6 +201,7 @@ class Members:
 
     def _report(self, peer: PeerId, beacon: Beacon) -> PeerReport:
         link = self._links.get(peer)
+        near = self.neighbours.of(peer)
         return PeerReport(
             peer=peer,
             name=beacon.name,
@@ -212,4 +216,9 @@ class Members:
             path=link.path if link else "",
             address=link.address if link else "",
             rtt_s=link.rtt_s if link else None,
+            jitter_s=link.jitter_s if link else None,
+            loss_share=near.loss,
+            bits_per_second=max(near.up[1], near.down[1]),
+            quality=near.quality.name if link else "",
+            quality_reason=near.quality.reason if link else "",
         )

@@ -106,7 +106,7 @@ def recut(state: State, now: float, *, final: bool) -> Step:
         state = replace(state, lead=Lead(held=state.lead.held, silent=state.lead.silent | silent))
     lost = _lost(state)
     # A lost contributor matters as well: a substitute may be waiting for its bytes.
-    stalled = any(plan.members[cut.owners[i]] in lost for i in _needed(plan, missing)) or (
+    stalled = any(plan.members[cut.owners[i]] in lost for i in _needed(plan, state)) or (
         cut.number > 1 and any(plan.members[i] in lost for i in cut.contributors) and bool(missing)
     )
     if not stalled:
@@ -124,7 +124,7 @@ def beyond_recut(state: State) -> bool:
     plan, cut = state.plan, state.cut
     if plan is None or cut is None or plan.leader not in state.gone:
         return False
-    return any(plan.members[cut.owners[i]] in state.gone for i in _needed(plan, _missing(plan, state)))
+    return any(plan.members[cut.owners[i]] in state.gone for i in _needed(plan, state))
 
 
 def _missing(plan: OpenPlan, state: State) -> list[int]:
@@ -132,10 +132,11 @@ def _missing(plan: OpenPlan, state: State) -> list[int]:
     return [i for i in range(len(plan.members)) if plan.layout.finishes(i) and i not in state.results]
 
 
-def _needed(plan: OpenPlan, missing: list[int]) -> frozenset[int]:
-    """Members whose work, or whose substitute's, these slices wait for: whoever finishes one, and all of its rank, who sum it over their
-    rows and hand it on to them."""
-    return frozenset(member for i in missing for member in plan.layout.ranks[i])
+def _needed(plan: OpenPlan, state: State) -> frozenset[int]:
+    """Members whose work, or whose substitute's, the missing slices wait for: whoever finishes one, and those of its rank, who sum it over their
+    rows. Not one whose own slice is here: it summed before it finished that, and what it would hand on comes from where it was made."""
+    missing = _missing(plan, state)
+    return frozenset(j for i in missing for j in plan.layout.ranks[i] if j == i or j not in state.results)
 
 
 def _waited_for(plan: OpenPlan, state: State) -> frozenset[int]:

@@ -7,8 +7,9 @@ already folded changes nothing. Time comes from the events alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
+from statistics import median
 from typing import Any
 
 from msgspec.structs import replace
@@ -79,6 +80,7 @@ def _trained(state: StatusState, event: journal.Trained) -> None:
         loss=finite(event.loss) if event.loss is not None else state.you.loss,
     )
     state.stuck = ""
+    state.computed_s = natural(state.computed_s + natural(event.seconds))
 
 
 def _training_progress(state: StatusState, event: journal.TrainingProgress) -> None:
@@ -143,6 +145,9 @@ def _round_certified(state: StatusState, event: journal.RoundCertified) -> None:
             loss=loss,
             phase_seconds=dict(islice(phases, MAX_PHASES)),
             reason=clean(event.reason, MAX_TEXT_CHARS),
+            plan=clean(event.plan, MAX_TEXT_CHARS),
+            rows=tuple(whole(size) for size in event.rows[:MAX_MEMBERS]),
+            predicted_s=natural(event.predicted_s) if event.predicted_s is not None else None,
         )
     )
     state.newest = state.rounds[0]
@@ -158,8 +163,12 @@ def _round_certified(state: StatusState, event: journal.RoundCertified) -> None:
         loss_first=loss if run.loss_first is None else run.loss_first,
         loss=loss if loss is not None else run.loss,
         round_seconds=took if took > 0 else run.round_seconds,
+        plan=state.newest.plan or run.plan,
+        prediction_error=_prediction_error(state.rounds),
     )
     you = state.you
+    if state.newest.phase_seconds and (whole_s := sum(state.newest.phase_seconds.values())) > 0:
+        you, state.computed_s = replace(you, computing=min(1.0, state.computed_s / whole_s)), 0.0
     if event.outcome in _COUNTERS:
         counter = _COUNTERS[event.outcome]
         you = replace(you, **{counter: getattr(you, counter) + 1})
@@ -170,6 +179,15 @@ def _round_certified(state: StatusState, event: journal.RoundCertified) -> None:
     if loss is not None:
         state.add_point(Point(number=whole(event.number), at=natural(event.at), samples=state.run.samples_certified, loss=loss))
     state.alone, state.stuck = False, ""
+
+
+def _prediction_error(rounds: Iterable[Round]) -> float | None:
+    """The median, over rounds whose plan predicted their exchange and in which this node took part, of how far off that was, as a share of
+    what it took; None without any."""
+    errors = [
+        abs(one.predicted_s - one.exchange_s) / one.exchange_s for one in rounds if one.predicted_s is not None and one.exchange_s > 0
+    ]
+    return median(errors) if errors else None
 
 
 def _round_averaged(state: StatusState, event: journal.RoundAveraged) -> None:
@@ -267,7 +285,7 @@ def _peer_down(state: StatusState, event: journal.PeerDown) -> None:
     if not known.tip:  # never sent a beacon: it was a passer-by, not a member
         del state.peers[event.peer]
         return
-    state.peers[event.peer] = replace(known, path="", rtt_s=None, connected=False)
+    state.peers[event.peer] = replace(known, path="", rtt_s=None, connected=False, quality="", quality_reason="")
 
 
 def _peer_report(state: StatusState, event: journal.PeerReport) -> None:
@@ -281,6 +299,11 @@ def _peer_report(state: StatusState, event: journal.PeerReport) -> None:
         path=clean(event.path, 16),
         address=clean(event.address, MAX_TEXT_CHARS),
         rtt_s=natural(rtt_s) if rtt_s is not None else None,
+        jitter_s=natural(event.jitter_s) if event.jitter_s is not None else None,
+        loss_share=natural(event.loss_share, 1.0) if event.loss_share is not None else None,
+        bits_per_second=whole(event.bits_per_second),
+        quality=clean(event.quality, 16),
+        quality_reason=clean(event.quality_reason, MAX_TEXT_CHARS),
         number=whole(event.number),
         tip=clean(event.tip, MAX_NAME_CHARS),
         phase=clean(event.phase, MAX_NAME_CHARS),

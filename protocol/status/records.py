@@ -48,6 +48,7 @@ class You(msgspec.Struct, frozen=True, kw_only=True):
     rounds_missed: int = 0  # views that passed without a certificate
     samples_dropped: int = 0  # work too old to be offered
     last_counted_at: float = 0.0  # when a certificate last counted our work (an observer: when one was last verified)
+    computing: float | None = None  # the share of the last round's time in which steps were computed
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +70,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     round_seconds: float | None
     nodes: int = 0  # that train, this one included, heard of in the last `HEARD_S` seconds
     samples_per_second: float = 0.0  # of those nodes together, by their own word
+    plan: str = ""  # why the last round's plan was as it was
+    prediction_error: float | None = (
+        None  # of what plans said their exchange would take: the median of the rounds kept, as a share of what it took
+    )
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +91,14 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     loss: float | None
     phase_seconds: dict[str, float]
     reason: str
+    plan: str = ""
+    rows: tuple[int, ...] = ()  # members of each row
+    predicted_s: float | None = None  # of scatter and reduce together
+
+    @property
+    def exchange_s(self) -> float:
+        """Seconds that scatter and reduce took this node; 0 where it was not there."""
+        return self.phase_seconds.get("scatter", 0.0) + self.phase_seconds.get("reduce", 0.0)
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +129,11 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     last_seen: float
     connected: bool
+    jitter_s: float | None = None
+    loss_share: float | None = None  # of what was sent to it, what had to be sent again
+    bits_per_second: int = 0  # the most that its link was seen to carry; 0 when not seen at work
+    quality: str = ""  # of our connection: perfect, good, average, poor, unstable, unknown; "" without one
+    quality_reason: str = ""
 
 
 class NetworkFigures(msgspec.Struct, frozen=True, kw_only=True):

@@ -82,6 +82,7 @@ class StatusState:
         self.trainer_down = ""
         self.stuck = ""
         self.stopped: str | None = None
+        self.computed_s = 0.0  # seconds of steps since the last round was certified
 
     def who(self, peer: PeerId) -> str:
         """A peer's name for a sentence: its own, with the end of its id because names are not unique."""

@@ -26,7 +26,7 @@ from protocol.manifest import SignedManifest
 from protocol.merge import merge_vectors
 from protocol.outer import outer_step, state_digest
 from protocol.ports import Vector
-from protocol.reduction import weighted_mean
+from protocol.reduction import mean_by_plan
 from simulator.harness.book import Book, MadeOffer
 from simulator.harness.content import task_info, vector_of
 from simulator.harness.lines import AnyLine, Certified, Collected, Entered, Offered, Resumed, Up
@@ -150,7 +150,8 @@ class Audit:
                 if (ready.contribution, ready.samples) != (offer.contribution, offer.samples)
             )
             mean = np.empty(self._elements, np.float32)
-            weighted_mean([(offer.samples, offer.encoded) for _, offer in made], self._codec, mean)
+            parts = {i: (offer.samples, offer.encoded) for i, offer in offers if offer is not None}
+            mean_by_plan(certificate.plan.plan.rows, parts, self._codec, mean)
             outer_step(*before, mean, self._manifest.outer, *after)
             wrong = wrong or self._apart([offer for _, offer in made], before, after)
         self._states[certificate.hash] = after

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from protocol import journal
 from protocol.status import KEPT_EVENTS, KEPT_PEERS, KEPT_POINTS, KEPT_ROUNDS, Status, StatusState, fold, record, say
@@ -30,6 +31,7 @@ def _values(kind: object) -> st.SearchStrategy[typing.Any]:
         int: st.integers(0, 40) | st.integers(),
         float: st.floats(),
         tuple[str, ...]: st.lists(_PEER | _TEXT, max_size=80).map(tuple),
+        tuple[int, ...]: st.lists(st.integers(), max_size=80).map(tuple),
         tuple[journal.Share, ...]: st.lists(
             st.builds(journal.Share, peer=_PEER, samples=st.integers(), loss=st.none() | st.floats()), max_size=4
         ).map(tuple),
@@ -193,3 +195,22 @@ def test_dropped_work_no_longer_waits() -> None:
     state = folded([started(), trainer_ready(), journal.Trained(number=1, steps=1, samples=50, loss=1.0, seconds=1.0)])
     fold(state, journal.WorkDropped(samples=30, reason="older than 20 rounds"))
     assert (record(state, AT).you.samples_pending, record(state, AT).you.samples_dropped) == (20, 30)
+
+
+def test_how_far_off_predictions_are_is_the_median_over_rounds_that_had_one() -> None:
+    def round_of(number: int, predicted_s: float | None, took_s: float) -> journal.RoundCertified:
+        phases = {"train": 8.0, "scatter": took_s / 4, "reduce": 3 * took_s / 4}
+        return replace(certified(number), phase_seconds=phases, plan=f"plan {number}", predicted_s=predicted_s)
+
+    rounds = [round_of(1, None, 2.0), round_of(2, 3.0, 2.0), round_of(3, 1.8, 2.0), round_of(4, 2.2, 2.0), round_of(5, 2.0, 0.0)]
+    state = folded([started(), *rounds[:1]])
+    assert state.run.prediction_error is None
+    state = folded([started(), *rounds])
+    assert state.run.prediction_error == pytest.approx(0.1)
+    assert state.run.plan == "plan 5"
+
+
+def test_the_share_of_time_spent_computing_is_of_the_last_round() -> None:
+    trained = journal.Trained(number=1, steps=1, samples=50, loss=1.0, seconds=6.0)
+    status = folded([started(), trained, replace(certified(1), phase_seconds={"train": 6.0, "scatter": 2.0})])
+    assert status.you.computing == pytest.approx(0.75)

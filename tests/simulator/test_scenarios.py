@@ -7,11 +7,30 @@ import pytest
 from protocol.errors import UserError
 from simulator.liars import LIES
 from simulator.play import play
-from simulator.scenarios import NAMED, SCENARIOS, scenario
+from simulator.scenarios import IN_ROWS, NAMED, SCENARIOS, scenario
+
+QUICK_IN_ROWS = [
+    name for name in IN_ROWS if "crash" in name or "lost" in name or name in ("rows-calm", "rows-partition", "rows-relay-stopped")
+]
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+def test_of_several_rows_whatever_is_said_of_one_and_more() -> None:
+    assert {f"rows-{name}" for name in SCENARIOS} < set(IN_ROWS)
+    assert not set(IN_ROWS) & set(SCENARIOS)
+
+
+@pytest.mark.parametrize("name", [*SCENARIOS, *QUICK_IN_ROWS])
 def test_scenario(name: str) -> None:
+    _reaches_what_it_must(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(IN_ROWS).difference(QUICK_IN_ROWS)))
+def test_scenario_in_rows(name: str) -> None:
+    _reaches_what_it_must(name)
+
+
+def _reaches_what_it_must(name: str) -> None:
     played = play(scenario(name, None, 1))
     assert played.report is not None
     assert played.report.ok, f"{played.report.reason}\n{played.story.text()}"

@@ -90,13 +90,22 @@ class _Lane:
         self.scope = trio.CancelScope()
         self.moving = False  # whether the meter counts on it
         self.moved = 0  # bytes since it began to
+        self.began_s = 0.0
 
 
 class BulkSender:
     """Lanes to the members of the current view."""
 
-    def __init__(self, network: Network, find: Find, refuse: Callable[[str, PeerId, str], None]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        find: Find,
+        refuse: Callable[[str, PeerId, str], None],
+        moved: Callable[[PeerId, int, float], None] = lambda _peer, _size_bytes, _seconds: None,
+    ) -> None:
+        """`moved` is told of a lane that has come to rest: to whom, bytes, seconds from its first until it was acknowledged."""
         self.meter = Meter()
+        self._moved = moved
         self._network = network
         self._find = find
         self._refuse = refuse
@@ -162,11 +171,11 @@ class BulkSender:
                             while stream.unsent() and not lane.news.is_set():
                                 await trio.sleep(LOOK_S)
                     if not lane.news.is_set():
-                        self._rest(lane)
+                        self._rest(peer, lane)
                         await lane.news.wait()
                     continue
                 if not lane.moving:
-                    lane.moving = True
+                    lane.moving, lane.began_s = True, trio.current_time()
                     self.meter.begin()
                 item = lane.parcels[lane.sent]
                 try:
@@ -188,15 +197,16 @@ class BulkSender:
                     lane.sent += 1
                 del item  # a lane that waits holds nothing of a view that is over
         finally:
-            self._rest(lane)
+            self._rest(peer, lane)
             if self._lanes.get(peer) is lane:
                 del self._lanes[peer]
             if stream is not None:
                 await stream.aclose()
 
-    def _rest(self, lane: _Lane) -> None:
+    def _rest(self, peer: PeerId, lane: _Lane) -> None:
         if lane.moving:
             self.meter.end(lane.moved)
+            self._moved(peer, lane.moved, trio.current_time() - lane.began_s)
             lane.moving, lane.moved = False, 0
 
     @staticmethod

@@ -40,13 +40,11 @@ class Crossing:
         parameters: int,
         commitment: Commitment,
         offload: Offload,
-        send: Callable[[int, Parcel], None],
-        changed: Callable[[], None],
     ) -> None:
-        """`send` takes a member and what it gets; `changed` is called when a sum is here."""
+        """Holds nothing of the exchange that it is part of: a cycle would keep its vectors until the collector comes by."""
         self._plan, self._layout, self._cut, self._cut_digest = plan, plan.layout, cut, cut_digest
         self._run, self._signer, self._codec, self._parameters = run, signer, codec, parameters
-        self._commitment, self._offload, self._send, self._changed = commitment, offload, send, changed
+        self._commitment, self._offload = commitment, offload
         self._me = plan.index[signer.peer]
         self._sums: dict[tuple[int, int], Buffer] = {}  # (row, slice) to the row's mean of it
         self._taken: set[int] = set()  # slices whose sums went into a result
@@ -61,8 +59,8 @@ class Crossing:
 
     # -------------------------------------------------------------------------------------------- our own
 
-    async def sum_row(self, index: int, parts: Mapping[int, Buffer]) -> list[tuple[int, int, Parcel]]:
-        """Sum what member `index` has to, from its row's contributors, and send each share where it is taken in.
+    async def sum_row(self, index: int, parts: Mapping[int, Buffer], send: Callable[[int, Parcel], None]) -> list[tuple[int, int, Parcel]]:
+        """Sum what member `index` has to, from its row's contributors, and `send` each share to the member that takes it in.
 
         Returns what may be forgotten when the result of a slice is here: (slice, member, parcel).
         """
@@ -79,11 +77,10 @@ class Crossing:
             encoded, root = await self._offload(lambda shares=shares, size=stop - start: self._sum(shares, size))  # type: ignore[misc]
             if owner == self._me:
                 self._sums[row, j] = encoded
-                self._changed()
                 continue
             summed = RowSum(plan=self._plan.digest, cut=self._cut_digest, part=index, slice=j, root=root)
             item = parcel(RowHeader(summed=sign(self._signer, self._run, summed), size=len(encoded)), encoded)
-            self._send(owner, item)
+            send(owner, item)
             sent.append((j, owner, item))
         return sent
 
@@ -100,17 +97,17 @@ class Crossing:
         start, stop = self._elements(index)
         return _CODEC.size(stop - start)
 
-    def accept(self, contributor: int, header: RowHeader, summed: RowSum) -> Intake:
-        """Raises `PeerFault` for what this cut does not ask its sender for."""
+    def accept(self, contributor: int, header: RowHeader, summed: RowSum, changed: Callable[[], None]) -> Intake:
+        """Another row's sum, whose taking calls `changed`. Raises `PeerFault` for what this cut does not ask its sender for."""
         layout, owners, count = self._layout, self._cut.owners, len(self._plan.members)
         known = max(summed.part, summed.slice) < count and summed.slice in layout.ranks[summed.part]
         if not known or header.summed.peer != self._plan.members[contributor] or owners[summed.part] != contributor:
             raise PeerFault("not_member", f"{short(self._plan.members[contributor])} does not sum part {summed.part}")
         if owners[summed.slice] != self._me or layout.row_of[summed.part] not in self._weights:
             raise PeerFault("not_member", f"a row's sum of slice {summed.slice}, which is not asked for here")
-        return Intake(self.size(summed.slice), lambda data: self._take(summed, data))
+        return Intake(self.size(summed.slice), lambda data: self._take(summed, data, changed))
 
-    async def _take(self, summed: RowSum, data: memoryview) -> None:
+    async def _take(self, summed: RowSum, data: memoryview, changed: Callable[[], None]) -> None:
         key = self._layout.row_of[summed.part], summed.slice
         if key in self._sums or summed.slice in self._taken:
             return
@@ -123,7 +120,7 @@ class Crossing:
         await self._offload(check)
         if summed.slice not in self._taken:
             self._sums[key] = data
-            self._changed()
+            changed()
 
     def whole(self, index: int) -> bool:
         """Whether all rows' sums of a slice are here."""

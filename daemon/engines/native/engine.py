@@ -175,6 +175,7 @@ class NativeEngine:
         if isinstance(event, p.PeerGone):
             self._exchanging.lost(event.peer)
         if isinstance(event, p.Adopted):
+            self._remember(before.target)
             self._after_adopted()
         elif before.parent != self._state.parent:
             self._look_again()
@@ -370,6 +371,8 @@ class NativeEngine:
             fingerprint=fingerprint_of(self._network.endpoint),
             up_bits=self._exchanging.up_bits,
             down_bits=self._exchanging.down_bits,
+            coordinate=self._members.neighbours.coordinate,
+            sights=self._members.neighbours.sights(parent),
         )
 
     # -------------------------------------------------------------------------------------------- moving on
@@ -385,6 +388,12 @@ class NativeEngine:
             self._course.nobody_gave(certificate.hash, trio.current_time())
         if moved is not None:
             self._emit(moved)
+
+    def _remember(self, certificate: OpenCertificate | None) -> None:
+        """Who of a plan with us was there to the end."""
+        plan = certificate.plan if certificate is not None else None
+        if certificate is not None and plan is not None and self._me in plan.index and len(certificate.outcome.parents) == 1:
+            self._members.neighbours.together(plan.members, frozenset(plan.members[i] for i in certificate.cut.present))
 
     def _after_adopted(self) -> None:
         self._exchanging.let_go()

@@ -53,8 +53,12 @@ class Exchange:
         offload: Offload,
         emit: Callable[[Happening], None],
         commitment: Commitment | None = None,
+        seen: Callable[[PeerId, int, int, float], None] = lambda _peer, _all_bytes, _our_bytes, _seconds: None,
     ) -> None:
-        """`commitment` is how what travels is proved: `Merkle`, unless somebody wants to know what that costs."""
+        """`commitment` is how what travels is proved: `Merkle`, unless somebody wants to know what that costs. `seen` is told of a contributor
+        whose part for us is here: bytes it sends to all, bytes of ours, seconds since the plan."""
+        self._seen = seen
+        self._began_s = trio.current_time()
         self.plan = plan
         self.lost_by_encoding: list[tuple[int, Vector]] = []  # (first element, W x (mean - decoded)) of the slices summed here
         self.cut: Cut | None = None
@@ -142,7 +146,7 @@ class Exchange:
         await self._until(lambda: self.cut_digest == summed.cut)
         if self._crossing is None:
             raise PeerFault("not_member", "a row's sum in a plan of one row")
-        return self._crossing.accept(contributor, header, summed)
+        return self._crossing.accept(contributor, header, summed, self._wake)
 
     @property
     def _part_bytes_most(self) -> int:
@@ -184,6 +188,9 @@ class Exchange:
     async def _take_part(self, index: int, contributor: int, data: memoryview, proof: tuple[Digest, ...]) -> None:
         if (index, contributor) in self._held:
             return
+        if index == self._me and self.cut is None:
+            to_all = sum(self._part_bytes(i) for i in self._row if i != contributor)
+            self._seen(self.plan.members[contributor], to_all, len(data), trio.current_time() - self._began_s)
         first, _ = self._layout.parts[index]
         total, root = self.plan.plan.borders[-1], self.plan.offers[contributor].contribution
 
@@ -272,7 +279,7 @@ class Exchange:
         """All rows' sums before any slice is finished: else two who do each other's work as well could wait for each other."""
         for i in ours:
             parts = await self._parts(i, crossing.of_row(self._layout.row_of[i]))
-            for index, member, item in await crossing.sum_row(i, parts):
+            for index, member, item in await crossing.sum_row(i, parts, self._send):
                 self._crossed.setdefault(index, []).append((member, item))
         for i in ours:
             if self._layout.finishes(i):
@@ -321,8 +328,6 @@ class Exchange:
             parameters=self._parameters,
             commitment=self._commitment,
             offload=self._offload,
-            send=self._send,
-            changed=self._wake,
         )
 
     def mean(self) -> Callable[[int, Vector], None]:

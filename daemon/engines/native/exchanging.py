@@ -48,7 +48,7 @@ class Exchanging:
         emit: Callable[[Happening], None],
         refuse: Refuse,
     ) -> None:
-        self.sender = BulkSender(network, self._endpoint_of, refuse)
+        self.sender = BulkSender(network, self._endpoint_of, refuse, self._moved)
         self._run, self._signer, self._codec, self._members = run, signer, codec_named(codec), members
         self._offload, self._emit = offload, emit
         self._parameters = 0
@@ -82,10 +82,20 @@ class Exchanging:
             sender=self.sender,
             offload=self._offload,
             emit=self._emit,
+            seen=self._members.neighbours.sent_us,
         )
+        offers = zip(plan.members, plan.offers, strict=True)
+        self._members.neighbours.placed((peer, offer.coordinate) for peer, offer in offers)
         self._changed.set()
         self._changed = trio.Event()
         self._current.scatter()
+
+    def _moved(self, peer: PeerId, size_bytes: int, seconds: float) -> None:
+        """Everybody in a row sends a member as much as we do: its part, or what is finished."""
+        plan = self._current.plan if self._current is not None else None
+        if plan is not None and peer in plan.index:
+            senders = len(plan.layout.mates(plan.index[peer])) - 1
+            self._members.neighbours.took(peer, size_bytes * senders, size_bytes, seconds)
 
     async def reduce(self, cut: Cut, name: Digest, anchor: Anchor) -> None:
         """Carry out a cut of the current plan, in place of an earlier one, and compute the state it leads to."""

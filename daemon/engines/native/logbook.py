@@ -30,6 +30,9 @@ def certified(
         outcome=outcome,
         phase_seconds=phase_seconds or {},
         reason=certificate.cut.reason,
+        plan=plan.plan.reason,
+        rows=tuple(len(row) for row in plan.plan.rows),
+        predicted_s=plan.plan.predicted_s,
     )
 
 

@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     elements: int
     host: str
     device: str  # the network device that carries `host`
+    row: int = 64  # members of a row at most, where the engine knows rows
     join: str = ""  # where an engine that finds its peers by itself begins
 
 

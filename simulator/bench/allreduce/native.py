@@ -25,6 +25,7 @@ from protocol.messages import Cut, Plan, Ready, Signed
 from protocol.plan import OpenPlan
 from protocol.ports import Endpoint, Vector
 from protocol.round.phases import Happening
+from protocol.rows import even_rows
 from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, serve
 
 RUN = digest(b"hypergpu/bench/allreduce")
@@ -106,9 +107,10 @@ class NativeDriver:
             )
             for peer in peers
         ]
-        borders = share_out(chunk_count(self._settings.elements), [1.0] * len(peers))
+        rows = even_rows(len(peers), self._settings.row)
+        borders = share_out(chunk_count(self._settings.elements), [1.0] * len(rows[-1]))
         signed = tuple(Signed(b"", peer, b"") for peer in peers)
-        plan = Plan(parent=RUN, view=self._number, number=1, offers=signed, borders=borders, rows=(tuple(range(len(peers))),), reason="")
+        plan = Plan(parent=RUN, view=self._number, number=1, offers=signed, borders=borders, rows=rows, reason="")
         name = digest(RUN, self._number.to_bytes(8, "big"))
         return OpenPlan(plan=plan, digest=name, leader=peers[0], members=peers, offers=tuple(ready))
 

@@ -1,0 +1,172 @@
+"""What a node measures of the others, and its own place in the network: what its Ready says, and what the page shows of its links.
+
+Round trips and losses come from live connections, bandwidths from the transfers of rounds: what a member had to send, over the time until the part
+for us was here, is its uplink seen from our side; what it had to receive, over the time until it had ours, its downlink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from protocol.digest import Digest, digest
+from protocol.identity import PeerId
+from protocol.network.coordinate import LEAST_RTT_US, ORIGIN, Coordinate, moved
+from protocol.network.quality import Measured, Quality, observe
+from protocol.network.samples import Window
+from protocol.network.sight import MOST_BITS, Sight, choose, short_name
+from protocol.ports import Link
+
+REMEMBERED = 4  # rounds in which a link was seen: the busiest counts, since each sees no more than the exchange asked of it
+OUTCOMES = 16  # rounds in which a peer was in a plan with us, as far back as a sight tells
+LEAST_S = 0.2  # shorter transfers say more of buffers and of the scheduler than of the link
+LEAST_BYTES = 1 << 18
+LEAST_ROUND_TRIPS = 4  # a transfer of fewer is mostly waiting, and says nothing of how wide the link is
+LEAST_SEGMENTS = 500  # sent to a peer before its losses say anything: one in a thousand is what decides
+ROOM = 0.8  # a flow slower than this share of what its losses allow was bounded by something else than its path
+MSS_BYTES = 1448
+MATHIS = 1.22  # a flow carries at most this x MSS / (RTT x sqrt(loss)): Mathis et al. 1997, https://doi.org/10.1145/263932.264023
+LOOKED_AT = 16  # links at a time: among many the others' turn comes with the next look
+MAX_NEIGHBOURS = 1024  # remembered, half a KB each; the one measured longest ago makes room
+
+
+Seen = tuple[bool, int]
+"""Whether our own path had room left, and bits a second."""
+
+NOTHING: Seen = (False, 0)
+
+
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
+    """One other, as seen from here."""
+
+    rtt: Window = Window()  # whole microseconds
+    at: Coordinate | None = None  # by its own word, in its last Ready
+    quality: Quality = Quality()
+    ups: tuple[Seen, ...] = ()  # the newest last
+    downs: tuple[Seen, ...] = ()
+    flow_seen: int = 0  # the most that one flow from it or to it carried, bits a second
+    outcomes: tuple[bool, ...] = ()  # of rounds with us in one plan: whether it was there to the end
+    segments: int = 0
+    again: int = 0
+
+    @property
+    def loss(self) -> float | None:
+        """The share of what we sent it that had to be sent again; None while that is too little to tell."""
+        return self.again / self.segments if self.segments >= LEAST_SEGMENTS else None
+
+    @property
+    def up(self) -> Seen:
+        """The busiest that its uplink was seen; what was seen with room on the path goes before what was not."""
+        return max(self.ups, default=NOTHING)
+
+    @property
+    def down(self) -> Seen:
+        """As `up`, of its downlink."""
+        return max(self.downs, default=NOTHING)
+
+    def seen(self, all_bytes: int, our_bytes: int, seconds: float, trips: float) -> Seen | None:
+        """What a transfer of `all_bytes`, ours among them, says of a link; `trips` round trips of it were waiting. None where it was short."""
+        rtt_s = (self.rtt.settled or 0) / 1e6
+        seconds -= trips * rtt_s
+        if all_bytes < LEAST_BYTES or seconds < max(LEAST_S, LEAST_ROUND_TRIPS * rtt_s):
+            return None
+        room = not self.flow_bits or 8 * our_bytes / seconds < ROOM * self.flow_bits
+        return room, min(MOST_BITS, int(8 * all_bytes / seconds))
+
+    @property
+    def flow_bits(self) -> int:
+        """What one flow to it carries, by its losses, or what one was seen to carry where that is more; 0 where nothing was ever lost: then no bound
+        was found. (Taking one loss for none, a busy machine's round trips of seconds made every path look hopeless.)"""
+        if not self.loss or not self.rtt.settled:
+            return 0
+        bound = int(MATHIS * 8 * MSS_BYTES * 1e6 / (self.rtt.settled * self.loss**0.5))
+        return min(MOST_BITS, max(bound, self.flow_seen))
+
+
+_STRANGER = Neighbour()
+
+
+class Neighbours:
+    """All of them. Pure: told what happened, asked what it comes to."""
+
+    def __init__(self, me: PeerId) -> None:
+        self.coordinate: Coordinate | None = None  # None before anything was measured
+        self._me = me
+        self._salt = digest(me.encode())[:3]
+        self._turn = 0
+        self._known: dict[PeerId, Neighbour] = {}  # the one measured longest ago first
+
+    def of(self, peer: PeerId) -> Neighbour:
+        return self._known.get(peer, _STRANGER)
+
+    def _put(self, peer: PeerId, neighbour: Neighbour) -> None:
+        self._known.pop(peer, None)
+        if len(self._known) >= MAX_NEIGHBOURS:
+            del self._known[next(iter(self._known))]
+        self._known[peer] = neighbour
+
+    def linked(self, links: Sequence[Link]) -> None:
+        """Another look at the live connections: a sample of each, and a step towards where their round trips put us."""
+        turn = self._turn % len(links) if len(links) > LOOKED_AT else 0
+        self._turn = turn + LOOKED_AT
+        for link in (*links[turn:], *links[:turn])[:LOOKED_AT]:
+            if link.rtt_s is None:
+                continue
+            known = self.of(link.peer)
+            rtt_us = max(LEAST_RTT_US, round(1e6 * link.rtt_s))
+            known = msgspec.structs.replace(known, rtt=known.rtt.add(rtt_us), segments=link.segments, again=link.again)
+            jitter_s = link.jitter_s if link.jitter_s is not None else known.rtt.spread / 1e6
+            bits = max(known.up[1], known.down[1])
+            measured = Measured(rtt_s=link.rtt_s, jitter_s=jitter_s, loss=known.loss, bits_per_second=float(bits) if bits else None)
+            self._put(link.peer, msgspec.structs.replace(known, quality=observe(known.quality, measured)))
+            settled = known.rtt.settled
+            if settled is not None:
+                own = self.coordinate or ORIGIN
+                self.coordinate = moved(own, known.at, settled, self._salt) if known.at is not None else own
+
+    def placed(self, places: Iterable[tuple[PeerId, Coordinate | None]]) -> None:
+        """Where others say they are, in the offers of a plan."""
+        for peer, at in places:
+            if peer != self._me:
+                self._put(peer, msgspec.structs.replace(self.of(peer), at=at))
+
+    def sent_us(self, peer: PeerId, all_bytes: int, our_bytes: int, seconds: float) -> None:
+        """It sent `all_bytes` to everybody, and ours of them were here after `seconds`."""
+        known = self.of(peer)
+        if (seen := known.seen(all_bytes, our_bytes, seconds, 0.5)) is not None:
+            flow = max(known.flow_seen, int(8 * our_bytes / seconds))
+            self._put(peer, msgspec.structs.replace(known, ups=(*known.ups, seen)[-REMEMBERED:], flow_seen=flow))
+
+    def took(self, peer: PeerId, all_bytes: int, our_bytes: int, seconds: float) -> None:
+        """It received `all_bytes` from everybody, and had acknowledged ours of them after `seconds`."""
+        known = self.of(peer)
+        if (seen := known.seen(all_bytes, our_bytes, seconds, 1.0)) is not None:
+            flow = max(known.flow_seen, int(8 * our_bytes / seconds))
+            self._put(peer, msgspec.structs.replace(known, downs=(*known.downs, seen)[-REMEMBERED:], flow_seen=flow))
+
+    def together(self, peers: Iterable[PeerId], there: frozenset[PeerId]) -> None:
+        """A round of a plan with `peers` was certified; those in `there` were there to the end."""
+        for peer in peers:
+            if peer != self._me:
+                known = self.of(peer)
+                self._put(peer, msgspec.structs.replace(known, outcomes=(*known.outcomes, peer in there)[-OUTCOMES:]))
+
+    def sights(self, parent: Digest) -> tuple[Sight, ...]:
+        """What to say of others in the round after `parent`: of those whose links were seen at work, or where there are none of any."""
+        met = [(peer, known) for peer, known in self._known.items() if known.rtt.settled]
+        busy = [(peer, known) for peer, known in met if known.ups or known.downs] or met
+        return choose(self._me, [(peer, _sight(peer, known)) for peer, known in busy], parent)
+
+
+def _sight(peer: PeerId, known: Neighbour) -> Sight:
+    return Sight(
+        who=short_name(peer),
+        rtt_us=known.rtt.settled or 0,
+        up_bits=known.up[1],
+        down_bits=known.down[1],
+        flow_bits=known.flow_bits,
+        rounds=len(known.outcomes),
+        failed=known.outcomes.count(False),
+        bounded=any(seen != NOTHING and not seen[0] for seen in (known.up, known.down)),
+    )

@@ -1,0 +1,116 @@
+"""What a node makes of the others: windows, places, links seen at work, and who was there to the end."""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.swarm.neighbours import LEAST_BYTES, LOOKED_AT, Neighbours
+from protocol.network.coordinate import Coordinate, estimate_us
+from protocol.network.sight import MAX_SIGHTS, short_name
+from protocol.ports import Link
+
+PARENT = b"p" * 32
+
+
+def link(peer: str, rtt_s: float | None, **more: int) -> Link:
+    return Link(peer=peer, path="direct", address="", rtt_s=rtt_s, since_s=0.0, **more)
+
+
+def looked(rtt_s: float, times: int = 5) -> Neighbours:
+    neighbours = Neighbours("me")
+    for _ in range(times):
+        neighbours.linked([link("a", rtt_s)])
+    return neighbours
+
+
+def test_nothing_is_said_before_it_is_settled_and_one_bad_sample_changes_nothing() -> None:
+    neighbours = looked(0.05, times=2)
+    assert neighbours.coordinate is None
+    assert neighbours.sights(PARENT) == ()
+    neighbours.linked([link("a", 0.05)])
+    before = neighbours.sights(PARENT)
+    assert [(sight.who, sight.rtt_us) for sight in before] == [(short_name("a"), 50_000)]
+    neighbours.linked([link("a", 3.0)])
+    assert neighbours.sights(PARENT) == before
+
+
+def test_a_link_without_a_round_trip_is_no_neighbour() -> None:
+    neighbours = Neighbours("me")
+    neighbours.linked([link("a", None)])
+    assert neighbours.of("a").rtt.samples == ()
+
+
+def test_places_lead_to_a_place_of_ones_own() -> None:
+    neighbours = looked(0.1)
+    there = Coordinate(x_us=30_000, height_us=5_000, error_ppm=100_000)
+    neighbours.placed([("a", there), ("me", Coordinate(x_us=1))])
+    for _ in range(60):
+        neighbours.linked([link("a", 0.1)])
+    assert neighbours.coordinate is not None
+    assert estimate_us(neighbours.coordinate, there) == pytest.approx(100_000, rel=0.05)
+
+
+def test_a_links_bandwidth_is_told_by_whoever_saw_it_at_work_for_long_enough() -> None:
+    neighbours = looked(0.1)
+    neighbours.sent_us("a", 1_000_000, 250_000, 0.3)  # three round trips
+    neighbours.sent_us("a", LEAST_BYTES - 1, 1000, 5.0)
+    assert neighbours.of("a").ups == ()
+    neighbours.sent_us("a", 1_000_000, 250_000, 1.05)
+    neighbours.took("a", 2_000_000, 500_000, 2.1)
+    sight = neighbours.sights(PARENT)[0]
+    assert sight.up_bits == pytest.approx(8_000_000, rel=1e-6)
+    assert sight.down_bits == pytest.approx(8_000_000, rel=1e-6)
+    assert not sight.bounded
+
+
+def test_a_sight_says_when_the_path_was_the_bound() -> None:
+    neighbours = looked(0.1)
+    neighbours.linked([link("a", 0.1, segments=10_000, again=100)])
+    flow = neighbours.of("a").flow_bits
+    neighbours.sent_us("a", 4 * flow // 8, flow // 8, 1.05)
+    assert neighbours.sights(PARENT)[0].bounded
+    neighbours.sent_us("a", 2 * flow // 8, flow // 32, 2.05)  # slower, but on a path with room
+    sight = neighbours.sights(PARENT)[0]
+    assert not sight.bounded
+    assert sight.up_bits == pytest.approx(flow, rel=1e-3)
+
+
+def test_losses_bound_a_flow_once_enough_was_sent() -> None:
+    neighbours = looked(0.1)
+    neighbours.linked([link("a", 0.1, segments=100, again=1)])
+    assert neighbours.of("a").loss is None
+    assert neighbours.of("a").flow_bits == 0
+    neighbours.linked([link("a", 0.1, segments=10_000, again=0)])
+    assert neighbours.of("a").flow_bits == 0
+    neighbours.linked([link("a", 0.1, segments=10_000, again=100)])
+    assert neighbours.of("a").loss == pytest.approx(0.01)
+    assert neighbours.of("a").flow_bits == pytest.approx(1.22 * 8 * 1448 / (0.1 * 0.1), rel=1e-3)
+
+
+def test_who_was_not_there_to_the_end_is_remembered_for_some_rounds() -> None:
+    neighbours = looked(0.1)
+    for _ in range(3):
+        neighbours.together(["me", "a"], frozenset({"me"}))
+    neighbours.together(["me", "a"], frozenset({"me", "a"}))
+    sight = neighbours.sights(PARENT)[0]
+    assert (sight.rounds, sight.failed) == (4, 3)
+    for _ in range(30):
+        neighbours.together(["me", "a"], frozenset({"me", "a"}))
+    assert neighbours.sights(PARENT)[0].failed == 0
+
+
+def test_among_many_links_all_have_their_turn_and_few_are_told_of() -> None:
+    neighbours = Neighbours("me")
+    links = [link(f"peer {i}", 0.01 * (i + 1)) for i in range(3 * LOOKED_AT)]
+    for _ in range(9):
+        neighbours.linked(links)
+    assert all(len(neighbours.of(one.peer).rtt.samples) == 3 for one in links)
+    assert len(neighbours.sights(PARENT)) == MAX_SIGHTS
+    assert neighbours.sights(PARENT) != neighbours.sights(b"q" * 32)
+
+
+def test_a_quality_is_taken_when_three_measurements_agree() -> None:
+    assert looked(0.02, times=2).of("a").quality.name == "unknown"
+    quality = looked(0.02, times=3).of("a").quality
+    assert quality.name in ("perfect", "good")
+    assert "20 ms" in quality.reason

@@ -1,0 +1,113 @@
+"""Several rows: every chunk is summed once in each row and finished once, and every result reaches everybody, whoever is lost."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.codec import codec_named
+from protocol.errors import PeerFault
+from protocol.layout import CHUNK_ELEMENTS, share_out
+from protocol.messages import Cut
+from protocol.reduction import mean_of_rows, weighted_mean
+from protocol.rows import Layout, even_rows, layout_of, receivers
+
+HASH = b"h" * 32
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> Layout:
+    """Members in rows of any sizes, in any order."""
+    sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=5))
+    members = draw(st.permutations(range(sum(sizes))))
+    rows, taken = [], 0
+    for size in sizes:
+        rows.append(tuple(members[taken : taken + size]))
+        taken += size
+    chunks = draw(st.integers(0, 40))
+    return layout_of(tuple(rows), share_out(chunks, [1.0] * min(sizes)))
+
+
+@given(layouts())
+def test_each_row_sums_all_of_the_vector_and_all_rows_together_finish_it(layout: Layout) -> None:
+    for row in layout.rows:
+        summed = [chunk for member in row for chunk in range(*layout.parts[member])]
+        assert summed == sorted(set(summed))
+    whole = [chunk for member in layout.rows[0] for chunk in range(*layout.parts[member])]
+    finished = sorted(chunk for member in range(len(layout.row_of)) for chunk in range(*layout.slices[member]))
+    assert finished == whole == list(range(len(whole)))
+    for member, (start, stop) in enumerate(layout.slices):
+        assert start == stop or (layout.parts[member][0] <= start and stop <= layout.parts[member][1])
+
+
+def test_one_row_is_as_ever() -> None:
+    layout = layout_of(((0, 1, 2, 3),), (0, 2, 2, 7, 9))
+    assert layout.parts == layout.slices == ((0, 2), (2, 2), (2, 7), (7, 9))
+    assert layout.ranks == ((0,), (1,), (2,), (3,))
+
+
+@given(count=st.integers(1, 64), most=st.integers(2, 64))
+def test_even_rows(count: int, most: int) -> None:
+    rows = even_rows(count, most)
+    assert [i for row in rows for i in row] == list(range(count))
+    assert len(rows) == -(-count // most)
+    assert max(map(len, rows)) - min(map(len, rows)) <= 1
+
+
+@given(layouts(), st.randoms(use_true_random=False))
+def test_every_result_reaches_everybody_who_is_present_over_whoever_lives(layout: Layout, rng: Random) -> None:
+    """Some were lost before the cut, and others do their work; one more is lost when the results are on their way."""
+    count = len(layout.row_of)
+    present = sorted(rng.sample(range(count), rng.randint(1, count)))
+    owners = tuple(i if i in present else rng.choice([j for j in layout.mates(i) if j in present] or present) for i in range(count))
+    cut = Cut(plan=HASH, number=2, contributors=(), present=tuple(present), owners=owners, reason="")
+    for index in range(count):
+        if not layout.finishes(index):
+            continue
+        made_by = owners[index]
+        gone = {rng.choice(present)} - {made_by}
+        has, news = {made_by}, [made_by]
+        while news:
+            holder = news.pop()
+            for member in receivers(layout, cut, index, holder, gone):
+                assert member != holder
+                if member not in has and member not in gone:
+                    has.add(member)
+                    news.append(member)
+        assert has == set(present) - gone
+
+
+@settings(max_examples=20)
+@given(
+    sizes=st.lists(st.integers(1, 4), min_size=2, max_size=4),
+    codec=st.sampled_from(("float32", "bfloat16", "int8")),
+    seed=st.integers(0, 1000),
+)
+def test_the_mean_of_rows_is_the_exact_weighted_mean_within_rounding(sizes: list[int], codec: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    coder = codec_named(codec)
+    rows, exact, total = [], np.zeros(CHUNK_ELEMENTS), 0
+    for size in sizes:
+        parts = []
+        for _ in range(size):
+            weight, values = int(rng.integers(1, 1_000_000)), rng.standard_normal(CHUNK_ELEMENTS).astype(np.float32)
+            parts.append((weight, coder.encode(values)))
+            decoded = np.empty_like(values)
+            coder.decode(parts[-1][1], decoded)
+            exact += weight * decoded.astype(np.float64)
+            total += weight
+        mean = np.empty(CHUNK_ELEMENTS, np.float32)
+        rows.append((weighted_mean(parts, coder, mean), mean.tobytes()))
+    out = np.empty(CHUNK_ELEMENTS, np.float32)
+    assert mean_of_rows(rows, out) == total
+    assert np.abs(out - exact / total).max() <= 2e-6 * np.abs(exact / total).max()
+
+
+def test_a_rows_mean_that_is_not_finite_is_refused() -> None:
+    bad = np.array([np.nan], np.float32).tobytes()
+    with pytest.raises(PeerFault, match="not finite"):
+        mean_of_rows([(1, bad)], np.empty(1, np.float32))

@@ -218,7 +218,7 @@ class Members:
             rtt_s=link.rtt_s if link else None,
             jitter_s=link.jitter_s if link else None,
             loss_share=near.loss,
-            bits_per_second=max((*near.ups, *near.downs), default=0),
+            bits_per_second=max(near.up[1], near.down[1]),
             quality=near.quality.name if link else "",
             quality_reason=near.quality.reason if link else "",
         )

@@ -24,10 +24,17 @@ LEAST_S = 0.2  # shorter transfers say more of buffers and of the scheduler than
 LEAST_BYTES = 1 << 18
 LEAST_ROUND_TRIPS = 4  # a transfer of fewer is mostly waiting, and says nothing of how wide the link is
 LEAST_SEGMENTS = 500  # sent to a peer before its losses say anything: one in a thousand is what decides
+ROOM = 0.8  # a flow slower than this share of what its losses allow was bounded by something else than its path
 MSS_BYTES = 1448
 MATHIS = 1.22  # a flow carries at most this x MSS / (RTT x sqrt(loss)): Mathis et al. 1997, https://doi.org/10.1145/263932.264023
 LOOKED_AT = 16  # links at a time: among many the others' turn comes with the next look
 MAX_NEIGHBOURS = 1024  # remembered, half a KB each; the one measured longest ago makes room
+
+
+Seen = tuple[bool, int]
+"""Whether our own path had room left, and bits a second."""
+
+NOTHING: Seen = (False, 0)
 
 
 class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,8 +43,9 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
     rtt: Window = Window()  # whole microseconds
     at: Coordinate | None = None  # by its own word, in its last Ready
     quality: Quality = Quality()
-    ups: tuple[int, ...] = ()  # bits a second, the newest last
-    downs: tuple[int, ...] = ()
+    ups: tuple[Seen, ...] = ()  # the newest last
+    downs: tuple[Seen, ...] = ()
+    flow_seen: int = 0  # the most that one flow from it or to it carried, bits a second
     outcomes: tuple[bool, ...] = ()  # of rounds with us in one plan: whether it was there to the end
     segments: int = 0
     again: int = 0
@@ -48,12 +56,32 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
         return self.again / self.segments if self.segments >= LEAST_SEGMENTS else None
 
     @property
+    def up(self) -> Seen:
+        """The busiest that its uplink was seen; what was seen with room on the path goes before what was not."""
+        return max(self.ups, default=NOTHING)
+
+    @property
+    def down(self) -> Seen:
+        """As `up`, of its downlink."""
+        return max(self.downs, default=NOTHING)
+
+    def seen(self, all_bytes: int, our_bytes: int, seconds: float, trips: float) -> Seen | None:
+        """What a transfer of `all_bytes`, ours among them, says of a link; `trips` round trips of it were waiting. None where it was short."""
+        rtt_s = (self.rtt.settled or 0) / 1e6
+        seconds -= trips * rtt_s
+        if all_bytes < LEAST_BYTES or seconds < max(LEAST_S, LEAST_ROUND_TRIPS * rtt_s):
+            return None
+        room = not self.flow_bits or 8 * our_bytes / seconds < ROOM * self.flow_bits
+        return room, min(MOST_BITS, int(8 * all_bytes / seconds))
+
+    @property
     def flow_bits(self) -> int:
-        """What one flow to it carries, by its losses; 0 where they are not known. One lost where none was: so much is sure."""
-        if self.loss is None or not self.rtt.settled:
+        """What one flow to it carries, by its losses, or what one was seen to carry where that is more; 0 where nothing was ever lost: then no bound
+        was found. (Taking one loss for none, a busy machine's round trips of seconds made every path look hopeless.)"""
+        if not self.loss or not self.rtt.settled:
             return 0
-        loss = max(self.again, 1) / self.segments
-        return min(MOST_BITS, int(MATHIS * 8 * MSS_BYTES * 1e6 / (self.rtt.settled * loss**0.5)))
+        bound = int(MATHIS * 8 * MSS_BYTES * 1e6 / (self.rtt.settled * self.loss**0.5))
+        return min(MOST_BITS, max(bound, self.flow_seen))
 
 
 _STRANGER = Neighbour()
@@ -89,7 +117,7 @@ class Neighbours:
             rtt_us = max(LEAST_RTT_US, round(1e6 * link.rtt_s))
             known = msgspec.structs.replace(known, rtt=known.rtt.add(rtt_us), segments=link.segments, again=link.again)
             jitter_s = link.jitter_s if link.jitter_s is not None else known.rtt.spread / 1e6
-            bits = max((*known.ups, *known.downs), default=0)
+            bits = max(known.up[1], known.down[1])
             measured = Measured(rtt_s=link.rtt_s, jitter_s=jitter_s, loss=known.loss, bits_per_second=float(bits) if bits else None)
             self._put(link.peer, msgspec.structs.replace(known, quality=observe(known.quality, measured)))
             settled = known.rtt.settled
@@ -103,17 +131,19 @@ class Neighbours:
             if peer != self._me:
                 self._put(peer, msgspec.structs.replace(self.of(peer), at=at))
 
-    def sent_us(self, peer: PeerId, size_bytes: int, seconds: float) -> None:
-        """It sent `size_bytes` to everybody, and the part for us was here after `seconds`."""
+    def sent_us(self, peer: PeerId, all_bytes: int, our_bytes: int, seconds: float) -> None:
+        """It sent `all_bytes` to everybody, and ours of them were here after `seconds`."""
         known = self.of(peer)
-        if (bits := _bits(size_bytes, seconds, known.rtt.settled, 0.5)) is not None:
-            self._put(peer, msgspec.structs.replace(known, ups=(*known.ups, bits)[-REMEMBERED:]))
+        if (seen := known.seen(all_bytes, our_bytes, seconds, 0.5)) is not None:
+            flow = max(known.flow_seen, int(8 * our_bytes / seconds))
+            self._put(peer, msgspec.structs.replace(known, ups=(*known.ups, seen)[-REMEMBERED:], flow_seen=flow))
 
-    def took(self, peer: PeerId, size_bytes: int, seconds: float) -> None:
-        """It received `size_bytes` from everybody, and had ours after `seconds`."""
+    def took(self, peer: PeerId, all_bytes: int, our_bytes: int, seconds: float) -> None:
+        """It received `all_bytes` from everybody, and had acknowledged ours of them after `seconds`."""
         known = self.of(peer)
-        if (bits := _bits(size_bytes, seconds, known.rtt.settled, 1.0)) is not None:
-            self._put(peer, msgspec.structs.replace(known, downs=(*known.downs, bits)[-REMEMBERED:]))
+        if (seen := known.seen(all_bytes, our_bytes, seconds, 1.0)) is not None:
+            flow = max(known.flow_seen, int(8 * our_bytes / seconds))
+            self._put(peer, msgspec.structs.replace(known, downs=(*known.downs, seen)[-REMEMBERED:], flow_seen=flow))
 
     def together(self, peers: Iterable[PeerId], there: frozenset[PeerId]) -> None:
         """A round of a plan with `peers` was certified; those in `there` were there to the end."""
@@ -129,22 +159,14 @@ class Neighbours:
         return choose(self._me, [(peer, _sight(peer, known)) for peer, known in busy], parent)
 
 
-def _bits(size_bytes: int, seconds: float, rtt_us: int | None, trips: float) -> int | None:
-    """Bits a second, without `trips` round trips that are no transfer; None where it was too short to tell."""
-    rtt_s = (rtt_us or 0) / 1e6
-    seconds -= trips * rtt_s
-    if size_bytes < LEAST_BYTES or seconds < max(LEAST_S, LEAST_ROUND_TRIPS * rtt_s):
-        return None
-    return min(MOST_BITS, int(8 * size_bytes / seconds))
-
-
 def _sight(peer: PeerId, known: Neighbour) -> Sight:
     return Sight(
         who=short_name(peer),
         rtt_us=known.rtt.settled or 0,
-        up_bits=max(known.ups, default=0),
-        down_bits=max(known.downs, default=0),
+        up_bits=known.up[1],
+        down_bits=known.down[1],
         flow_bits=known.flow_bits,
         rounds=len(known.outcomes),
         failed=known.outcomes.count(False),
+        bounded=any(seen != NOTHING and not seen[0] for seen in (known.up, known.down)),
     )

@@ -25,6 +25,7 @@ from simulator.network.links import VECTOR_BYTES, Floats, Ints, Links
 TAKING_S = 0.005  # a parcel's control message at its receiver: 0.09 s for about 16 in a certified round of four (`bench allreduce`)
 TOGETHER = 0.005  # of the time passed
 TOGETHER_S = 0.001
+STARTING = 0.0003  # of the time passed: by how much a parcel may start late for the sake of others that start soon after
 
 SLICE, OWN, REST, SUM, RESULT, NONE = range(6)
 """Kinds of parcels, in the order of the picture above."""
@@ -132,6 +133,7 @@ class _Play:
             rates = share_out(self._most[busy], tuple(Crossed(which=which[busy], bits=bits) for which, bits in self._crossed))
             ends = now + left[busy] / rates
             until = max(min(float(ends.min()), soon), min(now + max(TOGETHER * now, TOGETHER_S), float(ends.max())))
+            until = min(until, soon + STARTING * now)
             done = ends <= until * (1 + 1e-12)
             left[busy] -= rates * (until - now)
             fresh = busy[done]

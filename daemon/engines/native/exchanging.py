@@ -95,7 +95,8 @@ class Exchanging:
         """Everybody in a row sends a member as much as we do: its part, or what is finished."""
         plan = self._current.plan if self._current is not None else None
         if plan is not None and peer in plan.index:
-            self._members.neighbours.took(peer, size_bytes * (len(plan.layout.mates(plan.index[peer])) - 1), seconds)
+            senders = len(plan.layout.mates(plan.index[peer])) - 1
+            self._members.neighbours.took(peer, size_bytes * senders, size_bytes, seconds)
 
     async def reduce(self, cut: Cut, name: Digest, anchor: Anchor) -> None:
         """Carry out a cut of the current plan, in place of an earlier one, and compute the state it leads to."""

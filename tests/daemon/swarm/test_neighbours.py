@@ -52,20 +52,35 @@ def test_places_lead_to_a_place_of_ones_own() -> None:
 
 def test_a_links_bandwidth_is_told_by_whoever_saw_it_at_work_for_long_enough() -> None:
     neighbours = looked(0.1)
-    neighbours.sent_us("a", 1_000_000, 0.3)  # three round trips
-    neighbours.sent_us("a", LEAST_BYTES - 1, 5.0)
+    neighbours.sent_us("a", 1_000_000, 250_000, 0.3)  # three round trips
+    neighbours.sent_us("a", LEAST_BYTES - 1, 1000, 5.0)
     assert neighbours.of("a").ups == ()
-    neighbours.sent_us("a", 1_000_000, 1.05)
-    neighbours.took("a", 2_000_000, 2.1)
+    neighbours.sent_us("a", 1_000_000, 250_000, 1.05)
+    neighbours.took("a", 2_000_000, 500_000, 2.1)
     sight = neighbours.sights(PARENT)[0]
     assert sight.up_bits == pytest.approx(8_000_000, rel=1e-6)
     assert sight.down_bits == pytest.approx(8_000_000, rel=1e-6)
+    assert not sight.bounded
+
+
+def test_a_sight_says_when_the_path_was_the_bound() -> None:
+    neighbours = looked(0.1)
+    neighbours.linked([link("a", 0.1, segments=10_000, again=100)])
+    flow = neighbours.of("a").flow_bits
+    neighbours.sent_us("a", 4 * flow // 8, flow // 8, 1.05)
+    assert neighbours.sights(PARENT)[0].bounded
+    neighbours.sent_us("a", 2 * flow // 8, flow // 32, 2.05)  # slower, but on a path with room
+    sight = neighbours.sights(PARENT)[0]
+    assert not sight.bounded
+    assert sight.up_bits == pytest.approx(flow, rel=1e-3)
 
 
 def test_losses_bound_a_flow_once_enough_was_sent() -> None:
     neighbours = looked(0.1)
     neighbours.linked([link("a", 0.1, segments=100, again=1)])
     assert neighbours.of("a").loss is None
+    assert neighbours.of("a").flow_bits == 0
+    neighbours.linked([link("a", 0.1, segments=10_000, again=0)])
     assert neighbours.of("a").flow_bits == 0
     neighbours.linked([link("a", 0.1, segments=10_000, again=100)])
     assert neighbours.of("a").loss == pytest.approx(0.01)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-
 import pytest
 
 from simulator.network.bounds import bounds_of
@@ -30,6 +28,9 @@ def test_eight_nodes_are_never_slower_than_the_best_fixed_size(profile: str) -> 
     assert adaptive.prediction_error_median <= PREDICTED
 
 
+pytestmark = pytest.mark.timeout(900)  # of a busy machine; it is a few seconds of processor time
+
+
 @pytest.fixture(scope="module")
 def regions128() -> tuple[Record, Record]:
     return run("regions", 128, "adaptive", 1, 4), run("regions", 128, "fixed:128", 1, 4)
@@ -54,12 +55,14 @@ def test_the_prediction_holds(regions128: tuple[Record, Record]) -> None:
     assert max(record.prediction_error_median or 1.0 for record in regions128) <= PREDICTED
 
 
-def test_after_a_tenfold_latency_rise_groups_settle_within_three_rounds() -> None:
-    change = Change(at=3, share=1 / 3, times=10.0)
-    after = run("good", 48, "adaptive", 1, 8, change).rounds[change.at :]
-    best = min(run("good", 48, f"fixed:{size}", 1, 8, change).rounds[-1].seconds for size in (8, 16, 24, 48))
-    settled = [one.seconds for one in after[3:]]
-    assert statistics.median(settled) <= NEVER_SLOWER * best
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("nodes", [48, pytest.param(128, marks=pytest.mark.slow)])
+def test_after_a_tenfold_latency_rise_groups_settle_within_three_rounds(nodes: int) -> None:
+    """The rise comes during a round that was planned before it."""
+    change = Change(at=2, share=1 / 3, times=10.0)
+    settled = run("good", nodes, "adaptive", 1, 6, change).rounds[change.at + 3]
+    best = min(run("good", nodes, f"fixed:{size}", 1, 6, change).rounds[-1].seconds for size in (16, nodes))
+    assert settled.seconds <= NEVER_SLOWER * best
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from simulator.network.movement import TAKING_S, move
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 10**6))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_shares_are_max_min_fair(flows: int, links: int, seed: int) -> None:
     """No link carries more than it can, and every flow has all it takes or crosses a full link on which nobody has more."""
     rng = np.random.default_rng(seed)

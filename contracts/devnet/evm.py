@@ -16,11 +16,13 @@ from eth.chains.base import MiningChain
 from eth.constants import BLANK_ROOT_HASH, ZERO_ADDRESS
 from eth.db.atomic import AtomicDB
 from eth.estimators.gas import binary_gas_search_1000_tolerance
-from eth.exceptions import HeaderNotFound, Revert, TransactionNotFound
+from eth.exceptions import HeaderNotFound, PyEVMError, Revert, TransactionNotFound
 from eth.vm.forks.cancun import CancunVM
 from eth.vm.spoof import SpoofTransaction
 from eth_keys import keys
+from eth_keys.exceptions import BadSignature
 from eth_utils import ValidationError
+from rlp.exceptions import RLPException
 
 from contracts.devnet.store import SqliteStore
 
@@ -145,7 +147,7 @@ class Devnet:
                 transaction = self._chain.get_vm().get_transaction_builder().decode(raw)
                 transaction.validate()
                 sender = transaction.sender
-            except (ValidationError, ValueError, TypeError, IndexError, AssertionError) as error:
+            except (ValidationError, PyEVMError, RLPException, BadSignature, ValueError, TypeError, IndexError) as error:
                 raise Refused(f"invalid transaction: {error}") from None
             if getattr(transaction, "chain_id", None) != self.chain_id:
                 raise Refused(f"invalid chain id for signer: have {getattr(transaction, 'chain_id', None)} want {self.chain_id}")

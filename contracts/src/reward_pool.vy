@@ -244,6 +244,7 @@ def claim_to(
     @return uint256 What was paid.
     """
     assert block.timestamp <= deadline, "pool: signature expired"
+    assert account != empty(address), "pool: no account"  # what a broken signature recovers to
     hash: bytes32 = eip712._hash_typed_data_v4(keccak256(abi_encode(CLAIM_TYPE, account, payout, total, deadline)))
     assert ecdsa._recover_sig(hash, signature) == account, "pool: wrong signer"
     assert payout != empty(address), "pool: no payout"

@@ -1,0 +1,316 @@
+"""The contracts themselves: raw words, sponsors, signed claims, proofs of OpenZeppelin's package, a thousand accounts, and what gas it takes.
+
+What a client never sends is sent here by hand. On the embedded EVM; the port's suite runs the contracts on anvil too.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from contracts.abi import call_data
+from contracts.artifacts import AGENT_REGISTRY, CLAIM_WORDS, HEARTBEAT_WORDS, REGISTER_WORDS, REWARD_POOL
+from contracts.chain import ChainClient
+from contracts.devnet.evm import Refused
+from contracts.devnet.genesis import dev_account, dev_key
+from contracts.signing import claim_message, sign_claim
+from contracts.words import number_word, register_words
+from protocol.chain import NO_HASH, ChainRefused, Proposal
+from protocol.keccak import Address, account_bytes, address_of, checked_address
+from protocol.merkle_tree import SettlementTree
+from tests.contracts.ground import DELAY_S, EPOCH_S, EvmGround
+from tests.ports.chain_suite import ANNA, BERT, CERTIFICATE, COLD, SETTLERS, done, fund, settle
+
+GAS_SNAPSHOT = Path(__file__).parent / "gas.json"
+VECTORS = Path(__file__).parents[1] / "protocol" / "vectors" / "merkle_tree.json"
+
+
+class Entry(msgspec.Struct):
+    account: str
+    total: int
+    proof: list[str]
+
+
+class Tree(msgspec.Struct):
+    root: str
+    entries: list[Entry]
+
+
+class Vectors(msgspec.Struct):
+    trees: list[Tree]
+
+
+@pytest.fixture
+def ground() -> EvmGround:
+    return EvmGround()
+
+
+def call(ground: EvmGround, to: Address, data: bytes, *, sender: str = ANNA, value: int = 0) -> bytes:
+    """Raises `Refused` where the contract reverts."""
+    return ground.devnet.call(sender=account_bytes(dev_account(sender)), to=account_bytes(to), data=data, value=value, gas=5_000_000)
+
+
+def activate(ground: EvmGround, root: bytes, total: int) -> None:
+    """Makes a root the active one that nobody's tree stands behind."""
+    ground.advance(EPOCH_S)
+    anna = ground.chain(ANNA)
+    proposal = Proposal(epoch=anna.pool().epoch - 1, root=root, total=total)
+    for name in SETTLERS[:2]:
+        settler = ground.chain(name)
+        done(settler, settler.propose(proposal))
+    ground.advance(DELAY_S)
+    done(anna, anna.activate())
+
+
+# -------------------------------------------------------------------- raw words
+
+WORD = bytes(32)
+
+
+@pytest.mark.parametrize(
+    ("to", "data", "reason"),
+    [
+        (REGISTER_WORDS, WORD * 2, "register: too short"),
+        (REGISTER_WORDS, WORD * 2 + number_word(1), "register: length does not fit the capabilities"),
+        (REGISTER_WORDS, WORD * 2 + number_word(0) + WORD * 2, "register: length does not fit the capabilities"),
+        (REGISTER_WORDS, WORD * 2 + number_word(17) + WORD * 17, "register: too many capabilities"),
+        (REGISTER_WORDS, WORD * 2 + number_word((1 << 256) - 1) + WORD, "register: too many capabilities"),
+        (REGISTER_WORDS, WORD * 3 + b"\xff" * 32, "register: not an address"),
+        (REGISTER_WORDS, WORD * 3 + WORD, "registry: no agent"),
+        (HEARTBEAT_WORDS, WORD[:31], "heartbeat: 0, 1 or 3 words"),
+        (HEARTBEAT_WORDS, WORD * 2, "heartbeat: 0, 1 or 3 words"),
+        (HEARTBEAT_WORDS, b"\x01" + WORD[1:], "heartbeat: not an address"),
+        (HEARTBEAT_WORDS, b"", "registry: not registered"),
+        (CLAIM_WORDS, WORD[:31], "claim: not whole words"),
+        (CLAIM_WORDS, WORD * 67, "claim: too long"),
+        (CLAIM_WORDS, b"\x01" + WORD[1:], "claim: not an address"),
+        (CLAIM_WORDS, b"", "pool: nothing was proved"),
+        (CLAIM_WORDS, WORD * 3, "pool: wrong proof"),
+    ],
+)
+def test_words_that_are_none_are_refused(ground: EvmGround, to: Address, data: bytes, reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        call(ground, to, data)
+
+
+@pytest.mark.parametrize("to", [REGISTER_WORDS, HEARTBEAT_WORDS, CLAIM_WORDS])
+def test_money_sent_to_a_precompile_comes_back(ground: EvmGround, to: Address) -> None:
+    with pytest.raises(Refused):
+        call(ground, to, b"" if to != REGISTER_WORDS else register_words("", NO_HASH, []), value=1)
+
+
+def test_only_the_precompiles_change_the_registry(ground: EvmGround) -> None:
+    account = dev_account(ANNA)
+    beat = call_data("heartbeat(address,address,bool,uint256,bytes32)", account, account, True, 5, NO_HASH)
+    with pytest.raises(Refused, match="registry: only 0x22 beats"):
+        call(ground, AGENT_REGISTRY, beat)
+    register = call_data("register(address,address,bytes32,bytes32,bytes32[])", account, account, NO_HASH, NO_HASH, [])
+    with pytest.raises(Refused, match="registry: only 0x21 registers"):
+        call(ground, AGENT_REGISTRY, register)
+
+
+def test_an_approved_sponsor_registers_and_beats_for_an_agent_until_it_is_taken_back(ground: EvmGround) -> None:
+    anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    assert isinstance(anna, ChainClient)
+    done(anna, anna.approve_sponsor(bert.account))
+    done(bert, bert.register("anna's machine", capabilities=[b"k" * 32] * 16, agent=anna.account))
+    done(bert, bert.heartbeat(9, CERTIFICATE, agent=anna.account))
+    found = anna.agent(anna.account)
+    assert (found.name, found.samples, found.certificate) == ("anna's machine", 9, CERTIFICATE)
+    assert not bert.agent(bert.account).registered
+    done(anna, anna.approve_sponsor("0x" + "0" * 40))
+    with pytest.raises(ChainRefused, match="registry: not a sponsor"):
+        bert.heartbeat(10, CERTIFICATE, agent=anna.account)
+
+
+def test_a_plain_heartbeat_keeps_the_last_figures(ground: EvmGround) -> None:
+    anna, plain = ground.chain(ANNA), ground.client(ANNA, profile="plumise")
+    done(anna, anna.register("anna"))
+    done(anna, anna.heartbeat(9, CERTIFICATE))
+    ground.advance(200)
+    done(plain, plain.heartbeat(0, NO_HASH))
+    found = anna.agent(anna.account)
+    assert (found.samples, found.certificate) == (9, CERTIFICATE)
+    assert found.last_heartbeat_s >= ground.devnet.head.timestamp
+
+
+# -------------------------------------------------------------------- claims that are signed
+
+
+def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(ground: EvmGround) -> None:
+    anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    assert isinstance(bert, ChainClient)
+    fund(ground, 1000)
+    tree = settle(ground, {ANNA: 300, BERT: 700})
+    proof, deadline = tree.proof(anna.account), ground.devnet.head.timestamp + 60
+    chain, elsewhere = ground.chain_id, address_of(b"\x42" * 20)
+    own = claim_message(chain, anna.account, COLD, 300, deadline)
+
+    def claim(signature: bytes, payout: Address = COLD, total: int = 300, until: int = deadline) -> None:
+        done(bert, bert.claim_to(anna.account, payout, total, until, proof, signature))
+
+    good = sign_claim(dev_key(ANNA), own)
+    wrong = {
+        "the wrong key": sign_claim(dev_key(BERT), own),
+        "another chain": sign_claim(dev_key(ANNA), claim_message(chain + 1, anna.account, COLD, 300, deadline)),
+        "another contract": sign_claim(dev_key(ANNA), claim_message(chain, anna.account, COLD, 300, deadline, pool=elsewhere)),
+        "another payout": sign_claim(dev_key(ANNA), claim_message(chain, anna.account, elsewhere, 300, deadline)),
+        "another total": sign_claim(dev_key(ANNA), claim_message(chain, anna.account, COLD, 301, deadline)),
+    }
+    for what, signature in wrong.items():
+        with pytest.raises(ChainRefused, match="pool: wrong signer"):
+            claim(signature)
+        assert bert.balance(COLD) == 0, what
+    with pytest.raises(ChainRefused, match="ecdsa: invalid signature"):
+        claim(good[:32] + b"\xff" * 32 + good[64:])  # the other s of the same signature is no second one
+    with pytest.raises(ChainRefused, match="pool: wrong signer"):
+        claim(good[:63])
+    with pytest.raises(ChainRefused, match="pool: no account"):
+        bert.claim_to("0x" + "0" * 40, COLD, 300, deadline, proof, b"")
+    claim(good)
+    assert (bert.balance(COLD), bert.claimed(anna.account)) == (300, 300)
+    with pytest.raises(ChainRefused, match="pool: nothing to claim"):
+        claim(good)
+    tree = settle(ground, {ANNA: 400, BERT: 600})
+    proof = tree.proof(anna.account)
+    with pytest.raises(ChainRefused, match="pool: signature expired"):
+        claim(good)
+    late = ground.devnet.head.timestamp + 60
+    with pytest.raises(ChainRefused, match="pool: wrong signer"):
+        claim(good, total=400, until=late)
+
+
+# -------------------------------------------------------------------- roots
+
+
+def test_proofs_of_openzeppelins_package_are_accepted() -> None:
+    """All of its trees' leaves, asked of the contract; the totals are large, so the pool is given that much."""
+
+    accepted = 0
+    for tree in msgspec.json.decode(VECTORS.read_bytes(), type=Vectors, strict=False).trees:
+        fresh = EvmGround()
+        owner = fresh.chain("owner")
+        total = sum(entry.total for entry in tree.entries)
+        small = [entry for entry in tree.entries if entry.total < 10**18]
+        covered = min(total, 10**20)
+        done(owner, owner.fund(covered))
+        activate(fresh, bytes.fromhex(tree.root[2:]), covered)
+        for entry in small:
+            who = checked_address(entry.account)
+            proof = [bytes.fromhex(step[2:]) for step in entry.proof]
+            assert owner.claimable(who, entry.total, proof) == entry.total
+            assert owner.claimable(who, entry.total + 1, proof) == 0
+            accepted += 1
+        entry = small[0]
+        who = checked_address(entry.account)
+        done(owner, owner.claim(who, entry.total, [bytes.fromhex(step[2:]) for step in entry.proof]))
+        assert owner.balance(who) == entry.total
+    assert accepted >= 40
+
+
+def test_an_inner_node_is_no_leaf_on_chain(ground: EvmGround) -> None:
+    """The children of the root as account and total: with a single hash they would prove themselves."""
+    fund(ground, 1000)
+    tree = settle(ground, {ANNA: 300, BERT: 700})
+    left, right = sorted(tree._nodes[1:3])
+    data = left + right
+    assert ground.chain(ANNA).claimable(address_of(data[12:32]), int.from_bytes(data[32:], "big"), ()) == 0
+
+
+def test_a_thousand_accounts_in_one_root(ground: EvmGround) -> None:
+    accounts = [address_of(number.to_bytes(20, "big")) for number in range(0x10000, 0x10000 + 1000)]
+    tree = SettlementTree((account, 1000 + place) for place, account in enumerate(accounts))
+    owner = ground.chain("owner")
+    done(owner, owner.fund(tree.total))
+    activate(ground, tree.root, tree.total)
+    for account in accounts[::111]:
+        total = tree.totals[account]
+        done(owner, owner.claim(account, total, tree.proof(account)))
+        assert owner.balance(account) == total
+    assert owner.pool().claimed == sum(tree.totals[account] for account in accounts[::111])
+
+
+def test_a_root_whose_leaves_are_more_than_it_says_pays_no_more_than_it_says(ground: EvmGround) -> None:
+    """Two of three settlers lie about the sum: what others will earn later is not touched."""
+    fund(ground, 1000)
+    tree = SettlementTree([(dev_account(ANNA), 300), (dev_account(BERT), 700)])
+    activate(ground, tree.root, 400)
+    anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
+    with pytest.raises(ChainRefused, match="pool: beyond the root's total"):
+        bert.claim(bert.account, 700, tree.proof(bert.account))
+    assert bert.pool().balance == 700
+
+
+def test_one_account_that_takes_no_money_blocks_nobody(ground: EvmGround) -> None:
+    fund(ground, 1000)
+    anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    done(anna, anna.set_payout(HEARTBEAT_WORDS))  # a contract that refuses money
+    tree = settle(ground, {ANNA: 300, BERT: 700})
+    with pytest.raises(ChainRefused, match="pool: payout refuses money"):
+        anna.claim(anna.account, 300, tree.proof(anna.account))
+    done(bert, bert.claim(bert.account, 700, tree.proof(bert.account)))
+    done(anna, anna.set_payout(COLD))
+    done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
+    assert anna.balance(COLD) == 300
+
+
+def test_what_was_proved_under_an_older_root_is_not_paid(ground: EvmGround) -> None:
+    anna, bert = ground.client(ANNA, profile="plumise"), ground.chain(BERT)
+    assert isinstance(bert, ChainClient)
+    fund(ground, 1000)
+    done(anna, anna.register("anna"))
+    tree = settle(ground, {ANNA: 300, BERT: 700})
+    done(bert, bert.prove(anna.account, 300, tree.proof(anna.account)))
+    assert anna.claimable(anna.account, 0, ()) == 300
+    tree = settle(ground, {ANNA: 200, BERT: 800})
+    assert anna.claimable(anna.account, 0, ()) == 0
+    with pytest.raises(ChainRefused, match="pool: nothing was proved"):
+        anna.claim(anna.account, 0, ())
+    done(bert, bert.prove(anna.account, 200, tree.proof(anna.account)))
+    done(anna, anna.claim(anna.account, 0, ()))
+    assert bert.claimed(anna.account) == 200
+    assert bert.pool().balance == 800
+
+
+def test_settlers_are_named_by_the_owner_alone_and_sensibly(ground: EvmGround) -> None:
+    one, two = dev_account(ANNA), dev_account(BERT)
+    named = "set_settlers(address[],uint256)"
+    with pytest.raises(Refused, match="ownable: caller is not the owner"):
+        call(ground, REWARD_POOL, call_data(named, [one], 1))
+    for settlers, needed, reason in (
+        ([one], 0, "pool: cannot be reached"),
+        ([one], 2, "pool: cannot be reached"),
+        ([one, two, one], 2, "pool: settler twice or none"),
+    ):
+        with pytest.raises(Refused, match=reason):
+            call(ground, REWARD_POOL, call_data(named, settlers, needed), sender="owner")
+    call(ground, REWARD_POOL, call_data(named, [one, two], 2), sender="owner")
+
+
+# -------------------------------------------------------------------- gas
+
+
+def test_gas_is_what_the_snapshot_says(ground: EvmGround) -> None:
+    """GAS_SNAPSHOT=write writes it anew. Exact, since the EVM is: any change of the contracts' cost is seen and said."""
+    anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    gas: dict[str, int] = {"register": done(anna, anna.register("volunteer")).gas}
+    gas["heartbeat, the first"] = done(anna, anna.heartbeat(1, CERTIFICATE)).gas
+    gas["heartbeat"] = done(anna, anna.heartbeat(2, b"d" * 32)).gas
+    plain = ground.client(ANNA, profile="plumise")
+    gas["heartbeat without figures"] = done(plain, plain.heartbeat(0, NO_HASH)).gas
+    fund(ground, 10**9)
+    accounts = [(address_of(bytes([7]) * 18 + number.to_bytes(2, "big")), 500) for number in range(998)]
+    tree = SettlementTree([*accounts, (anna.account, 1000), (bert.account, 1000)])
+    activate(ground, tree.root, tree.total)
+    gas["claim of a thousand, the first"] = done(bert, bert.claim(anna.account, 1000, tree.proof(anna.account))).gas
+    tree = SettlementTree([*accounts, (anna.account, 2000), (bert.account, 1000)])
+    activate(ground, tree.root, tree.total)
+    gas["claim of a thousand"] = done(bert, bert.claim(anna.account, 2000, tree.proof(anna.account))).gas
+    print(gas)
+    if os.environ.get("GAS_SNAPSHOT") == "write":
+        GAS_SNAPSHOT.write_bytes(msgspec.json.format(msgspec.json.encode(gas)) + b"\n")
+    assert gas == msgspec.json.decode(GAS_SNAPSHOT.read_bytes(), type=dict[str, int])

@@ -1,0 +1,203 @@
+"""No sequence of fund, propose, dispute, activate, claim and pause pays more than the pool, or less than was earned.
+
+The machine plays against the real contract, calls that must fail included: whether a call succeeds is said by a model, and after each step
+the pool's money must be exactly what came in less what went out. At the end everybody who is in the active root is paid to the last unit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from contracts.abi import call_data
+from contracts.artifacts import REWARD_POOL
+from contracts.devnet.evm import Devnet
+from contracts.devnet.genesis import dev_key
+from contracts.devnet.store import SqliteStore
+from contracts.signing import signer_of
+from protocol.keccak import account_bytes, address_of
+from protocol.merkle_tree import SettlementTree
+from tests.contracts.ground import DELAY_S, EPOCH_S, START_S, genesis
+
+WORKERS = [address_of(bytes([0x77]) * 19 + bytes([number])) for number in range(4)]
+SETTLERS = ("settler 0", "settler 1", "settler 2")
+GAS = 600_000
+
+
+class Pool(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = START_S
+        self.devnet = Devnet(genesis(), SqliteStore(None), lambda: float(self.now_s))
+        self.start = self.devnet.head.block_number
+        self.funded = self.paid = 0
+        self.earned = dict.fromkeys(WORKERS, 0)
+        self.claimed = dict.fromkeys(WORKERS, 0)
+        self.tree: SettlementTree | None = None
+        self.active: SettlementTree | None = None
+        self.settled_epochs = 0
+        self.epoch = -1
+        self.votes: dict[str, bytes] = {}
+        self.pending = False
+        self.ready_at_s = 0
+        self.paused = False
+
+    # ---------------------------------------------------------------- sending
+
+    def send(self, name: str, data: bytes, value: int = 0) -> bool:
+        """Whether it succeeded."""
+        signer = signer_of(dev_key(name))
+        raw = signer.sign_transaction(
+            {
+                "chainId": self.devnet.chain_id,
+                "nonce": self.devnet.nonce(account_bytes(signer.address)),
+                "to": REWARD_POOL,
+                "data": data,
+                "value": value,
+                "gas": GAS,
+                "maxFeePerGas": 10**11,
+                "maxPriorityFeePerGas": 1,
+            }
+        ).raw_transaction
+        found = self.devnet.submit(bytes(raw))
+        self.now_s = self.devnet.mine().timestamp
+        included = self.devnet.included(found)
+        assert included is not None
+        return bool(included.receipt.state_root == b"\x01")
+
+    def ask(self, signature: str, *arguments: Any) -> int:
+        data = call_data(signature, *arguments)
+        answer = self.devnet.call(sender=bytes(20), to=account_bytes(REWARD_POOL), data=data, value=0, gas=GAS)
+        return int.from_bytes(answer[:32], "big")
+
+    # ---------------------------------------------------------------- rules
+
+    @initialize(amount=st.integers(1, 3000))
+    def begins(self, amount: int) -> None:
+        self.fund(amount)
+
+    @rule(amount=st.integers(0, 2000))
+    def fund(self, amount: int) -> None:
+        assert self.send("owner", call_data("fund()"), amount) == (amount > 0)
+        self.funded += amount
+
+    @rule(more=st.lists(st.integers(0, 400), min_size=4, max_size=4))
+    def an_epoch_passes_and_work_is_certified(self, more: list[int]) -> None:
+        if self.pending:
+            return
+        self.now_s += EPOCH_S
+        self.devnet.mine()
+        self.earned = {worker: self.earned[worker] + extra for worker, extra in zip(WORKERS, more, strict=True)}
+        self.tree = SettlementTree(self.earned.items())
+        self.epoch = (self.now_s - START_S) // EPOCH_S - 1
+
+    @precondition(lambda self: self.tree is not None)
+    @rule(who=st.sampled_from((*SETTLERS, "anna")), cheat=st.sampled_from((0, 0, 0, 1)))
+    def propose(self, who: str, cheat: int) -> None:
+        assert self.tree is not None
+        total = self.tree.total + cheat
+        data = call_data("propose(uint256,bytes32,uint256,bytes32)", self.epoch, self.tree.root, total, bytes(32))
+        allowed = (
+            not self.paused
+            and who in SETTLERS
+            and not self.pending
+            and self.epoch >= self.settled_epochs
+            and self.epoch >= 0
+            and total >= (0 if self.active is None else self.active_total)
+            and total <= self.funded
+        )
+        assert self.send(who, data) == allowed
+        if allowed:
+            self.votes[who] = data
+            if sum(vote == data for vote in self.votes.values()) >= 2:
+                self.pending, self.pending_tree, self.pending_total, self.pending_epoch = True, self.tree, total, self.epoch
+                self.ready_at_s = self.now_s + DELAY_S
+
+    @rule(who=st.sampled_from((*SETTLERS, "owner", "anna")))
+    def dispute(self, who: str) -> None:
+        allowed = self.pending and who != "anna" and self.now_s + 1 < self.ready_at_s
+        epoch = self.pending_epoch if self.pending else 0
+        assert self.send(who, call_data("dispute(uint256,string,bytes32)", epoch, "no", bytes(32))) == allowed
+        if allowed:
+            self.pending = False
+            self.votes.clear()
+
+    @rule()
+    def the_delay_passes(self) -> None:
+        self.now_s += DELAY_S
+        self.devnet.mine()
+
+    @rule()
+    def activate(self) -> None:
+        allowed = self.pending and not self.paused and self.now_s + 1 >= self.ready_at_s
+        assert self.send("anna", call_data("activate()")) == allowed
+        if allowed:
+            self.active, self.active_total = self.pending_tree, self.pending_total
+            self.settled_epochs = self.pending_epoch + 1
+            self.pending = False
+            self.votes.clear()
+
+    @precondition(lambda self: self.active is not None)
+    @rule(who=st.sampled_from(WORKERS), cheat=st.sampled_from((0, 0, 0, 1, -1)))
+    def claim(self, who: str, cheat: int) -> None:
+        assert self.active is not None
+        total = self.active.totals[who]
+        if total + cheat < 0:
+            return
+        due = total - self.claimed[who]
+        data = call_data("claim(address,uint256,bytes32[])", who, total + cheat, list(self.active.proof(who)))
+        allowed = not self.paused and cheat == 0 and due > 0
+        assert self.send("bert", data) == allowed
+        if allowed:
+            self.claimed[who] = total
+            self.paid += due
+
+    @rule(who=st.sampled_from(("owner", "owner", "anna")), wished=st.booleans())
+    def pause(self, who: str, wished: bool) -> None:
+        allowed = who == "owner" and wished != self.paused
+        assert self.send(who, call_data("pause()" if wished else "unpause()")) == allowed
+        if allowed:
+            self.paused = wished
+
+    # ---------------------------------------------------------------- what must hold
+
+    @invariant()
+    def the_money_is_all_there(self) -> None:
+        assert self.devnet.balance(account_bytes(REWARD_POOL)) == self.funded - self.paid
+        assert self.ask("claimed_total()") == self.paid <= self.funded
+        for worker in WORKERS:
+            assert self.devnet.balance(account_bytes(worker)) == self.claimed[worker] <= self.earned[worker]
+
+    def teardown(self) -> None:
+        """Nobody gets less than the active root says, whatever happened before."""
+        if self.active is not None:
+            if self.paused:
+                assert self.send("owner", call_data("unpause()"))
+            for worker, total in self.active.totals.items():
+                if total > self.claimed[worker]:
+                    assert self.send("bert", call_data("claim(address,uint256,bytes32[])", worker, total, list(self.active.proof(worker))))
+                assert self.devnet.balance(account_bytes(worker)) == total
+        self.devnet.close()
+
+
+def play(examples: int, steps: int) -> None:
+    run_state_machine_as_test(
+        Pool,
+        settings=settings(
+            max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+        ),
+    )
+
+
+def test_no_sequence_pays_too_much_or_too_little() -> None:
+    play(4, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_no_long_sequence_pays_too_much_or_too_little() -> None:
+    play(40, 40)

@@ -36,7 +36,7 @@ from protocol.ports import Chain
 
 POOL = 1_000 * 10**18  # base units
 EPOCH_S, DELAY_S = 3600, 600
-BLOCK_S = 1.0
+BLOCK_S = 0  # a block for each transaction, at once
 HEARTBEAT_S = 2.0  # a demo is over before a real beat would come
 QUICK_SCRYPT_N = 1 << 12  # wallets that live for a minute; a real one takes a second to open
 UP_S = 60.0  # py-evm takes 3 s to import on an idle machine

@@ -22,7 +22,7 @@ from protocol.settlement.dataset import (
     make_dataset,
     proof_for,
 )
-from protocol.settlement.receipts import Receipt
+from protocol.settlement.receipts import Receipt, by_epoch
 from protocol.settlement.rules import Rules
 from protocol.settlement.totals import EpochWork, settle
 from tests.protocol.rounds import MANIFEST, RUN
@@ -124,3 +124,8 @@ def test_epochs_follow_each_other_on_one_lineage() -> None:
     assert [total(dataset, 0) for dataset in totals] == [10, 30, 60, 100]
     for before, after in pairwise(totals):
         assert before.total + 100 == after.total
+
+
+def test_an_epoch_lists_what_came_since_the_last_one() -> None:
+    epochs = by_epoch([ONE, TWO], [TIP1.hash, TIP2.hash, TIP2.hash], PAID_RUN, lambda *_: None)
+    assert [[receipt.seq for receipt in receipts] for receipts in epochs] == [[1, 1], [2, 2, 2], []]

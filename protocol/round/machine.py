@@ -159,6 +159,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.VOTE, ReadyGot): (gathering.ready_got, {P.VOTE}),
     (P.VOTE, LiveChanged): (gathering.live_changed, {P.VOTE}),
     (P.VOTE, PeerGone): (note_gone, {P.VOTE}),
+    (P.VOTE, CutGot): (reducing.serve, {P.VOTE}),
     (P.VOTE, VoteGot): (voting.take_vote, {P.VOTE}),
     (P.VOTE, CertificateGot): (voting.follow, {P.VOTE, *_MOVE}),
     (P.WATCH, Tick): (gathering.watch_overdue, _VIEW),

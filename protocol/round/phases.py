@@ -325,6 +325,14 @@ class Reduce(Action, frozen=True, kw_only=True):
     digest: Digest
 
 
+class Serve(Action, frozen=True, kw_only=True):
+    """Do for this cut what others need of us, and compute nothing: our vote under an earlier one stands."""
+
+    plan: OpenPlan
+    cut: Cut
+    digest: Digest
+
+
 class Abandon(Action, frozen=True, kw_only=True):
     """Stop the exchange of the view that ended; what it held is free."""
 

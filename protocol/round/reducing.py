@@ -10,6 +10,7 @@ from protocol.identity import short
 from protocol.messages import Held
 from protocol.round import leading, voting
 from protocol.round.phases import (
+    Action,
     CutGot,
     HeldGot,
     HeldHere,
@@ -20,6 +21,7 @@ from protocol.round.phases import (
     Refuse,
     ResultGot,
     Send,
+    Serve,
     State,
     Tick,
 )
@@ -107,19 +109,11 @@ def scatter_overdue(state: State, event: Tick, now: float) -> Step:
 
 def cut_got(state: State, event: CutGot, now: float) -> Step:
     plan, cut = state.plan, event.cut
-    if plan is None or cut.plan != plan.digest:
+    if plan is None or cut.plan != plan.digest or (state.decided and state.cut is not None):
         return state, []
-    if event.signed.peer != plan.leader:
-        return state, [Refuse(peer=event.signed.peer, reason="not_leader", detail="a cut for a plan that is not its own")]
-    if state.decided and state.cut is not None:
-        return state, []
-    if state.cut is not None and cut.number <= state.cut.number:
-        again = state.cut_signed is not None and cut.number == state.cut.number and event.signed.digest != state.cut_signed.digest
-        return state, [Refuse(peer=event.signed.peer, reason="equivocation", detail=f"two cuts {cut.number}")] if again else []
-    try:
-        check_cut(cut, plan, state.rules.manifest, merging=state.merge is not None)
-    except PeerFault as fault:
-        return state, [Refuse(peer=event.signed.peer, reason=fault.reason, detail=str(fault))]
+    wanted, refusals = _check(state, event)
+    if not wanted:
+        return state, refusals
     if plan.index[state.rules.me] not in cut.present:
         if state.target is not None:
             return voting.fetch(state, state.target, now)
@@ -139,6 +133,37 @@ def cut_got(state: State, event: CutGot, now: float) -> Step:
         spare=None,
     )
     return state, [*actions, Reduce(plan=plan, cut=cut, digest=event.signed.digest)]
+
+
+def serve(state: State, event: CutGot, now: float) -> Step:
+    """A later cut than the one we voted under: a reducer died while it handed its result out, and it did not reach all.
+
+    The vote stands, one a view. But the others need the slices that are ours under this cut, or they wait for them until the view is over.
+    """
+    plan, cut = state.plan, event.cut
+    if plan is None or cut.plan != plan.digest or state.merge is not None:
+        return state, []
+    wanted, refusals = _check(state, event)
+    if not wanted or plan.index[state.rules.me] not in cut.present:
+        return state, refusals
+    return state, [Serve(plan=plan, cut=cut, digest=event.signed.digest)]
+
+
+def _check(state: State, event: CutGot) -> tuple[bool, list[Action]]:
+    """Whether a cut of the current plan is from who may make it, newer than the one we know, and fits; what to refuse where it is not."""
+    plan, cut, known = state.plan, event.cut, state.cut
+    assert plan is not None
+    by = event.signed.peer
+    if by != plan.leader:
+        return False, [Refuse(peer=by, reason="not_leader", detail="a cut for a plan that is not its own")]
+    if known is not None and cut.number <= known.number:
+        again = state.cut_signed is not None and cut.number == known.number and event.signed.digest != state.cut_signed.digest
+        return False, [Refuse(peer=by, reason="equivocation", detail=f"two cuts {cut.number}")] if again else []
+    try:
+        check_cut(cut, plan, state.rules.manifest, merging=state.merge is not None)
+    except PeerFault as fault:
+        return False, [Refuse(peer=by, reason=fault.reason, detail=str(fault))]
+    return True, []
 
 
 def result_got(state: State, event: ResultGot, now: float) -> Step:

@@ -256,6 +256,8 @@ class NativeEngine:
             case p.Reduce(cut=cut, digest=name):
                 assert self.keeper is not None
                 self._start(self._exchanging.reduce, cut, name, self.keeper.anchor)
+            case p.Serve(cut=cut, digest=name):
+                self._start(self._exchanging.serve, cut, name)
             case p.Abandon():
                 self._exchanging.abandon()
             case p.Inquire(peers=peers):

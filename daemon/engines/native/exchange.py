@@ -60,7 +60,9 @@ class Exchange:
         self._seen = seen
         self._began_s = trio.current_time()
         self.plan = plan
-        self.lost_by_encoding: list[tuple[int, Vector]] = []  # (first element, W x (mean - decoded)) of the slices summed here
+        self.lost_by_encoding: dict[
+            Digest, list[tuple[int, Vector]]
+        ] = {}  # by cut: (first element, W x (mean - decoded)) of slices summed here
         self.cut: Cut | None = None
         self.cut_digest: Digest = b""
         self._run, self._signer, self._offer, self._codec, self._parameters = run, signer, offer, codec, parameters
@@ -260,7 +262,6 @@ class Exchange:
         self._results = {i: (EMPTY_ROOT, b"") for i in range(len(self.plan.members)) if not self._layout.finishes(i)}
         self._finished, self._passed, self._crossed = {}, set(), {}
         self._signed = {}
-        self.lost_by_encoding = []
         self._crossing = self._begin_crossing(cut) if len(self._layout.rows) > 1 else None
         self._wake()
         if self._me in cut.contributors:
@@ -317,7 +318,7 @@ class Exchange:
         self._finished[index] = parcel(ResultHeader(result=result, size=len(encoded)), memoryview(encoded))
         self._pass_on(index, self._finished[index])
         if error is not None:
-            self.lost_by_encoding.append((start, error))
+            self.lost_by_encoding.setdefault(self.cut_digest, []).append((start, error))
         self._finish_slice(index, root, encoded)
 
     def received(self) -> dict[int, tuple[Signed, Buffer]]:

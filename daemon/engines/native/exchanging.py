@@ -108,10 +108,18 @@ class Exchanging:
                 state = await anchor.step(current.mean(), self._offload)
                 self._emit(Computed(vote=_vote(current.plan, name, result, state)))
 
+    async def serve(self, cut: Cut, name: Digest) -> None:
+        """Carry out a cut for the others' sake: what was computed under the one before stays."""
+        current = self._current
+        self._reducing.cancel()
+        with trio.CancelScope() as self._reducing:
+            if current is not None and current.plan.digest == cut.plan:
+                await current.average(cut, name)
+
     def credits(self, certificate: OpenCertificate) -> Credits:
         """What encoding lost of the slices summed here for this certificate."""
         current = self._current
-        return current.lost_by_encoding if current is not None and current.cut_digest == certificate.outcome.cut else []
+        return current.lost_by_encoding.get(certificate.outcome.cut, []) if current is not None else []
 
     def received(self, certificate: OpenCertificate) -> Results:
         """What others summed for this certificate, as far as it came here."""

@@ -62,15 +62,22 @@ class Cargo:
         self._advance()
 
     def reduce(self, cut: Cut, name: Digest) -> None:
+        self._owner.spare = b""  # results are written over what was there
+        self._carry_out(cut, name, computed=False)
+
+    def _carry_out(self, cut: Cut, name: Digest, *, computed: bool) -> None:
         assert self._plan is not None
         assert self._plan.digest == cut.plan
-        self._cut, self._name, self._computed, self._told = cut, name, False, set()
-        self._owner.spare = b""  # results are written over what was there
+        self._cut, self._name, self._computed, self._told = cut, name, computed, set()
         me = self._plan.index[self._owner.me]
         if me in cut.contributors:
             for i in self._plan.layout.mates(me):
                 self._send(i, cut.owners[i])
         self._advance()
+
+    def serve(self, cut: Cut, name: Digest) -> None:
+        """As `reduce`, and nothing is computed of it: what was voted for stays."""
+        self._carry_out(cut, name, computed=True)
 
     def abandon(self) -> None:
         self._plan = self._cut = None

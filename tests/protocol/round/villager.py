@@ -94,6 +94,8 @@ class Villager:
                 self.cargo.scatter(plan)
             case p.Reduce(cut=cut, digest=name):
                 self.cargo.reduce(cut, name)
+            case p.Serve(cut=cut, digest=name):
+                self.cargo.serve(cut, name)
             case p.Abandon():
                 self.cargo.abandon()
             case p.Inquire(peers=peers):

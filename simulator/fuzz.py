@@ -32,14 +32,15 @@ def random_story(seed: int, nodes: int | None = None) -> Story:
     schedule = tuple(_fault(rng, count, seconds) for _ in range(rng.randint(1, MOST_FAULTS)))
     late = [i for i in range(2, count) if rng.random() < 0.15]
     joins = tuple(f.Start(node=i, at_s=_time(rng, seconds)) for i in late)
+    min_peers = 2 if rng.random() < 0.8 else 3
     return Story(
         name="fuzz",
         nodes=count,
         seed=seed,
         seconds=seconds,
         schedule=(*schedule, *joins, *_lie(rng, count, seconds)),
-        min_peers=2 if rng.random() < 0.8 else 3,
-        max_group=_row_size(rng.random()),
+        min_peers=min_peers,
+        max_group=max(min_peers, _row_size(rng.random())),
         codec="float32" if rng.random() < 0.7 else "bfloat16",
         link=rng.choice(LINKS),
         marked=rng.random() < 0.9,

@@ -111,7 +111,12 @@ def ready_got(state: State, event: ReadyGot, now: float) -> Step:
         return leading.try_plan(state, now, final=False)
     if state.decided:
         return state, []
-    if state.phase in {Phase.SCATTER, Phase.REDUCE} and state.plan is not None and peer == state.plan.leader and view > state.view:
+    if (
+        state.phase in {Phase.SCATTER, Phase.REDUCE, Phase.VOTE}
+        and state.plan is not None
+        and peer == state.plan.leader
+        and view > state.view
+    ):
         return pass_view(state, now, f"{short(peer)}, which led view {state.view}, gave it up")
     if state.phase in {Phase.SCATTER, Phase.REDUCE} and view > state.view and state.hopeless:
         # Without this a leader carries out a plan that nobody else does any more, while they wait for it in a view that they leave in turn.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from msgspec.structs import replace
@@ -21,6 +22,7 @@ from protocol.round.phases import (
     Fetch,
     Inquire,
     Outcome,
+    PeerGone,
     Phase,
     Publish,
     Refuse,
@@ -28,7 +30,7 @@ from protocol.round.phases import (
     State,
     VoteGot,
 )
-from protocol.round.views import Step, enter
+from protocol.round.views import Step, enter, note_gone, pass_view
 
 OUTCOMES_KEPT = 8  # different outcomes whose votes are kept after one tip: honest members make one per view
 VOTERS_KEPT = 256  # peers whose last vote is remembered: four times the largest group
@@ -107,7 +109,35 @@ def take_vote(state: State, event: VoteGot, now: float) -> Step:
         del votes[next(old for old in votes if old != key and old not in state.outcomes)]
     state = replace(state, votes=votes)
     state, actions = certify(state, key)
+    if not actions and state.phase is Phase.VOTE:
+        state, actions = _leave_if_divided(state, now)
     return state, [*disputed, *actions]
+
+
+def gone_in_vote(state: State, event: PeerGone, now: float) -> Step:
+    """Who is lost votes no more."""
+    state, _ = note_gone(state, event, now)
+    return _leave_if_divided(state, now)
+
+
+def _leave_if_divided(state: State, now: float) -> Step:
+    """End a view in which no outcome can win any more, whoever else still votes.
+
+    Of a reducer that dies while it hands its result out, some have all that they need and vote, and the others vote under the next Cut. Only who
+    takes the votes can tell; a leader's offer to the next view tells the rest.
+    """
+    plan, vote = state.plan, state.vote
+    if plan is None or vote is None or state.decided or state.rules.me not in takers(state):
+        return state, []
+    cast_here = {p: v for p, v in state.voted.items() if p in plan.members and (v.plan, v.view) == (plan.digest, state.view)}
+    cast_here[state.rules.me] = vote
+    silent = [peer for peer in plan.members if peer not in cast_here and peer not in state.gone]
+    counts = sorted(Counter(payload_of(one) for one in cast_here.values()).values(), reverse=True)
+    needed = max(plan.majority, state.rules.manifest.group.min_peers)
+    if counts[0] + len(silent) >= needed:
+        return state, []
+    said = " to ".join(str(count) for count in counts)
+    return pass_view(state, now, f"the votes of view {state.view} are divided, {said}, and {needed} are needed")
 
 
 def _disputes(state: State, voted: Mapping[PeerId, Vote]) -> list[Action]:

@@ -169,6 +169,10 @@ class CertifiedDriver:
         return self._network.addresses[0]
 
     async def meet(self, infos: tuple[str, ...]) -> None:
+        await self._together()
+
+    async def _together(self) -> None:
+        """Until beacons say that all others hold our tip: a round that begins before that is one of those who are heard of."""
         with trio.move_on_after(MEET_S):
             while self.engine.others < self._settings.peers - 1:
                 await trio.sleep(0.05)
@@ -178,6 +182,7 @@ class CertifiedDriver:
     async def prepare(self, number: int, vector: Vector) -> None:
         keeper = self.engine.keeper
         assert keeper is not None
+        await self._together()
         self.trainer.give(vector)
         keeper.ledger.residue[:] = 0.0  # what the codec lost last time belongs to another scale
         self._before[:] = keeper.anchor.value

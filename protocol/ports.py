@@ -437,12 +437,6 @@ class Chain(Protocol):
         """Reconcile until `sent` is settled. Raises `ChainPending` when it is not within `timeout_s`."""
 
 
-class NoChain:
-    """The chain that is not there: nothing is registered, nothing is paid, and status says so."""
-
-    profile = "none"
-
-
 # ------------------------------------------------------------------------------------------------ offloading
 
 

@@ -59,11 +59,8 @@ NAMED: dict[str, tuple[str, ...]] = {
 }
 """What the honest refuse a liar for. A lie that is not here cannot be told from bad luck, or from what it replays."""
 
-TOLD_BY_LEADERS = (
-    "bad_plan",
-    "two_cuts",
-)  # given time: of ten rounds one of five leads none in one world of nine, of twenty in one of ninety
-
+TOLD_BY_LEADERS = ("bad_plan", "two_cuts")
+"""Lies that only a leader can tell: told by whoever leads, since in ten rounds of five a given node leads none in one world of nine."""
 
 CHANCY = ("wrong_sum",)
 """Lies that come to light when somebody looks: of three, each in two rounds of three, within three minutes."""

@@ -37,6 +37,14 @@ def _reaches_what_it_must(name: str) -> None:
     assert all(played.report.invariants.values())
 
 
+def test_a_view_whose_votes_are_divided_ends_when_that_is_clear() -> None:
+    """A reducer died while it handed its result out: two voted under the first cut, two under the second, three votes were needed, and all waited
+    for the view's deadline."""
+    played = play(scenario("rows-crash-member-gather", None, 5))
+    assert played.report is not None
+    assert played.report.ok, played.report.reason
+
+
 def test_every_lie_is_refused_by_name_or_says_why_it_is_not() -> None:
     harmless = {"replay"}  # old words at the wrong time: nobody can tell them from late ones, and they change nothing
     assert {kind for kind, lie in LIES.items() if not lie.unnoticed} == set(NAMED) | harmless

@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import Event
 from typing import TypeVar
 
 import msgspec
@@ -25,6 +24,7 @@ from daemon.chain.records import certificates_of, settled_run
 from daemon.chain.rewards import claim, verify
 from daemon.chain.settling import draft, epoch_to_settle
 from daemon.config import ChainConfig
+from daemon.demo.leave import Leave
 from daemon.demo.process import Child, Lifeline
 from daemon.demo.verdict import Paid
 from daemon.wallet import files
@@ -52,7 +52,7 @@ T = TypeVar("T")
 class Payday:
     """The money of one demo. Starts nothing before `begin`."""
 
-    def __init__(self, root: Path, names: Sequence[str], leave: Event, tell: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, names: Sequence[str], leave: Leave, tell: Callable[[str], None]) -> None:
         self._root, self._leave, self._tell = root, leave, tell
         self._wallets: dict[str, UnlockedWallet] = {name: wallet_of(new_key()) for name in names}
         self._payouts: dict[str, Address] = {name: wallet_of(new_key()).address for name in names}  # cold: nobody here keeps these keys

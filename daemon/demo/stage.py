@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,6 +22,7 @@ import msgspec
 from daemon.cli.invocation import Invocation
 from daemon.demo.agreement import compare_anchors
 from daemon.demo.audience import Audience, audience
+from daemon.demo.leave import Leave, until_signalled
 from daemon.demo.process import Child, Lifeline
 from daemon.demo.verdict import Payout, Tally, verdict_text
 from daemon.runs import bundled_text, choose_run
@@ -52,7 +50,7 @@ def run_demo(talk: Invocation, *, peers: int, rounds: int, run_file: Path | None
     manifest = choose_run(run_file)
     patience_s = PATIENCE_S + 4 * manifest.round.seconds
     with ExitStack() as stack:
-        leave = stack.enter_context(_until_signalled())
+        leave = stack.enter_context(until_signalled())
         root = Path(tempfile.mkdtemp(prefix="hypergpu-demo-"))
         seats = stack.enter_context(audience(talk))
         try:
@@ -118,7 +116,7 @@ class Stage:
             self._seats.tell(f"{', '.join(newcomers)} had no certified round yet, and no anchor to compare.")
         return [child for child in self.finishers if child.name not in newcomers]
 
-    def play(self, rounds: int, patience_s: float, leave: threading.Event) -> str:
+    def play(self, rounds: int, patience_s: float, leave: Leave) -> str:
         """Start and watch. Returns why it ended early, or an empty sentence."""
         self._seats.tell(f"Starting {self._peers} daemons on this machine, in {self._root}")
         if self._payday:
@@ -205,7 +203,7 @@ class Stage:
         child.start(self._lifeline, settings, arguments)
         return child
 
-    def _first(self, leave: threading.Event) -> tuple[str, ...]:
+    def _first(self, leave: Leave) -> tuple[str, ...]:
         """Start the first daemon; returns the addresses that the others join."""
         child = self._spawn(1, ())
         deadline = time.monotonic() + UP_TIMEOUT_S
@@ -243,7 +241,7 @@ class Stage:
         self._page = f"http://{LOOPBACK}:{port}/"
 
 
-def _payday(root: Path, run_file: Path | None, peers: int, leave: threading.Event, seats: Audience) -> Payday:
+def _payday(root: Path, run_file: Path | None, peers: int, leave: Leave, seats: Audience) -> Payday:
     """Raises `UserError("MANIFEST")` for a run that names a chain of its own."""
     from daemon.demo.payday import Payday  # noqa: PLC0415  # web3: two seconds that a demo without a chain does not pay
 
@@ -273,21 +271,3 @@ def _answers(page: str) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.2)
         return probe.connect_ex((LOOPBACK, port)) == 0
-
-
-@contextmanager
-def _until_signalled() -> Iterator[threading.Event]:
-    """An event that the first SIGINT, SIGTERM or SIGHUP sets; the second raises `KeyboardInterrupt`."""
-    leave = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if leave.is_set():
-            raise KeyboardInterrupt
-        leave.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield leave
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -23,10 +23,10 @@ run: $(VENV)/.installed
 
 setup: $(VENV)/.installed
 
-# What needs no processes of its own runs on as many cores as two, the rest one after another: those time each other out when they compete.
+# Two at a time, but for those that measure a time or fill the machine with daemons: such come one after another at the end.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not real"
-	$(BIN)/python -m pytest -m "real and not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not alone"
+	$(BIN)/python -m pytest -m "alone and not slow"
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow

@@ -104,6 +104,7 @@ def test_the_command_line_itself_loads_nothing_heavy() -> None:
     )
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("arguments", [("status",), ("status", "--json")])
 def test_status_answers_within_its_limit(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """The quickest of several: what is measured is the command, not what else the machine does meanwhile."""

@@ -15,7 +15,7 @@ from tests.e2e.swarm import UP_S, Daemon, Swarm, certified, hypergpud
 STATUS_S = 0.3  # from the process's start to its end
 TRIES = 3  # at five answers: one that another program's burst made slow says nothing
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(240)]
 
 
 def journal(daemon: Daemon) -> list[AnyEvent]:

@@ -26,7 +26,7 @@ GROWTH_BYTES = 24 << 20  # of a long-lived member in the four minutes after: a l
 
 SIGNED = seal(Manifest(name="churn", task="content", seed=31, round=RoundRules(seconds=1.5)))
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 async def test_eight_members_one_killed_every_twenty_seconds(tmp_path: Path) -> None:

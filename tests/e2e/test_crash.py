@@ -13,7 +13,7 @@ from tests.e2e.swarm import ROUND_S, UP_S, Daemon, Swarm, certified
 EXCHANGING = ("scatter", "reduce", "vote")
 CAUGHT_S = 30.0  # fifteen rounds in which to see one exchange, which takes 20 to 100 ms; a status takes one
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(300)]
 
 
 def in_the_middle_of_a_round(daemon: Daemon) -> str:

@@ -21,7 +21,7 @@ from tests.e2e.swarm import RUN, UP_S
 GONE_S = 10.0
 INTERRUPTED = 130
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
 
 
 class Demo:

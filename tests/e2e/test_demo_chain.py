@@ -15,7 +15,7 @@ from tests.e2e.swarm import RUN
 
 POOL = 1_000 * 10**18
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(420)]
 
 
 def test_what_four_volunteers_claim_adds_up_to_the_pool(tmp_path: Path) -> None:

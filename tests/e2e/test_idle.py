@@ -13,7 +13,7 @@ WATCHED_S = 20.0
 SETTLED_S = 5.0  # connections are made, members are found, the first beacons went around
 SHARE = 0.02  # of one core
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 def test_a_node_between_rounds_uses_less_than_two_percent_of_a_core(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ PATIENCE_S = 300.0  # sixteen workers on two cores need a minute to import torch
 PATIENT = RUN.replace("_s = 6.0", "_s = 20.0").replace("ready_s = 1.5", "ready_s = 10.0").replace("vote_s = 3.0", "vote_s = 10.0")
 """The deadlines of a run whose members share two cores between sixteen of them."""
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def is_up(daemon: Daemon) -> bool:

@@ -32,11 +32,12 @@ OTHER_BYTES = 6 << 20  # TLS pieces under way between four peers, numpy's scratc
 
 
 @pytest.mark.real
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_engines_side_by_side_and_a_certified_round_beside_averaging_alone() -> None:
     said: list[str] = []
     records = measure(
-        peers=3,
+        peers=2,
         elements=50_001,
         codecs=("int8", "float32"),
         engines=("native", "gloo"),
@@ -59,6 +60,7 @@ def test_engines_side_by_side_and_a_certified_round_beside_averaging_alone() -> 
 
 
 @pytest.mark.real
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(bool(why_not()), reason=f"no network namespaces: {why_not()}")
 def test_on_shaped_links_the_bound_and_bare_tcp_stand_beside_it() -> None:
@@ -171,6 +173,7 @@ def traced() -> Iterator[None]:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 @pytest.mark.parametrize(("codec", "row"), [("float32", PEERS), ("int8", PEERS), ("float32", PEERS // 2)])
 async def test_averaging_holds_less_than_three_vectors(tmp_path: Path, traced: None, codec: str, row: int) -> None:
     vectors = [vector_of(peer, ELEMENTS) for peer in range(PEERS)]
@@ -205,6 +208,7 @@ class LongestHold(trio.abc.Instrument):
 
 
 @pytest.mark.real
+@pytest.mark.alone
 @pytest.mark.parametrize("codec", ["float32", "int8"])
 async def test_numeric_work_never_holds_the_loop(tmp_path: Path, codec: str) -> None:
     vectors = [vector_of(peer, ELEMENTS) for peer in range(PEERS)]

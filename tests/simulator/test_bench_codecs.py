@@ -32,6 +32,7 @@ def test_every_codec_is_measured_in_every_implementation() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_the_command_measures_a_device_too() -> None:
     command = [sys.executable, "-m", "daemon.cli.main", "bench", "codecs", "--elements", "5000", "--repeat", "1", "--json"]
     said = subprocess.run([*command, "--device", "cpu"], capture_output=True, check=True)

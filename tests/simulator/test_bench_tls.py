@@ -8,6 +8,7 @@ from simulator.bench.tls import PARCEL_BYTES, WAYS, bench_tls, table
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_every_way_is_measured() -> None:
     records = bench_tls(2 * PARCEL_BYTES, 1)
     assert [record.way for record in records] == list(WAYS)

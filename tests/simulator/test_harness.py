@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).parents[2]
 ELEMENTS = 50_000  # thirteen chunks: everybody of four reduces something
 SIGNED = seal(Manifest(name="harness", task="content", seed=9, round=RoundRules(seconds=0.7)))
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(150)]
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from protocol.identity import PeerId
 from tests.daemon.network.nodes import control_port, make_node, until_linked
 from tests.daemon.network.swarm import node_processes
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 PATIENCE_S = 60.0
 REPLACED_S = 5.0

@@ -23,7 +23,7 @@ from protocol.identity import Signer
 from protocol.layout import chunk_count
 from protocol.messages import Announce, Plan, Ready, Signed, encode_signed, payload_of, sign
 from protocol.plan import make_plan
-from tests.e2e.conftest import Pair
+from tests.e2e.pair.conftest import Pair
 from tests.e2e.processes import POLL_S, Process
 from tests.e2e.stranger import Stranger, stranger_at
 from tests.e2e.swarm import ROUND_S
@@ -31,7 +31,7 @@ from tests.e2e.swarm import ROUND_S
 HUGE = (1 << 30).to_bytes(4, "big")  # a frame's length that announces a gigabyte
 GROWTH_BYTES = 24 << 20  # of a daemon under a flood of 100 MB: a few buffers of 1 MB, and what an allocator keeps
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
 
 
 async def random_frame(stranger: Stranger) -> None:

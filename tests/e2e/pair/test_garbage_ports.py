@@ -12,14 +12,14 @@ import pytest
 
 from daemon.control.wire import MAX_REQUEST_BYTES, Answer, socket_address
 from daemon.network.certificate import load_or_make
-from tests.e2e.conftest import Pair
+from tests.e2e.pair.conftest import Pair
+from tests.e2e.pair.test_observer import get
 from tests.e2e.processes import listening_ports, until
 from tests.e2e.swarm import LOOPBACK, ROUND_S
-from tests.e2e.test_observer import get
 
 PATIENCE_S = 1.0  # with one that waits for more
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
 
 GARBAGE = {
     "random bytes": random.Random(1).randbytes(4096),

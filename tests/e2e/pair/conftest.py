@@ -1,4 +1,7 @@
-"""One small swarm for all tests that only look at or throw things at a swarm: two daemons and an observer, certifying a round every two seconds."""
+"""One small swarm for all tests that only look at or throw things at a swarm: two daemons and an observer, certifying a round every two seconds.
+
+It ends with the last test of this folder: two workers that train are a load that no other test should have beside it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class Pair(Swarm):
         return str(address)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with Pair(tmp_path_factory.mktemp("pair")) as swarm:
         swarm.target = swarm.begin("target")

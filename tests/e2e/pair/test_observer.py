@@ -12,11 +12,11 @@ import pytest
 
 from protocol.status import Status
 from tests.browser import chromium, chromium_path
-from tests.e2e.conftest import Pair
+from tests.e2e.pair.conftest import Pair
 from tests.e2e.processes import until
 from tests.e2e.swarm import ROUND_S, certified
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
 
 
 def get(url: str, **headers: str) -> bytes:

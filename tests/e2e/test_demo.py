@@ -102,6 +102,7 @@ def test_it_ends_by_itself_with_its_verdict(tmp_path: Path) -> None:
         assert not list(tmp_path.glob("hypergpu-demo-*")), "a demo that went well leaves no files"
 
 
+@pytest.mark.slow  # tests/daemon/demo interrupts one whose training is pretended
 def test_ctrl_c_before_its_rounds_are_done_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
     with demo(tmp_path, "--peers", "2", "--rounds", "500", "--json") as running:
         running.until_said("round 1")

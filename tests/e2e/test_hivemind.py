@@ -28,7 +28,7 @@ seconds = {seconds}
 ROUND_S = 5.0
 LIMIT_S = 120.0  # two imports of torch in each of two daemons, on a machine that has other things to do
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def averaged(status: Status | None) -> dict[int, set[str]]:

@@ -16,6 +16,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 from msgspec import Meta
+from msgspec.structs import replace
 
 from protocol.certificate import OpenCertificate, open_certificate
 from protocol.codec import Codec, chunk_bytes, codec_named
@@ -52,9 +53,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbi
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Who summed wrongly, proved. `evidence` is the digest of the proof."""
+    """Who summed wrongly, proved. `certificate` is the hash of the one it was for, `evidence` the digest of the proof."""
 
     peer: PeerId
+    certificate: Digest
     number: int
     slice: int
     evidence: Digest
@@ -129,9 +131,13 @@ def is_right(certificate: OpenCertificate, codec: Codec, parameters: int, eviden
     return codec.result.encode(mean) == evidence.reduced.data
 
 
-def judge(evidence: Evidence, run: Digest, manifest: Manifest, parameters: int) -> Verdict:
-    """Who is guilty by this evidence. Raises `PeerFault` when it proves nothing: "bad_proof" for an honest sum, too."""
-    certificate = open_certificate(evidence.certificate, run, manifest, chunk_count(parameters))
+def judge(evidence: Evidence, run: Digest, manifest: Manifest, parameters: int, known: OpenCertificate | None = None) -> Verdict:
+    """Who is guilty by this evidence. Raises `PeerFault` when it proves nothing: "bad_proof" for an honest sum, too.
+
+    `known` is the certificate in question, where it was verified before: the copy in the evidence is then not looked at, and what is left to
+    check is one signature and the hashes of the chunks, where a whole certificate has dozens of signatures.
+    """
+    certificate = known or open_certificate(evidence.certificate, run, manifest, chunk_count(parameters))
     if len(certificate.plan.plan.rows) > 1:
         raise PeerFault("bad_proof", "in several rows no one member answers for a sum")
     result = open_as(SliceResult, evidence.result, run)
@@ -148,5 +154,15 @@ def judge(evidence: Evidence, run: Digest, manifest: Manifest, parameters: int) 
         check_piece(piece, evidence.chunk, total, certificate.plan.offers[index].contribution)
     if is_right(certificate, codec_named(manifest.codec), parameters, evidence):
         raise PeerFault("bad_proof", f"the sum of {short(evidence.result.peer)} is right")
-    name = digest(encode_evidence(evidence))
-    return Verdict(peer=evidence.result.peer, number=certificate.outcome.number, slice=result.slice, evidence=name)
+    return Verdict(
+        peer=evidence.result.peer,
+        certificate=certificate.hash,
+        number=certificate.outcome.number,
+        slice=result.slice,
+        evidence=_name_of(evidence, certificate),
+    )
+
+
+def _name_of(evidence: Evidence, certificate: OpenCertificate) -> Digest:
+    """The same whichever votes the copy of the certificate holds."""
+    return digest(encode_evidence(replace(evidence, certificate=certificate.hash)))

@@ -315,6 +315,12 @@ STANDS_KEPT = 16
 """Rounds of which a node remembers where it stood: certificates may be ahead of the checkpoint it comes back from by as many."""
 
 
+PROOFS_KEPT = 64
+PROOFS_BYTES = 32 << 20
+"""Proofs that somebody lied, of one run, and their bytes. One holds a chunk of every contributor: 150 KB among eight members, 1.2 MB among 64.
+Where there are more, the oldest go: keys are free, and a liar of long ago has likely come back under another one."""
+
+
 class Disk(Protocol):
     """What survives. Every write is atomic: after a crash at any instant the old or the new record is there, whole.
 
@@ -343,6 +349,15 @@ class Disk(Protocol):
 
     async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
         """Up to `limit` certificates in order, from number `first` on. A damaged tail reads as if it had not been written."""
+
+    async def save_proof(self, run: Digest, proof: bytes) -> None:
+        """Durable on return, under its digest; one that is there stays. Keeps `PROOFS_KEPT` of at most `PROOFS_BYTES` and removes the oldest."""
+
+    async def proofs(self, run: Digest) -> list[Digest]:
+        """What is kept, in the order in which it was saved."""
+
+    async def load_proof(self, run: Digest, name: Digest) -> bytes | None:
+        """Exactly the bytes with that digest. None when they are not there, or damaged: then they are set aside and not among `proofs` any more."""
 
     async def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         """`size` bytes (fewer at the end) of anchor then momentum, little-endian float32, of a kept checkpoint; None when it is not kept."""

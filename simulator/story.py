@@ -28,6 +28,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     refused: tuple[tuple[int, str], ...] = ()  # (node, reason): somebody honest must have refused this node for it
     learns: bool = False  # the loss must fall
     drops_nothing: bool = False  # nobody may drop work
+    liars_out_from_s: float | None = (
+        None  # from then on no honest leader plans with a liar, and all the honest have said why in their last life
+    )
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,13 +1,12 @@
-"""Looking after reducers: asks contributors for a chunk of what they offered, adds it up again, and tells everybody of a sum that is wrong.
+"""Looking after reducers: asks contributors for a chunk of what they offered, adds it up again, and convicts who summed wrongly.
 
 After a certificate a member may draw a chunk to look at (`protocol/audit.py`). Until it makes its next offer, every contributor hands out single
-chunks of the last one. Whoever is proved to have summed wrongly is named in the journal, passed on with the proof to every neighbour, and
-from then on neither offers nor leads here, until this node is restarted. What was certified stays certified.
+chunks of the last one. What becomes of those who are found is in `convictions.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import trio
@@ -15,7 +14,6 @@ import trio
 from daemon.swarm.framing import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
 from protocol.audit import (
-    MAX_EVIDENCE_BYTES,
     MAX_PIECE_BYTES,
     MAX_PROOF,
     Draw,
@@ -23,11 +21,8 @@ from protocol.audit import (
     Piece,
     Verdict,
     check_piece,
-    decode_evidence,
     draw,
-    encode_evidence,
     is_right,
-    judge,
     piece_of,
     result_piece,
 )
@@ -42,13 +37,13 @@ from protocol.messages import Hash, Natural, Signed
 from protocol.ports import ByteStream, Network, Offload
 
 PROTOCOL = "/hypergpu/audit/1"
-EVIDENCE_PROTOCOL = "/hypergpu/evidence/1"
 REQUEST_BYTES = 128
 PIECE_BYTES = MAX_PIECE_BYTES + MAX_PROOF * 40
-ANSWER_S = 20.0  # for one chunk, or for handing over one proof: a peer that takes longer is left out
+ANSWER_S = 20.0  # for one chunk: a peer that takes longer is left out
 
 Results = dict[int, tuple[Signed, Buffer]]
 """Slice to what its reducer signed and the bytes that came with it."""
+Convict = Callable[[Evidence, OpenCertificate], Awaitable[None]]
 
 
 class PieceRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -70,16 +65,17 @@ class Auditing:
         offload: Offload,
         refuse: Refuse,
         parameters: Callable[[], int],
+        guilty: Mapping[PeerId, Verdict],
+        convict: Convict,
     ) -> None:
-        """`parameters` is 0 until the model is known."""
-        self.guilty: dict[PeerId, Verdict] = {}
+        """`parameters` is 0 until the model is known. At the `guilty` nobody need look any more; `convict` is told of others, with the proof."""
+        self._guilty, self._convict = guilty, convict
         self._run, self._manifest, self._signer = manifest.run, manifest.open(), signer
         self._codec = codec_named(self._manifest.codec)
         self._network, self._offload, self._refuse, self._parameters = network, offload, refuse, parameters
         self._plan: Digest = b""
         self._offer: Offer = NOTHING
         network.serve(PROTOCOL, self._hand_out)
-        network.serve(EVIDENCE_PROTOCOL, self._hear)
 
     # -------------------------------------------------------------------------------------------- what we offered
 
@@ -114,7 +110,7 @@ class Auditing:
                 await self._examine(certificate, drawn, *results[drawn.slice])
 
     async def _examine(self, certificate: OpenCertificate, drawn: Draw, signed: Signed, encoded: Buffer) -> None:
-        if signed.peer in self.guilty:
+        if signed.peer in self._guilty:
             return
         first, _ = certificate.plan.layout.slices[drawn.slice]
         reduced = await self._offload(lambda: result_piece(encoded, self._codec, drawn.chunk - first))
@@ -124,7 +120,7 @@ class Auditing:
         evidence = Evidence(certificate=certificate.raw, result=signed, chunk=drawn.chunk, reduced=reduced, contributed=contributed)
         try:
             if not is_right(certificate, self._codec, self._parameters(), evidence):
-                await self._convict(evidence, told_by=None)
+                await self._convict(evidence, certificate)
         except PeerFault as fault:  # a contribution that does not decode: its reducer said that it does
             self._refuse(fault.reason, signed.peer, str(fault))
 
@@ -163,40 +159,3 @@ class Auditing:
             finally:
                 await stream.aclose()
         raise Unreachable(f"no chunk within {ANSWER_S:g} s")
-
-    # -------------------------------------------------------------------------------------------- telling
-
-    async def _hear(self, stream: ByteStream) -> None:
-        data = await FrameReader(stream).expect_frame(MAX_EVIDENCE_BYTES)
-        await stream.send_eof()  # before the proof is checked and passed on: who told us need not wait for that
-        evidence = decode_evidence(data)
-        if self._parameters() and evidence.result.peer not in self.guilty:
-            await self._convict(evidence, told_by=stream.peer)
-
-    async def _convict(self, evidence: Evidence, told_by: PeerId | None) -> None:
-        """Raises `PeerFault` when it proves nothing."""
-        verdict = await self._offload(lambda: judge(evidence, self._run, self._manifest, self._parameters()))
-        if verdict.peer in self.guilty:
-            return
-        self.guilty[verdict.peer] = verdict
-        self._refuse("wrong_sum", verdict.peer, str(verdict))
-        data = frame(encode_evidence(evidence))
-        async with trio.open_nursery() as nursery:
-            for link in self._network.links():
-                if link.peer not in (verdict.peer, told_by):
-                    nursery.start_soon(self._tell, link.peer, data)
-
-    async def _tell(self, peer: PeerId, data: bytes) -> None:
-        """An observer serves no such protocol, and who is gone hears it from others."""
-        with trio.move_on_after(ANSWER_S):
-            try:
-                stream = await self._network.open_stream(peer, EVIDENCE_PROTOCOL)
-            except Unreachable:
-                return
-            try:
-                await stream.send_all(data)
-                await stream.receive_some(1)  # until it was heard
-            except Unreachable:
-                return
-            finally:
-                await stream.aclose()

@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from daemon.engines.native.auditing import Auditing
+from daemon.engines.native.convictions import Convictions
 from daemon.engines.native.course import Course
 from daemon.engines.native.exchanging import Exchanging, fingerprint_of
 from daemon.engines.native.inbox import Inbox
@@ -86,10 +87,32 @@ class NativeEngine:
             emit=self._emit,
             refuse=self._refuse,
         )
-        self._auditing = Auditing(
-            manifest=manifest, signer=signer, network=network, offload=offload, refuse=self._refuse, parameters=lambda: self._parameters
+        self.convictions = Convictions(
+            me=self._me,
+            manifest=manifest,
+            network=network,
+            lineage=self._lineage,
+            disk=disk,
+            offload=offload,
+            refuse=self._refuse,
+            record=record,
+            parameters=lambda: self._parameters,
         )
-        self._incoming = Incoming(self._run, self._manifest, self._emit, self._refuse, self._auditing.guilty, left_out)
+        guilty = self.convictions.guilty
+        self._auditing = Auditing(
+            manifest=manifest,
+            signer=signer,
+            network=network,
+            offload=offload,
+            refuse=self._refuse,
+            parameters=lambda: self._parameters,
+            guilty=guilty,
+            convict=self.convictions.convict,
+        )
+        untrusted = self.convictions.distrusted
+        self._incoming = Incoming(
+            self._run, self._manifest, self._emit, self._refuse, guilty, lambda peer: left_out(peer) or untrusted(peer)
+        )
         self._follower = Follower(
             network=network,
             run=self._run,
@@ -141,6 +164,7 @@ class NativeEngine:
                 record=self._record,
             )
             said = await self.keeper.resume()
+            await self.convictions.recall()
             self._training = Training(self._trainer, self.keeper, self._manifest, self._me, self._record)
             self._moving = Moving(
                 me=self._me,
@@ -268,6 +292,7 @@ class NativeEngine:
                 self._start(self._adopt, certificate)
             case p.Examine(certificate=certificate, disputed=disputed):
                 self._start(self._auditing.look, certificate, self._exchanging.received(certificate), disputed)
+                self._start(self.convictions.tell)
             case p.Fetch(certificate=certificate):
                 self._start(self._fetch, certificate)
             case p.PrepareMerge(other=other):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,74 +12,20 @@ from protocol.audit import (
     AUDITS_PER_ROUND,
     Evidence,
     Piece,
-    Verdict,
     decode_evidence,
     draw,
-    encode_evidence,
-    judge,
-    piece_of,
-    result_piece,
 )
-from protocol.certificate import OpenCertificate, genesis, open_certificate
-from protocol.codec import CODECS, chunk_bytes, codec_named
-from protocol.digest import Buffer, leaves_of, levels_of, merkle_root, root_of
+from protocol.certificate import open_certificate
+from protocol.codec import CODECS
 from protocol.errors import PeerFault
-from protocol.layout import CHUNK_ELEMENTS, element_range
-from protocol.manifest import seal
-from protocol.messages import Signed, SliceResult, sign
+from protocol.messages import SliceResult, sign
 from protocol.ports import Vector
-from protocol.reduction import weighted_mean
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
-
-PARAMETERS = (CHUNKS - 1) * CHUNK_ELEMENTS + 77  # the last chunk is short
-FOUR = people(4)
-SLICE = 1  # reduced by FOUR[1]
+from tests.protocol.summed import FOUR, SLICE, Summed, shifted
 
 
-class Summed:
-    """A round of four with real bytes, and what its reducers made of them."""
-
-    def __init__(self, codec: str = "float32", *, wrong: Callable[[Vector], None] | None = None) -> None:
-        self.manifest = replace(MANIFEST, codec=codec)
-        self.run = seal(self.manifest).run
-        self.codec = codec_named(codec)
-        rng = np.random.default_rng(7)
-        vectors = {person.peer: rng.standard_normal(PARAMETERS, np.float32) for person in FOUR}
-        self.encoded = {peer: self.codec.encode(vector) for peer, vector in vectors.items()}
-        self.trees = {peer: levels_of(leaves_of(data, chunk_bytes(self.codec))) for peer, data in self.encoded.items()}
-        roots = {peer: root_of(tree) for peer, tree in self.trees.items()}
-        self.made = Made(FOUR, genesis(self.run), run=self.run, manifest=self.manifest, contributions=roots)
-        self.certificate = self._certified()
-        self.results = {i: self._reduced(i, wrong if i == SLICE else None) for i in range(len(FOUR))}
-
-    def _certified(self) -> OpenCertificate:
-        return open_certificate(self.made.raw(), self.run, self.manifest, CHUNKS)
-
-    def _reduced(self, index: int, wrong: Callable[[Vector], None] | None) -> tuple[Signed, Buffer]:
-        borders = self.made.plan.borders
-        start, stop = element_range(borders[index], borders[index + 1], PARAMETERS)
-        first, last = borders[index] * chunk_bytes(self.codec), borders[index] * chunk_bytes(self.codec) + self.codec.size(stop - start)
-        mean = np.empty(stop - start, np.float32)
-        weighted_mean([(10, self.encoded[person.peer][first:last]) for person in FOUR], self.codec, mean)
-        if wrong is not None:
-            wrong(mean)
-        encoded = self.codec.result.encode(mean)
-        root = merkle_root(leaves_of(encoded, chunk_bytes(self.codec.result)))
-        said = SliceResult(plan=self.made.plan_signed.digest, cut=self.made.cut_signed.digest, slice=index, root=root)
-        return sign(FOUR[index], self.run, said), encoded
-
-    def evidence(self, chunk: int, *, index: int = SLICE) -> Evidence:
-        signed, encoded = self.results[index]
-        return Evidence(
-            certificate=self.certificate.raw,
-            result=signed,
-            chunk=chunk,
-            reduced=result_piece(encoded, self.codec, chunk - self.made.plan.borders[index]),
-            contributed=tuple(piece_of(self.encoded[p.peer], self.trees[p.peer], self.codec, chunk) for p in FOUR),
-        )
-
-    def judge(self, evidence: Evidence) -> Verdict:
-        return judge(decode_evidence(encode_evidence(evidence)), self.run, self.manifest, PARAMETERS)
+class Looked(Summed):
+    """A round whose evidence is looked at by somebody who knows nothing of it."""
 
     def refused(self, evidence: Evidence) -> str:
         with pytest.raises(PeerFault) as fault:
@@ -90,13 +34,9 @@ class Summed:
         return str(fault.value)
 
 
-def shifted(mean: Vector) -> None:
-    mean += np.float32(1.0)
-
-
 @pytest.mark.parametrize("codec", CODECS)
 def test_an_honest_sum_convicts_nobody_in_any_chunk(codec: str) -> None:
-    honest = Summed(codec)
+    honest = Looked(codec)
     borders = honest.made.plan.borders
     for index in range(len(FOUR)):
         for chunk in range(borders[index], borders[index + 1]):
@@ -105,7 +45,7 @@ def test_an_honest_sum_convicts_nobody_in_any_chunk(codec: str) -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_wrong_sum_convicts_its_reducer(codec: str) -> None:
-    lied = Summed(codec, wrong=shifted)
+    lied = Looked(codec, wrong=shifted)
     for chunk in range(*lied.made.plan.borders[SLICE : SLICE + 2]):
         verdict = lied.judge(lied.evidence(chunk))
         assert (verdict.peer, verdict.number, verdict.slice) == (FOUR[SLICE].peer, 1, SLICE)
@@ -117,14 +57,14 @@ def test_one_wrong_element_is_enough_and_only_where_it_is() -> None:
     def nudge(mean: Vector) -> None:
         mean[-1] = np.nextafter(mean[-1], np.float32(np.inf))
 
-    lied = Summed(wrong=nudge)
+    lied = Looked(wrong=nudge)
     first, last = lied.made.plan.borders[SLICE : SLICE + 2]
     assert lied.judge(lied.evidence(last - 1)).peer == FOUR[SLICE].peer
     assert "is right" in lied.refused(lied.evidence(first))
 
 
 def test_nobody_is_convicted_by_bytes_that_were_not_signed() -> None:
-    honest = Summed()
+    honest = Looked()
     chunk = honest.made.plan.borders[SLICE]
     good = honest.evidence(chunk)
     other = honest.evidence(chunk + 1)
@@ -138,7 +78,7 @@ def test_nobody_is_convicted_by_bytes_that_were_not_signed() -> None:
 
 
 def test_nobody_is_convicted_for_another_round_slice_or_name() -> None:
-    lied = Summed(wrong=shifted)
+    lied = Looked(wrong=shifted)
     good = lied.evidence(lied.made.plan.borders[SLICE])
     said = SliceResult(plan=lied.made.plan_signed.digest, cut=lied.made.cut_signed.digest, slice=SLICE, root=bytes(32))
     assert "was not to sum" in lied.refused(replace(good, result=sign(FOUR[0], lied.run, said)))

@@ -7,6 +7,9 @@ finds is evidence for everybody: nothing in it is its own word.
 Each member draws by itself whether it looks and where, from its own signature of the certificate's hash: nobody else can foresee it, so a
 reducer cannot choose a lie that will not be looked at. `AUDITS_PER_ROUND` members look in a round, on average, each at one chunk: a reducer of n
 that falsifies a share s of its slice is caught in a round with a probability of about 2 s / n.
+
+In several rows a sum passes through more hands: one in each row sums, another finishes, and what it signs does not say which sums it took in. That it
+is wrong is seen in the same way; whose fault it is cannot be proved, and those whose hands it passed through are told (`hands`).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from protocol.identity import PeerId, Signer, short
 from protocol.layout import CHUNK_ELEMENTS, chunk_count, element_range
 from protocol.manifest import MAX_GROUP_LIMIT, Manifest
 from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural, Signed, SliceResult, open_as
-from protocol.reduction import weighted_mean
+from protocol.reduction import mean_by_plan
 
 _DOMAIN = b"hypergpu/audit/1\0"
 AUDITS_PER_ROUND = 2  # of the whole plan: one that a liar cannot escape for long, and a few hundred kilobytes at most
@@ -92,8 +95,8 @@ def draw(signer: Signer, certificate: OpenCertificate, *, everywhere: bool = Fal
     """The chunks that this member looks at: mostly none, sometimes one, and with `everywhere` one of each slice that somebody else summed."""
     plan, owners = certificate.plan, certificate.cut.owners
     me = plan.index.get(signer.peer)
-    if me is None or not certificate.contributors or len(plan.plan.rows) > 1:
-        return []  # in several rows a slice passes through hands that sign nothing of their own
+    if me is None or not certificate.contributors:
+        return []
     drawn = digest(signer.sign(_DOMAIN + certificate.hash))
     whether, which, where = (int.from_bytes(drawn[start : start + 8], "big") for start in (0, 8, 16))
     spans = plan.layout.slices
@@ -125,10 +128,17 @@ def is_right(certificate: OpenCertificate, codec: Codec, parameters: int, eviden
     """Whether the reducer's chunk is what the contributors' chunks make. Raises `PeerFault("malformed")` when one does not decode."""
     start, stop = element_range(evidence.chunk, evidence.chunk + 1, parameters)
     mean = np.empty(stop - start, np.float32)
-    offers = certificate.plan.offers
-    parts = [(offers[i].samples, piece.data) for i, piece in zip(certificate.contributors, evidence.contributed, strict=True)]
-    weighted_mean(parts, codec, mean)
+    plan, pieces = certificate.plan, zip(certificate.contributors, evidence.contributed, strict=True)
+    mean_by_plan(plan.plan.rows, {i: (plan.offers[i].samples, piece.data) for i, piece in pieces}, codec, mean)
     return codec.result.encode(mean) == evidence.reduced.data
+
+
+def hands(certificate: OpenCertificate, index: int) -> tuple[PeerId, ...]:
+    """Through whose hands slice `index` passed: who finished it, then who summed a row of it."""
+    plan, owners = certificate.plan, certificate.cut.owners
+    rows = plan.layout.rows_with(certificate.contributors)
+    summed = (owners[i] for i in plan.layout.ranks[index] if plan.layout.row_of[i] in rows)
+    return tuple(dict.fromkeys(plan.members[i] for i in (owners[index], *summed)))
 
 
 def judge(evidence: Evidence, run: Digest, manifest: Manifest, parameters: int, known: OpenCertificate | None = None) -> Verdict:

@@ -8,7 +8,7 @@ import time
 
 import trio
 
-from protocol.journal import Planned, Refused, Trained, WorkDropped
+from protocol.journal import Planned, Refused, Trained, Warned, WorkDropped
 from simulator import report as r
 from simulator.director import Director
 from simulator.fakes.clock import run_virtual
@@ -125,6 +125,7 @@ class Played:
         for node, reason in wanted.refused:
             if not self._was_refused(node, reason):
                 missed.append(f"nobody refused node {node} for {reason!r}")
+        missed += [f"nobody suspected node {node} of a wrong sum" for node in wanted.suspected if not self._was_suspected(node)]
         if wanted.liars_out_from_s is not None:
             missed += self._liars_in(wanted.liars_out_from_s)
         if self.director.waiting:
@@ -141,6 +142,13 @@ class Played:
         peers = {self.world.seats[liar].peer for liar in liars}
         return any(
             isinstance(event, Refused) and event.reason == reason and event.peer in peers and index not in liars
+            for _, index, event in self.world.history
+        )
+
+    def _was_suspected(self, node: int) -> bool:
+        peer = self.world.seats[node].peer
+        return any(
+            isinstance(event, Warned) and event.code == "WRONG_SUM" and peer in event.message and index not in self.world.invariants.liars
             for _, index, event in self.world.history
         )
 

@@ -112,10 +112,11 @@ def _in_any_round(fault: f.AnyFault) -> f.AnyFault:
 
 UNNAMED = (
     "liar-double_vote",  # in rows the first of the two makes the majority, and no more votes are looked at
-    "liar-wrong_sum",  # nobody looks after sums that pass through several hands
+    "liar-wrong_sum",  # sums pass through several hands, and nobody can prove whose lied: they are all suspected
     "liar-split_sum",
     "liar-remembered",
 )
+SUSPECTED = ("liar-wrong_sum",)
 
 
 def in_rows(named: Mapping[str, Make]) -> dict[str, Make]:
@@ -126,7 +127,8 @@ def in_rows(named: Mapping[str, Make]) -> dict[str, Make]:
             story = make(nodes, seed)
             wanted = replace(story.wanted, recovery_exchange_s=None)
             if story.name in UNNAMED:
-                wanted = replace(wanted, refused=(), liars_out_from_s=None)
+                suspected = tuple(node for node, _ in wanted.refused) if story.name in SUSPECTED else ()
+                wanted = replace(wanted, refused=(), liars_out_from_s=None, suspected=suspected)
             row = max(-(-story.nodes // 2), story.min_peers)
             if story.name == "cascade":  # a leader may be the last to have all: then a certificate is there before its vote, in that round
                 story = replace(story, schedule=tuple(_in_any_round(fault) for fault in story.schedule))

@@ -22,6 +22,7 @@ from protocol.audit import (
     Verdict,
     check_piece,
     draw,
+    hands,
     is_right,
     piece_of,
     result_piece,
@@ -31,6 +32,7 @@ from protocol.codec import codec_named
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
+from protocol.journal import Event, Warned
 from protocol.ledger import NOTHING, Offer
 from protocol.manifest import SignedManifest
 from protocol.messages import Hash, Natural, Signed
@@ -64,6 +66,7 @@ class Auditing:
         network: Network,
         offload: Offload,
         refuse: Refuse,
+        record: Callable[[Event], None],
         parameters: Callable[[], int],
         guilty: Mapping[PeerId, Verdict],
         convict: Convict,
@@ -73,6 +76,7 @@ class Auditing:
         self._run, self._manifest, self._signer = manifest.run, manifest.open(), signer
         self._codec = codec_named(self._manifest.codec)
         self._network, self._offload, self._refuse, self._parameters = network, offload, refuse, parameters
+        self._record = record
         self._plan: Digest = b""
         self._offer: Offer = NOTHING
         network.serve(PROTOCOL, self._hand_out)
@@ -119,10 +123,19 @@ class Auditing:
             return
         evidence = Evidence(certificate=certificate.raw, result=signed, chunk=drawn.chunk, reduced=reduced, contributed=contributed)
         try:
-            if not is_right(certificate, self._codec, self._parameters(), evidence):
+            if is_right(certificate, self._codec, self._parameters(), evidence):
+                return
+            if len(certificate.plan.plan.rows) == 1:
                 await self._convict(evidence, certificate)
+            else:
+                self._suspect(certificate, drawn.slice)
         except PeerFault as fault:  # a contribution that does not decode: its reducer said that it does
             self._refuse(fault.reason, signed.peer, str(fault))
+
+    def _suspect(self, certificate: OpenCertificate, index: int) -> None:
+        names = ", ".join(hands(certificate, index))
+        found = f"slice {index} of round {certificate.outcome.number} is not what its contributions make"
+        self._record(Warned(code="WRONG_SUM", message=f"{found}; one of those through whose hands it passed lied: {names}"))
 
     async def _collect(self, certificate: OpenCertificate, drawn: Draw) -> tuple[Piece, ...] | None:
         """The chunk of every contributor; None when one of them is gone or holds it no more: then nothing can be said."""

@@ -101,6 +101,7 @@ class NativeEngine:
             network=network,
             offload=offload,
             refuse=self._refuse,
+            record=record,
             parameters=lambda: self._parameters,
             guilty=guilty,
             convict=self.convictions.convict,

@@ -112,11 +112,9 @@ def _in_any_round(fault: f.AnyFault) -> f.AnyFault:
 
 UNNAMED = (
     "liar-double_vote",  # in rows the first of the two makes the majority, and no more votes are looked at
-    "liar-wrong_sum",  # sums pass through several hands, and nobody can prove whose lied: they are all suspected
-    "liar-split_sum",
-    "liar-remembered",
+    "liar-split_sum",  # a result that passed through several hands: all of them are suspected
 )
-SUSPECTED = ("liar-wrong_sum",)
+SUSPECTED = ("liar-split_sum",)
 
 
 def in_rows(named: Mapping[str, Make]) -> dict[str, Make]:
@@ -128,7 +126,7 @@ def in_rows(named: Mapping[str, Make]) -> dict[str, Make]:
             wanted = replace(story.wanted, recovery_exchange_s=None)
             if story.name in UNNAMED:
                 suspected = tuple(node for node, _ in wanted.refused) if story.name in SUSPECTED else ()
-                wanted = replace(wanted, refused=(), liars_out_from_s=None, suspected=suspected)
+                wanted = replace(wanted, refused=(), suspected=suspected)
             row = max(-(-story.nodes // 2), story.min_peers)
             if story.name == "cascade":  # a leader may be the last to have all: then a certificate is there before its vote, in that round
                 story = replace(story, schedule=tuple(_in_any_round(fault) for fault in story.schedule))

@@ -8,20 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protocol.audit import (
-    AUDITS_PER_ROUND,
-    Evidence,
-    Piece,
-    decode_evidence,
-    draw,
-)
+from protocol.audit import AUDITS_PER_ROUND, Evidence, Piece, decode_evidence, draw
 from protocol.certificate import open_certificate
 from protocol.codec import CODECS
 from protocol.errors import PeerFault
 from protocol.messages import SliceResult, sign
 from protocol.ports import Vector
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
-from tests.protocol.summed import FOUR, SLICE, Summed, shifted
+from tests.protocol.summed import FOUR, SLICE, Summed, SummedInRows, shifted
 
 
 class Looked(Summed):
@@ -89,6 +83,35 @@ def test_nobody_is_convicted_for_another_round_slice_or_name() -> None:
     assert "signature" in lied.refused(replace(good, result=replace(good.result, signature=bytes(64))))
     few = lied.made.raw(FOUR[:2])
     assert "no majority" in lied.refused(replace(good, certificate=few))
+
+
+class LookedInRows(SummedInRows, Looked):
+    """The same, in rows."""
+
+
+@pytest.mark.parametrize("codec", ["float32", "int8"])
+def test_a_wrong_sum_of_a_row_convicts_who_signed_it_and_a_right_one_nobody(codec: str) -> None:
+    honest, lied = LookedInRows(codec), LookedInRows(codec, wrong=shifted)
+    assert len(honest.made.plan.rows) == 2
+    for chunk in range(*honest.layout.slices[honest.index]):
+        assert "is right" in honest.refused(honest.row_evidence(chunk))
+        verdict = lied.judge(lied.row_evidence(chunk))
+        assert (verdict.peer, verdict.slice) == (FOUR[lied.part].peer, lied.index)
+
+
+def test_nobody_is_convicted_of_a_sum_that_it_was_not_to_make() -> None:
+    lied = LookedInRows(wrong=shifted)
+    chunk = lied.layout.slices[lied.index][0]
+    good = lied.row_evidence(chunk)
+    other = next(i for i in range(len(FOUR)) if i not in lied.layout.ranks[lied.part])
+    assert "was not to sum" in lied.refused(lied.row_evidence(chunk, part=other))
+    assert "was not to sum" in lied.refused(lied.row_evidence(chunk, slice=other))
+    assert "not of the certificate" in lied.refused(lied.row_evidence(chunk, slice=9))
+    assert "contributions" in lied.refused(replace(good, contributed=(*good.contributed, good.contributed[0])))
+    result = SliceResult(plan=lied.made.plan_signed.digest, cut=lied.made.cut_signed.digest, slice=lied.part, root=bytes(32))
+    assert "no one member answers" in lied.refused(replace(good, result=sign(FOUR[lied.part], lied.run, result)))
+    ready = lied.made.plan.offers[lied.part]
+    assert "is no sum" in lied.refused(replace(good, result=ready))
 
 
 @given(st.binary(max_size=300))

@@ -6,24 +6,21 @@ chunks of the last one. What becomes of those who are found is in `convictions.p
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 import trio
 
+from daemon.engines.native.crossing import Sample
 from daemon.swarm.framing import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
 from protocol.audit import (
     MAX_PIECE_BYTES,
     MAX_PROOF,
-    Draw,
     Evidence,
     Piece,
-    Verdict,
     check_piece,
     draw,
-    hands,
-    is_right,
     piece_of,
     result_piece,
 )
@@ -37,6 +34,7 @@ from protocol.ledger import NOTHING, Offer
 from protocol.manifest import SignedManifest
 from protocol.messages import Hash, Natural, Signed
 from protocol.ports import ByteStream, Network, Offload
+from protocol.verdict import Verdict, claim_of, hands, is_right
 
 PROTOCOL = "/hypergpu/audit/1"
 REQUEST_BYTES = 128
@@ -104,31 +102,36 @@ class Auditing:
 
     # -------------------------------------------------------------------------------------------- looking
 
-    async def look(self, certificate: OpenCertificate, results: Results, disputed: bool) -> None:
-        """Draw, and if it is our turn, add up one chunk again. `results` are those that came here in this certificate's round.
+    async def look(self, certificate: OpenCertificate, results: Results, samples: Sequence[Sample], disputed: bool) -> None:
+        """Draw, and if it is our turn, add up one chunk again. `results` are those that came here in this certificate's round, `samples` what is
+        left of the sums that other rows' members made for what was finished here.
 
         Where the majority computed another state than we did from them, one of each slice: a reducer told us another sum than the others.
         """
+        for sample in samples:
+            await self._examine(certificate, sample.chunk, sample.signed, sample.piece)
         for drawn in draw(self._signer, certificate, everywhere=disputed):
             if drawn.slice in results:
-                await self._examine(certificate, drawn, *results[drawn.slice])
+                signed, encoded = results[drawn.slice]
+                chunk = drawn.chunk - certificate.plan.layout.slices[drawn.slice][0]
+                reduced = await self._offload(lambda encoded=encoded, chunk=chunk: result_piece(encoded, self._codec, chunk))  # type: ignore[misc]
+                await self._examine(certificate, drawn.chunk, signed, reduced)
 
-    async def _examine(self, certificate: OpenCertificate, drawn: Draw, signed: Signed, encoded: Buffer) -> None:
+    async def _examine(self, certificate: OpenCertificate, chunk: int, signed: Signed, reduced: Piece) -> None:
         if signed.peer in self._guilty:
             return
-        first, _ = certificate.plan.layout.slices[drawn.slice]
-        reduced = await self._offload(lambda: result_piece(encoded, self._codec, drawn.chunk - first))
-        contributed = await self._collect(certificate, drawn)
-        if contributed is None:
-            return
-        evidence = Evidence(certificate=certificate.raw, result=signed, chunk=drawn.chunk, reduced=reduced, contributed=contributed)
         try:
-            if is_right(certificate, self._codec, self._parameters(), evidence):
+            claim = claim_of(certificate, signed, self._run)
+            contributed = await self._collect(certificate, chunk, claim.contributors)
+            if contributed is None:
                 return
-            if len(certificate.plan.plan.rows) == 1:
+            evidence = Evidence(certificate=certificate.raw, result=signed, chunk=chunk, reduced=reduced, contributed=contributed)
+            if is_right(certificate, claim, self._codec, self._parameters(), evidence):
+                return
+            if claim.alone:
                 await self._convict(evidence, certificate)
             else:
-                self._suspect(certificate, drawn.slice)
+                self._suspect(certificate, claim.slice)
         except PeerFault as fault:  # a contribution that does not decode: its reducer said that it does
             self._refuse(fault.reason, signed.peer, str(fault))
 
@@ -137,17 +140,17 @@ class Auditing:
         found = f"slice {index} of round {certificate.outcome.number} is not what its contributions make"
         self._record(Warned(code="WRONG_SUM", message=f"{found}; one of those through whose hands it passed lied: {names}"))
 
-    async def _collect(self, certificate: OpenCertificate, drawn: Draw) -> tuple[Piece, ...] | None:
-        """The chunk of every contributor; None when one of them is gone or holds it no more: then nothing can be said."""
+    async def _collect(self, certificate: OpenCertificate, chunk: int, contributors: tuple[int, ...]) -> tuple[Piece, ...] | None:
+        """The chunk of each of them; None when one of them is gone or holds it no more: then nothing can be said."""
         plan, total = certificate.plan, certificate.plan.plan.borders[-1]
         pieces: dict[int, Piece] = {}
 
         async def ask(index: int) -> None:
             peer = plan.members[index]
             try:
-                piece = await self._piece(peer, PieceRequest(plan=plan.digest, chunk=drawn.chunk))
+                piece = await self._piece(peer, PieceRequest(plan=plan.digest, chunk=chunk))
                 if piece is not None:
-                    check_piece(piece, drawn.chunk, total, plan.offers[index].contribution)
+                    check_piece(piece, chunk, total, plan.offers[index].contribution)
                     pieces[index] = piece
             except PeerFault as fault:
                 self._refuse(fault.reason, peer, str(fault))
@@ -155,9 +158,9 @@ class Auditing:
                 return
 
         async with trio.open_nursery() as nursery:
-            for index in certificate.contributors:
+            for index in contributors:
                 nursery.start_soon(ask, index)
-        return tuple(pieces[i] for i in certificate.contributors) if len(pieces) == len(certificate.contributors) else None
+        return tuple(pieces[i] for i in contributors) if len(pieces) == len(contributors) else None
 
     async def _piece(self, peer: PeerId, request: PieceRequest) -> Piece | None:
         if peer == self._signer.peer:

@@ -22,7 +22,7 @@ from daemon.swarm.framing import FrameReader, decode_as, frame
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.messenger import Refuse
 from protocol.allowance import KEPT_PEERS, Allowances
-from protocol.audit import MAX_EVIDENCE_BYTES, Evidence, Verdict, decode_evidence, encode_evidence, judge
+from protocol.audit import MAX_EVIDENCE_BYTES, Evidence, decode_evidence, encode_evidence
 from protocol.certificate import OpenCertificate, open_certificate
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
@@ -31,6 +31,7 @@ from protocol.journal import Event, Warned
 from protocol.manifest import SignedManifest
 from protocol.messages import Hash, Id, Natural
 from protocol.ports import PROOFS_KEPT, ByteStream, Disk, DiskFull, Network, Offload
+from protocol.verdict import Verdict, judge
 
 PROTOCOL = "/hypergpu/evidence/2"
 CHARGE_BYTES = 256

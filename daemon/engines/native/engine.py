@@ -285,7 +285,8 @@ class NativeEngine:
             case p.Adopt(certificate=certificate):
                 self._start(work.adopt, certificate)
             case p.Examine(certificate=certificate, disputed=disputed):
-                self._start(self._auditing.look, certificate, self._exchanging.received(certificate), disputed)
+                received, samples = self._exchanging.received(certificate), self._exchanging.samples(certificate)
+                self._start(self._auditing.look, certificate, received, samples, disputed)
                 self._start(self.convictions.tell)
             case p.Fetch(certificate=certificate):
                 self._start(work.fetch, certificate)

@@ -57,7 +57,7 @@ class PlumiseStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ChainClient:
-    """Satisfies `protocol.ports.Chain`. Made by `contracts.client.connect`."""
+    """Satisfies `protocol.chain.Chain`. Made by `contracts.client.connect`."""
 
     def __init__(
         self,

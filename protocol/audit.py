@@ -7,6 +7,10 @@ finds is evidence for everybody: nothing in it is its own word.
 Each member draws by itself whether it looks and where, from its own signature of the certificate's hash: nobody else can foresee it, so a
 reducer cannot choose a lie that will not be looked at. `AUDITS_PER_ROUND` members look in a round, on average, each at one chunk: a reducer of n
 that falsifies a share s of its slice is caught in a round with a probability of about 2 s / n.
+
+In several rows one in each row sums, and signs that; another finishes, and what it signs does not say which sums it took in. Whoever finishes looks
+by the same chance at a chunk of each sum that it took in, and proves a wrong one as above. A wrong result is seen in the same way; that it was its
+finisher's fault and no row's cannot be proved, and those through whose hands it passed are named together (`protocol/verdict.py`).
 """
 
 from __future__ import annotations
@@ -14,20 +18,19 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-import numpy as np
 from msgspec import Meta
 
-from protocol.certificate import OpenCertificate, open_certificate
-from protocol.codec import Codec, chunk_bytes, codec_named
+from protocol.certificate import OpenCertificate
+from protocol.codec import Codec, chunk_bytes
 from protocol.digest import Buffer, Digest, Levels, digest, leaf_digest, leaves_of, levels_of, range_proof, root_from_range
 from protocol.errors import PeerFault
-from protocol.identity import PeerId, Signer, short
-from protocol.layout import CHUNK_ELEMENTS, chunk_count, element_range
-from protocol.manifest import MAX_GROUP_LIMIT, Manifest
-from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural, Signed, SliceResult, open_as
-from protocol.reduction import weighted_mean
+from protocol.identity import Signer
+from protocol.layout import CHUNK_ELEMENTS
+from protocol.manifest import MAX_GROUP_LIMIT
+from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural, Signed
 
 _DOMAIN = b"hypergpu/audit/1\0"
+_ROW_DOMAIN = b"hypergpu/audit-row/1\0"
 AUDITS_PER_ROUND = 2  # of the whole plan: one that a liar cannot escape for long, and a few hundred kilobytes at most
 MAX_PROOF = 64  # twice the levels of the tree over the longest vector
 MAX_PIECE_BYTES = 4 * CHUNK_ELEMENTS  # at float32; every other codec takes less
@@ -42,26 +45,16 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_u
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """What a reducer signed for a certificate's slice, one chunk of it, and the same chunk of all that it was to sum."""
+    """What a reducer signed for a certificate's slice (a `SliceResult`, or a `RowSum`), one chunk of it, and the same chunk of all that it was
+    to sum."""
 
     certificate: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
     result: Signed
     chunk: Natural  # of the whole vector
     reduced: Piece
-    contributed: Annotated[tuple[Piece, ...], Meta(max_length=MAX_GROUP_LIMIT)]  # in the order of the cut's contributors
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Who summed wrongly, proved. `evidence` is the digest of the proof."""
-
-    peer: PeerId
-    number: int
-    slice: int
-    evidence: Digest
-
-    def __str__(self) -> str:
-        proof = self.evidence.hex()[:12]
-        return f"it signed another sum of slice {self.slice} of round {self.number} than its contributors' bytes make (evidence {proof})"
+    contributed: Annotated[
+        tuple[Piece, ...], Meta(max_length=MAX_GROUP_LIMIT)
+    ]  # in the order of the cut's contributors, or of those in the row
 
 
 class Draw(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,8 +83,8 @@ def draw(signer: Signer, certificate: OpenCertificate, *, everywhere: bool = Fal
     """The chunks that this member looks at: mostly none, sometimes one, and with `everywhere` one of each slice that somebody else summed."""
     plan, owners = certificate.plan, certificate.cut.owners
     me = plan.index.get(signer.peer)
-    if me is None or not certificate.contributors or len(plan.plan.rows) > 1:
-        return []  # in several rows a slice passes through hands that sign nothing of their own
+    if me is None or not certificate.contributors:
+        return []
     drawn = digest(signer.sign(_DOMAIN + certificate.hash))
     whether, which, where = (int.from_bytes(drawn[start : start + 8], "big") for start in (0, 8, 16))
     spans = plan.layout.slices
@@ -99,6 +92,13 @@ def draw(signer: Signer, certificate: OpenCertificate, *, everywhere: bool = Fal
     if not everywhere:
         slices = [slices[which % len(slices)]] if slices and whether % len(plan.members) < AUDITS_PER_ROUND else []
     return [Draw(slice=i, chunk=spans[i][0] + where % (spans[i][1] - spans[i][0])) for i in slices]
+
+
+def draw_row(signer: Signer, cut: Digest, members: int, chunks: int) -> int | None:
+    """Which of the `chunks` of a row's sum whoever takes it in looks at, mostly None. It is let go before there is a certificate to draw from."""
+    drawn = digest(signer.sign(_ROW_DOMAIN + cut))
+    whether, where = (int.from_bytes(drawn[start : start + 8], "big") for start in (0, 8))
+    return where % chunks if chunks and whether % members < AUDITS_PER_ROUND else None
 
 
 def piece_of(encoded: Buffer, tree: Levels, codec: Codec, index: int) -> Piece:
@@ -117,36 +117,3 @@ def check_piece(piece: Piece, index: int, total: int, root: Digest) -> None:
     """Raises `PeerFault("bad_proof")` when it is not chunk `index` of `total` under `root`."""
     if root_from_range([leaf_digest(piece.data)], index, total, piece.proof) != root:
         raise PeerFault("bad_proof", f"not chunk {index} of {total} of what was signed")
-
-
-def is_right(certificate: OpenCertificate, codec: Codec, parameters: int, evidence: Evidence) -> bool:
-    """Whether the reducer's chunk is what the contributors' chunks make. Raises `PeerFault("malformed")` when one does not decode."""
-    start, stop = element_range(evidence.chunk, evidence.chunk + 1, parameters)
-    mean = np.empty(stop - start, np.float32)
-    offers = certificate.plan.offers
-    parts = [(offers[i].samples, piece.data) for i, piece in zip(certificate.contributors, evidence.contributed, strict=True)]
-    weighted_mean(parts, codec, mean)
-    return codec.result.encode(mean) == evidence.reduced.data
-
-
-def judge(evidence: Evidence, run: Digest, manifest: Manifest, parameters: int) -> Verdict:
-    """Who is guilty by this evidence. Raises `PeerFault` when it proves nothing: "bad_proof" for an honest sum, too."""
-    certificate = open_certificate(evidence.certificate, run, manifest, chunk_count(parameters))
-    if len(certificate.plan.plan.rows) > 1:
-        raise PeerFault("bad_proof", "in several rows no one member answers for a sum")
-    result = open_as(SliceResult, evidence.result, run)
-    members, total = certificate.plan.members, certificate.plan.plan.borders[-1]
-    if (result.plan, result.cut) != (certificate.plan.digest, certificate.outcome.cut) or result.slice >= len(certificate.cut.owners):
-        raise PeerFault("bad_proof", "the signed result is not of the certificate")
-    first, last = certificate.plan.layout.slices[result.slice]
-    if evidence.result.peer != members[certificate.cut.owners[result.slice]] or not first <= evidence.chunk < last:
-        raise PeerFault("bad_proof", f"{short(evidence.result.peer)} was not to sum chunk {evidence.chunk}")
-    if len(evidence.contributed) != len(certificate.contributors):
-        raise PeerFault("bad_proof", f"{len(evidence.contributed)} of {len(certificate.contributors)} contributions")
-    check_piece(evidence.reduced, evidence.chunk - first, last - first, result.root)
-    for index, piece in zip(certificate.contributors, evidence.contributed, strict=True):
-        check_piece(piece, evidence.chunk, total, certificate.plan.offers[index].contribution)
-    if is_right(certificate, codec_named(manifest.codec), parameters, evidence):
-        raise PeerFault("bad_proof", f"the sum of {short(evidence.result.peer)} is right")
-    name = digest(encode_evidence(evidence))
-    return Verdict(peer=evidence.result.peer, number=certificate.outcome.number, slice=result.slice, evidence=name)

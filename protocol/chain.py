@@ -1,4 +1,6 @@
-"""What is said to a chain and what it says: the records of the `Chain` port, and what can go wrong with one.
+"""The `Chain` port: what is said to a chain and what it says, and what can go wrong with one.
+
+The real one is in `contracts/`, the fake in `simulator/`; both pass the suite in `tests/ports/`, as those of `protocol/ports.py` do.
 
 ChainError
 ├── ChainUnreachable   no endpoint answers, or what it answers is no answer; nothing is known, ask again later
@@ -10,6 +12,9 @@ Amounts are integers in the chain's base units. Times are the chain's, in unix s
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -133,3 +138,84 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     gas: int = 0
     fee: int = 0  # base units
     reason: str = ""
+
+
+class Chain(Protocol):
+    """Where contributions are settled. `none` is a working default: training never waits for a chain.
+
+    Every method blocks (web3 does): a node calls them through its `Offload`, the command line directly. One instance owns its account's
+    nonce, and may be called from several threads. Raises `ChainUnreachable`, `ChainRefused` or `WrongChain`, and nothing else for what a chain does.
+
+    What changes the chain returns as soon as it is signed, written down and offered to the chain; whether it came to pass is learnt from
+    `reconcile` or `wait`. Guarantees: what was sent is not sent again under another nonce, also by the next process; `Settled.done` means
+    that the effect was read back, not that there was a receipt. Does not guarantee that anything sent is ever settled.
+    """
+
+    @property
+    def profile(self) -> str:
+        """ "none", "hypergpu" or "plumise"."""
+
+    @property
+    def account(self) -> Address:
+        """The wallet that signs; `ZERO_ADDRESS` for a chain that can only be read."""
+
+    def head(self) -> ChainHead: ...
+
+    def agent(self, address: Address) -> AgentStatus: ...
+
+    def balance(self, address: Address) -> int: ...
+
+    def pool(self) -> PoolStatus: ...
+
+    def run(self, run: Hash) -> RunStatus: ...
+
+    def claimed(self, address: Address) -> int:
+        """Paid out for this account so far."""
+
+    def claimable(self, address: Address, total: int, proof: Sequence[Hash]) -> int:
+        """What a claim would pay now; 0 when the proof does not lead to the active root. On plumise what the pool says, whatever is given."""
+
+    def register(self, name: str, *, model: Hash = NO_HASH, capabilities: Sequence[Hash] = (), agent: Address | None = None) -> Sent:
+        """Once per account. `name` is cut to 32 bytes of UTF-8 between two characters.
+        `agent`: somebody else, who approved this account as sponsor."""
+
+    def set_payout(self, payout: Address) -> Sent:
+        """Where this account's claims are paid; itself until it says otherwise."""
+
+    def heartbeat(self, samples: int, certificate: Hash, *, agent: Address | None = None) -> Sent:
+        """Alive, with cumulative certified samples (never fewer than before) and the last certificate's hash. plumise: alive, no more."""
+
+    def propose(self, proposal: Proposal) -> Sent:
+        """For settlers: vote for this root. With enough equal votes it is pending."""
+
+    def dispute(self, epoch: int, reason: str, evidence: Hash = NO_HASH) -> Sent:
+        """For settlers and the pool's owner, before the delay is over: the pending root is dropped, the last active one stays.
+        `reason` has up to 96 bytes."""
+
+    def activate(self) -> Sent:
+        """For anyone, after the delay."""
+
+    def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
+        """Anyone may send it; what `address` has earned and not been paid goes to its payout address."""
+
+    def fund(self, amount: int) -> Sent: ...
+
+    def pause(self, paused: bool) -> Sent:
+        """For the pool's owner: no proposals, activations or claims until it is lifted."""
+
+    def create_run(self, run: Hash, manifest: Hash) -> Sent: ...
+
+    def activate_run(self, run: Hash) -> Sent: ...
+
+    def complete_run(self, run: Hash, certificate: Hash) -> Sent: ...
+
+    def cancel_run(self, run: Hash, reason: str) -> Sent: ...
+
+    def pending(self) -> tuple[Sent, ...]:
+        """What was sent, by this process or an earlier one, and is not settled. Asks no one."""
+
+    def reconcile(self) -> tuple[Settled, ...]:
+        """Look after everything pending: notice what was settled (each is told once), offer again what was dropped, raise fees of what is stuck."""
+
+    def wait(self, sent: Sent, timeout_s: float) -> Settled:
+        """Reconcile until `sent` is settled. Raises `ChainPending` when it is not within `timeout_s`."""

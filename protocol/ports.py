@@ -1,7 +1,8 @@
 """The ports: what a node needs of the world, as small protocols. The real ones live in `daemon/`, the fakes in `simulator/`.
 
-Every port has a property suite in `tests/ports/` that the real implementation and the fake both pass. Nothing in this module
-acts; nothing in `protocol/` or `daemon/node/` knows which implementation it was given.
+Every port has a property suite in `tests/ports/` that the real implementation and the fake both pass. The port that is a chain is in
+`protocol/chain.py`, with what is said to it. Nothing in this module acts; nothing in `protocol/` or `daemon/node/` knows which
+implementation it was given.
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from protocol.chain import NO_HASH, AgentStatus, ChainHead, Hash, PoolStatus, Proposal, RunStatus, Sent, Settled
 from protocol.digest import Digest
 from protocol.identity import PeerId
-from protocol.keccak import Address
 
 Vector = npt.NDArray[np.float32]
 """A flat float32 vector, shape (parameters,)."""
@@ -316,6 +315,12 @@ STANDS_KEPT = 16
 """Rounds of which a node remembers where it stood: certificates may be ahead of the checkpoint it comes back from by as many."""
 
 
+PROOFS_KEPT = 64
+PROOFS_BYTES = 32 << 20
+"""Proofs that somebody lied, of one run, and their bytes. One holds a chunk of every contributor: 150 KB among eight members, 1.2 MB among 64.
+Where there are more, the oldest go: keys are free, and a liar of long ago has likely come back under another one."""
+
+
 class Disk(Protocol):
     """What survives. Every write is atomic: after a crash at any instant the old or the new record is there, whole.
 
@@ -345,96 +350,21 @@ class Disk(Protocol):
     async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
         """Up to `limit` certificates in order, from number `first` on. A damaged tail reads as if it had not been written."""
 
+    async def save_proof(self, run: Digest, proof: bytes) -> None:
+        """Durable on return, under its digest; one that is there stays. Keeps `PROOFS_KEPT` of at most `PROOFS_BYTES` and removes the oldest."""
+
+    async def proofs(self, run: Digest) -> list[Digest]:
+        """What is kept, in the order in which it was saved."""
+
+    async def load_proof(self, run: Digest, name: Digest) -> bytes | None:
+        """Exactly the bytes with that digest. None when they are not there, or damaged: then they are set aside and not among `proofs` any more."""
+
     async def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         """`size` bytes (fewer at the end) of anchor then momentum, little-endian float32, of a kept checkpoint; None when it is not kept."""
 
 
 class DiskFull(Exception):
     """The disk did not take a record. The message names the path, what was needed and what is free."""
-
-
-# ------------------------------------------------------------------------------------------------ chain
-
-
-class Chain(Protocol):
-    """Where contributions are settled. `none` is a working default: training never waits for a chain.
-
-    Every method blocks (web3 does): a node calls them through its `Offload`, the command line directly. One instance owns its account's
-    nonce, and may be called from several threads. Raises `ChainUnreachable`, `ChainRefused` or `WrongChain`, and nothing else for what a chain does.
-
-    What changes the chain returns as soon as it is signed, written down and offered to the chain; whether it came to pass is learnt from
-    `reconcile` or `wait`. Guarantees: what was sent is not sent again under another nonce, also by the next process; `Settled.done` means
-    that the effect was read back, not that there was a receipt. Does not guarantee that anything sent is ever settled.
-    """
-
-    @property
-    def profile(self) -> str:
-        """ "none", "hypergpu" or "plumise"."""
-
-    @property
-    def account(self) -> Address:
-        """The wallet that signs; `ZERO_ADDRESS` for a chain that can only be read."""
-
-    def head(self) -> ChainHead: ...
-
-    def agent(self, address: Address) -> AgentStatus: ...
-
-    def balance(self, address: Address) -> int: ...
-
-    def pool(self) -> PoolStatus: ...
-
-    def run(self, run: Hash) -> RunStatus: ...
-
-    def claimed(self, address: Address) -> int:
-        """Paid out for this account so far."""
-
-    def claimable(self, address: Address, total: int, proof: Sequence[Hash]) -> int:
-        """What a claim would pay now; 0 when the proof does not lead to the active root. On plumise what the pool says, whatever is given."""
-
-    def register(self, name: str, *, model: Hash = NO_HASH, capabilities: Sequence[Hash] = (), agent: Address | None = None) -> Sent:
-        """Once per account. `name` is cut to 32 bytes of UTF-8 between two characters.
-        `agent`: somebody else, who approved this account as sponsor."""
-
-    def set_payout(self, payout: Address) -> Sent:
-        """Where this account's claims are paid; itself until it says otherwise."""
-
-    def heartbeat(self, samples: int, certificate: Hash, *, agent: Address | None = None) -> Sent:
-        """Alive, with cumulative certified samples (never fewer than before) and the last certificate's hash. plumise: alive, no more."""
-
-    def propose(self, proposal: Proposal) -> Sent:
-        """For settlers: vote for this root. With enough equal votes it is pending."""
-
-    def dispute(self, epoch: int, reason: str, evidence: Hash = NO_HASH) -> Sent:
-        """For settlers and the pool's owner, before the delay is over: the pending root is dropped, the last active one stays.
-        `reason` has up to 96 bytes."""
-
-    def activate(self) -> Sent:
-        """For anyone, after the delay."""
-
-    def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
-        """Anyone may send it; what `address` has earned and not been paid goes to its payout address."""
-
-    def fund(self, amount: int) -> Sent: ...
-
-    def pause(self, paused: bool) -> Sent:
-        """For the pool's owner: no proposals, activations or claims until it is lifted."""
-
-    def create_run(self, run: Hash, manifest: Hash) -> Sent: ...
-
-    def activate_run(self, run: Hash) -> Sent: ...
-
-    def complete_run(self, run: Hash, certificate: Hash) -> Sent: ...
-
-    def cancel_run(self, run: Hash, reason: str) -> Sent: ...
-
-    def pending(self) -> tuple[Sent, ...]:
-        """What was sent, by this process or an earlier one, and is not settled. Asks no one."""
-
-    def reconcile(self) -> tuple[Settled, ...]:
-        """Look after everything pending: notice what was settled (each is told once), offer again what was dropped, raise fees of what is stuck."""
-
-    def wait(self, sent: Sent, timeout_s: float) -> Settled:
-        """Reconcile until `sent` is settled. Raises `ChainPending` when it is not within `timeout_s`."""
 
 
 # ------------------------------------------------------------------------------------------------ offloading

@@ -8,7 +8,7 @@ import time
 
 import trio
 
-from protocol.journal import Refused, Trained, WorkDropped
+from protocol.journal import Planned, Refused, Trained, Warned, WorkDropped
 from simulator import report as r
 from simulator.director import Director
 from simulator.fakes.clock import run_virtual
@@ -125,6 +125,9 @@ class Played:
         for node, reason in wanted.refused:
             if not self._was_refused(node, reason):
                 missed.append(f"nobody refused node {node} for {reason!r}")
+        missed += [f"nobody suspected node {node} of a wrong sum" for node in wanted.suspected if not self._was_suspected(node)]
+        if wanted.liars_out_from_s is not None:
+            missed += self._liars_in(wanted.liars_out_from_s)
         if self.director.waiting:
             missed.append(f"{self.director.waiting} steps at which faults were placed never came")
         dropped = sum(event.samples for event in self.world.of(WorkDropped) if isinstance(event, WorkDropped))
@@ -141,6 +144,32 @@ class Played:
             isinstance(event, Refused) and event.reason == reason and event.peer in peers and index not in liars
             for _, index, event in self.world.history
         )
+
+    def _was_suspected(self, node: int) -> bool:
+        peer = self.world.seats[node].peer
+        return any(
+            isinstance(event, Warned) and event.code == "WRONG_SUM" and peer in event.message and index not in self.world.invariants.liars
+            for _, index, event in self.world.history
+        )
+
+    def _liars_in(self, from_s: float) -> list[str]:
+        """Where a liar was not left out although it had been proved one."""
+        world, liars = self.world, self.world.invariants.liars
+        peers = {world.seats[liar].peer for liar in liars}
+        told = [
+            f"node {index} plans with a liar at {at:.3f} s"
+            for at, index, event in world.history
+            if at >= from_s
+            and isinstance(event, Planned)
+            and index not in liars
+            and event.leader == world.seats[index].peer
+            and peers & {*event.members}
+        ]
+        for seat in world.seats:
+            convictions = seat.engine.convictions.guilty if seat.engine else {}
+            if seat.index not in liars and not peers <= convictions.keys():
+                told.append(f"node {seat.index} does not know who lied")
+        return told
 
     def _learned(self) -> bool:
         losses = [event.loss for event in self.world.of(Trained) if isinstance(event, Trained) and event.loss is not None]

@@ -112,9 +112,9 @@ def _in_any_round(fault: f.AnyFault) -> f.AnyFault:
 
 UNNAMED = (
     "liar-double_vote",  # in rows the first of the two makes the majority, and no more votes are looked at
-    "liar-wrong_sum",  # nobody looks after sums that pass through several hands
-    "liar-split_sum",
+    "liar-split_sum",  # a result that passed through several hands: all of them are suspected
 )
+SUSPECTED = ("liar-split_sum",)
 
 
 def in_rows(named: Mapping[str, Make]) -> dict[str, Make]:
@@ -125,7 +125,8 @@ def in_rows(named: Mapping[str, Make]) -> dict[str, Make]:
             story = make(nodes, seed)
             wanted = replace(story.wanted, recovery_exchange_s=None)
             if story.name in UNNAMED:
-                wanted = replace(wanted, refused=())
+                suspected = tuple(node for node, _ in wanted.refused) if story.name in SUSPECTED else ()
+                wanted = replace(wanted, refused=(), suspected=suspected)
             row = max(-(-story.nodes // 2), story.min_peers)
             if story.name == "cascade":  # a leader may be the last to have all: then a certificate is there before its vote, in that round
                 story = replace(story, schedule=tuple(_in_any_round(fault) for fault in story.schedule))

@@ -108,6 +108,26 @@ def _liar(kind: str) -> Make:
     return make
 
 
+def _remembered(nodes: int | None, seed: int) -> Story:
+    """A liar is caught. Then all who caught it lose power and come back, and somebody new joins: nobody works with it any more."""
+    count = max(nodes or 5, 4)
+    honest = [i for i in range(count) if i != 1]
+    return Story(
+        name="liar-remembered",
+        nodes=count,
+        seed=seed,
+        seconds=190.0,
+        schedule=(
+            f.Lie(node=1, kind="wrong_sum", at_s=8.0),
+            *(f.Kill(node=i, at_s=120.0 + 0.1 * i, back_s=5.0) for i in honest[:-1]),
+            f.Start(node=honest[-1], at_s=135.0),
+        ),
+        parameters=2 * count * CHUNK_ELEMENTS,
+        starts=tuple(range(count - 1)),
+        wanted=Wanted(rounds=12, refused=((1, "wrong_sum"),), liars_out_from_s=120.0),
+    )
+
+
 def _plain(name: str, seconds: float, count: int, schedule: Callable[[int], tuple[f.AnyFault, ...]], **more: object) -> Make:
     """A story of `count` nodes (where nothing else is asked for) whose schedule may depend on how many they are."""
 
@@ -322,6 +342,7 @@ SCENARIOS: dict[str, Make] = {
     "diverged": _plain("diverged", 50.0, 4, lambda n: (f.Diverge(node=1, at_s=8.0),), wanted=Wanted(rounds=7)),
     "disk-full": _plain("disk-full", 70.0, 4, lambda n: (f.FillDisk(node=1, at_s=8.0, for_s=25.0),), wanted=Wanted(rounds=6)),
     **{f"liar-{kind}": _liar(kind) for kind in LIES},
+    "liar-remembered": _remembered,
     **{f"network-{quality}": _network(quality) for quality in QUALITIES},
     "network-world": _network("world"),
 }

@@ -27,7 +27,11 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     recovery_exchanges: float | None = None  # the same, as detection and so many exchanges of the same world before its first fault
     refused: tuple[tuple[int, str], ...] = ()  # (node, reason): somebody honest must have refused this node for it
     learns: bool = False  # the loss must fall
+    suspected: tuple[int, ...] = ()  # somebody honest must have said that this node may have summed wrongly
     drops_nothing: bool = False  # nobody may drop work
+    liars_out_from_s: float | None = (
+        None  # from then on no honest leader plans with a liar, and all the honest have said why in their last life
+    )
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -27,14 +27,14 @@ from daemon.disk.atomic import write_atomically
 from daemon.oracle.reporter import Reporter
 from daemon.wallet.password import Password
 from protocol.binding import check_binding
-from protocol.chain import ChainError, Proposal
+from protocol.chain import Chain, ChainError, Proposal
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId
 from protocol.journal import ChainReport, Event, Warned
 from protocol.keccak import Address, account_bytes
 from protocol.manifest import SignedManifest
 from protocol.messages import UNREADABLE, Binding
-from protocol.ports import Chain, Network, Offload
+from protocol.ports import Network, Offload
 from protocol.settlement.rules import Settlement
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ import msgspec
 import trio
 
 from daemon.chain.figures import Figure
-from protocol.chain import ChainError, ChainPending, ChainRefused, ChainUnreachable, Sent, WrongChain
+from protocol.chain import Chain, ChainError, ChainPending, ChainRefused, ChainUnreachable, Sent, WrongChain
 from protocol.errors import UserError
 from protocol.journal import ChainReport, Event
 from protocol.keccak import ZERO_ADDRESS, Address
-from protocol.ports import Chain, Offload
+from protocol.ports import Offload
 
 HEARTBEAT_TIMEOUT_S = 300.0  # after this the chain takes a node for dead (Plumise's figure, and our contracts')
 HEARTBEAT_S = HEARTBEAT_TIMEOUT_S / 3  # the original client beats every 300 s and flaps; two of these may be lost

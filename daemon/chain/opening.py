@@ -14,9 +14,9 @@ from msgspec import UNSET
 from daemon.config import ChainConfig
 from daemon.disk.atomic import make_private_directory
 from daemon.home import CONFIG_FILE
+from protocol.chain import Chain
 from protocol.errors import UserError
 from protocol.manifest import Manifest
-from protocol.ports import Chain
 
 if TYPE_CHECKING:
     from daemon.wallet.keystore import UnlockedWallet

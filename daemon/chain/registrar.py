@@ -16,13 +16,13 @@ import trio
 from msgspec import Meta
 
 from daemon.swarm.framing import FrameReader, frame
-from protocol.chain import ChainError
+from protocol.chain import Chain, ChainError
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId
 from protocol.journal import Event, PeerRegistered
 from protocol.keccak import address_of
 from protocol.messages import UNREADABLE, Hash, Signature
-from protocol.ports import ByteStream, Chain, Network, Offload
+from protocol.ports import ByteStream, Network, Offload
 from protocol.registration import NONCE_BYTES, VALID_S, Happening, Registration, RegistrationState, challenge_digest, judge_answer, moved
 from protocol.settlement.rules import Settlement
 

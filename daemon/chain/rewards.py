@@ -11,10 +11,9 @@ from daemon.chain.datasets import load_dataset
 from daemon.chain.records import HomeRun, certificates_of
 from daemon.chain.settling import Check, check
 from protocol.binding import wallet_of_offer
-from protocol.chain import ChainPending, ChainRefused, PoolStatus, Proposal, Settled
+from protocol.chain import Chain, ChainPending, ChainRefused, PoolStatus, Proposal, Settled
 from protocol.errors import UserError
 from protocol.keccak import Address, account_bytes
-from protocol.ports import Chain
 from protocol.settlement.dataset import Dataset, proof_for, work_of
 from protocol.settlement.receipts import receipts_of
 from protocol.settlement.totals import settle

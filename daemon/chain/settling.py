@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import msgspec
 
 from protocol.certificate import OpenCertificate
-from protocol.chain import PoolStatus, Proposal
+from protocol.chain import Chain, PoolStatus, Proposal
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.keccak import address_of
 from protocol.manifest import Manifest
-from protocol.ports import Chain
 from protocol.settlement.dataset import Dataset, EpochTerms, amount_bytes, dataset_name, encode_dataset, make_dataset, work_of
 from protocol.settlement.totals import Settled, settle
 

@@ -16,9 +16,8 @@ from daemon.config import Config, load_config
 from daemon.wallet import files
 from daemon.wallet.keystore import UnlockedWallet
 from daemon.wallet.password import find_password
-from protocol.chain import ChainError, ChainRefused, ChainUnreachable, WrongChain
+from protocol.chain import Chain, ChainError, ChainRefused, ChainUnreachable, WrongChain
 from protocol.errors import UserError
-from protocol.ports import Chain
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,10 +13,9 @@ from daemon.chain.records import certificates_of
 from daemon.chain.rewards import WAIT_S, missing_dataset
 from daemon.cli.chain_access import Access, access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
-from protocol.chain import ChainRefused, PoolStatus, Proposal, Sent
+from protocol.chain import Chain, ChainRefused, PoolStatus, Proposal, Sent
 from protocol.errors import PeerFault, UserError
 from protocol.keccak import address_of
-from protocol.ports import Chain
 from protocol.settlement.dataset import MAX_DATASET_BYTES, Dataset, dataset_name, decode_dataset
 
 

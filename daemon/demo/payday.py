@@ -29,10 +29,9 @@ from daemon.demo.process import Child, Lifeline
 from daemon.demo.verdict import Paid
 from daemon.wallet import files
 from daemon.wallet.keystore import UnlockedWallet, new_key, wallet_of
-from protocol.chain import ChainError, ChainRefused, Sent
+from protocol.chain import Chain, ChainError, ChainRefused, Sent
 from protocol.errors import UserError
 from protocol.keccak import Address
-from protocol.ports import Chain
 
 POOL = 1_000 * 10**18  # base units
 EPOCH_S, DELAY_S = 3600, 600

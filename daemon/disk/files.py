@@ -4,6 +4,7 @@
     <root>/runs/<run>/ledger.safetensors                        see `ledger_file`
     <root>/runs/<run>/stands                                    see `slots_file`
     <root>/runs/<run>/certificates                              see `chain_file`
+    <root>/runs/<run>/proofs/                                   see `proof_files`
 
 All of it is private to its owner (files 0600, directories 0700). One process writes; others may read at the same time.
 """
@@ -23,6 +24,7 @@ import trio
 from daemon.disk.atomic import FaultHook, no_fault, remove_drafts, write_atomically
 from daemon.disk.chain_file import ChainFile
 from daemon.disk.ledger_file import read_ledger, write_ledger
+from daemon.disk.proof_files import ProofFiles
 from daemon.disk.slots_file import SlotsFile
 from daemon.disk.tensors import Damaged, encode, place_of, read
 from protocol.digest import Digest
@@ -196,6 +198,22 @@ class FileDisk:
         if chain is None:
             chain = self._chains[run] = ChainFile(self._run(run) / "certificates", self._fault, self._report)
         return chain
+
+    # ------------------------------------------------------------------------------------------ proofs
+
+    async def save_proof(self, run: Digest, proof: bytes) -> None:
+        async with self._writing:
+            await self._offload(lambda: self._proofs(run).save(proof))
+
+    async def proofs(self, run: Digest) -> list[Digest]:
+        return await self._offload(self._proofs(run).names)
+
+    async def load_proof(self, run: Digest, name: Digest) -> bytes | None:
+        async with self._writing:  # a damaged one is renamed
+            return await self._offload(lambda: self._proofs(run).read(name))
+
+    def _proofs(self, run: Digest) -> ProofFiles:
+        return ProofFiles(self._run(run) / "proofs", self._fault, self._report)
 
     # ------------------------------------------------------------------------------------------ where things are
 

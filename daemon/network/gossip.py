@@ -14,10 +14,10 @@ Settings of py-libp2p 0.8 that matter, with what happened otherwise:
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import trio
@@ -32,6 +32,7 @@ from libp2p.pubsub.rpc_queue import RpcQueue
 from daemon.network.border import Refusals, contained, foreign
 from daemon.network.services import service
 from daemon.network.stream import ControlTraffic
+from protocol.allowance import Allowances
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, public_key_of
 from protocol.ports import MAX_GOSSIP_BYTES
@@ -44,6 +45,9 @@ QUEUE_MESSAGES = 1024  # of one subscription that nobody reads...
 QUEUE_BYTES = 64 << 20  # ...and their bytes
 RATE_MESSAGES_PER_S, BURST_MESSAGES = 500.0, 2000.0  # from one peer: 1,000 members with a beacon every 10 s are 100/s
 RATE_BYTES_PER_S, BURST_BYTES = float(8 << 20), float(32 << 20)  # from one peer
+REFUSED_COUNTS = (
+    50  # messages, for one that was refused: a forged certificate costs its judge dozens of signatures, and nobody honest brings any
+)
 ANNOUNCE_S = 20.0  # 300 bytes to each neighbour
 MAX_SUBSCRIPTIONS_OF_PEER = 32  # topics; a run has a handful
 
@@ -90,21 +94,33 @@ class Inbox:
         return signer, data
 
 
-class _Allowance:
-    """Two leaky buckets for one peer."""
+class _Rations:
+    """What each peer may hand us, in messages and in bytes."""
 
-    def __init__(self, now: float) -> None:
-        self._messages, self._bytes, self._at = BURST_MESSAGES, BURST_BYTES, now
+    def __init__(self) -> None:
+        self._messages = Allowances(per_s=RATE_MESSAGES_PER_S, burst=BURST_MESSAGES)
+        self._bytes = Allowances(per_s=RATE_BYTES_PER_S, burst=BURST_BYTES)
 
-    def take(self, size: int, now: float) -> bool:
-        elapsed, self._at = now - self._at, now
-        self._messages = min(BURST_MESSAGES, self._messages + elapsed * RATE_MESSAGES_PER_S)
-        self._bytes = min(BURST_BYTES, self._bytes + elapsed * RATE_BYTES_PER_S)
-        if self._messages < 1 or self._bytes < size:
-            return False
-        self._messages -= 1
-        self._bytes -= size
-        return True
+    def take(self, bringer: PeerId, messages: float, size: int) -> float:
+        """Counts what came. Returns for how many seconds nothing more of this peer should be looked at; 0 while it is within its rates."""
+        now = trio.current_time()
+        return max(self._messages.of(bringer, now).owe(messages, now), self._bytes.of(bringer, now).owe(size, now))
+
+
+class _Unhurried:
+    """A gossip stream whose reader waits while its peer is above its rates: the library would make a task of every message it reads."""
+
+    def __init__(self, stream: Any, owed_s: Callable[[], float]) -> None:
+        self._stream, self._owed_s = stream, owed_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def read(self, n: int | None = None) -> bytes:
+        while (owed_s := self._owed_s()) > 0:
+            await trio.sleep(owed_s)
+        data: bytes = await self._stream.read(n)
+        return data
 
 
 class _Router(GossipSub):
@@ -119,11 +135,13 @@ class _Pubsub(Pubsub):
     interleaved: here one at a time. When a stream of a peer breaks it forgets what the peer subscribes to, which a peer whose own
     stream is whole does not say again: kept here while there is a connection, and said again every `ANNOUNCE_S` in any case. When one of
     two connections ends, it keeps writing to the stream on it: told here. When a stream cannot be opened (on the one of two connections
-    that is just ending) it gives the peer up: here it goes on trying while there is a connection.
+    that is just ending) it gives the peer up: here it goes on trying while there is a connection. It checks the signature of whatever
+    comes, in a task for each message: here a peer above its rates is not read on, and what it sent before that is dropped unchecked.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, rations: _Rations, refusals: Refusals, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._rations, self._refusals = rations, refusals
         self._writing: WeakKeyDictionary[Any, trio.Lock] = WeakKeyDictionary()
         self._registering: set[ID] = set()
 
@@ -138,6 +156,16 @@ class _Pubsub(Pubsub):
             raise SwarmException(str(error)) from error  # the one it tries again for
         finally:
             self._registering.discard(peer_id)
+
+    async def continuously_read_stream(self, stream: Any) -> None:
+        bringer = stream.muxed_conn.peer_id.to_base58()
+        await super().continuously_read_stream(cast(Any, _Unhurried(stream, lambda: self._rations.take(bringer, 0, 0))))
+
+    async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
+        if msg_forwarder != self.my_id and self._rations.take(msg_forwarder.to_base58(), 1, len(msg.data)):
+            self._refusals.count("busy", f"gossip above its rate, brought by {msg_forwarder.to_base58()}")
+            return
+        await super().push_msg(msg_forwarder, msg)
 
     async def run(self) -> None:
         self.manager.run_daemon_task(self._announce)
@@ -179,7 +207,7 @@ class Gossip:
         self._refusals = refusals
         self._traffic = traffic
         self._topics: dict[str, tuple[Inbox, Callable[[PeerId, bytes], bool]]] = {}
-        self._allowances: OrderedDict[bytes, _Allowance] = OrderedDict()
+        self._rations = _Rations()
         self._pubsub: _Pubsub | None = None
 
     def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True) -> Inbox:
@@ -211,6 +239,8 @@ class Gossip:
             max_subscriptions_per_peer=MAX_SUBSCRIPTIONS_OF_PEER,
             max_inbound_rpc_size=MAX_RPC_BYTES,
             allowed_topics=frozenset(self._topics),
+            rations=self._rations,
+            refusals=self._refusals,
         )
         pubsub.counter = time.time_ns()
         async with service(pubsub), service(router):
@@ -259,9 +289,6 @@ class Gossip:
         if len(message.data) > MAX_GOSSIP_BYTES:
             self._refusals.count("oversized", f"gossip of {len(message.data)} bytes from {signer}")
             return False
-        if not self._allowance_of(bringer).take(len(message.data), trio.current_time()):
-            self._refusals.count("busy", f"gossip above its rate, brought by {bringer.to_base58()}")
-            return False
         accepted = False
         with contained("judging gossip") as outcome:  # the library would swallow it
             accepted = self._topics[message.topicIDs[0]][1](signer, message.data)
@@ -269,14 +296,6 @@ class Gossip:
             self._refusals.count(outcome.failed.reason, str(outcome.failed))
         elif outcome.failed is not None:
             self._crash(outcome.failed)
+        if not accepted:
+            self._rations.take(bringer.to_base58(), REFUSED_COUNTS, 0)
         return accepted
-
-    def _allowance_of(self, bringer: ID) -> _Allowance:
-        key = bringer.to_bytes()
-        allowance = self._allowances.get(key)
-        if allowance is None:
-            allowance = self._allowances[key] = _Allowance(trio.current_time())
-            while len(self._allowances) > 1024:
-                self._allowances.popitem(last=False)
-        self._allowances.move_to_end(key)
-        return allowance

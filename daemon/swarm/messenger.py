@@ -2,6 +2,9 @@
 
 Guarantees: messages to one peer keep their order; `send` never waits. Does not guarantee delivery: what could not be sent over a fresh stream, or
 did not fit the queue of a peer that takes nothing, is dropped and counted. The round has a deadline for everything that may be lost.
+
+Checking a message costs more than sending one. A peer above its rates is not refused, it is read more slowly, over all its streams together: what it
+floods waits in its own buffers.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from daemon.swarm.framing import FrameReader, frame
+from protocol.allowance import Allowances
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
@@ -21,6 +25,10 @@ PROTOCOL = "/hypergpu/message/1"
 QUEUED_MESSAGES = 64  # to one peer: a round sends it fewer than ten
 IDLE_S = 120.0  # an unused outgoing stream is given back after two default rounds
 ENVELOPE_BYTES = 256  # around a message: id, signature, framing
+
+MESSAGES_PER_S, MESSAGES_AT_ONCE = 200.0, 1000.0  # from one peer: a round has fewer than ten, and 200 signatures are 2% of a core
+MESSAGE_BYTES = 1 << 13  # for so many a message counts as one more: hashing them takes a tenth of what checking the signature does
+REFUSED_COUNTS = 20  # messages, that one which was refused counts for: it is told in the journal, and nobody honest sends any
 
 Refuse = Callable[[str, PeerId, str], None]
 """Counts a refusal: reason, peer, detail."""
@@ -37,6 +45,7 @@ class Messenger:
         self._refuse = refuse
         self._queues: dict[PeerId, trio.MemorySendChannel[bytes]] = {}
         self._nursery: trio.Nursery | None = None
+        self._allowances = Allowances(per_s=MESSAGES_PER_S, burst=MESSAGES_AT_ONCE)
         network.serve(PROTOCOL, self._take)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -96,13 +105,22 @@ class Messenger:
                 data = await reader.next_frame(MAX_MESSAGE_BYTES + ENVELOPE_BYTES)
                 if data is None:
                     return
+                await self._slow(stream.peer, 1 + len(data) / MESSAGE_BYTES)
                 signed = decode_signed(data)
                 if signed.peer != stream.peer:
                     raise PeerFault("identity", f"a message signed by {signed.peer} on a stream of {stream.peer}")
                 message = open_signed(signed, self._run)
             except PeerFault as fault:
                 self._refuse(fault.reason, stream.peer, str(fault))
+                await self._slow(stream.peer, REFUSED_COUNTS)
                 if fault.reason in {"malformed", "oversized"}:
                     return  # what follows on this stream cannot be trusted to be framed
                 continue
             await self._deliver(signed, message)
+
+    async def _slow(self, peer: PeerId, messages: float) -> None:
+        """Count what a peer costs; wait, when it is above its rate."""
+        now = trio.current_time()
+        owed_s = self._allowances.of(peer, now).owe(messages, now)
+        if owed_s > 0:
+            await trio.sleep(owed_s)

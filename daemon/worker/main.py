@@ -13,7 +13,8 @@ import threading
 from queue import SimpleQueue
 
 from daemon.children.lifeline import die_with_parent, read_link
-from daemon.worker.messages import Command, Message, decode_command, frame
+from daemon.children.messages import Message, frame
+from daemon.worker.messages import Command, decode_command
 
 
 def main() -> None:

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from daemon.children.framing import frame_body
+from daemon.children.messages import Done, Message
 from daemon.worker.settings import Job, WorkerSettings
 from protocol.ports import Lane, TaskInfo
-
-
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Base of all of them."""
 
 
 class Begin(Message, frozen=True, kw_only=True, tag=True):
@@ -77,10 +73,6 @@ class Unable(Message, frozen=True, kw_only=True, tag=True):
     exit_code: int
 
 
-class Done(Message, frozen=True, kw_only=True, tag=True):
-    id: int
-
-
 class Refused(Message, frozen=True, kw_only=True, tag=True):
     """The command does not fit the worker's state (to resume without an anchor, to save while training), or its values are `unfit`."""
 
@@ -121,14 +113,8 @@ class Noticed(Message, frozen=True, kw_only=True, tag=True):
 Command = Begin | Train | Resume | Collect | SaveInner | LoadInner
 Report = Up | Unable | Done | Refused | Collected | Progressed | Noticed
 
-_encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 _reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
-
-
-def frame(message: Message) -> bytes:
-    """The message behind its length. Raises `ValueError` above the limit."""
-    return frame_body(_encoder.encode(message), type(message).__name__)
 
 
 def decode_command(body: bytes) -> Command:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from time import monotonic
 
+from daemon.children.messages import Done, Message
 from daemon.worker import buffers
 from daemon.worker.device import Device
 from daemon.worker.loop import Learned, TrainingLoop
@@ -16,9 +17,7 @@ from daemon.worker.messages import (
     Collect,
     Collected,
     Command,
-    Done,
     LoadInner,
-    Message,
     Noticed,
     Progressed,
     Refused,

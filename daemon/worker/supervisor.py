@@ -18,13 +18,13 @@ import msgspec
 import numpy as np
 import trio
 
+from daemon.children.messages import Done, frame
 from daemon.worker.buffers import Buffers
 from daemon.worker.messages import (
     Begin,
     Collect,
     Collected,
     Command,
-    Done,
     LoadInner,
     Noticed,
     Progressed,
@@ -35,7 +35,6 @@ from daemon.worker.messages import (
     Train,
     Unable,
     Up,
-    frame,
 )
 from daemon.worker.process import STDERR_GRACE_S, start_worker
 from daemon.worker.settings import WorkerSettings, job_of

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import socket
-import ssl
 import tempfile
-import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
 import msgspec
-import trio
 
 from daemon.network.certificate import BulkCertificate, load_or_make
-from daemon.network.tls import PIECE_BYTES, TlsSession, tune
+from simulator.bench.processes import Processes
+from simulator.bench.tls_ends import PARCEL_BYTES, End, Try, made_of, words_of
 
 WAYS = ("tcp", "blocking", "bulk")
-PARCEL_BYTES = 10 << 20  # what is sent at once: a slice of 10 million float32 among four
-DONE = b"."
+ENDS = "simulator.bench.tls_ends"
+ANSWER_S = 120.0  # a gigabyte at 10 MB/s
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,15 +28,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds_per_gb: float
 
 
-class _Try(msgspec.Struct, frozen=True):
-    seconds: float
-    cpu_seconds: float
-
-
 def bench_tls(size_bytes: int, repeat: int) -> list[Record]:
     """All ways in turn, `repeat` times."""
     parcels = max(1, size_bytes // PARCEL_BYTES)
-    tries: dict[str, list[_Try]] = {way: [] for way in WAYS}
+    tries: dict[str, list[Try]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory(prefix="hypergpu-tls-") as folder:
         certificate = load_or_make(Path(folder) / "bulk.pem", "bench")
         for _ in range(repeat):
@@ -52,7 +40,7 @@ def bench_tls(size_bytes: int, repeat: int) -> list[Record]:
     return [_record(way, parcels * PARCEL_BYTES, made) for way, made in tries.items()]
 
 
-def _record(way: str, size: int, made: list[_Try]) -> Record:
+def _record(way: str, size: int, made: list[Try]) -> Record:
     rates = [size / 1e9 / one.seconds for one in made]
     return Record(
         way=way,
@@ -74,106 +62,10 @@ def table(records: list[Record]) -> str:
     return "\n".join(lines)
 
 
-def _once(way: str, parcels: int, certificate: BulkCertificate) -> _Try:
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        other = spawn.Process(target=_receive, args=(way, listener.getsockname(), parcels, certificate, theirs))
-        other.start()
-        connected, _ = listener.accept()
-    try:
-        sent = _send(way, connected, parcels, certificate)
-        received: _Try = _Try(*ours.recv())
-    finally:
-        other.join(10.0)
-        other.kill()
-    return _Try(max(sent.seconds, received.seconds), sent.cpu_seconds + received.cpu_seconds)
-
-
-def _context(certificate: BulkCertificate, *, server: bool) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # who it is costs nothing by the byte
-    context.load_cert_chain(certificate.path)
-    return context
-
-
-def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def _timed(work: Callable[[], None]) -> _Try:
-    began, cpu = time.monotonic(), _cpu()
-    work()
-    return _Try(time.monotonic() - began, _cpu() - cpu)
-
-
-def _send(way: str, sock: socket.socket, parcels: int, certificate: BulkCertificate) -> _Try:
-    data = memoryview(bytes(PARCEL_BYTES))
-    if way == "bulk":
-        return trio.run(_send_bulk, sock, parcels, data, certificate)
-    stream = _context(certificate, server=True).wrap_socket(sock, server_side=True) if way == "blocking" else sock
-
-    def work() -> None:
-        for _ in range(parcels):
-            stream.sendall(data)
-        assert stream.recv(1) == DONE
-
-    with stream:
-        return _timed(work)
-
-
-def _receive(way: str, address: tuple[str, int], parcels: int, certificate: BulkCertificate, told: Connection) -> None:
-    """In the other process."""
-    sock = socket.create_connection(address)
-    target = memoryview(bytearray(PARCEL_BYTES))
-    if way == "bulk":
-        made = trio.run(_receive_bulk, sock, parcels, target, certificate)
-        told.send((made.seconds, made.cpu_seconds))
-        return
-    stream = _context(certificate, server=False).wrap_socket(sock) if way == "blocking" else sock
-
-    def work() -> None:
-        for _ in range(parcels):
-            at = 0
-            while at < PARCEL_BYTES:
-                at += stream.recv_into(target[at : at + PIECE_BYTES])
-        stream.sendall(DONE)
-
-    with stream:
-        made = _timed(work)
-    told.send((made.seconds, made.cpu_seconds))
-
-
-async def _session(sock: socket.socket, certificate: BulkCertificate, *, server: bool) -> TlsSession:
-    transport = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-    tune(transport)
-    session = TlsSession(transport, _context(certificate, server=server), server_side=server)
-    await session.handshake()
-    return session
-
-
-async def _send_bulk(sock: socket.socket, parcels: int, data: memoryview, certificate: BulkCertificate) -> _Try:
-    session = await _session(sock, certificate, server=True)
-    began, cpu = time.monotonic(), _cpu()
-    for _ in range(parcels):
-        await session.send_all(data)
-    assert await session.receive_some(1) == DONE
-    made = _Try(time.monotonic() - began, _cpu() - cpu)
-    await session.aclose()
-    return made
-
-
-async def _receive_bulk(sock: socket.socket, parcels: int, target: memoryview, certificate: BulkCertificate) -> _Try:
-    session = await _session(sock, certificate, server=False)
-    began, cpu = time.monotonic(), _cpu()
-    for _ in range(parcels):
-        at = 0
-        while at < PARCEL_BYTES:
-            at += await session.receive_into(target[at:])
-    await session.send_all(DONE)
-    made = _Try(time.monotonic() - began, _cpu() - cpu)
-    await session.aclose()
-    return made
+def _once(way: str, parcels: int, certificate: BulkCertificate) -> Try:
+    with Processes(f"bench tls, {way}") as ends:
+        ends.start(ENDS, words_of(End(way=way, port=0, parcels=parcels, certificate=str(certificate.path))))
+        port = int(ends.hear(0, ANSWER_S))
+        ends.start(ENDS, words_of(End(way=way, port=port, parcels=parcels, certificate=str(certificate.path))))
+        sent, received = (made_of(ends.hear(index, ANSWER_S)) for index in (0, 1))
+    return Try(seconds=max(sent.seconds, received.seconds), cpu_seconds=sent.cpu_seconds + received.cpu_seconds)

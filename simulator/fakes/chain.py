@@ -1,7 +1,8 @@
 """A chain in memory: the rules of our contracts in plain Python, with a clock that is given and faults that are told.
 
-`FakeLedger` is the chain; a `FakeChain` over it is one account's client and satisfies `ports.Chain`. Blocks come by themselves every `block_s`
-of the clock, whenever somebody looks. The property suite holds this and the real client on the real contracts to the same behaviour and reasons.
+`FakeLedger` is the chain; a `FakeChain` over it is one account's client and satisfies `protocol.chain.Chain`. Blocks come by themselves every
+`block_s` of the clock, whenever somebody looks. The property suite holds this and the real client on the real contracts to the same
+behaviour and reasons.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ class FakeLedger:
 
 
 class FakeChain:
-    """Satisfies `ports.Chain` for one account. `sleep` moves the clock on while something waits."""
+    """Satisfies `protocol.chain.Chain` for one account. `sleep` moves the clock on while something waits."""
 
     profile = "hypergpu"
 

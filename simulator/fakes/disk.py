@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import trio
 
-from protocol.digest import Digest
-from protocol.ports import Checkpoint, DiskFull, LedgerRecord, Stand
+from protocol.digest import Digest, digest
+from protocol.ports import PROOFS_BYTES, PROOFS_KEPT, Checkpoint, DiskFull, LedgerRecord, Stand
 
 KEPT = 3  # as the real one does
 STANDS_BYTES = 4096  # of the real one's slot
@@ -37,11 +37,13 @@ class MemoryMedium:
         self.ledgers: dict[Digest, LedgerRecord] = {}
         self.stands: dict[Digest, list[Stand]] = {}
         self.chains: dict[Digest, list[tuple[int, bytes]]] = {}
+        self.proofs: dict[Digest, list[bytes]] = {}
 
     def used_bytes(self) -> int:
         kept: int = sum(_size(checkpoint) for checkpoints in self.checkpoints.values() for checkpoint in checkpoints)
         kept += sum(_ledger_size(record) for record in self.ledgers.values())
         kept += STANDS_BYTES * len(self.stands)
+        kept += sum(len(proof) for proofs in self.proofs.values() for proof in proofs)
         return kept + sum(len(body) for chain in self.chains.values() for _, body in chain)
 
     def step(self) -> None:
@@ -148,6 +150,30 @@ class MemoryDisk:
     async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
         await trio.lowlevel.checkpoint()
         return [body for number, body in self._medium.chains.get(run, []) if number >= first][: max(0, limit)]
+
+    async def save_proof(self, run: Digest, proof: bytes) -> None:
+        if len(proof) > PROOFS_BYTES:
+            raise ValueError(f"a proof of {len(proof)} bytes where {PROOFS_BYTES} are kept of all")
+        if proof in self._medium.proofs.get(run, ()):
+            return
+
+        def put() -> Callable[[], None]:
+            old = self._medium.proofs.get(run, [])
+            new = [*old, bytes(proof)][-PROOFS_KEPT:]
+            while sum(map(len, new)) > PROOFS_BYTES:
+                new = new[1:]
+            self._medium.proofs[run] = new
+            return lambda: self._medium.proofs.__setitem__(run, old)
+
+        await self._write("a proof", len(proof), put)
+
+    async def proofs(self, run: Digest) -> list[Digest]:
+        await trio.lowlevel.checkpoint()
+        return [digest(proof) for proof in self._medium.proofs.get(run, ())]
+
+    async def load_proof(self, run: Digest, name: Digest) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        return next((proof for proof in self._medium.proofs.get(run, ()) if digest(proof) == name), None)
 
     async def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         await trio.lowlevel.checkpoint()

@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 import trio
 
-from daemon.engines.hivemind.messages import Average, Averaged, Done, Failed, Meet, Report, Said
+from daemon.children.messages import Done
+from daemon.engines.hivemind.messages import Average, Averaged, Failed, Meet, Report, Said
 from daemon.engines.hivemind.policy import averager_settings
 from daemon.engines.hivemind.process import HivemindLost, HivemindProcess
 from daemon.engines.hivemind.settings import AveragerSettings, PeerSettings

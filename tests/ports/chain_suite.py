@@ -10,10 +10,9 @@ from typing import Protocol
 
 import pytest
 
-from protocol.chain import NO_HASH, ChainPending, ChainRefused, ChainUnreachable, Proposal, Sent, Settled
+from protocol.chain import NO_HASH, Chain, ChainPending, ChainRefused, ChainUnreachable, Proposal, Sent, Settled
 from protocol.keccak import Address, address_of
 from protocol.merkle_tree import SettlementTree
-from protocol.ports import Chain
 
 EPOCH_S, DELAY_S = 1000, 100
 OWNER, SETTLERS, ANNA, BERT = "owner", ("settler 0", "settler 1", "settler 2"), "anna", "bert"

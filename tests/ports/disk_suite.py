@@ -15,7 +15,8 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from protocol.ports import STANDS_KEPT, Checkpoint, Disk, DiskFull, LedgerRecord, SentOffer, Stand
+from protocol.digest import digest
+from protocol.ports import PROOFS_BYTES, PROOFS_KEPT, STANDS_KEPT, Checkpoint, Disk, DiskFull, LedgerRecord, SentOffer, Stand
 from simulator.fakes.disk import PowerCut
 
 RUN, OTHER_RUN = b"r" * 32, b"o" * 32
@@ -75,6 +76,11 @@ def stands(number: int) -> list[Stand]:
     return [Stand(parent=tip_of(number - i), view=number * (i + 1)) for i in range(min(number, STANDS_KEPT))]
 
 
+def proof(number: int) -> bytes:
+    """One whose content follows from its name."""
+    return b"proof %d " % number * (number % 5 + 1)
+
+
 def content(record: Checkpoint | LedgerRecord | None) -> tuple[object, ...] | None:
     """The record as something that compares."""
     if record is None:
@@ -105,6 +111,7 @@ operations = st.lists(
         st.tuples(st.just("ledger"), st.integers(1, 20), st.just(0)),
         st.tuples(st.just("certificate"), st.integers(1, 6), st.integers(0, 1)),
         st.tuples(st.just("stands"), st.integers(1, 20), st.just(0)),
+        st.tuples(st.just("proof"), st.integers(1, 6), st.just(0)),
         st.tuples(st.just("cut power"), st.integers(0, 12), st.just(0)),
         st.tuples(st.just("reopen"), st.just(0), st.just(0)),
         st.tuples(st.just("fill"), st.just(0), st.just(0)),
@@ -122,11 +129,13 @@ class Model:
         self.ledger: LedgerRecord | None = None
         self.chain: list[tuple[int, bytes]] = []
         self.stands: list[Stand] = []
+        self.proofs: list[bytes] = []
 
     def after(self, operation: Operation) -> Model:
         what, number, branch = operation
         new = Model()
         new.checkpoints, new.ledger, new.chain, new.stands = list(self.checkpoints), self.ledger, list(self.chain), self.stands
+        new.proofs = list(self.proofs)
         if what == "checkpoint":
             added = checkpoint(number, branch=branch)
             new.checkpoints = [old for old in self.checkpoints if old.number <= number and old.tip != added.tip]
@@ -135,6 +144,8 @@ class Model:
             new.ledger = ledger(number)
         elif what == "stands":
             new.stands = stands(number)
+        elif what == "proof" and proof(number) not in new.proofs:
+            new.proofs.append(proof(number))
         elif what == "certificate":
             new.chain = [entry for entry in self.chain if entry[0] < number] + [(number, b"%d on %d" % (number, branch) * 3)]
         return new
@@ -146,6 +157,7 @@ class Model:
             and content(await disk.load_ledger(RUN)) == content(self.ledger)
             and await disk.load_stands(RUN) == self.stands
             and await disk.certificates(RUN, 0, 100) == [body for _, body in self.chain]
+            and [await disk.load_proof(RUN, name) for name in await disk.proofs(RUN)] == self.proofs
         )
 
 
@@ -157,6 +169,8 @@ async def perform(disk: Disk, operation: Operation) -> None:
         await disk.save_ledger(ledger(number))
     elif what == "stands":
         await disk.save_stands(RUN, stands(number))
+    elif what == "proof":
+        await disk.save_proof(RUN, proof(number))
     elif what == "certificate":
         await disk.append_certificate(RUN, number, b"%d on %d" % (number, branch) * 3)
 
@@ -165,7 +179,7 @@ async def replay(medium: Medium, story: list[Operation]) -> None:
     disk, model, full = medium.open(), Model(), False
     for operation in story:
         what, number, _ = operation
-        if what in ("checkpoint", "ledger", "certificate", "stands"):
+        if what in ("checkpoint", "ledger", "certificate", "stands", "proof"):
             after = model.after(operation)
             try:
                 await perform(disk, operation)
@@ -202,6 +216,8 @@ class DiskSuite:
         assert await disk.load_ledger(RUN) is None
         assert await disk.load_stands(RUN) == []
         assert await disk.certificates(RUN, 0, 10) == []
+        assert await disk.proofs(RUN) == []
+        assert await disk.load_proof(RUN, digest(proof(1))) is None
         assert await disk.read_state(tip_of(1), 0, 10) is None
 
     async def test_checkpoint_comes_back_after_a_restart(self, make_medium: MediumFactory) -> None:
@@ -247,6 +263,9 @@ class DiskSuite:
         await disk.save_ledger(ledger(5))
         await disk.save_stands(RUN, stands(3))
         await disk.append_certificate(RUN, 1, b"one")
+        await disk.save_proof(RUN, proof(1))
+        assert await disk.proofs(OTHER_RUN) == []
+        assert await disk.load_proof(OTHER_RUN, digest(proof(1))) is None
         assert await disk.load_stands(OTHER_RUN) == []
         assert await disk.load_checkpoint(OTHER_RUN) is None
         assert await disk.load_ledger(OTHER_RUN) is None
@@ -329,6 +348,35 @@ class DiskSuite:
         await medium.open().append_certificate(RUN, 3, b"newer 3")
         assert await medium.open().certificates(RUN, 1, 10) == [*expected[:2], b"newer 3"]
 
+    # ---------------------------------------------------------------------------------------- proofs
+
+    async def test_proofs_come_back_in_order_and_once(self, make_medium: MediumFactory) -> None:
+        medium = make_medium()
+        disk = medium.open()
+        for number in (3, 1, 2, 1):
+            await disk.save_proof(RUN, proof(number))
+        for opened in (disk, medium.open()):
+            assert await opened.proofs(RUN) == [digest(proof(number)) for number in (3, 1, 2)]
+            for number in (1, 2, 3):
+                assert await opened.load_proof(RUN, digest(proof(number))) == proof(number)
+            assert await opened.load_proof(RUN, digest(proof(4))) is None
+
+    async def test_only_so_many_proofs_are_kept_and_so_many_bytes(self, make_medium: MediumFactory) -> None:
+        medium = make_medium()
+        disk = medium.open()
+        for number in range(PROOFS_KEPT + 3):
+            await disk.save_proof(RUN, proof(number))
+        kept = [digest(proof(number)) for number in range(3, PROOFS_KEPT + 3)]
+        assert await disk.proofs(RUN) == kept
+        assert await medium.open().proofs(RUN) == kept
+        large = bytes(PROOFS_BYTES - len(proof(PROOFS_KEPT + 2)) - 1)
+        await disk.save_proof(RUN, large)
+        assert await disk.proofs(RUN) == [kept[-1], digest(large)]
+        assert await medium.open().load_proof(RUN, digest(large)) == large
+        with pytest.raises(ValueError, match="are kept"):
+            await disk.save_proof(RUN, bytes(PROOFS_BYTES + 1))
+        assert await disk.proofs(RUN) == [kept[-1], digest(large)]
+
     # ---------------------------------------------------------------------------------------- when it fails
 
     async def test_power_cut_at_any_step_leaves_the_old_or_the_new_record_whole(self, make_medium: MediumFactory) -> None:
@@ -337,6 +385,7 @@ class DiskSuite:
             (("checkpoint", 1, 0), ("checkpoint", 1, 0)),
             (("ledger", 1, 0), ("ledger", 2, 0)),
             (("stands", 1, 0), ("stands", 2, 0)),
+            (("proof", 1, 0), ("proof", 2, 0)),
             (("certificate", 1, 0), ("certificate", 2, 0)),
             (("certificate", 1, 0), ("certificate", 1, 1)),
         ]
@@ -358,7 +407,7 @@ class DiskSuite:
             assert 2 <= cuts < MOST_STEPS, "a test that cuts nothing proves nothing"
 
     async def test_first_write_ever_may_be_cut(self, make_medium: MediumFactory) -> None:
-        for write in (("checkpoint", 1, 0), ("ledger", 1, 0), ("stands", 1, 0), ("certificate", 1, 0)):
+        for write in (("checkpoint", 1, 0), ("ledger", 1, 0), ("stands", 1, 0), ("proof", 1, 0), ("certificate", 1, 0)):
             for step in range(MOST_STEPS):
                 medium = make_medium()
                 ended = await attempt(medium, step, lambda disk, write=write: perform(disk, write))
@@ -371,17 +420,24 @@ class DiskSuite:
         medium = make_medium()
         disk = medium.open()
         model = Model()
-        for operation in (("checkpoint", 1, 0), ("ledger", 1, 0), ("stands", 1, 0), ("certificate", 1, 0)):
+        for operation in (("checkpoint", 1, 0), ("ledger", 1, 0), ("stands", 1, 0), ("proof", 1, 0), ("certificate", 1, 0)):
             await perform(disk, operation)
             model = model.after(operation)
         medium.fill()
-        for operation in (("checkpoint", 2, 0), ("ledger", 2, 0), ("stands", 2, 0), ("certificate", 2, 0), ("certificate", 1, 1)):
+        for operation in (
+            ("checkpoint", 2, 0),
+            ("ledger", 2, 0),
+            ("stands", 2, 0),
+            ("proof", 2, 0),
+            ("certificate", 2, 0),
+            ("certificate", 1, 1),
+        ):
             with pytest.raises(DiskFull, match="bytes"):
                 await perform(disk, operation)
             assert await model.matches(disk)
             assert await model.matches(medium.open())
         medium.free()
-        for operation in (("checkpoint", 2, 0), ("ledger", 2, 0), ("stands", 2, 0), ("certificate", 2, 0)):
+        for operation in (("checkpoint", 2, 0), ("ledger", 2, 0), ("stands", 2, 0), ("proof", 2, 0), ("certificate", 2, 0)):
             await perform(disk, operation)
             model = model.after(operation)
         assert await model.matches(medium.open())

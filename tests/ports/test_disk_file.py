@@ -21,9 +21,10 @@ from daemon.disk.atomic import DRAFT_PREFIX, free_bytes, write_atomically
 from daemon.disk.chain_file import MOST_WASTE_BYTES
 from daemon.disk.files import FileDisk
 from daemon.disk.slots_file import SLOT_BYTES
+from protocol.digest import digest
 from protocol.ports import Disk, DiskFull, Offload, inline
 from simulator.fakes.disk import PowerCut
-from tests.ports.disk_suite import KEPT, RUN, DiskSuite, MediumFactory, checkpoint, content, ledger, stands, tip_of
+from tests.ports.disk_suite import KEPT, RUN, DiskSuite, MediumFactory, checkpoint, content, ledger, proof, stands, tip_of
 
 
 class OnFiles:
@@ -79,6 +80,23 @@ def checkpoints_in(root: Path) -> list[Path]:
     return sorted((root / "runs" / RUN.hex() / "checkpoints").iterdir())
 
 
+async def test_a_damaged_proof_is_said_and_set_aside_and_the_others_stay(tmp_path: Path) -> None:
+    disk = FileDisk(tmp_path, inline)
+    for number in (1, 2, 3):
+        await disk.save_proof(RUN, proof(number))
+    folder = tmp_path / "runs" / RUN.hex() / "proofs"
+    second = sorted(folder.iterdir())[1]
+    second.write_bytes(proof(2)[:-1])
+    reopened = FileDisk(tmp_path, inline)
+    assert [await reopened.load_proof(RUN, name) for name in await reopened.proofs(RUN)] == [proof(1), None, proof(3)]
+    assert len(reopened.damaged) == 1
+    assert "set aside" in reopened.damaged[0]
+    assert await reopened.proofs(RUN) == [digest(proof(1)), digest(proof(3))]
+    assert [path.read_bytes() for path in folder.glob("*.damaged")] == [proof(2)[:-1]]
+    await reopened.save_proof(RUN, proof(2))  # and it may come again
+    assert await FileDisk(tmp_path, inline).proofs(RUN) == [digest(proof(number)) for number in (1, 3, 2)]
+
+
 # -------------------------------------------------------------------------------------------------- the files
 
 
@@ -102,6 +120,7 @@ async def test_everything_is_private(tmp_path: Path) -> None:
         await disk.save_ledger(ledger(1))
         await disk.save_stands(RUN, stands(1))
         await disk.append_certificate(RUN, 1, b"one")
+        await disk.save_proof(RUN, proof(1))
     finally:
         os.umask(before)
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "home").rglob("*") if path.is_file()}

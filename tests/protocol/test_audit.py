@@ -2,86 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protocol.audit import (
-    AUDITS_PER_ROUND,
-    Evidence,
-    Piece,
-    Verdict,
-    decode_evidence,
-    draw,
-    encode_evidence,
-    judge,
-    piece_of,
-    result_piece,
-)
-from protocol.certificate import OpenCertificate, genesis, open_certificate
-from protocol.codec import CODECS, chunk_bytes, codec_named
-from protocol.digest import Buffer, leaves_of, levels_of, merkle_root, root_of
+from protocol.audit import AUDITS_PER_ROUND, Evidence, Piece, decode_evidence, draw
+from protocol.certificate import open_certificate
+from protocol.codec import CODECS
 from protocol.errors import PeerFault
-from protocol.layout import CHUNK_ELEMENTS, element_range
-from protocol.manifest import seal
-from protocol.messages import Signed, SliceResult, sign
+from protocol.messages import SliceResult, sign
 from protocol.ports import Vector
-from protocol.reduction import weighted_mean
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
-
-PARAMETERS = (CHUNKS - 1) * CHUNK_ELEMENTS + 77  # the last chunk is short
-FOUR = people(4)
-SLICE = 1  # reduced by FOUR[1]
+from tests.protocol.summed import FOUR, SLICE, Summed, SummedInRows, shifted
 
 
-class Summed:
-    """A round of four with real bytes, and what its reducers made of them."""
-
-    def __init__(self, codec: str = "float32", *, wrong: Callable[[Vector], None] | None = None) -> None:
-        self.manifest = replace(MANIFEST, codec=codec)
-        self.run = seal(self.manifest).run
-        self.codec = codec_named(codec)
-        rng = np.random.default_rng(7)
-        vectors = {person.peer: rng.standard_normal(PARAMETERS, np.float32) for person in FOUR}
-        self.encoded = {peer: self.codec.encode(vector) for peer, vector in vectors.items()}
-        self.trees = {peer: levels_of(leaves_of(data, chunk_bytes(self.codec))) for peer, data in self.encoded.items()}
-        roots = {peer: root_of(tree) for peer, tree in self.trees.items()}
-        self.made = Made(FOUR, genesis(self.run), run=self.run, manifest=self.manifest, contributions=roots)
-        self.certificate = self._certified()
-        self.results = {i: self._reduced(i, wrong if i == SLICE else None) for i in range(len(FOUR))}
-
-    def _certified(self) -> OpenCertificate:
-        return open_certificate(self.made.raw(), self.run, self.manifest, CHUNKS)
-
-    def _reduced(self, index: int, wrong: Callable[[Vector], None] | None) -> tuple[Signed, Buffer]:
-        borders = self.made.plan.borders
-        start, stop = element_range(borders[index], borders[index + 1], PARAMETERS)
-        first, last = borders[index] * chunk_bytes(self.codec), borders[index] * chunk_bytes(self.codec) + self.codec.size(stop - start)
-        mean = np.empty(stop - start, np.float32)
-        weighted_mean([(10, self.encoded[person.peer][first:last]) for person in FOUR], self.codec, mean)
-        if wrong is not None:
-            wrong(mean)
-        encoded = self.codec.result.encode(mean)
-        root = merkle_root(leaves_of(encoded, chunk_bytes(self.codec.result)))
-        said = SliceResult(plan=self.made.plan_signed.digest, cut=self.made.cut_signed.digest, slice=index, root=root)
-        return sign(FOUR[index], self.run, said), encoded
-
-    def evidence(self, chunk: int, *, index: int = SLICE) -> Evidence:
-        signed, encoded = self.results[index]
-        return Evidence(
-            certificate=self.certificate.raw,
-            result=signed,
-            chunk=chunk,
-            reduced=result_piece(encoded, self.codec, chunk - self.made.plan.borders[index]),
-            contributed=tuple(piece_of(self.encoded[p.peer], self.trees[p.peer], self.codec, chunk) for p in FOUR),
-        )
-
-    def judge(self, evidence: Evidence) -> Verdict:
-        return judge(decode_evidence(encode_evidence(evidence)), self.run, self.manifest, PARAMETERS)
+class Looked(Summed):
+    """A round whose evidence is looked at by somebody who knows nothing of it."""
 
     def refused(self, evidence: Evidence) -> str:
         with pytest.raises(PeerFault) as fault:
@@ -90,13 +28,9 @@ class Summed:
         return str(fault.value)
 
 
-def shifted(mean: Vector) -> None:
-    mean += np.float32(1.0)
-
-
 @pytest.mark.parametrize("codec", CODECS)
 def test_an_honest_sum_convicts_nobody_in_any_chunk(codec: str) -> None:
-    honest = Summed(codec)
+    honest = Looked(codec)
     borders = honest.made.plan.borders
     for index in range(len(FOUR)):
         for chunk in range(borders[index], borders[index + 1]):
@@ -105,7 +39,7 @@ def test_an_honest_sum_convicts_nobody_in_any_chunk(codec: str) -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_wrong_sum_convicts_its_reducer(codec: str) -> None:
-    lied = Summed(codec, wrong=shifted)
+    lied = Looked(codec, wrong=shifted)
     for chunk in range(*lied.made.plan.borders[SLICE : SLICE + 2]):
         verdict = lied.judge(lied.evidence(chunk))
         assert (verdict.peer, verdict.number, verdict.slice) == (FOUR[SLICE].peer, 1, SLICE)
@@ -117,14 +51,14 @@ def test_one_wrong_element_is_enough_and_only_where_it_is() -> None:
     def nudge(mean: Vector) -> None:
         mean[-1] = np.nextafter(mean[-1], np.float32(np.inf))
 
-    lied = Summed(wrong=nudge)
+    lied = Looked(wrong=nudge)
     first, last = lied.made.plan.borders[SLICE : SLICE + 2]
     assert lied.judge(lied.evidence(last - 1)).peer == FOUR[SLICE].peer
     assert "is right" in lied.refused(lied.evidence(first))
 
 
 def test_nobody_is_convicted_by_bytes_that_were_not_signed() -> None:
-    honest = Summed()
+    honest = Looked()
     chunk = honest.made.plan.borders[SLICE]
     good = honest.evidence(chunk)
     other = honest.evidence(chunk + 1)
@@ -138,7 +72,7 @@ def test_nobody_is_convicted_by_bytes_that_were_not_signed() -> None:
 
 
 def test_nobody_is_convicted_for_another_round_slice_or_name() -> None:
-    lied = Summed(wrong=shifted)
+    lied = Looked(wrong=shifted)
     good = lied.evidence(lied.made.plan.borders[SLICE])
     said = SliceResult(plan=lied.made.plan_signed.digest, cut=lied.made.cut_signed.digest, slice=SLICE, root=bytes(32))
     assert "was not to sum" in lied.refused(replace(good, result=sign(FOUR[0], lied.run, said)))
@@ -149,6 +83,35 @@ def test_nobody_is_convicted_for_another_round_slice_or_name() -> None:
     assert "signature" in lied.refused(replace(good, result=replace(good.result, signature=bytes(64))))
     few = lied.made.raw(FOUR[:2])
     assert "no majority" in lied.refused(replace(good, certificate=few))
+
+
+class LookedInRows(SummedInRows, Looked):
+    """The same, in rows."""
+
+
+@pytest.mark.parametrize("codec", ["float32", "int8"])
+def test_a_wrong_sum_of_a_row_convicts_who_signed_it_and_a_right_one_nobody(codec: str) -> None:
+    honest, lied = LookedInRows(codec), LookedInRows(codec, wrong=shifted)
+    assert len(honest.made.plan.rows) == 2
+    for chunk in range(*honest.layout.slices[honest.index]):
+        assert "is right" in honest.refused(honest.row_evidence(chunk))
+        verdict = lied.judge(lied.row_evidence(chunk))
+        assert (verdict.peer, verdict.slice) == (FOUR[lied.part].peer, lied.index)
+
+
+def test_nobody_is_convicted_of_a_sum_that_it_was_not_to_make() -> None:
+    lied = LookedInRows(wrong=shifted)
+    chunk = lied.layout.slices[lied.index][0]
+    good = lied.row_evidence(chunk)
+    other = next(i for i in range(len(FOUR)) if i not in lied.layout.ranks[lied.part])
+    assert "was not to sum" in lied.refused(lied.row_evidence(chunk, part=other))
+    assert "was not to sum" in lied.refused(lied.row_evidence(chunk, slice=other))
+    assert "not of the certificate" in lied.refused(lied.row_evidence(chunk, slice=9))
+    assert "contributions" in lied.refused(replace(good, contributed=(*good.contributed, good.contributed[0])))
+    result = SliceResult(plan=lied.made.plan_signed.digest, cut=lied.made.cut_signed.digest, slice=lied.part, root=bytes(32))
+    assert "no one member answers" in lied.refused(replace(good, result=sign(FOUR[lied.part], lied.run, result)))
+    ready = lied.made.plan.offers[lied.part]
+    assert "is no sum" in lied.refused(replace(good, result=ready))
 
 
 @given(st.binary(max_size=300))

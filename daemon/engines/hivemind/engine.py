@@ -14,10 +14,11 @@ from collections.abc import Callable
 
 import trio
 
+from daemon.children.messages import Done
 from daemon.engines.hivemind import policy
 from daemon.engines.hivemind.keeping import Keeping
 from daemon.engines.hivemind.meeting import ask_where, serve_where
-from daemon.engines.hivemind.messages import Average, Averaged, Done, Download, Downloaded, Meet, Said, Share
+from daemon.engines.hivemind.messages import Average, Averaged, Download, Downloaded, Meet, Said, Share
 from daemon.engines.hivemind.process import HivemindLost, HivemindProcess, because
 from daemon.engines.hivemind.settings import PeerSettings
 from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest

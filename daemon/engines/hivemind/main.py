@@ -16,7 +16,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from daemon.children.lifeline import die_with_parent, guard, read_link
-from daemon.engines.hivemind.messages import Command, Message, decode_command, frame
+from daemon.children.messages import Message, frame
+from daemon.engines.hivemind.messages import Command, decode_command
 
 if TYPE_CHECKING:
     from daemon.engines.hivemind.observed import Told

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
-from daemon.children.framing import frame_body
+from daemon.children.messages import Done, Message
 from daemon.engines.hivemind.settings import AveragerSettings, PeerSettings
 
 SKETCH = 64  # values of its anchor that a member shows the others: differences of one round's size are seen, 64 x 4 bytes cost nothing
-
-
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Base of all of them."""
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,10 +68,6 @@ class Up(Message, frozen=True, kw_only=True, tag=True):
     maddrs: tuple[str, ...]
 
 
-class Done(Message, frozen=True, kw_only=True, tag=True):
-    id: int
-
-
 class Failed(Message, frozen=True, kw_only=True, tag=True):
     """It did not work; `why` is hivemind's own word."""
 
@@ -111,14 +103,8 @@ class Downloaded(Message, frozen=True, kw_only=True, tag=True):
 Command = Begin | Meet | Average | Share | Download
 Report = Up | Done | Failed | Averaged | Downloaded
 
-_encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 _reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
-
-
-def frame(message: Message) -> bytes:
-    """The message behind its length. Raises `ValueError` above the limit."""
-    return frame_body(_encoder.encode(message), type(message).__name__)
 
 
 def decode_command(body: bytes) -> Command:

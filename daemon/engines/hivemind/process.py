@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 import trio
 
 from daemon.children import memory
+from daemon.children.messages import frame
 from daemon.children.process import STDERR_GRACE_S, ChildProcess
-from daemon.engines.hivemind.messages import Begin, Command, Failed, Report, Up, decode_report, frame
+from daemon.engines.hivemind.messages import Begin, Command, Failed, Report, Up, decode_report
 from daemon.engines.hivemind.settings import AveragerSettings, PeerSettings
 from protocol.errors import OurFault
 from protocol.ports import Vector

@@ -9,22 +9,9 @@ import msgspec
 import numpy as np
 
 from daemon.children import memory
+from daemon.children.messages import Done, Message
 from daemon.engines.hivemind.averaging import AveragingFailed, HivemindPeer, VectorAverager
-from daemon.engines.hivemind.messages import (
-    Average,
-    Averaged,
-    Begin,
-    Command,
-    Done,
-    Download,
-    Downloaded,
-    Failed,
-    Meet,
-    Message,
-    Said,
-    Share,
-    Up,
-)
+from daemon.engines.hivemind.messages import Average, Averaged, Begin, Command, Download, Downloaded, Failed, Meet, Said, Share, Up
 from daemon.engines.hivemind.observed import Told, untold
 
 

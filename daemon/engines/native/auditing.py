@@ -1,33 +1,26 @@
-"""Looking after reducers: asks contributors for a chunk of what they offered, adds it up again, and tells everybody of a sum that is wrong.
+"""Looking after reducers: asks contributors for a chunk of what they offered, adds it up again, and convicts who summed wrongly.
 
 After a certificate a member may draw a chunk to look at (`protocol/audit.py`). Until it makes its next offer, every contributor hands out single
-chunks of the last one. Whoever is proved to have summed wrongly is named in the journal, passed on with the proof to every neighbour, and
-from then on neither offers nor leads here, until this node is restarted. What was certified stays certified.
+chunks of the last one. What becomes of those who are found is in `convictions.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 import trio
 
+from daemon.engines.native.crossing import Sample
 from daemon.swarm.framing import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
 from protocol.audit import (
-    MAX_EVIDENCE_BYTES,
     MAX_PIECE_BYTES,
     MAX_PROOF,
-    Draw,
     Evidence,
     Piece,
-    Verdict,
     check_piece,
-    decode_evidence,
     draw,
-    encode_evidence,
-    is_right,
-    judge,
     piece_of,
     result_piece,
 )
@@ -36,19 +29,21 @@ from protocol.codec import codec_named
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
+from protocol.journal import Event, Warned
 from protocol.ledger import NOTHING, Offer
 from protocol.manifest import SignedManifest
 from protocol.messages import Hash, Natural, Signed
 from protocol.ports import ByteStream, Network, Offload
+from protocol.verdict import Verdict, claim_of, hands, is_right
 
 PROTOCOL = "/hypergpu/audit/1"
-EVIDENCE_PROTOCOL = "/hypergpu/evidence/1"
 REQUEST_BYTES = 128
 PIECE_BYTES = MAX_PIECE_BYTES + MAX_PROOF * 40
-ANSWER_S = 20.0  # for one chunk, or for handing over one proof: a peer that takes longer is left out
+ANSWER_S = 20.0  # for one chunk: a peer that takes longer is left out
 
 Results = dict[int, tuple[Signed, Buffer]]
 """Slice to what its reducer signed and the bytes that came with it."""
+Convict = Callable[[Evidence, OpenCertificate], Awaitable[None]]
 
 
 class PieceRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -69,17 +64,20 @@ class Auditing:
         network: Network,
         offload: Offload,
         refuse: Refuse,
+        record: Callable[[Event], None],
         parameters: Callable[[], int],
+        guilty: Mapping[PeerId, Verdict],
+        convict: Convict,
     ) -> None:
-        """`parameters` is 0 until the model is known."""
-        self.guilty: dict[PeerId, Verdict] = {}
+        """`parameters` is 0 until the model is known. At the `guilty` nobody need look any more; `convict` is told of others, with the proof."""
+        self._guilty, self._convict = guilty, convict
         self._run, self._manifest, self._signer = manifest.run, manifest.open(), signer
         self._codec = codec_named(self._manifest.codec)
         self._network, self._offload, self._refuse, self._parameters = network, offload, refuse, parameters
+        self._record = record
         self._plan: Digest = b""
         self._offer: Offer = NOTHING
         network.serve(PROTOCOL, self._hand_out)
-        network.serve(EVIDENCE_PROTOCOL, self._hear)
 
     # -------------------------------------------------------------------------------------------- what we offered
 
@@ -104,41 +102,55 @@ class Auditing:
 
     # -------------------------------------------------------------------------------------------- looking
 
-    async def look(self, certificate: OpenCertificate, results: Results, disputed: bool) -> None:
-        """Draw, and if it is our turn, add up one chunk again. `results` are those that came here in this certificate's round.
+    async def look(self, certificate: OpenCertificate, results: Results, samples: Sequence[Sample], disputed: bool) -> None:
+        """Draw, and if it is our turn, add up one chunk again. `results` are those that came here in this certificate's round, `samples` what is
+        left of the sums that other rows' members made for what was finished here.
 
         Where the majority computed another state than we did from them, one of each slice: a reducer told us another sum than the others.
         """
+        for sample in samples:
+            await self._examine(certificate, sample.chunk, sample.signed, sample.piece)
         for drawn in draw(self._signer, certificate, everywhere=disputed):
             if drawn.slice in results:
-                await self._examine(certificate, drawn, *results[drawn.slice])
+                signed, encoded = results[drawn.slice]
+                chunk = drawn.chunk - certificate.plan.layout.slices[drawn.slice][0]
+                reduced = await self._offload(lambda encoded=encoded, chunk=chunk: result_piece(encoded, self._codec, chunk))  # type: ignore[misc]
+                await self._examine(certificate, drawn.chunk, signed, reduced)
 
-    async def _examine(self, certificate: OpenCertificate, drawn: Draw, signed: Signed, encoded: Buffer) -> None:
-        if signed.peer in self.guilty:
+    async def _examine(self, certificate: OpenCertificate, chunk: int, signed: Signed, reduced: Piece) -> None:
+        if signed.peer in self._guilty:
             return
-        first, _ = certificate.plan.layout.slices[drawn.slice]
-        reduced = await self._offload(lambda: result_piece(encoded, self._codec, drawn.chunk - first))
-        contributed = await self._collect(certificate, drawn)
-        if contributed is None:
-            return
-        evidence = Evidence(certificate=certificate.raw, result=signed, chunk=drawn.chunk, reduced=reduced, contributed=contributed)
         try:
-            if not is_right(certificate, self._codec, self._parameters(), evidence):
-                await self._convict(evidence, told_by=None)
+            claim = claim_of(certificate, signed, self._run)
+            contributed = await self._collect(certificate, chunk, claim.contributors)
+            if contributed is None:
+                return
+            evidence = Evidence(certificate=certificate.raw, result=signed, chunk=chunk, reduced=reduced, contributed=contributed)
+            if is_right(certificate, claim, self._codec, self._parameters(), evidence):
+                return
+            if claim.alone:
+                await self._convict(evidence, certificate)
+            else:
+                self._suspect(certificate, claim.slice)
         except PeerFault as fault:  # a contribution that does not decode: its reducer said that it does
             self._refuse(fault.reason, signed.peer, str(fault))
 
-    async def _collect(self, certificate: OpenCertificate, drawn: Draw) -> tuple[Piece, ...] | None:
-        """The chunk of every contributor; None when one of them is gone or holds it no more: then nothing can be said."""
+    def _suspect(self, certificate: OpenCertificate, index: int) -> None:
+        names = ", ".join(hands(certificate, index))
+        found = f"slice {index} of round {certificate.outcome.number} is not what its contributions make"
+        self._record(Warned(code="WRONG_SUM", message=f"{found}; one of those through whose hands it passed lied: {names}"))
+
+    async def _collect(self, certificate: OpenCertificate, chunk: int, contributors: tuple[int, ...]) -> tuple[Piece, ...] | None:
+        """The chunk of each of them; None when one of them is gone or holds it no more: then nothing can be said."""
         plan, total = certificate.plan, certificate.plan.plan.borders[-1]
         pieces: dict[int, Piece] = {}
 
         async def ask(index: int) -> None:
             peer = plan.members[index]
             try:
-                piece = await self._piece(peer, PieceRequest(plan=plan.digest, chunk=drawn.chunk))
+                piece = await self._piece(peer, PieceRequest(plan=plan.digest, chunk=chunk))
                 if piece is not None:
-                    check_piece(piece, drawn.chunk, total, plan.offers[index].contribution)
+                    check_piece(piece, chunk, total, plan.offers[index].contribution)
                     pieces[index] = piece
             except PeerFault as fault:
                 self._refuse(fault.reason, peer, str(fault))
@@ -146,9 +158,9 @@ class Auditing:
                 return
 
         async with trio.open_nursery() as nursery:
-            for index in certificate.contributors:
+            for index in contributors:
                 nursery.start_soon(ask, index)
-        return tuple(pieces[i] for i in certificate.contributors) if len(pieces) == len(certificate.contributors) else None
+        return tuple(pieces[i] for i in contributors) if len(pieces) == len(contributors) else None
 
     async def _piece(self, peer: PeerId, request: PieceRequest) -> Piece | None:
         if peer == self._signer.peer:
@@ -163,40 +175,3 @@ class Auditing:
             finally:
                 await stream.aclose()
         raise Unreachable(f"no chunk within {ANSWER_S:g} s")
-
-    # -------------------------------------------------------------------------------------------- telling
-
-    async def _hear(self, stream: ByteStream) -> None:
-        data = await FrameReader(stream).expect_frame(MAX_EVIDENCE_BYTES)
-        await stream.send_eof()  # before the proof is checked and passed on: who told us need not wait for that
-        evidence = decode_evidence(data)
-        if self._parameters() and evidence.result.peer not in self.guilty:
-            await self._convict(evidence, told_by=stream.peer)
-
-    async def _convict(self, evidence: Evidence, told_by: PeerId | None) -> None:
-        """Raises `PeerFault` when it proves nothing."""
-        verdict = await self._offload(lambda: judge(evidence, self._run, self._manifest, self._parameters()))
-        if verdict.peer in self.guilty:
-            return
-        self.guilty[verdict.peer] = verdict
-        self._refuse("wrong_sum", verdict.peer, str(verdict))
-        data = frame(encode_evidence(evidence))
-        async with trio.open_nursery() as nursery:
-            for link in self._network.links():
-                if link.peer not in (verdict.peer, told_by):
-                    nursery.start_soon(self._tell, link.peer, data)
-
-    async def _tell(self, peer: PeerId, data: bytes) -> None:
-        """An observer serves no such protocol, and who is gone hears it from others."""
-        with trio.move_on_after(ANSWER_S):
-            try:
-                stream = await self._network.open_stream(peer, EVIDENCE_PROTOCOL)
-            except Unreachable:
-                return
-            try:
-                await stream.send_all(data)
-                await stream.receive_some(1)  # until it was heard
-            except Unreachable:
-                return
-            finally:
-                await stream.aclose()

@@ -8,21 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
 import numpy as np
 
 from daemon.engines.native.bulk import Intake, Parcel, RowHeader, parcel
+from protocol.audit import Piece, draw_row, result_piece
 from protocol.codec import Codec, chunk_bytes, codec_named
 from protocol.commitment import Commitment
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import Signer, short
 from protocol.layout import element_range
-from protocol.messages import Cut, RowSum, sign
+from protocol.messages import Cut, RowSum, Signed, sign
 from protocol.plan import OpenPlan
 from protocol.ports import Offload
 from protocol.reduction import ROW_CODEC, weighted_mean
 
 _CODEC = codec_named(ROW_CODEC)
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One chunk (of the whole vector) of a sum that another row's member signed."""
+
+    signed: Signed
+    slice: int
+    chunk: int
+    piece: Piece
 
 
 class Crossing:
@@ -48,6 +59,7 @@ class Crossing:
         self._me = plan.index[signer.peer]
         self._sums: dict[tuple[int, int], Buffer] = {}  # (row, slice) to the row's mean of it
         self._taken: set[int] = set()  # slices whose sums went into a result
+        self.samples: list[Sample] = []  # what is left of others' sums, for whoever looks after them
         self._weights = {r: sum(plan.offers[c].samples for c in self.of_row(r)) for r in self._layout.rows_with(cut.contributors)}
 
     def of_row(self, row: int) -> list[int]:
@@ -105,19 +117,25 @@ class Crossing:
             raise PeerFault("not_member", f"{short(self._plan.members[contributor])} does not sum part {summed.part}")
         if owners[summed.slice] != self._me or layout.row_of[summed.part] not in self._weights:
             raise PeerFault("not_member", f"a row's sum of slice {summed.slice}, which is not asked for here")
-        return Intake(self.size(summed.slice), lambda data: self._take(summed, data, changed))
+        return Intake(self.size(summed.slice), lambda data: self._take(header.summed, summed, data, changed))
 
-    async def _take(self, summed: RowSum, data: memoryview, changed: Callable[[], None]) -> None:
+    async def _take(self, signed: Signed, summed: RowSum, data: memoryview, changed: Callable[[], None]) -> None:
         key = self._layout.row_of[summed.part], summed.slice
         if key in self._sums or summed.slice in self._taken:
             return
 
-        def check() -> None:
+        first, last = self._layout.slices[summed.slice]
+        drawn = draw_row(self._signer, self._cut_digest, len(self._plan.members), last - first)
+
+        def check() -> Piece | None:
             if self._commitment.root(data, chunk_bytes(_CODEC)) != summed.root:
                 raise PeerFault("bad_proof", f"the row's sum of slice {summed.slice} is not what its reducer signed")
             _CODEC.check(data, len(data) // _CODEC.size(1))
+            return None if drawn is None else result_piece(data, _CODEC, drawn)
 
-        await self._offload(check)
+        piece = await self._offload(check)
+        if piece is not None and drawn is not None:
+            self.samples.append(Sample(signed=signed, slice=summed.slice, chunk=first + drawn, piece=piece))
         if summed.slice not in self._taken:
             self._sums[key] = data
             changed()

@@ -12,32 +12,29 @@ from typing import Any
 import trio
 
 from daemon.engines.native.auditing import Auditing
+from daemon.engines.native.convictions import Convictions
 from daemon.engines.native.course import Course
-from daemon.engines.native.exchanging import Exchanging, fingerprint_of
+from daemon.engines.native.exchanging import Exchanging
 from daemon.engines.native.inbox import Inbox
 from daemon.engines.native.incoming import Incoming
 from daemon.engines.native.keeper import Keeper
 from daemon.engines.native.logbook import Logbook
-from daemon.engines.native.moving import Moving
 from daemon.engines.native.standing import Standing
-from daemon.engines.native.training import Training
+from daemon.engines.native.working import Working
 from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import serve_state
-from protocol.binding import with_binding
-from protocol.certificate import OpenCertificate, Tip
+from protocol.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer
 from protocol.journal import Event, Refused, Warned
 from protocol.layout import chunk_count
-from protocol.ledger import NOTHING, Offer
 from protocol.manifest import SignedManifest
-from protocol.merge import merge_parents, merge_round
-from protocol.messages import Announce, AnyMessage, Binding, Message, Ready, Signed, sign
+from protocol.messages import Announce, AnyMessage, Binding, Message, Signed, sign
 from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
@@ -86,10 +83,33 @@ class NativeEngine:
             emit=self._emit,
             refuse=self._refuse,
         )
-        self._auditing = Auditing(
-            manifest=manifest, signer=signer, network=network, offload=offload, refuse=self._refuse, parameters=lambda: self._parameters
+        self.convictions = Convictions(
+            me=self._me,
+            manifest=manifest,
+            network=network,
+            lineage=self._lineage,
+            disk=disk,
+            offload=offload,
+            refuse=self._refuse,
+            record=record,
+            parameters=lambda: self._parameters,
         )
-        self._incoming = Incoming(self._run, self._manifest, self._emit, self._refuse, self._auditing.guilty, left_out)
+        guilty = self.convictions.guilty
+        self._auditing = Auditing(
+            manifest=manifest,
+            signer=signer,
+            network=network,
+            offload=offload,
+            refuse=self._refuse,
+            record=record,
+            parameters=lambda: self._parameters,
+            guilty=guilty,
+            convict=self.convictions.convict,
+        )
+        untrusted = self.convictions.distrusted
+        self._incoming = Incoming(
+            self._run, self._manifest, self._emit, self._refuse, guilty, lambda peer: left_out(peer) or untrusted(peer)
+        )
         self._follower = Follower(
             network=network,
             run=self._run,
@@ -104,10 +124,8 @@ class NativeEngine:
             send=self._messenger.send,
         )
         self._leaves: dict[Digest, list[Digest]] = {}
-        self._offer: Offer = NOTHING
         self.keeper: Keeper | None = None
-        self._training: Training | None = None
-        self._moving: Moving | None = None
+        self._work: Working | None = None
         self._info: TaskInfo | None = None
         self._state: p.State | None = None
         self._publishing = False
@@ -141,27 +159,32 @@ class NativeEngine:
                 record=self._record,
             )
             said = await self.keeper.resume()
-            self._training = Training(self._trainer, self.keeper, self._manifest, self._me, self._record)
-            self._moving = Moving(
+            await self.convictions.recall()
+            work = self._work = Working(
                 me=self._me,
+                manifest=self._manifest,
                 network=self._network,
+                trainer=self._trainer,
                 lineage=self._lineage,
                 members=self._members,
+                course=self._course,
                 follower=self._follower,
+                exchanging=self._exchanging,
                 keeper=self.keeper,
-                training=self._training,
                 offload=self._offload,
                 logbook=self._logbook,
                 leaves=self._leaves,
+                binding=self._binding,
+                emit=self._emit,
                 record=self._record,
                 refuse=self._refuse,
             )
-            await self._training.restore_inner()
+            await work.training.restore_inner()
             rules = p.Rules(me=self._me, manifest=self._manifest, chunks=chunks)
             self._state = begin(rules, self.keeper.tip, trio.current_time(), stands=self.keeper.stands)
             self._logbook.began(self._state, said, trio.current_time())
-            if not await self._training.from_anchor():
-                nursery.start_soon(self._training.when_back)
+            if not await work.training.from_anchor():
+                nursery.start_soon(work.training.when_back)
             await nursery.start(self._follower.run)
             nursery.start_soon(self._watch_steps)
             self._certified([])  # what came in while the trainer was starting
@@ -170,7 +193,8 @@ class NativeEngine:
                 await self._step(await self._inbox.next(self._state.deadline))
                 if self._inbox.ready:
                     await trio.lowlevel.checkpoint()  # with nothing left to step, the wait for news gives others their turn
-            await self._leave()
+            self._exchanging.abandon()
+            await work.leave()
             nursery.cancel_scope.cancel()
 
     async def _step(self, event: p.Happening) -> None:
@@ -225,16 +249,12 @@ class NativeEngine:
         self._finishing = True
         self._inbox.wake()
 
-    async def _leave(self) -> None:
-        assert self._training is not None
-        assert self._moving is not None
-        self._exchanging.abandon()
-        await self._training.leave()
-        await self._moving.write()
-
     # -------------------------------------------------------------------------------------------- acting
 
     def _act(self, action: p.Action) -> None:
+        work, keeper = self._work, self.keeper
+        assert work is not None
+        assert keeper is not None
         match action:
             case p.Note(event=event):
                 self._record(event)
@@ -245,17 +265,15 @@ class NativeEngine:
                     self._messenger.send(peer, signed)
             case p.MakeOffer():
                 self._auditing.let_go()
-                self._start(self._make_offer)
+                self._start(work.make_offer)
             case p.TrainOn():
-                self._start(self._train_on)
+                self._start(work.train_on)
             case p.Scatter(plan=plan):
-                assert self.keeper is not None
-                self.keeper.ledger.give_out()
-                self._auditing.offered(plan.digest, self._offer)
-                self._exchanging.scatter(plan, self._offer, self.keeper.anchor)
+                keeper.ledger.give_out()
+                self._auditing.offered(plan.digest, work.offer)
+                self._exchanging.scatter(plan, work.offer, keeper.anchor)
             case p.Reduce(cut=cut, digest=name):
-                assert self.keeper is not None
-                self._start(self._exchanging.reduce, cut, name, self.keeper.anchor)
+                self._start(self._exchanging.reduce, cut, name, keeper.anchor)
             case p.Serve(cut=cut, digest=name):
                 self._start(self._exchanging.serve, cut, name)
             case p.Abandon():
@@ -265,13 +283,15 @@ class NativeEngine:
             case p.Publish(certificate=raw, to=to):
                 self._publish(raw, to)
             case p.Adopt(certificate=certificate):
-                self._start(self._adopt, certificate)
+                self._start(work.adopt, certificate)
             case p.Examine(certificate=certificate, disputed=disputed):
-                self._start(self._auditing.look, certificate, self._exchanging.received(certificate), disputed)
+                received, samples = self._exchanging.received(certificate), self._exchanging.samples(certificate)
+                self._start(self._auditing.look, certificate, received, samples, disputed)
+                self._start(self.convictions.tell)
             case p.Fetch(certificate=certificate):
-                self._start(self._fetch, certificate)
+                self._start(work.fetch, certificate)
             case p.PrepareMerge(other=other):
-                self._start(self._merge, other)
+                self._start(work.merge, other)
             case p.Refuse(peer=peer, reason=reason, detail=detail):
                 self._refuse(reason, peer, detail)
 
@@ -324,19 +344,6 @@ class NativeEngine:
         if event is not None:
             self._emit(event, self._publishing and isinstance(event, p.CertificateGot))
 
-    async def _merge(self, other: Tip) -> None:
-        assert self._moving is not None
-        assert self.keeper is not None
-        result, ours = await self._moving.merge(other), self.keeper.tip
-        if isinstance(result, bytes):
-            parents = merge_parents(ours.hash, other.hash)
-            number = max(ours.number, other.number) + 1
-            ready = self._ready(merge_round(parents), number, NOTHING, None)
-            self._emit(p.MergePrepared(other=other, state=result, ready=ready))
-        elif result is not None:
-            self._course.merge_failed(other.hash, trio.current_time())
-            self._emit(p.MergeFailed(reason=result))
-
     def _members_changed(self) -> None:
         state = self._state
         if state is not None:
@@ -359,54 +366,9 @@ class NativeEngine:
                 await trio.sleep(0.2)
 
     async def _answer_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
-        return await self._standing.chain(self._state, self._moving, first, limit)
-
-    # -------------------------------------------------------------------------------------------- training
-
-    async def _make_offer(self) -> None:
-        keeper, training = self.keeper, self._training
-        assert keeper is not None
-        assert training is not None
-        async with training.lock:
-            tip = keeper.tip
-            self._offer, loss = await training.make_offer()
-            self._emit(p.OfferMade(ready=self._ready(tip.hash, tip.number + 1, self._offer, loss)))
-
-    async def _train_on(self) -> None:
-        assert self._training is not None
-        if not await self._training.go_on():
-            await self._training.when_back()
-
-    def _ready(self, parent: Digest, number: int, offer: Offer, loss: float | None) -> Ready:
-        ready = Ready(
-            parent=parent,
-            view=0,
-            number=number,
-            seq=offer.seq,
-            samples=offer.weight,
-            contribution=offer.digest,
-            loss=loss,
-            fingerprint=fingerprint_of(self._network.endpoint),
-            up_bits=self._exchanging.up_bits,
-            down_bits=self._exchanging.down_bits,
-            coordinate=self._members.neighbours.coordinate,
-            sights=self._members.neighbours.sights(parent),
-        )
-        return ready if self._binding is None else with_binding(ready, self._binding)
+        return await self._standing.chain(self._state, self._work.moving if self._work else None, first, limit)
 
     # -------------------------------------------------------------------------------------------- moving on
-
-    async def _adopt(self, certificate: OpenCertificate) -> None:
-        assert self._moving is not None
-        self._emit(await self._moving.adopt(certificate, self._exchanging.credits(certificate)))
-
-    async def _fetch(self, certificate: OpenCertificate) -> None:
-        assert self._moving is not None
-        moved = await self._moving.fetch(certificate)
-        if isinstance(moved, p.FetchFailed):
-            self._course.nobody_gave(certificate.hash, trio.current_time())
-        if moved is not None:
-            self._emit(moved)
 
     def _remember(self, certificate: OpenCertificate | None) -> None:
         """Who of a plan with us was there to the end."""
@@ -417,11 +379,10 @@ class NativeEngine:
     def _after_adopted(self) -> None:
         self._exchanging.let_go()
         self._follower.poke()
-        assert self._moving is not None
-        assert self._training is not None
-        self._start(self._moving.write)
-        if self._moving.without_trainer:
-            self._start(self._training.when_back)
+        assert self._work is not None
+        self._start(self._work.moving.write)
+        if self._work.moving.without_trainer:
+            self._start(self._work.training.when_back)
         self._look_again()
 
     def _look_again(self) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import trio
 
 from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, Parcel, ResultHeader, SliceHeader, parcel
-from daemon.engines.native.crossing import Crossing
+from daemon.engines.native.crossing import Crossing, Sample
 from protocol.codec import Codec, chunk_bytes
 from protocol.commitment import Commitment, Merkle
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, merkle_root
@@ -324,6 +324,10 @@ class Exchange:
     def received(self) -> dict[int, tuple[Signed, Buffer]]:
         """Slice to what its reducer signed and the encoded mean, of those that others reduced under the current cut."""
         return {i: (signed, self._results[i][1]) for i, signed in self._signed.items() if i in self._results}
+
+    def samples(self) -> list[Sample]:
+        """Of the sums that other rows' members made under the current cut, for what is finished here."""
+        return self._crossing.samples if self._crossing is not None else []
 
     def _begin_crossing(self, cut: Cut) -> Crossing:
         return Crossing(

@@ -10,6 +10,7 @@ import trio
 from daemon.engines.native.anchor import Anchor
 from daemon.engines.native.auditing import Results
 from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, ResultHeader, SliceHeader, serve_bulk_lanes
+from daemon.engines.native.crossing import Sample
 from daemon.engines.native.exchange import EARLY_S, Exchange
 from daemon.engines.native.moving import Credits
 from daemon.swarm.members import Members
@@ -125,6 +126,11 @@ class Exchanging:
         """What others summed for this certificate, as far as it came here."""
         current = self._current
         return current.received() if current is not None and current.cut_digest == certificate.outcome.cut else {}
+
+    def samples(self, certificate: OpenCertificate) -> list[Sample]:
+        """Chunks of what others summed of their rows for this certificate, as far as this member draws them."""
+        current = self._current
+        return current.samples() if current is not None and current.cut_digest == certificate.outcome.cut else []
 
     def abandon(self) -> None:
         """The view came to nothing: neither sum nor send for it any more."""

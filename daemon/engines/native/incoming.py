@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from daemon.swarm.messenger import Refuse
-from protocol.audit import Verdict
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
@@ -14,6 +13,7 @@ from protocol.manifest import Manifest
 from protocol.messages import Cut, Held, Message, Plan, Ready, Signed, Vote, open_as
 from protocol.plan import open_plan
 from protocol.round import phases as p
+from protocol.verdict import Verdict
 
 EARLY_OFFERS = 256  # offers to a round that has not begun here: four times the largest group
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-MAX_LINE_BYTES = 1 << 20  # an endpoint with its certificate has 1 KB; hivemind's addresses less
-
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """Base of all lines."""

@@ -23,9 +23,9 @@ from daemon.swarm.chain_sync import pack_record
 from daemon.wallet import files
 from daemon.wallet.keystore import wallet_of
 from protocol.certificate import OpenCertificate, genesis
+from protocol.chain import Chain
 from protocol.keccak import ZERO_ADDRESS
 from protocol.manifest import seal
-from protocol.ports import Chain
 from simulator.fakes.chain import FakeChain, FakeLedger
 from tests.protocol.settlement.paid import CHAIN, PAID, PAID_RUN, certificate, wallet
 

@@ -12,9 +12,9 @@ from trio.testing import MockClock
 from contracts.devnet.genesis import COIN, dev_account
 from daemon.chain.figures import Figure, Figures
 from daemon.chain.heart import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heart, Identity
-from protocol.chain import ChainRefused, ChainUnreachable, WrongChain
+from protocol.chain import Chain, ChainRefused, ChainUnreachable, WrongChain
 from protocol.journal import ChainReport, Event, RoundCertified, Share
-from protocol.ports import Chain, inline
+from protocol.ports import inline
 from protocol.status import StatusState, fold, record
 from simulator.fakes.chain import FakeChain, FakeLedger
 from tests.daemon.chain.homes import rounds

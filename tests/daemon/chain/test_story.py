@@ -19,11 +19,11 @@ from daemon.cli.main import run
 from daemon.config import ChainConfig
 from daemon.wallet import password
 from daemon.wallet.keystore import UnlockedWallet
-from protocol.chain import Proposal
+from protocol.chain import Chain, Proposal
 from protocol.journal import Event
 from protocol.keccak import address_of
 from protocol.manifest import Manifest
-from protocol.ports import Chain, inline
+from protocol.ports import inline
 from tests.daemon.chain import homes
 from tests.protocol.rounds import people
 from tests.protocol.settlement.paid import wallet

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.children.framing import MAX_FRAME_BYTES, Deframer
+from daemon.children.messages import frame
 from daemon.worker import buffers
-from daemon.worker.messages import Collect, Progressed, Train, decode_command, decode_report, frame
+from daemon.worker.messages import Collect, Progressed, Train, decode_command, decode_report
 from protocol.ports import Lane
 
 MESSAGES = [

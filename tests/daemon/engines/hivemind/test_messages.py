@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from daemon.children.framing import Deframer
-from daemon.engines.hivemind.messages import Average, Averaged, Begin, Meet, Message, Said, decode_command, decode_report, frame
+from daemon.children.messages import Message, frame
+from daemon.engines.hivemind.messages import Average, Averaged, Begin, Meet, Said, decode_command, decode_report
 from daemon.engines.hivemind.settings import AveragerSettings, PeerSettings
 
 SAID = Said(peer="12D3Koo", number=3, samples=40, loss=None, sketch=(0.5, -1.0))

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import trio
 
-from daemon.engines.hivemind.messages import Average, Averaged, Done, Download, Downloaded, Failed, Meet, Said, Share
+from daemon.children.messages import Done
+from daemon.engines.hivemind.messages import Average, Averaged, Download, Downloaded, Failed, Meet, Said, Share
 from daemon.engines.hivemind.process import HivemindLost, HivemindProcess
 from daemon.engines.hivemind.settings import AveragerSettings, PeerSettings
 from tests.daemon.engines.hivemind.family import gone_within, group_of

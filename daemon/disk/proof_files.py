@@ -1,0 +1,76 @@
+"""A run's proofs that somebody lied, one file each, named by when it came and by its digest.
+
+    <order>-<digest>.proof      whole when its bytes have that digest
+    <order>-<digest>.damaged    set aside, since they had not: for a person to look at, never read again
+
+Both count towards what is kept: the oldest go, whatever they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from daemon.disk.atomic import FaultHook, remove_drafts, write_atomically
+from protocol.digest import Digest, digest
+from protocol.ports import PROOFS_BYTES, PROOFS_KEPT
+
+_NAME = re.compile(r"(\d{10})-([0-9a-f]{64})\.(proof|damaged)")
+
+
+class ProofFiles:
+    """Blocking; used by one thread at a time. `report` is told, in words, what was set aside."""
+
+    def __init__(self, directory: Path, fault: FaultHook, report: Callable[[str], None]) -> None:
+        self._directory, self._fault, self._report = directory, fault, report
+
+    def save(self, proof: bytes) -> None:
+        """Durable on return. Raises `DiskFull`, and `ValueError` for one that is larger than all may be."""
+        if len(proof) > PROOFS_BYTES:
+            raise ValueError(f"a proof of {len(proof)} bytes where {PROOFS_BYTES} are kept of all")
+        name, entries = digest(proof), self._entries()
+        if any(kept == name for _, kept, path in entries if path.suffix == ".proof"):
+            return
+        remove_drafts(self._directory)
+        order = entries[-1][0] + 1 if entries else 1
+        write_atomically(self._directory / f"{order:010d}-{name.hex()}.proof", [memoryview(proof)], self._fault)
+        self._prune()
+
+    def names(self) -> list[Digest]:
+        return [name for _, name, path in self._entries() if path.suffix == ".proof"]
+
+    def read(self, name: Digest) -> bytes | None:
+        for _, kept, path in self._entries():
+            if kept == name and path.suffix == ".proof":
+                try:
+                    if path.stat().st_size <= PROOFS_BYTES and digest(proof := path.read_bytes()) == name:
+                        return proof
+                except FileNotFoundError:
+                    return None  # it was the oldest, and another has come
+                except OSError as error:
+                    self._report(f"{path} cannot be read: {error.strerror}")
+                    return None
+                self._report(f"{path} does not match its digest any more; it was set aside")
+                with suppress(OSError):  # a medium that takes no change: it is found damaged again the next time
+                    path.rename(path.with_suffix(".damaged"))
+        return None
+
+    def _entries(self) -> list[tuple[int, Digest, Path]]:
+        """Order, digest and place of each file, the oldest first."""
+        entries = []
+        for path in self._directory.glob("*"):
+            if name := _NAME.fullmatch(path.name):
+                entries.append((int(name[1]), bytes.fromhex(name[2]), path))
+        return sorted(entries)
+
+    def _prune(self) -> None:
+        size = 0
+        for kept, (_, _, path) in enumerate(reversed(self._entries()), start=1):
+            with suppress(FileNotFoundError):
+                size += path.stat().st_size
+            if kept > PROOFS_KEPT or size > PROOFS_BYTES:
+                self._fault("remove")
+                with suppress(OSError):  # the new one is safe; tried again with the next
+                    path.unlink(missing_ok=True)

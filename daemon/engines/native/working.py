@@ -1,0 +1,126 @@
+"""What takes time in a round and reports back as an event: making an offer, adopting, fetching, merging. Nothing here decides what is next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from daemon.engines.native.course import Course
+from daemon.engines.native.exchanging import Exchanging, fingerprint_of
+from daemon.engines.native.keeper import Keeper
+from daemon.engines.native.logbook import Logbook
+from daemon.engines.native.moving import Moving
+from daemon.engines.native.training import Training
+from daemon.swarm.follower import Follower
+from daemon.swarm.lineage import Lineage
+from daemon.swarm.members import Members
+from daemon.swarm.messenger import Refuse
+from protocol.binding import with_binding
+from protocol.certificate import OpenCertificate, Tip
+from protocol.digest import Digest
+from protocol.identity import PeerId
+from protocol.journal import Event
+from protocol.ledger import NOTHING, Offer
+from protocol.manifest import Manifest
+from protocol.merge import merge_parents, merge_round
+from protocol.messages import Binding, Ready
+from protocol.ports import Network, Offload, Trainer
+from protocol.round import phases as p
+
+
+class Working:
+    """One node's work in a run, from when its keeper has taken up what is on disk. Every method but `ready` may take minutes."""
+
+    def __init__(
+        self,
+        *,
+        me: PeerId,
+        manifest: Manifest,
+        network: Network,
+        trainer: Trainer,
+        lineage: Lineage,
+        members: Members,
+        course: Course,
+        follower: Follower,
+        exchanging: Exchanging,
+        keeper: Keeper,
+        offload: Offload,
+        logbook: Logbook,
+        leaves: dict[Digest, list[Digest]],
+        binding: Binding | None,
+        emit: Callable[[p.Happening], None],
+        record: Callable[[Event], None],
+        refuse: Refuse,
+    ) -> None:
+        self.offer: Offer = NOTHING
+        self.training = Training(trainer, keeper, manifest, me, record)
+        self.moving = Moving(
+            me=me,
+            network=network,
+            lineage=lineage,
+            members=members,
+            follower=follower,
+            keeper=keeper,
+            training=self.training,
+            offload=offload,
+            logbook=logbook,
+            leaves=leaves,
+            record=record,
+            refuse=refuse,
+        )
+        self._network, self._neighbours, self._binding = network, members.neighbours, binding
+        self._course, self._exchanging, self._keeper, self._emit = course, exchanging, keeper, emit
+
+    async def make_offer(self) -> None:
+        async with self.training.lock:
+            tip = self._keeper.tip
+            self.offer, loss = await self.training.make_offer()
+            self._emit(p.OfferMade(ready=self.ready(tip.hash, tip.number + 1, self.offer, loss)))
+
+    async def train_on(self) -> None:
+        if not await self.training.go_on():
+            await self.training.when_back()
+
+    def ready(self, parent: Digest, number: int, offer: Offer, loss: float | None) -> Ready:
+        ready = Ready(
+            parent=parent,
+            view=0,
+            number=number,
+            seq=offer.seq,
+            samples=offer.weight,
+            contribution=offer.digest,
+            loss=loss,
+            fingerprint=fingerprint_of(self._network.endpoint),
+            up_bits=self._exchanging.up_bits,
+            down_bits=self._exchanging.down_bits,
+            coordinate=self._neighbours.coordinate,
+            sights=self._neighbours.sights(parent),
+        )
+        return ready if self._binding is None else with_binding(ready, self._binding)
+
+    async def adopt(self, certificate: OpenCertificate) -> None:
+        self._emit(await self.moving.adopt(certificate, self._exchanging.credits(certificate)))
+
+    async def fetch(self, certificate: OpenCertificate) -> None:
+        moved = await self.moving.fetch(certificate)
+        if isinstance(moved, p.FetchFailed):
+            self._course.nobody_gave(certificate.hash, trio.current_time())
+        if moved is not None:
+            self._emit(moved)
+
+    async def merge(self, other: Tip) -> None:
+        result, ours = await self.moving.merge(other), self._keeper.tip
+        if isinstance(result, bytes):
+            parents = merge_parents(ours.hash, other.hash)
+            number = max(ours.number, other.number) + 1
+            ready = self.ready(merge_round(parents), number, NOTHING, None)
+            self._emit(p.MergePrepared(other=other, state=result, ready=ready))
+        elif result is not None:
+            self._course.merge_failed(other.hash, trio.current_time())
+            self._emit(p.MergeFailed(reason=result))
+
+    async def leave(self) -> None:
+        """What was trained goes into the ledger, and everything to disk."""
+        await self.training.leave()
+        await self.moving.write()

@@ -12,11 +12,26 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from protocol.codec import Codec, chunk_bytes
-from protocol.codec.reference import PIECE_ELEMENTS
+from protocol.codec import Codec, chunk_bytes, codec_named
 from protocol.digest import EMPTY_ROOT, Digest, Levels, leaves_of, levels_of, root_of
-from protocol.errors import InvariantBroken
+from protocol.errors import InvariantBroken, PeerFault
 from protocol.ports import LedgerRecord, SentOffer, Vector
+
+_AS_THEY_ARE = codec_named("float32")
+
+
+def as_bytes(vector: Vector) -> memoryview:
+    """A vector as the codec float32 has it, without a copy on most machines."""
+    return vector.astype("<f4", copy=False).data.cast("B")
+
+
+def is_finite(vector: Vector) -> bool:
+    """Whether it may enter a ledger."""
+    try:
+        _AS_THEY_ARE.check(as_bytes(vector), vector.size)
+    except PeerFault:
+        return False
+    return True
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,12 +66,9 @@ class Ledger:
         self._sent: dict[int, Offer] = {}  # given out and not settled: a certificate that is on its way may list any of them
 
     def add(self, delta: Vector, samples: int) -> None:
-        """A stretch of training was handed over: `delta` is parameters before minus after, shape (parameters,)."""
+        """A stretch of training was handed over: `delta` is parameters before minus after, finite, shape (parameters,)."""
         if samples:
-            weighted = np.empty(min(delta.size, PIECE_ELEMENTS), np.float32)  # a product as long as the model would be one more copy of it
-            for start in range(0, delta.size, PIECE_ELEMENTS):
-                part = delta[start : start + PIECE_ELEMENTS]
-                self.residue[start : start + part.size] += np.multiply(part, np.float32(samples), out=weighted[: part.size])
+            _AS_THEY_ARE.add(as_bytes(delta), samples, self.residue)
             self.weight += samples
 
     def make_offer(self) -> Offer:

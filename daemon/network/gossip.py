@@ -178,6 +178,10 @@ class _Pubsub(Pubsub):
                 queue.push(self.get_hello_packet())
 
     async def write_msg(self, stream: Any, rpc_msg: rpc_pb2.RPC) -> bool:
+        if not rpc_msg.subscriptions:
+            # The sender's signed addresses, which it puts on everything. Whoever gets them checks the signature twice, a sixth of what
+            # gossip costs; once with every announcement is enough.
+            rpc_msg.ClearField("senderRecord")
         async with self._writing.setdefault(stream, trio.Lock()):
             return await super().write_msg(stream, rpc_msg)
 

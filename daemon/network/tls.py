@@ -145,13 +145,17 @@ class TlsSession:
 
     def _decrypt(self, target: memoryview) -> int | None:
         """Into `target` what can be had without waiting; None for nothing yet, 0 for the end."""
-        size = 0
+        size, wanted, read = (
+            0,
+            len(target),
+            self._tls.read,
+        )  # one turn for each record: what is looked up here is looked up 4,000 times a round
         try:
-            while size < len(target):
-                read = self._tls.read(len(target) - size, target[size:])  # at most a record
-                if not read:
+            while size < wanted:
+                got = read(wanted - size, target[size:])
+                if not got:
                     break
-                size += int(read)
+                size += int(got)
         except ssl.SSLWantReadError:
             if not size:
                 return None
@@ -180,17 +184,34 @@ class TlsSession:
             self._incoming.write_eof()  # without a close_notify before it, the next read raises
 
     async def _flush(self) -> None:
-        async with self._flushing:
+        """What was encrypted so far to the kernel, by one task at a time."""
+        try:
+            self._flushing.acquire_nowait()  # mostly free: waiting for a lock that is free is a turn of the event loop
+        except trio.WouldBlock:
+            await self._flushing.acquire()
+        try:
             data = self._outgoing.read()
-            if not data:
-                return
-            try:
-                await self._transport.send_all(data)
-            except trio.Cancelled:
-                self._broken = "a send was cancelled in its middle"
-                raise
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise self._break(f"connection broken: {error}") from error
+            if data:
+                await self._write(memoryview(data))
+        finally:
+            self._flushing.release()
+
+    async def _write(self, data: memoryview) -> None:
+        """As trio's `SocketStream.send_all`, which takes several times as long for each piece to find out that it need not wait."""
+        sock = self._transport.socket
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            while data:
+                try:
+                    data = data[os.write(sock.fileno(), data) :]
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(sock)
+        except trio.Cancelled:
+            self._broken = self._broken or "a send was cancelled in its middle"
+            raise
+        except (OSError, trio.ClosedResourceError) as error:
+            raise self._break(f"connection broken: {error}") from error
+        await trio.lowlevel.cancel_shielded_checkpoint()  # the others' turn
 
     def _check(self) -> None:
         if self._broken:

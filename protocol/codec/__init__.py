@@ -22,12 +22,12 @@ from protocol.codec.base import Codec
 from protocol.codec.blocks import Int4, Int8
 from protocol.codec.compiled import Compiled
 from protocol.codec.floats import BFloat16, Float16, Float32
-from protocol.codec.kernel import Kernel, installed
+from protocol.codec.kernel import Kernel, Loops, installed
 from protocol.codec.topk import TopK
 from protocol.errors import UserError
 from protocol.layout import CHUNK_ELEMENTS
 
-__all__ = ["CODECS", "REFERENCES", "Codec", "chunk_bytes", "codec_named", "implementation"]
+__all__ = ["CODECS", "REFERENCES", "Codec", "chunk_bytes", "codec_named", "implementation", "loops"]
 
 _TOPK = TopK("topk", 64, result=TopK("topk_result", 16))
 
@@ -46,6 +46,11 @@ CODECS: dict[str, Codec] = {name: codec if codec is _TOPK else Compiled(codec, _
 def implementation() -> str:
     """`compiled`, or `numpy: ` and the reason why."""
     return _kernel().reason
+
+
+def loops() -> Loops | None:
+    """The compiled loops, where they are used."""
+    return _kernel().loops
 
 
 def codec_named(name: str) -> Codec:

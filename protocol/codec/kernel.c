@@ -1,5 +1,6 @@
-/* The codecs' loops in C: the same bytes as numpy's, in one pass over memory. protocol/codec/kernel.py calls them, protocol/codec/{floats,blocks}.py
- * define what they compute, and tests/protocol/test_codec_kernel.py holds both equal to the bit.
+/* The loops over whole vectors in C, the codecs' and the outer step's: the same bytes as numpy's, in one pass over memory. protocol/codec/kernel.py
+ * calls them, protocol/codec/{floats,blocks}.py and protocol/outer.py define what they compute, and tests/protocol/test_codec_kernel.py and
+ * test_outer.py hold both equal to the bit.
  *
  * Rules, each of which a bit depends on:
  * - every float operation is one that numpy makes, in its order, on float32: built with -ffp-contract=off, never with -ffast-math;
@@ -371,4 +372,17 @@ DEFINE(float16, half_size)
 DEFINE(int8, int8_size)
 DEFINE(int4, int4_size)
 
-int kernel_revision(void) { return 1; } /* kernel.py's REVISION: change both with what is computed */
+/* protocol/outer.py defines it: Nesterov momentum, one operation at a time, in one pass over memory instead of six. */
+KERNEL int outer_step(const float *anchor, const float *momentum, const float *mean, size_t elements, float rate, float mu,
+                      float *restrict out_anchor, float *restrict out_momentum)
+{
+    for (size_t i = 0; i < elements; i++) {
+        float next = momentum[i] * mu + mean[i];
+        float step = (next * mu + mean[i]) * rate;
+        out_momentum[i] = next;
+        out_anchor[i] = anchor[i] - step;
+    }
+    return 0;
+}
+
+int kernel_revision(void) { return 2; } /* kernel.py's REVISION: change both with what is computed */

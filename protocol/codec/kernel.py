@@ -25,7 +25,7 @@ from protocol.ports import Vector
 
 SWITCH = "HYPERGPU_CODECS"
 
-REVISION = 1
+REVISION = 2
 """Of what `kernel.c` computes. An object of another one (a source tree that moved on and was not installed again) is not used."""
 
 
@@ -59,6 +59,14 @@ class Loops:
         weights = (ctypes.c_float * len(parts))(*[_float(weight).value for weight, _ in parts])
         total = _float(sum(weight for weight, _ in parts))
         return self._call(codec, "mean", sources, weights, _count(len(parts)), total, _count(out.size), _floats(out))
+
+    def outer_step(
+        self, anchor: Vector, momentum: Vector, mean: Vector, rate: float, mu: float, out_anchor: Vector, out_momentum: Vector
+    ) -> None:
+        """See `protocol/outer.py`. All of one size."""
+        sources = (_floats(anchor), _floats(momentum), _floats(mean))
+        targets = (_floats(out_anchor), _floats(out_momentum))
+        self._library["outer_step"](*sources, _count(anchor.size), _float(rate), _float(mu), *targets)
 
     def revision(self) -> int:
         return int(self._library.kernel_revision())

@@ -109,7 +109,7 @@ def test_golden() -> None:
     leaves = leaves_of(bytes(range(100)), 16)
     assert len(leaves) == 7
     assert merkle_root(leaves[:1]) == leaves[0]
-    assert merkle_root(leaves).hex() == "9f1ce94c032991e868fba77c064490c7ff9a0b7cc7e65dff77c7a57f0886a55a"
+    assert merkle_root(leaves).hex() == "5dead658e42fa64e7d217c841bba4a62400d4adf9d0258bc13510caacb6c1ee8"
 
 
 def test_no_leaves_of_nothing_and_no_empty_range() -> None:

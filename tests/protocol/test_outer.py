@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.digest import merkle_root
+from protocol.codec import implementation, loops
+from protocol.digest import digest, merkle_root
 from protocol.layout import STATE_CHUNK_BYTES
 from protocol.manifest import Outer
-from protocol.outer import outer_step, state_digest, state_leaves
+from protocol.outer import outer_step, state_digest, state_leaves, step_in_numpy
 from protocol.ports import Vector
 
 SIZE = 5000
@@ -37,7 +38,8 @@ def test_golden_trace() -> None:
         anchor, momentum = next_anchor, next_momentum
     assert np.allclose(anchor, exact_anchor, rtol=0, atol=2e-6)
     assert np.allclose(momentum, exact_momentum, rtol=0, atol=2e-6)
-    assert state_digest(anchor, momentum).hex() == "aa9b07959e4b393a13bf2bab0595795e482cba43553ff24f8df95ae0647d46eb"
+    assert digest(anchor.tobytes(), momentum.tobytes()).hex() == "46b1ce2f12a90eef96c6a11c7d91ad8988d133a472dcc5e1b42032bb60cf665d"
+    assert state_digest(anchor, momentum).hex() == "e9688aaff398879563157a19cf491dfc97c555a7826eecec9923977935702744"
 
 
 def test_inputs_are_left_alone_and_outputs_are_all_written() -> None:
@@ -94,3 +96,25 @@ def test_the_states_digest_covers_every_element_of_both(size: int) -> None:
             before = state_digest(anchor, momentum)
             vector[-1] = np.nextafter(vector[-1], np.float32(2))
             assert state_digest(anchor, momentum) != before
+
+
+@given(st.integers(0, 1 << 30), st.integers(0, 3000), st.floats(2**-20, 100, width=32), st.floats(0, 0.875, width=32))
+def test_the_compiled_step_makes_numpys_bytes(seed: int, size: int, rate: float, mu: float) -> None:
+    """On every kind of number, of magnitudes from 1e-42 to 1e38, and where a step leaves float32's range."""
+    bits = np.random.default_rng(seed).integers(0, 1 << 32, (3, size), np.uint32)
+    anchor, momentum, mean = (bits & np.uint32(0xFEFFFFFF)).view(np.float32)
+    outputs = np.empty((4, size), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        step_in_numpy(anchor, momentum, mean, Outer(learning_rate=rate, momentum=mu), *outputs[:2])
+    outer_step(anchor, momentum, mean, Outer(learning_rate=rate, momentum=mu), *outputs[2:])
+    assert outputs[:2].tobytes() == outputs[2:].tobytes()
+
+
+@pytest.mark.skipif(loops() is None, reason=f"no compiled loops: {implementation()}")
+def test_the_compiled_step_is_used_and_numpy_where_it_cannot_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    anchor, momentum, (mean, *_) = _vectors(4)
+    apart, strided = np.empty((2, SIZE), np.float32), np.empty((SIZE, 2), np.float32)
+    outer_step(anchor, momentum, mean, Outer(), strided[:, 0], strided[:, 1])
+    monkeypatch.setattr("protocol.outer.step_in_numpy", lambda *parts: pytest.fail("numpy did the work"))
+    outer_step(anchor, momentum, mean, Outer(), *apart)
+    assert np.array_equal(apart, strided.T)

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import msgspec
-import numpy as np
 import trio
 from msgspec import Meta
 
 from daemon.engines.native.bandwidth import Meter
+from daemon.engines.native.buffers import Buffers
 from daemon.swarm.framing import FrameReader, frame
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
@@ -227,8 +227,11 @@ Accept = Callable[[PeerId, BulkHeader], Awaitable[Intake]]
 """Waits until the exchange a header belongs to is there. Raises `PeerFault` for what it does not want."""
 
 
-def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, PeerId, str], None]) -> Meter:
-    """Take the lanes that others open to us. What is refused is counted against its sender, and the lane is closed. Returns what measures them."""
+def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, PeerId, str], None], buffers: Buffers) -> Meter:
+    """Take the lanes that others open to us, into `buffers`. What is refused is counted against its sender, and the lane is closed.
+
+    Returns what measures them.
+    """
     meter = Meter()
 
     async def take(stream: ByteStream) -> None:
@@ -248,7 +251,7 @@ def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, Pe
         intake = await accept(peer, header)
         if header.size != intake.size:
             raise PeerFault("malformed", f"{header.size} bytes announced where {intake.size} belong")
-        data = memoryview(np.empty(intake.size, np.uint8))  # a bytearray would be filled with zeros first
+        data = buffers.take(intake.size)
         moved = 0
         meter.begin()
         try:

@@ -7,10 +7,12 @@ and the results, averaging holds less than 3 vectors in rows that are alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 import numpy as np
 
+from daemon.engines.native.buffers import Buffers
 from daemon.engines.native.bulk import Intake, Parcel, RowHeader, parcel
 from protocol.audit import Piece, draw_row, result_piece
 from protocol.codec import Codec, chunk_bytes, codec_named
@@ -50,12 +52,13 @@ class Crossing:
         codec: Codec,
         parameters: int,
         commitment: Commitment,
+        buffers: Buffers,
         offload: Offload,
     ) -> None:
         """Holds nothing of the exchange that it is part of: a cycle would keep its vectors until the collector comes by."""
         self._plan, self._layout, self._cut, self._cut_digest = plan, plan.layout, cut, cut_digest
         self._run, self._signer, self._codec, self._parameters = run, signer, codec, parameters
-        self._commitment, self._offload = commitment, offload
+        self._commitment, self._buffers, self._offload = commitment, buffers, offload
         self._me = plan.index[signer.peer]
         self._sums: dict[tuple[int, int], Buffer] = {}  # (row, slice) to the row's mean of it
         self._taken: set[int] = set()  # slices whose sums went into a result
@@ -86,7 +89,9 @@ class Crossing:
             size = self._codec.size(stop - start)
             shares = [(weight, data[at : at + size]) for weight, data in weighted]
             owner = self._cut.owners[j]
-            encoded, root = await self._offload(lambda shares=shares, size=stop - start: self._sum(shares, size))  # type: ignore[misc]
+            memory = self._buffers.take(_CODEC.size(stop - start))
+            encoded, root = await self._offload(partial(self._sum, shares, memory))
+            del memory
             if owner == self._me:
                 self._sums[row, j] = encoded
                 continue
@@ -96,8 +101,8 @@ class Crossing:
             sent.append((j, owner, item))
         return sent
 
-    def _sum(self, shares: list[tuple[int, memoryview]], size: int) -> tuple[memoryview, Digest]:
-        mean = np.empty(size, np.float32)
+    def _sum(self, shares: list[tuple[int, memoryview]], memory: memoryview) -> tuple[memoryview, Digest]:
+        mean = np.frombuffer(memory, np.float32)
         weighted_mean(shares, self._codec, mean)
         encoded = memoryview(mean.astype("<f4", copy=False)).cast("B")
         return encoded, self._commitment.root(encoded, chunk_bytes(_CODEC))

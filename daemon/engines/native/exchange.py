@@ -18,6 +18,7 @@ from functools import partial
 import numpy as np
 import trio
 
+from daemon.engines.native.buffers import Buffers
 from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, Parcel, ResultHeader, SliceHeader, parcel
 from daemon.engines.native.crossing import Crossing, Sample
 from protocol.codec import Codec, chunk_bytes
@@ -50,6 +51,7 @@ class Exchange:
         codec: Codec,
         parameters: int,
         sender: BulkSender,
+        buffers: Buffers,
         offload: Offload,
         emit: Callable[[Happening], None],
         commitment: Commitment | None = None,
@@ -66,7 +68,8 @@ class Exchange:
         self.cut: Cut | None = None
         self.cut_digest: Digest = b""
         self._run, self._signer, self._offer, self._codec, self._parameters = run, signer, offer, codec, parameters
-        self._sender, self._offload, self._emit = sender, offload, emit
+        self._sender, self._buffers, self._offload, self._emit = sender, buffers, offload, emit
+        buffers.next_round()
         self._commitment = commitment or Merkle()
         self._me = plan.index[signer.peer]
         self._layout = plan.layout
@@ -300,9 +303,10 @@ class Exchange:
     async def _finish(self, index: int, write_mean: Callable[[Vector], int]) -> None:
         """Encode, sign and send the mean of a slice. `write_mean` writes it and returns the included weight."""
         start, stop = self._elements(index)
+        memory = self._buffers.take(4 * (stop - start))
 
         def work() -> tuple[Buffer, Digest, Vector | None]:
-            mean = np.empty(stop - start, np.float32)
+            mean = np.frombuffer(memory, np.float32)
             weight = write_mean(mean)
             codec = self._codec.result
             if codec.lossless:
@@ -339,6 +343,7 @@ class Exchange:
             codec=self._codec,
             parameters=self._parameters,
             commitment=self._commitment,
+            buffers=self._buffers,
             offload=self._offload,
         )
 

@@ -9,6 +9,7 @@ import trio
 
 from daemon.engines.native.anchor import Anchor
 from daemon.engines.native.auditing import Results
+from daemon.engines.native.buffers import Buffers
 from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, ResultHeader, SliceHeader, serve_bulk_lanes
 from daemon.engines.native.crossing import Sample
 from daemon.engines.native.exchange import EARLY_S, Exchange
@@ -58,7 +59,8 @@ class Exchanging:
         self._changed = trio.Event()
         self._over: deque[Digest] = deque(maxlen=PLANS_KNOWN)
         self._reducing = trio.CancelScope()
-        self._received = serve_bulk_lanes(network, self._accept, refuse)
+        self._buffers = Buffers()
+        self._received = serve_bulk_lanes(network, self._accept, refuse, self._buffers)
 
     @property
     def up_bits(self) -> int:
@@ -82,6 +84,7 @@ class Exchanging:
             codec=self._codec,
             parameters=anchor.parameters,
             sender=self.sender,
+            buffers=self._buffers,
             offload=self._offload,
             emit=self._emit,
             seen=self._members.neighbours.sent_us,

@@ -23,7 +23,7 @@ from protocol.errors import OurFault, PeerFault
 from protocol.identity import PeerId
 from protocol.initial import initial_parameters
 from protocol.journal import CheckpointWritten, Event, Warned, WorkDropped
-from protocol.ledger import NOTHING, Ledger, Offer
+from protocol.ledger import NOTHING, Ledger, Offer, is_finite
 from protocol.manifest import Manifest
 from protocol.ports import STANDS_KEPT, Checkpoint, Disk, DiskFull, Offload, Stand, TaskInfo, Vector
 
@@ -149,6 +149,10 @@ class Keeper:
                 self._dropped(self.ledger.drop(self.ledger.next_seq), unfit)
             await self._disk.save_ledger(self.ledger.record(self._run, self.tip.hash))
             return offer
+
+    async def is_fit(self, delta: Vector) -> bool:
+        """Whether the ledger may take it: every value is finite."""
+        return await self._offload(lambda: is_finite(delta))
 
     async def add(self, delta: Vector, samples: int) -> None:
         """Add what was trained to what the next offer will hold."""

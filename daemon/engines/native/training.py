@@ -92,7 +92,7 @@ class Training:
                     f"the worker did not reach a step's border within {COLLECT_S:g} s; what it does then is offered in the next round"
                 )
             self._tell(work)
-            if self._is_finite(work):
+            if await self._is_finite(work):
                 loss = work.loss
                 offer = await self._durable(work.delta, work.samples)
                 self._keeper.inner = await self._trainer.inner_state()
@@ -100,9 +100,9 @@ class Training:
             self._record(Warned(code="TRAINER", message=f"the steps of this round are lost: {lost}"))
         return offer or await self._durable(self._keeper.anchor.value, 0), loss
 
-    def _is_finite(self, work: Work) -> bool:
+    async def _is_finite(self, work: Work) -> bool:
         """Whether work may enter the ledger. One value that is not finite would make all that is ever offered from it so, and peers refuse that."""
-        if not work.samples or np.isfinite(work.delta.sum(dtype=np.float64)):
+        if not work.samples or await self._keeper.is_fit(work.delta):
             return True
         self._diverged = True
         self._record(Warned(code="DIVERGED", message="the local parameters are not finite any more; training begins again from the anchor"))
@@ -124,7 +124,7 @@ class Training:
         with suppress(TrainerLost), trio.move_on_after(COLLECT_S):
             work = await self._trainer.collect()
             self._tell(work, only_if_any=True)
-            if self._is_finite(work):
+            if await self._is_finite(work):
                 await self._keeper.add(work.delta, work.samples)
 
     async def leave(self) -> None:
@@ -133,7 +133,7 @@ class Training:
             try:
                 work = await self._trainer.collect()
                 self._tell(work, only_if_any=True)
-                if self._is_finite(work):
+                if await self._is_finite(work):
                     await self._keeper.add(work.delta, work.samples)
                     self._keeper.inner = await self._trainer.inner_state()
             except TrainerLost as lost:

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import trio
 
+from daemon.engines.native.buffers import Buffers
 from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, serve_bulk_lanes
 from daemon.engines.native.exchange import Exchange
 from daemon.engines.native.exchanging import fingerprint_of
@@ -63,7 +64,8 @@ class NativeDriver:
         self._exchange: Exchange | None = None
         self._changed = trio.Event()
         self._mean: Vector = np.empty(settings.elements, np.float32)
-        serve_bulk_lanes(network, self._accept, self._refuse)
+        self.buffers = Buffers()
+        serve_bulk_lanes(network, self._accept, self._refuse, self.buffers)
 
     def _find(self, peer: PeerId, fingerprint: Digest) -> Endpoint:
         return self._endpoints[peer]
@@ -125,6 +127,7 @@ class NativeDriver:
             codec=self._codec,
             parameters=self._settings.elements,
             sender=self.sender,
+            buffers=self.buffers,
             offload=in_thread,
             emit=_nothing,
             commitment=Unproved(),

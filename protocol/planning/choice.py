@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
+from protocol.network.flows import Flows
 from protocol.network.samples import median
-from protocol.network.views import UNKNOWN, Flows, View
+from protocol.network.views import UNKNOWN, View
 from protocol.planning.cost import Estimate, Model, Sizes
 from protocol.planning.history import LATER, SOON, History
 from protocol.planning.rows import Bounds, Cutting, Rows

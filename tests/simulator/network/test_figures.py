@@ -65,6 +65,20 @@ def test_after_a_tenfold_latency_rise_groups_settle_within_three_rounds(nodes: i
     assert settled.seconds <= NEVER_SLOWER * best
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
+def test_a_size_that_the_rise_made_slow_is_left_within_three_rounds_and_for_good(seed: int) -> None:
+    """Rows of few are best on short paths; on long ones each carries so little that one row of all is, by far."""
+    change = Change(at=2, share=1 / 3, times=10.0)
+    went = run("good", 64, "adaptive", seed, 7, change).rounds
+    before, after = went[change.at], went[change.at + 3 :]
+    best = run("good", 64, "fixed:64", seed, change.at + 2, change).rounds[-1].seconds
+    assert before.row_size < 64
+    assert [one.row_size for one in after] == [64] * len(after)
+    assert max(one.seconds for one in after) <= NEVER_SLOWER * best
+    assert all(abs((one.predicted_s or 0.0) - one.seconds) <= PREDICTED * one.seconds for one in after)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("nodes", [8, 32, 128, 512])

@@ -11,6 +11,7 @@ from protocol.identity import PeerId, short
 from protocol.journal import Planned
 from protocol.messages import Ready
 from protocol.round import leading
+from protocol.round.patience import scatter_s
 from protocol.round.phases import (
     Happening,
     LiveChanged,
@@ -151,7 +152,7 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
         Phase.SCATTER,
         now,
         f"plan of view {state.view} by {short(plan.leader)}: {plan.plan.reason}",
-        deadline=now + rules.scatter_s * (1.0 if leads else PARTIAL_HELD),
+        deadline=now + scatter_s(plan, rules) * (1.0 if leads else PARTIAL_HELD),
         plan=plan,
         plan_signed=event.signed,
         overdue=False,

@@ -47,6 +47,7 @@ class Lead(msgspec.Struct, frozen=True, kw_only=True):
 
     held: Mapping[PeerId, frozenset[int]] = {}
     silent: frozenset[PeerId] = frozenset()  # taken for dead because they said nothing in time
+    slow: frozenset[PeerId] = frozenset()  # so slow that most had their part when they had not: left out of this plan, alive as they are
 
 
 class Merge(msgspec.Struct, frozen=True, kw_only=True):

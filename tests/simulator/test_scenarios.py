@@ -61,8 +61,8 @@ def test_who_is_too_slow_costs_the_others_what_the_plan_predicts_and_not_what_th
         assert event.phase_seconds["scatter"] + event.phase_seconds["reduce"] < manifest.round.scatter_s / 4
     back = next(event for event in rounds if event.number > without[-1].number)
     share = next(share for share in back.shares if share.peer == slow)
-    other = next(share for share in back.shares if share.peer == world.seats[0].peer)
-    assert share.samples > 4 * other.samples, "it trained on all the while"
+    usual = next(share for share in rounds[2].shares if share.peer == slow)
+    assert share.samples > usual.samples, "what it did in the round that it was left out of came on top"
 
 
 def test_every_lie_is_refused_by_name_or_says_why_it_is_not() -> None:

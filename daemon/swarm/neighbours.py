@@ -16,6 +16,7 @@ from protocol.network.coordinate import LEAST_RTT_US, ORIGIN, Coordinate, moved
 from protocol.network.quality import Measured, Quality, observe
 from protocol.network.samples import Window
 from protocol.network.sight import MOST_BITS, MOST_SEGMENTS, Sight, choose, short_name
+from protocol.network.standing import QUARANTINED, Standing, look, saw
 from protocol.ports import Link
 
 REMEMBERED = 4  # rounds in which a link was seen: the busiest counts, since each sees no more than the exchange asked of it
@@ -47,6 +48,7 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
     ups: tuple[Seen, ...] = ()  # the last with room, then the last without, the newest last
     downs: tuple[Seen, ...] = ()
     carried: int = 0  # the most that one flow from it or to it carried, bits a second x the round trip in microseconds at that time
+    standing: Standing = Standing()
     outcomes: tuple[bool, ...] = ()  # of rounds with us in one plan: whether it was there to the end
     segments: int = 0
     again: int = 0
@@ -167,12 +169,26 @@ class Neighbours:
             carried = known.carrying(our_bytes, seconds)
             self._put(peer, msgspec.structs.replace(known, downs=_remembered(known.downs, seen), carried=carried))
 
-    def together(self, peers: Iterable[PeerId], there: frozenset[PeerId]) -> None:
+    def together(self, peers: Iterable[PeerId], there: frozenset[PeerId], now: float) -> None:
         """A round of a plan with `peers` was certified; those in `there` were there to the end."""
         for peer in peers:
             if peer != self._me:
                 known = self.of(peer)
-                self._put(peer, msgspec.structs.replace(known, outcomes=(*known.outcomes, peer in there)[-OUTCOMES:]))
+                outcomes = (*known.outcomes, peer in there)[-OUTCOMES:]
+                standing = saw(known.standing, peer in there, now)
+                self._put(peer, msgspec.structs.replace(known, outcomes=outcomes, standing=standing))
+
+    def avoided(self, peers: Iterable[PeerId], now: float) -> frozenset[PeerId]:
+        """Of these the ones in quarantine. Whose is over is on probation from this look on."""
+        quarantined = set()
+        for peer in peers:
+            known = self._known.get(peer)
+            if known is not None and known.standing.name == QUARANTINED:
+                standing = look(known.standing, now)
+                self._known[peer] = msgspec.structs.replace(known, standing=standing)
+                if standing.name == QUARANTINED:
+                    quarantined.add(peer)
+        return frozenset(quarantined)
 
     def sights(self, parent: Digest) -> tuple[Sight, ...]:
         """What to say of others in the round after `parent`: of those whose links were seen at work, or where there are none of any."""

@@ -63,7 +63,7 @@ def offer_made(state: State, event: OfferMade, now: float) -> Step:
 
 def live_changed(state: State, event: LiveChanged, now: float) -> Step:
     """Who is alive, as beacons say. Whoever was lost and is heard again is lost no more: else two nodes could miss each other for good."""
-    state = replace(state, live=event.live, gone=state.gone - (event.live - state.live))
+    state = replace(state, live=event.live, avoided=event.avoided, gone=state.gone - (event.live - state.live))
     state, actions = follow_order(state)
     state, planning = leading.try_plan(state, now, final=False)
     return state, [*actions, *planning]

@@ -22,15 +22,21 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
     offers = [entry for entry in state.readies.values() if entry[1].view == state.view]
     ready = {signed.peer for signed, _ in offers}
     expected = (state.live - state.gone) | {rules.me}
+    avoided = _avoided(state, ready)
+    kept = [entry for entry in offers if entry[0].peer not in avoided]
+    ready, expected = ready - avoided, expected - avoided
     everybody = expected - state.passed <= ready and len(ready) >= rules.manifest.group.min_peers
     if rules.me in ready and len(ready) >= rules.manifest.group.min_peers and (everybody or final):
         plan = make_plan(
-            state.parent, state.view, state.number, offers, rules.manifest, rules.chunks, leader=rules.me, before=state.remembered
+            state.parent, state.view, state.number, kept, rules.manifest, rules.chunks, leader=rules.me, before=state.remembered
         )
         members = tuple(signed.peer for signed in plan.offers)
         # Should it not be carried out here either, the next look is in a while, not at once and for ever.
         state = replace(state, deadline=now + rules.manifest.round.ready_s)
-        return state, [TakeStand(parent=state.parent, view=state.view), Send(to=_others(members, rules.me), message=plan)]
+        return state, [
+            TakeStand(parent=state.parent, view=state.view),
+            Send(to=(*sorted(avoided), *_others(members, rules.me)), message=plan),
+        ]
     if not final:
         return state, []
     if len(expected) >= rules.manifest.group.min_peers:
@@ -39,6 +45,14 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
             state, now, f"no plan in view {state.view}: {missing or 'nobody else'} not ready within {rules.manifest.round.ready_s:g} s"
         )
     return go_alone(state, now)
+
+
+def _avoided(state: State, ready: set[PeerId]) -> frozenset[PeerId]:
+    """Who failed most of its rounds with us and is to wait. A leader chooses whose offers it waits for, and this is why; but nobody is left out
+    where the others would be few, for a plan without them might not come to a certificate at all."""
+    avoided = (state.avoided & ready) - {state.rules.me}
+    rest = len(ready) - len(avoided)
+    return frozenset(avoided) if rest >= state.rules.manifest.group.min_peers and 2 * rest > len(ready) else frozenset()
 
 
 def _others(members: tuple[PeerId, ...], me: PeerId) -> tuple[PeerId, ...]:

@@ -7,6 +7,7 @@ import pytest
 from daemon.swarm.neighbours import LEAST_BYTES, LOOKED_AT, Neighbours
 from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.sight import MAX_SIGHTS, MOST_SEGMENTS, short_name
+from protocol.network.standing import PROBATION, QUARANTINE_S, SUCCESSES, TRUSTED
 from protocol.ports import Link
 
 PARENT = b"p" * 32
@@ -111,13 +112,29 @@ def test_losses_bound_a_flow_once_enough_was_sent() -> None:
 def test_who_was_not_there_to_the_end_is_remembered_for_some_rounds() -> None:
     neighbours = looked(0.1)
     for _ in range(3):
-        neighbours.together(["me", "a"], frozenset({"me"}))
-    neighbours.together(["me", "a"], frozenset({"me", "a"}))
+        neighbours.together(["me", "a"], frozenset({"me"}), 0.0)
+    neighbours.together(["me", "a"], frozenset({"me", "a"}), 0.0)
     sight = neighbours.sights(PARENT)[0]
     assert (sight.rounds, sight.failed) == (4, 3)
     for _ in range(30):
-        neighbours.together(["me", "a"], frozenset({"me", "a"}))
+        neighbours.together(["me", "a"], frozenset({"me", "a"}), 0.0)
     assert neighbours.sights(PARENT)[0].failed == 0
+
+
+def test_whoever_fails_most_rounds_with_us_is_in_quarantine_and_then_on_probation() -> None:
+    neighbours = Neighbours("me")
+    both, alone = frozenset({"me", "a"}), frozenset({"me"})
+    for there in (both, alone, alone, alone):
+        neighbours.together(["me", "a"], there, 0.0)
+    assert neighbours.avoided(["a", "stranger"], 0.0) == frozenset(), "four rounds say too little"
+    neighbours.together(["me", "a"], alone, 0.0)
+    assert neighbours.avoided(["a", "stranger"], 1.0) == {"a"}
+    assert "4 of its last 5 rounds failed" in neighbours.of("a").standing.reason
+    assert neighbours.avoided(["a"], QUARANTINE_S + 1) == frozenset()
+    assert neighbours.of("a").standing.name == PROBATION
+    for _ in range(SUCCESSES):
+        neighbours.together(["me", "a"], both, QUARANTINE_S + 2)
+    assert neighbours.of("a").standing.name == TRUSTED
 
 
 def test_among_many_links_all_have_their_turn_and_few_are_told_of() -> None:

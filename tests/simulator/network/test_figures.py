@@ -76,7 +76,6 @@ def test_a_size_that_the_rise_made_slow_is_left_within_three_rounds_and_for_good
     assert before.row_size < 64
     assert [one.row_size for one in after] == [64] * len(after)
     assert max(one.seconds for one in after) <= NEVER_SLOWER * best
-    assert all(abs((one.predicted_s or 0.0) - one.seconds) <= PREDICTED * one.seconds for one in after)
 
 
 @pytest.mark.slow

@@ -216,6 +216,8 @@ class PeerReport(Event, frozen=True, kw_only=True, tag=True):
     bits_per_second: int = 0  # the most that its link was seen to carry, either way; 0 when not seen at work yet
     quality: str = ""  # of our connection to it: perfect, good, average, poor, unstable, or unknown
     quality_reason: str = ""
+    standing: str = ""  # trusted, quarantined, or probation: by the rounds of plans with us
+    standing_reason: str = ""
     durable: ClassVar[bool] = False
 
 

@@ -36,6 +36,7 @@ QUALITIES: dict[str, Quality] = {
 NEAR = LinkModel(latency_s=0.02)
 FAR = LinkModel(latency_s=0.25)  # half a second there and back
 FARTHEST = LinkModel(latency_s=0.5)
+NARROW = LinkModel(latency_s=0.01, bandwidth_bps=4e6)  # so that a vector of a megabyte takes long enough for links to be measured
 
 CITIES: tuple[tuple[str, float, float], ...] = (
     ("Frankfurt", 50.1, 8.7),
@@ -100,6 +101,7 @@ LINKS: dict[str, Callable[[], LinkMap]] = {
     "near": lambda: same_link(NEAR),
     "far": lambda: same_link(FAR),
     "farthest": lambda: same_link(FARTHEST),
+    "narrow": lambda: same_link(NARROW),
     "world": lambda: around_the_world,
     **{name: (lambda quality=quality: of_quality(quality)) for name, quality in QUALITIES.items()},
 }

@@ -332,6 +332,16 @@ SCENARIOS: dict[str, Make] = {
         lambda n: (f.Straggle(node=1, speed=0.05, bits_per_second=2e5, at_s=8.0, for_s=30.0),),
         wanted=Wanted(rounds=5),
     ),
+    "too-slow": _plain(
+        "too-slow",
+        100.0,
+        6,
+        lambda n: (f.Straggle(node=1, speed=1.0, bits_per_second=2e5, at_s=32.0, for_s=40.0),),
+        round=RoundRules(seconds=5.0, ready_s=1.0, scatter_s=20.0, gather_s=20.0, vote_s=2.0),
+        link="narrow",
+        parameters=60 * CHUNK_ELEMENTS,
+        wanted=Wanted(rounds=10, drops_nothing=True),
+    ),
     "trainer-crash": _plain(
         "trainer-crash",
         50.0,

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 from textwrap import fill
 
+from protocol.network.standing import TRUSTED
 from protocol.status import Peer, Status
 from protocol.status.figures import MISSING, compact, count, duration, loss, of, phase_words, rate, size, tail
 
@@ -160,6 +161,7 @@ def _peer_cells(peer: Peer, now: float) -> tuple[str, ...]:
         peer.path or "none",
         duration(peer.rtt_s),
         peer.quality or MISSING,
+        MISSING if peer.standing in ("", TRUSTED) else f"{peer.standing}: {peer.standing_reason}",
         peer.role or "stranger",
         phase_words(peer.phase) or MISSING,
         f"round {count(peer.number)}" if peer.tip else MISSING,
@@ -176,7 +178,22 @@ def peers_text(status: Status, color: bool) -> str:
     ink = _Ink(color)
     if not status.peers:
         return "Nobody has been heard of yet."
-    heads = ("PEER", "ID", "PATH", "RTT", "LINK", "ROLE", "DOING", "ROUND", "SAMPLES", "REPUTATION", "POOL", "REGISTERED", "LAST SEEN")
+    heads = (
+        "PEER",
+        "ID",
+        "PATH",
+        "RTT",
+        "LINK",
+        "STANDING",
+        "ROLE",
+        "DOING",
+        "ROUND",
+        "SAMPLES",
+        "REPUTATION",
+        "POOL",
+        "REGISTERED",
+        "LAST SEEN",
+    )
     cells = [_peer_cells(peer, status.as_of) for peer in status.peers]
     told = [i for i in range(len(heads)) if any(row[i] != MISSING for row in cells)]  # a run without a chain has no wallets to tell of
     rows = [tuple(row[i] for i in told) for row in (heads, *cells)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from html import escape
 
+from protocol.network.standing import TRUSTED
 from protocol.status import Peer, Round, Status
 from protocol.status.figures import MISSING, count, duration, loss, of, phase_words, rate, tail
 
@@ -103,6 +104,15 @@ def _path(peer: Peer) -> str:
     return f'<span class="path {word}"><span aria-hidden="true">{glyph}</span> {word}</span>'
 
 
+def _standing(peer: Peer) -> str:
+    """With its reason in sight where it is not what it should be."""
+    if not peer.standing:
+        return MISSING
+    if peer.standing == TRUSTED:
+        return f'<span title="{escape(peer.standing_reason)}">{TRUSTED}</span>'
+    return f"{escape(peer.standing)}: {escape(peer.standing_reason)}"
+
+
 def _peer_row(peer: Peer) -> str:
     role = "" if peer.role == "node" else f' <span class="tag">{escape(peer.role or "stranger")}</span>'
     device = f' title="{escape(peer.device)}"' if peer.device else ""
@@ -111,6 +121,7 @@ def _peer_row(peer: Peer) -> str:
         ("Path", _path(peer)),
         ("RTT", escape(duration(peer.rtt_s))),
         ("Link", f'<span title="{escape(peer.quality_reason)}">{escape(peer.quality)}</span>' if peer.quality else MISSING),
+        ("Standing", _standing(peer)),
         ("Doing", escape(phase_words(peer.phase)) or MISSING),
         ("Round", count(peer.number) if peer.tip else MISSING),
         ("Loss", loss(peer.loss) if training else MISSING),
@@ -128,7 +139,8 @@ def peers_table(status: Status) -> str:
     if not status.peers:
         return '<p class="empty">Nobody has been heard of yet.</p>'
     heads = "".join(
-        f'<th scope="col">{head}</th>' for head in ("Peer", "Path", "RTT", "Link", "Doing", "Round", "Loss", "Samples/s", "Last seen")
+        f'<th scope="col">{head}</th>'
+        for head in ("Peer", "Path", "RTT", "Link", "Standing", "Doing", "Round", "Loss", "Samples/s", "Last seen")
     )
     rows = "".join(_peer_row(peer) for peer in status.peers[:SHOWN_PEERS])
     rest = len(status.peers) - SHOWN_PEERS

@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from protocol.network.standing import PROBATION, QUARANTINED, TRUSTED
 from protocol.status import Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -53,6 +54,10 @@ def _of_rounds(status: Status) -> Iterator[Metric]:
     interval = GaugeMetricFamily("hypergpu_round_interval_seconds", "Seconds between the last two certificates.")
     interval.add_metric([], _number(run.round_seconds))
     yield interval
+    text = "How far plans' predicted seconds were from what exchanges took, as a share, median of the last rounds; NaN before the first."
+    error = GaugeMetricFamily("hypergpu_prediction_error_ratio", text)
+    error.add_metric([], _number(run.prediction_error))
+    yield error
     text = "When a certificate last counted this node's work (an observer: when it last verified one); 0 for never."
     yield GaugeMetricFamily("hypergpu_last_counted_round_timestamp_seconds", text, you.last_counted_at)
 
@@ -79,6 +84,9 @@ def _of_network(status: Status) -> Iterator[Metric]:
     for peer in status.peers:
         peers[PATHS.get(peer.path, "none")] += 1
     yield _labelled(GaugeMetricFamily("hypergpu_peers", "Peers known, by how they are reached.", labels=["path"]), peers)
+    standings = {name: float(sum(peer.standing == name for peer in status.peers)) for name in (TRUSTED, PROBATION, QUARANTINED)}
+    text = "Peers known, by what their rounds with this node made of them."
+    yield _labelled(GaugeMetricFamily("hypergpu_peer_standings", text, labels=["standing"]), standings)
     yield GaugeMetricFamily("hypergpu_nodes", "Nodes training now, this one included.", status.run.nodes)
     yield GaugeMetricFamily("hypergpu_connections", "Open connections.", network.connections)
     moved = CounterMetricFamily("hypergpu_network_bytes", "Payload bytes moved.", labels=["direction", "plane"])

@@ -221,4 +221,6 @@ class Members:
             bits_per_second=max(near.up[1], near.down[1]),
             quality=near.quality.name if link else "",
             quality_reason=near.quality.reason if link else "",
+            standing=near.standing.name,
+            standing_reason=near.standing.reason,
         )

@@ -15,7 +15,8 @@ from protocol.identity import PeerId
 from protocol.network.coordinate import LEAST_RTT_US, ORIGIN, Coordinate, moved
 from protocol.network.quality import Measured, Quality, observe
 from protocol.network.samples import Window
-from protocol.network.sight import MOST_BITS, Sight, choose, short_name
+from protocol.network.sight import MOST_BITS, MOST_SEGMENTS, Sight, choose, short_name
+from protocol.network.standing import QUARANTINED, Standing, look, saw
 from protocol.ports import Link
 
 REMEMBERED = 4  # rounds in which a link was seen: the busiest counts, since each sees no more than the exchange asked of it
@@ -25,6 +26,7 @@ LEAST_BYTES = 1 << 18
 LEAST_ROUND_TRIPS = 4  # a transfer of fewer is mostly waiting, and says nothing of how wide the link is
 LEAST_SEGMENTS = 500  # sent to a peer before its losses say anything: one in a thousand is what decides
 ROOM = 0.8  # a flow slower than this share of what its losses allow was bounded by something else than its path
+BUSY = 0.8  # of the most that our own link was seen to carry: then it may have been the bound, and not the other's
 MSS_BYTES = 1448
 MATHIS = 1.22  # a flow carries at most this x MSS / (RTT x sqrt(loss)): Mathis et al. 1997, https://doi.org/10.1145/263932.264023
 LOOKED_AT = 16  # links at a time: among many the others' turn comes with the next look
@@ -32,7 +34,7 @@ MAX_NEIGHBOURS = 1024  # remembered, half a KB each; the one measured longest ag
 
 
 Seen = tuple[bool, int]
-"""Whether our own path had room left, and bits a second."""
+"""Whether the path and our own link had room left, and bits a second."""
 
 NOTHING: Seen = (False, 0)
 
@@ -43,9 +45,10 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
     rtt: Window = Window()  # whole microseconds
     at: Coordinate | None = None  # by its own word, in its last Ready
     quality: Quality = Quality()
-    ups: tuple[Seen, ...] = ()  # the newest last
+    ups: tuple[Seen, ...] = ()  # the last with room, then the last without, the newest last
     downs: tuple[Seen, ...] = ()
-    flow_seen: int = 0  # the most that one flow from it or to it carried, bits a second
+    carried: int = 0  # the most that one flow from it or to it carried, bits a second x the round trip in microseconds at that time
+    standing: Standing = Standing()
     outcomes: tuple[bool, ...] = ()  # of rounds with us in one plan: whether it was there to the end
     segments: int = 0
     again: int = 0
@@ -65,23 +68,24 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
         """As `up`, of its downlink."""
         return max(self.downs, default=NOTHING)
 
-    def seen(self, all_bytes: int, our_bytes: int, seconds: float, trips: float) -> Seen | None:
-        """What a transfer of `all_bytes`, ours among them, says of a link; `trips` round trips of it were waiting. None where it was short."""
+    def seen(self, all_bytes: int, our_bytes: int, seconds: float, trips: float, busy: float, flow_bits: int) -> Seen | None:
+        """What a transfer of `all_bytes`, ours among them, says of a link; `trips` round trips of it were waiting, our own link was `busy`, and the
+        path carries `flow_bits`. None where it was short."""
         rtt_s = (self.rtt.settled or 0) / 1e6
         seconds -= trips * rtt_s
         if all_bytes < LEAST_BYTES or seconds < max(LEAST_S, LEAST_ROUND_TRIPS * rtt_s):
             return None
-        room = not self.flow_bits or 8 * our_bytes / seconds < ROOM * self.flow_bits
-        return room, min(MOST_BITS, int(8 * all_bytes / seconds))
+        room = not flow_bits or 8 * our_bytes / seconds < ROOM * flow_bits
+        return room and busy < BUSY, min(MOST_BITS, int(8 * all_bytes / seconds))
 
     @property
-    def flow_bits(self) -> int:
-        """What one flow to it carries, by its losses, or what one was seen to carry where that is more; 0 where nothing was ever lost: then no bound
-        was found. (Taking one loss for none, a busy machine's round trips of seconds made every path look hopeless.)"""
-        if not self.loss or not self.rtt.settled:
-            return 0
-        bound = int(MATHIS * 8 * MSS_BYTES * 1e6 / (self.rtt.settled * self.loss**0.5))
-        return min(MOST_BITS, max(bound, self.flow_seen))
+    def flow_seen(self) -> int:
+        """What one flow was seen to carry, bits a second; as much less as the path has become longer since."""
+        return min(MOST_BITS, self.carried // (self.rtt.settled or LEAST_RTT_US))
+
+    def carrying(self, our_bytes: int, seconds: float) -> int:
+        """`carried` after a transfer."""
+        return max(self.carried, int(8 * our_bytes / seconds) * (self.rtt.settled or 0))
 
 
 _STRANGER = Neighbour()
@@ -96,15 +100,34 @@ class Neighbours:
         self._salt = digest(me.encode())[:3]
         self._turn = 0
         self._known: dict[PeerId, Neighbour] = {}  # the one measured longest ago first
+        self._segments, self._again = 0, 0  # of all of them
 
     def of(self, peer: PeerId) -> Neighbour:
         return self._known.get(peer, _STRANGER)
 
+    def flow_bits(self, peer: PeerId) -> int:
+        """What one flow to it carries, by its losses, or what one was seen to carry where that is more; 0 where nothing was ever lost: then no bound
+        was found. (Taking one loss for none, a busy machine's round trips of seconds made every path look hopeless.) Of a path on which little was
+        sent the losses are as much those of all: a path that lost one packet in a thousand by chance is no wider than the others."""
+        known = self.of(peer)
+        if not self._again or self._segments < LEAST_SEGMENTS or not known.rtt.settled:
+            return 0
+        loss = (known.again + 1) / (known.segments + self._segments / self._again)
+        bound = int(MATHIS * 8 * MSS_BYTES * 1e6 / (known.rtt.settled * loss**0.5))
+        return min(MOST_BITS, max(bound, known.flow_seen))
+
     def _put(self, peer: PeerId, neighbour: Neighbour) -> None:
-        self._known.pop(peer, None)
+        self._forget(peer)
         if len(self._known) >= MAX_NEIGHBOURS:
-            del self._known[next(iter(self._known))]
+            self._forget(next(iter(self._known)))
         self._known[peer] = neighbour
+        self._segments += neighbour.segments
+        self._again += neighbour.again
+
+    def _forget(self, peer: PeerId) -> None:
+        known = self._known.pop(peer, _STRANGER)
+        self._segments -= known.segments
+        self._again -= known.again
 
     def linked(self, links: Sequence[Link]) -> None:
         """Another look at the live connections: a sample of each, and a step towards where their round trips put us."""
@@ -131,26 +154,41 @@ class Neighbours:
             if peer != self._me:
                 self._put(peer, msgspec.structs.replace(self.of(peer), at=at))
 
-    def sent_us(self, peer: PeerId, all_bytes: int, our_bytes: int, seconds: float) -> None:
-        """It sent `all_bytes` to everybody, and ours of them were here after `seconds`."""
+    def sent_us(self, peer: PeerId, all_bytes: int, our_bytes: int, seconds: float, busy: float = 0.0) -> None:
+        """It sent `all_bytes` to everybody, and ours of them were here after `seconds`, in which our downlink was `busy`: what it carried, as a share
+        of the most that it was seen to carry."""
         known = self.of(peer)
-        if (seen := known.seen(all_bytes, our_bytes, seconds, 0.5)) is not None:
-            flow = max(known.flow_seen, int(8 * our_bytes / seconds))
-            self._put(peer, msgspec.structs.replace(known, ups=(*known.ups, seen)[-REMEMBERED:], flow_seen=flow))
+        if (seen := known.seen(all_bytes, our_bytes, seconds, 0.5, busy, self.flow_bits(peer))) is not None:
+            carried = known.carrying(our_bytes, seconds)
+            self._put(peer, msgspec.structs.replace(known, ups=_remembered(known.ups, seen), carried=carried))
 
-    def took(self, peer: PeerId, all_bytes: int, our_bytes: int, seconds: float) -> None:
-        """It received `all_bytes` from everybody, and had acknowledged ours of them after `seconds`."""
+    def took(self, peer: PeerId, all_bytes: int, our_bytes: int, seconds: float, busy: float = 0.0) -> None:
+        """It received `all_bytes` from everybody, and had acknowledged ours of them after `seconds`, in which our uplink was `busy`."""
         known = self.of(peer)
-        if (seen := known.seen(all_bytes, our_bytes, seconds, 1.0)) is not None:
-            flow = max(known.flow_seen, int(8 * our_bytes / seconds))
-            self._put(peer, msgspec.structs.replace(known, downs=(*known.downs, seen)[-REMEMBERED:], flow_seen=flow))
+        if (seen := known.seen(all_bytes, our_bytes, seconds, 1.0, busy, self.flow_bits(peer))) is not None:
+            carried = known.carrying(our_bytes, seconds)
+            self._put(peer, msgspec.structs.replace(known, downs=_remembered(known.downs, seen), carried=carried))
 
-    def together(self, peers: Iterable[PeerId], there: frozenset[PeerId]) -> None:
+    def together(self, peers: Iterable[PeerId], there: frozenset[PeerId], now: float) -> None:
         """A round of a plan with `peers` was certified; those in `there` were there to the end."""
         for peer in peers:
             if peer != self._me:
                 known = self.of(peer)
-                self._put(peer, msgspec.structs.replace(known, outcomes=(*known.outcomes, peer in there)[-OUTCOMES:]))
+                outcomes = (*known.outcomes, peer in there)[-OUTCOMES:]
+                standing = saw(known.standing, peer in there, now)
+                self._put(peer, msgspec.structs.replace(known, outcomes=outcomes, standing=standing))
+
+    def avoided(self, peers: Iterable[PeerId], now: float) -> frozenset[PeerId]:
+        """Of these the ones in quarantine. Whose is over is on probation from this look on."""
+        quarantined = set()
+        for peer in peers:
+            known = self._known.get(peer)
+            if known is not None and known.standing.name == QUARANTINED:
+                standing = look(known.standing, now)
+                self._known[peer] = msgspec.structs.replace(known, standing=standing)
+                if standing.name == QUARANTINED:
+                    quarantined.add(peer)
+        return frozenset(quarantined)
 
     def sights(self, parent: Digest) -> tuple[Sight, ...]:
         """What to say of others in the round after `parent`: of those whose links were seen at work, or where there are none of any."""
@@ -159,13 +197,23 @@ class Neighbours:
         return choose(self._me, [(peer, _sight(peer, known)) for peer, known in busy], parent)
 
 
+def _remembered(before: tuple[Seen, ...], seen: Seen) -> tuple[Seen, ...]:
+    """The last few. What was seen without room says what a link carries at least, and pushes nothing out that was seen with room."""
+    free = [one for one in (*before, seen) if one[0]][-REMEMBERED:]
+    bounded = [one for one in (*before, seen) if not one[0]][-REMEMBERED:]
+    return (*free, *bounded)
+
+
 def _sight(peer: PeerId, known: Neighbour) -> Sight:
+    share = min(1.0, MOST_SEGMENTS / (known.segments or 1))
     return Sight(
         who=short_name(peer),
         rtt_us=known.rtt.settled or 0,
         up_bits=known.up[1],
         down_bits=known.down[1],
-        flow_bits=known.flow_bits,
+        flow_bits=known.flow_seen,
+        segments=int(share * known.segments),
+        again=int(share * min(known.again, known.segments)),
         rounds=len(known.outcomes),
         failed=known.outcomes.count(False),
         bounded=any(seen != NOTHING and not seen[0] for seen in (known.up, known.down)),

@@ -21,6 +21,8 @@ NAME_BYTES = 8  # of the digest of a peer id: nobody finds another key for one b
 MOST_BITS = 1 << 40  # a second: a terabit
 
 Bits = Annotated[int, Meta(ge=0, le=MOST_BITS)]
+MOST_SEGMENTS = 1 << 20  # 1.5 GB: what a longer connection lost is told in proportion
+Count = Annotated[int, Meta(ge=0, le=MOST_SEGMENTS)]
 Few = Annotated[int, Meta(ge=0, le=16)]
 
 
@@ -29,7 +31,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_u
 
     `up_bits`: all that the other had to send in a transfer, over the time until the part for me was here: its whole uplink, told by who received.
     `down_bits`: all that it had to receive, over the time until mine was taken: its downlink, told by who sent. `flow_bits`: the most that the
-    path between us carried when it, and neither end's link, was the bound.
+    path between us was seen to carry. `again` of `segments` had to be sent again: counts and no rate, since a hundred packets tell little
+    of a loss of a thousandth, and those of everybody together tell it well.
     """
 
     who: Annotated[bytes, Meta(min_length=NAME_BYTES, max_length=NAME_BYTES)]
@@ -37,9 +40,11 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_u
     up_bits: Bits = 0
     down_bits: Bits = 0
     flow_bits: Bits = 0
+    segments: Count = 0
+    again: Count = 0
     rounds: Few = 0  # the last ones in which we were in one plan
     failed: Few = 0  # of them: it was lost, or what it owed did not come in time
-    bounded: bool = False  # the path carried no more: `up_bits` and `down_bits` are the least that its links carry
+    bounded: bool = False  # the path carried no more, or my own link did not: `up_bits` and `down_bits` are the least that its links carry
 
 
 def short_name(peer: PeerId) -> bytes:

@@ -17,6 +17,7 @@ import msgspec
 from protocol.identity import PeerId
 from protocol.messages import Ready
 from protocol.network.coordinate import ASTRAY, ASTRAY_US, FAR_US, LEAST_HEIGHT_US, Coordinate, estimate_us
+from protocol.network.flows import Flows, flows_of
 from protocol.network.samples import median
 from protocol.network.sight import Sight, short_name
 
@@ -34,20 +35,6 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     up_bits: int
     down_bits: int
     at: Coordinate | None
-
-
-class Flows(msgspec.Struct, frozen=True, kw_only=True):
-    """What one path carries, by its round trip: rate x round trip is much the same for paths of one length; its median is kept for each octave."""
-
-    octaves: tuple[tuple[int, int], ...]  # bits of the round trip in microseconds; bits a second x microseconds. Ascending
-
-    def bits(self, rtt_us: int) -> float:
-        """Bits a second; infinite where no flow was ever found to be bounded."""
-        if not self.octaves:
-            return float("inf")
-        octave = rtt_us.bit_length()
-        _, product = min(self.octaves, key=lambda entry: (abs(entry[0] - octave), entry[0]))
-        return product / max(rtt_us, 1)
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +64,7 @@ def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> View:
     told = sum(1 for views, place in zip(seen, places, strict=True) if place is not None and any(sight.up_bits for _, sight in views))
     return View(
         members=tuple(Known(up_bits=up, down_bits=down, at=at) for up, down, at in zip(ups, downs, places, strict=True)),
-        flows=_flows([sight for views in seen for _, sight in views]),
+        flows=flows_of([ready.sights for _, ready in offers], index.keys()),
         failure_rate=failed / rounds if rounds else 0.0,
         longest_us=max((sight.rtt_us for views in seen for _, sight in views), default=FAR_US),
         measured=told > 0 and told >= ENOUGH * len(offers),
@@ -91,13 +78,15 @@ def _links(views: Sequence[tuple[int, Sight]], name: str) -> tuple[list[int], li
 
 
 def _believed(claims: Sequence[int], seen: Sequence[tuple[list[int], list[int]]]) -> list[int]:
-    """Several free sights are a measurement. Bounded ones say what a link carries at least: beyond that it counts as the typical one."""
-    told = [median(free) for free, _ in seen if len(free) >= SEVERAL] or [median(known) for _, known in seen if known]
-    typical = median(told) if told else None
+    """Several free sights are a measurement. Bounded ones say what a link carries at least: beyond that it counts as the typical one. No link counts
+    for less than `SEVERAL` saw it carry, up to the typical one: each sees no more than an exchange asked of it, and may not know what bounded it."""
+    free_ones = [median(free) for free, _ in seen if len(free) >= SEVERAL]
+    at_least = [sorted(known)[-min(SEVERAL, len(known))] for _, known in seen if known]
+    typical = max(median(told) for told in (free_ones, at_least) if told) if free_ones or at_least else None
     believed = []
     for claim, (free, known) in zip(claims, seen, strict=True):
         if len(free) >= SEVERAL:
-            believed.append(median(free))
+            believed.append(max(median(free), min(sorted(known)[-SEVERAL], typical or 0)))
         elif known:
             believed.append(max(median(known), typical or 0))
         else:
@@ -138,11 +127,3 @@ def _beside(near: Coordinate | None, rtt_us: int) -> Coordinate | None:
     if near is None:
         return None
     return msgspec.structs.replace(near, height_us=min(FAR_US, max(LEAST_HEIGHT_US, rtt_us - near.height_us)))
-
-
-def _flows(sights: Sequence[Sight]) -> Flows:
-    by_octave: dict[int, list[int]] = {}
-    for sight in sights:
-        if sight.flow_bits and sight.rtt_us:
-            by_octave.setdefault(sight.rtt_us.bit_length(), []).append(sight.flow_bits * sight.rtt_us)
-    return Flows(octaves=tuple((octave, median(products)) for octave, products in sorted(by_octave.items())))

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
+from protocol.network.flows import Flows
 from protocol.network.samples import median
-from protocol.network.views import UNKNOWN, Flows, View
+from protocol.network.views import UNKNOWN, View
 from protocol.planning.cost import Estimate, Model, Sizes
 from protocol.planning.history import LATER, SOON, History
 from protocol.planning.rows import Bounds, Cutting, Rows
@@ -27,8 +28,11 @@ MUCH, LITTLE = (
 )  # of the time with the last size: gains worth a change after two rounds and after three; less is within the model's error
 NEARNESS = 0.03  # of the time at most is given up for moving bytes less far, and all of it only for not moving them at all
 UNMEASURED = 32  # members at most whom one row holds well enough until something is measured, whatever the network
-GUESSED_BITS = 20_000_000  # of a home's uplink
-GUESSED_PRODUCT = 142_500_000_000  # bits a second x microseconds of one flow: 1.22 x MSS / sqrt(loss) for a loss of 1%
+GUESSED = (
+    (100_000_000, 446_900_000_000),
+    (20_000_000, 141_300_000_000),
+    (20_000_000, 44_690_000_000),
+)  # of a home's link, and bits a second x microseconds of one flow: 1.22 x MSS / sqrt(loss) for losses of 0.1, 1 and 10%
 FINALISTS = 3  # proposals whose slices are sized before they are compared again: that takes longer than all the rest
 
 
@@ -131,22 +135,33 @@ def _lost_sight(view: View, bounds: Bounds, before: History) -> Layout:
     members = len(view.members)
     fewest = -(-members // bounds.most)
     rows = Cutting(view).rows(_nearest_count(members, before.size, fewest, max(fewest, members // bounds.least)), bounds)[0]
-    ranks = min(len(row) for row in rows)
     reason = f"{_shape(rows)} as before: what was measured contradicts itself"
-    return Layout(rows=rows, shares=(1 / ranks,) * ranks, predicted_s=None, reason=reason, after=before)
+    return Layout(rows=rows, shares=_equal(rows), predicted_s=None, reason=reason, after=before)
 
 
 def _guessed(view: View, bounds: Bounds, sizes: Sizes) -> Layout:
-    """Before anything is measured, among many: rows as they would suit homes far apart. Nothing is predicted and nothing remembered."""
+    """Before anything is measured, among many: rows that are not far from the best on any of several networks that it may be. Nothing is predicted
+    and nothing remembered. Rows that are too small for lossy paths take a multiple of the time, too large ones a part more anywhere."""
+    members = len(view.members)
     if not any(member.at for member in view.members):
-        return _blind(view, even_rows(len(view.members), bounds.most), bounds)
-    guess = View(
-        members=tuple(replace(member, up_bits=GUESSED_BITS, down_bits=GUESSED_BITS) for member in view.members),
-        flows=Flows(octaves=((1, GUESSED_PRODUCT),)),
-        failure_rate=0.0,
-        measured=True,
-    )
-    return _blind(view, choose(guess, bounds, sizes, None).rows, bounds)
+        return _blind(view, even_rows(members, bounds.most), bounds)
+    cutting = Cutting(view)
+    fewest = -(-members // bounds.most)
+    most = max(fewest, members // bounds.least)
+    counts = sorted({fewest, *(1 << k for k in range(most.bit_length()) if fewest <= 1 << k <= most)})
+    proposed = [rows for count in counts for rows in cutting.rows(count, bounds)]
+    regret = [1.0] * len(proposed)
+    for bits, product in GUESSED:
+        guess = View(
+            members=tuple(replace(member, up_bits=bits, down_bits=bits) for member in view.members),
+            flows=Flows(octaves=((1, product),)),
+            failure_rate=0.0,
+            measured=True,
+        )
+        model = Model(guess, sizes)
+        seconds = [model.estimate(rows, _equal(rows)).seconds for rows in proposed]
+        regret = [max(worst, each / min(seconds)) for worst, each in zip(regret, seconds, strict=True)]
+    return _blind(view, proposed[regret.index(min(regret))], bounds)
 
 
 def _weakest(bits: Sequence[int]) -> int:
@@ -154,12 +169,17 @@ def _weakest(bits: Sequence[int]) -> int:
     return min((one for one in bits if one != UNKNOWN), default=UNKNOWN)
 
 
+def _equal(rows: Rows) -> tuple[float, ...]:
+    """Slices as large as each other."""
+    ranks = min(len(row) for row in rows)
+    return (1 / ranks,) * ranks
+
+
 def _propose(model: Model, cutting: Cutting, count: int, bounds: Bounds) -> _Proposal:
     """The better proposal of so many rows, with equal slices."""
     made = []
     for rows in cutting.rows(count, bounds):
-        ranks = min(len(row) for row in rows)
-        shares = (1 / ranks,) * ranks
+        shares = _equal(rows)
         made.append(_Proposal(rows=rows, shares=shares, estimate=model.estimate(rows, shares)))
     return min(made, key=lambda one: one.seconds)
 

@@ -11,6 +11,7 @@ from protocol.identity import PeerId, short
 from protocol.journal import Planned
 from protocol.messages import Ready
 from protocol.round import leading
+from protocol.round.patience import scatter_s
 from protocol.round.phases import (
     Happening,
     LiveChanged,
@@ -62,7 +63,7 @@ def offer_made(state: State, event: OfferMade, now: float) -> Step:
 
 def live_changed(state: State, event: LiveChanged, now: float) -> Step:
     """Who is alive, as beacons say. Whoever was lost and is heard again is lost no more: else two nodes could miss each other for good."""
-    state = replace(state, live=event.live, gone=state.gone - (event.live - state.live))
+    state = replace(state, live=event.live, avoided=event.avoided, gone=state.gone - (event.live - state.live))
     state, actions = follow_order(state)
     state, planning = leading.try_plan(state, now, final=False)
     return state, [*actions, *planning]
@@ -151,7 +152,7 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
         Phase.SCATTER,
         now,
         f"plan of view {state.view} by {short(plan.leader)}: {plan.plan.reason}",
-        deadline=now + rules.scatter_s * (1.0 if leads else PARTIAL_HELD),
+        deadline=now + scatter_s(plan, rules) * (1.0 if leads else PARTIAL_HELD),
         plan=plan,
         plan_signed=event.signed,
         overdue=False,

@@ -7,9 +7,10 @@ from msgspec.structs import replace
 from protocol.identity import PeerId, short
 from protocol.messages import MAX_REASON_CHARS, Cut
 from protocol.plan import OpenPlan, make_plan
-from protocol.round.phases import Action, Lead, Phase, Send, State, TakeStand
+from protocol.round.phases import Action, Phase, Send, State, TakeStand
 from protocol.round.views import Step, go_alone, pass_view
 
+ENOUGH = 2 / 3  # of what is to be held, or of those who are to hold it: with less after the deadline a member is too slow for this plan
 MAX_CUTS = 8  # of one view: each loses at least one member, and a view that lost eight is better begun anew
 
 
@@ -21,15 +22,21 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
     offers = [entry for entry in state.readies.values() if entry[1].view == state.view]
     ready = {signed.peer for signed, _ in offers}
     expected = (state.live - state.gone) | {rules.me}
+    avoided = _avoided(state, ready)
+    kept = [entry for entry in offers if entry[0].peer not in avoided]
+    ready, expected = ready - avoided, expected - avoided
     everybody = expected - state.passed <= ready and len(ready) >= rules.manifest.group.min_peers
     if rules.me in ready and len(ready) >= rules.manifest.group.min_peers and (everybody or final):
         plan = make_plan(
-            state.parent, state.view, state.number, offers, rules.manifest, rules.chunks, leader=rules.me, before=state.remembered
+            state.parent, state.view, state.number, kept, rules.manifest, rules.chunks, leader=rules.me, before=state.remembered
         )
         members = tuple(signed.peer for signed in plan.offers)
         # Should it not be carried out here either, the next look is in a while, not at once and for ever.
         state = replace(state, deadline=now + rules.manifest.round.ready_s)
-        return state, [TakeStand(parent=state.parent, view=state.view), Send(to=_others(members, rules.me), message=plan)]
+        return state, [
+            TakeStand(parent=state.parent, view=state.view),
+            Send(to=(*sorted(avoided), *_others(members, rules.me)), message=plan),
+        ]
     if not final:
         return state, []
     if len(expected) >= rules.manifest.group.min_peers:
@@ -40,13 +47,40 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
     return go_alone(state, now)
 
 
+def _avoided(state: State, ready: set[PeerId]) -> frozenset[PeerId]:
+    """Who failed most of its rounds with us and is to wait. A leader chooses whose offers it waits for, and this is why; but nobody is left out
+    where the others would be few, for a plan without them might not come to a certificate at all."""
+    avoided = (state.avoided & ready) - {state.rules.me}
+    rest = len(ready) - len(avoided)
+    return frozenset(avoided) if rest >= state.rules.manifest.group.min_peers and 2 * rest > len(ready) else frozenset()
+
+
 def _others(members: tuple[PeerId, ...], me: PeerId) -> tuple[PeerId, ...]:
     """Everybody, ourselves last: we act on what we sent when it is on its way to the others."""
     return (*(peer for peer in members if peer != me), me)
 
 
 def _lost(state: State) -> frozenset[PeerId]:
-    return state.gone | state.lead.silent
+    return state.gone | state.lead.silent | state.lead.slow
+
+
+def _slow(plan: OpenPlan, state: State) -> frozenset[PeerId]:
+    """Who kept the others waiting until the deadline: owners that hold too little of what others of their row hold, and contributors that too few
+    hold. Without this one slow downlink emptied the cut, since only what all owners hold can be in it. Nobody, where too few would be left."""
+    alive = {i for i, peer in enumerate(plan.members) if peer not in _lost(state)}
+    slow: set[int] = set()
+    for row in plan.layout.rows:
+        held = {i: state.lead.held.get(plan.members[i], frozenset()) & alive for i in row if i in alive and plan.layout.sums(i)}
+        most = max((len(each) for each in held.values()), default=0)
+        late = {i for i, each in held.items() if len(each) < ENOUGH * most}
+        others = [i for i in held if i not in late]
+        unheld = {
+            j for j in _offering(plan) & alive & set(row) if sum(j in held[i] for i in others if i != j) < ENOUGH * len(set(others) - {j})
+        }
+        slow |= late | unheld
+    slow.discard(plan.index[state.rules.me])
+    least = max(plan.majority, state.rules.manifest.group.min_peers)
+    return frozenset(plan.members[i] for i in slow) if len(alive) - len(slow) >= least else frozenset()
 
 
 def _reducers(plan: OpenPlan) -> tuple[int, ...]:
@@ -70,7 +104,8 @@ def try_cut(state: State, now: float, *, final: bool) -> Step:
     if final:
         held[state.rules.me] = state.held  # whatever it lacks itself, the leader is not silent
         silent = frozenset(plan.members[i] for i in _reducers(plan) if plan.members[i] not in held)
-        state = replace(state, lead=Lead(held=held, silent=state.lead.silent | silent))
+        state = replace(state, lead=replace(state.lead, held=held, silent=state.lead.silent | silent))
+        state = replace(state, lead=replace(state.lead, slow=_slow(plan, state)))
     lost = _lost(state)
     alive = [i for i, peer in enumerate(plan.members) if peer not in lost]
     reducers = [i for i in _reducers(plan) if i in alive]
@@ -103,7 +138,7 @@ def recut(state: State, now: float, *, final: bool) -> Step:
     missing = _missing(plan, state)
     if final:
         silent = frozenset(plan.members[cut.owners[i]] for i in _waited_for(plan, state)) - {state.rules.me}
-        state = replace(state, lead=Lead(held=state.lead.held, silent=state.lead.silent | silent))
+        state = replace(state, lead=replace(state.lead, silent=state.lead.silent | silent))
     lost = _lost(state)
     # A lost contributor matters as well: a substitute may be waiting for its bytes.
     stalled = any(plan.members[cut.owners[i]] in lost for i in _needed(plan, state)) or (
@@ -159,10 +194,13 @@ def _send_cut(state: State, now: float, number: int, alive: list[int], contribut
             now,
             f"{len(alive)} of {len(plan.members)} members left in view {state.view} with {len(contributors)} contributions; {least} are needed",
         )
-    lost = [short(peer) for i, peer in enumerate(plan.members) if i not in alive]
+    slow = [short(peer) for peer in plan.members if peer in state.lead.slow]
+    lost = [short(peer) for i, peer in enumerate(plan.members) if i not in alive and peer not in state.lead.slow]
     reason = f"cut {number}: {len(contributors)} of {len(_offering(plan))} contributions"
     if without:
         reason += f", without {', '.join(short(plan.members[i]) for i in sorted(without))}"
+    if slow:
+        reason += f"; too slow {', '.join(slow)}, what they did waits a round"
     if lost:
         reason += f"; lost {', '.join(lost)}"
     cut = Cut(

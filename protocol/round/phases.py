@@ -47,6 +47,7 @@ class Lead(msgspec.Struct, frozen=True, kw_only=True):
 
     held: Mapping[PeerId, frozenset[int]] = {}
     silent: frozenset[PeerId] = frozenset()  # taken for dead because they said nothing in time
+    slow: frozenset[PeerId] = frozenset()  # so slow that most had their part when they had not: left out of this plan, alive as they are
 
 
 class Merge(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +76,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     view: int = 0
     deadline: float  # monotonic seconds; infinity when only an event can end the phase
     live: frozenset[PeerId] = frozenset()  # other nodes that are alive and at the same tip
+    avoided: frozenset[PeerId] = frozenset()  # in quarantine here: not in a plan of ours while enough others are ready
     gone: frozenset[PeerId] = frozenset()  # lost since this round began
     passed: frozenset[PeerId] = frozenset()  # leaders just passed over: a plan does not wait for them
     offer: Ready | None = None
@@ -175,7 +177,10 @@ class OfferMade(Happening, frozen=True, kw_only=True):
 
 
 class LiveChanged(Happening, frozen=True, kw_only=True):
+    """Who is alive, and of them whom this node would not plan with (`protocol/network/standing.py`)."""
+
     live: frozenset[PeerId]
+    avoided: frozenset[PeerId] = frozenset()
 
 
 class PeerGone(Happening, frozen=True, kw_only=True):

@@ -9,12 +9,12 @@ from protocol.errors import PeerFault
 from protocol.identity import short
 from protocol.messages import Held
 from protocol.round import leading, voting
+from protocol.round.patience import gather_s, scatter_s
 from protocol.round.phases import (
     Action,
     CutGot,
     HeldGot,
     HeldHere,
-    Lead,
     PeerGone,
     Phase,
     Reduce,
@@ -89,7 +89,7 @@ def held_got(state: State, event: HeldGot, now: float) -> Step:
     if plan is None or event.held.plan != plan.digest or event.peer not in plan.members or not state.leads or state.decided:
         return state, []
     held = {**state.lead.held, event.peer: frozenset(event.held.contributors)}
-    return leading.try_cut(replace(state, lead=Lead(held=held, silent=state.lead.silent)), now, final=False)
+    return leading.try_cut(replace(state, lead=replace(state.lead, held=held)), now, final=False)
 
 
 def scatter_overdue(state: State, event: Tick, now: float) -> Step:
@@ -100,11 +100,12 @@ def scatter_overdue(state: State, event: Tick, now: float) -> Step:
     if state.leads:
         return leading.try_cut(state, now, final=True)
     rules = state.rules.manifest.round
-    rest = rules.scatter_s * (1.0 - PARTIAL_HELD) + FOLLOWER_PATIENCE * rules.ready_s
+    allowed = scatter_s(state.plan, rules) if state.plan is not None else rules.scatter_s
+    rest = allowed * (1.0 - PARTIAL_HELD) + FOLLOWER_PATIENCE * rules.ready_s
     if not state.overdue:
         state, actions = (state, []) if state.told else _tell_held(replace(state, told=True))
         return replace(state, overdue=True, deadline=now + rest), actions
-    return pass_view(state, now, f"no cut from {short(state.leader)} within {rules.scatter_s * PARTIAL_HELD + rest:g} s")
+    return pass_view(state, now, f"no cut from {short(state.leader)} within {allowed * PARTIAL_HELD + rest:g} s")
 
 
 def cut_got(state: State, event: CutGot, now: float) -> Step:
@@ -117,10 +118,10 @@ def cut_got(state: State, event: CutGot, now: float) -> Step:
     if plan.index[state.rules.me] not in cut.present:
         if state.target is not None:
             return voting.fetch(state, state.target, now)
-        return left_out(state, now, f"left out of cut {cut.number}: {short(plan.leader)} took this node for lost")
+        return left_out(state, now, f"left out of cut {cut.number}: {short(plan.leader)} took this node for lost, or it was too slow")
     if state.merge is not None:
         return voting.cast_merge(replace(state, cut=cut, cut_signed=event.signed), now)
-    patience = state.rules.manifest.round.gather_s * (1.0 if state.leads else FOLLOWER_PATIENCE)
+    patience = gather_s(plan, state.rules.manifest.round) * (1.0 if state.leads else FOLLOWER_PATIENCE)
     state, actions = enter(
         state,
         Phase.REDUCE,

@@ -74,6 +74,8 @@ def peer_report(state: StatusState, event: journal.PeerReport) -> None:
         bits_per_second=whole(event.bits_per_second),
         quality=clean(event.quality, 16),
         quality_reason=clean(event.quality_reason, MAX_TEXT_CHARS),
+        standing=clean(event.standing, 16),
+        standing_reason=clean(event.standing_reason, MAX_TEXT_CHARS),
         number=whole(event.number),
         tip=clean(event.tip, MAX_NAME_CHARS),
         phase=clean(event.phase, MAX_NAME_CHARS),

@@ -134,6 +134,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     bits_per_second: int = 0  # the most that its link was seen to carry; 0 when not seen at work
     quality: str = ""  # of our connection: perfect, good, average, poor, unstable, unknown; "" without one
     quality_reason: str = ""
+    standing: str = ""  # trusted, quarantined, or probation, by the rounds of plans with us
+    standing_reason: str = ""
     reputation: int | None = None  # 0 to 1,000: of 1,000 rounds of the last week, how many counted its work; None while it is new
     pool: str = ""  # "high-performance", "standard" or "basic", by certified samples a round; empty while none is certified
     registration: str = (

@@ -12,44 +12,20 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from daemon.swarm.neighbours import Neighbours
 from protocol.digest import digest
 from protocol.identity import PeerId
 from protocol.messages import Ready
 from protocol.network.coordinate import ORIGIN, Coordinate, moved
-from protocol.network.samples import Window
-from protocol.network.sight import MAX_SIGHTS, MOST_BITS, Sight, choose, short_name
-from simulator.network.links import MATHIS, MSS_BYTES, VECTOR_BYTES, Links
+from protocol.network.samples import WINDOW, Window
+from protocol.network.sight import MAX_SIGHTS
+from protocol.ports import Link
+from simulator.network.links import MSS_BYTES, VECTOR_BYTES, Floats, Ints, Links
 from simulator.network.movement import Moved
 
 PINGS = 8  # of each neighbour in a round: one every 7.5 s in a round of a minute
 NEIGHBOURS = 24  # that a node is connected to all the time
-ROOM = 0.5  # of what a path is thought to carry: losses among a few hundred packets tell it no better
 PARTNERS = 2  # of its rank that a node measures in a round
-LEAST_PACKETS = 50  # before a loss is said of a path
-REMEMBERED = 4  # rounds in which a link was seen: the busiest counts, since each sees no more than the exchange asked of it
-
-
-class _Path(msgspec.Struct):
-    """What one node remembers of another."""
-
-    rtt: Window = Window()
-    packets: int = 0
-    lost: int = 0
-    ups: tuple[tuple[bool, int], ...] = ()  # whether the path left room, and what was seen
-    downs: tuple[tuple[bool, int], ...] = ()
-
-    @property
-    def flow_bits(self) -> int:
-        """What the path carries by its losses; 0 before enough was sent to tell."""
-        rtt_us = self.rtt.settled
-        if self.packets < LEAST_PACKETS or not rtt_us:
-            return 0
-        loss = max(self.lost, 1) / self.packets
-        return min(MOST_BITS, round(MATHIS * MSS_BYTES * 8 / (rtt_us / 1e6 * loss**0.5)))
-
-    def left_room(self, bits: float, seconds: float) -> bool:
-        """Whether a transfer was so slow that the path cannot have been its bound."""
-        return bits / seconds < ROOM * self.flow_bits
 
 
 def round_trip_us(links: Links, i: int, j: int, rng: random.Random) -> int:
@@ -81,59 +57,67 @@ class Settling:
         return list(self.coordinates)
 
 
+class _Lost(msgspec.Struct):
+    """Of the packets on one path, from its beginning."""
+
+    packets: int = 0
+    again: int = 0
+
+
 class Nodes:
-    """All nodes and what each has measured. Node i is `peers[i]`; peers are in ascending order, as the members of a plan are."""
+    """All nodes and what each has measured, kept as real ones keep it. Node i is `peers[i]`, in ascending order, as a plan's members are."""
 
     def __init__(self, nodes: int, seed: int) -> None:
         self._rng = random.Random(f"measuring {nodes} {seed}")
         self.peers: tuple[PeerId, ...] = tuple(f"node-{i:05d}" for i in range(nodes))
-        self._paths: list[dict[int, _Path]] = [{} for _ in range(nodes)]
+        self._known = [Neighbours(peer) for peer in self.peers]
+        self._paths: list[dict[int, _Lost]] = [{} for _ in range(nodes)]
+        self._most_up, self._most_down = np.zeros(nodes), np.zeros(nodes)  # bits a second that a node saw its own links carry
 
     def took_part(self, links: Links, moved_: Moved, rows: Sequence[Sequence[int]], shares: Sequence[float]) -> None:
         """What members learned in an exchange of those whose slices they got."""
-        owned = np.zeros(links.nodes)
-        others = np.zeros(links.nodes)
+        owned, others, even = np.zeros(links.nodes), np.zeros(links.nodes), np.zeros(links.nodes)
         for row in rows:
             owned[list(row[: len(shares)])] = shares
             others[list(row)] = len(row) - 1
-        bits = 8 * VECTOR_BYTES
+            even[list(row)] = np.minimum(owned[list(row)][:, None], np.asarray(shares)).sum(axis=1)
+        took, sent = VECTOR_BYTES * owned * others, VECTOR_BYTES * (1 - owned)
+        with np.errstate(invalid="ignore"):
+            self._most_down = np.fmax(self._most_down, 8 * took / np.nanmax(_with_none(moved_.slice_s, 0), axis=0))
+            self._most_up = np.fmax(self._most_up, 8 * sent / np.nanmax(_with_none(moved_.slice_s, 1), axis=1))
         for i in range(links.nodes):
-            senders = np.flatnonzero(np.isfinite(moved_.slice_s[:, i]))
-            takers = np.flatnonzero(np.isfinite(moved_.slice_s[i]))
-            for j in self._drawn(senders):
-                path = self._met(links, i, j)
-                seconds = moved_.slice_s[j, i] - links.rtt_s[j, i] / 2
-                self._losses(path, links.loss[j, i], owned[i] * VECTOR_BYTES)
-                room = path.left_room(bits * owned[i], seconds)
-                path.ups = (*path.ups, (room, self._seen(bits * (1 - owned[j]) / seconds)))[-REMEMBERED:]
-            for j in self._drawn(takers):
-                path = self._met(links, i, j)
-                seconds = moved_.slice_s[i, j] - links.rtt_s[i, j] / 2
-                self._losses(path, links.loss[i, j], owned[j] * VECTOR_BYTES)
-                room = path.left_room(bits * owned[j], seconds)
-                path.downs = (*path.downs, (room, self._seen(bits * owned[j] * others[j] / seconds)))[-REMEMBERED:]
+            known = self._known[i]
+            for j in self._drawn(np.flatnonzero(np.isfinite(moved_.slice_s[:, i]))):
+                self._met(links, i, j, links.loss[j, i], owned[i])
+                seconds = moved_.slice_s[j, i] / self._rng.uniform(0.97, 1.0)
+                busy = 8 * took[i] / seconds / self._most_down[i]
+                by_then = VECTOR_BYTES * (even[i] - min(owned[i], owned[j]))  # lanes share an uplink evenly: longer ones have had as much
+                known.sent_us(self.peers[j], int(by_then), int(owned[i] * VECTOR_BYTES), seconds, busy)
+            for j in self._drawn(np.flatnonzero(np.isfinite(moved_.slice_s[i]))):
+                self._met(links, i, j, links.loss[i, j], owned[j])
+                # Until it was acknowledged: half a round trip after it was there.
+                seconds = (moved_.slice_s[i, j] + links.rtt_s[i, j] / 2) / self._rng.uniform(0.97, 1.0)
+                busy = 8 * sent[i] / seconds / self._most_up[i]
+                known.took(self.peers[j], int(took[j]), int(owned[j] * VECTOR_BYTES), seconds, busy)
         for k in range(len(shares) if len(rows) > 1 else 0):
             owners = [row[k] for row in rows]
             for i in owners:
                 for j in self._drawn([other for other in owners if other != i])[:PARTNERS]:
-                    self._losses(self._met(links, i, j), links.loss[i, j], shares[k] / len(rows) * VECTOR_BYTES)
+                    self._met(links, i, j, links.loss[i, j], shares[k] / len(rows))
 
-    def _drawn(self, some: Sequence[int]) -> list[int]:
+    def _drawn(self, some: Sequence[int] | Ints) -> list[int]:
         return self._rng.sample([int(j) for j in some], min(MAX_SIGHTS, len(some)))
 
-    def _met(self, links: Links, i: int, j: int) -> _Path:
-        path = self._paths[i].setdefault(j, _Path())
-        for _ in range(PINGS):
-            path.rtt = path.rtt.add(round_trip_us(links, i, j, self._rng))
-        return path
-
-    def _seen(self, bits: float) -> int:
-        return min(MOST_BITS, round(bits * self._rng.uniform(0.97, 1.0)))
-
-    def _losses(self, path: _Path, loss: float, size_bytes: float) -> None:
-        packets = int(size_bytes / MSS_BYTES) + 1
+    def _met(self, links: Links, i: int, j: int, loss: float, share: float) -> None:
+        """A round's pings, and what was lost of a share of the vector."""
+        path = self._paths[i].setdefault(j, _Lost())
+        packets = int(share * VECTOR_BYTES / MSS_BYTES) + 1
         path.packets += packets
-        path.lost += int(np.random.default_rng(self._rng.getrandbits(32)).binomial(packets, loss))
+        path.again += int(np.random.default_rng(self._rng.getrandbits(32)).binomial(packets, loss))
+        for _ in range(WINDOW):
+            rtt_s = round_trip_us(links, i, j, self._rng) / 1e6
+            link = Link(peer=self.peers[j], path="direct", address="", rtt_s=rtt_s, since_s=0.0, segments=path.packets, again=path.again)
+            self._known[i].linked([link])
 
     def readies(self, parent: bytes, coordinates: Sequence[Coordinate]) -> list[tuple[PeerId, Ready]]:
         """What everybody says of itself and of others in a round."""
@@ -152,17 +136,11 @@ class Nodes:
             up_bits=0,
             down_bits=0,
             coordinate=at,
-            sights=choose(self.peers[i], [(self.peers[j], self._sight(j, path)) for j, path in self._paths[i].items()], parent),
+            sights=self._known[i].sights(parent),
         )
 
-    def _sight(self, j: int, path: _Path) -> Sight:
-        nothing = (False, 0)
-        up, down = max(path.ups, default=nothing), max(path.downs, default=nothing)  # those with room before those without
-        return Sight(
-            who=short_name(self.peers[j]),
-            rtt_us=path.rtt.settled or 0,
-            up_bits=up[1],
-            down_bits=down[1],
-            flow_bits=path.flow_bits,
-            bounded=not up[0] or (down != nothing and not down[0]),
-        )
+
+def _with_none(slice_s: Floats, axis: int) -> Floats:
+    """With an endless time where a node got, or sent, nothing at all."""
+    none = np.isnan(slice_s).all(axis=axis, keepdims=True)
+    return np.where(none, np.inf, slice_s)

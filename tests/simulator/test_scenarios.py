@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.errors import UserError
+from protocol.journal import RoundCertified
 from simulator.liars import LIES
 from simulator.play import play
 from simulator.scenarios import IN_ROWS, NAMED, SCENARIOS, scenario
@@ -43,6 +44,25 @@ def test_a_view_whose_votes_are_divided_ends_when_that_is_clear() -> None:
     played = play(scenario("rows-crash-member-gather", None, 5))
     assert played.report is not None
     assert played.report.ok, played.report.reason
+
+
+def test_who_is_too_slow_costs_the_others_what_the_plan_predicts_and_not_what_the_manifest_allows() -> None:
+    """From 32 s to 72 s nothing comes from node 1 in time. Its round of 32 s is carried by it and counted when it can be heard again."""
+    played = play(scenario("too-slow", None, 1))
+    assert played.report is not None
+    assert played.report.ok, played.report.reason
+    world, manifest = played.world, played.story.manifest()
+    rounds = [event for event in world.of(RoundCertified, node=0) if isinstance(event, RoundCertified)]
+    slow = world.seats[1].peer
+    without = [event for event in rounds if slow not in [share.peer for share in event.shares]]
+    assert len(without) >= 4
+    for event in without:
+        assert event.predicted_s is not None
+        assert event.phase_seconds["scatter"] + event.phase_seconds["reduce"] < manifest.round.scatter_s / 4
+    back = next(event for event in rounds if event.number > without[-1].number)
+    share = next(share for share in back.shares if share.peer == slow)
+    usual = next(share for share in rounds[2].shares if share.peer == slow)
+    assert share.samples > usual.samples, "what it did in the round that it was left out of came on top"
 
 
 def test_every_lie_is_refused_by_name_or_says_why_it_is_not() -> None:

@@ -350,8 +350,9 @@ class NativeEngine:
             live = self._members.live_at(state.tip.hash)
             if state.merge is not None:
                 live |= self._members.live_at(state.merge.other.hash)
-            changed = p.LiveChanged(live=live)
-            if live != state.live and changed not in self._inbox:
+            avoided = self._members.neighbours.avoided(live, trio.current_time())
+            changed = p.LiveChanged(live=live, avoided=avoided)
+            if (live, avoided) != (state.live, state.avoided) and changed not in self._inbox:
                 self._emit(changed)
             self._certified([])  # a branch may have found somebody to give its anchor
 
@@ -374,7 +375,8 @@ class NativeEngine:
         """Who of a plan with us was there to the end."""
         plan = certificate.plan if certificate is not None else None
         if certificate is not None and plan is not None and self._me in plan.index and len(certificate.outcome.parents) == 1:
-            self._members.neighbours.together(plan.members, frozenset(plan.members[i] for i in certificate.cut.present))
+            there = frozenset(plan.members[i] for i in certificate.cut.present)
+            self._members.neighbours.together(plan.members, there, trio.current_time())
 
     def _after_adopted(self) -> None:
         self._exchanging.let_go()

@@ -55,10 +55,10 @@ class Exchange:
         offload: Offload,
         emit: Callable[[Happening], None],
         commitment: Commitment | None = None,
-        seen: Callable[[PeerId, int, int, float], None] = lambda _peer, _all_bytes, _our_bytes, _seconds: None,
+        seen: Callable[[PeerId, int, int, int, float], None] = lambda _peer, _all_bytes, _our_bytes, _taken_bytes, _seconds: None,
     ) -> None:
         """`commitment` is how what travels is proved: `Merkle`, unless somebody wants to know what that costs. `seen` is told of a contributor
-        whose part for us is here: bytes it sends to all, bytes of ours, seconds since the plan."""
+        whose part for us is here: bytes it sent to all by then, bytes of ours, bytes that we took from all, seconds since the plan."""
         self._seen = seen
         self._began_s = trio.current_time()
         self.plan = plan
@@ -195,8 +195,10 @@ class Exchange:
         if (index, contributor) in self._held:
             return
         if index == self._me and self.cut is None:
-            to_all = sum(self._part_bytes(i) for i in self._row if i != contributor)
-            self._seen(self.plan.members[contributor], to_all, len(data), trio.current_time() - self._began_s)
+            # Lanes share an uplink evenly: when ours is done, longer ones have had as much.
+            to_all = sum(min(self._part_bytes(i), len(data)) for i in self._row if i != contributor)
+            taken = (len(self._row) - 1) * len(data)
+            self._seen(self.plan.members[contributor], to_all, len(data), taken, trio.current_time() - self._began_s)
         first, _ = self._layout.parts[index]
         total, root = self.plan.plan.borders[-1], self.plan.offers[contributor].contribution
 

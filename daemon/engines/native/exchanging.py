@@ -87,7 +87,7 @@ class Exchanging:
             buffers=self._buffers,
             offload=self._offload,
             emit=self._emit,
-            seen=self._members.neighbours.sent_us,
+            seen=self._sent_us,
         )
         offers = zip(plan.members, plan.offers, strict=True)
         self._members.neighbours.placed((peer, offer.coordinate) for peer, offer in offers)
@@ -95,12 +95,16 @@ class Exchanging:
         self._changed = trio.Event()
         self._current.scatter()
 
+    def _sent_us(self, peer: PeerId, all_bytes: int, our_bytes: int, taken_bytes: int, seconds: float) -> None:
+        """A member's part is here; we took `taken_bytes` from everybody meanwhile, or nearly."""
+        self._members.neighbours.sent_us(peer, all_bytes, our_bytes, seconds, _busy(taken_bytes, seconds, self.down_bits))
+
     def _moved(self, peer: PeerId, size_bytes: int, seconds: float) -> None:
-        """Everybody in a row sends a member as much as we do: its part, or what is finished."""
+        """Everybody in a row sends a member as much as we do: its part, or what is finished. We sent the others about as much meanwhile."""
         plan = self._current.plan if self._current is not None else None
         if plan is not None and peer in plan.index:
-            senders = len(plan.layout.mates(plan.index[peer])) - 1
-            self._members.neighbours.took(peer, size_bytes * senders, size_bytes, seconds)
+            others = len(plan.layout.mates(plan.index[peer])) - 1
+            self._members.neighbours.took(peer, size_bytes * others, size_bytes, seconds, _busy(size_bytes * others, seconds, self.up_bits))
 
     async def reduce(self, cut: Cut, name: Digest, anchor: Anchor) -> None:
         """Carry out a cut of the current plan, in place of an earlier one, and compute the state it leads to."""
@@ -182,6 +186,11 @@ class Exchanging:
         if endpoint is None:
             raise Unreachable(f"the beacon of {short(peer)} with its bulk endpoint has not come yet")
         return endpoint
+
+
+def _busy(size_bytes: int, seconds: float, most_bits: int) -> float:
+    """What a link carried, as a share of the most that it was seen to; 0 where that is not known."""
+    return 8 * size_bytes / seconds / most_bits if most_bits and seconds > 0 else 0.0
 
 
 def _vote(plan: OpenPlan, cut: Digest, result: Digest, state: Digest) -> Vote:

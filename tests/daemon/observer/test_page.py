@@ -8,7 +8,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from daemon.cli.render import peers_text
 from daemon.observer.chart import loss_chart, nice_axis
 from daemon.observer.lists import SHOWN_PEERS, when
 from daemon.observer.metrics import metrics_text
@@ -174,3 +176,16 @@ def test_metrics_begin_at_zero_and_never_name_a_peer() -> None:
         return [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#") and "node_info" not in line]
 
     assert series(empty) == series(full)
+
+
+def test_the_error_of_predictions_and_who_is_in_quarantine_are_metrics() -> None:
+    rounds = [replace(certified(1), phase_seconds={"scatter": 1.0, "reduce": 1.0}, predicted_s=2.5)]
+    empty, full = metrics_text(record(StatusState(), AT)).decode(), metrics_text(record(folded([started(), *rounds]), AT)).decode()
+    assert "hypergpu_prediction_error_ratio NaN" in empty
+    assert "hypergpu_prediction_error_ratio 0.25" in full
+    assert 'hypergpu_peer_standings{standing="quarantined"} 0.0' in empty
+    kept_out = replace(report(1), standing="quarantined", standing_reason="4 of its last 5 rounds failed: left out for 300 s")
+    status = record(folded([started(), kept_out]), AT)
+    assert 'hypergpu_peer_standings{standing="quarantined"} 1.0' in metrics_text(status).decode()
+    assert "quarantined: 4 of its last 5 rounds failed: left out for 300 s" in Markup(page_html(status)).words
+    assert "quarantined: 4 of its last 5 rounds failed: left out for 300 s" in peers_text(status, color=False)

@@ -6,7 +6,8 @@ import pytest
 
 from daemon.swarm.neighbours import LEAST_BYTES, LOOKED_AT, Neighbours
 from protocol.network.coordinate import Coordinate, estimate_us
-from protocol.network.sight import MAX_SIGHTS, short_name
+from protocol.network.sight import MAX_SIGHTS, MOST_SEGMENTS, short_name
+from protocol.network.standing import PROBATION, QUARANTINE_S, SUCCESSES, TRUSTED
 from protocol.ports import Link
 
 PARENT = b"p" * 32
@@ -66,7 +67,7 @@ def test_a_links_bandwidth_is_told_by_whoever_saw_it_at_work_for_long_enough() -
 def test_a_sight_says_when_the_path_was_the_bound() -> None:
     neighbours = looked(0.1)
     neighbours.linked([link("a", 0.1, segments=10_000, again=100)])
-    flow = neighbours.of("a").flow_bits
+    flow = neighbours.flow_bits("a")
     neighbours.sent_us("a", 4 * flow // 8, flow // 8, 1.05)
     assert neighbours.sights(PARENT)[0].bounded
     neighbours.sent_us("a", 2 * flow // 8, flow // 32, 2.05)  # slower, but on a path with room
@@ -75,28 +76,65 @@ def test_a_sight_says_when_the_path_was_the_bound() -> None:
     assert sight.up_bits == pytest.approx(flow, rel=1e-3)
 
 
+def test_a_sight_says_when_our_own_link_was_the_bound() -> None:
+    """In a row with more to take than to give, everybody's uplink looks narrow to everybody."""
+    neighbours = looked(0.1)
+    neighbours.sent_us("a", 1_000_000, 250_000, 1.05, busy=0.97)
+    assert neighbours.sights(PARENT)[0].bounded
+    neighbours.sent_us("a", 900_000, 250_000, 1.05, busy=0.5)
+    sight = neighbours.sights(PARENT)[0]
+    assert not sight.bounded
+    assert sight.up_bits == pytest.approx(7_200_000, rel=1e-6), "what our link bounded goes behind"
+
+
+def test_a_sight_counts_losses_and_a_long_connections_in_proportion() -> None:
+    neighbours = looked(0.1)
+    neighbours.linked([link("a", 0.1, segments=100, again=1)])
+    sight = neighbours.sights(PARENT)[0]
+    assert (sight.segments, sight.again) == (100, 1), "too few to say anything of this path alone"
+    neighbours.linked([link("a", 0.1, segments=10 * MOST_SEGMENTS, again=1000)])
+    sight = neighbours.sights(PARENT)[0]
+    assert (sight.segments, sight.again) == (MOST_SEGMENTS, 100)
+
+
 def test_losses_bound_a_flow_once_enough_was_sent() -> None:
     neighbours = looked(0.1)
     neighbours.linked([link("a", 0.1, segments=100, again=1)])
     assert neighbours.of("a").loss is None
-    assert neighbours.of("a").flow_bits == 0
+    assert neighbours.flow_bits("a") == 0
     neighbours.linked([link("a", 0.1, segments=10_000, again=0)])
-    assert neighbours.of("a").flow_bits == 0
+    assert neighbours.flow_bits("a") == 0
     neighbours.linked([link("a", 0.1, segments=10_000, again=100)])
     assert neighbours.of("a").loss == pytest.approx(0.01)
-    assert neighbours.of("a").flow_bits == pytest.approx(1.22 * 8 * 1448 / (0.1 * 0.1), rel=1e-3)
+    assert neighbours.flow_bits("a") == pytest.approx(1.22 * 8 * 1448 / (0.1 * 0.1), rel=1e-3)
 
 
 def test_who_was_not_there_to_the_end_is_remembered_for_some_rounds() -> None:
     neighbours = looked(0.1)
     for _ in range(3):
-        neighbours.together(["me", "a"], frozenset({"me"}))
-    neighbours.together(["me", "a"], frozenset({"me", "a"}))
+        neighbours.together(["me", "a"], frozenset({"me"}), 0.0)
+    neighbours.together(["me", "a"], frozenset({"me", "a"}), 0.0)
     sight = neighbours.sights(PARENT)[0]
     assert (sight.rounds, sight.failed) == (4, 3)
     for _ in range(30):
-        neighbours.together(["me", "a"], frozenset({"me", "a"}))
+        neighbours.together(["me", "a"], frozenset({"me", "a"}), 0.0)
     assert neighbours.sights(PARENT)[0].failed == 0
+
+
+def test_whoever_fails_most_rounds_with_us_is_in_quarantine_and_then_on_probation() -> None:
+    neighbours = Neighbours("me")
+    both, alone = frozenset({"me", "a"}), frozenset({"me"})
+    for there in (both, alone, alone, alone):
+        neighbours.together(["me", "a"], there, 0.0)
+    assert neighbours.avoided(["a", "stranger"], 0.0) == frozenset(), "four rounds say too little"
+    neighbours.together(["me", "a"], alone, 0.0)
+    assert neighbours.avoided(["a", "stranger"], 1.0) == {"a"}
+    assert "4 of its last 5 rounds failed" in neighbours.of("a").standing.reason
+    assert neighbours.avoided(["a"], QUARANTINE_S + 1) == frozenset()
+    assert neighbours.of("a").standing.name == PROBATION
+    for _ in range(SUCCESSES):
+        neighbours.together(["me", "a"], both, QUARANTINE_S + 2)
+    assert neighbours.of("a").standing.name == TRUSTED
 
 
 def test_among_many_links_all_have_their_turn_and_few_are_told_of() -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from protocol.network.coordinate import Coordinate
-from protocol.network.views import Flows, Known, View
+from protocol.network.flows import Flows
+from protocol.network.views import Known, View
 from protocol.planning.choice import Layout, choose, fixed, row_size
 from protocol.planning.cost import Model, Sizes
 from protocol.planning.history import History

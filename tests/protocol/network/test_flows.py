@@ -1,0 +1,73 @@
+"""What a path carries, from losses that nobody could count alone."""
+
+from __future__ import annotations
+
+from math import sqrt
+from random import Random
+
+import pytest
+from msgspec.structs import replace
+
+from protocol.network.flows import MATHIS_BITS, SECOND_US, Flows, flows_of
+from protocol.network.sight import MAX_SIGHTS, Sight, short_name
+
+NAMES = [short_name(f"peer {i}") for i in range(128)]
+NEAR, FAR = 15_000, 180_000
+
+
+def sights(loss: float, segments: int, rtt_us: int, seed: int = 1) -> list[tuple[Sight, ...]]:
+    """Of all of a swarm, each on paths of one length: what was lost is drawn, packet by packet."""
+    rng = Random(seed)
+
+    def sight(who: bytes) -> Sight:
+        again = sum(rng.random() < loss for _ in range(segments))
+        return Sight(who=who, rtt_us=rtt_us, segments=segments, again=again)
+
+    return [tuple(sight(NAMES[(i + step) % len(NAMES)]) for step in range(1, MAX_SIGHTS + 1)) for i in range(len(NAMES))]
+
+
+def carried(loss: float, rtt_us: int) -> float:
+    return MATHIS_BITS * SECOND_US / sqrt(loss) / rtt_us
+
+
+@pytest.mark.parametrize("segments", [60, 200, 3000])
+def test_a_loss_of_a_thousandth_is_told_by_all_together_whatever_one_path_carried(segments: int) -> None:
+    flows = flows_of(sights(0.001, segments, NEAR), NAMES)
+    assert flows.bits(NEAR) == pytest.approx(carried(0.001, NEAR), rel=0.15)
+
+
+def test_paths_of_other_lengths_have_losses_of_their_own() -> None:
+    near, far = sights(0.0001, 2000, NEAR), sights(0.005, 200, FAR)
+    flows = flows_of([one[:4] + other[4:] for one, other in zip(near, far, strict=True)], NAMES)
+    assert flows.bits(NEAR) == pytest.approx(carried(0.0001, NEAR), rel=0.25)
+    assert flows.bits(FAR) == pytest.approx(carried(0.005, FAR), rel=0.15)
+
+
+def test_where_little_was_sent_the_others_losses_count() -> None:
+    """Ten packets of which none was lost are no proof of a path without a bound."""
+    said = sights(0.001, 3000, FAR)
+    said[0] = (Sight(who=NAMES[1], rtt_us=NEAR, segments=10), *said[0][1:])
+    assert flows_of(said, NAMES).bits(NEAR) == pytest.approx(carried(0.001, NEAR), rel=0.15)
+
+
+def test_where_nothing_was_lost_no_bound_is_known() -> None:
+    assert flows_of(sights(0.0, 100, NEAR), NAMES) == Flows(octaves=())
+    assert flows_of([], NAMES) == Flows(octaves=())
+
+
+def test_a_path_that_was_seen_to_carry_more_carries_it() -> None:
+    seen = [tuple(replace(one, flow_bits=10**9) for one in each) for each in sights(0.001, 200, NEAR)]
+    assert flows_of(seen, NAMES).bits(NEAR) == pytest.approx(10**9)
+
+
+@pytest.mark.parametrize("lie", [0, 1 << 20])
+def test_some_who_make_up_their_counts_change_little(lie: int) -> None:
+    said = sights(0.001, 200, NEAR)
+    for i in (3, 40, 77):
+        said[i] = tuple(replace(one, segments=1 << 20, again=lie, flow_bits=lie) for one in said[i])
+    assert flows_of(said, NAMES).bits(NEAR) == pytest.approx(carried(0.001, NEAR), rel=0.2)
+
+
+def test_of_strangers_nothing_is_believed() -> None:
+    said = sights(0.5, 200, NEAR)
+    assert flows_of(said, ()) == Flows(octaves=())

@@ -1,0 +1,35 @@
+"""A leader plans without whom it has in quarantine, where enough others are ready."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.leader import leader_of
+from protocol.round import phases as p
+from protocol.round.phases import Phase
+from tests.protocol.round.test_stories import flow_without, offers_made
+from tests.protocol.round.test_village import heal
+from tests.protocol.round.village import Village
+
+
+@pytest.mark.parametrize(("size", "left_out"), [(5, True), (2, False)])
+def test_who_is_in_quarantine_waits_and_is_told_so(size: int, left_out: bool) -> None:
+    village = Village(size, settled=size)
+    leader = leader_of(village.villagers[0].state.order, 0)
+    leading = village.named(leader)
+    other = next(villager for villager in village.villagers if villager is not leading)
+    before = leading.state.tip
+    leading.see(p.LiveChanged(live=leading.state.live, avoided=frozenset({other.me})))
+    offers_made(village)
+    flow_without(village, lambda letter: False)
+    for _ in range(10):
+        if leading.state.tip != before:
+            break
+        village.tick_next()
+        village.flow()
+    assert leading.state.tip.number == before.number + 1
+    assert (other.me not in leading.state.tip.members) == left_out
+    if left_out:
+        assert leading.state.tip.last_seq.get(other.me) == before.last_seq.get(other.me)
+        assert other.state.phase in {Phase.WATCH, Phase.FETCH, Phase.TRAIN}, "it was told that the round goes on without it"
+    heal(village, rounds=1, ticks=20)

@@ -406,7 +406,7 @@ class Chain(Protocol):
 
     def dispute(self, epoch: int, reason: str, evidence: Hash = NO_HASH) -> Sent:
         """For settlers and the pool's owner, before the delay is over: the pending root is dropped, the last active one stays.
-        `reason` has up to 96 bytes."""
+        A settler has one until the next root is active, the owner as many as it wants. `reason` has up to 96 bytes."""
 
     def activate(self) -> Sent:
         """For anyone, after the delay."""

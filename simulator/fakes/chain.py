@@ -46,6 +46,7 @@ class FakeState(msgspec.Struct, kw_only=True):
     active: Proposal | None = None
     pending: Proposal | None = None
     ready_at_s: int = 0
+    disputed: set[Address] = set()  # settlers whose dispute is used up until the next root is active
     paused: bool = False
 
 
@@ -266,6 +267,9 @@ class FakeChain:
             _check(state.pending is not None, "pool: no root is pending")
             _check(state.pending is None or state.pending.epoch == epoch, "pool: another epoch is pending")
             _check(at_s < state.ready_at_s, "pool: dispute is over")
+            if self.account != self._ledger.owner:
+                _check(self.account not in state.disputed, "pool: dispute is used up")
+                state.disputed.add(self.account)
             _next_attempt(state)
 
         return self._send("dispute", str(epoch), change)
@@ -278,6 +282,7 @@ class FakeChain:
             _check(at_s >= state.ready_at_s, "pool: delay is not over")
             _check_covered(state, state.pending)
             state.active = state.pending
+            state.disputed.clear()
             _next_attempt(state)
 
         return self._send("activate", "", change)

@@ -223,6 +223,31 @@ class ChainSuite:
         propose(ground, {ANNA: 400})  # votes before the dispute count no more, the same epoch can be settled again
         assert anna.pool().pending is not None
 
+    def test_a_settler_that_disputes_everything_holds_payment_up_by_one_delay(self, ground: Ground) -> None:
+        anna, owner = ground.chain(ANNA), ground.chain(OWNER)
+        bad, other = ground.chain(SETTLERS[2]), ground.chain(SETTLERS[0])
+        fund(ground, 1000)
+        for total in (300, 400):  # once for each root, not once for ever
+            propose(ground, {ANNA: total})
+            pending = anna.pool().pending
+            assert pending is not None
+            done(bad, bad.dispute(pending.epoch, "no"))
+            propose(ground, {ANNA: total})  # an epoch later: that is no new dispute either
+            pending = anna.pool().pending
+            assert pending is not None
+            with pytest.raises(ChainRefused, match="pool: dispute is used up"):
+                bad.dispute(pending.epoch, "no")
+            if total == 400:  # somebody else has one, and the owner has more than one
+                done(other, other.dispute(pending.epoch, "no"))
+                for _ in range(2):
+                    propose(ground, {ANNA: total})
+                    pending = anna.pool().pending
+                    assert pending is not None
+                    done(owner, owner.dispute(pending.epoch, "no"))
+                return
+            ground.advance(DELAY_S)
+            done(anna, anna.activate())
+
     def test_the_delay_ends_disputes_and_begins_claims(self, ground: Ground) -> None:
         anna, settler = ground.chain(ANNA), ground.chain(SETTLERS[2])
         fund(ground, 1000)

@@ -234,8 +234,15 @@ class Cuttable:
 
 @contextmanager
 def anvil() -> Iterator[AnvilGround]:
-    """anvil with our genesis, until the block ends. Raises `FileNotFoundError` where it is not installed."""
+    """anvil with our genesis, until the block ends."""
     found = genesis(int(time.time()) - 10 * EPOCH_S)
+    with anvil_serving(found) as url:
+        yield AnvilGround(url, found["config"]["chainId"])
+
+
+@contextmanager
+def anvil_serving(found: dict[str, Any]) -> Iterator[str]:
+    """Its URL, until the block ends. Raises `FileNotFoundError` where it is not installed."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "genesis.json"
         file.write_text(json.dumps(found))
@@ -243,7 +250,7 @@ def anvil() -> Iterator[AnvilGround]:
         with log.open("wb") as out:
             process = subprocess.Popen([ANVIL, "--init", file, "--port", "0", "--hardfork", "cancun"], stdout=out, stderr=subprocess.STDOUT)
         try:
-            yield AnvilGround(f"http://{_address_in(log, process)}", found["config"]["chainId"])
+            yield f"http://{_address_in(log, process)}"
         finally:
             process.terminate()
             process.wait()

@@ -1,6 +1,6 @@
 """The whole story with the commands a person types: beat, settle, dispute, activate, verify, claim, and every refusal.
 
-On the fake chain always, on the contracts in a real EVM among the slow tests.
+On the fake chain always, on the contracts in py-evm and in anvil among the slow tests.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from protocol.journal import Event
 from protocol.keccak import address_of
 from protocol.manifest import Manifest
 from protocol.ports import Chain, inline
+from tests.contracts.ground import ANVIL, NO_ANVIL
 from tests.daemon.chain import homes
 from tests.protocol.rounds import people
 from tests.protocol.settlement.paid import wallet
@@ -86,7 +87,13 @@ class Stage:
         assert (report.state, report.reason) == ("live", "")
 
 
-@pytest.fixture(params=["fake", pytest.param("evm", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("evm", marks=pytest.mark.slow),
+        pytest.param("anvil", marks=[pytest.mark.slow, pytest.mark.real, pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL)]),
+    ]
+)
 def stage(
     request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stage]:
@@ -95,9 +102,9 @@ def stage(
     secret.chmod(0o600)
     monkeypatch.setenv(password.VARIABLE, str(secret))
     settlers = (wallet(0).address,)
-    if request.param == "evm":
+    if request.param != "fake":
         monkeypatch.setattr("contracts.chain.POLL_S", 0.01)
-        with homes.devnet(settlers) as world:
+        with homes.devnet(settlers) if request.param == "evm" else homes.on_anvil(settlers) as world:
             yield Stage(tmp_path, world, capfd)
         return
     fake = homes.FakeWorld(settlers)

@@ -100,6 +100,14 @@ class NodeRpc:
             raise ChainUnreachable("eth_getTransactionReceipt was answered with another transaction's")
         return found
 
+    def logs(self, address: Address, topics: list[Any], first: int, last: int) -> list[Log]:
+        """Raises `RpcError` in the node's words: it may be too much at once."""
+        asked = {"address": address, "topics": topics, "fromBlock": hex(first), "toBlock": hex(last)}
+        found = record_of(self._endpoints.ask("eth_getLogs", asked), list[Log], "eth_getLogs")
+        if found is None:
+            raise ChainUnreachable("eth_getLogs was answered with nothing")
+        return found
+
     def knows(self, transaction: str) -> bool:
         return self.ask("eth_getTransactionByHash", transaction) is not None
 

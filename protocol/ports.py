@@ -379,6 +379,10 @@ class Chain(Protocol):
 
     def agent(self, address: Address) -> AgentStatus: ...
 
+    def heard(self, accounts: Sequence[Address], since_s: int, until_s: int) -> frozenset[Address]:
+        """Those of `accounts` that registered or beat at a time of the chain from `since_s` on and before `until_s`. From what the chain keeps for
+        ever, so that everybody is told the same, at any time. Raises `ChainRefused` on plumise, which says no events of ours."""
+
     def balance(self, address: Address) -> int: ...
 
     def pool(self) -> PoolStatus: ...

@@ -37,6 +37,7 @@ class FakeState(msgspec.Struct, kw_only=True):
     """All that the chain holds."""
 
     agents: dict[Address, AgentStatus] = {}
+    heard: dict[Address, tuple[int, ...]] = {}  # when each registered and beat
     payouts: dict[Address, Address] = {}
     balances: dict[Address, int] = {}
     runs: dict[Hash, RunStatus] = {}
@@ -181,6 +182,10 @@ class FakeChain:
         active = self._ledger.now_s() <= found.last_heartbeat_s + HEARTBEAT_TIMEOUT_S
         return msgspec.structs.replace(found, active=active, payout=payout, rewards=state.claimed.get(address, 0))
 
+    def heard(self, accounts: Sequence[Address], since_s: int, until_s: int) -> frozenset[Address]:
+        heard = self._state().heard
+        return frozenset(each for each in accounts if any(since_s <= at_s < until_s for at_s in heard.get(each, ())))
+
     def balance(self, address: Address) -> int:
         return self._state().balances.get(address, 0)
 
@@ -222,6 +227,7 @@ class FakeChain:
             _check(who not in state.agents, "registry: already registered")
             cut = name_word(name).rstrip(b"\0").decode()
             state.agents[who] = AgentStatus(address=who, registered=True, name=cut, last_heartbeat_s=at_s, registered_at_s=at_s)
+            state.heard[who] = (at_s,)
 
         return self._send("register", who, change)
 
@@ -240,6 +246,7 @@ class FakeChain:
             _check(who in state.agents, "registry: not registered")
             _check(samples >= state.agents[who].samples, "registry: samples went back")
             state.agents[who] = msgspec.structs.replace(state.agents[who], samples=samples, certificate=certificate, last_heartbeat_s=at_s)
+            state.heard[who] = (*state.heard[who], at_s)
 
         return self._send("heartbeat", who, change)
 

@@ -104,6 +104,34 @@ class ChainSuite:
             anna.heartbeat(6, CERTIFICATE)
         assert anna.agent(anna.account).samples == 7
 
+    def test_everybody_is_told_the_same_of_who_was_heard_and_when(self, ground: Ground) -> None:
+        anna, bert = ground.chain(ANNA), ground.chain(BERT)
+        both = (anna.account, bert.account)
+        began_s = anna.head().at_s
+        done(anna, anna.register("anna"))
+        ground.advance(200)
+        between_s = anna.head().at_s
+        ground.advance(200)
+        done(bert, bert.register("bert"))
+        ground.advance(200)
+        later_s = anna.head().at_s
+        ground.advance(200)
+        done(anna, anna.heartbeat(1, CERTIFICATE))
+        ground.advance(10)
+        ended_s = anna.head().at_s + 1
+        reader = ground.chain(OWNER)
+        for since_s, until_s, expected in (
+            (began_s, ended_s, set(both)),
+            (began_s, between_s, {anna.account}),
+            (between_s, later_s, {bert.account}),
+            (later_s, ended_s, {anna.account}),
+            (ended_s, ended_s + 10**6, set()),
+            (0, began_s, set()),
+        ):
+            assert reader.heard(both, since_s, until_s) == expected
+        assert reader.heard((anna.account,), between_s, later_s) == set()
+        assert reader.heard((), began_s, ended_s) == set()
+
     def test_nobody_registers_or_beats_for_another_without_leave(self, ground: Ground) -> None:
         anna, bert = ground.chain(ANNA), ground.chain(BERT)
         with pytest.raises(ChainRefused, match="registry: not a sponsor"):

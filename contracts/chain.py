@@ -299,7 +299,12 @@ class ChainClient:
             self._sleep(POLL_S)
 
     def _look(self) -> tuple[Settled, ...]:
-        ended = () if self._sender is None else self._sender.reconcile()
+        if self._sender is None:
+            return ()
+        ended = self._sender.reconcile()
+        if self._ended:  # of what a reorganization took out the end is no longer known
+            flying = self._sender.pending()
+            self._ended = deque((each for each in self._ended if each.sent not in flying), MOST_ENDED)
         self._ended.extend(ended)
         return ended
 

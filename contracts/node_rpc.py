@@ -94,6 +94,11 @@ class NodeRpc:
             raise ChainUnreachable(f"there is no block {at}")
         return found
 
+    def block_hash(self, number: int) -> str | None:
+        """None where the chain is not that long."""
+        found = record_of(self.ask("eth_getBlockByNumber", hex(number), False), Block, "eth_getBlockByNumber")
+        return None if found is None else found.hash
+
     def receipt(self, transaction: str) -> Receipt | None:
         found = record_of(self.ask("eth_getTransactionReceipt", transaction), Receipt, "eth_getTransactionReceipt")
         if found is not None and found.transaction_hash.lower() != transaction.lower():

@@ -364,7 +364,8 @@ class Chain(Protocol):
 
     What changes the chain returns as soon as it is signed, written down and offered to the chain; whether it came to pass is learnt from
     `reconcile` or `wait`. Guarantees: what was sent is not sent again under another nonce, also by the next process; `Settled.done` means
-    that the effect was read back, not that there was a receipt. Does not guarantee that anything sent is ever settled.
+    that the effect was read back, not that there was a receipt; what a deep reorganization takes out afterwards is in `pending` again, and told
+    again. Does not guarantee that anything sent is ever settled.
     """
 
     @property

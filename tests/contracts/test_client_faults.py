@@ -15,7 +15,7 @@ import pytest
 
 from contracts.endpoints import RpcError
 from contracts.fees import GWEI
-from contracts.nonce import MISSING_S, MOST_PENDING, RAISE_AFTER_BLOCKS, RAISE_AFTER_S
+from contracts.nonce import MISSING_S, MOST_PENDING, RAISE_AFTER_BLOCKS, RAISE_AFTER_S, WATCHED_BLOCKS
 from contracts.pending import PendingFile
 from protocol.chain import ChainPending, ChainRefused, ChainUnreachable
 from tests.contracts.ground import EvmGround
@@ -148,6 +148,32 @@ def test_a_reorganization_takes_it_out_and_it_comes_in_again(ground: Levers, tmp
     ended = anna.wait(sent, 1)
     assert ended.done
     assert anna.agent(anna.account).registered
+
+
+def test_a_reorganization_deeper_than_what_counts_as_settled_is_noticed(ground: Levers, tmp_path: Path, caplog: Any) -> None:
+    """Told to be done, and taken out ten blocks later: in flight again, by the next process too, under its own nonce, and told again."""
+    anna = ground.client("anna", kept=tmp_path, confirmations=2)
+    sent = anna.register("anna")
+    blocks(ground, 10)
+    assert anna.wait(sent, 1).done
+    assert anna.reconcile() != ()
+    assert (anna.pending(), anna.reconcile()) == ((), ())
+    ground.go_back(10)
+    blocks(ground, 3)
+    assert not anna.agent(anna.account).registered
+    successor = ground.client("anna", kept=tmp_path, confirmations=2)
+    other = successor.fund(5)
+    assert (sent.nonce, other.nonce) == (0, 1)
+    assert "taken out by a reorganization" in caplog.text
+    assert set(anna.pending()) == {sent, other}
+    assert anna.reconcile() == ()
+    blocks(ground, 3)
+    assert anna.wait(sent, 1).done
+    assert sent in {ended.sent for ended in anna.reconcile()}
+    assert anna.agent(anna.account).registered
+    blocks(ground, WATCHED_BLOCKS)
+    assert anna.reconcile() == ()
+    assert book_of(tmp_path).watched == ()
 
 
 def test_a_restart_at_any_moment_sees_everything_through(ground: Levers, tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.artifacts import AGENT_REGISTRY, REWARD_POOL
+from contracts.endpoints import RpcError
+from contracts.liveness import HEARTBEAT
 from protocol.chain import ChainRefused, ChainUnreachable, Settled, WrongChain
 from tests.contracts.ground import EvmGround
 from tests.contracts.levers import blocks, book_of, over
@@ -158,3 +161,64 @@ def test_a_receipt_of_something_else_is_no_receipt(ground: EvmGround, tmp_path: 
     with pytest.raises(ChainUnreachable, match="another transaction"):
         anna.reconcile()
     assert anna.pending() == (sent,)
+
+
+def test_events_of_others_are_nobodys_heartbeat(ground: EvmGround) -> None:
+    """A node that looks at neither address nor topic of what it is asked for: what is not the registry's heartbeat is none."""
+    anna, through = ground.client("anna"), ground.transport
+    anna.register("anna")
+    blocks(ground, 1)
+    event = {"address": AGENT_REGISTRY, "topics": [HEARTBEAT, "0x" + anna.account[2:].lower().rjust(64, "0")], "data": "0x"}
+    shown: list[dict[str, object]] = []
+
+    class Careless:
+        url = through.url
+
+        def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
+            return list(shown) if method == "eth_getLogs" else through(method, parameters)
+
+    reader = over(Careless(), ground, "bert", None)
+    since_s, until_s = 0, anna.head().at_s + 1
+    for change in ({"address": REWARD_POOL}, {"topics": ["0x" + "12" * 32, event["topics"][1]]}, {"topics": [HEARTBEAT]}):
+        shown[:] = [event | change]
+        assert reader.heard([anna.account], since_s, until_s) == frozenset()
+    shown[:] = [event]
+    assert reader.heard([anna.account], since_s, until_s) == {anna.account}
+
+
+@pytest.mark.parametrize("answer", [None, {}, [{"address": "0x12", "topics": "x", "data": 5}], [7], "0x"])
+def test_events_of_garbage_are_unreachable(ground: EvmGround, answer: Any) -> None:
+    through = ground.transport
+
+    class Garbling:
+        url = through.url
+
+        def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
+            return answer if method == "eth_getLogs" else through(method, parameters)
+
+    reader = over(Garbling(), ground, "bert", None)
+    with pytest.raises(ChainUnreachable):
+        reader.heard([reader.account], 0, ground.devnet.head.timestamp + 1)
+
+
+def test_a_node_that_finds_it_too_much_is_asked_for_less(ground: EvmGround) -> None:
+    """Public endpoints limit blocks and events of one answer, each in its own words."""
+    anna, through = ground.client("anna"), ground.transport
+    anna.register("anna")
+    blocks(ground, 20)
+    asked: list[int] = []
+
+    class Narrow:
+        url = through.url
+
+        def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
+            if method == "eth_getLogs":
+                size = int(parameters[0]["toBlock"], 16) - int(parameters[0]["fromBlock"], 16) + 1
+                asked.append(size)
+                if size > 4:
+                    raise RpcError(-32000, "query returned more than 4 results")
+            return through(method, parameters)
+
+    reader = over(Narrow(), ground, "bert", None)
+    assert reader.heard([anna.account, reader.account], 0, anna.head().at_s + 1) == {anna.account}
+    assert max(asked) > 4 >= min(asked)

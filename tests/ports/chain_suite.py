@@ -301,6 +301,8 @@ class ChainSuite:
             anna.pause(True)
         done(owner, owner.pause(True))
         assert owner.pool().paused
+        with pytest.raises(ChainRefused, match="ownable: caller is not the owner"):
+            anna.pause(False)
         assert anna.claimable(anna.account, 300, tree.proof(anna.account)) == 0
         for what in (
             lambda: anna.claim(anna.account, 300, tree.proof(anna.account)),

@@ -48,9 +48,11 @@ def artifact_of(source: Path) -> bytes:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail when the committed files differ")
-    check = parser.parse_args().check
+    parser.add_argument("--only", default="*", metavar="NAME", help="one contract instead of all")
+    wanted = parser.parse_args()
+    check = wanted.check
     differ = []
-    for source in sorted(SOURCES.glob("*.vy")):
+    for source in sorted(SOURCES.glob(f"{wanted.only}.vy")):
         artifact = ARTIFACTS / f"{source.stem}.json"
         made = artifact_of(source)
         if not artifact.is_file() or artifact.read_bytes() != made:

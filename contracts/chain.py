@@ -17,6 +17,7 @@ from contracts import words
 from contracts.abi import call_data, topic
 from contracts.artifacts import AGENT_REGISTRY, CLAIM_WORDS, HEARTBEAT_WORDS, PLACES, REGISTER_WORDS, REWARD_POOL, SESSIONS
 from contracts.endpoints import Endpoints, RpcError, Transport
+from contracts.liveness import heard_between
 from contracts.node_rpc import NodeRpc, Receipt, number_of, record_of
 from contracts.nonce import DEFAULT_CEILING, Sender, TransactionSigner
 from contracts.pending import PendingFile, PendingTransaction
@@ -127,6 +128,10 @@ class ChainClient:
             certificate=certificate,
             rewards=self.claimed(address),
         )
+
+    def heard(self, accounts: Sequence[Address], since_s: int, until_s: int) -> frozenset[Address]:
+        self._ours("heartbeat events")
+        return heard_between(self._node, accounts, since_s, until_s)
 
     def balance(self, address: Address) -> int:
         return self._node.number("eth_getBalance", address, "latest")
@@ -294,7 +299,12 @@ class ChainClient:
             self._sleep(POLL_S)
 
     def _look(self) -> tuple[Settled, ...]:
-        ended = () if self._sender is None else self._sender.reconcile()
+        if self._sender is None:
+            return ()
+        ended = self._sender.reconcile()
+        if self._ended:  # of what a reorganization took out the end is no longer known
+            flying = self._sender.pending()
+            self._ended = deque((each for each in self._ended if each.sent not in flying), MOST_ENDED)
         self._ended.extend(ended)
         return ended
 

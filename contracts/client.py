@@ -12,6 +12,7 @@ from requests.exceptions import RequestException
 from web3 import HTTPProvider
 from web3.exceptions import Web3Exception
 
+from contracts.bounded import BoundedSession
 from contracts.chain import HYPERGPU, ChainClient
 from contracts.endpoints import RPC_TIMEOUT_S, RpcError, Transport
 from contracts.masking import Masker, mask_libraries, masked_url
@@ -35,7 +36,8 @@ class HttpTransport:
 
     def __init__(self, url: str, timeout_s: float = RPC_TIMEOUT_S) -> None:
         self.url = url
-        self._provider = HTTPProvider(url, request_kwargs={"timeout": timeout_s}, exception_retry_configuration=None)
+        session = BoundedSession(timeout_s)
+        self._provider = HTTPProvider(url, request_kwargs={"timeout": timeout_s}, session=session, exception_retry_configuration=None)
         self._masker = Masker([url])
 
     def __call__(self, method: str, parameters: Sequence[Any]) -> Any:

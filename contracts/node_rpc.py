@@ -94,10 +94,23 @@ class NodeRpc:
             raise ChainUnreachable(f"there is no block {at}")
         return found
 
+    def block_hash(self, number: int) -> str | None:
+        """None where the chain is not that long."""
+        found = record_of(self.ask("eth_getBlockByNumber", hex(number), False), Block, "eth_getBlockByNumber")
+        return None if found is None else found.hash
+
     def receipt(self, transaction: str) -> Receipt | None:
         found = record_of(self.ask("eth_getTransactionReceipt", transaction), Receipt, "eth_getTransactionReceipt")
         if found is not None and found.transaction_hash.lower() != transaction.lower():
             raise ChainUnreachable("eth_getTransactionReceipt was answered with another transaction's")
+        return found
+
+    def logs(self, address: Address, topics: list[Any], first: int, last: int) -> list[Log]:
+        """Raises `RpcError` in the node's words: it may be too much at once."""
+        asked = {"address": address, "topics": topics, "fromBlock": hex(first), "toBlock": hex(last)}
+        found = record_of(self._endpoints.ask("eth_getLogs", asked), list[Log], "eth_getLogs")
+        if found is None:
+            raise ChainUnreachable("eth_getLogs was answered with nothing")
         return found
 
     def knows(self, transaction: str) -> bool:

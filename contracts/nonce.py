@@ -4,6 +4,7 @@ Rules. A transaction is on disk before it is offered. One kind of thing about on
 receipt that does not come is not a failure: the hash is kept and looked for, by the next process too. What the node forgot is offered again, the
 same bytes. What is stuck while blocks come is signed again with the same nonce at a higher fee, up to the ceiling. In a chain that makes
 no blocks nothing is raised. An end is told once: included `confirmations` deep and its effect seen, reverted with its reason, or its nonce taken.
+What is done is watched for `WATCHED_BLOCKS` more: where a deep reorganization took it out it is in flight again, the same bytes, and told again.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from contracts.abi import refusal
 from contracts.endpoints import RpcError
 from contracts.fees import GWEI, Fees, capped, fees_for, raised
 from contracts.node_rpc import NodeRpc, Receipt, number_of
-from contracts.pending import Book, PendingFile, PendingTransaction
+from contracts.pending import Book, Included, PendingFile, PendingTransaction
 from protocol.chain import ChainRefused, ChainUnreachable, Sent, Settled
 from protocol.keccak import Address, keccak256
 
 MOST_PENDING = 32  # a node sends one of each kind; more in flight means that something asks in a loop
 RAISE_AFTER_S = 30.0  # ten blocks of Plumise: what offered enough is in by then
 RAISE_AFTER_BLOCKS = 3  # and blocks must have come: in a chain that stands still a higher fee buys nothing
+WATCHED_BLOCKS = 64  # two epochs of Ethereum's consensus: what is deeper there is final
 MISSING_S = 60.0  # a nonce is used and no receipt of ours shows: an endpoint behind the others catches up within that
 GAS_MARGIN = (5, 4)  # of the estimate: storage may be written for the first time between estimate and inclusion
 DEFAULT_CEILING = 500 * GWEI  # base units per gas; a heartbeat then costs at most 0.05 coins
@@ -77,7 +79,7 @@ class Sender:
     def send(self, kind: str, subject: str, to: Address, data: bytes, *, value: int = 0, proof: str = "") -> Sent:
         """Raises `ChainRefused` when it would fail, `ChainUnreachable` when nothing was signed. After that it only returns: it is written down."""
         with self._file.held():
-            book = self._book()
+            book = self._looked_back(self._book())
             for each in book.transactions:
                 if (each.kind, each.subject) == (kind, subject):
                     return each.sent
@@ -114,35 +116,72 @@ class Sender:
     def reconcile(self) -> tuple[Settled, ...]:
         """Raises `ChainUnreachable` with everything kept; what was learnt before that is told next time."""
         with self._file.held():
-            book = self._book()
+            book = self._looked_back(self._book())
             if not book.transactions:
                 return ()
             head = self._node.number("eth_blockNumber")
             used = self._node.nonce(self.account, "latest")
             kept: list[PendingTransaction] = []
             ended: list[Settled] = []
+            watched = list(book.watched)
             for each in book.transactions:
                 after = self._look_after(each, head, used)
-                if isinstance(after, Settled):
-                    ended.append(after)
-                else:
+                if isinstance(after, PendingTransaction):
                     kept.append(after)
+                    continue
+                told, block_hash = after
+                ended.append(told)
+                if told.done:
+                    watched.append(Included(transaction=each, block=told.block, block_hash=block_hash))
             if ended or kept != list(book.transactions):
-                self._file.save(msgspec.structs.replace(book, transactions=tuple(kept)))
+                self._file.save(msgspec.structs.replace(book, transactions=tuple(kept), watched=tuple(watched)))
             return tuple(ended)
 
-    def _look_after(self, each: PendingTransaction, head: int, used: int) -> PendingTransaction | Settled:
+    def _looked_back(self, book: Book) -> Book:
+        """The book, with what a reorganization took out in flight again. One question, as long as the newest block that is watched stays."""
+        if not book.watched:
+            return book
+        newest = max(book.watched, key=lambda one: one.block)
+        if self._node.block_hash(newest.block) == newest.block_hash:  # and so are all before it
+            head = self._node.number("eth_blockNumber")
+            watched = tuple(one for one in book.watched if head - one.block < WATCHED_BLOCKS)
+            out: list[PendingTransaction] = []
+        else:
+            seen = [(one, self._found(one.transaction)) for one in book.watched]
+            watched = tuple(
+                msgspec.structs.replace(one, block=number_of(receipt.block_number, "blockNumber"), block_hash=receipt.block_hash)
+                for one, receipt in seen
+                if receipt is not None
+            )
+            out = [one.transaction for one, receipt in seen if receipt is None]
+        for each in out:
+            _log.warning(
+                "%s (%s) was taken out by a reorganization after it was told to be done; it is in flight again", each.kind, each.hashes[-1]
+            )
+        if watched == book.watched:
+            return book
+        again = (msgspec.structs.replace(each, offered_at_s=self._now(), missing_since_s=None) for each in out)
+        transactions = tuple(sorted((*book.transactions, *again), key=lambda each: each.nonce))
+        looked = msgspec.structs.replace(book, transactions=transactions, watched=watched)
+        self._file.save(looked)
+        return looked
+
+    def _found(self, each: PendingTransaction) -> Receipt | None:
+        return next((receipt for signed in each.hashes if (receipt := self._node.receipt(signed)) is not None), None)
+
+    def _look_after(self, each: PendingTransaction, head: int, used: int) -> PendingTransaction | tuple[Settled, str]:
+        """What it is now, or how it ended and the hash of the block in which."""
         for signed in each.hashes:
             receipt = self._node.receipt(signed)
             if receipt is not None:
                 block = number_of(receipt.block_number, "blockNumber")
                 if head - block + 1 < self._confirmations:
                     return msgspec.structs.replace(each, missing_since_s=None)  # a reorganization may still take it out
-                return self._ended(each, receipt, block)
+                return self._ended(each, receipt, block), receipt.block_hash
         if used > each.nonce:
             since = each.missing_since_s if each.missing_since_s is not None else self._now()
             if self._now() - since >= MISSING_S:
-                return Settled(sent=each.sent, done=False, reason=f"another transaction took its nonce, {each.nonce}")
+                return Settled(sent=each.sent, done=False, reason=f"another transaction took its nonce, {each.nonce}"), ""
             return msgspec.structs.replace(each, missing_since_s=since)
         each = msgspec.structs.replace(each, missing_since_s=None)
         if self._now() - each.offered_at_s >= RAISE_AFTER_S and head - each.block >= RAISE_AFTER_BLOCKS:

@@ -45,11 +45,23 @@ class PendingTransaction(msgspec.Struct, frozen=True, kw_only=True):
         return Sent(kind=self.kind, nonce=self.nonce, hash=self.hashes[0])
 
 
+class Included(msgspec.Struct, frozen=True, kw_only=True):
+    """What was told to be done, and the block it is in: a deep reorganization may still take it out."""
+
+    transaction: PendingTransaction
+    block: int
+    block_hash: str
+
+
 class Book(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything pending of one account on one chain, by nonce. `chain` is the hash of block 0: another chain of the same id has other nonces."""
+    """Everything pending of one account on one chain, by nonce, and what ended lately.
+
+    `chain` is the hash of block 0: another chain of the same id has other nonces.
+    """
 
     chain: str = ""
     transactions: tuple[PendingTransaction, ...] = ()
+    watched: tuple[Included, ...] = ()
 
 
 class PendingFile:

@@ -148,7 +148,8 @@ class Chain(Protocol):
 
     What changes the chain returns as soon as it is signed, written down and offered to the chain; whether it came to pass is learnt from
     `reconcile` or `wait`. Guarantees: what was sent is not sent again under another nonce, also by the next process; `Settled.done` means
-    that the effect was read back, not that there was a receipt. Does not guarantee that anything sent is ever settled.
+    that the effect was read back, not that there was a receipt; what a deep reorganization takes out afterwards is in `pending` again, and told
+    again. Does not guarantee that anything sent is ever settled.
     """
 
     @property
@@ -162,6 +163,10 @@ class Chain(Protocol):
     def head(self) -> ChainHead: ...
 
     def agent(self, address: Address) -> AgentStatus: ...
+
+    def heard(self, accounts: Sequence[Address], since_s: int, until_s: int) -> frozenset[Address]:
+        """Those of `accounts` that registered or beat at a time of the chain from `since_s` on and before `until_s`. From what the chain keeps for
+        ever, so that everybody is told the same, at any time. Raises `ChainRefused` on plumise, which says no events of ours."""
 
     def balance(self, address: Address) -> int: ...
 
@@ -190,7 +195,7 @@ class Chain(Protocol):
 
     def dispute(self, epoch: int, reason: str, evidence: Hash = NO_HASH) -> Sent:
         """For settlers and the pool's owner, before the delay is over: the pending root is dropped, the last active one stays.
-        `reason` has up to 96 bytes."""
+        A settler has one until the next root is active, the owner as many as it wants. `reason` has up to 96 bytes."""
 
     def activate(self) -> Sent:
         """For anyone, after the delay."""

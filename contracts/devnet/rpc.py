@@ -9,13 +9,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from eth_abi import decode, encode
 from eth_account import Account
 
-from contracts.artifacts import AGENT_REGISTRY, REWARD_POOL
+from contracts.devnet.agents import agent_status, is_agent
 from contracts.devnet.evm import Devnet, Included, Refused
 from contracts.devnet.genesis import COIN, FAUCET, dev_key
-from protocol.keccak import account_bytes, address_of, keccak256
+from protocol.keccak import Address, account_bytes, address_of
 
 MOST_LOG_BLOCKS = 10_000  # of one eth_getLogs, as public endpoints limit it
 FAUCET_COINS = 100
@@ -51,8 +50,8 @@ class Rpc:
             "eth_getBlockByNumber": lambda at, full=False: self._block(self._number(at), full),
             "eth_getBlockByHash": lambda block_hash, full=False: self._block(devnet.number_of(_bytes(block_hash)), full),
             "eth_getLogs": self._logs,
-            "agent_isAgentAccount": lambda who, at="latest": self._read(AGENT_REGISTRY, "is_registered(address)", who, ["bool"])[0],
-            "agent_getStatus": lambda who, at="latest": self._agent_status(who),
+            "agent_isAgentAccount": lambda who, _at="latest": is_agent(self._contract, who),
+            "agent_getStatus": lambda who, _at="latest": agent_status(self._contract, who),
             "hypergpu_faucet": self._faucet,
             "evm_mine": self._mine,
             "evm_increaseTime": self._increase_time,
@@ -174,30 +173,8 @@ class Rpc:
 
     # ---------------------------------------------------------------- Plumise's own, and ours
 
-    def _read(self, contract: str, signature: str, who: str, types: list[str]) -> tuple[Any, ...]:
-        data = keccak256(signature.encode())[:4] + encode(["address"], [who])
-        return decode(types, self._devnet.call(sender=bytes(20), to=account_bytes(contract), data=data, value=0, gas=CALL_GAS))
-
-    def _agent_status(self, who: str) -> dict[str, Any]:
-        agent = "(bytes32,bytes32,uint256,uint256,uint256,bytes32)"
-        (name, model, since, last, samples, certificate), active, payout = self._read(
-            AGENT_REGISTRY, "status(address)", who, [agent, "bool", "address"]
-        )
-        return {
-            "address": address_of(_account(who)),
-            "registered": since > 0,
-            "active": active,
-            "nodeId": name.rstrip(b"\0").decode("utf-8", "replace"),
-            "lastHeartbeat": last,
-            "registeredAt": since,
-            "totalRewards": str(self._read(REWARD_POOL, "claimed(address)", who, ["uint256"])[0]),
-            "metadata": {
-                "modelHash": _hex(model),
-                "samples": str(samples),
-                "certificate": _hex(certificate),
-                "payout": address_of(account_bytes(payout)),
-            },
-        }
+    def _contract(self, to: Address, data: bytes) -> bytes:
+        return self._devnet.call(sender=bytes(20), to=account_bytes(to), data=data, value=0, gas=CALL_GAS)
 
     def _faucet(self, who: str) -> str:
         """Sends coins that are worth nothing; returns the transaction's hash."""

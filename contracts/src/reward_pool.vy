@@ -7,7 +7,9 @@
         disputed during a delay, is then activated by anyone, and a claim pays total minus claimed to the account's payout. Missed epochs are harmless, a
         correction is a higher total. A dispute falls back to the last active root.
 @dev What always holds: everything paid out was covered by an active root's total, which was covered by the balance; nobody, the owner included, can
-     take money out in another way. Ownership, pausing, signatures and proofs are snekmate's (hence the licence).
+     take money out in another way. A settler can hold up payment by one delay and no longer: it has one dispute until the next root is active. The
+     owner's disputes are not counted, since it can pause for ever anyway; so a root that only some settlers hold to be wrong waits for as many
+     delays as there are of them, in which the owner may side with them. Ownership, pausing, signatures and proofs are snekmate's (hence the licence).
 """
 
 from snekmate.auth import ownable
@@ -105,6 +107,8 @@ needed: public(uint256)
 # @dev Votes count within one attempt at a root; a new one begins when a root is activated or disputed, or the settlers change.
 attempt: public(uint256)
 votes: HashMap[uint256, HashMap[address, bytes32]]
+# @dev Up to which settled epoch, plus one, a settler has used its dispute: it has one until that figure moves on.
+disputed_at: HashMap[address, uint256]
 active: public(Proposal)
 pending: public(Proposal)
 ready_at: public(uint256)
@@ -181,7 +185,8 @@ def propose(epoch: uint256, root: bytes32, total: uint256, data: bytes32):
 @external
 def dispute(epoch: uint256, reason: String[96], evidence: bytes32):
     """
-    @notice Drops the pending root; the last active one stays. Also while paused.
+    @notice Drops the pending root; the last active one stays. Also while paused. A settler may do it once until the next root is active: one that
+            disputes everything holds up payment by one delay. The owner may do it again.
     @param epoch The pending root's epoch, so that a late dispute does not hit the next one.
     @param reason One sentence.
     @param evidence Hash of what shows it.
@@ -190,6 +195,9 @@ def dispute(epoch: uint256, reason: String[96], evidence: bytes32):
     assert self.pending.root != empty(bytes32), "pool: no root is pending"
     assert self.pending.epoch == epoch, "pool: another epoch is pending"
     assert block.timestamp < self.ready_at, "pool: dispute is over"
+    if msg.sender != ownable.owner:
+        assert self.disputed_at[msg.sender] != self.settled_epochs + 1, "pool: dispute is used up"
+        self.disputed_at[msg.sender] = self.settled_epochs + 1
     log Disputed(epoch=epoch, disputer=msg.sender, root=self.pending.root, reason=reason, evidence=evidence)
     self._next_attempt()
 

@@ -28,7 +28,7 @@ class HomeRun(msgspec.Struct, frozen=True, kw_only=True):
 
 def keep_manifest(home: Path, signed: SignedManifest) -> None:
     """So that commands can read what this run's certificates mean. Raises `DiskFull`."""
-    path = _folder(home, signed.run) / MANIFEST_FILE
+    path = run_folder(home, signed.run) / MANIFEST_FILE
     if not path.exists():  # it is named by its digest: it never changes
         write_atomically(path, [memoryview(msgspec.msgpack.encode(signed))])
 
@@ -71,7 +71,7 @@ def certificates_of(home: Path, run: HomeRun) -> list[OpenCertificate]:
 
     Raises `UserError("NO_CERTIFICATES")`.
     """
-    chain = ChainFile(_folder(home, run.run) / "certificates", no_fault, lambda _: None)
+    chain = ChainFile(run_folder(home, run.run) / "certificates", no_fault, lambda _: None)
     records = chain.read(1, 1 << 40)
     opened = [open_certificate(raw, run.run, run.manifest, None, trusted=True) for record in records for raw in unpack_record(record)]
     if not opened:
@@ -79,5 +79,6 @@ def certificates_of(home: Path, run: HomeRun) -> list[OpenCertificate]:
     return opened
 
 
-def _folder(home: Path, run: Digest) -> Path:
+def run_folder(home: Path, run: Digest) -> Path:
+    """Where a run's files are."""
     return home / "runs" / run.hex()

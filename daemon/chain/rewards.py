@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.chain.datasets import load_dataset
+from daemon.chain.offences import Sanctioned, sanctions_of
 from daemon.chain.records import HomeRun, certificates_of
 from daemon.chain.settling import Check, check
 from protocol.binding import wallet_of_offer
@@ -36,6 +37,7 @@ class Rewards(msgspec.Struct, frozen=True, kw_only=True):
     pending_at_s: int
     locked: str
     certified: int
+    sanctions: tuple[Sanctioned, ...]  # of everybody in the run
     note: str
 
 
@@ -63,7 +65,7 @@ def rewards_of(chain: Chain, home: Path, run: HomeRun, account: Address) -> Rewa
     claimable = chain.claimable(account, earned, proof) if earned else 0
     coming = max(0, (proof_for(pending, account)[0] if pending else earned) - earned)
     agent = chain.agent(account)
-    locked, certified = _beyond(home, run, pending or active, account)
+    locked, certified, sanctions = _beyond(home, run, pending or active, account)
     missing = [one.data.hex()[:12] for one, found in ((pool.active, active), (pool.pending, pending)) if one and not found]
     return Rewards(
         account=account,
@@ -78,6 +80,7 @@ def rewards_of(chain: Chain, home: Path, run: HomeRun, account: Address) -> Rewa
         pending_at_s=pool.ready_at_s if pool.pending else 0,
         locked=str(locked),
         certified=certified,
+        sanctions=sanctions,
         note=_note(pool, missing, agent.registered),
     )
 
@@ -94,7 +97,7 @@ def verify(chain: Chain, home: Path, run: HomeRun) -> list[Check]:
         dataset = load_dataset(home, proposal.data)
         if dataset is None:
             raise missing_dataset(proposal)
-        checks.append(check(state, proposal, dataset, run.run, run.manifest, certificates))
+        checks.append(check(chain, pool, state, proposal, dataset, run.run, run.manifest, certificates))
     return checks
 
 
@@ -177,16 +180,16 @@ def _dataset(home: Path, proposal: Proposal | None) -> Dataset | None:
     return load_dataset(home, proposal.data) if proposal else None
 
 
-def _beyond(home: Path, run: HomeRun, dataset: Dataset | None, account: Address) -> tuple[int, int]:
-    """What is locked by the last data set, and the samples certified since."""
+def _beyond(home: Path, run: HomeRun, dataset: Dataset | None, account: Address) -> tuple[int, int, tuple[Sanctioned, ...]]:
+    """What is locked by the last data set, the samples certified since, and the sanctions in it."""
     rules, own = run.manifest.settlement, account_bytes(account)
     try:
         certificates = certificates_of(home, run)
         work = work_of(run.run, run.manifest, dataset.epochs if dataset else (), certificates)
     except UserError:
-        return 0, 0  # no certificates here yet, or not all: what the chain says is shown without them
+        return 0, 0, ()  # no certificates here yet, or not all: what the chain says is shown without them
     if isinstance(rules, msgspec.UnsetType):
-        return 0, 0
+        return 0, 0, ()
     seen = {receipt.key for one in work for receipt in one.receipts}
     counted = [
         receipt
@@ -194,7 +197,8 @@ def _beyond(home: Path, run: HomeRun, dataset: Dataset | None, account: Address)
         for receipt in receipts_of(certificate, lambda peer, offer: wallet_of_offer(run.manifest, peer, offer))
     ]
     fresh = {receipt.key: receipt.samples for receipt in counted if receipt.account == own and receipt.key not in seen}
-    return settle(work, rules.rules).locked.get(own, 0), sum(fresh.values())
+    sanctions = sanctions_of(run.run, run.manifest, dataset, certificates) if dataset else ()
+    return settle(work, rules.rules).locked.get(own, 0), sum(fresh.values()), sanctions
 
 
 def _note(pool: PoolStatus, missing: list[str], registered: bool) -> str:

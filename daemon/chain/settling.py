@@ -1,15 +1,17 @@
 """What a settler proposes, and what everybody checks of it: certificates on disk against what the chain says.
 
 Nothing here sends anything. What a proposal contains beyond certificates is named in it (the epoch's pool, its last certificate, the silent
-accounts), and each of these is checked as far as it can be: pools against what the chain holds, totals and root by computing them.
+accounts, offences that were filed), and each of these is checked as far as it can be: pools against what the chain holds, the silent against the
+chain's own events, totals and root by computing them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from daemon.chain.offences import Filed, not_settled
 from protocol.certificate import OpenCertificate
 from protocol.chain import Chain, PoolStatus, Proposal
 from protocol.digest import Digest
@@ -25,7 +27,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
     proposal: Proposal
     dataset: Dataset
-    settled: Settled | None  # None where it was another settler who computed it
+    settled: Settled
     pool: int  # what this epoch hands out
 
 
@@ -69,8 +71,9 @@ def draft(
     *,
     epoch: int,
     pool: int | None,
+    offences: Sequence[Filed] = (),
 ) -> Draft:
-    """The settlement of `epoch` on top of `before` (the active one's data set; None for the first).
+    """The settlement of `epoch` on top of `before` (the active one's data set; None for the first), with the `offences` that none before carries.
 
     `pool` None hands out everything that the contract holds and has promised to nobody. Raises `UserError`, `ChainError`.
     """
@@ -86,8 +89,9 @@ def draft(
             why=f"it holds {status.balance}, of which {status.balance - free} is promised already",
             fix="fund it, or name a smaller --pool",
         )
-    terms = EpochTerms(epoch=epoch, pool=amount_bytes(hands_out), tip=certificates[-1].hash)
-    silent = _silent(chain, status, run, manifest, (*earlier, terms), certificates)
+    told = tuple(one.term for one in not_settled(offences, earlier))
+    terms = EpochTerms(epoch=epoch, pool=amount_bytes(hands_out), tip=certificates[-1].hash, offences=told)
+    *_, silent = silent_by_chain(chain, status, run, manifest, (*earlier, terms), certificates)
     try:
         dataset, settled = make_dataset(run, manifest, (*earlier, msgspec.structs.replace(terms, silent=silent)), certificates)
     except ValueError as error:
@@ -102,9 +106,16 @@ def draft(
 
 
 def check(
-    state: str, proposal: Proposal, dataset: Dataset, run: Digest, manifest: Manifest, certificates: Sequence[OpenCertificate]
+    chain: Chain,
+    pool: PoolStatus,
+    state: str,
+    proposal: Proposal,
+    dataset: Dataset,
+    run: Digest,
+    manifest: Manifest,
+    certificates: Sequence[OpenCertificate],
 ) -> Check:
-    """Compute the root again and compare. Raises `UserError("CERTIFICATES_MISSING")`."""
+    """Compute the root again, and who was silent, and compare. Raises `UserError("CERTIFICATES_MISSING")`, `ChainError`."""
     computed = ""
     if dataset.run != run:
         reason = "its data set is of another run"
@@ -115,7 +126,7 @@ def check(
             reason = f"it pays, and by the certificates {error}"
         else:
             computed = again.root.hex()
-            reason = _difference(proposal, dataset, again)
+            reason = _difference(proposal, dataset, again) or _wrong_silence(chain, pool, run, manifest, dataset.epochs, certificates)
     return Check(
         state=state,
         epoch=proposal.epoch,
@@ -123,7 +134,8 @@ def check(
         computed=computed,
         total=proposal.total,
         agrees=not reason,
-        reason=reason or f"{len(dataset.totals)} accounts, recomputed from {len(certificates)} certificates: the same root",
+        reason=reason
+        or f"{len(dataset.totals)} accounts, recomputed from {len(certificates)} certificates and the chain's heartbeats: the same root",
     )
 
 
@@ -150,20 +162,46 @@ def _promised(run: Digest, manifest: Manifest, epochs: Sequence[EpochTerms], cer
     return settled.total + sum(settled.locked.values())
 
 
-def _silent(
+def silent_by_chain(
     chain: Chain,
     status: PoolStatus,
     run: Digest,
     manifest: Manifest,
     epochs: Sequence[EpochTerms],
     certificates: Sequence[OpenCertificate],
-) -> tuple[bytes, ...]:
-    """Accounts with work in the last epoch and no heartbeat since it began."""
-    began_s = epoch_began_s(status, epochs[-1].epoch)
-    worked = {receipt.account for one in work_of(run, manifest, epochs, certificates) for receipt in one.receipts if receipt.account}
-    silent = []
-    for account in sorted(worked):
-        agent = chain.agent(address_of(account))
-        if not agent.registered or agent.last_heartbeat_s < began_s:
-            silent.append(account)
-    return tuple(silent)
+) -> Iterator[tuple[bytes, ...]]:
+    """For each epoch, the accounts with work in it, or with work that may still wait, that neither registered nor beat since the settlement before.
+
+    From the end of the last settled epoch (the pool's begin, for the first) to the end of this one, by the chain's events: whoever asks, and
+    whenever, gets the same. Raises `ChainError`.
+    """
+    held = 0 if isinstance(manifest.settlement, msgspec.UnsetType) else manifest.settlement.rules.held_epochs
+    worked = [
+        {receipt.account for receipt in one.receipts if receipt.account is not None} for one in work_of(run, manifest, epochs, certificates)
+    ]
+    since = 0
+    for index, terms in enumerate(epochs):
+        asked = {account: address_of(account) for some in worked[max(0, index - held) : index + 1] for account in some}
+        heard = chain.heard(list(asked.values()), epoch_began_s(status, since), epoch_began_s(status, terms.epoch + 1))
+        yield tuple(sorted(account for account, address in asked.items() if address not in heard))
+        since = terms.epoch + 1
+
+
+def _wrong_silence(
+    chain: Chain,
+    status: PoolStatus,
+    run: Digest,
+    manifest: Manifest,
+    epochs: Sequence[EpochTerms],
+    certificates: Sequence[OpenCertificate],
+) -> str:
+    """What a data set says wrongly of who was silent, "" where the chain agrees."""
+    numbers = [terms.epoch for terms in epochs]
+    if numbers != sorted(set(numbers)):
+        return f"its epochs are not in order: {numbers}"
+    for terms, silent in zip(epochs, silent_by_chain(chain, status, run, manifest, epochs, certificates), strict=True):
+        if heard := set(terms.silent) - set(silent):
+            return f"epoch {terms.epoch}: {address_of(min(heard))} is called silent, and the chain heard of it or it did not work"
+        if missed := set(silent) - set(terms.silent):
+            return f"epoch {terms.epoch}: {address_of(min(missed))} is paid, and the chain did not hear of it"
+    return ""

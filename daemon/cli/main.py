@@ -22,6 +22,7 @@ COMMANDS = {
     "wallet": "daemon.cli.wallet",
     "rewards": "daemon.cli.rewards",
     "settle": "daemon.cli.settle",
+    "sanction": "daemon.cli.sanction",
     "config": "daemon.cli.config",
     "devnet": "daemon.cli.devnet",
     "bench": "simulator.bench.cli",

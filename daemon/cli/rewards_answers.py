@@ -78,6 +78,9 @@ def _rewards_text(found: money.Rewards) -> str:
         lines.append(f"locked     {tokens(int(found.locked))}")
     if found.certified:
         lines.append(f"certified  {count(found.certified)} samples that wait for a settlement")
+    for one in sorted(found.sanctions, key=lambda each: each.account != found.account):
+        whose = "yours" if one.account == found.account else one.account
+        lines.append(f"sanction   {whose}: {one.step} in epoch {one.epoch}, {one.state}: {one.reason} (evidence {one.evidence[:12]})")
     if found.note:
         lines.append(f"note       {found.note}")
     return "\n".join(lines)

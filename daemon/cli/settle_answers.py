@@ -9,14 +9,15 @@ import msgspec
 from daemon.chain import settling
 from daemon.chain.amounts import parse_tokens, tokens
 from daemon.chain.datasets import keep_dataset, load_dataset
-from daemon.chain.records import certificates_of
+from daemon.chain.offences import filed
+from daemon.chain.records import certificates_of, run_folder
 from daemon.chain.rewards import WAIT_S, missing_dataset
 from daemon.cli.chain_access import Access, access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from protocol.chain import Chain, ChainRefused, PoolStatus, Proposal, Sent
 from protocol.errors import PeerFault, UserError
 from protocol.keccak import address_of
-from protocol.settlement.dataset import MAX_DATASET_BYTES, Dataset, dataset_name, decode_dataset
+from protocol.settlement.dataset import MAX_DATASET_BYTES, Dataset, dataset_name, decode_dataset, make_dataset
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,13 +80,16 @@ def _propose(
     if like is not None:
         dataset = _published(like)
         proposal = Proposal(epoch=dataset.epochs[-1].epoch, root=dataset.root, total=dataset.total, data=dataset_name(like.read_bytes()))
-        check = settling.check("proposed", proposal, dataset, run, manifest, certificates)
+        check = settling.check(chain, status, "proposed", proposal, dataset, run, manifest, certificates)
         if not check.agrees:
             raise UserError("DISAGREES", "The certificates do not give that data set.", why=check.reason, fix="tell its settler")
-        draft = settling.Draft(proposal=proposal, dataset=dataset, settled=None, pool=int.from_bytes(dataset.epochs[-1].pool, "big"))
+        again = make_dataset(run, manifest, dataset.epochs, certificates)[1]  # whose sanctions one votes for is shown first
+        draft = settling.Draft(proposal=proposal, dataset=dataset, settled=again, pool=int.from_bytes(dataset.epochs[-1].pool, "big"))
     else:
         before = _before(talk, status)
-        draft = settling.draft(chain, run, manifest, certificates, before, epoch=number, pool=pool)
+        draft = settling.draft(
+            chain, run, manifest, certificates, before, epoch=number, pool=pool, offences=filed(run_folder(talk.home, run))
+        )
     keep_dataset(talk.home, draft.dataset)
     if not dry_run:
         _see_through(chain, chain.propose(draft.proposal))
@@ -169,11 +173,10 @@ def _answer(done: str, draft: settling.Draft, reason: str) -> Answer:
         accounts={address_of(account): str(int.from_bytes(amount, "big")) for account, amount in draft.dataset.totals},
         sanctions=[
             f"{address_of(one.account)}: {one.step.name.lower()} in epoch {one.epoch}, {one.reason} (evidence {one.evidence.hex()[:12]})"
-            for one in (settled.sanctions if settled else ())
+            for one in settled.sanctions
         ],
         withheld=[
-            f"{address_of(one.account) if one.account else 'nobody'}: {one.samples} samples, {one.reason}"
-            for one in (settled.withheld if settled else ())
+            f"{address_of(one.account) if one.account else 'nobody'}: {one.samples} samples, {one.reason}" for one in settled.withheld
         ],
     )
 

@@ -38,6 +38,7 @@ class FakeState(msgspec.Struct, kw_only=True):
     """All that the chain holds."""
 
     agents: dict[Address, AgentStatus] = {}
+    heard: dict[Address, tuple[int, ...]] = {}  # when each registered and beat
     payouts: dict[Address, Address] = {}
     balances: dict[Address, int] = {}
     runs: dict[Hash, RunStatus] = {}
@@ -47,6 +48,7 @@ class FakeState(msgspec.Struct, kw_only=True):
     active: Proposal | None = None
     pending: Proposal | None = None
     ready_at_s: int = 0
+    disputed: set[Address] = set()  # settlers whose dispute is used up until the next root is active
     paused: bool = False
 
 
@@ -181,6 +183,10 @@ class FakeChain:
         active = self._ledger.now_s() <= found.last_heartbeat_s + HEARTBEAT_TIMEOUT_S
         return msgspec.structs.replace(found, active=active, payout=payout, rewards=state.claimed.get(address, 0))
 
+    def heard(self, accounts: Sequence[Address], since_s: int, until_s: int) -> frozenset[Address]:
+        heard = self._state().heard
+        return frozenset(each for each in accounts if any(since_s <= at_s < until_s for at_s in heard.get(each, ())))
+
     def balance(self, address: Address) -> int:
         return self._state().balances.get(address, 0)
 
@@ -222,6 +228,7 @@ class FakeChain:
             _check(who not in state.agents, "registry: already registered")
             cut = name_word(name).rstrip(b"\0").decode()
             state.agents[who] = AgentStatus(address=who, registered=True, name=cut, last_heartbeat_s=at_s, registered_at_s=at_s)
+            state.heard[who] = (at_s,)
 
         return self._send("register", who, change)
 
@@ -240,6 +247,7 @@ class FakeChain:
             _check(who in state.agents, "registry: not registered")
             _check(samples >= state.agents[who].samples, "registry: samples went back")
             state.agents[who] = msgspec.structs.replace(state.agents[who], samples=samples, certificate=certificate, last_heartbeat_s=at_s)
+            state.heard[who] = (*state.heard[who], at_s)
 
         return self._send("heartbeat", who, change)
 
@@ -267,6 +275,9 @@ class FakeChain:
             _check(state.pending is not None, "pool: no root is pending")
             _check(state.pending is None or state.pending.epoch == epoch, "pool: another epoch is pending")
             _check(at_s < state.ready_at_s, "pool: dispute is over")
+            if self.account != self._ledger.owner:
+                _check(self.account not in state.disputed, "pool: dispute is used up")
+                state.disputed.add(self.account)
             _next_attempt(state)
 
         return self._send("dispute", str(epoch), change)
@@ -279,6 +290,7 @@ class FakeChain:
             _check(at_s >= state.ready_at_s, "pool: delay is not over")
             _check_covered(state, state.pending)
             state.active = state.pending
+            state.disputed.clear()
             _next_attempt(state)
 
         return self._send("activate", "", change)

@@ -14,11 +14,13 @@ from typing import Any
 
 from contracts.chain import ChainClient
 from contracts.client import ChainSettings, HttpTransport, connect, result_of
+from contracts.devnet.agents import agent_status, is_agent
 from contracts.devnet.evm import Devnet
-from contracts.devnet.genesis import FAUCET, GenesisSettings, dev_account, dev_key, genesis_of
+from contracts.devnet.genesis import FAUCET, GAS_LIMIT, GenesisSettings, dev_account, dev_key, genesis_of
 from contracts.devnet.rpc import Rpc
 from contracts.devnet.store import SqliteStore
 from contracts.endpoints import Transport
+from contracts.fees import GWEI
 from contracts.signing import signer_of
 from protocol.chain import ChainUnreachable
 from protocol.keccak import Address
@@ -109,12 +111,41 @@ class EvmGround:
     def cut(self, unreachable: bool) -> None:
         self.transport.down = unreachable
 
+    def forget(self, transaction: str) -> None:
+        assert self.devnet.drop(bytes.fromhex(transaction[2:]))
+
+    def go_back(self, blocks: int) -> None:
+        self.devnet.go_back(self.devnet.head.block_number - blocks)
+
+    def base_fee(self) -> int:
+        return self.devnet.base_fee()
+
+    def crowd(self) -> None:
+        """Its gas goes into calldata, which costs no time."""
+        signer = signer_of(dev_key("bert"))
+        limit = self.devnet.head.gas_limit
+        raw = signer.sign_transaction(
+            {
+                "chainId": self.chain_id,
+                "nonce": self.devnet.nonce(bytes.fromhex(signer.address[2:])),
+                "to": signer.address,
+                "value": 0,
+                "data": b"\xff" * ((limit - 21_000 - 50_000) // 16),  # 16 gas a byte (EIP-2028); no transaction of ours fits into the rest
+                "gas": limit,
+                "maxFeePerGas": 10_000 * GWEI,
+                "maxPriorityFeePerGas": 100 * GWEI,
+            }
+        ).raw_transaction
+        self.devnet.submit(raw)
+        self.advance(3)
+
 
 class AnvilGround:
     """A running anvil, put back to its first block."""
 
     def __init__(self, url: str, chain_id: int) -> None:
         self.chain_id = chain_id
+        self.now_s = time.time()
         self.transport = Cuttable(HttpTransport(url))
         self._chains: dict[str, ChainClient] = {}
         self._first = self.transport("evm_snapshot", ())
@@ -122,6 +153,7 @@ class AnvilGround:
     def reset(self) -> None:
         self.transport.down = False
         self.transport("evm_setAutomine", (True,))
+        self.transport("anvil_dropAllTransactions", ())
         self.transport("evm_revert", (self._first,))
         self._first = self.transport("evm_snapshot", ())
         self._chains.clear()
@@ -136,13 +168,19 @@ class AnvilGround:
             ChainSettings(profile=profile, chain_id=self.chain_id, urls=(), confirmations=confirmations),
             signer_of(dev_key(name)),
             kept,
+            now=lambda: self.now_s,
+            sleep=self._sleep,
             transports=[self.transport],
         )
+
+    def _sleep(self, seconds: float) -> None:
+        self.now_s += seconds
 
     def account(self, name: str) -> Address:
         return dev_account(name)
 
     def advance(self, seconds: int) -> None:
+        self.now_s += seconds
         self.transport("evm_increaseTime", (seconds,))
         self.transport("evm_mine", ())
 
@@ -154,9 +192,27 @@ class AnvilGround:
     def cut(self, unreachable: bool) -> None:
         self.transport.down = unreachable
 
+    def forget(self, transaction: str) -> None:
+        assert self.transport("anvil_dropTransaction", (transaction,)) is not None
+
+    def go_back(self, blocks: int) -> None:
+        self.transport("anvil_rollback", (blocks,))
+
+    def base_fee(self) -> int:
+        block = self.transport("eth_getBlockByNumber", ("pending", False))
+        return int(block["baseFeePerGas"], 16)
+
+    def crowd(self) -> None:
+        """anvil takes a base fee and a gas limit that are told."""
+        last = int(self.transport("eth_getBlockByNumber", ("latest", False))["baseFeePerGas"], 16)
+        self.transport("anvil_setNextBlockBaseFeePerGas", (hex(last * 9 // 8),))
+        self.transport("evm_setBlockGasLimit", (hex(21_000),))  # nothing of ours has room in it
+        self.advance(3)
+        self.transport("evm_setBlockGasLimit", (hex(GAS_LIMIT),))
+
 
 class Cuttable:
-    """A transport that a test can cut."""
+    """A transport that a test can cut. anvil knows no `agent_*`: they are answered from the registry, as the devnet does it."""
 
     def __init__(self, through: Transport) -> None:
         self.url = through.url
@@ -166,21 +222,35 @@ class Cuttable:
     def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
         if self.down:
             raise ChainUnreachable("connection refused")
+        if method == "agent_isAgentAccount":
+            return is_agent(self._call, parameters[0])
+        if method == "agent_getStatus":
+            return agent_status(self._call, parameters[0])
         return self._through(method, parameters)
+
+    def _call(self, to: Address, data: bytes) -> bytes:
+        return bytes.fromhex(self._through("eth_call", ({"to": to, "data": "0x" + data.hex()}, "latest"))[2:])
 
 
 @contextmanager
 def anvil() -> Iterator[AnvilGround]:
-    """anvil with our genesis, until the block ends. Raises `FileNotFoundError` where it is not installed."""
+    """anvil with our genesis, until the block ends."""
     found = genesis(int(time.time()) - 10 * EPOCH_S)
+    with anvil_serving(found) as url:
+        yield AnvilGround(url, found["config"]["chainId"])
+
+
+@contextmanager
+def anvil_serving(found: dict[str, Any]) -> Iterator[str]:
+    """Its URL, until the block ends. Raises `FileNotFoundError` where it is not installed."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "genesis.json"
         file.write_text(json.dumps(found))
         log = Path(directory) / "anvil.log"
         with log.open("wb") as out:
-            process = subprocess.Popen([ANVIL, "--init", file, "--port", "0"], stdout=out, stderr=subprocess.STDOUT)
+            process = subprocess.Popen([ANVIL, "--init", file, "--port", "0", "--hardfork", "cancun"], stdout=out, stderr=subprocess.STDOUT)
         try:
-            yield AnvilGround(f"http://{_address_in(log, process)}", found["config"]["chainId"])
+            yield f"http://{_address_in(log, process)}"
         finally:
             process.terminate()
             process.wait()

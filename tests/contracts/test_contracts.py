@@ -1,6 +1,6 @@
 """The contracts themselves: raw words, sponsors, signed claims, proofs of OpenZeppelin's package, a thousand accounts, and what gas it takes.
 
-What a client never sends is sent here by hand. On the embedded EVM; the port's suite runs the contracts on anvil too.
+What a client never sends is sent here by hand. On both chains, like the port's suite.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import pytest
 from contracts.abi import call_data
 from contracts.artifacts import AGENT_REGISTRY, CLAIM_WORDS, HEARTBEAT_WORDS, REGISTER_WORDS, REWARD_POOL
 from contracts.chain import ChainClient
-from contracts.devnet.evm import Refused
 from contracts.devnet.genesis import dev_account, dev_key
 from contracts.signing import claim_message, sign_claim
 from contracts.words import number_word, register_words
 from protocol.chain import NO_HASH, ChainRefused, Proposal
-from protocol.keccak import Address, account_bytes, address_of, checked_address
+from protocol.keccak import Address, address_of, checked_address
 from protocol.merkle_tree import SettlementTree
 from tests.contracts.ground import DELAY_S, EPOCH_S, EvmGround
+from tests.contracts.levers import Levers, called
 from tests.ports.chain_suite import ANNA, BERT, CERTIFICATE, COLD, SETTLERS, done, fund, settle
 
 GAS_SNAPSHOT = Path(__file__).parent / "gas.json"
@@ -43,17 +43,7 @@ class Vectors(msgspec.Struct):
     trees: list[Tree]
 
 
-@pytest.fixture
-def ground() -> EvmGround:
-    return EvmGround()
-
-
-def call(ground: EvmGround, to: Address, data: bytes, *, sender: str = ANNA, value: int = 0) -> bytes:
-    """Raises `Refused` where the contract reverts."""
-    return ground.devnet.call(sender=account_bytes(dev_account(sender)), to=account_bytes(to), data=data, value=value, gas=5_000_000)
-
-
-def activate(ground: EvmGround, root: bytes, total: int) -> None:
+def activate(ground: Levers, root: bytes, total: int) -> None:
     """Makes a root the active one that nobody's tree stands behind."""
     ground.advance(EPOCH_S)
     anna = ground.chain(ANNA)
@@ -91,28 +81,28 @@ WORD = bytes(32)
         (CLAIM_WORDS, WORD * 3, "pool: wrong proof"),
     ],
 )
-def test_words_that_are_none_are_refused(ground: EvmGround, to: Address, data: bytes, reason: str) -> None:
-    with pytest.raises(Refused, match=reason):
-        call(ground, to, data)
+def test_words_that_are_none_are_refused(ground: Levers, to: Address, data: bytes, reason: str) -> None:
+    with pytest.raises(ChainRefused, match=reason):
+        called(ground, to, data)
 
 
 @pytest.mark.parametrize("to", [REGISTER_WORDS, HEARTBEAT_WORDS, CLAIM_WORDS])
-def test_money_sent_to_a_precompile_comes_back(ground: EvmGround, to: Address) -> None:
-    with pytest.raises(Refused):
-        call(ground, to, b"" if to != REGISTER_WORDS else register_words("", NO_HASH, []), value=1)
+def test_money_sent_to_a_precompile_comes_back(ground: Levers, to: Address) -> None:
+    with pytest.raises(ChainRefused):
+        called(ground, to, b"" if to != REGISTER_WORDS else register_words("", NO_HASH, []), value=1)
 
 
-def test_only_the_precompiles_change_the_registry(ground: EvmGround) -> None:
+def test_only_the_precompiles_change_the_registry(ground: Levers) -> None:
     account = dev_account(ANNA)
     beat = call_data("heartbeat(address,address,bool,uint256,bytes32)", account, account, True, 5, NO_HASH)
-    with pytest.raises(Refused, match="registry: only 0x22 beats"):
-        call(ground, AGENT_REGISTRY, beat)
+    with pytest.raises(ChainRefused, match="registry: only 0x22 beats"):
+        called(ground, AGENT_REGISTRY, beat)
     register = call_data("register(address,address,bytes32,bytes32,bytes32[])", account, account, NO_HASH, NO_HASH, [])
-    with pytest.raises(Refused, match="registry: only 0x21 registers"):
-        call(ground, AGENT_REGISTRY, register)
+    with pytest.raises(ChainRefused, match="registry: only 0x21 registers"):
+        called(ground, AGENT_REGISTRY, register)
 
 
-def test_an_approved_sponsor_registers_and_beats_for_an_agent_until_it_is_taken_back(ground: EvmGround) -> None:
+def test_an_approved_sponsor_registers_and_beats_for_an_agent_until_it_is_taken_back(ground: Levers) -> None:
     anna, bert = ground.chain(ANNA), ground.chain(BERT)
     assert isinstance(anna, ChainClient)
     done(anna, anna.approve_sponsor(bert.account))
@@ -126,7 +116,7 @@ def test_an_approved_sponsor_registers_and_beats_for_an_agent_until_it_is_taken_
         bert.heartbeat(10, CERTIFICATE, agent=anna.account)
 
 
-def test_a_plain_heartbeat_keeps_the_last_figures(ground: EvmGround) -> None:
+def test_a_plain_heartbeat_keeps_the_last_figures(ground: Levers) -> None:
     anna, plain = ground.chain(ANNA), ground.client(ANNA, profile="plumise")
     done(anna, anna.register("anna"))
     done(anna, anna.heartbeat(9, CERTIFICATE))
@@ -134,18 +124,18 @@ def test_a_plain_heartbeat_keeps_the_last_figures(ground: EvmGround) -> None:
     done(plain, plain.heartbeat(0, NO_HASH))
     found = anna.agent(anna.account)
     assert (found.samples, found.certificate) == (9, CERTIFICATE)
-    assert found.last_heartbeat_s >= ground.devnet.head.timestamp
+    assert found.last_heartbeat_s >= ground.chain(ANNA).head().at_s
 
 
 # -------------------------------------------------------------------- claims that are signed
 
 
-def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(ground: EvmGround) -> None:
+def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(ground: Levers) -> None:
     anna, bert = ground.chain(ANNA), ground.chain(BERT)
     assert isinstance(bert, ChainClient)
     fund(ground, 1000)
     tree = settle(ground, {ANNA: 300, BERT: 700})
-    proof, deadline = tree.proof(anna.account), ground.devnet.head.timestamp + 60
+    proof, deadline = tree.proof(anna.account), ground.chain(ANNA).head().at_s + 60
     chain, elsewhere = ground.chain_id, address_of(b"\x42" * 20)
     own = claim_message(chain, anna.account, COLD, 300, deadline)
 
@@ -178,7 +168,7 @@ def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(gr
     proof = tree.proof(anna.account)
     with pytest.raises(ChainRefused, match="pool: signature expired"):
         claim(good)
-    late = ground.devnet.head.timestamp + 60
+    late = ground.chain(ANNA).head().at_s + 60
     with pytest.raises(ChainRefused, match="pool: wrong signer"):
         claim(good, total=400, until=late)
 
@@ -211,7 +201,7 @@ def test_proofs_of_openzeppelins_package_are_accepted() -> None:
     assert accepted >= 40
 
 
-def test_an_inner_node_is_no_leaf_on_chain(ground: EvmGround) -> None:
+def test_an_inner_node_is_no_leaf_on_chain(ground: Levers) -> None:
     """The children of the root as account and total: with a single hash they would prove themselves."""
     fund(ground, 1000)
     tree = settle(ground, {ANNA: 300, BERT: 700})
@@ -220,7 +210,7 @@ def test_an_inner_node_is_no_leaf_on_chain(ground: EvmGround) -> None:
     assert ground.chain(ANNA).claimable(address_of(data[12:32]), int.from_bytes(data[32:], "big"), ()) == 0
 
 
-def test_a_thousand_accounts_in_one_root(ground: EvmGround) -> None:
+def test_a_thousand_accounts_in_one_root(ground: Levers) -> None:
     accounts = [address_of(number.to_bytes(20, "big")) for number in range(0x10000, 0x10000 + 1000)]
     tree = SettlementTree((account, 1000 + place) for place, account in enumerate(accounts))
     owner = ground.chain("owner")
@@ -233,7 +223,7 @@ def test_a_thousand_accounts_in_one_root(ground: EvmGround) -> None:
     assert owner.pool().claimed == sum(tree.totals[account] for account in accounts[::111])
 
 
-def test_a_root_whose_leaves_are_more_than_it_says_pays_no_more_than_it_says(ground: EvmGround) -> None:
+def test_a_root_whose_leaves_are_more_than_it_says_pays_no_more_than_it_says(ground: Levers) -> None:
     """Two of three settlers lie about the sum: what others will earn later is not touched."""
     fund(ground, 1000)
     tree = SettlementTree([(dev_account(ANNA), 300), (dev_account(BERT), 700)])
@@ -245,7 +235,7 @@ def test_a_root_whose_leaves_are_more_than_it_says_pays_no_more_than_it_says(gro
     assert bert.pool().balance == 700
 
 
-def test_one_account_that_takes_no_money_blocks_nobody(ground: EvmGround) -> None:
+def test_one_account_that_takes_no_money_blocks_nobody(ground: Levers) -> None:
     fund(ground, 1000)
     anna, bert = ground.chain(ANNA), ground.chain(BERT)
     done(anna, anna.set_payout(HEARTBEAT_WORDS))  # a contract that refuses money
@@ -258,7 +248,7 @@ def test_one_account_that_takes_no_money_blocks_nobody(ground: EvmGround) -> Non
     assert anna.balance(COLD) == 300
 
 
-def test_what_was_proved_under_an_older_root_is_not_paid(ground: EvmGround) -> None:
+def test_what_was_proved_under_an_older_root_is_not_paid(ground: Levers) -> None:
     anna, bert = ground.client(ANNA, profile="plumise"), ground.chain(BERT)
     assert isinstance(bert, ChainClient)
     fund(ground, 1000)
@@ -276,30 +266,41 @@ def test_what_was_proved_under_an_older_root_is_not_paid(ground: EvmGround) -> N
     assert bert.pool().balance == 800
 
 
-def test_settlers_are_named_by_the_owner_alone_and_sensibly(ground: EvmGround) -> None:
+def test_settlers_are_named_by_the_owner_alone_and_sensibly(ground: Levers) -> None:
     one, two = dev_account(ANNA), dev_account(BERT)
     named = "set_settlers(address[],uint256)"
-    with pytest.raises(Refused, match="ownable: caller is not the owner"):
-        call(ground, REWARD_POOL, call_data(named, [one], 1))
+    with pytest.raises(ChainRefused, match="ownable: caller is not the owner"):
+        called(ground, REWARD_POOL, call_data(named, [one], 1))
     for settlers, needed, reason in (
         ([one], 0, "pool: cannot be reached"),
         ([one], 2, "pool: cannot be reached"),
         ([one, two, one], 2, "pool: settler twice or none"),
     ):
-        with pytest.raises(Refused, match=reason):
-            call(ground, REWARD_POOL, call_data(named, settlers, needed), sender="owner")
-    call(ground, REWARD_POOL, call_data(named, [one, two], 2), sender="owner")
+        with pytest.raises(ChainRefused, match=reason):
+            called(ground, REWARD_POOL, call_data(named, settlers, needed), sender="owner")
+    called(ground, REWARD_POOL, call_data(named, [one, two], 2), sender="owner")
+
+
+def test_a_long_reason_is_cut_between_two_characters(ground: Levers) -> None:
+    anna = ground.chain(ANNA)
+    run = b"r" * 32
+    done(anna, anna.create_run(run, b"m" * 32))
+    done(anna, anna.cancel_run(run, "x" + "\u00fc" * 60))  # 121 bytes; the contract takes 96
+    assert anna.run(run).state == "cancelled"
 
 
 # -------------------------------------------------------------------- gas
 
 
-def test_gas_is_what_the_snapshot_says(ground: EvmGround) -> None:
+def test_gas_is_what_the_snapshot_says(ground: Levers) -> None:
     """GAS_SNAPSHOT=write writes it anew. Exact, since the EVM is: any change of the contracts' cost is seen and said."""
     anna, bert = ground.chain(ANNA), ground.chain(BERT)
     gas: dict[str, int] = {"register": done(anna, anna.register("volunteer")).gas}
+    ground.advance(3)  # a beat within the second of the one before is cheaper
     gas["heartbeat, the first"] = done(anna, anna.heartbeat(1, CERTIFICATE)).gas
+    ground.advance(3)
     gas["heartbeat"] = done(anna, anna.heartbeat(2, b"d" * 32)).gas
+    ground.advance(3)
     plain = ground.client(ANNA, profile="plumise")
     gas["heartbeat without figures"] = done(plain, plain.heartbeat(0, NO_HASH)).gas
     fund(ground, 10**9)

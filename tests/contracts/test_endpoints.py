@@ -111,3 +111,10 @@ def test_no_secret_of_an_address_is_said_in_errors_or_logs(caplog: pytest.LogCap
     assert any(record.name.startswith(("urllib3", "web3")) for record in caplog.records), "the libraries said nothing: nothing was shown"
     said = str(caught.value) + caplog.text
     assert not [secret for secret in SECRETS if secret in said], said
+
+
+def test_an_endpoints_own_errors_are_masked() -> None:
+    """Also before the list of endpoints masks them again: the transport's error may be shown alone."""
+    with pytest.raises(ChainUnreachable) as caught:
+        HttpTransport(SECRET_URL)("eth_chainId", ())
+    assert not [secret for secret in SECRETS if secret in str(caught.value)], caught.value

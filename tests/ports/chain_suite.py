@@ -103,6 +103,34 @@ class ChainSuite:
             anna.heartbeat(6, CERTIFICATE)
         assert anna.agent(anna.account).samples == 7
 
+    def test_everybody_is_told_the_same_of_who_was_heard_and_when(self, ground: Ground) -> None:
+        anna, bert = ground.chain(ANNA), ground.chain(BERT)
+        both = (anna.account, bert.account)
+        began_s = anna.head().at_s
+        done(anna, anna.register("anna"))
+        ground.advance(200)
+        between_s = anna.head().at_s
+        ground.advance(200)
+        done(bert, bert.register("bert"))
+        ground.advance(200)
+        later_s = anna.head().at_s
+        ground.advance(200)
+        done(anna, anna.heartbeat(1, CERTIFICATE))
+        ground.advance(10)
+        ended_s = anna.head().at_s + 1
+        reader = ground.chain(OWNER)
+        for since_s, until_s, expected in (
+            (began_s, ended_s, set(both)),
+            (began_s, between_s, {anna.account}),
+            (between_s, later_s, {bert.account}),
+            (later_s, ended_s, {anna.account}),
+            (ended_s, ended_s + 10**6, set()),
+            (0, began_s, set()),
+        ):
+            assert reader.heard(both, since_s, until_s) == expected
+        assert reader.heard((anna.account,), between_s, later_s) == set()
+        assert reader.heard((), began_s, ended_s) == set()
+
     def test_nobody_registers_or_beats_for_another_without_leave(self, ground: Ground) -> None:
         anna, bert = ground.chain(ANNA), ground.chain(BERT)
         with pytest.raises(ChainRefused, match="registry: not a sponsor"):
@@ -222,6 +250,31 @@ class ChainSuite:
         propose(ground, {ANNA: 400})  # votes before the dispute count no more, the same epoch can be settled again
         assert anna.pool().pending is not None
 
+    def test_a_settler_that_disputes_everything_holds_payment_up_by_one_delay(self, ground: Ground) -> None:
+        anna, owner = ground.chain(ANNA), ground.chain(OWNER)
+        bad, other = ground.chain(SETTLERS[2]), ground.chain(SETTLERS[0])
+        fund(ground, 1000)
+        for total in (300, 400):  # once for each root, not once for ever
+            propose(ground, {ANNA: total})
+            pending = anna.pool().pending
+            assert pending is not None
+            done(bad, bad.dispute(pending.epoch, "no"))
+            propose(ground, {ANNA: total})  # an epoch later: that is no new dispute either
+            pending = anna.pool().pending
+            assert pending is not None
+            with pytest.raises(ChainRefused, match="pool: dispute is used up"):
+                bad.dispute(pending.epoch, "no")
+            if total == 400:  # somebody else has one, and the owner has more than one
+                done(other, other.dispute(pending.epoch, "no"))
+                for _ in range(2):
+                    propose(ground, {ANNA: total})
+                    pending = anna.pool().pending
+                    assert pending is not None
+                    done(owner, owner.dispute(pending.epoch, "no"))
+                return
+            ground.advance(DELAY_S)
+            done(anna, anna.activate())
+
     def test_the_delay_ends_disputes_and_begins_claims(self, ground: Ground) -> None:
         anna, settler = ground.chain(ANNA), ground.chain(SETTLERS[2])
         fund(ground, 1000)
@@ -247,6 +300,8 @@ class ChainSuite:
             anna.pause(True)
         done(owner, owner.pause(True))
         assert owner.pool().paused
+        with pytest.raises(ChainRefused, match="ownable: caller is not the owner"):
+            anna.pause(False)
         assert anna.claimable(anna.account, 300, tree.proof(anna.account)) == 0
         for what in (
             lambda: anna.claim(anna.account, 300, tree.proof(anna.account)),

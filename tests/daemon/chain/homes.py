@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from contracts.client import ChainSettings, connect
+from contracts.client import ChainSettings, HttpTransport, connect
 from contracts.devnet.evm import Devnet
 from contracts.devnet.genesis import COIN, GenesisSettings, dev_account, dev_key, genesis_of
 from contracts.devnet.server import serving
@@ -27,6 +27,7 @@ from protocol.chain import Chain
 from protocol.keccak import ZERO_ADDRESS
 from protocol.manifest import seal
 from simulator.fakes.chain import FakeChain, FakeLedger
+from tests.contracts.ground import anvil_serving
 from tests.protocol.settlement.paid import CHAIN, PAID, PAID_RUN, certificate, wallet
 
 QUICK = 1 << 8  # scrypt's work
@@ -68,6 +69,25 @@ class EvmWorld:
             self._chain.mine()
 
 
+class AnvilWorld:
+    """The contracts on anvil."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._ask = HttpTransport(url)
+
+    def client(self, key: bytes | None) -> Chain:
+        settings = ChainSettings(chain_id=CHAIN, urls=(self.url,), confirmations=1)
+        return connect(settings, None if key is None else signer_of(key), None)
+
+    def faucet(self) -> Chain:
+        return self.client(dev_key("faucet"))
+
+    def pass_time(self, seconds: int) -> None:
+        self._ask("evm_increaseTime", (seconds,))
+        self._ask("evm_mine", ())
+
+
 class FakeWorld:
     """The same rules in plain Python."""
 
@@ -97,7 +117,20 @@ class FakeWorld:
 
 @contextmanager
 def devnet(settlers: tuple[str, ...]) -> Iterator[EvmWorld]:
-    """In memory, a block for each transaction at once; everybody of `paid.wallet` has coins for fees."""
+    """In memory, a block for each transaction at once."""
+    with serving(_genesis(settlers), None, host="127.0.0.1", port=0, block_s=0, now=time.time) as (url, chain):
+        yield EvmWorld(url, chain)
+
+
+@contextmanager
+def on_anvil(settlers: tuple[str, ...]) -> Iterator[AnvilWorld]:
+    """The same genesis."""
+    with anvil_serving(_genesis(settlers)) as url:
+        yield AnvilWorld(url)
+
+
+def _genesis(settlers: tuple[str, ...]) -> dict[str, Any]:
+    """Everybody of `paid.wallet` has coins for fees."""
     settings = GenesisSettings(
         owner=dev_account("owner"),
         settlers=settlers,
@@ -107,8 +140,7 @@ def devnet(settlers: tuple[str, ...]) -> Iterator[EvmWorld]:
         delay_s=DELAY_S,
         funded={wallet(i).address: 10 * COIN for i in range(6)} | {dev_account("faucet"): 10**6 * COIN},
     )
-    with serving(genesis_of(settings), None, host="127.0.0.1", port=0, block_s=0, now=time.time) as (url, chain):
-        yield EvmWorld(url, chain)
+    return genesis_of(settings)
 
 
 def home(root: Path, i: int, url: str, certificates: list[OpenCertificate], payout: str | None = None) -> Path:

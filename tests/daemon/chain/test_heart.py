@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from contracts.devnet.genesis import COIN, dev_account
 from daemon.chain.figures import Figure, Figures
 from daemon.chain.heart import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heart, Identity
+from protocol.certificate import genesis
 from protocol.chain import Chain, ChainRefused, ChainUnreachable, WrongChain
 from protocol.journal import ChainReport, Event, RoundCertified, Share
 from protocol.ports import inline
@@ -19,7 +20,7 @@ from protocol.status import StatusState, fold, record
 from simulator.fakes.chain import FakeChain, FakeLedger
 from tests.daemon.chain.homes import rounds
 from tests.protocol.rounds import people
-from tests.protocol.settlement.paid import wallet
+from tests.protocol.settlement.paid import PAID_RUN, certificate, wallet
 
 BLOCK_S = 2.0
 ME = wallet(0).address
@@ -176,3 +177,16 @@ def test_figures_count_each_certificate_once_from_disk_and_journal() -> None:
     figures.listen(_told("44" * 32, 4, 7, me))
     figures.listen(_told("55" * 32, 5, 9, people(4)[1].peer))
     assert figures.now == Figure(samples=37, certificate=b"\x55" * 32)
+
+
+def test_a_seq_that_two_branches_list_counts_once() -> None:
+    """As it is paid: the halves of a partition both counted it."""
+    me = people(4)[0].peer
+    tip = genesis(PAID_RUN)
+    left, _ = certificate(tip, {0: 10, 1: 5}, seq=1)
+    right, _ = certificate(tip, {0: 10, 2: 5}, seq=1)
+    assert left.hash != right.hash
+    figures = Figures(me)
+    figures.add_disk([left, right])
+    assert figures.now is not None
+    assert figures.now.samples == 10

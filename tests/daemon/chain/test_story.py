@@ -1,6 +1,6 @@
 """The whole story with the commands a person types: beat, settle, dispute, activate, verify, claim, and every refusal.
 
-On the fake chain always, on the contracts in a real EVM among the slow tests.
+On the fake chain always, on the contracts in py-evm and in anvil among the slow tests.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from contracts.devnet.genesis import COIN
+from daemon.chain.datasets import keep_dataset
 from daemon.chain.figures import Figures
 from daemon.chain.heart import Heart, Identity
 from daemon.chain.opening import open_chain
@@ -24,9 +26,11 @@ from protocol.journal import Event
 from protocol.keccak import address_of
 from protocol.manifest import Manifest
 from protocol.ports import inline
+from protocol.settlement.dataset import decode_dataset, make_dataset
+from tests.contracts.ground import ANVIL, NO_ANVIL
 from tests.daemon.chain import homes
 from tests.protocol.rounds import people
-from tests.protocol.settlement.paid import wallet
+from tests.protocol.settlement.paid import PAID, PAID_RUN, wallet
 
 COLD = address_of(b"\x0c" * 20)
 ROUNDS = homes.rounds({0: 10, 1: 30}, {0: 10, 1: 10, 2: 20}, {0: 20})
@@ -86,7 +90,13 @@ class Stage:
         assert (report.state, report.reason) == ("live", "")
 
 
-@pytest.fixture(params=["fake", pytest.param("evm", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("evm", marks=pytest.mark.slow),
+        pytest.param("anvil", marks=[pytest.mark.slow, pytest.mark.real, pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL)]),
+    ]
+)
 def stage(
     request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stage]:
@@ -95,9 +105,9 @@ def stage(
     secret.chmod(0o600)
     monkeypatch.setenv(password.VARIABLE, str(secret))
     settlers = (wallet(0).address,)
-    if request.param == "evm":
+    if request.param != "fake":
         monkeypatch.setattr("contracts.chain.POLL_S", 0.01)
-        with homes.devnet(settlers) as world:
+        with homes.devnet(settlers) if request.param == "evm" else homes.on_anvil(settlers) as world:
             yield Stage(tmp_path, world, capfd)
         return
     fake = homes.FakeWorld(settlers)
@@ -188,9 +198,10 @@ def test_a_second_epoch_pays_what_is_new_and_nothing_again(stage: Stage) -> None
     stage.say(0, "settle")
     stage.say(0, "rewards", "claim")
     homes.add_certificates(stage.homes[0], ROUNDS[2:])
-    stage.world.pass_time(homes.EPOCH_S)
     stage.beat(0, rounds=3)
     stage.beat(2)
+    stage.world.pass_time(homes.EPOCH_S)
+    stage.beat(1)  # too late for the epoch: its work was paid in the last one, so it loses nothing
     stage.world.pass_time(homes.EPOCH_S - homes.DELAY_S - 100)
     second = stage.say(0, "settle", "--json").record
     # 40 coins are left: 20 samples of person 2 that waited, 20 new ones of person 0. Nothing of epoch one is divided again.
@@ -221,6 +232,85 @@ def test_a_wrong_root_is_seen_and_disputed(stage: Stage) -> None:
     assert stage.say(0, "settle", "--dispute", "the certificates give another root").code == 0
     assert settler.pool().pending is None
     assert stage.say(0, "settle", "--json").record["root"] == honest["root"]
+
+
+@pytest.mark.parametrize("lie", ["called silent", "is paid"])
+def test_who_was_silent_is_checked_against_the_chains_own_events(stage: Stage, lie: str) -> None:
+    """A settler's data set that fits its root, and says wrongly who sent no heartbeat."""
+    for i in range(3):
+        stage.home(i)
+    for i in range(2):
+        stage.beat(i)
+    faucet = stage.world.faucet()
+    faucet.wait(faucet.fund(100 * COIN), 10)
+    stage.world.pass_time(homes.EPOCH_S)
+    stage.beat(2)  # after the epoch: nobody who computes later comes to another answer
+    honest = stage.say(0, "settle", "--dry-run", "--json").record
+    assert "no heartbeat" in str(honest["withheld"])
+    (file,) = (stage.homes[0] / "settlements").iterdir()
+    dataset = decode_dataset(file.read_bytes(), bytes.fromhex(file.name))
+    (terms,) = dataset.epochs
+    assert terms.silent == (wallet(2).raw_address,)
+    silent = (*terms.silent, wallet(1).raw_address) if lie == "called silent" else ()
+    false, _ = make_dataset(PAID_RUN, PAID, [replace(terms, silent=silent)], ROUNDS[:2])
+    name = keep_dataset(stage.homes[1], false)
+    again = stage.say(0, "settle", "--dry-run", "--like", str(stage.homes[1] / "settlements" / name.hex()))
+    assert (again.code, lie in again.err) == (1, True)
+    settler = stage.world.client(wallet(0).private_key())
+    assert settler.wait(settler.propose(Proposal(epoch=0, root=false.root, total=false.total, data=name)), 10).done
+    seen = stage.say(1, "rewards", "verify")
+    assert (seen.code, lie in seen.out, "DIFFERS" in seen.out) == (1, True, True)
+    assert stage.say(0, "settle", "--dispute", "it lies about who was silent").code == 0
+    assert stage.say(0, "settle", "--json").record["root"] == honest["root"]
+    stage.share_dataset(0, 1)
+    assert stage.say(1, "rewards", "verify").code == 0
+
+
+def test_an_offence_is_filed_with_evidence_settled_and_listed(stage: Stage) -> None:
+    for i in range(2):
+        stage.home(i)
+        stage.beat(i)
+    evidence = stage.root / "wrong-sum"
+    evidence.write_bytes(b"what was signed")
+    guilty, peer = wallet(1).address, people(4)[1].peer
+    assert stage.say(0, "sanction", guilty, "--reason", "it summed wrongly").code == 2  # without evidence nobody is accused
+    assert stage.say(0, "sanction", guilty, "--reason", "x" * 257, "--evidence", str(evidence)).code == 2
+    assert stage.say(0, "sanction", peer[:12] + "?", "--reason", "x", "--evidence", str(evidence)).code == 2
+    filed = stage.say(0, "sanction", peer, "--reason", "it summed wrongly", "--evidence", str(evidence), "--samples", "10", "--json")
+    (one,) = json.loads(filed.out)
+    assert (one["account"], one["samples"]) == (guilty, 10)
+    assert (stage.homes[0] / "evidence" / one["evidence"]).read_bytes() == b"what was signed"
+    mistaken = stage.root / "mistaken"
+    mistaken.write_bytes(b"nothing")
+    other = json.loads(stage.say(0, "sanction", wallet(0).address, "--reason", "?", "--evidence", str(mistaken), "--json").out)
+    assert stage.say(0, "sanction", "--withdraw", other[0]["evidence"][:8]).code == 0
+    assert "it summed wrongly" in stage.say(0, "sanction").out
+
+    faucet = stage.world.faucet()
+    faucet.wait(faucet.fund(100 * COIN), 10)
+    stage.world.pass_time(homes.EPOCH_S)
+    settled = stage.say(0, "settle", "--json", "--pool", "60").record
+    # 20 samples against 40 less 10.
+    assert settled["accounts"] == {wallet(0).address: str(24 * COIN), guilty: str(36 * COIN)}
+    assert f"{guilty}: subtract" in str(settled["sanctions"])
+    stage.share_dataset(0, 1)
+    assert stage.say(1, "rewards", "verify").code == 0
+    shown = stage.say(1, "rewards", "--json").record
+    (sanction,) = list(shown["sanctions"])  # type: ignore[call-overload]
+    assert (sanction["account"], sanction["step"], sanction["epoch"]) == (guilty, "subtract", 0)
+    assert sanction["evidence"] == one["evidence"]
+    assert "yours: subtract in epoch 0, samples taken off: it summed wrongly" in stage.say(1, "rewards").out
+
+    # It is in the settlement: the next one does not tell it again, and a second offence is the second step.
+    stage.world.pass_time(homes.DELAY_S)
+    stage.say(0, "settle")
+    homes.add_certificates(stage.homes[0], ROUNDS[2:])
+    stage.beat(0, rounds=3)
+    evidence.write_bytes(b"and again")
+    stage.say(0, "sanction", guilty, "--reason", "again", "--evidence", str(evidence))
+    stage.world.pass_time(homes.EPOCH_S)
+    second = stage.say(0, "settle", "--json").record
+    assert [line.partition(": ")[2].split()[0] for line in list(second["sanctions"])] == ["subtract", "quarantine"]  # type: ignore[call-overload]
 
 
 def test_what_goes_wrong_has_a_code_of_its_own(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,14 @@ def test_the_older_payload_is_signed_sorted_and_compact() -> None:
     )
 
 
+def test_the_signature_is_written_with_0x() -> None:
+    """`bytes.hex()` has none, and a server that asks for it takes nothing else."""
+    usage = Usage(tokens=1, requests=1, latency_ms=0.0, uptime_s=1)
+    signature = b"\x12" * 65
+    assert json.loads(metrics_body(ONE.address, usage, NOW, signature))["signature"] == "0x" + "12" * 65
+    assert json.loads(legacy_body(legacy_payload(ONE.address, usage, NOW), signature))["signature"] == "0x" + "12" * 65
+
+
 @pytest.mark.parametrize(("path", "body"), [(METRICS_PATH, flat()), (LEGACY_PATH, older())])
 def test_what_is_written_is_read(path: str, body: bytes) -> None:
     report = read_report(path, body)

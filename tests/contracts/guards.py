@@ -1,0 +1,105 @@
+"""The list of guards: what is taken out of a copy of the tree, and the test that must then fail. `guards.toml` is the list itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+REPOSITORY = Path(__file__).parents[2]
+LIST = Path(__file__).with_name("guards.toml")
+SOURCES = REPOSITORY / "contracts" / "src"
+COMPILER = REPOSITORY / ".venv-contracts" / "bin" / "python"
+COPIED = ("contracts", "protocol", "daemon", "simulator", "configs", "tests", "hypergpu.py", "pyproject.toml", "Makefile")
+NOT_COPIED = shutil.ignore_patterns("__pycache__", ".hypothesis")
+TESTS_FAILED = 1  # pytest's exit code; 2 and above mean that nothing was shown (a test that is not there, an import that broke)
+CALLS = re.compile(r"(assert |pausable\._require|ownable\._check|self\._check_|@nonreentrant)")
+
+
+class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`guard` stands in `file`, within the function `of` where that is named, and becomes `without`. `trap` says what it keeps out. Either it has a
+    `test` or `cannot_fail` says why it has none."""
+
+    file: str
+    guard: str
+    test: str = ""
+    cannot_fail: str = ""
+    of: str = ""
+    without: str = ""
+    trap: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.test) == bool(self.cannot_fail):
+            raise ValueError(f"{self.guard}: a test, or a reason why it has none")
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.file).stem}: {self.of + ': ' if self.of else ''}{' '.join(self.guard.split())}"[:120]
+
+    @property
+    def is_contract(self) -> bool:
+        return self.file.endswith(".vy")
+
+
+def all_guards() -> list[Guard]:
+    return msgspec.convert(tomllib.loads(LIST.read_text())["guard"], list[Guard])
+
+
+def place_of(guard: Guard, text: str) -> int:
+    """Where it begins. Raises `ValueError` unless it is there, and once within its function."""
+    start = text.index(f"def {guard.of}(") if guard.of else 0
+    following = re.compile(r"\n\n\n|\n    (?:async )?def |\n@").search(text, start + 1) if guard.of else None
+    part = text[start : following.start() if following else len(text)]
+    if guard.guard == "@nonreentrant":  # stands above its function
+        return text.rindex(guard.guard, 0, start)
+    if part.count(guard.guard) != 1:
+        raise ValueError(f"{guard.file}: {guard.guard!r} is {part.count(guard.guard)} times in {guard.of or 'it'}")
+    return start + part.index(guard.guard)
+
+
+def taken_out(guard: Guard, text: str) -> str:
+    """The file without the guard."""
+    at = place_of(guard, text)
+    without = guard.without or ("" if guard.guard == "@nonreentrant" or not guard.is_contract else "pass")
+    return text[:at] + without + text[at + len(guard.guard) :]
+
+
+def guards_in(source: Path) -> set[tuple[str, str]]:
+    """Every guard of a contract by its form: (function, line)."""
+    found, waiting, function = set(), [], ""
+    for line in source.read_text().splitlines():
+        if named := re.match(r"\s*def (\w+)\(", line):
+            function = named[1]
+            found |= {(function, mark) for mark in waiting}
+            waiting = []
+        elif CALLS.match(line.strip()):
+            if line.strip().startswith("@"):
+                waiting.append(line.strip())
+            else:
+                found.add((function, line.strip().partition("  #")[0]))
+    return found
+
+
+def fails_without(guard: Guard, scratch: Path) -> str:
+    """Empty when the guard's test fails in a copy of the tree without it; else what happened."""
+    for name in COPIED:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, scratch / name, ignore=NOT_COPIED)
+        else:
+            shutil.copy(source, scratch / name)
+    file = scratch / guard.file
+    file.write_text(taken_out(guard, file.read_text()))
+    if guard.is_contract:
+        subprocess.run([COMPILER, scratch / "contracts" / "build.py", "--only", file.stem], check=True, capture_output=True)
+    command = [sys.executable, "-m", "pytest", "-x", "--no-header", guard.test]
+    done = subprocess.run(
+        command, cwd=scratch, env=os.environ | {"PYTHONPATH": str(scratch)}, capture_output=True, text=True, timeout=170, check=False
+    )
+    return "" if done.returncode == TESTS_FAILED else f"exit code {done.returncode} of {guard.test}:\n{done.stdout[-800:]}"

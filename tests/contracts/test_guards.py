@@ -1,0 +1,38 @@
+"""Every guard has a test that fails without it. `pytest -m slow tests/contracts/test_guards.py` takes each one out and looks.
+
+A guard of a contract that is not in the list is found here at once: the list is held against the sources' own text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.contracts.guards import COMPILER, REPOSITORY, SOURCES, Guard, all_guards, fails_without, guards_in, place_of
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES.glob("*.vy")), ids=lambda path: path.stem)
+def test_every_guard_of_a_contract_is_in_the_list(source: Path) -> None:
+    listed = {(guard.of, guard.guard) for guard in all_guards() if guard.file.endswith(source.name)}
+    assert guards_in(source) - listed == set()
+
+
+def test_every_guard_in_the_list_is_where_it_says() -> None:
+    for guard in all_guards():
+        place_of(guard, (REPOSITORY / guard.file).read_text())
+        if guard.cannot_fail:
+            continue
+        file, _, test = guard.test.partition("::")
+        name = test.rpartition("::")[2].partition("[")[0]
+        suite = (REPOSITORY / "tests/ports/chain_suite.py").read_text()
+        assert f"def {name}(" in (REPOSITORY / file).read_text() + suite, guard.test
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guard", [guard for guard in all_guards() if guard.test], ids=lambda guard: guard.name)
+def test_its_test_fails_without_it(guard: Guard, tmp_path: Path) -> None:
+    if guard.is_contract and not COMPILER.exists():
+        pytest.skip("the contracts' compiler is not installed; type: make contracts")
+    why = fails_without(guard, tmp_path)
+    assert not why, f"{guard.name} can be removed without a test noticing: {why}"

@@ -132,9 +132,10 @@ class Devnet:
             self._store.commit()
 
     def advance(self, seconds: int) -> None:
-        """From now on the chain's clock is `seconds` ahead of where it was."""
+        """From now on the chain's clock is `seconds` ahead of where it was, and of the last block, which may be ahead of it."""
         with self.lock:
-            self._offset_s += seconds
+            now_s = int(self._now())
+            self._offset_s = max(self.head.timestamp, now_s + self._offset_s) + seconds - now_s
             self._store[OFFSET_KEY] = str(self._offset_s).encode()
             self._store.commit()
 

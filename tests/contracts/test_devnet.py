@@ -36,6 +36,23 @@ def start(home: Path) -> tuple[subprocess.Popen[str], str]:
 
 
 @pytest.mark.real
+def test_time_that_is_set_forward_goes_from_the_last_block_on() -> None:
+    """Blocks faster than one a second are ahead of the clock; a delay that was waited out must be over all the same."""
+    chain = Devnet(genesis(), SqliteStore(None), lambda: 1_800_000_000.0)
+    for _ in range(5):
+        chain.mine()
+    before = chain.head.timestamp
+    chain.advance(600)
+    chain.mine()
+    assert chain.head.timestamp - before >= 600
+    chain.mine()
+    chain.advance(600)
+    chain.advance(600)
+    chain.mine()
+    assert chain.head.timestamp - before >= 1800
+    chain.close()
+
+
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 def test_its_state_survives_a_restart(tmp_path: Path, ending: signal.Signals) -> None:
     process, url = start(tmp_path)

@@ -13,6 +13,7 @@ import msgspec
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId
 from protocol.network.coordinate import LEAST_RTT_US, ORIGIN, Coordinate, moved
+from protocol.network.flows import leaned, product_of
 from protocol.network.quality import Measured, Quality, observe
 from protocol.network.samples import Window
 from protocol.network.sight import MOST_BITS, MOST_SEGMENTS, Sight, choose, short_name
@@ -27,8 +28,6 @@ LEAST_ROUND_TRIPS = 4  # a transfer of fewer is mostly waiting, and says nothing
 LEAST_SEGMENTS = 500  # sent to a peer before its losses say anything: one in a thousand is what decides
 ROOM = 0.8  # a flow slower than this share of what its losses allow was bounded by something else than its path
 BUSY = 0.8  # of the most that our own link was seen to carry: then it may have been the bound, and not the other's
-MSS_BYTES = 1448
-MATHIS = 1.22  # a flow carries at most this x MSS / (RTT x sqrt(loss)): Mathis et al. 1997, https://doi.org/10.1145/263932.264023
 LOOKED_AT = 16  # links at a time: among many the others' turn comes with the next look
 MAX_NEIGHBOURS = 1024  # remembered, half a KB each; the one measured longest ago makes room
 
@@ -112,8 +111,7 @@ class Neighbours:
         known = self.of(peer)
         if not self._again or self._segments < LEAST_SEGMENTS or not known.rtt.settled:
             return 0
-        loss = (known.again + 1) / (known.segments + self._segments / self._again)
-        bound = int(MATHIS * 8 * MSS_BYTES * 1e6 / (known.rtt.settled * loss**0.5))
+        bound = product_of(leaned(known.segments, known.again, self._segments, self._again)) // known.rtt.settled
         return min(MOST_BITS, max(bound, known.flow_seen))
 
     def _put(self, peer: PeerId, neighbour: Neighbour) -> None:

@@ -24,6 +24,16 @@ SECOND_US = 1_000_000
 MOST_PRODUCT = 1 << 62
 
 
+def product_of(loss: float) -> int:
+    """What a flow carries at most, bits a second x the round trip in microseconds, where a share `loss` > 0 of its packets is lost."""
+    return min(MOST_PRODUCT, int(MATHIS_BITS * SECOND_US / sqrt(loss)))
+
+
+def leaned(segments: int, again: int, all_segments: int, all_again: int) -> float:
+    """The loss of some packets, with as much as one loss of what was lost of all: where little was sent, it is mostly that. `all_again` > 0."""
+    return (again + 1) / (segments + all_segments / all_again)
+
+
 class Flows(msgspec.Struct, frozen=True, kw_only=True):
     """What one path carries, by its round trip: rate x round trip is much the same for paths of one length; its median is kept for each octave."""
 
@@ -56,17 +66,15 @@ def flows_of(said: Sequence[Sequence[Sight]], members: Collection[bytes]) -> Flo
         told = [loss for group in counts if (loss := _loss(group, octave)) is not None]
         loss = sorted(told)[(len(told) - 1) // 2] if told else 0.0
         if loss:
-            bound = min(MOST_PRODUCT, int(MATHIS_BITS * SECOND_US / sqrt(loss)))
-            products.append((octave, max(bound, median(carried.get(octave, [0])))))
+            products.append((octave, max(product_of(loss), median(carried.get(octave, [0])))))
     return Flows(octaves=tuple(products))
 
 
 def _loss(group: dict[int, tuple[int, int]], octave: int) -> float | None:
-    """Of paths of one length, as one group of members has it: with as much as one loss of what it has of all paths, for where little was sent."""
+    """Of paths of one length, as one group of members has it, leaning on all paths that it has."""
     all_segments, all_again = sum(segments for segments, _ in group.values()), sum(again for _, again in group.values())
     if not all_segments:
         return None
     if not all_again:
         return 0.0
-    segments, again = group.get(octave, (0, 0))
-    return (again + 1) / (segments + all_segments / all_again)
+    return leaned(*group.get(octave, (0, 0)), all_segments, all_again)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from protocol.network.flows import Flows
+from protocol.network.flows import Flows, product_of
 from protocol.network.samples import median
 from protocol.network.views import UNKNOWN, View
 from protocol.planning.cost import Estimate, Model, Sizes
@@ -28,11 +28,7 @@ MUCH, LITTLE = (
 )  # of the time with the last size: gains worth a change after two rounds and after three; less is within the model's error
 NEARNESS = 0.03  # of the time at most is given up for moving bytes less far, and all of it only for not moving them at all
 UNMEASURED = 32  # members at most whom one row holds well enough until something is measured, whatever the network
-GUESSED = (
-    (100_000_000, 446_900_000_000),
-    (20_000_000, 141_300_000_000),
-    (20_000_000, 44_690_000_000),
-)  # of a home's link, and bits a second x microseconds of one flow: 1.22 x MSS / sqrt(loss) for losses of 0.1, 1 and 10%
+GUESSED = ((100_000_000, 0.001), (20_000_000, 0.01), (20_000_000, 0.1))  # of a home's link, and the loss on every path
 FINALISTS = 3  # proposals whose slices are sized before they are compared again: that takes longer than all the rest
 
 
@@ -151,10 +147,10 @@ def _guessed(view: View, bounds: Bounds, sizes: Sizes) -> Layout:
     counts = sorted({fewest, *(1 << k for k in range(most.bit_length()) if fewest <= 1 << k <= most)})
     proposed = [rows for count in counts for rows in cutting.rows(count, bounds)]
     regret = [1.0] * len(proposed)
-    for bits, product in GUESSED:
+    for bits, loss in GUESSED:
         guess = View(
             members=tuple(replace(member, up_bits=bits, down_bits=bits) for member in view.members),
-            flows=Flows(octaves=((1, product),)),
+            flows=Flows(octaves=((1, product_of(loss)),)),
             failure_rate=0.0,
             measured=True,
         )

@@ -73,10 +73,8 @@ def _slow(plan: OpenPlan, state: State) -> frozenset[PeerId]:
         held = {i: state.lead.held.get(plan.members[i], frozenset()) & alive for i in row if i in alive and plan.layout.sums(i)}
         most = max((len(each) for each in held.values()), default=0)
         late = {i for i, each in held.items() if len(each) < ENOUGH * most}
-        others = [i for i in held if i not in late]
-        unheld = {
-            j for j in _offering(plan) & alive & set(row) if sum(j in held[i] for i in others if i != j) < ENOUGH * len(set(others) - {j})
-        }
+        others = held.keys() - late
+        unheld = {j for j in _offering(plan) & alive & set(row) if sum(j in held[i] for i in others - {j}) < ENOUGH * len(others - {j})}
         slow |= late | unheld
     slow.discard(plan.index[state.rules.me])
     least = max(plan.majority, state.rules.manifest.group.min_peers)
@@ -105,7 +103,7 @@ def try_cut(state: State, now: float, *, final: bool) -> Step:
         held[state.rules.me] = state.held  # whatever it lacks itself, the leader is not silent
         silent = frozenset(plan.members[i] for i in _reducers(plan) if plan.members[i] not in held)
         state = replace(state, lead=replace(state.lead, held=held, silent=state.lead.silent | silent))
-        state = replace(state, lead=replace(state.lead, slow=_slow(plan, state)))
+        state = replace(state, lead=replace(state.lead, slow=state.lead.slow | _slow(plan, state)))
     lost = _lost(state)
     alive = [i for i, peer in enumerate(plan.members) if peer not in lost]
     reducers = [i for i in _reducers(plan) if i in alive]

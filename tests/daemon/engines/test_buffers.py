@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from daemon.engines.native.buffers import SMALL_BYTES, Buffers
@@ -60,6 +60,7 @@ def test_what_two_rounds_did_not_need_is_dropped() -> None:
 
 
 @settings(max_examples=50, deadline=None)
+@example([SMALL_BYTES, 0, SMALL_BYTES])
 @given(st.lists(st.one_of(st.integers(1, 8 * SMALL_BYTES), st.just(0), st.just(-1)), max_size=60))
 def test_no_two_holders_share_memory_and_all_that_is_kept_was_once_in_use(steps: list[int]) -> None:
     """A positive number takes that much, 0 lets the oldest go, -1 begins a round."""
@@ -71,6 +72,7 @@ def test_no_two_holders_share_memory_and_all_that_is_kept_was_once_in_use(steps:
             memory = buffers.take(step)
             memory[:] = bytes([number % 256]) * step
             held.append((memory, number % 256))
+            del memory  # a name is a holder too
         elif step == 0 and held:
             held.pop(0)
         elif step < 0:

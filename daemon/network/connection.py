@@ -8,6 +8,8 @@ What py-libp2p 0.8's yamux lacks, and where it is mended here:
 - Streams a peer opens are not counted: above `MAX_STREAMS` they are reset.
 - The round-trip time is measured every 30 s and a missing answer means nothing: here every `PING_INTERVAL_S`, and silence ends the
   connection. Closing it goes through the socket, since yamux's own close waits behind a write that is stuck.
+- Every read of a stream gave its window back in a frame of its own, two of three frames of a round: here at half a window, as in go-yamux.
+- Every message cost two reads of the socket, one for its two bytes of length: here the socket is read ahead.
 """
 
 from __future__ import annotations
@@ -47,20 +49,27 @@ MAX_BUFFERED_BYTES = 2 * MAX_STREAMS_PER_PEER * MAX_WINDOW_BYTES  # of one conne
 MAX_FRAME_BYTES = 1 << 20  # go-yamux and we send 64 KB, rust-yamux 16 KB
 MAX_QUEUED_FRAMES = 4096  # answers (12 bytes each) queued behind a stuck socket; then their writers wait
 COALESCED_BYTES = 1 << 16  # small frames leave together, up to one Noise message
+READ_AHEAD_BYTES = 1 << 16  # of one connection: one Noise message, and with it the small ones of a turn
 
 
 class CountedStream(TrioTCPStream):
-    """The TCP stream under a connection: knows when it last received, and can be cut."""
+    """The TCP stream under a connection: reads ahead, knows when it last received, and can be cut."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)
         self.received_at = trio.current_time()
         self.closed = trio.Event()
+        self._ahead = memoryview(b"")
 
     async def read(self, n: int | None = None) -> bytes:
-        data = await super().read(n)
-        self.received_at = trio.current_time()
-        return data
+        """At most `n` bytes; empty at the end."""
+        if self._ahead:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            self._ahead = memoryview(await super().read(READ_AHEAD_BYTES))
+            self.received_at = trio.current_time()
+        data, self._ahead = self._ahead[:n], self._ahead[len(self._ahead) if n is None else n :]
+        return bytes(data)
 
     async def close(self) -> None:
         self.closed.set()
@@ -241,9 +250,16 @@ class MeasuredYamux(Yamux):
 
 
 def _bounded(stream: YamuxStream) -> YamuxStream:
-    """The stream, with a receive window that stops growing at `MAX_WINDOW_BYTES` (the library's at 16 MB)."""
-    grow = stream._apply_autotune_epoch
+    """The stream, with a receive window that stops growing at `MAX_WINDOW_BYTES` (the library's at 16 MB) and is given back by halves."""
+    grow, give_back = stream._apply_autotune_epoch, stream._auto_tune_and_send_window_update
+
+    async def give_back_halves(*, bytes_read: int = 0) -> None:
+        unread = len(stream.conn.stream_buffers.get(stream.stream_id, b""))
+        if 2 * (stream.target_recv_window - stream.recv_window - unread) >= stream.target_recv_window:
+            await give_back(bytes_read=bytes_read)
+
     stream._apply_autotune_epoch = lambda buffered: grow(buffered) if stream.target_recv_window < MAX_WINDOW_BYTES else 0  # type: ignore[method-assign]
+    stream._auto_tune_and_send_window_update = give_back_halves  # type: ignore[method-assign]
     return stream
 
 

@@ -20,7 +20,7 @@ from daemon.network.gossip import Gossip, Inbox
 from daemon.network.host import Host
 from daemon.network.links import Links
 from daemon.network.manager import PEERS_PROTOCOL, PeerManager
-from daemon.network.paths import OVER_LIBP2P, BulkPaths
+from daemon.network.paths import LET_IN, OVER_LIBP2P, BulkPaths, let_in
 from daemon.network.services import service
 from daemon.network.slots import Slots
 from daemon.network.stream import ControlStream, ControlTraffic
@@ -55,7 +55,7 @@ class LibP2PNetwork:
         self._control = ControlTraffic()
         self._endings = Endings()
         self._bulk = BulkPlane(certificate, self._refusals, self._endings, self._run_handler)
-        self._paths = BulkPaths(self._bulk.open, lambda peer, protocol: self.open_stream(peer, protocol + OVER_LIBP2P))
+        self._paths = BulkPaths(self._bulk.open, self._open_over_libp2p)
         self._gossip = Gossip(self.peer, self._refusals, self._control, self._crash)
         self._links = Links(self._gossip.connection_ended)
         self._book = Book(self.peer, self._join)
@@ -166,6 +166,11 @@ class LibP2PNetwork:
         stream = await host.open_stream(peer, protocol)
         return ControlStream(stream, peer, self._control, self._endings)
 
+    async def _open_over_libp2p(self, peer: PeerId, protocol: str) -> ByteStream:
+        stream = await self.open_stream(peer, protocol + OVER_LIBP2P)
+        await let_in(stream)
+        return stream
+
     async def open_bulk(self, endpoint: Endpoint, protocol: str) -> ByteStream:
         return await self._paths.open(endpoint, protocol)
 
@@ -184,6 +189,7 @@ class LibP2PNetwork:
         async def take_over_libp2p(stream: ByteStream) -> None:
             if not self._bulk.is_admitted(stream.peer):
                 raise PeerFault("tls", "a bulk stream over libp2p from somebody whose endpoint was not admitted")
+            await stream.send_all(LET_IN)
             self._paths.came(stream.peer, direct=False)
             await handler(stream)
 

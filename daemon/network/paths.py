@@ -15,12 +15,29 @@ from protocol.identity import PeerId
 from protocol.ports import ByteStream, Endpoint
 
 AGAIN_S = 120.0  # until a direct path is looked for again: looking costs a connect's timeout for each address
-OVER_LIBP2P = "/stream"  # behind a bulk protocol's name, where libp2p carries it
+OVER_LIBP2P = "/stream/2"  # behind a bulk protocol's name, where libp2p carries it
+LET_IN = b"\x00"  # the first byte back, as of the bulk plane: a stream that was negotiated is not one that was let in
+LET_IN_S = 5.0  # until it comes, as there
 MAX_KNOWN = 4096  # peers to which there was no path: as many as certificates are admitted
 
 
 class NoPath(Unreachable):
     """No TCP connection came about at any of the endpoint's addresses."""
+
+
+async def let_in(stream: ByteStream) -> None:
+    """Until the other side has let us in. Raises `Unreachable`, and then the stream is closed."""
+    answer = b""
+    try:
+        with trio.fail_after(LET_IN_S):
+            answer = await stream.receive_some(1)
+        if answer != LET_IN:
+            raise Unreachable(f"{stream.peer} closed the stream")
+    except trio.TooSlowError:
+        raise Unreachable(f"{stream.peer} did not answer within {LET_IN_S:.0f} s") from None
+    finally:
+        if answer != LET_IN:
+            await stream.aclose()
 
 
 class BulkPaths:

@@ -41,7 +41,7 @@ async def test_bulk_bytes_go_over_libp2p_where_no_direct_path_exists(tmp_path: P
                 async for _ in two.changes():
                     break
                 with pytest.raises(Unreachable):  # not admitted: refused over libp2p as it is over TLS
-                    await ask(await two.open_bulk(closed(one.endpoint), ECHO), b"let me in")
+                    await two.open_bulk(closed(one.endpoint), ECHO)
                 one.admit(two.endpoint)
                 data = pattern(3_000_001)[:3_000_001]
                 stream = await two.open_bulk(closed(one.endpoint), ECHO)

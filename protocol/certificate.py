@@ -19,7 +19,8 @@ from protocol.leader import leader_of, leader_order
 from protocol.manifest import MAX_GROUP_LIMIT, Manifest
 from protocol.merge import merge_parents, merge_round
 from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Cut, Id, Signature, Signed, Vote, open_as, payload_of, signature_is_valid
-from protocol.plan import OpenPlan, open_plan
+from protocol.opened import OpenPlans
+from protocol.plan import OpenPlan
 from protocol.planning.history import History
 from protocol.ports import Lane
 
@@ -95,10 +96,12 @@ def check_cut(cut: Cut, plan: OpenPlan, manifest: Manifest, *, merging: bool = F
         raise PeerFault("bad_plan", "a cut that includes somebody who offered nothing, or nobody")
 
 
-def open_certificate(raw: bytes, run: Digest, manifest: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenCertificate:
+def open_certificate(
+    raw: bytes, run: Digest, manifest: Manifest, chunks: int | None, *, trusted: bool = False, plans: OpenPlans | None = None
+) -> OpenCertificate:
     """Check everything a certificate says by itself. Raises `PeerFault`; `bad_certificate` unless a part has its own reason.
 
-    `trusted` skips the signatures: for what this node verified once and read back from its own disk.
+    `trusted` skips the signatures: for what this node verified once and read back from its own disk. `plans` are those that it opened lately.
     """
     if len(raw) > MAX_MESSAGE_BYTES:
         raise PeerFault("oversized", f"a certificate of {len(raw)} bytes")
@@ -107,7 +110,7 @@ def open_certificate(raw: bytes, run: Digest, manifest: Manifest, chunks: int | 
         vote = msgspec.msgpack.decode(certificate.outcome, type=Vote)
     except UNREADABLE as error:
         raise PeerFault("malformed", f"not a certificate: {error}") from None
-    plan = open_plan(certificate.plan, run, manifest, chunks, trusted=trusted)
+    plan = (plans or OpenPlans(run, manifest)).open(certificate.plan, chunks, trusted=trusted)
     cut = open_as(Cut, certificate.cut, run, trusted=trusted)
     if vote.plan != plan.digest or cut.plan != plan.digest or vote.cut != certificate.cut.digest:
         raise PeerFault("bad_certificate", "the plan or the cut is not the one that was voted for")

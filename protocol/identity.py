@@ -22,6 +22,8 @@ _PREFIX = bytes.fromhex("002408011220")
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
 MAX_PEER_ID_CHARS = 60  # an Ed25519 id has 52; longer text is refused before any arithmetic on it
+KNOWN_SIGNATURES = 1024  # checked lately: of two rounds of 64 members...
+KNOWN_MESSAGE_BYTES = 1 << 13  # ...whose messages are kept with them, 8 MB at most; longer ones are not said twice
 KNOWN_KEYS = 4096  # parsed keys kept; above the largest swarm of one row times the rows a node talks to
 
 
@@ -74,9 +76,19 @@ class Signer:
 
 
 def verify(peer: PeerId, signature: bytes, message: bytes) -> bool:
-    """Whether `peer` signed `message`. Raises `PeerFault("identity")` for text that is no peer id."""
+    """Whether `peer` signed `message`. Raises `PeerFault("identity")` for text that is no peer id.
+
+    An offer comes by itself, in the plan and in every copy of the certificate, a vote by itself and in the certificate: checked once.
+    """
+    return (_verify_once if len(message) <= KNOWN_MESSAGE_BYTES else _verify)(peer, signature, message)
+
+
+def _verify(peer: PeerId, signature: bytes, message: bytes) -> bool:
     try:
         public_key_of(peer).verify(signature, message)
     except InvalidSignature:
         return False
     return True
+
+
+_verify_once = lru_cache(maxsize=KNOWN_SIGNATURES)(_verify)

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from daemon.engines.native import incoming
 from daemon.swarm import follower, lineage, messenger
-from protocol import certificate, manifest, messages
+from protocol import manifest, messages, opened
 from protocol.certificate import OpenCertificate, open_certificate
 from protocol.digest import Digest
 from protocol.identity import PeerId, Signer, verify
 from protocol.manifest import Manifest
 from protocol.messages import AnyMessage, Signed, decode_signed, open_signed
+from protocol.opened import OpenPlans
 from protocol.plan import OpenPlan, open_plan
 
 CHECKS_KEPT = 1 << 15  # several rounds of a thousand nodes
@@ -38,8 +38,7 @@ def checked_once() -> Iterator[None]:
         (messages, "open_signed", memory.open_signed),
         (messenger, "open_signed", memory.open_signed),
         (follower, "decode_signed", memory.decode_signed),
-        (certificate, "open_plan", memory.open_plan),
-        (incoming, "open_plan", memory.open_plan),
+        (opened, "open_plan", memory.open_plan),
         (lineage, "open_certificate", memory.open_certificate),
     )
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
@@ -103,7 +102,9 @@ class _Memory:
     def open_plan(self, signed: Signed, run: Digest, rules: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenPlan:
         return open_plan(signed, run, rules, chunks, trusted=True) if trusted else self._plans(signed, run, chunks, _Unhashed(rules))
 
-    def open_certificate(self, raw: bytes, run: Digest, rules: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenCertificate:
+    def open_certificate(
+        self, raw: bytes, run: Digest, rules: Manifest, chunks: int | None, *, trusted: bool = False, plans: OpenPlans | None = None
+    ) -> OpenCertificate:
         if trusted:
             return open_certificate(raw, run, rules, chunks, trusted=True)
         return self._certificates(raw, run, chunks, _Unhashed(rules))

@@ -15,6 +15,7 @@ from protocol.certificate import OpenCertificate, Tip, extend, genesis, merge, o
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.manifest import Manifest
+from protocol.opened import OpenPlans
 
 TIPS_KEPT = 512  # recent tips that a certificate may extend: a partition of 512 rounds can still be recognized
 ORPHANS_KEPT = 32  # certificates whose parent is on its way
@@ -33,6 +34,7 @@ class Lineage:
     def __init__(self, run: Digest, manifest: Manifest, chunks: int | None = None) -> None:
         self._run = run
         self._manifest = manifest
+        self.plans = OpenPlans(run, manifest)
         self.chunks = chunks
         self.root = genesis(run)
         self.best = self.root
@@ -55,7 +57,7 @@ class Lineage:
 
         Empty when it was known, or waits for a parent. Raises `PeerFault`.
         """
-        certificate = open_certificate(raw, self._run, self._manifest, self.chunks, trusted=trusted)
+        certificate = open_certificate(raw, self._run, self._manifest, self.chunks, trusted=trusted, plans=self.plans)
         if certificate.hash in self._steps or certificate.hash in self._orphans:
             return []
         if not self._parents_known(certificate):

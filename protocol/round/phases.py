@@ -349,10 +349,11 @@ class Inquire(Action, frozen=True, kw_only=True):
 
 
 class Publish(Action, frozen=True, kw_only=True):
-    """A certificate was assembled here: verify it like anybody's, tell the members, gossip it."""
+    """A certificate was assembled here: verify it like anybody's, tell the members, gossip it to everybody else if that is up to us."""
 
     certificate: bytes
     to: tuple[PeerId, ...]
+    gossip: bool
 
 
 class Adopt(Action, frozen=True, kw_only=True):

@@ -162,7 +162,10 @@ def certify(state: State, key: bytes) -> Step:
     if len(votes) < max(outcome.plan.majority, state.rules.manifest.group.min_peers):
         return state, []
     raw = assemble(outcome.vote, outcome.plan_signed, outcome.cut_signed, votes)
-    return state, [Publish(certificate=raw, to=tuple(peer for peer in members if peer != state.rules.me))]
+    me = state.rules.me
+    # Each of the three takers tells every member; one of them is enough for the others, who notice within a beacon what gossip lost.
+    first = next((peer for peer in takers(state) if peer not in state.gone), me) if state.plan is not None else me
+    return state, [Publish(certificate=raw, to=tuple(peer for peer in members if peer != me), gossip=first == me)]
 
 
 def inquire(state: State, now: float) -> Step:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import PeerFault
-from protocol.identity import MAX_PEER_ID_CHARS, Signer, peer_id_of, public_key_of, short, verify
+from protocol.identity import KNOWN_MESSAGE_BYTES, MAX_PEER_ID_CHARS, Signer, peer_id_of, public_key_of, short, verify
 
 SECRETS = st.binary(min_size=32, max_size=32)
 KNOWN = {
@@ -99,3 +99,15 @@ def test_long_text_is_refused_before_any_arithmetic() -> None:
 def test_only_keys_of_32_bytes_have_ids(size: int) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         peer_id_of(bytes(size))
+
+
+@pytest.mark.parametrize("size", [10, KNOWN_MESSAGE_BYTES + 1])
+def test_what_was_once_found_right_makes_nothing_else_right(size: int) -> None:
+    signer, other = Signer(bytes(31) + b"\x01"), Signer(bytes(31) + b"\x02")
+    message = b"m" * size
+    signature = signer.sign(message)
+    for _ in range(2):
+        assert verify(signer.peer, signature, message)
+        assert not verify(other.peer, signature, message)
+        assert not verify(signer.peer, signature[:-1] + bytes([signature[-1] ^ 1]), message)
+        assert not verify(signer.peer, signature, message[:-1] + b"n")

@@ -108,7 +108,7 @@ class NativeEngine:
         )
         untrusted = self.convictions.distrusted
         self._incoming = Incoming(
-            self._run, self._manifest, self._emit, self._refuse, guilty, lambda peer: left_out(peer) or untrusted(peer)
+            self._run, self._lineage.plans, self._emit, self._refuse, guilty, lambda peer: left_out(peer) or untrusted(peer)
         )
         self._follower = Follower(
             network=network,
@@ -280,8 +280,8 @@ class NativeEngine:
                 self._exchanging.abandon()
             case p.Inquire(peers=peers):
                 self._start(self._follower.ask, peers)
-            case p.Publish(certificate=raw, to=to):
-                self._publish(raw, to)
+            case p.Publish(certificate=raw, to=to, gossip=gossip):
+                self._publish(raw, to, gossip)
             case p.Adopt(certificate=certificate):
                 self._start(work.adopt, certificate)
             case p.Examine(certificate=certificate, disputed=disputed):
@@ -310,7 +310,7 @@ class NativeEngine:
             else:
                 self._messenger.send(peer, signed)
 
-    def _publish(self, raw: bytes, to: tuple[PeerId, ...]) -> None:
+    def _publish(self, raw: bytes, to: tuple[PeerId, ...], gossip: bool) -> None:
         self._publishing = True  # what it leads to comes before anything that waits: a late cut would overwrite the state it names
         try:
             self._follower.take_certificate(raw)
@@ -322,7 +322,8 @@ class NativeEngine:
         signed = sign(self._signer, self._run, Announce(certificate=raw))
         for peer in to:
             self._messenger.send(peer, signed)
-        self._start(self._follower.publish_certificate, raw)
+        if gossip:
+            self._start(self._follower.publish_certificate, raw)
 
     # -------------------------------------------------------------------------------------------- what comes in
 

@@ -9,9 +9,8 @@ from daemon.swarm.messenger import Refuse
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
-from protocol.manifest import Manifest
 from protocol.messages import Cut, Held, Message, Plan, Ready, Signed, Vote, open_as
-from protocol.plan import open_plan
+from protocol.opened import OpenPlans
 from protocol.round import phases as p
 from protocol.verdict import Verdict
 
@@ -24,7 +23,7 @@ class Incoming:
     def __init__(
         self,
         run: Digest,
-        manifest: Manifest,
+        plans: OpenPlans,
         emit: Callable[[p.Happening, bool], None],
         refuse: Refuse,
         guilty: Mapping[PeerId, Verdict],
@@ -33,7 +32,7 @@ class Incoming:
         """`emit` takes an event and whether it goes before all that wait; `guilty` is read each time: who is in it neither offers nor leads;
         `left_out` says why a peer is not let into our plans, or nothing."""
         self._left_out = left_out
-        self._run, self._manifest, self._emit, self._refuse = run, manifest, emit, refuse
+        self._run, self._plans, self._emit, self._refuse = run, plans, emit, refuse
         self._guilty = guilty
         self._early: deque[Signed] = deque(maxlen=EARLY_OFFERS)
 
@@ -52,7 +51,7 @@ class Incoming:
                     self._emit(p.ReadyGot(signed=signed, ready=message), ours)
             case Plan():
                 try:
-                    plan = open_plan(signed, self._run, self._manifest, state.rules.chunks)
+                    plan = self._plans.open(signed, state.rules.chunks)
                 except PeerFault as fault:
                     self._refuse(fault.reason, signed.peer, str(fault))
                 else:

@@ -101,7 +101,7 @@ class Villager:
             case p.Inquire(peers=peers):
                 for peer in peers:
                     self.village.inquire(self, peer)
-            case p.Publish(certificate=raw, to=to):
+            case p.Publish(certificate=raw, to=to, gossip=_):
                 self.village.check_certificate(raw)
                 self.learn(raw)
                 for peer in to:

@@ -11,7 +11,8 @@ searching one of the two and bisecting the other.
 
 hivemind minimizes max((1 + (k - 2) f_i) / b_i), the whole volume over one bandwidth: right where scatter and gather overlap. With a Cut they
 cannot, and a member that reduces nothing, which that formula likes for slow links, would be waited for twice. Where every link is as fast up as
-down, equal slices are the best there are; where up is slower, as at most homes, the slow one reduces less.
+down, equal slices are the best there are; where up is slower, as at most homes, the slow one reduces less. Of the many ways to
+divide the rest equally fast, the most even one is taken.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from functools import lru_cache
 import msgspec
 
 STEPS = 32  # of each search: G to a part in 2^32, S to one in 400,000
+HALVINGS = 50  # of a level that many slices have: to what a float tells
 PLANS_KEPT = 64  # a plan is made once and checked a few times; in a simulated world by every node
 LEAST_SHARE = 1 / 64  # of the median: a claim beyond moves no more work than this, whoever makes it
 UNKNOWN = 0
@@ -65,9 +67,20 @@ def _best_shares(ups: tuple[int, ...], downs: tuple[int, ...]) -> tuple[float, .
         return equal
     bounds = {(group.up, group.down): _bounds(high, gather, group, others) for group in classes}
     least, most = ([bounds[link][i] for link in links] for i in (0, 1))
-    along = (1 - sum(least)) / room if (room := sum(most) - sum(least)) > 0 else 0.0
-    shares = tuple(a + along * (b - a) for a, b in zip(least, most, strict=True))
+    shares = _alike(least, most)
     return shares if _time(shares, links) < _time(equal, links) else equal
+
+
+def _alike(least: Sequence[float], most: Sequence[float]) -> tuple[float, ...]:
+    """Of all shares within these bounds, together 1, those whose largest is smallest: a path, too, bounds how long the largest takes."""
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if sum(min(max(middle, a), b) for a, b in zip(least, most, strict=True)) < 1:
+            low = middle
+        else:
+            high = middle
+    return tuple(min(max(high, a), b) for a, b in zip(least, most, strict=True))
 
 
 def round_time(shares: Sequence[float], ups: Sequence[int], downs: Sequence[int]) -> float:

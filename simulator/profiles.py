@@ -1,4 +1,4 @@
-"""What networks are like: the five qualities of `latency / loss / bandwidth / jitter`, and clusters far apart.
+"""What networks are like: the five qualities of `latency / loss / bandwidth / jitter`, and clusters or regions far apart.
 
 The qualities are those by which the first HyperGPU judged a connection. Latency here is one way, drawn once for each path from the
 quality's range of round trips; a path keeps it, as a path between two homes does.
@@ -50,6 +50,12 @@ FIBRE_KM_PER_S = 200_000.0  # light in glass
 DETOUR = 1.6  # cables are not great circles: measured round trips are about this much longer (https://wondernetwork.com/pings)
 LAST_MILE_S = 0.008  # one way, both homes together
 
+REGIONS = 4
+INSIDE_S, BETWEEN_S = 0.015, (0.120, 0.220)  # round trips
+INSIDE_LOSS, BETWEEN_LOSS = 0.0001, 0.005
+ACCESS_BPS = 20e6
+FLOW_BITS = 1.22 * 8 * 1460  # over RTT x sqrt(loss): what one flow carries, bits a second
+
 
 def _share(*parts: str) -> float:
     """A number in [0, 1) that follows from the names."""
@@ -97,12 +103,34 @@ def around_the_world(source: PeerId, target: PeerId) -> LinkModel:
     return _between(city_of(source), city_of(target))
 
 
+@cache
+def _between_regions(one: int, other: int) -> LinkModel:
+    if one == other:
+        return LinkModel(latency_s=INSIDE_S / 2, bandwidth_bps=ACCESS_BPS, loss=INSIDE_LOSS)
+    low, high = BETWEEN_S
+    first, second = sorted((one, other))
+    rtt_s = low + (high - low) * _share("regions", str(first), str(second))
+    return LinkModel(latency_s=rtt_s / 2, bandwidth_bps=FLOW_BITS / (rtt_s * math.sqrt(BETWEEN_LOSS)), loss=BETWEEN_LOSS)
+
+
+@cache
+def region_of(peer: PeerId) -> int:
+    """Which of four regions a node lives in."""
+    return int(_share("region", peer) * REGIONS)
+
+
+def four_regions(source: PeerId, target: PeerId) -> LinkModel:
+    """The paths of `simulate network --profile regions`: near ones inside a region, far and lossy ones between."""
+    return _between_regions(region_of(source), region_of(target))
+
+
 LINKS: dict[str, Callable[[], LinkMap]] = {
     "near": lambda: same_link(NEAR),
     "far": lambda: same_link(FAR),
     "farthest": lambda: same_link(FARTHEST),
     "narrow": lambda: same_link(NARROW),
     "world": lambda: around_the_world,
+    "regions": lambda: four_regions,
     **{name: (lambda quality=quality: of_quality(quality)) for name, quality in QUALITIES.items()},
 }
 """Link maps by the names that stories use. Called once for each world."""

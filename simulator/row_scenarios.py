@@ -52,21 +52,35 @@ def _owner_lost(role: str, step: str, after_a_crash: Wanted, detected: Wanted) -
     return _several_rows(f"rows-{role}-lost-{step}", lambda n: (f.Kill(node=f.WHOEVER, when=when),), wanted)
 
 
-def _four_regions(nodes: int | None, seed: int) -> Story:
-    """Sixteen in each of four rows."""
-    n = nodes or 64
-    return Story(
-        name="rows-of-64",
-        nodes=n,
-        seed=seed,
-        seconds=14.0,
-        max_group=n // 4,
-        parameters=2 * n * CHUNK_ELEMENTS,
-        round=RoundRules(seconds=6.0),
-        link="world",
-        patience_s=60.0,
-        wanted=Wanted(rounds=1, goodput_of_bound=1.0),
-    )
+OWNERS_DIE: dict[str, float] = {"early": 0.0, "on-the-way": 0.06, "late": 0.2}
+"""Seconds after the cut came to a slice's owner among 64 in four regions at which it dies: before what it summed of its row is under way, on its
+way to far owners, when the finished shares are."""
+
+
+def _four_regions(ending: str, schedule: tuple[f.AnyFault, ...], wanted: Wanted) -> Make:
+    """Rows of sixteen at most, 64 nodes in four regions."""
+
+    def make(nodes: int | None, seed: int) -> Story:
+        n = nodes or 64
+        return Story(
+            name=f"rows-of-64{ending}",
+            nodes=n,
+            seed=seed,
+            seconds=14.0 * wanted.rounds,
+            schedule=schedule,
+            max_group=n // 4,
+            parameters=2 * n * CHUNK_ELEMENTS,
+            round=RoundRules(seconds=6.0),
+            link="regions",
+            patience_s=60.0,
+            wanted=wanted,
+        )
+
+    return make
+
+
+def _owner_dies(after_s: float) -> tuple[f.AnyFault, ...]:
+    return (f.Kill(node=f.WHOEVER, when=f.When(enters="reduce", role="member", number=1, after_s=after_s)),)
 
 
 def between_rows(after_a_crash: Wanted, detected: Wanted) -> dict[str, Make]:
@@ -100,7 +114,11 @@ def between_rows(after_a_crash: Wanted, detected: Wanted) -> dict[str, Make]:
             Wanted(rounds=4),
             seconds=60.0,
         ),
-        "rows-of-64": _four_regions,
+        "rows-of-64": _four_regions("", (), Wanted(rounds=1, goodput_of_bound=1.0)),
+        **{
+            f"rows-of-64-owner-dies-{when}": _four_regions(f"-owner-dies-{when}", _owner_dies(after_s), Wanted(rounds=2))
+            for when, after_s in OWNERS_DIE.items()
+        },
     }
 
 

@@ -38,10 +38,11 @@ class Lifeline:
 class Child:
     """One `hypergpud` process with a home of its own."""
 
-    def __init__(self, name: str, home: Path) -> None:
-        """Starts nothing."""
+    def __init__(self, name: str, home: Path, prefix: Sequence[str] = ()) -> None:
+        """Starts nothing. `prefix` goes before its command and keeps its process number, as `nsenter` does."""
         self.name = name
         self.home = home
+        self._prefix = tuple(prefix)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, lifeline: Lifeline, settings: Mapping[str, Mapping[str, object]], arguments: Sequence[str]) -> None:
@@ -52,9 +53,10 @@ class Child:
         self.home.mkdir(mode=0o700, exist_ok=True)
         write_new(self.home / CONFIG_FILE, _toml(settings).encode())
         environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        own = ("--home", str(self.home), "--lifeline", str(lifeline.read_end))
         with (self.home / OUTPUT_FILE).open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "daemon.cli.main", *arguments, "--home", str(self.home), "--lifeline", str(lifeline.read_end)],
+                [*self._prefix, sys.executable, "-m", "daemon.cli.main", *arguments, *own],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -27,6 +27,9 @@ LEAST_BYTES = 1 << 18
 LEAST_ROUND_TRIPS = 4  # a transfer of fewer is mostly waiting, and says nothing of how wide the link is
 LEAST_SEGMENTS = 500  # sent to a peer before its losses say anything: one in a thousand is what decides
 ROOM = 0.8  # a flow slower than this share of what its losses allow was bounded by something else than its path
+LEANING = 8  # losses of all paths that go into what one path is thought to lose: from so many follows what a path carries within
+# 1 / (2 x sqrt(8)) = 18%, as near as `ROOM` needs. With one, a path that lost nothing yet by chance was taken for twice as wide, and what
+# it bounded for a narrow link.
 BUSY = 0.8  # of the most that our own link was seen to carry: then it may have been the bound, and not the other's
 LOOKED_AT = 16  # links at a time: among many the others' turn comes with the next look
 MAX_NEIGHBOURS = 1024  # remembered, half a KB each; the one measured longest ago makes room
@@ -111,7 +114,7 @@ class Neighbours:
         known = self.of(peer)
         if not self._again or self._segments < LEAST_SEGMENTS or not known.rtt.settled:
             return 0
-        bound = product_of(leaned(known.segments, known.again, self._segments, self._again)) // known.rtt.settled
+        bound = product_of(leaned(known.segments, known.again, self._segments, self._again, LEANING)) // known.rtt.settled
         return min(MOST_BITS, max(bound, known.flow_seen))
 
     def _put(self, peer: PeerId, neighbour: Neighbour) -> None:

@@ -29,9 +29,9 @@ def product_of(loss: float) -> int:
     return min(MOST_PRODUCT, int(MATHIS_BITS * SECOND_US / sqrt(loss)))
 
 
-def leaned(segments: int, again: int, all_segments: int, all_again: int) -> float:
-    """The loss of some packets, with as much as one loss of what was lost of all: where little was sent, it is mostly that. `all_again` > 0."""
-    return (again + 1) / (segments + all_segments / all_again)
+def leaned(segments: int, again: int, all_segments: int, all_again: int, losses: int = 1) -> float:
+    """The loss of some packets, leaning on as many as `losses` losses of all: where little was sent, it is mostly theirs. `all_again` > 0."""
+    return (again + losses) / (segments + losses * all_segments / all_again)
 
 
 class Flows(msgspec.Struct, frozen=True, kw_only=True):

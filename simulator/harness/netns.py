@@ -43,7 +43,8 @@ def why_not() -> str:
 class Namespaces:
     """One namespace for each member and the hub between them. Made by `namespaces`."""
 
-    def __init__(self) -> None:
+    def __init__(self, subnet: str = SUBNET) -> None:
+        self.subnet = subnet
         self._holders: list[subprocess.Popen[bytes]] = []
         self._hub: int = 0
 
@@ -52,7 +53,7 @@ class Namespaces:
 
     def host(self, member: int) -> str:
         """The member's address."""
-        return f"{SUBNET}.{FIRST_HOST + member}"
+        return f"{self.subnet}.{FIRST_HOST + member}"
 
     def prefix(self, member: int) -> tuple[str, ...]:
         """What to put before a command so that it runs in the member's namespace; the command keeps its process number."""
@@ -61,6 +62,15 @@ class Namespaces:
     def run(self, member: int, *command: str) -> str:
         """Run a short command in the member's namespace. Raises `UserError("NETNS")`."""
         return _run([*self.prefix(member), *command])
+
+    @property
+    def hub(self) -> int:
+        """The process that holds the namespace of the bridge `hub`."""
+        return self._hub
+
+    def run_in_hub(self, *command: str) -> str:
+        """Run a short command where the bridge is. Raises `UserError("NETNS")`."""
+        return _in(self._hub, *command)
 
     def shape(self, member: int, *, up_bits: float | None, down_bits: float | None) -> None:
         """Bandwidth of the member's cable: what it sends and what it receives, bits a second; None is unlimited."""
@@ -133,13 +143,14 @@ class Namespaces:
 
 
 @contextmanager
-def namespaces(count: int) -> Iterator[Namespaces]:
-    """Namespaces for `count` members, connected and not shaped. Raises `UserError("NETNS")` where that is impossible."""
+def namespaces(count: int, subnet: str = SUBNET) -> Iterator[Namespaces]:
+    """Namespaces for `count` members, connected and not shaped; `subnet` is the first three parts of their addresses. Raises `UserError("NETNS")`
+    where that is impossible."""
     if not 1 <= count <= MAX_MEMBERS:
         raise ValueError(f"{count} namespaces: 1 to {MAX_MEMBERS} fit the subnet")
     if reason := why_not():
         raise UserError("NETNS", "There can be no network namespaces here.", why=reason, fix="run as root, or use the relay")
-    made = Namespaces()
+    made = Namespaces(subnet)
     try:
         made.make(count)
         yield made

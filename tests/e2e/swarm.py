@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from daemon.config import PREFIX
 from daemon.demo.agreement import Agreement, compare_anchors
@@ -84,11 +85,18 @@ class Daemon(Child):
         return (self.home / "output.log").read_text(encoding="utf-8", errors="replace")
 
 
-class Swarm:
-    """Daemons on loopback, in homes under `root`."""
+class Machine(NamedTuple):
+    """Where a daemon runs: its address there, and what to put before a command that runs there."""
 
-    def __init__(self, root: Path, *, round_s: float = 2.0, run: str = RUN, nice: int = 10) -> None:
-        """`nice` is the workers': they leave the processor to the nodes, of which there are more here than cores."""
+    host: str = LOOPBACK
+    prefix: tuple[str, ...] = ()
+
+
+class Swarm:
+    """Daemons on loopback, or each on a machine of its own, in homes under `root`."""
+
+    def __init__(self, root: Path, *, round_s: float = 2.0, run: str = RUN, nice: int = 10, machines: Sequence[Machine] = ()) -> None:
+        """`nice` is the workers': they leave the processor to the nodes, of which there are more here than cores. `machines` are taken in order."""
         self.root = root
         self.run_file = root / "run.toml"
         self.run_file.write_text(run.format(seconds=round_s), encoding="utf-8")
@@ -96,6 +104,7 @@ class Swarm:
         self._lifeline = Lifeline()
         self._seen: set[Process] = set()
         self._nice = nice
+        self._machines = machines
 
     def __enter__(self) -> Swarm:
         return self
@@ -135,11 +144,12 @@ class Swarm:
         return [part for other in others for part in ("--join", other.now().you.addresses[0])]
 
     def _start(self, name: str, arguments: Sequence[str], settings: Mapping[str, Mapping[str, object]]) -> Daemon:
-        daemon = Daemon(name, self.root / name)
+        machine = self._machines[len(self.daemons)] if self._machines else Machine()
+        daemon = Daemon(name, self.root / name, machine.prefix)
         self.daemons.append(daemon)
         usual: dict[str, Mapping[str, object]] = {
             "node": {"name": name},
-            "network": {"listen_host": LOOPBACK},
+            "network": {"listen_host": machine.host},
             "worker": {"threads": 1, "nice": self._nice, "device": "cpu"},
         }
         daemon.start(self._lifeline, usual | settings, arguments)

@@ -41,6 +41,14 @@ def test_a_slow_uplink_reduces_less_and_the_round_is_shorter() -> None:
     assert round_time(shares, ups, downs) < 0.8 * round_time([0.25] * 4, ups, downs)
 
 
+def test_whoever_is_not_in_the_way_owns_as_much_as_the_others() -> None:
+    """One link bounds the round; that some of the others are faster still makes no slice of theirs longer, which a long path would feel."""
+    ups, downs = [20 * MBIT, *[100 * MBIT] * 5, *[150 * MBIT] * 6], [100 * MBIT] * 12
+    slow, *others = best_shares(ups, downs)
+    assert slow < 1 / 12
+    assert others == pytest.approx([(1 - slow) / 11] * 11)
+
+
 def test_links_that_are_as_fast_up_as_down_get_equal_slices() -> None:
     # hivemind's reference case. Its own split, 0 : 255 : 769, is waited for twice where a Cut stands between scatter and gather.
     bits = [3 * MBIT, 5 * MBIT, 9 * MBIT]

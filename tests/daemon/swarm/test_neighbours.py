@@ -6,6 +6,7 @@ import pytest
 
 from daemon.swarm.neighbours import LEAST_BYTES, LOOKED_AT, Neighbours
 from protocol.network.coordinate import Coordinate, estimate_us
+from protocol.network.flows import product_of
 from protocol.network.sight import MAX_SIGHTS, MOST_SEGMENTS, short_name
 from protocol.network.standing import PROBATION, QUARANTINE_S, SUCCESSES, TRUSTED
 from protocol.ports import Link
@@ -74,6 +75,15 @@ def test_a_sight_says_when_the_path_was_the_bound() -> None:
     sight = neighbours.sights(PARENT)[0]
     assert not sight.bounded
     assert sight.up_bits == pytest.approx(flow, rel=1e-3)
+
+
+def test_a_path_that_lost_nothing_yet_is_not_taken_for_wider_than_the_others() -> None:
+    """Two packets of two thousand are lost on average; that none was is no reason to call what the path bounded a narrow link."""
+    neighbours = looked(0.1)
+    neighbours.linked([link("a", 0.1, segments=2_000, again=0), link("b", 0.1, segments=20_000, again=20)])
+    carries = product_of(0.001) // 100_000
+    neighbours.sent_us("a", 4 * carries // 8, carries // 8, 1.05)
+    assert neighbours.sights(PARENT)[0].bounded
 
 
 def test_a_sight_says_when_our_own_link_was_the_bound() -> None:

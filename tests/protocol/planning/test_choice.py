@@ -51,6 +51,8 @@ def test_everybody_is_in_one_row_once_and_rows_keep_their_bounds(count: int, lea
     layout = choice(regions(count, seed), least=min(least, count), most=most)
     assert sorted(i for row in layout.rows for i in row) == list(range(count))
     assert max(len(row) for row in layout.rows) <= most
+    fewest = -(-count // most)
+    assert min(len(row) for row in layout.rows) >= min(least, count // fewest), "fewer only where rows of `most` leave no more"
     assert len(layout.shares) == min(len(row) for row in layout.rows)
     assert sum(layout.shares) == pytest.approx(1)
     assert layout.predicted_s is not None

@@ -76,6 +76,7 @@ def test_a_size_that_the_rise_made_slow_is_left_within_three_rounds_and_for_good
     assert before.row_size < 64
     assert [one.row_size for one in after] == [64] * len(after)
     assert max(one.seconds for one in after) <= NEVER_SLOWER * best
+    assert [one.predicted_s for one in after] == [pytest.approx(one.seconds, rel=PREDICTED) for one in after]
 
 
 @pytest.mark.slow

@@ -1,0 +1,112 @@
+"""Clusters of network namespaces far apart: several bridges, each with members on shaped cables, and long, narrow ways between them.
+
+    hub of cluster 0 (bridge) ── veth ── member 0, 1, ...      10.213.0.10, .11, ...
+        └ far ──┐
+                ├── distance: a process that holds every packet
+        ┌ far ──┘
+    hub of cluster 1 (bridge) ── veth ── ...                    10.213.1.10, ...
+
+Needs root, and nothing of it outlives whoever made it, as with one cluster (`netns`).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from protocol.errors import UserError
+from simulator.harness import distance
+from simulator.harness.netns import LATENCY, LEAST_BURST_BYTES, Namespaces, namespaces, why_not
+
+NETWORK = "10.213"
+GATEWAY = 1
+TUN = Path("/dev/net/tun")
+END_S = 5.0
+
+
+class Far(msgspec.Struct, frozen=True, kw_only=True):
+    """The way from any cluster to any other: how long it takes once, and what a cluster sends to all the others together, bits a second."""
+
+    delay_s: float
+    bits: float
+
+
+def why_no_clusters() -> str:
+    """Why there can be none here; empty when there can."""
+    return why_not() or ("" if TUN.exists() else f"no {TUN}")
+
+
+class Clusters:
+    """Members are numbered through: those of the first cluster, then those of the second. Made by `clusters`."""
+
+    def __init__(self, parts: Sequence[Namespaces]) -> None:
+        self._parts = parts
+        self._size = len(parts[0])
+
+    def host(self, member: int) -> str:
+        """The member's address."""
+        return self._parts[self.cluster(member)].host(member % self._size)
+
+    def prefix(self, member: int) -> tuple[str, ...]:
+        """What to put before a command so that it runs in the member's namespace."""
+        return self._parts[self.cluster(member)].prefix(member % self._size)
+
+    def run(self, member: int, *command: str) -> str:
+        """Run a short command in the member's namespace. Raises `UserError("NETNS")`."""
+        return self._parts[self.cluster(member)].run(member % self._size, *command)
+
+    def cluster(self, member: int) -> int:
+        return member // self._size
+
+
+@contextmanager
+def clusters(count: int, size: int, far: Far, *, up_bits: float, down_bits: float) -> Iterator[Clusters]:
+    """`count` clusters of `size` members. Raises `UserError("NETNS")` where that is impossible."""
+    if reason := why_no_clusters():
+        raise UserError("NETNS", "There can be no clusters of network namespaces here.", why=reason, fix="run as root")
+    with ExitStack() as stack:
+        parts = [stack.enter_context(namespaces(size, f"{NETWORK}.{number}")) for number in range(count)]
+        for part in parts:
+            _lead_out(part, far)
+            for member in range(size):
+                part.shape(member, up_bits=up_bits, down_bits=down_bits)
+                part.run(member, "ip", "route", "add", "default", "via", f"{part.subnet}.{GATEWAY}")
+        stack.enter_context(_ways(parts, far))
+        yield Clusters(parts)
+
+
+def _lead_out(part: Namespaces, far: Far) -> None:
+    """From the bridge to `far`, in the same namespace."""
+    part.run_in_hub("ip", "address", "add", f"{part.subnet}.{GATEWAY}/24", "dev", "hub")
+    part.run_in_hub("ip", "tuntap", "add", distance.DEVICE, "mode", "tun")
+    part.run_in_hub("ip", "link", "set", distance.DEVICE, "up")
+    part.run_in_hub("ip", "route", "add", f"{NETWORK}.0.0/16", "dev", distance.DEVICE)
+    rate = ("rate", f"{int(far.bits)}bit", "burst", str(LEAST_BURST_BYTES), "latency", LATENCY)
+    part.run_in_hub("tc", "qdisc", "add", "dev", distance.DEVICE, "root", "tbf", *rate)
+    part.run_in_hub("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+
+
+@contextmanager
+def _ways(parts: Sequence[Namespaces], far: Far) -> Iterator[None]:
+    """The process between them, as long as the block."""
+    command = [sys.executable, "-m", distance.__name__, "--delay-s", str(far.delay_s), *(f"{part.subnet}={part.hub}" for part in parts)]
+    between = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    assert between.stdin is not None
+    assert between.stdout is not None
+    try:
+        if between.stdout.readline() != distance.READY:
+            raise UserError("NETNS", "The ways between clusters could not be opened.", why="its last words are above")
+        yield
+    finally:
+        for pipe in (between.stdin, between.stdout):
+            pipe.close()
+        try:
+            between.wait(END_S)
+        except subprocess.TimeoutExpired:
+            between.kill()
+            between.wait()

@@ -1,0 +1,62 @@
+"""Clusters of namespaces: near members are near, far ones as far as was asked, on a way that carries what was asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from simulator.harness.clusters import Far, clusters, why_no_clusters
+
+FAR = Far(delay_s=0.04, bits=4e6)
+ROUND_TRIP = """
+import socket, sys, time
+took = []
+for _ in range(5):
+    began = time.monotonic()
+    try:
+        socket.create_connection((sys.argv[1], 9), 5)
+    except ConnectionRefusedError:
+        took.append(time.monotonic() - began)
+print(min(took))
+"""
+SEND = """
+import socket, sys, time
+stream = socket.create_connection((sys.argv[1], 5000), 10)
+began = time.monotonic()
+stream.sendall(bytes(int(sys.argv[2])))
+stream.shutdown(socket.SHUT_WR)
+stream.recv(1)
+print(time.monotonic() - began)
+"""
+TAKE = """
+import socket
+listener = socket.create_server(("", 5000))
+print("up", flush=True)
+stream, _ = listener.accept()
+while stream.recv(1 << 16):
+    pass
+"""
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.slow,
+    pytest.mark.timeout(90),
+    pytest.mark.skipif(bool(why_no_clusters()), reason=why_no_clusters() or "-"),
+]
+
+
+def test_clusters_are_as_far_apart_and_as_narrowly_joined_as_was_asked() -> None:
+    with clusters(3, 2, FAR, up_bits=50e6, down_bits=50e6) as made:
+        assert float(made.run(0, sys.executable, "-c", ROUND_TRIP, made.host(1))) < 0.02
+        for other in (2, 5):
+            trip = float(made.run(0, sys.executable, "-c", ROUND_TRIP, made.host(other)))
+            assert 2 * FAR.delay_s <= trip < 2 * FAR.delay_s + 0.05
+        taker = subprocess.Popen([*made.prefix(4), sys.executable, "-c", TAKE], stdout=subprocess.PIPE)
+        assert taker.stdout is not None
+        assert taker.stdout.readline() == b"up\n"
+        seconds = float(made.run(0, sys.executable, "-c", SEND, made.host(4), "1000000"))
+        assert taker.wait(10) == 0
+        taker.stdout.close()
+    assert 1.8 <= seconds < 6.0, "a megabyte at 4 Mbit/s takes two seconds"

@@ -53,7 +53,7 @@ def faults(context: click.Context, kind: str | None, step: str | None, engines: 
     "--rate", default="none", show_default=True, metavar="RATE", help="Of each peer's link, each way: 100mbit, 1gbit. Needs root."
 )
 @click.option(
-    "--rtt", type=click.FloatRange(0.0, 1000.0), default=0.0, show_default=True, help="Milliseconds between any two. Needs netem."
+    "--rtt", type=click.FloatRange(0.0, 1000.0), default=0.0, show_default=True, help="Milliseconds between any two and back. Needs root."
 )
 @click.option("--repeat", type=click.IntRange(1, 100), default=5, show_default=True, help="Rounds of each, interleaved.")
 @click.option("--certified/--no-certified", default=True, show_default=True, help="Also whole certified rounds, beside native alone.")

@@ -30,10 +30,11 @@ END_S = 5.0
 
 
 class Far(msgspec.Struct, frozen=True, kw_only=True):
-    """The way from any cluster to any other: how long it takes once, and what a cluster sends to all the others together, bits a second."""
+    """The way from any cluster to any other: how long it takes once, and what a cluster sends to all the others together, bits a second; None is
+    unlimited."""
 
     delay_s: float
-    bits: float
+    bits: float | None = None
 
 
 def why_no_clusters() -> str:
@@ -65,7 +66,7 @@ class Clusters:
 
 
 @contextmanager
-def clusters(count: int, size: int, far: Far, *, up_bits: float, down_bits: float) -> Iterator[Clusters]:
+def clusters(count: int, size: int, far: Far, *, up_bits: float | None, down_bits: float | None) -> Iterator[Clusters]:
     """`count` clusters of `size` members. Raises `UserError("NETNS")` where that is impossible."""
     if reason := why_no_clusters():
         raise UserError("NETNS", "There can be no clusters of network namespaces here.", why=reason, fix="run as root")
@@ -86,8 +87,9 @@ def _lead_out(part: Namespaces, far: Far) -> None:
     part.run_in_hub("ip", "tuntap", "add", distance.DEVICE, "mode", "tun")
     part.run_in_hub("ip", "link", "set", distance.DEVICE, "up")
     part.run_in_hub("ip", "route", "add", f"{NETWORK}.0.0/16", "dev", distance.DEVICE)
-    rate = ("rate", f"{int(far.bits)}bit", "burst", str(LEAST_BURST_BYTES), "latency", LATENCY)
-    part.run_in_hub("tc", "qdisc", "add", "dev", distance.DEVICE, "root", "tbf", *rate)
+    if far.bits is not None:
+        rate = ("rate", f"{int(far.bits)}bit", "burst", str(LEAST_BURST_BYTES), "latency", LATENCY)
+        part.run_in_hub("tc", "qdisc", "add", "dev", distance.DEVICE, "root", "tbf", *rate)
     part.run_in_hub("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
 
 

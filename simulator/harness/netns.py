@@ -6,7 +6,7 @@
 No namespace has a name and nothing is made outside of them: each exists through one process that sleeps in it until its standard input closes.
 When whoever made them ends, however it ends, those processes end, and the kernel removes namespaces, bridge, cables and queues with them.
 
-Bandwidth comes from `tbf` on both ends of a cable. Latency comes from `relay`: netem is not in every kernel.
+Bandwidth comes from `tbf` on both ends of a cable. netem is not in every kernel: latency comes from `relay`, or for whole machines from `distance`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,15 @@ def why_not() -> str:
         return "not root"
     tried = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, timeout=COMMAND_S, check=False)
     return tried.stderr.strip() if tried.returncode else ""
+
+
+def why_no_netem() -> str:
+    """Why the kernel cannot hold packets on a cable; empty when it can, and where there can be no namespaces at all."""
+    if why_not():
+        return ""
+    tried = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
+    said = subprocess.run(tried, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+    return "no netem in this kernel" if said.returncode else ""
 
 
 class Namespaces:

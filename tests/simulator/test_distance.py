@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from simulator.bench.allreduce.running import links
 from simulator.harness.clusters import Far, clusters, why_no_clusters
 
 FAR = Far(delay_s=0.04, bits=4e6)
@@ -60,3 +61,10 @@ def test_clusters_are_as_far_apart_and_as_narrowly_joined_as_was_asked() -> None
         assert taker.wait(10) == 0
         taker.stdout.close()
     assert 1.8 <= seconds < 6.0, "a megabyte at 4 Mbit/s takes two seconds"
+
+
+def test_the_benchmarks_peers_are_a_round_trip_apart() -> None:
+    with links(3, 100e6, 0.06, print) as where:
+        command = [*where.prefixes[0], sys.executable, "-c", ROUND_TRIP, where.hosts[2]]
+        trip = float(subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout)
+    assert 0.06 <= trip < 0.11

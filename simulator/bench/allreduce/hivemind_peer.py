@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from daemon.engines.hivemind.averaging import Attempt, AveragerSettings, AveragingFailed, HivemindPeer, PeerSettings, VectorAverager
@@ -10,6 +12,7 @@ from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, 
 from simulator.bench.allreduce.lines import Command
 
 COMPRESSION = {"float32": "none", "float16": "float16", "int8": "uniform8"}
+MEET_S, MEET_PAUSE_S = 30.0, 0.5
 GROUP_S = 60.0  # to find each other: 5 s of matchmaking, and again when somebody came late
 
 
@@ -27,14 +30,22 @@ class HivemindDriver:
 
     async def meet(self, infos: tuple[str, ...]) -> None:
         for index, info in enumerate(infos):
-            if index != self._settings.index and not self._peer.meet(info.split()):
-                raise RuntimeError(f"hivemind peer {index} did not answer at {info}")
+            if index != self._settings.index:
+                self._meet(index, info)
         self._averager = self._peer.averager(
             self._settings.elements,
             AveragerSettings(
                 prefix=f"bench{self._settings.codec}", compression=COMPRESSION[self._settings.codec], group_size=self._settings.peers
             ),
         )
+
+    def _meet(self, index: int, info: str) -> None:
+        """Two that call each other at one moment, and are far apart, can both fail: again, then."""
+        last = time.monotonic() + MEET_S
+        while not self._peer.meet(info.split()):
+            if time.monotonic() > last:
+                raise RuntimeError(f"hivemind peer {index} did not answer at {info}")
+            time.sleep(MEET_PAUSE_S)
 
     async def prepare(self, number: int, vector: Vector) -> None:
         assert self._averager is not None

@@ -12,7 +12,8 @@ from protocol.codec import codec_named
 from protocol.errors import Unreachable, UserError
 from simulator.bench.allreduce.cell import Cell, Round
 from simulator.bench.allreduce.vectors import tolerance
-from simulator.harness.netns import namespaces
+from simulator.harness.clusters import Clusters, Far, clusters
+from simulator.harness.netns import Namespaces, namespaces, why_no_netem
 
 ENGINES = ("native", "hivemind", "gloo")
 CODECS_OF = {
@@ -86,19 +87,24 @@ def parse_rate(text: str) -> float | None:
 
 
 @contextmanager
-def links(peers: int, rate_bits: float | None, rtt_s: float) -> Iterator[Links]:
+def links(peers: int, rate_bits: float | None, rtt_s: float, say: Say) -> Iterator[Links]:
     """Loopback, or with a rate or a round trip a namespace for each peer. Raises `UserError("NETNS")`."""
     if rate_bits is None and not rtt_s:
         yield Links(hosts=(LOOPBACK,) * peers, device="lo", prefixes=((),) * peers)
         return
-    with namespaces(peers) as made:
-        for peer in range(peers):
-            made.shape(peer, up_bits=rate_bits, down_bits=rate_bits)
-            if rtt_s:
-                made.delay(peer, rtt_s / 4)  # both ways at both ends
-        yield Links(
-            hosts=tuple(made.host(peer) for peer in range(peers)), device="eth0", prefixes=tuple(made.prefix(peer) for peer in range(peers))
-        )
+    with ExitStack() as stack:
+        made: Namespaces | Clusters
+        if rtt_s and (why := why_no_netem()):
+            say(f"{why}: every packet is held by a process beside the peers, which costs CPU of theirs")
+            made = stack.enter_context(clusters(peers, 1, Far(delay_s=rtt_s / 2), up_bits=rate_bits, down_bits=rate_bits))
+        else:
+            made = stack.enter_context(namespaces(peers))
+            for peer in range(peers):
+                made.shape(peer, up_bits=rate_bits, down_bits=rate_bits)
+                if rtt_s:
+                    made.delay(peer, rtt_s / 4)  # both ways at both ends
+        hosts, prefixes = (tuple(of(peer) for peer in range(peers)) for of in (made.host, made.prefix))
+        yield Links(hosts=hosts, device="eth0", prefixes=prefixes)
 
 
 def measure(
@@ -121,7 +127,7 @@ def measure(
         if codec not in CODECS_OF["native"]:
             raise UserError("CODEC", f"{codec!r} is not measured here.", why=f"these are: {', '.join(CODECS_OF['native'])}", exit_code=2)
     wanted = [(engine, codec) for codec in codecs for engine in engines if codec in CODECS_OF[engine]]
-    with links(peers, rate_bits, rtt_s) as where:
+    with links(peers, rate_bits, rtt_s, say) as where:
         tcp = [("tcp", codec) for codec in codecs] if rate_bits is not None else []
         rounds = _interleaved(peers, elements, [*wanted, *tcp], where, repeat, say)
         proved: dict[str, tuple[list[Round], list[Round]]] = {}

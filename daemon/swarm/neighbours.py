@@ -85,8 +85,11 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
         """What one flow was seen to carry, bits a second; as much less as the path has become longer since."""
         return min(MOST_BITS, self.carried // (self.rtt.settled or LEAST_RTT_US))
 
-    def carrying(self, our_bytes: int, seconds: float) -> int:
-        """`carried` after a transfer."""
+    def carrying(self, all_bytes: int, our_bytes: int, seconds: float) -> int:
+        """`carried` after a transfer. One of a few round trips counts, too: whatever it waited for, so much the path carried. (Without those, on a
+        busy machine whose pings take a second, what losses allow looked ten times too little.)"""
+        if all_bytes < LEAST_BYTES or seconds < LEAST_S:
+            return self.carried
         return max(self.carried, int(8 * our_bytes / seconds) * (self.rtt.settled or 0))
 
 
@@ -159,16 +162,16 @@ class Neighbours:
         """It sent `all_bytes` to everybody, and ours of them were here after `seconds`, in which our downlink was `busy`: what it carried, as a share
         of the most that it was seen to carry."""
         known = self.of(peer)
-        if (seen := known.seen(all_bytes, our_bytes, seconds, 0.5, busy, self.flow_bits(peer))) is not None:
-            carried = known.carrying(our_bytes, seconds)
-            self._put(peer, msgspec.structs.replace(known, ups=_remembered(known.ups, seen), carried=carried))
+        seen = known.seen(all_bytes, our_bytes, seconds, 0.5, busy, self.flow_bits(peer))
+        ups = known.ups if seen is None else _remembered(known.ups, seen)
+        self._put(peer, msgspec.structs.replace(known, ups=ups, carried=known.carrying(all_bytes, our_bytes, seconds)))
 
     def took(self, peer: PeerId, all_bytes: int, our_bytes: int, seconds: float, busy: float = 0.0) -> None:
         """It received `all_bytes` from everybody, and had acknowledged ours of them after `seconds`, in which our uplink was `busy`."""
         known = self.of(peer)
-        if (seen := known.seen(all_bytes, our_bytes, seconds, 1.0, busy, self.flow_bits(peer))) is not None:
-            carried = known.carrying(our_bytes, seconds)
-            self._put(peer, msgspec.structs.replace(known, downs=_remembered(known.downs, seen), carried=carried))
+        seen = known.seen(all_bytes, our_bytes, seconds, 1.0, busy, self.flow_bits(peer))
+        downs = known.downs if seen is None else _remembered(known.downs, seen)
+        self._put(peer, msgspec.structs.replace(known, downs=downs, carried=known.carrying(all_bytes, our_bytes, seconds)))
 
     def together(self, peers: Iterable[PeerId], there: frozenset[PeerId], now: float) -> None:
         """A round of a plan with `peers` was certified; those in `there` were there to the end."""

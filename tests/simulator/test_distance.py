@@ -42,6 +42,7 @@ while stream.recv(1 << 16):
 
 pytestmark = [
     pytest.mark.real,
+    pytest.mark.alone,
     pytest.mark.slow,
     pytest.mark.timeout(90),
     pytest.mark.skipif(bool(why_no_clusters()), reason=why_no_clusters() or "-"),

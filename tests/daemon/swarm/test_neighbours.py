@@ -119,6 +119,18 @@ def test_losses_bound_a_flow_once_enough_was_sent() -> None:
     assert neighbours.flow_bits("a") == pytest.approx(1.22 * 8 * 1448 / (0.1 * 0.1), rel=1e-3)
 
 
+def test_what_a_path_carried_in_a_few_round_trips_it_carries() -> None:
+    """Such a transfer is mostly waiting and says nothing of a link; that the path is narrower than what came over it, nobody may conclude."""
+    neighbours = looked(1.0)
+    neighbours.linked([link("a", 1.0, segments=10_000, again=100)])
+    bound = neighbours.flow_bits("a")
+    neighbours.sent_us("a", 4 * bound, bound, 2.0)  # in two round trips four times what the losses allow
+    assert neighbours.of("a").ups == ()
+    assert neighbours.flow_bits("a") == pytest.approx(4 * bound, rel=1e-3)
+    neighbours.sent_us("a", 4 * bound, bound, 0.1)  # of buffers, not of the path
+    assert neighbours.flow_bits("a") == pytest.approx(4 * bound, rel=1e-3)
+
+
 def test_who_was_not_there_to_the_end_is_remembered_for_some_rounds() -> None:
     neighbours = looked(0.1)
     for _ in range(3):

@@ -167,6 +167,8 @@ def test_a_reorganization_deeper_than_what_counts_as_settled_is_noticed(ground: 
     assert "taken out by a reorganization" in caplog.text
     assert set(anna.pending()) == {sent, other}
     assert anna.reconcile() == ()
+    with pytest.raises(ChainPending):  # the end that was told is one no longer
+        anna.wait(sent, 0)
     blocks(ground, 3)
     assert anna.wait(sent, 1).done
     assert sent in {ended.sent for ended in anna.reconcile()}
@@ -244,12 +246,14 @@ def test_a_transaction_that_reverts_after_all_tells_the_reason(ground: Levers, t
 
 
 def test_a_chain_that_was_begun_anew_has_other_nonces(tmp_path: Path) -> None:
+    """And what waited on the old one, signed for the same chain id, is not offered to it."""
     first = EvmGround(auto_mine=False)
     for amount in range(3):
         first.client("anna", kept=tmp_path).fund(1 + amount)
     second = EvmGround(start_s=1_790_000_500)
     anna = second.client("anna", kept=tmp_path)
     assert anna.wait(anna.register("anna"), 1).done
+    assert (nonce_of(second, "anna"), anna.pool().balance, anna.pending()) == (1, 0, ())
 
 
 def test_what_a_node_forgot_keeps_its_nonce(ground: Levers, tmp_path: Path) -> None:

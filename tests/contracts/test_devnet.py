@@ -35,7 +35,6 @@ def start(home: Path) -> tuple[subprocess.Popen[str], str]:
     return process, json.loads(process.stdout.readline())["url"]
 
 
-@pytest.mark.real
 def test_time_that_is_set_forward_goes_from_the_last_block_on() -> None:
     """Blocks faster than one a second are ahead of the clock; a delay that was waited out must be over all the same."""
     chain = Devnet(genesis(), SqliteStore(None), lambda: 1_800_000_000.0)
@@ -53,6 +52,7 @@ def test_time_that_is_set_forward_goes_from_the_last_block_on() -> None:
     chain.close()
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 def test_its_state_survives_a_restart(tmp_path: Path, ending: signal.Signals) -> None:
     process, url = start(tmp_path)

@@ -13,7 +13,7 @@ from eth_abi import encode
 from eth_keys import keys
 
 from contracts.artifacts import PLACES, artifact, slots_of
-from contracts.devnet.evm import deployed
+from contracts.devnet.birth import deployed
 from protocol.keccak import Address, account_bytes, address_of, keccak256
 
 COIN = 10**18  # base units

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from contracts.client import ChainSettings, HttpTransport, connect
-from contracts.devnet.evm import Devnet, Refused
+from contracts.devnet.evm import Devnet
 from contracts.devnet.genesis import COIN, dev_account, dev_key
+from contracts.devnet.reverts import Refused
 from contracts.devnet.rpc import FAUCET_COINS
 from contracts.devnet.store import SqliteStore
 from contracts.signing import signer_of

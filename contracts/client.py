@@ -12,8 +12,9 @@ from requests.exceptions import RequestException
 from web3 import HTTPProvider
 from web3.exceptions import Web3Exception
 
+from contracts.believing import HYPERGPU
 from contracts.bounded import BoundedSession
-from contracts.chain import HYPERGPU, ChainClient
+from contracts.chain import ChainClient
 from contracts.endpoints import RPC_TIMEOUT_S, RpcError, Transport
 from contracts.masking import Masker, mask_libraries, masked_url
 from contracts.nonce import DEFAULT_CEILING, TransactionSigner

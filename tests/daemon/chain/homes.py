@@ -27,7 +27,8 @@ from protocol.certificate import OpenCertificate, genesis
 from protocol.chain import Chain
 from protocol.keccak import ZERO_ADDRESS
 from protocol.manifest import seal
-from simulator.fakes.chain import FakeChain, FakeLedger
+from simulator.fakes.chain import FakeChain
+from simulator.fakes.ledger import FakeLedger
 from tests.contracts.ground import ANVIL
 from tests.protocol.settlement.paid import CHAIN, PAID, PAID_RUN, certificate, wallet
 

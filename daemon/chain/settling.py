@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from daemon.chain.amounts import tokens
 from daemon.chain.offences import Filed, not_settled
 from protocol.certificate import OpenCertificate
 from protocol.chain import Chain, PoolStatus, Proposal
@@ -60,10 +61,17 @@ def epoch_to_settle(pool: PoolStatus, wanted: int | None = None) -> int:
     last = pool.epoch - 1
     epoch = last if wanted is None else wanted
     settled = pool.active.epoch if pool.active else -1
+    if last < 0 and wanted is None:
+        raise UserError("EPOCH", "Nothing can be settled yet: the chain is in its first epoch, 0.", fix="settle it when it is over")
     if epoch > last:
         raise UserError("EPOCH", f"Epoch {epoch} is not over: the chain is in epoch {pool.epoch}.", fix="settle it when it is over")
     if epoch <= settled:
-        raise UserError("EPOCH", f"Epoch {epoch} is settled already, up to {settled}.", why="a cumulative root covers all before it")
+        raise UserError(
+            "EPOCH",
+            f"Epoch {epoch} is settled already.",
+            why=f"the active root covers everything up to epoch {settled}",
+            fix=f"settle epoch {last + 1} when it is over" if epoch == last else "name a later --epoch, or none",
+        )
     return epoch
 
 
@@ -95,9 +103,9 @@ def draft(
     if hands_out <= 0 or hands_out > free:
         raise UserError(
             "POOL",
-            f"The pool cannot hand out {hands_out} in epoch {epoch}.",
-            why=f"it holds {status.balance}, of which {status.balance - free} is promised already",
-            fix="fund it, or name a smaller --pool",
+            f"The pool cannot hand out {tokens(hands_out)} in epoch {epoch}.",
+            why=f"it holds {tokens(status.balance)}, of which {tokens(status.balance - free)} is promised already",
+            fix="hypergpud settle --fund TOKENS, or name a smaller --pool",
         )
     told = tuple(one.term for one in not_settled(offences, earlier))
     terms = EpochTerms(epoch=epoch, pool=amount_bytes(hands_out), tip=certificates[-1].hash, offences=told)

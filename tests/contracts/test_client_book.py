@@ -17,6 +17,7 @@ from contracts.endpoints import RpcError
 from contracts.nonce import MISSING_S, MOST_PENDING, RAISE_AFTER_BLOCKS, RAISE_AFTER_S
 from contracts.pending import PendingFile
 from protocol.chain import ChainRefused, ChainUnreachable
+from protocol.errors import UserError
 from tests.contracts.ground import EvmGround
 from tests.contracts.levers import Levers, blocks, book_of, nonce_of, over
 
@@ -178,6 +179,18 @@ def test_a_nonce_too_low_because_it_was_included_already_is_no_refusal(ground: L
 
     anna = over(Twice(), ground, "anna", tmp_path)
     assert anna.wait(anna.register("anna"), 1).done
+
+
+def test_a_damaged_book_is_told_and_not_begun_anew(tmp_path: Path) -> None:
+    """What it held may be in flight: nothing is signed beside it."""
+    ground = EvmGround(auto_mine=False)
+    ground.client("anna", kept=tmp_path).register("anna")
+    (file,) = tmp_path.glob("*.json")
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(UserError, match="is damaged") as told:
+        ground.client("anna", kept=tmp_path).fund(5)
+    assert told.value.code == "PENDING_FILE"
+    assert f"mv {file}" in str(told.value.fix)
 
 
 def test_the_book_is_one_processs_at_a_time(tmp_path: Path) -> None:

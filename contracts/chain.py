@@ -1,8 +1,6 @@
 """The `Chain` port over JSON-RPC, for both profiles: `hypergpu` (our contracts) and `plumise` (the raw precompiles of that chain).
 
-A node is believed once it showed that it is the chain: its id, code at our addresses or, on plumise, an answer to `agent_isAgentAccount`.
-After a transaction its effect is looked for: our contracts say an event for every change, and only a contract that is there can; on
-plumise the state is read.
+What it takes to believe a node is in `believing.py`, what becomes of a transaction in `nonce.py`; here is what each call asks and sends.
 """
 
 from __future__ import annotations
@@ -11,14 +9,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from contracts import words
 from contracts.abi import call_data, topic
-from contracts.artifacts import AGENT_REGISTRY, CLAIM_WORDS, HEARTBEAT_WORDS, PLACES, REGISTER_WORDS, REWARD_POOL, SESSIONS
-from contracts.endpoints import Endpoints, RpcError, Transport
+from contracts.artifacts import AGENT_REGISTRY, CLAIM_WORDS, HEARTBEAT_WORDS, REGISTER_WORDS, REWARD_POOL, SESSIONS
+from contracts.believing import HYPERGPU, PLUMISE, check_chain, effect_of, plumise_agent
+from contracts.endpoints import Endpoints, Transport
 from contracts.liveness import heard_between
-from contracts.node_rpc import NodeRpc, Receipt, number_of, record_of
+from contracts.node_rpc import NodeRpc, Receipt, number_of
 from contracts.nonce import DEFAULT_CEILING, Sender, TransactionSigner
 from contracts.pending import PendingFile, PendingTransaction
 from protocol.chain import (
@@ -34,27 +31,14 @@ from protocol.chain import (
     RunStatus,
     Sent,
     Settled,
-    WrongChain,
 )
 from protocol.keccak import ZERO_ADDRESS, Address, checked_address
 
-HYPERGPU, PLUMISE = "hypergpu", "plumise"
 POLL_S = 1.0  # between looks while waiting; blocks come every 2 to 3 s
 MOST_ENDED = 64  # ends that are remembered: what a process sends in hours
 STATES = {0: "none", 1: "created", 2: "active", 4: "completed", 8: "cancelled"}  # Vyper's flag values
 REWARD_CLAIMED = topic("RewardClaimed(address,uint256)")
 _AGENT = "(bytes32,bytes32,uint256,uint256,uint256,bytes32)"
-
-
-class PlumiseStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What `agent_getStatus` says. Numbers come as numbers or as text, decimal or hex."""
-
-    registered: bool
-    active: bool = False
-    node_id: str = ""
-    last_heartbeat: int | str = 0
-    registered_at: int | str = 0
-    total_rewards: int | str = 0
 
 
 class ChainClient:
@@ -80,7 +64,7 @@ class ChainClient:
         self._chain_id = chain_id
         self._now = now
         self._sleep = sleep
-        self._node = NodeRpc(Endpoints(transports, self._check, now))
+        self._node = NodeRpc(Endpoints(transports, self._believe, now))
         self._sender = (
             None
             if signer is None
@@ -110,7 +94,7 @@ class ChainClient:
 
     def agent(self, address: Address) -> AgentStatus:
         if self._profile == PLUMISE:
-            return self._plumise_agent(address)
+            return plumise_agent(self._node, address)
         (name, _, since, last, samples, certificate), active, payout = self._read(
             AGENT_REGISTRY, "status(address)", address, returns=[_AGENT, "bool", "address"]
         )
@@ -172,7 +156,7 @@ class ChainClient:
 
     def claimed(self, address: Address) -> int:
         if self._profile == PLUMISE:
-            return self._plumise_agent(address).rewards
+            return plumise_agent(self._node, address).rewards
         return self._uint(REWARD_POOL, "claimed(address)", address)
 
     def claimable(self, address: Address, total: int, proof: Sequence[Hash]) -> int:
@@ -315,44 +299,11 @@ class ChainClient:
             raise ChainRefused("client: there is no wallet to sign with")
         return self._sender.send(kind, subject, to, data, value=value, proof=topic(event))
 
+    def _believe(self, transport: Transport) -> None:
+        check_chain(self._profile, self._chain_id, self.account, transport)
+
     def _effect(self, each: PendingTransaction, receipt: Receipt) -> str:
-        """Why a transaction with a good receipt did nothing, "" where it did what it was sent for."""
-        ours = {place.lower() for place in PLACES.values()}
-        said = {log.topics[0].lower() for log in receipt.logs if log.topics and log.address.lower() in ours}
-        if each.proof in said:
-            return ""
-        if self._profile == PLUMISE:
-            return self._plumise_effect(each, receipt)
-        return "the receipt is good and no contract said anything: nothing happened"
-
-    def _plumise_effect(self, each: PendingTransaction, receipt: Receipt) -> str:
-        if each.kind == "claim":
-            left = self._uint(REWARD_POOL, "getPendingReward(address)", each.subject)
-            return (
-                "" if left == 0 and self._plumise_agent(each.subject).registered else "the receipt is good and the reward is still pending"
-            )
-        agent = self._plumise_agent(each.subject)
-        if not agent.registered:
-            return "the receipt is good and the account is not registered: nothing happened"
-        at = number_of(self._node.block(receipt.block_number).timestamp, "timestamp")
-        if each.kind == "heartbeat" and agent.last_heartbeat_s < at:
-            return "the receipt is good and the last heartbeat is an older one: nothing happened"
-        return ""
-
-    def _plumise_agent(self, address: Address) -> AgentStatus:
-        found = record_of(self._node.ask("agent_getStatus", address), PlumiseStatus, "agent_getStatus")
-        if found is None or not found.registered:
-            return AgentStatus(address=checked_address(address), payout=checked_address(address))
-        return AgentStatus(
-            address=checked_address(address),
-            registered=True,
-            active=found.active,
-            name=found.node_id,
-            last_heartbeat_s=_plain(found.last_heartbeat),
-            registered_at_s=_plain(found.registered_at),
-            payout=checked_address(address),
-            rewards=_plain(found.total_rewards),
-        )
+        return effect_of(self._profile, self._node, each, receipt)
 
     def _read(self, to: Address, signature: str, *arguments: Any, returns: list[str]) -> tuple[Any, ...]:
         return self._node.call(to, signature, *arguments, returns=returns)
@@ -367,33 +318,6 @@ class ChainClient:
     def _ours(self, what: str) -> None:
         if self._profile != HYPERGPU:
             raise ChainRefused(f"client: the profile {self._profile} has no {what}")
-
-    def _check(self, transport: Transport) -> None:
-        """Whether this endpoint is the chain. Raises `WrongChain`, or as a transport does."""
-        found = number_of(transport("eth_chainId", ()), "eth_chainId")
-        if found != self._chain_id:
-            raise WrongChain(f"expected chain {self._chain_id}, found chain {found}")
-        if self._profile == PLUMISE:
-            try:
-                known = transport("agent_isAgentAccount", (self.account, "latest"))
-            except RpcError as error:
-                raise WrongChain(
-                    f"chain {found} has no agents (agent_isAgentAccount: {error.message}): its addresses 0x21 to 0x23 do nothing"
-                ) from None
-            if not isinstance(known, bool):
-                raise WrongChain(f"chain {found} answers agent_isAgentAccount with what is neither true nor false")
-            return
-        for contract, place in PLACES.items():
-            if transport("eth_getCode", (place, "latest")) in ("0x", "0x0", None, ""):
-                raise WrongChain(f"chain {found} has no code at {place}, where {contract} should be")
-
-
-def _plain(number: int | str) -> int:
-    """Raises `ChainUnreachable` for text that is no number."""
-    try:
-        return number if isinstance(number, int) else int(number, 0)
-    except ValueError:
-        raise ChainUnreachable(f"agent_getStatus was answered with {number[:40]!r} for a number") from None
 
 
 def _cut(text: str) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from requests.exceptions import RequestException
+from requests.exceptions import ConnectionError as NoConnection
+from requests.exceptions import HTTPError, RequestException, Timeout
 from web3 import HTTPProvider
 from web3.exceptions import Web3Exception
 
+from contracts.believing import HYPERGPU
 from contracts.bounded import BoundedSession
-from contracts.chain import HYPERGPU, ChainClient
+from contracts.chain import ChainClient
 from contracts.endpoints import RPC_TIMEOUT_S, RpcError, Transport
 from contracts.masking import Masker, mask_libraries, masked_url
 from contracts.nonce import DEFAULT_CEILING, TransactionSigner
@@ -45,8 +48,21 @@ class HttpTransport:
         try:
             answer = self._provider.make_request(method, list(parameters))  # type: ignore[arg-type]  # a method's name is text
         except (RequestException, Web3Exception, ValueError, OSError) as error:
-            raise ChainUnreachable(self._masker(f"{type(error).__name__}: {error}"[:300])) from None
+            raise ChainUnreachable(self._masker(_in_words(error)[:300])) from None
         return result_of(answer, method)
+
+
+def _in_words(error: Exception) -> str:
+    """What went wrong, without the libraries' own names for it where it is one of the usual things."""
+    if isinstance(error, Timeout):
+        return "no answer in time"
+    if isinstance(error, HTTPError):
+        return str(error).partition(" for url")[0]  # "429 Client Error: Too Many Requests"
+    if isinstance(error, json.JSONDecodeError):
+        return "its answer is no JSON"
+    if isinstance(error, NoConnection) and error.args:
+        return str(getattr(error.args[0], "reason", error)).rpartition("): ")[2]  # behind "HTTPConnection(host='...', port=...): "
+    return f"{type(error).__name__}: {error}"
 
 
 def result_of(answer: Any, method: str) -> Any:

@@ -16,6 +16,7 @@ import msgspec
 
 from contracts.fees import Fees
 from protocol.chain import Sent
+from protocol.errors import UserError
 
 
 class PendingTransaction(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,13 +94,20 @@ class PendingFile:
                 self._depth -= 1
 
     def load(self) -> Book:
-        """Raises `msgspec.DecodeError` for a file that is damaged: what it held may still be in flight, so it is not passed over."""
+        """Raises `UserError("PENDING_FILE")` for a file that is damaged: what it held may still be in flight, so it is not passed over."""
         if self._path is None:
             return self._memory
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=Book)
         except FileNotFoundError:
             return Book()
+        except msgspec.DecodeError as error:
+            raise UserError(
+                "PENDING_FILE",
+                f"{self._path} is damaged.",
+                why=f"it says which transactions of this wallet are on their way, and they may be paid twice where that is forgotten ({error})",
+                fix=f"wait until none is (a few minutes), then: mv {self._path} {self._path}.damaged",
+            ) from None
 
     def save(self, book: Book) -> None:
         """Durable on return, whole or not at all. Raises `OSError` when the medium refuses; then nothing may be sent."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -103,6 +104,16 @@ class ChainConfig(Section, frozen=True, kw_only=True):
         for endpoint in self.rpc:
             if not endpoint.startswith(("http://", "https://")):
                 raise ValueError("each endpoint of rpc begins with http:// or https://")  # not repeated: it may hold a secret
+            if not _has_host_and_port(endpoint):
+                raise ValueError("an endpoint of rpc has no host, or a port that is none")
+
+
+def _has_host_and_port(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0  # reading it raises where it is none
+    except ValueError:
+        return False
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

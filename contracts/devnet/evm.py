@@ -1,4 +1,4 @@
-"""The embedded EVM: blocks, state and waiting transactions over py-evm, which this module and the store beside it alone import.
+"""The embedded EVM: blocks, state and waiting transactions over py-evm, which only modules of this folder import.
 
 Rules: Cancun. A block's time is at least a second after its parent's and follows the clock that is given, plus an offset that a test may add.
 A waiting transaction is replaced by one with the same sender and nonce that offers a tenth more, as geth does it.
@@ -12,18 +12,17 @@ from typing import Any
 
 import msgspec
 from eth.abc import BlockAPI, BlockHeaderAPI, ReceiptAPI, SignedTransactionAPI
-from eth.chains.base import MiningChain
-from eth.constants import BLANK_ROOT_HASH, ZERO_ADDRESS
 from eth.db.atomic import AtomicDB
 from eth.estimators.gas import binary_gas_search_1000_tolerance
-from eth.exceptions import HeaderNotFound, PyEVMError, Revert, TransactionNotFound
-from eth.vm.forks.cancun import CancunVM
+from eth.exceptions import HeaderNotFound, PyEVMError, TransactionNotFound
 from eth.vm.spoof import SpoofTransaction
-from eth_keys import keys
 from eth_keys.exceptions import BadSignature
 from eth_utils import ValidationError
 from rlp.exceptions import RLPException
 
+from contracts.devnet.birth import chain_class, first_header, first_state
+from contracts.devnet.packing import KEPT, EmptyBlocks
+from contracts.devnet.reverts import Refused, refused
 from contracts.devnet.store import SqliteStore
 
 MOST_WAITING = 4096  # transactions; a devnet's whole load is a few per node and epoch
@@ -31,14 +30,6 @@ REPLACE_PERCENT = 110  # geth's --txpool.pricebump of 10
 GENESIS_KEY = b"hypergpu/genesis"
 OFFSET_KEY = b"hypergpu/offset"
 Hash = bytes
-
-
-class Refused(Exception):
-    """A transaction or call that the EVM does not take. `output` is what a contract returned when it reverted."""
-
-    def __init__(self, message: str, output: bytes | None = None) -> None:
-        super().__init__(message)
-        self.output = output
 
 
 class Included(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,16 +53,17 @@ class Devnet:
         self._store = store
         self._now = now
         self._waiting: dict[tuple[bytes, int], SignedTransactionAPI] = {}
-        chain_class = _chain_class(self.chain_id)
+        kind = chain_class(self.chain_id)
         written = msgspec.json.encode(genesis, order="sorted")
         if store.exists(GENESIS_KEY):
             if store[GENESIS_KEY] != written:
                 raise ValueError("the chain that is kept here began with another genesis")
-            self._chain = chain_class(AtomicDB(store))
+            self._chain = kind(AtomicDB(store))
         else:
-            self._chain = chain_class.from_genesis(AtomicDB(store), _header_of(genesis), _state_of(genesis))
+            self._chain = kind.from_genesis(AtomicDB(store), first_header(genesis), first_state(genesis))
             store[GENESIS_KEY] = written
             store.commit()
+        self._empty = EmptyBlocks(store, self._chain)
         self._offset_s = int(store[OFFSET_KEY]) if store.exists(OFFSET_KEY) else 0
 
     # ---------------------------------------------------------------- blocks
@@ -83,18 +75,29 @@ class Devnet:
 
     def header(self, number: int) -> BlockHeaderAPI | None:
         with self.lock:
-            try:
-                return self._chain.get_canonical_block_header_by_number(number) if number <= self.head.block_number else None
-            except HeaderNotFound:
+            if not 0 <= number <= self.head.block_number:
                 return None
+            try:
+                return self._chain.get_canonical_block_header_by_number(number)
+            except HeaderNotFound:
+                return self._empty.header(number)
 
     def block(self, number: int) -> BlockAPI | None:
         with self.lock:
             header = self.header(number)
             return None if header is None else self._chain.get_block_by_header(header)
 
+    def busy_blocks(self, first: int, last: int) -> Iterator[BlockAPI]:
+        """Those with transactions, both ends included."""
+        for number in range(first, last + 1):
+            with self.lock:
+                if self._empty.holds(number) or (block := self.block(number)) is None:
+                    continue
+            if block.transactions:
+                yield block
+
     def number_of(self, block_hash: Hash) -> int | None:
-        """The number of a block of the canonical chain."""
+        """The number of a block of the canonical chain. Of an old empty one nobody knows the hash any more."""
         with self.lock:
             try:
                 number = self._chain.get_block_header_by_hash(block_hash).block_number
@@ -116,6 +119,7 @@ class Devnet:
                     continue
                 del self._waiting[key]
             self._chain.mine_block()
+            self._empty.pack_one(self.head.block_number)
             self._store.commit()
             return self.head
 
@@ -123,8 +127,8 @@ class Devnet:
         """Makes block `number` the head again, as a reorganization does; what came after it waits nowhere."""
         with self.lock:
             header = self.header(number)
-            if header is None:
-                raise ValueError(f"there is no block {number}")
+            if header is None or number < self.head.block_number - KEPT:
+                raise ValueError(f"there is no block {number} to go back to: the last {KEPT} are kept whole")
             database = self._chain.chaindb
             database._set_as_canonical_chain_head(database.db, header, header.parent_hash)  # py-evm has no public way back
             self._chain.header = self._chain.create_header_from_parent(header)
@@ -236,7 +240,7 @@ class Devnet:
         with self.lock:
             computation = self._execute(self._spoofed(sender, to, data, value, gas), number)
             if computation.is_error:
-                raise _refused(computation.error, computation.output)
+                raise refused(computation.error, computation.output)
             return bytes(computation.output)
 
     def estimate(self, *, sender: bytes, to: bytes, data: bytes, value: int) -> int:
@@ -247,7 +251,7 @@ class Devnet:
             most = self._spoofed(sender, to, data, value, self.head.gas_limit)
             computation = self._execute(most, None)
             if computation.is_error:
-                raise _refused(computation.error, computation.output)
+                raise refused(computation.error, computation.output)
             used = most.intrinsic_gas + computation.get_gas_used()
             likely = used * 64 // 63 + 2300  # each call inside keeps a 64th back (EIP-150)
             if not self._execute(self._spoofed(sender, to, data, value, likely), None).is_error:
@@ -309,82 +313,5 @@ class Devnet:
         return [(key, transaction) for _, _, key, transaction in sorted(ready, key=lambda entry: entry[:3])]
 
 
-def deployed(init_code: bytes, chain_id: int, at_s: int, slots: int) -> tuple[bytes, dict[int, int]]:
-    """The code and the storage in the first `slots` slots that a constructor leaves. Raises `ValueError` when it refuses."""
-    key = keys.PrivateKey(b"\x01" * 32)
-    account = key.public_key.to_canonical_address()
-    state = {account: {"balance": 10**24, "nonce": 0, "code": b"", "storage": {}}}
-    header = {"difficulty": 0, "gas_limit": 100_000_000, "timestamp": at_s - 1, "base_fee_per_gas": 10**9, **_MERGED}
-    chain = _chain_class(chain_id).from_genesis(AtomicDB(), header, state)
-    unsigned = (
-        chain.get_vm()
-        .get_transaction_builder()
-        .new_unsigned_dynamic_fee_transaction(
-            chain_id=chain_id,
-            nonce=0,
-            max_priority_fee_per_gas=1,
-            max_fee_per_gas=10**10,
-            gas=30_000_000,
-            to=b"",
-            value=0,
-            data=init_code,
-            access_list=(),
-        )
-    )
-    _, _, computation = chain.apply_transaction(unsigned.as_signed_transaction(key))
-    if computation.is_error:
-        raise ValueError(f"the constructor refuses: {_refused(computation.error, computation.output)}")
-    where = computation.msg.storage_address
-    left = chain.get_vm(chain.header).state
-    storage = {slot: left.get_storage(where, slot) for slot in range(slots)}
-    return bytes(left.get_code(where)), {slot: value for slot, value in storage.items() if value}
-
-
-_MERGED: dict[str, Any] = {"receipt_root": BLANK_ROOT_HASH, "transaction_root": BLANK_ROOT_HASH}
-
-
-def _chain_class(chain_id: int) -> Any:
-    return MiningChain.configure(__name__="Devnet", vm_configuration=((0, CancunVM),), chain_id=chain_id)
-
-
-def _header_of(genesis: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "difficulty": 0,
-        "gas_limit": int(genesis["gasLimit"], 16),
-        "timestamp": int(genesis["timestamp"], 16),
-        "base_fee_per_gas": int(genesis["baseFeePerGas"], 16),
-        "coinbase": ZERO_ADDRESS,
-        "extra_data": bytes.fromhex(genesis["extraData"][2:]),
-        **_MERGED,
-    }
-
-
-def _state_of(genesis: dict[str, Any]) -> dict[bytes, dict[str, Any]]:
-    return {
-        bytes.fromhex(account[2:]): {
-            "balance": int(entry.get("balance", "0x0"), 16),
-            "nonce": int(entry.get("nonce", "0x0"), 16),
-            "code": bytes.fromhex(entry.get("code", "0x")[2:]),
-            "storage": {int(slot, 16): int(value, 16) for slot, value in entry.get("storage", {}).items()},
-        }
-        for account, entry in genesis["alloc"].items()
-    }
-
-
 def _outbids(new: SignedTransactionAPI, old: SignedTransactionAPI) -> bool:
     return all(getattr(new, fee) * 100 >= getattr(old, fee) * REPLACE_PERCENT for fee in ("max_fee_per_gas", "max_priority_fee_per_gas"))
-
-
-def _refused(error: Exception, output: bytes) -> Refused:
-    if isinstance(error, Revert):
-        reason = revert_reason(output)
-        return Refused("execution reverted" + (f": {reason}" if reason else ""), output)
-    return Refused(f"{type(error).__name__}: {error}")
-
-
-def revert_reason(output: bytes) -> str:
-    """The text of a revert, "" where there is none: Error(string), whose selector is 0x08c379a0."""
-    if output[:4] != bytes.fromhex("08c379a0") or len(output) < 68:
-        return ""
-    size = int.from_bytes(output[36:68], "big")
-    return output[68 : 68 + size].decode("utf-8", "replace")

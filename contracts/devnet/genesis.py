@@ -13,7 +13,7 @@ from eth_abi import encode
 from eth_keys import keys
 
 from contracts.artifacts import PLACES, artifact, slots_of
-from contracts.devnet.evm import deployed
+from contracts.devnet.birth import deployed
 from protocol.keccak import Address, account_bytes, address_of, keccak256
 
 COIN = 10**18  # base units
@@ -21,6 +21,7 @@ GAS_LIMIT = 30_000_000
 FIRST_BASE_FEE = 10**9
 DEVNET_CHAIN_ID = 4195600  # nobody's on chainlist; ours, so that a transaction for the devnet is worth nothing elsewhere
 FAUCET = "faucet"
+HARDFORK = "cancun"  # the rules of the genesis, by anvil's name for them
 
 
 def dev_key(name: str) -> bytes:

@@ -12,8 +12,9 @@ from typing import Any
 from eth_account import Account
 
 from contracts.devnet.agents import agent_status, is_agent
-from contracts.devnet.evm import Devnet, Included, Refused
+from contracts.devnet.evm import Devnet, Included
 from contracts.devnet.genesis import COIN, FAUCET, dev_key
+from contracts.devnet.reverts import Refused
 from protocol.keccak import Address, account_bytes, address_of
 
 MOST_LOG_BLOCKS = 10_000  # of one eth_getLogs, as public endpoints limit it
@@ -161,10 +162,7 @@ class Rpc:
         wanted = {account.lower() for account in ([addresses] if isinstance(addresses, str) else addresses or [])}
         topics = asked.get("topics") or []
         logs: list[dict[str, Any]] = []
-        for number in range(first, last + 1):
-            block = self._devnet.block(number)
-            if block is None or not block.transactions:
-                continue
+        for block in self._devnet.busy_blocks(first, last):
             for found in self._devnet.receipts(block):
                 logs += [
                     log for log in _logs_of(found) if (not wanted or log["address"].lower() in wanted) and _fits(log["topics"], topics)

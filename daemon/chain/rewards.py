@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from daemon.chain.amounts import tokens
 from daemon.chain.datasets import load_dataset
 from daemon.chain.offences import Sanctioned, sanctions_of
 from daemon.chain.records import HomeRun, certificates_of
@@ -132,13 +133,13 @@ def claim(
     )
     if not amount:
         why = (
-            f"all of {total} earned up to epoch {pool.active.epoch} is claimed"
+            f"all of {tokens(total)} earned up to epoch {pool.active.epoch} is claimed"
             if total
             else f"nothing is earned up to epoch {pool.active.epoch}"
         )
         return msgspec.structs.replace(answer, reason=why)
     if amount < threshold:
-        return msgspec.structs.replace(answer, reason=f"{amount} is below the threshold of {threshold}")
+        return msgspec.structs.replace(answer, reason=f"{tokens(amount)} is below the threshold of {tokens(threshold)}")
     if dry_run:
         return msgspec.structs.replace(answer, reason="only shown: nothing was sent")
     before = chain.claimed(account)
@@ -154,7 +155,7 @@ def claim(
 def _told(answer: Claimed, settled: Settled, paid: int) -> Claimed:
     if not settled.done:
         raise ChainRefused(settled.reason or "it was not taken")
-    reason = "paid" if paid == int(answer.amount) else f"paid {paid}: somebody else had claimed the rest"
+    reason = "paid" if paid == int(answer.amount) else f"paid {tokens(paid)}: somebody else had claimed the rest"
     return msgspec.structs.replace(
         answer,
         amount=str(paid),

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from daemon.chain.amounts import tokens
 from daemon.chain.offences import Filed, not_settled
 from protocol.certificate import OpenCertificate
 from protocol.chain import Chain, PoolStatus, Proposal
@@ -29,6 +30,16 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     dataset: Dataset
     settled: Settled
     pool: int  # what this epoch hands out
+
+
+class _Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What one settlement is computed from and checked by: a run's certificates, and the chain that it is settled on."""
+
+    chain: Chain
+    status: PoolStatus
+    run: Digest
+    manifest: Manifest
+    certificates: Sequence[OpenCertificate]
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,10 +61,17 @@ def epoch_to_settle(pool: PoolStatus, wanted: int | None = None) -> int:
     last = pool.epoch - 1
     epoch = last if wanted is None else wanted
     settled = pool.active.epoch if pool.active else -1
+    if last < 0 and wanted is None:
+        raise UserError("EPOCH", "Nothing can be settled yet: the chain is in its first epoch, 0.", fix="settle it when it is over")
     if epoch > last:
         raise UserError("EPOCH", f"Epoch {epoch} is not over: the chain is in epoch {pool.epoch}.", fix="settle it when it is over")
     if epoch <= settled:
-        raise UserError("EPOCH", f"Epoch {epoch} is settled already, up to {settled}.", why="a cumulative root covers all before it")
+        raise UserError(
+            "EPOCH",
+            f"Epoch {epoch} is settled already.",
+            why=f"the active root covers everything up to epoch {settled}",
+            fix=f"settle epoch {last + 1} when it is over" if epoch == last else "name a later --epoch, or none",
+        )
     return epoch
 
 
@@ -85,13 +103,14 @@ def draft(
     if hands_out <= 0 or hands_out > free:
         raise UserError(
             "POOL",
-            f"The pool cannot hand out {hands_out} in epoch {epoch}.",
-            why=f"it holds {status.balance}, of which {status.balance - free} is promised already",
-            fix="fund it, or name a smaller --pool",
+            f"The pool cannot hand out {tokens(hands_out)} in epoch {epoch}.",
+            why=f"it holds {tokens(status.balance)}, of which {tokens(status.balance - free)} is promised already",
+            fix="hypergpud settle --fund TOKENS, or name a smaller --pool",
         )
     told = tuple(one.term for one in not_settled(offences, earlier))
     terms = EpochTerms(epoch=epoch, pool=amount_bytes(hands_out), tip=certificates[-1].hash, offences=told)
-    *_, silent = silent_by_chain(chain, status, run, manifest, (*earlier, terms), certificates)
+    known = _Known(chain=chain, status=status, run=run, manifest=manifest, certificates=certificates)
+    *_, silent = _silent_by_chain(known, (*earlier, terms))
     try:
         dataset, settled = make_dataset(run, manifest, (*earlier, msgspec.structs.replace(terms, silent=silent)), certificates)
     except ValueError as error:
@@ -126,7 +145,8 @@ def check(
             reason = f"it pays, and by the certificates {error}"
         else:
             computed = again.root.hex()
-            reason = _difference(proposal, dataset, again) or _wrong_silence(chain, pool, run, manifest, dataset.epochs, certificates)
+            known = _Known(chain=chain, status=pool, run=run, manifest=manifest, certificates=certificates)
+            reason = _difference(proposal, dataset, again) or _wrong_silence(known, dataset.epochs)
     return Check(
         state=state,
         epoch=proposal.epoch,
@@ -162,44 +182,31 @@ def _promised(run: Digest, manifest: Manifest, epochs: Sequence[EpochTerms], cer
     return settled.total + sum(settled.locked.values())
 
 
-def silent_by_chain(
-    chain: Chain,
-    status: PoolStatus,
-    run: Digest,
-    manifest: Manifest,
-    epochs: Sequence[EpochTerms],
-    certificates: Sequence[OpenCertificate],
-) -> Iterator[tuple[bytes, ...]]:
+def _silent_by_chain(known: _Known, epochs: Sequence[EpochTerms]) -> Iterator[tuple[bytes, ...]]:
     """For each epoch, the accounts with work in it, or with work that may still wait, that neither registered nor beat since the settlement before.
 
     From the end of the last settled epoch (the pool's begin, for the first) to the end of this one, by the chain's events: whoever asks, and
     whenever, gets the same. Raises `ChainError`.
     """
-    held = 0 if isinstance(manifest.settlement, msgspec.UnsetType) else manifest.settlement.rules.held_epochs
-    worked = [
-        {receipt.account for receipt in one.receipts if receipt.account is not None} for one in work_of(run, manifest, epochs, certificates)
-    ]
+    settlement = known.manifest.settlement
+    held = 0 if isinstance(settlement, msgspec.UnsetType) else settlement.rules.held_epochs
+    work = work_of(known.run, known.manifest, epochs, known.certificates)
+    worked = [{receipt.account for receipt in one.receipts if receipt.account is not None} for one in work]
     since = 0
     for index, terms in enumerate(epochs):
         asked = {account: address_of(account) for some in worked[max(0, index - held) : index + 1] for account in some}
-        heard = chain.heard(list(asked.values()), epoch_began_s(status, since), epoch_began_s(status, terms.epoch + 1))
+        between = epoch_began_s(known.status, since), epoch_began_s(known.status, terms.epoch + 1)
+        heard = known.chain.heard(list(asked.values()), *between)
         yield tuple(sorted(account for account, address in asked.items() if address not in heard))
         since = terms.epoch + 1
 
 
-def _wrong_silence(
-    chain: Chain,
-    status: PoolStatus,
-    run: Digest,
-    manifest: Manifest,
-    epochs: Sequence[EpochTerms],
-    certificates: Sequence[OpenCertificate],
-) -> str:
+def _wrong_silence(known: _Known, epochs: Sequence[EpochTerms]) -> str:
     """What a data set says wrongly of who was silent, "" where the chain agrees."""
     numbers = [terms.epoch for terms in epochs]
     if numbers != sorted(set(numbers)):
         return f"its epochs are not in order: {numbers}"
-    for terms, silent in zip(epochs, silent_by_chain(chain, status, run, manifest, epochs, certificates), strict=True):
+    for terms, silent in zip(epochs, _silent_by_chain(known, epochs), strict=True):
         if heard := set(terms.silent) - set(silent):
             return f"epoch {terms.epoch}: {address_of(min(heard))} is called silent, and the chain heard of it or it did not work"
         if missed := set(silent) - set(terms.silent):

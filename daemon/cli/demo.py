@@ -16,10 +16,13 @@ from daemon.cli.invocation import global_options, invocation
     "--run", "run_file", type=click.Path(path_type=Path), metavar="FILE", help="The run's manifest (TOML). Default: the bundled one."
 )
 @click.option("--chain", is_flag=True, help="Start a chain too: each registers, is paid for its certified samples, checks that and claims.")
+@click.option("--anvil", is_flag=True, help="With --chain: Foundry's anvil is that chain, not the embedded EVM.")
 @global_options(hidden=True)
 @click.pass_context
-def demo(context: click.Context, peers: int, rounds: int, run_file: Path | None, chain: bool) -> int:
+def demo(context: click.Context, peers: int, rounds: int, run_file: Path | None, chain: bool, anvil: bool) -> int:
     """Start daemons and an observer on loopback, watch them train one model, and say how it went."""
+    if anvil and not chain:
+        raise click.UsageError("--anvil says which chain --chain starts.")
     from daemon.demo.stage import run_demo  # noqa: PLC0415  # rich and the run's manifest, for this command alone
 
-    return run_demo(invocation(context), peers=peers, rounds=rounds, run_file=run_file, chain=chain)
+    return run_demo(invocation(context), peers=peers, rounds=rounds, run_file=run_file, chain=chain, anvil=anvil)

@@ -32,6 +32,7 @@ DIRECTORY = "devnet"
 @click.option("--needed", type=int, metavar="N", help="Settlers that must propose the same root. Default: a majority.")
 @click.option("--fund", multiple=True, metavar="ADDRESS", help="Give this account coins from the start (repeat).")
 @click.option("--in-memory", is_flag=True, help="Keep nothing.")
+@click.option("--anvil", is_flag=True, help="Foundry's anvil in place of the embedded EVM, from the same genesis; it keeps nothing.")
 @click.option("--genesis-only", is_flag=True, help="Print the genesis and end: anvil --init FILE starts the same chain.")
 @click.option("--lifeline", type=int, hidden=True, help="End when this inherited pipe closes.")
 @global_options(hidden=True)
@@ -48,11 +49,13 @@ def devnet(
     needed: int | None,
     fund: tuple[str, ...],
     in_memory: bool,
+    anvil: bool,
     genesis_only: bool,
     lifeline: int | None,
 ) -> int:
     """Serve a chain of your own for tries: coins that are worth nothing, keys that everybody knows."""
     talk = invocation(context)
+    in_memory = in_memory or anvil
     from contracts.devnet.genesis import genesis_of  # noqa: PLC0415  # a second of imports, after the options are known to be right
 
     home = talk.home / DIRECTORY
@@ -68,6 +71,8 @@ def devnet(
     if genesis_only:
         talk.result(json.dumps(genesis, indent=1))
         return 0
+    if anvil:
+        return _serve_anvil(talk.say, talk.result, genesis, host, port, block_time, lifeline, talk.as_json)
     if not in_memory and not kept.is_file():
         from daemon.disk.atomic import write_atomically  # noqa: PLC0415
 
@@ -120,6 +125,30 @@ def _serve(
         ) from None
     except (ValueError, sqlite3.DatabaseError) as error:
         raise UserError("DEVNET", f"Cannot go on with the chain in {kept}.", why=str(error), fix=f"remove {kept}") from None
+    return 0
+
+
+def _serve_anvil(
+    say: Any, result: Any, genesis: dict[str, Any], host: str, port: int, block_s: float, lifeline: int | None, as_json: bool
+) -> int:
+    from contracts.devnet.anvil import anvil_serving, found_anvil  # noqa: PLC0415
+
+    program = found_anvil()
+    if program is None:
+        raise UserError(
+            "ANVIL_MISSING",
+            "There is no anvil on this machine's PATH.",
+            fix="install Foundry (getfoundry.sh), or npm's @foundry-rs/anvil; without --anvil the embedded EVM serves",
+        )
+    try:
+        with anvil_serving(program, genesis, host=host, port=port, block_s=block_s) as url:
+            chain_id = genesis["config"]["chainId"]
+            about = {"url": url, "chain_id": chain_id, "block": 0}
+            result(json.dumps(about) if as_json else f"anvil answers as devnet {chain_id} at {url}")
+            say("Its coins are worth nothing and its keys are known to everybody. Ctrl-C ends it, and what it holds is gone.")
+            _wait(lifeline)
+    except OSError as error:
+        raise UserError("DEVNET_PORT", f"anvil cannot serve on {host}:{port}.", why=error.strerror or str(error)) from None
     return 0
 
 

@@ -35,7 +35,7 @@ def sanction(talk: Invocation, wish: Wish) -> None:
     if wish.who is None:
         _show(talk, filed(folder), "filed")
         return
-    if wish.reason is None or wish.evidence is None:
+    if not wish.reason or wish.evidence is None:
         raise UserError(
             "SANCTION",
             "An offence needs a reason and evidence.",

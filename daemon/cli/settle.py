@@ -1,4 +1,7 @@
-"""`settle`, for a settler: proposes the root that the certificates give, agrees to another settler's, disputes one that they do not give."""
+"""`settle`, for a settler: proposes the root that the certificates give, agrees to another settler's, disputes one that they do not give.
+
+And fills the pool, which the root is paid from.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from daemon.cli.wallet import password_file
     "--like", type=click.Path(path_type=Path), metavar="FILE", help="Agree to the data set another settler published, if it is right."
 )
 @click.option("--dispute", metavar="REASON", help="Drop the pending root; the active one stays.")
+@click.option("--fund", metavar="TOKENS", help="Put so much of this wallet into the pool. It never comes back but as rewards.")
 @click.option("--dry-run", is_flag=True, help="Compute and show; send nothing.")
 @run_option
 @password_file
@@ -29,17 +33,18 @@ def settle(
     pool: str | None,
     like: Path | None,
     dispute: str | None,
+    fund: str | None,
     dry_run: bool,
     run_id: str | None,
     password_file: Path | None,
 ) -> None:
     """For a settler: propose the cumulative root of an epoch, and publish its data set under its hash.
 
-    A pending root whose delay is over is activated first; that, anyone may do.
+    A pending root whose delay is over is activated first; that, anyone may do. So is --fund, which settles nothing.
     """
     from daemon.cli import settle_answers  # noqa: PLC0415  # --help looks at all commands, and web3 alone takes a second
 
     wish = settle_answers.Wish(
-        epoch=epoch, pool=pool, like=like, dispute=dispute, dry_run=dry_run, run_id=run_id, password_file=password_file
+        epoch=epoch, pool=pool, like=like, dispute=dispute, fund=fund, dry_run=dry_run, run_id=run_id, password_file=password_file
     )
     settle_answers.settle(invocation(context), wish)

@@ -1,4 +1,4 @@
-"""What `settle` does: proposes, agrees, activates or disputes, and says what came of it."""
+"""What `settle` does: proposes, agrees, activates, disputes or fills the pool, and says what came of it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     pool: str | None = None
     like: Path | None = None
     dispute: str | None = None
+    fund: str | None = None
     dry_run: bool = False
     run_id: str | None = None
     password_file: Path | None = None
@@ -51,6 +52,9 @@ def settle(talk: Invocation, wish: Wish) -> None:
     """Raises `UserError`."""
     given = access(talk, wish.run_id)
     wanted = None if wish.pool is None else parse_tokens(wish.pool)
+    if wish.fund is not None:
+        _fund(talk, given, wish, parse_tokens(wish.fund))
+        return
     if wish.dry_run:
         with reading(talk, given) as chain:
             _show(talk, _propose(talk, given, chain, wish.epoch, wanted, wish.like, dry_run=True))
@@ -68,6 +72,17 @@ def settle(talk: Invocation, wish: Wish) -> None:
                 _show(talk, _plain("activated", status.pending, "claims are open"))
                 return
         _show(talk, _propose(talk, given, chain, wish.epoch, wanted, wish.like, dry_run=False))
+
+
+def _fund(talk: Invocation, given: Access, wish: Wish, amount: int) -> None:
+    with signing(talk, given, unlocked(talk, wish.password_file)) as chain:
+        if not wish.dry_run:
+            _see_through(chain, chain.fund(amount))
+        balance = chain.pool().balance
+    if talk.as_json:
+        talk.result(msgspec.json.encode({"funded": str(0 if wish.dry_run else amount), "pool": str(balance)}).decode())
+        return
+    talk.result(f"{'Nothing was sent' if wish.dry_run else f'{tokens(amount)} put into the pool'}; it holds {tokens(balance)}.")
 
 
 def _propose(

@@ -38,7 +38,7 @@ EPOCH_S, DELAY_S = 3600, 600
 BLOCK_S = 0  # a block for each transaction, at once
 HEARTBEAT_S = 2.0  # a demo is over before a real beat would come
 QUICK_SCRYPT_N = 1 << 12  # wallets that live for a minute; a real one takes a second to open
-UP_S = 60.0  # py-evm takes 3 s to import on an idle machine
+UP_S = 90.0  # py-evm takes 3 s to import on an idle machine, and anvil may take 60 s beside that on a busy one
 PATIENCE_S = 120.0  # for a transaction or a data set, on a machine that is busy training
 LOOK_S = 0.5
 CHAIN_ID = 4195600
@@ -51,8 +51,8 @@ T = TypeVar("T")
 class Payday:
     """The money of one demo. Starts nothing before `begin`."""
 
-    def __init__(self, root: Path, names: Sequence[str], leave: Leave, tell: Callable[[str], None]) -> None:
-        self._root, self._leave, self._tell = root, leave, tell
+    def __init__(self, root: Path, names: Sequence[str], leave: Leave, tell: Callable[[str], None], *, anvil: bool = False) -> None:
+        self._root, self._leave, self._tell, self._anvil = root, leave, tell, anvil
         self._wallets: dict[str, UnlockedWallet] = {name: wallet_of(new_key()) for name in names}
         self._payouts: dict[str, Address] = {name: wallet_of(new_key()).address for name in names}  # cold: nobody here keeps these keys
         self._settler = next(iter(names))
@@ -66,6 +66,8 @@ class Payday:
         settler = self._wallets[self._settler].address
         arguments = ["devnet", "--in-memory", "--port", str(port), "--block-time", str(BLOCK_S), "--needed", "1", "--settler", settler]
         arguments += ["--epoch", str(EPOCH_S), "--delay", str(DELAY_S)]
+        if self._anvil:
+            arguments.append("--anvil")
         for wallet in self._wallets.values():
             arguments += ["--fund", wallet.address]
         self.devnet.start(lifeline, {}, arguments)
@@ -165,7 +167,7 @@ class Payday:
             with urllib.request.urlopen(request, timeout=10.0) as answer:
                 found: object = json.load(answer)
         except (urllib.error.URLError, OSError, ValueError) as error:
-            raise ChainError(f"the devnet did not answer {method}: {error}") from None
+            raise ChainError(f"the demo's chain did not answer {method}: {error}") from None
         return found.get("result") if isinstance(found, dict) else None
 
     def _until(self, look: Callable[[], T | None], patience_s: float = PATIENCE_S) -> T | None:

@@ -41,7 +41,7 @@ LOOPBACK = "127.0.0.1"
 INTERRUPTED = 130
 
 
-def run_demo(talk: Invocation, *, peers: int, rounds: int, run_file: Path | None, chain: bool = False) -> int:
+def run_demo(talk: Invocation, *, peers: int, rounds: int, run_file: Path | None, chain: bool = False, anvil: bool = False) -> int:
     """Show the swarm until `rounds` are certified everywhere (0: until Ctrl-C), print the verdict, and return the exit code.
 
     Guarantees that nothing it started is running when it returns. Raises `UserError` where the run's file is wrong or the first daemon does
@@ -55,7 +55,7 @@ def run_demo(talk: Invocation, *, peers: int, rounds: int, run_file: Path | None
         seats = stack.enter_context(audience(talk))
         try:
             chosen = run_file.absolute() if run_file else None
-            payday = _payday(root, chosen, peers, leave, seats) if chain else None
+            payday = _payday(root, chosen, peers, leave, seats, anvil) if chain else None
             with Stage(root, payday.run_file(_text_of(chosen)) if payday else chosen, peers, seats, payday) as stage:
                 reason = stage.play(rounds, patience_s, leave)
                 paid = stage.pay()
@@ -241,7 +241,7 @@ class Stage:
         self._page = f"http://{LOOPBACK}:{port}/"
 
 
-def _payday(root: Path, run_file: Path | None, peers: int, leave: Leave, seats: Audience) -> Payday:
+def _payday(root: Path, run_file: Path | None, peers: int, leave: Leave, seats: Audience, anvil: bool) -> Payday:
     """Raises `UserError("MANIFEST")` for a run that names a chain of its own."""
     from daemon.demo.payday import Payday  # noqa: PLC0415  # web3: two seconds that a demo without a chain does not pay
 
@@ -253,7 +253,7 @@ def _payday(root: Path, run_file: Path | None, peers: int, leave: Leave, seats: 
             fix="leave out --chain",
             exit_code=2,
         )
-    return Payday(root, [f"node-{number}" for number in range(1, peers + 1)], leave, seats.tell)
+    return Payday(root, [f"node-{number}" for number in range(1, peers + 1)], leave, seats.tell, anvil=anvil)
 
 
 def _text_of(run_file: Path | None) -> str:

@@ -1,13 +1,10 @@
-"""A chain in memory: the rules of our contracts in plain Python, with a clock that is given and faults that are told.
+"""One account's client of a chain in memory: the rules of our contracts in plain Python, over the blocks of `ledger.py`.
 
-`FakeLedger` is the chain; a `FakeChain` over it is one account's client and satisfies `protocol.chain.Chain`. Blocks come by themselves every
-`block_s` of the clock, whenever somebody looks. The property suite holds this and the real client on the real contracts to the same
-behaviour and reasons.
+The property suite holds this and the real client on the real contracts to the same behaviour and reasons.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -27,128 +24,11 @@ from protocol.chain import (
     Sent,
     Settled,
 )
-from protocol.keccak import ZERO_ADDRESS, Address, keccak256
+from protocol.keccak import ZERO_ADDRESS, Address
 from protocol.merkle_tree import leads_to, leaf_of
+from simulator.fakes.ledger import Change, FakeLedger, FakeState
 
 HEARTBEAT_TIMEOUT_S = 300
-GAS = 50_000  # of everything: what a real heartbeat costs
-
-
-class FakeState(msgspec.Struct, kw_only=True):
-    """All that the chain holds."""
-
-    agents: dict[Address, AgentStatus] = {}
-    heard: dict[Address, tuple[int, ...]] = {}  # when each registered and beat
-    payouts: dict[Address, Address] = {}
-    balances: dict[Address, int] = {}
-    runs: dict[Hash, RunStatus] = {}
-    pool: int = 0
-    claimed: dict[Address, int] = {}
-    votes: dict[Address, Proposal] = {}
-    active: Proposal | None = None
-    pending: Proposal | None = None
-    ready_at_s: int = 0
-    disputed: set[Address] = set()  # settlers whose dispute is used up until the next root is active
-    paused: bool = False
-
-
-Change = Callable[[FakeState, int], None]
-"""Applies a transaction at a time; raises `ChainRefused` where a contract would revert."""
-
-
-class _Flying(msgspec.Struct, kw_only=True):
-    sent: Sent
-    subject: str
-    sender: Address
-    change: Change
-    at_s: float
-
-
-class FakeLedger:
-    """`unreachable`: nobody answers. `stopped`: it answers and makes no blocks."""
-
-    def __init__(
-        self,
-        now: Callable[[], float],
-        *,
-        owner: Address,
-        settlers: Sequence[Address],
-        needed: int,
-        epoch_s: int = 3600,
-        delay_s: int = 600,
-        block_s: float = 2.0,
-        funded: dict[Address, int] | None = None,
-    ) -> None:
-        self.unreachable = False
-        self.stopped = False
-        self.owner = owner
-        self.settlers = tuple(settlers)
-        self.needed = needed
-        self.epoch_s = epoch_s
-        self.delay_s = delay_s
-        self.state = FakeState(balances=dict(funded or {}))
-        self._now = now
-        self._start_s = int(now())
-        self._block_s = block_s
-        self._number = 0
-        self._at_s = int(now())
-        self._flying: list[_Flying] = []
-        self._ended: dict[Sent, tuple[Address, Settled]] = {}
-        self._nonces: dict[Address, int] = {}
-
-    def look(self) -> None:
-        """Makes the blocks that are due. Raises `ChainUnreachable`."""
-        if self.unreachable:
-            raise ChainUnreachable("nobody answers")
-        if self.stopped:
-            return
-        for each in [each for each in self._flying if self._now() >= each.at_s + self._block_s]:
-            self._flying.remove(each)
-            self._number += 1
-            about = Settled(sent=each.sent, done=True, hash=each.sent.hash, block=self._number, gas=GAS, fee=GAS)
-            draft = copy.deepcopy(self.state)
-            try:
-                each.change(draft, self.now_s())
-            except ChainRefused as refused:
-                about = msgspec.structs.replace(about, done=False, reason=refused.reason)
-            else:
-                self.state = draft
-            self._ended[each.sent] = (each.sender, about)
-        blocks = int((self._now() - self._at_s) // self._block_s)
-        self._number += blocks
-        self._at_s += int(blocks * self._block_s)
-
-    def now_s(self) -> int:
-        return int(self._now())
-
-    def epoch(self) -> int:
-        return (self.now_s() - self._start_s) // self.epoch_s
-
-    def epoch_ends_at_s(self) -> int:
-        return self._start_s + (self.epoch() + 1) * self.epoch_s
-
-    def head(self, chain_id: int) -> ChainHead:
-        return ChainHead(chain_id=chain_id, number=self._number, hash=keccak256(self._number.to_bytes(8, "big")), at_s=self._at_s)
-
-    def send(self, sender: Address, kind: str, subject: str, change: Change) -> Sent:
-        self.look()
-        for each in self._flying:
-            if (each.sender, each.sent.kind, each.subject) == (sender, kind, subject):
-                return each.sent
-        change(copy.deepcopy(self.state), self.now_s())  # what an estimate of its gas finds out
-        nonce = self._nonces.get(sender, 0)
-        self._nonces[sender] = nonce + 1
-        sent = Sent(kind=kind, nonce=nonce, hash="0x" + keccak256(f"{sender} {nonce}".encode()).hex())
-        self._flying.append(_Flying(sent=sent, subject=subject, sender=sender, change=change, at_s=self._now()))
-        return sent
-
-    def flying(self, sender: Address) -> tuple[Sent, ...]:
-        return tuple(each.sent for each in self._flying if each.sender == sender)
-
-    def ended(self, sender: Address) -> tuple[Settled, ...]:
-        self.look()
-        mine = [sent for sent, (who, _) in self._ended.items() if who == sender]
-        return tuple(self._ended.pop(sent)[1] for sent in mine)
 
 
 class FakeChain:

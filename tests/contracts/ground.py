@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from typing import Any
 from contracts.chain import ChainClient
 from contracts.client import ChainSettings, HttpTransport, connect, result_of
 from contracts.devnet.agents import agent_status, is_agent
+from contracts.devnet.anvil import anvil_serving
 from contracts.devnet.evm import Devnet
 from contracts.devnet.genesis import FAUCET, GAS_LIMIT, GenesisSettings, dev_account, dev_key, genesis_of
 from contracts.devnet.rpc import Rpc
@@ -30,7 +29,6 @@ NO_ANVIL = "anvil is not installed; type: make anvil (it needs node 18 or later)
 EPOCH_S, DELAY_S = 1000, 100
 NAMES = ("owner", "settler 0", "settler 1", "settler 2", "anna", "bert")
 START_S = 1_790_000_000
-ANVIL_PATIENCE_S = 20.0
 
 
 @cache
@@ -236,32 +234,5 @@ class Cuttable:
 def anvil() -> Iterator[AnvilGround]:
     """anvil with our genesis, until the block ends."""
     found = genesis(int(time.time()) - 10 * EPOCH_S)
-    with anvil_serving(found) as url:
+    with anvil_serving(ANVIL, found) as url:
         yield AnvilGround(url, found["config"]["chainId"])
-
-
-@contextmanager
-def anvil_serving(found: dict[str, Any]) -> Iterator[str]:
-    """Its URL, until the block ends. Raises `FileNotFoundError` where it is not installed."""
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "genesis.json"
-        file.write_text(json.dumps(found))
-        log = Path(directory) / "anvil.log"
-        with log.open("wb") as out:
-            process = subprocess.Popen([ANVIL, "--init", file, "--port", "0", "--hardfork", "cancun"], stdout=out, stderr=subprocess.STDOUT)
-        try:
-            yield f"http://{_address_in(log, process)}"
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _address_in(log: Path, process: subprocess.Popen[bytes]) -> str:
-    """Where anvil says that it listens; it is asked for a free port, so nobody can know before."""
-    deadline = time.monotonic() + ANVIL_PATIENCE_S
-    while time.monotonic() < deadline and process.poll() is None:
-        for line in log.read_text().splitlines():
-            if line.startswith("Listening on "):
-                return line.removeprefix("Listening on ").strip()
-        time.sleep(0.05)
-    raise TimeoutError(f"anvil does not listen: {log.read_text()[-500:]}")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -19,12 +20,17 @@ COMPILER = REPOSITORY / ".venv-contracts" / "bin" / "python"
 COPIED = ("contracts", "protocol", "daemon", "simulator", "configs", "tests", "hypergpu.py", "pyproject.toml", "Makefile")
 NOT_COPIED = shutil.ignore_patterns("__pycache__", ".hypothesis")
 TESTS_FAILED = 1  # pytest's exit code; 2 and above mean that nothing was shown (a test that is not there, an import that broke)
+TEST_S = 120  # for one test of a trial: the slowest takes 5 s, and more than 60 on a machine with ten programs to a core
+HANGS_S = 20  # where a test is known to hang without its guard, which is then what shows: with the guard each takes less than a second
+TRIAL_S = 280  # for all of a trial
+TIMED_OUT = "Failed: Timeout"  # what pytest-timeout says of a test
 CALLS = re.compile(r"(assert |pausable\._require|ownable\._check|self\._check_|@nonreentrant)")
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`guard` stands in `file`, within the function `of` where that is named, and becomes `without`. `trap` says what it keeps out. Either it has a
-    `test` or `cannot_fail` says why it has none."""
+    `test` or `cannot_fail` says why it has none. `hangs`: without it its test does not end; `dies`: the interpreter is killed. Neither shows anything
+    of a guard that does not say so."""
 
     file: str
     guard: str
@@ -33,6 +39,8 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     of: str = ""
     without: str = ""
     trap: str = ""
+    hangs: bool = False
+    dies: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.test) == bool(self.cannot_fail):
@@ -98,8 +106,32 @@ def fails_without(guard: Guard, scratch: Path) -> str:
     file.write_text(taken_out(guard, file.read_text()))
     if guard.is_contract:
         subprocess.run([COMPILER, scratch / "contracts" / "build.py", "--only", file.stem], check=True, capture_output=True)
-    command = [sys.executable, "-m", "pytest", "-x", "--no-header", guard.test]
-    done = subprocess.run(
-        command, cwd=scratch, env=os.environ | {"PYTHONPATH": str(scratch)}, capture_output=True, text=True, timeout=170, check=False
+    limit = HANGS_S if guard.hangs else TEST_S
+    command = [sys.executable, "-m", "pytest", "-x", "--no-header", "--timeout", str(limit), guard.test]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=scratch,
+            env=os.environ | {"PYTHONPATH": str(scratch)},
+            capture_output=True,
+            text=True,
+            timeout=TRIAL_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{guard.test} did not end within {TRIAL_S} s"
+    if done.returncode == TESTS_FAILED and TIMED_OUT in done.stdout and not guard.hangs:
+        return f"{guard.test} was not over after {limit} s, and nothing says that it hangs"
+    if done.returncode == TESTS_FAILED or (done.returncode < 0 and guard.dies):  # below 0: a signal ended it
+        return ""
+    return f"exit code {done.returncode} of {guard.test}:\n{done.stdout[-800:]}"
+
+
+def ids_in(files: Iterable[str]) -> set[str]:
+    """The ids of all tests in them as pytest gives them, each with its parameters and without, as pytest takes them."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", *files]
+    said = subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=True
     )
-    return "" if done.returncode == TESTS_FAILED else f"exit code {done.returncode} of {guard.test}:\n{done.stdout[-800:]}"
+    whole = {line for line in said.stdout.splitlines() if "::" in line}
+    return whole | {line.partition("[")[0] for line in whole}

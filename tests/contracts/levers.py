@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,6 +53,17 @@ class Levers(Protocol):
 
     def crowd(self) -> None:
         """A block that is so full that the next one's base fee is higher, and nothing of ours has room in it."""
+
+
+class Changing:
+    """A transport whose answers `change(method, answer)` turns into others."""
+
+    def __init__(self, through: Any, change: Callable[[str, Any], Any]) -> None:
+        self.url = through.url
+        self._through, self._change = through, change
+
+    def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
+        return self._change(method, self._through(method, parameters))
 
 
 def called(ground: Levers, to: Address, data: bytes, *, sender: str = "anna", value: int = 0) -> str:

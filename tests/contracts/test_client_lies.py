@@ -18,7 +18,7 @@ from contracts.endpoints import RpcError
 from contracts.liveness import HEARTBEAT
 from protocol.chain import ChainRefused, ChainUnreachable, Settled, WrongChain
 from tests.contracts.ground import EvmGround
-from tests.contracts.levers import blocks, book_of, over
+from tests.contracts.levers import Changing, blocks, book_of, over
 
 SHARED = EvmGround(auto_mine=False)
 
@@ -30,23 +30,17 @@ def ground() -> EvmGround:
 
 
 def test_a_chain_without_eip_1559_gets_legacy_transactions(ground: EvmGround, tmp_path: Path) -> None:
-    through = ground.transport
+    def old(method: str, answer: Any) -> Any:
+        if method == "eth_getBlockByNumber" and answer:
+            answer.pop("baseFeePerGas")
+        return answer
 
-    class Old:
-        url = through.url
-
-        def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
-            answer = through(method, parameters)
-            if method == "eth_getBlockByNumber" and answer:
-                answer.pop("baseFeePerGas")
-            return answer
-
-    anna = over(Old(), ground, "anna", tmp_path)
+    anna = over(Changing(ground.transport, old), ground, "anna", tmp_path)
     sent = anna.register("anna")
     assert book_of(tmp_path).transactions[0].fees.legacy
     blocks(ground, 1)
     assert anna.wait(sent, 1).done
-    assert through("eth_getTransactionByHash", (sent.hash,))["type"] == "0x0"
+    assert ground.transport("eth_getTransactionByHash", (sent.hash,))["type"] == "0x0"
 
 
 GARBAGE = (None, "", "0x", "zz", -1, [], {}, {"number": 5}, "0x" + "f" * 5000)
@@ -54,16 +48,9 @@ GARBAGE = (None, "", "0x", "zz", -1, [], {}, {"number": 5}, "0x" + "f" * 5000)
 
 @pytest.mark.parametrize("method", ["eth_call", "eth_estimateGas", "eth_getTransactionCount", "eth_blockNumber", "eth_getBlockByNumber"])
 def test_garbage_is_unreachable_and_nothing_is_sent_on_it(ground: EvmGround, method: str) -> None:
-    through = ground.transport
     answer: list[Any] = []
-
-    class Garbling:
-        url = through.url
-
-        def __call__(self, asked: str, parameters: Sequence[Any]) -> Any:
-            return answer[0] if asked == method else through(asked, parameters)
-
-    anna = over(Garbling(), ground, "anna", None)
+    garbling = Changing(ground.transport, lambda asked, true: answer[0] if asked == method else true)
+    anna = over(garbling, ground, "anna", None)
     for garbage in GARBAGE:
         answer[:] = [garbage]
         ask = (lambda: anna.agent(anna.account)) if method == "eth_call" else (lambda: anna.register("anna"))
@@ -127,16 +114,10 @@ def test_a_plain_chain_is_told_from_ours_before_anything_is_sent(ground: EvmGrou
 
 
 def test_a_good_receipt_without_an_effect_is_not_done(ground: EvmGround, tmp_path: Path) -> None:
-    through = ground.transport
+    def mute(method: str, answer: Any) -> Any:
+        return answer | {"logs": []} if method == "eth_getTransactionReceipt" and answer else answer
 
-    class Mute:
-        url = through.url
-
-        def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
-            answer = through(method, parameters)
-            return answer | {"logs": []} if method == "eth_getTransactionReceipt" and answer else answer
-
-    anna = over(Mute(), ground, "anna", tmp_path)
+    anna = over(Changing(ground.transport, mute), ground, "anna", tmp_path)
     sent = anna.register("anna")
     blocks(ground, 1)
     ended: Settled = anna.wait(sent, 1)
@@ -188,15 +169,8 @@ def test_events_of_others_are_nobodys_heartbeat(ground: EvmGround) -> None:
 
 @pytest.mark.parametrize("answer", [None, {}, [{"address": "0x12", "topics": "x", "data": 5}], [7], "0x"])
 def test_events_of_garbage_are_unreachable(ground: EvmGround, answer: Any) -> None:
-    through = ground.transport
-
-    class Garbling:
-        url = through.url
-
-        def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
-            return answer if method == "eth_getLogs" else through(method, parameters)
-
-    reader = over(Garbling(), ground, "bert", None)
+    garbling = Changing(ground.transport, lambda method, true: answer if method == "eth_getLogs" else true)
+    reader = over(garbling, ground, "bert", None)
     with pytest.raises(ChainUnreachable):
         reader.heard([reader.account], 0, ground.devnet.head.timestamp + 1)
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from contracts.client import ChainSettings, HttpTransport, connect
-from contracts.devnet.evm import Devnet, Refused
+from contracts.devnet.evm import Devnet
 from contracts.devnet.genesis import COIN, dev_account, dev_key
+from contracts.devnet.reverts import Refused
 from contracts.devnet.rpc import FAUCET_COINS
 from contracts.devnet.store import SqliteStore
 from contracts.signing import signer_of
@@ -35,7 +36,6 @@ def start(home: Path) -> tuple[subprocess.Popen[str], str]:
     return process, json.loads(process.stdout.readline())["url"]
 
 
-@pytest.mark.real
 def test_time_that_is_set_forward_goes_from_the_last_block_on() -> None:
     """Blocks faster than one a second are ahead of the clock; a delay that was waited out must be over all the same."""
     chain = Devnet(genesis(), SqliteStore(None), lambda: 1_800_000_000.0)
@@ -53,6 +53,7 @@ def test_time_that_is_set_forward_goes_from_the_last_block_on() -> None:
     chain.close()
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 def test_its_state_survives_a_restart(tmp_path: Path, ending: signal.Signals) -> None:
     process, url = start(tmp_path)

@@ -113,8 +113,9 @@ def test_no_secret_of_an_address_is_said_in_errors_or_logs(caplog: pytest.LogCap
     assert not [secret for secret in SECRETS if secret in said], said
 
 
-def test_an_endpoints_own_errors_are_masked() -> None:
-    """Also before the list of endpoints masks them again: the transport's error may be shown alone."""
+@pytest.mark.parametrize("port", [9, 99999])
+def test_an_endpoints_own_errors_are_masked(port: int) -> None:
+    """Also before the list of endpoints masks them again: the transport's error may be shown alone. Of a port that is none it shows the whole URL."""
     with pytest.raises(ChainUnreachable) as caught:
-        HttpTransport(SECRET_URL)("eth_chainId", ())
+        HttpTransport(SECRET_URL.replace(":9/", f":{port}/"))("eth_chainId", ())
     assert not [secret for secret in SECRETS if secret in str(caught.value)], caught.value

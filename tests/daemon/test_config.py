@@ -121,3 +121,12 @@ def test_an_existing_file_is_left_alone(tmp_path: Path) -> None:
 
 def test_variables_are_named_after_section_and_key() -> None:
     assert variable("network", "listen_port") == "HYPERGPU_NETWORK_LISTEN_PORT"
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:8545", "ftp://host", "http://", "http://host:99999/", "http://[::1/key", "http://host:0"])
+def test_an_endpoint_that_is_none_is_refused_without_being_repeated(tmp_path: Path, endpoint: str) -> None:
+    """It may hold a key."""
+    write(tmp_path, f'[chain]\nrpc = ["{endpoint}"]\n')
+    with pytest.raises(UserError, match="cannot be used") as told:
+        load_config(tmp_path, None, {}, {})
+    assert endpoint not in str(told.value)

@@ -1,4 +1,4 @@
-"""`hypergpud demo --chain`: four volunteers register, beat, train, are settled and claim, and the money adds up."""
+"""`hypergpud demo --chain`: four volunteers register, beat, train, are settled and claim, and the money adds up. On py-evm and on anvil."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config import PREFIX
+from tests.contracts.ground import ANVIL, NO_ANVIL
 from tests.e2e.swarm import RUN
 
 POOL = 1_000 * 10**18
@@ -18,11 +19,14 @@ POOL = 1_000 * 10**18
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(420)]
 
 
-def test_what_four_volunteers_claim_adds_up_to_the_pool(tmp_path: Path) -> None:
+@pytest.mark.parametrize("chain", ["evm", pytest.param("anvil", marks=pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL))])
+def test_what_four_volunteers_claim_adds_up_to_the_pool(tmp_path: Path, chain: str) -> None:
     run_file = tmp_path / "run.toml"
     run_file.write_text(RUN.format(seconds=2.0), encoding="utf-8")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | {"TMPDIR": str(tmp_path)}
+    environ["PATH"] = f"{ANVIL.parent}{os.pathsep}{environ['PATH']}"
     command = [sys.executable, "-m", "daemon.cli.main", "demo", "--chain", "--rounds", "3", "--run", str(run_file), "--json"]
+    command += ["--anvil"] if chain == "anvil" else []
     done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     verdict = json.loads(done.stdout)

@@ -334,6 +334,12 @@ class ChainSuite:
         with pytest.raises(ChainRefused, match="sessions: not active"):
             anna.complete_run(RUN, CERTIFICATE)
         done(anna, anna.activate_run(RUN))
+        with pytest.raises(ChainRefused, match="sessions: not created"):
+            anna.activate_run(RUN)
+        with pytest.raises(ChainRefused, match="sessions: not the owner"):
+            bert.complete_run(RUN, CERTIFICATE)
+        with pytest.raises(ChainRefused, match="sessions: not the owner"):
+            bert.cancel_run(RUN, "I do not like it")
         with pytest.raises(ChainRefused, match="sessions: no certificate"):
             anna.complete_run(RUN, NO_HASH)
         done(anna, anna.complete_run(RUN, CERTIFICATE))

@@ -6,7 +6,8 @@ import pytest
 
 from protocol.chain import Chain
 from protocol.keccak import Address, address_of, keccak256
-from simulator.fakes.chain import FakeChain, FakeLedger
+from simulator.fakes.chain import FakeChain
+from simulator.fakes.ledger import FakeLedger
 from tests.ports.chain_suite import DELAY_S, EPOCH_S, OWNER, SETTLERS, ChainSuite, Ground
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from contracts.client import ChainSettings, HttpTransport, connect
+from contracts.devnet.anvil import anvil_serving
 from contracts.devnet.evm import Devnet
 from contracts.devnet.genesis import COIN, GenesisSettings, dev_account, dev_key, genesis_of
 from contracts.devnet.server import serving
@@ -26,8 +27,9 @@ from protocol.certificate import OpenCertificate, genesis
 from protocol.chain import Chain
 from protocol.keccak import ZERO_ADDRESS
 from protocol.manifest import seal
-from simulator.fakes.chain import FakeChain, FakeLedger
-from tests.contracts.ground import anvil_serving
+from simulator.fakes.chain import FakeChain
+from simulator.fakes.ledger import FakeLedger
+from tests.contracts.ground import ANVIL
 from tests.protocol.settlement.paid import CHAIN, PAID, PAID_RUN, certificate, wallet
 
 QUICK = 1 << 8  # scrypt's work
@@ -125,7 +127,7 @@ def devnet(settlers: tuple[str, ...]) -> Iterator[EvmWorld]:
 @contextmanager
 def on_anvil(settlers: tuple[str, ...]) -> Iterator[AnvilWorld]:
     """The same genesis."""
-    with anvil_serving(_genesis(settlers)) as url:
+    with anvil_serving(ANVIL, _genesis(settlers)) as url:
         yield AnvilWorld(url)
 
 

@@ -17,7 +17,8 @@ from protocol.chain import Chain, ChainRefused, ChainUnreachable, WrongChain
 from protocol.journal import ChainReport, Event, RoundCertified, Share
 from protocol.ports import inline
 from protocol.status import StatusState, fold, record
-from simulator.fakes.chain import FakeChain, FakeLedger
+from simulator.fakes.chain import FakeChain
+from simulator.fakes.ledger import FakeLedger
 from tests.daemon.chain.homes import rounds
 from tests.protocol.rounds import people
 from tests.protocol.settlement.paid import PAID_RUN, certificate, wallet

@@ -29,8 +29,9 @@ from protocol.registration import (
     judge_answer,
     moved,
 )
-from simulator.fakes.chain import FakeChain, FakeLedger
+from simulator.fakes.chain import FakeChain
 from simulator.fakes.clock import run_virtual
+from simulator.fakes.ledger import FakeLedger
 from simulator.fakes.link import LinkModel, same_link
 from simulator.fakes.network import FakeSwarm
 from tests.protocol.settlement.paid import CHAIN, CONTRACT, PAID, wallet

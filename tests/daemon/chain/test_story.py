@@ -130,12 +130,19 @@ def test_from_heartbeat_to_money(stage: Stage) -> None:
     assert (agent.registered, agent.active, agent.payout, agent.samples) == (True, True, COLD, 40)
     assert agent.certificate == ROUNDS[1].hash
 
+    # The pool is filled by whoever wants to; what a wallet does not hold it cannot give.
     faucet = stage.world.faucet()
-    assert faucet.wait(faucet.fund(1000 * COIN), 10).done
+    assert faucet.wait(faucet.fund(999 * COIN), 10).done
+    assert stage.say(1, "settle", "--fund", "1", "--dry-run").code == 0
+    assert reader.pool().balance == 999 * COIN
+    funded = stage.say(1, "settle", "--fund", "1", "--json")
+    assert (funded.code, funded.record) == (0, {"funded": str(COIN), "pool": str(1000 * COIN)})
+    poor = stage.say(1, "settle", "--fund", "1000000")
+    assert (poor.code, "insufficient funds" in poor.err) == (1, True)
 
     # Before an epoch is over nobody can settle it, and there is nothing to verify or claim.
     early = stage.say(0, "settle")
-    assert (early.code, "EPOCH" in early.err) == (1, True)
+    assert (early.code, "EPOCH" in early.err, "first epoch" in early.err) == (1, True, True)
     assert stage.say(1, "rewards", "verify").code == 1
     assert stage.say(1, "rewards", "claim").code == 1
 
@@ -171,6 +178,7 @@ def test_from_heartbeat_to_money(stage: Stage) -> None:
     assert reader.balance(COLD) == 500 * COIN
     second = stage.say(1, "rewards", "claim", "--json").record
     assert (second["amount"], second["sent"], second["id"]) == ("0", False, paid["id"])
+    assert "all of 500 earned" in str(second["reason"])
     stage.share_dataset(0, 2)
     assert stage.say(2, "rewards", "claim", "--account", wallet(0).address).code == 0
     before = reader.balance(wallet(0).address)

@@ -1,0 +1,29 @@
+"""What the EVM does not take, and why, in geth's words."""
+
+from __future__ import annotations
+
+from eth.exceptions import Revert
+
+
+class Refused(Exception):
+    """A transaction or call that the EVM does not take. `output` is what a contract returned when it reverted."""
+
+    def __init__(self, message: str, output: bytes | None = None) -> None:
+        super().__init__(message)
+        self.output = output
+
+
+def refused(error: Exception, output: bytes) -> Refused:
+    """A computation's error with what it returned."""
+    if isinstance(error, Revert):
+        reason = revert_reason(output)
+        return Refused("execution reverted" + (f": {reason}" if reason else ""), output)
+    return Refused(f"{type(error).__name__}: {error}")
+
+
+def revert_reason(output: bytes) -> str:
+    """The text of a revert, "" where there is none: Error(string), whose selector is 0x08c379a0."""
+    if output[:4] != bytes.fromhex("08c379a0") or len(output) < 68:
+        return ""
+    size = int.from_bytes(output[36:68], "big")
+    return output[68 : 68 + size].decode("utf-8", "replace")

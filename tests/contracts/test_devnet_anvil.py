@@ -1,0 +1,83 @@
+"""`hypergpud devnet --anvil`: the same chain by another program, which ends when the devnet does, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from contracts.client import HttpTransport
+from protocol.chain import ChainUnreachable
+from tests.contracts.ground import ANVIL, NO_ANVIL
+
+REPOSITORY = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "daemon.cli.main", "--json", "devnet", "--anvil"]
+GONE_S = 10.0  # it is told by a signal, and a busy machine takes its time
+
+pytestmark = pytest.mark.real
+needs_anvil = pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL)
+
+
+def environ(path: str) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(REPOSITORY), "PATH": path}
+
+
+def answers(ask: HttpTransport) -> bool:
+    try:
+        return bool(ask("eth_chainId", ()))
+    except ChainUnreachable:
+        return False
+
+
+@needs_anvil
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_it_is_the_same_chain_and_ends_with_the_devnet(tmp_path: Path, ending: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "--home", str(tmp_path), "--port", "0", "--block-time", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environ(f"{ANVIL.parent}{os.pathsep}{os.environ['PATH']}"),
+    )
+    try:
+        assert process.stdout is not None
+        ask = HttpTransport(json.loads(process.stdout.readline())["url"])
+        assert "anvil" in ask("web3_clientVersion", ())
+        assert int(ask("eth_chainId", ()), 16) == 4195600
+        for place in (0x21, 0x22, 0x23, 0x1000, 0x1001):
+            assert len(ask("eth_getCode", (f"0x{place:040x}", "latest"))) > 2
+    finally:
+        process.send_signal(ending)
+    assert process.wait(20) == (0 if ending == signal.SIGTERM else -ending)
+    deadline = time.monotonic() + GONE_S
+    while answers(ask):
+        assert time.monotonic() < deadline, "anvil goes on without the devnet"
+
+
+def test_where_there_is_no_anvil_it_says_where_to_get_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "--home", str(tmp_path)], capture_output=True, text=True, env=environ(str(tmp_path)), timeout=60, check=False
+    )
+    assert (done.returncode, "ANVIL_MISSING" in done.stderr, "getfoundry.sh" in done.stderr) == (1, True, True)
+
+
+@needs_anvil
+def test_a_port_that_somebody_has_is_not_taken_for_anvil(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = subprocess.run(
+            [*COMMAND, "--home", str(tmp_path), "--port", str(taken.getsockname()[1])],
+            capture_output=True,
+            text=True,
+            env=environ(f"{ANVIL.parent}{os.pathsep}{os.environ['PATH']}"),
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, "DEVNET_PORT" in done.stderr, "already in use" in done.stderr) == (1, True, True)

@@ -1,6 +1,6 @@
 """Peers that lie. Each lie changes what an honest node was about to say, at the last moment before it leaves, and signs it where that helps.
 
-A lie is a small class over `Liar`, named in `LIES`. What an honest swarm makes of each is in `simulator/scenarios.py`: nearly all are refused
+A lie is a small class over `Liar`, named in `LIES`. What an honest swarm makes of each is in `simulator/liar_scenarios.py`: nearly all are refused
 and named; the few that are not are marked `unnoticed` with what would detect them.
 """
 

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from protocol.layout import CHUNK_ELEMENTS
 from simulator import faults as f
-from simulator.liars import LIES
+from simulator.lies import LIES
 from simulator.story import Make, Story, Wanted
 
 NAMED: dict[str, tuple[str, ...]] = {

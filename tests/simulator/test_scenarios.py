@@ -7,7 +7,7 @@ import pytest
 from protocol.errors import UserError
 from protocol.journal import RoundCertified
 from simulator.liar_scenarios import NAMED
-from simulator.liars import LIES
+from simulator.lies import LIES
 from simulator.play import play
 from simulator.scenarios import IN_ROWS, SCENARIOS, scenario
 

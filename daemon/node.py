@@ -265,7 +265,7 @@ def _engine(
     left_out: Callable[[PeerId], str],
 ) -> Engine:
     """The engine that the manifest names. Raises `UserError` for a run that it cannot do."""
-    disk = FileDisk(config.home, in_thread)
+    disk = FileDisk(config.home, in_thread, report=lambda words: journal.record(Warned(code="DAMAGED", message=words)))
     if signed.open().engine == "hivemind":
         given = config.network
         return HivemindEngine(

@@ -206,6 +206,14 @@ class Book:
         """How many peers in our run we know to exist."""
         return sum(1 for e in self._entries.values() if not (keys and e.keys and not keys & e.keys))
 
+    def places_of_members(self, connected: set[PeerId], keys: frozenset[bytes], now: float) -> list[Place]:
+        """Where peers of our run are that were there a while ago, each in its own words; those connected now come first."""
+        there = [
+            e for e in self._entries.values() if e.signed and (e.peer in connected or now - e.connected_at < FRESH_S) and keys & e.keys
+        ]
+        there.sort(key=lambda e: (e.peer not in connected, -e.connected_at))
+        return [place for e in there for place in e.places]
+
     def to_hand_out(self, connected: set[PeerId], now: float) -> list[SignedPeerRecord]:
         fresh = [
             e for e in self._entries.values() if e.signed and (e.peer in connected or now - e.connected_at < FRESH_S) and not e.failures

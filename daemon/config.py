@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from daemon.home import CONFIG_FILE, write_new
+from daemon.home import CONFIG_FILE, unusable, write_new
 from protocol.errors import UserError
 
 MAX_CONFIG_BYTES = 1 << 20  # a page of settings; a file above this is not one
@@ -206,9 +206,15 @@ def load_config(
 
 
 def write_default_config(home: Path) -> bool:
-    """Write the home's config file with every setting explained and left at its default. False when there is one already."""
+    """Write the home's config file with every setting explained and left at its default. False when there is one already.
+
+    Raises `UserError("HOME")` where it cannot be written.
+    """
     path = home / CONFIG_FILE
-    return not path.exists() and write_new(path, default_toml().encode())
+    try:
+        return not path.exists() and write_new(path, default_toml().encode())
+    except OSError as error:
+        raise unusable(home, error) from None
 
 
 def default_toml() -> str:
@@ -242,7 +248,10 @@ def _read(path: Path, *, required: bool) -> dict[str, dict[str, Any]]:
             raise UserError("CONFIG", f"There is no config file {path}.", fix="check the path after --config", exit_code=2) from None
         return {}
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, not TOML, too large
-        raise UserError("CONFIG", f"Cannot read the config file {path}.", why=str(error), exit_code=2) from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        anew = f"mend it, or let hypergpud start write a new one: mv {path} {path}.old"
+        fix = "check the path after --config" if required else anew
+        raise UserError("CONFIG", f"Cannot read the config file {path}.", why=why, fix=fix, exit_code=2) from None
     for section, table in parsed.items():
         if section in SECTIONS and not isinstance(table, dict):
             raise UserError("CONFIG", f"{path}: {section!r} is a section, not a setting.", fix=f"write it as [{section}]", exit_code=2)
@@ -271,4 +280,10 @@ def _unknown(what: str, name: str, known: list[str]) -> UserError:
 
 
 def _wrong(name: str, origin: str, why: str) -> UserError:
-    return UserError("CONFIG", f"The setting {name} ({origin}) cannot be used.", why=why, fix="hypergpud config check", exit_code=2)
+    fixes = {
+        "flag": "correct it on the command line; --help says what it takes",
+        "environment": f"correct it, or: unset {origin.removeprefix('environment ')}",
+        "file": f"correct it in {origin.removeprefix('file ')}, then: hypergpud config check",
+    }
+    fix = fixes.get(origin.split(maxsplit=1)[0], "") if " and " not in origin else "hypergpud config show --origin"
+    return UserError("CONFIG", f"The setting {name} ({origin}) cannot be used.", why=why, fix=fix, exit_code=2)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from protocol.errors import UserError
 from protocol.layout import CHUNK_ELEMENTS
 from protocol.manifest import RoundRules
@@ -240,9 +242,10 @@ IN_ROWS: dict[str, Make] = {
 
 
 def scenario(name: str, nodes: int | None, seed: int) -> Story:
-    """Raises `UserError("SCENARIO")` with the known names."""
+    """Raises `UserError("SCENARIO")` with the nearest names."""
     make = SCENARIOS.get(name) or IN_ROWS.get(name) or CROWDS.get(name)
     if make is None:
-        known = ", ".join([*SCENARIOS, *IN_ROWS, *CROWDS, "membership"])
-        raise UserError("SCENARIO", f"There is no scenario {name!r}.", why=f"there are: {known}", fix="or: all", exit_code=2)
+        near = get_close_matches(name, [*SCENARIOS, *IN_ROWS, *CROWDS, "membership"], n=3)
+        said = f"the nearest are {', '.join(near)}" if near else ""
+        raise UserError("SCENARIO", f"There is no scenario {name!r}.", why=said, fix="hypergpud simulate --list names them", exit_code=2)
     return make(nodes, seed)

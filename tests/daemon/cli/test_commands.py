@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from daemon.cli.main import COMMANDS, run
 from daemon.version import version
+from tests.e2e.processes import until
 
 PRETEND = Path(__file__).parents[1] / "pretend"
 REPOSITORY = Path(__file__).parents[3]
@@ -162,7 +164,12 @@ def test_joining_leaves_the_run_to_the_peer(start: Start) -> None:
     ("arguments", "code", "said"),
     [
         (("start", "--run", "/missing.toml"), 2, "MANIFEST"),
+        (("start", "--run", "/missing.toml"), 2, "check the path after --run"),
+        (("start", "--run", "abcd"), 2, "hypergpud start --run FILE, or --join MULTIADDR"),
         (("start", "--port", "http"), 2, "network.listen_port (flag)"),
+        (("start", "--port", "70000"), 2, "correct it on the command line"),
+        (("start", "--device", "tpu"), 2, "correct it on the command line"),
+        (("simulate", "calmm"), 2, "the nearest are calm"),
         (("start", "--join", "localhost:4001"), 2, "not a multiaddr"),
         (("start", "--home", "/proc/none"), 2, "HOME"),
         (("start", "--config", "/missing.toml"), 2, "CONFIG"),
@@ -177,6 +184,71 @@ def test_mistakes_are_told_with_their_fix(hypergpud: Hypergpud, arguments: tuple
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("broken", "code", "said"),
+    [
+        ("lock", 2, "name another directory with --home PATH"),
+        ("config.toml", 2, "let hypergpud start write a new one: mv "),
+        ("node.key", 5, "it is no file"),
+    ],
+)
+def test_a_home_with_a_directory_where_a_file_belongs_is_told_with_its_fix(
+    broken: str, code: int, said: str, hypergpud: Hypergpud, home: Path
+) -> None:
+    (home / broken).mkdir(parents=True, mode=0o700)
+    done = hypergpud("start")
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert str(home / broken) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+BROKEN_HOMES = {
+    "read-only": ("mount -o remount,ro {home}", "Read-only file system", "name another directory with --home PATH"),
+    "full": ("head -c 1M /dev/zero > {home}/everything", "No space left on device", "free some space there"),
+}
+
+
+@pytest.mark.parametrize("state", BROKEN_HOMES)
+def test_a_home_that_takes_nothing_is_told_with_its_fix(state: str, home: Path, environ: dict[str, str]) -> None:
+    """On a file system in a mount namespace of its own, which ends with the child."""
+    then, why, fix = BROKEN_HOMES[state]
+    home.mkdir()
+    mount = f"mount -t tmpfs -o size=64k none {home} || exit 77; "
+    command = mount + then.format(home=home) + f"; exec {sys.executable} -m daemon.cli.main start"
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("needs unshare")
+    done = subprocess.run([unshare, "-m", "sh", "-c", command], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode in (1, 77) and "HOME" not in done.stderr and "Traceback" not in done.stderr:
+        pytest.skip("needs root: mounts a small file system in a namespace of its own")
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert why in done.stderr
+    assert fix in done.stderr
+
+
+def test_a_node_whose_listener_leaves_goes_on(environ: dict[str, str], run_file: str, hypergpud: Hypergpud, home: Path) -> None:
+    """`hypergpud start 2>&1 | head -1`, or a terminal that is gone: what it says nobody hears, and it stays up."""
+    command = [sys.executable, "-m", "daemon.cli.main", "start", "--run", run_file]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    daemon = subprocess.Popen(command, env=environ, stdout=write_end, stderr=write_end)
+    os.close(write_end)
+    try:
+        until(lambda: hypergpud("status").returncode == 0, "it answers", 60.0)
+        assert hypergpud("stop").returncode == 0
+        assert daemon.wait(timeout=30) == 0
+    finally:
+        daemon.kill()
+
+
+def test_a_setting_that_cannot_be_used_says_where_to_correct_it(hypergpud: Hypergpud, home: Path) -> None:
+    assert "unset HYPERGPU_WORKER_NICE" in hypergpud("config", "check", HYPERGPU_WORKER_NICE="99").stderr
+    home.mkdir()
+    (home / "config.toml").write_text("[worker]\nnice = 99\n", encoding="utf-8")
+    assert f"correct it in {home / 'config.toml'}" in hypergpud("config", "check").stderr
 
 
 def test_config_show_and_check(hypergpud: Hypergpud, home: Path) -> None:

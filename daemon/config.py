@@ -251,6 +251,8 @@ def _read(path: Path, *, required: bool) -> dict[str, dict[str, Any]]:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         anew = f"mend it, or let hypergpud start write a new one: mv {path} {path}.old"
         fix = "check the path after --config" if required else anew
+        if isinstance(error, PermissionError):
+            fix = "run this as the user whom it belongs to"
         raise UserError("CONFIG", f"Cannot read the config file {path}.", why=why, fix=fix, exit_code=2) from None
     for section, table in parsed.items():
         if section in SECTIONS and not isinstance(table, dict):

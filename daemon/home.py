@@ -44,11 +44,12 @@ def unusable(home: Path, error: OSError) -> UserError:
     """`UserError("HOME")` for a home in which something cannot be read or written; `error` names the file where it knows it."""
     where = f"{error.filename}: " if error.filename and Path(error.filename) != home else ""
     other = "name another directory with --home PATH or HYPERGPU_HOME"
+    first = {**dict.fromkeys(FULL, "free some space there"), errno.EACCES: "run this as the user whom it belongs to"}.get(error.errno or 0)
     return UserError(
         "HOME",
         f"Cannot use {home} as the home of a node.",
         why=where + (error.strerror or str(error)),
-        fix=f"free some space there, or {other}" if error.errno in FULL else other,
+        fix=f"{first}, or {other}" if first else other,
         exit_code=2,
     )
 

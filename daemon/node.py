@@ -197,6 +197,8 @@ async def _live(
             living.start_soon(earning.run, network, in_thread)
             for address in network.addresses[1:]:
                 say(f"Also reachable at {address}")
+            if config.network.listen_host == "0.0.0.0" and network.addresses[0].startswith("/ip4/127."):
+                say("No network was found: only nodes on this machine can join, until it has one and the node is started again.")
             say(f"Ready: others join with  hypergpud start --join {network.addresses[0]}")
 
 

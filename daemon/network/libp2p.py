@@ -313,7 +313,7 @@ def _listen(host: str, port: int, usual: int = 0) -> trio.SocketListener:
             "PORT",
             f"Cannot listen on {host} port {port}.",
             why=str(error),
-            fix="stop the program that has this port, or choose another one",
+            fix="stop the program that has this port, or choose another one: --port PORT (0: the system picks one)",
         ) from None
 
 

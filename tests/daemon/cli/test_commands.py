@@ -205,6 +205,25 @@ def test_a_home_with_a_directory_where_a_file_belongs_is_told_with_its_fix(
     assert "Traceback" not in done.stderr
 
 
+def test_a_home_of_somebody_else_is_told_whose_it_is(home: Path, environ: dict[str, str], tmp_path: Path) -> None:
+    """As root without the right to read everything: the file is another user's."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None or os.getuid() != 0:
+        pytest.skip("needs root and setpriv: gives a home to somebody else")
+    home.mkdir()
+    config = home / "config.toml"
+    config.touch(0o600)
+    for path in (config, home):
+        os.chown(path, 65534, 65534)
+    rights = "-dac_override,-dac_read_search"
+    for arguments in (("start",), ("config", "show")):
+        command = [setpriv, f"--bounding-set={rights}", f"--inh-caps={rights}", sys.executable, "-m", "daemon.cli.main", *arguments]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "Permission denied" in done.stderr
+        assert "run this as the user whom it belongs to" in done.stderr
+
+
 BROKEN_HOMES = {
     "read-only": ("mount -o remount,ro {home}", "Read-only file system", "name another directory with --home PATH"),
     "full": ("head -c 1M /dev/zero > {home}/everything", "No space left on device", "free some space there"),

@@ -37,7 +37,7 @@ class NodeConfig(Section, frozen=True, kw_only=True):
 
 class NetworkConfig(Section, frozen=True, kw_only=True):
     listen_host: str = "0.0.0.0"
-    listen_port: Port = 0  # 0: the system picks one
+    listen_port: Port = 0  # 0: that of the last start, else the system picks one
     bulk_port: Port = 0
     hivemind_port: Port = 0
     join: tuple[str, ...] = ()
@@ -128,7 +128,7 @@ SECTIONS: Mapping[str, type[Section]] = {
 EXPLAINED: Mapping[str, str] = {
     "node.name": "how others see this node; empty: made from its peer id",
     "network.listen_host": "address to listen on; 0.0.0.0 is every IPv4 interface",
-    "network.listen_port": "TCP port of the swarm's control traffic; 0: the system picks one",
+    "network.listen_port": "TCP port of the swarm's control traffic; 0: the system picks one, and later starts take it again where it is free",
     "network.bulk_port": "TCP port of the bulk traffic (gradients); 0: the system picks one",
     "network.hivemind_port": "TCP port of hivemind's own traffic, in runs with that engine; 0: the system picks one",
     "network.join": "multiaddrs of nodes already in the swarm",

@@ -33,7 +33,7 @@ PRIVATE = 0o077  # keys, checkpoints, logs: nothing of a node is other people's 
 )
 @click.option("--join", multiple=True, metavar="MULTIADDR", help="A node that is in the swarm already; may be given several times.")
 @click.option("--name", metavar="TEXT", help="How others see this node.")
-@click.option("--port", metavar="PORT", help="TCP port to listen on; 0: the system picks one.")
+@click.option("--port", metavar="PORT", help="TCP port to listen on; 0: that of the last start, else the system picks one.")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--password-file",

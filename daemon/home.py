@@ -10,6 +10,11 @@ from pathlib import Path
 from protocol.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a medium that is full, or a quota that is used up, says
+_FIRST = {
+    **dict.fromkeys(FULL, "free some space there"),
+    errno.EACCES: "run this as the user whom it belongs to",
+    errno.EISDIR: "move away what is in its place",
+}
 KEY_FILE = "node.key"
 WALLET_FILE = "wallet.json"
 LOCK_FILE = "lock"
@@ -44,7 +49,7 @@ def unusable(home: Path, error: OSError) -> UserError:
     """`UserError("HOME")` for a home in which something cannot be read or written; `error` names the file where it knows it."""
     where = f"{error.filename}: " if error.filename and Path(error.filename) != home else ""
     other = "name another directory with --home PATH or HYPERGPU_HOME"
-    first = {**dict.fromkeys(FULL, "free some space there"), errno.EACCES: "run this as the user whom it belongs to"}.get(error.errno or 0)
+    first = _FIRST.get(error.errno or 0)
     return UserError(
         "HOME",
         f"Cannot use {home} as the home of a node.",

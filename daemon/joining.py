@@ -104,7 +104,7 @@ async def remember_members(home: Path, signed: SignedManifest, network: LibP2PNe
         try:
             await in_thread(partial(remember, home, signed, network.port, network.members()))
             told = False
-        except DiskFull as full:
+        except (DiskFull, OSError) as full:
             if not told:
                 journal.record(Warned(code="DISK_FULL", message=f"the next start will not know where this run's members are: {full}"))
             told = True

@@ -224,6 +224,17 @@ def test_a_home_of_somebody_else_is_told_whose_it_is(home: Path, environ: dict[s
         assert "run this as the user whom it belongs to" in done.stderr
 
 
+def test_a_directory_in_the_place_of_the_control_socket_is_told_with_its_fix(home: Path, environ: dict[str, str]) -> None:
+    """The real daemon, which gets as far as that."""
+    (home / "control.sock").mkdir(parents=True)
+    command = [sys.executable, "-m", "daemon.cli.main", "start"]
+    done = subprocess.run(command, env=environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert f"{home / 'control.sock'}: Is a directory" in done.stderr
+    assert "move away what is in its place" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 BROKEN_HOMES = {
     "read-only": ("mount -o remount,ro {home}", "Read-only file system", "name another directory with --home PATH"),
     "full": ("head -c 1M /dev/zero > {home}/everything", "No space left on device", "free some space there"),

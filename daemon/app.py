@@ -16,6 +16,7 @@ from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import Event
 from protocol.manifest import SignedManifest
+from protocol.ports import DiskFull
 from protocol.status import say
 
 Say = Callable[[str], None]
@@ -62,6 +63,13 @@ def _to_the_end(main: Callable[[], Awaitable[int]]) -> int:
         for error in _leaves(group):
             if isinstance(error, UserError):
                 raise error from None
+            if isinstance(error, DiskFull):
+                raise UserError(
+                    "DISK_FULL",
+                    "The node cannot begin: its disk takes nothing.",
+                    why=str(error),
+                    fix="free some space there, or name another directory with --home PATH",
+                ) from None
         raise
     except trio.TrioInternalError as error:
         # py-libp2p runs trio system tasks; a failure in one ends the whole run. The service manager starts us again.

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from daemon.home import CONFIG_FILE, write_new
+from daemon.home import CONFIG_FILE, unusable, write_new
 from protocol.errors import UserError
 
 MAX_CONFIG_BYTES = 1 << 20  # a page of settings; a file above this is not one
@@ -38,7 +38,7 @@ class NodeConfig(Section, frozen=True, kw_only=True):
 
 class NetworkConfig(Section, frozen=True, kw_only=True):
     listen_host: str = "0.0.0.0"
-    listen_port: Port = 0  # 0: the system picks one
+    listen_port: Port = 0  # 0: that of the last start, else the system picks one
     bulk_port: Port = 0
     hivemind_port: Port = 0
     join: tuple[str, ...] = ()
@@ -139,7 +139,7 @@ SECTIONS: Mapping[str, type[Section]] = {
 EXPLAINED: Mapping[str, str] = {
     "node.name": "how others see this node; empty: made from its peer id",
     "network.listen_host": "address to listen on; 0.0.0.0 is every IPv4 interface",
-    "network.listen_port": "TCP port of the swarm's control traffic; 0: the system picks one",
+    "network.listen_port": "TCP port of the swarm's control traffic; 0: the system picks one, and later starts take it again where it is free",
     "network.bulk_port": "TCP port of the bulk traffic (gradients); 0: the system picks one",
     "network.hivemind_port": "TCP port of hivemind's own traffic, in runs with that engine; 0: the system picks one",
     "network.join": "multiaddrs of nodes already in the swarm",
@@ -217,9 +217,15 @@ def load_config(
 
 
 def write_default_config(home: Path) -> bool:
-    """Write the home's config file with every setting explained and left at its default. False when there is one already."""
+    """Write the home's config file with every setting explained and left at its default. False when there is one already.
+
+    Raises `UserError("HOME")` where it cannot be written.
+    """
     path = home / CONFIG_FILE
-    return not path.exists() and write_new(path, default_toml().encode())
+    try:
+        return not path.exists() and write_new(path, default_toml().encode())
+    except OSError as error:
+        raise unusable(home, error) from None
 
 
 def default_toml() -> str:
@@ -253,7 +259,12 @@ def _read(path: Path, *, required: bool) -> dict[str, dict[str, Any]]:
             raise UserError("CONFIG", f"There is no config file {path}.", fix="check the path after --config", exit_code=2) from None
         return {}
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, not TOML, too large
-        raise UserError("CONFIG", f"Cannot read the config file {path}.", why=str(error), exit_code=2) from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        anew = f"mend it, or let hypergpud start write a new one: mv {path} {path}.old"
+        fix = "check the path after --config" if required else anew
+        if isinstance(error, PermissionError):
+            fix = "run this as the user whom it belongs to"
+        raise UserError("CONFIG", f"Cannot read the config file {path}.", why=why, fix=fix, exit_code=2) from None
     for section, table in parsed.items():
         if section in SECTIONS and not isinstance(table, dict):
             raise UserError("CONFIG", f"{path}: {section!r} is a section, not a setting.", fix=f"write it as [{section}]", exit_code=2)
@@ -282,4 +293,10 @@ def _unknown(what: str, name: str, known: list[str]) -> UserError:
 
 
 def _wrong(name: str, origin: str, why: str) -> UserError:
-    return UserError("CONFIG", f"The setting {name} ({origin}) cannot be used.", why=why, fix="hypergpud config check", exit_code=2)
+    fixes = {
+        "flag": "correct it on the command line; --help says what it takes",
+        "environment": f"correct it, or: unset {origin.removeprefix('environment ')}",
+        "file": f"correct it in {origin.removeprefix('file ')}, then: hypergpud config check",
+    }
+    fix = fixes.get(origin.split(maxsplit=1)[0], "") if " and " not in origin else "hypergpud config show --origin"
+    return UserError("CONFIG", f"The setting {name} ({origin}) cannot be used.", why=why, fix=fix, exit_code=2)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import trio
 
+REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "asked to end by SIGTERM"}
 LEAVE_S = 20.0  # from the wish to end to the end: a step's border and a checkpoint; whoever asks twice waits no longer
 
 
@@ -35,14 +36,15 @@ class Ending:
 async def watch_signals(
     ending: Ending, leave_now: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """SIGINT and SIGTERM once: end in order. Twice: leave now."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    """SIGINT, SIGTERM and a terminal that is closed once: end in order. Twice: leave now. Under `nohup` a closed terminal says nothing."""
+    closing = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
+    with trio.open_signal_receiver(*REASONS, *closing) as signals:
         task_status.started()
         async for number in signals:
             if ending.wished:
                 leave_now()
                 return
-            ending.wish("interrupted" if number == signal.SIGINT else "asked to end by SIGTERM")
+            ending.wish(REASONS.get(signal.Signals(number), "its terminal was closed"))
 
 
 async def watch_lifeline(ending: Ending, handle: int, leave_now: Callable[[], None]) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from protocol.errors import UserError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a medium that is full, or a quota that is used up, says
+_FIRST = {
+    **dict.fromkeys(FULL, "free some space there"),
+    errno.EACCES: "run this as the user whom it belongs to",
+    errno.EISDIR: "move away what is in its place",
+}
 KEY_FILE = "node.key"
 WALLET_FILE = "wallet.json"
 LOCK_FILE = "lock"
@@ -35,13 +42,21 @@ def ensure_home(home: Path) -> None:
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            "HOME",
-            f"Cannot use {home} as the home of a node.",
-            why=error.strerror or str(error),
-            fix="name another directory with --home PATH or HYPERGPU_HOME",
-            exit_code=2,
-        ) from None
+        raise unusable(home, error) from None
+
+
+def unusable(home: Path, error: OSError) -> UserError:
+    """`UserError("HOME")` for a home in which something cannot be read or written; `error` names the file where it knows it."""
+    where = f"{error.filename}: " if error.filename and Path(error.filename) != home else ""
+    other = "name another directory with --home PATH or HYPERGPU_HOME"
+    first = _FIRST.get(error.errno or 0)
+    return UserError(
+        "HOME",
+        f"Cannot use {home} as the home of a node.",
+        why=where + (error.strerror or str(error)),
+        fix=f"{first}, or {other}" if first else other,
+        exit_code=2,
+    )
 
 
 def write_new(path: Path, data: bytes) -> bool:

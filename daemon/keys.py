@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from daemon.home import KEY_FILE, write_new
+from daemon.home import FULL, KEY_FILE, write_new
 from protocol.errors import UserError
 from protocol.identity import Signer
 
@@ -30,7 +30,9 @@ def load_or_make_key(home: Path) -> tuple[Signer, bytes]:
             "KEY_UNREADABLE",
             f"Cannot read or make the node key {path}.",
             why=error.strerror or str(error),
-            fix=f"make {home} a directory that you own, or name another with --home PATH",
+            fix=f"free some space in {home}, or name another with --home PATH"
+            if error.errno in FULL
+            else f"make {home} a directory that you own, or name another with --home PATH",
             exit_code=KEY_EXIT_CODE,
         ) from None
     return Signer(seed), seed
@@ -40,6 +42,8 @@ def _read(path: Path) -> bytes:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         about = os.fstat(handle)  # of the open file: what is checked is what is read
+        if not stat.S_ISREG(about.st_mode):
+            raise _damaged(path, "it is no file")
         mode = stat.S_IMODE(about.st_mode)
         if mode & 0o077:
             raise UserError(
@@ -53,11 +57,15 @@ def _read(path: Path) -> bytes:
     finally:
         os.close(handle)
     if len(seed) != SEED_BYTES:
-        raise UserError(
-            "KEY_DAMAGED",
-            f"{path} is not a node key.",
-            why=f"a key has exactly {SEED_BYTES} bytes, this file has {about.st_size}",
-            fix=f"put your backup in its place, or move it away to get a new identity: mv {path} {path}.damaged",
-            exit_code=KEY_EXIT_CODE,
-        )
+        raise _damaged(path, f"a key has exactly {SEED_BYTES} bytes, this file has {about.st_size}")
     return seed
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(
+        "KEY_DAMAGED",
+        f"{path} is not a node key.",
+        why=why,
+        fix=f"put your backup in its place, or move it away to get a new identity: mv {path} {path}.damaged",
+        exit_code=KEY_EXIT_CODE,
+    )

@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from daemon.home import LOCK_FILE
+from daemon.home import LOCK_FILE, unusable
 from protocol.errors import UserError
 
 
 @contextmanager
 def home_lock(home: Path) -> Iterator[None]:
-    """Hold the home for this process. Raises `UserError("ALREADY_RUNNING")` that names the holder."""
-    handle = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold the home for this process. Raises `UserError`: "ALREADY_RUNNING", which names the holder, or "HOME" where nothing can be written."""
+    try:
+        handle = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise unusable(home, error) from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -27,8 +30,11 @@ def home_lock(home: Path) -> Iterator[None]:
                 why="two daemons with one key would contradict each other in the swarm",
                 fix=f"hypergpud stop --home {home}   (or give the second one its own: hypergpud start --home OTHER)",
             ) from None
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
+        try:
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise unusable(home, error) from None
         yield
     finally:
         os.close(handle)  # releases; the file stays, since removing it would let two processes lock two files of one name

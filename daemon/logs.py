@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
@@ -42,6 +43,31 @@ class PlainFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class _Forgiving(RotatingFileHandler):
+    """A disk that takes no line is said once each time it begins to refuse, instead of a traceback for each line: those are on stderr, too."""
+
+    _failing = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._failed = False
+        super().emit(record)
+        self._failing = self._failed
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._failed = True
+        if not self._failing:
+            with suppress(OSError):
+                print(
+                    f"The log {self.baseFilename} cannot be written ({error.strerror}); everything else goes on.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+
 def set_up_logging(*, verbose: bool = False, quiet: bool = False, file: Path | None = None, stream: TextIO | None = None) -> None:
     """Send our records at INFO (`verbose`: DEBUG, `quiet`: WARNING) and the libraries' at WARNING to stderr and, as JSON, to `file`.
 
@@ -51,7 +77,7 @@ def set_up_logging(*, verbose: bool = False, quiet: bool = False, file: Path | N
     plain.setFormatter(PlainFormatter())
     handlers: list[logging.Handler] = [plain]
     if file is not None:
-        machine = RotatingFileHandler(file, maxBytes=LOG_FILE_BYTES, backupCount=1, encoding="utf-8", delay=True)
+        machine = _Forgiving(file, maxBytes=LOG_FILE_BYTES, backupCount=1, encoding="utf-8", delay=True)
         machine.setFormatter(JsonFormatter())
         handlers.append(machine)
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import trio
@@ -25,17 +22,16 @@ from daemon.engines.hivemind.engine import HivemindEngine
 from daemon.engines.hivemind.settings import peer_settings
 from daemon.engines.native.engine import NativeEngine
 from daemon.home import JOURNAL_FILE
+from daemon.joining import BULK_CERTIFICATE_FILE, announce, in_thread, manifest_of_others, network_settings, remember_members
 from daemon.journal import Journal, certified_before
 from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
-from daemon.swarm.chain_sync import fetch_manifest
+from daemon.network.libp2p import LibP2PNetwork
 from daemon.version import version
 from daemon.wallet.password import Password
 from daemon.worker.settings import WorkerSettings
 from daemon.worker.supervisor import WorkerTrainer
 from protocol.admission import falls_short
 from protocol.codec import implementation as codecs
-from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId, Signer
 from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Warned
 from protocol.manifest import SignedManifest
@@ -44,57 +40,6 @@ from protocol.ports import Network, Trainer
 from protocol.reputation import HOUR_S, WINDOW_HOURS
 
 REPORT_S = 2.0  # between looks at traffic and refusals: what the page can show as now
-JOIN_S = 30.0  # for the first answer of a node we join; after that the person should hear what is wrong
-BULK_CERTIFICATE_FILE = "bulk.pem"
-ENTER_S = 0.5  # after listening, before the run is announced: connections to the join addresses are being made
-
-T = TypeVar("T")
-
-
-async def in_thread(work: Callable[[], T], /) -> T:
-    """The real `Offload`: numeric and blocking work leaves the event loop to its streams."""
-    return await trio.to_thread.run_sync(work)
-
-
-def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
-    """The network's part of the node's settings."""
-    given = config.network
-    return NetworkSettings(
-        listen_host=given.listen_host,
-        listen_port=given.listen_port,
-        bulk_port=given.bulk_port,
-        join=given.join,
-        advertise=tuple(address.split("/")[2] for address in given.advertise),  # hosts: both planes are reached at them
-        min_connections=given.min_connections,
-        bulk=bulk,
-    )
-
-
-async def find_manifest(config: Config, home: Path) -> SignedManifest:
-    """The manifest of the run that the nodes we join are in. Raises `UserError("JOIN")` when none of them answers."""
-    # A connection of its own under a key of its own: protocols must be registered before the node's network starts, and which run it is
-    # decides what they are.
-    settings = msgspec.structs.replace(network_settings(config, bulk=False), listen_port=0)
-    network = LibP2PNetwork(settings, os.urandom(32), load_or_make(home / BULK_CERTIFICATE_FILE, config.node.name))
-    reasons: list[str] = []
-    async with network.running():
-        with trio.move_on_after(JOIN_S):
-            while True:
-                for address in config.network.join:
-                    peer = address.rpartition("/p2p/")[2]
-                    try:
-                        signed = await fetch_manifest(network, peer)
-                        signed.open()
-                        return signed
-                    except (Unreachable, PeerFault) as error:
-                        reasons.append(str(error))
-                await trio.sleep(1.0)
-    raise UserError(
-        "JOIN",
-        f"No node answered at {', '.join(config.network.join)} within {JOIN_S:.0f} s.",
-        why=reasons[-1] if reasons else "no connection",
-        fix="check that the other node runs, and that this machine reaches its address and port",
-    )
 
 
 def started(signed: SignedManifest, network: Network, *, name: str, role: str) -> NodeStarted:
@@ -156,7 +101,7 @@ async def run(
         nursery.start_soon(_leave_at_last, ending, begun, leave_now)
         if manifest is None:
             say("Asking the node we join which run this is.")
-            manifest = await find_manifest(config, config.home)
+            manifest = await manifest_of_others(config, say)
         await _live(config, manifest, signer, secret, journal, ending, begun, nursery, say, password)
         nursery.cancel_scope.cancel()
     journal.record(Stopped(reason=ending.reason or "left at once"))
@@ -240,6 +185,7 @@ async def _live(
         if codecs().startswith("numpy"):
             journal.record(Warned(code="CODECS", message=f"codecs are slower than they could be: {codecs()}"))
         nursery.start_soon(report_network, network, journal)
+        nursery.start_soon(remember_members, config.home, signed, network, journal)
         say(
             f"Run {manifest.name} ({signed.run.hex()[:12]}): task {manifest.task}, rounds of {manifest.round.seconds:g} s. Starting the worker."
         )
@@ -251,6 +197,8 @@ async def _live(
             living.start_soon(earning.run, network, in_thread)
             for address in network.addresses[1:]:
                 say(f"Also reachable at {address}")
+            if config.network.listen_host == "0.0.0.0" and network.addresses[0].startswith("/ip4/127."):
+                say("No network was found: only nodes on this machine can join, until it has one and the node is started again.")
             say(f"Ready: others join with  hypergpud start --join {network.addresses[0]}")
 
 
@@ -265,7 +213,7 @@ def _engine(
     left_out: Callable[[PeerId], str],
 ) -> Engine:
     """The engine that the manifest names. Raises `UserError` for a run that it cannot do."""
-    disk = FileDisk(config.home, in_thread)
+    disk = FileDisk(config.home, in_thread, report=lambda words: journal.record(Warned(code="DAMAGED", message=words)))
     if signed.open().engine == "hivemind":
         given = config.network
         return HivemindEngine(
@@ -300,13 +248,6 @@ async def _run_engine(engine: Engine, scope: trio.CancelScope, *, task_status: t
     """When the engine is done, so is the node."""
     await engine.run(task_status=task_status)
     scope.cancel()
-
-
-async def announce(network: Network, signed: SignedManifest) -> None:
-    """Find the run's members in the DHT, then be one of those found."""
-    await trio.sleep(ENTER_S)
-    await network.find_providers(signed.run)  # before providing: afterwards the local store alone would answer
-    await network.provide(signed.run)
 
 
 async def _finish_when_wished(ending: Ending, finish: Callable[[], None]) -> None:

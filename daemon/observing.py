@@ -17,10 +17,11 @@ from daemon.config import Config
 from daemon.ending import Ending, watch_lifeline, watch_signals
 from daemon.engines.native.logbook import certified
 from daemon.home import ensure_home
+from daemon.joining import BULK_CERTIFICATE_FILE, find_manifest, network_settings
 from daemon.journal import Journal
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
-from daemon.node import BULK_CERTIFICATE_FILE, find_manifest, network_settings, report_network, started
+from daemon.node import report_network, started
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings

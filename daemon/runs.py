@@ -1,15 +1,27 @@
-"""Which run a daemon works on: a TOML file, or the one that comes with HyperGPU."""
+"""Which run a daemon works on: a TOML file, one that its home was in before, that of the nodes it joins, or the one that comes with HyperGPU."""
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
+
+import msgspec
 
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.manifest import Manifest, SignedManifest, load_manifest, parse_manifest, seal
 
 BUNDLED_RUN = "stdlib-gpt.toml"
+_RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """A run, whom to join in it, and sentences about what was assumed. Without a manifest the nodes that are joined say what it is."""
+
+    manifest: SignedManifest | None
+    join: tuple[str, ...]
+    assumed: tuple[str, ...] = ()
 
 
 def bundled_run() -> Manifest:
@@ -25,6 +37,37 @@ def bundled_text() -> str:
 def choose_run(file: Path | None) -> Manifest:
     """The manifest in `file`, else the bundled one. Raises `UserError("MANIFEST")`."""
     return bundled_run() if file is None else load_manifest(file)
+
+
+def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer) -> Choice:
+    """What `start` works on, given --run and whom to join. Without either it goes on where this home was last.
+
+    Whoever was met in a run before is called again, where nobody else is named. Raises `UserError`: "MANIFEST", "MANIFEST_OWNER", or "RUN" where it
+    cannot be told which run is meant.
+    """
+    if named is None and join:
+        return Choice(manifest=None, join=join, assumed=("the run of the node we join (--run)",))
+    from daemon import remembered  # noqa: PLC0415  # half a second of imports that a mistake in the settings does not pay
+
+    assumed: list[str] = []
+    if named is not None:
+        by_id = not named.exists() and _RUN_ID.fullmatch(str(named))
+        manifest = remembered.named_run(home, str(named)) if by_id else seal_run(load_manifest(named), signer)
+    elif (last := remembered.last_run(home)) is not None:
+        manifest = last
+        assumed.append(f"the run {last.open().name} ({last.run.hex()[:12]}) that this home was in last (--run FILE, or --join MULTIADDR)")
+        if others := remembered.others(home, last.run):
+            assumed.append(f"none of the other runs that this home was in: {others} (--run with the id in brackets)")
+    else:
+        manifest = seal_run(bundled_run(), signer)
+        bundled = BUNDLED_RUN.removesuffix(".toml")
+        assumed.append(f"the bundled run {bundled} (--run FILE, or --join MULTIADDR to take part in another swarm)")
+    members = () if join else remembered.members_of(home, manifest.run)
+    if members:
+        assumed.append(
+            f"its members where they were seen last (--join): {members[0]}{f' and {len(members) - 1} more' if members[1:] else ''}"
+        )
+    return Choice(manifest=manifest, join=join or members, assumed=tuple(assumed))
 
 
 def seal_run(manifest: Manifest, signer: Signer) -> SignedManifest:

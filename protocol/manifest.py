@@ -184,5 +184,6 @@ def load_manifest(path: Path) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError("MANIFEST", f"Cannot read the run file {path}.", why=str(error), exit_code=2) from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError("MANIFEST", f"Cannot read the run file {path}.", why=why, fix="check the path after --run", exit_code=2) from None
     return parse_manifest(text, str(path))

@@ -324,14 +324,15 @@ Where there are more, the oldest go: keys are free, and a liar of long ago has l
 class Disk(Protocol):
     """What survives. Every write is atomic: after a crash at any instant the old or the new record is there, whole.
 
-    Raises `DiskFull` when the medium refuses; what was there before is then still there.
+    Raises `DiskFull` when the medium refuses; what was there before is then still there. What is found damaged reads as if it were not there, and the
+    disk itself tells its owner, once.
     """
 
     async def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Durable on return. Keeps the last few and removes older ones."""
 
     async def load_checkpoint(self, run: Digest) -> Checkpoint | None:
-        """The newest whole one of this run; damaged ones are passed over (and named in the journal by the caller)."""
+        """The newest whole one of this run; damaged ones are passed over."""
 
     async def save_ledger(self, record: LedgerRecord) -> None:
         """Durable on return; there is one per run."""

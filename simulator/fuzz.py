@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from simulator import faults as f
-from simulator.liars import LIES
+from simulator.lies import LIES
 from simulator.story import Story
 
 MOST_NODES = 8

@@ -30,7 +30,7 @@ from protocol.round.views import READIES_KEPT
 from protocol.round.voting import OUTCOMES_KEPT
 from simulator.contents import Contents
 from simulator.fakes.disk import KEPT
-from simulator.liars import LIES
+from simulator.lies import LIES
 from simulator.seat import Seat
 
 NAMES = ("agreement", "nothing lost", "nothing twice", "one voice", "content", "bounds", "progress", "no crash")

@@ -12,9 +12,8 @@ from msgspec.structs import replace
 from protocol.layout import CHUNK_ELEMENTS
 from protocol.manifest import RoundRules
 from simulator import faults as f
-from simulator.story import Story, Wanted
-
-Make = Callable[[int | None, int], Story]
+from simulator.liar_scenarios import named_in_rows
+from simulator.story import Make, Story, Wanted
 
 BETWEEN_ROWS: dict[str, float] = {"sum": 0.0, "sent": 0.005, "summed": 0.025, "finish": 0.03, "hand-on": 0.045, "handed-on": 0.055}
 """Seconds after the cut came to a slice's owner at which it dies: before what it summed of its row is under way, with it on its way, when
@@ -128,23 +127,13 @@ def _in_any_round(fault: f.AnyFault) -> f.AnyFault:
     return fault if when is None or when.enters != "vote" else replace(fault, when=replace(when, number=None))
 
 
-UNNAMED = (
-    "liar-double_vote",  # in rows the first of the two makes the majority, and no more votes are looked at
-    "liar-split_sum",  # a result that passed through several hands: all of them are suspected
-)
-SUSPECTED = ("liar-split_sum",)
-
-
 def in_rows(named: Mapping[str, Make]) -> dict[str, Make]:
     """The same stories in two rows. What is wanted of a single row's speed is not: there is one way more."""
 
     def told(make: Make) -> Make:
         def again(nodes: int | None, seed: int) -> Story:
             story = make(nodes, seed)
-            wanted = replace(story.wanted, recovery_exchange_s=None)
-            if story.name in UNNAMED:
-                suspected = tuple(node for node, _ in wanted.refused) if story.name in SUSPECTED else ()
-                wanted = replace(wanted, refused=(), suspected=suspected)
+            wanted = replace(named_in_rows(story.name, story.wanted), recovery_exchange_s=None)
             row = max(-(-story.nodes // 2), story.min_peers)
             if story.name == "cascade":  # a leader may be the last to have all: then a certificate is there before its vote, in that round
                 story = replace(story, schedule=tuple(_in_any_round(fault) for fault in story.schedule))

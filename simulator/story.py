@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from protocol.errors import UserError
 from protocol.manifest import Group, Limits, Manifest, RoundRules
-from simulator.faults import Schedule, words
+from simulator.faults import AnyFault, Schedule, words
 from simulator.profiles import LINKS
 
 QUICK = RoundRules(seconds=5.0, ready_s=1.0, scatter_s=4.0, gather_s=4.0, vote_s=2.0)
 """Rounds short enough for many of them; the deadlines in the same order as the defaults."""
 
+SLOW_ROUNDS = RoundRules(seconds=20.0)  # with the default deadlines
+DETECTION_S = 5.0  # a crash is noticed within
 PARAMETERS = 3 * 4096  # three chunks: with more members than that some reduce nothing, which is a case of its own
 
 
@@ -77,6 +80,20 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Lines for a person."""
         lines = [f"{self.name}, seed {self.seed}: {self.nodes} nodes for {self.seconds:g} s, links {self.link}"]
         return "\n".join([*lines, *(f"  {words(fault)}" for fault in self.schedule)])
+
+
+Make = Callable[[int | None, int], Story]
+"""A named story, of as many nodes as it likes best or of so many, from a seed."""
+
+
+def plain(name: str, seconds: float, count: int, schedule: Callable[[int], tuple[AnyFault, ...]], **more: object) -> Make:
+    """A story of `count` nodes (where nothing else is asked for) whose schedule may depend on how many they are."""
+
+    def make(nodes: int | None, seed: int) -> Story:
+        n = nodes or count
+        return Story(name=name, nodes=n, seed=seed, seconds=seconds, schedule=schedule(n), **more)  # type: ignore[arg-type]
+
+    return make
 
 
 def write_story(story: Story, path: Path) -> None:

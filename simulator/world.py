@@ -18,7 +18,7 @@ from protocol.ports import LedgerRecord
 from simulator.fakes.link import LinkMap
 from simulator.fakes.network import DEGREE, LEAST_DEGREE, FakeSwarm
 from simulator.invariants import Invariants
-from simulator.liars import LIES
+from simulator.lies import LIES
 from simulator.seat import Seat, Witness
 from simulator.signatures import checked_once
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,9 +42,10 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
         return not self.no_color and not os.environ.get("NO_COLOR") and stream.isatty()
 
     def say(self, line: str) -> None:
-        """Talk: for the person, not for the next program."""
+        """Talk: for the person, not for the next program. When that person has left (a closed terminal, a pipe to `head`) nothing else ends."""
         if not self.quiet:
-            print(line, file=sys.stderr, flush=True)
+            with suppress(OSError):
+                print(line, file=sys.stderr, flush=True)
 
     def result(self, text: str) -> None:
         """What was asked for."""

@@ -14,7 +14,7 @@ from daemon.config import Config, load_config, write_default_config
 from daemon.home import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, WALLET_FILE, ensure_home
 from daemon.keys import load_or_make_key
 from daemon.lock import home_lock
-from daemon.runs import BUNDLED_RUN, choose_run, seal_run
+from daemon.runs import choose
 from daemon.wallet.password import Password, find_password
 from protocol.errors import UserError
 from protocol.identity import Signer, short
@@ -25,11 +25,15 @@ PRIVATE = 0o077  # keys, checkpoints, logs: nothing of a node is other people's 
 
 @click.command()
 @click.option(
-    "--run", "run_file", type=click.Path(path_type=Path), metavar="FILE", help="The run's manifest (TOML). Default: the bundled one."
+    "--run",
+    "run_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE|ID",
+    help="The run's manifest (TOML), or the id of a run that this home was in. Default: the last of those, else the bundled one.",
 )
 @click.option("--join", multiple=True, metavar="MULTIADDR", help="A node that is in the swarm already; may be given several times.")
 @click.option("--name", metavar="TEXT", help="How others see this node.")
-@click.option("--port", metavar="PORT", help="TCP port to listen on; 0: the system picks one.")
+@click.option("--port", metavar="PORT", help="TCP port to listen on; 0: that of the last start, else the system picks one.")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--password-file",
@@ -68,33 +72,32 @@ def start(
         signer, secret = load_or_make_key(home)
         if not config.node.name:
             config = msgspec.structs.replace(config, node=msgspec.structs.replace(config.node, name=f"node-{short(signer.peer)}"))
-        manifest = _manifest(run_file, config, signer)
-        for sentence in _assumed(config, origins, run_file, manifest):
+        chosen = choose(run_file, config.network.join, home, signer)
+        config = msgspec.structs.replace(config, network=msgspec.structs.replace(config.network, join=chosen.join))
+        for sentence in (*_assumed(config, origins), *chosen.assumed):
             talk.say(f"Assumed: {sentence}")
-        password = _password(home, manifest, password_file)
-        return _run(talk, config, manifest, signer, secret, lifeline, password)
+        password = _password(home, chosen.manifest, password_file)
+        return _run(talk, config, chosen.manifest, signer, secret, lifeline, password)
 
 
-def _manifest(run_file: Path | None, config: Config, signer: Signer) -> SignedManifest | None:
-    """None when the peers we join will say what the run is."""
-    if run_file is None and config.network.join:
-        return None
-    return seal_run(choose_run(run_file), signer)
-
-
-def _assumed(config: Config, origins: dict[str, str], run_file: Path | None, manifest: SignedManifest | None) -> list[str]:
+def _assumed(config: Config, origins: dict[str, str]) -> list[str]:
     """What was decided for want of settings, each with what changes it."""
+    from daemon.remembered import REMEMBERED_FILE, last_port, recall  # noqa: PLC0415  # half a second that a mistake in the settings does not pay
+
     said = [f"home {config.home} (--home)"]
+    if recall(config.home) is None:
+        said.append(f"no port and no members from before: {config.home / REMEMBERED_FILE} cannot be read, and is written anew")
     if origins["node.name"] == "default":
         said.append(f"name {config.node.name} (--name)")
     if origins["network.listen_port"] == "default":
-        said.append(f"a free port on {config.network.listen_host}; another one at each start (--port)")
+        usual = last_port(config.home)
+        said.append(
+            f"port {usual} on {config.network.listen_host}, as before, where it is still free (--port)"
+            if usual
+            else f"a free port on {config.network.listen_host}, the same at the next start (--port)"
+        )
     if origins["worker.device"] == "default":
         said.append("the GPU where there is one, else the CPU (--device)")
-    if manifest is None:
-        said.append("the run of the node we join (--run)")
-    elif run_file is None:
-        said.append(f"the bundled run {BUNDLED_RUN.removesuffix('.toml')} (--run FILE, or --join MULTIADDR to take part in another swarm)")
     return said
 
 

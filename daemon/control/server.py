@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from daemon.control.wire import MAX_REQUEST_BYTES, SERVER_TIMEOUT_S, Answer, Request, socket_address
-from daemon.home import SOCKET_FILE
+from daemon.home import SOCKET_FILE, unusable
 from protocol.errors import UserError
 
 Handler = Callable[[], Awaitable[bytes]]
@@ -60,12 +60,16 @@ async def serve_control(
 
 
 def _listen(home: Path) -> trio.socket.SocketType:
-    with suppress(FileNotFoundError):
-        (home / SOCKET_FILE).unlink()
+    """Raises `UserError("HOME")` where no socket can be made."""
     plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    os.fchmod(plain.fileno(), 0o600)  # before bind: the name never exists with wider permissions (Linux takes them from the socket)
-    with socket_address(home) as address:
-        plain.bind(address)
+    try:
+        (home / SOCKET_FILE).unlink(missing_ok=True)
+        os.fchmod(plain.fileno(), 0o600)  # before bind: the name never exists with wider permissions (Linux takes them from the socket)
+        with socket_address(home) as address:
+            plain.bind(address)
+    except OSError as error:
+        plain.close()
+        raise unusable(home, error) from None
     plain.listen(BACKLOG)
     plain.setblocking(False)
     return trio.socket.from_stdlib_socket(plain)

@@ -7,6 +7,7 @@ the new name may come back with no bytes behind it, and without the second the o
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,7 +36,9 @@ def free_bytes(path: Path) -> int:
 
 
 def refused(path: Path, needed: int, error: OSError | None = None) -> DiskFull:
-    """The exception for a medium that did not take `needed` bytes."""
+    """The exception for a medium that did not take `needed` bytes; how many are free is said where that may be why."""
+    if error is not None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFull(f"{path} cannot be written: {error.strerror or error}")
     try:
         free = f"{free_bytes(path.parent):,} bytes are free"
     except OSError as unknown:

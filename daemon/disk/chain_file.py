@@ -86,7 +86,10 @@ class ChainFile:
                 record = os.pread(handle, _HEAD.size + length, offset - _HEAD.size)
                 body = record[_HEAD.size :]
                 if record != _record(number, body):
-                    self._report(f"certificate {number} in {self._path} does not match its digest any more")
+                    self._report(
+                        f"Certificate {number} does not match its digest. Members who ask get those before it; a start asks them for more: "
+                        f"{self._path}"
+                    )
                     break
                 bodies.append(body)
         finally:
@@ -95,11 +98,14 @@ class ChainFile:
 
     def _read_index(self) -> None:
         try:
-            handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            file = self._path.open("rb")
         except FileNotFoundError:
             return
-        with open(handle, "rb") as file:
-            size = os.fstat(handle).st_size
+        except OSError as error:
+            self._report(f"The certificates cannot be read ({error.strerror}). Other members are asked for them: {self._path}")
+            return
+        with file:
+            size = os.fstat(file.fileno()).st_size
             while self._end < size:
                 head = file.read(_HEAD.size)
                 if len(head) < _HEAD.size:
@@ -112,7 +118,10 @@ class ChainFile:
                     break
                 self._take(number, self._end + _HEAD.size, length)
             if self._end < size:
-                self._report(f"{self._path} is damaged behind certificate {self._numbers[-1] if self._numbers else 'none'}")
+                good = f"behind number {self._numbers[-1]}" if self._numbers else "from the first on"
+                self._report(
+                    f"The certificates are damaged {good}. Other members are asked for what follows, and it is written anew: {self._path}"
+                )
 
     def _take(self, number: int, offset: int, length: int) -> None:
         keep = bisect_left(self._numbers, number)

@@ -41,7 +41,7 @@ def read_ledger(path: Path, run: Digest) -> LedgerRecord:
     """Raises `Damaged`, or `FileNotFoundError` where there is none."""
     tensors, metadata = read(path)
     if metadata.get("format") != FORMAT or metadata.get("run") != run.hex():
-        raise Damaged("it is not this run's ledger")
+        raise Damaged("is not this run's")
     try:
         return LedgerRecord(
             run=run,
@@ -57,7 +57,7 @@ def read_ledger(path: Path, run: Digest) -> LedgerRecord:
             sent=tuple(_sent(name, metadata[name], tensors[name]) for name in sorted(tensors) if name.startswith(SENT)),
         )
     except (KeyError, ValueError) as error:
-        raise Damaged(f"{path.name} lacks something: {error}") from None
+        raise Damaged(f"lacks something ({error})") from None
 
 
 def _sent(name: str, words: str, encoded: npt.NDArray[np.generic]) -> SentOffer:

@@ -47,21 +47,27 @@ class ProofFiles:
                 try:
                     if path.stat().st_size <= PROOFS_BYTES and digest(proof := path.read_bytes()) == name:
                         return proof
+                    self._set_aside(path, "does not match its digest any more")
                 except FileNotFoundError:
                     return None  # it was the oldest, and another has come
                 except OSError as error:
-                    self._report(f"{path} cannot be read: {error.strerror}")
-                    return None
-                self._report(f"{path} does not match its digest any more; it was set aside")
-                with suppress(OSError):  # a medium that takes no change: it is found damaged again the next time
-                    path.rename(path.with_suffix(".damaged"))
+                    self._set_aside(path, f"cannot be read ({error.strerror})")
         return None
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        aside = path.with_suffix(".damaged")
+        try:
+            path.rename(aside)
+            done, where = "it was set aside", aside
+        except OSError as error:  # a medium that takes no change: it is found damaged again the next time
+            done, where = f"it cannot be set aside ({error.strerror})", path
+        self._report(f"A proof {why}; {done}. Whom it convicts may work with this node until that is proved again: {where}")
 
     def _entries(self) -> list[tuple[int, Digest, Path]]:
         """Order, digest and place of each file, the oldest first."""
         entries = []
         for path in self._directory.glob("*"):
-            if name := _NAME.fullmatch(path.name):
+            if name := _NAME.fullmatch(path.name):  # a directory of that name, too: it is set aside like anything that is no proof
                 entries.append((int(name[1]), bytes.fromhex(name[2]), path))
         return sorted(entries)
 

@@ -19,6 +19,7 @@ _HEAD = Struct("<IQ32s")  # length of the body, serial, digest
 _SIGNED = Struct("<IQ")
 SLOT_BYTES = 4096  # a page: no write to one slot touches the other
 MAX_BODY_BYTES = SLOT_BYTES - _HEAD.size
+LOST = "What this node had said in a round under way is forgotten, and others may refuse it in that one"
 
 
 def _slot(serial: int, body: bytes) -> bytes:
@@ -51,7 +52,7 @@ class SlotsFile:
             self.exists = False
             return
         except OSError as error:
-            report(f"{path} cannot be read: {error.strerror}")
+            report(f"The stands cannot be read ({error.strerror}). {LOST}: {path}")
             return
         slots = [_read(data[:SLOT_BYTES]), _read(data[SLOT_BYTES:])]
         for place, slot in enumerate(slots):
@@ -59,7 +60,7 @@ class SlotsFile:
                 self._serial, self.body = slot
                 self._next = 1 - place
         if self._serial == 0:
-            report(f"{path} holds no whole record")
+            report(f"The stands hold no whole record. {LOST}: {path}")
 
     def write(self, body: bytes) -> None:
         """Durable on return. Raises `DiskFull`; the last record is then still there, and `ValueError` for more than a slot holds."""

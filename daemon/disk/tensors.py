@@ -27,7 +27,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class Damaged(Exception):
-    """The file is not a whole record of ours; the message says how."""
+    """The file is not a whole record of ours; the message says what it is or does instead."""
 
 
 def _raw(tensor: npt.NDArray[np.generic]) -> memoryview:
@@ -66,11 +66,11 @@ def read(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise Damaged(f"{path.name} cannot be read: {error}") from None
+        raise Damaged(f"cannot be read ({error})") from None
     if any(tensor.dtype not in _NAMES or tensor.ndim != 1 for tensor in tensors.values()) or metadata.get("digest") != _digest_of(
         tensors, metadata
     ):
-        raise Damaged(f"{path.name} does not match its digest")
+        raise Damaged("does not match its digest")
     return tensors, metadata
 
 
@@ -83,11 +83,11 @@ def place_of(handle: int, names: tuple[str, ...]) -> tuple[int, int]:
     try:
         length = int.from_bytes(os.pread(handle, 8, 0), "little")
         if not 0 < length <= MAX_HEADER_BYTES:
-            raise Damaged(f"a header of {length} bytes")
+            raise Damaged(f"has a header of {length} bytes")
         header = msgspec.json.decode(os.pread(handle, length, 8), type=dict[str, msgspec.Raw])
         places = [msgspec.json.decode(header[name], type=_Place).data_offsets for name in names]
     except (KeyError, msgspec.DecodeError) as error:
-        raise Damaged(f"a header that cannot be read: {error}") from None
+        raise Damaged(f"has a header that cannot be read ({error})") from None
     if any(first[1] != second[0] for first, second in pairwise(places)):
-        raise Damaged("tensors that do not follow each other")
+        raise Damaged("has tensors that do not follow each other")
     return 8 + length + places[0][0], 8 + length + places[-1][1]

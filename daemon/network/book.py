@@ -16,6 +16,7 @@ from protocol.identity import PeerId, Signer, verify
 
 MAX_ENTRIES = 1024  # of the book
 MAX_PLACES = 8  # addresses of one peer
+REMEMBERED_PLACES = 2  # of one peer, from one life to the next: called again and again, whoever it says lives there
 MAX_KEYS = 4  # runs a node can be in
 MAX_RECORDS = 32  # handed out at a time
 MAX_RECORD_BYTES = 2048
@@ -205,6 +206,14 @@ class Book:
     def members(self, keys: frozenset[bytes]) -> int:
         """How many peers in our run we know to exist."""
         return sum(1 for e in self._entries.values() if not (keys and e.keys and not keys & e.keys))
+
+    def places_of_members(self, connected: set[PeerId], keys: frozenset[bytes], now: float) -> list[Place]:
+        """Where peers of our run are that were there a while ago, `REMEMBERED_PLACES` each, in its own words; those connected now come first."""
+        there = [
+            e for e in self._entries.values() if e.signed and (e.peer in connected or now - e.connected_at < FRESH_S) and keys & e.keys
+        ]
+        there.sort(key=lambda e: (e.peer not in connected, -e.connected_at))
+        return [place for e in there for place in e.places[:REMEMBERED_PLACES]]
 
     def to_hand_out(self, connected: set[PeerId], now: float) -> list[SignedPeerRecord]:
         fresh = [

@@ -32,12 +32,20 @@ class BulkCertificate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_or_make(path: Path, name: str) -> BulkCertificate:
-    """The certificate at `path`, made first when there is none. Raises `UserError("CERTIFICATE")` when the file is damaged."""
+    """The certificate at `path`, made first when there is none. Raises `UserError("CERTIFICATE")` when the file is damaged, or none can be made."""
     try:
-        pem = path.read_bytes()
-    except FileNotFoundError:
-        pem = _make(name)
-        _write_private(path, pem)
+        if path.exists():
+            pem = path.read_bytes()
+        else:
+            pem = _make(name)
+            _write_private(path, pem)
+    except OSError as error:
+        raise UserError(
+            "CERTIFICATE",
+            f"Cannot read or make the bulk certificate {path}.",
+            why=error.strerror or str(error),
+            fix=f"see that you own {path.parent} and that it has space; what is at {path.name} may be moved away, a new one is made then",
+        ) from None
     try:
         serialization.load_pem_private_key(pem, password=None)
         certificate = x509.load_pem_x509_certificate(pem)

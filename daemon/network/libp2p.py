@@ -30,10 +30,12 @@ from protocol.ports import MAX_STREAMS_PER_PEER, ByteStream, Endpoint, Link, Lin
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Port 0 is any free one. `advertise` holds hosts; empty, they are worked out. Without `bulk` (an observer) nothing listens for it."""
+    """Port 0 is any free one, `usual_port` where that is free. `advertise` holds hosts; empty, they are worked out. Without `bulk` (an observer)
+    nothing listens for it."""
 
     listen_host: str = "0.0.0.0"
     listen_port: int = 0
+    usual_port: int = 0
     bulk_port: int = 0
     join: tuple[str, ...] = ()
     advertise: tuple[str, ...] = ()
@@ -73,7 +75,7 @@ class LibP2PNetwork:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listening and joining inside the block. Raises `UserError("PORT")` when a port is taken."""
-        control = _listen(self._settings.listen_host, self._settings.listen_port)
+        control = _listen(self._settings.listen_host, self._settings.listen_port, self._settings.usual_port)
         bulk = _listen(self._settings.listen_host, self._settings.bulk_port) if self._settings.bulk else None
         hosts = advertised_hosts(self._settings.listen_host, self._settings.advertise)
         port = control.socket.getsockname()[1]
@@ -150,6 +152,15 @@ class LibP2PNetwork:
     @property
     def addresses(self) -> tuple[str, ...]:
         return tuple(str(place) for place in self._places)
+
+    @property
+    def port(self) -> int:
+        """On which others call; 0 before it listens."""
+        return self._places[0].port if self._places else 0
+
+    def members(self) -> tuple[str, ...]:
+        """Multiaddrs of other members of what this node provides, who were connected a while ago; those connected now come first."""
+        return tuple(map(str, self._book.places_of_members(self._links.peers(), self._dht.provided, trio.current_time())))
 
     @property
     def endpoint(self) -> Endpoint:
@@ -295,7 +306,12 @@ def _join_place(address: str) -> Place:
         ) from None
 
 
-def _listen(host: str, port: int) -> trio.SocketListener:
+def _listen(host: str, port: int, usual: int = 0) -> trio.SocketListener:
+    if port == 0 and usual:
+        try:
+            return bind(host, usual)
+        except OSError:
+            pass  # somebody else has it now: any other will do
     try:
         return bind(host, port)
     except (OSError, OverflowError) as error:
@@ -303,7 +319,7 @@ def _listen(host: str, port: int) -> trio.SocketListener:
             "PORT",
             f"Cannot listen on {host} port {port}.",
             why=str(error),
-            fix="stop the program that has this port, or choose another one",
+            fix="stop the program that has this port, or choose another one: --port PORT (0: the system picks one)",
         ) from None
 
 

@@ -30,7 +30,7 @@ def _why(error: OSError, settings: ObserverSettings) -> UserError:
     where = f"{settings.host} port {settings.port}"
     what = f"Cannot serve the page on {where}."
     if error.errno == errno.EADDRINUSE:
-        fix = "stop the other program, or choose another port: set port under [observer] in config.toml (0 takes any free one)"
+        fix = "stop the other program, or choose another port: --port PORT, or port under [observer] in config.toml (0 takes any free one)"
         return UserError("PORT_IN_USE", what, why="another program listens there already", fix=fix)
     if error.errno == errno.EACCES:
         return UserError("PORT_DENIED", what, why="ports below 1024 belong to root", fix="set port under [observer] to 1024 or above")

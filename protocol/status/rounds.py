@@ -14,6 +14,7 @@ from protocol.status.records import Point, Round
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
 MAX_MEMBERS = 64  # shown of one round; one row has no more
+TOGETHER_S = 0.05  # certificates closer together than that were heard of at once, by a node that was away: that is no round's length
 MAX_PHASES = 16  # of one round; there are eight
 
 _COUNTERS = {"counted": "rounds_counted", "late": "rounds_late", "lost": "rounds_lost", "idle": "rounds_idle"}
@@ -94,7 +95,7 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
         samples_certified=whole(run.samples_certified + samples),
         loss_first=loss if run.loss_first is None else run.loss_first,
         loss=loss if loss is not None else run.loss,
-        round_seconds=took if took > 0 else run.round_seconds,
+        round_seconds=took if took >= TOGETHER_S else run.round_seconds,
         plan=state.newest.plan or run.plan,
         prediction_error=_prediction_error(state.rounds),
     )

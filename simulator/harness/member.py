@@ -20,11 +20,12 @@ import msgspec
 import trio
 
 from daemon.disk.files import FileDisk
+from daemon.joining import BULK_CERTIFICATE_FILE, announce, in_thread
 from daemon.keys import load_or_make_key
 from daemon.logs import set_up_logging
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
-from daemon.node import BULK_CERTIFICATE_FILE, announce, in_thread
+from protocol.journal import Warned
 from protocol.manifest import SignedManifest
 from simulator.harness.content import ContentTrainer
 from simulator.harness.inside import Inside, ToldEngine
@@ -65,7 +66,7 @@ async def live(settings: argparse.Namespace, output: int) -> None:
         signer=signer,
         network=network,
         trainer=trainer,
-        disk=FileDisk(home, in_thread),
+        disk=FileDisk(home, in_thread, report=lambda words: member.record(Warned(code="DAMAGED", message=words))),
         offload=in_thread,
         record=member.record,
         serial=time.time_ns,

@@ -162,3 +162,18 @@ def test_logs_are_lines_on_stderr_and_json_in_the_file(tmp_path: Path) -> None:
     assert "hidden" not in shown.stderr
     assert shown.stdout == ""
     assert set_up_logging.__doc__
+
+
+def test_a_log_that_cannot_be_written_is_said_once_and_its_lines_are_on_stderr(tmp_path: Path) -> None:
+    code = (
+        "import logging, os, pathlib, sys; from daemon.logs import set_up_logging\n"
+        "file = pathlib.Path(sys.argv[1]); set_up_logging(file=file); log = logging.getLogger('daemon.x')\n"
+        "log.info('one'); log.info('two'); file.rmdir(); log.info('three'); log.info('four')\n"
+    )
+    (tmp_path / "log").mkdir()
+    shown = subprocess.run([sys.executable, "-c", code, str(tmp_path / "log")], capture_output=True, text=True, check=True, timeout=30)
+    assert shown.stderr.count("cannot be written (Is a directory)") == 1
+    assert "Traceback" not in shown.stderr
+    assert all(word in shown.stderr for word in ("one", "two", "three", "four"))
+    records = [msgspec.json.decode(line, type=dict) for line in (tmp_path / "log").read_bytes().splitlines()]
+    assert [record["message"] for record in records] == ["three", "four"]

@@ -136,6 +136,14 @@ class Swarm:
         arguments = self._addresses(others) if others else ["--run", str(self.run_file)]
         daemon.start(self._lifeline, {}, ["start", *arguments])
 
+    def alone_again(self, daemon: Daemon) -> None:
+        """Start a daemon that ended, with `start` and not a word more."""
+        daemon.start(self._lifeline, {}, ["start"])
+
+    def again_at(self, daemon: Daemon, address: str) -> None:
+        """Start a daemon that ended once more, joining whoever may be at an address."""
+        daemon.start(self._lifeline, {}, ["start", "--join", address])
+
     def observe(self, name: str, *others: Daemon) -> Daemon:
         """An observer; its page is somewhere `page_of` finds it."""
         return self._start(name, ["observe", *self._addresses(others)], {"observer": {"host": LOOPBACK, "port": 0}})

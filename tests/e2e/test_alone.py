@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.journal import AnyEvent, RoundCertified, Trained, decode_event
+from protocol.journal import AnyEvent, RoundCertified, Trained, Warned, decode_event
 from tests.e2e.swarm import UP_S, Daemon, Swarm, certified, hypergpud
 
 STATUS_S = 0.3  # from the process's start to its end
@@ -45,6 +45,9 @@ def test_what_a_lone_node_learns_is_its_first_offer(tmp_path: Path) -> None:
         assert (stopped.returncode, stopped.stdout) == (0, "Stopped.\n"), stopped.stderr
         assert hermit.wait(1.0)
         assert hypergpud("status", home=hermit.home).returncode == 3
+        (ledger,) = hermit.home.glob("runs/*/ledger.safetensors")
+        torn = ledger.with_name("certificates")
+        torn.write_bytes(b"torn")
         swarm.again(hermit)
         swarm.until(lambda: alone(hermit, learned), "what it learned is there after a restart", UP_S)
         learned = hermit.now().you.samples_pending
@@ -58,6 +61,8 @@ def test_what_a_lone_node_learns_is_its_first_offer(tmp_path: Path) -> None:
         swarm.until_round(3, hermit, second)
         swarm.stop(hermit, second)
         events = journal(hermit)
+        (damage,) = (event for event in events if isinstance(event, Warned) and event.code == "DAMAGED")
+        assert damage.message.endswith(str(torn))
         (one,) = (event for event in events if isinstance(event, RoundCertified) and event.number == 1)
         (share,) = (share for share in one.shares if share.peer == me)
         trained = sum(event.samples for event in events[: events.index(one)] if isinstance(event, Trained))

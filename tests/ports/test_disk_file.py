@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,10 @@ def checkpoints_in(root: Path) -> list[Path]:
     return sorted((root / "runs" / RUN.hex() / "checkpoints").iterdir())
 
 
+def files_in(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file()]
+
+
 async def test_a_damaged_proof_is_said_and_set_aside_and_the_others_stay(tmp_path: Path) -> None:
     disk = FileDisk(tmp_path, inline)
     for number in (1, 2, 3):
@@ -91,10 +96,40 @@ async def test_a_damaged_proof_is_said_and_set_aside_and_the_others_stay(tmp_pat
     assert [await reopened.load_proof(RUN, name) for name in await reopened.proofs(RUN)] == [proof(1), None, proof(3)]
     assert len(reopened.damaged) == 1
     assert "set aside" in reopened.damaged[0]
+    assert str(second.with_suffix(".damaged")) in reopened.damaged[0]
     assert await reopened.proofs(RUN) == [digest(proof(1)), digest(proof(3))]
     assert [path.read_bytes() for path in folder.glob("*.damaged")] == [proof(2)[:-1]]
     await reopened.save_proof(RUN, proof(2))  # and it may come again
     assert await FileDisk(tmp_path, inline).proofs(RUN) == [digest(proof(number)) for number in (1, 3, 2)]
+
+
+async def test_a_directory_that_is_named_like_a_proof_is_set_aside_with_what_is_in_it(tmp_path: Path) -> None:
+    disk = FileDisk(tmp_path, inline)
+    await disk.save_proof(RUN, proof(1))
+    folder = tmp_path / "runs" / RUN.hex() / "proofs"
+    (file,) = folder.iterdir()
+    file.unlink()
+    file.mkdir()
+    (file / "of somebody").touch()
+    reopened = FileDisk(tmp_path, inline)
+    assert await reopened.load_proof(RUN, digest(proof(1))) is None
+    assert "Is a directory" in reopened.damaged[0]
+    assert "set aside" in reopened.damaged[0]
+    assert await reopened.proofs(RUN) == []
+    assert (file.with_suffix(".damaged") / "of somebody").exists()
+    await reopened.save_proof(RUN, proof(1))
+    assert await reopened.load_proof(RUN, digest(proof(1))) == proof(1)
+
+
+async def test_a_damaged_proof_that_cannot_be_set_aside_is_said_to_stay(tmp_path: Path) -> None:
+    disk = FileDisk(tmp_path, inline)
+    await disk.save_proof(RUN, proof(1))
+    (file,) = (tmp_path / "runs" / RUN.hex() / "proofs").iterdir()
+    file.write_bytes(b"garbage")
+    file.with_suffix(".damaged").mkdir()  # a file cannot take a directory's name
+    assert await disk.load_proof(RUN, digest(proof(1))) is None
+    assert "cannot be set aside (Is a directory)" in disk.damaged[0]
+    assert disk.damaged[0].endswith(str(file))
 
 
 # -------------------------------------------------------------------------------------------------- the files
@@ -153,6 +188,50 @@ async def test_refused_write_leaves_no_draft(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------- damage
 
 
+async def test_what_is_damaged_is_told_once_and_by_whoever_asked(tmp_path: Path) -> None:
+    """Each kind of file, found damaged in a thread, is told in the loop before the answer: which file, what was done."""
+    whole = FileDisk(tmp_path, trio.to_thread.run_sync)
+    await whole.save_checkpoint(checkpoint(1))
+    await whole.save_ledger(ledger(1))
+    await whole.save_stands(RUN, stands(1))
+    await whole.append_certificate(RUN, 1, b"one")
+    await whole.save_proof(RUN, proof(1))
+    files = files_in(tmp_path)
+    for path in files:
+        path.write_bytes(b"garbage")
+    told: list[str] = []
+    loop = threading.get_ident()
+
+    def hear(words: str) -> None:
+        assert threading.get_ident() == loop
+        told.append(words)
+
+    disk = FileDisk(tmp_path, trio.to_thread.run_sync, report=hear)
+    for _ in range(3):
+        assert await disk.load_checkpoint(RUN) is None
+        assert await disk.load_ledger(RUN) is None
+        assert await disk.load_stands(RUN) == []
+        assert await disk.certificates(RUN, 1, 10) == []
+        assert await disk.load_proof(RUN, digest(proof(1))) is None
+        assert await disk.read_state(tip_of(1), 0, 10) is None
+    assert len(told) == len(files) + 1, "the checkpoint twice: it cannot be taken up, and it cannot be handed out"
+    assert told == disk.damaged
+    for path in files:
+        place = str(path.with_suffix(".damaged")) if path.suffix == ".proof" else str(path)
+        assert any(words.endswith(place) for words in told), path
+
+
+async def test_a_chain_that_is_a_directory_is_said_and_nothing_else_breaks(tmp_path: Path) -> None:
+    (tmp_path / "runs" / RUN.hex() / "certificates").mkdir(parents=True)
+    disk = FileDisk(tmp_path, inline)
+    assert await disk.certificates(RUN, 1, 10) == []
+    assert "Is a directory" in disk.damaged[0]
+    with pytest.raises(DiskFull, match="Is a directory"):
+        await disk.append_certificate(RUN, 1, b"one")
+    await disk.save_checkpoint(checkpoint(1))
+    assert content(await disk.load_checkpoint(RUN)) == content(checkpoint(1))
+
+
 @pytest.mark.parametrize("where", ["header", "metadata", "data", "tail", "empty", "longer"])
 async def test_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, where: str) -> None:
     disk = FileDisk(tmp_path, inline)
@@ -177,7 +256,7 @@ async def test_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, where
     disk = FileDisk(tmp_path, inline)
     assert content(await disk.load_checkpoint(RUN)) == content(checkpoint(1))
     assert len(disk.damaged) == 1
-    assert "checkpoint 2" in disk.damaged[0]
+    assert "Checkpoint 2" in disk.damaged[0]
     await disk.load_checkpoint(RUN)
     assert len(disk.damaged) == 1, "said once"
     await disk.save_checkpoint(checkpoint(2))

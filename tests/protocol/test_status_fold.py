@@ -100,6 +100,8 @@ def test_a_nodes_day() -> None:
     assert status.run.loss_first == pytest.approx(5.95)
     assert status.run.loss == pytest.approx(5.7)
     assert status.run.round_seconds == pytest.approx(14.0)
+    state = folded([*day(), *(certified(number, at=AT + number / 1000) for number in range(8, 30))])
+    assert record(state, AT + 1).run.round_seconds == pytest.approx(14.0), "heard of at once after a while away"
     assert status.run.nodes == 5
     assert status.you.samples_total == 600
     assert status.you.samples_pending == 200  # of the late and the lost round

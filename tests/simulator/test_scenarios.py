@@ -6,9 +6,10 @@ import pytest
 
 from protocol.errors import UserError
 from protocol.journal import RoundCertified
-from simulator.liars import LIES
+from simulator.liar_scenarios import NAMED
+from simulator.lies import LIES
 from simulator.play import play
-from simulator.scenarios import IN_ROWS, NAMED, SCENARIOS, scenario
+from simulator.scenarios import IN_ROWS, SCENARIOS, scenario
 
 QUICK_IN_ROWS = [
     name for name in IN_ROWS if "crash" in name or "lost" in name or name in ("rows-calm", "rows-partition", "rows-relay-stopped")

@@ -17,16 +17,16 @@ import trio
 from daemon.children.messages import Done
 from daemon.engines.hivemind import policy
 from daemon.engines.hivemind.keeping import Keeping
-from daemon.engines.hivemind.meeting import ask_where, serve_where
-from daemon.engines.hivemind.messages import Average, Averaged, Download, Downloaded, Meet, Said, Share
+from daemon.engines.hivemind.meeting import meet_members, serve_where
+from daemon.engines.hivemind.messages import Average, Averaged, Download, Downloaded, Said, Share
 from daemon.engines.hivemind.process import HivemindLost, HivemindProcess, because
 from daemon.engines.hivemind.settings import PeerSettings
+from daemon.engines.hivemind.training import Training
 from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
-from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.journal import (
     Alone,
@@ -36,7 +36,6 @@ from protocol.journal import (
     PhaseEntered,
     Refused,
     RoundAveraged,
-    Trained,
     Warned,
     WorkDropped,
 )
@@ -45,9 +44,8 @@ from protocol.journal import (
 )
 from protocol.manifest import SignedManifest
 from protocol.messages import AnyMessage, Beacon, Signed
-from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer, TrainerLost, Work
+from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
 
-MEET_S = 1.0  # between looks at whether a member's hivemind peer is still unknown to ours
 DOWNLOADS = 3  # attempts at a state before training begins from our own
 DOWNLOAD_WAIT_S = 2.0  # between them
 
@@ -118,39 +116,41 @@ class HivemindEngine:
             await nursery.start(self._follower.run)
             async with process.running():
                 await process.up()
-                nursery.start_soon(self._meet_members, process)
+                nursery.start_soon(meet_members, self._network, process, lambda: self._members.live_at(self._run), self._refuse)
                 if self._members.ahead_of(kept.number):
                     await self._catch_up(process, kept)
-                await self._restore_inner(kept)
+                training = Training(self._trainer, kept, self._me, self._record)
+                await training.restore_inner()
                 self._enter("train", said)
-                await self._train(kept)
+                await training.train()
                 task_status.started()
                 while not self._finish.is_set():
                     if process.is_up and process.lives != self._shared_life:
                         await self._share(process, kept)
-                    await self._round(process, kept)
-                await self._leave(kept)
+                    await self._round(process, training)
+                await self._leave(training)
             nursery.cancel_scope.cancel()
 
     # -------------------------------------------------------------------------------------------- a round
 
-    async def _round(self, process: HivemindProcess, kept: Keeping) -> None:
+    async def _round(self, process: HivemindProcess, training: Training) -> None:
         """From training to training."""
+        kept = training.kept
         with trio.move_on_after(max(0.0, policy.next_end(self._wall_s(), self._manifest.round.seconds) - self._wall_s())):
             await self._finish.wait()
         if self._finish.is_set():
             return
-        work = await self._collect(kept)
+        work = await training.collect()
         if work is None:
             return
         others = self._members.live_at(self._run)
         number = kept.number + 1
         if len(others) + 1 < self._manifest.group.min_peers:
             self._record(Alone(number=number, samples_pending=kept.samples, reason="nobody else is alive in this run"))
-            await self._go_on(kept, others)
+            await self._go_on(training, others)
             return
         if not kept.samples:
-            await self._go_on(kept, others)
+            await self._go_on(training, others)
             return
         choice = policy.choose_group(len(others) + 1, self._manifest.group.max_group)
         self._enter("ready", choice.reason)
@@ -160,9 +160,9 @@ class HivemindEngine:
             return
         if isinstance(answer, str):
             self._tell(number, "failed", (), answer, {})
-            await self._go_on(kept, others)
+            await self._go_on(training, others)
             return
-        await self._judge(process, kept, mine, answer, others)
+        await self._judge(process, training, mine, answer, others)
         await self._write(kept)
 
     async def _average(self, process: HivemindProcess, kept: Keeping, mine: Said, group_size: int) -> Averaged | str:
@@ -191,7 +191,8 @@ class HivemindEngine:
             nursery.cancel_scope.cancel()
         return answer
 
-    async def _judge(self, process: HivemindProcess, kept: Keeping, mine: Said, averaged: Averaged, others: frozenset[PeerId]) -> None:
+    async def _judge(self, process: HivemindProcess, training: Training, mine: Said, averaged: Averaged, others: frozenset[PeerId]) -> None:
+        kept = training.kept
         number = kept.number + 1
         seconds = {"ready": averaged.matchmaking_s, "reduce": averaged.all_reduce_s}
         judgement = policy.judge(averaged, mine)
@@ -204,14 +205,14 @@ class HivemindEngine:
             self._tell(number, "averaged", averaged.said, judgement.reason, seconds)
             await self._share(process, kept)
             self._enter("train", f"round {number} is averaged, not certified")
-            await self._train(kept, others)
+            await training.train(others)
         elif judgement.what == "keep":
             self._tell(number, "partial", averaged.said, judgement.reason, seconds)
-            await self._go_on(kept, others)
+            await self._go_on(training, others)
         else:
             self._tell(number, "apart", averaged.said, judgement.reason, seconds)
             caught_up = await self._catch_up(process, kept)
-            await (self._train(kept, others) if caught_up else self._go_on(kept, others))
+            await (training.train(others) if caught_up else self._go_on(training, others))
 
     def _tell(self, number: int, outcome: str, said: tuple[Said, ...], reason: str, seconds: dict[str, float]) -> None:
         samples = sum(one.samples for one in said)
@@ -229,45 +230,10 @@ class HivemindEngine:
             )
         )
 
-    # -------------------------------------------------------------------------------------------- training
-
-    async def _train(self, kept: Keeping, others: frozenset[PeerId] = frozenset()) -> None:
-        """From the anchor, as soon as there is a trainer."""
-        while True:
-            try:
-                await self._trainer.train(kept.anchor, policy.lane_of(kept.number, self._me, sorted(others)))
-                return
-            except TrainerLost as lost:
-                self._record(Warned(code="TRAINER", message=f"not training until the worker is back: {lost}"))
-                await self._trainer.describe()
-                await self._restore_inner(kept)
-
-    async def _go_on(self, kept: Keeping, others: frozenset[PeerId]) -> None:
+    async def _go_on(self, training: Training, others: frozenset[PeerId]) -> None:
         """From the local parameters: what was learned stays, and waits."""
-        self._enter("train", f"{kept.samples} samples wait for the next round")
-        try:
-            await self._trainer.resume(policy.lane_of(kept.number, self._me, sorted(others)))
-        except TrainerLost:
-            await self._train(kept, others)
-
-    async def _collect(self, kept: Keeping) -> Work | None:
-        try:
-            work = await self._trainer.collect()
-            await kept.add(work.delta, work.samples)
-            self._record(Trained(number=kept.number + 1, steps=work.steps, samples=work.samples, loss=work.loss, seconds=work.seconds))
-            kept.inner = await self._trainer.inner_state()
-        except TrainerLost as lost:
-            self._record(Warned(code="TRAINER", message=f"the steps of this round are lost: {lost}"))
-            await self._train(kept)
-            return None
-        return work
-
-    async def _restore_inner(self, kept: Keeping) -> None:
-        if kept.inner.size:
-            try:
-                await self._trainer.restore_inner_state(kept.inner)
-            except (ValueError, TrainerLost) as error:
-                self._record(Warned(code="INNER", message=f"the inner optimizer begins anew: {error}"))
+        self._enter("train", f"{training.kept.samples} samples wait for the next round")
+        await training.go_on(others)
 
     # -------------------------------------------------------------------------------------------- state
 
@@ -315,14 +281,10 @@ class HivemindEngine:
             return
         self._record(CheckpointWritten(number=kept.number, size_bytes=2 * kept.anchor.nbytes, seconds=trio.current_time() - began))
 
-    async def _leave(self, kept: Keeping) -> None:
+    async def _leave(self, training: Training) -> None:
         """What was trained since the last average is the first thing given after a restart."""
-        try:
-            work = await self._trainer.collect()
-            await kept.add(work.delta, work.samples)
-            kept.inner = await self._trainer.inner_state()
-        except TrainerLost as lost:
-            self._record(Warned(code="TRAINER", message=f"the last steps are lost: {lost}"))
+        kept = training.kept
+        await training.leave()
         await self._write(kept)
         try:
             await kept.write_learned()
@@ -330,27 +292,6 @@ class HivemindEngine:
             self._record(Warned(code="DISK_FULL", message=f"{kept.samples} samples that were not averaged are lost: {full}"))
 
     # -------------------------------------------------------------------------------------------- the others
-
-    async def _meet_members(self, process: HivemindProcess) -> None:
-        """Make the hivemind peers of all live members known to ours, again after each of its deaths."""
-        met: set[PeerId] = set()
-        life = process.lives
-        while True:
-            if process.lives != life:
-                met, life = set(), process.lives
-            live = self._members.live_at(self._run)
-            met &= live
-            for peer in sorted(live - met):
-                try:
-                    maddrs = await ask_where(self._network, peer)
-                    if maddrs and isinstance(await process.ask(lambda number, to=maddrs: Meet(id=number, maddrs=to)), Done):
-                        met.add(peer)
-                except PeerFault as fault:
-                    self._refuse(fault.reason, peer, str(fault))
-                    met.add(peer)
-                except (Unreachable, HivemindLost):
-                    continue  # asked again in a moment
-            await trio.sleep(MEET_S)
 
     def _beacon(self) -> Beacon:
         progress = self._trainer.progress()

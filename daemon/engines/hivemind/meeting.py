@@ -12,7 +12,11 @@ import msgspec
 import trio
 from msgspec import Meta
 
+from daemon.children.messages import Done
+from daemon.engines.hivemind.messages import Meet
+from daemon.engines.hivemind.process import HivemindLost, HivemindProcess
 from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.messenger import Refuse
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports import ByteStream, Network
@@ -20,6 +24,7 @@ from protocol.ports import ByteStream, Network
 PROTOCOL = "/hypergpu/hivemind/1"
 ANSWER_BYTES = 8192
 ANSWER_S = 5.0
+MEET_S = 1.0  # between looks at whether a member's hivemind peer is still unknown to ours
 
 Address = Annotated[str, Meta(max_length=256, pattern="^/")]
 
@@ -51,3 +56,25 @@ async def ask_where(network: Network, peer: PeerId) -> tuple[str, ...]:
         finally:
             await stream.aclose()
     raise Unreachable(f"no hivemind addresses within {ANSWER_S:g} s")
+
+
+async def meet_members(network: Network, process: HivemindProcess, live: Callable[[], frozenset[PeerId]], refuse: Refuse) -> None:
+    """Make the hivemind peers of all live members known to ours, again after each of its deaths. Until cancelled."""
+    met: set[PeerId] = set()
+    life = process.lives
+    while True:
+        if process.lives != life:
+            met, life = set(), process.lives
+        members = live()
+        met &= members
+        for peer in sorted(members - met):
+            try:
+                maddrs = await ask_where(network, peer)
+                if maddrs and isinstance(await process.ask(lambda number, to=maddrs: Meet(id=number, maddrs=to)), Done):
+                    met.add(peer)
+            except PeerFault as fault:
+                refuse(fault.reason, peer, str(fault))
+                met.add(peer)
+            except (Unreachable, HivemindLost):
+                continue  # asked again in a moment
+        await trio.sleep(MEET_S)

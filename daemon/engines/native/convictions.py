@@ -96,10 +96,7 @@ class Convictions:
         for name in await self._disk.proofs(self._run):
             data = await self._disk.load_proof(self._run, name)
             if data is None:
-                self._warn(
-                    f"proof {name.hex()[:12]} of a wrong sum is damaged, and was set aside: whom it convicted may work with us again"
-                )
-                continue
+                continue  # damaged, as the disk has said
             try:
                 evidence = decode_evidence(data)
                 verdict = await self._offload(lambda evidence=evidence: self._judge(evidence, None))  # type: ignore[misc]

@@ -16,35 +16,14 @@ import pytest
 
 from daemon.cli.main import COMMANDS, run
 from daemon.version import version
+from tests.daemon.cli.conftest import Hypergpud
+from tests.e2e.processes import until
 
-PRETEND = Path(__file__).parents[1] / "pretend"
-REPOSITORY = Path(__file__).parents[3]
 RUN = 'name = "pretended"\ntask = "none"\n'
 
 pytestmark = pytest.mark.real
 
-Hypergpud = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def environ(home: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HYPERGPU_")}
-    return kept | {"PYTHONPATH": os.pathsep.join([str(PRETEND), str(REPOSITORY)]), "HYPERGPU_HOME": str(home)}
-
-
-@pytest.fixture
-def hypergpud(environ: dict[str, str]) -> Hypergpud:
-    def call(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "daemon.cli.main", *arguments]
-        return subprocess.run(command, env=environ | more, capture_output=True, text=True, timeout=60, check=False)
-
-    return call
 
 
 @pytest.fixture
@@ -162,7 +141,12 @@ def test_joining_leaves_the_run_to_the_peer(start: Start) -> None:
     ("arguments", "code", "said"),
     [
         (("start", "--run", "/missing.toml"), 2, "MANIFEST"),
+        (("start", "--run", "/missing.toml"), 2, "check the path after --run"),
+        (("start", "--run", "abcd"), 2, "hypergpud start --run FILE, or --join MULTIADDR"),
         (("start", "--port", "http"), 2, "network.listen_port (flag)"),
+        (("start", "--port", "70000"), 2, "correct it on the command line"),
+        (("start", "--device", "tpu"), 2, "correct it on the command line"),
+        (("simulate", "calmm"), 2, "the nearest are calm"),
         (("start", "--join", "localhost:4001"), 2, "not a multiaddr"),
         (("start", "--home", "/proc/none"), 2, "HOME"),
         (("start", "--config", "/missing.toml"), 2, "CONFIG"),
@@ -177,6 +161,28 @@ def test_mistakes_are_told_with_their_fix(hypergpud: Hypergpud, arguments: tuple
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_node_whose_listener_leaves_goes_on(environ: dict[str, str], run_file: str, hypergpud: Hypergpud, home: Path) -> None:
+    """`hypergpud start 2>&1 | head -1`, or a terminal that is gone: what it says nobody hears, and it stays up."""
+    command = [sys.executable, "-m", "daemon.cli.main", "start", "--run", run_file]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    daemon = subprocess.Popen(command, env=environ, stdout=write_end, stderr=write_end)
+    os.close(write_end)
+    try:
+        until(lambda: hypergpud("status").returncode == 0, "it answers", 60.0)
+        assert hypergpud("stop").returncode == 0
+        assert daemon.wait(timeout=30) == 0
+    finally:
+        daemon.kill()
+
+
+def test_a_setting_that_cannot_be_used_says_where_to_correct_it(hypergpud: Hypergpud, home: Path) -> None:
+    assert "unset HYPERGPU_WORKER_NICE" in hypergpud("config", "check", HYPERGPU_WORKER_NICE="99").stderr
+    home.mkdir()
+    (home / "config.toml").write_text("[worker]\nnice = 99\n", encoding="utf-8")
+    assert f"correct it in {home / 'config.toml'}" in hypergpud("config", "check").stderr
 
 
 def test_config_show_and_check(hypergpud: Hypergpud, home: Path) -> None:

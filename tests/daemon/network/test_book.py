@@ -20,6 +20,7 @@ from daemon.network.book import (
     MAX_PLACES,
     MAX_RECORD_BYTES,
     MAX_RECORDS,
+    REMEMBERED_PLACES,
     Book,
     SignedPeerRecord,
     decode_exchange,
@@ -58,6 +59,21 @@ def test_a_record_is_learned_once_and_replaced_by_a_newer_one() -> None:
     assert not book.learn(record(2), 0.0), "an older one changes nothing"
     assert book.places_of(signer(2).peer) == [place(2, 5001)]
     assert not book.learn(record(1), 0.0), "nobody tells us about ourselves"
+
+
+def test_what_is_kept_for_the_next_life_is_where_members_were_a_while_ago() -> None:
+    """Of our run, in their own words, few of each: hints of others, strangers, and who was never here are nothing to call again and again."""
+    book = a_book()
+    many = seal_record(signer(2), [place(2, 4000 + n) for n in range(MAX_PLACES)], [RUN], 1)
+    for signed in (many, record(3), record(4, keys=(OTHER_RUN,)), record(5)):
+        book.learn(signed, 0.0)
+    book.hint([place(6)])
+    for number in (2, 3, 4, 6):
+        book.connected(signer(number).peer, float(number))
+    here = {signer(3).peer}
+    two = [place(2, 4000 + n) for n in range(REMEMBERED_PLACES)]
+    assert book.places_of_members(here, frozenset({RUN}), 10.0) == [place(3), *two]
+    assert book.places_of_members(here, frozenset({RUN}), FRESH_S + 10.0) == [place(3)]
 
 
 def test_what_is_not_signed_by_its_peer_is_refused() -> None:

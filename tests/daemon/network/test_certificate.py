@@ -37,3 +37,13 @@ def test_a_damaged_file_is_said_and_kept(content: bytes, tmp_path: Path) -> None
         load_or_make(path, "node")
     assert str(path) in caught.value.fix
     assert path.read_bytes() == content
+
+
+def test_one_that_cannot_be_read_or_made_is_said_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "bulk.pem").mkdir()
+    (tmp_path / "file").touch()
+    for path, why in ((tmp_path / "bulk.pem", "Is a directory"), (tmp_path / "file" / "bulk.pem", "File exists")):
+        with pytest.raises(UserError, match="Cannot read or make") as caught:
+            load_or_make(path, "node")
+        assert why in caught.value.why
+        assert str(path.parent) in caught.value.fix

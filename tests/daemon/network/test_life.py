@@ -19,6 +19,7 @@ from tests.daemon.network.swarm import node_processes
 
 pytestmark = [pytest.mark.real, pytest.mark.alone]
 
+RUN = b"r" * 32
 PATIENCE_S = 60.0
 REPLACED_S = 5.0
 SILENCE_NOTICED_S = 15.0
@@ -63,6 +64,40 @@ async def test_a_taken_port_and_a_bad_join_address_are_said_plainly(tmp_path: Pa
             with pytest.raises(UserError, match="Cannot listen"):
                 async with LibP2PNetwork(settings, bytes(31) + b"\x02", certificate).running():
                     pass
+
+
+async def test_the_usual_port_is_taken_where_it_is_free_and_any_other_where_not(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE_S):
+        async with make_node(tmp_path, 1).running():
+            pass
+        first = make_node(tmp_path, 1)
+        async with first.running():
+            usual = first.port
+            assert usual == control_port(first)
+            settings = NetworkSettings(listen_host="127.0.0.1", usual_port=usual)
+            certificate = load_or_make(tmp_path / "bulk.pem", "node")
+            async with LibP2PNetwork(settings, bytes(31) + b"\x02", certificate).running() as _:
+                pass  # it is taken, and nothing is said
+        again = LibP2PNetwork(settings, bytes(31) + b"\x02", certificate)
+        async with again.running():
+            assert again.port == usual
+
+
+async def test_it_knows_where_members_of_its_run_are_and_were(tmp_path: Path) -> None:
+    first, stranger = make_node(tmp_path, 1), make_node(tmp_path, 3)
+    with trio.fail_after(PATIENCE_S):
+        async with first.running(), stranger.running():
+            second = make_node(tmp_path, 2, first.addresses[0], stranger.addresses[0])
+            async with second.running():
+                await first.provide(RUN)
+                await second.provide(RUN)
+                await until_linked(second, 2)
+                while not (first.members() and second.members()):
+                    await trio.sleep(0.05)
+                assert second.members() == first.addresses
+                assert first.members() == second.addresses
+            await until_lost(first, second.peer)
+            assert first.members() == second.addresses, "it was there a moment ago"
 
 
 async def test_join_is_tried_until_somebody_is_there(tmp_path: Path) -> None:

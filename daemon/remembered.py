@@ -1,0 +1,151 @@
+"""What a home remembers from one start to the next: its port, which runs it was in, and where their members were seen.
+
+`<home>/remembered.json` lets `hypergpud start` alone go on where it was: in the run that this home was in last, on the port where others look for it,
+with the members it met there. It is written when a run begins, and while it goes on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from daemon.chain.records import MANIFEST_FILE, HomeRun, keep_manifest, run_folder, runs_of
+from daemon.disk.atomic import write_atomically
+from protocol.digest import Digest
+from protocol.errors import UserError
+from protocol.identity import PeerId
+from protocol.manifest import MAX_MANIFEST_BYTES, SignedManifest
+from protocol.messages import UNREADABLE
+
+REMEMBERED_FILE = "remembered.json"
+MOST_RUNS = 32  # a line each; the manifests of all stay
+MOST_ADDRESSES = 32  # of a run's members: one that answers tells the others
+MOST_BYTES = 1 << 20
+SHOWN_DIGITS = 12  # of a run's id, as everywhere
+
+
+class Visit(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, and multiaddrs of members that were connected in it."""
+
+    run: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    members: tuple[Annotated[str, Meta(pattern=r"^/(ip4|dns4)/[^/]+/tcp/[0-9]+/p2p/[0-9A-Za-z]+$")], ...] = ()
+
+
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file. `runs` has the one that this home was in last first."""
+
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    runs: tuple[Visit, ...] = ()
+
+
+def recall(home: Path) -> Remembered | None:
+    """Nothing for a home without the file, None where it cannot be read."""
+    try:
+        with (home / REMEMBERED_FILE).open("rb") as stream:
+            return msgspec.json.decode(stream.read(MOST_BYTES), type=Remembered)
+    except FileNotFoundError:
+        return Remembered()
+    except (OSError, *UNREADABLE):
+        return None
+
+
+def remember(home: Path, signed: SignedManifest, port: int, members: tuple[str, ...] = ()) -> None:
+    """This home is in that run, on that port, with those members; where none are given, those known before stay. Raises `DiskFull`."""
+    if kept_manifest(home, signed.run) != signed:  # missing, or damaged
+        (run_folder(home, signed.run) / MANIFEST_FILE).unlink(missing_ok=True)
+        keep_manifest(home, signed)
+    known = recall(home) or Remembered()
+    name = signed.run.hex()
+    before = next((visit for visit in known.runs if visit.run == name), Visit(run=name))
+    visit = Visit(run=name, members=members[:MOST_ADDRESSES] or before.members)
+    now = Remembered(port=port, runs=(visit, *(other for other in known.runs if other.run != name))[:MOST_RUNS])
+    if now != known:
+        write_atomically(home / REMEMBERED_FILE, [memoryview(msgspec.json.format(msgspec.json.encode(now)) + b"\n")])
+
+
+def last_port(home: Path) -> int:
+    """Where others look for this home's node; 0 where that is not known."""
+    known = recall(home)
+    return known.port if known else 0
+
+
+def kept_manifest(home: Path, run: Digest) -> SignedManifest | None:
+    """The manifest of a run of this home; None when it is not there, or cannot be read."""
+    try:
+        with (run_folder(home, run) / MANIFEST_FILE).open("rb") as stream:
+            signed = msgspec.msgpack.decode(stream.read(MAX_MANIFEST_BYTES + 1024), type=SignedManifest)
+        signed.open()
+    except (OSError, UserError, *UNREADABLE):
+        return None
+    return signed if signed.run == run else None
+
+
+def members_of(home: Path, run: Digest) -> tuple[str, ...]:
+    """Where members of that run were seen last."""
+    known = recall(home) or Remembered()
+    return next((visit.members for visit in known.runs if visit.run == run.hex()), ())
+
+
+def last_run(home: Path) -> SignedManifest | None:
+    """The run that this home was in last; None for a home that was in none. Raises `UserError("RUN")` where that cannot be told."""
+    known, kept = recall(home), runs_of(home)
+    if known and known.runs:
+        return _of_this_home(home, bytes.fromhex(known.runs[0].run))
+    if len(kept) > 1:
+        raise UserError(
+            "RUN",
+            f"This home was in several runs: {_named(kept)}.",
+            why=f"{home / REMEMBERED_FILE} does not say which was the last" if known is None else "none of them was noted as the last",
+            fix=f"hypergpud start --run {kept[0].run.hex()[:SHOWN_DIGITS]}   (or another of them)",
+            exit_code=2,
+        )
+    return kept_manifest(home, kept[0].run) if kept else None
+
+
+def named_run(home: Path, beginning: str) -> SignedManifest:
+    """The run of this home whose id begins so. Raises `UserError("RUN")` that names those there are."""
+    kept = runs_of(home)
+    meant = [one for one in kept if one.run.hex().startswith(beginning.lower())]
+    if len(meant) != 1:
+        raise UserError(
+            "RUN",
+            f"{'Several runs' if meant else 'No run'} of this home {'have' if meant else 'has'} an id that begins with {beginning!r}"
+            f"{', and there is no file of that name' if not meant else ''}.",
+            why=f"it was in {_named(kept)}" if kept else f"{home} was in no run yet",
+            fix="hypergpud start --run FILE, or --run with more of the id" if meant else "hypergpud start --run FILE, or --join MULTIADDR",
+            exit_code=2,
+        )
+    return _of_this_home(home, meant[0].run)
+
+
+def run_among(home: Path, peers: set[PeerId]) -> SignedManifest | None:
+    """The run that this home was in last, when it was with one of these peers."""
+    known = recall(home)
+    if not known or not known.runs or not peers & {address.rpartition("/p2p/")[2] for address in known.runs[0].members}:
+        return None
+    return kept_manifest(home, bytes.fromhex(known.runs[0].run))
+
+
+def others(home: Path, run: Digest) -> str:
+    """The other runs of this home, in words; empty when there is none."""
+    return _named([one for one in runs_of(home) if one.run != run])
+
+
+def _of_this_home(home: Path, run: Digest) -> SignedManifest:
+    signed = kept_manifest(home, run)
+    if signed is None:
+        raise UserError(
+            "RUN",
+            f"The run {run.hex()[:SHOWN_DIGITS]} that this home was in last cannot be taken up.",
+            why=f"its manifest is missing or damaged: {run_folder(home, run) / MANIFEST_FILE}",
+            fix="hypergpud start --join MULTIADDR of one of its members, or --run FILE",
+            exit_code=2,
+        )
+    return signed
+
+
+def _named(runs: list[HomeRun]) -> str:
+    return ", ".join(f"{one.manifest.name} ({one.run.hex()[:SHOWN_DIGITS]})" for one in runs)

@@ -1,0 +1,157 @@
+"""What a home remembers: `start` alone goes on where it was last, and says so where that cannot be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from daemon.chain.records import MANIFEST_FILE, keep_manifest, run_folder
+from daemon.disk.atomic import write_atomically
+from daemon.remembered import (
+    MOST_ADDRESSES,
+    MOST_RUNS,
+    REMEMBERED_FILE,
+    last_port,
+    last_run,
+    members_of,
+    recall,
+    remember,
+    run_among,
+)
+from daemon.runs import Choice, choose
+from protocol.errors import UserError
+from protocol.identity import Signer
+from protocol.manifest import Manifest, SignedManifest, seal
+
+ME = Signer(bytes(32))
+OTHER = Signer(bytes([1]) * 32).peer
+ADDRESS = f"/ip4/203.0.113.7/tcp/4001/p2p/{OTHER}"
+
+
+def a_run(name: str) -> SignedManifest:
+    return seal(Manifest(name=name, task="none"))
+
+
+def chosen(home: Path, named: str | None = None, *join: str) -> Choice:
+    return choose(Path(named) if named else None, join, home, ME)
+
+
+def run_of(choice: Choice) -> str:
+    assert choice.manifest is not None
+    return choice.manifest.open().name
+
+
+def test_a_new_home_begins_the_bundled_run(tmp_path: Path) -> None:
+    choice = chosen(tmp_path)
+    assert run_of(choice) == "stdlib-gpt"
+    assert choice.join == ()
+    assert "the bundled run stdlib-gpt" in choice.assumed[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_start_alone_goes_on_with_the_last_run_and_its_members_and_names_the_others(tmp_path: Path) -> None:
+    first, second = a_run("first"), a_run("second")
+    remember(tmp_path, first, 4001, (ADDRESS,))
+    remember(tmp_path, second, 4002)
+    choice = chosen(tmp_path)
+    assert (run_of(choice), choice.join, last_port(tmp_path)) == ("second", (), 4002)
+    assert "that this home was in last" in choice.assumed[0]
+    assert f"first ({first.run.hex()[:12]})" in choice.assumed[1]
+
+    back = chosen(tmp_path, first.run.hex()[:12])
+    assert (run_of(back), back.join) == ("first", (ADDRESS,))
+    assert f"where they were seen last (--join): {ADDRESS}" in back.assumed[-1]
+    remember(tmp_path, first, 4001)
+    assert run_of(chosen(tmp_path)) == "first"
+    assert members_of(tmp_path, first.run) == (ADDRESS,), "nobody is connected yet: those known before stay"
+
+
+def test_whom_the_person_names_is_joined_and_nobody_else(tmp_path: Path) -> None:
+    run = a_run("here")
+    remember(tmp_path, run, 4001, (ADDRESS,))
+    elsewhere = ADDRESS.replace("4001", "4002")
+    assert chosen(tmp_path, None, elsewhere) == Choice(manifest=None, join=(elsewhere,), assumed=("the run of the node we join (--run)",))
+    assert chosen(tmp_path, run.run.hex()[:8], elsewhere).join == (elsewhere,)
+
+
+def test_a_file_of_the_run_that_this_home_was_in_finds_its_members(tmp_path: Path) -> None:
+    remember(tmp_path, a_run("here"), 4001, (ADDRESS,))
+    file = tmp_path / "run.toml"
+    file.write_text('name = "here"\ntask = "none"\n')
+    assert chosen(tmp_path, str(file)).join == (ADDRESS,)
+    file.write_text('name = "elsewhere"\ntask = "none"\n')
+    assert chosen(tmp_path, str(file)).join == ()
+
+
+def test_of_an_older_home_the_only_run_is_the_last_one_and_of_several_none_is_guessed(tmp_path: Path) -> None:
+    first, second = a_run("first"), a_run("second")
+    keep_manifest(tmp_path, first)
+    assert run_of(chosen(tmp_path)) == "first"
+    keep_manifest(tmp_path, second)
+    with pytest.raises(UserError) as caught:
+        chosen(tmp_path)
+    for words in ("several runs", f"first ({first.run.hex()[:12]})", f"second ({second.run.hex()[:12]})", "hypergpud start --run "):
+        assert words in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"\xff\xfe", b"[1]", b'{"runs": [{"run": "zz"}]}', b'{"port": 70000}', b"[" * 5000])
+def test_a_damaged_file_is_not_believed_and_is_written_anew(garbage: bytes, tmp_path: Path) -> None:
+    first, second = a_run("first"), a_run("second")
+    remember(tmp_path, first, 4001, (ADDRESS,))
+    (tmp_path / REMEMBERED_FILE).write_bytes(garbage)
+    assert recall(tmp_path) is None
+    assert run_of(chosen(tmp_path)) == "first", "there is only one"
+    keep_manifest(tmp_path, second)
+    with pytest.raises(UserError, match="several runs") as caught:
+        chosen(tmp_path)
+    assert REMEMBERED_FILE in caught.value.why
+    remember(tmp_path, second, 4002)
+    assert run_of(chosen(tmp_path)) == "second"
+
+
+def test_a_last_run_whose_manifest_is_damaged_is_not_another_run(tmp_path: Path) -> None:
+    first, second = a_run("first"), a_run("second")
+    remember(tmp_path, second, 4001)
+    remember(tmp_path, first, 4001)
+    manifest = run_folder(tmp_path, first.run) / MANIFEST_FILE
+    manifest.write_bytes(b"garbage")
+    with pytest.raises(UserError) as caught:
+        chosen(tmp_path)
+    assert str(manifest) in caught.value.why
+    assert "--join MULTIADDR" in caught.value.fix
+    remember(tmp_path, first, 4001)  # joined again, it is whole again
+    assert last_run(tmp_path) == first
+
+
+@pytest.mark.parametrize(("named", "said"), [("abcd", "No run"), ("deadbeef", "it was in here")])
+def test_an_id_of_no_run_of_this_home_names_those_there_are(named: str, said: str, tmp_path: Path) -> None:
+    remember(tmp_path, a_run("here"), 4001)
+    with pytest.raises(UserError) as caught:
+        chosen(tmp_path, named)
+    assert said in str(caught.value)
+    assert "no file of that name" in str(caught.value)
+
+
+def test_where_nobody_answers_only_the_run_with_them_goes_on(tmp_path: Path) -> None:
+    assert run_among(tmp_path, {OTHER}) is None
+    run = a_run("here")
+    remember(tmp_path, run, 4001, (ADDRESS,))
+    assert run_among(tmp_path, {OTHER}) == run
+    assert run_among(tmp_path, {ME.peer}) is None
+
+
+def test_what_is_remembered_is_bounded_and_written_only_when_it_changes(tmp_path: Path) -> None:
+    for number in range(MOST_RUNS + 3):
+        remember(tmp_path, a_run(f"run {number}"), 4001)
+    known = recall(tmp_path)
+    assert known is not None
+    assert len(known.runs) == MOST_RUNS
+    last = a_run(f"run {MOST_RUNS + 2}")
+    remember(tmp_path, last, 4001, tuple(ADDRESS.replace("4001", str(4001 + n)) for n in range(MOST_ADDRESSES + 5)))
+    assert len(members_of(tmp_path, last.run)) == MOST_ADDRESSES
+    file = tmp_path / REMEMBERED_FILE
+    write_atomically(file, [memoryview(file.read_bytes())], written_ns=10**9)
+    remember(tmp_path, last, 4001)
+    assert file.stat().st_mtime_ns == 10**9

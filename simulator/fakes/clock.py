@@ -62,13 +62,16 @@ class _Jumper:
         runner: Any = trio._core._run.GLOBAL_RUN_CONTEXT.runner  # type: ignore[attr-defined]
         while True:
             deadline_s = runner.deadlines.next_deadline()
-            schedule = min(self.schedules, key=Schedule.next_s, default=None)
-            if schedule is None or schedule.next_s() > deadline_s:
+            first_s, first = math.inf, None
+            for schedule in self.schedules:  # nearly always one
+                if (next_s := schedule.next_s()) < first_s:
+                    first_s, first = next_s, schedule
+            if first is None or first_s > deadline_s:
                 if deadline_s < math.inf:
                     self.now_s = max(self.now_s, deadline_s)
                 return
-            self.now_s = max(self.now_s, schedule.next_s())
-            schedule.do_next()
+            self.now_s = max(self.now_s, first_s)
+            first.do_next()
             if runner.runq:
                 return
 

@@ -71,6 +71,7 @@ def test_no_two_holders_share_memory_and_all_that_is_kept_was_once_in_use(steps:
             memory = buffers.take(step)
             memory[:] = bytes([number % 256]) * step
             held.append((memory, number % 256))
+            del memory  # or this name would hold it while the next is taken
         elif step == 0 and held:
             held.pop(0)
         elif step < 0:

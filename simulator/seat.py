@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import trio
@@ -149,7 +150,7 @@ class Seat:
             trainer=self.trainer,
             disk=WatchedDisk(self.medium, lambda record: witness.saved(self, record)),
             offload=inline,
-            record=lambda event: witness.happened(self, event),
+            record=partial(witness.happened, self),
             serial=self.wall_clock_ns,
         )
         try:

@@ -3,6 +3,7 @@
 A certificate's thirty signatures are checked by every node of a swarm. In a world all of them are in one process, and two thirds of
 its time would go there. What was never checked is checked for real, so a forged signature fails for whoever sees it first and for everybody
 after. A signature that a key of this world was seen making is valid by construction, and only that one: for the same signer and bytes.
+It is the signature that the node's own signer makes, to the byte (Ed25519 leaves nothing to chance), by libsodium in half the time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
+
+from nacl.bindings import crypto_sign, crypto_sign_BYTES
 
 from daemon.swarm import follower, lineage, messenger
 from protocol import manifest, messages, opened
@@ -73,10 +76,14 @@ class _Memory:
 
     def sign(self) -> Any:
         """In the place of `Signer.sign`."""
-        made, really = self._made, Signer.sign
+        made = self._made
+        keys: dict[PeerId, bytes] = {}
 
         def sign(signer: Signer, message: bytes) -> bytes:
-            signature = really(signer, message)
+            key = keys.get(signer.peer)
+            if key is None:
+                key = keys[signer.peer] = signer._key.private_bytes_raw() + signer.public_key
+            signature = crypto_sign(message, key)[:crypto_sign_BYTES]
             made[signature] = (signer.peer, message)
             if len(made) > CHECKS_KEPT:
                 del made[next(iter(made))]

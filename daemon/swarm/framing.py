@@ -42,14 +42,17 @@ class FrameReader:
 
         Raises `PeerFault("oversized")` before reading a longer one than `limit`, `Unreachable` when the stream broke or ended inside a frame.
         """
-        if not await self._fill(LENGTH_BYTES, may_end=True):
+        buffer = self._buffer
+        if len(buffer) < LENGTH_BYTES and not await self._fill(LENGTH_BYTES, may_end=True):
             return None
-        size = int.from_bytes(self._buffer[:LENGTH_BYTES], "big")
+        size = int.from_bytes(buffer[:LENGTH_BYTES], "big")
         if size > limit:
             raise PeerFault("oversized", f"a frame of {size} bytes where {limit} are allowed")
-        await self._fill(LENGTH_BYTES + size)
-        payload = bytes(self._buffer[LENGTH_BYTES : LENGTH_BYTES + size])
-        del self._buffer[: LENGTH_BYTES + size]
+        end = LENGTH_BYTES + size
+        if len(buffer) < end:
+            await self._fill(end)
+        payload = bytes(buffer[LENGTH_BYTES:end])
+        del buffer[:end]
         return payload
 
     async def expect_frame(self, limit: int) -> bytes:

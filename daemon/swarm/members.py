@@ -90,14 +90,15 @@ class Members:
             return False
         if known is None and len(self._members) >= MAX_MEMBERS:
             self._remove(next(iter(self._members)))
-        self._put(peer, Member(beacon=beacon, heard_s=now))
+        changed = self._put(peer, Member(beacon=beacon, heard_s=now))
         endpoint = beacon.endpoint
         if endpoint is not None and endpoint.peer == peer and (known is None or known.beacon.endpoint != endpoint):
             self._admit(endpoint)
         self._record(self._report(peer, beacon))
-        return known is None or known.lost or known.beacon.tip != beacon.tip or known.beacon.role != beacon.role
+        return changed
 
-    def _put(self, peer: PeerId, member: Member) -> None:
+    def _put(self, peer: PeerId, member: Member) -> bool:
+        """Whether it says something else than what was known of who is there, or where."""
         known = self._members.get(peer)
         if known is not None and known.heard_s != member.heard_s:
             del self._members[peer]  # to the end: it is the one heard last now
@@ -108,7 +109,7 @@ class Members:
             and known.beacon.tip == member.beacon.tip
             and known.beacon.role == member.beacon.role
         ):
-            return  # as nearly every beacon says
+            return False  # as nearly every beacon says
         before = known.beacon.tip if known is not None and known.is_live_node else None
         after = member.beacon.tip if member.is_live_node else None
         if before != after or known is None:
@@ -117,6 +118,7 @@ class Members:
             if after is not None:
                 self._live.setdefault(after, {})[peer] = None
                 self._frozen.pop(after, None)
+        return True
 
     def _remove(self, peer: PeerId) -> Member:
         known = self._members.pop(peer)
@@ -218,7 +220,7 @@ class Members:
             rtt_s=link.rtt_s if link else None,
             jitter_s=link.jitter_s if link else None,
             loss_share=near.loss,
-            bits_per_second=max(near.up[1], near.down[1]),
+            bits_per_second=near.bits_per_second,
             quality=near.quality.name if link else "",
             quality_reason=near.quality.reason if link else "",
             standing=near.standing.name,

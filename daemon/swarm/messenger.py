@@ -23,7 +23,8 @@ from protocol.ports import ByteStream, Network
 
 PROTOCOL = "/hypergpu/message/1"
 QUEUED_MESSAGES = 64  # to one peer: a round sends it fewer than ten
-IDLE_S = 120.0  # an unused outgoing stream is given back after two default rounds
+IDLE_S = 120.0  # an unused outgoing stream is given back after two default rounds...
+SWEEP_S = 30.0  # ...and up to so much later: one look at all of them costs less than a deadline around every message
 ENVELOPE_BYTES = 256  # around a message: id, signature, framing
 
 MESSAGES_PER_S, MESSAGES_AT_ONCE = 200.0, 1000.0  # from one peer: a round has fewer than ten, and 200 signatures are 2% of a core
@@ -44,6 +45,7 @@ class Messenger:
         self._deliver = deliver
         self._refuse = refuse
         self._queues: dict[PeerId, trio.MemorySendChannel[bytes]] = {}
+        self._used_s: dict[PeerId, float] = {}  # when something was last queued, for each of them
         self._nursery: trio.Nursery | None = None
         self._allowances = Allowances(per_s=MESSAGES_PER_S, burst=MESSAGES_AT_ONCE)
         network.serve(PROTOCOL, self._take)
@@ -54,7 +56,9 @@ class Messenger:
             self._nursery = nursery
             task_status.started()
             try:
-                await trio.sleep_forever()
+                while True:
+                    await trio.sleep(SWEEP_S)
+                    self._give_back(trio.current_time() - IDLE_S)
             finally:
                 self._nursery = None
 
@@ -67,19 +71,23 @@ class Messenger:
             queue, outgoing = trio.open_memory_channel[bytes](QUEUED_MESSAGES)
             self._queues[peer] = queue
             self._nursery.start_soon(self._deliver_to, peer, queue, outgoing)
+        self._used_s[peer] = trio.current_time()
         try:
             queue.send_nowait(frame(encode_signed(signed)))
         except trio.WouldBlock:
             self._refuse("busy", peer, f"{QUEUED_MESSAGES} messages wait for a peer that takes none")
 
+    def _give_back(self, before_s: float) -> None:
+        """The streams for which nothing was queued since and where nothing is under way: who delivers there finds its queue closed."""
+        for peer in [peer for peer, used_s in self._used_s.items() if used_s < before_s]:
+            if self._queues[peer].statistics().tasks_waiting_receive:
+                self._queues.pop(peer).close()
+                del self._used_s[peer]
+
     async def _deliver_to(self, peer: PeerId, queue: trio.MemorySendChannel[bytes], outgoing: trio.MemoryReceiveChannel[bytes]) -> None:
         stream: ByteStream | None = None
         try:
-            while True:
-                with trio.move_on_after(IDLE_S) as idle:
-                    data = await outgoing.receive()
-                if idle.cancelled_caught:
-                    return
+            async for data in outgoing:
                 for _attempt in range(2):  # an old stream may have broken unnoticed: once more over a fresh one
                     try:
                         if stream is None:
@@ -94,7 +102,7 @@ class Messenger:
                     return
         finally:
             if self._queues.get(peer) is queue:
-                del self._queues[peer]
+                del self._queues[peer], self._used_s[peer]
             if stream is not None:
                 await stream.aclose()
 

@@ -70,6 +70,11 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
         """As `up`, of its downlink."""
         return max(self.downs, default=NOTHING)
 
+    @property
+    def bits_per_second(self) -> int:
+        """The most that its link was seen to carry, either way; 0 when it was not seen at work yet, as of nearly all among many."""
+        return max(self.up[1], self.down[1]) if self.ups or self.downs else 0
+
     def seen(self, all_bytes: int, our_bytes: int, seconds: float, trips: float, busy: float, flow_bits: int) -> Seen | None:
         """What a transfer of `all_bytes`, ours among them, says of a link; `trips` round trips of it were waiting, our own link was `busy`, and the
         path carries `flow_bits`. None where it was short."""
@@ -144,7 +149,7 @@ class Neighbours:
             rtt_us = max(LEAST_RTT_US, round(1e6 * link.rtt_s))
             known = msgspec.structs.replace(known, rtt=known.rtt.add(rtt_us), segments=link.segments, again=link.again)
             jitter_s = link.jitter_s if link.jitter_s is not None else known.rtt.spread / 1e6
-            bits = max(known.up[1], known.down[1])
+            bits = known.bits_per_second
             measured = Measured(rtt_s=link.rtt_s, jitter_s=jitter_s, loss=known.loss, bits_per_second=float(bits) if bits else None)
             self._put(link.peer, msgspec.structs.replace(known, quality=observe(known.quality, measured)))
             settled = known.rtt.settled

@@ -66,13 +66,13 @@ class Loops:
         """See `protocol/outer.py`. All of one size."""
         sources = (_floats(anchor), _floats(momentum), _floats(mean))
         targets = (_floats(out_anchor), _floats(out_momentum))
-        self._library["outer_step"](*sources, _count(anchor.size), _float(rate), _float(mu), *targets)
+        self._library.outer_step(*sources, _count(anchor.size), _float(rate), _float(mu), *targets)
 
     def revision(self) -> int:
         return int(self._library.kernel_revision())
 
     def _call(self, codec: Codec, loop: str, *arguments: object) -> bool:
-        return not self._library[f"{codec.name}_{loop}"](*arguments)
+        return not getattr(self._library, f"{codec.name}_{loop}")(*arguments)  # by name ctypes looks a function up once, by index each time
 
 
 class Kernel(NamedTuple):

@@ -2,7 +2,8 @@
 
 A world replays exactly for a seed only if trio's choice among runnable tasks is seeded too. Trio shuffles them on purpose and has no public
 switch for that, hence the private names below (https://github.com/python-trio/trio/issues/890); a test compares two runs. The jump itself is
-trio's `MockClock._autojump`, which is private as well: a task that woke for every act cost three times what the act itself does.
+trio's `MockClock._autojump`, which is private as well: a task that woke for every act cost three times what the act itself does. So is the way in
+which a scope tells of its deadline (`_Deadline`).
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ def run_virtual(main: Callable[..., Awaitable[T]], *args: object, seed: int = 0,
     Nothing in it may use threads or sockets: the clock would jump past them.
     """
     internals: Any = trio._core._run  # type: ignore[attr-defined]
-    before = internals._ALLOW_DETERMINISTIC_SCHEDULING, internals._r
+    scope: Any = trio.CancelScope
+    before = internals._ALLOW_DETERMINISTIC_SCHEDULING, internals._r, scope._might_change_registered_deadline
     internals._ALLOW_DETERMINISTIC_SCHEDULING, internals._r = True, random.Random(seed)
+    scope._might_change_registered_deadline = _changing
     clock = MockClock(autojump_threshold=0)
     _Jumper(clock)
 
@@ -40,7 +43,36 @@ def run_virtual(main: Callable[..., Awaitable[T]], *args: object, seed: int = 0,
     try:
         return trio.run(begin, clock=clock, instruments=instruments)
     finally:
-        internals._ALLOW_DETERMINISTIC_SCHEDULING, internals._r = before
+        internals._ALLOW_DETERMINISTIC_SCHEDULING, internals._r, scope._might_change_registered_deadline = before
+
+
+class _Deadline:
+    """Around a change of a scope: its deadline is noted or forgotten by trio's loop. What trio does in a generator, which is made anew twice for
+    every scope; a world has tens of thousands of them in a minute."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: Any) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        scope = self._scope
+        old = scope._registered_deadline
+        new = math.inf if scope._cancel_status is None or scope._cancel_called else scope._deadline
+        if old != new:
+            scope._registered_deadline = new
+            deadlines = trio._core._run.GLOBAL_RUN_CONTEXT.runner.deadlines  # type: ignore[attr-defined]
+            if old != math.inf:
+                deadlines.remove(old, scope)
+            if new != math.inf:
+                deadlines.add(new, scope)
+
+
+def _changing(scope: trio.CancelScope) -> _Deadline:
+    """A method of `CancelScope`: a class set in its place would not be given the scope."""
+    return _Deadline(scope)
 
 
 class _Jumper:
@@ -62,13 +94,16 @@ class _Jumper:
         runner: Any = trio._core._run.GLOBAL_RUN_CONTEXT.runner  # type: ignore[attr-defined]
         while True:
             deadline_s = runner.deadlines.next_deadline()
-            schedule = min(self.schedules, key=Schedule.next_s, default=None)
-            if schedule is None or schedule.next_s() > deadline_s:
+            first_s, first = math.inf, None
+            for schedule in self.schedules:  # nearly always one
+                if (next_s := schedule.next_s()) < first_s:
+                    first_s, first = next_s, schedule
+            if first is None or first_s > deadline_s:
                 if deadline_s < math.inf:
                     self.now_s = max(self.now_s, deadline_s)
                 return
-            self.now_s = max(self.now_s, schedule.next_s())
-            schedule.do_next()
+            self.now_s = max(self.now_s, first_s)
+            first.do_next()
             if runner.runq:
                 return
 

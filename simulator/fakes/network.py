@@ -154,19 +154,22 @@ class FakeSwarm:
 
     def round_trip(self, here: FakeNetwork, there: FakeNetwork) -> float:
         """Seconds, jitter at its mean."""
-        links = self.link_between(here.peer, there.peer), self.link_between(there.peer, here.peer)
-        return sum(model.latency_s + model.jitter_s / 2 for model in links)
+        thither, hither = self.link_between(here.peer, there.peer), self.link_between(there.peer, here.peer)
+        return thither.latency_s + thither.jitter_s / 2 + (hither.latency_s + hither.jitter_s / 2)
 
     def transit(self, source: FakeNetwork, target: FakeNetwork, size: int) -> tuple[float, float]:
         """When `size` bytes sent now have left, and when they arrive. Takes their place in every pipe on the way."""
-        model = self.link_between(source.peer, target.peer)
-        leaves = self._uplinks[source.peer].pass_through(size, trio.current_time())
-        if model.bandwidth_bps != float("inf"):
-            pipe = self._pipes.setdefault((source.peer, target.peer), Pipe())
+        here, there = source.peer, target.peer
+        model = self.link_between(here, there)
+        leaves = self._uplinks[here].pass_through(size, trio.current_time())
+        if model.bandwidth_bps != math.inf:
+            pipe = self._pipes.get((here, there))
+            if pipe is None:
+                pipe = self._pipes[here, there] = Pipe()
             pipe.bandwidth_bps = model.bandwidth_bps
             leaves = pipe.pass_through(size, leaves)
         arrives = leaves + flight_time(model, self.rng, reliable=True)
-        return leaves, self._downlinks[target.peer].pass_through(size, arrives)
+        return leaves, self._downlinks[there].pass_through(size, arrives)
 
     def is_cut(self, here: FakeNetwork, there: FakeNetwork) -> bool:
         if here.paused or there.paused:
@@ -250,8 +253,9 @@ class FakeSwarm:
 
     def _heard_by_all(self, rumour: Rumour) -> None:
         origin = self.nodes[rumour.origin]
+        whole = not (origin.paused or self._severed or self._groups)
         for node in self.nodes.values():
-            if node.alive and node.wires and node is not origin and not self.is_cut(origin, node):
+            if node.alive and node.wires and node is not origin and not (node.paused if whole else self.is_cut(origin, node)):
                 node.hear_at_once(rumour)
 
     # ------------------------------------------------------------------------------------------ lookups

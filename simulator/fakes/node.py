@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -205,21 +206,23 @@ class FakeNetwork:
     def _pass_on(self, rumour: Rumour, brought_by: PeerId) -> None:
         now = trio.current_time()
         size = len(rumour.data) + GOSSIP_OVERHEAD_BYTES
+        swarm, seen, expected = self._swarm, rumour.seen, rumour.expected
         for peer, wire in self.wires.items():
-            if peer == brought_by or peer in rumour.seen:
+            if peer == brought_by or peer in seen:
                 continue
-            other = self._swarm.nodes[peer]
+            other = swarm.nodes[peer]
             if rumour.topic not in other._subscriptions:
                 continue
-            model = self._swarm.link_between(self.peer, peer)
-            if rumour.expected.get(peer, now + 1e9) <= now + model.latency_s:
+            model = swarm.link_between(self.peer, peer)
+            soonest = expected.get(peer, math.inf)
+            if soonest <= now + model.latency_s:
                 continue
-            if model.loss and self._swarm.rng.random() < model.loss:
+            if model.loss and swarm.rng.random() < model.loss:
                 continue
             self.count_sent(True, len(rumour.data))
             landing = wire.send(wire.ends.index(self), size, other.hear, (rumour, self.peer))
-            if not wire.cut:
-                rumour.expected[peer] = min(landing, rumour.expected.get(peer, landing))
+            if landing < soonest and not wire.cut:
+                expected[peer] = landing
 
     def hear(self, heard: tuple[Rumour, PeerId]) -> None:
         """A message has arrived from a neighbour."""

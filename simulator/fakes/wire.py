@@ -63,8 +63,10 @@ class Wire:
         """Have `act(argument)` done at the other side; returns when it lands if nothing is cut until then."""
         other = 1 - side
         self.last_leaving[side], landing = self.swarm.transit(self.ends[side], self.ends[other], size)
-        landing = max(landing, self.last_landing[other])
-        self.last_landing[other] = landing
+        if landing < self.last_landing[other]:
+            landing = self.last_landing[other]
+        else:
+            self.last_landing[other] = landing
         if self.up[side]:
             self.swarm.schedule.at(landing, self._land, (other, act, argument))
         return landing
@@ -261,7 +263,8 @@ class FakeStream:
         if not self.closed and self._broken is None:
             self._node.count_received(self.wire.is_link, len(data))
             self._buffer.append(data)
-            self._readable.unpark_all()
+            if self._readable:
+                self._readable.unpark_all()
 
     def gain_credit(self, size: int) -> None:
         self._credit += size
@@ -289,7 +292,8 @@ class FakeStream:
 
     def _left(self, _: None) -> None:
         self._leaving = False
-        self._writable.unpark_all()
+        if self._writable:
+            self._writable.unpark_all()
 
     def _finish(self, *, closing: bool) -> None:
         if self._broken is None and self.other is not None and (not self._finished or closing):
@@ -305,5 +309,7 @@ class FakeStream:
             raise Unreachable("the other side has closed the stream")
 
     def _wake(self) -> None:
-        self._readable.unpark_all()
-        self._writable.unpark_all()
+        if self._readable:
+            self._readable.unpark_all()
+        if self._writable:
+            self._writable.unpark_all()

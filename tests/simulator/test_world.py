@@ -97,6 +97,7 @@ def test_a_signature_is_checked_once_and_a_forged_one_never_passes() -> None:
                         messages.open_signed(forged, run)
             with pytest.raises(messages.PeerFault, match="does not fit"):
                 messages.open_signed(signed, b"s" * 32)
+    assert seen == sign(signer, run, Held(plan=b"q" * 32, contributors=(1,))), "with the bytes that a node's own signer makes"
     assert messages.verify is verify, "and outside a world nothing is remembered"
     assert messages.open_signed is opened
 

@@ -165,7 +165,7 @@ class BulkSender:
             while True:
                 if lane.sent >= len(lane.parcels):
                     lane.news = trio.Event()
-                    if stream is not None and lane.moving:
+                    if stream is not None and lane.moving and stream.unsent():
                         # A socket's buffer may hold all of it: sent is what was acknowledged, as far as that can be told.
                         with trio.move_on_after(DRAIN_S):
                             while stream.unsent() and not lane.news.is_set():

@@ -352,9 +352,10 @@ class NativeEngine:
             if state.merge is not None:
                 live |= self._members.live_at(state.merge.other.hash)
             avoided = self._members.neighbours.avoided(live, trio.current_time())
-            changed = p.LiveChanged(live=live, avoided=avoided)
-            if (live, avoided) != (state.live, state.avoided) and changed not in self._inbox:
-                self._emit(changed)
+            if live != state.live or avoided != state.avoided:
+                changed = p.LiveChanged(live=live, avoided=avoided)
+                if changed not in self._inbox:
+                    self._emit(changed)
             self._certified([])  # a branch may have found somebody to give its anchor
 
     async def _watch_steps(self) -> None:

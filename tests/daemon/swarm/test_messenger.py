@@ -1,0 +1,90 @@
+"""Messages to single peers: a stream that is not used is given back, one on which something is under way is not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from daemon.swarm.framing import FrameReader
+from daemon.swarm.messenger import IDLE_S, PROTOCOL, SWEEP_S, Messenger
+from protocol.identity import Signer
+from protocol.messages import MAX_MESSAGE_BYTES, Announce, Signed, decode_signed, open_as, sign
+from protocol.ports import ByteStream
+from simulator.fakes.clock import run_virtual
+from simulator.fakes.network import FakeSwarm
+
+RUN = b"r" * 32
+UNUSED_S = IDLE_S + SWEEP_S + 1.0
+
+
+class Listener:
+    """A peer that notes what comes on which stream, once it is told to read."""
+
+    def __init__(self) -> None:
+        self.streams = 0
+        self.open = 0
+        self.heard: list[tuple[int, bytes]] = []
+        self.reads = trio.Event()
+
+    async def take(self, stream: ByteStream) -> None:
+        self.streams += 1
+        self.open += 1
+        number, reader = self.streams, FrameReader(stream)
+        await self.reads.wait()
+        while (data := await reader.next_frame(2 * MAX_MESSAGE_BYTES)) is not None:
+            self.heard.append((number, open_as(Announce, decode_signed(data), RUN).certificate))
+        self.open -= 1
+
+
+def played(story: Callable[[Callable[[bytes], None], Listener], Awaitable[None]]) -> None:
+    """`story` gets a way to say something to a listener over a messenger."""
+
+    async def main() -> None:
+        swarm, speaker, listener = FakeSwarm(random.Random(1)), Signer(b"s" * 32), Listener()
+        here, there = swarm.network(b"s" * 32), swarm.network(b"l" * 32)
+
+        async def deliver(_signed: Signed, _message: object) -> None: ...
+
+        messenger = Messenger(here, RUN, deliver, lambda reason, _peer, detail: print(reason, detail))
+        there.serve(PROTOCOL, listener.take)
+        async with swarm.running(), here.running(), there.running(), trio.open_nursery() as nursery:
+            await nursery.start(messenger.run)
+            await trio.sleep(1.0)
+            await story(lambda said: messenger.send(there.peer, sign(speaker, RUN, Announce(certificate=said))), listener)
+            nursery.cancel_scope.cancel()
+
+    run_virtual(main)
+
+
+def test_a_stream_that_is_not_used_is_given_back_and_opened_again() -> None:
+    async def story(say: Callable[[bytes], None], listener: Listener) -> None:
+        listener.reads.set()
+        say(b"one")
+        await trio.sleep(IDLE_S - 1.0)
+        say(b"two")
+        await trio.sleep(IDLE_S - 1.0)
+        assert (listener.streams, listener.open) == (1, 1), "it was used"
+        await trio.sleep(UNUSED_S)
+        assert (listener.streams, listener.open) == (1, 0)
+        say(b"three")
+        await trio.sleep(1.0)
+        assert listener.heard == [(1, b"one"), (1, b"two"), (2, b"three")]
+
+    played(story)
+
+
+def test_a_peer_that_takes_nothing_for_long_hears_all_in_order_on_one_stream() -> None:
+    async def story(say: Callable[[bytes], None], listener: Listener) -> None:
+        said = [bytes([number]) * (MAX_MESSAGE_BYTES - 1000) for number in range(4)]
+        for one in said[:3]:
+            say(one)
+        await trio.sleep(UNUSED_S)
+        say(said[3])
+        await trio.sleep(1.0)
+        listener.reads.set()
+        await trio.sleep(1.0)
+        assert listener.heard == [(1, one) for one in said]
+
+    played(story)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -27,11 +26,10 @@ from protocol.plan import make_plan
 from tests.e2e.pair.conftest import Pair
 from tests.e2e.processes import POLL_S, Process
 from tests.e2e.stranger import Stranger, stranger_at
-from tests.e2e.swarm import ROUND_S, Daemon
+from tests.e2e.swarm import ROUND_S
 
 HUGE = (1 << 30).to_bytes(4, "big")  # a frame's length that announces a gigabyte
 GROWTH_BYTES = 24 << 20  # of a daemon under a flood of 100 MB: a few buffers of 1 MB, and what an allocator keeps
-CROWD = 8  # strangers that flood it: what it reads of one is rationed, and 100 MB from one alone take two minutes
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
 
@@ -196,45 +194,22 @@ def false_plan(stranger: Stranger, tip: bytes, number: int, chunks: int, manifes
 
 async def test_a_flood_costs_no_memory(pair: Pair, tmp_path: Path) -> None:
     node: Process = pair.target.process()
-    async with crowd_at(pair.target, tmp_path) as crowd:
-        await flood(crowd, megabytes=10)  # what the daemon makes once, it makes now
+    async with stranger_at(pair.target, tmp_path) as stranger:
+        await flood(stranger, megabytes=10)  # what the daemon makes once, it makes now
         before = node.memory_bytes
-        await flood(crowd, megabytes=100)
+        await flood(stranger, megabytes=100)
         grown = node.memory_bytes - before
         print(f"the daemon holds {before >> 20} MB; after the flood {grown / (1 << 20):+.1f} MB")
         assert grown < GROWTH_BYTES
 
 
-@asynccontextmanager
-async def crowd_at(target: Daemon, root: Path) -> AsyncIterator[list[Stranger]]:
-    """`CROWD` strangers, all there at once."""
-    crowd: list[Stranger] = []
-    over = trio.Event()
-
-    async def come() -> None:
-        async with stranger_at(target, root) as stranger:
-            crowd.append(stranger)
-            await over.wait()
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(CROWD):
-            nursery.start_soon(come)
-        with trio.fail_after(ROUND_S):
-            while len(crowd) < CROWD:
-                await trio.sleep(POLL_S)
-        yield crowd
-        over.set()
-
-
-async def flood(crowd: list[Stranger], megabytes: int) -> None:
-    """Unsigned messages of the largest size, a quarter of a megabyte each, over a stream of each stranger; the target reads and refuses them all."""
+async def flood(stranger: Stranger, megabytes: int) -> None:
+    """Unsigned messages of the largest size, a quarter of a megabyte each, over one stream; the target reads and refuses them all."""
     body = random.Random(9).randbytes((1 << 18) - 300)
-    before = await crowd[0].count("unsigned")
-    count = 4 * megabytes // CROWD
-    async with trio.open_nursery() as nursery:
-        for stranger in crowd:
-            message = frame(encode_signed(Signed(body, stranger.signer.peer, bytes(64))))
-            nursery.start_soon(stranger.say, *[message] * count)
+    message = frame(encode_signed(Signed(body, stranger.signer.peer, bytes(64))))
+    before = await stranger.count("unsigned")
+    count = 4 * megabytes
+    await stranger.say(*[message] * count)
     with trio.fail_after(ROUND_S):
-        while await crowd[0].count("unsigned") < before + CROWD * count:
+        while await stranger.count("unsigned") < before + count:
             await trio.sleep(POLL_S)

@@ -51,7 +51,6 @@ class Follower:
         self._poked = trio.Event()
         self._lagging = trio.Event()
         self._news = trio.Event()  # something changed since nobody had anything for us
-        self._known = 0  # the version of the members when we last said so
         self._stale = trio.Event()  # something changed that `on_members` was not called for yet
         self._new_links: set[PeerId] = set()
         self._asked = 0
@@ -102,9 +101,7 @@ class Follower:
 
     def _changed(self) -> None:
         """Something about who is there: acted on at once among few, gathered for a while among many."""
-        if self._known != self._members.version:
-            self._known = self._members.version
-            self._news.set()
+        self._news.set()
         if settling_s(len(self._members)):
             self._stale.set()
         else:
@@ -157,11 +154,9 @@ class Follower:
         while True:
             self._poked = trio.Event()
             await self._network.publish(self._beacons_topic, encode_signed(self._signed_beacon()))
-            pause_s, gap_s = beacon_s(len(self._members)), poke_gap_s(len(self._members))
-            await trio.sleep(gap_s)
-            if not self._poked.is_set():
-                with trio.move_on_after(pause_s - gap_s):
-                    await self._poked.wait()
+            with trio.move_on_after(beacon_s(len(self._members))):
+                await trio.sleep(poke_gap_s(len(self._members)))
+                await self._poked.wait()
             self._members.expire(trio.current_time())
             self._changed()
 

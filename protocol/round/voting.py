@@ -124,7 +124,8 @@ def _leave_if_divided(state: State, now: float) -> Step:
     """End a view in which no outcome can win any more, whoever else still votes.
 
     Of a reducer that dies while it hands its result out, some have all that they need and vote, and the others vote under the next Cut. Only who
-    takes the votes can tell; a leader's offer to the next view tells the rest.
+    takes the votes can tell; a leader's offer to the next view tells the rest. An outcome that no taker came to cannot win, whoever votes for it:
+    certifying takes its state.
     """
     plan, vote = state.plan, state.vote
     if plan is None or vote is None or state.decided or state.rules.me not in takers(state):
@@ -132,12 +133,16 @@ def _leave_if_divided(state: State, now: float) -> Step:
     cast_here = {p: v for p, v in state.voted.items() if p in plan.members and (v.plan, v.view) == (plan.digest, state.view)}
     cast_here[state.rules.me] = vote
     silent = [peer for peer in plan.members if peer not in cast_here and peer not in state.gone]
-    counts = sorted(Counter(payload_of(one) for one in cast_here.values()).values(), reverse=True)
+    votes = Counter(payload_of(one) for one in cast_here.values()).most_common()
     needed = max(plan.majority, state.rules.manifest.group.min_peers)
-    if counts[0] + len(silent) >= needed:
+    judges = [peer for peer in takers(state) if peer not in state.gone]
+    open_to_all = any(peer in silent for peer in judges)
+    certifiable = {payload_of(cast_here[peer]) for peer in judges if peer in cast_here}
+    if any(count + len(silent) >= needed and (open_to_all or outcome in certifiable) for outcome, count in votes):
         return state, []
-    said = " to ".join(str(count) for count in counts)
-    return pass_view(state, now, f"the votes of view {state.view} are divided, {said}, and {needed} are needed")
+    said = " to ".join(str(count) for _, count in votes)
+    enough = f"{needed} are needed" if votes[0][1] + len(silent) < needed else "none of those who take them has the state of most"
+    return pass_view(state, now, f"the votes of view {state.view} are divided, {said}, and {enough}")
 
 
 def _disputes(state: State, voted: Mapping[PeerId, Vote]) -> list[Action]:

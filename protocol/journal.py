@@ -270,7 +270,8 @@ class Warned(Event, frozen=True, kw_only=True, tag=True):
 
 class ChainReport(Event, frozen=True, kw_only=True, tag=True):
     """How this node stands with the run's chain. `state` is "none" (the run names one, this node is not set up for it), "locked" (no password for
-    its wallet), "down", "refused", "wrong" (another chain than the run's) or "live" (registered, and its last heartbeat was read back)."""
+    its wallet), "waiting" (not asked yet), "down", "refused", "wrong" (another chain than the run's) or "live" (registered, and its last heartbeat
+    was read back)."""
 
     profile: str
     state: str

@@ -104,6 +104,8 @@ class Earning:
             self._say(profile, "locked", LOCKED)
         elif not self._settings.rpc:
             self._say(profile, "none", 'no endpoint of the chain is known; write rpc = ["https://..."] under [chain] of config.toml')
+        else:
+            self._say(profile, "waiting", "its first heartbeat comes once the node trains")
         return binding
 
     def _binding(self, settlement: Settlement, payout: bytes) -> Binding | None:

@@ -157,6 +157,7 @@ def _warned(event: journal.Warned, who: Who) -> Words:
 _CHAIN = {
     "live": ("good", "Paid"),
     "none": ("warning", "Unpaid"),
+    "waiting": ("info", "The chain was not asked yet"),
     "locked": ("warning", "Unpaid, the wallet is locked"),
     "down": ("warning", "Training on unpaid, the chain is not there"),
     "refused": ("warning", "Training on unpaid, the chain refused"),

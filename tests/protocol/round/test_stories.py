@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from protocol.leader import leader_of
+from protocol.leader import leader_of, vote_takers
 from protocol.messages import Signed, Vote, open_signed
 from protocol.round import phases as p
 from protocol.round.phases import Phase
@@ -134,6 +134,33 @@ def test_many_views_that_came_to_votes_do_not_stop_the_next() -> None:
                 villager.run()
     village.flow()
     assert {villager.state.tip.number for villager in village.villagers} == {2}
+
+
+def test_a_majority_without_those_who_take_the_votes_does_not_wait_for_the_deadline() -> None:
+    """A reducer died when all but two had its result: four of seven voted under the first cut, and the two living takers, who came to another
+    state, could not certify that one, nor get a majority for theirs."""
+    village = Village(7, settled=7)
+    offers_made(village)
+    state = village.villagers[0].state
+    leader, second, third = (village.named(peer) for peer in vote_takers(state.order, state.order.index(state.leader)))
+
+    def kept_back(letter: Letter) -> bool:
+        if letter.sender == third.me and isinstance(letter.content, Result):
+            return letter.to in (leader.me, second.me)
+        return third.me in (letter.sender, letter.to) and kind_of(village, letter) is Vote
+
+    flow_without(village, kept_back)
+    assert [villager.state.phase for villager in (leader, second)] == [Phase.REDUCE, Phase.REDUCE]
+    assert sum(villager.state.phase is Phase.VOTE for villager in village.villagers) == 5
+    village.held.clear()
+    before = village.now
+    third.alive = False
+    for villager in village.alive():
+        villager.lose(third.me)
+        villager.run()
+    village.flow()
+    assert village.now == before
+    assert {villager.state.tip.number for villager in village.alive()} == {2}
 
 
 def test_the_certificate_of_the_own_tip_is_no_news() -> None:

@@ -29,6 +29,7 @@ from tests.e2e.stranger import Stranger, stranger_at
 from tests.e2e.swarm import ROUND_S
 
 HUGE = (1 << 30).to_bytes(4, "big")  # a frame's length that announces a gigabyte
+READ_MEGABYTES = 32  # more than it may grow by: were they kept, it would show. A stranger's flood is read at 1 MB/s
 GROWTH_BYTES = 24 << 20  # of a daemon under a flood of 100 MB: a few buffers of 1 MB, and what an allocator keeps
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
@@ -195,21 +196,23 @@ def false_plan(stranger: Stranger, tip: bytes, number: int, chunks: int, manifes
 async def test_a_flood_costs_no_memory(pair: Pair, tmp_path: Path) -> None:
     node: Process = pair.target.process()
     async with stranger_at(pair.target, tmp_path) as stranger:
-        await flood(stranger, megabytes=10)  # what the daemon makes once, it makes now
+        await flood(stranger, megabytes=10, read=10)  # what the daemon makes once, it makes now
         before = node.memory_bytes
-        await flood(stranger, megabytes=100)
+        await flood(stranger, megabytes=100, read=READ_MEGABYTES)
         grown = node.memory_bytes - before
-        print(f"the daemon holds {before >> 20} MB; after the flood {grown / (1 << 20):+.1f} MB")
+        print(f"the daemon holds {before >> 20} MB; under the flood {grown / (1 << 20):+.1f} MB")
         assert grown < GROWTH_BYTES
 
 
-async def flood(stranger: Stranger, megabytes: int) -> None:
-    """Unsigned messages of the largest size, a quarter of a megabyte each, over one stream; the target reads and refuses them all."""
+async def flood(stranger: Stranger, *, megabytes: int, read: int) -> None:
+    """Unsigned messages of the largest size, a quarter of a megabyte each, over one stream. The target reads them one after the other, at the pace
+    that it allows a peer, and refuses each; until it has read so many megabytes, and the rest waits at its door."""
     body = random.Random(9).randbytes((1 << 18) - 300)
     message = frame(encode_signed(Signed(body, stranger.signer.peer, bytes(64))))
     before = await stranger.count("unsigned")
-    count = 4 * megabytes
-    await stranger.say(*[message] * count)
     with trio.fail_after(ROUND_S):
-        while await stranger.count("unsigned") < before + count:
-            await trio.sleep(POLL_S)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stranger.say, *[message] * (4 * megabytes))
+            while await stranger.count("unsigned") < before + 4 * read:
+                await trio.sleep(POLL_S)
+            nursery.cancel_scope.cancel()

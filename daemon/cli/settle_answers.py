@@ -89,7 +89,7 @@ def _propose(
     talk: Invocation, given: Access, chain: Chain, epoch: int | None, pool: int | None, like: Path | None, *, dry_run: bool
 ) -> Answer:
     status = chain.pool()
-    certificates = certificates_of(talk.home, given.run)
+    certificates = certificates_of(talk.home, given.run, talk.say)
     run, manifest = given.run.run, given.run.manifest
     number = settling.epoch_to_settle(status, epoch)
     if like is not None:

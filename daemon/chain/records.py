@@ -29,10 +29,16 @@ class HomeRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keep_manifest(home: Path, signed: SignedManifest) -> None:
-    """So that commands can read what this run's certificates mean. Raises `DiskFull`."""
+    """So that commands can read what this run's certificates mean; what is there already stays, unless it is damaged. Raises `DiskFull`."""
     path = run_folder(home, signed.run) / MANIFEST_FILE
-    if not path.exists():  # it is named by its digest: it never changes
-        write_atomically(path, [memoryview(msgspec.msgpack.encode(signed))])
+    whole = msgspec.msgpack.encode(signed)
+    try:
+        with path.open("rb") as stream:
+            if stream.read(len(whole) + 1) == whole:  # it is named by its digest: it never changes
+                return
+    except OSError:
+        pass  # missing, or not to be read: written anew
+    write_atomically(path, [memoryview(whole)])
 
 
 def runs_of(home: Path) -> list[HomeRun]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.chain.amounts import tokens
 from daemon.chain.datasets import load_dataset
 from daemon.chain.offences import Sanctioned, sanctions_of
 from daemon.chain.records import HomeRun, certificates_of
@@ -19,6 +18,7 @@ from protocol.keccak import Address, account_bytes
 from protocol.settlement.dataset import Dataset, proof_for, work_of
 from protocol.settlement.receipts import receipts_of
 from protocol.settlement.totals import settle
+from protocol.status.figures import tokens
 
 WAIT_S = 120.0  # for a claim: 40 blocks of Plumise
 

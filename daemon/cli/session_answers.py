@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET
 
-from daemon.chain.amounts import tokens
 from daemon.chain.opening import check_profile
 from daemon.chain.records import HomeRun, certificates_on_disk, runs_of
 from daemon.chain.sessions import SHOWN_DIGITS, Session, checked_reason, final_certificate, session_of, step
@@ -21,7 +20,7 @@ from daemon.wallet import files
 from protocol.chain import NO_HASH, Chain, Hash, RunStatus, Sent
 from protocol.errors import UserError
 from protocol.manifest import SignedManifest
-from protocol.status.figures import count
+from protocol.status.figures import count, tokens
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,9 +75,7 @@ def cancel(talk: Invocation, run_id: str | None, password_file: Path | None, rea
     _take(talk, meant, password_file, lambda chain: chain.cancel_run(meant.signed.run, words))
 
 
-def _take(
-    talk: Invocation, meant: _Meant, password_file: Path | None, send: Callable[[Chain], Sent], certificate: Hash = NO_HASH
-) -> None:
+def _take(talk: Invocation, meant: _Meant, password_file: Path | None, send: Callable[[Chain], Sent], certificate: Hash = NO_HASH) -> None:
     """Send, wait, print what the chain says afterwards, with this `certificate` in it."""
     wallet = unlocked(talk, password_file)
     with signing(talk, meant.given, wallet) as chain:

@@ -17,7 +17,6 @@ from typing import TypeVar
 
 import msgspec
 
-from daemon.chain.amounts import tokens
 from daemon.chain.datasets import keep_dataset, load_dataset
 from daemon.chain.opening import account_turn, open_chain
 from daemon.chain.records import certificates_of, settled_run
@@ -32,6 +31,7 @@ from daemon.wallet.keystore import UnlockedWallet, new_key, wallet_of
 from protocol.chain import Chain, ChainError, ChainRefused, Sent
 from protocol.errors import UserError
 from protocol.keccak import Address
+from protocol.status.figures import tokens
 
 POOL = 1_000 * 10**18  # base units
 EPOCH_S, DELAY_S = 3600, 600

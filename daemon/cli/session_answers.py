@@ -19,6 +19,7 @@ from daemon.remembered import kept_manifest, last_run
 from daemon.wallet import files
 from protocol.chain import NO_HASH, Chain, Hash, RunStatus, Sent
 from protocol.errors import UserError
+from protocol.keccak import Address
 from protocol.manifest import SignedManifest
 from protocol.status.figures import count, tokens
 
@@ -95,8 +96,18 @@ def _take(talk: Invocation, meant: _Meant, password_file: Path | None, send: Cal
 
 
 def _beside(talk: Invocation, meant: _Meant, status: RunStatus) -> Session:
-    account = files.address_in_home(talk.home) if files.has_wallet(talk.home) else None
-    return session_of(status, meant.signed, account, certificates_on_disk(talk.home, meant.given.run, talk.say))
+    return session_of(status, meant.signed, _own_account(talk), certificates_on_disk(talk.home, meant.given.run, talk.say))
+
+
+def _own_account(talk: Invocation) -> Address | None:
+    """None where the home has no wallet, or one that cannot be read: looking needs none."""
+    if not files.has_wallet(talk.home):
+        return None
+    try:
+        return files.address_in_home(talk.home)
+    except UserError as error:
+        talk.say(f"Whether the session is this home's cannot be told. {error.what} {error.why}")
+        return None
 
 
 def _meant(talk: Invocation, run_id: str | None) -> _Meant:

@@ -133,6 +133,8 @@ def test_show_needs_no_wallet_and_sees_another_manifest(stage: Stage, monkeypatc
     stage.home(ANNA)
     bert = stage.world.client(wallet(BERT).private_key())
     assert bert.wait(bert.create_run(PAID_RUN, b"m" * 32), 10).done
+    (stage.homes[ANNA] / "wallet.json").write_text("{")
+    says(stage.say(ANNA, "session", "show"), 0, "wallet.json cannot be used")
     (stage.homes[ANNA] / "wallet.json").unlink()
     monkeypatch.delenv(password.VARIABLE)
     shown = stage.say(ANNA, "session", "show", "--json").record

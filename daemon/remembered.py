@@ -54,9 +54,7 @@ def recall(home: Path) -> Remembered | None:
 
 def remember(home: Path, signed: SignedManifest, port: int, members: tuple[str, ...] = ()) -> None:
     """This home is in that run, on that port, with those members; where none are given, those known before stay. Raises `DiskFull`."""
-    if kept_manifest(home, signed.run) != signed:  # missing, or damaged
-        (run_folder(home, signed.run) / MANIFEST_FILE).unlink(missing_ok=True)
-        keep_manifest(home, signed)
+    keep_manifest(home, signed)
     known = recall(home) or Remembered()
     name = signed.run.hex()
     before = next((visit for visit in known.runs if visit.run == name), Visit(run=name))

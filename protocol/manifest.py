@@ -22,6 +22,7 @@ from protocol.settlement.rules import Rules, Settlement
 MAX_MANIFEST_BYTES = 64 << 10  # a page of settings; the largest shipped one has 1 KB
 MAX_GROUP_LIMIT = 64  # one row carries its offers in each certificate: 64 of them are about 25 KB of gossip
 _DOMAIN = b"hypergpu/manifest/1\0"
+_PUBLISHED_DOMAIN = b"hypergpu/published-manifest/1\0"
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
@@ -131,6 +132,11 @@ class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
     def run(self) -> Digest:
         """The run id."""
         return digest(_DOMAIN, self.body)
+
+    @property
+    def published(self) -> Digest:
+        """The hash of the whole record, signature included: what a session on the chain says of it."""
+        return digest(_PUBLISHED_DOMAIN, msgspec.msgpack.encode(self))
 
     def open(self) -> Manifest:
         """The manifest inside, checked. Raises `UserError("MANIFEST")` for anything that is not a manifest signed by its owner."""

@@ -1,17 +1,9 @@
-"""Amounts for people: tokens of 18 decimals, exact. On the wire and in JSON they are base units, as text."""
+"""Amounts that people type: tokens, exact. On the wire and in JSON they are base units, as text; `protocol.status.figures` writes them."""
 
 from __future__ import annotations
 
 from protocol.errors import UserError
-
-DECIMALS = 18
-
-
-def tokens(amount: int) -> str:
-    """12.5, 0.000000000000000001: every digit that is there, none that is not."""
-    whole, part = divmod(amount, 10**DECIMALS)
-    text = f"{whole:,}"
-    return f"{text}.{part:018d}".rstrip("0") if part else text
+from protocol.status.figures import DECIMALS
 
 
 def parse_tokens(text: str) -> int:

@@ -20,7 +20,7 @@ from daemon.chain.datasets import fetch_dataset, load_dataset, serve_datasets
 from daemon.chain.figures import Figures
 from daemon.chain.heart import Heart, Identity
 from daemon.chain.opening import account_turn, open_chain
-from daemon.chain.records import HomeRun, certificates_of
+from daemon.chain.records import HomeRun, certificates_on_disk
 from daemon.chain.registrar import Registrar
 from daemon.config import ChainConfig, OracleConfig
 from daemon.disk.atomic import write_atomically
@@ -140,10 +140,8 @@ class Earning:
         """Heartbeats and data sets, until cancelled. Returns at once where there is nothing to do."""
         if not self.wanted or not (self._settings.rpc or self._oracle.url):
             return
-        try:
-            known = await offload(lambda: certificates_of(self._home, self._run))
-        except UserError:
-            known = []  # nothing is certified yet
+        # Of damage the node's own disk tells.
+        known = await offload(lambda: certificates_on_disk(self._home, self._run, lambda _: None))
         self.figures.add_disk(known)
         async with trio.open_nursery() as nursery:
             if self._oracle.url and self._wallet is not None:

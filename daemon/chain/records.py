@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from protocol.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
 from protocol.messages import UNREADABLE
 
 MANIFEST_FILE = "manifest"
+LOOKS = 2  # at the certificates: a running daemon may be in the middle of a write, which looks like damage once and not twice
 
 
 class HomeRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,10 +29,16 @@ class HomeRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keep_manifest(home: Path, signed: SignedManifest) -> None:
-    """So that commands can read what this run's certificates mean. Raises `DiskFull`."""
+    """So that commands can read what this run's certificates mean; what is there already stays, unless it is damaged. Raises `DiskFull`."""
     path = run_folder(home, signed.run) / MANIFEST_FILE
-    if not path.exists():  # it is named by its digest: it never changes
-        write_atomically(path, [memoryview(msgspec.msgpack.encode(signed))])
+    whole = msgspec.msgpack.encode(signed)
+    try:
+        with path.open("rb") as stream:
+            if stream.read(len(whole) + 1) == whole:  # it is named by its digest: it never changes
+                return
+    except OSError:
+        pass  # missing, or not to be read: written anew
+    write_atomically(path, [memoryview(whole)])
 
 
 def runs_of(home: Path) -> list[HomeRun]:
@@ -66,17 +74,29 @@ def settled_run(home: Path, named: str | None) -> HomeRun:
     raise UserError("RUN", f"There is no run{which} in {home}.", fix="hypergpud start, then ask again", exit_code=2)
 
 
-def certificates_of(home: Path, run: HomeRun) -> list[OpenCertificate]:
-    """All certificates on disk, oldest first. They were verified before they were written; a damaged tail is passed over.
-
-    Raises `UserError("NO_CERTIFICATES")`.
-    """
-    chain = ChainFile(run_folder(home, run.run) / "certificates", no_fault, lambda _: None)
-    records = chain.read(1, 1 << 40)
-    opened = [open_certificate(raw, run.run, run.manifest, None, trusted=True) for record in records for raw in unpack_record(record)]
+def certificates_of(home: Path, run: HomeRun, report: Callable[[str], None]) -> list[OpenCertificate]:
+    """As `certificates_on_disk`. Raises `UserError("NO_CERTIFICATES")` where there is none."""
+    opened = certificates_on_disk(home, run, report)
     if not opened:
         raise UserError("NO_CERTIFICATES", f"No round of run {run.manifest.name!r} is certified yet.", why="there is nothing to add up")
     return opened
+
+
+def certificates_on_disk(home: Path, run: HomeRun, report: Callable[[str], None]) -> list[OpenCertificate]:
+    """All certificates that can be read, oldest first. They were verified before they were written.
+
+    `report` is told, in words, where some are damaged: those from there on are not among them.
+    """
+    told: list[str] = []
+    records: list[bytes] = []
+    for _ in range(LOOKS):
+        told.clear()
+        records = ChainFile(run_folder(home, run.run) / "certificates", no_fault, told.append).read(1, 1 << 40)
+        if not told:
+            break
+    for words in told:
+        report(words)
+    return [open_certificate(raw, run.run, run.manifest, None, trusted=True) for record in records for raw in unpack_record(record)]
 
 
 def run_folder(home: Path, run: Digest) -> Path:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.chain.amounts import tokens
 from daemon.chain.datasets import load_dataset
 from daemon.chain.offences import Sanctioned, sanctions_of
 from daemon.chain.records import HomeRun, certificates_of
@@ -19,6 +18,7 @@ from protocol.keccak import Address, account_bytes
 from protocol.settlement.dataset import Dataset, proof_for, work_of
 from protocol.settlement.receipts import receipts_of
 from protocol.settlement.totals import settle
+from protocol.status.figures import tokens
 
 WAIT_S = 120.0  # for a claim: 40 blocks of Plumise
 
@@ -56,8 +56,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def rewards_of(chain: Chain, home: Path, run: HomeRun, account: Address) -> Rewards:
-    """Raises `ChainError`."""
+def rewards_of(chain: Chain, home: Path, run: HomeRun, account: Address, tell: Callable[[str], None]) -> Rewards:
+    """`tell` hears of certificates that cannot be read. Raises `ChainError`."""
     pool = chain.pool()
     active = _dataset(home, pool.active)
     pending = _dataset(home, pool.pending)
@@ -66,7 +66,7 @@ def rewards_of(chain: Chain, home: Path, run: HomeRun, account: Address) -> Rewa
     claimable = chain.claimable(account, earned, proof) if earned else 0
     coming = max(0, (proof_for(pending, account)[0] if pending else earned) - earned)
     agent = chain.agent(account)
-    locked, certified, sanctions = _beyond(home, run, pending or active, account)
+    locked, certified, sanctions = _beyond(home, run, pending or active, account, tell)
     missing = [one.data.hex()[:12] for one, found in ((pool.active, active), (pool.pending, pending)) if one and not found]
     return Rewards(
         account=account,
@@ -86,13 +86,13 @@ def rewards_of(chain: Chain, home: Path, run: HomeRun, account: Address) -> Rewa
     )
 
 
-def verify(chain: Chain, home: Path, run: HomeRun) -> list[Check]:
-    """The active and the pending root, each computed again. Raises `ChainError`, `UserError`."""
+def verify(chain: Chain, home: Path, run: HomeRun, tell: Callable[[str], None]) -> list[Check]:
+    """The active and the pending root, each computed again. `tell` hears of certificates that cannot be read. Raises `ChainError`, `UserError`."""
     pool = chain.pool()
     proposals = [(state, one) for state, one in (("active", pool.active), ("pending", pool.pending)) if one is not None]
     if not proposals:
         raise UserError("NO_ROOT", "There is no root on the chain yet: nothing has been settled.", fix="hypergpud settle, for a settler")
-    certificates = certificates_of(home, run)
+    certificates = certificates_of(home, run, tell)
     checks = []
     for state, proposal in proposals:
         dataset = load_dataset(home, proposal.data)
@@ -181,11 +181,13 @@ def _dataset(home: Path, proposal: Proposal | None) -> Dataset | None:
     return load_dataset(home, proposal.data) if proposal else None
 
 
-def _beyond(home: Path, run: HomeRun, dataset: Dataset | None, account: Address) -> tuple[int, int, tuple[Sanctioned, ...]]:
+def _beyond(
+    home: Path, run: HomeRun, dataset: Dataset | None, account: Address, tell: Callable[[str], None]
+) -> tuple[int, int, tuple[Sanctioned, ...]]:
     """What is locked by the last data set, the samples certified since, and the sanctions in it."""
     rules, own = run.manifest.settlement, account_bytes(account)
     try:
-        certificates = certificates_of(home, run)
+        certificates = certificates_of(home, run, tell)
         work = work_of(run.run, run.manifest, dataset.epochs if dataset else (), certificates)
     except UserError:
         return 0, 0, ()  # no certificates here yet, or not all: what the chain says is shown without them

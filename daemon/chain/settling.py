@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from daemon.chain.amounts import tokens
 from daemon.chain.offences import Filed, not_settled
 from protocol.certificate import OpenCertificate
 from protocol.chain import Chain, PoolStatus, Proposal
@@ -21,6 +20,7 @@ from protocol.keccak import address_of
 from protocol.manifest import Manifest
 from protocol.settlement.dataset import Dataset, EpochTerms, amount_bytes, dataset_name, encode_dataset, make_dataset, work_of
 from protocol.settlement.totals import Settled, settle
+from protocol.status.figures import tokens
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""What `rewards` and `settle` share: which run, which chain, whose account, and how a chain's failure becomes an exit code."""
+"""What `rewards`, `settle` and `session` share: which run, which chain, whose account, and how a chain's failure becomes an exit code."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "rewards": "daemon.cli.rewards",
     "settle": "daemon.cli.settle",
     "sanction": "daemon.cli.sanction",
+    "session": "daemon.cli.session",
     "config": "daemon.cli.config",
     "devnet": "daemon.cli.devnet",
     "bench": "simulator.bench.cli",

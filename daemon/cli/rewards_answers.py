@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 
 from daemon.chain import rewards as money
-from daemon.chain.amounts import parse_tokens, tokens
+from daemon.chain.amounts import parse_tokens
 from daemon.chain.settling import Check
 from daemon.cli.chain_access import access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from daemon.wallet import files
 from protocol.errors import UserError
 from protocol.keccak import Address, checked_address
-from protocol.status.figures import count, duration
+from protocol.status.figures import count, duration, tokens
 
 
 def show(talk: Invocation, run_id: str | None, account: str | None) -> None:
@@ -23,7 +23,7 @@ def show(talk: Invocation, run_id: str | None, account: str | None) -> None:
     given = access(talk, run_id)
     who = _account(talk.home, account)
     with reading(talk, given) as chain:
-        found = money.rewards_of(chain, talk.home, given.run, who)
+        found = money.rewards_of(chain, talk.home, given.run, who, talk.say)
     talk.result(msgspec.json.encode(found).decode() if talk.as_json else _rewards_text(found))
 
 
@@ -31,7 +31,7 @@ def verify(talk: Invocation, run_id: str | None) -> int:
     """0, or 1 where a root does not follow from the certificates. Raises `UserError`."""
     given = access(talk, run_id)
     with reading(talk, given) as chain:
-        checks = money.verify(chain, talk.home, given.run)
+        checks = money.verify(chain, talk.home, given.run, talk.say)
     talk.result(msgspec.json.encode(checks).decode() if talk.as_json else "\n".join(_check_text(check) for check in checks))
     return 0 if all(check.agrees for check in checks) else 1
 

@@ -43,7 +43,7 @@ def sanction(talk: Invocation, wish: Wish) -> None:
             fix="hypergpud sanction WHO --reason TEXT --evidence FILE [--samples N]",
             exit_code=2,
         )
-    known = [] if wish.who.startswith("0x") else certificates_of(talk.home, run)
+    known = [] if wish.who.startswith("0x") else certificates_of(talk.home, run, talk.say)
     account = account_of(wish.who, run.manifest, known)
     made = file_offence(talk.home, folder, account, wish.reason, wish.evidence, wish.samples)
     _show(talk, [made], "filed")

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.chain import settling
-from daemon.chain.amounts import parse_tokens, tokens
+from daemon.chain.amounts import parse_tokens
 from daemon.chain.datasets import keep_dataset, load_dataset
 from daemon.chain.offences import filed
 from daemon.chain.records import certificates_of, run_folder
@@ -18,6 +18,7 @@ from protocol.chain import Chain, ChainRefused, PoolStatus, Proposal, Sent
 from protocol.errors import PeerFault, UserError
 from protocol.keccak import address_of
 from protocol.settlement.dataset import MAX_DATASET_BYTES, Dataset, dataset_name, decode_dataset, make_dataset
+from protocol.status.figures import tokens
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +90,7 @@ def _propose(
     talk: Invocation, given: Access, chain: Chain, epoch: int | None, pool: int | None, like: Path | None, *, dry_run: bool
 ) -> Answer:
     status = chain.pool()
-    certificates = certificates_of(talk.home, given.run)
+    certificates = certificates_of(talk.home, given.run, talk.say)
     run, manifest = given.run.run, given.run.manifest
     number = settling.epoch_to_settle(status, epoch)
     if like is not None:

@@ -17,7 +17,6 @@ from typing import TypeVar
 
 import msgspec
 
-from daemon.chain.amounts import tokens
 from daemon.chain.datasets import keep_dataset, load_dataset
 from daemon.chain.opening import account_turn, open_chain
 from daemon.chain.records import certificates_of, settled_run
@@ -32,6 +31,7 @@ from daemon.wallet.keystore import UnlockedWallet, new_key, wallet_of
 from protocol.chain import Chain, ChainError, ChainRefused, Sent
 from protocol.errors import UserError
 from protocol.keccak import Address
+from protocol.status.figures import tokens
 
 POOL = 1_000 * 10**18  # base units
 EPOCH_S, DELAY_S = 3600, 600
@@ -108,8 +108,8 @@ class Payday:
                 raise UserError("DEMO_CHAIN", f"{name} told the chain nothing within {PATIENCE_S:.0f} s.")
         homes = {name: self._root / name for name in names}
         run = settled_run(homes[self._settler], None)
-        held = [{one.hash for one in certificates_of(home, run)} for home in homes.values()]
-        certificates = [one for one in certificates_of(homes[self._settler], run) if all(one.hash in hashes for hashes in held)]
+        held = [{one.hash for one in certificates_of(home, run, self._tell)} for home in homes.values()]
+        certificates = [one for one in certificates_of(homes[self._settler], run, self._tell) if all(one.hash in hashes for hashes in held)]
         self._later(EPOCH_S)
         made = draft(settler, run.run, run.manifest, certificates, None, epoch=epoch_to_settle(settler.pool()), pool=POOL)
         name = keep_dataset(homes[self._settler], made.dataset)
@@ -122,7 +122,7 @@ class Payday:
     def _claim(self, name: str, chain: Chain, home: Path, dataset: bytes) -> Paid:
         if self._until(lambda: load_dataset(home, dataset)) is None:
             raise UserError("DEMO_CHAIN", f"{name} did not get the settlement's data set from the swarm within {PATIENCE_S:.0f} s.")
-        verified = all(check.agrees for check in verify(chain, home, settled_run(home, None)))
+        verified = all(check.agrees for check in verify(chain, home, settled_run(home, None), self._tell))
         agent = chain.agent(chain.account)
         with account_turn(home):
             claim(chain, home, chain.account, dry_run=False)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from daemon.chain.amounts import tokens
 from daemon.demo.agreement import Agreement
 from protocol.status import Round, Status
+from protocol.status.figures import tokens
 
 MISSED = "missed"
 

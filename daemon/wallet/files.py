@@ -6,7 +6,9 @@ The payout address may be anybody's: a cold wallet whose key is nowhere near thi
 from __future__ import annotations
 
 import os
+import pwd
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -46,7 +48,7 @@ def has_wallet(home: Path) -> bool:
 
 
 def wallet_info(home: Path) -> WalletInfo:
-    """Raises `UserError("NO_WALLET" | "WALLET_UNREADABLE" | "PAYOUT")`."""
+    """Raises `UserError("NO_WALLET" | "WALLET_NOT_OURS" | "WALLET_UNREADABLE" | "PAYOUT")`."""
     address = address_in_home(home)
     payout = payout_of(home) or address
     return WalletInfo(address=address, payout=payout, payout_is_wallet=payout == address, keystore=str(home / WALLET_FILE))
@@ -140,9 +142,13 @@ def _document(home: Path) -> bytes:
             fix="hypergpud wallet new, or hypergpud wallet import FILE",
             exit_code=KEY_EXIT_CODE,
         ) from None
+    except PermissionError as error:
+        raise _not_ours(path, error.strerror or str(error)) from None
     except OSError as error:
         raise _unreadable(home, error.strerror or str(error)) from None
     try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise _unreadable(home, "it is no file")
         mode = stat.S_IMODE(os.fstat(handle).st_mode)
         if mode & 0o077:
             raise UserError(
@@ -155,6 +161,25 @@ def _document(home: Path) -> bytes:
         return os.read(handle, MAX_KEYSTORE_BYTES + 1)
     finally:
         os.close(handle)
+
+
+def _not_ours(path: Path, why: str) -> UserError:
+    """A wallet that this user may not read: nothing is wrong with it, so a backup mends nothing."""
+    owner, fix = "", "run hypergpud as the user that the wallet belongs to, or name another home with --home PATH"
+    with suppress(OSError):  # what is in the directory may be hidden too
+        uid = path.stat().st_uid
+        if uid == os.geteuid():
+            fix = f"chmod 600 {path}"
+        else:
+            owner = f"; it belongs to the user {_user(uid)}, and this is {_user(os.geteuid())}"
+    return UserError("WALLET_NOT_OURS", f"The wallet {path} may not be read.", why=why + owner, fix=fix, exit_code=KEY_EXIT_CODE)
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _unreadable(home: Path, why: str) -> UserError:

@@ -10,6 +10,7 @@ import math
 
 MISSING = "–"
 BIGGEST = 1 << 53  # the largest integer that JSON readers in JavaScript keep exact
+DECIMALS = 18  # of a token, as of every coin on an EVM: a base unit is the last of them
 
 
 def clean(text: str, limit: int) -> str:
@@ -38,6 +39,13 @@ def whole(value: int) -> int:
 def count(number: int) -> str:
     """12,345"""
     return f"{number:,}"
+
+
+def tokens(amount: int) -> str:
+    """Base units as 12.5 or 0.000000000000000001: every digit that is there, none that is not."""
+    whole, part = divmod(amount, 10**DECIMALS)
+    text = f"{whole:,}"
+    return f"{text}.{part:018d}".rstrip("0") if part else text
 
 
 def of(number: int, one: str, many: str = "") -> str:

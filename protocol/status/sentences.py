@@ -11,7 +11,7 @@ from typing import Any
 
 from protocol import journal
 from protocol.identity import PeerId
-from protocol.status.figures import clean, count, duration, loss, of, phase_words, rate, size, tail, whole
+from protocol.status.figures import clean, count, duration, loss, of, phase_words, rate, size, tail, tokens, whole
 
 MAX_SENTENCE_CHARS = 400  # four lines on a telephone
 
@@ -170,7 +170,7 @@ def _chain_report(event: journal.ChainReport, who: Who) -> Words:
     if event.state == "live":
         paid = f" to {event.payout}" if event.payout else ""
         told = f", {of(event.samples, 'certified sample')} told to the chain"
-        claimed = f", {event.claimed} claimed" if event.claimed else ""
+        claimed = f", {tokens(int(event.claimed))} tokens claimed" if event.claimed.isdecimal() else ""
         return level, f"Paid on {event.profile}{paid}: heartbeat read back{told}{claimed}."
     return level, f"{what}{because(event.reason)}"
 

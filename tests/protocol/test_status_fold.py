@@ -216,3 +216,17 @@ def test_the_share_of_time_spent_computing_is_of_the_last_round() -> None:
     trained = journal.Trained(number=1, steps=1, samples=50, loss=1.0, seconds=6.0)
     status = folded([started(), trained, replace(certified(1), phase_seconds={"train": 6.0, "scatter": 2.0})])
     assert status.you.computing == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "said"),
+    [
+        ("12500000000000000000", ", 12.5 tokens claimed."),
+        ("1234000000000000000000000", ", 1,234,000 tokens claimed."),
+        ("0", ", 0 tokens claimed."),
+        ("", "told to the chain."),
+    ],
+)
+def test_what_was_claimed_is_told_in_tokens(claimed: str, said: str) -> None:
+    level, words = say(journal.ChainReport(profile="hypergpu", state="live", samples=3, claimed=claimed))
+    assert (level, words.endswith(said)) == ("good", True), words

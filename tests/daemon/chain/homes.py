@@ -102,12 +102,12 @@ class FakeWorld:
             lambda: self.now_s, owner=dev_account("owner"), settlers=settlers, needed=1, epoch_s=EPOCH_S, delay_s=DELAY_S, funded=funded
         )
 
-    def _sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         self.now_s += seconds
 
     def client(self, key: bytes | None) -> Chain:
         account = wallet_of(key).address if key else ZERO_ADDRESS
-        return FakeChain(self.ledger, account, self._sleep, chain_id=CHAIN)
+        return FakeChain(self.ledger, account, self.sleep, chain_id=CHAIN)
 
     def faucet(self) -> Chain:
         return self.client(dev_key("faucet"))

@@ -1,124 +1,27 @@
 """The whole story with the commands a person types: beat, settle, dispute, activate, verify, claim, and every refusal.
 
-On the fake chain always, on the contracts in py-evm and in anvil among the slow tests.
+On every chain that `conftest.py` names.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from contracts.devnet.genesis import COIN
 from daemon.chain.datasets import keep_dataset
-from daemon.chain.figures import Figures
-from daemon.chain.heart import Heart, Identity
-from daemon.chain.opening import open_chain
-from daemon.cli.main import run
-from daemon.config import ChainConfig
 from daemon.wallet import password
-from daemon.wallet.keystore import UnlockedWallet
-from protocol.chain import Chain, Proposal
-from protocol.journal import Event
+from protocol.chain import Proposal
 from protocol.keccak import address_of
-from protocol.manifest import Manifest
-from protocol.ports import inline
 from protocol.settlement.dataset import decode_dataset, make_dataset
-from tests.contracts.ground import ANVIL, NO_ANVIL
 from tests.daemon.chain import homes
+from tests.daemon.chain.stage import ROUNDS, Stage
 from tests.protocol.rounds import people
 from tests.protocol.settlement.paid import PAID, PAID_RUN, wallet
 
 COLD = address_of(b"\x0c" * 20)
-ROUNDS = homes.rounds({0: 10, 1: 30}, {0: 10, 1: 10, 2: 20}, {0: 20})
-
-
-class Said:
-    """What a command printed."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def record(self) -> dict[str, object]:
-        found = json.loads(self.out)
-        assert isinstance(found, dict)
-        return found
-
-
-class Stage:
-    def __init__(self, root: Path, world: homes.World, capfd: pytest.CaptureFixture[str]) -> None:
-        self.root, self.world, self._capfd = root, world, capfd
-        self.homes: dict[int, Path] = {}
-
-    def home(self, i: int, rounds: int = 2, payout: str | None = None) -> Path:
-        self.homes[i] = homes.home(self.root, i, self.world.url, ROUNDS[:rounds], payout)
-        return self.homes[i]
-
-    def say(self, i: int, *words: str) -> Said:
-        self._capfd.readouterr()
-        code = run(["--home", str(self.homes[i]), *words])
-        out, err = self._capfd.readouterr()
-        return Said(code, out, err)
-
-    def share_dataset(self, source: int, target: int) -> None:
-        """As the swarm does it."""
-        for file in (self.homes[source] / "settlements").iterdir():
-            folder = self.homes[target] / "settlements"
-            folder.mkdir(exist_ok=True)
-            (folder / file.name).write_bytes(file.read_bytes())
-
-    def heart(self, i: int, payout: str | None = None) -> tuple[Heart, list[Event], Figures]:
-        figures, events = Figures(people(4)[i].peer), list[Event]()
-        heart = Heart(
-            opener=lambda: self.world.client(wallet(i).private_key()),
-            identity=Identity(name=f"node {i}", payout=payout),
-            figure=lambda: figures.now,
-            offload=inline,
-            record=events.append,
-            dice=lambda: 0.0,
-        )
-        return heart, events, figures
-
-    def beat(self, i: int, rounds: int = 2, payout: str | None = None) -> None:
-        heart, _, figures = self.heart(i, payout)
-        figures.add_disk(ROUNDS[:rounds])
-        report = heart.beat()
-        assert (report.state, report.reason) == ("live", "")
-
-
-@pytest.fixture(
-    params=[
-        "fake",
-        pytest.param("evm", marks=pytest.mark.slow),
-        pytest.param("anvil", marks=[pytest.mark.slow, pytest.mark.real, pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL)]),
-    ]
-)
-def stage(
-    request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Stage]:
-    secret = tmp_path / "password"
-    secret.write_text(homes.PASSWORD)
-    secret.chmod(0o600)
-    monkeypatch.setenv(password.VARIABLE, str(secret))
-    settlers = (wallet(0).address,)
-    if request.param != "fake":
-        monkeypatch.setattr("contracts.chain.POLL_S", 0.01)
-        with homes.devnet(settlers) if request.param == "evm" else homes.on_anvil(settlers) as world:
-            yield Stage(tmp_path, world, capfd)
-        return
-    fake = homes.FakeWorld(settlers)
-
-    def opened(settings: ChainConfig, manifest: Manifest, home: Path, signer: UnlockedWallet | None) -> Chain:
-        if settings.rpc != (fake.url,):  # a test that is about the real one
-            return open_chain(settings, manifest, home, signer)
-        return fake.client(None if signer is None else signer.private_key())
-
-    monkeypatch.setattr("daemon.cli.chain_access.open_chain", opened)
-    yield Stage(tmp_path, fake, capfd)
 
 
 def test_from_heartbeat_to_money(stage: Stage) -> None:

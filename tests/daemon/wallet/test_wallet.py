@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from click.testing import CliRunner
@@ -18,6 +19,7 @@ from protocol.errors import UserError
 from protocol.keccak import checked_address
 
 QUICK = 1 << 8  # scrypt's work, for tests of everything but its cost
+NOBODY = 65534  # a user that owns nothing
 ONE = (1).to_bytes(32, "big")
 ONE_ADDRESS = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
 
@@ -249,3 +251,33 @@ def test_a_key_comes_from_standard_input_too(home: Path, secret_file: Path, monk
     assert CliRunner().invoke(cli, arguments, input=ONE.hex()).exit_code == 0
     assert files.address_in_home(home) == ONE_ADDRESS
     assert os.listdir(home) == [files.WALLET_FILE]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said"), [("file", "it belongs to the user root"), ("directory", "Permission denied"), ("own", "chmod 600")]
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_wallet_of_another_user_is_not_called_damaged(hidden: str, said: str) -> None:
+    with TemporaryDirectory() as folder:  # pytest's own are closed to others
+        home = Path(folder)
+        files.create(home, ONE, "correct horse", scrypt_n=QUICK)
+        home.chmod(0o700 if hidden == "directory" else 0o755)
+        if hidden == "own":
+            os.chown(home / "wallet.json", NOBODY, NOBODY)
+            (home / "wallet.json").chmod(0)
+        os.seteuid(NOBODY)
+        try:
+            with pytest.raises(UserError) as caught:
+                files.address_in_home(home)
+        finally:
+            os.seteuid(0)
+    assert (caught.value.code, caught.value.exit_code) == ("WALLET_NOT_OURS", 5)
+    assert said in str(caught.value)
+    assert "backup" not in caught.value.fix
+
+
+def test_a_wallet_that_is_no_file_is_told(home: Path) -> None:
+    (home / "wallet.json").mkdir(parents=True)
+    with pytest.raises(UserError, match="WALLET_UNREADABLE") as caught:
+        files.address_in_home(home)
+    assert caught.value.why == "it is no file"

@@ -1,0 +1,73 @@
+"""Commands typed in homes beside one chain, and what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from daemon.chain.figures import Figures
+from daemon.chain.heart import Heart, Identity
+from daemon.cli.main import run
+from protocol.journal import Event
+from protocol.ports import inline
+from tests.daemon.chain import homes
+from tests.protocol.rounds import people
+from tests.protocol.settlement.paid import wallet
+
+ROUNDS = homes.rounds({0: 10, 1: 30}, {0: 10, 1: 10, 2: 20}, {0: 20})
+
+
+class Said:
+    """What a command printed."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def record(self) -> dict[str, object]:
+        found = json.loads(self.out)
+        assert isinstance(found, dict)
+        return found
+
+
+class Stage:
+    def __init__(self, root: Path, world: homes.World, capfd: pytest.CaptureFixture[str]) -> None:
+        self.root, self.world, self._capfd = root, world, capfd
+        self.homes: dict[int, Path] = {}
+
+    def home(self, i: int, rounds: int = 2, payout: str | None = None) -> Path:
+        self.homes[i] = homes.home(self.root, i, self.world.url, ROUNDS[:rounds], payout)
+        return self.homes[i]
+
+    def say(self, i: int, *words: str) -> Said:
+        self._capfd.readouterr()
+        code = run(["--home", str(self.homes[i]), *words])
+        out, err = self._capfd.readouterr()
+        return Said(code, out, err)
+
+    def share_dataset(self, source: int, target: int) -> None:
+        """As the swarm does it."""
+        for file in (self.homes[source] / "settlements").iterdir():
+            folder = self.homes[target] / "settlements"
+            folder.mkdir(exist_ok=True)
+            (folder / file.name).write_bytes(file.read_bytes())
+
+    def heart(self, i: int, payout: str | None = None) -> tuple[Heart, list[Event], Figures]:
+        figures, events = Figures(people(4)[i].peer), list[Event]()
+        heart = Heart(
+            opener=lambda: self.world.client(wallet(i).private_key()),
+            identity=Identity(name=f"node {i}", payout=payout),
+            figure=lambda: figures.now,
+            offload=inline,
+            record=events.append,
+            dice=lambda: 0.0,
+        )
+        return heart, events, figures
+
+    def beat(self, i: int, rounds: int = 2, payout: str | None = None) -> None:
+        heart, _, figures = self.heart(i, payout)
+        figures.add_disk(ROUNDS[:rounds])
+        report = heart.beat()
+        assert (report.state, report.reason) == ("live", "")

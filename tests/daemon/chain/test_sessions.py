@@ -1,0 +1,222 @@
+"""A run's session by the commands that its owner types: from created to completed, cancelled, and every refusal in plain words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from daemon.chain.records import keep_manifest, run_folder
+from daemon.chain.sessions import REFUSALS, explained
+from daemon.wallet import password
+from protocol.chain import NO_HASH, ChainRefused, RunStatus
+from protocol.manifest import seal
+from tests.daemon.chain import homes
+from tests.daemon.chain.stage import ROUNDS, Said, Stage
+from tests.protocol.settlement.paid import PAID, PAID_RUN, wallet
+
+ANNA, BERT, CARO = range(3)
+PUBLISHED = seal(PAID).published
+CONTRACT = Path(__file__).parents[3] / "contracts" / "src" / "sessions.vy"
+
+
+def says(said: Said, code: int, *words: str) -> None:
+    assert said.code == code, said.err
+    for word in words:
+        assert word in said.err, said.err
+
+
+def on_chain(stage: Stage) -> RunStatus:
+    return stage.world.client(None).run(PAID_RUN)
+
+
+def session(said: Said) -> dict[str, object]:
+    found = said.record["session"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_from_created_to_completed(stage: Stage) -> None:
+    stage.home(ANNA)
+    stage.home(BERT)
+    stage.home(CARO, rounds=1)
+    nothing = stage.say(ANNA, "session", "show")
+    assert (nothing.code, "state        none" in nothing.out, "hypergpud session create" in nothing.out) == (0, True, True)
+
+    created = session(stage.say(ANNA, "session", "create", "--json"))
+    assert (created["state"], created["owner"], created["is_own"]) == ("created", wallet(ANNA).address, True)
+    assert (created["manifest"], created["same_manifest"]) == (PUBLISHED.hex(), True)
+    assert on_chain(stage) == RunStatus(run=PAID_RUN, state="created", owner=wallet(ANNA).address, manifest=PUBLISHED)
+
+    active = stage.say(ANNA, "session", "activate", PAID_RUN.hex()[:6])
+    assert (active.code, "state        active" in active.out, "(this home's wallet)" in active.out) == (0, True, True)
+    assert re.search(r"transaction  0x[0-9a-f]{64}, fee 0\.\d+", active.out)
+    assert on_chain(stage).state == "active"
+    seen = stage.say(BERT, "session", "show").out
+    assert (wallet(ANNA).address in seen, "(this home's wallet)" in seen, "✓ this home's" in seen) == (True, False, True)
+
+    done = session(stage.say(ANNA, "session", "complete", "--json"))
+    assert (done["state"], done["certificate"], done["certificate_round"]) == ("completed", ROUNDS[1].hash.hex(), 2)
+    assert (on_chain(stage).state, on_chain(stage).certificate) == ("completed", ROUNDS[1].hash)
+    assert "round 2, the last of this home" in stage.say(BERT, "session", "show").out
+    assert "NOT among this home's certificates" in stage.say(CARO, "session", "show").out
+    homes.add_certificates(stage.homes[BERT], ROUNDS[2:])
+    assert "round 2; this home's last is round 3" in stage.say(BERT, "session", "show").out
+
+
+def test_every_refusal_says_why_and_what_to_type_and_changes_nothing(stage: Stage) -> None:
+    stage.home(ANNA)
+    stage.home(BERT)
+    steps = {"activate": (), "complete": (), "cancel": ("--reason", "nobody came")}
+    for name, more in steps.items():
+        says(stage.say(ANNA, "session", name, *more), 1, "not on the chain", "hypergpud session create", "[SESSION]")
+    assert on_chain(stage).state == "none"
+
+    assert stage.say(ANNA, "session", "create").code == 0
+    says(stage.say(ANNA, "session", "create"), 1, "created already", "it is created", "hypergpud session activate")
+    says(stage.say(BERT, "session", "create"), 1, "Somebody else", wallet(ANNA).address, wallet(BERT).address)
+    for name, more in steps.items():
+        says(stage.say(BERT, "session", name, *more), 1, "belongs to another account", wallet(ANNA).address, wallet(BERT).address)
+    says(stage.say(ANNA, "session", "complete"), 1, "not active yet", "hypergpud session activate")
+    assert on_chain(stage).state == "created"
+
+    assert stage.say(ANNA, "session", "activate").code == 0
+    says(stage.say(ANNA, "session", "activate"), 1, "active already", "hypergpud session complete")
+    assert stage.say(ANNA, "session", "complete").code == 0
+    for name, more in steps.items():
+        says(
+            stage.say(ANNA, "session", name, *more), 1, "completed already", ROUNDS[1].hash.hex()[:12], "another session needs another run"
+        )
+    assert (on_chain(stage).state, on_chain(stage).certificate) == ("completed", ROUNDS[1].hash)
+
+
+def test_a_cancelled_run_stays_cancelled_and_its_reason_fits_the_chain(stage: Stage) -> None:
+    stage.home(ANNA)
+    assert stage.say(ANNA, "session", "create").code == 0
+    assert stage.say(ANNA, "session", "cancel").code == 2  # without a reason
+    says(stage.say(ANNA, "session", "cancel", "--reason", " \n"), 2, "[REASON]", "1 to 96 bytes", "this has 0")
+    says(stage.say(ANNA, "session", "cancel", "--reason", "ü" * 49), 2, "[REASON]", "this has 98")
+    assert on_chain(stage).state == "created"
+    cancelled = stage.say(ANNA, "session", "cancel", "--reason", "ü" * 48)
+    assert (cancelled.code, "state        cancelled" in cancelled.out, "certificate" in cancelled.out) == (0, True, False)
+    assert (on_chain(stage).state, on_chain(stage).certificate) == ("cancelled", NO_HASH)
+    for name, *more in (("activate",), ("complete",), ("cancel", "--reason", "again")):
+        says(stage.say(ANNA, "session", name, *more), 1, "cancelled already")
+
+
+def test_a_run_is_completed_with_a_certificate_of_this_homes_chain_alone(stage: Stage) -> None:
+    stage.home(ANNA, rounds=0)
+    stage.say(ANNA, "session", "create")
+    stage.say(ANNA, "session", "activate")
+    says(stage.say(ANNA, "session", "complete"), 1, "[NO_CERTIFICATES]", "hypergpud session cancel")
+    homes.add_certificates(stage.homes[ANNA], ROUNDS)
+    for wrong in (ROUNDS[0].hash.hex()[::-1], "ab" * 32, "0x", ""):
+        says(stage.say(ANNA, "session", "complete", "--certificate", wrong), 2, "No certificate", "it holds 3", ROUNDS[2].hash.hex()[:12])
+
+    # Of a damaged chain nobody knows which is the last; one that can be read may be named.
+    file = run_folder(stage.homes[ANNA], PAID_RUN) / "certificates"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    says(stage.say(ANNA, "session", "complete"), 1, "[CERTIFICATES]", "damaged behind number 2", "--certificate HASH")
+    says(stage.say(ANNA, "session", "complete", "--certificate", ROUNDS[2].hash.hex()), 2, "it holds 2")
+    says(stage.say(ANNA, "session", "show"), 0, "damaged behind number 2")
+    assert on_chain(stage).state == "active"
+    named = stage.say(ANNA, "session", "complete", "--certificate", "0x" + ROUNDS[0].hash.hex()[:8].upper())
+    assert (named.code, on_chain(stage).certificate) == (0, ROUNDS[0].hash)
+    assert "round 1; this home's last is round 2" in named.out
+
+
+def test_show_needs_no_wallet_and_sees_another_manifest(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.home(ANNA)
+    bert = stage.world.client(wallet(BERT).private_key())
+    assert bert.wait(bert.create_run(PAID_RUN, b"m" * 32), 10).done
+    (stage.homes[ANNA] / "wallet.json").write_text("{")
+    says(stage.say(ANNA, "session", "show"), 0, "wallet.json cannot be used")
+    (stage.homes[ANNA] / "wallet.json").unlink()
+    monkeypatch.delenv(password.VARIABLE)
+    shown = stage.say(ANNA, "session", "show", "--json").record
+    assert (shown["state"], shown["owner"], shown["is_own"]) == ("created", wallet(BERT).address, False)
+    assert (shown["manifest"], shown["own_manifest"], shown["same_manifest"]) == ((b"m" * 32).hex(), PUBLISHED.hex(), False)
+    text = stage.say(ANNA, "session", "show").out
+    assert ("NOT this home's" in text, f"0x{PUBLISHED.hex()} in this home" in text) == (True, True)
+    says(stage.say(ANNA, "session", "create"), 5, "[NO_WALLET]")
+
+
+def test_which_run_is_meant(stage: Stage) -> None:
+    stage.home(ANNA)
+    home = stage.homes[ANNA]
+    says(stage.say(ANNA, "session", "show", "xyz"), 2, "no run whose id begins with 'xyz'", f"{PAID.name} ({PAID_RUN.hex()[:12]})")
+    unpaid = seal(replace(PAID, name="unpaid", chain="none", settlement=UNSET))
+    keep_manifest(home, unpaid)
+    keep_manifest(home, seal(replace(PAID, name="elsewhere", chain="plumise")))
+    says(stage.say(ANNA, "session", "show"), 2, "several runs", "name the run: hypergpud session show RUN")
+    says(stage.say(ANNA, "session", "show", ""), 2, "several runs", "name more of the id")
+    says(stage.say(ANNA, "session", "show", unpaid.run.hex()), 2, "'unpaid' has no session", "its manifest says 'none'")
+    assert stage.say(ANNA, "session", "show", PAID_RUN.hex()[:12].upper()).code == 0
+    plumise = seal(replace(PAID, name="elsewhere", chain="plumise"))
+    says(stage.say(ANNA, "session", "create", plumise.run.hex()), 2, "its manifest says 'plumise'")
+    stage.homes[9] = stage.root / "empty"
+    says(stage.say(9, "session", "show"), 2, "it was in no run yet", "hypergpud start")
+
+
+def test_what_is_slow_is_not_sent_twice_and_what_others_did_first_is_told(stage: Stage) -> None:
+    world = stage.world
+    if not isinstance(world, homes.FakeWorld):
+        pytest.skip("only the fake chain can be stopped")
+    stage.home(ANNA)
+    world.ledger.stopped = True
+    says(stage.say(ANNA, "session", "create"), 6, "[CHAIN_PENDING]", "hypergpud session show")
+    world.ledger.stopped = False
+    world.pass_time(10)
+    assert stage.say(ANNA, "session", "activate").code == 0
+
+    # A complete is on its way when another one names another certificate.
+    world.ledger.stopped = True
+    says(stage.say(ANNA, "session", "complete"), 6, "[CHAIN_PENDING]")
+    go_on_when_waited_for(world)
+    says(stage.say(ANNA, "session", "complete", "--certificate", ROUNDS[0].hash.hex()), 1, "[CERTIFICATE]", ROUNDS[1].hash.hex()[:12])
+    assert on_chain(stage).certificate == ROUNDS[1].hash
+
+
+def test_a_refusal_that_comes_with_the_block_is_told_in_the_same_words(stage: Stage) -> None:
+    world = stage.world
+    if not isinstance(world, homes.FakeWorld):
+        pytest.skip("only the fake chain can be stopped")
+    stage.home(ANNA)
+    world.ledger.stopped = True
+    world.client(wallet(BERT).private_key()).create_run(PAID_RUN, PUBLISHED)
+    go_on_when_waited_for(world)
+    says(stage.say(ANNA, "session", "create"), 1, "Somebody else", wallet(BERT).address)
+
+
+def go_on_when_waited_for(world: homes.FakeWorld) -> None:
+    waited = world.sleep
+
+    def sleep(seconds: float) -> None:
+        world.ledger.stopped = False
+        waited(seconds)
+
+    world.sleep = sleep  # type: ignore[method-assign]
+
+
+def test_every_refusal_of_the_contract_has_words_and_no_other_has() -> None:
+    assert set(re.findall(r'"(sessions: [^"]+)"', CONTRACT.read_text())) == set(REFUSALS)
+    now = RunStatus(run=PAID_RUN, state="active", owner=wallet(ANNA).address)
+    for reason in REFUSALS:
+        words = explained(reason, now, wallet(BERT).address)
+        assert reason not in str(words)
+        assert getattr(words, "why", "")
+        assert getattr(words, "fix", "")
+    foreign = explained("insufficient funds for transfer", now, wallet(BERT).address)
+    assert isinstance(foreign, ChainRefused)
+    assert foreign.reason == "insufficient funds for transfer"
+
+
+def test_the_hash_of_the_published_manifest_covers_its_signature() -> None:
+    signed = seal(PAID)
+    assert signed.published != signed.run
+    assert replace(signed, signature=b"s").published != signed.published
+    assert replace(signed, signature=b"s").run == signed.run

@@ -71,7 +71,7 @@ def test_on_shaped_links_the_bound_and_bare_tcp_stand_beside_it() -> None:
         engines=("native",),
         rate_bits=20e6,
         rtt_s=0.0,
-        repeat=1,
+        repeat=3,  # one retransmission after a timeout takes a fifth of a second
         certified=False,
         say=lambda line: None,
     )

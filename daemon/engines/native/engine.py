@@ -340,6 +340,8 @@ class NativeEngine:
 
     def _certified(self, steps: list[Step]) -> None:
         """Certificates joined the lineage, or there is time for those that did before: go where it leads now."""
+        for made in steps:
+            self._exchanging.certified(made.certificate.plan.digest)
         state = self._state
         event = self._course.leads(state.tip, trio.current_time()) if state is not None else None
         if event is not None:

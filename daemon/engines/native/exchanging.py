@@ -145,6 +145,14 @@ class Exchanging:
         self.sender.clear(failed=self._current is not None)
         self.let_go()
 
+    def certified(self, plan: Digest) -> None:
+        """A certificate made from this plan is here. Whoever was in a later view and never carried it out lets its bytes pass: kept waiting for the
+        plan, they held up all that came behind them on their lanes, and the next round left this member out as too slow."""
+        if plan not in self._over and not self._is_current(plan):
+            self._over.append(plan)
+            self._changed.set()
+            self._changed = trio.Event()
+
     def let_go(self) -> None:
         """The round is certified. What is on its way goes on its way: a member that is behind needs it to adopt and not to download."""
         if self._current is not None:
@@ -153,11 +161,11 @@ class Exchanging:
 
     async def _accept(self, peer: PeerId, header: BulkHeader) -> Intake:
         plan = self._plan_of(header)
+        if plan not in self._over and not self._is_current(plan):
+            await self._until_known(plan)
         if plan in self._over:
             longest = max(codec.size(self._parameters) for codec in (self._codec, self._codec.result, codec_named(ROW_CODEC)))
             return Intake(min(header.size, longest), _discard)
-        if self._current is None or self._current.plan.digest != plan:
-            await self._until_current(plan)
         assert self._current is not None
         return await self._current.accept(peer, header)
 
@@ -174,9 +182,12 @@ class Exchanging:
         if self._current is not None:
             self._current.lost(peer)
 
-    async def _until_current(self, plan: Digest) -> None:
+    def _is_current(self, plan: Digest) -> bool:
+        return self._current is not None and self._current.plan.digest == plan
+
+    async def _until_known(self, plan: Digest) -> None:
         with trio.move_on_after(EARLY_S):
-            while self._current is None or self._current.plan.digest != plan:
+            while plan not in self._over and not self._is_current(plan):
                 await self._changed.wait()
             return
         raise PeerFault("stale", "bytes for a plan that is not being carried out here")

@@ -21,7 +21,7 @@ RUN, PLAN, NEXT = b"r" * 32, b"p" * 32, b"q" * 32
 
 @pytest.mark.parametrize("certified", [False, True])
 def test_bytes_of_a_plan_that_was_certified_without_us_hold_nothing_up(certified: bool) -> None:
-    """A member in a later view kept the senders of the earlier one waiting for a plan that it would never carry out, and with them their next round."""
+    """A member in a later view kept the senders of the earlier one waiting for a plan that it would never carry out, and so their next round."""
 
     async def story() -> None:
         swarm = FakeSwarm(random.Random(1))

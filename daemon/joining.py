@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import trio
@@ -15,6 +14,7 @@ from daemon.config import Config
 from daemon.journal import Journal
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.offload import in_thread
 from daemon.remembered import last_port, remember, run_among
 from daemon.swarm.chain_sync import fetch_manifest
 from protocol.errors import PeerFault, Unreachable, UserError
@@ -26,13 +26,6 @@ REMEMBER_S = 10.0  # between looks at who is connected: what a node that is kill
 JOIN_S = 30.0  # for the first answer of a node we join; after that the person should hear what is wrong
 BULK_CERTIFICATE_FILE = "bulk.pem"
 ENTER_S = 0.5  # after listening, before the run is announced: connections to the join addresses are being made
-
-T = TypeVar("T")
-
-
-async def in_thread(work: Callable[[], T], /) -> T:
-    """The real `Offload`: numeric and blocking work leaves the event loop to its streams."""
-    return await trio.to_thread.run_sync(work)
 
 
 def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:

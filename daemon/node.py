@@ -22,10 +22,11 @@ from daemon.engines.hivemind.engine import HivemindEngine
 from daemon.engines.hivemind.settings import peer_settings
 from daemon.engines.native.engine import NativeEngine
 from daemon.home import JOURNAL_FILE
-from daemon.joining import BULK_CERTIFICATE_FILE, announce, in_thread, manifest_of_others, network_settings, remember_members
+from daemon.joining import BULK_CERTIFICATE_FILE, announce, manifest_of_others, network_settings, remember_members
 from daemon.journal import Journal, certified_before
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
+from daemon.offload import in_thread
 from daemon.version import version
 from daemon.wallet.password import Password
 from daemon.worker.settings import WorkerSettings

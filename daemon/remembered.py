@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from daemon.chain.records import MANIFEST_FILE, HomeRun, keep_manifest, run_folder, runs_of
 from daemon.disk.atomic import write_atomically
-from protocol.digest import Digest
+from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
 from protocol.manifest import MAX_MANIFEST_BYTES, SignedManifest
@@ -24,7 +24,6 @@ REMEMBERED_FILE = "remembered.json"
 MOST_RUNS = 32  # a line each; the manifests of all stay
 MOST_ADDRESSES = 32  # of a run's members: one that answers tells the others
 MOST_BYTES = 1 << 20
-SHOWN_DIGITS = 12  # of a run's id, as everywhere
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +94,7 @@ def last_run(home: Path) -> SignedManifest | None:
     if len(kept) > 1:
         raise UserError(
             "RUN",
-            f"This home was in several runs: {_named(kept)}.",
+            f"This home was in several runs: {named(kept)}.",
             why=f"{home / REMEMBERED_FILE} does not say which was the last" if known is None else "none of them was noted as the last",
             fix=f"hypergpud start --run {kept[0].run.hex()[:SHOWN_DIGITS]}   (or another of them)",
             exit_code=2,
@@ -112,7 +111,7 @@ def named_run(home: Path, beginning: str) -> SignedManifest:
             "RUN",
             f"{'Several runs' if meant else 'No run'} of this home {'have' if meant else 'has'} an id that begins with {beginning!r}"
             f"{', and there is no file of that name' if not meant else ''}.",
-            why=f"it was in {_named(kept)}" if kept else f"{home} was in no run yet",
+            why=f"it was in {named(kept)}" if kept else f"{home} was in no run yet",
             fix="hypergpud start --run FILE, or --run with more of the id" if meant else "hypergpud start --run FILE, or --join MULTIADDR",
             exit_code=2,
         )
@@ -129,7 +128,7 @@ def run_among(home: Path, peers: set[PeerId]) -> SignedManifest | None:
 
 def others(home: Path, run: Digest) -> str:
     """The other runs of this home, in words; empty when there is none."""
-    return _named([one for one in runs_of(home) if one.run != run])
+    return named([one for one in runs_of(home) if one.run != run])
 
 
 def _of_this_home(home: Path, run: Digest) -> SignedManifest:
@@ -145,5 +144,6 @@ def _of_this_home(home: Path, run: Digest) -> SignedManifest:
     return signed
 
 
-def _named(runs: list[HomeRun]) -> str:
+def named(runs: list[HomeRun]) -> str:
+    """Each run's name and the beginning of its id."""
     return ", ".join(f"{one.manifest.name} ({one.run.hex()[:SHOWN_DIGITS]})" for one in runs)

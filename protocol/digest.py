@@ -20,6 +20,7 @@ Buffer = bytes | bytearray | memoryview
 """Bytes that are only read."""
 
 DIGEST_BYTES = 32
+SHOWN_DIGITS = 12  # of a run's id or a certificate's hash, where people read it; any beginning of it names one again
 _LEAF = blake3(b"hypergpu/leaf").digest()
 _NODE = blake3(b"hypergpu/node").digest()
 EMPTY_ROOT: Digest = blake3(b"hypergpu/empty").digest()

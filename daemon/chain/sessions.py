@@ -13,13 +13,13 @@ from daemon.chain.opening import CHAIN_EXIT_CODE
 from daemon.chain.rewards import WAIT_S
 from protocol.certificate import OpenCertificate
 from protocol.chain import NO_HASH, Chain, ChainError, ChainPending, ChainRefused, RunStatus, Sent, Settled
+from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.keccak import ZERO_ADDRESS, Address
 from protocol.manifest import SignedManifest
 from protocol.status.figures import count
 
 MOST_REASON_BYTES = 96  # String[96] in sessions.vy; a longer sentence would be cut in the middle
-SHOWN_DIGITS = 12  # of a hash, as everywhere
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):

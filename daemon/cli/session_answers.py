@@ -11,13 +11,15 @@ from msgspec import UNSET
 
 from daemon.chain.opening import check_profile
 from daemon.chain.records import HomeRun, certificates_on_disk, runs_of
-from daemon.chain.sessions import SHOWN_DIGITS, Session, checked_reason, final_certificate, session_of, step
+from daemon.chain.sessions import Session, checked_reason, final_certificate, session_of, step
 from daemon.cli.chain_access import Access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from daemon.config import load_config
 from daemon.remembered import kept_manifest, last_run
+from daemon.remembered import named as named_runs
 from daemon.wallet import files
 from protocol.chain import NO_HASH, Chain, Hash, RunStatus, Sent
+from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.keccak import Address
 from protocol.manifest import SignedManifest
@@ -148,7 +150,7 @@ def _chosen(home: Path, named: str | None) -> SignedManifest:
     raise UserError(
         "RUN",
         f"{'There are several runs' if meant else 'There is no run'}{which} in {home}.",
-        why=", ".join(f"{one.manifest.name} ({one.run.hex()[:SHOWN_DIGITS]})" for one in kept) or "it was in no run yet",
+        why=named_runs(kept) or "it was in no run yet",
         fix="name more of the id" if meant else "name one of those" if kept else "hypergpud start, then ask again",
         exit_code=2,
     )

@@ -168,9 +168,12 @@ def certify(state: State, key: bytes) -> Step:
         return state, []
     raw = assemble(outcome.vote, outcome.plan_signed, outcome.cut_signed, votes)
     me = state.rules.me
-    # Each of the three takers tells every member; one of them is enough for the others, who notice within a beacon what gossip lost.
-    first = next((peer for peer in takers(state) if peer not in state.gone), me) if state.plan is not None else me
-    return state, [Publish(certificate=raw, to=tuple(peer for peer in members if peer != me), gossip=first == me)]
+    others = tuple(peer for peer in members if peer != me)
+    # Each of the three takers tells every member; one of them is enough for everybody else, who notice within a beacon what gossip lost. Of an
+    # earlier view it is not known who else comes to it.
+    late = state.plan is None or state.plan.digest != outcome.plan.digest
+    first = late or next((peer for peer in takers(state) if peer not in state.gone), me) == me
+    return state, [Publish(certificate=raw, to=others, gossip=first)]
 
 
 def inquire(state: State, now: float) -> Step:

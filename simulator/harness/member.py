@@ -20,11 +20,12 @@ import msgspec
 import trio
 
 from daemon.disk.files import FileDisk
-from daemon.joining import BULK_CERTIFICATE_FILE, announce, in_thread
+from daemon.joining import BULK_CERTIFICATE_FILE, announce
 from daemon.keys import load_or_make_key
 from daemon.logs import set_up_logging
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.offload import in_thread
 from protocol.journal import Warned
 from protocol.manifest import SignedManifest
 from simulator.harness.content import ContentTrainer

@@ -9,6 +9,7 @@ import pytest
 
 from simulator.bench.allreduce.running import links
 from simulator.harness.clusters import Far, clusters, why_no_clusters
+from tests.simulator.across import SEND, TAKE
 
 FAR = Far(delay_s=0.04, bits=4e6)
 ROUND_TRIP = """
@@ -21,23 +22,6 @@ for _ in range(5):
     except ConnectionRefusedError:
         took.append(time.monotonic() - began)
 print(min(took))
-"""
-SEND = """
-import socket, sys, time
-stream = socket.create_connection((sys.argv[1], 5000), 10)
-began = time.monotonic()
-stream.sendall(bytes(int(sys.argv[2])))
-stream.shutdown(socket.SHUT_WR)
-stream.recv(1)
-print(time.monotonic() - began)
-"""
-TAKE = """
-import socket
-listener = socket.create_server(("", 5000))
-print("up", flush=True)
-stream, _ = listener.accept()
-while stream.recv(1 << 16):
-    pass
 """
 
 pytestmark = [

@@ -13,25 +13,9 @@ from pathlib import Path
 import pytest
 
 from simulator.harness.netns import namespaces, why_not
+from tests.simulator.across import SEND, TAKE
 
 REPOSITORY = Path(__file__).parents[2]
-SEND = """
-import socket, sys, time
-stream = socket.create_connection((sys.argv[1], 5000), 10)
-began = time.monotonic()
-stream.sendall(bytes(int(sys.argv[2])))
-stream.shutdown(socket.SHUT_WR)
-stream.recv(1)
-print(time.monotonic() - began)
-"""
-TAKE = """
-import socket
-listener = socket.create_server(("", 5000))
-print("up", flush=True)
-stream, _ = listener.accept()
-while stream.recv(1 << 16):
-    pass
-"""
 REACH = """
 import socket, sys
 try:

@@ -15,9 +15,10 @@ import numpy as np
 import trio
 
 from daemon.engines.native.engine import NativeEngine
+from daemon.joining import announce
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
-from daemon.node import announce, in_thread
+from daemon.offload import in_thread
 from protocol.digest import Digest
 from protocol.identity import Signer
 from protocol.journal import Event

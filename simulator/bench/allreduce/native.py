@@ -16,7 +16,7 @@ from daemon.engines.native.exchange import Exchange
 from daemon.engines.native.exchanging import fingerprint_of
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
-from daemon.node import in_thread
+from daemon.offload import in_thread
 from protocol.codec import codec_named
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, Levels, digest
 from protocol.identity import PeerId, Signer

@@ -163,6 +163,28 @@ def test_a_majority_without_those_who_take_the_votes_does_not_wait_for_the_deadl
     assert {villager.state.tip.number for villager in village.alive()} == {2}
 
 
+def test_one_of_those_who_take_the_votes_tells_everybody_and_the_next_one_where_it_is_gone() -> None:
+    village = Village(5, settled=5)
+    offers_made(village)
+    first = village.villagers[0].state.leader
+    village.flow()
+    assert village.gossiped == [first]
+
+    village = Village(5, settled=5)
+    offers_made(village)
+    state = village.villagers[0].state
+    leader, second, _ = vote_takers(state.order, state.order.index(state.leader))
+    flow_without(village, lambda letter: kind_of(village, letter) is Vote)
+    village.named(leader).alive = False
+    for villager in village.alive():
+        villager.lose(leader)
+        villager.run()
+    village.wire, village.held = village.held, []
+    village.flow()
+    assert village.gossiped == [second]
+    assert {villager.state.tip.number for villager in village.alive()} == {2}
+
+
 def test_the_certificate_of_the_own_tip_is_no_news() -> None:
     """Told again after it was adopted, it was downloaded again, and the training since was lost."""
     village = Village(3, settled=3)

@@ -42,6 +42,7 @@ class Village:
         self.held: list[Letter] = []  # kept back, for as long as the test likes
         self.apart: frozenset[PeerId] = frozenset()  # one side of a partition
         self.downloads_that_fail = 0
+        self.gossiped: list[PeerId] = []  # who told everybody of a certificate
         self.refused: list[tuple[PeerId, PeerId, str, str]] = []
         self.certificates: dict[tuple[Digest, int], Digest] = {}
         self._opened: dict[tuple[Digest, PeerId], OpenPlan] = {}

@@ -101,7 +101,9 @@ class Villager:
             case p.Inquire(peers=peers):
                 for peer in peers:
                     self.village.inquire(self, peer)
-            case p.Publish(certificate=raw, to=to, gossip=_):
+            case p.Publish(certificate=raw, to=to, gossip=gossip):
+                if gossip:
+                    self.village.gossiped.append(self.me)
                 self.village.check_certificate(raw)
                 self.learn(raw)
                 for peer in to:

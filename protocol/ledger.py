@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from protocol.codec import Codec, chunk_bytes, codec_named
-from protocol.digest import EMPTY_ROOT, Digest, Levels, leaves_of, levels_of, root_of
+from protocol.digest import EMPTY_ROOT, Buffer, Digest, Levels, leaves_of, levels_of, root_of
 from protocol.errors import InvariantBroken, PeerFault
 from protocol.ports import LedgerRecord, SentOffer, Vector
 
@@ -39,7 +39,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     seq: int = 0
     weight: int = 0
-    encoded: bytes = b""
+    encoded: Buffer = b""
     tree: Levels = ()  # over the encoding's chunks; its root is the digest
     digest: Digest = EMPTY_ROOT
 
@@ -71,12 +71,18 @@ class Ledger:
             _AS_THEY_ARE.add(as_bytes(delta), samples, self.residue)
             self.weight += samples
 
-    def make_offer(self) -> Offer:
-        """Encode what is pending under the next seq. The earlier offer, certified or not, is not offered again."""
+    def make_offer(self, memory: memoryview | None = None) -> Offer:
+        """Encode what is pending under the next seq, into `memory` of an encoding's size if there is any. The earlier offer, certified or not, is not
+        offered again."""
         if self.weight == 0:
             self.offer = NOTHING
             return NOTHING
-        encoded = self.codec.encode(self.residue, over=self.weight)
+        encoded: Buffer
+        if memory is None:
+            encoded = self.codec.encode(self.residue, over=self.weight)
+        else:
+            encoded = memory
+            self.codec.encode_into(self.residue, self.weight, memory)
         tree = levels_of(leaves_of(encoded, chunk_bytes(self.codec)))
         weight = min(self.weight, self.max_samples)
         self.offer = Offer(seq=self.next_seq, weight=weight, encoded=encoded, tree=tree, digest=root_of(tree))
@@ -166,5 +172,5 @@ class Ledger:
             self.offer = self._again(record.offered_seq, record.offered_weight, record.offered, record.offered_digest)
             self.give_out()
 
-    def _again(self, seq: int, weight: int, encoded: bytes, name: Digest) -> Offer:
+    def _again(self, seq: int, weight: int, encoded: Buffer, name: Digest) -> Offer:
         return Offer(seq=seq, weight=weight, encoded=encoded, tree=levels_of(leaves_of(encoded, chunk_bytes(self.codec))), digest=name)

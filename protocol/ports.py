@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from protocol.digest import Digest
+from protocol.digest import Buffer, Digest
 from protocol.identity import PeerId
 
 Vector = npt.NDArray[np.float32]
@@ -285,7 +285,7 @@ class SentOffer(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     weight: int
     digest: Digest
-    encoded: bytes
+    encoded: Buffer
 
 
 class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -299,7 +299,7 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
     offered_seq: int  # 0 when nothing is offered
     offered_weight: int
     offered_digest: Digest
-    offered: bytes  # the encoded contribution, exactly the bytes a retry sends
+    offered: Buffer  # the encoded contribution, exactly the bytes a retry sends
     residue: Any  # Vector S
     sent: tuple[SentOffer, ...] = ()  # earlier ones that are not settled, by seq
 

@@ -26,7 +26,7 @@ from daemon.network.ending import Endings, end_gently
 from daemon.network.paths import NoPath
 from daemon.network.slots import Slots
 from daemon.network.tcp_info import Segments
-from daemon.network.tls import PIECE_BYTES, TlsSession, tune
+from daemon.network.tls import Scratch, TlsSession, tune
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_STREAMS_PER_PEER, Endpoint, StreamHandler
@@ -134,7 +134,7 @@ class BulkPlane:
         self._slots = Slots(MAX_STREAMS_PER_PEER)
         self._open: WeakSet[TlsSession] = WeakSet()
         self._called: dict[PeerId, WeakSet[TlsSession]] = {}  # by whom we called
-        self._scratch = memoryview(bytearray(PIECE_BYTES))
+        self._scratch = Scratch()
         self._sessions = 0
         self._handshakes = 0
 
@@ -245,7 +245,6 @@ class BulkPlane:
     def _context_now(self) -> ssl.SSLContext:
         if self._server_context is None:
             self._server_context = _context(ssl.PROTOCOL_TLS_SERVER, self._certificate, b"".join(self._admitted.values()))
-            self._server_context.num_tickets = 0  # sessions are never resumed
         return self._server_context
 
     async def _greet(self, session: TlsSession) -> tuple[BulkStream, StreamHandler] | None:

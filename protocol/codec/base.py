@@ -54,6 +54,9 @@ class Codec(Protocol):
         Raises `ValueError` when a value is not finite: it must not leave the node.
         """
 
+    def encode_into(self, values: Vector, over: float, out: memoryview) -> None:
+        """As `encode`, into memory of the right size; what it holds after `ValueError` is worth nothing."""
+
     def check(self, data: Buffer, elements: int) -> None:
         """Raises what decoding would raise, and writes nothing."""
 
@@ -71,6 +74,12 @@ def check_size(data: Buffer, expected: int) -> None:
     """Raises `PeerFault("malformed")`."""
     if len(data) != expected:
         raise PeerFault("malformed", f"an encoding of {len(data)} bytes where {expected} belong")
+
+
+def check_room(out: memoryview, expected: int) -> None:
+    """Raises `ValueError` when an encoding cannot be written there."""
+    if out.nbytes != expected or out.readonly or not out.c_contiguous:
+        raise ValueError(f"{out.nbytes} bytes, {'read-only' if out.readonly else 'writable'}, for an encoding of {expected}")
 
 
 def check_vector(vector: Vector, *, written: bool = False) -> None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from protocol.codec.base import Codec, check_size, check_vector
-from protocol.codec.kernel import Kernel
+import numpy as np
+
+from protocol.codec.base import Bytes8, Codec, check_room, check_size, check_vector
+from protocol.codec.kernel import Kernel, Loops
+from protocol.codec.memory import fresh_bytes
 from protocol.digest import Buffer
 from protocol.errors import InvariantBroken
 from protocol.ports import Vector
@@ -35,11 +38,23 @@ class Compiled:
         loops = self._kernel().loops
         if loops is None or not values.size:
             return self.reference.encode(values, over)
-        data = loops.encode(self.reference, values, over)
-        if data is None:
+        data, out = fresh_bytes(self.size(values.size))
+        self._encode(loops, values, over, out)
+        return data
+
+    def encode_into(self, values: Vector, over: float, out: memoryview) -> None:
+        check_vector(values)
+        check_room(out, self.size(values.size))
+        loops = self._kernel().loops
+        if loops is None or not values.size:
+            self.reference.encode_into(values, over, out)
+        else:
+            self._encode(loops, values, over, np.frombuffer(out, np.uint8))
+
+    def _encode(self, loops: Loops, values: Vector, over: float, out: Bytes8) -> None:
+        if not loops.encode(self.reference, values, over, out):
             self.reference.encode(values, over)
             raise self._contradiction()
-        return data
 
     def check(self, data: Buffer, elements: int) -> None:
         check_size(data, self.size(elements))

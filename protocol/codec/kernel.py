@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from protocol.codec.base import Codec
-from protocol.codec.memory import fresh_bytes
+from protocol.codec.base import Bytes8, Codec
 from protocol.digest import Buffer
 from protocol.layout import CHUNK_ELEMENTS
 from protocol.ports import Vector
@@ -40,10 +39,8 @@ class Loops:
         self.path = path
         self._library = ctypes.CDLL(str(path))
 
-    def encode(self, codec: Codec, values: Vector, over: float) -> bytes | None:
-        data, out = fresh_bytes(codec.size(values.size))
-        done = self._call(codec, "encode", _floats(values), _count(values.size), _float(over), ctypes.c_void_p(out.ctypes.data))
-        return data if done else None
+    def encode(self, codec: Codec, values: Vector, over: float, out: Bytes8) -> bool:
+        return self._call(codec, "encode", _floats(values), _count(values.size), _float(over), ctypes.c_void_p(out.ctypes.data))
 
     def check(self, codec: Codec, data: Buffer, elements: int) -> bool:
         return self._call(codec, "check", _address(data), _count(elements))
@@ -116,7 +113,13 @@ def _agree(loops: Loops, codec: Codec) -> bool:
     data = codec.encode(values, 3)
     means = np.empty((2, values.size), np.float32)
     codec.mean([(5, data), (70_001, data)], means[0])
-    return loops.encode(codec, values, 3) == data and loops.mean(codec, [(5, data), (70_001, data)], means[1]) and _same(*means)
+    out = np.empty(len(data), np.uint8)
+    return (
+        loops.encode(codec, values, 3, out)
+        and out.tobytes() == data
+        and loops.mean(codec, [(5, data), (70_001, data)], means[1])
+        and _same(*means)
+    )
 
 
 def _same(one: Vector, other: Vector) -> bool:

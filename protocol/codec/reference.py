@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from protocol.codec.base import Bytes8, Codec, check_size, check_vector
+from protocol.codec.base import Bytes8, Codec, check_room, check_size, check_vector
 from protocol.codec.memory import fresh_bytes
 from protocol.digest import Buffer
 from protocol.layout import CHUNK_ELEMENTS
@@ -57,6 +57,16 @@ class Reference(ABC):
         if not values.size:
             return b""
         data, out = fresh_bytes(self.size(values.size))
+        self._encode_all(values, over, out)
+        return data
+
+    def encode_into(self, values: Vector, over: float, out: memoryview) -> None:
+        check_vector(values)
+        check_room(out, self.size(values.size))
+        if values.size:
+            self._encode_all(values, over, np.frombuffer(out, np.uint8))
+
+    def _encode_all(self, values: Vector, over: float, out: Bytes8) -> None:
         quotient = np.empty(_scratch(values.size) if over != 1.0 else 0, np.float32)
         for piece, where in self._pieces(values.size):
             part = values[piece]
@@ -64,7 +74,6 @@ class Reference(ABC):
                 with np.errstate(invalid="ignore"):  # a NaN is looked for next
                     part = np.divide(part, np.float32(over), out=quotient[: part.size])
             self._encode(part, piece.start, out[where])
-        return data
 
     def check(self, data: Buffer, elements: int) -> None:
         source = self._source(data, elements)

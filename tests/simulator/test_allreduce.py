@@ -181,7 +181,7 @@ async def test_averaging_holds_less_than_three_vectors(tmp_path: Path, traced: N
         await round_of(drivers, 0, vectors)
         await round_of(drivers, 4, vectors)
         await prepare(drivers, 8, vectors)  # lets the last round's buffers go
-        kept = sum(driver.buffers.size_bytes for driver in drivers)  # from one round to the next: a part of what averaging holds
+        kept = sum(driver.kept_bytes for driver in drivers)  # from one round to the next: a part of what averaging holds
         before = tracemalloc.get_traced_memory()[0] - kept
         tracemalloc.reset_peak()
         await average(drivers)

@@ -28,11 +28,11 @@ class Anchor:
         self.leaves: OrderedDict[Digest, list[Digest]] = OrderedDict()
         self.written = trio.Lock()  # held while a checkpoint is being written from `value` and `momentum`
 
-    async def step(self, mean: Callable[[int, Vector], None], offload: Offload) -> Digest:
+    async def step(self, mean: Callable[[int, Vector], Vector], offload: Offload) -> Digest:
         """The outer step into the spare buffers. Returns the digest of the state there.
 
-        `mean(start, out)` writes the averaged pseudo-gradient from element `start` on. The vector is worked through leaf by leaf of the state's
-        digest, decoded, stepped and hashed while it is in cache; no vector of the mean is ever whole in memory.
+        `mean(start, out)` gives the averaged pseudo-gradient of `out`'s size from element `start` on, in `out` or where it lies. The vector is worked
+        through leaf by leaf of the state's digest, decoded, stepped and hashed while it is in cache.
         """
 
         def work() -> list[Digest]:
@@ -41,8 +41,7 @@ class Anchor:
             momenta: list[Digest] = []
             for start in range(0, self.parameters, LEAF_ELEMENTS):
                 at = slice(start, min(start + LEAF_ELEMENTS, self.parameters))
-                averaged = piece[: at.stop - at.start]
-                mean(start, averaged)
+                averaged = mean(start, piece[: at.stop - at.start])
                 outer_step(self.value[at], self.momentum[at], averaged, self._rules, self.spare_value[at], self.spare_momentum[at])
                 values.append(state_leaf(self.spare_value[at]))
                 momenta.append(state_leaf(self.spare_momentum[at]))

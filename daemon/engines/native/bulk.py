@@ -218,9 +218,11 @@ class BulkSender:
 class Intake:
     """One parcel that the current exchange wants: where its bytes go and what to do when they are there."""
 
-    def __init__(self, size: int, finish: Callable[[memoryview], Awaitable[None]]) -> None:
+    def __init__(self, size: int, finish: Callable[[memoryview], Awaitable[None]], memory: Callable[[], memoryview] | None = None) -> None:
+        """`memory` gives `size` bytes, once they are about to come; without it they go into memory of nobody's."""
         self.size = size
         self.finish = finish
+        self.memory = memory
 
 
 Accept = Callable[[PeerId, BulkHeader], Awaitable[Intake]]
@@ -251,7 +253,7 @@ def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, Pe
         intake = await accept(peer, header)
         if header.size != intake.size:
             raise PeerFault("malformed", f"{header.size} bytes announced where {intake.size} belong")
-        data = buffers.take(intake.size)
+        data = buffers.take(intake.size) if intake.memory is None else intake.memory()
         moved = 0
         meter.begin()
         try:

@@ -12,6 +12,7 @@ shares of it and hand results on to each other, and each to its row.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -21,12 +22,13 @@ import trio
 from daemon.engines.native.buffers import Buffers
 from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, Parcel, ResultHeader, SliceHeader, parcel
 from daemon.engines.native.crossing import Crossing, Sample
+from daemon.engines.native.gathered import Gathered
 from protocol.codec import Codec, chunk_bytes
 from protocol.commitment import Commitment, Merkle
-from protocol.digest import EMPTY_ROOT, Buffer, Digest, merkle_root
+from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, short
-from protocol.layout import CHUNK_ELEMENTS, element_range
+from protocol.layout import element_range
 from protocol.ledger import Offer
 from protocol.messages import Cut, RowSum, Signed, SliceResult, open_as, sign
 from protocol.plan import OpenPlan
@@ -77,8 +79,7 @@ class Exchange:
         self._crossing: Crossing | None = None  # under the current cut, where there are several rows
         self._held: dict[tuple[int, int], Buffer] = {}  # (slice, contributor) to its encoding, of what the plan has that member sum
         self._sent: set[tuple[int, int]] = {(i, self._me) for i in range(len(plan.members))}  # (slice, member) we have nothing to send for
-        self._results: dict[int, tuple[Digest, Buffer]] = {}  # slice to root and encoding of its mean, under the current cut
-        self._signed: dict[int, Signed] = {}  # slice to what its reducer signed, of those that came here under the current cut
+        self._results = Gathered(None, codec.result, parameters, buffers)  # under the current cut
         self._finished: dict[int, Parcel] = {}  # slice to the result made of it here, under the current cut
         self._passed: set[tuple[int, int]] = set()  # (slice, member) that has its result from here
         self._crossed: dict[int, list[tuple[int, Parcel]]] = {}  # slice to our row's sums of it, each with the member it was sent to
@@ -179,7 +180,15 @@ class Exchange:
             raise PeerFault("not_member", f"{short(header.result.peer)} does not own slice {result.slice}")
         if contributor not in {owners[i] for i in self._layout.ranks[result.slice]}:
             raise PeerFault("not_member", f"{short(members[contributor])} does not hand on slice {result.slice}")
-        return Intake(self._slice_bytes(result.slice), lambda data: self._take_result(header.result, result, data))
+        results = self._results
+        if result.slice in results:  # here already, from another member
+            return Intake(self._slice_bytes(result.slice), _discard)
+
+        async def take(data: memoryview) -> None:
+            if results is self._results:
+                await self._take_result(header.result, result, data)
+
+        return Intake(self._slice_bytes(result.slice), take, lambda: results.memory(result.slice))
 
     async def _until(self, wanted: Callable[[], bool]) -> None:
         """Bytes may arrive before the cut that asks for them: keep their sender waiting, for a while."""
@@ -225,13 +234,12 @@ class Exchange:
 
         await self._offload(check)
         if result.cut == self.cut_digest and result.slice not in self._results:
-            self._signed[result.slice] = signed
             if self._crossing is not None:
                 self._pass_on(result.slice, parcel(ResultHeader(result=signed, size=len(data)), data))
-            self._finish_slice(result.slice, result.root, data)
+            self._finish_slice(result.slice, result.root, data, signed)
 
-    def _finish_slice(self, index: int, root: Digest, encoded: Buffer) -> None:
-        self._results[index] = (root, encoded)
+    def _finish_slice(self, index: int, root: Digest, encoded: Buffer, signed: Signed | None = None) -> None:
+        self._results.put(index, root, encoded, signed)
         for member, item in self._crossed.pop(index, ()):
             self._sender.forget(self.plan.members[member], item)
         self._emit(ResultGot(cut=self.cut_digest, slice=index))
@@ -264,9 +272,8 @@ class Exchange:
         if self.cut is not None:
             self._earlier_cuts.add(self.cut_digest)
         self.cut, self.cut_digest = cut, cut_digest
-        self._results = {i: (EMPTY_ROOT, b"") for i in range(len(self.plan.members)) if not self._layout.finishes(i)}
+        self._results = Gathered(self.plan, self._codec.result, self._parameters, self._buffers)
         self._finished, self._passed, self._crossed = {}, set(), {}
-        self._signed = {}
         self._crossing = self._begin_crossing(cut) if len(self._layout.rows) > 1 else None
         self._wake()
         if self._me in cut.contributors:
@@ -280,9 +287,9 @@ class Exchange:
                 await self._finish(i, partial(weighted_mean, weighted, self._codec))
         else:
             await self._cross(self._crossing, ours)
-        while len(self._results) < len(self.plan.members):
+        while not self._results.complete:
             await self._changed.wait()
-        return merkle_root([self._results[i][0] for i in range(len(self.plan.members))])
+        return self._results.root()
 
     async def _cross(self, crossing: Crossing, ours: list[int]) -> None:
         """All rows' sums before any slice is finished: else two who do each other's work as well could wait for each other."""
@@ -305,14 +312,14 @@ class Exchange:
     async def _finish(self, index: int, write_mean: Callable[[Vector], int]) -> None:
         """Encode, sign and send the mean of a slice. `write_mean` writes it and returns the included weight."""
         start, stop = self._elements(index)
-        memory = self._buffers.take(4 * (stop - start))
+        codec = self._codec.result
+        memory = self._results.memory(index) if codec.lossless else self._buffers.take(4 * (stop - start))
 
         def work() -> tuple[Buffer, Digest, Vector | None]:
             mean = np.frombuffer(memory, np.float32)
             weight = write_mean(mean)
-            codec = self._codec.result
             if codec.lossless:
-                encoded: Buffer = memoryview(mean.astype("<f4", copy=False)).cast("B")
+                encoded: Buffer = memory if sys.byteorder == "little" else mean.astype("<f4").data.cast("B")
                 return encoded, self._commitment.root(encoded, chunk_bytes(codec)), None
             encoded = codec.encode(mean)
             decoded = np.empty_like(mean)
@@ -329,7 +336,7 @@ class Exchange:
 
     def received(self) -> dict[int, tuple[Signed, Buffer]]:
         """Slice to what its reducer signed and the encoded mean, of those that others reduced under the current cut."""
-        return {i: (signed, self._results[i][1]) for i, signed in self._signed.items() if i in self._results}
+        return self._results.received()
 
     def samples(self) -> list[Sample]:
         """Of the sums that other rows' members made under the current cut, for what is finished here."""
@@ -349,22 +356,9 @@ class Exchange:
             offload=self._offload,
         )
 
-    def mean(self) -> Callable[[int, Vector], None]:
-        """What reads the mean that `average` brought, whatever cuts come later.
-
-        It takes (start, out) and decodes elements `[start, start + out.size)` into `out`; both ends at a chunk border or the vector's end.
-        """
-        return partial(self._decode, self._results)
-
-    def _decode(self, results: dict[int, tuple[Digest, Buffer]], start: int, out: Vector) -> None:
-        codec, chunk = self._codec.result, chunk_bytes(self._codec.result)
-        for index, (_, encoded) in results.items():
-            first, last = self._elements(index)
-            since, until = max(first, start), min(last, start + out.size)
-            if since < until:
-                skipped = (since - first) // CHUNK_ELEMENTS * chunk
-                wanted = memoryview(encoded)[skipped : skipped + codec.size(until - since)]
-                codec.decode(wanted, out[since - start : until - start])
+    def gathered(self) -> Gathered:
+        """The mean that `average` brought, whatever cuts come later."""
+        return self._results
 
 
 async def _discard(data: memoryview) -> None:

@@ -113,7 +113,7 @@ class Exchanging:
         with trio.CancelScope() as self._reducing:
             if current is not None and current.plan.digest == cut.plan:
                 result = await current.average(cut, name)
-                state = await anchor.step(current.mean(), self._offload)
+                state = await anchor.step(current.gathered().mean, self._offload)
                 self._emit(Computed(vote=_vote(current.plan, name, result, state)))
 
     async def serve(self, cut: Cut, name: Digest) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import trio
 
 from daemon.engines.native.anchor import Anchor
+from daemon.engines.native.buffers import Buffers
 from daemon.swarm.chain_sync import unpack_record
 from daemon.swarm.lineage import Lineage
 from protocol.certificate import OpenCertificate, Tip
@@ -53,6 +54,7 @@ class Keeper:
         self._run, self._me, self._manifest, self._info = run, me, manifest, info
         self._disk, self._offload, self._record = disk, offload, record
         self._ledger_lock = trio.Lock()
+        self._offers = Buffers()  # what is offered, until it is settled
         self._stands: dict[Digest, int] = {}
 
     @property
@@ -136,10 +138,13 @@ class Keeper:
         What cannot be encoded (a sum that went to infinity) is dropped, with a sentence, and nothing is offered.
         """
 
+        self._offers.next_round()
+        memory = self._offers.take(self.ledger.codec.size(self._info.parameters))
+
         def work() -> tuple[Offer, str]:
             self.ledger.add(delta, samples)
             try:
-                return self.ledger.make_offer(), ""
+                return self.ledger.make_offer(memory), ""
             except ValueError as unfit:
                 return NOTHING, str(unfit)
 

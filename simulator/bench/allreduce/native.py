@@ -30,6 +30,7 @@ from protocol.rows import even_rows
 from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, serve
 
 RUN = digest(b"hypergpu/bench/allreduce")
+_NONE: Vector = np.empty(0, np.float32)
 PATIENCE_S = 300.0  # for one round: at 10 Mbit/s 40 MB take a minute
 
 
@@ -63,9 +64,15 @@ class NativeDriver:
         self.sender = BulkSender(network, self._find, self._refuse)
         self._exchange: Exchange | None = None
         self._changed = trio.Event()
-        self._mean: Vector = np.empty(settings.elements, np.float32)
-        self.buffers = Buffers()
+        self._mean: Vector = _NONE
+        self._out: Vector = np.empty(settings.elements, np.float32)  # what has to be decoded; touched by nobody else
+        self.buffers, self._offers = Buffers(), Buffers()
         serve_bulk_lanes(network, self._accept, self._refuse, self.buffers)
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept for the next round, and what is in use in one."""
+        return self.buffers.size_bytes + self._offers.size_bytes
 
     def _find(self, peer: PeerId, fingerprint: Digest) -> Endpoint:
         return self._endpoints[peer]
@@ -89,8 +96,10 @@ class NativeDriver:
 
     async def prepare(self, number: int, vector: Vector) -> None:
         self._vector, self._exchange, self._number = vector, None, number
-        self._mean[:] = np.nan
+        self._mean = _NONE  # its memory may serve again
+        self._out[:] = np.nan
         self.sender.clear(failed=False)
+        self._offers.next_round()
 
     def _plan(self) -> OpenPlan:
         peers = tuple(sorted(self._endpoints))
@@ -117,7 +126,8 @@ class NativeDriver:
         return OpenPlan(plan=plan, digest=name, leader=peers[0], members=peers, offers=tuple(ready))
 
     async def average(self) -> None:
-        encoded = await in_thread(lambda: self._codec.encode(self._vector))
+        encoded = self._offers.take(self._codec.size(self._settings.elements))
+        await in_thread(lambda: self._codec.encode_into(self._vector, 1.0, encoded))
         plan = self._plan()
         exchange = Exchange(
             plan=plan,
@@ -140,7 +150,9 @@ class NativeDriver:
         exchange.scatter()
         with trio.move_on_after(PATIENCE_S):
             await exchange.average(cut, digest(plan.digest))
-            await in_thread(lambda: exchange.mean()(0, self._mean))
+            gathered, elements = exchange.gathered(), self._settings.elements
+            there = gathered.vector(0, elements)
+            self._mean = there if there is not None else await in_thread(lambda: gathered.mean(0, self._out))
             return
         raise AveragingFailure(self._trouble or f"not within {PATIENCE_S:.0f} s")
 

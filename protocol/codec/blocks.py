@@ -72,16 +72,29 @@ class _Blocks(Reference):
             scales, late = _with_weight(scales, weight)
             self._decode_chunks(scales, levels, out[: whole * CHUNK_ELEMENTS])
         if rest:
-            chunk = np.zeros((1, sum(self._parts(CHUNK_ELEMENTS))), np.uint8)
-            self._split(chunk)[0][:] = _NEUTRAL_SCALE
-            chunk[0, self._travels(rest)] = tail
-            padded = np.empty(CHUNK_ELEMENTS, np.float32)
-            self._decode_chunks(*self._checked(chunk), padded)
-            if padded[rest:].any():
-                raise PeerFault("malformed", "an encoding that goes on behind its last element")
-            np.multiply(padded[:rest], np.float32(weight), out=out[out.size - rest :])
+            np.multiply(self._short(tail, rest), np.float32(weight), out=out[out.size - rest :])
         if late:
             np.multiply(out[: whole * CHUNK_ELEMENTS], np.float32(weight), out=out[: whole * CHUNK_ELEMENTS])
+
+    def _short(self, tail: Bytes8, elements: int) -> Vector:
+        """The short last chunk, decoded."""
+        chunk = np.zeros((1, sum(self._parts(CHUNK_ELEMENTS))), np.uint8)
+        self._split(chunk)[0][:] = _NEUTRAL_SCALE
+        chunk[0, self._travels(elements)] = tail
+        padded = np.empty(CHUNK_ELEMENTS, np.float32)
+        self._decode_chunks(*self._checked(chunk), padded)
+        if padded[elements:].any():
+            raise PeerFault("malformed", "an encoding that goes on behind its last element")
+        return padded[:elements]
+
+    def _check(self, data: Bytes8, scratch: Vector) -> None:
+        """What may be wrong shows without decoding, but for the short chunk."""
+        whole, rest = divmod(scratch.size, CHUNK_ELEMENTS)
+        grid, tail = self._cut(data, whole)
+        if whole:
+            self._checked(grid)
+        if rest:
+            self._short(tail, rest)
 
     def _cut(self, data: Bytes8, whole: int) -> tuple[Bytes8, Bytes8]:
         """The whole chunks of an encoding, shape (chunks, bytes), and the bytes of the short one."""
@@ -106,7 +119,11 @@ class _Blocks(Reference):
         sizes = self._scale_size(ordered)
         if sizes.min() < SMALLEST_SCALE or sizes.max() > self.largest_scale:
             raise PeerFault("malformed", "an encoding with a scale that is out of range")
+        self._check_levels(levels)
         return from_bfloat16(ordered).reshape(-1, 1), levels
+
+    def _check_levels(self, levels: Bytes8) -> None:
+        """Raises `PeerFault` for levels that no encoder makes, if there are any."""
 
     @abstractmethod
     def _scale_size(self, scales: Bits16) -> Bits16:
@@ -133,6 +150,12 @@ def _with_weight(scales: Vector, weight: float) -> tuple[Vector, bool]:
     return scales, True
 
 
+def _of_blocks(scales: Vector, out: Vector) -> None:
+    """Each block's scale for each of its elements, `out` shape (blocks, elements). Multiplying with what is written out so takes less than
+    letting numpy stretch the scales as it multiplies, where the factor is not in the first cache: encoding gains 15%, decoding nothing."""
+    np.copyto(out, scales.reshape(-1, 1))
+
+
 class Int8(_Blocks):
     """Blocks of 256, levels -127 to 127: 8.0625 bits an element. The block's greatest magnitude is 127 steps.
 
@@ -155,16 +178,17 @@ class Int8(_Blocks):
         steps = to_bfloat16((peaks.view(np.float32) / np.float32(127.0)).view(np.uint32))
         np.maximum(steps, np.uint16(SMALLEST_SCALE), out=steps)
         scales[:] = steps.reshape(scales.shape)
-        blocks = scratch.reshape(-1, self.block)
-        np.multiply(values.reshape(-1, self.block), (np.float32(1.0) / from_bfloat16(steps)).reshape(-1, 1), out=blocks)
+        _of_blocks(np.float32(1.0) / from_bfloat16(steps), scratch.reshape(-1, self.block))
+        np.multiply(values, scratch, out=scratch)
         np.rint(scratch, out=scratch)
         np.copyto(levels.view(np.int8), scratch.reshape(levels.shape), casting="unsafe")
 
-    def _decode_chunks(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
-        signed = levels.view(np.int8)
-        if signed.min() == -128:  # no encoder makes it, and 128 times the largest scale is infinite
+    def _check_levels(self, levels: Bytes8) -> None:
+        if levels.view(np.int8).min() == -128:  # no encoder makes it, and 128 times the largest scale is infinite
             raise PeerFault("malformed", "an encoding with a level that is out of range")
-        out.reshape(levels.shape)[:] = signed
+
+    def _decode_chunks(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
+        out.reshape(levels.shape)[:] = levels.view(np.int8)
         blocks = out.reshape(-1, self.block)
         np.multiply(blocks, scales, out=blocks)
 
@@ -200,8 +224,8 @@ class Int4(_Blocks):
         steps[small] = SMALLEST_SCALE
         steps |= (positive & ~small).astype(np.uint16) << np.uint16(15)  # a positive peak is -8 times a negative step
         scales[:] = steps.reshape(scales.shape)
-        blocks = scratch.reshape(-1, self.block)
-        np.multiply(values.reshape(-1, self.block), (np.float32(1.0) / from_bfloat16(steps)).reshape(-1, 1), out=blocks)
+        _of_blocks(np.float32(1.0) / from_bfloat16(steps), scratch.reshape(-1, self.block))
+        np.multiply(values, scratch, out=scratch)
         np.rint(scratch, out=scratch)
         whole = scratch.astype(np.int8)
         whole -= (whole == 8).view(np.int8)  # the opposite of the peak

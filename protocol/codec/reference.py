@@ -47,6 +47,10 @@ class Reference(ABC):
     def _decode(self, data: Bytes8, out: Vector) -> None:
         """Decode a piece, at least one element. Raises `PeerFault`."""
 
+    def _check(self, data: Bytes8, scratch: Vector) -> None:
+        """Raises what decoding a piece would; `scratch` is as long as it, and of use to who must decode for that."""
+        self._decode(data, scratch)
+
     def _weighted(self, data: Bytes8, weight: float, out: Vector) -> None:
         """Decode a piece and multiply it with the weight, which rounds once."""
         self._decode(data, out)
@@ -79,7 +83,7 @@ class Reference(ABC):
         source = self._source(data, elements)
         value = np.empty(_scratch(elements), np.float32)
         for piece, where in self._pieces(elements):
-            self._decode(source[where], value[: piece.stop - piece.start])
+            self._check(source[where], value[: piece.stop - piece.start])
 
     def decode(self, data: Buffer, out: Vector) -> None:
         check_vector(out, written=True)

@@ -313,22 +313,23 @@ class Exchange:
         """Encode, sign and send the mean of a slice. `write_mean` writes it and returns the included weight."""
         start, stop = self._elements(index)
         codec = self._codec.result
-        memory = self._results.memory(index) if codec.lossless else self._buffers.take(4 * (stop - start))
+        encoded = self._results.memory(index)
+        memory = encoded if codec.lossless and sys.byteorder == "little" else self._buffers.take(4 * (stop - start))
 
-        def work() -> tuple[Buffer, Digest, Vector | None]:
+        def work() -> tuple[Digest, Vector | None]:
             mean = np.frombuffer(memory, np.float32)
             weight = write_mean(mean)
+            if memory is not encoded:
+                codec.encode_into(mean, 1.0, encoded)
+            root = self._commitment.root(encoded, chunk_bytes(codec))
             if codec.lossless:
-                encoded: Buffer = memory if sys.byteorder == "little" else mean.astype("<f4").data.cast("B")
-                return encoded, self._commitment.root(encoded, chunk_bytes(codec)), None
-            encoded = codec.encode(mean)
-            decoded = np.empty_like(mean)
-            codec.decode(encoded, decoded)
-            return encoded, self._commitment.root(encoded, chunk_bytes(codec)), (mean - decoded) * np.float32(weight)
+                return root, None
+            codec.add(encoded, -1.0, mean)  # what encoding lost
+            return root, np.multiply(mean, np.float32(weight), out=mean)
 
-        encoded, root, error = await self._offload(work)
+        root, error = await self._offload(work)
         result = sign(self._signer, self._run, SliceResult(plan=self.plan.digest, cut=self.cut_digest, slice=index, root=root))
-        self._finished[index] = parcel(ResultHeader(result=result, size=len(encoded)), memoryview(encoded))
+        self._finished[index] = parcel(ResultHeader(result=result, size=len(encoded)), encoded)
         self._pass_on(index, self._finished[index])
         if error is not None:
             self.lost_by_encoding.setdefault(self.cut_digest, []).append((start, error))

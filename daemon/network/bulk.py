@@ -23,6 +23,7 @@ import trio
 from daemon.network.border import Refusals
 from daemon.network.certificate import BulkCertificate
 from daemon.network.ending import Endings, end_gently
+from daemon.network.handshake import check_key_log
 from daemon.network.paths import NoPath
 from daemon.network.slots import Slots
 from daemon.network.tcp_info import Segments
@@ -121,6 +122,8 @@ class BulkPlane:
         endings: Endings,
         handle: Callable[[BulkStream, StreamHandler, Callable[[], None]], Awaitable[None]],
     ) -> None:
+        """Raises `UserError("KEY_LOG")`."""
+        check_key_log()
         self.traffic = BulkTraffic()
         self._endings = endings
         self._certificate = certificate

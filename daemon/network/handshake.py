@@ -14,7 +14,9 @@ from contextlib import contextmanager
 import msgspec
 
 from daemon.network.records import SUITES, Opening, Sealing
+from protocol.errors import UserError
 
+DESCRIPTORS = "/dev/fd"  # where this process finds what it has open by number: Linux (through /proc), macOS, BSD
 _LINES_BYTES = 1 << 12  # five lines of less than 200 bytes: also what the smallest pipe holds, so that writing them never waits
 _FROM_CLIENT, _FROM_SERVER = b"CLIENT_TRAFFIC_SECRET_0", b"SERVER_TRAFFIC_SECRET_0"
 
@@ -76,13 +78,27 @@ class Handshake:
         )
 
 
+def check_key_log() -> None:
+    """Raises `UserError("KEY_LOG")` where no session could be had. Takes a millisecond."""
+    try:
+        with _key_log(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), {}):
+            pass
+    except OSError as error:
+        raise UserError(
+            "KEY_LOG",
+            f"OpenSSL cannot give the keys of TLS sessions through {DESCRIPTORS}.",
+            why=str(error),
+            fix="mount /proc where this runs (containers may leave it out), and see that the limit of open files is not reached (ulimit -n)",
+        ) from None
+
+
 @contextmanager
 def _key_log(context: ssl.SSLContext, secrets: dict[bytes, bytes]) -> Iterator[None]:
     """Secrets of what OpenSSL does inside, by their label."""
     reading, writing = os.pipe()
     try:
         os.set_blocking(reading, False)
-        context.keylog_filename = f"/dev/fd/{writing}"
+        context.keylog_filename = f"{DESCRIPTORS}/{writing}"
         try:
             yield
         finally:

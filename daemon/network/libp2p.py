@@ -47,7 +47,8 @@ class LibP2PNetwork:
     """A `protocol.ports.Network`. The constructor opens nothing; `serve`, `serve_bulk` and `subscribe` come before `running()`."""
 
     def __init__(self, settings: NetworkSettings, secret: bytes, certificate: BulkCertificate) -> None:
-        """`secret` is the 32-byte Ed25519 seed. Raises `UserError("JOIN")` for a join address that is none."""
+        """`secret` is the 32-byte Ed25519 seed. Raises `UserError("JOIN")` for a join address that is none, `UserError("KEY_LOG")` where there can
+        be no bulk stream."""
         self._settings = settings
         self._secret = secret
         self._signer = Signer(secret)

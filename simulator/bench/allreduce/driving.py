@@ -20,7 +20,7 @@ from simulator.bench.allreduce.lines import Check, Checked, Command, Done, Go, H
 from simulator.bench.allreduce.vectors import exact_mean, scale_of, vector_of
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
-SPIN_S = 0.002  # before the common moment: a sleep wakes up late, a loop does not
+SPIN_S = 0.0005  # before the common moment: a sleep wakes up late, a loop does not
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

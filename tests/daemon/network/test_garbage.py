@@ -65,11 +65,21 @@ class Pair:
             assert await stream.receive_some(5) == b"alive"
             await stream.aclose()
         assert {link.peer for link in self.target.links()} == {self.other.peer}
-        said = b"%d" % random.getrandbits(64)
-        await self.other.publish(TOPIC, said)
-        async for _, data in self.heard:
-            if data == said:
-                break
+        said: set[bytes] = set()
+
+        async def say() -> None:
+            while True:  # what is said before a new link's first exchange of subscriptions reaches nobody
+                words = b"%d" % random.getrandbits(64)
+                said.add(words)
+                await self.other.publish(TOPIC, words)
+                await trio.sleep(0.2)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(say)
+            async for _, data in self.heard:
+                if data in said:
+                    break
+            nursery.cancel_scope.cancel()
 
     async def counted(self, reason: str, least: int = 1) -> None:
         while self.target.refusals()[reason] < least:

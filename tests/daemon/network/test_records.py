@@ -17,11 +17,11 @@ import pytest
 import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from daemon.network import records
+from daemon.network import handshake, records
 from daemon.network.certificate import BulkCertificate, load_or_make
 from daemon.network.records import HEADER_BYTES, MAX_IDLE_RECORDS, OVERHEAD_BYTES, RECORD_BYTES, SUITES, Opening, RecordError, Row, Sealing
 from daemon.network.tls import TlsSession
-from protocol.errors import Unreachable
+from protocol.errors import Unreachable, UserError
 
 AES_256, AES_128 = (SUITES[name] for name in ("TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"))
 SECRET = bytes(range(48))
@@ -304,6 +304,17 @@ async def test_a_connection_that_is_cut_is_no_end(certificate: BulkCertificate) 
             with pytest.raises(Unreachable, match=r"without a word|connection broken"):
                 await session.receive_some(1)
             assert not session.usable
+
+
+def test_a_system_without_descriptors_by_name_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = set(os.listdir("/dev/fd"))
+    handshake.check_key_log()
+    monkeypatch.setattr(handshake, "DESCRIPTORS", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="keys of TLS") as refusal:
+        handshake.check_key_log()
+    assert refusal.value.code == "KEY_LOG"
+    assert "/proc" in str(refusal.value.fix)
+    assert set(os.listdir("/dev/fd")) == before  # nothing stays open
 
 
 def test_a_record_says_how_long_it_is() -> None:

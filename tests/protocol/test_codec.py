@@ -190,6 +190,22 @@ def test_any_run_of_chunks_can_be_cut_out(codec: Codec, parameters: int, seed: i
     assert decoded(codec, part, stop - start).tobytes() == decoded(codec, whole, parameters)[start:stop].tobytes()
 
 
+@pytest.mark.parametrize("codec", [*USED.values(), *REFERENCES.values()], ids=[*USED, *(f"{name} in numpy" for name in REFERENCES)])
+@given(elements=st.integers(0, 3 * CHUNK_ELEMENTS), seed=st.integers(0, 99), over=st.sampled_from([1, 3, 17]))
+def test_memory_that_is_given_holds_the_same_bytes(codec: Codec, elements: int, seed: int, over: int) -> None:
+    values = np.random.default_rng(seed).standard_normal(elements).astype(np.float32)
+    memory = memoryview(bytearray(b"x" * codec.size(elements)))
+    codec.encode_into(values, over, memory)
+    assert memory == codec.encode(values, over)
+    for wrong in (memoryview(bytearray(len(memory) + 1)), memoryview(bytes(len(memory))), memoryview(bytearray(2 * len(memory) + 2))[::2]):
+        with pytest.raises(ValueError, match="for an encoding of"):
+            codec.encode_into(values, over, wrong)
+    if elements:
+        values[elements // 2] = np.nan
+        with pytest.raises(ValueError, match="is not finite"):
+            codec.encode_into(values, over, memory)
+
+
 @EVERY
 @given(
     elements=st.sampled_from([0, 1, 63, 257, CHUNK_ELEMENTS, PIECE_ELEMENTS + 5]),

@@ -272,7 +272,7 @@ class Exchange:
         if self.cut is not None:
             self._earlier_cuts.add(self.cut_digest)
         self.cut, self.cut_digest = cut, cut_digest
-        self._results = Gathered(self.plan, self._codec.result, self._parameters, self._buffers)
+        self._results = Gathered(self._layout, self._codec.result, self._parameters, self._buffers)
         self._finished, self._passed, self._crossed = {}, set(), {}
         self._crossing = self._begin_crossing(cut) if len(self._layout.rows) > 1 else None
         self._wake()

@@ -17,23 +17,23 @@ from protocol.codec import Codec, chunk_bytes
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, merkle_root
 from protocol.layout import CHUNK_ELEMENTS, element_range
 from protocol.messages import Signed
-from protocol.plan import OpenPlan
 from protocol.ports import Vector
+from protocol.rows import Layout
 
 
 class Gathered:
     """The results under one cut, or none at all before the first."""
 
-    def __init__(self, plan: OpenPlan | None, codec: Codec, parameters: int, buffers: Buffers) -> None:
+    def __init__(self, layout: Layout | None, codec: Codec, parameters: int, buffers: Buffers) -> None:
         """`codec` is that of the results."""
         self._codec, self._parameters, self._buffers = codec, parameters, buffers
-        self._slices = plan.layout.slices if plan is not None else ()
-        self._missing = {i for i in range(len(self._slices)) if plan is not None and plan.layout.finishes(i)}
+        self._slices = layout.slices if layout is not None else ()
+        self._missing = {i for i in range(len(self._slices)) if layout is not None and layout.finishes(i)}
         self._encoded: dict[int, Buffer] = {}
         self._roots: list[Digest] = [EMPTY_ROOT] * len(self._slices)
         self._signed: dict[int, Signed] = {}
         # Not in several rows: their sums are let go slice by slice as results come, and a whole vector beside them would make it more than 3.
-        in_places = plan is not None and len(plan.layout.rows) == 1 and codec.lossless and sys.byteorder == "little"
+        in_places = layout is not None and len(layout.rows) == 1 and codec.lossless and sys.byteorder == "little"
         self._vector = buffers.take(codec.size(parameters)) if in_places else None
         self._given: dict[int, memoryview] = {}  # slice to its place in the vector
 

@@ -1,0 +1,104 @@
+"""The figures that averaging is held to, four peers and 10 million elements on two cores: ratios within one run, so that any machine may repeat them.
+
+What is not reached stays here as a check that is expected to fail, with what was measured. A quiet machine is wanted: it takes five minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from protocol.codec.kernel import SWITCH
+from simulator.bench.allreduce.running import Record, measure, parse_rate
+from simulator.harness.netns import why_not
+
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.real, pytest.mark.timeout(1200)]
+
+needs_namespaces = pytest.mark.skipif(bool(why_not()), reason=f"no network namespaces: {why_not()}")
+
+
+def run(*, engines: str, codecs: str, rate: str = "none", certified: bool = False, repeat: int = 5) -> list[Record]:
+    return measure(
+        peers=4,
+        elements=10_000_000,
+        codecs=tuple(codecs.split()),
+        engines=tuple(engines.split()),
+        rate_bits=parse_rate(rate),
+        rtt_s=0.0,
+        repeat=repeat,
+        certified=certified,
+        say=print,
+    )
+
+
+def of(records: list[Record], engine: str, codec: str) -> Record:
+    (found,) = (record for record in records if (record.engine, record.codec) == (engine, codec))
+    assert not found.wrong or engine != "native", found
+    return found
+
+
+def over_fastest_hivemind(records: list[Record], codec: str) -> float:
+    """How many times as fast as the fastest codec of hivemind's whose result was right every time."""
+    native = of(records, "native", codec)
+    rivals = [record for record in records if record.engine == "hivemind" and record.seconds_median and not record.wrong]
+    assert rivals, "hivemind had no right result: run again"
+    return native.speedup_over[f"hivemind {min(rivals, key=lambda record: record.seconds_median or 0).codec}"]
+
+
+@pytest.fixture(scope="module")
+def unshaped() -> list[Record]:
+    return run(engines="native hivemind gloo", codecs="float32 float16 int8", certified=True)
+
+
+@pytest.fixture(scope="module")
+def in_numpy() -> Iterator[list[Record]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SWITCH, "numpy")
+        yield run(engines="native hivemind", codecs="float16 int8")
+
+
+def test_float32_is_five_times_as_fast_as_hivemind(unshaped: list[Record]) -> None:
+    assert of(unshaped, "native", "float32").speedup_over["hivemind float32"] >= 5
+
+
+def test_float32_over_tls_is_a_third_as_fast_as_gloo_in_the_clear(unshaped: list[Record]) -> None:
+    assert of(unshaped, "native", "float32").speedup_over["gloo float32"] >= 0.35
+
+
+def test_compiled_int8_is_ten_times_as_fast_as_hivemind(unshaped: list[Record]) -> None:
+    assert over_fastest_hivemind(unshaped, "int8") >= 10
+
+
+def test_int8_in_numpy_is_six_times_as_fast_as_hivemind(in_numpy: list[Record]) -> None:
+    assert over_fastest_hivemind(in_numpy, "int8") >= 6
+
+
+@pytest.mark.xfail(
+    reason="0.18 to 0.19 was measured: two thirds of float32's CPU time are AES, calls of it, and the kernel's copies", strict=False
+)
+def test_float32_takes_a_sixth_of_the_cpu_time_of_hivemind(unshaped: list[Record]) -> None:
+    ours, theirs = (of(unshaped, engine, "float32").cpu_seconds_per_gb for engine in ("native", "hivemind"))
+    assert ours is not None
+    assert theirs is not None
+    assert ours <= theirs / 6
+
+
+@pytest.mark.xfail(
+    reason="2.6 was measured: on two cores BLAKE3, the outer step and the ledger alone cost as much CPU time as averaging does",
+    strict=False,
+)
+def test_a_certified_round_takes_half_as_long_again_as_averaging(unshaped: list[Record]) -> None:
+    ratio = of(unshaped, "native", "float32").certified_ratio
+    assert ratio is not None
+    assert ratio <= 1.5
+
+
+@needs_namespaces
+@pytest.mark.parametrize(("rate", "share"), [("100mbit", 0.95), ("1gbit", 0.85)])
+def test_shaped_links_are_used_as_bare_tcp_uses_them(rate: str, share: float) -> None:
+    (record,) = run(engines="native", codecs="float32", rate=rate, certified=True)
+    assert record.share_of_tcp is not None
+    assert record.share_of_tcp >= share
+    assert record.certified_ratio is not None
+    assert record.certified_ratio <= 1.5

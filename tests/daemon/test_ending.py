@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 import trio
@@ -10,6 +11,15 @@ import trio
 from daemon.ending import Ending, watch_signals
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """A terminal that may be closed, though these tests were started with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize(
     ("number", "reason"),
     [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "asked to end by SIGTERM"), (signal.SIGHUP, "its terminal was closed")],

@@ -29,8 +29,8 @@ from tests.e2e.stranger import Stranger, stranger_at
 from tests.e2e.swarm import ROUND_S
 
 HUGE = (1 << 30).to_bytes(4, "big")  # a frame's length that announces a gigabyte
-READ_MEGABYTES = 32  # more than it may grow by: were they kept, it would show. A stranger's flood is read at 1 MB/s
-GROWTH_BYTES = 24 << 20  # of a daemon under a flood of 100 MB: a few buffers of 1 MB, and what an allocator keeps
+READ_MEGABYTES = 16  # more than it may grow by: were they kept, it would show. A stranger's flood is read at 1 MB/s
+GROWTH_BYTES = 12 << 20  # of a daemon under a flood of 100 MB: a few buffers of 1 MB, and what an allocator keeps
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
 

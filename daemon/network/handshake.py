@@ -108,8 +108,9 @@ def _key_log(context: ssl.SSLContext, secrets: dict[bytes, bytes]) -> Iterator[N
             except BlockingIOError:
                 lines = b""  # nothing was agreed on in this step
             for line in lines.splitlines():
-                label, _, secret = line.split()
-                secrets[label] = bytes.fromhex(secret.decode())
+                if not line.startswith(b"#"):  # Python begins a file that can tell its place with a remark
+                    label, _, secret = line.split()
+                    secrets[label] = bytes.fromhex(secret.decode())
     finally:
         os.close(reading)
         os.close(writing)

@@ -64,12 +64,14 @@ class Handshake:
         return self._outgoing.read()
 
     def agreed(self) -> Agreed:
-        """After the last step. Raises `ssl.SSLError` for a cipher suite that `records` does not have."""
+        """After the last step. Raises `ssl.SSLError` for a cipher suite that `records` does not have, and where OpenSSL told no keys."""
         cipher = self._tls.cipher()
         suite = SUITES.get(cipher[0] if cipher else "")
         if suite is None:
             raise ssl.SSLError(f"the two sides agreed on {cipher and cipher[0]}, and bulk bytes need one of {', '.join(SUITES)}")
         ours, theirs = (_FROM_SERVER, _FROM_CLIENT) if self._server_side else (_FROM_CLIENT, _FROM_SERVER)
+        if not {ours, theirs} <= self._secrets.keys():
+            raise ssl.SSLError("OpenSSL did not tell the keys that it agreed on")
         return Agreed(
             certificate=self._tls.getpeercert(binary_form=True) or b"",
             sealing=Sealing(suite, self._secrets[ours]),

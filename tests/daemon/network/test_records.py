@@ -317,6 +317,24 @@ def test_a_system_without_descriptors_by_name_is_told_at_the_start(monkeypatch: 
     assert set(os.listdir("/dev/fd")) == before  # nothing stays open
 
 
+async def test_a_library_that_tells_no_keys_is_refused(certificate: BulkCertificate, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def deaf(context: ssl.SSLContext, secrets: dict[bytes, bytes]) -> Iterator[None]:
+        yield
+
+    monkeypatch.setattr(handshake, "_key_log", deaf)
+    with trio.fail_after(PATIENCE_S), socket_pair() as (ours, theirs):
+        async with trio.open_nursery() as nursery, session_over(theirs, certificate, server=True) as server:
+            nursery.start_soon(refuse, server)
+            async with session_over(ours, certificate, server=False) as session:
+                await refuse(session)
+
+
+async def refuse(session: TlsSession) -> None:
+    with pytest.raises(ssl.SSLError, match="did not tell the keys"):
+        await session.handshake()
+
+
 def test_a_record_says_how_long_it_is() -> None:
     wire = b"".join(Sealing(AES_256, SECRET).data(memoryview(bytes(RECORD_BYTES + 1)), Row(1)))
     assert len(wire) == RECORD_BYTES + 1 + 2 * OVERHEAD_BYTES

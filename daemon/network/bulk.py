@@ -23,11 +23,11 @@ import trio
 from daemon.network.border import Refusals
 from daemon.network.certificate import BulkCertificate
 from daemon.network.ending import Endings, end_gently
-from daemon.network.handshake import check_key_log
 from daemon.network.paths import NoPath
 from daemon.network.slots import Slots
 from daemon.network.tcp_info import Segments
 from daemon.network.tls import Scratch, TlsSession, tune
+from daemon.network.tls_handshake import check_key_log
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_STREAMS_PER_PEER, Endpoint, StreamHandler

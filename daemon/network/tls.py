@@ -1,4 +1,4 @@
-"""One TLS 1.3 session over a trio socket, with half-close: OpenSSL's handshake (`handshake.py`), then records (`records.py`).
+"""One TLS 1.3 session over a trio socket, with half-close: OpenSSL's handshake (`tls_handshake.py`), then records (`tls_records.py`).
 
 trio's own `SSLStream` cannot end one direction alone and hands out a record (16 KB) at a time. This one encrypts and reads the socket in pieces of
 512 KB and decrypts into the buffer that its reader gives. `hypergpud bench tls` measures it: 1.7 to 2.1 GB/s between two processes on the test
@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 import trio
 
-from daemon.network.handshake import Handshake
-from daemon.network.records import OVERHEAD_BYTES, RECORD_BYTES, Opening, RecordError, Row, Sealing
 from daemon.network.tcp_info import Segments, segments
+from daemon.network.tls_handshake import Handshake
+from daemon.network.tls_records import OVERHEAD_BYTES, RECORD_BYTES, WIRE_BYTES, Opening, RecordBuffer, RecordError, Sealing
 from protocol.errors import Unreachable
 
 PIECE_RECORDS = 32  # encrypted or read at a time, 0.2 ms of work; fewer wake the other side too often: 4 cost a third more CPU
@@ -30,8 +30,8 @@ class Scratch:
     """Where ciphertext is read to and written from. The sessions of one thread may share one, since none waits while it uses it."""
 
     def __init__(self) -> None:
-        self.came = Row(PIECE_RECORDS + 2)  # a record that began before, and what came now
-        self.sealed = Row(PIECE_RECORDS)
+        self.came = RecordBuffer(PIECE_RECORDS + 2)  # a record that began before, and what came now
+        self.sealed = RecordBuffer(PIECE_RECORDS)
 
 
 def tune(stream: trio.SocketStream) -> None:
@@ -68,7 +68,7 @@ class TlsSession:
         try:
             while not handshake.step():
                 await self._write([handshake.unsent()])
-                handshake.feed(self._scratch.came.memory[: await self._read(PIECE_BYTES)])
+                handshake.feed(self._scratch.came.memory[: await self._read(WIRE_BYTES)])
             agreed = handshake.agreed()
         except ssl.SSLError:
             await self._write([handshake.unsent()])  # the alert that tells the other side why

@@ -180,15 +180,8 @@ class Exchange:
             raise PeerFault("not_member", f"{short(header.result.peer)} does not own slice {result.slice}")
         if contributor not in {owners[i] for i in self._layout.ranks[result.slice]}:
             raise PeerFault("not_member", f"{short(members[contributor])} does not hand on slice {result.slice}")
-        results = self._results
-        if result.slice in results:  # here already, from another member
-            return Intake(self._slice_bytes(result.slice), _discard)
-
-        async def take(data: memoryview) -> None:
-            if results is self._results:
-                await self._take_result(header.result, result, data)
-
-        return Intake(self._slice_bytes(result.slice), take, lambda: results.memory(result.slice))
+        memory = partial(self._results.memory, result.slice)  # of this cut, though another one may come while the bytes do
+        return Intake(self._slice_bytes(result.slice), lambda data: self._take_result(header.result, result, data), memory)
 
     async def _until(self, wanted: Callable[[], bool]) -> None:
         """Bytes may arrive before the cut that asks for them: keep their sender waiting, for a while."""

@@ -65,21 +65,19 @@ class Pair:
             assert await stream.receive_some(5) == b"alive"
             await stream.aclose()
         assert {link.peer for link in self.target.links()} == {self.other.peer}
-        said: set[bytes] = set()
+        await self._meshed()
+        said = b"%d" % random.getrandbits(64)
+        await self.other.publish(TOPIC, said)
+        async for _, data in self.heard:
+            if data == said:
+                break
 
-        async def say() -> None:
-            while True:  # what is said before a new link's first exchange of subscriptions reaches nobody
-                words = b"%d" % random.getrandbits(64)
-                said.add(words)
-                await self.other.publish(TOPIC, words)
-                await trio.sleep(0.2)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(say)
-            async for _, data in self.heard:
-                if data in said:
-                    break
-            nursery.cancel_scope.cancel()
+    async def _meshed(self) -> None:
+        """A new link's ends first tell each other what they subscribe to, and are meshed after that: what is said before reaches nobody."""
+        pubsub = self.other._gossip._pubsub
+        assert pubsub is not None
+        while not pubsub.router.mesh.get(TOPIC):
+            await trio.sleep(0.02)
 
     async def counted(self, reason: str, least: int = 1) -> None:
         while self.target.refusals()[reason] < least:

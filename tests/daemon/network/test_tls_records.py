@@ -17,10 +17,20 @@ import pytest
 import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from daemon.network import handshake, records
+from daemon.network import tls_handshake, tls_records
 from daemon.network.certificate import BulkCertificate, load_or_make
-from daemon.network.records import HEADER_BYTES, MAX_IDLE_RECORDS, OVERHEAD_BYTES, RECORD_BYTES, SUITES, Opening, RecordError, Row, Sealing
 from daemon.network.tls import TlsSession
+from daemon.network.tls_records import (
+    HEADER_BYTES,
+    MAX_IDLE_RECORDS,
+    OVERHEAD_BYTES,
+    RECORD_BYTES,
+    SUITES,
+    Opening,
+    RecordBuffer,
+    RecordError,
+    Sealing,
+)
 from protocol.errors import Unreachable, UserError
 
 AES_256, AES_128 = (SUITES[name] for name in ("TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"))
@@ -40,7 +50,7 @@ CLIENT_CLOSE = bytes.fromhex("1703030013c9872760655666b74d7ff1153efd6db6d0b0e3")
 
 def test_the_example_of_the_rfc_is_sealed_to_the_bit() -> None:
     sealing = Sealing(AES_128, CLIENT_SECRET)
-    assert b"".join(sealing.data(memoryview(bytes(range(50))), Row(1))) == CLIENT_DATA
+    assert b"".join(sealing.data(memoryview(bytes(range(50))), RecordBuffer(1))) == CLIENT_DATA
     assert sealing.close() == CLIENT_CLOSE
 
 
@@ -55,18 +65,18 @@ def test_the_example_of_the_rfc_is_opened() -> None:
 
 def opened(opening: Opening, wire: bytes, steps: Callable[[], int] = lambda: 1 << 20, rooms: Callable[[], int] = lambda: 1 << 16) -> bytes:
     """What a reader has of `wire` that comes `steps()` bytes at a time and goes into targets of `rooms()` bytes."""
-    row, have, at, content = Row(len(wire) // RECORD_BYTES + 3), 0, 0, bytearray()
+    buffer, have, at, content = RecordBuffer(len(wire) // RECORD_BYTES + 3), 0, 0, bytearray()
     while True:
         target = memoryview(bytearray(rooms()))
-        used, size = opening.open(row, have, target)
+        used, size = opening.open(buffer, have, target)
         content += target[:size]
-        row.memory[: have - used] = bytes(row.memory[used:have])
+        buffer.memory[: have - used] = bytes(buffer.memory[used:have])
         have -= used
         if not size and not used:
             if at == len(wire) or opening.ended:
                 return bytes(content)
             came = wire[at : at + steps()]
-            row.memory[have : have + len(came)] = came
+            buffer.memory[have : have + len(came)] = came
             have, at = have + len(came), at + len(came)
 
 
@@ -77,7 +87,7 @@ def test_whatever_is_sealed_is_opened_however_it_comes(seed: int) -> None:
     sealing, opening, wire, content = Sealing(suite, SECRET), Opening(suite, SECRET), b"", b""
     for _ in range(chance.randrange(1, 6)):
         piece = chance.randbytes(chance.choice([0, 1, 5, RECORD_BYTES - 1, RECORD_BYTES, RECORD_BYTES + 1, 3 * RECORD_BYTES, 70_001]))
-        wire += b"".join(sealing.data(memoryview(piece), Row(8)))
+        wire += b"".join(sealing.data(memoryview(piece), RecordBuffer(8)))
         content += piece
         if chance.random() < 0.3:
             wire += sealing.update()
@@ -160,11 +170,11 @@ def test_a_message_may_come_in_parts_and_has_an_end() -> None:
 
 
 def test_small_records_let_others_have_their_turn() -> None:
-    wire = b"".join(sealed(i, b"a\x17") for i in range(records.TURN_RECORDS + 5))
-    row = Row(2)
-    row.memory[: len(wire)] = wire
-    used, size = Opening(AES_256, SECRET).open(row, len(wire), memoryview(bytearray(1 << 16)))
-    assert size == records.TURN_RECORDS
+    wire = b"".join(sealed(i, b"a\x17") for i in range(tls_records.TURN_RECORDS + 5))
+    buffer = RecordBuffer(2)
+    buffer.memory[: len(wire)] = wire
+    used, size = Opening(AES_256, SECRET).open(buffer, len(wire), memoryview(bytearray(1 << 16)))
+    assert size == tls_records.TURN_RECORDS
     assert used == size * (OVERHEAD_BYTES + 1)
 
 
@@ -229,12 +239,12 @@ def told_back(sock: socket.socket, certificate: BulkCertificate, size: int, *, s
 
 
 @pytest.mark.parametrize("server", [False, True])
-@pytest.mark.parametrize("key_records", [records.MAX_KEY_RECORDS, 1])
+@pytest.mark.parametrize("key_records", [tls_records.MAX_KEY_RECORDS, 1])
 async def test_openssl_understands_us_and_we_it(
     certificate: BulkCertificate, monkeypatch: pytest.MonkeyPatch, server: bool, key_records: int
 ) -> None:
     """As a server OpenSSL also sends tickets; with another key for each piece it has to follow ours."""
-    monkeypatch.setattr(records, "MAX_KEY_RECORDS", key_records)
+    monkeypatch.setattr(tls_records, "MAX_KEY_RECORDS", key_records)
     with trio.fail_after(PATIENCE_S), socket_pair() as (ours, theirs):
         async with trio.open_nursery() as nursery, session_over(ours, certificate, server=server) as session:
             nursery.start_soon(lambda: trio.to_thread.run_sync(lambda: told_back(theirs, certificate, len(LARGE), server=not server)))
@@ -308,10 +318,10 @@ async def test_a_connection_that_is_cut_is_no_end(certificate: BulkCertificate) 
 
 def test_a_system_without_descriptors_by_name_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     before = set(os.listdir("/dev/fd"))
-    handshake.check_key_log()
-    monkeypatch.setattr(handshake, "DESCRIPTORS", str(tmp_path / "none"))
+    tls_handshake.check_key_log()
+    monkeypatch.setattr(tls_handshake, "DESCRIPTORS", str(tmp_path / "none"))
     with pytest.raises(UserError, match="keys of TLS") as refusal:
-        handshake.check_key_log()
+        tls_handshake.check_key_log()
     assert refusal.value.code == "KEY_LOG"
     assert "/proc" in str(refusal.value.fix)
     assert set(os.listdir("/dev/fd")) == before  # nothing stays open
@@ -322,7 +332,7 @@ async def test_a_library_that_tells_no_keys_is_refused(certificate: BulkCertific
     def deaf(context: ssl.SSLContext, secrets: dict[bytes, bytes]) -> Iterator[None]:
         yield
 
-    monkeypatch.setattr(handshake, "_key_log", deaf)
+    monkeypatch.setattr(tls_handshake, "_key_log", deaf)
     with trio.fail_after(PATIENCE_S), socket_pair() as (ours, theirs):
         async with trio.open_nursery() as nursery, session_over(theirs, certificate, server=True) as server:
             nursery.start_soon(refuse, server)
@@ -336,6 +346,6 @@ async def refuse(session: TlsSession) -> None:
 
 
 def test_a_record_says_how_long_it_is() -> None:
-    wire = b"".join(Sealing(AES_256, SECRET).data(memoryview(bytes(RECORD_BYTES + 1)), Row(1)))
+    wire = b"".join(Sealing(AES_256, SECRET).data(memoryview(bytes(RECORD_BYTES + 1)), RecordBuffer(1)))
     assert len(wire) == RECORD_BYTES + 1 + 2 * OVERHEAD_BYTES
     assert wire[:HEADER_BYTES] == b"\x17\x03\x03\x40\x11"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from daemon.network.records import SUITES, Opening, Sealing
+from daemon.network.tls_records import SUITES, Opening, Sealing
 from protocol.errors import UserError
 
 DESCRIPTORS = "/dev/fd"  # where this process finds what it has open by number: Linux (through /proc), macOS, BSD
@@ -64,7 +64,7 @@ class Handshake:
         return self._outgoing.read()
 
     def agreed(self) -> Agreed:
-        """After the last step. Raises `ssl.SSLError` for a cipher suite that `records` does not have, and where OpenSSL told no keys."""
+        """After the last step. Raises `ssl.SSLError` for a cipher suite that `tls_records` does not have, and where OpenSSL told no keys."""
         cipher = self._tls.cipher()
         suite = SUITES.get(cipher[0] if cipher else "")
         if suite is None:

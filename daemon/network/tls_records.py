@@ -80,7 +80,7 @@ class _Direction:
         self._begin(self._suite.next_secret(self._secret))
 
 
-class Row:
+class RecordBuffer:
     """Memory for records one behind the other. Views of the places where full ones lie are made once: for each record anew they cost a quarter of
     what its encryption does. Their headers are there from the beginning."""
 
@@ -103,18 +103,18 @@ class Sealing(_Direction):
         """Whether another key is due."""
         return self._records >= MAX_KEY_RECORDS
 
-    def data(self, content: memoryview, row: Row) -> list[memoryview | bytes]:
-        """`content` as records, the full ones in `row`, which has room for them and is used for nothing else."""
+    def data(self, content: memoryview, buffer: RecordBuffer) -> list[memoryview | bytes]:
+        """`content` as records, the full ones in `buffer`, which has room for them and is used for nothing else."""
         plain, seal, iv, number = self._plain, self._aead.encrypt_into, self._iv, self._records
         full, rest = divmod(len(content), RECORD_BYTES)
         at = 0
-        for body in row.bodies[:full]:  # the innermost loop of a round, as `_open_full` has its other one
+        for body in buffer.bodies[:full]:  # the innermost loop of a round, as `_open_full` has its other one
             plain[:RECORD_BYTES] = content[at : at + RECORD_BYTES]
             seal((iv ^ number).to_bytes(12, "big"), plain, _FULL, body)
             at += RECORD_BYTES
             number += 1
         self._records = number
-        sealed: list[memoryview | bytes] = [row.memory[: full * WIRE_BYTES]] if full else []
+        sealed: list[memoryview | bytes] = [buffer.memory[: full * WIRE_BYTES]] if full else []
         return [*sealed, self._seal(_DATA, content[-rest:])] if rest else sealed
 
     def update(self) -> bytes:
@@ -145,8 +145,8 @@ class Opening(_Direction):
         self._messages = bytearray()  # a handshake message that is not whole yet
         self._idle = 0
 
-    def open(self, row: Row, have: int, target: memoryview) -> tuple[int, int]:
-        """Decrypt records, which begin with the first of the `have` bytes in `row`, into `target`. Returns how many bytes were used and written;
+    def open(self, buffer: RecordBuffer, have: int, target: memoryview) -> tuple[int, int]:
+        """Decrypt records, which begin with the first of the `have` bytes in `buffer`, into `target`. Returns how many bytes were used and written;
         what was not used comes again, with more behind it.
 
         What `target` holds behind what was written is nobody's. Raises `RecordError`: nothing that follows can be read.
@@ -158,16 +158,16 @@ class Opening(_Direction):
             self._left = self._left[written:]
         used = 0
         if written < room and not self.ended:
-            used, written = self._open_full(row, have, target, written)
+            used, written = self._open_full(buffer, have, target, written)
         opened = 0
         while written < room and not self.ended and have - used >= HEADER_BYTES and opened < TURN_RECORDS:
-            kind, _, size = _header.unpack_from(row.memory, used)
+            kind, _, size = _header.unpack_from(buffer.memory, used)
             if kind != _DATA or not TAG_BYTES < size <= MAX_PROTECTED_BYTES:
                 raise RecordError(f"a record of kind {kind} and {size} bytes")
             body = used + HEADER_BYTES
             if have - body < size:
                 break
-            content = self._content(self._decrypt(row.memory[used:body], row.memory[body : body + size]))
+            content = self._content(self._decrypt(buffer.memory[used:body], buffer.memory[body : body + size]))
             used, opened = body + size, opened + 1
             taken = min(len(content), room - written)
             target[written : written + taken] = content[:taken]
@@ -175,12 +175,12 @@ class Opening(_Direction):
             written += taken
         return used, written
 
-    def _open_full(self, row: Row, have: int, target: memoryview, written: int) -> tuple[int, int]:
+    def _open_full(self, buffer: RecordBuffer, have: int, target: memoryview, written: int) -> tuple[int, int]:
         """As many full records as there are, straight to where they belong. One that is something else, or for which there is no room, is left."""
         opened, most = 0, min(have // WIRE_BYTES, (len(target) - written - 1) // RECORD_BYTES)
         decrypt, iv, number = self._aead.decrypt_into, self._iv, self._records
         try:
-            for header, body in zip(row.headers[:most], row.bodies, strict=False):
+            for header, body in zip(buffer.headers[:most], buffer.bodies, strict=False):
                 if header != _FULL:
                     break
                 plain = target[written : written + RECORD_BYTES + 1]

@@ -15,10 +15,9 @@ import msgspec
 
 from daemon.disk.atomic import write_atomically
 from daemon.home import WALLET_FILE, ensure_home, write_new
+from daemon.wallet.document import MAX_KEYSTORE_BYTES, BadKeystore
 from daemon.wallet.keystore import (
-    MAX_KEYSTORE_BYTES,
     SCRYPT_N,
-    BadKeystore,
     UnlockedWallet,
     WrongPassword,
     address_in,

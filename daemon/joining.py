@@ -85,6 +85,7 @@ async def manifest_of_others(config: Config, say: Callable[[str], None]) -> Sign
         kept = run_among(config.home, asked) if error.code == "JOIN" else None
         if kept is None:
             raise
+        check_rules(kept.open().rules, kept.run.hex()[:SHOWN_DIGITS])
         say(f"{error.what} Going on with the run that this home was in with them; they are called again and again.")
         return kept
 

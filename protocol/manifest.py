@@ -205,6 +205,11 @@ def parse_manifest(text: str, where: str) -> Manifest:
         raise UserError("MANIFEST", f"{where} is not a run manifest.", why=why, fix=fix, exit_code=2) from None
 
 
+def names_rules(path: Path) -> bool:
+    """Whether a file that `load_manifest` has read names the version of the rules itself."""
+    return "rules" in tomllib.loads(path.read_text(encoding="utf-8"))
+
+
 def load_manifest(path: Path) -> Manifest:
     """Read a TOML manifest from a file. Raises `UserError("MANIFEST")`."""
     try:

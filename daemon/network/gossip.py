@@ -8,12 +8,12 @@ Settings of py-libp2p 0.8 that matter, with what happened otherwise:
   lab: off. Rates are limited here, by messages and by bytes, for each peer that hands us messages.
 - It remembers up to 1,000 whole messages to notice a signer that repeats a number: 1 GB of somebody's large messages. Off; what
   may be said only once is signed with its round by the layers above.
-- Sequence numbers start at the clock's second: a node that restarts would repeat the last minutes' and be unheard. Nanoseconds here.
+- Sequence numbers start at the clock's second: a node that restarts would repeat the last minutes' and be unheard. They start at
+  `first_serial` here, which is above those of all earlier lives.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -205,8 +205,11 @@ class _Pubsub(Pubsub):
 class Gossip:
     """Topics are subscribed to before it runs. `crash` is told of exceptions in our own code that the library would hide."""
 
-    def __init__(self, own: PeerId, refusals: Refusals, traffic: ControlTraffic, crash: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, own: PeerId, refusals: Refusals, traffic: ControlTraffic, crash: Callable[[BaseException], None], first_serial: int
+    ) -> None:
         self._own = own
+        self._first_serial = first_serial
         self._crash = crash
         self._refusals = refusals
         self._traffic = traffic
@@ -246,7 +249,7 @@ class Gossip:
             rations=self._rations,
             refusals=self._refusals,
         )
-        pubsub.counter = time.time_ns()
+        pubsub.counter = self._first_serial
         async with service(pubsub), service(router):
             await pubsub.wait_until_ready()
             for topic in self._topics:

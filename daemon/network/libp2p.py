@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 
@@ -10,14 +11,14 @@ import trio
 from libp2p.network.stream.net_stream import NetStream
 
 from daemon.network.addresses import Place, advertised_hosts, parse_place
-from daemon.network.book import Book
+from daemon.network.book import Book, OwnRecord
 from daemon.network.border import Refusals
 from daemon.network.bulk import BulkPlane, BulkStream, bind
 from daemon.network.certificate import BulkCertificate
 from daemon.network.dht import Dht
 from daemon.network.ending import Endings, end_gently
 from daemon.network.gossip import Gossip, Inbox
-from daemon.network.host import Host
+from daemon.network.host import Host, number_own_records_from
 from daemon.network.links import Links
 from daemon.network.manager import PEERS_PROTOCOL, PeerManager
 from daemon.network.paths import LET_IN, OVER_LIBP2P, BulkPaths, let_in
@@ -31,7 +32,7 @@ from protocol.ports import MAX_STREAMS_PER_PEER, ByteStream, Endpoint, Link, Lin
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Port 0 is any free one, `usual_port` where that is free. `advertise` holds hosts; empty, they are worked out. Without `bulk` (an observer)
-    nothing listens for it."""
+    nothing listens for it. `serials` gives numbers that grow, also from one life of this node's key to the next."""
 
     listen_host: str = "0.0.0.0"
     listen_port: int = 0
@@ -41,6 +42,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     advertise: tuple[str, ...] = ()
     min_connections: int = 8
     bulk: bool = True
+    serials: Callable[[], int] = time.time_ns
 
 
 class LibP2PNetwork:
@@ -59,7 +61,7 @@ class LibP2PNetwork:
         self._endings = Endings()
         self._bulk = BulkPlane(certificate, self._refusals, self._endings, self._run_handler)
         self._paths = BulkPaths(self._bulk.open, self._open_over_libp2p)
-        self._gossip = Gossip(self.peer, self._refusals, self._control, self._crash)
+        self._gossip = Gossip(self.peer, self._refusals, self._control, self._crash, settings.serials())
         self._links = Links(self._gossip.connection_ended)
         self._book = Book(self.peer, self._join)
         self._dht = Dht(self._learn)
@@ -82,14 +84,14 @@ class LibP2PNetwork:
         port = control.socket.getsockname()[1]
         self._places = tuple(Place("ip4" if _is_ip(host) else "dns4", host, port, self.peer) for host in hosts)
         self._bulk_port = bulk.socket.getsockname()[1] if bulk else 0
+        number_own_records_from(self._settings.serials())
         host = Host(self._secret, self._places, self._refusals)
         manager = PeerManager(
             host,
             self._dht,
             self._links,
             self._book,
-            signer=self._signer,
-            places=self._places,
+            own=OwnRecord(self._signer, self._places, self._settings.serials),
             min_connections=self._settings.min_connections,
             refusals=self._refusals,
             open_stream=self.open_stream,

@@ -8,21 +8,19 @@
 The server's byte is what proves to the client that it was let in: a TLS 1.3 client is done before the server has judged it.
 
 What strangers can multiply here: unfinished handshakes (`handshakes.py` says which makes room), sessions (of those a peer that does not matter
-gives one up, the peer with the most first), and certificates, each of which makes the server's context anew (at most a tenth of the time).
+gives one up, the peer with the most first), and certificates (of those who do not matter the one admitted first makes room).
 """
 
 from __future__ import annotations
 
 import socket
-import ssl
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from functools import lru_cache
 from weakref import WeakSet
 
 import trio
+from cryptography import x509
 
 from daemon.network.border import Refusals
 from daemon.network.certificate import BulkCertificate
@@ -33,7 +31,7 @@ from daemon.network.prefixes import prefix_of
 from daemon.network.slots import Slots
 from daemon.network.tcp_info import Segments
 from daemon.network.tls import Scratch, TlsSession, tune
-from daemon.network.tls_handshake import check_key_log
+from daemon.network.tls_handshake import HandshakeFailed, TlsContext
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_STREAMS_PER_PEER, Endpoint, StreamHandler
@@ -41,16 +39,13 @@ from protocol.ports import MAX_STREAMS_PER_PEER, Endpoint, StreamHandler
 MAX_PROTOCOL_BYTES = 100  # ours have about 25
 MAX_SESSIONS = 512  # open at once, all peers: 32 members of a group with every slice in flight, and room
 MAX_HANDSHAKES = 128  # begun and not yet let in, all addresses: bounds what a flood of half-open connections can hold
-MAX_ADMITTED = 1024  # certificates believed at once: sixteen times the largest plan. A context of them takes 60 ms to make
-FEW_ADMITTED = 128  # with no more, the context is made whenever a certificate is new: that takes 8 ms
-CONTEXT_SHARE = 0.1  # of the time, at most, goes into making larger ones, however fast certificates come
+MAX_ADMITTED = 1024  # certificates believed at once: sixteen times the largest plan
 HANDSHAKE_TIMEOUT_S = 5.0  # three round trips of 500 ms, and a busy peer
 FIRST_BYTE_S = 3.0  # until an incoming connection must have said something
 CONNECT_TIMEOUT_S = 5.0
 
 OPENED, UNKNOWN, BUSY = b"\x00", b"\x01", b"\x02"
 _ANSWERS = {UNKNOWN: "does not serve it", BUSY: "has no room"}
-_STRANGER = ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED", "CERTIFICATE_UNKNOWN", "UNKNOWN_CA", "BAD_CERTIFICATE")
 
 
 class BulkTraffic:
@@ -101,25 +96,18 @@ class BulkStream:
         if self._closed:
             return
         self._closed = True
-        if not self._session.usable or not self._endings.start(end_gently, self):
+        ends = self._session.usable or self._session.refused
+        if not ends or not self._endings.start(end_gently, self):
             await self.abort()
+
+    async def linger(self) -> None:
+        if self._session.refused:
+            await self._session.linger()
 
     async def abort(self) -> None:
         """Cut it off now. Never raises."""
         self._closed = True
         await self._session.aclose()
-
-
-def _context(purpose: ssl._SSLMethod, certificate: BulkCertificate, trusted: bytes) -> ssl.SSLContext:
-    """TLS 1.3 alone, the other side's certificate required and found among the DER certificates in `trusted`."""
-    context = ssl.SSLContext(purpose)
-    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False  # certificates name nobody, they are compared byte for byte
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(certificate.path)
-    if trusted:
-        context.load_verify_locations(cadata=trusted)
-    return context
 
 
 class BulkPlane:
@@ -134,19 +122,16 @@ class BulkPlane:
         handle: Callable[[BulkStream, StreamHandler, Callable[[], None]], Awaitable[None]],
         matters: Callable[[PeerId], bool] = lambda _peer: False,
     ) -> None:
-        """`matters` says whose sessions never make room. Raises `UserError("KEY_LOG")`."""
-        check_key_log()
+        """`matters` says whose sessions never make room."""
         self.traffic = BulkTraffic()
         self._endings = endings
-        self._certificate = certificate
         self._refusals = refusals
         self._handle = handle
         self._handlers: dict[bytes, StreamHandler] = {}
         self._admitted: OrderedDict[PeerId, bytes] = OrderedDict()
         self._peers: dict[bytes, PeerId] = {}
-        self._server_context: ssl.SSLContext | None = None
-        self._stale = False  # whether certificates came since it was made
-        self._client_context = lru_cache(maxsize=256)(lambda der: _context(ssl.PROTOCOL_TLS_CLIENT, certificate, der))  # 1.1 ms each
+        self._server_context = TlsContext(certificate.path, server_side=True)
+        self._client_context = TlsContext(certificate.path, server_side=False)
         self._slots = Slots(MAX_STREAMS_PER_PEER)
         self._open: WeakSet[TlsSession] = WeakSet()
         self._called: dict[PeerId, WeakSet[TlsSession]] = {}  # by whom we called
@@ -154,7 +139,6 @@ class BulkPlane:
         self._matters = matters
         self._serving: dict[TlsSession, PeerId] = {}  # sessions that others opened and that were let in
         self._handshakes = Handshakes(MAX_HANDSHAKES)
-        self._context_after_s = 0.0  # when the server's context may be made again
 
     async def cut(self) -> None:
         """Break every stream there is: the network is ending."""
@@ -173,15 +157,14 @@ class BulkPlane:
             self._admitted.move_to_end(endpoint.peer)
             return
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=endpoint.certificate)
-        except (ssl.SSLError, ValueError) as error:
+            x509.load_der_x509_certificate(endpoint.certificate)
+        except ValueError as error:
             raise PeerFault("malformed", f"the endpoint of {endpoint.peer} holds no certificate: {error}") from error
         self._admitted[endpoint.peer] = endpoint.certificate
         self._admitted.move_to_end(endpoint.peer)
         while len(self._admitted) > MAX_ADMITTED:  # keys are free: who matters stays, of the others the oldest goes
             del self._admitted[next((peer for peer in self._admitted if not self._matters(peer)), next(iter(self._admitted)))]
         self._peers = {certificate: peer for peer, certificate in self._admitted.items()}
-        self._stale = True  # made again when somebody comes
 
     def is_admitted(self, peer: PeerId) -> bool:
         return peer in self._admitted
@@ -190,19 +173,15 @@ class BulkPlane:
 
     async def open(self, endpoint: Endpoint, protocol: str) -> BulkStream:
         """Raises `Unreachable`."""
-        try:
-            context = self._client_context(endpoint.certificate)
-        except (ssl.SSLError, ValueError) as error:
-            raise Unreachable(f"the endpoint of {endpoint.peer} holds no certificate: {error}") from error
         transport = await self._connect(endpoint)
         tune(transport)
-        session = TlsSession(transport, context, server_side=False, scratch=self._scratch)
+        expected = endpoint.certificate.__eq__
+        session = TlsSession(transport, self._client_context, expected, self._scratch)
         self._open.add(session)
         opened = False
         try:
             with trio.fail_after(HANDSHAKE_TIMEOUT_S):
-                if await session.handshake() != endpoint.certificate:
-                    raise Unreachable(f"{endpoint.peer} showed another certificate")
+                await session.handshake()
                 name = _encode(protocol)
                 await session.send_all(bytes((len(name),)) + name)
                 answer = await session.receive_some(1)
@@ -211,11 +190,11 @@ class BulkPlane:
             opened = True
         except trio.TooSlowError:
             raise Unreachable(f"{endpoint.peer} did not answer within {HANDSHAKE_TIMEOUT_S:.0f} s") from None
-        except ssl.SSLError as error:
-            self._refusals.count("tls", f"{endpoint.peer} at {endpoint.hosts}: {error.reason}")
-            raise Unreachable(f"{endpoint.peer} is not who we expect: {error.reason or error}") from error
+        except HandshakeFailed as error:
+            self._refusals.count("tls", f"{endpoint.peer} at {endpoint.hosts}: {error}")
+            raise Unreachable(f"{endpoint.peer} is not the peer we expect: {error}") from error
         finally:
-            if not opened:
+            if not opened and not (session.refused and self._endings.start(TlsSession.linger, session)):
                 await session.aclose()
         self._called = {peer: sessions for peer, sessions in self._called.items() if sessions}
         self._called.setdefault(endpoint.peer, WeakSet()).add(session)
@@ -250,12 +229,14 @@ class BulkPlane:
         began = Handshake(prefix_of(_host_of(transport)), trio.current_time(), heard.is_set, scope.cancel)
         if self._handshakes.begin(began) is not None:
             self._refusals.count("busy", f"an unfinished handshake made room: {len(self._handshakes)} are open")
-        session = TlsSession(transport, self._context_now(), server_side=True, scratch=self._scratch)
+        session = TlsSession(transport, self._server_context, lambda certificate: certificate in self._peers, self._scratch)
         async with aclosing(session):
             greeted: tuple[BulkStream, StreamHandler] | None = None
             try:
                 with scope:
                     greeted = await self._greet(session, transport, heard)
+                    if greeted is None and session.refused:
+                        await session.linger()
             finally:
                 self._handshakes.end(began)
             if greeted is not None:
@@ -275,17 +256,6 @@ class BulkPlane:
         chosen = max(self._serving, key=lambda session: (not self._matters(self._serving[session]), held[self._serving[session]]))
         self._refusals.count("busy", f"{len(self._serving)} bulk sessions: one of {self._serving[chosen]} makes room")
         await chosen.aclose()
-
-    def _context_now(self) -> ssl.SSLContext:
-        """The server's context. It may be a moment old: who was admitted just now is let in when it calls again, as `RECONNECT_S` has it."""
-        now = trio.current_time()
-        if self._server_context is None or (self._stale and now >= self._context_after_s):
-            began = time.perf_counter()
-            self._server_context = _context(ssl.PROTOCOL_TLS_SERVER, self._certificate, b"".join(self._admitted.values()))
-            self._stale = False
-            took_s = time.perf_counter() - began
-            self._context_after_s = now + took_s / CONTEXT_SHARE if len(self._admitted) > FEW_ADMITTED else now
-        return self._server_context
 
     async def _greet(self, session: TlsSession, transport: trio.SocketStream, heard: trio.Event) -> tuple[BulkStream, StreamHandler] | None:
         """Who is it and what do they want; None when refused."""
@@ -316,9 +286,8 @@ class BulkPlane:
                     return BulkStream(session, peer, self.traffic, self._endings), handler
         except trio.TooSlowError:
             self._refusals.count("timeout", "a bulk connection that went silent in its handshake")
-        except ssl.SSLError as error:
-            stranger = isinstance(error, ssl.SSLCertVerificationError) or any(word in (error.reason or "") for word in _STRANGER)
-            self._refusals.count("tls" if stranger else "handshake", str(error))
+        except HandshakeFailed as error:
+            self._refusals.count("tls" if error.stranger else "handshake", str(error))
         except Unreachable as error:
             self._refusals.count("handshake", str(error))
         return None

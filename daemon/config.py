@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from daemon.home import CONFIG_FILE, unusable, write_new
+from daemon.disk.new_file import write_new
+from daemon.home import CONFIG_FILE, unusable
 from protocol.errors import UserError
 
 MAX_CONFIG_BYTES = 1 << 20  # a page of settings; a file above this is not one

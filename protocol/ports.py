@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from protocol.digest import Buffer, Digest
 from protocol.identity import PeerId
+from protocol.task_digest import TaskDigest
 
 Vector = npt.NDArray[np.float32]
 """A flat float32 vector, shape (parameters,)."""
@@ -204,6 +205,7 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     dataset_size: int
     device: str  # as a person would say it: "cpu (2 threads)", "NVIDIA GeForce RTX 3060, 12 GB"
     threads: int
+    task: TaskDigest = TaskDigest()  # what members of a run must have alike
 
 
 class Lane(msgspec.Struct, frozen=True, kw_only=True):

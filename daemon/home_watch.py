@@ -17,7 +17,8 @@ from pathlib import Path
 
 import trio
 
-from daemon.home import KEY_FILE, LOCK_FILE, unusable, write_new
+from daemon.disk.new_file import write_new
+from daemon.home import KEY_FILE, LOCK_FILE, unusable
 from daemon.lock import BEAT_S, acquire, own_mark, write_mark
 from daemon.pinned import identity
 from protocol.errors import UserError

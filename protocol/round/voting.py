@@ -29,8 +29,9 @@ from protocol.round.phases import (
     Send,
     State,
     VoteGot,
+    WithdrawalGot,
 )
-from protocol.round.views import Step, enter, note_gone, pass_view
+from protocol.round.views import Step, enter, note_gone, note_withdrawal, pass_view
 
 OUTCOMES_KEPT = 8  # different outcomes whose votes are kept after one tip: honest members make one per view
 VOTERS_KEPT = 256  # peers whose last vote is remembered: four times the largest group
@@ -120,6 +121,11 @@ def gone_in_vote(state: State, event: PeerGone, now: float) -> Step:
     return _leave_if_divided(state, now)
 
 
+def withdrawn_in_vote(state: State, event: WithdrawalGot, now: float) -> Step:
+    """The same of a member that takes no part."""
+    return _leave_if_divided(note_withdrawal(state, event), now)
+
+
 def _leave_if_divided(state: State, now: float) -> Step:
     """End a view in which no outcome can win any more, whoever else still votes.
 
@@ -132,7 +138,8 @@ def _leave_if_divided(state: State, now: float) -> Step:
         return state, []
     cast_here = {p: v for p, v in state.voted.items() if p in plan.members and (v.plan, v.view) == (plan.digest, state.view)}
     cast_here[state.rules.me] = vote
-    silent = [peer for peer in plan.members if peer not in cast_here and peer not in state.gone]
+    absent = state.absent
+    silent = [peer for peer in plan.members if peer not in cast_here and peer not in absent]
     votes = Counter(payload_of(one) for one in cast_here.values()).most_common()
     needed = max(plan.majority, state.rules.manifest.group.min_peers)
     judges = [peer for peer in takers(state) if peer not in state.gone]

@@ -201,6 +201,8 @@ class NativeEngine:
         before = self._state
         assert before is not None
         now = trio.current_time()
+        if isinstance(event, p.Tick) and before.phase is p.Phase.READY:
+            event = p.Tick(training=self._members.training_at(before.tip.hash))
         self._state, actions = step(before, event, now)
         self._logbook.moved(before, self._state, now)
         for action in actions:

@@ -9,7 +9,7 @@ from daemon.swarm.lineage import Lineage
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
 from protocol.merge import merge_parents, merge_round
-from protocol.messages import Cut, Held, Plan, Ready, Signed, Vote, open_signed, sign
+from protocol.messages import Cut, Held, Plan, Ready, Signed, Vote, Withdrawal, open_signed, sign
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
 from tests.protocol.round import invariants
@@ -153,6 +153,8 @@ class Villager:
                 event = p.PlanGot(signed=signed, plan=self.village.opened(signed))
             case Held():
                 event = p.HeldGot(peer=signed.peer, held=message)
+            case Withdrawal():
+                event = p.WithdrawalGot(peer=signed.peer, withdrawal=message)
             case Cut():
                 event = p.CutGot(signed=signed, cut=message)
             case Vote():

@@ -360,6 +360,14 @@ class Serve(Action, frozen=True, kw_only=True):
     digest: Digest
 
 
+class HandOn(Action, frozen=True, kw_only=True):
+    """Send these members the results of these slices of a plan, which others made who are absent now. What they signed proves itself."""
+
+    plan: Digest
+    slices: tuple[int, ...]
+    to: tuple[int, ...]  # member indices
+
+
 class Abandon(Action, frozen=True, kw_only=True):
     """Stop the exchange of the view that ended; what it held is free."""
 

@@ -277,6 +277,8 @@ class NativeEngine:
                 self._start(self._exchanging.reduce, cut, name, keeper.anchor)
             case p.Serve(cut=cut, digest=name):
                 self._start(self._exchanging.serve, cut, name)
+            case p.HandOn(plan=plan_digest, slices=slices, to=members):
+                self._exchanging.hand_on(plan_digest, slices, members)
             case p.Abandon():
                 self._exchanging.abandon()
             case p.Inquire(peers=peers):

@@ -96,6 +96,8 @@ class Villager:
                 self.cargo.reduce(cut, name)
             case p.Serve(cut=cut, digest=name):
                 self.cargo.serve(cut, name)
+            case p.HandOn(slices=slices, to=to):
+                self.cargo.hand_on(slices, to)
             case p.Abandon():
                 self.cargo.abandon()
             case p.Inquire(peers=peers):

@@ -33,12 +33,14 @@ from daemon.worker.settings import WorkerSettings
 from daemon.worker.supervisor import WorkerTrainer
 from protocol.admission import falls_short
 from protocol.codec import implementation as codecs
+from protocol.digest import SHOWN_DIGITS
 from protocol.identity import PeerId, Signer
 from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Warned
 from protocol.manifest import SignedManifest
 from protocol.messages import Binding
 from protocol.ports import Network, Trainer
 from protocol.reputation import HOUR_S, WINDOW_HOURS
+from protocol.rules.versions import check_rules
 
 REPORT_S = 2.0  # between looks at traffic and refusals: what the page can show as now
 
@@ -132,6 +134,7 @@ async def _live(
     password: Password | None,
 ) -> None:
     manifest = signed.open()
+    check_rules(manifest.rules, signed.run.hex()[:SHOWN_DIGITS])  # before anything is written in the run's folder
     check_engine(manifest.engine)
     check_profile(manifest)
     await in_thread(partial(keep_manifest, config.home, signed))

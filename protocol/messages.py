@@ -203,7 +203,9 @@ class Announce(Message, frozen=True, kw_only=True, array_like=True, tag=True, fo
     certificate: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
 
 
-AnyMessage = Beacon | Ready | BoundReady | TaskReady | BoundTaskReady | Plan | Held | Withdrawal | Cut | RowSum | SliceResult | Vote | Announce
+AnyMessage = (
+    Beacon | Ready | BoundReady | TaskReady | BoundTaskReady | Plan | Held | Withdrawal | Cut | RowSum | SliceResult | Vote | Announce
+)
 M = TypeVar("M", bound=Message)
 
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)

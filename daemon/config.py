@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from daemon.home import CONFIG_FILE, unusable, write_new
+from daemon.home import CONFIG_FILE, unusable, user_path, write_new
 from protocol.errors import UserError
 
 MAX_CONFIG_BYTES = 1 << 20  # a page of settings; a file above this is not one
 PREFIX = "HYPERGPU_"
+PATHS = frozenset({"worker.data_folders"})  # settings that are lists of paths
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 ShortText = Annotated[str, Meta(max_length=64)]
@@ -205,6 +206,8 @@ def load_config(
             values[section][key] = msgspec.convert(raw, field.type, strict=strict)
         except msgspec.ValidationError as error:
             raise _wrong(dotted, origin, str(error)) from None
+        if dotted in PATHS:
+            values[section][key] = tuple(str(user_path(path, dotted, environ)) for path in values[section][key])
         origins[dotted] = origin
     built: dict[str, Section] = {}
     for section, record in SECTIONS.items():

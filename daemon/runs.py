@@ -13,7 +13,7 @@ from protocol.identity import Signer
 from protocol.manifest import Manifest, SignedManifest, load_manifest, parse_manifest, seal
 
 BUNDLED_RUN = "stdlib-gpt.toml"
-_RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
+RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer
 
     assumed: list[str] = []
     if named is not None:
-        by_id = not named.exists() and _RUN_ID.fullmatch(str(named))
+        by_id = not named.exists() and RUN_ID.fullmatch(str(named))
         manifest = remembered.named_run(home, str(named)) if by_id else seal_run(load_manifest(named), signer)
     elif (last := remembered.last_run(home)) is not None:
         manifest = last

@@ -1,0 +1,30 @@
+"""Where a child process begins."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from daemon.children.process import ChildProcess
+
+pytestmark = pytest.mark.real
+
+
+async def test_a_child_process_of_a_node_whose_directory_is_gone_begins_in_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MKL refuses to load in a directory that does not exist any more. The child here is a module that needs no worker."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    child: ChildProcess[bytes] = ChildProcess("timeit", msgspec.msgpack.decode, logging.getLogger("child"), environment={})
+    assert Path(f"/proc/{child.pid}/cwd").readlink() == Path("/")
+    child.kill("seen")
+    with trio.fail_after(30):
+        await child.ended()
+        await child.close_errors()

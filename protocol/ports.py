@@ -233,7 +233,8 @@ class Trainer(Protocol):
 
     Guarantees: between `train` and `collect` it trains without being asked; `collect` ends at a step's border, hands over everything since the
     last `train`/`collect`, and leaves the trainer paused; deltas of successive `collect`s add up to the whole displacement.
-    Raises `TrainerLost` when the trainer died; it is then being restarted, and everything not yet collected is gone.
+    Raises `TrainerLost` when the trainer died; it is then being restarted, and everything not yet collected is gone. A command that does not fit the
+    trainer's state (`inner_state` while it trains, `resume` before any anchor) raises the same and changes nothing.
     """
 
     async def describe(self) -> TaskInfo:
@@ -262,7 +263,8 @@ class Trainer(Protocol):
 
 
 class TrainerLost(Exception):
-    """The trainer died; what it had not handed over is gone. The message says why, in one sentence."""
+    """The trainer died, and what it had not handed over is gone; or it is not in the state that the command needs. `train` helps in both cases, once
+    the trainer is up. The message says why, in one sentence."""
 
 
 # ------------------------------------------------------------------------------------------------ disk

@@ -205,7 +205,8 @@ class WorkerTrainer:
             if isinstance(answer, Refused):
                 if answer.unfit:
                     raise ValueError(answer.why)
-                raise OurFault(f"the worker refused {type(message).__name__}: {answer.why}")
+                # It lives, in another state than its caller takes it to be in. `train` brings it from any state to a known one.
+                raise TrainerLost(f"the worker refused {type(message).__name__}: {answer.why}")
             return life, answer
 
     async def _up(self) -> _Life:

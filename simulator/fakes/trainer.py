@@ -90,6 +90,7 @@ class QuadraticTrainer:
         self._rate = samples_per_second
         self._life = 0
         self._lost: str | None = None
+        self._anchored = False
         self._up_again_s = 0.0
 
     @asynccontextmanager
@@ -102,6 +103,7 @@ class QuadraticTrainer:
         self._life += 1
         self.restarts += 1
         self._lost = reason
+        self._anchored = False
         self._lane = None
         self._velocity[:] = 0
         self._up_again_s = trio.current_time() + RESTART_S
@@ -121,6 +123,7 @@ class QuadraticTrainer:
         if anchor.shape != self._now.shape or anchor.dtype != np.float32:
             raise ValueError(f"an anchor of {anchor.shape} {anchor.dtype} does not fit {self._now.shape} float32")
         self._lost = None
+        self._anchored = True
         self._now[:] = anchor
         self._start[:] = anchor
         self._loss_now = None
@@ -129,6 +132,8 @@ class QuadraticTrainer:
     async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
         await trio.lowlevel.checkpoint()
         self._check_alive()
+        if not self._anchored:
+            raise TrainerLost("there is nothing to resume: no anchor was given")
         self._go(lane, max_steps)
 
     async def collect(self) -> Work:
@@ -151,12 +156,14 @@ class QuadraticTrainer:
     async def inner_state(self) -> Vector:
         await trio.lowlevel.checkpoint()
         self._check_alive()
-        if self._lane is not None:
-            raise RuntimeError("the trainer must be paused")
+        self._check_paused()
         return self._velocity.copy()
 
     async def restore_inner_state(self, state: Vector) -> None:
         await trio.lowlevel.checkpoint()
+        if trio.current_time() < self._up_again_s:
+            raise TrainerLost(f"the trainer is being restarted: {self._lost}")
+        self._check_paused()
         if state.shape != self._velocity.shape:
             raise ValueError(f"a state of {state.shape} does not fit {self._velocity.shape}")
         self._velocity[:] = state
@@ -167,6 +174,10 @@ class QuadraticTrainer:
         return Progress(steps=steps, samples=steps * self._batch_size, loss=loss, samples_per_second=self._rate)
 
     # ------------------------------------------------------------------------------------------ inside
+
+    def _check_paused(self) -> None:
+        if self._lane is not None:
+            raise TrainerLost("it is training: collect first")
 
     def _check_alive(self) -> None:
         if self._lost is not None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import trio
 
-from protocol.ports import Lane, Trainer, Vector, Work
+from protocol.ports import Lane, Trainer, TrainerLost, Vector, Work
 
 TrainerFactory = Callable[[], AbstractAsyncContextManager[Trainer]]
 """Each call gives a running trainer of the same task, seed and peer."""
@@ -209,6 +209,25 @@ class TrainerSuite:
                 with pytest.raises(ValueError):  # noqa: PT011 (the port promises no words)
                     await trainer.restore_inner_state(np.zeros(state.size + 1, np.float32))
                 assert (await trainer.inner_state()).tobytes() == state.tobytes()
+
+    async def test_a_command_in_the_wrong_state_is_refused_and_changes_nothing(self, make_trainer: TrainerFactory) -> None:
+        """Whoever commands it may be behind: a refusal must never cost more than the command."""
+        with trio.fail_after(PATIENCE_S):
+            async with make_trainer() as trainer:
+                anchor = await anchor_for(trainer)
+                with pytest.raises(TrainerLost):
+                    await trainer.resume(LANE)
+                state = await self._fresh_state(trainer, anchor)
+                await trainer.train(anchor, LANE, max_steps=1 << 20)
+                with pytest.raises(TrainerLost):
+                    await trainer.inner_state()
+                with pytest.raises(TrainerLost):
+                    await trainer.restore_inner_state(state)
+                before = trainer.progress().steps
+                await steps_done(trainer, before + 2)
+                work, _ = await collected(trainer)
+                assert work.steps >= before + 2
+                assert trainer.restarts == 0
 
     async def test_nobody_restarted(self, make_trainer: TrainerFactory) -> None:
         with trio.fail_after(PATIENCE_S):

@@ -179,12 +179,11 @@ class NativeEngine:
                 record=self._record,
                 refuse=self._refuse,
             )
-            await work.training.restore_inner()
             rules = p.Rules(me=self._me, manifest=self._manifest, chunks=chunks)
             self._state = begin(rules, self.keeper.tip, trio.current_time(), stands=self.keeper.stands)
             self._logbook.began(self._state, said, trio.current_time())
-            if not await work.training.from_anchor():
-                nursery.start_soon(work.training.when_back)
+            await work.training.begin()
+            nursery.start_soon(work.training.attend)
             await nursery.start(self._follower.run)
             nursery.start_soon(self._watch_steps)
             self._certified([])  # what came in while the trainer was starting
@@ -387,8 +386,6 @@ class NativeEngine:
         self._follower.poke()
         assert self._work is not None
         self._start(self._work.moving.write)
-        if self._work.moving.without_trainer:
-            self._start(self._work.training.when_back)
         self._look_again()
 
     def _look_again(self) -> None:

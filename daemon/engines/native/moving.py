@@ -54,7 +54,6 @@ class Moving:
         """`leaves` is what downloaders are served from: the leaves of the last few states, by tip."""
         self.adopted_at = trio.current_time()
         self.unwritten: list[tuple[int, bytes]] = []  # records of the lineage that are not on disk yet, by number
-        self.without_trainer = False  # whether the last move found no trainer to give the anchor to
         self._me, self._network, self._lineage, self._members, self._follower = me, network, lineage, members, follower
         self._keeper, self._training, self._offload, self._logbook = keeper, training, offload, logbook
         self._leaves, self._record, self._refuse = leaves, record, refuse
@@ -148,7 +147,7 @@ class Moving:
         self.adopted_at = trio.current_time() - age_s
         steps = [made for certificate in path if (made := self._lineage.step(certificate.hash)) is not None]
         self._logbook.adopted(steps, merkle_root(keeper.anchor.leaves[tip.hash]).hex(), had_offer)
-        self.without_trainer = not await self._training.from_anchor()
+        await self._training.from_anchor()
         return Adopted(tip=tip, age_s=age_s)
 
     def _share_leaves(self, tip: Tip) -> None:

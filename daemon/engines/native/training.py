@@ -1,7 +1,9 @@
 """The trainer's side of a round: set it to work, collect what it learned, make the offer durable.
 
-A trainer that dies costs its node the steps it had not handed over and nothing else: the node goes on exchanging and voting, and trains again
-when the worker is back.
+A trainer that dies costs its node the steps it had not handed over and nothing else: the node goes on exchanging and voting.
+
+Commands to the trainer are serialized: each is given with `lock` held. A trainer that is missing when it is wanted, or that dies at work, is set to
+work again by one task, `attend`, however often that happens. Nothing else waits for a trainer.
 """
 
 from __future__ import annotations
@@ -20,70 +22,111 @@ from protocol.manifest import Manifest
 from protocol.ports import DiskFull, Trainer, TrainerLost, Vector, Work
 
 COLLECT_S = 60.0  # for a step's border: others go on after seconds, and what comes later is part of the next collect
-TRAINER_RETRY_S = 60.0  # the longest pause between restarts of a worker
+# Between looks at whether the trainer died at work: short beside a worker's start, which takes seconds.
+LOOK_S = 1.0
+# Between attempts to set a trainer to work that says it is up and does not take a command.
+TRAINER_RETRY_S = 1.0
 DISK_RETRY_S = 10.0  # between attempts to make an offer durable on a full disk
 
 
 class Training:
-    """One node's use of its trainer. `lock` is held by whoever uses the trainer or the spare buffers: one at a time."""
+    """One node's use of its trainer. `lock` is held by the task that uses the trainer or the spare buffers: one at a time."""
 
     def __init__(self, trainer: Trainer, keeper: Keeper, manifest: Manifest, me: PeerId, record: Callable[[Event], None]) -> None:
         self.lock = trio.Lock()
         self._trainer, self._keeper, self._me, self._record = trainer, keeper, me, record
         self._max_steps = manifest.round.steps or None
         self._diverged = False  # the local parameters are not finite: nothing may be trained on from them
+        self._wanted = trio.Event()  # set while the trainer should be at work and is not
+        self._at_work = False  # whether the last command set it to work
+        self._life = -1  # restarts of the trainer when it last got the inner optimizer's state: a later one knows nothing
 
-    async def restore_inner(self) -> None:
-        """After a restart: the inner optimizer goes on where the checkpoint left it."""
-        if self._keeper.inner.size:
-            try:
-                await self._trainer.restore_inner_state(self._keeper.inner)
-            except (ValueError, TrainerLost) as error:
-                self._record(Warned(code="INNER", message=f"the inner optimizer begins anew: {error}"))
+    async def begin(self) -> None:
+        """The engine starts: train from what the keeper holds, as soon as there is a trainer."""
+        async with self.lock:
+            await self.from_anchor()
 
-    async def from_anchor(self) -> bool:
-        """Train from the anchor. False when there is no trainer just now; `when_back` waits for it."""
+    async def attend(self) -> None:
+        """Set the trainer to work whenever it is missing. Runs until it is cancelled; there is one such task, and no other waits for a trainer."""
+        while True:
+            with trio.move_on_after(LOOK_S):
+                await self._wanted.wait()
+            if self._at_work and self._trainer.restarts != self._life:
+                self._missing()
+            if not self._wanted.is_set() or not await self._is_up():
+                continue
+            async with self.lock:
+                if self._wanted.is_set():
+                    await self.from_anchor()
+            if self._wanted.is_set():
+                await trio.sleep(TRAINER_RETRY_S)
+
+    async def _is_up(self) -> bool:
+        """Wait until the trainer is up, for a while."""
+        with suppress(TrainerLost), trio.move_on_after(LOOK_S):
+            await self._trainer.describe()
+            return True
+        await trio.sleep(TRAINER_RETRY_S)
+        return False
+
+    def _missing(self) -> None:
+        self._at_work = False
+        self._wanted.set()
+
+    def _working(self) -> None:
+        self._at_work = True
+        self._wanted = trio.Event()
+
+    def _paused(self) -> None:
+        """Until the round is over, or nobody else is there, nobody wants the trainer at work."""
+        self._at_work = False
+        self._wanted = trio.Event()
+
+    async def from_anchor(self) -> None:
+        """Train from the anchor; where there is no trainer, `attend` does so when it is back. Call with `lock` held."""
         try:
             if self._diverged:
                 if not self._keeper.inner.size:
                     self._keeper.inner = np.zeros_like(await self._trainer.inner_state())
-                await self.restore_inner()
+                await self._restore_inner()
                 self._diverged = False
+            elif self._trainer.restarts != self._life:
+                await self._restore_inner()
             await self._trainer.train(self._keeper.anchor.value, self._keeper.tip.lane(self._me), max_steps=self._max_steps)
         except TrainerLost as lost:
-            self._record(Warned(code="TRAINER", message=f"not training until the worker is back: {lost}"))
-            return False
-        return True
+            if not self._wanted.is_set():
+                self._record(Warned(code="TRAINER", message=f"not training until the worker is back: {lost}"))
+            self._missing()
+        else:
+            self._working()
 
-    async def when_back(self) -> None:
-        """Train from the anchor as soon as the worker can, unless somebody else has set it to work by then."""
-        trained = False
-        while not trained:
-            with trio.move_on_after(TRAINER_RETRY_S):
-                await self._trainer.describe()
-            async with self.lock:
-                if self._trainer.progress().steps > 0:
-                    return
-                await self.restore_inner()
-                trained = await self.from_anchor()
-            if not trained:
-                await trio.sleep(1.0)
+    async def _restore_inner(self) -> None:
+        """The inner optimizer goes on where the keeper has it. A trainer that is at work, or dies, keeps what it has."""
+        self._life = self._trainer.restarts
+        if self._keeper.inner.size:
+            try:
+                await self._trainer.restore_inner_state(self._keeper.inner)
+            except ValueError as error:
+                self._record(Warned(code="INNER", message=f"the inner optimizer begins anew: {error}"))
 
-    async def go_on(self) -> bool:
-        """Nobody to average with: train on from the local parameters. False as in `from_anchor`."""
+    async def go_on(self) -> None:
+        """Nobody to average with: train on from the local parameters."""
         async with self.lock:
             if self._diverged:
-                return await self.from_anchor()
+                await self.from_anchor()
+                return
             try:
                 await self._trainer.resume(self._keeper.tip.lane(self._me), max_steps=self._max_steps)
             except TrainerLost:
-                return await self.from_anchor()
-            return True
+                await self.from_anchor()
+            else:
+                self._working()
 
     async def make_offer(self) -> tuple[Offer, float | None]:
         """Collect, add to the ledger, encode, make durable. The offer is empty when there is nothing to offer. Call with `lock` held."""
         loss: float | None = None
         offer: Offer | None = None
+        self._paused()
         try:
             with trio.move_on_after(COLLECT_S) as patience:
                 work = await self._trainer.collect()
@@ -121,6 +164,7 @@ class Training:
 
     async def gather_loose(self) -> None:
         """The anchor is about to change under a trainer that may be running: keep what it learned since the last offer. `lock` held."""
+        self._paused()
         with suppress(TrainerLost), trio.move_on_after(COLLECT_S):
             work = await self._trainer.collect()
             self._tell(work, only_if_any=True)
@@ -130,6 +174,7 @@ class Training:
     async def leave(self) -> None:
         """What was trained since the last offer goes into the ledger: the first thing offered after a restart."""
         async with self.lock:
+            self._paused()
             try:
                 work = await self._trainer.collect()
                 self._tell(work, only_if_any=True)

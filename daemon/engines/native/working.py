@@ -79,8 +79,7 @@ class Working:
             self._emit(p.OfferMade(ready=self.ready(tip.hash, tip.number + 1, self.offer, loss)))
 
     async def train_on(self) -> None:
-        if not await self.training.go_on():
-            await self.training.when_back()
+        await self.training.go_on()
 
     def ready(self, parent: Digest, number: int, offer: Offer, loss: float | None) -> Ready:
         ready = Ready(

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from daemon.worker.supervisor import Patience, WorkerTrainer
-from protocol.errors import OurFault, UserError
+from protocol.errors import UserError
 from protocol.initial import initial_parameters
 from protocol.journal import TrainerReady, TrainerStopped, TrainingProgress, Warned
 from protocol.ports import Lane, TrainerLost, Vector
@@ -149,7 +149,7 @@ async def test_it_can_be_asked_only_what_makes_sense(make_trainer: MakeTrainer, 
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             anchor = await genesis(trainer)
-            with pytest.raises(OurFault, match="no anchor"):
+            with pytest.raises(TrainerLost, match="no anchor"):
                 await trainer.resume(LANE)
             with pytest.raises(ValueError, match="shape"):
                 await trainer.train(np.zeros(3, np.float32), LANE)
@@ -158,7 +158,7 @@ async def test_it_can_be_asked_only_what_makes_sense(make_trainer: MakeTrainer, 
             with pytest.raises(ValueError, match="inner optimizer"):
                 await trainer.restore_inner_state(np.full_like(await trainer.inner_state(), np.nan))
             await trainer.train(anchor, LANE)
-            with pytest.raises(OurFault, match="collect first"):
+            with pytest.raises(TrainerLost, match="collect first"):
                 await trainer.inner_state()
 
 

@@ -1,0 +1,117 @@
+"""One task sets a trainer to work that was missing, and a trainer that comes and goes never ends its node."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from msgspec.structs import replace
+
+from protocol.journal import RoundCertified, Trained
+from protocol.manifest import Group, Manifest, RoundRules
+from protocol.ports import TaskInfo, Vector
+from simulator.fakes.clock import run_virtual
+from simulator.fakes.trainer import RESTART_S, QuadraticTrainer
+from simulator.world import World
+
+ROUND_S = 1.0
+MANIFEST = Manifest(
+    name="short-rounds",
+    task="made up",
+    codec="float32",
+    group=Group(min_peers=2, max_group=8),
+    round=RoundRules(seconds=ROUND_S, ready_s=0.5, scatter_s=2.0, gather_s=2.0, vote_s=1.0),
+)
+
+
+@pytest.mark.parametrize("gap_s", [0.37, 0.9, 2.3])
+@pytest.mark.parametrize("both", [False, True])
+def test_rounds_without_a_trainer_leave_one_task_that_waits_for_it(monkeypatch: pytest.MonkeyPatch, gap_s: float, both: bool) -> None:
+    """The trainer dies at many instants of many rounds. One task at most waits for it, and no command meets a trainer in the wrong state."""
+    played = World(seed=3, nodes=2, manifest=MANIFEST, parameters=64)
+    waiting: dict[QuadraticTrainer, int] = {}
+    most = [0]
+    refused: list[str] = []
+    describe, check = QuadraticTrainer.describe, QuadraticTrainer._check_paused
+
+    async def counted(trainer: QuadraticTrainer) -> TaskInfo:
+        waiting[trainer] = waiting.get(trainer, 0) + 1
+        most[0] = max(most[0], waiting[trainer])
+        try:
+            return await describe(trainer)
+        finally:
+            waiting[trainer] -= 1
+
+    def checked(trainer: QuadraticTrainer) -> None:
+        if trainer._lane is not None:
+            refused.append(f"at {trio.current_time():.2f} s")
+        check(trainer)
+
+    monkeypatch.setattr(QuadraticTrainer, "describe", counted)
+    monkeypatch.setattr(QuadraticTrainer, "_check_paused", checked)
+
+    async def story() -> None:
+        async with played.running():
+            played.start()
+            await played.until(lambda: min(played.number(0), played.number(1)) >= 1, 20, "the first certificate")
+            for _ in range(30):
+                for seat in played.seats[: 2 if both else 1]:
+                    assert seat.trainer is not None
+                    seat.trainer.inner.crash()
+                await trio.sleep(gap_s)
+            before = max(played.number(0), played.number(1))
+            await played.until(lambda: min(played.number(0), played.number(1)) >= before + 6, 60, "rounds after the last death")
+
+    run_virtual(story, seed=3)
+    assert not played.invariants.broken, played.invariants.broken
+    assert most[0] == 1, f"{most[0]} tasks waited for one trainer"
+    assert not refused, refused
+    last = [event for event in played.of(RoundCertified, node=1) if isinstance(event, RoundCertified)][-1]
+    assert {share.peer for share in last.shares} == {seat.peer for seat in played.seats}
+
+
+def test_a_trainer_that_dies_at_work_is_set_to_work_in_the_same_round() -> None:
+    """Rounds may be long: the end of one is not waited for."""
+    played = World(seed=4, nodes=1, manifest=replace(MANIFEST, round=RoundRules(seconds=30.0)), parameters=64)
+
+    async def story() -> None:
+        async with played.running():
+            played.start()
+            await trio.sleep(5.0)
+            trainer = played.seats[0].trainer
+            assert trainer is not None
+            trainer.inner.crash()
+            await trio.sleep(RESTART_S + 2.5)
+            assert trainer.progress().steps > 0
+            await played.until(lambda: bool(played.of(Trained)), 40, "the end of the round")
+
+    run_virtual(story, seed=4)
+    (trained,) = played.of(Trained)
+    assert isinstance(trained, Trained)
+    assert trained.samples > 0
+
+
+def test_a_trainer_that_comes_back_goes_on_with_its_inner_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it died and came back within one exchange, so that no command was lost."""
+    played = World(seed=5, nodes=2, manifest=MANIFEST, parameters=64)
+    restored: list[Vector] = []
+    restore = QuadraticTrainer.restore_inner_state
+
+    async def noted(trainer: QuadraticTrainer, state: Vector) -> None:
+        restored.append(state.copy())
+        await restore(trainer, state)
+
+    monkeypatch.setattr(QuadraticTrainer, "restore_inner_state", noted)
+
+    async def story() -> None:
+        async with played.running():
+            played.start()
+            await played.until(lambda: played.number(0) >= 3, 30, "the third certificate")
+            trainer = played.seats[0].trainer
+            assert trainer is not None
+            trainer.inner.crash()
+            trainer.inner._up_again_s = 0.0
+            await played.until(lambda: played.number(0) >= 6, 30, "the sixth certificate")
+
+    run_virtual(story, seed=5)
+    assert restored
+    assert all(state.any() for state in restored)

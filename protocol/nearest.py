@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
+SHORTEST = 4  # letters of a beginning that stands for the whole name
 LONGEST = 64  # letters compared: a name above this is none of ours
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name with the fewest typing errors between it and `name`; empty where none is near.
+def nearest(name: str, known: Collection[str]) -> str:
+    """The known name that `name` begins, or that has the fewest typing errors to it; empty where none is near.
 
     Near means: at most two errors, and at most one for every four letters. A suggestion that is not near misleads.
     """
+    beginning = [candidate for candidate in known if candidate.startswith(name)] if len(name) >= SHORTEST else []
+    if len(beginning) == 1:
+        return beginning[0]
     best, fewest = "", 3
     for candidate in known:
         if abs(len(candidate) - len(name)) < fewest and max(len(candidate), len(name)) <= LONGEST:

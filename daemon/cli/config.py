@@ -10,7 +10,8 @@ import msgspec
 
 from daemon.cli.arguments import CommandGroup
 from daemon.cli.invocation import Invocation, global_options, invocation
-from daemon.config import SECTIONS, Config, keys, load_config, toml_value
+from daemon.config import SECTIONS, Config, keys, toml_value
+from daemon.config_file import load_config
 
 
 @click.group(cls=CommandGroup)

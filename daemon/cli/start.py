@@ -11,7 +11,8 @@ import msgspec
 
 from daemon.cli.arguments import PATH, RUN
 from daemon.cli.invocation import Invocation, global_options, invocation
-from daemon.config import Config, load_config, write_default_config
+from daemon.config import Config
+from daemon.config_file import load_config, write_default_config
 from daemon.home import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, WALLET_FILE, ensure_home
 from daemon.keys import load_or_make_key
 from daemon.lock import home_lock

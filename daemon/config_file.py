@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from daemon.config import PATHS, PREFIX, SECTIONS, Config, Section, default_toml, keys, variable
-from daemon.home import CONFIG_FILE, is_unicode, unusable, user_path, write_new
+from daemon.disk.new_file import write_new
+from daemon.home import CONFIG_FILE, is_unicode, unusable, user_path
 from protocol.errors import UserError
 from protocol.nearest import nearest
 from protocol.toml_text import Lines, key_lines, read_toml, suggestion, toml_text

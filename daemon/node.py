@@ -11,6 +11,7 @@ import trio
 from msgspec import UNSET
 
 from daemon.chain.earning import Earning
+from daemon.chain.feed import CertifiedFeed
 from daemon.chain.opening import check_profile
 from daemon.chain.records import keep_manifest
 from daemon.config import Config
@@ -23,7 +24,7 @@ from daemon.engines.hivemind.settings import peer_settings
 from daemon.engines.native.engine import NativeEngine
 from daemon.home import JOURNAL_FILE
 from daemon.joining import BULK_CERTIFICATE_FILE, announce, manifest_of_others, network_settings, remember_members
-from daemon.journal import Journal, certified_before
+from daemon.journal import Journal, dates_of_certificates
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
 from daemon.offload import in_thread
@@ -33,12 +34,14 @@ from daemon.worker.settings import WorkerSettings
 from daemon.worker.supervisor import WorkerTrainer
 from protocol.admission import falls_short
 from protocol.codec import implementation as codecs
+from protocol.digest import SHOWN_DIGITS
 from protocol.identity import PeerId, Signer
 from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Warned
 from protocol.manifest import SignedManifest
 from protocol.messages import Binding
-from protocol.ports import Network, Trainer
+from protocol.ports import Disk, Network, Trainer
 from protocol.reputation import HOUR_S, WINDOW_HOURS
+from protocol.rules.versions import check_rules
 
 REPORT_S = 2.0  # between looks at traffic and refusals: what the page can show as now
 
@@ -132,6 +135,7 @@ async def _live(
     password: Password | None,
 ) -> None:
     manifest = signed.open()
+    check_rules(manifest.rules, signed.run.hex()[:SHOWN_DIGITS])  # before anything is written in the run's folder
     check_engine(manifest.engine)
     check_profile(manifest)
     await in_thread(partial(keep_manifest, config.home, signed))
@@ -147,8 +151,9 @@ async def _live(
     )
     binding = await in_thread(earning.prepare)
     week_ago_s = time.time() - WINDOW_HOURS * HOUR_S
-    journal.remember(await in_thread(lambda: list(certified_before(config.home / JOURNAL_FILE, week_ago_s))))
-    journal.add_listener(earning.figures.listen)
+    journal.remember(await in_thread(lambda: dates_of_certificates(config.home / JOURNAL_FILE, week_ago_s)))
+    disk = FileDisk(config.home, in_thread, report=lambda words: journal.record(Warned(code="DAMAGED", message=words)))
+    feed = CertifiedFeed(disk, signed, in_thread, journal.record, (earning.figures.add, journal.certified))
     network = LibP2PNetwork(network_settings(config), secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, config.node.name))
     worker = WorkerTrainer(
         manifest,
@@ -170,7 +175,7 @@ async def _live(
         short_of = falls_short(manifest, peer, journal.reputation(peer))
         return short_of or (earning.left_out(peer) if registered_only else "")
 
-    engine = _engine(config, signed, signer, network, worker, journal, binding, left_out)
+    engine = _engine(config, signed, signer, network, worker, disk, journal, binding, left_out)
     earning.serve(network, in_thread)
 
     async def status() -> bytes:
@@ -193,9 +198,10 @@ async def _live(
         async with trio.open_nursery() as living:
             living.start_soon(_finish_when_wished, ending, engine.finish)
             living.start_soon(announce, network, signed)
+            living.start_soon(feed.run)
             await living.start(_run_engine, engine, living.cancel_scope)
             begun.set()
-            living.start_soon(earning.run, network, in_thread)
+            living.start_soon(earning.run, network, feed.caught_up, in_thread)
             for address in network.addresses[1:]:
                 say(f"Also reachable at {address}")
             if config.network.listen_host == "0.0.0.0" and network.addresses[0].startswith("/ip4/127."):
@@ -209,12 +215,12 @@ def _engine(
     signer: Signer,
     network: Network,
     worker: Trainer,
+    disk: Disk,
     journal: Journal,
     binding: Binding | None,
     left_out: Callable[[PeerId], str],
 ) -> Engine:
     """The engine that the manifest names. Raises `UserError` for a run that it cannot do."""
-    disk = FileDisk(config.home, in_thread, report=lambda words: journal.record(Warned(code="DAMAGED", message=words)))
     if signed.open().engine == "hivemind":
         given = config.network
         return HivemindEngine(

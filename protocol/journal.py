@@ -19,6 +19,7 @@ REFUSALS: tuple[str, ...] = (
     "malformed",  # bytes that do not decode, or values out of range
     "unknown_kind",  # a message or protocol nobody serves
     "other_run",  # belongs to another run
+    "rules",  # from a program that does not know the rules of this run
     "stale",  # belongs to a round that is over
     "not_leader",  # a plan or cut from somebody who does not lead
     "not_member",  # from or about somebody who is not in the plan

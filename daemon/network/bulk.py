@@ -11,14 +11,13 @@ The server's byte is what proves to the client that it was let in: a TLS 1.3 cli
 from __future__ import annotations
 
 import socket
-import ssl
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from functools import lru_cache
 from weakref import WeakSet
 
 import trio
+from cryptography import x509
 
 from daemon.network.border import Refusals
 from daemon.network.certificate import BulkCertificate
@@ -27,7 +26,7 @@ from daemon.network.paths import NoPath
 from daemon.network.slots import Slots
 from daemon.network.tcp_info import Segments
 from daemon.network.tls import Scratch, TlsSession, tune
-from daemon.network.tls_handshake import check_key_log
+from daemon.network.tls_handshake import HandshakeFailed, TlsContext
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_STREAMS_PER_PEER, Endpoint, StreamHandler
@@ -41,7 +40,6 @@ CONNECT_TIMEOUT_S = 5.0
 
 OPENED, UNKNOWN, BUSY = b"\x00", b"\x01", b"\x02"
 _ANSWERS = {UNKNOWN: "does not serve it", BUSY: "has no room"}
-_STRANGER = ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED", "CERTIFICATE_UNKNOWN", "UNKNOWN_CA", "BAD_CERTIFICATE")
 
 
 class BulkTraffic:
@@ -90,25 +88,18 @@ class BulkStream:
         if self._closed:
             return
         self._closed = True
-        if not self._session.usable or not self._endings.start(end_gently, self):
+        ends = self._session.usable or self._session.refused
+        if not ends or not self._endings.start(end_gently, self):
             await self.abort()
+
+    async def linger(self) -> None:
+        if self._session.refused:
+            await self._session.linger()
 
     async def abort(self) -> None:
         """Cut it off now. Never raises."""
         self._closed = True
         await self._session.aclose()
-
-
-def _context(purpose: ssl._SSLMethod, certificate: BulkCertificate, trusted: bytes) -> ssl.SSLContext:
-    """TLS 1.3 alone, the other side's certificate required and found among the DER certificates in `trusted`."""
-    context = ssl.SSLContext(purpose)
-    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False  # certificates name nobody, they are compared byte for byte
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(certificate.path)
-    if trusted:
-        context.load_verify_locations(cadata=trusted)
-    return context
 
 
 class BulkPlane:
@@ -122,18 +113,15 @@ class BulkPlane:
         endings: Endings,
         handle: Callable[[BulkStream, StreamHandler, Callable[[], None]], Awaitable[None]],
     ) -> None:
-        """Raises `UserError("KEY_LOG")`."""
-        check_key_log()
         self.traffic = BulkTraffic()
         self._endings = endings
-        self._certificate = certificate
         self._refusals = refusals
         self._handle = handle
         self._handlers: dict[bytes, StreamHandler] = {}
         self._admitted: OrderedDict[PeerId, bytes] = OrderedDict()
         self._peers: dict[bytes, PeerId] = {}
-        self._server_context: ssl.SSLContext | None = None
-        self._client_context = lru_cache(maxsize=256)(lambda der: _context(ssl.PROTOCOL_TLS_CLIENT, certificate, der))  # 1.1 ms each
+        self._server_context = TlsContext(certificate.path, server_side=True)
+        self._client_context = TlsContext(certificate.path, server_side=False)
         self._slots = Slots(MAX_STREAMS_PER_PEER)
         self._open: WeakSet[TlsSession] = WeakSet()
         self._called: dict[PeerId, WeakSet[TlsSession]] = {}  # by whom we called
@@ -158,15 +146,14 @@ class BulkPlane:
             self._admitted.move_to_end(endpoint.peer)
             return
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=endpoint.certificate)
-        except (ssl.SSLError, ValueError) as error:
+            x509.load_der_x509_certificate(endpoint.certificate)
+        except ValueError as error:
             raise PeerFault("malformed", f"the endpoint of {endpoint.peer} holds no certificate: {error}") from error
         self._admitted[endpoint.peer] = endpoint.certificate
         self._admitted.move_to_end(endpoint.peer)
         while len(self._admitted) > MAX_ADMITTED:
             self._admitted.popitem(last=False)
         self._peers = {certificate: peer for peer, certificate in self._admitted.items()}
-        self._server_context = None  # made again when somebody comes
 
     def is_admitted(self, peer: PeerId) -> bool:
         return peer in self._admitted
@@ -175,19 +162,15 @@ class BulkPlane:
 
     async def open(self, endpoint: Endpoint, protocol: str) -> BulkStream:
         """Raises `Unreachable`."""
-        try:
-            context = self._client_context(endpoint.certificate)
-        except (ssl.SSLError, ValueError) as error:
-            raise Unreachable(f"the endpoint of {endpoint.peer} holds no certificate: {error}") from error
         transport = await self._connect(endpoint)
         tune(transport)
-        session = TlsSession(transport, context, server_side=False, scratch=self._scratch)
+        expected = endpoint.certificate.__eq__
+        session = TlsSession(transport, self._client_context, expected, self._scratch)
         self._open.add(session)
         opened = False
         try:
             with trio.fail_after(HANDSHAKE_TIMEOUT_S):
-                if await session.handshake() != endpoint.certificate:
-                    raise Unreachable(f"{endpoint.peer} showed another certificate")
+                await session.handshake()
                 name = _encode(protocol)
                 await session.send_all(bytes((len(name),)) + name)
                 answer = await session.receive_some(1)
@@ -196,11 +179,11 @@ class BulkPlane:
             opened = True
         except trio.TooSlowError:
             raise Unreachable(f"{endpoint.peer} did not answer within {HANDSHAKE_TIMEOUT_S:.0f} s") from None
-        except ssl.SSLError as error:
-            self._refusals.count("tls", f"{endpoint.peer} at {endpoint.hosts}: {error.reason}")
-            raise Unreachable(f"{endpoint.peer} is not who we expect: {error.reason or error}") from error
+        except HandshakeFailed as error:
+            self._refusals.count("tls", f"{endpoint.peer} at {endpoint.hosts}: {error}")
+            raise Unreachable(f"{endpoint.peer} is not the peer we expect: {error}") from error
         finally:
-            if not opened:
+            if not opened and not (session.refused and self._endings.start(TlsSession.linger, session)):
                 await session.aclose()
         self._called = {peer: sessions for peer, sessions in self._called.items() if sessions}
         self._called.setdefault(endpoint.peer, WeakSet()).add(session)
@@ -234,7 +217,8 @@ class BulkPlane:
             await trio.aclose_forcefully(transport)
             return
         tune(transport)
-        session = TlsSession(transport, self._context_now(), server_side=True, scratch=self._scratch)
+        knows = self._peers.__contains__
+        session = TlsSession(transport, self._server_context, knows, self._scratch)
         self._sessions += 1
         try:
             async with aclosing(session):
@@ -242,13 +226,10 @@ class BulkPlane:
                 if greeted is not None:
                     stream, handler = greeted
                     await self._handle(stream, handler, self._slots.take(stream.peer))
+                elif session.refused:
+                    await session.linger()
         finally:
             self._sessions -= 1
-
-    def _context_now(self) -> ssl.SSLContext:
-        if self._server_context is None:
-            self._server_context = _context(ssl.PROTOCOL_TLS_SERVER, self._certificate, b"".join(self._admitted.values()))
-        return self._server_context
 
     async def _greet(self, session: TlsSession) -> tuple[BulkStream, StreamHandler] | None:
         """Who is it and what do they want; None when refused."""
@@ -277,9 +258,8 @@ class BulkPlane:
                     return BulkStream(session, peer, self.traffic, self._endings), handler
         except trio.TooSlowError:
             self._refusals.count("timeout", "a bulk connection that went silent in its handshake")
-        except ssl.SSLError as error:
-            stranger = isinstance(error, ssl.SSLCertVerificationError) or any(word in (error.reason or "") for word in _STRANGER)
-            self._refusals.count("tls" if stranger else "handshake", str(error))
+        except HandshakeFailed as error:
+            self._refusals.count("tls" if error.stranger else "handshake", str(error))
         except Unreachable as error:
             self._refusals.count("handshake", str(error))
         finally:

@@ -234,7 +234,7 @@ class LibP2PNetwork:
             except PeerFault as fault:
                 self._refusals.count(fault.reason, f"{stream.peer}: {fault}")
             except Unreachable:
-                pass
+                await stream.linger()
             finally:
                 release()
                 with trio.CancelScope() as scope:

@@ -116,6 +116,8 @@ class WorkerConfig(Section, frozen=True, kw_only=True):
     precision: Literal["float32", "bfloat16"] = "float32"
     allow_custom_task: bool = False
     data_folders: tuple[str, ...] = ()
+    # For torch from a cold disk and the task's own data: an index over a large data set takes minutes.
+    load_timeout_s: Annotated[float, Meta(ge=1, le=86400)] = 600.0
 
     checks: ClassVar[Mapping[str, Check]] = {"device": _device}
 
@@ -210,6 +212,7 @@ EXPLAINED: Mapping[str, str] = {
     "worker.precision": "float32 or bfloat16: of the model's arithmetic; what is exchanged does not depend on it",
     "worker.allow_custom_task": "run task code that a run's manifest names as module:Class; say true only for runs you trust",
     "worker.data_folders": "folders a run's task may read; without any it reads none of your files",
+    "worker.load_timeout_s": "seconds a task may take to load; after that its worker is started again, a few times",
     "observer.host": "address of the page; anything but loopback shows it to others",
     "observer.port": "port of the page; 0: the system picks one",
     "observer.hosts": "further host names under which the page may be asked for",

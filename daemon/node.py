@@ -95,7 +95,7 @@ async def run(
     password: Password | None = None,
 ) -> int:
     """A node's whole life. Returns the exit status."""
-    ending, begun = Ending(), trio.Event()
+    ending, begun, status = Ending(), trio.Event(), 0
     async with trio.open_nursery() as nursery:
         leave_now = nursery.cancel_scope.cancel
         await nursery.start(watch_signals, ending, leave_now)
@@ -106,12 +106,12 @@ async def run(
         if manifest is None:
             say("Asking the node we join which run this is.")
             manifest = await manifest_of_others(config, say)
-        await _live(config, manifest, signer, secret, journal, ending, begun, nursery, say, password)
+        status = await _live(config, manifest, signer, secret, journal, ending, begun, nursery, say, password)
         nursery.cancel_scope.cancel()
     journal.record(Stopped(reason=ending.reason or "left at once"))
     await trio.to_thread.run_sync(journal.flush)
     say(f"Stopped: {ending.reason or 'left at once'}.")
-    return ending.exit_code
+    return ending.exit_code or status
 
 
 async def _leave_at_last(ending: Ending, begun: trio.Event, leave_now: Callable[[], None]) -> None:
@@ -133,7 +133,8 @@ async def _live(
     nursery: trio.Nursery,
     say: Callable[[str], None],
     password: Password | None,
-) -> None:
+) -> int:
+    """Until the node is to end. Returns 1 when the task failed for good before anything was trained, else 0."""
     manifest = signed.open()
     check_rules(manifest.rules, signed.run.hex()[:SHOWN_DIGITS])  # before anything is written in the run's folder
     check_engine(manifest.engine)
@@ -165,6 +166,7 @@ async def _live(
             precision=config.worker.precision,
             allow_custom_task=config.worker.allow_custom_task,
             data_folders=config.worker.data_folders,
+            load_timeout_s=config.worker.load_timeout_s,
         ),
         journal.record,
     )
@@ -207,6 +209,7 @@ async def _live(
             if config.network.listen_host == "0.0.0.0" and network.addresses[0].startswith("/ip4/127."):
                 say("No network was found: only nodes on this machine can join, until it has one and the node is started again.")
             say(f"Ready: others join with  hypergpud start --join {network.addresses[0]}")
+    return 1 if worker.gave_up and not worker.trained else 0
 
 
 def _engine(

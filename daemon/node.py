@@ -119,7 +119,7 @@ async def run(
     journal.record(Stopped(reason=ending.reason or "left at once"))
     await trio.to_thread.run_sync(journal.flush)
     say(f"Stopped: {ending.reason or 'left at once'}.")
-    return status
+    return ending.exit_code or status
 
 
 def _commands(journal: Journal, ending: Ending) -> dict[str, Handler]:

@@ -16,7 +16,7 @@ from protocol.manifest import Manifest, SignedManifest, load_manifest, names_rul
 from protocol.rules.versions import KNOWN_RULES, check_rules
 
 BUNDLED_RUN = "stdlib-gpt.toml"
-_RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
+RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer
 
     assumed: list[str] = []
     if named is not None:
-        by_id = not named.exists() and _RUN_ID.fullmatch(str(named))
+        by_id = not named.exists() and RUN_ID.fullmatch(str(named))
         manifest = remembered.named_run(home, str(named)) if by_id else _of_file(named, home, signer, assumed)
     elif (last := remembered.last_run(home)) is not None:
         manifest = last

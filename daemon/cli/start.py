@@ -9,8 +9,10 @@ from pathlib import Path
 import click
 import msgspec
 
+from daemon.cli.arguments import PATH, RUN
 from daemon.cli.invocation import Invocation, global_options, invocation
-from daemon.config import Config, load_config, write_default_config
+from daemon.config import Config
+from daemon.config_file import load_config, write_default_config
 from daemon.home import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, WALLET_FILE, ensure_home
 from daemon.keys import load_or_make_key
 from daemon.lock import home_lock
@@ -27,7 +29,7 @@ PRIVATE = 0o077  # keys, checkpoints, logs: nothing of a node is other people's 
 @click.option(
     "--run",
     "run_file",
-    type=click.Path(path_type=Path),
+    type=RUN,
     metavar="FILE|ID",
     help="The run's manifest (TOML), or the id of a run that this home was in. Default: the last of those, else the bundled one.",
 )
@@ -37,7 +39,7 @@ PRIVATE = 0o077  # keys, checkpoints, logs: nothing of a node is other people's 
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--password-file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="PATH",
     help="File with the wallet's password, for runs that pay (also: HYPERGPU_PASSWORD_FILE).",
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from daemon.cli.arguments import CommandGroup
 from daemon.cli.invocation import global_options, invocation
 from daemon.cli.wallet import password_file
 
@@ -15,7 +16,7 @@ account_option = click.option("--account", metavar="ADDRESS", help="Another acco
 # What the commands do is imported when one of them runs: --help looks at all of them, and web3 alone takes a second.
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @run_option
 @account_option
 @global_options(hidden=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from daemon.cli.arguments import CommandGroup
 from daemon.cli.invocation import global_options, invocation
 from daemon.cli.wallet import password_file
 
@@ -14,7 +15,7 @@ run_argument = click.argument("run_id", metavar="[RUN]", required=False)
 # What the commands do is imported when one of them runs: --help looks at all of them, and web3 alone takes a second.
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 @global_options(hidden=True)
 def session() -> None:
     """A run's session on the chain: created with its manifest's hash, active, then completed with its final certificate or cancelled.

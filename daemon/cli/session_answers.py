@@ -14,7 +14,7 @@ from daemon.chain.records import HomeRun, certificates_on_disk, runs_of
 from daemon.chain.sessions import Session, checked_reason, final_certificate, session_of, step
 from daemon.cli.chain_access import Access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
-from daemon.config import load_config
+from daemon.config_file import load_config
 from daemon.remembered import kept_manifest, last_run
 from daemon.remembered import named as named_runs
 from daemon.wallet import files

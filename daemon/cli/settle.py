@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from daemon.cli.arguments import PATH
 from daemon.cli.invocation import global_options, invocation
 from daemon.cli.rewards import run_option
 from daemon.cli.wallet import password_file
@@ -17,9 +18,7 @@ from daemon.cli.wallet import password_file
 @click.command()
 @click.option("--epoch", type=click.IntRange(min=0), help="The epoch to settle. Default: the last one that is over.")
 @click.option("--pool", metavar="TOKENS", help="What the epoch hands out. Default: all that the pool holds and has promised to nobody.")
-@click.option(
-    "--like", type=click.Path(path_type=Path), metavar="FILE", help="Agree to the data set another settler published, if it is right."
-)
+@click.option("--like", type=PATH, metavar="FILE", help="Agree to the data set another settler published, if it is right.")
 @click.option("--dispute", metavar="REASON", help="Drop the pending root; the active one stays.")
 @click.option("--root", metavar="HASH", help="With --dispute: the root that is meant, by its beginning. Another pending one is left alone.")
 @click.option("--fund", metavar="TOKENS", help="Put so much of this wallet into the pool. It never comes back but as rewards.")

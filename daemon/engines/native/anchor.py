@@ -9,10 +9,10 @@ import numpy as np
 import trio
 
 from protocol.digest import Digest, merkle_root
-from protocol.manifest import Outer
-from protocol.merge import merge_vectors
-from protocol.outer import LEAF_ELEMENTS, outer_step, state_leaf, state_leaves
+from protocol.manifest import Manifest
+from protocol.outer import LEAF_ELEMENTS, state_leaf, state_leaves
 from protocol.ports import Offload, Vector
+from protocol.rules.registry import rules_of
 
 STATES_KEPT = 3  # whose leaves are kept for downloaders: as many as the disk keeps checkpoints
 
@@ -20,9 +20,9 @@ STATES_KEPT = 3  # whose leaves are kept for downloaders: as many as the disk ke
 class Anchor:
     """Four vectors of shape (parameters,): the current state, and the one a vote would move to."""
 
-    def __init__(self, parameters: int, rules: Outer) -> None:
+    def __init__(self, parameters: int, manifest: Manifest) -> None:
         self.parameters = parameters
-        self._rules = rules
+        self._outer, self._rules = manifest.outer, rules_of(manifest)
         self.value, self.momentum, self.spare_value, self.spare_momentum = (np.zeros(parameters, np.float32) for _ in range(4))
         self._spare_leaves: list[Digest] = []
         self.leaves: OrderedDict[Digest, list[Digest]] = OrderedDict()
@@ -42,7 +42,8 @@ class Anchor:
             for start in range(0, self.parameters, LEAF_ELEMENTS):
                 at = slice(start, min(start + LEAF_ELEMENTS, self.parameters))
                 averaged = mean(start, piece[: at.stop - at.start])
-                outer_step(self.value[at], self.momentum[at], averaged, self._rules, self.spare_value[at], self.spare_momentum[at])
+                before, after = (self.value[at], self.momentum[at]), (self.spare_value[at], self.spare_momentum[at])
+                self._rules.outer_step(*before, averaged, self._outer, *after)
                 values.append(state_leaf(self.spare_value[at]))
                 momenta.append(state_leaf(self.spare_momentum[at]))
             return values + momenta
@@ -62,7 +63,7 @@ class Anchor:
         def work() -> list[Digest]:
             for ours, theirs in ((self.value, self.spare_value), (self.momentum, self.spare_momentum)):
                 first, second = (ours, theirs) if ours_first else (theirs, ours)
-                merge_vectors(first, second, weights, theirs)
+                self._rules.merge_vectors(first, second, weights, theirs)
             return state_leaves(self.spare_value, self.spare_momentum)
 
         async with self.written:

@@ -16,7 +16,7 @@ from daemon.config_file import load_config, write_default_config
 from daemon.home import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, WALLET_FILE, ensure_home
 from daemon.keys import load_or_make_key
 from daemon.lock import home_lock
-from daemon.runs import choose
+from daemon.runs import choose, take_up
 from daemon.wallet.password import Password, find_password
 from protocol.errors import UserError
 from protocol.identity import Signer, short
@@ -64,7 +64,7 @@ def start(
     os.umask(PRIVATE)
     home = talk.home
     ensure_home(home)
-    with home_lock(home):
+    with home_lock(home, talk.say):
         if talk.config is None and write_default_config(home):
             talk.say(f"Wrote the settings, all at their defaults: {home / CONFIG_FILE}")
         flags: dict[str, str | tuple[str, ...]] = {"network.join": join} if join else {}
@@ -78,6 +78,8 @@ def start(
         config = msgspec.structs.replace(config, network=msgspec.structs.replace(config.network, join=chosen.join))
         for sentence in (*_assumed(config, origins), *chosen.assumed):
             talk.say(f"Assumed: {sentence}")
+        if chosen.manifest is not None:
+            take_up(config, chosen.manifest)
         password = _password(home, chosen.manifest, password_file)
         return _run(talk, config, chosen.manifest, signer, secret, lifeline, password)
 

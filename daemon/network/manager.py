@@ -8,12 +8,12 @@ Rules:
 - Neighbours are asked for records (`/hypergpu/peers/1`) when they connect, then at intervals that double from `EXCHANGE_S[0]`
   to `EXCHANGE_S[1]` and begin anew when the swarm changes.
 - When there is nobody else to try, the DHT is asked for providers of our keys.
+- Addresses that somebody else told of are tried as `dialing.py` allows.
 """
 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -25,17 +25,17 @@ from daemon.network.book import (
     MAX_EXCHANGE_BYTES,
     MAX_RECORDS,
     Book,
-    SignedPeerRecord,
+    OwnRecord,
     decode_exchange,
     encode_exchange,
-    seal_record,
 )
 from daemon.network.border import Refusals
 from daemon.network.dht import Dht
 from daemon.network.host import Host
 from daemon.network.links import Links
+from daemon.network.reach import Reach
 from protocol.errors import PeerFault, Unreachable
-from protocol.identity import PeerId, Signer
+from protocol.identity import PeerId
 from protocol.ports import ByteStream
 
 PEERS_PROTOCOL = "/hypergpu/peers/1"
@@ -45,6 +45,8 @@ EXCHANGE_S = (1.0, 30.0)
 EXCHANGE_TIMEOUT_S = 10.0
 SEARCH_S = 30.0  # between searches in the DHT while too few are known
 LENGTH_BYTES = 4
+LATER_S = 10.0  # until an address is looked at again for which there was no allowance
+DHT_SOURCE = "dht"  # who told of what the DHT said: its answers name nobody
 
 
 class PeerManager:
@@ -56,9 +58,9 @@ class PeerManager:
         dht: Dht,
         links: Links,
         book: Book,
+        reach: Reach,
         *,
-        signer: Signer,
-        places: tuple[Place, ...],
+        own: OwnRecord,
         min_connections: int,
         refusals: Refusals,
         open_stream: Callable[[PeerId, str], Awaitable[ByteStream]],
@@ -67,15 +69,12 @@ class PeerManager:
         self._dht = dht
         self._links = links
         self._book = book
-        self._signer = signer
-        self._places = places
+        self._own = own
         self._min_connections = min_connections
         self._refusals = refusals
         self._open_stream = open_stream
-        self._seq = time.time_ns()  # greater than in any earlier life of this node
-        self._record: SignedPeerRecord | None = None
-        self._record_keys: frozenset[bytes] = frozenset()
         self._dialing: dict[PeerId, trio.Event] = {}
+        self._reach = reach
         self._news = trio.Event()
 
     async def run(self) -> None:
@@ -87,7 +86,7 @@ class PeerManager:
             await self._keep_connected(nursery)
 
     def learn(self, places: list[Place]) -> None:
-        if self._book.hint(places):
+        if self._book.hint(places, DHT_SOURCE):
             self._wake()
 
     def _wake(self) -> None:
@@ -107,21 +106,27 @@ class PeerManager:
         await self._dial(peer)
 
     async def _dial(self, peer: PeerId) -> None:
-        places = self._book.places_of(peer)
-        if not places:
+        if not self._book.places_of(peer):
             raise Unreachable(f"no address of {peer} is known")
         done = self._dialing[peer] = trio.Event()
         reasons: list[str] = []
         try:
-            for place in places:
+            tried = 0
+            for place, source in self._reach.places(peer, reasons):
+                tried += 1
                 try:
                     await self._host.dial(place)
-                    return
                 except Unreachable as error:
                     reasons.append(str(error))
+                else:
+                    self._reach.proved(place, source)
+                    return
                 if peer in self._links:
                     return  # it called us meanwhile
-            self._book.failed(peer, trio.current_time())
+            if tried:
+                self._book.failed(peer, trio.current_time())
+            else:
+                self._book.postpone(peer, trio.current_time() + LATER_S)
             raise Unreachable("; ".join(reasons))
         finally:
             if self._dialing.get(peer) is done:
@@ -155,7 +160,7 @@ class PeerManager:
     async def _watch(self, nursery: trio.Nursery) -> None:
         async for change in self._links.changes():
             if change.up:
-                self._book.connected(change.peer, trio.current_time())
+                self._book.connected(change.peer, trio.current_time(), next(iter(self._links.hosts_of(change.peer)), ""))
                 nursery.start_soon(self._greet, change.peer)
             else:
                 self._book.lost(change.peer, trio.current_time())
@@ -175,7 +180,7 @@ class PeerManager:
         with trio.move_on_after(EXCHANGE_TIMEOUT_S):
             theirs = await _receive(stream)
             await _send(stream, self._ours(stream.peer))
-            self._take(theirs)
+            self._take(theirs, stream.peer)
 
     async def _exchange_with(self, peer: PeerId) -> None:
         try:
@@ -183,7 +188,7 @@ class PeerManager:
                 stream = await self._open_stream(peer, PEERS_PROTOCOL)
                 try:
                     await _send(stream, self._ours(peer))
-                    self._take(await _receive(stream))
+                    self._take(await _receive(stream), peer)
                 finally:
                     await stream.aclose()
         except Unreachable:
@@ -192,21 +197,17 @@ class PeerManager:
             self._refusals.count(fault.reason, str(fault))
 
     def _ours(self, asker: PeerId) -> bytes:
-        keys = self._dht.provided
-        if self._record is None or keys != self._record_keys:
-            self._seq = max(self._seq + 1, time.time_ns())
-            self._record, self._record_keys = seal_record(self._signer, self._places, keys, self._seq), keys
         known = self._book.to_hand_out(self._links.peers(), trio.current_time())
         if len(known) >= MAX_RECORDS:
             known = random.sample(known, MAX_RECORDS - 1)
-        return encode_exchange([self._record, *known])
+        return encode_exchange([self._own.sealed(self._dht.provided), *known])
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes, source: PeerId) -> None:
         """Raises `PeerFault` at the first record that is wrong; those before it are kept."""
         new = False
         try:
             for signed in decode_exchange(data):
-                new = self._book.learn(signed, trio.current_time()) or new
+                new = self._book.learn(signed, trio.current_time(), source) or new
         finally:
             if new:
                 self._wake()

@@ -10,7 +10,7 @@ from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
-from protocol.messages import Cut, Held, Message, Plan, Ready, Signed, Vote, open_as, task_of
+from protocol.messages import Cut, Held, Message, Plan, Ready, Signed, Vote, Withdrawal, open_as, task_of
 from protocol.opened import OpenPlans
 from protocol.plan import OpenPlan
 from protocol.round import phases as p
@@ -66,6 +66,8 @@ class Incoming:
                     self._emit(p.PlanGot(signed=signed, plan=plan), ours)
             case Held():
                 self._emit(p.HeldGot(peer=signed.peer, held=message), ours)
+            case Withdrawal():
+                self._emit(p.WithdrawalGot(peer=signed.peer, withdrawal=message), ours)
             case Cut():
                 self._emit(p.CutGot(signed=signed, cut=message), ours)
             case Vote():

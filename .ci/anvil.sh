@@ -15,6 +15,6 @@ without() {
 if [ -x "$folder/node_modules/.bin/anvil" ]; then exit 0; fi
 command -v node >/dev/null || without "node is not installed (version 18 or later: apt-get install nodejs npm)"
 command -v npm >/dev/null || without "npm is not installed (apt-get install npm)"
-node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 18)' || without "node is older than version 18: $(node --version)"
+node -e 'process.exit(parseInt(process.versions.node, 10) < 18 ? 1 : 0)' || without "node is older than version 18: $(node --version)"
 npm install --prefix "$folder" --no-audit --no-fund --loglevel=error "@foundry-rs/anvil@$version" >&2 ||
     without "npm could not install @foundry-rs/anvil@$version"

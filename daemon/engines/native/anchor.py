@@ -28,8 +28,8 @@ class Anchor:
         self.leaves: OrderedDict[Digest, list[Digest]] = OrderedDict()
         self.written = trio.Lock()  # held while a checkpoint is being written from `value` and `momentum`
 
-    async def step(self, mean: Callable[[int, Vector], Vector], offload: Offload) -> Digest:
-        """The outer step into the spare buffers. Returns the digest of the state there.
+    async def step(self, mean: Callable[[int, Vector], Vector], rounds: float, offload: Offload) -> Digest:
+        """The outer step into the spare buffers. Returns the digest of the state there. `rounds` is how many rounds of training the mean is of.
 
         `mean(start, out)` gives the averaged pseudo-gradient of `out`'s size from element `start` on, in `out` or where it lies. The vector is worked
         through leaf by leaf of the state's digest, decoded, stepped and hashed while it is in cache.
@@ -42,7 +42,8 @@ class Anchor:
             for start in range(0, self.parameters, LEAF_ELEMENTS):
                 at = slice(start, min(start + LEAF_ELEMENTS, self.parameters))
                 averaged = mean(start, piece[: at.stop - at.start])
-                outer_step(self.value[at], self.momentum[at], averaged, self._rules, self.spare_value[at], self.spare_momentum[at])
+                out = self.spare_value[at], self.spare_momentum[at]
+                outer_step(self.value[at], self.momentum[at], averaged, self._rules, *out, rounds=rounds)
                 values.append(state_leaf(self.spare_value[at]))
                 momenta.append(state_leaf(self.spare_momentum[at]))
             return values + momenta

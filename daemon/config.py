@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from daemon.home import CONFIG_FILE, unusable, write_new
+from daemon.disk.new_file import write_new
+from daemon.home import CONFIG_FILE, unusable
 from protocol.errors import UserError
 
 MAX_CONFIG_BYTES = 1 << 20  # a page of settings; a file above this is not one
@@ -69,6 +70,8 @@ class WorkerConfig(Section, frozen=True, kw_only=True):
     precision: Literal["float32", "bfloat16"] = "float32"
     allow_custom_task: bool = False
     data_folders: tuple[str, ...] = ()
+    # For torch from a cold disk and the task's own data: an index over a large data set takes minutes.
+    load_timeout_s: Annotated[float, Meta(ge=1, le=86400)] = 600.0
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
@@ -151,6 +154,7 @@ EXPLAINED: Mapping[str, str] = {
     "worker.precision": "float32 or bfloat16: of the model's arithmetic; what is exchanged does not depend on it",
     "worker.allow_custom_task": "run task code that a run's manifest names as module:Class; say true only for runs you trust",
     "worker.data_folders": "folders a run's task may read; without any it reads none of your files",
+    "worker.load_timeout_s": "seconds a task may take to load; after that its worker is started again, a few times",
     "observer.host": "address of the page; anything but loopback shows it to others",
     "observer.port": "port of the page; 0: the system picks one",
     "observer.hosts": "further host names under which the page may be asked for",

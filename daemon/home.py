@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,33 +56,3 @@ def unusable(home: Path, error: OSError) -> UserError:
         fix=f"{first}, or {other}" if first else other,
         exit_code=2,
     )
-
-
-def write_new(path: Path, data: bytes) -> bool:
-    """Write a private (0600) file whole and durably, unless one of that name exists. Returns whether it was this call that made it.
-
-    After a crash at any instant the file is absent or whole. Of two calls at once exactly one returns True (link(2) fails where the
-    name is taken, rename(2) would not).
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(handle, view) :]
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            return False
-    finally:
-        draft.unlink()
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-    return True

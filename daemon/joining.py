@@ -17,10 +17,12 @@ from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
 from daemon.offload import in_thread
 from daemon.remembered import last_port, remember, run_among
 from daemon.swarm.chain_sync import fetch_manifest
+from protocol.digest import SHOWN_DIGITS
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.journal import Warned
 from protocol.manifest import SignedManifest
 from protocol.ports import DiskFull, Network
+from protocol.rules.versions import check_rules
 
 REMEMBER_S = 10.0  # between looks at who is connected: what a node that is killed forgets of them
 JOIN_S = 30.0  # for the first answer of a node we join; after that the person should hear what is wrong
@@ -44,7 +46,11 @@ def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
 
 
 async def find_manifest(config: Config, home: Path) -> SignedManifest:
-    """The manifest of the run that the nodes we join are in. Raises `UserError("JOIN")` when none of them answers."""
+    """The manifest of the run that the nodes we join are in.
+
+    Raises:
+        UserError: "JOIN" when none of them answers, "RULES" when they plan by rules that this program does not know.
+    """
     # A connection of its own under a key of its own: protocols must be registered before the node's network starts, and which run it is
     # decides what they are.
     settings = msgspec.structs.replace(network_settings(config, bulk=False), listen_port=0)
@@ -57,7 +63,7 @@ async def find_manifest(config: Config, home: Path) -> SignedManifest:
                     peer = address.rpartition("/p2p/")[2]
                     try:
                         signed = await fetch_manifest(network, peer)
-                        signed.open()
+                        check_rules(signed.open().rules, signed.run.hex()[:SHOWN_DIGITS])
                         return signed
                     except (Unreachable, PeerFault) as error:
                         reasons.append(str(error))
@@ -79,6 +85,7 @@ async def manifest_of_others(config: Config, say: Callable[[str], None]) -> Sign
         kept = run_among(config.home, asked) if error.code == "JOIN" else None
         if kept is None:
             raise
+        check_rules(kept.open().rules, kept.run.hex()[:SHOWN_DIGITS])
         say(f"{error.what} Going on with the run that this home was in with them; they are called again and again.")
         return kept
 

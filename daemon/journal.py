@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
+from protocol.certificate import OpenCertificate
 from protocol.identity import PeerId
 from protocol.journal import Event, RoundCertified, Warned, decode_event, encode_event
 from protocol.status import Status, StatusState, fold, record
@@ -25,6 +26,7 @@ FLUSH_INTERVAL_S = 1.0  # what a crash may lose
 ROTATE_BYTES = 16 << 20  # about 40,000 rounds of a small swarm
 KEPT_OLD = 2
 MAX_WAITING = 20_000  # events kept for a disk that does not take them, about 8 MB; the oldest go first
+MAX_DATES = 1 << 17  # of certificates whose dates wait to be used, 30 MB: the journal and its older files hold about as many rounds
 
 _log = logging.getLogger(__name__)
 
@@ -43,11 +45,16 @@ class Journal:
         self._waiting: deque[bytes] = deque()
         self._lost = 0
         self._failing = False
+        self._seen_at: OrderedDict[str, float] = OrderedDict()
 
     def record(self, event: Event) -> None:
         """Take an event; `at` is put in here. In order: folded, kept for the disk where it is durable, told to the listeners."""
         stamped = replace(event, at=self._wall_clock())
         self._state = fold(self._state, stamped)
+        if isinstance(stamped, RoundCertified):
+            self._seen_at.setdefault(stamped.certificate, stamped.at)
+            while len(self._seen_at) > MAX_DATES:
+                self._seen_at.popitem(last=False)
         if self._path is not None and stamped.durable:
             if len(self._waiting) >= MAX_WAITING:
                 self._waiting.popleft()
@@ -64,10 +71,18 @@ class Journal:
         """What is known of a peer, 0 to 1,000; None while it is new."""
         return self._state.reputations.of(peer, self._wall_clock()).figure
 
-    def remember(self, past: Iterable[RoundCertified]) -> None:
-        """What an earlier life saw certified, for reputations alone: they are over a week, and a status begins anew."""
-        for event in past:
-            self._state.reputations.saw(event.at, {share.peer: share.samples for share in event.shares})
+    def remember(self, seen_at: Mapping[str, float]) -> None:
+        """When an earlier life saw which certificate (unix seconds, by its hash in hex): reputations are over a week."""
+        self._seen_at.update(seen_at)
+
+    def certified(self, certificates: Iterable[OpenCertificate]) -> None:
+        """Count certificates of the lineage for reputations. The journal only dates them: those it never told of are passed over."""
+        for one in certificates:
+            at = self._seen_at.pop(one.hash.hex(), None)
+            if at is not None:
+                plan = one.plan
+                counted = {(plan.members[i], plan.offers[i].seq): plan.offers[i].samples for i in one.contributors}
+                self._state.reputations.saw(at, one.outcome.number, counted)
 
     def add_listener(self, listener: Listener) -> None:
         """Call `listener` with each event, stamped, from now on. It must not block, must not record, and its exceptions are ours."""
@@ -161,9 +176,10 @@ class Journal:
                 os.replace(newer, older)
 
 
-def certified_before(path: Path, since_s: float) -> Iterator[RoundCertified]:
-    """The certificates that the journal at `path` (and its older files) tells of, oldest first, from `since_s` (unix seconds) on. Lines that
-    cannot be read are passed over."""
+def dates_of_certificates(path: Path, since_s: float) -> dict[str, float]:
+    """When each certificate was first seen (unix seconds, by its hash in hex), oldest first, from `since_s` on, by the journal at `path` and its
+    older files. Lines that cannot be read are passed over."""
+    dates: dict[str, float] = {}
     for file in (*(path.with_name(f"{path.name}.{age}") for age in range(KEPT_OLD, 0, -1)), path):
         try:
             with file.open("rb") as lines:
@@ -175,6 +191,7 @@ def certified_before(path: Path, since_s: float) -> Iterator[RoundCertified]:
                     except (msgspec.DecodeError, ValueError):
                         continue
                     if isinstance(event, RoundCertified) and event.at >= since_s:
-                        yield event
+                        dates.setdefault(event.certificate, event.at)
         except OSError:
             continue  # it is not there yet
+    return dates

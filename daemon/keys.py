@@ -6,7 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-from daemon.home import FULL, KEY_FILE, write_new
+from daemon.disk.new_file import write_new
+from daemon.home import FULL, KEY_FILE
 from protocol.errors import UserError
 from protocol.identity import Signer
 

@@ -15,7 +15,7 @@ from typing import TextIO
 
 import msgspec
 
-OURS = ("daemon", "protocol", "contracts", "simulator")
+OURS = ("daemon", "protocol", "contracts", "simulator", "hypergpu")  # the last is the worker and what tasks print
 LOG_FILE_BYTES = 4 << 20  # a day of a chatty node; with one older file kept the log stays below 8 MiB
 
 

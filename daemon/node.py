@@ -11,6 +11,7 @@ import trio
 from msgspec import UNSET
 
 from daemon.chain.earning import Earning
+from daemon.chain.feed import CertifiedFeed
 from daemon.chain.opening import check_profile
 from daemon.chain.records import keep_manifest
 from daemon.config import Config
@@ -23,7 +24,7 @@ from daemon.engines.hivemind.settings import peer_settings
 from daemon.engines.native.engine import NativeEngine
 from daemon.home import JOURNAL_FILE
 from daemon.joining import BULK_CERTIFICATE_FILE, announce, manifest_of_others, network_settings, remember_members
-from daemon.journal import Journal, certified_before
+from daemon.journal import Journal, dates_of_certificates
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
 from daemon.offload import in_thread
@@ -33,12 +34,14 @@ from daemon.worker.settings import WorkerSettings
 from daemon.worker.supervisor import WorkerTrainer
 from protocol.admission import falls_short
 from protocol.codec import implementation as codecs
+from protocol.digest import SHOWN_DIGITS
 from protocol.identity import PeerId, Signer
 from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Warned
 from protocol.manifest import SignedManifest
 from protocol.messages import Binding
-from protocol.ports import Network, Trainer
+from protocol.ports import Disk, Network, Trainer
 from protocol.reputation import HOUR_S, WINDOW_HOURS
+from protocol.rules.versions import check_rules
 
 REPORT_S = 2.0  # between looks at traffic and refusals: what the page can show as now
 
@@ -92,7 +95,7 @@ async def run(
     password: Password | None = None,
 ) -> int:
     """A node's whole life. Returns the exit status."""
-    ending, begun = Ending(), trio.Event()
+    ending, begun, status = Ending(), trio.Event(), 0
     async with trio.open_nursery() as nursery:
         leave_now = nursery.cancel_scope.cancel
         await nursery.start(watch_signals, ending, leave_now)
@@ -103,12 +106,12 @@ async def run(
         if manifest is None:
             say("Asking the node we join which run this is.")
             manifest = await manifest_of_others(config, say)
-        await _live(config, manifest, signer, secret, journal, ending, begun, nursery, say, password)
+        status = await _live(config, manifest, signer, secret, journal, ending, begun, nursery, say, password)
         nursery.cancel_scope.cancel()
     journal.record(Stopped(reason=ending.reason or "left at once"))
     await trio.to_thread.run_sync(journal.flush)
     say(f"Stopped: {ending.reason or 'left at once'}.")
-    return 0
+    return status
 
 
 async def _leave_at_last(ending: Ending, begun: trio.Event, leave_now: Callable[[], None]) -> None:
@@ -130,8 +133,10 @@ async def _live(
     nursery: trio.Nursery,
     say: Callable[[str], None],
     password: Password | None,
-) -> None:
+) -> int:
+    """Until the node is to end. Returns 1 when the task failed for good before anything was trained, else 0."""
     manifest = signed.open()
+    check_rules(manifest.rules, signed.run.hex()[:SHOWN_DIGITS])  # before anything is written in the run's folder
     check_engine(manifest.engine)
     check_profile(manifest)
     await in_thread(partial(keep_manifest, config.home, signed))
@@ -147,8 +152,9 @@ async def _live(
     )
     binding = await in_thread(earning.prepare)
     week_ago_s = time.time() - WINDOW_HOURS * HOUR_S
-    journal.remember(await in_thread(lambda: list(certified_before(config.home / JOURNAL_FILE, week_ago_s))))
-    journal.add_listener(earning.figures.listen)
+    journal.remember(await in_thread(lambda: dates_of_certificates(config.home / JOURNAL_FILE, week_ago_s)))
+    disk = FileDisk(config.home, in_thread, report=lambda words: journal.record(Warned(code="DAMAGED", message=words)))
+    feed = CertifiedFeed(disk, signed, in_thread, journal.record, (earning.figures.add, journal.certified))
     network = LibP2PNetwork(network_settings(config), secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, config.node.name))
     worker = WorkerTrainer(
         manifest,
@@ -160,6 +166,7 @@ async def _live(
             precision=config.worker.precision,
             allow_custom_task=config.worker.allow_custom_task,
             data_folders=config.worker.data_folders,
+            load_timeout_s=config.worker.load_timeout_s,
         ),
         journal.record,
     )
@@ -170,7 +177,7 @@ async def _live(
         short_of = falls_short(manifest, peer, journal.reputation(peer))
         return short_of or (earning.left_out(peer) if registered_only else "")
 
-    engine = _engine(config, signed, signer, network, worker, journal, binding, left_out)
+    engine = _engine(config, signed, signer, network, worker, disk, journal, binding, left_out)
     earning.serve(network, in_thread)
 
     async def status() -> bytes:
@@ -193,14 +200,16 @@ async def _live(
         async with trio.open_nursery() as living:
             living.start_soon(_finish_when_wished, ending, engine.finish)
             living.start_soon(announce, network, signed)
+            living.start_soon(feed.run)
             await living.start(_run_engine, engine, living.cancel_scope)
             begun.set()
-            living.start_soon(earning.run, network, in_thread)
+            living.start_soon(earning.run, network, feed.caught_up, in_thread)
             for address in network.addresses[1:]:
                 say(f"Also reachable at {address}")
             if config.network.listen_host == "0.0.0.0" and network.addresses[0].startswith("/ip4/127."):
                 say("No network was found: only nodes on this machine can join, until it has one and the node is started again.")
             say(f"Ready: others join with  hypergpud start --join {network.addresses[0]}")
+    return 1 if worker.gave_up and not worker.trained else 0
 
 
 def _engine(
@@ -209,12 +218,12 @@ def _engine(
     signer: Signer,
     network: Network,
     worker: Trainer,
+    disk: Disk,
     journal: Journal,
     binding: Binding | None,
     left_out: Callable[[PeerId], str],
 ) -> Engine:
     """The engine that the manifest names. Raises `UserError` for a run that it cannot do."""
-    disk = FileDisk(config.home, in_thread, report=lambda words: journal.record(Warned(code="DAMAGED", message=words)))
     if signed.open().engine == "hivemind":
         given = config.network
         return HivemindEngine(

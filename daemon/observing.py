@@ -70,6 +70,7 @@ class Watcher:
     def _certified(self, steps: list[Step]) -> None:
         for made in steps:
             self._journal.record(certified(made))
+        self._journal.certified(made.certificate for made in steps)
 
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
         self._journal.record(Refused(reason=reason, peer=peer, detail=detail))

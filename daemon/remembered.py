@@ -11,13 +11,14 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from daemon.chain.records import MANIFEST_FILE, HomeRun, keep_manifest, run_folder, runs_of
 from daemon.disk.atomic import write_atomically
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.manifest import MAX_MANIFEST_BYTES, SignedManifest
+from protocol.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
 from protocol.messages import UNREADABLE
 
 REMEMBERED_FILE = "remembered.json"
@@ -116,6 +117,12 @@ def named_run(home: Path, beginning: str) -> SignedManifest:
             exit_code=2,
         )
     return _of_this_home(home, meant[0].run)
+
+
+def same_but_rules(home: Path, manifest: Manifest) -> list[SignedManifest]:
+    """The runs of this home whose manifests say the same, whatever rules they name; the one written to last first."""
+    alike = [one.run for one in runs_of(home) if replace(one.manifest, rules=manifest.rules) == manifest]
+    return [signed for run in alike if (signed := kept_manifest(home, run)) is not None]
 
 
 def run_among(home: Path, peers: set[PeerId]) -> SignedManifest | None:

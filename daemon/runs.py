@@ -8,9 +8,11 @@ from pathlib import Path
 
 import msgspec
 
+from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.manifest import Manifest, SignedManifest, load_manifest, parse_manifest, seal
+from protocol.manifest import Manifest, SignedManifest, load_manifest, names_rules, parse_manifest, seal
+from protocol.rules.versions import KNOWN_RULES, check_rules
 
 BUNDLED_RUN = "stdlib-gpt.toml"
 _RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
@@ -42,8 +44,8 @@ def choose_run(file: Path | None) -> Manifest:
 def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer) -> Choice:
     """What `start` works on, given --run and whom to join. Without either it goes on where this home was last.
 
-    Whoever was met in a run before is called again, where nobody else is named. Raises `UserError`: "MANIFEST", "MANIFEST_OWNER", or "RUN" where it
-    cannot be told which run is meant.
+    Whoever was met in a run before is called again, where nobody else is named. Raises `UserError`: "MANIFEST", "MANIFEST_OWNER", "RUN" where it
+    cannot be told which run is meant, or "RULES" for a run of rules that this program does not take part in.
     """
     if named is None and join:
         return Choice(manifest=None, join=join, assumed=("the run of the node we join (--run)",))
@@ -52,7 +54,7 @@ def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer
     assumed: list[str] = []
     if named is not None:
         by_id = not named.exists() and _RUN_ID.fullmatch(str(named))
-        manifest = remembered.named_run(home, str(named)) if by_id else seal_run(load_manifest(named), signer)
+        manifest = remembered.named_run(home, str(named)) if by_id else _of_file(named, home, signer, assumed)
     elif (last := remembered.last_run(home)) is not None:
         manifest = last
         assumed.append(f"the run {last.open().name} ({last.run.hex()[:12]}) that this home was in last (--run FILE, or --join MULTIADDR)")
@@ -62,12 +64,35 @@ def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer
         manifest = seal_run(bundled_run(), signer)
         bundled = BUNDLED_RUN.removesuffix(".toml")
         assumed.append(f"the bundled run {bundled} (--run FILE, or --join MULTIADDR to take part in another swarm)")
+    check_rules(manifest.open().rules, manifest.run.hex()[:SHOWN_DIGITS])
     members = () if join else remembered.members_of(home, manifest.run)
     if members:
         assumed.append(
             f"its members where they were seen last (--join): {members[0]}{f' and {len(members) - 1} more' if members[1:] else ''}"
         )
     return Choice(manifest=manifest, join=join or members, assumed=tuple(assumed))
+
+
+def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> SignedManifest:
+    """The run of a file. One that this home began under an earlier version of the rules goes on under that version."""
+    from daemon import remembered  # noqa: PLC0415  # as in `choose`
+
+    manifest = load_manifest(file)
+    if names_rules(file):
+        return seal_run(manifest, signer)
+    kept = remembered.same_but_rules(home, manifest)
+    for signed in kept:
+        if (rules := signed.open().rules) in KNOWN_RULES:
+            if rules != manifest.rules:
+                assumed.append(f"rules {rules}, under which this home began this run (rules = {manifest.rules} in the file begins another)")
+            return signed
+    for signed in kept:
+        shown = signed.run.hex()[:SHOWN_DIGITS]
+        assumed.append(
+            f"a new run: this home's run {manifest.name} ({shown}) is of rules {signed.open().rules}, which this program only reads"
+            f" (hypergpud export {shown} FILE writes its model)"
+        )
+    return seal_run(manifest, signer)
 
 
 def seal_run(manifest: Manifest, signer: Signer) -> SignedManifest:

@@ -33,6 +33,10 @@ class Allowance:
         self._left -= amount
         return True
 
+    def give_back(self, amount: float, now: float) -> None:
+        """What was taken turned out to cost nothing."""
+        self._left = min(self._burst, self.left(now) + amount)
+
     def owe(self, amount: float, now: float) -> float:
         """Takes `amount` even where less is left. Returns for how many seconds whoever caused it should wait then; 0 while nothing is owed."""
         self._left = self.left(now) - amount

@@ -24,7 +24,7 @@ from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.keccak import keccak256
 from protocol.manifest import Manifest
-from protocol.messages import Binding, BoundReady, Ready
+from protocol.messages import Binding, BoundReady, BoundTaskReady, Ready, TaskReady
 
 DOMAIN_TYPE = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 BINDING_TYPE = b"Binding(string peer,address wallet,address payout)"
@@ -87,7 +87,8 @@ def check_signature(public_key: bytes, signature: bytes, signed: bytes, what: st
 
 def with_binding(offer: Ready, binding: Binding) -> BoundReady:
     """The same offer, naming a wallet."""
-    return BoundReady(**structs.asdict(offer), binding=binding)
+    kind = BoundTaskReady if isinstance(offer, TaskReady) else BoundReady
+    return kind(**structs.asdict(offer), binding=binding)
 
 
 def wallet_of_offer(manifest: Manifest, peer: PeerId, offer: Ready) -> bytes | None:

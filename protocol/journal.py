@@ -19,6 +19,7 @@ REFUSALS: tuple[str, ...] = (
     "malformed",  # bytes that do not decode, or values out of range
     "unknown_kind",  # a message or protocol nobody serves
     "other_run",  # belongs to another run
+    "rules",  # from a program that does not know the rules of this run
     "stale",  # belongs to a round that is over
     "not_leader",  # a plan or cut from somebody who does not lead
     "not_member",  # from or about somebody who is not in the plan
@@ -26,6 +27,7 @@ REFUSALS: tuple[str, ...] = (
     "bad_proof",  # bytes that do not match the digest committed to
     "wrong_sum",  # a slice's mean that is not what its contributions make, proved
     "bad_binding",  # an offer that names a wallet which did not sign for it
+    "other_task",  # trained for a task that is not this node's
     "not_admitted",  # from somebody whom the run's admission does not let in
     "bad_certificate",  # a certificate that does not verify
     "equivocation",  # two different signed statements where one is allowed
@@ -66,10 +68,34 @@ class TrainerReady(Event, frozen=True, kw_only=True, tag=True):
 
 
 class TrainerStopped(Event, frozen=True, kw_only=True, tag=True):
-    """The worker died alone; it is being restarted."""
+    """The worker died alone; it is being restarted. With `limit` above 0 the task failed by itself, `failures` times by now, and a person must
+    mend it: after `limit` restarts there are no more (`for_good`). `fix` says what to do, `trace` is the traceback."""
 
     reason: str
     restarts: int
+    failures: int = 0
+    limit: int = 0
+    for_good: bool = False
+    fix: str = ""
+    trace: str = ""
+
+
+class BatchSkipped(Event, frozen=True, kw_only=True, tag=True):
+    """A batch raised, or its loss or gradient was not finite. `where` has its data indices and positions; `skipped` of `drawn` batches since the
+    worker started were such. Later ones are told when their number has doubled."""
+
+    what: str
+    where: str
+    skipped: int
+    drawn: int
+    trace: str = ""
+
+
+class TaskDiffers(Event, frozen=True, kw_only=True, tag=True):
+    """A peer's task is not this node's: neither plans with the other. `difference` is the first one, as a sentence without its full stop."""
+
+    peer: PeerId
+    difference: str
 
 
 class PhaseEntered(Event, frozen=True, kw_only=True, tag=True):
@@ -300,6 +326,8 @@ AnyEvent = (
     NodeStarted
     | TrainerReady
     | TrainerStopped
+    | BatchSkipped
+    | TaskDiffers
     | PhaseEntered
     | Trained
     | TrainingProgress

@@ -17,6 +17,7 @@ from msgspec import UNSET, Meta, UnsetType
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId, Signer, verify
+from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES, MAX_RULES, refusal
 from protocol.settlement.rules import Rules, Settlement
 
 MAX_MANIFEST_BYTES = 64 << 10  # a page of settings; the largest shipped one has 1 KB
@@ -99,6 +100,8 @@ class Manifest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     task: Annotated[str, Meta(min_length=1, max_length=256)]
     task_options: dict[str, int | float | str | bool] = {}
+    # By which version of the rules the members plan and average (`protocol/rules`). Bytes without it mean the first version.
+    rules: Annotated[int, Meta(ge=1, le=MAX_RULES)] = CURRENT_RULES
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
     engine: str = "native"
     codec: str = "float32"
@@ -123,6 +126,12 @@ class Manifest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError('a run with a [settlement] names its chain; chain = "none" is settled nowhere')
 
 
+class _Version(msgspec.Struct, frozen=True):
+    """The one field of a manifest that is read before all others: the version says which other fields there are."""
+
+    rules: Annotated[int, Meta(ge=1, le=MAX_RULES)] = FIRST_RULES
+
+
 class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The manifest as it travels: its canonical bytes and the owner's signature (empty for a run nobody owns)."""
 
@@ -140,12 +149,23 @@ class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
         return digest(_PUBLISHED_DOMAIN, msgspec.msgpack.encode(self))
 
     def open(self) -> Manifest:
-        """The manifest inside, checked. Raises `UserError("MANIFEST")` for anything that is not a manifest signed by its owner."""
+        """The manifest inside, checked.
+
+        A manifest of any version opens, so that a run can be read and named. Whoever takes part in it calls `check_rules` first.
+
+        Raises:
+            UserError: "MANIFEST" for anything that is not a manifest signed by its owner; "RULES" for a manifest of newer rules
+                with fields that this program does not know.
+        """
         if len(self.body) > MAX_MANIFEST_BYTES:
             raise UserError("MANIFEST", f"The run's manifest has {len(self.body)} bytes; {MAX_MANIFEST_BYTES} are allowed.", exit_code=2)
+        rules = FIRST_RULES
         try:
-            manifest = msgspec.msgpack.decode(self.body, type=Manifest)
+            rules = msgspec.msgpack.decode(self.body, type=_Version).rules
+            manifest = msgspec.structs.replace(msgspec.msgpack.decode(self.body, type=Manifest), rules=rules)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            if rules > max(KNOWN_RULES):
+                raise UserError("RULES", refusal(rules), why=str(error), fix="install a newer hypergpu", exit_code=2) from None
             raise UserError("MANIFEST", "The run's manifest cannot be read.", why=str(error), exit_code=2) from None
         if manifest.owner and not self._is_signed_by(manifest.owner):
             raise UserError("MANIFEST", f"The manifest of run {manifest.name!r} is not signed by its owner {manifest.owner}.", exit_code=2)
@@ -184,6 +204,11 @@ def parse_manifest(text: str, where: str) -> Manifest:
             near = get_close_matches(unknown, known, n=1)
             fix = f"did you mean {near[0]!r}?" if near else ""
         raise UserError("MANIFEST", f"{where} is not a run manifest.", why=why, fix=fix, exit_code=2) from None
+
+
+def names_rules(path: Path) -> bool:
+    """Whether a file that `load_manifest` has read names the version of the rules itself."""
+    return "rules" in tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def load_manifest(path: Path) -> Manifest:

@@ -19,6 +19,7 @@ from protocol.network.coordinate import Coordinate
 from protocol.network.sight import MAX_SIGHTS, Sight
 from protocol.planning.history import History
 from protocol.ports import Endpoint
+from protocol.task_digest import Name
 
 MAX_DRAWN = 1 << 32
 """Samples that an offer may say it drew. What one says moves everybody's lanes: at this bound 63 bits of positions last for millions of rounds."""
@@ -70,6 +71,8 @@ class Beacon(Message, frozen=True, kw_only=True, array_like=True, tag=True, forb
     samples_per_second: float
     device: Annotated[str, Meta(max_length=128)]
     endpoint: Endpoint | None  # None for an observer
+    # The name of the task as this node has it (`protocol/task_digest.py`); empty while its worker starts, and for an observer.
+    task: Name = b""
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
@@ -110,6 +113,23 @@ class BoundReady(Ready, frozen=True, kw_only=True, array_like=True, tag=True, fo
     and change what those sign. An offer without a binding counts, and is nobody's to be paid for."""
 
     binding: Binding
+
+
+class TaskReady(Ready, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """An offer that names the task it was trained for. A kind of its own, as `BoundReady` is, so that offers on disk keep their bytes."""
+
+    task: Name
+
+
+class BoundTaskReady(BoundReady, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """An offer that says whose work it is, and for which task."""
+
+    task: Name
+
+
+def task_of(offer: Ready) -> bytes:
+    """The name of the task that an offer was trained for; empty where the offer does not say."""
+    return offer.task if isinstance(offer, TaskReady | BoundTaskReady) else b""
 
 
 class Plan(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
@@ -188,7 +208,7 @@ class Announce(Message, frozen=True, kw_only=True, array_like=True, tag=True, fo
     certificate: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
 
 
-AnyMessage = Beacon | Ready | BoundReady | Plan | Held | Cut | RowSum | SliceResult | Vote | Announce
+AnyMessage = Beacon | Ready | BoundReady | TaskReady | BoundTaskReady | Plan | Held | Cut | RowSum | SliceResult | Vote | Announce
 M = TypeVar("M", bound=Message)
 
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)

@@ -1,6 +1,8 @@
-"""The plan: who averages with whom, a pure function of the Ready messages.
+"""The plan: who averages with whom, a pure function of the Ready messages and of the run's rules (`protocol/rules`).
 
-Whoever receives a plan makes it again from the offers inside and compares: a leader can choose whose offers it waited for, nothing else.
+Whoever is to carry out a plan makes it again from the offers inside and compares (`open_plan`): a leader can choose whose offers it waited
+for, nothing else. The plan inside a certificate was checked so by the majority that voted under its digest. Whoever reads it later checks
+signatures and shape (`read_plan`), and never plans again: a run outlives the code that planned its rounds.
 Up to `max_group` members may form one row, a butterfly whose slices follow their bandwidths (`slices.py`). Where several rows are
 faster, or one may not be so long, near members are together in rows (`planning/`), by what they measured of each other
 (`network/views.py`); `rows.py` says what that means for each.
@@ -19,15 +21,16 @@ from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.layout import CHUNK_ELEMENTS, MAX_PARAMETERS, share_out
+from protocol.layout import CHUNK_ELEMENTS, MAX_PARAMETERS
 from protocol.manifest import MAX_GROUP_LIMIT, Manifest
 from protocol.messages import MAX_REASON_CHARS, Plan, Ready, Signed, open_as
 from protocol.network.views import View, view_of
-from protocol.planning.choice import choose
 from protocol.planning.cost import Model, Sizes
 from protocol.planning.history import History
 from protocol.planning.rows import Bounds
 from protocol.rows import Layout, layout
+from protocol.rules.registry import rule_set, rules_of
+from protocol.rules.versions import CURRENT_RULES
 
 
 class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,11 +41,12 @@ class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
     leader: PeerId
     members: tuple[PeerId, ...]
     offers: tuple[Ready, ...]
+    rules: int = CURRENT_RULES  # the version that the run's manifest names
 
     @property
     def layout(self) -> Layout:
         """Who sums and finishes what."""
-        return layout(self.plan)
+        return layout(self.plan, rule_set(self.rules).share_out)
 
     @property
     def index(self) -> dict[PeerId, int]:
@@ -73,7 +77,7 @@ def make_plan(
     When more want in than a plan has room for, a hash that changes every view decides whose work waits a round. Who is too slow for the
     manifest's deadlines is left out, and its work waits as well. Never the leader: whoever is not in a plan does not carry it out.
     """
-    group = manifest.group
+    group, rules = manifest.group, rules_of(manifest)
     by_peer = {signed.peer: (signed, ready) for signed, ready in offers}
     if len(by_peer) < group.min_peers:
         raise ValueError(f"{len(by_peer)} offers cannot make a plan of at least {group.min_peers}")
@@ -81,7 +85,7 @@ def make_plan(
     chosen = [by_peer[peer] for peer in sorted(drawn[:MAX_GROUP_LIMIT])]
     sizes = sizes_of(manifest, chunks)
     in_time, late = _in_time(chosen, manifest, sizes, leader)
-    laid = choose(_view(in_time), Bounds(least=min(group.min_group, len(in_time)), most=group.max_group), sizes, before)
+    laid = rules.choose(_view(in_time), Bounds(least=min(group.min_group, len(in_time)), most=group.max_group), sizes, before)
     reason = laid.reason
     if len(drawn) > len(chosen):
         reason += f"; {len(drawn)} were ready, a plan holds {MAX_GROUP_LIMIT}, the others' work waits a round"
@@ -92,7 +96,7 @@ def make_plan(
         view=view,
         number=number,
         offers=tuple(signed for signed, _ in in_time),
-        borders=share_out(chunks, laid.shares),
+        borders=rules.share_out(chunks, laid.shares),
         rows=laid.rows,
         predicted_s=laid.predicted_s,
         reason=reason[:MAX_REASON_CHARS],
@@ -132,15 +136,30 @@ def _in_time(offers: list[Offer], manifest: Manifest, sizes: Sizes, leader: Peer
         offers = [offer for i, offer in enumerate(offers) if i not in slow]
 
 
-def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenPlan:
-    """Check a plan by making it again. Raises `PeerFault` that says what does not fit.
+def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | None) -> OpenPlan:
+    """Check a plan that is to be carried out, by making it again. Otherwise as `read_plan`."""
+    read = read_plan(signed, run, manifest, chunks)
+    plan, offers = read.plan, list(zip(read.plan.offers, read.offers, strict=True))
+    again = make_plan(plan.parent, plan.view, plan.number, offers, manifest, plan.borders[-1], leader=read.leader, before=plan.before)
+    if replace(again, reason=plan.reason) != plan:
+        raise PeerFault("bad_plan", "the plan does not follow from its offers")
+    return read
 
-    `chunks` is the size of the run's model; None for an observer, which has no model and takes the plan's word for it.
+
+def read_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenPlan:
+    """Check a plan's signatures, its offers and its shape. Raises `PeerFault` that says what does not fit.
+
+    Guarantees that every member is in one row, and that slices cover the model: nothing downstream fails for what a stranger made up. Does
+    not guarantee that the plan follows from its offers.
+
+    Args:
+        chunks: the size of the run's model; None for an observer, which has no model and takes the plan's word for it.
+        trusted: asks for the shape alone: for what this node verified once and read back from its own disk.
     """
     plan = open_as(Plan, signed, run, trusted=trusted)
     opened = [(offer, open_as(Ready, offer, run, trusted=trusted)) for offer in plan.offers]
     members = tuple(offer.peer for offer in plan.offers)
-    for signed_offer, ready in opened:
+    for signed_offer, ready in opened if not trusted else ():
         if (ready.parent, ready.view, ready.number) != (plan.parent, plan.view, plan.number):
             raise PeerFault("bad_plan", f"the offer of {short(signed_offer.peer)} is for another round or view")
         if ready.samples > manifest.limits.max_samples:
@@ -153,14 +172,30 @@ def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | Non
             raise PeerFault("bad_plan", f"{short(signed_offer.peer)} offers seq {ready.seq} with {ready.samples} samples")
     if len(set(members)) != len(members):
         raise PeerFault("bad_plan", "a member is in the plan twice")
-    if not manifest.group.min_peers <= len(members) <= MAX_GROUP_LIMIT:
+    if not trusted and not manifest.group.min_peers <= len(members) <= MAX_GROUP_LIMIT:
         raise PeerFault("bad_plan", f"a plan of {len(members)} members")
     if signed.peer not in members:
         raise PeerFault("bad_plan", "a plan without its leader")
-    size = plan.borders[-1] if chunks is None and plan.borders else chunks
+    _check_shape(plan, chunks)
+    return OpenPlan(
+        plan=plan,
+        digest=signed.digest,
+        leader=signed.peer,
+        members=members,
+        offers=tuple(ready for _, ready in opened),
+        rules=manifest.rules,
+    )
+
+
+def _check_shape(plan: Plan, chunks: int | None) -> None:
+    """Whether rows and borders are some division of the members and of the model. Raises `PeerFault("bad_plan")`."""
+    size = plan.borders[-1] if plan.borders else None
     if size is None or size > MAX_PARAMETERS // CHUNK_ELEMENTS:
         raise PeerFault("bad_plan", f"a plan for a model of {size} chunks")
-    again = make_plan(plan.parent, plan.view, plan.number, opened, manifest, size, leader=signed.peer, before=plan.before)
-    if replace(again, reason=plan.reason) != plan:
-        raise PeerFault("bad_plan", "the plan does not follow from its offers")
-    return OpenPlan(plan=plan, digest=signed.digest, leader=signed.peer, members=members, offers=tuple(ready for _, ready in opened))
+    if chunks is not None and size != chunks:
+        raise PeerFault("bad_plan", f"a plan for a model of {size} chunks; the run's task makes {chunks}")
+    if sorted(i for row in plan.rows for i in row) != list(range(len(plan.offers))) or not all(plan.rows):
+        raise PeerFault("bad_plan", "a plan whose rows do not have every member once")
+    ranks = min(len(row) for row in plan.rows)
+    if len(plan.borders) != ranks + 1 or plan.borders[0] != 0 or list(plan.borders) != sorted(plan.borders):
+        raise PeerFault("bad_plan", f"a plan whose {ranks} slices do not cover the model in order")

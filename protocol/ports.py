@@ -8,14 +8,16 @@ implementation it was given.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from protocol.digest import Buffer, Digest
 from protocol.identity import PeerId
+from protocol.task_digest import TaskDigest
 
 Vector = npt.NDArray[np.float32]
 """A flat float32 vector, shape (parameters,)."""
@@ -26,6 +28,11 @@ T = TypeVar("T")
 # ------------------------------------------------------------------------------------------------ network
 
 
+MAX_HOSTS = 8  # of one endpoint: interfaces, a public address and a name, with room
+MAX_HOST_CHARS = 253  # a DNS name (RFC 1035)
+MAX_CERTIFICATE_BYTES = 2048  # ours have 256 bytes; one with an RSA key of 4,096 bits has 1,300
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Where a peer takes bulk streams: its addresses and the exact certificate it will show.
 
@@ -33,10 +40,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     arrives inside something its peer signed.
     """
 
-    peer: PeerId
-    hosts: tuple[str, ...]
-    port: int
-    certificate: bytes
+    peer: Annotated[PeerId, Meta(max_length=60)]
+    hosts: Annotated[tuple[Annotated[str, Meta(max_length=MAX_HOST_CHARS)], ...], Meta(max_length=MAX_HOSTS)]
+    port: Annotated[int, Meta(ge=0, le=65_535)]
+    certificate: Annotated[bytes, Meta(max_length=MAX_CERTIFICATE_BYTES)]
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +169,9 @@ class Network(Protocol):
     def links(self) -> Sequence[Link]:
         """Every live connection."""
 
+    def keep(self, peers: frozenset[PeerId]) -> None:
+        """From now on these peers (and no others) come before strangers wherever something is scarce: places, streams, gossip."""
+
     def changes(self) -> AsyncIterator[LinkChange]:
         """Connections as they come and go, beginning with those that are up."""
 
@@ -195,6 +205,7 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     dataset_size: int
     device: str  # as a person would say it: "cpu (2 threads)", "NVIDIA GeForce RTX 3060, 12 GB"
     threads: int
+    task: TaskDigest = TaskDigest()  # what members of a run must have alike
 
 
 class Lane(msgspec.Struct, frozen=True, kw_only=True):

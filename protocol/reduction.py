@@ -11,7 +11,7 @@ Each codec sums what it encoded (`Codec.mean`), so that a piece of the sum stays
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from protocol.digest import Buffer
 from protocol.ports import Vector
 
 ROW_CODEC = "float32"  # between rows nothing is lost
+
+Mean = Callable[[Iterable[tuple[int, Buffer]], Codec, Vector], int]
+"""As `weighted_mean`."""
 
 
 def weighted_mean(parts: Iterable[tuple[int, Buffer]], codec: Codec, out: Vector) -> int:
@@ -43,21 +46,26 @@ def weighted_mean(parts: Iterable[tuple[int, Buffer]], codec: Codec, out: Vector
     return total
 
 
-def mean_of_rows(rows: Sequence[tuple[int, Buffer]], out: Vector) -> int:
+def mean_of_rows(rows: Sequence[tuple[int, Buffer]], out: Vector, mean_of: Mean = weighted_mean) -> int:
     """The mean over all rows, of each one's (included weight, mean as little-endian float32), in the rows' order, without those that include nobody.
 
     Else as `weighted_mean`.
     """
-    return weighted_mean(rows, codec_named(ROW_CODEC), out)
+    return mean_of(rows, codec_named(ROW_CODEC), out)
 
 
-def mean_by_plan(plan_rows: Sequence[Sequence[int]], parts: Mapping[int, tuple[int, Buffer]], codec: Codec, out: Vector) -> int:
-    """What all reducers of a plan come to together, for whoever checks them: `parts` are each contributor's (weight, encoding) by member index."""
+def mean_by_plan(
+    plan_rows: Sequence[Sequence[int]], parts: Mapping[int, tuple[int, Buffer]], codec: Codec, out: Vector, mean_of: Mean = weighted_mean
+) -> int:
+    """What all reducers of a plan come to together, for whoever checks them: `parts` are each contributor's (weight, encoding) by member index.
+
+    `mean_of` is the sum of the run's rules.
+    """
     if len(plan_rows) == 1:
-        return weighted_mean([parts[i] for i in sorted(parts)], codec, out)
+        return mean_of([parts[i] for i in sorted(parts)], codec, out)
     rows: list[tuple[int, Buffer]] = []
     for row in plan_rows:
         mean = np.empty(out.size, np.float32)
         if of_row := [parts[i] for i in sorted(parts) if i in row]:
-            rows.append((weighted_mean(of_row, codec, mean), mean.astype("<f4").tobytes()))
-    return mean_of_rows(rows, out)
+            rows.append((mean_of(of_row, codec, mean), mean.astype("<f4").tobytes()))
+    return mean_of_rows(rows, out, mean_of)

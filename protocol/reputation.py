@@ -6,8 +6,8 @@
     pool      high-performance, standard or basic, by its certified samples per round against the median peer's: measured by its peers,
               not told by itself
 
-It is each node's own view, from the certificates it saw and when it saw them: certificates carry no time. Kept in hours, so that a week of any peer
-is 168 small counts whatever the length of a round.
+It is each node's own view, from the certificates it saw and when it saw them: certificates carry no time. A (peer, seq) counts once, however many
+branches list it, as it is paid once. Kept in hours, so that a week of any peer is 168 small counts whatever the length of a round.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ UPTIME_GATE = 0.2
 JUMP = 2.0
 MIN_ROUNDS = 5  # certified since a peer appeared, before anything is said of it
 KEPT_PEERS = 4096  # as many as a status shows; keys are free, so the one unseen longest goes
+KEPT_KEYS = 65_536  # of the last counted offers: branches meet within 512 rounds, and a plan has 64 members
 HIGH, LOW = 2.0, 0.5  # of the median: below and above are half and twice its pace
+
+
+Key = tuple[PeerId, int]
+"""A counted offer: whose, and its seq."""
 
 
 class Reputation(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,17 +83,31 @@ class Reputations:
         self._rounds: OrderedDict[int, int] = OrderedDict()  # certified, by hour
         self._peers: OrderedDict[PeerId, _Peer] = OrderedDict()
         self._median: float | None = None
+        self._keys: OrderedDict[Key, None] = OrderedDict()
+        self._numbers: OrderedDict[int, None] = OrderedDict()
 
-    def saw(self, at_s: float, samples_of: Mapping[PeerId, int]) -> None:
-        """A certificate that counted these."""
+    def saw(self, at_s: float, number: int, samples_of: Mapping[Key, int]) -> None:
+        """Certificate `number` of a branch counted these samples of each (peer, seq).
+
+        A certificate without anything new (a merge, or one seen before) changes nothing. Two branches that certify round
+        `number` make one round of it: no peer can be in both.
+        """
+        fresh = {key: samples for key, samples in samples_of.items() if key not in self._keys}
+        if not fresh:
+            return
         hour = int(at_s // HOUR_S)
         self._median = None
-        self._rounds[hour] = self._rounds.get(hour, 0) + 1
+        self._rounds[hour] = self._rounds.get(hour, 0) + (number not in self._numbers)
+        self._numbers[number] = None
         for old in _outside(self._rounds, hour):
             del self._rounds[old]
-        for peer, samples in samples_of.items():
+        for (peer, seq), samples in fresh.items():
             self._peers.setdefault(peer, _Peer()).saw(hour, samples)
             self._peers.move_to_end(peer)
+            self._keys[peer, seq] = None
+        for kept in (self._keys, self._numbers):
+            while len(kept) > KEPT_KEYS:
+                kept.popitem(last=False)
         while len(self._peers) > KEPT_PEERS:
             self._peers.popitem(last=False)
 

@@ -7,7 +7,7 @@ its row scatters to it, and its **slice** what it finishes. With one row both ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -51,13 +51,17 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return self.rows[self.row_of[member]]
 
 
-def layout(plan: Plan) -> Layout:
+ShareOut = Callable[[int, Sequence[float]], tuple[int, ...]]
+"""As `protocol.layout.share_out`: how the run's rules divide a slice among the members of one rank."""
+
+
+def layout(plan: Plan, divide: ShareOut = share_out) -> Layout:
     """The layout of a checked plan."""
-    return layout_of(plan.rows, plan.borders)
+    return layout_of(plan.rows, plan.borders, divide)
 
 
 @lru_cache(LAYOUTS_KEPT)
-def layout_of(rows: tuple[tuple[int, ...], ...], borders: tuple[int, ...]) -> Layout:
+def layout_of(rows: tuple[tuple[int, ...], ...], borders: tuple[int, ...], divide: ShareOut = share_out) -> Layout:
     """`rows` have every index below their number of members once; `borders` are one more than the smallest row has members."""
     count = sum(len(row) for row in rows)
     row_of, parts, slices = [0] * count, [NOTHING] * count, [NOTHING] * count
@@ -68,7 +72,7 @@ def layout_of(rows: tuple[tuple[int, ...], ...], borders: tuple[int, ...]) -> La
     for k in range(len(borders) - 1):
         owners = tuple(row[k] for row in rows)
         start, stop = borders[k], borders[k + 1]
-        shares = share_out(stop - start, [1.0] * len(rows))
+        shares = divide(stop - start, [1.0] * len(rows))
         for r, member in enumerate(owners):
             parts[member] = (start, stop)
             slices[member] = (start + shares[r], start + shares[r + 1])

@@ -20,7 +20,8 @@ from protocol.identity import PeerId, short
 from protocol.layout import chunk_count, element_range
 from protocol.manifest import Manifest
 from protocol.messages import RowSum, Signed, SliceResult, open_signed
-from protocol.reduction import ROW_CODEC, mean_by_plan, weighted_mean
+from protocol.reduction import ROW_CODEC, mean_by_plan
+from protocol.rules.registry import rule_set
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,10 +77,11 @@ def is_right(certificate: OpenCertificate, claim: Claim, codec: Codec, parameter
     mean = np.empty(stop - start, np.float32)
     offers = certificate.plan.offers
     parts = {i: (offers[i].samples, piece.data) for i, piece in zip(claim.contributors, evidence.contributed, strict=True)}
+    mean_of = rule_set(certificate.plan.rules).weighted_mean
     if claim.row:
-        weighted_mean([parts[i] for i in sorted(parts)], codec, mean)
+        mean_of([parts[i] for i in sorted(parts)], codec, mean)
         return codec_named(ROW_CODEC).encode(mean) == evidence.reduced.data
-    mean_by_plan(certificate.plan.plan.rows, parts, codec, mean)
+    mean_by_plan(certificate.plan.plan.rows, parts, codec, mean, mean_of)
     return codec.result.encode(mean) == evidence.reduced.data
 
 

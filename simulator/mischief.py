@@ -246,5 +246,8 @@ class MischievousNetwork:
     def traffic(self) -> Traffic:
         return self.inner.traffic()
 
+    def keep(self, peers: frozenset[PeerId]) -> None:
+        self.inner.keep(peers)
+
     def refusals(self) -> Mapping[str, int]:
         return self.inner.refusals()

@@ -23,7 +23,7 @@ from protocol.identity import PeerId, Signer, verify
 from protocol.manifest import Manifest
 from protocol.messages import AnyMessage, Signed, decode_signed, open_signed
 from protocol.opened import OpenPlans
-from protocol.plan import OpenPlan, open_plan
+from protocol.plan import OpenPlan, open_plan, read_plan
 
 CHECKS_KEPT = 1 << 15  # several rounds of a thousand nodes
 ROUNDS_KEPT = 64  # plans and certificates: what nodes of one world are apart at most, but for a joiner that reads all from the start
@@ -42,6 +42,7 @@ def checked_once() -> Iterator[None]:
         (messenger, "open_signed", memory.open_signed),
         (follower, "decode_signed", memory.decode_signed),
         (opened, "open_plan", memory.open_plan),
+        (opened, "read_plan", memory.read_plan),
         (lineage, "open_certificate", memory.open_certificate),
     )
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
@@ -69,10 +70,14 @@ class _Memory:
             return open_plan(signed, run, given.manifest, chunks)
 
         @lru_cache(maxsize=ROUNDS_KEPT)
+        def read_plan_of(signed: Signed, run: Digest, chunks: int | None, given: _Unhashed) -> OpenPlan:
+            return read_plan(signed, run, given.manifest, chunks)
+
+        @lru_cache(maxsize=ROUNDS_KEPT)
         def certificate_of(raw: bytes, run: Digest, chunks: int | None, given: _Unhashed) -> OpenCertificate:
             return open_certificate(raw, run, given.manifest, chunks)
 
-        self._plans, self._certificates = plan_of, certificate_of
+        self._plans, self._read_plans, self._certificates = plan_of, read_plan_of, certificate_of
 
     def sign(self) -> Any:
         """In the place of `Signer.sign`."""
@@ -106,8 +111,13 @@ class _Memory:
             self._told = (data, decode_signed(data))
         return self._told[1]
 
-    def open_plan(self, signed: Signed, run: Digest, rules: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenPlan:
-        return open_plan(signed, run, rules, chunks, trusted=True) if trusted else self._plans(signed, run, chunks, _Unhashed(rules))
+    def open_plan(self, signed: Signed, run: Digest, rules: Manifest, chunks: int | None) -> OpenPlan:
+        return self._plans(signed, run, chunks, _Unhashed(rules))
+
+    def read_plan(self, signed: Signed, run: Digest, rules: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenPlan:
+        if trusted:
+            return read_plan(signed, run, rules, chunks, trusted=True)
+        return self._read_plans(signed, run, chunks, _Unhashed(rules))
 
     def open_certificate(
         self, raw: bytes, run: Digest, rules: Manifest, chunks: int | None, *, trusted: bool = False, plans: OpenPlans | None = None

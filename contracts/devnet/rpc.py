@@ -14,12 +14,16 @@ from eth_account import Account
 from contracts.devnet.agents import agent_status, is_agent
 from contracts.devnet.evm import Devnet, Included
 from contracts.devnet.genesis import COIN, FAUCET, dev_key
+from contracts.devnet.history import fee_history
 from contracts.devnet.reverts import Refused
+from contracts.devnet.shapes import block_shape, hex_of, logs_shape, receipt_shape, transaction_shape
 from protocol.keccak import Address, account_bytes, address_of
 
 MOST_LOG_BLOCKS = 10_000  # of one eth_getLogs, as public endpoints limit it
 FAUCET_COINS = 100
 CALL_GAS = 30_000_000
+NO_BLOCK = -1
+HASH_DIGITS = 2 + 64  # 0x and 32 bytes
 
 INVALID_REQUEST, NO_METHOD, INVALID_PARAMS, SERVER_ERROR, REVERTED = -32600, -32601, -32602, -32000, 3
 
@@ -41,7 +45,7 @@ class Rpc:
             "eth_accounts": list,
             "eth_getBalance": lambda who, at="latest": hex(devnet.balance(_account(who), self._number(at))),
             "eth_getTransactionCount": self._transaction_count,
-            "eth_getCode": lambda who, at="latest": _hex(devnet.code(_account(who), self._number(at))),
+            "eth_getCode": lambda who, at="latest": hex_of(devnet.code(_account(who), self._number(at))),
             "eth_getStorageAt": lambda who, slot, at="latest": f"0x{devnet.storage(_account(who), _int(slot), self._number(at)):064x}",
             "eth_call": self._call,
             "eth_estimateGas": self._estimate,
@@ -49,8 +53,15 @@ class Rpc:
             "eth_getTransactionReceipt": self._receipt,
             "eth_getTransactionByHash": self._transaction,
             "eth_getBlockByNumber": lambda at, full=False: self._block(self._number(at), full),
-            "eth_getBlockByHash": lambda block_hash, full=False: self._block(devnet.number_of(_bytes(block_hash)), full),
+            "eth_getBlockByHash": lambda block_hash, full=False: self._block(self._hashed(block_hash), full),
+            "eth_getBlockReceipts": lambda at: self._in_block(self._named(at), receipt_shape),
+            "eth_getBlockTransactionCountByNumber": lambda at: self._count(self._number(at)),
+            "eth_getBlockTransactionCountByHash": lambda block_hash: self._count(self._hashed(block_hash)),
+            "eth_getTransactionByBlockNumberAndIndex": lambda at, index: self._at(self._number(at), index),
+            "eth_getTransactionByBlockHashAndIndex": lambda block_hash, index: self._at(self._hashed(block_hash), index),
             "eth_getLogs": self._logs,
+            "eth_feeHistory": lambda count, at="latest", tips=None: fee_history(devnet, _int(count), self._number(at), tips),
+            "net_listening": lambda: True,
             "agent_isAgentAccount": lambda who, _at="latest": is_agent(self._contract, who),
             "agent_getStatus": lambda who, _at="latest": agent_status(self._contract, who),
             "hypergpu_faucet": self._faucet,
@@ -84,7 +95,7 @@ class Rpc:
             return {"jsonrpc": "2.0", "id": number, "result": handler(*parameters)}
         except Refused as refused:
             if refused.output is not None:
-                return _error(number, REVERTED, str(refused), _hex(refused.output))
+                return _error(number, REVERTED, str(refused), hex_of(refused.output))
             return _error(number, SERVER_ERROR, str(refused))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             return _error(number, INVALID_PARAMS, f"invalid params: {error}")
@@ -101,7 +112,7 @@ class Rpc:
         return hex(self._devnet.nonce(_account(who), self._number(at), with_waiting=at == "pending"))
 
     def _call(self, asked: dict[str, Any], at: Any = "latest", *_overrides: Any) -> str:
-        return _hex(self._devnet.call(**_call_of(asked), gas=_int(asked.get("gas", hex(CALL_GAS))), number=self._number(at)))
+        return hex_of(self._devnet.call(**_call_of(asked), gas=_int(asked.get("gas", hex(CALL_GAS))), number=self._number(at)))
 
     def _estimate(self, asked: dict[str, Any], *_at: Any) -> str:
         return hex(self._devnet.estimate(**_call_of(asked)))
@@ -110,52 +121,56 @@ class Rpc:
         transaction = self._devnet.submit(_bytes(raw))
         if self.auto_mine:
             self._devnet.mine()
-        return _hex(transaction)
+        return hex_of(transaction)
 
     def _receipt(self, transaction: str) -> dict[str, Any] | None:
         found = self._devnet.included(_bytes(transaction))
-        return None if found is None else _receipt_of(found)
+        return None if found is None else receipt_shape(found)
 
     def _transaction(self, transaction: str) -> dict[str, Any] | None:
         found = self._devnet.included(_bytes(transaction))
         if found is not None:
-            return _transaction_of(found.transaction, found)
+            return transaction_shape(found.transaction, found)
         waiting = self._devnet.waiting(_bytes(transaction))
-        return None if waiting is None else _transaction_of(waiting, None)
+        return None if waiting is None else transaction_shape(waiting, None)
+
+    def _hashed(self, block_hash: str) -> int:
+        """The number of the block with that hash; one that no block has, where there is none."""
+        number = self._devnet.number_of(_bytes(block_hash))
+        return NO_BLOCK if number is None else number
+
+    def _named(self, at: Any) -> int | None:
+        """As `_number`, for a parameter that may be a block's hash as well."""
+        return self._hashed(at) if isinstance(at, str) and len(at) == HASH_DIGITS else self._number(at)
+
+    def _found(self, number: int | None) -> Any | None:
+        return self._devnet.block(self._devnet.head.block_number if number is None else number)
 
     def _block(self, number: int | None, full: bool) -> dict[str, Any] | None:
-        block = self._devnet.block(self._devnet.head.block_number if number is None else number)
-        if block is None:
-            return None
-        header = block.header
-        inside = list(self._devnet.receipts(block)) if full else []
-        return {
-            "number": hex(header.block_number),
-            "hash": _hex(header.hash),
-            "parentHash": _hex(header.parent_hash),
-            "timestamp": hex(header.timestamp),
-            "gasLimit": hex(header.gas_limit),
-            "gasUsed": hex(header.gas_used),
-            "baseFeePerGas": hex(header.base_fee_per_gas),
-            "miner": address_of(header.coinbase),
-            "stateRoot": _hex(header.state_root),
-            "transactionsRoot": _hex(header.transaction_root),
-            "receiptsRoot": _hex(header.receipt_root),
-            "difficulty": "0x0",
-            "extraData": _hex(header.extra_data),
-            "nonce": _hex(header.nonce),
-            "size": "0x0",
-            "uncles": [],
-            "transactions": [_transaction_of(found.transaction, found) for found in inside]
-            if full
-            else [_hex(transaction.hash) for transaction in block.transactions],
-        }
+        block = self._found(number)
+        return None if block is None else block_shape(block, list(self._devnet.receipts(block)) if full else None)
+
+    def _count(self, number: int | None) -> str | None:
+        block = self._found(number)
+        return None if block is None else hex(len(block.transactions))
+
+    def _in_block(self, number: int | None, shape: Callable[[Included], dict[str, Any]]) -> list[dict[str, Any]] | None:
+        block = self._found(number)
+        return None if block is None else [shape(found) for found in self._devnet.receipts(block)]
+
+    def _at(self, number: int | None, index: Any) -> dict[str, Any] | None:
+        inside = self._in_block(number, lambda found: transaction_shape(found.transaction, found)) or []
+        return inside[_int(index)] if 0 <= _int(index) < len(inside) else None
 
     def _logs(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
         head = self._devnet.head.block_number
-        first = self._number(asked.get("fromBlock", "latest"))
-        last = self._number(asked.get("toBlock", "latest"))
-        first, last = head if first is None else first, head if last is None else min(last, head)
+        if "blockHash" in asked:
+            first = last = self._hashed(asked["blockHash"])
+            if first == NO_BLOCK:
+                raise Refused("unknown block")
+        else:
+            begin, end = (self._number(asked.get(key, "latest")) for key in ("fromBlock", "toBlock"))
+            first, last = head if begin is None else begin, head if end is None else min(end, head)
         if last - first >= MOST_LOG_BLOCKS:
             raise Refused(f"query exceeds max block range {MOST_LOG_BLOCKS}")
         addresses = asked.get("address")
@@ -165,7 +180,7 @@ class Rpc:
         for block in self._devnet.busy_blocks(first, last):
             for found in self._devnet.receipts(block):
                 logs += [
-                    log for log in _logs_of(found) if (not wanted or log["address"].lower() in wanted) and _fits(log["topics"], topics)
+                    log for log in logs_shape(found) if (not wanted or log["address"].lower() in wanted) and _fits(log["topics"], topics)
                 ]
         return logs
 
@@ -189,7 +204,7 @@ class Rpc:
                     "maxPriorityFeePerGas": 10**9,
                 }
             ).raw_transaction
-            return self._send_raw(_hex(raw))
+            return self._send_raw(hex_of(raw))
 
     def _mine(self, *_at: Any) -> str:
         self._devnet.mine()
@@ -207,10 +222,6 @@ class Rpc:
 def _error(number: Any, code: int, message: str, data: str | None = None) -> dict[str, Any]:
     error: dict[str, Any] = {"code": code, "message": message}
     return {"jsonrpc": "2.0", "id": number, "error": error if data is None else error | {"data": data}}
-
-
-def _hex(data: bytes) -> str:
-    return "0x" + bytes(data).hex()
 
 
 def _bytes(text: str) -> bytes:
@@ -231,72 +242,13 @@ def _account(who: str) -> bytes:
 def _call_of(asked: dict[str, Any]) -> dict[str, Any]:
     return {
         "sender": _account(asked.get("from", "0x" + "00" * 20)),
-        "to": _account(asked["to"]),
+        "to": _account(asked["to"]) if asked.get("to") else b"",  # none: it makes a contract
         "data": _bytes(asked.get("data") or asked.get("input") or "0x"),
         "value": _int(asked.get("value", "0x0")),
     }
-
-
-def _logs_of(found: Included) -> list[dict[str, Any]]:
-    return [
-        {
-            "address": address_of(log.address),
-            "topics": [f"0x{topic:064x}" for topic in log.topics],
-            "data": _hex(log.data),
-            "blockNumber": hex(found.block.number),
-            "blockHash": _hex(found.block.hash),
-            "transactionHash": _hex(found.transaction.hash),
-            "transactionIndex": hex(found.index),
-            "logIndex": hex(found.first_log + index),
-            "removed": False,
-        }
-        for index, log in enumerate(found.receipt.logs)
-    ]
 
 
 def _fits(topics: list[str], asked: list[Any]) -> bool:
     if len(asked) > len(topics):
         return False
     return all(want is None or topic in ([want] if isinstance(want, str) else want) for topic, want in zip(topics, asked, strict=False))
-
-
-def _price(transaction: Any, base_fee: int) -> int:
-    return int(min(transaction.max_fee_per_gas, base_fee + transaction.max_priority_fee_per_gas))
-
-
-def _receipt_of(found: Included) -> dict[str, Any]:
-    return {
-        "transactionHash": _hex(found.transaction.hash),
-        "transactionIndex": hex(found.index),
-        "blockHash": _hex(found.block.hash),
-        "blockNumber": hex(found.block.number),
-        "from": address_of(found.transaction.sender),
-        "to": address_of(found.transaction.to) if found.transaction.to else None,
-        "cumulativeGasUsed": hex(found.receipt.gas_used),
-        "gasUsed": hex(found.gas),
-        "effectiveGasPrice": hex(_price(found.transaction, found.block.header.base_fee_per_gas)),
-        "contractAddress": None,
-        "logs": _logs_of(found),
-        "logsBloom": f"0x{found.receipt.bloom:0512x}",
-        "status": hex(int.from_bytes(found.receipt.state_root, "big")),
-        "type": hex(getattr(found.transaction, "type_id", 0) or 0),
-    }
-
-
-def _transaction_of(transaction: Any, found: Included | None) -> dict[str, Any]:
-    return {
-        "hash": _hex(transaction.hash),
-        "nonce": hex(transaction.nonce),
-        "from": address_of(transaction.sender),
-        "to": address_of(transaction.to) if transaction.to else None,
-        "value": hex(transaction.value),
-        "gas": hex(transaction.gas),
-        "input": _hex(transaction.data),
-        "maxFeePerGas": hex(transaction.max_fee_per_gas),
-        "maxPriorityFeePerGas": hex(transaction.max_priority_fee_per_gas),
-        "gasPrice": hex(transaction.max_fee_per_gas if found is None else _price(transaction, found.block.header.base_fee_per_gas)),
-        "blockNumber": None if found is None else hex(found.block.number),
-        "blockHash": None if found is None else _hex(found.block.hash),
-        "transactionIndex": None if found is None else hex(found.index),
-        "type": hex(getattr(transaction, "type_id", 0) or 0),
-    }

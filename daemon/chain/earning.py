@@ -20,7 +20,7 @@ from daemon.chain.datasets import fetch_dataset, load_dataset, serve_datasets
 from daemon.chain.figures import Figures
 from daemon.chain.heart import Heart, Identity
 from daemon.chain.opening import account_turn, open_chain
-from daemon.chain.records import HomeRun, certificates_on_disk
+from daemon.chain.records import HomeRun
 from daemon.chain.registrar import Registrar
 from daemon.config import ChainConfig, OracleConfig
 from daemon.disk.atomic import write_atomically
@@ -136,13 +136,14 @@ class Earning:
         known = self._registrar.of(peer) if self._registrar is not None else None
         return f"its registration is {known.state.value}: {known.reason}" if known is not None and known.barred else ""
 
-    async def run(self, network: Network, offload: Offload) -> None:
-        """Heartbeats and data sets, until cancelled. Returns at once where there is nothing to do."""
+    async def run(self, network: Network, counted: trio.Event, offload: Offload) -> None:
+        """Heartbeats and data sets, until cancelled. Returns at once where there is nothing to do.
+
+        `counted` is set once `figures` has the certificates that were on disk at the start: nothing is reported before.
+        """
         if not self.wanted or not (self._settings.rpc or self._oracle.url):
             return
-        # Of damage the node's own disk tells.
-        known = await offload(lambda: certificates_on_disk(self._home, self._run, lambda _: None))
-        self.figures.add_disk(known)
+        await counted.wait()
         async with trio.open_nursery() as nursery:
             if self._oracle.url and self._wallet is not None:
                 nursery.start_soon(self._reporter(self._wallet).run, in_chain_thread)

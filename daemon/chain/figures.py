@@ -1,7 +1,8 @@
-"""The figures of a heartbeat: certified samples of this node, cumulative, and the last certificate's hash. From certificates, never from counters.
+"""The figures of a heartbeat: certified samples of this node, cumulative, and the last certificate's hash.
 
-Counters begin again with a process; certificates do not. What is on disk is added up once at the start, by (peer, seq), and what the journal tells
-afterwards is added by certificate. Whatever was told to the chain before stays the least that is told.
+The certificates of this node's lineage are the only source. Neither a process's counters nor the journal's events are: counters begin again with
+a process, and an event names a peer's samples without the seq that they are paid under. A (peer, seq) counts once, as settlement pays it once
+(`protocol/settlement/receipts.py`), in whatever order certificates come and however often.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import msgspec
 from protocol.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.identity import PeerId
-from protocol.journal import Event, RoundCertified
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,50 +24,30 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures:
-    """Adds up one node's certified samples. Each certificate counts once, in whatever order and however often it is told."""
+    """Adds up one node's certified samples."""
 
     def __init__(self, me: PeerId) -> None:
         self._me = me
-        self._seen: set[str] = set()
-        self._paid: set[int] = set()
+        self._counted: set[int] = set()  # the seqs of this node that a certificate lists
         self._samples = 0
-        self._rounds = 0
-        self._newest: tuple[int, str] | None = None
+        self._newest: tuple[int, Digest] | None = None
 
-    def add_disk(self, certificates: Iterable[OpenCertificate]) -> None:
-        """What earlier processes saw. A seq that two branches list counts once, as it is paid once."""
+    def add(self, certificates: Iterable[OpenCertificate]) -> None:
+        """Count certificates of this node's lineage. One that was added before changes nothing."""
         for certificate in certificates:
-            name = certificate.hash.hex()
-            if name in self._seen:
-                continue
-            self._seen.add(name)
-            self._newer(certificate.outcome.number, name)
+            if self._newest is None or certificate.outcome.number >= self._newest[0]:
+                self._newest = (certificate.outcome.number, certificate.hash)
             seq = certificate.listed.get(self._me)
-            if seq is not None and seq not in self._paid:
-                self._paid.add(seq)
-                self._rounds += 1
+            if seq is not None and seq not in self._counted:
+                self._counted.add(seq)
                 self._samples += certificate.plan.offers[certificate.plan.index[self._me]].samples
-
-    def listen(self, event: Event) -> None:
-        """A listener of the journal."""
-        if not isinstance(event, RoundCertified) or event.certificate in self._seen:
-            return
-        self._seen.add(event.certificate)
-        self._newer(event.number, event.certificate)
-        own = [share.samples for share in event.shares if share.peer == self._me]
-        self._samples += sum(own)
-        self._rounds += bool(own)
-
-    def _newer(self, number: int, name: str) -> None:
-        if self._newest is None or number >= self._newest[0]:
-            self._newest = (number, name)
 
     @property
     def totals(self) -> tuple[int, int]:
         """Certified samples and the rounds that counted them, cumulative."""
-        return self._samples, self._rounds
+        return self._samples, len(self._counted)
 
     @property
     def now(self) -> Figure | None:
         """None before there is a certificate."""
-        return None if self._newest is None else Figure(samples=self._samples, certificate=bytes.fromhex(self._newest[1]))
+        return None if self._newest is None else Figure(samples=self._samples, certificate=self._newest[1])

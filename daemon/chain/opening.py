@@ -21,7 +21,8 @@ from protocol.manifest import Manifest
 if TYPE_CHECKING:
     from daemon.wallet.keystore import UnlockedWallet
 
-PROFILES = ("none", "hypergpu", "plumise")
+OURS = "hypergpu"  # any chain with this project's contracts
+PROFILES = ("none", OURS, "plumise")
 STATE_FOLDER = "chain"
 TURN_FILE = "turn"
 CHAIN_EXIT_CODE = 6
@@ -34,8 +35,9 @@ def check_profile(manifest: Manifest) -> None:
         raise UserError(
             "CHAIN",
             f"The run wants the chain {manifest.chain!r}.",
-            why=f"this version has: {', '.join(PROFILES)}",
-            fix="upgrade hypergpu",
+            why=f"`chain` names a kind of chain, and this version knows: {', '.join(PROFILES)}; which chain it is stands under [settlement]",
+            fix=f'write chain = "{OURS}" in the run\'s file and the [settlement] that hypergpud devnet prints, also for anvil; '
+            "in a run of somebody else's, ask its owner which version of hypergpu it needs",
             exit_code=2,
         )
 

@@ -96,7 +96,12 @@ def certificates_on_disk(home: Path, run: HomeRun, report: Callable[[str], None]
             break
     for words in told:
         report(words)
-    return [open_certificate(raw, run.run, run.manifest, None, trusted=True) for record in records for raw in unpack_record(record)]
+    return [certificate for record in records for certificate in opened_record(record, run.run, run.manifest)]
+
+
+def opened_record(record: bytes, run: Digest, manifest: Manifest) -> list[OpenCertificate]:
+    """The certificates of one record of a chain on disk; they were verified before they were written. Raises `PeerFault` for other bytes."""
+    return [open_certificate(raw, run, manifest, None, trusted=True) for raw in unpack_record(record)]
 
 
 def run_folder(home: Path, run: Digest) -> Path:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -23,15 +25,38 @@ import trio
 import daemon
 from daemon.children import memory
 from daemon.children.framing import Deframer
+from protocol.status.figures import clean
 
 EXIT_GRACE_S = 5.0  # from the end of the conversation to the exit, so that the true exit status is seen; then it is killed
 STDERR_GRACE_S = 1.0  # for last words still in the pipe
 KEPT_LINES = 20
 KEPT_LINE_CHARS = 500
+KEPT_LINE_BYTES = 4 * KEPT_LINE_CHARS  # UTF-8 has at most four bytes a character
+# A progress bar writes ten lines a second; a task that prints each sample must neither fill the log nor take the node's time.
+LINES_PER_S, LINES_AT_ONCE = 20.0, 200.0
 _READ_BYTES = 65536
+_LINE_ENDS = re.compile(rb"[\r\n]+")  # progress bars end their lines with \r
 
 
 R = TypeVar("R")
+
+
+class LineRation:
+    """How many lines of a child's output may be logged by now. Pure."""
+
+    def __init__(self, now: float) -> None:
+        self._left, self._at = LINES_AT_ONCE, now
+        self.left_out = 0  # since somebody looked last
+
+    def allows(self, now: float) -> bool:
+        """Whether one more line may be logged; counts those that may not."""
+        self._left = min(LINES_AT_ONCE, self._left + (now - self._at) * LINES_PER_S)
+        self._at = now
+        if self._left < 1:
+            self.left_out += 1
+            return False
+        self._left -= 1
+        return True
 
 
 class ChildProcess(Generic[R]):
@@ -101,19 +126,38 @@ class ChildProcess(Generic[R]):
             for report in reports:
                 yield report
 
+    async def hang_up_when_gone(self) -> None:
+        """End `reports` when the process is gone, after what it said: a child that it forked may hold its end of the conversation open."""
+        exited = os.pidfd_open(self.pid)
+        try:
+            await trio.lowlevel.wait_readable(exited)
+        finally:
+            os.close(exited)
+        with suppress(OSError):
+            self._link.socket.shutdown(socket.SHUT_RD)
+
     async def listen_to_errors(self) -> None:
-        """Log its stderr and keep the last lines. Ends when nobody can write there any more."""
+        """Log its output line by line, up to a rate, and keep the last lines. Ends when nobody can write there any more."""
         rest = b""
+        ration = LineRation(trio.current_time())
         while True:
             try:
                 data = await self._errors.receive_some(_READ_BYTES)
             except trio.ClosedResourceError:
                 return
-            *lines, rest = (rest + data).split(b"\n")
-            rest = rest[-KEPT_LINE_CHARS:]
+            *lines, rest = _LINE_ENDS.split(rest + data)
+            if not data and rest:
+                lines, rest = [rest], b""
+            rest = rest[-KEPT_LINE_BYTES:]
             for line in lines:
-                if text := line.decode(errors="replace").rstrip()[:KEPT_LINE_CHARS]:
-                    self._lines.append(text)
+                text = clean(line[:KEPT_LINE_BYTES].decode(errors="replace").rstrip(), KEPT_LINE_CHARS)
+                if not text:
+                    continue
+                self._lines.append(text)
+                if ration.allows(trio.current_time()):
+                    if ration.left_out:
+                        self._log.warning("%d lines of output came too fast and are left out", ration.left_out)
+                        ration.left_out = 0
                     self._log.info("%s", text)
             if not data:
                 return
@@ -144,6 +188,21 @@ class ChildProcess(Generic[R]):
     def _kill_group(self) -> None:
         if self._popen.returncode is None:  # not reaped, so the number is still its own
             os.killpg(self.pid, signal.SIGKILL)
+
+    @property
+    def code(self) -> int | None:
+        """Its exit status as `subprocess` has it, after `ended`."""
+        return self._popen.returncode
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether this side ended it."""
+        return bool(self._killed_because)
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """The end of its output."""
+        return tuple(self._lines)
 
     def why(self) -> str:
         """Why it ended, in one sentence, after `ended`."""

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from daemon.cli.invocation import global_options, invocation
+from protocol.chain import ChainError
 from protocol.errors import UserError
 
 GENESIS_FILE = "genesis.json"
@@ -115,9 +117,8 @@ def _serve(
 
     try:
         with serving(genesis, kept, host=host, port=port, block_s=block_s, now=time.time) as (url, chain):
-            about = {"url": url, "chain_id": chain.chain_id, "block": chain.head.block_number}
-            result(json.dumps(about) if as_json else f"Devnet {chain.chain_id} answers at {url}, block {chain.head.block_number}")
-            say("Its coins are worth nothing and its keys are known to everybody. Ctrl-C ends it; what it holds is kept.")
+            end = "is gone" if kept is None else f"is kept in {kept}"
+            _tell(say, result, "Devnet", url, chain.chain_id, end, as_json)
             _wait(lifeline)
     except OSError as error:
         raise UserError(
@@ -142,14 +143,26 @@ def _serve_anvil(
         )
     try:
         with anvil_serving(program, genesis, host=host, port=port, block_s=block_s) as url:
-            chain_id = genesis["config"]["chainId"]
-            about = {"url": url, "chain_id": chain_id, "block": 0}
-            result(json.dumps(about) if as_json else f"anvil answers as devnet {chain_id} at {url}")
-            say("Its coins are worth nothing and its keys are known to everybody. Ctrl-C ends it, and what it holds is gone.")
+            _tell(say, result, "anvil as devnet", url, genesis["config"]["chainId"], "is gone", as_json)
             _wait(lifeline)
     except OSError as error:
         raise UserError("DEVNET_PORT", f"anvil cannot serve on {host}:{port}.", why=error.strerror or str(error)) from None
     return 0
+
+
+def _tell(say: Any, result: Any, who: str, url: str, chain_id: int, end: str, as_json: bool) -> None:
+    """What answers where, and what a run needs to be settled there. `end` says what becomes of the chain."""
+    from daemon.cli.devnet_terms import pasteable, terms_of  # noqa: PLC0415  # web3 takes a second
+
+    try:
+        terms = terms_of(url, chain_id)
+    except ChainError as error:
+        raise UserError("DEVNET", f"The devnet at {url} does not answer as it should.", why=str(error)) from None
+    if as_json:
+        result(msgspec.json.encode(terms).decode())
+    else:
+        result(f"{who} {chain_id} answers at {url}, block {terms.block}\n\n{pasteable(terms)}\n")
+    say(f"Its coins are worth nothing and its keys are known to everybody. Ctrl-C ends it, and what it holds {end}.")
 
 
 def _wait(lifeline: int | None) -> None:

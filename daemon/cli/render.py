@@ -83,6 +83,8 @@ def _you(status: Status, ink: _Ink) -> list[str]:
     figures = [f"{rate(you.samples_per_second)} samples/s", f"{count(you.samples_total)} trained"]
     if you.samples_pending:
         figures.append(f"{count(you.samples_pending)} not certified yet")
+    if you.batches_skipped:
+        figures.append(f"{of(you.batches_skipped, 'batch', 'batches')} skipped")
     if you.samples_dropped:
         figures.append(f"{count(you.samples_dropped)} dropped")
     if you.loss is not None:
@@ -140,6 +142,11 @@ def _events(status: Status, ink: _Ink) -> list[str]:
     return _lines(ink, "Events", lines)
 
 
+def _failure(status: Status, ink: _Ink) -> list[str]:
+    """The traceback of a task that fails; what it comes to is in the verdict or the events."""
+    return _lines(ink, "Failure", status.you.failure_trace)
+
+
 def verdict_line(status: Status, color: bool) -> str:
     """The verdict with its mark."""
     return _Ink(color)(status.level, f"{MARKS.get(status.level, 'i')} {status.verdict}")
@@ -148,7 +155,7 @@ def verdict_line(status: Status, color: bool) -> str:
 def status_text(status: Status, color: bool) -> str:
     """The whole status, the verdict first; without a last line feed."""
     ink = _Ink(color)
-    parts = [part(status, ink) for part in (_you, _run, _network, _rounds)]
+    parts = [part(status, ink) for part in (_failure, _you, _run, _network, _rounds)]
     rewards = _lines(ink, "Rewards", [status.rewards])
     blocks = [[verdict_line(status, color)], *parts, rewards, _events(status, ink)]
     return "\n".join("\n".join(block) for block in blocks if block)

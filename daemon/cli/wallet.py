@@ -60,7 +60,7 @@ def import_(context: click.Context, source: str, password_file: Path | None) -> 
     talk = invocation(context)
     files.refuse_second(talk.home)
     raw = _read_source(source)
-    key = _key_of_keystore(raw, password_file) if raw.lstrip().startswith(b"{") else _key_of_hex(raw)
+    key = _key_of_keystore(raw, password_file) if _is_document(raw) else _key_of_hex(raw)
     password = find_password(password_file, os.environ, "", twice=True)
     _say_made(talk, files.create(talk.home, key, password.text))
 
@@ -112,7 +112,7 @@ def _say_made(talk: Invocation, address: str) -> None:
 
 
 def _read_source(source: str) -> bytes:
-    from daemon.wallet.keystore import MAX_KEYSTORE_BYTES  # noqa: PLC0415
+    from daemon.wallet.document import MAX_KEYSTORE_BYTES  # noqa: PLC0415
 
     try:
         raw = sys.stdin.buffer.read(MAX_KEYSTORE_BYTES + 1) if source == "-" else Path(source).read_bytes()
@@ -124,12 +124,18 @@ def _read_source(source: str) -> bytes:
     return raw
 
 
+def _is_document(raw: bytes) -> bool:
+    """Whether it is meant as a keystore: whatever else it is, a key in hexadecimal has no brace."""
+    return b"{" in raw
+
+
 def _key_of_keystore(raw: bytes, password_file: Path | None) -> bytes:
-    from daemon.wallet.keystore import BadKeystore, WrongPassword, address_in, unseal  # noqa: PLC0415
+    from daemon.wallet.document import BadKeystore, read_keystore  # noqa: PLC0415
+    from daemon.wallet.keystore import WrongPassword, unseal  # noqa: PLC0415
     from daemon.wallet.password import KEY_EXIT_CODE, find_password  # noqa: PLC0415
 
     try:
-        password = find_password(password_file, os.environ, address_in(raw))
+        password = find_password(password_file, os.environ, read_keystore(raw).address or "")
         return unseal(raw, password.text).private_key()
     except WrongPassword:
         raise UserError("WALLET_LOCKED", "That password does not open the keystore to import.", exit_code=KEY_EXIT_CODE) from None
@@ -138,10 +144,12 @@ def _key_of_keystore(raw: bytes, password_file: Path | None) -> bytes:
 
 
 def _key_of_hex(raw: bytes) -> bytes:
-    from daemon.wallet.keystore import BadKeystore, wallet_of  # noqa: PLC0415
+    from daemon.wallet.document import BadKeystore  # noqa: PLC0415
+    from daemon.wallet.keystore import wallet_of  # noqa: PLC0415
+    from daemon.wallet.text import text_of  # noqa: PLC0415
 
     try:
-        key = bytes.fromhex(raw.decode("ascii").strip().removeprefix("0x"))
+        key = bytes.fromhex(text_of(raw).strip().lower().removeprefix("0x"))
         if len(key) != 32:
             raise ValueError
         wallet_of(key)

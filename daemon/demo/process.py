@@ -13,7 +13,8 @@ import msgspec
 
 from daemon.config import PREFIX, toml_value
 from daemon.control.client import call
-from daemon.home import CONFIG_FILE, write_new
+from daemon.disk.new_file import write_new
+from daemon.home import CONFIG_FILE
 from protocol.errors import HyperGPUError
 from protocol.status import Status
 

@@ -16,6 +16,8 @@ from protocol.identity import PeerId, Signer, verify
 
 MAX_ENTRIES = 1024  # of the book
 MAX_PLACES = 8  # addresses of one peer
+MAX_PROVEN = 4  # hosts at which one peer was met
+MAX_OF_SOURCE = 32  # peers that one peer told of and that were never met: one exchange's worth
 REMEMBERED_PLACES = 2  # of one peer, from one life to the next: called again and again, whoever it says lives there
 MAX_KEYS = 4  # runs a node can be in
 MAX_RECORDS = 32  # handed out at a time
@@ -103,8 +105,12 @@ def decode_exchange(data: bytes) -> tuple[SignedPeerRecord, ...]:
 class Entry:
     """What we know of one peer. Times are on the network's monotonic clock."""
 
-    def __init__(self, peer: PeerId) -> None:
+    def __init__(self, peer: PeerId, source: PeerId = "") -> None:
+        """`source` told us of it first; empty for the user's own words."""
         self.peer = peer
+        self.source = source
+        self.named: frozenset[Place] = frozenset()  # by the user
+        self.proven: list[str] = []  # hosts at which its key was proved, the last one first
         self.places: list[Place] = []
         self.keys: frozenset[bytes] = frozenset()
         self.signed: SignedPeerRecord | None = None
@@ -125,6 +131,7 @@ class Book:
             if place.peer != own:
                 entry = self._entry(place.peer)
                 entry.join = True
+                entry.named |= {place}
                 entry.places.append(place)
 
     def __contains__(self, peer: PeerId) -> bool:
@@ -133,38 +140,59 @@ class Book:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _entry(self, peer: PeerId) -> Entry:
+    def _entry(self, peer: PeerId, source: PeerId = "") -> Entry:
         entry = self._entries.get(peer)
         if entry is None:
+            if source:
+                self._make_room_of(source)
             if len(self._entries) >= MAX_ENTRIES:
                 self._entries.pop(min((e for e in self._entries.values() if not e.join), key=lambda e: (e.connected_at, -e.failures)).peer)
-            entry = self._entries[peer] = Entry(peer)
+            entry = self._entries[peer] = Entry(peer, source)
         return entry
+
+    def _make_room_of(self, source: PeerId) -> None:
+        """One peer's tales fill no more than their share: the oldest of those it told of and nobody met makes room."""
+        told = [e for e in self._entries.values() if e.source == source and e.connected_at == float("-inf")]
+        if len(told) >= MAX_OF_SOURCE:
+            del self._entries[told[0].peer]
+
+    def entry_of(self, peer: PeerId) -> Entry | None:
+        """What is known of a peer. Not to be changed."""
+        return self._entries.get(peer)
 
     def places_of(self, peer: PeerId) -> list[Place]:
         entry = self._entries.get(peer)
         return list(entry.places) if entry else []
 
-    def hint(self, places: Iterable[Place]) -> bool:
+    def is_named(self, peer: PeerId) -> bool:
+        """Whether the user gave an address of this peer."""
+        entry = self._entries.get(peer)
+        return entry is not None and entry.join
+
+    def named(self) -> list[Place]:
+        """The addresses that the user gave."""
+        return [place for entry in self._entries.values() for place in entry.named]
+
+    def hint(self, places: Iterable[Place], source: PeerId) -> bool:
         """Addresses somebody else gave: tried after the peer's own. True when a peer is new to us."""
         new = False
         for place in places:
             if place.peer == self._own:
                 continue
             new = new or place.peer not in self._entries
-            entry = self._entry(place.peer)
+            entry = self._entry(place.peer, source)
             if place not in entry.places and len(entry.places) < MAX_PLACES:
                 entry.places.append(place)
         return new
 
-    def learn(self, signed: SignedPeerRecord, now: float) -> bool:
-        """A record somebody handed us. True when it told of a peer we did not know. Raises `PeerFault`."""
+    def learn(self, signed: SignedPeerRecord, now: float, source: PeerId) -> bool:
+        """A record that `source` handed us. True when it told of a peer we did not know. Raises `PeerFault`."""
         record = read_record(signed)
         known = self._entries.get(record.peer)
         if record.peer == self._own or (known is not None and known.seq >= record.seq):
             return False  # most of what neighbours hand us: no signature is checked for it
         places = check_record(signed, record)
-        entry = self._entry(record.peer)
+        entry = self._entry(record.peer, source)
         entry.signed, entry.seq, entry.keys = signed, record.seq, frozenset(record.keys)
         joins = [place for place in entry.places if entry.join and place not in places]
         entry.places = [*places, *joins][: MAX_PLACES + len(joins)]
@@ -172,9 +200,23 @@ class Book:
             entry.not_before = now + YIELD_S
         return known is None
 
-    def connected(self, peer: PeerId, now: float) -> None:
+    def connected(self, peer: PeerId, now: float, host: str = "") -> None:
+        """It proved its key at `host`."""
         entry = self._entry(peer)
         entry.connected_at, entry.failures, entry.not_before = now, 0, float("-inf")
+        self.met(peer, host)
+
+    def met(self, peer: PeerId, host: str) -> None:
+        """A known peer proved its key at `host`."""
+        entry = self._entries.get(peer)
+        if entry is not None and host:
+            entry.proven = [host, *(known for known in entry.proven if known != host)][:MAX_PROVEN]
+
+    def postpone(self, peer: PeerId, until_s: float) -> None:
+        """It cannot be tried yet, which is no failure of its own."""
+        entry = self._entries.get(peer)
+        if entry is not None:
+            entry.not_before = max(entry.not_before, until_s)
 
     def lost(self, peer: PeerId, now: float) -> None:
         """Its connection broke: both sides know, and one of them should call."""

@@ -6,42 +6,46 @@
     ... the protocol's own bytes, both ways, each direction ended by its own close_notify
 
 The server's byte is what proves to the client that it was let in: a TLS 1.3 client is done before the server has judged it.
+
+What strangers can multiply here: unfinished handshakes (`handshakes.py` says which makes room), sessions (of those a peer that does not matter
+gives one up, the peer with the most first), and certificates (of those who do not matter the one admitted first makes room).
 """
 
 from __future__ import annotations
 
 import socket
-import ssl
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from functools import lru_cache
 from weakref import WeakSet
 
 import trio
+from cryptography import x509
 
 from daemon.network.border import Refusals
 from daemon.network.certificate import BulkCertificate
 from daemon.network.ending import Endings, end_gently
+from daemon.network.handshakes import Handshake, Handshakes
 from daemon.network.paths import NoPath
+from daemon.network.prefixes import prefix_of
 from daemon.network.slots import Slots
 from daemon.network.tcp_info import Segments
 from daemon.network.tls import Scratch, TlsSession, tune
-from daemon.network.tls_handshake import check_key_log
+from daemon.network.tls_handshake import HandshakeFailed, TlsContext
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_STREAMS_PER_PEER, Endpoint, StreamHandler
 
 MAX_PROTOCOL_BYTES = 100  # ours have about 25
 MAX_SESSIONS = 512  # open at once, all peers: 32 members of a group with every slice in flight, and room
-MAX_HANDSHAKES = 64  # begun and not yet let in, all addresses: bounds what a flood of half-open connections can hold
-MAX_ADMITTED = 4096  # certificates believed at once; above the largest row times the rows a node talks to
+MAX_HANDSHAKES = 128  # begun and not yet let in, all addresses: bounds what a flood of half-open connections can hold
+MAX_ADMITTED = 1024  # certificates believed at once: sixteen times the largest plan
 HANDSHAKE_TIMEOUT_S = 5.0  # three round trips of 500 ms, and a busy peer
+FIRST_BYTE_S = 3.0  # until an incoming connection must have said something
 CONNECT_TIMEOUT_S = 5.0
 
 OPENED, UNKNOWN, BUSY = b"\x00", b"\x01", b"\x02"
 _ANSWERS = {UNKNOWN: "does not serve it", BUSY: "has no room"}
-_STRANGER = ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED", "CERTIFICATE_UNKNOWN", "UNKNOWN_CA", "BAD_CERTIFICATE")
 
 
 class BulkTraffic:
@@ -55,7 +59,9 @@ class BulkTraffic:
 class BulkStream:
     """A `ByteStream` over one TLS session."""
 
-    def __init__(self, session: TlsSession, peer: PeerId, traffic: BulkTraffic, endings: Endings) -> None:
+    def __init__(self, session: TlsSession, peer: PeerId, traffic: BulkTraffic, endings: Endings, host: str = "") -> None:
+        """`host` is where the peer was called."""
+        self.host = host
         self._session = session
         self._peer = peer
         self._traffic = traffic
@@ -90,25 +96,18 @@ class BulkStream:
         if self._closed:
             return
         self._closed = True
-        if not self._session.usable or not self._endings.start(end_gently, self):
+        ends = self._session.usable or self._session.refused
+        if not ends or not self._endings.start(end_gently, self):
             await self.abort()
+
+    async def linger(self) -> None:
+        if self._session.refused:
+            await self._session.linger()
 
     async def abort(self) -> None:
         """Cut it off now. Never raises."""
         self._closed = True
         await self._session.aclose()
-
-
-def _context(purpose: ssl._SSLMethod, certificate: BulkCertificate, trusted: bytes) -> ssl.SSLContext:
-    """TLS 1.3 alone, the other side's certificate required and found among the DER certificates in `trusted`."""
-    context = ssl.SSLContext(purpose)
-    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False  # certificates name nobody, they are compared byte for byte
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(certificate.path)
-    if trusted:
-        context.load_verify_locations(cadata=trusted)
-    return context
 
 
 class BulkPlane:
@@ -121,25 +120,25 @@ class BulkPlane:
         refusals: Refusals,
         endings: Endings,
         handle: Callable[[BulkStream, StreamHandler, Callable[[], None]], Awaitable[None]],
+        matters: Callable[[PeerId], bool] = lambda _peer: False,
     ) -> None:
-        """Raises `UserError("KEY_LOG")`."""
-        check_key_log()
+        """`matters` says whose sessions never make room."""
         self.traffic = BulkTraffic()
         self._endings = endings
-        self._certificate = certificate
         self._refusals = refusals
         self._handle = handle
         self._handlers: dict[bytes, StreamHandler] = {}
         self._admitted: OrderedDict[PeerId, bytes] = OrderedDict()
         self._peers: dict[bytes, PeerId] = {}
-        self._server_context: ssl.SSLContext | None = None
-        self._client_context = lru_cache(maxsize=256)(lambda der: _context(ssl.PROTOCOL_TLS_CLIENT, certificate, der))  # 1.1 ms each
+        self._server_context = TlsContext(certificate.path, server_side=True)
+        self._client_context = TlsContext(certificate.path, server_side=False)
         self._slots = Slots(MAX_STREAMS_PER_PEER)
         self._open: WeakSet[TlsSession] = WeakSet()
         self._called: dict[PeerId, WeakSet[TlsSession]] = {}  # by whom we called
         self._scratch = Scratch()
-        self._sessions = 0
-        self._handshakes = 0
+        self._matters = matters
+        self._serving: dict[TlsSession, PeerId] = {}  # sessions that others opened and that were let in
+        self._handshakes = Handshakes(MAX_HANDSHAKES)
 
     async def cut(self) -> None:
         """Break every stream there is: the network is ending."""
@@ -158,15 +157,14 @@ class BulkPlane:
             self._admitted.move_to_end(endpoint.peer)
             return
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=endpoint.certificate)
-        except (ssl.SSLError, ValueError) as error:
+            x509.load_der_x509_certificate(endpoint.certificate)
+        except ValueError as error:
             raise PeerFault("malformed", f"the endpoint of {endpoint.peer} holds no certificate: {error}") from error
         self._admitted[endpoint.peer] = endpoint.certificate
         self._admitted.move_to_end(endpoint.peer)
-        while len(self._admitted) > MAX_ADMITTED:
-            self._admitted.popitem(last=False)
+        while len(self._admitted) > MAX_ADMITTED:  # keys are free: who matters stays, of the others the oldest goes
+            del self._admitted[next((peer for peer in self._admitted if not self._matters(peer)), next(iter(self._admitted)))]
         self._peers = {certificate: peer for peer, certificate in self._admitted.items()}
-        self._server_context = None  # made again when somebody comes
 
     def is_admitted(self, peer: PeerId) -> bool:
         return peer in self._admitted
@@ -175,19 +173,15 @@ class BulkPlane:
 
     async def open(self, endpoint: Endpoint, protocol: str) -> BulkStream:
         """Raises `Unreachable`."""
-        try:
-            context = self._client_context(endpoint.certificate)
-        except (ssl.SSLError, ValueError) as error:
-            raise Unreachable(f"the endpoint of {endpoint.peer} holds no certificate: {error}") from error
         transport = await self._connect(endpoint)
         tune(transport)
-        session = TlsSession(transport, context, server_side=False, scratch=self._scratch)
+        expected = endpoint.certificate.__eq__
+        session = TlsSession(transport, self._client_context, expected, self._scratch)
         self._open.add(session)
         opened = False
         try:
             with trio.fail_after(HANDSHAKE_TIMEOUT_S):
-                if await session.handshake() != endpoint.certificate:
-                    raise Unreachable(f"{endpoint.peer} showed another certificate")
+                await session.handshake()
                 name = _encode(protocol)
                 await session.send_all(bytes((len(name),)) + name)
                 answer = await session.receive_some(1)
@@ -196,15 +190,15 @@ class BulkPlane:
             opened = True
         except trio.TooSlowError:
             raise Unreachable(f"{endpoint.peer} did not answer within {HANDSHAKE_TIMEOUT_S:.0f} s") from None
-        except ssl.SSLError as error:
-            self._refusals.count("tls", f"{endpoint.peer} at {endpoint.hosts}: {error.reason}")
-            raise Unreachable(f"{endpoint.peer} is not who we expect: {error.reason or error}") from error
+        except HandshakeFailed as error:
+            self._refusals.count("tls", f"{endpoint.peer} at {endpoint.hosts}: {error}")
+            raise Unreachable(f"{endpoint.peer} is not the peer we expect: {error}") from error
         finally:
-            if not opened:
+            if not opened and not (session.refused and self._endings.start(TlsSession.linger, session)):
                 await session.aclose()
         self._called = {peer: sessions for peer, sessions in self._called.items() if sessions}
         self._called.setdefault(endpoint.peer, WeakSet()).add(session)
-        return BulkStream(session, endpoint.peer, self.traffic, self._endings)
+        return BulkStream(session, endpoint.peer, self.traffic, self._endings, _host_of(transport))
 
     def segments(self, peer: PeerId) -> Segments:
         """What the kernel counted on the streams that we opened to a peer and that are open."""
@@ -229,31 +223,46 @@ class BulkPlane:
         await trio.serve_listeners(self._serve_one, listeners)
 
     async def _serve_one(self, transport: trio.SocketStream) -> None:
-        if self._handshakes >= MAX_HANDSHAKES or self._sessions >= MAX_SESSIONS:
-            self._refusals.count("busy", f"{self._handshakes} handshakes, {self._sessions} sessions")
-            await trio.aclose_forcefully(transport)
-            return
         tune(transport)
-        session = TlsSession(transport, self._context_now(), server_side=True, scratch=self._scratch)
-        self._sessions += 1
-        try:
-            async with aclosing(session):
-                greeted = await self._greet(session)
-                if greeted is not None:
-                    stream, handler = greeted
+        scope = trio.CancelScope()
+        heard = trio.Event()
+        began = Handshake(prefix_of(_host_of(transport)), trio.current_time(), heard.is_set, scope.cancel)
+        if self._handshakes.begin(began) is not None:
+            self._refusals.count("busy", f"an unfinished handshake made room: {len(self._handshakes)} are open")
+        session = TlsSession(transport, self._server_context, lambda certificate: certificate in self._peers, self._scratch)
+        async with aclosing(session):
+            greeted: tuple[BulkStream, StreamHandler] | None = None
+            try:
+                with scope:
+                    greeted = await self._greet(session, transport, heard)
+                    if greeted is None and session.refused:
+                        await session.linger()
+            finally:
+                self._handshakes.end(began)
+            if greeted is not None:
+                stream, handler = greeted
+                await self._make_room()
+                self._serving[session] = stream.peer
+                try:
                     await self._handle(stream, handler, self._slots.take(stream.peer))
-        finally:
-            self._sessions -= 1
+                finally:
+                    del self._serving[session]
 
-    def _context_now(self) -> ssl.SSLContext:
-        if self._server_context is None:
-            self._server_context = _context(ssl.PROTOCOL_TLS_SERVER, self._certificate, b"".join(self._admitted.values()))
-        return self._server_context
+    async def _make_room(self) -> None:
+        """With as many sessions as may be, the peer with the most of those that do not matter gives one up."""
+        if len(self._serving) < MAX_SESSIONS:
+            return
+        held = Counter(self._serving.values())
+        chosen = max(self._serving, key=lambda session: (not self._matters(self._serving[session]), held[self._serving[session]]))
+        self._refusals.count("busy", f"{len(self._serving)} bulk sessions: one of {self._serving[chosen]} makes room")
+        await chosen.aclose()
 
-    async def _greet(self, session: TlsSession) -> tuple[BulkStream, StreamHandler] | None:
+    async def _greet(self, session: TlsSession, transport: trio.SocketStream, heard: trio.Event) -> tuple[BulkStream, StreamHandler] | None:
         """Who is it and what do they want; None when refused."""
-        self._handshakes += 1
         try:
+            with trio.fail_after(FIRST_BYTE_S):
+                await trio.lowlevel.wait_readable(transport.socket)
+            heard.set()
             with trio.fail_after(HANDSHAKE_TIMEOUT_S):
                 certificate = await session.handshake()
                 peer = self._peers.get(certificate)
@@ -277,13 +286,10 @@ class BulkPlane:
                     return BulkStream(session, peer, self.traffic, self._endings), handler
         except trio.TooSlowError:
             self._refusals.count("timeout", "a bulk connection that went silent in its handshake")
-        except ssl.SSLError as error:
-            stranger = isinstance(error, ssl.SSLCertVerificationError) or any(word in (error.reason or "") for word in _STRANGER)
-            self._refusals.count("tls" if stranger else "handshake", str(error))
+        except HandshakeFailed as error:
+            self._refusals.count("tls" if error.stranger else "handshake", str(error))
         except Unreachable as error:
             self._refusals.count("handshake", str(error))
-        finally:
-            self._handshakes -= 1
         return None
 
 
@@ -299,6 +305,15 @@ def bind(host: str, port: int) -> trio.SocketListener:
         raise
     sock.setblocking(False)
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def _host_of(transport: trio.SocketStream) -> str:
+    """The other side's address; empty when it is gone already."""
+    try:
+        host: str = transport.socket.getpeername()[0]
+    except OSError:
+        return ""
+    return host
 
 
 def _encode(protocol: str) -> bytes:

@@ -4,7 +4,8 @@ What py-libp2p 0.8's yamux lacks, and where it is mended here:
 
 - A cancelled write leaves half a Noise message on the wire and the whole connection broken: one task writes, the others wait for it.
 - Its reader writes answers itself, so two full sockets stop both readers for ever: answers are queued, not waited for.
-- A peer that ignores its window grows our memory: a connection holds at most `MAX_BUFFERED_BYTES`, or it is closed.
+- A peer that ignores its window grows our memory: a connection holds at most `MAX_BUFFERED_BYTES`, or it is closed. All connections
+  together hold at most `UNREAD_IN_ALL_BYTES`, or the one that holds most is closed.
 - Streams a peer opens are not counted: above `MAX_STREAMS` they are reset.
 - The round-trip time is measured every 30 s and a missing answer means nothing: here every `PING_INTERVAL_S`, and silence ends the
   connection. Closing it goes through the socket, since yamux's own close waits behind a write that is stuck.
@@ -19,6 +20,7 @@ import struct
 from collections import deque
 from statistics import median
 from typing import Any
+from weakref import WeakSet
 
 import trio
 from libp2p.abc import IMuxedConn, ISecureConn
@@ -45,7 +47,9 @@ TRUSTED_ROUND_TRIPS = 3  # with fewer they count double, and with none an answer
 RTT_SMOOTHING = 0.25  # weight of a new measurement; half of a change shows after three
 MAX_STREAMS = 4 * MAX_STREAMS_PER_PEER  # both directions of ours, and libp2p's own
 MAX_WINDOW_BYTES = 1 << 20  # of one stream: 10 MB/s over 100 ms, which is plenty for control
-MAX_BUFFERED_BYTES = 2 * MAX_STREAMS_PER_PEER * MAX_WINDOW_BYTES  # of one connection; windows are granted with some slack
+MAX_BUFFERED_BYTES = 32 << 20  # of one connection, unread: every stream of ours with a full window
+UNREAD_IN_ALL_BYTES = 96 << 20  # of all connections: what is honest is read as it comes, so that this is a flood's share of the memory
+UNREAD_SHARE_BYTES = 1 << 19  # of one connection, below which nobody adds up what the others hold
 MAX_FRAME_BYTES = 1 << 20  # go-yamux and we send 64 KB, rust-yamux 16 KB
 MAX_QUEUED_FRAMES = 4096  # answers (12 bytes each) queued behind a stuck socket; then their writers wait
 COALESCED_BYTES = 1 << 16  # small frames leave together, up to one Noise message
@@ -59,6 +63,7 @@ class CountedStream(TrioTCPStream):
         super().__init__(stream)
         self.received_at = trio.current_time()
         self.closed = trio.Event()
+        self.heard = False  # whether the other side has sent anything
         self._ahead = memoryview(b"")
 
     async def read(self, n: int | None = None) -> bytes:
@@ -74,6 +79,15 @@ class CountedStream(TrioTCPStream):
     async def close(self) -> None:
         self.closed.set()
         await super().close()
+
+    @property
+    def remote_host(self) -> str:
+        """The other side's address; empty when it is gone already."""
+        try:
+            remote = self.get_remote_address()
+        except OSError:
+            return ""
+        return remote[0] if remote else ""
 
     def segments(self) -> Segments:
         """What the kernel counted."""
@@ -94,11 +108,35 @@ class _Frame:
         self.failed = False
 
 
+class UnreadBytes:
+    """What the connections of one host hold unread, all together."""
+
+    def __init__(self, most: int = UNREAD_IN_ALL_BYTES) -> None:
+        self._most = most
+        self._connections: WeakSet[MeasuredYamux] = WeakSet()
+
+    def watch(self, connection: MeasuredYamux) -> None:
+        self._connections.add(connection)
+
+    def too_much(self, coming: int) -> MeasuredYamux | None:
+        """The connection that holds most, when `coming` bytes more are too many in all."""
+        held = {one: one.unread() for one in self._connections if not one.event_shutting_down.is_set()}
+        return max(held, key=held.__getitem__) if held and sum(held.values()) + coming > self._most else None
+
+
 class MeasuredYamux(Yamux):
     """`rtt_s` is the smoothed round-trip time, None before the first answer; `lost` says why the connection was given up."""
 
-    def __init__(self, secured_conn: ISecureConn, peer_id: ID, is_initiator: bool | None = None) -> None:
+    def __init__(
+        self,
+        secured_conn: ISecureConn,
+        peer_id: ID,
+        is_initiator: bool | None = None,
+        unread_in_all: UnreadBytes | None = None,
+    ) -> None:
         super().__init__(secured_conn, peer_id, is_initiator=is_initiator)
+        self._unread_in_all = unread_in_all or UnreadBytes()
+        self._unread_in_all.watch(self)
         self.rtt_s: float | None = None
         self._recent_s: deque[float] = deque(maxlen=RECENT_ROUND_TRIPS)
         self.lost = ""
@@ -241,8 +279,21 @@ class MeasuredYamux(Yamux):
             self.refused_streams += 1
             await stream.reset()
 
+    def unread(self) -> int:
+        """Bytes that came and were not read."""
+        return sum(map(len, self.stream_buffers.values()))
+
+    @property
+    def remote_host(self) -> str:
+        """The other side's address."""
+        return self._socket.remote_host
+
     async def _read_data_body(self, length: int) -> bytes:
-        buffered = sum(map(len, self.stream_buffers.values()))
+        buffered = self.unread()
+        if buffered > UNREAD_SHARE_BYTES and (fullest := self._unread_in_all.too_much(length)) is not None:
+            await fullest.cut(f"it left {fullest.unread()} bytes unread while all connections held more than their share")
+            if fullest is self:
+                raise trio.TooSlowError(self.lost)
         if length > MAX_FRAME_BYTES or buffered + length > MAX_BUFFERED_BYTES:
             await self.cut(f"it sent a frame of {length} bytes on top of {buffered} unread ones")
             raise trio.TooSlowError(self.lost)  # the one exception on which the library's reader ends the connection
@@ -278,14 +329,19 @@ def _socket_of(connection: Any) -> CountedStream:
 class _Muxers(MuxerMultistream):
     """Negotiates yamux, and makes ours (the library makes its own class whatever it was given)."""
 
+    unread_in_all: UnreadBytes
+
     async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
-        return self._annotate_connection(MeasuredYamux(conn, peer_id, is_initiator=conn.is_initiator), conn, protocol)
+        muxed = MeasuredYamux(conn, peer_id, conn.is_initiator, self.unread_in_all)
+        return self._annotate_connection(muxed, conn, protocol)
 
 
 class Upgrader(TransportUpgrader):
     """TCP to Noise to our yamux, and nothing else on offer."""
 
-    def __init__(self, noise: Any, negotiate_timeout_s: int) -> None:
+    def __init__(self, noise: Any, negotiate_timeout_s: int, unread_in_all: UnreadBytes) -> None:
         super().__init__({"/noise": noise}, {}, negotiate_timeout_s)  # type: ignore[dict-item]
-        self.muxer_multistream = _Muxers({PROTOCOL_ID: MeasuredYamux}, negotiate_timeout_s)  # type: ignore[dict-item]
+        muxers = _Muxers({PROTOCOL_ID: MeasuredYamux}, negotiate_timeout_s)  # type: ignore[dict-item]
+        muxers.unread_in_all = unread_in_all
+        self.muxer_multistream = muxers

@@ -4,11 +4,16 @@ py-libp2p 0.8 takes a `protocol_prefix` and then talks `/ipfs/kad/1.0.0` regardl
 `_OwnName` gives it a host on which that name is ours. Its provider store answers a search from what it holds itself whenever it
 holds anything, and refuses the 21st provider of a key for the two days in which dead ones expire; both are mended here. Value
 records are off: there is no namespace that could validate one.
+
+Strangers can announce themselves under any key, so a record of a run's key may hold strangers alone. `providers.py` says which of them
+stay, and a run is announced under `SHARDS` keys, which lie at different places of the DHT: anyone who wants to hide it must fill the records of all
+of them, at the peers nearest to each. Members are found by neighbours and remembered addresses first; the DHT is a way in, not the only one.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,57 +30,106 @@ from multiaddr import Multiaddr
 
 from daemon.network.addresses import Place, parse_place
 from daemon.network.border import contained
+from daemon.network.providers import ANSWERED, ProviderTable
 from daemon.network.services import service
+from daemon.network.slots import Slots
+from daemon.network.swarm import MAX_ADDRESS_BYTES, MAX_ADDRESSES
+from protocol.digest import digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
 
 PREFIX = "/hypergpu"
 _OURS = f"{PREFIX}/kad/1.0.0"
-MAX_KEYS = 1024  # keys whose providers we keep for others; a swarm has one key for each run
-MAX_PROVIDERS = 64  # of one key; any few live ones are enough to enter by
+SHARDS = 4  # keys under which a run is announced
 ASKED = 20  # peers asked in a search: Kademlia's k
 QUERY_TIMEOUT_S = 5.0
 SEARCH_TIMEOUT_S = 20.0
 REPROVIDE_S = 600.0  # records live for two days; members come and go much faster
+MAX_FOUND = 512  # peers that one search remembers: more answers than that are a flood
+STREAMS_OF_PEER = 3  # that a peer may have open to us: a search asks one thing at a time
+STREAMS_IN_ALL = 64
+STREAM_S = 10.0  # for what a peer asks on one stream: two of the library's own timeouts
 FIRST_REPROVIDES_S = (3.0, 60.0)  # after start, while the routing table fills
 
 
 class _OwnName:
-    """The host, with `/ipfs/kad/1.0.0` renamed on the way in and out."""
+    """The host, with `/ipfs/kad/1.0.0` renamed on the way in and out. Out only to peers that are connected: `connect` sees to that. In, a peer
+    has `STREAMS_OF_PEER` streams for `STREAM_S` each, since twelve that stay open would occupy all of the library's handlers."""
 
-    def __init__(self, host: BasicHost) -> None:
+    def __init__(self, host: BasicHost, connect: Callable[[ID], Awaitable[None]]) -> None:
         self._host = host
+        self._connect = connect
+        self._serving = Slots(STREAMS_OF_PEER, STREAMS_IN_ALL)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._host, name)
 
     def set_stream_handler(self, protocol: str, handler: Callable[..., Any]) -> None:
-        self._host.set_stream_handler(_OURS if protocol == PROTOCOL_ID else protocol, handler)  # type: ignore[arg-type]
+        async def handle(stream: Any) -> None:
+            peer: PeerId = stream.muxed_conn.peer_id.to_base58()
+            if self._serving.full(peer):
+                await stream.reset()
+                return
+            release = self._serving.take(peer)
+            try:
+                with trio.move_on_after(STREAM_S) as patience:
+                    await handler(stream)
+                if patience.cancelled_caught:
+                    await stream.reset()
+            finally:
+                release()
+
+        self._host.set_stream_handler(_OURS if protocol == PROTOCOL_ID else protocol, handle)  # type: ignore[arg-type]
 
     async def new_stream(self, peer: ID, protocols: list[str]) -> INetStream:
+        await self._connect(peer)
         return await self._host.new_stream(peer, [_OURS if name == PROTOCOL_ID else name for name in protocols])  # type: ignore[misc]
 
 
 class _Providers(ProviderStore):
-    """Bounded in keys and providers; the longest silent one makes room."""
+    """The library's interface over our own table."""
+
+    def __init__(self, host: Any, peer_routing: Any, table: ProviderTable[Any], prefix: Callable[[PeerId], str]) -> None:
+        super().__init__(host=host, peer_routing=peer_routing)
+        self._table = table
+        self._prefix = prefix
 
     def add_provider(self, key: bytes, provider: PeerInfo) -> None:
-        records = self.providers.get(key)
-        if records is None and len(self.providers) >= MAX_KEYS:
-            del self.providers[min(self.providers, key=self._last_heard)]
-        if records is not None and len(records) >= MAX_PROVIDERS and str(provider.peer_id) not in records:
-            del records[min(records, key=lambda name: records[name].timestamp)]
-        super().add_provider(key, provider)
+        peer: PeerId = provider.peer_id.to_base58()
+        addresses = [address for address in provider.addrs if len(address.to_bytes()) <= MAX_ADDRESS_BYTES]
+        kept = PeerInfo(provider.peer_id, addresses[:MAX_ADDRESSES])
+        if peer == self.local_peer_id.to_base58():
+            self._table.own(key)
+        self._table.add(key, peer, kept, self._prefix(peer), trio.current_time())
 
-    def _last_heard(self, key: bytes) -> float:
-        return max((record.timestamp for record in self.providers[key].values()), default=0.0)
+    def get_providers(self, key: bytes) -> list[PeerInfo]:
+        return self._table.answer(key, trio.current_time())
+
+    def cleanup_expired(self) -> None:
+        self._table.expire(trio.current_time())
+
+
+def shards_of(key: bytes) -> tuple[bytes, ...]:
+    """The keys under which `key` is announced, itself the first."""
+    return (key, *(digest(b"hypergpu/shard/1\0", key, bytes((number,))) for number in range(1, SHARDS)))
 
 
 class Dht:
     """Entered after the host runs. `learn` is told the addresses of every provider found."""
 
-    def __init__(self, learn: Callable[[list[Place]], None]) -> None:
+    def __init__(
+        self,
+        learn: Callable[[list[Place]], None],
+        connect: Callable[[PeerId, list[Place]], Awaitable[None]],
+        matters: Callable[[PeerId], bool],
+        prefix: Callable[[PeerId], str],
+    ) -> None:
+        """`connect` connects to a peer that may be at these addresses, or raises `Unreachable`; `matters` says whose announcements are never
+        pushed out by others; `prefix` gives the address prefix of a connected peer."""
         self._learn = learn
+        self._connect = connect
+        self._prefix = prefix
+        self._table: ProviderTable[PeerInfo] = ProviderTable(matters, random.Random())
         self._own: ID | None = None
         self._kad: KadDHT | None = None
         self._provided: set[bytes] = set()
@@ -86,7 +140,14 @@ class Dht:
 
     @asynccontextmanager
     async def running(self, host: BasicHost) -> AsyncIterator[None]:
-        named: Any = _OwnName(host)
+        async def connect(peer: ID) -> None:
+            if not host.get_network().get_connections(peer):
+                known: list[Multiaddr] = []
+                with contained("looking up addresses"):
+                    known = host.get_peerstore().addrs(peer)
+                await self._connect(peer.to_base58(), _places(peer.to_base58(), known))
+
+        named: Any = _OwnName(host, connect)
         kad = KadDHT(
             named,
             DHTMode.SERVER,
@@ -97,7 +158,8 @@ class Dht:
             enable_values=False,
             max_peers_per_subnet=0,  # one lab or home is one subnet
         )
-        kad.provider_store = _Providers(host=named, peer_routing=kad.peer_routing)
+        kad.provider_store = _Providers(named, kad.peer_routing, self._table, self._prefix)
+        kad._inbound_limiter = trio.CapacityLimiter(STREAMS_IN_ALL)  # `_OwnName` counts them, by peer too
         self._own, self._kad = host.get_id(), kad
         async with service(kad), trio.open_nursery() as nursery:
             nursery.start_soon(self._reprovide)
@@ -122,7 +184,8 @@ class Dht:
         self._provided.add(key)
         if self._kad is not None:
             with contained("providing"), trio.move_on_after(SEARCH_TIMEOUT_S):
-                await self._kad.provider_store.provide(key)
+                for shard in shards_of(key):
+                    await self._kad.provider_store.provide(shard)
         await trio.lowlevel.checkpoint()
 
     async def _reprovide(self) -> None:
@@ -133,15 +196,24 @@ class Dht:
                 await self.provide(key)
 
     async def find_providers(self, key: bytes) -> list[PeerId]:
-        """Asks the peers nearest to the key, and those we are connected to, whatever we hold ourselves."""
+        """Asks the peers nearest to each of the key's shards, and those we are connected to, whatever we hold ourselves."""
+        found: dict[str, PeerInfo] = {}
+        async with trio.open_nursery() as nursery:
+            for shard in shards_of(key):
+                nursery.start_soon(self._search, shard, found)
+        self._learn([place for name, info in found.items() for place in _places(name, info.addrs)])
+        return list(found)
+
+    async def _search(self, key: bytes, found: dict[str, PeerInfo]) -> None:
         kad = self._kad
         if kad is None:
-            return []
-        found: dict[str, PeerInfo] = {}
+            return
 
         def add(providers: list[PeerInfo]) -> None:
-            for provider in providers:
-                found.setdefault(provider.peer_id.to_base58(), provider)
+            """Of one answer no more than an answer holds: one peer that lies may not fill the list."""
+            for provider in providers[:ANSWERED]:
+                if len(found) < MAX_FOUND:
+                    found.setdefault(provider.peer_id.to_base58(), provider)
 
         with contained("our own provider records"):
             add(kad.provider_store.get_providers(key))
@@ -159,8 +231,6 @@ class Dht:
             for peer in asked:
                 if peer != self._own:
                     nursery.start_soon(ask, peer)
-        self._learn([place for name, info in found.items() for place in _places(name, info.addrs)])
-        return list(found)
 
 
 def _places(peer: str, addresses: list[Multiaddr]) -> list[Place]:

@@ -7,7 +7,7 @@ a stream that is whole is ended in a task of its own, which outlives the caller'
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import trio
 
@@ -17,12 +17,19 @@ LINGER_S = 5.0  # a round trip of 500 ms, and a peer that is busy
 LINGER_BYTES = 1 << 18  # who sends more than this after we lost interest is cut off: one yamux window
 
 
+_Stream = TypeVar("_Stream")
+
+
 class Endable(Protocol):
     """What both kinds of stream offer for this."""
 
     async def send_eof(self) -> None: ...
     async def receive_some(self, max_bytes: int) -> bytes: ...
     async def abort(self) -> None: ...
+
+    async def linger(self) -> None:
+        """Of a broken stream: wait until the other side can have read why it broke."""
+        ...
 
 
 async def end_gently(stream: Endable) -> None:
@@ -34,7 +41,7 @@ async def end_gently(stream: Endable) -> None:
             while drained < LINGER_BYTES and (piece := await stream.receive_some(1 << 16)):
                 drained += len(piece)
     except Unreachable:
-        pass
+        await stream.linger()
     finally:
         await stream.abort()
 
@@ -54,7 +61,7 @@ class Endings:
             finally:
                 self._nursery = None
 
-    def start(self, ending: Callable[[Endable], Awaitable[None]], stream: Endable) -> bool:
+    def start(self, ending: Callable[[_Stream], Awaitable[None]], stream: _Stream) -> bool:
         """False when there is nobody to run it."""
         if self._nursery is None:
             return False

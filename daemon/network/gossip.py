@@ -17,39 +17,32 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, cast
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import trio
 from libp2p.host.basic_host import BasicHost
-from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
-from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
+from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11
 from libp2p.pubsub.pb import rpc_pb2
-from libp2p.pubsub.pubsub import Pubsub
-from libp2p.pubsub.rpc_queue import RpcQueue
 
-from daemon.network.border import Refusals, contained, foreign
+from daemon.network.border import Refusals, contained
+from daemon.network.introductions import Introductions
+from daemon.network.pubsub import MAX_RPC_BYTES, BoundedPubsub, Rations, Router, SeenMessages
 from daemon.network.services import service
 from daemon.network.stream import ControlTraffic
-from protocol.allowance import Allowances
-from protocol.errors import PeerFault, Unreachable
+from protocol.errors import PeerFault
 from protocol.identity import PeerId, public_key_of
 from protocol.ports import MAX_GOSSIP_BYTES
 
 HEARTBEAT_S = 1
 DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 6, 12  # libp2p's recommended 6, 4, 12, raised for small swarms: one more hop costs more than a copy
-MAX_RPC_BYTES = MAX_GOSSIP_BYTES + (1 << 16)  # a message of the largest size, its signature and a few control messages
-MAX_RPCS_QUEUED = 256  # for one peer; the default of 32 loses a burst of beacons. The messages themselves are shared by all queues
 QUEUE_MESSAGES = 1024  # of one subscription that nobody reads...
 QUEUE_BYTES = 64 << 20  # ...and their bytes
-RATE_MESSAGES_PER_S, BURST_MESSAGES = 500.0, 2000.0  # from one peer: 1,000 members with a beacon every 10 s are 100/s
-RATE_BYTES_PER_S, BURST_BYTES = float(8 << 20), float(32 << 20)  # from one peer
 REFUSED_COUNTS = (
     50  # messages, for one that was refused: a forged certificate costs its judge dozens of signatures, and nobody honest brings any
 )
-ANNOUNCE_S = 20.0  # 300 bytes to each neighbour
 MAX_SUBSCRIPTIONS_OF_PEER = 32  # topics; a run has a handful
+SEEN_S, SEEN_SWEEP_S = 120, 30  # for which a message is known as said, and between looks for those to forget
 
 
 class Inbox:
@@ -94,125 +87,29 @@ class Inbox:
         return signer, data
 
 
-class _Rations:
-    """What each peer may hand us, in messages and in bytes."""
-
-    def __init__(self) -> None:
-        self._messages = Allowances(per_s=RATE_MESSAGES_PER_S, burst=BURST_MESSAGES)
-        self._bytes = Allowances(per_s=RATE_BYTES_PER_S, burst=BURST_BYTES)
-
-    def take(self, bringer: PeerId, messages: float, size: int) -> float:
-        """Counts what came. Returns for how many seconds nothing more of this peer should be looked at; 0 while it is within its rates."""
-        now = trio.current_time()
-        return max(self._messages.of(bringer, now).owe(messages, now), self._bytes.of(bringer, now).owe(size, now))
-
-
-class _Unhurried:
-    """A gossip stream whose reader waits while its peer is above its rates: the library would make a task of every message it reads."""
-
-    def __init__(self, stream: Any, owed_s: Callable[[], float]) -> None:
-        self._stream, self._owed_s = stream, owed_s
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    async def read(self, n: int | None = None) -> bytes:
-        while (owed_s := self._owed_s()) > 0:
-            await trio.sleep(owed_s)
-        data: bytes = await self._stream.read(n)
-        return data
-
-
-class _Router(GossipSub):
-    def _check_equivocation(self, msg: rpc_pb2.Message) -> bool:
-        return True
-
-
-class _Pubsub(Pubsub):
-    """Keeps streams to peers with whom connections come and go.
-
-    The library's queue and its replay of recent messages write to one stream at once, and messages of more than a frame (64 KB) arrived
-    interleaved: here one at a time. When a stream of a peer breaks it forgets what the peer subscribes to, which a peer whose own
-    stream is whole does not say again: kept here while there is a connection, and said again every `ANNOUNCE_S` in any case. When one of
-    two connections ends, it keeps writing to the stream on it: told here. When a stream cannot be opened (on the one of two connections
-    that is just ending) it gives the peer up: here it goes on trying while there is a connection. It checks the signature of whatever
-    comes, in a task for each message: here a peer above its rates is not read on, and what it sent before that is dropped unchecked.
-    """
-
-    def __init__(self, *args: Any, rations: _Rations, refusals: Refusals, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._rations, self._refusals = rations, refusals
-        self._writing: WeakKeyDictionary[Any, trio.Lock] = WeakKeyDictionary()
-        self._registering: set[ID] = set()
-
-    async def _handle_new_peer(self, peer_id: ID) -> None:
-        if peer_id in self._registering:
-            return  # under way, and tried again by whoever began it
-        self._registering.add(peer_id)
-        try:
-            with foreign("opening a gossip stream"):
-                await super()._handle_new_peer(peer_id)
-        except Unreachable as error:
-            raise SwarmException(str(error)) from error  # the one it tries again for
-        finally:
-            self._registering.discard(peer_id)
-
-    async def continuously_read_stream(self, stream: Any) -> None:
-        bringer = stream.muxed_conn.peer_id.to_base58()
-        await super().continuously_read_stream(cast(Any, _Unhurried(stream, lambda: self._rations.take(bringer, 0, 0))))
-
-    async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
-        if msg_forwarder != self.my_id and self._rations.take(msg_forwarder.to_base58(), 1, len(msg.data)):
-            self._refusals.count("busy", f"gossip above its rate, brought by {msg_forwarder.to_base58()}")
-            return
-        await super().push_msg(msg_forwarder, msg)
-
-    async def run(self) -> None:
-        self.manager.run_daemon_task(self._announce)
-        await super().run()
-
-    async def _announce(self) -> None:
-        while True:
-            await trio.sleep(ANNOUNCE_S)
-            for queue in list(self.peer_queues.values()):
-                queue.push(self.get_hello_packet())
-
-    async def write_msg(self, stream: Any, rpc_msg: rpc_pb2.RPC) -> bool:
-        if not rpc_msg.subscriptions:
-            # The sender's signed addresses, which it puts on everything. Whoever gets them checks the signature twice, a sixth of what
-            # gossip costs; once with every announcement is enough.
-            rpc_msg.ClearField("senderRecord")
-        async with self._writing.setdefault(stream, trio.Lock()):
-            return await super().write_msg(stream, rpc_msg)
-
-    async def handle_sending_messages(self, peer_id: ID, stream: Any, queue: RpcQueue) -> None:
-        queue.max_message_size = MAX_RPC_BYTES
-        queue._queue.max_size = MAX_RPCS_QUEUED
-        await super().handle_sending_messages(peer_id, stream, queue)
-
-    def connection_ended(self, connection: Any) -> None:
-        stream = self.peers.get(connection.peer_id)
-        if stream is not None and stream.muxed_conn is connection:
-            self._handle_dead_peer(connection.peer_id)
-
-    def _handle_dead_peer(self, peer_id: ID) -> None:
-        kept = [topic for topic, peers in self.peer_topics.items() if peer_id in peers] if self._peer_is_connected(peer_id) else []
-        super()._handle_dead_peer(peer_id)
-        for topic in kept:
-            self.handle_subscription(peer_id, rpc_pb2.RPC.SubOpts(subscribe=True, topicid=topic))
-
-
 class Gossip:
     """Topics are subscribed to before it runs. `crash` is told of exceptions in our own code that the library would hide."""
 
-    def __init__(self, own: PeerId, refusals: Refusals, traffic: ControlTraffic, crash: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        own: PeerId,
+        refusals: Refusals,
+        traffic: ControlTraffic,
+        crash: Callable[[BaseException], None],
+        known: Callable[[PeerId], bool] = lambda _peer: True,
+        prefix: Callable[[PeerId], str] = lambda _peer: "",
+    ) -> None:
+        """`known` says of whom anybody may bring a message: of those that are connected themselves or matter; `prefix` gives the address prefix
+        of a connected peer."""
+        self._known, self._prefix = known, prefix
+        self._introductions = Introductions()
         self._own = own
         self._crash = crash
         self._refusals = refusals
         self._traffic = traffic
         self._topics: dict[str, tuple[Inbox, Callable[[PeerId, bytes], bool]]] = {}
-        self._rations = _Rations()
-        self._pubsub: _Pubsub | None = None
+        self._rations = Rations()
+        self._pubsub: BoundedPubsub | None = None
 
     def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True) -> Inbox:
         if self._pubsub is not None:
@@ -226,7 +123,7 @@ class Gossip:
     @asynccontextmanager
     async def running(self, host: BasicHost) -> AsyncIterator[None]:
         """Ready for peers inside the block; entered before the first connection."""
-        router = _Router(
+        router = Router(
             [PROTOCOL_ID_V11],  # 1.2 adds an IDONTWANT for every message, which doubles the packets of small ones
             DEGREE,
             DEGREE_LOW,
@@ -236,7 +133,7 @@ class Gossip:
             spam_protection_enabled=False,
             eclipse_protection_enabled=False,
         )
-        pubsub = _Pubsub(
+        pubsub = BoundedPubsub(
             host,
             router,
             strict_signing=True,
@@ -245,8 +142,11 @@ class Gossip:
             allowed_topics=frozenset(self._topics),
             rations=self._rations,
             refusals=self._refusals,
+            may_bring=self._may_bring,
         )
         pubsub.counter = time.time_ns()
+        pubsub.seen_messages.stop()
+        pubsub.seen_messages = SeenMessages(SEEN_S, SEEN_SWEEP_S)
         async with service(pubsub), service(router):
             await pubsub.wait_until_ready()
             for topic in self._topics:
@@ -258,6 +158,7 @@ class Gossip:
                 yield
             finally:
                 self._pubsub = None
+                pubsub.seen_messages.stop()
 
     def connection_ended(self, connection: Any) -> None:
         """One of the connections to a peer is gone."""
@@ -275,6 +176,12 @@ class Gossip:
         with contained("publishing"):
             await pubsub.publish(topic, data)
         await trio.lowlevel.checkpoint()
+
+    def _may_bring(self, bringer: PeerId, signer: PeerId) -> bool:
+        if self._known(signer):
+            self._introductions.forget(signer)
+            return True
+        return self._introductions.allows(signer, bringer, self._prefix(bringer), trio.current_time())
 
     def _judge(self, bringer: ID, message: rpc_pb2.Message) -> bool:
         """Whether a message whose signature is right goes on, to us and to others. Called once for each."""

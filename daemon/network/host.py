@@ -4,11 +4,16 @@ Parts of py-libp2p 0.8 that are left out on purpose: its listener (it runs in a 
 process, and it keeps a place of its 250 for every inbound connection that ever was), its dialer (one address per peer, a minute's ban
 after one failure), identify on our side (system tasks again; what we need to know travels in signed records), its auto-connector
 and its resource manager (both count per address, and a lab or a home is one address).
+
+An incoming connection passes three gates. Until it has sent a byte it is a socket and nothing more, for `FIRST_BYTE_S` at most. Until its
+handshake is done it holds one of `MAX_HANDSHAKES` places (`handshakes.py` says who makes room). As a session it holds one of
+`MAX_CONNECTIONS` (`residents.py` says who makes room).
 """
 
 from __future__ import annotations
 
 import logging
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import cached_property
@@ -18,12 +23,11 @@ import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.host.basic_host import BasicHost, _IdentifyNotifee
+from libp2p.identity.identify_push.identify_push import ID_PUSH
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.stream.net_stream import NetStream
-from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
-from libp2p.peer.peerstore import PeerStore
 from libp2p.protocol_muxer.exceptions import MultiselectError
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.security.noise.transport import Transport as Noise
@@ -32,13 +36,21 @@ from multiaddr import Multiaddr
 
 from daemon.network.addresses import Place
 from daemon.network.border import Refusals, contained, foreign
-from daemon.network.connection import CountedStream, Upgrader
+from daemon.network.connection import CountedStream, MeasuredYamux, UnreadBytes, Upgrader
+from daemon.network.handshakes import Handshake, Handshakes
+from daemon.network.prefixes import prefix_of
+from daemon.network.residents import Resident, makes_room
+from daemon.network.swarm import BoundedPeerStore, BoundedSwarm, drop_push
 from daemon.network.tls import tune
+from protocol.allowance import Allowances
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
 
 MAX_CONNECTIONS = 192  # all peers; a member of the largest row talks to 31 others, a bootstrap node carries more
-MAX_HANDSHAKES = 32  # begun by others and unfinished, all addresses: each costs a Noise handshake (about 2 ms) and a buffer
+MAX_CONNECTIONS_OF_PEER = 3  # both sides may have called at once, and an old connection may be dying
+MAX_HANDSHAKES = 128  # begun by others and unfinished, all addresses: a socket, a task and 30 KB each
+FIRST_BYTE_S = 3.0  # until an incoming connection must have said something: a round trip of 500 ms, and a busy peer
+EVICTIONS_PER_S, EVICTIONS_AT_ONCE = 2.0, 32.0  # for newcomers of one prefix: above that the newcomer goes, not somebody else
 MAX_STREAMS_IN_NEGOTIATION = 64  # of one peer
 HANDSHAKE_TIMEOUT_S = 10  # four round trips of 500 ms, and two busy peers
 DIAL_TIMEOUT_S = 15.0  # TCP connect and handshake together
@@ -85,27 +97,40 @@ class _Basic(BasicHost):
 class Host:
     """Connections to peers. Everything raised from here is `Unreachable` or cancellation."""
 
-    def __init__(self, secret: bytes, addresses: tuple[Place, ...], refusals: Refusals) -> None:
+    def __init__(
+        self,
+        secret: bytes,
+        addresses: tuple[Place, ...],
+        refusals: Refusals,
+        matters: Callable[[PeerId], bool] = lambda _peer: False,
+    ) -> None:
+        """`matters` says whose connections never make room for a newcomer's."""
         keys = create_new_key_pair(secret)
         self.id = ID.from_pubkey(keys.public_key)
         self._refusals = refusals
-        self._handshakes = 0
+        self._matters = matters
+        self._handshakes = Handshakes(MAX_HANDSHAKES)
+        self._residents: dict[MeasuredYamux, Resident] = {}
+        self._evictions = Allowances(per_s=EVICTIONS_PER_S, burst=EVICTIONS_AT_ONCE)
+        self._chance = random.Random()  # seeded by the system: nobody may foresee who makes room
         self._negotiating: Counter[PeerId] = Counter()
-        peerstore = PeerStore()
+        peerstore = BoundedPeerStore()
         peerstore.add_key_pair(self.id, keys)
         noise = Noise(keys, noise_privkey=create_noise_key_pair().private_key)
+        most = MAX_CONNECTIONS + MAX_HANDSHAKES  # who makes room is ours to say, and said after the handshake
         config = ConnectionConfig(
-            max_connections=MAX_CONNECTIONS,
-            high_watermark=MAX_CONNECTIONS,
+            max_connections=most,
+            high_watermark=most,
+            max_connections_per_peer=MAX_CONNECTIONS_OF_PEER,
             low_watermark=0,
             min_connections=0,
             inbound_upgrade_timeout=2 * HANDSHAKE_TIMEOUT_S,  # ours is the one that counts
             outbound_upgrade_timeout=2 * HANDSHAKE_TIMEOUT_S,
         )
-        self.swarm = Swarm(
+        self.swarm = BoundedSwarm(
             self.id,
             peerstore,
-            Upgrader(noise, HANDSHAKE_TIMEOUT_S),
+            Upgrader(noise, HANDSHAKE_TIMEOUT_S, UnreadBytes()),
             [_Transport()],
             retry_config=RetryConfig(max_retries=0),  # who retries, when and where is the peer manager's business
             connection_config=config,
@@ -121,6 +146,7 @@ class Host:
             if isinstance(notifee, _IdentifyNotifee):
                 self.swarm.remove_notifee(notifee)
         self.swarm.set_stream_handler(self._take_stream)
+        self.basic.set_stream_handler(ID_PUSH, drop_push)
 
     # ------------------------------------------------------------------------------------------------ connections
 
@@ -129,26 +155,48 @@ class Host:
         await trio.serve_listeners(self._accept, [listener])
 
     async def _accept(self, stream: trio.SocketStream) -> None:
-        if self._handshakes >= MAX_HANDSHAKES or self.swarm.get_total_connections() >= MAX_CONNECTIONS:
-            self._refusals.count("busy", f"{self._handshakes} handshakes, {self.swarm.get_total_connections()} connections")
-            await trio.aclose_forcefully(stream)
-            return
         tune(stream)
         tcp = CountedStream(stream)
-        self._handshakes += 1
-        whole = False
+        scope = trio.CancelScope()
+        began = Handshake(prefix_of(tcp.remote_host), trio.current_time(), lambda: tcp.heard, scope.cancel)
+        muxed: Any = None
+        if self._handshakes.begin(began) is not None:
+            self._refusals.count("busy", f"an unfinished handshake made room: {len(self._handshakes)} are open")
         try:
-            with contained("an incoming connection") as outcome, trio.fail_after(HANDSHAKE_TIMEOUT_S):
-                await self.swarm.upgrade_inbound_raw_conn(RawConnection(tcp, False), Multiaddr("/ip4/0.0.0.0/tcp/0"))
-                whole = True
+            with scope, contained("an incoming connection") as outcome, trio.fail_after(HANDSHAKE_TIMEOUT_S):
+                with trio.fail_after(FIRST_BYTE_S):
+                    await trio.lowlevel.wait_readable(stream.socket)
+                tcp.heard = True
+                muxed = await self.swarm.upgrade_inbound_raw_conn(RawConnection(tcp, False), Multiaddr("/ip4/0.0.0.0/tcp/0"))
             if outcome.failed is not None:
                 reason = "timeout" if isinstance(outcome.failed, trio.TooSlowError) else "handshake"
                 self._refusals.count(reason, str(outcome.failed))
         finally:
-            self._handshakes -= 1
-            if not whole:
+            self._handshakes.end(began)
+            if muxed is None:
                 await tcp.cut()
-        await tcp.closed.wait()  # `serve_listeners` closes the socket when this returns
+        if muxed is None:
+            return
+        peer: PeerId = muxed.peer_id.to_base58()
+        self._residents[muxed] = Resident(peer, began.prefix, trio.current_time(), matters=False)
+        try:
+            await self._make_room(muxed)
+            await tcp.closed.wait()  # `serve_listeners` closes the socket when this returns
+        finally:
+            del self._residents[muxed]
+
+    async def _make_room(self, newest: MeasuredYamux) -> None:
+        """When there are more connections than may be, cut one: that of a newcomer whose prefix evicted too many, else `makes_room`'s choice."""
+        if self.swarm.get_total_connections() <= MAX_CONNECTIONS:
+            return
+        now, prefix = trio.current_time(), self._residents[newest].prefix
+        out = newest
+        if self._evictions.of(prefix, now).take(1.0, now):
+            others = {muxed: one._replace(matters=self._matters(one.peer)) for muxed, one in self._residents.items() if muxed is not newest}
+            chosen = makes_room(list(others.values()), self._chance)
+            out = next((muxed for muxed, one in others.items() if one is chosen), newest)
+        self._refusals.count("busy", f"a connection made room: {self.swarm.get_total_connections()} are open")
+        await out.cut("it made room for another connection")
 
     async def dial(self, place: Place) -> None:
         """Connect to one address. Raises `Unreachable`."""

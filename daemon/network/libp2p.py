@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 
 import msgspec
 import trio
-from libp2p.network.stream.net_stream import NetStream
 
 from daemon.network.addresses import Place, advertised_hosts, parse_place
 from daemon.network.book import Book
 from daemon.network.border import Refusals
-from daemon.network.bulk import BulkPlane, BulkStream, bind
+from daemon.network.bulk import BulkPlane, bind
 from daemon.network.certificate import BulkCertificate
 from daemon.network.dht import Dht
-from daemon.network.ending import Endings, end_gently
+from daemon.network.ending import Endings
 from daemon.network.gossip import Gossip, Inbox
 from daemon.network.host import Host
 from daemon.network.links import Links
 from daemon.network.manager import PEERS_PROTOCOL, PeerManager
-from daemon.network.paths import LET_IN, OVER_LIBP2P, BulkPaths, let_in
+from daemon.network.paths import LET_IN, OVER_LIBP2P, BulkPaths, NoPath, let_in
+from daemon.network.prefixes import prefix_of
+from daemon.network.reach import Reach
 from daemon.network.services import service
-from daemon.network.slots import Slots
 from daemon.network.stream import ControlStream, ControlTraffic
+from daemon.network.stream_server import StreamServer
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId, Signer
-from protocol.ports import MAX_STREAMS_PER_PEER, ByteStream, Endpoint, Link, LinkChange, StreamHandler, Traffic
+from protocol.ports import MAX_HOSTS, ByteStream, Endpoint, Link, LinkChange, StreamHandler, Traffic
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,18 +58,20 @@ class LibP2PNetwork:
         self._refusals = Refusals()
         self._control = ControlTraffic()
         self._endings = Endings()
-        self._bulk = BulkPlane(certificate, self._refusals, self._endings, self._run_handler)
-        self._paths = BulkPaths(self._bulk.open, self._open_over_libp2p)
-        self._gossip = Gossip(self.peer, self._refusals, self._control, self._crash)
+        self._kept: frozenset[PeerId] = frozenset()
+        self._server = StreamServer(self._refusals, self._control, self._endings, self._matters)
+        self._bulk = BulkPlane(certificate, self._refusals, self._endings, self._server.run_handler, self._matters)
+        self._paths = BulkPaths(self._open_direct, self._open_over_libp2p)
+        self._gossip = Gossip(self.peer, self._refusals, self._control, self._crash, self._is_known, self._prefix_of)
         self._links = Links(self._gossip.connection_ended)
         self._book = Book(self.peer, self._join)
-        self._dht = Dht(self._learn)
+        self._dht = Dht(self._learn, self._connect_at, self._matters, self._prefix_of)
         self._handlers: dict[str, StreamHandler] = {}
-        self._slots = Slots(MAX_STREAMS_PER_PEER)
         self._places: tuple[Place, ...] = ()
         self._bulk_port = 0
         self._host: Host | None = None
         self._manager: PeerManager | None = None
+        self._reach: Reach | None = None
         self._nursery: trio.Nursery | None = None
 
     # ------------------------------------------------------------------------------------------------ life
@@ -82,12 +85,14 @@ class LibP2PNetwork:
         port = control.socket.getsockname()[1]
         self._places = tuple(Place("ip4" if _is_ip(host) else "dns4", host, port, self.peer) for host in hosts)
         self._bulk_port = bulk.socket.getsockname()[1] if bulk else 0
-        host = Host(self._secret, self._places, self._refusals)
+        host = Host(self._secret, self._places, self._refusals, self._matters)
+        reach = self._reach = Reach(self._book, self._links, self._places)
         manager = PeerManager(
             host,
             self._dht,
             self._links,
             self._book,
+            reach,
             signer=self._signer,
             places=self._places,
             min_connections=self._settings.min_connections,
@@ -95,7 +100,7 @@ class LibP2PNetwork:
             open_stream=self.open_stream,
         )
         for protocol, handler in {**self._handlers, PEERS_PROTOCOL: manager.serve}.items():
-            host.serve(protocol, self._taker(handler))
+            host.serve(protocol, self._server.taker(handler))
         host.swarm.register_notifee(self._links)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._live, host, manager, control, bulk)
@@ -116,7 +121,7 @@ class LibP2PNetwork:
         async with control, bulk or nullcontext(), service(host.swarm):
             await host.swarm.event_background_nursery_created.wait()
             async with self._gossip.running(host.basic), self._dht.running(host.basic), trio.open_nursery() as nursery:
-                self._host, self._manager, self._nursery = host, manager, nursery
+                self._host, self._manager, self._nursery, self._server.nursery = host, manager, nursery, nursery
                 nursery.start_soon(self._endings.run)
                 nursery.start_soon(host.listen, control)
                 if bulk:
@@ -126,7 +131,7 @@ class LibP2PNetwork:
                 try:
                     await trio.sleep_forever()
                 finally:
-                    self._host = self._manager = self._nursery = None
+                    self._host = self._manager = self._nursery = self._server.nursery = None
                     await self._cut_connections()  # nobody waits for a goodbye
 
     async def _cut_connections(self) -> None:
@@ -165,8 +170,23 @@ class LibP2PNetwork:
 
     @property
     def endpoint(self) -> Endpoint:
-        hosts = tuple(place.host for place in self._places) if self._bulk_port else ()
+        hosts = tuple(place.host for place in self._places)[:MAX_HOSTS] if self._bulk_port else ()
         return Endpoint(peer=self.peer, hosts=hosts, port=self._bulk_port, certificate=self._certificate.der)
+
+    # ------------------------------------------------------------------------------------------------ who matters
+
+    def keep(self, peers: frozenset[PeerId]) -> None:
+        self._kept = peers
+
+    def _matters(self, peer: PeerId) -> bool:
+        """Whose connections, announcements and messages never make room for a stranger's."""
+        return peer in self._kept or self._book.is_named(peer)
+
+    def _is_known(self, peer: PeerId) -> bool:
+        return peer in self._links or self._matters(peer)
+
+    def _prefix_of(self, peer: PeerId) -> str:
+        return prefix_of(next(iter(self._links.hosts_of(peer)), ""))
 
     # ------------------------------------------------------------------------------------------------ streams
 
@@ -182,6 +202,22 @@ class LibP2PNetwork:
         stream = await self.open_stream(peer, protocol + OVER_LIBP2P)
         await let_in(stream)
         return stream
+
+    async def _open_direct(self, endpoint: Endpoint, protocol: str) -> ByteStream:
+        reach = self._reach
+        hosts = reach.bulk_hosts(endpoint) if reach is not None else ()
+        if reach is None or not hosts:
+            raise NoPath(f"no address of {endpoint.peer} may be called for bulk streams")
+        stream = await self._bulk.open(msgspec.structs.replace(endpoint, hosts=hosts), protocol)
+        reach.bulk_met(endpoint.peer, stream.host)
+        return stream
+
+    async def _connect_at(self, peer: PeerId, places: list[Place]) -> None:
+        """Connect to a peer that the DHT named. Raises `Unreachable`."""
+        if self._manager is None:
+            raise Unreachable("the network is not running")
+        self._manager.learn(places)
+        await self._manager.connect(peer)
 
     async def open_bulk(self, endpoint: Endpoint, protocol: str) -> ByteStream:
         return await self._paths.open(endpoint, protocol)
@@ -210,44 +246,6 @@ class LibP2PNetwork:
 
     def admit(self, endpoint: Endpoint) -> None:
         self._bulk.admit(endpoint)
-
-    def _taker(self, handler: StreamHandler) -> Callable[[NetStream, PeerId], Awaitable[None]]:
-        async def take(stream: NetStream, peer: PeerId) -> None:
-            mine = ControlStream(stream, peer, self._control, self._endings)
-            if self._slots.full(peer):
-                self._refusals.count("busy", f"{peer} has its {MAX_STREAMS_PER_PEER} streams")
-                await mine.abort()
-            else:
-                await self._run_handler(mine, handler, self._slots.take(peer))
-
-        return take
-
-    async def _run_handler(self, stream: ControlStream | BulkStream, handler: StreamHandler, release: Callable[[], None]) -> None:
-        """In our own nursery, not the library's: an exception of ours must be seen. Returns when the stream is over."""
-        over = trio.Event()
-
-        async def run() -> None:
-            try:
-                await handler(stream)
-                release()
-                await end_gently(stream)
-            except PeerFault as fault:
-                self._refusals.count(fault.reason, f"{stream.peer}: {fault}")
-            except Unreachable:
-                pass
-            finally:
-                release()
-                with trio.CancelScope() as scope:
-                    scope.cancel()
-                    await stream.abort()
-                over.set()
-
-        if self._nursery is None:
-            release()
-            await stream.abort()
-            return
-        self._nursery.start_soon(run, name=handler)
-        await over.wait()
 
     # ------------------------------------------------------------------------------------------------ gossip and discovery
 

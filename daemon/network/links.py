@@ -71,6 +71,16 @@ class Links(INotifee):
     def all(self) -> list[Link]:
         return [_link(peer, up) for peer, up in self._up.items()]
 
+    def hosts_of(self, peer: PeerId) -> list[str]:
+        """Where a peer's key was proved: the other ends of its live connections."""
+        up = self._up.get(peer)
+        hosts = [connection.muxed_conn.remote_host for connection in up.connections] if up else []
+        return [host for host in dict.fromkeys(hosts) if host]
+
+    def hosts(self) -> set[str]:
+        """The other ends of all live connections."""
+        return {connection.remote_host for connection in self.connections()} - {""}
+
     def segments(self, peer: PeerId) -> Segments:
         """What the kernel counted on the connections to a peer."""
         up = self._up.get(peer)

@@ -8,6 +8,7 @@ Rules:
 - Neighbours are asked for records (`/hypergpu/peers/1`) when they connect, then at intervals that double from `EXCHANGE_S[0]`
   to `EXCHANGE_S[1]` and begin anew when the swarm changes.
 - When there is nobody else to try, the DHT is asked for providers of our keys.
+- Addresses that somebody else told of are tried as `dialing.py` allows.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from daemon.network.border import Refusals
 from daemon.network.dht import Dht
 from daemon.network.host import Host
 from daemon.network.links import Links
+from daemon.network.reach import Reach
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.ports import ByteStream
@@ -45,6 +47,8 @@ EXCHANGE_S = (1.0, 30.0)
 EXCHANGE_TIMEOUT_S = 10.0
 SEARCH_S = 30.0  # between searches in the DHT while too few are known
 LENGTH_BYTES = 4
+LATER_S = 10.0  # until an address is looked at again for which there was no allowance
+DHT_SOURCE = "dht"  # who told of what the DHT said: its answers name nobody
 
 
 class PeerManager:
@@ -56,6 +60,7 @@ class PeerManager:
         dht: Dht,
         links: Links,
         book: Book,
+        reach: Reach,
         *,
         signer: Signer,
         places: tuple[Place, ...],
@@ -76,6 +81,7 @@ class PeerManager:
         self._record: SignedPeerRecord | None = None
         self._record_keys: frozenset[bytes] = frozenset()
         self._dialing: dict[PeerId, trio.Event] = {}
+        self._reach = reach
         self._news = trio.Event()
 
     async def run(self) -> None:
@@ -87,7 +93,7 @@ class PeerManager:
             await self._keep_connected(nursery)
 
     def learn(self, places: list[Place]) -> None:
-        if self._book.hint(places):
+        if self._book.hint(places, DHT_SOURCE):
             self._wake()
 
     def _wake(self) -> None:
@@ -107,21 +113,27 @@ class PeerManager:
         await self._dial(peer)
 
     async def _dial(self, peer: PeerId) -> None:
-        places = self._book.places_of(peer)
-        if not places:
+        if not self._book.places_of(peer):
             raise Unreachable(f"no address of {peer} is known")
         done = self._dialing[peer] = trio.Event()
         reasons: list[str] = []
         try:
-            for place in places:
+            tried = 0
+            for place, source in self._reach.places(peer, reasons):
+                tried += 1
                 try:
                     await self._host.dial(place)
-                    return
                 except Unreachable as error:
                     reasons.append(str(error))
+                else:
+                    self._reach.proved(place, source)
+                    return
                 if peer in self._links:
                     return  # it called us meanwhile
-            self._book.failed(peer, trio.current_time())
+            if tried:
+                self._book.failed(peer, trio.current_time())
+            else:
+                self._book.postpone(peer, trio.current_time() + LATER_S)
             raise Unreachable("; ".join(reasons))
         finally:
             if self._dialing.get(peer) is done:
@@ -155,7 +167,7 @@ class PeerManager:
     async def _watch(self, nursery: trio.Nursery) -> None:
         async for change in self._links.changes():
             if change.up:
-                self._book.connected(change.peer, trio.current_time())
+                self._book.connected(change.peer, trio.current_time(), next(iter(self._links.hosts_of(change.peer)), ""))
                 nursery.start_soon(self._greet, change.peer)
             else:
                 self._book.lost(change.peer, trio.current_time())
@@ -175,7 +187,7 @@ class PeerManager:
         with trio.move_on_after(EXCHANGE_TIMEOUT_S):
             theirs = await _receive(stream)
             await _send(stream, self._ours(stream.peer))
-            self._take(theirs)
+            self._take(theirs, stream.peer)
 
     async def _exchange_with(self, peer: PeerId) -> None:
         try:
@@ -183,7 +195,7 @@ class PeerManager:
                 stream = await self._open_stream(peer, PEERS_PROTOCOL)
                 try:
                     await _send(stream, self._ours(peer))
-                    self._take(await _receive(stream))
+                    self._take(await _receive(stream), peer)
                 finally:
                     await stream.aclose()
         except Unreachable:
@@ -201,12 +213,12 @@ class PeerManager:
             known = random.sample(known, MAX_RECORDS - 1)
         return encode_exchange([self._record, *known])
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes, source: PeerId) -> None:
         """Raises `PeerFault` at the first record that is wrong; those before it are kept."""
         new = False
         try:
             for signed in decode_exchange(data):
-                new = self._book.learn(signed, trio.current_time()) or new
+                new = self._book.learn(signed, trio.current_time(), source) or new
         finally:
             if new:
                 self._wake()

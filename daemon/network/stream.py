@@ -137,6 +137,9 @@ class ControlStream:
         if self._broken or (self._sent_eof and self._seen_eof) or not self._endings.start(end_gently, self):
             await self.abort()
 
+    async def linger(self) -> None:
+        """A reset tells the other side that the stream is over; libp2p has no word for why."""
+
     async def abort(self) -> None:
         """Cut it off now. Never raises."""
         self._closed = True

@@ -10,20 +10,23 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import ssl
 import sys
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import trio
 
 from daemon.network.tcp_info import Segments, segments
-from daemon.network.tls_handshake import Handshake
-from daemon.network.tls_records import OVERHEAD_BYTES, RECORD_BYTES, WIRE_BYTES, Opening, RecordBuffer, RecordError, Sealing
+from daemon.network.tls_control import RecordError
+from daemon.network.tls_handshake import HandshakeFailed, TlsContext
+from daemon.network.tls_records import OVERHEAD_BYTES, RECORD_BYTES, WIRE_BYTES, Opening, RecordBuffer, Sealing
 from protocol.errors import Unreachable
 
 PIECE_RECORDS = 32  # encrypted or read at a time, 0.2 ms of work; fewer wake the other side too often: 4 cost a third more CPU
 PIECE_BYTES = PIECE_RECORDS * RECORD_BYTES
+LINGER_S = 1.0  # for an alert to arrive: a round trip of 500 ms, twice
+LINGER_BYTES = 1 << 20  # what a peer may have sent before it reads our alert: a socket's buffer
 
 
 class Scratch:
@@ -40,22 +43,31 @@ def tune(stream: trio.SocketStream) -> None:
 
 
 class TlsSession:
-    """Encrypts and decrypts. Raises `Unreachable` when the connection is broken, `ssl.SSLError` from `handshake` alone.
+    """Encrypts and decrypts. Raises `Unreachable` when the connection is broken, `HandshakeFailed` from `handshake` alone.
 
     One task may send while another one receives. A `send_all` that was cancelled in its middle breaks the session: bytes of a record are missing,
     and nothing may follow them. A receive that was cancelled has lost nothing.
     """
 
-    def __init__(self, transport: trio.SocketStream, context: ssl.SSLContext, *, server_side: bool, scratch: Scratch | None = None) -> None:
+    def __init__(
+        self,
+        transport: trio.SocketStream,
+        context: TlsContext,
+        trusts: Callable[[bytes], bool],
+        scratch: Scratch | None = None,
+    ) -> None:
+        """`trusts` says of the other side's certificate, in DER, whether it is acceptable."""
         self._transport = transport
         self._scratch = scratch or Scratch()
-        self._context, self._server_side = context, server_side
+        self._context, self._trusts = context, trusts
         self._sealing: Sealing | None = None
         self._opening: Opening | None = None
         self._rest = b""  # what came and is not decrypted
         self._sending = trio.Lock()
         self._broken = ""
         self._ended = False
+        self._alert: int | None = None  # to be sent as soon as no record is under way
+        self.refused = False  # whether we told the other side that we give up
 
     @property
     def usable(self) -> bool:
@@ -63,19 +75,24 @@ class TlsSession:
         return not self._broken
 
     async def handshake(self) -> bytes:
-        """The other side's certificate in DER. Raises `ssl.SSLError` for what is no TLS or not the trusted certificate."""
-        handshake = Handshake(self._context, server_side=self._server_side)
+        """The other side's certificate in DER.
+
+        Raises:
+            HandshakeFailed: For what is no TLS or not a trusted certificate. The other side was
+                told; `linger` sees that it can read that.
+        """
+        handshake = self._context.begin(self._trusts)
         try:
             while not handshake.step():
                 await self._write([handshake.unsent()])
                 handshake.feed(self._scratch.came.memory[: await self._read(WIRE_BYTES)])
-            agreed = handshake.agreed()
-        except ssl.SSLError:
+            last = handshake.unsent()
+            agreed = handshake.agreed(last)
+        except HandshakeFailed:
             await self._write([handshake.unsent()])  # the alert that tells the other side why
+            self._broken, self.refused = "the handshake failed", True
             raise
-        except OSError as error:
-            raise self._break(f"no handshake: {error}") from error
-        await self._write([handshake.unsent()])
+        await self._write([last])
         self._sealing, self._opening, self._rest = agreed.sealing, agreed.opening, agreed.early
         return agreed.certificate
 
@@ -131,6 +148,23 @@ class TlsSession:
         self._ended = True
         await self._send(None)
 
+    async def linger(self) -> None:
+        """Let the other side read the alert that was sent, then close.
+
+        A socket that is closed with unread bytes resets the connection, and the reset destroys
+        what is on its way. Takes at most `LINGER_S`, and never raises but for cancellation.
+        """
+        sock, room, read = self._transport.socket, bytearray(1 << 16), 0
+        try:
+            with trio.move_on_after(LINGER_S):
+                sock.shutdown(socket.SHUT_WR)
+                while read < LINGER_BYTES and (size := await sock.recv_into(room)):
+                    read += size
+        except (OSError, trio.ClosedResourceError):
+            pass  # the other side is gone, so it needs no alert
+        finally:
+            await self.aclose()
+
     async def aclose(self) -> None:
         """Never raises, waits for nobody."""
         self._broken = self._broken or "the stream was closed"
@@ -160,6 +194,7 @@ class TlsSession:
             await self._write(records)
         finally:
             self._sending.release()
+            self._send_alert()
 
     def _open(self, have: int, target: memoryview) -> int:
         """Into `target` what can be had without waiting."""
@@ -169,9 +204,23 @@ class TlsSession:
         try:
             used, size = opening.open(came, have, target)
         except RecordError as error:
-            raise self._break(f"TLS: {error}") from error
+            self._alert = error.alert
+            unreachable = self._break(f"TLS: {error}")
+            self._send_alert()
+            raise unreachable from error
         self._rest = bytes(came.memory[used:have])
         return size
+
+    def _send_alert(self) -> None:
+        """Tell the other side why this session is over, unless a record is under way: then whoever
+        sends that record does so. Without room in the socket the alert is given up, since the other
+        side does not read."""
+        if self._alert is None or self._sealing is None or self._sending.locked():
+            return
+        record = self._sealing.alert(self._alert)
+        self._alert = None
+        with suppress(OSError):  # the connection is gone, or the other side does not read
+            self.refused = os.write(self._transport.socket.fileno(), record) == len(record)
 
     def _over(self, target: memoryview) -> bool:
         """Whether nothing is to be waited for."""

@@ -1,6 +1,6 @@
 """TLS 1.3's protection of records (RFC 8446, 5.2 and 7.3) with the AEAD of `cryptography`, for the bytes behind a handshake.
 
-OpenSSL shakes hands and judges certificates; what it agreed on is used here. Python's `ssl` can give OpenSSL's records to nobody but a memory buffer
+OpenSSL shakes hands; what it agreed on is used here. Python's `ssl` can give OpenSSL's records to nobody but a memory buffer
 or a blocking call, and moves every byte six times between the caller's memory and the socket. Here a record is decrypted into the memory its
 reader gave and encrypted into what the socket is written from, by the newer of the two OpenSSLs that a node has loaded, which is also twice as fast
 at AES-GCM on processors with VAES. On the wire it is TLS 1.3, whoever speaks it at the other end.
@@ -8,13 +8,25 @@ at AES-GCM on processors with VAES. On the wire it is TLS 1.3, whoever speaks it
 
 from __future__ import annotations
 
-import ssl
 import struct
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from daemon.network.tls_control import (
+    ALERT,
+    BAD_RECORD_MAC,
+    CLOSE_NOTIFY,
+    DATA,
+    HANDSHAKE,
+    KEY_UPDATE,
+    RECORD_OVERFLOW,
+    UNEXPECTED_MESSAGE,
+    ControlMessages,
+    RecordError,
+)
 
 RECORD_BYTES = 1 << 14  # the most plaintext in a record (RFC 8446, 5.1)
 HEADER_BYTES = 5
@@ -23,20 +35,13 @@ OVERHEAD_BYTES = HEADER_BYTES + 1 + TAG_BYTES  # of a record: its header, the by
 WIRE_BYTES = RECORD_BYTES + OVERHEAD_BYTES  # a full record as we write it
 MAX_PROTECTED_BYTES = RECORD_BYTES + 256  # what a header may announce (RFC 8446, 5.2): others may pad
 MAX_KEY_RECORDS = 1 << 24  # under one key: the bound for AES-GCM is 2^24.5 full records (RFC 8446, 5.5)
-MAX_MESSAGE_BYTES = 1 << 16  # of a handshake message after the handshake: a session ticket is below 400 bytes with every server we know
 TURN_RECORDS = 256  # that are not full, before others have their turn: 1 ms of CPU, sent with a byte of data in each
 MAX_IDLE_RECORDS = 32  # in a row that bring no data: OpenSSL's own bound, so that nobody keeps us busy with nothing
 
-_ALERT, _HANDSHAKE, _DATA = 21, 22, 23
-_TICKET, _KEY_UPDATE = 4, 24
-_CLOSE_NOTIFY, _USER_CANCELED = 0, 90
+_WARNING, _FATAL = 1, 2  # levels of alerts; TLS 1.3 goes by the code alone
 _header = struct.Struct(">BHH")
 _VERSION = 0x0303  # what every record after the first says (RFC 8446, 5.1)
-_FULL = _header.pack(_DATA, _VERSION, WIRE_BYTES - HEADER_BYTES)
-
-
-class RecordError(Exception):
-    """What came is no record of this session, or says that the other side gave up."""
+_FULL = _header.pack(DATA, _VERSION, WIRE_BYTES - HEADER_BYTES)
 
 
 class Suite:
@@ -64,11 +69,17 @@ SUITES = {
 
 
 class _Direction:
-    """Keys of one direction, and how many records they have protected."""
+    """Keys of one direction, and how many records they have protected.
 
-    def __init__(self, suite: Suite, secret: bytes) -> None:
+    No record holds more than `limit` bytes of plaintext. The first `used` numbers of the first key
+    were used up in the handshake.
+    """
+
+    def __init__(self, suite: Suite, secret: bytes, *, limit: int = RECORD_BYTES, used: int = 0) -> None:
         self._suite = suite
+        self._limit = limit
         self._begin(secret)
+        self._records = used
 
     def _begin(self, secret: bytes) -> None:
         self._secret = secret
@@ -94,9 +105,9 @@ class RecordBuffer:
 class Sealing(_Direction):
     """What we send."""
 
-    def __init__(self, suite: Suite, secret: bytes) -> None:
-        super().__init__(suite, secret)
-        self._plain = memoryview(bytearray(RECORD_BYTES) + bytes((_DATA,)))  # a full record's content, and the byte that says what it is
+    def __init__(self, suite: Suite, secret: bytes, *, limit: int = RECORD_BYTES, used: int = 0) -> None:
+        super().__init__(suite, secret, limit=limit, used=used)
+        self._plain = memoryview(bytearray(RECORD_BYTES) + bytes((DATA,)))  # a full record's content, and the byte that says what it is
 
     @property
     def spent(self) -> bool:
@@ -105,6 +116,9 @@ class Sealing(_Direction):
 
     def data(self, content: memoryview, buffer: RecordBuffer) -> list[memoryview | bytes]:
         """`content` as records, the full ones in `buffer`, which has room for them and is used for nothing else."""
+        if self._limit < RECORD_BYTES:
+            starts = range(0, len(content), self._limit)
+            return [self._seal(DATA, content[start : start + self._limit]) for start in starts]
         plain, seal, iv, number = self._plain, self._aead.encrypt_into, self._iv, self._records
         full, rest = divmod(len(content), RECORD_BYTES)
         at = 0
@@ -115,20 +129,24 @@ class Sealing(_Direction):
             number += 1
         self._records = number
         sealed: list[memoryview | bytes] = [buffer.memory[: full * WIRE_BYTES]] if full else []
-        return [*sealed, self._seal(_DATA, content[-rest:])] if rest else sealed
+        return [*sealed, self._seal(DATA, content[-rest:])] if rest else sealed
 
     def update(self) -> bytes:
         """A record which says that another key follows, and the change to it. The other side's may stay."""
-        record = self._seal(_HANDSHAKE, bytes((_KEY_UPDATE, 0, 0, 1, 0)))
+        record = self._seal(HANDSHAKE, bytes((KEY_UPDATE, 0, 0, 1, 0)))
         self._update()
         return record
 
     def close(self) -> bytes:
         """A record which says that nothing follows."""
-        return self._seal(_ALERT, bytes((1, _CLOSE_NOTIFY)))
+        return self._seal(ALERT, bytes((_WARNING, CLOSE_NOTIFY)))
+
+    def alert(self, code: int) -> bytes:
+        """A record which says what the other side did wrong. Nothing may follow it."""
+        return self._seal(ALERT, bytes((_FATAL, code)))
 
     def _seal(self, kind: int, content: memoryview | bytes) -> bytes:
-        header = _header.pack(_DATA, _VERSION, len(content) + 1 + TAG_BYTES)
+        header = _header.pack(DATA, _VERSION, len(content) + 1 + TAG_BYTES)
         nonce = (self._iv ^ self._records).to_bytes(12, "big")
         self._records += 1
         return header + self._aead.encrypt(nonce, b"%b%c" % (content, kind), header)
@@ -137,13 +155,18 @@ class Sealing(_Direction):
 class Opening(_Direction):
     """What comes. `ended` when the other side said that nothing follows; `update_asked` when it wants another key from us before the next data."""
 
-    def __init__(self, suite: Suite, secret: bytes) -> None:
-        super().__init__(suite, secret)
-        self.ended = False
+    def __init__(self, suite: Suite, secret: bytes, *, limit: int = RECORD_BYTES, from_server: bool = True) -> None:
+        """Only a server sends tickets: `from_server` says whether they are acceptable."""
+        super().__init__(suite, secret, limit=limit)
+        self._control = ControlMessages(self._update, from_server=from_server)
         self.update_asked = False
         self._left: memoryview = memoryview(b"")  # of the last record, what its reader had no room for
-        self._messages = bytearray()  # a handshake message that is not whole yet
         self._idle = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the other side said that nothing follows."""
+        return self._control.ended
 
     def open(self, buffer: RecordBuffer, have: int, target: memoryview) -> tuple[int, int]:
         """Decrypt records, which begin with the first of the `have` bytes in `buffer`, into `target`. Returns how many bytes were used and written;
@@ -157,13 +180,13 @@ class Opening(_Direction):
             target[:written] = self._left[:written]
             self._left = self._left[written:]
         used = 0
-        if written < room and not self.ended:
+        if written < room and not self.ended and not self._control.partial and self._limit == RECORD_BYTES:
             used, written = self._open_full(buffer, have, target, written)
         opened = 0
         while written < room and not self.ended and have - used >= HEADER_BYTES and opened < TURN_RECORDS:
             kind, _, size = _header.unpack_from(buffer.memory, used)
-            if kind != _DATA or not TAG_BYTES < size <= MAX_PROTECTED_BYTES:
-                raise RecordError(f"a record of kind {kind} and {size} bytes")
+            if kind != DATA or not TAG_BYTES < size <= MAX_PROTECTED_BYTES:
+                raise RecordError(f"a record of kind {kind} and {size} bytes", _header_alert(kind, size))
             body = used + HEADER_BYTES
             if have - body < size:
                 break
@@ -185,7 +208,7 @@ class Opening(_Direction):
                     break
                 plain = target[written : written + RECORD_BYTES + 1]
                 decrypt((iv ^ number).to_bytes(12, "big"), body, _FULL, plain)
-                if plain[RECORD_BYTES] != _DATA:
+                if plain[RECORD_BYTES] != DATA:
                     break  # padded: it is decrypted once more
                 number += 1
                 opened += 1
@@ -208,50 +231,30 @@ class Opening(_Direction):
     def _content(self, plain: memoryview) -> memoryview:
         """What of a record is data. Everything else it may hold is dealt with here."""
         size = len(plain) - 1
+        if size > self._limit:  # padding counts (RFC 8446, 5.4)
+            raise RecordError(f"a record of {size} bytes", RECORD_OVERFLOW)
         if plain[size] == 0:
             size = len(bytes(plain).rstrip(b"\0")) - 1  # it was padded
-        if size < 0 or size > RECORD_BYTES:
-            raise RecordError("a record without content" if size < 0 else f"a record of {size} bytes")
-        if size and plain[size] == _DATA:
+        if size < 0:
+            raise RecordError("a record without content", UNEXPECTED_MESSAGE)
+        if plain[size] != DATA or self._control.partial:
+            self._control.read(plain[size], bytes(plain[:size]))
+            self.update_asked = self.update_asked or self._control.take_request()
+        elif size:
             self._idle = 0
             return plain[:size]
-        if plain[size] != _DATA:
-            self._control(plain[size], bytes(plain[:size]))
         self._idle += 1
         if self._idle > MAX_IDLE_RECORDS:
-            raise RecordError(f"{self._idle} records in a row without data")
+            raise RecordError(f"{self._idle} records in a row without data", UNEXPECTED_MESSAGE)
         return plain[:0]
 
-    def _control(self, kind: int, content: bytes) -> None:
-        if kind == _ALERT and len(content) == 2:
-            if content[1] == _CLOSE_NOTIFY:
-                self.ended = True
-            elif content[1] != _USER_CANCELED:
-                raise RecordError(f"the other side gave up: {_alert_name(content[1])}")
-        elif kind == _HANDSHAKE and content and len(self._messages) + len(content) <= MAX_MESSAGE_BYTES:
-            self._messages += content
-            self._read_messages()
-        else:
-            raise RecordError(f"{len(content)} bytes of kind {kind} where data belongs")
 
-    def _read_messages(self) -> None:
-        messages = self._messages
-        while len(messages) >= 4 and len(messages) >= (end := 4 + int.from_bytes(messages[1:4], "big")):
-            kind, body = messages[0], bytes(messages[4:end])
-            del messages[:end]
-            if kind == _KEY_UPDATE and body in (b"\0", b"\1") and not messages:
-                self.update_asked = self.update_asked or body == b"\1"
-                self._update()
-            elif kind != _TICKET:  # sessions are never resumed: a ticket is of no use
-                raise RecordError(f"a handshake message of kind {kind} after the handshake")
+def _header_alert(kind: int, size: int) -> int:
+    """What a header does wrong that no record of data has."""
+    if kind != DATA:
+        return UNEXPECTED_MESSAGE
+    return RECORD_OVERFLOW if size > MAX_PROTECTED_BYTES else BAD_RECORD_MAC
 
 
 def _forged() -> RecordError:
-    return RecordError("a record that was damaged or forged")
-
-
-def _alert_name(code: int) -> str:
-    try:
-        return ssl.AlertDescription(code).name.removeprefix("ALERT_DESCRIPTION_").lower().replace("_", " ")
-    except ValueError:
-        return "certificate required" if code == 116 else f"alert {code}"
+    return RecordError("a record that was damaged or forged", BAD_RECORD_MAC)

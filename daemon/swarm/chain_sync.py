@@ -6,24 +6,30 @@ node moved along in one step: mostly one certificate; with a merge the other bra
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from typing import Annotated
 
 import msgspec
 import trio
+from msgspec import Meta
 
 from daemon.swarm.framing import FrameReader, decode_as, frame
+from daemon.swarm.messenger import Refuse
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.manifest import MAX_MANIFEST_BYTES, SignedManifest
 from protocol.messages import UNREADABLE, Hash, Natural
 from protocol.ports import ByteStream, Network
+from protocol.rules.versions import FIRST_RULES, KNOWN_RULES, MAX_RULES, in_words
 
 PROTOCOL = "/hypergpu/chain/1"
-MANIFEST_PROTOCOL = "/hypergpu/manifest/1"
+MANIFEST_PROTOCOL = "/hypergpu/manifest/2"
+FIRST_MANIFEST_PROTOCOL = "/hypergpu/manifest/1"  # of programs that know the first rules alone, and say nothing of themselves
 CERTIFICATES_PER_REQUEST = 256  # a round of a demo makes 3 KB: under 1 MB an answer
 REQUEST_BYTES = 256
 MAX_RECORD_BYTES = 16 << 20  # a merge after 4,000 rounds apart
+MOST_VERSIONS = 32  # of the rules that one program knows
 ANSWER_S = 20.0  # for one request: a peer that has nothing to say for this long is asked no more
 
 
@@ -42,6 +48,14 @@ class ChainReply(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 _records = msgspec.msgpack.Decoder(list[bytes])
+
+
+class ManifestRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What a program that would join says first: which versions of the rules it knows."""
+
+    rules: Annotated[tuple[Annotated[int, Meta(ge=1, le=MAX_RULES)], ...], Meta(max_length=MOST_VERSIONS)]
+
+
 Answer = Callable[[int, int], Awaitable[tuple[ChainReply, list[bytes]]]]
 """Gives the reply to (first, limit)."""
 
@@ -91,21 +105,52 @@ async def fetch_chain(network: Network, peer: PeerId, run: Digest, first: int) -
     raise Unreachable(f"no certificates within {ANSWER_S:g} s")
 
 
-def serve_manifest(network: Network, manifest: SignedManifest) -> None:
-    """Hand the run's manifest to whoever asks: it is all that a newcomer needs to know."""
+def serve_manifest(network: Network, manifest: SignedManifest, refuse: Refuse) -> None:
+    """Hand the run's manifest to anyone who asks: it is all that a newcomer needs to know.
 
-    async def take(stream: ByteStream) -> None:
+    A program that does not know the run's rules gets the manifest as well, and refuses by itself. `refuse` hears of each such program, so
+    that the people on both sides read why it did not join.
+    """
+    rules = manifest.open().rules
+
+    async def answer(stream: ByteStream, known: tuple[int, ...]) -> None:
+        if rules not in known:
+            refuse("rules", stream.peer, f"it asked to join; it knows rules {in_words(known)}, and this run uses rules {rules}")
         await stream.send_all(frame(msgspec.msgpack.encode(manifest)))
         await stream.send_eof()
 
+    async def take(stream: ByteStream) -> None:
+        request = decode_as(ManifestRequest, await FrameReader(stream).expect_frame(REQUEST_BYTES))
+        await answer(stream, request.rules)
+
+    async def take_first(stream: ByteStream) -> None:
+        await answer(stream, (FIRST_RULES,))
+
     network.serve(MANIFEST_PROTOCOL, take)
+    network.serve(FIRST_MANIFEST_PROTOCOL, take_first)
 
 
-async def fetch_manifest(network: Network, peer: PeerId) -> SignedManifest:
-    """The manifest of the run a peer is in. Raises `Unreachable` or `PeerFault`; the caller opens and so checks it."""
-    with trio.move_on_after(ANSWER_S):
-        stream = await network.open_stream(peer, MANIFEST_PROTOCOL)
+async def fetch_manifest(network: Network, peer: PeerId, known: Collection[int] = KNOWN_RULES) -> SignedManifest:
+    """The manifest of the run a peer is in. Raises `Unreachable` or `PeerFault`; the caller opens and so checks it.
+
+    `known` are the versions of the rules that the caller takes part in; the peer hears of them. A peer that knows the first rules alone is
+    asked in its own way: its manifest says why it cannot be joined.
+    """
+    try:
+        return await _fetch_manifest(network, peer, MANIFEST_PROTOCOL, ManifestRequest(rules=tuple(sorted(known))))
+    except Unreachable as refused:
         try:
+            return await _fetch_manifest(network, peer, FIRST_MANIFEST_PROTOCOL, None)
+        except Unreachable:
+            raise refused from None
+
+
+async def _fetch_manifest(network: Network, peer: PeerId, protocol: str, request: ManifestRequest | None) -> SignedManifest:
+    with trio.move_on_after(ANSWER_S):
+        stream = await network.open_stream(peer, protocol)
+        try:
+            if request is not None:
+                await stream.send_all(frame(msgspec.msgpack.encode(request)))
             return decode_as(SignedManifest, await FrameReader(stream).expect_frame(MAX_MANIFEST_BYTES + 256))
         finally:
             await stream.aclose()

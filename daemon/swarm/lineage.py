@@ -57,7 +57,8 @@ class Lineage:
 
         Empty when it was known, or waits for a parent. Raises `PeerFault`.
         """
-        certificate = open_certificate(raw, self._run, self._manifest, self.chunks, trusted=trusted, plans=self.plans)
+        chunks = None if trusted else self.chunks  # what was verified once was verified for the model of then
+        certificate = open_certificate(raw, self._run, self._manifest, chunks, trusted=trusted, plans=self.plans)
         if certificate.hash in self._steps or certificate.hash in self._orphans:
             return []
         if not self._parents_known(certificate):
@@ -65,7 +66,7 @@ class Lineage:
             while len(self._orphans) > ORPHANS_KEPT:
                 self._orphans.popitem(last=False)
             return []
-        added = [self._keep(certificate)]
+        added = [self._keep(certificate, trusted=trusted)]
         while (child := next((orphan for orphan in self._orphans.values() if self._parents_known(orphan)), None)) is not None:
             del self._orphans[child.hash]
             try:
@@ -82,12 +83,12 @@ class Lineage:
     def _parents_known(self, certificate: OpenCertificate) -> bool:
         return all(self.tip(parent) is not None for parent in certificate.outcome.parents)
 
-    def _keep(self, certificate: OpenCertificate) -> Step:
+    def _keep(self, certificate: OpenCertificate, *, trusted: bool = False) -> Step:
         parents = [tip for name in certificate.outcome.parents if (tip := self.tip(name)) is not None]
         if len(parents) == 2:
-            made = merge(parents[0], parents[1], self.weights(parents[0], parents[1]), certificate)
+            made = merge(parents[0], parents[1], self.weights(parents[0], parents[1]), certificate, trusted=trusted)
         else:
-            made = extend(parents[0], certificate)
+            made = extend(parents[0], certificate, trusted=trusted)
         step = Step(certificate=certificate, tip=made)
         self._steps[certificate.hash] = step
         for parent in parents:

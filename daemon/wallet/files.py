@@ -14,11 +14,11 @@ from pathlib import Path
 import msgspec
 
 from daemon.disk.atomic import write_atomically
-from daemon.home import WALLET_FILE, ensure_home, write_new
+from daemon.disk.new_file import write_new
+from daemon.home import WALLET_FILE, ensure_home
+from daemon.wallet.document import MAX_KEYSTORE_BYTES, BadKeystore
 from daemon.wallet.keystore import (
-    MAX_KEYSTORE_BYTES,
     SCRYPT_N,
-    BadKeystore,
     UnlockedWallet,
     WrongPassword,
     address_in,
@@ -73,12 +73,35 @@ def unlock(home: Path, password: Password) -> UnlockedWallet:
 
 
 def create(home: Path, key: bytes, password: str, *, scrypt_n: int = SCRYPT_N) -> str:
-    """Put a key into the home, encrypted. Returns its address. Raises `UserError("WALLET_EXISTS")`: a wallet is never overwritten."""
+    """Put a key into the home, encrypted. Returns its address.
+
+    Raises `UserError`: "WALLET_EXISTS" (a wallet is never overwritten), "WALLET_PERMISSIONS" where it could not be kept
+    private, "WALLET_WRITE".
+    """
     ensure_home(home)
     refuse_second(home)
-    wallet = wallet_of(key)
-    if not write_new(home / WALLET_FILE, seal(key, password, scrypt_n=scrypt_n)):
-        raise _exists(home)  # another command was quicker
+    wallet, path = wallet_of(key), home / WALLET_FILE
+    try:
+        if not write_new(path, seal(key, password, scrypt_n=scrypt_n)):
+            raise _exists(home)  # another command was quicker
+    except OSError as error:
+        raise UserError(
+            "WALLET_WRITE",
+            f"Cannot write the wallet {path}.",
+            why=error.strerror or str(error),
+            fix="free some space there, or name another home with --home PATH",
+            exit_code=KEY_EXIT_CODE,
+        ) from None
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:  # FAT and its kind have the mount's permissions; no command would open this wallet
+        path.unlink()
+        raise UserError(
+            "WALLET_PERMISSIONS",
+            f"A wallet in {home} could be read by others, so none was made.",
+            why=f"this file system makes files with permissions {mode:04o}, whatever is asked for",
+            fix="mount it with umask=077, or name another home with --home PATH",
+            exit_code=KEY_EXIT_CODE,
+        )
     return wallet.address
 
 

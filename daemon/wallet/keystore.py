@@ -9,42 +9,21 @@ from __future__ import annotations
 import json
 import secrets
 
-import msgspec
 from eth_account import Account
 from eth_account.messages import encode_defunct
 from eth_account.signers.local import LocalAccount
 from eth_keys.exceptions import BadSignature
 
-from protocol.keccak import Address, checked_address
+from daemon.wallet.document import KEY_BYTES, BadKeystore, Keystore, read_keystore
+from daemon.wallet.text import forms_of, normalized
+from protocol.keccak import Address
 
 SCRYPT_N = 1 << 18  # of the format's own description: about a second and 256 MB for whoever guesses a password, each time
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
-MAX_KEYSTORE_BYTES = 1 << 16  # a keystore has 500 bytes
-MAX_SCRYPT_N = 1 << 20  # a file that asks for more would take gigabytes to open
 
 
 class WrongPassword(Exception):
     """The password does not open this keystore."""
-
-
-class BadKeystore(Exception):
-    """Not a keystore v3, or not a key. The message says what is wrong and holds nothing of the key."""
-
-
-class _Kdf(msgspec.Struct, frozen=True):
-    n: int = 0
-    c: int = 0
-
-
-class _Crypto(msgspec.Struct, frozen=True):
-    kdf: str
-    kdfparams: _Kdf
-
-
-class _Document(msgspec.Struct, frozen=True):
-    version: int
-    address: str
-    crypto: _Crypto
 
 
 class UnlockedWallet:
@@ -86,48 +65,48 @@ def wallet_of(key: bytes) -> UnlockedWallet:
 
 
 def seal(key: bytes, password: str, *, scrypt_n: int = SCRYPT_N) -> bytes:
-    """The key as a keystore document (JSON)."""
-    return json.dumps(Account.encrypt(key, password, kdf="scrypt", iterations=scrypt_n), indent=1).encode() + b"\n"
+    """The key as a keystore document (JSON), which geth, ethers and web3 open with the same password."""
+    document = Account.encrypt(key, normalized(password), kdf="scrypt", iterations=scrypt_n)
+    return json.dumps(document, indent=1).encode() + b"\n"
 
 
 def address_in(document: bytes) -> Address:
-    """The EIP-55 address that a keystore says it holds; no password is needed. Raises `BadKeystore`."""
-    return checked_address("0x" + _read(document).address.lower().removeprefix("0x"))
+    """The EIP-55 address that a keystore says it holds; no password is needed. Raises `BadKeystore`, also where it names none."""
+    address = read_keystore(document).address
+    if address is None:
+        raise BadKeystore("it names no address; hypergpud wallet import takes it over, and adds one")
+    return address
 
 
 def unseal(document: bytes, password: str) -> UnlockedWallet:
-    """Open a keystore. Raises `WrongPassword` or `BadKeystore`."""
-    said = address_in(document)
-    try:
-        key = bytes(Account.decrypt(json.loads(document), password))
-    except ValueError as error:
-        if "MAC" in str(error):
-            raise WrongPassword from None
-        raise BadKeystore("its encryption cannot be read") from None
-    except (TypeError, KeyError):
-        raise BadKeystore("its encryption cannot be read") from None
-    wallet = wallet_of(key)
-    if wallet.address != said:
-        raise BadKeystore(f"it says it holds {said}, and holds {wallet.address}")
+    """Open a keystore, with any form of the password (`daemon.wallet.text`). Raises `WrongPassword` or `BadKeystore`."""
+    keystore = read_keystore(document)
+    for form in forms_of(password):
+        key = _decrypted(keystore, form)
+        if key is not None:
+            break
+    else:
+        raise WrongPassword
+    if not 0 < len(key) <= KEY_BYTES:
+        raise BadKeystore(f"it holds {len(key)} bytes, and a key has {KEY_BYTES}")
+    wallet = wallet_of(key.rjust(KEY_BYTES, b"\0"))  # old programs left out the zeros in front
+    if keystore.address not in (None, wallet.address):
+        raise BadKeystore(f"it says it holds {keystore.address}, and holds {wallet.address}")
     return wallet
 
 
-def _read(document: bytes) -> _Document:
-    if len(document) > MAX_KEYSTORE_BYTES:
-        raise BadKeystore(f"it has more than {MAX_KEYSTORE_BYTES} bytes")
+def _decrypted(keystore: Keystore, password: str) -> bytes | None:
+    """None where the password is another one. Raises `BadKeystore`."""
     try:
-        read = msgspec.json.decode(document, type=_Document)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise BadKeystore(f"it is no keystore v3: {error}") from None
-    if read.version != 3:
-        raise BadKeystore(f"it is a keystore of version {read.version}, not 3")
-    if max(read.crypto.kdfparams.n, read.crypto.kdfparams.c >> 4) > MAX_SCRYPT_N:
-        raise BadKeystore("its key derivation would take gigabytes or hours")
-    try:
-        checked_address("0x" + read.address.lower().removeprefix("0x"))
+        return bytes(Account.decrypt(keystore.fields, password))
     except ValueError as error:
-        raise BadKeystore(f"its address cannot be read: {error}") from None
-    return read
+        if "MAC" in str(error):
+            return None
+        raise BadKeystore("its encryption cannot be read") from None
+    except (TypeError, KeyError):
+        raise BadKeystore("its encryption cannot be read") from None
+    except MemoryError:
+        raise BadKeystore("this machine has too little memory for its key derivation") from None
 
 
 def recover_text(text: str, signature: bytes) -> Address | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from daemon.wallet.text import text_of
 from protocol.errors import UserError
 
 VARIABLE = "HYPERGPU_PASSWORD_FILE"
@@ -69,7 +70,10 @@ def find_password(
 
 
 def read_password_file(path: Path, source: str, *, private: bool = True) -> str:
-    """The file's first line. Raises `UserError("PASSWORD_FILE")` when others can read it too, or it is empty."""
+    """The file's first line, without a byte order mark and without its end, whichever system wrote them.
+
+    Raises `UserError("PASSWORD_FILE")` when others can read the file too, or its first line is empty.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -81,11 +85,13 @@ def read_password_file(path: Path, source: str, *, private: bool = True) -> str:
             raise _file_error(path, source, f"its permissions are {mode:04o}: others can read it", f"chmod 600 {path}")
         if len(raw) > MAX_PASSWORD_BYTES:
             raise _file_error(path, source, f"it has more than {MAX_PASSWORD_BYTES} bytes", "put the password alone on its first line")
-        text = raw.decode("utf-8").split("\n", 1)[0].removesuffix("\r")
+        text = text_of(raw).split("\n", 1)[0].removesuffix("\r")
     except OSError as error:
         raise _file_error(path, source, error.strerror or str(error), "check the path") from None
     except UnicodeDecodeError:
-        raise _file_error(path, source, "it is not UTF-8 text", "put the password alone on its first line") from None
+        raise _file_error(
+            path, source, "it is neither UTF-8 text nor UTF-16 with its mark", "put the password alone on its first line"
+        ) from None
     if not text:
         raise _file_error(path, source, "its first line is empty", "put the password alone on its first line")
     return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
 
 from daemon.worker.settings import WorkerSettings, choose_threads
@@ -26,6 +27,7 @@ class Device:
         """Arrange this whole process for training. Once, in a process that does nothing else."""
         torch.set_num_threads(self.threads)
         torch.set_num_interop_threads(1)
+        np.finfo(np.float32), np.finfo(np.float64)  # numpy measures these once, and warns of denormals that are flushed by then
         # Adam's averages of gradients that stay zero decay into denormals, on which a CPU computes a hundred times slower.
         torch.set_flush_denormal(True)
         if self.cuda:

@@ -1,26 +1,38 @@
 """The training itself: steps from an anchor along a lane, and what was learned as a delta. Worker process only; no sockets here.
 
 Work (delta, samples, loss) counts from `_start`, the parameters at the last `train` or at the last hand-over that arrived. A stretch (what
-progress reports) counts from the last `train` or `resume`. Nothing that is not finite leaves: such work is dropped, with a sentence.
+progress reports) counts from the last `train` or `resume`. Nothing that is not finite leaves: a batch whose loss or gradient is not finite, or
+that raises, changes nothing and is counted (`bad_batches.py`).
 """
 
 from __future__ import annotations
 
+import math
 from time import monotonic
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from daemon.worker.adamw import AdamW
+from daemon.worker.author_code import SampleFault, TaskFault, author_code
+from daemon.worker.bad_batches import BadBatches
+from daemon.worker.batches import checked_batch, checked_loss, checked_size
 from daemon.worker.buffers import Buffers
 from daemon.worker.device import Device
 from daemon.worker.flat_model import FlatModel
+from daemon.worker.model_guard import ModelGuard
 from daemon.worker.settings import Job
+from daemon.worker.task_description import describe_task, seed_everything
 from daemon.worker.tasks.task import Task
 from protocol.data_order import lane_positions, sample_indices
 from protocol.digest import digest
 from protocol.ports import Lane, Progress, Vector
+from protocol.task_digest import TaskDigest
+
+WATCHED_STEPS = 3  # of a life: what a task builds at its first call is there by then
+WATCH_S = 0.5  # between walks over the model after them: 1 ms for a thousand tensors
 
 
 class Learned(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +52,13 @@ class TrainingLoop:
         self._device = device
         self._job = job
         self._batch = job.inner.batch_size
-        self._dataset_size = task.dataset_size()
+        self.dataset_size = checked_size(task)
+        seed_everything(job.seed)
         self._net = FlatModel(task, device.torch)
+        self._guard = ModelGuard(self._net, task)
+        self.bad = BadBatches()
+        self._calls = 0  # of the task's loss in this life
+        self._watched_s = 0.0  # when the whole model was last walked over
         self._optimizer = AdamW(self._net, job.inner)
         self._start = torch.zeros_like(self._net.flat)
         # In float64 and on the device, so that reading it now and then changes neither its value nor the pace.
@@ -60,6 +77,10 @@ class TrainingLoop:
         self.specs = self._net.specs
         self.parameters = self._net.flat.numel()
         self.inner_size = self._optimizer.state_size
+
+    def describe(self) -> TaskDigest:
+        """The task, for the other members. Call once, before training."""
+        return describe_task(self._task, self._net, self._job.task, self.dataset_size, self._job.seed)
 
     def share(self, buffers: Buffers) -> None:
         """Where anchors come from and deltas go."""
@@ -96,7 +117,9 @@ class TrainingLoop:
         self._begin_stretch(max_steps)
 
     def pause(self) -> Learned:
-        """Stop, and write the delta of all work since the start into the shared memory."""
+        """Stop, and write the delta of all work since the start into the shared memory. Raises `TaskFault` where the model is not whole."""
+        if self._steps:
+            self._guard.check_hand_over()
         waited, was_training = monotonic(), self.training
         self._steps_left = 0
         self._delta.copy_(self._start - self._net.flat)
@@ -137,18 +160,19 @@ class TrainingLoop:
     # ---------------------------------------------------------------------------------------- training
 
     def step(self) -> None:
-        """One batch."""
+        """One batch. Raises `SampleFault` when it cannot be used: then nothing changed but the place in the data. Raises `TaskFault`."""
         began = monotonic()
         positions = lane_positions(self._lane, self._drawn, self._batch)
-        batch = self._device.put(self._task.batch(sample_indices(self._job.seed, self._dataset_size, positions)))
-        self._net.zero_grad()
-        with self._device.autocast():
-            loss = self._task.loss(self._net.model, batch)
-        loss.backward()
-        self._optimizer.step()
-        self._loss_sum += loss.detach().double() * self._batch
-        self._device.pace()
         self._drawn += self._batch
+        indices = sample_indices(self._job.seed, self.dataset_size, positions)
+        try:
+            loss = self._learn(indices)
+        except SampleFault as fault:
+            self.bad.add(positions, indices, fault)
+            raise
+        self.bad.used()
+        self._loss_sum += loss.double() * self._batch
+        self._device.pace()
         self._steps += 1
         self._stretch_steps += 1
         if self._steps_left is not None:
@@ -157,6 +181,35 @@ class TrainingLoop:
         self._seconds += took
         self._stretch_seconds += took
         self.longest_step_s = max(self.longest_step_s, took)
+
+    def _learn(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        """The loss of a batch, after the optimizer made its step."""
+        watched = self._calls < WATCHED_STEPS or monotonic() - self._watched_s > WATCH_S
+        with author_code("batch()", SampleFault):
+            batch = checked_batch(self._task, self._task.batch(indices), len(indices))
+            batch = self._device.put(batch)
+        (self._net.forget_grad if watched else self._net.zero_grad)()
+        with author_code("loss()", SampleFault):
+            with self._device.autocast():
+                loss = checked_loss(self._task, self._task.loss(self._net.model, batch))
+            if watched:
+                self._guard.check_model()
+                self._guard.check_graph(loss)
+                self._watched_s = monotonic()
+            loss.backward()
+        self._calls += 1
+        self._guard.check_moved()
+        if not self._net.gather_grad():
+            raise TaskFault("The loss depends on no parameter of the model", fix="compute it with the model that loss() is given")
+        value, norm = torch.stack(
+            [loss.detach().double(), self._net.grad_norm().double()]
+        ).tolist()  # waits for the device, as GradScaler does
+        if not math.isfinite(value):
+            raise SampleFault(f"the loss is {value}")
+        if not math.isfinite(norm):
+            raise SampleFault(f"the gradient's norm is {norm}")
+        self._optimizer.step()
+        return loss.detach()
 
     def progress(self) -> Progress:
         """Of this stretch; `loss` is the mean since the last call and not finite when training has gone wrong. Waits for the device."""

@@ -10,6 +10,8 @@ import os
 import socket
 import sys
 import threading
+import traceback
+from contextlib import suppress
 from queue import SimpleQueue
 
 from daemon.children.lifeline import die_with_parent, read_link
@@ -22,7 +24,8 @@ def main() -> None:
     die_with_parent(parent)
     os.set_inheritable(link_fd, False)  # a task's own children must not keep the link open
     os.set_inheritable(memory_fd, False)
-    os.dup2(2, 1)  # what a task prints belongs to the log
+    os.dup2(2, 1)  # what a task prints belongs to the log, line by line
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 (open to the end)
     faulthandler.enable()
     link = socket.socket(fileno=link_fd)
     inbox: SimpleQueue[Command] = SimpleQueue()
@@ -34,7 +37,26 @@ def main() -> None:
     # Here and not above: torch takes seconds to import, and a parent that dies meanwhile must be noticed.
     from daemon.worker.session import Session  # noqa: PLC0415
 
-    Session(inbox, send, memory_fd).run()
+    os.register_at_fork(after_in_child=lambda: _let_go(link_fd))
+    code = 1
+    try:
+        Session(inbox, send, memory_fd).run()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # noqa: BLE001  # the root of this process: what is ours goes to the log with its traceback
+        traceback.print_exc()
+    finally:
+        # At once, whatever threads a task has started and however it has left the standard streams.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+
+def _let_go(link_fd: int) -> None:
+    """In a child that the task forked: the conversation with the node is not its own."""
+    with suppress(OSError):
+        os.close(link_fd)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What node and worker say to each other over their socket pair: small msgpack records behind a length, never a tensor.
 
-Commands go down one at a time and each is answered once, with its `id`. `Progressed` and `Noticed` come up by themselves. The first
-command is `Begin`, answered by `Up` or, when a person has to mend something, `Unable`.
+Commands go down one at a time and each is answered once, with its `id`. `Progressed`, `Skipped` and `Noticed` come up by themselves. The first
+command is `Begin`, answered by `Up` or, when a person has to mend something, `Unable`. `Failed` comes last of all, at any time.
 """
 
 from __future__ import annotations
@@ -73,6 +73,25 @@ class Unable(Message, frozen=True, kw_only=True, tag=True):
     exit_code: int
 
 
+class Failed(Message, frozen=True, kw_only=True, tag=True):
+    """The task's own code failed or broke a rule, which a person must mend; the worker ends. `what` is a sentence without its full stop and names
+    file and line; `trace` is the traceback, empty where nothing was raised."""
+
+    what: str
+    fix: str
+    trace: str
+
+
+class Skipped(Message, frozen=True, kw_only=True, tag=True):
+    """A batch could not be used: the sample's coordinates are in `where`. `skipped` of `drawn` batches of this life were such."""
+
+    what: str
+    where: str
+    trace: str
+    skipped: int
+    drawn: int
+
+
 class Refused(Message, frozen=True, kw_only=True, tag=True):
     """The command does not fit the worker's state (to resume without an anchor, to save while training), or its values are `unfit`."""
 
@@ -111,7 +130,7 @@ class Noticed(Message, frozen=True, kw_only=True, tag=True):
 
 
 Command = Begin | Train | Resume | Collect | SaveInner | LoadInner
-Report = Up | Unable | Done | Refused | Collected | Progressed | Noticed
+Report = Up | Unable | Failed | Skipped | Done | Refused | Collected | Progressed | Noticed
 
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 _reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)

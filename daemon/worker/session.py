@@ -10,6 +10,7 @@ from time import monotonic
 
 from daemon.children.messages import Done, Message
 from daemon.worker import buffers
+from daemon.worker.author_code import SampleFault, TaskFault
 from daemon.worker.device import Device
 from daemon.worker.loop import Learned, TrainingLoop
 from daemon.worker.messages import (
@@ -17,6 +18,7 @@ from daemon.worker.messages import (
     Collect,
     Collected,
     Command,
+    Failed,
     LoadInner,
     Noticed,
     Progressed,
@@ -27,6 +29,7 @@ from daemon.worker.messages import (
     Unable,
     Up,
 )
+from daemon.worker.task_description import seed_everything
 from daemon.worker.tasks.catalog import load_task
 from protocol.errors import UserError
 from protocol.ports import TaskInfo
@@ -50,13 +53,19 @@ class Session:
         if not isinstance(begin, Begin):
             raise TypeError(f"the first command is Begin, not {type(begin).__name__}")
         try:
-            loop = self._load(begin)
+            self._live(begin)
         except UserError as error:
             self._send(Unable(code=error.code, what=error.what, why=error.why, fix=error.fix, exit_code=error.exit_code))
             raise SystemExit(error.exit_code) from None
+        except TaskFault as fault:
+            self._send(Failed(what=fault.what, fix=fault.fix, trace=fault.trace))
+            raise SystemExit(1) from None
+
+    def _live(self, begin: Begin) -> None:
+        loop = self._load(begin)
         while True:
             if loop.training and self._inbox.empty():
-                loop.step()
+                self._step(loop)
                 self._report(loop)
             else:
                 self._obey(loop, self._inbox.get())
@@ -66,15 +75,30 @@ class Session:
         os.nice(begin.settings.nice)
         device = Device(begin.settings)
         device.claim()
+        seed_everything(job.seed)
         task = load_task(job.task, job.task_options, begin.settings)
         loop = TrainingLoop(task, device, job)
         buffers.give_size(self._memory_fd, loop.parameters, loop.inner_size)
         loop.share(buffers.Buffers(self._memory_fd, loop.parameters, loop.inner_size))
         info = TaskInfo(
-            parameters=loop.parameters, specs=loop.specs, dataset_size=task.dataset_size(), device=device.name(), threads=device.threads
+            parameters=loop.parameters,
+            specs=loop.specs,
+            dataset_size=loop.dataset_size,
+            device=device.name(),
+            threads=device.threads,
+            task=loop.describe(),
         )
         self._send(Up(info=info, inner=loop.inner_size))
         return loop
+
+    def _step(self, loop: TrainingLoop) -> None:
+        try:
+            loop.step()
+        except SampleFault:
+            if loop.bad.tell and loop.bad.last is not None:
+                self._send(loop.bad.last)
+            if loop.bad.diverged:
+                self._drop(loop, loop.pause().samples)
 
     def _obey(self, loop: TrainingLoop, command: Command) -> None:
         match command:

@@ -25,6 +25,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     precision: Literal["float32", "bfloat16"] = "float32"  # of the model's arithmetic; parameters are float32 always
     allow_custom_task: bool = False
     data_folders: tuple[str, ...] = ()
+    # For torch from a cold disk and the task's own data: an index over a large data set takes minutes.
+    load_timeout_s: Annotated[float, Meta(ge=1, le=86400)] = 600.0
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

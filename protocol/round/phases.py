@@ -11,12 +11,13 @@ from protocol.certificate import OpenCertificate, Tip
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import Event as JournalEvent
-from protocol.leader import leader_of, leader_order
+from protocol.leader import leader_of
 from protocol.manifest import Manifest
 from protocol.merge import merge_parents, merge_round
 from protocol.messages import Cut, Held, Message, Ready, Signed, Vote
 from protocol.plan import OpenPlan
 from protocol.planning.history import History
+from protocol.rules.registry import rules_of
 
 
 class Phase(Enum):
@@ -127,6 +128,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         """The leaders after the tip (or both tips), in turn: the members named there, and after them whoever else is known."""
         members = {*self.tip.members, *(self.merge.other.members if self.merge else ())}
         newcomers = (self.live | {self.rules.me}).difference(members)
+        leader_order = rules_of(self.rules.manifest).leader_order
         return leader_order(self.parent, members) + leader_order(self.parent, newcomers)
 
     @property

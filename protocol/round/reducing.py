@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from protocol.certificate import check_cut
 from protocol.errors import PeerFault
 from protocol.identity import short
 from protocol.messages import Held
@@ -33,6 +32,7 @@ from protocol.round.views import (
     note_gone,
     pass_view,
 )
+from protocol.rules.registry import rules_of
 
 PARTIAL_HELD = 0.5  # at this share of the scatter's time a reducer tells the leader what it has, whole or not
 
@@ -161,7 +161,7 @@ def _check(state: State, event: CutGot) -> tuple[bool, list[Action]]:
         again = state.cut_signed is not None and cut.number == known.number and event.signed.digest != state.cut_signed.digest
         return False, [Refuse(peer=by, reason="equivocation", detail=f"two cuts {cut.number}")] if again else []
     try:
-        check_cut(cut, plan, state.rules.manifest, merging=state.merge is not None)
+        rules_of(state.rules.manifest).check_cut(cut, plan, state.rules.manifest, merging=state.merge is not None)
     except PeerFault as fault:
         return False, [Refuse(peer=by, reason=fault.reason, detail=str(fault))]
     return True, []

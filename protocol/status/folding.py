@@ -21,6 +21,8 @@ from protocol.status.sentences import say
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
 REFUSAL_SILENCE_S = 60.0  # one sentence a minute for each reason: refusals are counted, not narrated
+MAX_TRACE_LINES, MAX_TRACE_COLUMNS = 40, 200  # of a traceback that is shown: two screens; the log has all of it
+KEPT_OTHER_TASKS = 64  # peers of which it is known that they train something else: a full group's
 MAX_ADDRESSES = 32  # of this node: a few for each of its interfaces
 
 _QUIET = (journal.PhaseEntered, journal.TrainingProgress, journal.PeerReport, journal.TrafficReport, journal.CheckpointWritten)
@@ -59,6 +61,36 @@ def _trainer_ready(state: StatusState, event: journal.TrainerReady) -> None:
 def _trainer_stopped(state: StatusState, event: journal.TrainerStopped) -> None:
     state.you = replace(state.you, worker_restarts=whole(event.restarts), samples_per_second=0.0)
     state.trainer_up, state.trainer_down = False, clean(event.reason, MAX_TEXT_CHARS) or "it gave no reason"
+    state.gave_up = event.for_good
+    if event.limit:
+        _, sentence = say(event)
+        state.you = replace(state.you, failure=sentence, failure_trace=_trace_lines(event.trace), batches_skipped=0)
+
+
+def _trace_lines(trace: str) -> tuple[str, ...]:
+    """The end of a traceback, each line fit to show."""
+    return tuple(clean(line, MAX_TRACE_COLUMNS) for line in trace.splitlines()[-MAX_TRACE_LINES:])
+
+
+def _works(state: StatusState) -> None:
+    """Something was trained: what failed before is over."""
+    if state.you.failure:
+        state.you = replace(state.you, failure="", failure_trace=())
+
+
+def _batch_skipped(state: StatusState, event: journal.BatchSkipped) -> None:
+    state.you = replace(state.you, batches_skipped=whole(event.skipped))
+    if event.skipped >= event.drawn:  # none could be used
+        _, sentence = say(event)
+        state.you = replace(state.you, failure=sentence, failure_trace=_trace_lines(event.trace))
+
+
+def _task_differs(state: StatusState, event: journal.TaskDiffers) -> None:
+    state.other_tasks.pop(event.peer, None)
+    if event.difference:
+        state.other_tasks[event.peer] = clean(event.difference, MAX_TEXT_CHARS)
+        while len(state.other_tasks) > KEPT_OTHER_TASKS:
+            del state.other_tasks[next(iter(state.other_tasks))]
 
 
 def _phase_entered(state: StatusState, event: journal.PhaseEntered) -> None:
@@ -77,11 +109,15 @@ def _trained(state: StatusState, event: journal.Trained) -> None:
         loss=finite(event.loss) if event.loss is not None else state.you.loss,
     )
     state.stuck = ""
+    if samples:
+        _works(state)
     state.computed_s = natural(state.computed_s + natural(event.seconds))
 
 
 def _training_progress(state: StatusState, event: journal.TrainingProgress) -> None:
     loss = finite(event.loss)
+    if event.samples > 0:
+        _works(state)
     state.you = replace(state.you, samples_per_second=natural(event.samples_per_second), loss=loss if loss is not None else state.you.loss)
 
 
@@ -139,6 +175,8 @@ EFFECTS: dict[type[journal.Event], Callable[[StatusState, Any], None]] = {
     journal.NodeStarted: _node_started,
     journal.TrainerReady: _trainer_ready,
     journal.TrainerStopped: _trainer_stopped,
+    journal.BatchSkipped: _batch_skipped,
+    journal.TaskDiffers: _task_differs,
     journal.PhaseEntered: _phase_entered,
     journal.Trained: _trained,
     journal.TrainingProgress: _training_progress,

@@ -88,12 +88,13 @@ def peer_report(state: StatusState, event: journal.PeerReport) -> None:
         registration=known.registration if (known := state.peers.get(event.peer)) else "",
         reputation=reputation.figure,
         pool=reputation.pool,
-        alert=reputation.alert,
+        alert=reputation.alert or (f"it has another task: {other}" if (other := state.other_tasks.get(event.peer)) else ""),
     )
     _keep_peer(state, peer)
 
 
 def peer_forgotten(state: StatusState, event: journal.PeerForgotten) -> None:
+    state.other_tasks.pop(event.peer, None)
     state.peers.pop(event.peer, None)
 
 

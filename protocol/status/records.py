@@ -48,6 +48,9 @@ class You(msgspec.Struct, frozen=True, kw_only=True):
     rounds_missed: int = 0  # views that passed without a certificate
     samples_dropped: int = 0  # work too old to be offered
     last_counted_at: float = 0.0  # when a certificate last counted our work (an observer: when one was last verified)
+    batches_skipped: int = 0  # that raised or were not finite, since the worker started
+    failure: str = ""  # why the task fails, or trains nothing; empty while it trains
+    failure_trace: tuple[str, ...] = ()  # the lines of its traceback
     computing: float | None = None  # the share of the last round's time in which steps were computed
 
 

@@ -83,7 +83,6 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
         )
     )
     state.newest = state.rounds[0]
-    state.reputations.saw(natural(event.at), {share.peer: whole(share.samples) for share in event.shares[:MAX_MEMBERS]})
     run = state.run
     state.run = replace(
         run,

@@ -36,7 +36,30 @@ def _trainer_ready(event: journal.TrainerReady, who: Who) -> Words:
 
 
 def _trainer_stopped(event: journal.TrainerStopped, who: Who) -> Words:
-    return "bad", f"The trainer died and is being restarted ({of(event.restarts, 'restart')} so far){because(event.reason)}"
+    if not event.limit:
+        return "bad", f"The trainer died and is being restarted ({of(event.restarts, 'restart')} so far){because(event.reason)}"
+    what = event.reason.rstrip(".")
+    if event.for_good:
+        return "bad", f"{what}. {not_training(event.limit)}{_hint(event.fix)}"
+    return "bad", f"{what}. Restart {event.failures} of {event.limit}.{_hint(event.fix)}"
+
+
+def not_training(restarts: int) -> str:
+    """What a node says of itself after the last restart."""
+    return f"Not training any more: {of(restarts, 'restart')} did not help. Mend the task, then start this node again."
+
+
+def _hint(fix: str) -> str:
+    return f" To mend it: {fix.rstrip('.')}." if fix else ""
+
+
+def _batch_skipped(event: journal.BatchSkipped, who: Who) -> Words:
+    counted = f"{count(event.skipped)} of {of(event.drawn, 'batch', 'batches')} so far"
+    return "warning", f"Skipped a batch ({counted}): {event.what.rstrip('.')}; {event.where.rstrip('.')}."
+
+
+def _task_differs(event: journal.TaskDiffers, who: Who) -> Words:
+    return "warning", f"{who(event.peer)} has another task, so neither averages with the other{because(event.difference)}"
 
 
 def _phase_entered(event: journal.PhaseEntered, who: Who) -> Words:
@@ -188,6 +211,8 @@ WORDS: dict[type[journal.Event], Callable[[Any, Who], Words]] = {
     journal.NodeStarted: _node_started,
     journal.TrainerReady: _trainer_ready,
     journal.TrainerStopped: _trainer_stopped,
+    journal.BatchSkipped: _batch_skipped,
+    journal.TaskDiffers: _task_differs,
     journal.PhaseEntered: _phase_entered,
     journal.Trained: _trained,
     journal.TrainingProgress: _training_progress,

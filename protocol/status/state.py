@@ -81,6 +81,8 @@ class StatusState:
         self.alone = False
         self.trainer_up = False
         self.trainer_down = ""
+        self.gave_up = False  # the task failed too often: there is no trainer until the node is started anew
+        self.other_tasks: dict[PeerId, str] = {}  # peers that train something else, with the first difference
         self.stuck = ""
         self.reputations = Reputations()
         self.rewards = ""  # how the node stands with the chain; empty until it said anything

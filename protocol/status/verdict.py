@@ -4,9 +4,10 @@ The first rule that applies speaks:
 
     stopped            the node was stopped
     stuck              it cannot go on by itself
-    the trainer died   it is being restarted
+    the trainer died   it is being restarted, or the task failed too often and nothing is trained
+    failing            it is up, and trained nothing since its task failed or its batches had to be skipped
     stale              rounds used to come, and none has for long
-    alone              what it learned waits for a second peer
+    alone              what it learned waits for a second peer, or nothing waits since the others have another task
     averaged           the same of an engine without certificates, and that it has none
     rounds             how many of the last ones counted, and why the others did not
     training           no round is certified yet
@@ -55,6 +56,10 @@ def _stale(state: StatusState, now: float) -> Verdict | None:
 
 
 def _alone(state: StatusState) -> Verdict:
+    if state.other_tasks:
+        peer, what = next(reversed(state.other_tasks.items()))
+        others = of(len(state.other_tasks), "peer has", "peers have")
+        return "bad", f"Alone: {others} another task. {state.who(peer)}: {what}. Use the same version of the task on every node."
     others = "a second peer" if state.min_peers <= 2 else f"{state.min_peers - 1} more peers"
     address = state.you.addresses[0] if state.you.addresses else "MULTIADDR"
     done = f"trained {of(state.you.samples_pending, 'sample')} that wait for {others}"
@@ -146,6 +151,8 @@ def verdict_of(state: StatusState, now: float) -> Verdict:
     stale = _stale(state, now)
     if you.role == "observer":
         return stale or _run_seen(state, training)
+    if you.failure and (state.trainer_down or state.trainer_up):
+        return "bad", you.failure
     if state.trainer_down:
         return "bad", f"The trainer died and is being restarted ({of(you.worker_restarts, 'time')} so far){because(state.trainer_down)}"
     if state.alone:

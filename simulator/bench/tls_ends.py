@@ -8,11 +8,13 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import trio
 
 from daemon.network.tls import PIECE_BYTES, TlsSession, tune
+from daemon.network.tls_handshake import TlsContext
 
 PARCEL_BYTES = 10 << 20  # what is sent at once: a slice of 10 million float32 among four
 DONE = b"."
@@ -100,7 +102,8 @@ def _receive(way: str, sock: socket.socket, parcels: int, certificate: str) -> T
 async def _session(sock: socket.socket, certificate: str, *, server: bool) -> TlsSession:
     transport = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
     tune(transport)
-    session = TlsSession(transport, _context(certificate, server=server), server_side=server)
+    context = TlsContext(Path(certificate), server_side=server)
+    session = TlsSession(transport, context, lambda _: True)
     await session.handshake()
     return session
 

@@ -254,6 +254,9 @@ class FakeNetwork:
         await trio.sleep(LOOKUP_S)
         return self._swarm.providers(key, self)
 
+    def keep(self, peers: frozenset[PeerId]) -> None:
+        """Nothing is scarce here."""
+
     def links(self) -> Sequence[Link]:
         return [
             Link(

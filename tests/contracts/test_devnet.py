@@ -88,7 +88,7 @@ def test_a_file_that_began_with_another_genesis_is_refused(tmp_path: Path) -> No
         (b'{"id": 1, "method": "eth_noSuchThing"}', -32601),
         (b'{"id": 1, "method": 5}', -32600),
         (b'{"id": 1, "method": "eth_getBalance", "params": ["0x12"]}', -32602),
-        (b'{"id": 1, "method": "eth_call", "params": [{}]}', -32602),
+        (b'{"id": 1, "method": "eth_call", "params": [{"to": "0x12"}]}', -32602),
         (b'{"id": 1, "method": "eth_sendRawTransaction", "params": ["0x00"]}', -32000),
     ],
 )

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.home import ensure_home, home_directory, write_new
+from daemon.disk.new_file import write_new
+from daemon.home import ensure_home, home_directory
 from daemon.keys import load_or_make_key
 from daemon.lock import home_lock, lock_holder
 from protocol.errors import UserError

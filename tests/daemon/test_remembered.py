@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon import runs
 from daemon.chain.records import MANIFEST_FILE, keep_manifest, run_folder
 from daemon.disk.atomic import write_atomically
 from daemon.remembered import (
@@ -23,6 +24,8 @@ from daemon.runs import Choice, choose
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.manifest import Manifest, SignedManifest, seal
+from protocol.rules.versions import check_rules
+from tests.protocol.rules.test_versions import of_the_first_rules
 
 ME = Signer(bytes(32))
 OTHER = Signer(bytes([1]) * 32).peer
@@ -123,6 +126,53 @@ def test_a_last_run_whose_manifest_is_damaged_is_not_another_run(tmp_path: Path)
     assert "--join MULTIADDR" in caught.value.fix
     remember(tmp_path, first, 4001)  # joined again, it is whole again
     assert last_run(tmp_path) == first
+
+
+def everything_in(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_of_the_first_rules_is_not_taken_up_and_stays_as_it_is(tmp_path: Path) -> None:
+    old = of_the_first_rules(Manifest(name="here", task="none"))
+    remember(tmp_path, old, 4001, (ADDRESS,))
+    before = everything_in(tmp_path)
+    shown = old.run.hex()[:12]
+    for named in (None, shown):
+        with pytest.raises(UserError) as caught:
+            chosen(tmp_path, named)
+        assert caught.value.code == "RULES"
+        assert "This run uses rules 1; this program knows rules 2." in caught.value.what
+        assert f"hypergpud export {shown} model.safetensors" in caught.value.fix
+        assert "hypergpud start --home OTHER" in caught.value.fix
+    assert everything_in(tmp_path) == before
+
+
+def test_the_same_file_begins_a_new_run_beside_one_of_the_first_rules_and_says_so(tmp_path: Path) -> None:
+    old = of_the_first_rules(Manifest(name="here", task="none"))
+    remember(tmp_path, old, 4001, (ADDRESS,))
+    file = tmp_path / "run.toml"
+    file.write_text('name = "here"\ntask = "none"\n')
+    choice = chosen(tmp_path, str(file))
+    assert choice.manifest == a_run("here")
+    assert choice.manifest.run != old.run
+    assert f"hypergpud export {old.run.hex()[:12]} FILE" in choice.assumed[0]
+
+
+def test_a_run_that_was_begun_under_earlier_rules_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = seal(Manifest(name="here", task="none", rules=7))
+    remember(tmp_path, begun, 4001)
+    monkeypatch.setattr(runs, "KNOWN_RULES", frozenset({2, 7}))
+    monkeypatch.setattr(runs, "check_rules", lambda rules, run: check_rules(rules, run, {2, 7}))
+    file = tmp_path / "run.toml"
+    file.write_text('name = "here"\ntask = "none"\n')
+    choice = chosen(tmp_path, str(file))
+    assert choice.manifest == begun
+    assert "rules 7, under which this home began this run (rules = 2 in the file begins another)" in choice.assumed
+    file.write_text('name = "here"\ntask = "none"\nrules = 2\n')
+    assert chosen(tmp_path, str(file)).manifest == a_run("here")
+    file.write_text('name = "here"\ntask = "none"\nrules = 9\n')
+    with pytest.raises(UserError, match=r"uses rules 9; this program knows rules 2 and 7\. Upgrade hypergpu"):
+        chosen(tmp_path, str(file))
 
 
 @pytest.mark.parametrize(("named", "said"), [("abcd", "No run"), ("deadbeef", "it was in here")])

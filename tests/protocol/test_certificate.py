@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 
 import msgspec
@@ -24,9 +24,14 @@ from protocol.certificate import (
     prefer,
 )
 from protocol.data_order import lane_positions
+from protocol.digest import Digest
 from protocol.errors import PeerFault
+from protocol.identity import PeerId
 from protocol.journal import REFUSALS
-from protocol.messages import MAX_MESSAGE_BYTES, Vote, payload_of, sign
+from protocol.manifest import Manifest, seal
+from protocol.messages import MAX_MESSAGE_BYTES, Cut, Vote, payload_of, sign
+from protocol.plan import OpenPlan, open_plan
+from protocol.rules.registry import RULE_SETS, rule_set
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, chain, named, people, signer
 
 FIVE = people(5)
@@ -60,6 +65,42 @@ def test_a_certificate_says_what_was_agreed() -> None:
     assert certificate.hash == certificate_hash(RUN, payload_of(made.vote))
     assert opened(made.raw(), chunks=None) == certificate
     assert open_certificate(made.raw(), RUN, MANIFEST, CHUNKS, trusted=True) == certificate
+
+
+@pytest.mark.parametrize("version", sorted(RULE_SETS))
+def test_the_plan_of_a_certificate_is_not_made_again(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One character changed in a tie rule took nine certified rounds for forged, and their checkpoints were deleted."""
+    manifest = replace(MANIFEST, rules=version)
+    run = seal(manifest).run
+    first = Made(FIVE, genesis(run), run=run, manifest=manifest, chunks=11)  # 11 chunks among 5: one of them is a matter of the tie rule
+    tip = extend(first.tip, open_certificate(first.raw(), run, manifest, 11))
+    rules = rule_set(version)
+
+    def ties_to_the_last(chunks: int, shares: Sequence[float]) -> tuple[int, ...]:
+        return tuple(chunks - border for border in reversed(rules.share_out(chunks, list(reversed(shares)))))
+
+    monkeypatch.setitem(RULE_SETS, version, replace(rules, share_out=ties_to_the_last))
+    with pytest.raises(PeerFault, match="does not follow from its offers"):
+        open_plan(first.plan_signed, run, manifest, 11)
+    opened = open_certificate(first.raw(), run, manifest, 11)
+    assert extend(first.tip, opened) == tip
+    monkeypatch.setitem(RULE_SETS, version, replace(rules, leader_order=_nobody_leads, check_cut=_no_cut_fits))
+    with pytest.raises(PeerFault, match="no cut"):
+        open_certificate(first.raw(), run, manifest, 11)
+    read_back = open_certificate(first.raw(), run, manifest, 11, trusted=True)
+    assert extend(first.tip, read_back, trusted=True) == tip, "what this node verified once stays its own, whatever the rules are now"
+    with pytest.raises(PeerFault, match="does not lead"):
+        extend(first.tip, read_back)
+    with pytest.raises(PeerFault, match="does not follow"):
+        extend(tip, read_back, trusted=True)
+
+
+def _nobody_leads(parent: Digest, candidates: Iterable[PeerId]) -> tuple[PeerId, ...]:
+    return ("nobody",)
+
+
+def _no_cut_fits(cut: Cut, plan: OpenPlan, manifest: Manifest, *, merging: bool = False) -> None:
+    raise PeerFault("bad_plan", "no cut fits")
 
 
 def test_any_majority_makes_the_same_certificate() -> None:

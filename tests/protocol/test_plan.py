@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -16,7 +17,7 @@ from protocol.identity import Signer
 from protocol.layout import CHUNK_ELEMENTS, MAX_PARAMETERS
 from protocol.manifest import MAX_GROUP_LIMIT
 from protocol.messages import Plan, Ready, sign
-from protocol.plan import OpenPlan, make_plan, open_plan
+from protocol.plan import OpenPlan, make_plan, open_plan, read_plan
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, offers_of, people, ready, signer
 
 TIP = genesis(RUN)
@@ -120,15 +121,36 @@ def test_what_is_wrong_with_a_plan() -> None:
     for wrong in (
         replace(plan, offers=(second, first, *rest)),
         replace(plan, borders=(0, 4, 6, 8, 10)),
-        replace(plan, borders=(0, 3, 6, 8, 9)),
-        replace(plan, borders=plan.borders[:-1]),
-        replace(plan, borders=()),
-        replace(plan, rows=((0, 1, 2), (3,))),
         replace(plan, rows=((1, 0, 2, 3),)),
         replace(plan, predicted_s=0.5),
-        replace(plan, offers=(second, *rest)),
+        replace(plan, rows=((0, 1), (2, 3)), borders=(0, 5, 10)),
     ):
         assert "does not follow from its offers" in refused(wrong)
+        read_plan(sign(LEADER, RUN, wrong), RUN, MANIFEST, CHUNKS)
+
+
+@pytest.mark.parametrize("chunks", [CHUNKS, None])
+@pytest.mark.parametrize("look", [open_plan, read_plan])
+def test_a_plan_of_no_shape_is_refused_whoever_looks(look: Callable[..., OpenPlan], chunks: int | None) -> None:
+    """What a majority voted for is not planned again, so the shape is what keeps the readers of a forged certificate from failing."""
+    plan = good()
+    for wrong, why in (
+        (replace(plan, borders=plan.borders[:-1]), "slices do not cover" if chunks is None else "a model of"),
+        (replace(plan, borders=()), "a model of None chunks"),
+        (replace(plan, borders=(0, 6, 3, 8, 10)), "do not cover the model in order"),
+        (replace(plan, borders=(1, 3, 6, 8, 10)), "do not cover the model in order"),
+        (replace(plan, borders=(0, 10)), "do not cover the model in order"),
+        (replace(plan, rows=((0, 1, 2), (3,))), "do not cover the model in order"),
+        (replace(plan, rows=((0, 1, 2),)), "every member once"),
+        (replace(plan, rows=((0, 1, 2, 2),)), "every member once"),
+        (replace(plan, rows=((0, 1, 2, 3, 4),)), "every member once"),
+        (replace(plan, rows=((0, 1, 2, 3), ())), "every member once"),
+        (replace(plan, offers=plan.offers[1:]), "every member once"),
+    ):
+        with pytest.raises(PeerFault) as fault:
+            look(sign(LEADER, RUN, wrong), RUN, MANIFEST, chunks)
+        assert fault.value.reason == "bad_plan"
+        assert why in str(fault.value)
 
 
 def test_an_observer_takes_the_plans_word_for_the_models_size_within_reason() -> None:
@@ -137,7 +159,8 @@ def test_an_observer_takes_the_plans_word_for_the_models_size_within_reason() ->
     made_by(LEADER, make_plan(TIP.hash, 0, 1, offers, MANIFEST, most, leader=LEADER.peer), chunks=None)
     for borders in ((0, 1, 2, 3, most + 1), ()):
         assert "a plan for a model of" in refused(replace(good(), borders=borders), chunks=None)
-    assert "does not follow" in refused(make_plan(TIP.hash, 0, 1, offers, MANIFEST, CHUNKS + 1, leader=LEADER.peer))
+    other_model = make_plan(TIP.hash, 0, 1, offers, MANIFEST, CHUNKS + 1, leader=LEADER.peer)
+    assert f"a model of {CHUNKS + 1} chunks; the run's task makes {CHUNKS}" in refused(other_model)
 
 
 def test_offers_and_plan_are_signed() -> None:

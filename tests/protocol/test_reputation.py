@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,64 +24,93 @@ from tests.protocol.settlement.paid import PAID, PAID_RUN, binding
 A, B, C = people(3)
 
 
+class Seen(Reputations):
+    """Peers whose every offer has a seq of its own, as in one branch."""
+
+    seq = 0
+
+    def counts(self, at_s: float, samples_of: Mapping[str, int]) -> None:
+        self.seq += 1
+        self.saw(at_s, self.seq, {(peer, self.seq): samples for peer, samples in samples_of.items()})
+
+
 def test_the_figure_is_the_share_of_rounds_that_counted_it() -> None:
-    seen = Reputations()
+    seen = Seen()
     for i in range(20):
-        seen.saw(i * 60.0, {"always": 10, **({"half": 10} if i % 2 == 0 else {})})
+        seen.counts(i * 60.0, {"always": 10, **({"half": 10} if i % 2 == 0 else {})})
     assert seen.of("always", 1200.0).figure == 1000
     assert seen.of("half", 1200.0).figure == 500
     assert seen.of("never", 1200.0) == UNKNOWN
 
 
-def test_who_is_new_has_no_figure() -> None:
+def test_a_seq_that_two_branches_list_counts_once_for_a_reputation() -> None:
+    """The halves of a partition both counted it, and meet again: neither figure, pool nor alert may double."""
+    one, both = Reputations(), Reputations()
+    for seq in range(1, 11):
+        one.saw(seq * 60.0, seq, {("p", seq): 100, ("q", seq): 100})
+        for samples_of in ({("p", seq): 100}, {("p", seq): 100, ("q", seq): 100}, {}):
+            both.saw(seq * 60.0, seq, samples_of)
+    assert (both._peers["p"].samples, both._peers["p"].counted) == (1000, 10)
+    assert both.of("p", 700.0) == one.of("p", 700.0)
+
+
+def test_the_keys_of_a_reputation_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.reputation.KEPT_KEYS", 8)
     seen = Reputations()
+    for seq in range(100):
+        seen.saw(0.0, seq, {("p", seq): 1})
+    assert len(seen._keys) == len(seen._numbers) == 8
+
+
+def test_who_is_new_has_no_figure() -> None:
+    seen = Seen()
     for i in range(MIN_ROUNDS - 1):
-        seen.saw(float(i), {"p": 1})
+        seen.counts(float(i), {"p": 1})
     assert seen.of("p", 10.0).figure is None
-    seen.saw(5.0, {"p": 1})
+    seen.counts(5.0, {"p": 1})
     assert seen.of("p", 10.0).figure == 1000
 
 
 def test_a_peer_that_is_mostly_away_is_gated_to_nothing() -> None:
-    seen = Reputations()
+    seen = Seen()
     for hour in range(20):
-        seen.saw(hour * HOUR_S, {"here": 1, **({"guest": 1} if hour in {0, 1, 2} else {})})
+        seen.counts(hour * HOUR_S, {"here": 1, **({"guest": 1} if hour in {0, 1, 2} else {})})
     known = seen.of("guest", 19 * HOUR_S)
     assert (known.figure, known.uptime) == (0, 0.15)
-    seen.saw(19 * HOUR_S, {"guest": 1})
+    seen.counts(19 * HOUR_S, {"guest": 1})
     assert seen.of("guest", 19 * HOUR_S).figure
 
 
 def test_what_is_older_than_a_week_is_forgotten() -> None:
-    seen = Reputations()
+    seen = Seen()
     for i in range(10):
-        seen.saw(float(i), {"p": 1})
+        seen.counts(float(i), {"p": 1})
     assert seen.of("p", (WINDOW_HOURS - 1) * HOUR_S).figure == 1000
     assert seen.of("p", WINDOW_HOURS * HOUR_S) == UNKNOWN
 
 
 def test_a_jump_above_twice_the_days_mean_is_an_alert() -> None:
-    seen = Reputations()
+    seen = Seen()
     for hour in range(10):
-        seen.saw(hour * HOUR_S, {"p": 100, "q": 100})
-    seen.saw(10 * HOUR_S, {"p": 200, "q": 201})
+        seen.counts(hour * HOUR_S, {"p": 100, "q": 100})
+    seen.counts(10 * HOUR_S, {"p": 200, "q": 201})
     assert seen.of("p", 10 * HOUR_S).alert == ""
     assert "201 samples in this hour, where 100 were usual" in seen.of("q", 10 * HOUR_S).alert
 
 
 def test_pools_follow_what_was_certified() -> None:
-    seen = Reputations()
+    seen = Seen()
     for i in range(5):
-        seen.saw(float(i), {"big": 400, "one": 100, "two": 100, "three": 110, "small": 20})
+        seen.counts(float(i), {"big": 400, "one": 100, "two": 100, "three": 110, "small": 20})
     assert [seen.of(name, 10.0).pool for name in ("big", "one", "three", "small")] == ["high-performance", "standard", "standard", "basic"]
 
 
 @settings(max_examples=20)
 @given(st.lists(st.tuples(st.floats(0, 1e12), st.dictionaries(st.text(max_size=2), st.integers(0, 1 << 53), max_size=4)), max_size=60))
 def test_any_history_gives_figures_within_their_bounds(history: list[tuple[float, dict[str, int]]]) -> None:
-    seen = Reputations()
+    seen = Seen()
     for at, shares in history:
-        seen.saw(at, shares)
+        seen.counts(at, shares)
         for peer in shares:
             known = seen.of(peer, at)
             assert known.figure is None or 0 <= known.figure <= 1000
@@ -88,12 +119,12 @@ def test_any_history_gives_figures_within_their_bounds(history: list[tuple[float
 
 
 def test_neither_peers_nor_a_wild_clock_make_it_grow() -> None:
-    seen = Reputations()
+    seen = Seen()
     for i in range(KEPT_PEERS + 10):
-        seen.saw(0.0, {f"p{i}": 1})
+        seen.counts(0.0, {f"p{i}": 1})
     assert len(seen._peers) == KEPT_PEERS
     for i in range(3 * WINDOW_HOURS):
-        seen.saw((3 * WINDOW_HOURS - i) * HOUR_S, {"p": 1})
+        seen.counts((3 * WINDOW_HOURS - i) * HOUR_S, {"p": 1})
     assert len(seen._rounds) <= WINDOW_HOURS
     assert len(seen._peers["p"].hours) <= WINDOW_HOURS
 

@@ -30,6 +30,7 @@ def _values(kind: object) -> st.SearchStrategy[typing.Any]:
         str: _TEXT | _PEER,
         int: st.integers(0, 40) | st.integers(),
         float: st.floats(),
+        bool: st.booleans(),
         tuple[str, ...]: st.lists(_PEER | _TEXT, max_size=80).map(tuple),
         tuple[int, ...]: st.lists(st.integers(), max_size=80).map(tuple),
         tuple[journal.Share, ...]: st.lists(

@@ -26,6 +26,7 @@ from protocol.ledger import Ledger
 from protocol.messages import Held, decode_signed, encode_signed, open_signed, sign
 from protocol.ports import Stand
 from protocol.round.machine import step
+from protocol.rules.registry import rules_of
 from simulator import faults as f
 from simulator.fakes.clock import run_virtual
 from simulator.fuzz import random_story
@@ -65,14 +66,15 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
         assert ports <= {"MischievousNetwork", "CountingTrainer", "WatchedDisk"}, "only the outermost is made up"
     # Nobody has put anything in the place of a rule or a step of the engine.
     for module, name in (
-        (native.exchange, "weighted_mean"),
-        (native.anchor, "outer_step"),
+        (native.exchange, "rule_set"),
+        (native.anchor, "rules_of"),
         (native.engine, "step"),
         (swarm.lineage, "extend"),
     ):
         assert getattr(module, name).__module__.startswith("protocol.")
-    assert native.exchange.weighted_mean is reduction.weighted_mean
-    assert native.anchor.outer_step is outer.outer_step
+    rules = rules_of(played.story.manifest())
+    assert rules.weighted_mean is reduction.weighted_mean
+    assert rules.outer_step is outer.outer_step
     assert native.engine.step is step
     assert native.exchanging.Exchange is Exchange
 

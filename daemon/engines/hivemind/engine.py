@@ -97,7 +97,7 @@ class HivemindEngine:
         self._phase = "starting"
         self._finish = trio.Event()
         serve_chain(network, self._run, self._no_chain)
-        serve_manifest(network, manifest)
+        serve_manifest(network, manifest, self._refuse)
         serve_where(network, lambda: self._process.maddrs if self._process and self._process.is_up else ())
 
     # -------------------------------------------------------------------------------------------- the port

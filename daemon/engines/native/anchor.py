@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import trio
 
 from protocol.digest import Digest, merkle_root
-from protocol.manifest import Outer
-from protocol.merge import merge_vectors
-from protocol.outer import LEAF_ELEMENTS, outer_step, state_leaf, state_leaves
+from protocol.manifest import Manifest
+from protocol.messages import Ready
+from protocol.outer import LEAF_ELEMENTS, state_leaf, state_leaves
 from protocol.ports import Offload, Vector
+from protocol.rules.registry import rules_of
 
 STATES_KEPT = 3  # whose leaves are kept for downloaders: as many as the disk keeps checkpoints
 
@@ -20,20 +21,22 @@ STATES_KEPT = 3  # whose leaves are kept for downloaders: as many as the disk ke
 class Anchor:
     """Four vectors of shape (parameters,): the current state, and the one a vote would move to."""
 
-    def __init__(self, parameters: int, rules: Outer) -> None:
+    def __init__(self, parameters: int, manifest: Manifest) -> None:
         self.parameters = parameters
-        self._rules = rules
+        self._outer, self._rules = manifest.outer, rules_of(manifest)
         self.value, self.momentum, self.spare_value, self.spare_momentum = (np.zeros(parameters, np.float32) for _ in range(4))
         self._spare_leaves: list[Digest] = []
         self.leaves: OrderedDict[Digest, list[Digest]] = OrderedDict()
         self.written = trio.Lock()  # held while a checkpoint is being written from `value` and `momentum`
 
-    async def step(self, mean: Callable[[int, Vector], Vector], rounds: float, offload: Offload) -> Digest:
-        """The outer step into the spare buffers. Returns the digest of the state there. `rounds` is how many rounds of training the mean is of.
+    async def step(self, mean: Callable[[int, Vector], Vector], counted: Sequence[Ready], offload: Offload) -> Digest:
+        """The outer step into the spare buffers. Returns the digest of the state there. `counted` are the offers that the mean is of.
 
         `mean(start, out)` gives the averaged pseudo-gradient of `out`'s size from element `start` on, in `out` or where it lies. The vector is worked
         through leaf by leaf of the state's digest, decoded, stepped and hashed while it is in cache.
         """
+
+        rounds = self._rules.rounds_in(counted)
 
         def work() -> list[Digest]:
             piece = np.empty(min(LEAF_ELEMENTS, self.parameters), np.float32)
@@ -42,8 +45,8 @@ class Anchor:
             for start in range(0, self.parameters, LEAF_ELEMENTS):
                 at = slice(start, min(start + LEAF_ELEMENTS, self.parameters))
                 averaged = mean(start, piece[: at.stop - at.start])
-                out = self.spare_value[at], self.spare_momentum[at]
-                outer_step(self.value[at], self.momentum[at], averaged, self._rules, *out, rounds=rounds)
+                before, after = (self.value[at], self.momentum[at]), (self.spare_value[at], self.spare_momentum[at])
+                self._rules.outer_step(*before, averaged, self._outer, *after, rounds=rounds)
                 values.append(state_leaf(self.spare_value[at]))
                 momenta.append(state_leaf(self.spare_momentum[at]))
             return values + momenta
@@ -63,7 +66,7 @@ class Anchor:
         def work() -> list[Digest]:
             for ours, theirs in ((self.value, self.spare_value), (self.momentum, self.spare_momentum)):
                 first, second = (ours, theirs) if ours_first else (theirs, ours)
-                merge_vectors(first, second, weights, theirs)
+                self._rules.merge_vectors(first, second, weights, theirs)
             return state_leaves(self.spare_value, self.spare_momentum)
 
         async with self.written:

@@ -24,7 +24,8 @@ from protocol.layout import element_range
 from protocol.messages import Cut, RowSum, Signed, sign
 from protocol.plan import OpenPlan
 from protocol.ports import Offload
-from protocol.reduction import ROW_CODEC, weighted_mean
+from protocol.reduction import ROW_CODEC
+from protocol.rules.registry import rule_set
 
 _CODEC = codec_named(ROW_CODEC)
 
@@ -103,7 +104,7 @@ class Crossing:
 
     def _sum(self, shares: list[tuple[int, memoryview]], memory: memoryview) -> tuple[memoryview, Digest]:
         mean = np.frombuffer(memory, np.float32)
-        weighted_mean(shares, self._codec, mean)
+        rule_set(self._plan.rules).weighted_mean(shares, self._codec, mean)
         encoded = memoryview(mean.astype("<f4", copy=False)).cast("B")
         return encoded, self._commitment.root(encoded, chunk_bytes(_CODEC))
 

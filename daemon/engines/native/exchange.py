@@ -33,9 +33,10 @@ from protocol.ledger import Offer
 from protocol.messages import Cut, RowSum, Signed, SliceResult, open_as, sign
 from protocol.plan import OpenPlan
 from protocol.ports import Offload, Vector
-from protocol.reduction import mean_of_rows, weighted_mean
+from protocol.reduction import mean_of_rows
 from protocol.round.phases import Happening, HeldHere, ResultGot
 from protocol.rows import receivers
+from protocol.rules.registry import rule_set
 
 EARLY_S = 15.0  # for how long the sender of bytes that came before their cut is kept waiting
 
@@ -277,7 +278,7 @@ class Exchange:
             for i in ours:
                 parts = await self._parts(i, cut.contributors)
                 weighted = [(self.plan.offers[c].samples, data) for c, data in parts.items()]
-                await self._finish(i, partial(weighted_mean, weighted, self._codec))
+                await self._finish(i, partial(rule_set(self.plan.rules).weighted_mean, weighted, self._codec))
         else:
             await self._cross(self._crossing, ours)
         while not self._results.complete:
@@ -294,7 +295,7 @@ class Exchange:
             if self._layout.finishes(i):
                 while not crossing.whole(i):
                     await self._changed.wait()
-                await self._finish(i, partial(mean_of_rows, crossing.take(i)))
+                await self._finish(i, partial(mean_of_rows, crossing.take(i), mean_of=rule_set(self.plan.rules).weighted_mean))
 
     async def _parts(self, index: int, contributors: Sequence[int]) -> dict[int, Buffer]:
         """What contributors have for a member to sum, in their order."""

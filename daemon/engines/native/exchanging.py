@@ -20,7 +20,6 @@ from protocol.certificate import OpenCertificate
 from protocol.codec import codec_named
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
-from protocol.heavy import rounds_in
 from protocol.identity import PeerId, Signer, short
 from protocol.ledger import Offer
 from protocol.messages import Cut, RowSum, SliceResult, Vote, open_as
@@ -114,8 +113,8 @@ class Exchanging:
         with trio.CancelScope() as self._reducing:
             if current is not None and current.plan.digest == cut.plan:
                 result = await current.average(cut, name)
-                rounds = rounds_in(current.plan.offers[i] for i in cut.contributors)
-                state = await anchor.step(current.gathered().mean, rounds, self._offload)
+                counted = [current.plan.offers[i] for i in cut.contributors]
+                state = await anchor.step(current.gathered().mean, counted, self._offload)
                 self._emit(Computed(vote=_vote(current.plan, name, result, state)))
 
     async def serve(self, cut: Cut, name: Digest) -> None:

@@ -48,7 +48,7 @@ class Keeper:
         offload: Offload,
         record: Callable[[Event], None],
     ) -> None:
-        self.anchor = Anchor(info.parameters, manifest.outer)
+        self.anchor = Anchor(info.parameters, manifest)
         self.ledger = Ledger(info.parameters, codec_named(manifest.codec), manifest.limits.max_samples, manifest.limits.max_carry_rounds)
         self.lineage = lineage
         self.tip: Tip = lineage.root

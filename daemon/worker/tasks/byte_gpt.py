@@ -25,7 +25,8 @@ EMBEDDING_STD = 0.02  # GPT-2's; tied to the output it keeps the first loss at l
 
 
 class ByteGptOptions(TaskOptions, frozen=True, kw_only=True):
-    """`corpus` is "stdlib" or a path inside the node's data folders; `corpus_bytes` cuts it (0: the usual limit of that kind)."""
+    """`corpus` is "stdlib" or a path inside the node's data folders; `corpus_bytes` cuts it (0: the usual limit of that kind). `private` says that
+    every node has files of its own there; the standard library always differs from one Python to the next."""
 
     layers: Annotated[int, Meta(ge=1, le=256)] = 4
     heads: Annotated[int, Meta(ge=1, le=256)] = 4
@@ -33,6 +34,7 @@ class ByteGptOptions(TaskOptions, frozen=True, kw_only=True):
     context: Annotated[int, Meta(ge=2, le=65536)] = 128
     corpus: str = "stdlib"
     corpus_bytes: Annotated[int, Meta(ge=0)] = 0
+    private: bool = False
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -85,6 +87,8 @@ class ByteGpt(Task):
 
     def __init__(self, options: ByteGptOptions, data_folders: tuple[str, ...] = ()) -> None:
         super().__init__(options, data_folders)
+        if options.private or options.corpus == "stdlib":
+            self.data = "private"
         self.text = load_corpus(options.corpus, data_folders, options.corpus_bytes)
         if self.text.size <= options.context:
             raise UserError(

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 
 import msgspec
 
+from daemon.worker.author_code import TaskFault, author_code, trace_of, what_failed
 from daemon.worker.settings import WorkerSettings
 from daemon.worker.tasks.task import Task, TaskOptions
 from protocol.errors import UserError
@@ -67,15 +68,21 @@ def make_options(task: type[Task], name: str, values: OptionValues) -> TaskOptio
 
 
 def load_task(name: str, values: OptionValues, settings: WorkerSettings) -> Task:
-    """Import and make the task. In the worker process only. Raises `UserError` for everything that a manifest or a user's module got wrong."""
+    """Import and make the task. In the worker process only. Raises `UserError` for what a manifest got wrong, `TaskFault` where the module fails."""
     module_name, attribute = locate(name, settings)
     if name not in SHIPPED:
         sys.path.append(os.getcwd())  # last, so that a file in a data folder cannot pose as one of our modules
     try:
-        module = importlib.import_module(module_name)
+        with author_code(f"import {module_name}", passing=(ModuleNotFoundError,)):
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there; what it imports is not, and the traceback says where
+            # The module is there; what it imports is not, and the traceback says where.
+            raise TaskFault(
+                what_failed(f"import {module_name}", error),
+                fix=f"install {error.name} in this environment, or put it beside the task's module",
+                trace=trace_of(error),
+            ) from error
         raise UserError(
             "TASK",
             f"There is no module {module_name!r} for the task {name!r}.",
@@ -88,4 +95,6 @@ def load_task(name: str, values: OptionValues, settings: WorkerSettings) -> Task
         raise UserError(
             "TASK", f"{name!r} is not a Task.", why=f"{attribute} in {module.__file__} is {found!r}", fix="derive it from hypergpu.Task"
         )
-    return found(make_options(found, name, values), settings.data_folders)
+    options = make_options(found, name, values)
+    with author_code("__init__()"):
+        return found(options, settings.data_folders)

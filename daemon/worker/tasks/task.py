@@ -55,12 +55,20 @@ def uniform(bound: float) -> Init:
 class Task(ABC):
     """One training job. The worker makes one instance and calls it from one thread.
 
-    Every member of a run must see the same model: `model` and `init` may depend on the options alone. The model's own initial values
-    are thrown away (they come from the run's seed, see `protocol/initial.py`). All state that should be averaged must be a parameter:
-    running statistics like BatchNorm's are refused, because every node would keep its own.
+    Every member of a run must see the same model: `model` and `init` may depend on the options alone. Members compare their tasks (names,
+    shapes and order of tensors, options, size and a sample of the data, source code) and refuse each other where they differ.
+
+    Parameters that require a gradient are averaged; their own initial values are thrown away (they come from the run's seed, see
+    `protocol/initial.py`). Parameters with `requires_grad = False` and buffers keep the values that `model()` gives them, must be the same on
+    every node, and must not change: running statistics like BatchNorm's are refused, because every node would keep its own. Before a task is
+    made, torch, numpy and `random` are seeded with the run's seed.
+
+    A task with `data = "private"` has data of its own on each node: size and content are not compared. `version` grows when a shipped task
+    computes something else than before; the code of other tasks is compared itself.
     """
 
     Options: ClassVar[type[TaskOptions]] = TaskOptions
+    version: ClassVar[int] = 1
 
     def __init__(self, options: TaskOptions, data_folders: Sequence[str] = ()) -> None:
         """`data_folders` is what this machine's owner lets tasks read (see `daemon.worker.tasks.files`). Load data here or later."""
@@ -69,7 +77,8 @@ class Task(ABC):
 
     @abstractmethod
     def model(self) -> torch.nn.Module:
-        """A new model on the CPU, float32. Its parameters, in the order of `named_parameters()`, are the run's flat vector."""
+        """A new model on the CPU. Its parameters that require a gradient, float32 and in the order of `named_parameters()`, are the run's
+        flat vector."""
 
     @abstractmethod
     def dataset_size(self) -> int:

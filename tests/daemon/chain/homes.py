@@ -19,7 +19,8 @@ from contracts.signing import signer_of
 from daemon.chain.records import MANIFEST_FILE
 from daemon.disk.atomic import no_fault
 from daemon.disk.chain_file import ChainFile
-from daemon.home import CONFIG_FILE, ensure_home, write_new
+from daemon.disk.new_file import write_new
+from daemon.home import CONFIG_FILE, ensure_home
 from daemon.swarm.chain_sync import pack_record
 from daemon.wallet import files
 from daemon.wallet.keystore import wallet_of

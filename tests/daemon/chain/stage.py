@@ -68,6 +68,6 @@ class Stage:
 
     def beat(self, i: int, rounds: int = 2, payout: str | None = None) -> None:
         heart, _, figures = self.heart(i, payout)
-        figures.add_disk(ROUNDS[:rounds])
+        figures.add(ROUNDS[:rounds])
         report = heart.beat()
         assert (report.state, report.reason) == ("live", "")

@@ -10,18 +10,15 @@ import trio
 from trio.testing import MockClock
 
 from contracts.devnet.genesis import COIN, dev_account
-from daemon.chain.figures import Figure, Figures
+from daemon.chain.figures import Figure
 from daemon.chain.heart import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heart, Identity
-from protocol.certificate import genesis
 from protocol.chain import Chain, ChainRefused, ChainUnreachable, WrongChain
-from protocol.journal import ChainReport, Event, RoundCertified, Share
+from protocol.journal import ChainReport, Event
 from protocol.ports import inline
 from protocol.status import StatusState, fold, record
 from simulator.fakes.chain import FakeChain
 from simulator.fakes.ledger import FakeLedger
-from tests.daemon.chain.homes import rounds
-from tests.protocol.rounds import people
-from tests.protocol.settlement.paid import PAID_RUN, certificate, wallet
+from tests.protocol.settlement.paid import wallet
 
 BLOCK_S = 2.0
 ME = wallet(0).address
@@ -143,51 +140,3 @@ async def test_a_refusal_is_told_with_its_reason(autojump_clock: MockClock) -> N
     node.chain.heartbeat = refuse  # type: ignore[method-assign, assignment]
     report = node.heart.beat()
     assert (report.state, "samples went back" in report.reason) == ("refused", True)
-
-
-# ------------------------------------------------------------------------------------------------ figures
-
-
-def _told(name: str, number: int, samples: int, peer: str) -> RoundCertified:
-    return RoundCertified(
-        number=number,
-        view=0,
-        certificate=name,
-        parent="",
-        members=(peer,),
-        shares=(Share(peer=peer, samples=samples, loss=None),),
-        samples=samples,
-        loss=None,
-        state_digest="",
-        outcome="counted",
-        phase_seconds={},
-        reason="",
-    )
-
-
-def test_figures_count_each_certificate_once_from_disk_and_journal() -> None:
-    me = people(4)[0].peer
-    certificates = rounds({0: 10, 1: 5}, {0: 20}, {1: 5})
-    figures = Figures(me)
-    assert figures.now is None
-    figures.add_disk(certificates[:2])
-    figures.add_disk(certificates)
-    figures.listen(_told(certificates[0].hash.hex(), 1, 10, me))
-    assert figures.now == Figure(samples=30, certificate=certificates[2].hash)
-    figures.listen(_told("44" * 32, 4, 7, me))
-    figures.listen(_told("44" * 32, 4, 7, me))
-    figures.listen(_told("55" * 32, 5, 9, people(4)[1].peer))
-    assert figures.now == Figure(samples=37, certificate=b"\x55" * 32)
-
-
-def test_a_seq_that_two_branches_list_counts_once() -> None:
-    """As it is paid: the halves of a partition both counted it."""
-    me = people(4)[0].peer
-    tip = genesis(PAID_RUN)
-    left, _ = certificate(tip, {0: 10, 1: 5}, seq=1)
-    right, _ = certificate(tip, {0: 10, 2: 5}, seq=1)
-    assert left.hash != right.hash
-    figures = Figures(me)
-    figures.add_disk([left, right])
-    assert figures.now is not None
-    assert figures.now.samples == 10

@@ -249,23 +249,23 @@ def test_what_goes_wrong_has_a_code_of_its_own(stage: Stage, monkeypatch: pytest
 def test_a_figure_is_told_once_also_by_the_next_process(stage: Stage) -> None:
     heart, _, figures = stage.heart(3)
     heart.beat()  # registers; there is no certificate yet
-    figures.add_disk(ROUNDS[:1])
+    figures.add(ROUNDS[:1])
     assert heart.beat().state == "live"
     block = stage.world.client(None).head().number
     heart.beat()
     successor, _, counted = stage.heart(3)
-    counted.add_disk(ROUNDS[:1])
+    counted.add(ROUNDS[:1])
     successor.beat()
     assert stage.world.client(None).head().number == block  # nothing was sent
-    counted.add_disk(ROUNDS)
+    counted.add(ROUNDS)
     successor.beat()
     assert stage.world.client(None).head().number > block
 
 
 def test_a_counter_that_begins_again_is_never_told_as_less(stage: Stage) -> None:
     heart, _, figures = stage.heart(0)
-    figures.add_disk(ROUNDS)
+    figures.add(ROUNDS)
     assert heart.beat().samples == 40
     lost, _, fresh = stage.heart(0)
-    fresh.add_disk(ROUNDS[:1])
+    fresh.add(ROUNDS[:1])
     assert lost.beat().samples == 40

@@ -8,6 +8,7 @@ from daemon.engines.native.course import MERGE_RETRY_S, WITHOUT_S, Course
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from protocol.certificate import Tip
+from protocol.leader import leader_of, leader_order
 from protocol.messages import Beacon
 from protocol.round.phases import CertificateGot, ForkGot
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people
@@ -47,7 +48,10 @@ class Node:
 
 FIRST = Made(people(4))
 SECOND = Made(people(4), FIRST.next_tip(), seq=2)
-SIBLING = Made(people(3), FIRST.next_tip(), seq=2, view=1)
+LED_BY_ONE_OF_THREE = next(
+    view for view in (1, 2) if leader_of(leader_order(FIRST.next_tip().hash, FIRST.next_tip().members), view) in {p.peer for p in people(3)}
+)
+SIBLING = Made(people(3), FIRST.next_tip(), seq=2, view=LED_BY_ONE_OF_THREE)
 
 
 def test_it_leads_to_the_end_of_the_own_branch() -> None:

@@ -51,14 +51,14 @@ def a_book(join: tuple[Place, ...] = ()) -> Book:
 
 def test_a_record_is_learned_once_and_replaced_by_a_newer_one() -> None:
     book = a_book()
-    assert book.learn(record(2), 0.0)
-    assert not book.learn(record(2), 0.0)
+    assert book.learn(record(2), 0.0, "teller")
+    assert not book.learn(record(2), 0.0, "teller")
     newer = seal_record(signer(2), [place(2, 5001)], [RUN], 2)
-    assert not book.learn(newer, 0.0)
+    assert not book.learn(newer, 0.0, "teller")
     assert book.places_of(signer(2).peer) == [place(2, 5001)]
-    assert not book.learn(record(2), 0.0), "an older one changes nothing"
+    assert not book.learn(record(2), 0.0, "teller"), "an older one changes nothing"
     assert book.places_of(signer(2).peer) == [place(2, 5001)]
-    assert not book.learn(record(1), 0.0), "nobody tells us about ourselves"
+    assert not book.learn(record(1), 0.0, "teller"), "nobody tells us about ourselves"
 
 
 def test_what_is_kept_for_the_next_life_is_where_members_were_a_while_ago() -> None:
@@ -66,8 +66,8 @@ def test_what_is_kept_for_the_next_life_is_where_members_were_a_while_ago() -> N
     book = a_book()
     many = seal_record(signer(2), [place(2, 4000 + n) for n in range(MAX_PLACES)], [RUN], 1)
     for signed in (many, record(3), record(4, keys=(OTHER_RUN,)), record(5)):
-        book.learn(signed, 0.0)
-    book.hint([place(6)])
+        book.learn(signed, 0.0, "teller")
+    book.hint([place(6)], "teller")
     for number in (2, 3, 4, 6):
         book.connected(signer(number).peer, float(number))
     here = {signer(3).peer}
@@ -89,7 +89,7 @@ def test_what_is_not_signed_by_its_peer_is_refused() -> None:
     ):
         book = a_book()
         with pytest.raises(PeerFault) as caught:
-            book.learn(wrong, 0.0)
+            book.learn(wrong, 0.0, "teller")
         assert caught.value.reason == reason
         assert len(book) == 0
 
@@ -102,7 +102,7 @@ def test_any_bytes_are_an_exchange_or_a_fault(data: bytes) -> None:
         return
     for one in records:
         with contextlib.suppress(PeerFault):
-            a_book().learn(one, 0.0)
+            a_book().learn(one, 0.0, "teller")
 
 
 @given(st.text(max_size=200))
@@ -123,14 +123,14 @@ def test_the_largest_exchange_fits_its_limit() -> None:
 def test_the_book_is_bounded_and_keeps_join_addresses() -> None:
     book = a_book((place(2),))
     for number in range(3, MAX_ENTRIES + 50):
-        book.hint([place(number)])
+        book.hint([place(number)], f"teller {number % 64}")
     assert len(book) == MAX_ENTRIES
     assert signer(2).peer in book
 
 
 def test_failures_wait_longer_and_end_in_oblivion_but_for_join_addresses() -> None:
     book = a_book((place(2),))
-    book.hint([place(3)])
+    book.hint([place(3)], "teller")
     now = 0.0
     for failure in range(FORGET_AFTER_FAILURES):
         assert set(book.to_dial(set(), frozenset(), now)) == {signer(2).peer, signer(3).peer}
@@ -147,9 +147,9 @@ def test_failures_wait_longer_and_end_in_oblivion_but_for_join_addresses() -> No
 
 def test_members_of_our_run_come_first_and_connected_ones_not_at_all() -> None:
     book = Book(signer(9).peer, ())
-    book.learn(record(2, keys=(OTHER_RUN,)), 0.0)
-    book.learn(record(3), 0.0)
-    book.learn(record(4, keys=()), 0.0)
+    book.learn(record(2, keys=(OTHER_RUN,)), 0.0, "teller")
+    book.learn(record(3), 0.0, "teller")
+    book.learn(record(4, keys=()), 0.0, "teller")
     order = book.to_dial({signer(4).peer}, frozenset({RUN}), 10.0)
     assert order == [signer(3).peer, signer(2).peer]
     assert book.members(frozenset({RUN})) == 2
@@ -169,7 +169,7 @@ def test_of_two_who_lose_each_other_one_calls_first() -> None:
 def test_only_those_met_lately_are_handed_on() -> None:
     book = a_book()
     for number in (2, 3, 4):
-        book.learn(record(number), 0.0)
+        book.learn(record(number), 0.0, f"teller {number % 2}")
     book.connected(signer(2).peer, 0.0)
     book.connected(signer(3).peer, FRESH_S)
     now = FRESH_S + 1

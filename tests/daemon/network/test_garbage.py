@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from daemon.network.connection import MAX_BUFFERED_BYTES
 from daemon.network.libp2p import LibP2PNetwork
 from daemon.network.stream import ControlStream
 from daemon.network.tls import TlsSession
+from daemon.network.tls_handshake import TlsContext
 from protocol.errors import PeerFault, Unreachable
 from protocol.ports import ByteStream, Endpoint
 from tests.daemon.network.nodes import control_port, make_node, until_linked
@@ -157,15 +159,27 @@ async def test_who_goes_silent_in_the_handshake_is_let_go(tmp_path: Path) -> Non
             await pair.alive()
 
 
-async def bulk_session(certificate: BulkCertificate | None, target: LibP2PNetwork) -> TlsSession:
+async def bulk_session(certificate: BulkCertificate, target: LibP2PNetwork) -> TlsSession:
+    transport = await trio.open_tcp_stream("127.0.0.1", target.endpoint.port)
+    context = TlsContext(certificate.path, server_side=False)
+    session = TlsSession(transport, context, target.endpoint.certificate.__eq__)
+    await session.handshake()
+    return session
+
+
+def call_without_certificate(target: LibP2PNetwork) -> bytes:
+    """What a client that shows no certificate reads before the connection ends."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.load_verify_locations(cadata=target.endpoint.certificate)
-    if certificate is not None:
-        context.load_cert_chain(certificate.path)
-    session = TlsSession(await trio.open_tcp_stream("127.0.0.1", target.endpoint.port), context, server_side=False)
-    await session.handshake()
-    return session
+    address = ("127.0.0.1", target.endpoint.port)
+    with (
+        socket.create_connection(address, PATIENCE_S) as sock,
+        context.wrap_socket(sock) as tls,
+        pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"),
+    ):
+        return tls.recv(1)
+    return b""
 
 
 async def refused(session: TlsSession, first_frame: bytes) -> bytes:
@@ -189,7 +203,7 @@ async def test_bulk_without_the_right_certificate_or_first_frame(tmp_path: Path)
         async with pair.running():
             pair.target.admit(pair.other.endpoint)
             own = load_or_make(tmp_path / "bulk-2.pem", "node 2")
-            assert await refused(await bulk_session(None, pair.target), bytes((len(name),)) + name) == b""
+            assert await trio.to_thread.run_sync(call_without_certificate, pair.target) == b""
             await pair.counted("tls", 1)
             assert await refused(await bulk_session(stranger, pair.target), bytes((len(name),)) + name) == b""
             await pair.counted("tls", 2)

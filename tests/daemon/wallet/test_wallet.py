@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from daemon.cli.main import cli, run
 from daemon.wallet import files, password
-from daemon.wallet.keystore import BadKeystore, WrongPassword, new_key, seal, unseal, wallet_of
+from daemon.wallet.document import BadKeystore
+from daemon.wallet.keystore import WrongPassword, new_key, seal, unseal, wallet_of
 from daemon.wallet.password import Password, find_password
 from protocol.errors import UserError
 from protocol.keccak import checked_address

@@ -91,7 +91,7 @@ async def test_a_worker_that_never_comes_up_is_ended(make_trainer: MakeTrainer, 
 
 
 async def test_waits_grow_and_are_said(make_trainer: MakeTrainer, happened: Happened, odd_tasks: None) -> None:
-    trainer = make_trainer("odd_tasks:Line", patience=Patience(start_s=0.05, first_wait_s=0.01, longest_wait_s=0.04))
+    trainer = make_trainer("odd_tasks:Line", patience=Patience(start_s=0.05, first_wait_s=0.01, longest_wait_s=0.04, restarts=9))
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             for number in range(1, 5):
@@ -224,7 +224,7 @@ async def test_descriptors_are_given_back(make_trainer: MakeTrainer, happened: H
 
     await trio.to_thread.run_sync(lambda: None)
     before = held()
-    trainer = make_trainer("odd_tasks:Line", patience=Patience(start_s=0.02, first_wait_s=0.01, longest_wait_s=0.01))
+    trainer = make_trainer("odd_tasks:Line", patience=Patience(start_s=0.02, first_wait_s=0.01, longest_wait_s=0.01, restarts=9))
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             for _ in range(5):

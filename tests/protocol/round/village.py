@@ -33,9 +33,9 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
 class Village:
     """Everybody, the wire between them, and what must always hold."""
 
-    def __init__(self, size: int, *, settled: int = 0, max_group: int = 32, min_peers: int = 2) -> None:
-        """`settled` of them made a first certificate before the story begins; with 0 it begins at genesis."""
-        self.manifest = Manifest(name="village", task="nothing", group=Group(min_peers=min_peers, max_group=max_group))
+    def __init__(self, size: int, *, settled: int = 0, max_group: int = 32, min_peers: int = 2, seed: int = 0) -> None:
+        """`settled` of them made a first certificate before the story begins; with 0 it begins at genesis. Another `seed` is another run."""
+        self.manifest = Manifest(name="village", task="nothing", seed=seed, group=Group(min_peers=min_peers, max_group=max_group))
         self.run_id = seal(self.manifest).run
         self.now = 0.0
         self.wire: list[Letter] = []

@@ -1,0 +1,51 @@
+"""`eth_feeHistory`: base fees, how full blocks were, and the tips that were paid, as wallets ask for them before they choose a fee."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from contracts.devnet.evm import Devnet, Included
+from contracts.devnet.reverts import Refused
+from contracts.devnet.shapes import price_of
+
+MOST_BLOCKS = 1024  # of one answer, as geth limits it
+
+
+def fee_history(devnet: Devnet, count: int, last: int | None, percentiles: Sequence[float] | None) -> dict[str, Any]:
+    """Of `count` blocks up to number `last` (None: the head). Raises `Refused` for percentiles that are none."""
+    asked = [float(one) for one in percentiles or ()]
+    if asked != sorted(asked) or any(not 0 <= one <= 100 for one in asked):
+        raise Refused("invalid reward percentile: they are numbers from 0 to 100 that rise")
+    with devnet.lock:
+        head = devnet.head.block_number
+        newest = head if last is None else min(last, head)
+        numbers = range(max(0, newest - min(max(count, 0), MOST_BLOCKS) + 1), newest + 1)
+        blocks = [block for number in numbers if (block := devnet.block(number)) is not None]
+        after = devnet.header(newest + 1)
+        next_fee = devnet.base_fee() if after is None else int(after.base_fee_per_gas)
+        answer: dict[str, Any] = {
+            "oldestBlock": hex(numbers.start if numbers else newest),
+            "baseFeePerGas": [hex(block.header.base_fee_per_gas) for block in blocks] + [hex(next_fee)],
+            "gasUsedRatio": [block.header.gas_used / block.header.gas_limit for block in blocks],
+        }
+        if percentiles:
+            answer["reward"] = [_tips(list(devnet.receipts(block)), asked) for block in blocks]
+        return answer
+
+
+def _tips(inside: Sequence[Included], percentiles: Sequence[float]) -> list[str]:
+    """The tip at each percentile of the block's gas, in wei; 0 for an empty block."""
+    paid = sorted((price_of(found) - found.block.header.base_fee_per_gas, found.gas) for found in inside)
+    whole = sum(gas for _, gas in paid)
+    return [hex(_tip_at(paid, whole * one / 100)) for one in percentiles]
+
+
+def _tip_at(paid: Sequence[tuple[int, int]], gas_wanted: float) -> int:
+    """The tip of the transaction that holds the unit of gas `gas_wanted`, of (tip, gas) in order; 0 where there is none."""
+    passed = 0
+    for tip, gas in paid:
+        passed += gas
+        if passed >= gas_wanted:
+            return tip
+    return 0

@@ -1,0 +1,69 @@
+"""Runs the handlers of streams that others open: bounded by peer and in all, each in a task of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+from libp2p.network.stream.net_stream import NetStream
+
+from daemon.network.border import Refusals
+from daemon.network.bulk import BulkStream
+from daemon.network.ending import Endings, end_gently
+from daemon.network.slots import Slots
+from daemon.network.stream import ControlStream, ControlTraffic
+from protocol.errors import PeerFault, Unreachable
+from protocol.identity import PeerId
+from protocol.ports import MAX_STREAMS_PER_PEER, StreamHandler
+
+MAX_STREAMS_IN_ALL = 1024  # handlers of all peers together, 20 KB each: five for every connection that there may be
+
+
+class StreamServer:
+    """One node's. Until `nursery` is set and after it is None, streams are cut off."""
+
+    def __init__(self, refusals: Refusals, traffic: ControlTraffic, endings: Endings, matters: Callable[[PeerId], bool]) -> None:
+        """`matters` says for whom the last quarter of all places is kept."""
+        self.nursery: trio.Nursery | None = None
+        self._refusals, self._traffic, self._endings, self._matters = refusals, traffic, endings, matters
+        self._slots = Slots(MAX_STREAMS_PER_PEER, MAX_STREAMS_IN_ALL)
+
+    def taker(self, handler: StreamHandler) -> Callable[[NetStream, PeerId], Awaitable[None]]:
+        """What takes libp2p's streams for this handler."""
+
+        async def take(stream: NetStream, peer: PeerId) -> None:
+            mine = ControlStream(stream, peer, self._traffic, self._endings)
+            if self._slots.full(peer, self._matters(peer)):
+                self._refusals.count("busy", f"{peer} has its {MAX_STREAMS_PER_PEER} streams, or all have {MAX_STREAMS_IN_ALL}")
+                await mine.abort()
+            else:
+                await self.run_handler(mine, handler, self._slots.take(peer))
+
+        return take
+
+    async def run_handler(self, stream: ControlStream | BulkStream, handler: StreamHandler, release: Callable[[], None]) -> None:
+        """In our own nursery, not the library's: an exception of ours must be seen. Returns when the stream is over."""
+        over = trio.Event()
+
+        async def run() -> None:
+            try:
+                await handler(stream)
+                release()
+                await end_gently(stream)
+            except PeerFault as fault:
+                self._refusals.count(fault.reason, f"{stream.peer}: {fault}")
+            except Unreachable:
+                await stream.linger()
+            finally:
+                release()
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await stream.abort()
+                over.set()
+
+        if self.nursery is None:
+            release()
+            await stream.abort()
+            return
+        self.nursery.start_soon(run, name=handler)
+        await over.wait()

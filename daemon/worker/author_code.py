@@ -1,0 +1,106 @@
+"""Where the worker calls code of a task's author, and what comes of it when that code fails. Worker process only.
+
+A task raises what it likes, and calls `sys.exit`. Here, and nowhere else in the worker, all of that becomes one of two:
+
+    SampleFault  this batch cannot be used; others may be fine, so the batch is skipped and counted
+    TaskFault    a person must change the task, its data or the run: training cannot go on as its author meant
+
+Both carry the file and line in the author's own code, and the traceback.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from protocol.errors import UserError
+
+MAX_TRACE_CHARS = 6000  # what a log line may be asked to hold; the end says what happened, so the beginning goes
+MAX_ERROR_CHARS = 300
+_WORKER = Path(__file__).resolve().parent
+_TASKS = _WORKER / "tasks"
+_STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+
+
+class AuthorFault(Exception):
+    """Base of the two. `what` is one sentence without its full stop; `trace` is empty where nothing was raised."""
+
+    def __init__(self, what: str, *, fix: str = "", trace: str = "") -> None:
+        super().__init__(what)
+        self.what, self.fix, self.trace = what, fix, trace
+
+
+class SampleFault(AuthorFault):
+    """One batch cannot be used."""
+
+
+class TaskFault(AuthorFault):
+    """A person must mend something."""
+
+
+@contextmanager
+def author_code(call: str, kind: type[AuthorFault] = TaskFault, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Run the author's `call` ("batch()"): whatever it raises comes out as a `kind`. A `UserError`, our own faults and those `passing` pass."""
+    try:
+        yield
+    except (AuthorFault, UserError, *passing):
+        raise
+    # The border to code that is not ours: any exception of it is that code's, and a SystemExit would end the worker in silence.
+    except (Exception, SystemExit) as error:
+        raise kind(what_failed(call, error), trace=trace_of(error)) from error
+
+
+def what_failed(call: str, error: BaseException) -> str:
+    """Task failed in wine.py:34 batch(): KeyError: 'text'."""
+    frame = _own_frame(error)
+    said = "".join(traceback.format_exception_only(error)).strip().splitlines()
+    words = (said[-1] if said else type(error).__name__)[:MAX_ERROR_CHARS]
+    if isinstance(error, SyntaxError):
+        words = f"SyntaxError: {error.msg}"
+        if error.filename:
+            return f"Task failed in {Path(error.filename).name}:{error.lineno}, {call}: {words}"
+    if isinstance(error, SystemExit):
+        words = f"it called sys.exit({error.code!r})"
+    if frame is None:
+        return f"Task failed in {call}: {words}"
+    place = f"{Path(frame.filename).name}:{frame.lineno}"
+    inside = "" if call.startswith(f"{frame.name}(") else f" in {frame.name}()"
+    return f"Task failed in {place}, {call}{inside}: {words}"
+
+
+def place_of(function: Callable[..., object]) -> str:
+    """wine.py:34 loss(): where a method of the author begins."""
+    code = getattr(function, "__code__", None) or getattr(getattr(function, "__func__", None), "__code__", None)
+    if code is None:
+        return f"{getattr(function, '__name__', 'it')}()"
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno} {code.co_name}()"
+
+
+def trace_of(error: BaseException) -> str:
+    """The traceback as Python prints it, from the author's first frame on; its beginning goes where it is too long."""
+    kept = error.__traceback__
+    while kept is not None and kept.tb_next is not None and _is_ours(kept.tb_frame.f_code.co_filename):
+        kept = kept.tb_next
+    text = "".join(traceback.format_exception(type(error), error, kept)).rstrip()
+    return text if len(text) <= MAX_TRACE_CHARS else f"... {text[-MAX_TRACE_CHARS:]}"
+
+
+def _own_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """The innermost frame in the author's code; None where the error did not pass through any."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _is_ours(frame.filename) and not _is_library(frame.filename)]
+    return own[-1] if own else None
+
+
+def _is_ours(filename: str) -> bool:
+    path = Path(filename)
+    return path.is_relative_to(_WORKER) and not path.is_relative_to(_TASKS)
+
+
+def _is_library(filename: str) -> bool:
+    path = Path(filename)
+    return filename.startswith("<") or path.is_relative_to(_STDLIB) or bool(_INSTALLED & {*path.parts})

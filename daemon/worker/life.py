@@ -1,0 +1,55 @@
+"""One worker process from spawn to death, with the question it was asked last, and why it ended."""
+
+from __future__ import annotations
+
+import signal
+
+import trio
+
+from daemon.worker.buffers import Buffers
+from daemon.worker.messages import Report
+from daemon.worker.process import start_worker
+from daemon.worker.restarts import Failure
+from daemon.worker.settings import WorkerSettings
+from protocol.errors import UserError
+
+# What a process does to itself, at the same place each time it comes there. Everything else is done to it by others.
+_OWN_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS})
+
+
+class Life:
+    """Changed by the supervisor alone."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        """Raises `OSError` when there is no process to be had."""
+        self.process = start_worker(settings)
+        self.buffers: Buffers | None = None  # set when it is up
+        self.unable: UserError | None = None
+        self.failed: Failure | None = None  # as it said itself, or as the supervisor found
+        self.started = trio.Event()  # it is up, or it will never be
+        self.up_since = 0.0
+        self.longest_step_s = 0.0
+        self.anchored = False
+        self.taken = False  # whether the work of the last Collected reached our caller
+        self.stretch = 0
+        self.asked = 0
+        self.answer: Report | None = None
+        self.answered = trio.Event()  # also set by its death, with no answer
+        self.answered.set()
+
+    def why(self) -> str:
+        """Why it ended, in one sentence without its full stop. After it was reaped."""
+        if self.failed is not None:
+            return self.failed.what
+        return self.unable.what.rstrip(".") if self.unable else self.process.why()
+
+    def failure(self) -> Failure | None:
+        """What a person must mend, None where the death may not come again. After it was reaped."""
+        if self.failed is not None:
+            return self.failed
+        if self.unable is not None:
+            return Failure(what=self.unable.what.rstrip("."), fix=self.unable.fix, trace=self.unable.why)
+        code = self.process.code
+        if self.process.was_killed or code is None or (code < 0 and -code not in _OWN_SIGNALS):
+            return None
+        return Failure(what=f"The worker failed: {self.process.why()}", trace="\n".join(self.process.last_lines))

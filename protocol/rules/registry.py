@@ -1,0 +1,107 @@
+"""The functions behind each version of the rules: everything that two members must compute alike.
+
+A member plans, divides, sums, steps and merges by the version that its run's manifest names, whatever the newest version is.
+A function that a released version names never changes. Who changes a rule writes the new function beside the old one, registers
+it here under the next number, and lets `CURRENT_RULES` and `KNOWN_RULES` (`versions.py`) name that number. Data that carries its
+own proof is not computed again: a certificate is checked by its signatures and hashes (`protocol/certificate.py`).
+`tests/protocol/rules/test_pins.py` fails when a registered version computes something else than it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from protocol.codec import Codec
+from protocol.cut import check_cut
+from protocol.digest import Buffer, Digest
+from protocol.errors import UserError
+from protocol.heavy import rounds_in
+from protocol.identity import PeerId
+from protocol.layout import share_out
+from protocol.leader import leader_order
+from protocol.manifest import Manifest, Outer
+from protocol.merge import merge_vectors
+from protocol.messages import Cut, Ready
+from protocol.network.views import View
+from protocol.outer import outer_step
+from protocol.planning.choice import Layout, choose
+from protocol.planning.cost import Sizes
+from protocol.planning.history import History
+from protocol.planning.rows import Bounds
+from protocol.ports import Vector
+from protocol.reduction import weighted_mean
+from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, refusal
+
+if TYPE_CHECKING:
+    from protocol.plan import OpenPlan
+
+
+class CutCheck(Protocol):
+    """Whether a Cut fits its plan. Raises `PeerFault("bad_plan")` where it does not."""
+
+    def __call__(self, cut: Cut, plan: OpenPlan, manifest: Manifest, *, merging: bool = False) -> None: ...
+
+
+class OuterStep(Protocol):
+    """See `protocol.outer.outer_step`. All vectors have shape (parameters,)."""
+
+    def __call__(
+        self, anchor: Vector, momentum: Vector, mean: Vector, rules: Outer, out_anchor: Vector, out_momentum: Vector, *, rounds: float = 1.0
+    ) -> None: ...
+
+
+class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of the rules. Every function is pure and gives the same bytes on every machine."""
+
+    version: int
+    choose: Callable[[View, Bounds, Sizes, History | None], Layout]
+    """The rows of a plan, the share of each rank, and what the plan leaves for the next one."""
+    share_out: Callable[[int, Sequence[float]], tuple[int, ...]]
+    """The borders of slices, in chunks."""
+    leader_order: Callable[[Digest, Iterable[PeerId]], tuple[PeerId, ...]]
+    """The candidates in the order in which they lead the views after a certificate."""
+    check_cut: CutCheck
+    weighted_mean: Callable[[Iterable[tuple[int, Buffer]], Codec, Vector], int]
+    """The sum of encoded contributions, as a mean."""
+    outer_step: OuterStep
+    """From an anchor and the mean to the next anchor."""
+    rounds_in: Callable[[Iterable[Ready]], float]
+    """Of how many rounds of training a mean is, for the outer step."""
+    merge_vectors: Callable[[Vector, Vector, tuple[int, int], Vector], None]
+    """The state where two branches meet."""
+
+
+_TODAY = RuleSet(
+    version=CURRENT_RULES,
+    choose=choose,
+    share_out=share_out,
+    leader_order=leader_order,
+    check_cut=check_cut,
+    weighted_mean=weighted_mean,
+    outer_step=outer_step,
+    rounds_in=rounds_in,
+    merge_vectors=merge_vectors,
+)
+
+RULE_SETS: dict[int, RuleSet] = {
+    # What is left of the first version is what reading its certificates needs; nobody plans by it any more.
+    FIRST_RULES: msgspec.structs.replace(_TODAY, version=FIRST_RULES),
+    CURRENT_RULES: _TODAY,
+}
+"""By version."""
+
+
+def rule_set(version: int) -> RuleSet:
+    """The functions of one version. Raises `UserError("RULES")` for one that this program does not have."""
+    found = RULE_SETS.get(version)
+    if found is None:
+        raise UserError("RULES", refusal(version, RULE_SETS), fix="install a newer hypergpu", exit_code=2)
+    return found
+
+
+def rules_of(manifest: Manifest) -> RuleSet:
+    """The functions by which the members of a run work. Raises `UserError("RULES")`."""
+    return rule_set(manifest.rules)

@@ -1,0 +1,52 @@
+"""Which versions of the rules this program takes part in, and what it tells a person about all others.
+
+1   every run from before manifests named a version. This program reads and exports such a run, and does not take part in it.
+2   the current version. New runs get it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from protocol.errors import UserError
+
+FIRST_RULES = 1
+"""What a manifest without the field `rules` means."""
+
+CURRENT_RULES = 2
+"""What a new run gets."""
+
+KNOWN_RULES: frozenset[int] = frozenset({CURRENT_RULES})
+"""The versions that this program takes part in."""
+
+MAX_RULES = 1 << 31  # a version is a small number; anything larger is noise
+
+
+def in_words(versions: Collection[int]) -> str:
+    """As in "2" or "2 and 3" or "2, 3 and 4"."""
+    numbers = [str(version) for version in sorted(versions)]
+    return " and ".join([", ".join(numbers[:-1]), numbers[-1]] if numbers[1:] else numbers) or "no version"
+
+
+def refusal(rules: int, known: Collection[int] = KNOWN_RULES) -> str:
+    """Why a program that knows `known` cannot take part in a run of `rules`; empty where it can."""
+    if rules in known:
+        return ""
+    advice = "Upgrade hypergpu." if rules > max(known, default=0) else "This program only reads such a run."
+    return f"This run uses rules {rules}; this program knows rules {in_words(known)}. {advice}"
+
+
+def check_rules(rules: int, run: str, known: Collection[int] = KNOWN_RULES) -> None:
+    """Raises `UserError("RULES")` where a program that knows `known` cannot take part in a run. `run` is the beginning of its id."""
+    if not (what := refusal(rules, known)):
+        return
+    if rules > max(known, default=0):
+        why = "members that plan by different rules never certify a round together"
+        fix = f"install a hypergpu that knows rules {rules}, then start again; nothing in this home was changed"
+    else:
+        why = f"runs go on from one release to the next from rules {min(known, default=CURRENT_RULES)} on"
+        fix = (
+            f"hypergpud export {run} model.safetensors   (writes the model of a run of this home to a file),"
+            " then begin a new run: hypergpud start --run FILE, or hypergpud start --home OTHER"
+        )
+    raise UserError("RULES", what, why=why, fix=fix, exit_code=2)

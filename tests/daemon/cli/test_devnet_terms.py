@@ -1,0 +1,76 @@
+"""What `devnet` prints can be pasted into a run's file and a home's config, and says what becomes of the chain."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from daemon.chain.opening import check_profile
+from daemon.config import ChainConfig
+from protocol.errors import UserError
+from protocol.manifest import Manifest, parse_manifest
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@contextmanager
+def devnet(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "daemon.cli.main", "--home", home, *words, "devnet", "--port", "0", "--in-memory"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.real
+def test_devnet_prints_a_settlement_that_a_run_takes(tmp_path: Path) -> None:
+    with devnet(tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = []
+        while not (line := process.stdout.readline()).startswith("# Settlers"):
+            assert line, process.stderr.read()
+            lines.append(line)
+        keys = [process.stdout.readline() for _ in range(3)]
+        told = process.stderr.readline()
+    text = "".join(lines[1:])
+    run, _, home = text.partition("# In config.toml")
+    manifest = parse_manifest('name = "mine"\ntask = "none"\n' + run, "run.toml")
+    check_profile(manifest)
+    assert manifest.settlement.contract == "0x0000000000000000000000000000000000001000"  # type: ignore[union-attr]
+    settings = ChainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in tomllib.loads("#" + home)["chain"].items()})
+    assert settings.rpc[0].startswith("http://127.0.0.1:")
+    assert all("key 0x" in one for one in keys)
+    assert "is gone" in told
+    assert "kept" not in told
+
+
+@pytest.mark.real
+def test_devnet_as_json_has_pool_and_settlers(tmp_path: Path) -> None:
+    with devnet(tmp_path, "--json") as process:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+    assert (len(said["settlers"]), said["needed"], said["contract"][-4:]) == (3, 2, "1000")
+
+
+@pytest.mark.parametrize("name", ["devnet", "anvil", "ethereum"])
+def test_a_chain_that_is_no_kind_of_chain_is_told_what_to_write(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check_profile(Manifest(name="mine", task="none", chain=name))
+    assert 'chain = "hypergpu"' in caught.value.fix
+    assert "upgrade" not in str(caught.value)

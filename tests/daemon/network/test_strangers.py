@@ -1,0 +1,184 @@
+"""What strangers can multiply over real connections: sockets, keys, addresses, messages. Each has a bound, and a newcomer gets in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from libp2p.crypto.ed25519 import Ed25519PrivateKey
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import create_signed_peer_record
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.utils.varint import encode_uvarint
+from multiaddr import Multiaddr
+
+from daemon.network import host as host_module
+from daemon.network import manager as manager_module
+from daemon.network.addresses import Place
+from daemon.network.book import encode_exchange, seal_record
+from daemon.network.bulk import MAX_HANDSHAKES as BULK_HANDSHAKES
+from daemon.network.certificate import load_or_make
+from daemon.network.dialing import SOURCE_TRIES_AT_ONCE, SOURCE_TRIES_PER_S
+from daemon.network.host import MAX_HANDSHAKES
+from daemon.network.introductions import OF_BRINGER
+from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.manager import PEERS_PROTOCOL
+from protocol.errors import Unreachable
+from protocol.identity import Signer
+from tests.daemon.network.nodes import control_port, make_node, until_linked
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
+
+TOPIC = "hypergpu/test"
+KEYS = 300
+JOINED_S = 20.0  # on a busy machine; a tenth of that on an idle one
+
+
+def keyed(number: int) -> Signer:
+    return Signer((1000 + number).to_bytes(32, "big"))
+
+
+@asynccontextmanager
+async def target_and_flooder(home: Path) -> AsyncIterator[tuple[LibP2PNetwork, LibP2PNetwork, list[str]]]:
+    """A node, a stranger that is connected to it, and the signers whose gossip the node listened to."""
+    heard: list[str] = []
+
+    def judge(peer: str, _data: bytes) -> bool:
+        heard.append(peer)
+        return True
+
+    target = make_node(home, 1)
+    target.subscribe(TOPIC, judge, keep=False)
+    async with target.running():
+        flooder = make_node(home, 2, *target.addresses)
+        flooder.subscribe(TOPIC, lambda _peer, _data: True, keep=False)
+        async with flooder.running():
+            await until_linked(target, 1)
+            yield target, flooder, heard
+
+
+async def test_silent_connections_keep_no_newcomer_out(tmp_path: Path) -> None:
+    target = make_node(tmp_path, 1)
+    async with target.running(), AsyncExitStack() as held:
+        for port, count in ((control_port(target), MAX_HANDSHAKES), (target.endpoint.port, BULK_HANDSHAKES)):
+            for _ in range(count + 40):
+                stream = await trio.open_tcp_stream("127.0.0.1", port)
+                held.push_async_callback(trio.aclose_forcefully, stream)
+        newcomer = make_node(tmp_path, 2, *target.addresses)
+        with trio.fail_after(JOINED_S):
+            async with newcomer.running():
+                await until_linked(newcomer, 1)
+
+
+async def test_keys_without_end_hold_no_more_than_all_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(manager_module, "SMALL_SWARM", 0)
+    settings = NetworkSettings(listen_host="127.0.0.1", min_connections=0)
+    target = LibP2PNetwork(settings, (1).to_bytes(32, "big"), load_or_make(tmp_path / "bulk-1.pem", "node 1"))
+    async with target.running(), AsyncExitStack() as crowd:
+        member = make_node(tmp_path, 50, *target.addresses)
+        await crowd.enter_async_context(member.running())
+        await until_linked(target, 1)
+        target.keep(frozenset({member.peer}))
+        since = target.links()[0].since_s
+        for number in range(7):
+            node = make_node(tmp_path, 60 + number, *target.addresses)
+            await crowd.enter_async_context(node.running())
+            await until_linked(node, 1)
+        with trio.fail_after(JOINED_S):
+            while target.refusals()["busy"] < 3 or len(target.links()) > 4:
+                await trio.sleep(0.05)
+        assert {link.peer: link.since_s for link in target.links()}.get(member.peer) == since, "who matters was never cut"
+
+
+async def test_addresses_that_a_stranger_tells_are_tried_a_few_times(tmp_path: Path) -> None:
+    called = 0
+
+    async def count(stream: trio.SocketStream) -> None:
+        nonlocal called
+        called += 1
+        await trio.aclose_forcefully(stream)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), count, 0)
+        port = listener.socket.getsockname()[1]
+        async with target_and_flooder(tmp_path) as (target, flooder, _):
+            began = trio.current_time()
+            for first in range(0, KEYS, 30):
+                told = [
+                    seal_record(keyed(n), [Place("ip4", "127.0.0.1", port, keyed(n).peer)] * 8, (), 1) for n in range(first, first + 30)
+                ]
+                data = encode_exchange(told)
+                stream = await flooder.open_stream(target.peer, PEERS_PROTOCOL)
+                await stream.send_all(len(data).to_bytes(4, "big") + data)
+                await stream.send_eof()
+                while await stream.receive_some(1 << 16):
+                    pass
+                await stream.aclose()
+            await trio.sleep(2.0)
+            assert 0 < called <= SOURCE_TRIES_AT_ONCE + SOURCE_TRIES_PER_S * (trio.current_time() - began) + 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_prune_with_peers_makes_nobody_call_them(tmp_path: Path) -> None:
+    called = trio.Event()
+
+    async def note(stream: trio.SocketStream) -> None:
+        called.set()
+        await trio.aclose_forcefully(stream)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), note, 0)
+        port = listener.socket.getsockname()[1]
+        async with target_and_flooder(tmp_path) as (target, flooder, _heard):
+            rpc = rpc_pb2.RPC()
+            prune = rpc.control.prune.add(topicID=TOPIC, backoff=1 << 40)
+            for number in range(16):
+                keys = Ed25519PrivateKey.from_bytes((1000 + number).to_bytes(32, "big"))
+                peer = ID.from_pubkey(keys.get_public_key())
+                record = create_signed_peer_record(peer, [Multiaddr(f"/ip4/127.0.0.1/tcp/{port}")], keys)
+                prune.peers.add(peerID=peer.to_bytes(), signedPeerRecord=record.marshal_envelope())
+            for number in range(3000):
+                rpc.control.prune.add(topicID=f"made up {number}")
+                rpc.control.ihave.add(topicID=f"made up {number}", messageIDs=[b"aa"] * 3)
+            raw = rpc.SerializeToString()
+            stream = await flooder.open_stream(target.peer, "/meshsub/1.1.0")
+            await stream.send_all(encode_uvarint(len(raw)) + raw)
+            with trio.move_on_after(1.5):
+                await called.wait()
+            assert not called.is_set()
+            pubsub = target._gossip._pubsub
+            assert pubsub is not None
+            assert len(pubsub.router.back_off) <= 1, "no memory for topics that nobody has"
+            assert max((len(topics) for topics in pubsub.router.ihave_message_limits.values()), default=0) <= 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_connection_brings_few_strangers(tmp_path: Path) -> None:
+    async with target_and_flooder(tmp_path) as (target, flooder, heard):
+        rpc = rpc_pb2.RPC()
+        for number in range(KEYS):
+            keys = Ed25519PrivateKey.from_bytes((1000 + number).to_bytes(32, "big"))
+            origin = ID.from_pubkey(keys.get_public_key()).to_bytes()
+            message = rpc_pb2.Message(from_id=origin, data=b"beacon", seqno=number.to_bytes(8, "big"), topicIDs=[TOPIC])
+            message.signature = keys.sign(b"libp2p-pubsub:" + message.SerializeToString())
+            rpc.publish.append(message)
+        raw = rpc.SerializeToString()
+        stream = await flooder.open_stream(target.peer, "/meshsub/1.1.0")
+        await stream.send_all(encode_uvarint(len(raw)) + raw)
+        with trio.fail_after(JOINED_S):
+            while len(heard) < OF_BRINGER or target.refusals()["busy"] < KEYS - OF_BRINGER:
+                await trio.sleep(0.05)
+        assert len(set(heard)) == OF_BRINGER
+        target.keep(frozenset({keyed(KEYS - 1).peer}))
+        assert target._gossip._may_bring(flooder.peer, keyed(KEYS - 1).peer), "a member is heard whoever brings it"
+
+
+async def test_a_peer_that_is_not_connected_is_called_by_the_rules_alone(tmp_path: Path) -> None:
+    async with target_and_flooder(tmp_path) as (target, _flooder, _):
+        with pytest.raises(Unreachable, match="no address"):
+            await target.open_stream(keyed(1).peer, PEERS_PROTOCOL)

@@ -21,6 +21,7 @@ from protocol.identity import PeerId
 from protocol.journal import Event, PeerDown, PeerForgotten, PeerReport, PeerUp
 from protocol.messages import Beacon
 from protocol.ports import Endpoint, Link
+from protocol.round.phases import Phase
 
 BEACON_S = 5.0  # between beacons of few: the page's idea of now
 BEACONS_PER_S = 25.0  # heard by one node of many, when nothing happens: 20 KB/s with every copy that gossip brings
@@ -30,6 +31,7 @@ BEACONS_LOST = 4  # so many beacons may be missed before a peer is forgotten
 FEW_MEMBERS = 64  # up to here every change is acted on at once...
 LOOKS_PER_S = 1.0  # ...and with a thousand and more so often: a set of a thousand is made anew each time
 MAX_MEMBERS = 1 << 14  # remembered at once, 1 KB each; the one heard longest ago makes room
+TRAINING = (Phase.TRAIN.value, Phase.OFFER.value)  # phases in which a node has made no offer of the round yet
 TIPS_FROZEN = 8  # sets of the living kept as they were last asked for: a round asks for one or two
 
 
@@ -177,6 +179,10 @@ class Members:
             if len(self._frozen) > TIPS_FROZEN:
                 del self._frozen[next(iter(self._frozen))]
         return frozen
+
+    def training_at(self, tip: Digest) -> frozenset[PeerId]:
+        """Of those, the nodes whose last beacon says that they still train for the round after `tip`."""
+        return frozenset(peer for peer in self.live_at(tip) if self._members[peer].beacon.phase in TRAINING)
 
     def ahead_of(self, number: int) -> list[PeerId]:
         """Nodes whose tip has a higher number, the furthest first."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from daemon.cli.arguments import CommandGroup
 from daemon.cli.invocation import global_options, invocation
 from simulator.harness.steps import KINDS, STEPS
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def bench() -> None:
     """Measure this version on real processes on this machine."""
 

@@ -200,6 +200,8 @@ class NativeEngine:
         before = self._state
         assert before is not None
         now = trio.current_time()
+        if isinstance(event, p.Tick) and before.phase is p.Phase.READY:
+            event = p.Tick(training=self._members.training_at(before.tip.hash))
         self._state, actions = step(before, event, now)
         self._logbook.moved(before, self._state, now)
         for action in actions:
@@ -275,6 +277,8 @@ class NativeEngine:
                 self._start(self._exchanging.reduce, cut, name, keeper.anchor)
             case p.Serve(cut=cut, digest=name):
                 self._start(self._exchanging.serve, cut, name)
+            case p.HandOn(plan=plan_digest, slices=slices, to=members):
+                self._exchanging.hand_on(plan_digest, slices, members)
             case p.Abandon():
                 self._exchanging.abandon()
             case p.Inquire(peers=peers):

@@ -9,7 +9,7 @@ from daemon.swarm.messenger import Refuse
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
-from protocol.messages import Cut, Held, Message, Plan, Ready, Signed, Vote, open_as
+from protocol.messages import Cut, Held, Message, Plan, Ready, Signed, Vote, Withdrawal, open_as
 from protocol.opened import OpenPlans
 from protocol.round import phases as p
 from protocol.verdict import Verdict
@@ -58,6 +58,8 @@ class Incoming:
                     self._emit(p.PlanGot(signed=signed, plan=plan), ours)
             case Held():
                 self._emit(p.HeldGot(peer=signed.peer, held=message), ours)
+            case Withdrawal():
+                self._emit(p.WithdrawalGot(peer=signed.peer, withdrawal=message), ours)
             case Cut():
                 self._emit(p.CutGot(signed=signed, cut=message), ours)
             case Vote():

@@ -19,7 +19,7 @@ from daemon.version import version
 from tests.daemon.cli.conftest import Hypergpud
 from tests.e2e.processes import until
 
-RUN = 'name = "pretended"\ntask = "none"\n'
+RUN = 'name = "pretended"\ntask = "simple_cnn"\n'
 
 pytestmark = pytest.mark.real
 

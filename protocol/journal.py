@@ -92,7 +92,8 @@ class BatchSkipped(Event, frozen=True, kw_only=True, tag=True):
 
 
 class TaskDiffers(Event, frozen=True, kw_only=True, tag=True):
-    """A peer's task is not this node's: neither plans with the other. `difference` is the first one, as a sentence without its full stop."""
+    """A peer's task is not this node's: neither plans with the other. `difference` is the first one, as a sentence without its full stop; empty when
+    the peer has the same task now."""
 
     peer: PeerId
     difference: str

@@ -53,7 +53,7 @@ def verify(context: click.Context, run_id: str | None) -> int:
 def claim(
     context: click.Context, dry_run: bool, threshold: str, run_id: str | None, account: str | None, password_file: Path | None
 ) -> None:
-    """Have what is claimable paid, to the payout address. Anyone may send it for anyone."""
+    """Have what is claimable paid, to the payout address. An account's own wallet sends it, or that of the sponsor it approved."""
     from daemon.cli.rewards_answers import claim as answer  # noqa: PLC0415
 
     answer(invocation(context), run_id, account, dry_run=dry_run, threshold=threshold, password_file=password_file)

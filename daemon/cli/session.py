@@ -26,13 +26,14 @@ def session() -> None:
 
 @session.command()
 @run_argument
+@click.option("--owner", metavar="ADDRESS", help="Whose session of the run. Default: that of this home's wallet.")
 @global_options(hidden=True)
 @click.pass_context
-def show(context: click.Context, run_id: str | None) -> None:
+def show(context: click.Context, run_id: str | None, owner: str | None) -> None:
     """Its state, owner, manifest and final certificate, beside what this home holds. Needs no wallet."""
     from daemon.cli.session_answers import show as answer  # noqa: PLC0415
 
-    answer(invocation(context), run_id)
+    answer(invocation(context), run_id, owner)
 
 
 @session.command()
@@ -41,7 +42,7 @@ def show(context: click.Context, run_id: str | None) -> None:
 @global_options(hidden=True)
 @click.pass_context
 def create(context: click.Context, run_id: str | None, password_file: Path | None) -> None:
-    """Put the run on the chain, with its manifest's hash. This home's wallet owns it from then on."""
+    """Put the run on the chain, with its manifest's hash. This home's wallet owns this session from then on."""
     from daemon.cli.session_answers import create as answer  # noqa: PLC0415
 
     answer(invocation(context), run_id, password_file)

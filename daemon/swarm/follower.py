@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import trio
 
 from daemon.swarm.chain_sync import fetch_chain, unpack_record
-from daemon.swarm.lineage import TIPS_KEPT, Lineage, Step
+from daemon.swarm.lineage import OTHER_TASK, TIPS_KEPT, Lineage, Step
 from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s
 from daemon.swarm.messenger import Refuse
 from protocol.digest import Digest
@@ -68,6 +68,7 @@ class Follower:
             nursery.start_soon(self._measure)
             nursery.start_soon(self._settle)
             nursery.start_soon(self._watch_links)
+            nursery.start_soon(self._members.tasks.compare, self._network, self._refuse, self._compared)
             task_status.started()
 
     def poke(self) -> None:
@@ -107,6 +108,10 @@ class Follower:
         else:
             self._look()
 
+    def _compared(self, name: bytes) -> None:
+        self._members.compare_again(name)
+        self._changed()
+
     def _look(self) -> None:
         if self._new_links:
             new, self._new_links = self._new_links, set()
@@ -144,6 +149,8 @@ class Follower:
         try:
             self.take_certificate(data)
         except PeerFault as fault:
+            if fault.reason == OTHER_TASK:
+                return True  # right, and not for us: those that have its task may hear it through us
             self._refuse(fault.reason, peer, str(fault))
             return False
         return True
@@ -174,12 +181,16 @@ class Follower:
                     if self._lineage.best.number == 0 and self._asked < ASKED_AT_ONCE:
                         self._asked += 1
                         # A newcomer that waited for beacons could meet another one first, and the two would begin the run a second time.
-                        nursery.start_soon(self.ask, (change.peer,))
+                        nursery.start_soon(self._greet, change.peer)
                 else:
                     self._new_links.discard(change.peer)
                     self._members.link_down(change.peer, change.reason)
                     self._on_gone(change.peer)
                 self._changed()
+
+    async def _greet(self, peer: PeerId) -> None:
+        if await self._members.tasks.greet(self._network, peer):
+            await self.ask((peer,))
 
     def _signed_beacon(self) -> Signed:
         return sign(self._signer, self._run, self._beacon())
@@ -209,6 +220,8 @@ class Follower:
     async def ask(self, peers: Iterable[PeerId]) -> None:
         """Ask peers in turn for the certificates after our best tip, until one gives something new."""
         for peer in list(dict.fromkeys(peers))[:3]:
+            if self._members.has_other_task(peer):
+                continue
             before = self._lineage.best.hash
             try:
                 await self._ask_one(peer)
@@ -229,7 +242,8 @@ class Follower:
                 del self.ages[next(iter(self.ages))]
             reaches, last = False, first - 1
             for raw in (raw for record in records for raw in unpack_record(record)):
-                steps = self._lineage.add(raw)
+                # A peer that has our task stands on these, whatever version of the task they were made with.
+                steps = self._lineage.add(raw, of_any_task=True)
                 self._news.set()
                 if steps:
                     reaches, last = True, max(last, *(made.tip.number for made in steps))

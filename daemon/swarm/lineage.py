@@ -7,7 +7,7 @@ the chain between. Tips that do not descend from each other are branches; those 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -15,9 +15,11 @@ from protocol.certificate import OpenCertificate, Tip, extend, genesis, merge, o
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.manifest import Manifest
+from protocol.messages import task_of
 from protocol.opened import OpenPlans
 
 TIPS_KEPT = 512  # recent tips that a certificate may extend: a partition of 512 rounds can still be recognized
+OTHER_TASK = "other_task"
 ORPHANS_KEPT = 32  # certificates whose parent is on its way
 
 
@@ -36,6 +38,7 @@ class Lineage:
         self._manifest = manifest
         self.plans = OpenPlans(run, manifest)
         self.chunks = chunks
+        self.refuses_task: Callable[[bytes], str] = lambda _: ""  # why the task with that name is not ours; nothing where it is
         self.root = genesis(run)
         self.best = self.root
         self._steps: OrderedDict[Digest, Step] = OrderedDict()
@@ -52,15 +55,18 @@ class Lineage:
     def step(self, name: Digest) -> Step | None:
         return self._steps.get(name)
 
-    def add(self, raw: bytes, *, trusted: bool = False) -> list[Step]:
+    def add(self, raw: bytes, *, trusted: bool = False, of_any_task: bool = False) -> list[Step]:
         """Verify a certificate and keep it. Returns what became part of the lineage: itself and orphans that waited for it.
 
-        Empty when it was known, or waits for a parent. Raises `PeerFault`.
+        Empty when it was known, or waits for a parent. Raises `PeerFault`; `PeerFault("other_task")` for one whose offers were made for another
+        task than ours, unless it is `of_any_task` or on our own disk.
         """
         chunks = None if trusted else self.chunks  # what was verified once was verified for the model of then
         certificate = open_certificate(raw, self._run, self._manifest, chunks, trusted=trusted, plans=self.plans)
         if certificate.hash in self._steps or certificate.hash in self._orphans:
             return []
+        if not trusted and not of_any_task:
+            self._check_task(certificate)
         if not self._parents_known(certificate):
             self._orphans[certificate.hash] = certificate
             while len(self._orphans) > ORPHANS_KEPT:
@@ -74,6 +80,11 @@ class Lineage:
             except PeerFault:
                 continue  # well signed, but it does not follow from its parents: nobody can make it follow
         return added
+
+    def _check_task(self, certificate: OpenCertificate) -> None:
+        for offer in certificate.plan.offers:
+            if why := self.refuses_task(task_of(offer)):
+                raise PeerFault(OTHER_TASK, f"certificate {certificate.hash.hex()[:12]} was made with another task: {why}")
 
     @property
     def waiting(self) -> bool:

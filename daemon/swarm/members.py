@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from daemon.swarm.neighbours import Neighbours
+from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import Event, PeerDown, PeerForgotten, PeerReport, PeerUp
@@ -61,10 +62,11 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     beacon: Beacon
     heard_s: float
     lost: bool = False  # a connection broke and no newer beacon came since
+    apart: bool = False  # it has another task than we, or one that was not compared yet: nothing is planned with it
 
     @property
     def is_live_node(self) -> bool:
-        return not self.lost and self.beacon.role == "node"
+        return not self.lost and not self.apart and self.beacon.role == "node"
 
 
 class Members:
@@ -79,6 +81,7 @@ class Members:
         self._live: dict[Digest, dict[PeerId, None]] = {}  # the living nodes by tip
         self._frozen: dict[Digest, frozenset[PeerId]] = {}  # the same as it was last asked for
         self.neighbours = Neighbours(me)
+        self.tasks = TaskAgreement(record)
         self.version = 0  # grows when anything changes about who is there, or where
 
     def __len__(self) -> int:
@@ -92,7 +95,8 @@ class Members:
             return False
         if known is None and len(self._members) >= MAX_MEMBERS:
             self._remove(next(iter(self._members)))
-        changed = self._put(peer, Member(beacon=beacon, heard_s=now))
+        apart = not self.tasks.heard(peer, beacon.task) if beacon.role == "node" else False
+        changed = self._put(peer, Member(beacon=beacon, heard_s=now, apart=apart))
         endpoint = beacon.endpoint
         if endpoint is not None and endpoint.peer == peer and (known is None or known.beacon.endpoint != endpoint):
             self._admit(endpoint)
@@ -108,6 +112,7 @@ class Members:
         if (
             known is not None
             and known.lost == member.lost
+            and known.apart == member.apart
             and known.beacon.tip == member.beacon.tip
             and known.beacon.role == member.beacon.role
         ):
@@ -135,6 +140,19 @@ class Members:
             self._frozen.pop(tip, None)
             if not there:
                 del self._live[tip]
+
+    def has_other_task(self, peer: PeerId) -> bool:
+        """Whether a peer is known to train something else."""
+        known = self._members.get(peer)
+        return known is not None and known.apart
+
+    def compare_again(self, name: bytes | None = None) -> None:
+        """What is known of the task with that name, or of every task, has changed."""
+        for peer, member in list(self._members.items()):
+            if member.beacon.role == "node" and name in (None, member.beacon.task):
+                apart = not self.tasks.heard(peer, member.beacon.task)
+                if apart != member.apart:
+                    self._put(peer, msgspec.structs.replace(member, apart=apart))
 
     def links_up(self, links: Iterable[Link]) -> None:
         for link in links:

@@ -216,6 +216,10 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     stride: int
 
+    def after(self, samples: int) -> Lane:
+        """The rest of this lane, behind its first `samples`."""
+        return Lane(base=self.base + samples * self.stride, index=self.index, stride=self.stride)
+
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """What was learned since the last `train` or `collect`: start parameters minus parameters now.
@@ -295,12 +299,18 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SentOffer(msgspec.Struct, frozen=True, kw_only=True):
-    """An offer that was given out before the current one, and that a certificate on its way may list."""
+    """An offer of an earlier parent that was given out, and that a certificate on its way may list."""
 
     seq: int
     weight: int
     digest: Digest
     encoded: Buffer
+    factor: float  # the share of its work that the residue still holds
+    left: int  # samples of it that still wait
+
+
+def _empty() -> Any:
+    return np.zeros(0, np.float32)
 
 
 class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,7 +326,14 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
     offered_digest: Digest
     offered: Buffer  # the encoded contribution, exactly the bytes a retry sends
     residue: Any  # Vector S
-    sent: tuple[SentOffer, ...] = ()  # earlier ones that are not settled, by seq
+    samples: int = 0  # of the trajectory from `tip`
+    displacement: Any = msgspec.field(default_factory=_empty)  # Vector T; empty where `samples` is 0
+    later_samples: int = 0  # trained after the offer was given out
+    later: Any = msgspec.field(default_factory=_empty)  # their Vector; empty where there are none
+    drawn: int = 0  # samples of the round's lane that were used
+    rounds: int = 0  # of training in the trajectory
+    later_rounds: int = 0  # and in `later`
+    sent: tuple[SentOffer, ...] = ()  # offers of earlier parents that are not settled, by seq
 
 
 class Stand(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -61,13 +61,19 @@ def _size(checkpoint: Checkpoint) -> int:
 
 
 def _ledger_size(record: LedgerRecord) -> int:
-    return int(record.residue.nbytes) + len(record.offered) + sum(len(sent.encoded) for sent in record.sent)
+    vectors = int(record.residue.nbytes + record.displacement.nbytes + record.later.nbytes)
+    return vectors + len(record.offered) + sum(len(sent.encoded) for sent in record.sent)
 
 
 def _copied(checkpoint: Checkpoint) -> Checkpoint:
     return msgspec.structs.replace(
         checkpoint, anchor=checkpoint.anchor.copy(), momentum=checkpoint.momentum.copy(), inner=checkpoint.inner.copy()
     )
+
+
+def _copied_ledger(record: LedgerRecord) -> LedgerRecord:
+    vectors = {"residue": record.residue, "displacement": record.displacement, "later": record.later}
+    return msgspec.structs.replace(record, **{name: vector.copy() for name, vector in vectors.items()})
 
 
 class MemoryDisk:
@@ -114,7 +120,7 @@ class MemoryDisk:
         return _copied(kept[-1]) if kept else None
 
     async def save_ledger(self, record: LedgerRecord) -> None:
-        new = msgspec.structs.replace(record, residue=record.residue.copy())
+        new = _copied_ledger(record)
 
         def put() -> Callable[[], None]:
             old = self._medium.ledgers.get(new.run)
@@ -133,7 +139,7 @@ class MemoryDisk:
     async def load_ledger(self, run: Digest) -> LedgerRecord | None:
         await trio.lowlevel.checkpoint()
         record = self._medium.ledgers.get(run)
-        return msgspec.structs.replace(record, residue=record.residue.copy()) if record else None
+        return _copied_ledger(record) if record else None
 
     async def save_stands(self, run: Digest, stands: Sequence[Stand]) -> None:
         def put() -> Callable[[], None]:

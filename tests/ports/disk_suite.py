@@ -54,8 +54,12 @@ def checkpoint(number: int, *, run: bytes = RUN, branch: int = 0, size: int = 10
 
 
 def ledger(next_seq: int, *, run: bytes = RUN, offered: bytes = b"encoded") -> LedgerRecord:
-    """One whose content follows from its name; every third has given out two offers before."""
-    sent = tuple(SentOffer(seq=seq, weight=seq + 1, digest=bytes([seq]) * 32, encoded=b"%d" % seq * seq) for seq in (9, 10))
+    """One whose content follows from its name; every third has given out two offers before, every second has steps after its offer."""
+    sent = tuple(
+        SentOffer(seq=seq, weight=seq + 1, digest=bytes([seq]) * 32, encoded=b"%d" % seq * seq, factor=0.5 ** (11 - seq), left=seq // 2)
+        for seq in (9, 10)
+    )
+    later = next_seq % 2
     return LedgerRecord(
         run=run,
         tip=tip_of(next_seq),
@@ -67,6 +71,13 @@ def ledger(next_seq: int, *, run: bytes = RUN, offered: bytes = b"encoded") -> L
         offered_digest=bytes([next_seq % 256]) * 32,
         offered=offered,
         residue=np.full(50, next_seq, np.float32),
+        samples=next_seq * 7,
+        displacement=np.full(50, 0.5 * next_seq, np.float32),
+        later_samples=next_seq * later,
+        later=np.full(50 * later, 0.25 * next_seq, np.float32),
+        drawn=next_seq * 8,
+        rounds=next_seq,
+        later_rounds=later,
         sent=sent if next_seq % 3 == 0 else (),
     )
 

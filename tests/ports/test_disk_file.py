@@ -22,6 +22,7 @@ from daemon.disk.atomic import DRAFT_PREFIX, free_bytes, write_atomically
 from daemon.disk.chain_file import MOST_WASTE_BYTES
 from daemon.disk.files import FileDisk
 from daemon.disk.slots_file import SLOT_BYTES
+from daemon.disk.tensors import encode
 from protocol.digest import digest
 from protocol.errors import UserError
 from protocol.ports import Disk, DiskFull, Offload, inline
@@ -369,6 +370,20 @@ async def test_damaged_ledger_is_none_and_named(tmp_path: Path) -> None:
         assert not path.exists()
         await disk.save_ledger(ledger(5))
         assert content(await disk.load_ledger(RUN)) == content(ledger(5))
+
+
+async def test_a_ledger_of_another_version_is_named_and_stays(tmp_path: Path) -> None:
+    """What waits in it is somebody's work: it is neither taken for damaged nor written over."""
+    path = tmp_path / "runs" / RUN.hex() / "ledger.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"".join(encode({"residue": np.ones(5, np.float32)}, {"format": "hypergpu/ledger/1", "run": RUN.hex()})))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="another version") as refused:
+        await FileDisk(tmp_path, inline).load_ledger(RUN)
+    assert str(path) in str(refused.value)
+    assert "format 1" in refused.value.why
+    assert "--home" in refused.value.fix
+    assert path.read_bytes() == before
 
 
 async def test_where_a_node_stood_is_overwritten_in_place_and_the_last_but_one_stays(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 The order on disk makes a crash at any instant harmless: the ledger with an offer is durable before the offer is made; certificates are appended
 before the checkpoint that stands on them; a ledger older than the chain is settled against what it missed, and where it no longer knows what was
-certified, it drops its pending work and says so (a restart may lose the last steps, never count them twice). That a view is taken is durable before
+certified, it drops its pending work and says so (a restart may lose the last steps, never count them twice). A restart trains on from the local
+parameters: the anchor minus the displacement that the ledger holds. That a view is taken is durable before
 anything is said in it: whoever comes back into the middle of a round goes on in the next view, and never votes twice in one.
 """
 
@@ -28,6 +29,7 @@ from protocol.ledger import NOTHING, Ledger, Offer, is_finite
 from protocol.manifest import Manifest
 from protocol.ports import STANDS_KEPT, Checkpoint, Disk, DiskFull, Offload, Stand, TaskInfo, Vector
 
+PASSED_BY = "moved the anchor without this work"  # said of work that no certificate counted in time
 CERTIFICATES_READ = 512  # read back from disk at once
 
 
@@ -158,7 +160,8 @@ class Keeper:
             listed = self.tip.last_seq.get(self._me, 0)
             self.ledger.next_seq = listed + 1
             return ""
-        self.ledger.restore(record)
+        # A view of this parent was taken before its first byte was scattered: where none was, the offer went to nobody.
+        self.ledger.restore(record, given=record.tip in self._stands)
         stood_at = self.lineage.tip(record.tip)
         if stood_at is None:
             self._dropped(
@@ -167,8 +170,11 @@ class Keeper:
             return ""
         self.ledger.settled = stood_at.last_seq.get(self._me, 0)
         if stood_at.hash != self.tip.hash:
-            self.settle(self.lineage.path(stood_at, self.tip))
-        return f", {self.ledger.weight} samples pending" if self.ledger.weight else ""
+            path = self.lineage.path(stood_at, self.tip)
+            self.settle(stood_at, path)
+            if not path:
+                self.ledger.rest()
+        return f", {self.ledger.pending} samples pending" if self.ledger.pending else ""
 
     # -------------------------------------------------------------------------------------------- offers and certificates
 
@@ -195,6 +201,11 @@ class Keeper:
             await self._disk.save_ledger(self.ledger.record(self._run, self.tip.hash))
             return offer
 
+    async def local(self) -> Vector:
+        """The parameters that training goes on from; do not change them."""
+        displacement = self.ledger.local
+        return self.anchor.value if displacement is None else await self._offload(lambda: self.anchor.value - displacement)
+
     async def is_fit(self, delta: Vector) -> bool:
         """Whether the ledger may take it: every value is finite."""
         return await self._offload(lambda: is_finite(delta))
@@ -209,20 +220,45 @@ class Keeper:
 
         `credits` are what encoding lost of the slices this node summed for the last of them: (first element, W x (mean - decoded)).
         """
+        before = self.tip
         self.anchor.adopt(tip.hash)
         self.tip = tip
 
         def work() -> None:
-            self.settle(path)
+            self.settle(before, path)
             for start, error in credits:
-                self.ledger.credit(start, error)
+                self.ledger.credit(start, error / np.float32(path[-1].rounds))
 
         async with self._ledger_lock:
             await self._offload(work)
 
-    def settle(self, path: list[OpenCertificate]) -> None:
+    def settle(self, before: Tip, path: list[OpenCertificate]) -> None:
+        """The ledger stood at `before` and goes along `path`."""
+        if path and before.hash == self.lineage.root.hash and not self._founded(path[0]):
+            self._dropped(
+                self.ledger.drop(self.ledger.next_seq), "it was trained from the run's initial parameters, and the run is further"
+            )
         for certificate in path:
-            self._dropped(self.ledger.settle(certificate.listed.get(self._me)), f"certificate {certificate.outcome.number}")
+            last = certificate is path[-1]
+            step = self.lineage.step(certificate.hash)
+            beside = not last and (step is None or not self.lineage.descends(step.tip, before))
+            listed = certificate.listed.get(self._me)
+            dropped = self.ledger.settle(listed, beside=beside, share=1 / certificate.rounds)
+            self._dropped(dropped, self._why(certificate, counted=listed is not None))
+
+    def _founded(self, first: OpenCertificate) -> bool:
+        """Whether this node began the run with the others. What a joiner trained before it had an anchor of the run fits no later one: counted in a
+        certificate it threw a run back by five rounds."""
+        return first.outcome.number == 1 and self._me in first.plan.index
+
+    def _why(self, certificate: OpenCertificate, *, counted: bool) -> str:
+        limits = self._manifest.limits
+        if counted:
+            return f"certificate {certificate.outcome.number} counts {limits.max_samples:,} samples of a member at most"
+        return (
+            f"certificate {certificate.outcome.number} {PASSED_BY}: what waits counts half as much,"
+            f" and nothing after {limits.max_carry_rounds} certificates"
+        )
 
     def _warn(self, message: str) -> None:
         self._record(Warned(code="CHAIN", message=message))

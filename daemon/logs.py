@@ -15,7 +15,10 @@ from typing import TextIO
 
 import msgspec
 
+from protocol.printable import printable
+
 OURS = ("daemon", "protocol", "contracts", "simulator", "hypergpu")  # the last is the worker and what tasks print
+TRACEBACK_CHARS = 20_000
 LOG_FILE_BYTES = 4 << 20  # a day of a chatty node; with one older file kept the log stays below 8 MiB
 
 
@@ -27,7 +30,7 @@ class JsonFormatter(logging.Formatter):
             "at": round(record.created, 3),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": printable(record.getMessage()),
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
@@ -39,8 +42,8 @@ class PlainFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        line = f"{clock} {record.levelname.lower():<8} {record.name}  {record.getMessage()}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = f"{clock} {record.levelname.lower():<8} {record.name}  {printable(record.getMessage())}"
+        return f"{line}\n{printable(self.formatException(record.exc_info), TRACEBACK_CHARS)}" if record.exc_info else line
 
 
 class _Forgiving(RotatingFileHandler):

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from daemon.home import home_directory
+from protocol.printable import printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -45,7 +46,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
         """Talk: for the person, not for the next program. When that person has left (a closed terminal, a pipe to `head`) nothing else ends."""
         if not self.quiet:
             with suppress(OSError):
-                print(line, file=sys.stderr, flush=True)
+                print(printable(line), file=sys.stderr, flush=True)  # a run's or a peer's words may be in it
 
     def result(self, text: str) -> None:
         """What was asked for."""

@@ -141,15 +141,15 @@ class ChainClient:
             ready_at_s=0 if pending is None else self._uint(REWARD_POOL, "ready_at()"),
         )
 
-    def run(self, run: Hash) -> RunStatus:
+    def run(self, run: Hash, owner: Address) -> RunStatus:
         self._ours("runs")
-        owner, manifest, certificate, state = self._read(
-            SESSIONS, "sessions(bytes32)", run, returns=["address", "bytes32", "bytes32", "uint256"]
+        found, manifest, certificate, state = self._read(
+            SESSIONS, "sessions(address,bytes32)", owner, run, returns=["address", "bytes32", "bytes32", "uint256"]
         )
         return RunStatus(
             run=run,
             state=STATES.get(state, "none"),
-            owner=checked_address(owner),
+            owner=checked_address(found),
             manifest=manifest,
             certificate=certificate,
         )
@@ -171,7 +171,7 @@ class ChainClient:
         return self._send("register", agent or self.account, REGISTER_WORDS, data, "Registered(address,address,bytes32,bytes32,bytes32[])")
 
     def approve_sponsor(self, sponsor: Address) -> Sent:
-        """Lets `sponsor` register and beat for this account, at its own expense."""
+        """Lets `sponsor` register, beat and claim for this account, at its own expense."""
         self._ours("sponsors")
         data = call_data("approve_sponsor(address)", sponsor)
         return self._send("approve_sponsor", sponsor, AGENT_REGISTRY, data, "SponsorApproved(address,address)")
@@ -190,14 +190,13 @@ class ChainClient:
     def propose(self, proposal: Proposal) -> Sent:
         self._ours("proposals")
         data = call_data("propose(uint256,bytes32,uint256,bytes32)", proposal.epoch, proposal.root, proposal.total, proposal.data)
-        return self._send(
-            "propose", f"{proposal.epoch} {proposal.root.hex()}", REWARD_POOL, data, "Voted(address,uint256,bytes32,uint256,bytes32)"
-        )
+        return self._send("propose", proposal.subject, REWARD_POOL, data, "Voted(address,uint256,bytes32,uint256,bytes32)")
 
-    def dispute(self, epoch: int, reason: str, evidence: Hash = NO_HASH) -> Sent:
+    def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> Sent:
         self._ours("disputes")
-        data = call_data("dispute(uint256,string,bytes32)", epoch, _cut(reason), evidence)
-        return self._send("dispute", str(epoch), REWARD_POOL, data, "Disputed(uint256,address,bytes32,string,bytes32)")
+        named = (proposal.epoch, proposal.root, proposal.total, proposal.data)
+        data = call_data("dispute(uint256,bytes32,uint256,bytes32,string,bytes32)", *named, _cut(reason), evidence)
+        return self._send("dispute", proposal.subject, REWARD_POOL, data, "Disputed(uint256,address,bytes32,string,bytes32)")
 
     def activate(self) -> Sent:
         self._ours("roots")
@@ -240,14 +239,14 @@ class ChainClient:
         return self._session("create_run", run, call_data("create(bytes32,bytes32)", run, manifest), "Created(bytes32,address,bytes32)")
 
     def activate_run(self, run: Hash) -> Sent:
-        return self._session("activate_run", run, call_data("activate(bytes32)", run), "Activated(bytes32)")
+        return self._session("activate_run", run, call_data("activate(bytes32)", run), "Activated(bytes32,address)")
 
     def complete_run(self, run: Hash, certificate: Hash) -> Sent:
         data = call_data("complete(bytes32,bytes32)", run, certificate)
-        return self._session("complete_run", run, data, "Completed(bytes32,bytes32)")
+        return self._session("complete_run", run, data, "Completed(bytes32,address,bytes32)")
 
     def cancel_run(self, run: Hash, reason: str) -> Sent:
-        return self._session("cancel_run", run, call_data("cancel(bytes32,string)", run, _cut(reason)), "Cancelled(bytes32,string)")
+        return self._session("cancel_run", run, call_data("cancel(bytes32,string)", run, _cut(reason)), "Cancelled(bytes32,address,string)")
 
     def _session(self, kind: str, run: Hash, data: bytes, event: str) -> Sent:
         self._ours("runs")

@@ -10,6 +10,7 @@ import trio
 
 from daemon import node
 from daemon.config import Config
+from daemon.ending import INTERRUPTED
 from daemon.journal import Journal
 from daemon.wallet.password import Password
 from protocol.errors import UserError
@@ -21,7 +22,7 @@ from protocol.status import say
 
 Say = Callable[[str], None]
 _log = logging.getLogger(__name__)
-_LEVELS = {"info": logging.INFO, "good": logging.INFO, "warning": logging.WARNING, "bad": logging.WARNING}
+_LEVELS = {"info": logging.INFO, "good": logging.INFO, "warning": logging.WARNING, "bad": logging.ERROR}
 
 
 def run_node(
@@ -58,9 +59,12 @@ def _to_the_end(main: Callable[[], Awaitable[int]]) -> int:
     try:
         return trio.run(main)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BaseExceptionGroup as group:
-        for error in _leaves(group):
+        leaves = _leaves(group)
+        if any(isinstance(error, KeyboardInterrupt) for error in leaves):
+            return INTERRUPTED
+        for error in leaves:
             if isinstance(error, UserError):
                 raise error from None
             if isinstance(error, DiskFull):

@@ -1,40 +1,95 @@
-"""The node's settings: a tree of small frozen records, read from flags, environment and TOML in that order of strength.
-
-A value's origin is kept, so that `config show --origin` can say why it is what it is. Unknown keys are errors that name the
-nearest known one: a setting that is silently ignored is worse than none.
-"""
+"""The node's settings: a tree of small frozen records. `daemon/config_file.py` reads them from flags, environment and TOML."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-import tomllib
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
-from daemon.disk.new_file import write_new
-from daemon.home import CONFIG_FILE, unusable
-from protocol.errors import UserError
-
-MAX_CONFIG_BYTES = 1 << 20  # a page of settings; a file above this is not one
 PREFIX = "HYPERGPU_"
+PATHS = frozenset({"worker.data_folders"})  # settings that are lists of paths
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 ShortText = Annotated[str, Meta(max_length=64)]
 
 
+Check = Callable[[Any], None]
+"""Raises `ValueError` for a value that its type allows and its meaning does not."""
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of the sections: defaults live here and nowhere else."""
+    """Base of the sections: defaults live here and nowhere else. `checks` has the rules of single settings, which hold on construction."""
+
+    checks: ClassVar[Mapping[str, Check]] = {}
+
+    def __post_init__(self) -> None:
+        for key, check in self.checks.items():
+            check(getattr(self, key))
+
+
+def _name(name: str) -> None:
+    if not name.isprintable():
+        raise ValueError("a name is printable text: no control characters and no marks that turn the writing direction")
 
 
 class NodeConfig(Section, frozen=True, kw_only=True):
     name: ShortText = ""  # empty: made from the peer id
+
+    checks: ClassVar[Mapping[str, Check]] = {"name": _name}
+
+
+def _listen_host(host: str) -> None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"{host!r} is not an IP address; 0.0.0.0 listens on every one of this machine") from None
+    if address.version != 4:
+        raise ValueError(f"{host!r} is an IPv6 address, which nodes do not speak yet; 0.0.0.0 listens on every IPv4 address")
+
+
+WHOLE_ADDRESS = "/ip4/203.0.113.7/tcp/4001/p2p/12D3KooW..."
+
+
+def _join(addresses: tuple[str, ...]) -> None:
+    for address in addresses:
+        if named := re.fullmatch(r"([\w.-]+):(\d+)", address):
+            host, port = named.groups()
+            whole = f"/{_kind(host)}/{host}/tcp/{port}/p2p/12D3KooW..."
+            raise ValueError(
+                f"{address!r} is not a multiaddr, and names no peer key: copy the whole address of the node, which is like {whole}"
+            )
+        if not address.startswith("/"):
+            raise ValueError(
+                f"{address!r} is not a multiaddr: copy the whole address that the node prints when it is ready, like {WHOLE_ADDRESS}"
+            )
+        if address.startswith("/ip6/"):
+            raise ValueError(f"{address!r} is an IPv6 address, which nodes do not speak yet")
+        if "/p2p/" not in address:
+            raise ValueError(
+                f"{address!r} names no peer key, so that anybody could answer there: copy the whole address, with its /p2p/12D3KooW... at the end"
+            )
+        if not _JOINED.fullmatch(address):
+            raise ValueError(f"{address!r} is no address of a node, which is like {WHOLE_ADDRESS}")
+
+
+_JOINED = re.compile(r"/(ip4|dns4)/[^/\s]+/tcp/[0-9]{1,5}/p2p/[0-9A-Za-z]+")
+
+
+def _kind(host: str) -> str:
+    return "ip4" if host.replace(".", "").isdigit() else "dns4"
+
+
+def _advertise(addresses: tuple[str, ...]) -> None:
+    for address in addresses:
+        kind, host = (*address.split("/"), "", "")[1:3]
+        if not address.startswith("/") or kind not in ("ip4", "dns4") or not host:
+            raise ValueError(f"{address!r} names no host: it is like /ip4/203.0.113.7/tcp/4001")
 
 
 class NetworkConfig(Section, frozen=True, kw_only=True):
@@ -46,21 +101,12 @@ class NetworkConfig(Section, frozen=True, kw_only=True):
     advertise: tuple[str, ...] = ()
     min_connections: Annotated[int, Meta(ge=1, le=256)] = 8  # below 8 gossip loses messages (measured with 16 and 24 nodes)
 
-    def __post_init__(self) -> None:
-        try:
-            ipaddress.ip_address(self.listen_host)
-        except ValueError:
-            raise ValueError(f"listen_host {self.listen_host!r} is not an IP address") from None
-        for address in (*self.join, *self.advertise):
-            if not address.startswith("/"):
-                raise ValueError(f"{address!r} is not a multiaddr: it begins with a slash, as in /ip4/203.0.113.7/tcp/4001/p2p/12D3KooW...")
-        for address in self.advertise:
-            kind, host = (*address.split("/"), "", "")[1:3]
-            if kind not in ("ip4", "dns4") or not host:
-                raise ValueError(f"{address!r} names no host: it is like /ip4/203.0.113.7/tcp/4001")
-        for address in self.join:
-            if "/p2p/" not in address:
-                raise ValueError(f"{address!r} does not say whom to expect: copy the whole address, with its /p2p/12D3KooW... at the end")
+    checks: ClassVar[Mapping[str, Check]] = {"listen_host": _listen_host, "join": _join, "advertise": _advertise}
+
+
+def _device(device: str) -> None:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
+        raise ValueError(f"{device!r} is none of auto, cpu, cuda, cuda:0, cuda:1, ...")
 
 
 class WorkerConfig(Section, frozen=True, kw_only=True):
@@ -73,9 +119,12 @@ class WorkerConfig(Section, frozen=True, kw_only=True):
     # For torch from a cold disk and the task's own data: an index over a large data set takes minutes.
     load_timeout_s: Annotated[float, Meta(ge=1, le=86400)] = 600.0
 
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
-            raise ValueError(f"device {self.device!r} is none of auto, cpu, cuda, cuda:0, cuda:1, ...")
+    checks: ClassVar[Mapping[str, Check]] = {"device": _device}
+
+
+def _observer_host(host: str) -> None:
+    if not host or any(letter.isspace() or letter == "/" for letter in host):
+        raise ValueError(f"{host!r} is no address: 127.0.0.1 is this machine alone, 0.0.0.0 every address of this machine")
 
 
 class ObserverConfig(Section, frozen=True, kw_only=True):
@@ -84,6 +133,13 @@ class ObserverConfig(Section, frozen=True, kw_only=True):
     hosts: tuple[str, ...] = ()
     reports: bool = False
 
+    checks: ClassVar[Mapping[str, Check]] = {"host": _observer_host}
+
+
+def _url(url: str) -> None:
+    if url and not url.startswith(("http://", "https://")):
+        raise ValueError("url begins with http:// or https://")
+
 
 class OracleConfig(Section, frozen=True, kw_only=True):
     """Where certified work is reported besides the chain, if anywhere."""
@@ -91,9 +147,16 @@ class OracleConfig(Section, frozen=True, kw_only=True):
     url: str = ""
     legacy: bool = False
 
-    def __post_init__(self) -> None:
-        if self.url and not self.url.startswith(("http://", "https://")):
-            raise ValueError("url begins with http:// or https://")
+    checks: ClassVar[Mapping[str, Check]] = {"url": _url}
+
+
+def _rpc(endpoints: tuple[str, ...]) -> None:
+    for endpoint in endpoints:
+        # An endpoint is not repeated: it may hold a secret.
+        if not endpoint.startswith(("http://", "https://")):
+            raise ValueError("each endpoint of rpc begins with http:// or https://")
+        if not _has_host_and_port(endpoint):
+            raise ValueError("an endpoint of rpc has no host, or a port that is none")
 
 
 class ChainConfig(Section, frozen=True, kw_only=True):
@@ -103,12 +166,7 @@ class ChainConfig(Section, frozen=True, kw_only=True):
     confirmations: Annotated[int, Meta(ge=1, le=64)] = 2  # deep enough on a chain of one proposer; more where blocks are reorganized
     heartbeat_s: Annotated[float, Meta(ge=1, le=3600)] = 100.0  # a third of the 300 s after which a chain takes a node for dead
 
-    def __post_init__(self) -> None:
-        for endpoint in self.rpc:
-            if not endpoint.startswith(("http://", "https://")):
-                raise ValueError("each endpoint of rpc begins with http:// or https://")  # not repeated: it may hold a secret
-            if not _has_host_and_port(endpoint):
-                raise ValueError("an endpoint of rpc has no host, or a port that is none")
+    checks: ClassVar[Mapping[str, Check]] = {"rpc": _rpc}
 
 
 def _has_host_and_port(url: str) -> bool:
@@ -179,59 +237,6 @@ def variable(section: str, key: str) -> str:
     return f"{PREFIX}{section}_{key}".upper()
 
 
-def load_config(
-    home: Path, path: Path | None, flags: Mapping[str, str | tuple[str, ...]], environ: Mapping[str, str]
-) -> tuple[Config, dict[str, str]]:
-    """The settings in force and, for each dotted key, where its value came from.
-
-    `flags` maps dotted keys ("network.listen_port") to text, or for lists to texts. `path` None means the home's own file, which may be
-    missing. Raises `UserError("CONFIG")` (exit code 2) that names the key, its origin and, for an unknown key, the nearest known.
-    """
-    file = path or home / CONFIG_FILE
-    from_file = _read(file, required=path is not None)
-    _refuse_unknown(from_file, file, environ)
-    origins: dict[str, str] = {}
-    values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
-    for section, key, field in keys():
-        dotted, name = f"{section}.{key}", variable(section, key)
-        if dotted in flags:
-            raw, origin, strict = flags[dotted], "flag", False
-        elif name in environ:
-            raw, origin, strict = environ[name], f"environment {name}", False
-        elif key in from_file.get(section, {}):
-            raw, origin, strict = from_file[section][key], f"file {file}", True
-        else:
-            origins[dotted] = "default"
-            continue
-        if field.type == tuple[str, ...] and isinstance(raw, str) and not strict:
-            raw = tuple(part.strip() for part in raw.split(",") if part.strip())
-        try:
-            values[section][key] = msgspec.convert(raw, field.type, strict=strict)
-        except msgspec.ValidationError as error:
-            raise _wrong(dotted, origin, str(error)) from None
-        origins[dotted] = origin
-    built: dict[str, Section] = {}
-    for section, record in SECTIONS.items():
-        try:
-            built[section] = record(**values[section])
-        except ValueError as error:
-            named = [origins[f"{section}.{key}"] for key in values[section]]
-            raise _wrong(f"[{section}]", " and ".join(dict.fromkeys(named)), str(error)) from None
-    return Config(home=home, **built), origins  # type: ignore[arg-type]  # SECTIONS pairs each name with its own record
-
-
-def write_default_config(home: Path) -> bool:
-    """Write the home's config file with every setting explained and left at its default. False when there is one already.
-
-    Raises `UserError("HOME")` where it cannot be written.
-    """
-    path = home / CONFIG_FILE
-    try:
-        return not path.exists() and write_new(path, default_toml().encode())
-    except OSError as error:
-        raise unusable(home, error) from None
-
-
 def default_toml() -> str:
     """The file that a first start writes. Its settings are comments, so that a better default of a later version takes effect."""
     lines = [
@@ -249,58 +254,3 @@ def default_toml() -> str:
 def toml_value(value: object) -> str:
     """A setting's value as TOML writes it. TOML's basic strings and arrays of them are written like JSON's."""
     return msgspec.json.encode(value).decode()
-
-
-def _read(path: Path, *, required: bool) -> dict[str, dict[str, Any]]:
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_CONFIG_BYTES + 1)
-        if len(raw) > MAX_CONFIG_BYTES:
-            raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes")
-        parsed = tomllib.loads(raw.decode("utf-8"))
-    except FileNotFoundError:
-        if required:
-            raise UserError("CONFIG", f"There is no config file {path}.", fix="check the path after --config", exit_code=2) from None
-        return {}
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, not TOML, too large
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        anew = f"mend it, or let hypergpud start write a new one: mv {path} {path}.old"
-        fix = "check the path after --config" if required else anew
-        if isinstance(error, PermissionError):
-            fix = "run this as the user whom it belongs to"
-        raise UserError("CONFIG", f"Cannot read the config file {path}.", why=why, fix=fix, exit_code=2) from None
-    for section, table in parsed.items():
-        if section in SECTIONS and not isinstance(table, dict):
-            raise UserError("CONFIG", f"{path}: {section!r} is a section, not a setting.", fix=f"write it as [{section}]", exit_code=2)
-    return parsed
-
-
-def _refuse_unknown(from_file: Mapping[str, Any], file: Path, environ: Mapping[str, str]) -> None:
-    dotted = [f"{section}.{key}" for section, key, _ in keys()]
-    for section, table in from_file.items():
-        if section not in SECTIONS:
-            raise _unknown(f"{file}: there is no section or setting {section!r}.", section, [*SECTIONS, *dotted])
-        for key in table:
-            if f"{section}.{key}" not in dotted:
-                raise _unknown(f"{file}: there is no setting {key!r} in [{section}].", f"{section}.{key}", dotted)
-    variables = [variable(section, key) for section, key, _ in keys()]
-    for name in environ:
-        if name not in variables and name.startswith(tuple(f"{PREFIX}{section.upper()}_" for section in SECTIONS)):
-            raise _unknown(f"There is no setting behind the environment variable {name}.", name, variables)
-
-
-def _unknown(what: str, name: str, known: list[str]) -> UserError:
-    own = name.rpartition(".")[2]
-    near = get_close_matches(name, known, n=1) or [full for full in known if full.rpartition(".")[2] == own]
-    near = near or get_close_matches(own, [full.rpartition(".")[2] for full in known], n=1)
-    return UserError("CONFIG", what, fix=f"did you mean {near[0]}?" if near else "", exit_code=2)
-
-
-def _wrong(name: str, origin: str, why: str) -> UserError:
-    fixes = {
-        "flag": "correct it on the command line; --help says what it takes",
-        "environment": f"correct it, or: unset {origin.removeprefix('environment ')}",
-        "file": f"correct it in {origin.removeprefix('file ')}, then: hypergpud config check",
-    }
-    fix = fixes.get(origin.split(maxsplit=1)[0], "") if " and " not in origin else "hypergpud config show --origin"
-    return UserError("CONFIG", f"The setting {name} ({origin}) cannot be used.", why=why, fix=fix, exit_code=2)

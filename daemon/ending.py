@@ -9,14 +9,16 @@ from collections.abc import Callable
 import trio
 
 REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "asked to end by SIGTERM"}
+INTERRUPTED = 130  # the exit code of who was ordered to leave at once, as a shell reports it
 LEAVE_S = 20.0  # from the wish to end to the end: a step's border and a checkpoint; whoever asks twice waits no longer
 
 
 class Ending:
-    """Set once; `reason` is one sentence."""
+    """Set once; `reason` is one sentence. `ordered` says that a second signal did not wait for the end in order."""
 
     def __init__(self) -> None:
         self.reason = ""
+        self.ordered = False
         self._wished = trio.Event()
 
     def wish(self, reason: str) -> None:
@@ -28,6 +30,14 @@ class Ending:
     @property
     def wished(self) -> bool:
         return self._wished.is_set()
+
+    def order(self) -> None:
+        """End now, whatever is left undone."""
+        self.ordered = True
+
+    @property
+    def exit_code(self) -> int:
+        return INTERRUPTED if self.ordered else 0
 
     async def wait(self) -> None:
         await self._wished.wait()
@@ -42,6 +52,7 @@ async def watch_signals(
         task_status.started()
         async for number in signals:
             if ending.wished:
+                ending.order()
                 leave_now()
                 return
             ending.wish(REASONS.get(signal.Signals(number), "its terminal was closed"))

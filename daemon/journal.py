@@ -17,6 +17,7 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
+from daemon.pinned import PinnedDirectory
 from protocol.certificate import OpenCertificate
 from protocol.identity import PeerId
 from protocol.journal import Event, RoundCertified, Warned, decode_event, encode_event
@@ -39,6 +40,7 @@ class Journal:
     def __init__(self, path: Path | None, wall_clock: Callable[[], float]) -> None:
         """`wall_clock` gives unix seconds. Opens nothing."""
         self._path = path
+        self._folder: PinnedDirectory | None = None
         self._wall_clock = wall_clock
         self._state = StatusState()
         self._listeners: list[Listener] = []
@@ -88,6 +90,11 @@ class Journal:
         """Call `listener` with each event, stamped, from now on. It must not block, must not record, and its exceptions are ours."""
         self._listeners.append(listener)
 
+    def forget_file(self) -> None:
+        """Write nothing any more: what stands at the file's path is not this node's."""
+        self._path = None
+        self._waiting.clear()
+
     async def run(self) -> None:
         """Write to disk until cancelled, at least once a second, and what is left at the end."""
         if self._path is None:
@@ -119,6 +126,8 @@ class Journal:
 
     def _settle(self, lines: list[bytes], failure: OSError | None) -> None:
         """After a write: back to the queue with what the disk did not take, and one warning for each time it begins to refuse."""
+        if self._path is None:
+            return
         if failure is not None:
             surplus = max(0, len(lines) + len(self._waiting) - MAX_WAITING)
             self._lost += surplus
@@ -140,9 +149,13 @@ class Journal:
 
     def _append(self, lines: list[bytes]) -> OSError | None:
         """Append whole lines or nothing. Returns why the disk refused."""
-        assert self._path is not None
+        if self._path is None:
+            return None
         data = b"\n".join(lines) + b"\n"
         try:
+            if self._folder is None:
+                self._folder = PinnedDirectory(self._path.parent)
+            self._folder.check()
             self._rotate(len(data))
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:

@@ -15,7 +15,7 @@ from daemon.chain.feed import CertifiedFeed
 from daemon.chain.opening import check_profile
 from daemon.chain.records import keep_manifest
 from daemon.config import Config
-from daemon.control.server import serve_control
+from daemon.control.server import Handler, serve_control
 from daemon.disk.files import FileDisk
 from daemon.ending import LEAVE_S, Ending, watch_lifeline, watch_signals
 from daemon.engines.base import Engine, check_engine
@@ -23,11 +23,14 @@ from daemon.engines.hivemind.engine import HivemindEngine
 from daemon.engines.hivemind.settings import peer_settings
 from daemon.engines.native.engine import NativeEngine
 from daemon.home import JOURNAL_FILE
+from daemon.home_watch import watch_home
 from daemon.joining import BULK_CERTIFICATE_FILE, announce, manifest_of_others, network_settings, remember_members
 from daemon.journal import Journal, dates_of_certificates
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
 from daemon.offload import in_thread
+from daemon.runs import take_up
+from daemon.serials import SERIALS_FILE, Serials
 from daemon.version import version
 from daemon.wallet.password import Password
 from daemon.worker.settings import WorkerSettings
@@ -98,20 +101,38 @@ async def run(
     ending, begun, status = Ending(), trio.Event(), 0
     async with trio.open_nursery() as nursery:
         leave_now = nursery.cancel_scope.cancel
+        serials = Serials(config.home / SERIALS_FILE)
         await nursery.start(watch_signals, ending, leave_now)
         if lifeline is not None:
             nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
         nursery.start_soon(journal.run)
+        nursery.start_soon(serials.keep)
         nursery.start_soon(_leave_at_last, ending, begun, leave_now)
+        nursery.start_soon(watch_home, config.home, secret, journal.forget_file)
+        await nursery.start(serve_control, config.home, _commands(journal, ending))
         if manifest is None:
             say("Asking the node we join which run this is.")
             manifest = await manifest_of_others(config, say)
-        status = await _live(config, manifest, signer, secret, journal, ending, begun, nursery, say, password)
+            await in_thread(partial(take_up, config, manifest))
+        status = await _live(config, manifest, signer, secret, serials, journal, ending, begun, nursery, say, password)
         nursery.cancel_scope.cancel()
     journal.record(Stopped(reason=ending.reason or "left at once"))
     await trio.to_thread.run_sync(journal.flush)
     say(f"Stopped: {ending.reason or 'left at once'}.")
-    return status
+    return ending.exit_code or status
+
+
+def _commands(journal: Journal, ending: Ending) -> dict[str, Handler]:
+    """What the control socket answers, from the first moment on."""
+
+    async def status() -> bytes:
+        return msgspec.json.encode(journal.status())
+
+    async def stop() -> bytes:
+        ending.wish("asked to stop by hypergpud stop")
+        return b"{}"
+
+    return {"status": status, "stop": stop}
 
 
 async def _leave_at_last(ending: Ending, begun: trio.Event, leave_now: Callable[[], None]) -> None:
@@ -127,6 +148,7 @@ async def _live(
     signed: SignedManifest,
     signer: Signer,
     secret: bytes,
+    serials: Serials,
     journal: Journal,
     ending: Ending,
     begun: trio.Event,
@@ -155,7 +177,8 @@ async def _live(
     journal.remember(await in_thread(lambda: dates_of_certificates(config.home / JOURNAL_FILE, week_ago_s)))
     disk = FileDisk(config.home, in_thread, report=lambda words: journal.record(Warned(code="DAMAGED", message=words)))
     feed = CertifiedFeed(disk, signed, in_thread, journal.record, (earning.figures.add, journal.certified))
-    network = LibP2PNetwork(network_settings(config), secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, config.node.name))
+    settings = msgspec.structs.replace(network_settings(config), serials=serials.next)
+    network = LibP2PNetwork(settings, secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, config.node.name))
     worker = WorkerTrainer(
         manifest,
         signer.peer,
@@ -177,18 +200,10 @@ async def _live(
         short_of = falls_short(manifest, peer, journal.reputation(peer))
         return short_of or (earning.left_out(peer) if registered_only else "")
 
-    engine = _engine(config, signed, signer, network, worker, disk, journal, binding, left_out)
+    engine = _engine(config, signed, signer, serials, network, worker, disk, journal, binding, left_out)
     earning.serve(network, in_thread)
 
-    async def status() -> bytes:
-        return msgspec.json.encode(journal.status())
-
-    async def stop() -> bytes:
-        ending.wish("asked to stop by hypergpud stop")
-        return b"{}"
-
     async with worker.running(), network.running():
-        await nursery.start(partial(serve_control, config.home, {"status": status, "stop": stop}))
         journal.record(started(signed, network, name=config.node.name, role="node"))
         if codecs().startswith("numpy"):
             journal.record(Warned(code="CODECS", message=f"codecs are slower than they could be: {codecs()}"))
@@ -216,6 +231,7 @@ def _engine(
     config: Config,
     signed: SignedManifest,
     signer: Signer,
+    serials: Serials,
     network: Network,
     worker: Trainer,
     disk: Disk,
@@ -235,7 +251,7 @@ def _engine(
             disk=disk,
             offload=in_thread,
             record=journal.record,
-            serial=time.time_ns,
+            serial=serials.next,
             wall_s=time.time,
             peer=peer_settings(given.listen_host, given.hivemind_port, given.advertise),
         )
@@ -248,7 +264,7 @@ def _engine(
         disk=disk,
         offload=in_thread,
         record=journal.record,
-        serial=time.time_ns,
+        serial=serials.next,
         binding=binding,
         left_out=left_out,
     )

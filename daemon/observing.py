@@ -111,7 +111,7 @@ async def run(config: Config, join: tuple[str, ...], lifeline: int | None, say: 
         await ending.wait()
         leave_now()
     say(f"Stopped: {ending.reason}.")
-    return 0
+    return ending.exit_code
 
 
 async def _observe(config: Config, say: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@ with the members it met there. It is written when a run begins, and while it goe
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -25,13 +26,14 @@ REMEMBERED_FILE = "remembered.json"
 MOST_RUNS = 32  # a line each; the manifests of all stay
 MOST_ADDRESSES = 32  # of a run's members: one that answers tells the others
 MOST_BYTES = 1 << 20
+_ADDRESS = r"^/(ip4|dns4)/[^/]+/tcp/[0-9]+/p2p/[0-9A-Za-z]+$"
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
     """One run, and multiaddrs of members that were connected in it."""
 
     run: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-    members: tuple[Annotated[str, Meta(pattern=r"^/(ip4|dns4)/[^/]+/tcp/[0-9]+/p2p/[0-9A-Za-z]+$")], ...] = ()
+    members: tuple[Annotated[str, Meta(pattern=_ADDRESS)], ...] = ()
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,13 +54,17 @@ def recall(home: Path) -> Remembered | None:
         return None
 
 
-def remember(home: Path, signed: SignedManifest, port: int, members: tuple[str, ...] = ()) -> None:
-    """This home is in that run, on that port, with those members; where none are given, those known before stay. Raises `DiskFull`."""
+def remember(home: Path, signed: SignedManifest, port: int, members: tuple[str, ...] = (), hoped: tuple[str, ...] = ()) -> None:
+    """This home is in that run, on that port, with those members; where none are given, those known before stay. Raises `DiskFull`.
+
+    `hoped` are addresses at which nobody was met yet: they are called by the next start where no member is known.
+    """
     keep_manifest(home, signed)
     known = recall(home) or Remembered()
     name = signed.run.hex()
     before = next((visit for visit in known.runs if visit.run == name), Visit(run=name))
-    visit = Visit(run=name, members=members[:MOST_ADDRESSES] or before.members)
+    hoped = tuple(address for address in hoped if re.fullmatch(_ADDRESS, address))
+    visit = Visit(run=name, members=(members or before.members or hoped)[:MOST_ADDRESSES])
     now = Remembered(port=port, runs=(visit, *(other for other in known.runs if other.run != name))[:MOST_RUNS])
     if now != known:
         write_atomically(home / REMEMBERED_FILE, [memoryview(msgspec.json.format(msgspec.json.encode(now)) + b"\n")])

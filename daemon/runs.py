@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from daemon.config import Config
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import Signer
@@ -15,7 +16,7 @@ from protocol.manifest import Manifest, SignedManifest, load_manifest, names_rul
 from protocol.rules.versions import KNOWN_RULES, check_rules
 
 BUNDLED_RUN = "stdlib-gpt.toml"
-_RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
+RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,7 @@ def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer
 
     assumed: list[str] = []
     if named is not None:
-        by_id = not named.exists() and _RUN_ID.fullmatch(str(named))
+        by_id = not named.exists() and RUN_ID.fullmatch(str(named))
         manifest = remembered.named_run(home, str(named)) if by_id else _of_file(named, home, signer, assumed)
     elif (last := remembered.last_run(home)) is not None:
         manifest = last
@@ -71,6 +72,34 @@ def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer
             f"its members where they were seen last (--join): {members[0]}{f' and {len(members) - 1} more' if members[1:] else ''}"
         )
     return Choice(manifest=manifest, join=join or members, assumed=tuple(assumed))
+
+
+def take_up(config: Config, signed: SignedManifest) -> None:
+    """Check that this version and these settings can work on the run, and note at once that the next start goes on with it.
+
+    A start that is interrupted later leaves that note. Raises `UserError`: "ENGINE", "CHAIN", "TASK", "TASK_NOT_ALLOWED", "HOME".
+    """
+    from daemon import remembered  # noqa: PLC0415  # as in `choose`
+    from daemon.chain.opening import check_profile  # noqa: PLC0415
+    from daemon.engines.base import check_engine  # noqa: PLC0415
+    from daemon.worker.settings import WorkerSettings  # noqa: PLC0415
+    from daemon.worker.tasks.catalog import locate  # noqa: PLC0415
+    from protocol.ports import DiskFull  # noqa: PLC0415
+
+    manifest = signed.open()
+    check_rules(manifest.rules, signed.run.hex()[:SHOWN_DIGITS])
+    check_engine(manifest.engine)
+    check_profile(manifest)
+    locate(manifest.task, WorkerSettings(allow_custom_task=config.worker.allow_custom_task))
+    try:
+        remembered.remember(config.home, signed, remembered.last_port(config.home), hoped=config.network.join)
+    except DiskFull as full:
+        raise UserError(
+            "DISK_FULL",
+            "The node cannot begin: its disk takes nothing.",
+            why=str(full),
+            fix="free some space there, or name another directory with --home PATH",
+        ) from None
 
 
 def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> SignedManifest:

@@ -90,9 +90,15 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     data: Hash = NO_HASH
 
+    @property
+    def subject(self) -> str:
+        """All of it as text: two proposals are the same thing to send only where nothing differs."""
+        return f"{self.epoch} {self.root.hex()} {self.total} {self.data.hex()}"
+
 
 class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The reward pool. `pending` has the settlers' majority and waits until `ready_at_s`, when anyone may activate it."""
+    """The reward pool. `pending` has the settlers' majority and waits until `ready_at_s`, when anyone may activate it; while
+    `paused` that moment moves on with the clock."""
 
     balance: int
     claimed: int  # paid out in all
@@ -108,7 +114,7 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A run on the chain. `state` is "none", "created", "active", "completed" or "cancelled"."""
+    """One owner's session of a run. `state` is "none", "created", "active", "completed" or "cancelled"."""
 
     run: Hash
     state: str = "none"
@@ -172,7 +178,8 @@ class Chain(Protocol):
 
     def pool(self) -> PoolStatus: ...
 
-    def run(self, run: Hash) -> RunStatus: ...
+    def run(self, run: Hash, owner: Address) -> RunStatus:
+        """The session that `owner` created of this run: others may have their own, which say nothing of this one."""
 
     def claimed(self, address: Address) -> int:
         """Paid out for this account so far."""
@@ -193,22 +200,26 @@ class Chain(Protocol):
     def propose(self, proposal: Proposal) -> Sent:
         """For settlers: vote for this root. With enough equal votes it is pending."""
 
-    def dispute(self, epoch: int, reason: str, evidence: Hash = NO_HASH) -> Sent:
-        """For settlers and the pool's owner, before the delay is over: the pending root is dropped, the last active one stays.
+    def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> Sent:
+        """For settlers and the pool's owner, before the delay is over: `proposal` is dropped if it is the pending one, and the
+        last active root stays. Refused where another one is pending by then, also of the same epoch.
+
         A settler has one until the next root is active, the owner as many as it wants. `reason` has up to 96 bytes."""
 
     def activate(self) -> Sent:
         """For anyone, after the delay."""
 
     def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
-        """Anyone may send it; what `address` has earned and not been paid goes to its payout address."""
+        """What `address` has earned and not been paid goes to its payout address. For the account itself and its sponsor."""
 
     def fund(self, amount: int) -> Sent: ...
 
     def pause(self, paused: bool) -> Sent:
-        """For the pool's owner: no proposals, activations or claims until it is lifted."""
+        """For the pool's owner: no proposals, activations or claims until it is lifted, and the delay of a
+        pending root stands still."""
 
-    def create_run(self, run: Hash, manifest: Hash) -> Sent: ...
+    def create_run(self, run: Hash, manifest: Hash) -> Sent:
+        """This account's session of the run; the other three move it."""
 
     def activate_run(self, run: Hash) -> Sent: ...
 

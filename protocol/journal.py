@@ -92,7 +92,8 @@ class BatchSkipped(Event, frozen=True, kw_only=True, tag=True):
 
 
 class TaskDiffers(Event, frozen=True, kw_only=True, tag=True):
-    """A peer's task is not this node's: neither plans with the other. `difference` is the first one, as a sentence without its full stop."""
+    """A peer's task is not this node's: neither plans with the other. `difference` is the first one, as a sentence without its full stop; empty when
+    the peer has the same task now."""
 
     peer: PeerId
     difference: str
@@ -285,6 +286,10 @@ class CheckpointWritten(Event, frozen=True, kw_only=True, tag=True):
     size_bytes: int
     seconds: float
     durable: ClassVar[bool] = False
+
+
+DISK_FULL = "DISK_FULL"  # the code of every warning that the disk took nothing
+NOT_OFFERED = "nothing can be offered"  # how such a warning begins that stops a node's part in rounds
 
 
 class Warned(Event, frozen=True, kw_only=True, tag=True):

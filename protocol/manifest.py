@@ -6,8 +6,6 @@ run's owner. What is not in it a node may choose for itself; what is in it nobod
 
 from __future__ import annotations
 
-import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +16,8 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId, Signer, verify
 from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES, MAX_RULES, refusal
-from protocol.settlement.rules import Rules, Settlement
+from protocol.settlement.rules import Settlement
+from protocol.toml_text import key_lines, mistakes_in, read_toml, toml_text
 
 MAX_MANIFEST_BYTES = 64 << 10  # a page of settings; the largest shipped one has 1 KB
 MAX_GROUP_LIMIT = 64  # one row carries its offers in each certificate: 64 of them are about 25 KB of gossip
@@ -188,36 +187,37 @@ def seal(manifest: Manifest, owner: Signer | None = None) -> SignedManifest:
     return SignedManifest(body=body, signature=owner.sign(_DOMAIN + body) if owner else b"")
 
 
-def _names(record: type[msgspec.Struct]) -> list[str]:
-    return [field.name for field in msgspec.structs.fields(record)]
-
-
 def parse_manifest(text: str, where: str) -> Manifest:
-    """A manifest from TOML. Raises `UserError("MANIFEST")` that names the key and, for an unknown one, the nearest known."""
+    """A manifest from TOML. Raises `UserError("MANIFEST")` that names every wrong key and, for an unknown one, the nearest known."""
     try:
-        return msgspec.convert(tomllib.loads(text), Manifest)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
-        why, fix = str(error), ""
-        if "unknown field" in why:
-            unknown = why.split("`")[1]
-            known = [
-                name for part in (Manifest, Inner, Outer, RoundRules, Group, Limits, Settlement, Rules, Admission) for name in _names(part)
-            ]
-            near = get_close_matches(unknown, known, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else ""
-        raise UserError("MANIFEST", f"{where} is not a run manifest.", why=why, fix=fix, exit_code=2) from None
+        tables = read_toml(text)
+        mistakes = mistakes_in(tables, Manifest, key_lines(text))
+        if not mistakes:
+            return msgspec.convert(tables, Manifest)
+    except ValueError as error:
+        raise UserError("MANIFEST", f"{where} is not a run manifest.", why=str(error), exit_code=2) from None
+    fix = "correct each of them"
+    why = "\n       ".join(mistake.line() for mistake in mistakes)
+    if len(mistakes) == 1:
+        why, meant = mistakes[0].why, mistakes[0].meant
+        fix = f"did you mean {meant!r}?" if meant else ""
+    raise UserError("MANIFEST", f"{where} is not a run manifest.", why=why, fix=fix, exit_code=2)
 
 
 def names_rules(path: Path) -> bool:
     """Whether a file that `load_manifest` has read names the version of the rules itself."""
-    return "rules" in tomllib.loads(path.read_text(encoding="utf-8"))
+    return "rules" in read_toml(toml_text(path.read_bytes()))
 
 
 def load_manifest(path: Path) -> Manifest:
     """Read a TOML manifest from a file. Raises `UserError("MANIFEST")`."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_MANIFEST_BYTES + 1)
+        if len(raw) > MAX_MANIFEST_BYTES:
+            raise ValueError(f"it has more than {MAX_MANIFEST_BYTES} bytes")
+        text = toml_text(raw)
+    except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError("MANIFEST", f"Cannot read the run file {path}.", why=why, fix="check the path after --run", exit_code=2) from None
     return parse_manifest(text, str(path))

@@ -147,6 +147,13 @@ class Held(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid
     contributors: Indices
 
 
+class Withdrawal(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """A member of a plan to the others: I take no part in it. Nobody needs to wait for me there."""
+
+    plan: Hash
+    reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
+
+
 class Cut(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
     """The leader closes the set of included contributions. `owners[i]` does what the plan has member i reduce. Cut n+1 replaces Cut n."""
 
@@ -196,7 +203,9 @@ class Announce(Message, frozen=True, kw_only=True, array_like=True, tag=True, fo
     certificate: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
 
 
-AnyMessage = Beacon | Ready | BoundReady | TaskReady | BoundTaskReady | Plan | Held | Cut | RowSum | SliceResult | Vote | Announce
+AnyMessage = (
+    Beacon | Ready | BoundReady | TaskReady | BoundTaskReady | Plan | Held | Withdrawal | Cut | RowSum | SliceResult | Vote | Announce
+)
 M = TypeVar("M", bound=Message)
 
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)

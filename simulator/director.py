@@ -112,6 +112,8 @@ class Director:
                     self._later(now + for_s, partial(world.lie, node, None))
             case f.SkewClock(by_s=by_s):
                 world.seats[node].clock_skew_s += by_s
+            case f.Shift(by_s=by_s):
+                world.seats[node].shift(by_s)
             case f.CrashTrainer():
                 self._crash_trainer(world.seats[node])
             case f.Diverge():

@@ -142,6 +142,14 @@ class SkewClock(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     by_s: float
 
 
+class Shift(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
+    """The node's training of this round ends `by_s` later than the others', or earlier where that is negative: it is out of phase. Nothing else is
+    wrong with it. Nothing happens to a node that does not train at that instant."""
+
+    node: Node
+    by_s: float
+
+
 class CrashTrainer(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
     """The worker dies alone."""
 
@@ -182,6 +190,7 @@ AnyFault = (
     | Reorder
     | Corrupt
     | SkewClock
+    | Shift
     | CrashTrainer
     | Diverge
     | FillDisk

@@ -93,6 +93,7 @@ def _fault(rng: random.Random, nodes: int, seconds: float) -> f.AnyFault:
         lambda: f.Reorder(node=node, share=rng.choice((0.0, 0.3, 0.8)), late_s=rng.choice((0.0, 0.2, 2.0)), for_s=for_s, **place),
         lambda: f.Corrupt(node=node, share=rng.choice((0.02, 0.3)), for_s=for_s, **place),
         lambda: f.SkewClock(node=node, by_s=rng.choice((-3600.0, 3600.0, -5.0)), **place),
+        lambda: f.Shift(node=node, by_s=rng.choice((-4.0, -3.0, -1.0, 1.0, 3.0, 8.0)), **place),
         lambda: f.CrashTrainer(node=node, **place),
         lambda: f.Diverge(node=node, **place),
         lambda: f.FillDisk(node=node, for_s=for_s, **place),

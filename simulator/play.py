@@ -122,6 +122,8 @@ class Played:
                     f"the next certificate took {exchange} s without training; detection and {wanted.recovery_exchanges:g} exchanges of"
                     f" {usual} s before the first fault make {allowed:.3f}"
                 )
+        if wanted.longest_round_s is not None and (longest := r.longest_round_s(self.world)) > wanted.longest_round_s:
+            missed.append(f"a round took {longest:.2f} s, {wanted.longest_round_s:g} are allowed")
         for node, reason in wanted.refused:
             if not self._was_refused(node, reason):
                 missed.append(f"nobody refused node {node} for {reason!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from statistics import median
 
 import msgspec
@@ -63,6 +64,12 @@ def first_certificates(world: World) -> list[tuple[float, int, int]]:
             best = event.number
             found.append((at, best, node))
     return found
+
+
+def longest_round_s(world: World) -> float:
+    """The longest time between two certificates in a row, as the first to hold each tells."""
+    times = [at for at, _, _ in first_certificates(world)]
+    return max((later - earlier for earlier, later in pairwise(times)), default=math.inf)
 
 
 def goodput(world: World) -> tuple[float | None, float | None]:

@@ -13,6 +13,7 @@ from protocol.manifest import RoundRules
 from simulator import faults as f
 from simulator.crowd_scenarios import CROWDS, churn, revolving_door
 from simulator.liar_scenarios import LIARS
+from simulator.phase_scenarios import OUT_OF_PHASE
 from simulator.profiles import QUALITIES
 from simulator.row_scenarios import between_rows, in_rows
 from simulator.story import DETECTION_S, SLOW_ROUNDS, Make, Story, Wanted, plain
@@ -227,6 +228,7 @@ SCENARIOS: dict[str, Make] = {
     ),
     "diverged": plain("diverged", 50.0, 4, lambda n: (f.Diverge(node=1, at_s=8.0),), wanted=Wanted(rounds=7)),
     "disk-full": plain("disk-full", 70.0, 4, lambda n: (f.FillDisk(node=1, at_s=8.0, for_s=25.0),), wanted=Wanted(rounds=6)),
+    **OUT_OF_PHASE,
     **LIARS,
     **{f"network-{quality}": _network(quality) for quality in QUALITIES},
     "network-world": _network("world"),

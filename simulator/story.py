@@ -28,6 +28,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     detection_s: float | None = None
     recovery_exchange_s: float | None = None  # from the last fault to the next certificate, training not counted
     recovery_exchanges: float | None = None  # the same, as detection and so many exchanges of the same world before its first fault
+    longest_round_s: float | None = None  # between two certificates in a row of the longest ancestry
     refused: tuple[tuple[int, str], ...] = ()  # (node, reason): somebody honest must have refused this node for it
     learns: bool = False  # the loss must fall
     suspected: tuple[int, ...] = ()  # somebody honest must have said that this node may have summed wrongly

@@ -47,6 +47,18 @@ class GenesisSettings(msgspec.Struct, frozen=True, kw_only=True):
     funded: dict[Address, int] = {}
 
 
+def foreign_contracts(genesis: dict[str, Any]) -> tuple[str, ...]:
+    """Those of our contracts whose code in `genesis` is not what this version compiles. Raises `KeyError`, `ValueError`, `TypeError`
+    for what is no genesis of ours."""
+
+    def differs(contract: str, place: str) -> bool:
+        code = bytes.fromhex(genesis["alloc"][place]["code"].removeprefix("0x"))
+        # Behind the code stand the values that the constructor fixed.
+        return not code.startswith(bytes.fromhex(artifact(contract).bytecode_runtime.removeprefix("0x")))
+
+    return tuple(contract for contract, place in PLACES.items() if differs(contract, place))
+
+
 def genesis_of(settings: GenesisSettings) -> dict[str, Any]:
     """The genesis as geth writes it. Raises `ValueError` for settlers that the pool refuses."""
     alloc: dict[str, dict[str, Any]] = {}

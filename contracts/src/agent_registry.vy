@@ -46,10 +46,11 @@ REGISTER: constant(address) = 0x0000000000000000000000000000000000000021
 HEARTBEAT: constant(address) = 0x0000000000000000000000000000000000000022
 
 HEARTBEAT_TIMEOUT: public(constant(uint256)) = 300  # seconds, as on Plumise
+MOST_SAMPLES: public(constant(uint256)) = 2 ** 53 - 1  # what every reader of JSON keeps exact
 
 agents: public(HashMap[address, Agent])
 agent_count: public(uint256)
-# @dev Who may register and beat for an agent, and pay for that.
+# @dev Who may register, beat and claim for an agent, and pay for that.
 sponsor_of: public(HashMap[address, address])
 payouts: HashMap[address, address]
 
@@ -102,6 +103,7 @@ def heartbeat(agent: address, sender: address, carries: bool, samples: uint256, 
     assert self.agents[agent].registered_at != 0, "registry: not registered"
     if carries:
         assert samples >= self.agents[agent].samples, "registry: samples went back"
+        assert samples <= MOST_SAMPLES, "registry: too many samples"
         self.agents[agent].samples = samples
         self.agents[agent].certificate = certificate
     self.agents[agent].last_heartbeat = block.timestamp
@@ -116,7 +118,7 @@ def heartbeat(agent: address, sender: address, carries: bool, samples: uint256, 
 @external
 def approve_sponsor(sponsor: address):
     """
-    @notice Lets `sponsor` register and beat for the caller. The zero address takes it back.
+    @notice Lets `sponsor` register, beat and claim for the caller. The zero address takes it back.
     @param sponsor Who pays the gas.
     """
     self.sponsor_of[msg.sender] = sponsor

@@ -5,11 +5,12 @@
 @license AGPL-3.0-only
 @notice Pays what was certified. A cumulative Merkle root per epoch over (account, total ever earned) is proposed by enough of the settlers, can be
         disputed during a delay, is then activated by anyone, and a claim pays total minus claimed to the account's payout. Missed epochs are harmless, a
-        correction is a higher total. A dispute falls back to the last active root.
+        correction is a higher total. A dispute falls back to the last active root. The account itself claims, or its sponsor, or anyone with the
+        account's signature: a stranger who chose the moment could have a payout paid that the account is about to replace.
 @dev What always holds: everything paid out was covered by an active root's total, which was covered by the balance; nobody, the owner included, can
      take money out in another way. A settler can hold up payment by one delay and no longer: it has one dispute until the next root is active. The
      owner's disputes are not counted, since it can pause for ever anyway; so a root that only some settlers hold to be wrong waits for as many
-     delays as there are of them, in which the owner may side with them. Ownership, pausing, signatures and proofs are snekmate's (hence the licence).
+     delays as there are of them, in which the owner may side with them. The delay stands still while paused. Ownership, pausing, signatures and proofs are snekmate's (hence the licence).
 """
 
 from snekmate.auth import ownable
@@ -26,6 +27,7 @@ exports: (ownable.owner, ownable.transfer_ownership, pausable.paused, eip712.eip
 
 interface Registry:
     def payout_of(agent: address) -> address: view
+    def sponsor_of(agent: address) -> address: view
 
 
 struct Proposal:
@@ -94,6 +96,8 @@ event SettlersSet:
 
 
 REGISTRY: constant(address) = 0x0000000000000000000000000000000000001001
+CLAIM_WORDS: constant(address) = 0x0000000000000000000000000000000000000023  # checks itself who sent the words
+MOST_SECONDS: constant(uint256) = 366 * 86400  # of an epoch or a delay: a slip of three digits would lock the pool for ever
 MOST_SETTLERS: constant(uint256) = 16
 MOST_PROOF: constant(uint256) = 64  # words: 2**64 accounts
 CLAIM_TYPE: constant(bytes32) = keccak256("Claim(address account,address payout,uint256 total,uint256 deadline)")
@@ -111,7 +115,9 @@ votes: HashMap[uint256, HashMap[address, bytes32]]
 disputed_at: HashMap[address, uint256]
 active: public(Proposal)
 pending: public(Proposal)
-ready_at: public(uint256)
+# @dev When the pending root's delay ends. It stands still while paused, since `paused_at`.
+ends_at: uint256
+paused_at: uint256
 settled_epochs: public(uint256)  # epochs before this one are covered by the active root
 claimed: public(HashMap[address, uint256])
 claimed_total: public(uint256)
@@ -135,6 +141,8 @@ def __init__(owner: address, settlers: DynArray[address, MOST_SETTLERS], needed:
     pausable.__init__()
     eip712.__init__("HyperGPU RewardPool", "1")
     assert epoch_seconds > 0, "pool: no epoch length"
+    assert epoch_seconds <= MOST_SECONDS, "pool: epoch longer than a year"
+    assert delay_seconds <= MOST_SECONDS, "pool: delay longer than a year"
     START = start
     EPOCH_SECONDS = epoch_seconds
     DELAY_SECONDS = delay_seconds
@@ -169,7 +177,8 @@ def propose(epoch: uint256, root: bytes32, total: uint256, data: bytes32):
     assert epoch < self._epoch(), "pool: epoch is not over"
     assert total >= self.active.total, "pool: total went back"
     self._check_covered(total)
-    vote: bytes32 = keccak256(abi_encode(epoch, root, total, data))
+    proposal: Proposal = Proposal(epoch=epoch, root=root, total=total, data=data)
+    vote: bytes32 = self._name_of(proposal)
     self.votes[self.attempt][msg.sender] = vote
     log Voted(settler=msg.sender, epoch=epoch, root=root, total=total, data=data)
     count: uint256 = 0
@@ -177,28 +186,33 @@ def propose(epoch: uint256, root: bytes32, total: uint256, data: bytes32):
         if self.votes[self.attempt][settler] == vote:
             count += 1
     if count >= self.needed:
-        self.pending = Proposal(epoch=epoch, root=root, total=total, data=data)
-        self.ready_at = block.timestamp + DELAY_SECONDS
-        log Proposed(epoch=epoch, root=root, total=total, data=data, ready_at=self.ready_at)
+        self.pending = proposal
+        self.ends_at = block.timestamp + DELAY_SECONDS
+        log Proposed(epoch=epoch, root=root, total=total, data=data, ready_at=self.ends_at)
 
 
 @external
-def dispute(epoch: uint256, reason: String[96], evidence: bytes32):
+def dispute(epoch: uint256, root: bytes32, total: uint256, data: bytes32, reason: String[96], evidence: bytes32):
     """
     @notice Drops the pending root; the last active one stays. Also while paused. A settler may do it once until the next root is active: one that
-            disputes everything holds up payment by one delay. The owner may do it again.
-    @param epoch The pending root's epoch, so that a late dispute does not hit the next one.
+            disputes everything holds up payment by one delay. The owner may do it again. The whole proposal is named, so that a late dispute
+            does not hit the corrected root of the same epoch.
+    @param epoch The pending root's epoch.
+    @param root The pending root.
+    @param total Its total.
+    @param data Digest of its data set.
     @param reason One sentence.
     @param evidence Hash of what shows it.
     """
     assert msg.sender in self.settlers or msg.sender == ownable.owner, "pool: may not dispute"
     assert self.pending.root != empty(bytes32), "pool: no root is pending"
-    assert self.pending.epoch == epoch, "pool: another epoch is pending"
-    assert block.timestamp < self.ready_at, "pool: dispute is over"
+    named: Proposal = Proposal(epoch=epoch, root=root, total=total, data=data)
+    assert self._name_of(named) == self._name_of(self.pending), "pool: not the pending root"
+    assert block.timestamp < self._ready_at(), "pool: dispute is over"
     if msg.sender != ownable.owner:
         assert self.disputed_at[msg.sender] != self.settled_epochs + 1, "pool: dispute is used up"
         self.disputed_at[msg.sender] = self.settled_epochs + 1
-    log Disputed(epoch=epoch, disputer=msg.sender, root=self.pending.root, reason=reason, evidence=evidence)
+    log Disputed(epoch=epoch, disputer=msg.sender, root=root, reason=reason, evidence=evidence)
     self._next_attempt()
 
 
@@ -209,7 +223,7 @@ def activate():
     """
     pausable._require_not_paused()
     assert self.pending.root != empty(bytes32), "pool: no root is pending"
-    assert block.timestamp >= self.ready_at, "pool: delay is not over"
+    assert block.timestamp >= self.ends_at, "pool: delay is not over"
     self._check_covered(self.pending.total)
     self.active = self.pending
     self.settled_epochs = self.active.epoch + 1
@@ -221,12 +235,13 @@ def activate():
 @nonreentrant
 def claim(account: address, total: uint256, proof: DynArray[bytes32, MOST_PROOF]) -> uint256:
     """
-    @notice Pays what `account` earned and was not paid, to the payout it named in the registry. For anyone.
+    @notice Pays what `account` earned and was not paid, to the payout it named in the registry. For the account and its sponsor.
     @param account Who earned it.
     @param total All it ever earned.
     @param proof Siblings from its leaf to the active root.
     @return uint256 What was paid.
     """
+    self._check_claimer(account)
     self._check_proof(account, total, proof)
     return self._pay(account, staticcall Registry(REGISTRY).payout_of(account), total)
 
@@ -279,10 +294,11 @@ def prove(account: address, total: uint256, proof: DynArray[bytes32, MOST_PROOF]
 @nonreentrant
 def claimRewardFor(account: address) -> uint256:
     """
-    @notice Pays what `prove` kept for `account`, to its payout. For anyone.
+    @notice Pays what `prove` kept for `account`, to its payout. For the account and its sponsor.
     @param account Who earned it.
     @return uint256 What was paid.
     """
+    self._check_claimer(account)
     return self._pay_proved(account)
 
 
@@ -332,6 +348,16 @@ def get_settlers() -> DynArray[address, MOST_SETTLERS]:
 
 @external
 @view
+def ready_at() -> uint256:
+    """
+    @notice When the pending root can be activated; while paused, as if the pause ended now.
+    @return uint256 Unix seconds; 0 where none is pending.
+    """
+    return self._ready_at()
+
+
+@external
+@view
 def is_claimable(account: address, total: uint256, proof: DynArray[bytes32, MOST_PROOF]) -> uint256:
     """
     @notice What `claim` would pay.
@@ -359,18 +385,20 @@ def set_settlers(settlers: DynArray[address, MOST_SETTLERS], needed: uint256):
 @external
 def pause():
     """
-    @notice Stops proposals, activations and claims.
+    @notice Stops proposals, activations, claims, and the clock of a pending root.
     """
     ownable._check_owner()
     pausable._pause()
+    self.paused_at = block.timestamp
 
 
 @external
 def unpause():
     """
-    @notice Lifts the pause.
+    @notice Lifts the pause. A pending root can be disputed for as long as when the pause began.
     """
     ownable._check_owner()
+    self.ends_at = self._ready_at()
     pausable._unpause()
 
 
@@ -390,8 +418,22 @@ def _set_settlers(settlers: DynArray[address, MOST_SETTLERS], needed: uint256):
 @internal
 def _next_attempt():
     self.pending = empty(Proposal)
-    self.ready_at = 0
+    self.ends_at = 0
     self.attempt += 1
+
+
+@internal
+@pure
+def _name_of(proposal: Proposal) -> bytes32:
+    return keccak256(abi_encode(proposal))
+
+
+@internal
+@view
+def _ready_at() -> uint256:
+    if pausable.paused and self.ends_at > self.paused_at:
+        return self.ends_at + block.timestamp - self.paused_at
+    return self.ends_at
 
 
 @internal
@@ -406,6 +448,13 @@ def _epoch() -> uint256:
 @view
 def _check_covered(total: uint256):
     assert total <= self.balance + self.claimed_total, "pool: not covered"
+
+
+@internal
+@view
+def _check_claimer(account: address):
+    if msg.sender != account and msg.sender != CLAIM_WORDS:
+        assert staticcall Registry(REGISTRY).sponsor_of(account) == msg.sender, "pool: not the account or its sponsor"
 
 
 @internal

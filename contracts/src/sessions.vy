@@ -5,6 +5,8 @@
 @license MIT
 @notice A run on the chain: created with its manifest's hash, active, then completed with its final certificate or cancelled. Only its owner
         moves it. It moves no money.
+@dev A run's id is public before its session is. So a session is named by its owner and the run: a stranger who creates one first has one of its
+     own, and takes nobody's. Who reads a session names the owner it means.
 """
 
 
@@ -30,31 +32,34 @@ event Created:
 
 event Activated:
     run: indexed(bytes32)
+    owner: indexed(address)
 
 
 event Completed:
     run: indexed(bytes32)
+    owner: indexed(address)
     certificate: bytes32
 
 
 event Cancelled:
     run: indexed(bytes32)
+    owner: indexed(address)
     reason: String[96]
 
 
-sessions: public(HashMap[bytes32, Session])
+sessions: public(HashMap[address, HashMap[bytes32, Session]])
 
 
 @external
 def create(run: bytes32, manifest: bytes32):
     """
-    @notice Makes the caller the owner of `run`.
+    @notice Creates the caller's session of `run`.
     @param run The run's id, the digest of its manifest.
     @param manifest Hash of the signed manifest as it was published.
     """
     assert run != empty(bytes32), "sessions: no run"
-    assert self.sessions[run].owner == empty(address), "sessions: already created"
-    self.sessions[run] = Session(owner=msg.sender, manifest=manifest, certificate=empty(bytes32), state=State.CREATED)
+    assert self.sessions[msg.sender][run].owner == empty(address), "sessions: already created"
+    self.sessions[msg.sender][run] = Session(owner=msg.sender, manifest=manifest, certificate=empty(bytes32), state=State.CREATED)
     log Created(run=run, owner=msg.sender, manifest=manifest)
 
 
@@ -64,10 +69,10 @@ def activate(run: bytes32):
     @notice The run trains.
     @param run The run's id.
     """
-    self._check_owner(run)
-    assert self.sessions[run].state == State.CREATED, "sessions: not created"
-    self.sessions[run].state = State.ACTIVE
-    log Activated(run=run)
+    self._check_created(run)
+    assert self.sessions[msg.sender][run].state == State.CREATED, "sessions: not created"
+    self.sessions[msg.sender][run].state = State.ACTIVE
+    log Activated(run=run, owner=msg.sender)
 
 
 @external
@@ -77,12 +82,12 @@ def complete(run: bytes32, certificate: bytes32):
     @param run The run's id.
     @param certificate Hash of its final certificate.
     """
-    self._check_owner(run)
-    assert self.sessions[run].state == State.ACTIVE, "sessions: not active"
+    self._check_created(run)
+    assert self.sessions[msg.sender][run].state == State.ACTIVE, "sessions: not active"
     assert certificate != empty(bytes32), "sessions: no certificate"
-    self.sessions[run].state = State.COMPLETED
-    self.sessions[run].certificate = certificate
-    log Completed(run=run, certificate=certificate)
+    self.sessions[msg.sender][run].state = State.COMPLETED
+    self.sessions[msg.sender][run].certificate = certificate
+    log Completed(run=run, owner=msg.sender, certificate=certificate)
 
 
 @external
@@ -92,14 +97,13 @@ def cancel(run: bytes32, reason: String[96]):
     @param run The run's id.
     @param reason One sentence.
     """
-    self._check_owner(run)
-    assert self.sessions[run].state in (State.CREATED | State.ACTIVE), "sessions: already ended"
-    self.sessions[run].state = State.CANCELLED
-    log Cancelled(run=run, reason=reason)
+    self._check_created(run)
+    assert self.sessions[msg.sender][run].state in (State.CREATED | State.ACTIVE), "sessions: already ended"
+    self.sessions[msg.sender][run].state = State.CANCELLED
+    log Cancelled(run=run, owner=msg.sender, reason=reason)
 
 
 @internal
 @view
-def _check_owner(run: bytes32):
-    assert self.sessions[run].owner != empty(address), "sessions: no such run"
-    assert self.sessions[run].owner == msg.sender, "sessions: not the owner"
+def _check_created(run: bytes32):
+    assert self.sessions[msg.sender][run].owner != empty(address), "sessions: no such run"

@@ -20,6 +20,7 @@ from protocol.settlement.receipts import receipts_of
 from protocol.settlement.totals import settle
 from protocol.status.figures import tokens
 
+NOT_OURS = "not the account or its sponsor"  # how the contracts refuse a stranger's claim
 WAIT_S = 120.0  # for a claim: 40 blocks of Plumise
 
 
@@ -105,7 +106,7 @@ def verify(chain: Chain, home: Path, run: HomeRun, tell: Callable[[str], None]) 
 def claim(
     chain: Chain, home: Path, account: Address, *, dry_run: bool, threshold: int = 0, tell: Callable[[str], None] = lambda _: None
 ) -> Claimed:
-    """Claim what the active root gives `account`. Anyone may send it; the money goes to the account's payout address.
+    """Claim what the active root gives `account`. The account's wallet sends it, or its sponsor's; the payout address is paid.
 
     Raises `UserError`, `ChainError`. Claiming what was claimed pays nothing and sends nothing.
     """
@@ -143,13 +144,25 @@ def claim(
     if dry_run:
         return msgspec.structs.replace(answer, reason="only shown: nothing was sent")
     before = chain.claimed(account)
-    sent = chain.claim(account, total, proof)
+    try:
+        sent = chain.claim(account, total, proof)
+    except ChainRefused as error:
+        raise (_not_ours(account, chain.account) if error.reason.endswith(NOT_OURS) else error) from None
     tell(f"Sent {sent.hash}; waiting for the chain.")
     try:
         settled = chain.wait(sent, WAIT_S)
     except ChainPending:
         return msgspec.structs.replace(answer, sent=True, transaction=sent.hash, reason="not settled yet; rewards shows when it is")
     return _told(answer, settled, chain.claimed(account) - before)
+
+
+def _not_ours(account: Address, wallet: Address) -> UserError:
+    return UserError(
+        "CLAIM",
+        f"What {account} earned is claimed by its own wallet.",
+        why=f"this home's wallet is {wallet}; a stranger who chose the moment could have a payout paid that is about to change",
+        fix="hypergpud rewards claim in the home of that wallet, or let it approve this one as its sponsor",
+    )
 
 
 def _told(answer: Claimed, settled: Settled, paid: int) -> Claimed:

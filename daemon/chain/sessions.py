@@ -114,7 +114,7 @@ def step(chain: Chain, run: bytes, send: Callable[[], Sent]) -> Settled:
     try:
         settled = chain.wait(send(), WAIT_S)
     except ChainRefused as error:
-        raise explained(error.reason, chain.run(run), chain.account) from None
+        raise explained(error.reason, chain.run(run, chain.account)) from None
     except ChainPending as error:
         raise UserError(
             "CHAIN_PENDING",
@@ -124,15 +124,15 @@ def step(chain: Chain, run: bytes, send: Callable[[], Sent]) -> Settled:
             exit_code=CHAIN_EXIT_CODE,
         ) from None
     if not settled.done:
-        raise explained(settled.reason or "it was not taken", chain.run(run), chain.account)
+        raise explained(settled.reason or "it was not taken", chain.run(run, chain.account))
     return settled
 
 
-def explained(reason: str, now: RunStatus, account: Address) -> UserError | ChainError:
+def explained(reason: str, now: RunStatus) -> UserError | ChainError:
     """A refusal of the sessions' contract in plain words; anybody else's as it is."""
     if reason not in REFUSALS:
         return ChainRefused(reason)
-    what, why, fix = REFUSALS[reason](now, account)
+    what, why, fix = REFUSALS[reason](now)
     return UserError("SESSION", what, why=why, fix=fix)
 
 
@@ -140,60 +140,49 @@ Words = tuple[str, str, str]
 """What, why, fix."""
 
 
-def _no_such_run(now: RunStatus, account: Address) -> Words:
-    return "This run is not on the chain.", "nobody has created its session", "hypergpud session create"
-
-
-def _already_created(now: RunStatus, account: Address) -> Words:
-    if now.owner != account:
-        return (
-            "Somebody else has created this run's session.",
-            f"its owner is {now.owner}, and this home's wallet is {account}",
-            "ask that owner; a run has one session, and its owner alone moves it",
-        )
-    return "This run's session is created already.", f"this home's wallet owns it, and it is {now.state}", _next(now)
-
-
-def _not_the_owner(now: RunStatus, account: Address) -> Words:
+def _no_such_run(now: RunStatus) -> Words:
     return (
-        "The session of this run belongs to another account.",
-        f"its owner is {now.owner}, and this home's wallet is {account}",
-        "use the home with the owner's wallet: hypergpud --home PATH session ...",
+        "This home's wallet has not put this run on the chain.",
+        "a session is moved by the account that created it",
+        "hypergpud session create, or use the home with the owner's wallet: hypergpud --home PATH session ...",
     )
 
 
-def _not_created(now: RunStatus, account: Address) -> Words:
+def _already_created(now: RunStatus) -> Words:
+    return "This run's session is created already.", f"this home's wallet owns it, and it is {now.state}", _next(now)
+
+
+def _not_created(now: RunStatus) -> Words:
     """Of activating: it was created, and has gone further."""
     if now.state == "active":
         return "This run is active already.", "a session is activated once", _next(now)
-    return _ended(now, account)
+    return _ended(now)
 
 
-def _not_active(now: RunStatus, account: Address) -> Words:
+def _not_active(now: RunStatus) -> Words:
     """Of completing."""
     if now.state == "created":
         return "This run is not active yet.", "only a run that was active can be completed", _next(now)
-    return _ended(now, account)
+    return _ended(now)
 
 
-def _ended(now: RunStatus, account: Address) -> Words:
+def _ended(now: RunStatus) -> Words:
     with_what = f", with certificate {now.certificate.hex()[:SHOWN_DIGITS]}" if now.certificate != NO_HASH else ""
     return f"This run is {now.state} already.", f"it has ended{with_what}, and nothing changes that", _next(now)
 
 
-def _no_certificate(now: RunStatus, account: Address) -> Words:
+def _no_certificate(now: RunStatus) -> Words:
     return "A run is not completed without a certificate.", "its hash is zero", "hypergpud session cancel --reason TEXT"
 
 
-def _no_run(now: RunStatus, account: Address) -> Words:
+def _no_run(now: RunStatus) -> Words:
     return "The chain takes no run of this id.", "it is zero", "name another run"
 
 
-REFUSALS: dict[str, Callable[[RunStatus, Address], Words]] = {
+REFUSALS: dict[str, Callable[[RunStatus], Words]] = {
     "sessions: no run": _no_run,
     "sessions: no such run": _no_such_run,
     "sessions: already created": _already_created,
-    "sessions: not the owner": _not_the_owner,
     "sessions: not created": _not_created,
     "sessions: not active": _not_active,
     "sessions: no certificate": _no_certificate,

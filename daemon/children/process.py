@@ -87,6 +87,7 @@ class ChildProcess(Generic[R]):
                 pass_fds=(theirs.fileno(), self.memory_fd),
                 start_new_session=True,
                 env=_environment(environment),
+                cwd=_directory(),
             )
         except OSError:
             ours.close()
@@ -215,6 +216,15 @@ class ChildProcess(Generic[R]):
             hint = " (when memory runs out, this is what the system does)" if name == "SIGKILL" else ""
             return f"it was ended by {name}{hint}" + (f"; it last said: {last}" if last else "")
         return f"it exited with status {code}" + (f": {last}" if last else "")
+
+
+def _directory() -> str | None:
+    """Ours (None) while it exists. Without one MKL finds no libraries of its own, and torch ends."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "/"
+    return None
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:

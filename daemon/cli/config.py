@@ -8,11 +8,13 @@ from typing import Any
 import click
 import msgspec
 
+from daemon.cli.arguments import CommandGroup
 from daemon.cli.invocation import Invocation, global_options, invocation
-from daemon.config import SECTIONS, Config, keys, load_config, toml_value
+from daemon.config import SECTIONS, Config, keys, toml_value
+from daemon.config_file import load_config
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 @global_options(hidden=True)
 def config() -> None:
     """Show or check the settings of this node."""

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import click
 
+from daemon.cli.arguments import PATH
 from daemon.cli.invocation import global_options, invocation
 
 
 @click.command()
 @click.option("--peers", type=click.IntRange(2, 64), default=4, show_default=True, help="How many daemons.")
 @click.option("--rounds", type=click.IntRange(min=0), default=0, help="Stop after so many certified rounds; 0: at Ctrl-C.")
-@click.option(
-    "--run", "run_file", type=click.Path(path_type=Path), metavar="FILE", help="The run's manifest (TOML). Default: the bundled one."
-)
+@click.option("--run", "run_file", type=PATH, metavar="FILE", help="The run's manifest (TOML). Default: the bundled one.")
 @click.option("--chain", is_flag=True, help="Start a chain too: each registers, is paid for its certified samples, checks that and claims.")
 @click.option("--anvil", is_flag=True, help="With --chain: Foundry's anvil is that chain, not the embedded EVM.")
 @global_options(hidden=True)

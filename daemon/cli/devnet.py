@@ -63,7 +63,7 @@ def devnet(
     home = talk.home / DIRECTORY
     kept = home / GENESIS_FILE
     if kept.is_file() and not (in_memory or genesis_only):
-        genesis: dict[str, Any] = json.loads(kept.read_bytes())
+        genesis: dict[str, Any] = _kept_genesis(kept)
         talk.say(f"Going on with the chain in {home} (remove it to begin another one; options of the genesis are not read again)")
     else:
         try:
@@ -80,6 +80,26 @@ def devnet(
 
         write_atomically(kept, [memoryview(json.dumps(genesis).encode())])
     return _serve(talk.say, talk.result, genesis, None if in_memory else home / CHAIN_FILE, host, port, block_time, lifeline, talk.as_json)
+
+
+def _kept_genesis(kept: Path) -> dict[str, Any]:
+    """The genesis that this home's chain began with. Raises `UserError("DEVNET")` where it is damaged, or has other contracts than ours."""
+    from contracts.devnet.genesis import foreign_contracts  # noqa: PLC0415
+
+    fix = f"remove {kept.parent} to begin another chain"
+    try:
+        genesis: dict[str, Any] = json.loads(kept.read_bytes())
+        foreign = foreign_contracts(genesis)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError("DEVNET", f"The genesis {kept} cannot be read.", why=str(error), fix=fix) from None
+    if foreign:
+        raise UserError(
+            "DEVNET",
+            f"The chain in {kept.parent} has the contracts of another version of hypergpu.",
+            why=f"different: {', '.join(foreign)}; a chain's contracts are fixed by its genesis",
+            fix=fix,
+        )
+    return genesis
 
 
 def _settings(epoch: int, delay: int, owner: str | None, settler: tuple[str, ...], needed: int | None, fund: tuple[str, ...]) -> Any:

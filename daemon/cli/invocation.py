@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from daemon.home import home_directory
-from protocol.printable import printable
+from daemon.home import home_directory, user_path
+from protocol.errors import UserError
+from protocol.status.figures import clean
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+SHOWN_CHARS = 1000  # of one line of talk: a sentence that repeats what somebody typed or sent has an end
 
 
 class Invocation(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,22 +37,58 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def config(self) -> Path | None:
         """The config file named by flag or `HYPERGPU_CONFIG`; None for the home's own."""
-        named = self.config_flag or os.environ.get("HYPERGPU_CONFIG")
-        return Path(named).expanduser().absolute() if named else None
+        if self.config_flag is not None:
+            return user_path(self.config_flag, "--config")
+        named = os.environ.get("HYPERGPU_CONFIG")
+        return user_path(named, "HYPERGPU_CONFIG") if named else None
 
     def color(self, stream: Any) -> bool:
         """Whether to colour what goes to `stream` (https://no-color.org: set and not empty means no)."""
-        return not self.no_color and not os.environ.get("NO_COLOR") and stream.isatty()
+        return not self.no_color and not os.environ.get("NO_COLOR") and is_terminal(stream)
 
     def say(self, line: str) -> None:
         """Talk: for the person, not for the next program. When that person has left (a closed terminal, a pipe to `head`) nothing else ends."""
         if not self.quiet:
-            with suppress(OSError):
-                print(printable(line), file=sys.stderr, flush=True)  # a run's or a peer's words may be in it
+            tell(line)
 
     def result(self, text: str) -> None:
-        """What was asked for."""
-        print(text, flush=True)
+        """What was asked for, JSON always as UTF-8.
+
+        Raises `BrokenPipeError` where the reader left, and `UserError("OUTPUT")` where the output takes nothing.
+        """
+        try:
+            binary = getattr(sys.stdout, "buffer", None)
+            if self.as_json and binary is not None:
+                sys.stdout.flush()
+                binary.write(text.encode() + b"\n")
+                sys.stdout.flush()
+            else:
+                print(text, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise output_error(error) from None
+
+
+def output_error(error: OSError) -> UserError:
+    """`UserError("OUTPUT")`: what was asked for could not be printed."""
+    return UserError(
+        "OUTPUT",
+        "The result could not be written to the standard output.",
+        why=error.strerror or str(error),
+        fix="send it to a file with space, or to a terminal",
+    )
+
+
+def tell(text: str) -> None:
+    """Write to stderr what is for a person, each line without control characters. A stderr that takes nothing ends nothing."""
+    with suppress(OSError):
+        print("\n".join(clean(line, SHOWN_CHARS) for line in text.split("\n")), file=sys.stderr, flush=True)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether colours and cursor movements mean something there: a terminal that is not dumb."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb")
 
 
 def invocation(context: click.Context) -> Invocation:
@@ -60,7 +98,8 @@ def invocation(context: click.Context) -> Invocation:
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
-    if value:
+    # An empty path is kept: it is a mistake to report, and no wish for the default.
+    if value is not None and value is not False:
         context.find_root().obj = msgspec.structs.replace(invocation(context), **{str(parameter.name): value})
 
 
@@ -68,7 +107,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--config", "config_flag"), {"metavar": "PATH", "help": "Config file instead of the home's config.toml."}),
     (("--home", "home_flag"), {"metavar": "PATH", "help": "Directory with the node's key, config and state."}),
     (("--json", "as_json"), {"is_flag": True, "help": "Print the result as JSON."}),
-    (("--quiet", "-q", "quiet"), {"is_flag": True, "help": "Print results and errors alone."}),
+    (("--quiet", "-q", "quiet"), {"is_flag": True, "help": "Print only results and errors."}),
     (("--verbose", "-v", "verbose"), {"is_flag": True, "help": "Log more."}),
     (("--no-color", "no_color"), {"is_flag": True, "help": "No colours (also: NO_COLOR)."}),
 )

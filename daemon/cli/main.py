@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 
 import click
 
-from daemon.cli.invocation import global_options
+from daemon.cli.arguments import CommandGroup
+from daemon.cli.invocation import Invocation, global_options, tell
+from daemon.cli.streams import prepare_streams, settle_streams
+from daemon.home import is_unicode
 from protocol.errors import UserError
 
 COMMANDS = {
@@ -29,10 +34,29 @@ COMMANDS = {
     "bench": "simulator.bench.cli",
     "simulate": "simulator.cli",
 }
-INTERRUPTED = 130  # what a shell reports of a program that SIGINT ended
+SUMMARIES: Mapping[str, str] = {
+    "start": "Run a node in the foreground; its key and config appear on first use.",
+    "status": "Verdict first, then this node, its run and its network.",
+    "peers": "One line for each peer: path, round-trip time, round, last seen.",
+    "stop": "Let the daemon finish its step, write a checkpoint and leave.",
+    "observe": "Watch a swarm and serve its status page.",
+    "demo": "Start daemons and an observer on loopback, watch them train one model, and say how it went.",
+    "wallet": "The account that signs for this node, and the address that is paid.",
+    "rewards": "What is earned, claimable and claimed.",
+    "settle": "For a settler: propose the cumulative root of an epoch, and publish its data set under its hash.",
+    "sanction": "For a settler: file an offence of WHO, an account (0x...) or the beginning of a peer id.",
+    "session": "A run's session on the chain: created with its manifest's hash, active, then completed with its final certificate or cancelled.",
+    "config": "Show or check the settings of this node.",
+    "devnet": "Serve a chain of your own for tries: coins that are worth nothing, keys that everybody knows.",
+    "bench": "Measure this version on real processes on this machine.",
+    "simulate": "Play a scenario (or all) in a simulated world and check that every invariant holds.",
+}
+"""The first sentence of each command's help: `--help` loads no command for it. A test compares them."""
+COMPLETION = "_HYPERGPUD_COMPLETE"
+FAILED, USAGE, INTERRUPTED = 1, 2, 130  # 130: what a shell reports of a program that SIGINT ended
 
 
-class LazyGroup(click.Group):
+class LazyGroup(CommandGroup):
     """Imports the module of a command when that command is asked for: `status` must not pay for `start`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -45,13 +69,8 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            from difflib import get_close_matches  # noqa: PLC0415  # only on the way to an error
-
-            near = get_close_matches(args[0], COMMANDS, n=1)
-            ctx.fail(f"There is no command {args[0]!r}." + (f" Did you mean {near[0]}?" if near else ""))
-        return super().resolve_command(ctx, args)
+    def summary(self, context: click.Context, name: str) -> str:
+        return SUMMARIES.get(name) or super().summary(context, name)
 
 
 def _show_version(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -74,27 +93,91 @@ def cli() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """One call, as an exit code: 0 ok, 1 failed, 2 usage or config, 3 daemon not running, 4 doctor, 5 key, 6 chain, 130 interrupted."""
+    for argument in arguments:
+        # A lone surrogate: bytes that are not UTF-8. No file of settings, message or JSON could carry it.
+        if not argument.isascii() and not is_unicode(argument):
+            what = f"The argument {argument!a} is not UTF-8 text."
+            return _fail(UserError("USAGE", what, fix="type it again, or rename what it names", exit_code=USAGE))
     try:
-        ended = cli.main(args=list(arguments), prog_name="hypergpud", standalone_mode=False)
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"hypergpud: {error}", file=sys.stderr)
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output left (`hypergpud status | head`). Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        context = cli.make_context("hypergpud", list(arguments))
+    except BaseException as error:  # noqa: BLE001  # the composition root
+        return _ended(error, Invocation())
+    try:
+        with context:
+            ended = cli.invoke(context)
+            sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001
+        return _ended(error, context.obj if isinstance(context.obj, Invocation) else Invocation())
     return ended if isinstance(ended, int) else 0
+
+
+def _ended(error: BaseException, talk: Invocation) -> int:
+    """The composition root of every command: what ends one becomes a sentence and an exit code."""
+    match error:
+        case UserError():
+            return _fail(error)
+        case click.exceptions.Exit():
+            return error.exit_code
+        case click.exceptions.NoArgsIsHelpError():
+            tell(error.format_message())
+            return USAGE
+        case click.UsageError():
+            command = error.ctx.command_path if error.ctx else "hypergpud"
+            return _fail(UserError("USAGE", error.format_message(), fix=f"{command} --help says what it takes", exit_code=USAGE))
+        case click.ClickException():
+            return _fail(UserError("USAGE", error.format_message(), exit_code=error.exit_code))
+        case click.Abort() | KeyboardInterrupt() | EOFError():
+            return INTERRUPTED
+        case BrokenPipeError() if _reader_left():
+            return FAILED  # `hypergpud status | head -1`: nobody needs words
+        case Exception() | BaseExceptionGroup():
+            from daemon.cli.failure import explained, leaves_of  # noqa: PLC0415  # only on the way to an error
+
+            if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves_of(error)):
+                return INTERRUPTED
+            return _fail(explained(error, _home(talk), verbose=talk.verbose))
+    raise error
+
+
+def _reader_left() -> bool:
+    """Whether the other end of a pipe or socket that stdout is has closed."""
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return False
+    poll = select.poll()
+    poll.register(number, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def _fail(error: UserError) -> int:
+    tell(f"hypergpud: {error}")
+    return error.exit_code
+
+
+def _home(talk: Invocation) -> Path | None:
+    try:
+        return talk.home
+    except UserError:
+        return None
+
+
+def _complete(instruction: str) -> int:
+    """A shell asks for words to complete (https://click.palletsprojects.com/en/stable/shell-completion/)."""
+    from click.shell_completion import shell_complete  # noqa: PLC0415  # for a shell's question alone
+
+    return shell_complete(cli, {}, "hypergpud", COMPLETION, instruction)
 
 
 def main() -> None:
     """The console script."""
-    sys.exit(run(sys.argv[1:]))
+    prepare_streams()
+    try:
+        code = _complete(wish) if (wish := os.environ.get(COMPLETION)) else run(sys.argv[1:])
+    except KeyboardInterrupt:  # between two of the steps above
+        code = INTERRUPTED
+    settle_streams()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

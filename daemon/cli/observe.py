@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from daemon.cli.invocation import Invocation, global_options, invocation
-from daemon.config import load_config
+from daemon.config_file import load_config
 from daemon.control.client import call
 from daemon.home import ensure_home
 from protocol.errors import UserError

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from daemon.cli.arguments import CommandGroup
 from daemon.cli.invocation import global_options, invocation
 from daemon.cli.wallet import password_file
 
@@ -15,7 +16,7 @@ account_option = click.option("--account", metavar="ADDRESS", help="Another acco
 # What the commands do is imported when one of them runs: --help looks at all of them, and web3 alone takes a second.
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @run_option
 @account_option
 @global_options(hidden=True)
@@ -52,7 +53,7 @@ def verify(context: click.Context, run_id: str | None) -> int:
 def claim(
     context: click.Context, dry_run: bool, threshold: str, run_id: str | None, account: str | None, password_file: Path | None
 ) -> None:
-    """Have what is claimable paid, to the payout address. Anyone may send it for anyone."""
+    """Have what is claimable paid, to the payout address. An account's own wallet sends it, or that of the sponsor it approved."""
     from daemon.cli.rewards_answers import claim as answer  # noqa: PLC0415
 
     answer(invocation(context), run_id, account, dry_run=dry_run, threshold=threshold, password_file=password_file)

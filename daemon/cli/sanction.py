@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from daemon.cli.arguments import PATH
 from daemon.cli.invocation import global_options, invocation
 from daemon.cli.rewards import run_option
 
@@ -13,7 +14,7 @@ from daemon.cli.rewards import run_option
 @click.command()
 @click.argument("who", required=False)
 @click.option("--reason", metavar="TEXT", help="One sentence that everybody will read, up to 256 characters.")
-@click.option("--evidence", type=click.Path(path_type=Path), metavar="FILE", help="What shows it. Its digest is published, a copy kept.")
+@click.option("--evidence", type=PATH, metavar="FILE", help="What shows it. Its digest is published, a copy kept.")
 @click.option(
     "--samples", type=click.IntRange(min=0), default=0, show_default=True, help="What it concerned: taken off what it earns next."
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from daemon.cli.arguments import CommandGroup
 from daemon.cli.invocation import global_options, invocation
 from daemon.cli.wallet import password_file
 
@@ -14,7 +15,7 @@ run_argument = click.argument("run_id", metavar="[RUN]", required=False)
 # What the commands do is imported when one of them runs: --help looks at all of them, and web3 alone takes a second.
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 @global_options(hidden=True)
 def session() -> None:
     """A run's session on the chain: created with its manifest's hash, active, then completed with its final certificate or cancelled.
@@ -25,13 +26,14 @@ def session() -> None:
 
 @session.command()
 @run_argument
+@click.option("--owner", metavar="ADDRESS", help="Whose session of the run. Default: that of this home's wallet.")
 @global_options(hidden=True)
 @click.pass_context
-def show(context: click.Context, run_id: str | None) -> None:
+def show(context: click.Context, run_id: str | None, owner: str | None) -> None:
     """Its state, owner, manifest and final certificate, beside what this home holds. Needs no wallet."""
     from daemon.cli.session_answers import show as answer  # noqa: PLC0415
 
-    answer(invocation(context), run_id)
+    answer(invocation(context), run_id, owner)
 
 
 @session.command()
@@ -40,7 +42,7 @@ def show(context: click.Context, run_id: str | None) -> None:
 @global_options(hidden=True)
 @click.pass_context
 def create(context: click.Context, run_id: str | None, password_file: Path | None) -> None:
-    """Put the run on the chain, with its manifest's hash. This home's wallet owns it from then on."""
+    """Put the run on the chain, with its manifest's hash. This home's wallet owns this session from then on."""
     from daemon.cli.session_answers import create as answer  # noqa: PLC0415
 
     answer(invocation(context), run_id, password_file)

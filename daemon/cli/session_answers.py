@@ -14,14 +14,14 @@ from daemon.chain.records import HomeRun, certificates_on_disk, runs_of
 from daemon.chain.sessions import Session, checked_reason, final_certificate, session_of, step
 from daemon.cli.chain_access import Access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
-from daemon.config import load_config
+from daemon.config_file import load_config
 from daemon.remembered import kept_manifest, last_run
 from daemon.remembered import named as named_runs
 from daemon.wallet import files
 from protocol.chain import NO_HASH, Chain, Hash, RunStatus, Sent
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
-from protocol.keccak import Address
+from protocol.keccak import Address, checked_address
 from protocol.manifest import SignedManifest
 from protocol.status.figures import count, tokens
 
@@ -41,13 +41,15 @@ class _Meant(msgspec.Struct, frozen=True, kw_only=True):
     given: Access
 
 
-def show(talk: Invocation, run_id: str | None) -> None:
-    """Raises `UserError`."""
+def show(talk: Invocation, run_id: str | None, owner: str | None) -> None:
+    """`owner` None: this home's wallet. Raises `UserError`."""
     meant = _meant(talk, run_id)
+    own = _own_account(talk)
+    whose = _owner(owner, own)
     with reading(talk, meant.given) as chain:
-        status = chain.run(meant.signed.run)
-    found = _beside(talk, meant, status)
-    talk.result(msgspec.json.encode(found).decode() if talk.as_json else _text(found))
+        status = chain.run(meant.signed.run, whose)
+    found = _beside(talk, meant, status, own)
+    talk.result(msgspec.json.encode(found).decode() if talk.as_json else _text(found, whose))
 
 
 def create(talk: Invocation, run_id: str | None, password_file: Path | None) -> None:
@@ -83,22 +85,40 @@ def _take(talk: Invocation, meant: _Meant, password_file: Path | None, send: Cal
     wallet = unlocked(talk, password_file)
     with signing(talk, meant.given, wallet) as chain:
         settled = step(chain, meant.signed.run, lambda: send(chain))
-        status = chain.run(meant.signed.run)
+        status = chain.run(meant.signed.run, chain.account)
     if status.certificate != certificate:  # an earlier call was still in flight, and was seen through in place of this one
         raise UserError(
             "CERTIFICATE",
             f"The run is completed with {status.certificate.hex()[:SHOWN_DIGITS]}, not with {certificate.hex()[:SHOWN_DIGITS]}.",
             why="another complete of this wallet was on its way already, and a run is completed once",
         )
-    found = _beside(talk, meant, status)
+    found = _beside(talk, meant, status, status.owner)
     if talk.as_json:
         talk.result(msgspec.json.encode(Taken(session=found, transaction=settled.hash, fee=str(settled.fee))).decode())
     else:
-        talk.result(f"{_text(found)}\ntransaction  {settled.hash}, fee {tokens(settled.fee)}")
+        talk.result(f"{_text(found, status.owner)}\ntransaction  {settled.hash}, fee {tokens(settled.fee)}")
 
 
-def _beside(talk: Invocation, meant: _Meant, status: RunStatus) -> Session:
-    return session_of(status, meant.signed, _own_account(talk), certificates_on_disk(talk.home, meant.given.run, talk.say))
+def _beside(talk: Invocation, meant: _Meant, status: RunStatus, own: Address | None) -> Session:
+    return session_of(status, meant.signed, own, certificates_on_disk(talk.home, meant.given.run, talk.say))
+
+
+def _owner(named: str | None, own: Address | None) -> Address:
+    """Whose session is meant: anybody may create one of any run, so it is never guessed. Raises `UserError("ADDRESS" | "OWNER")`."""
+    if named is not None:
+        try:
+            return checked_address(named)
+        except ValueError as error:
+            raise UserError("ADDRESS", f"{named!r} is no address.", why=str(error), exit_code=2) from None
+    if own is None:
+        raise UserError(
+            "OWNER",
+            "Whose session of this run is meant?",
+            why="a session belongs to the account that created it, and this home has no wallet",
+            fix="hypergpud session show --owner ADDRESS, with the account of the run's owner",
+            exit_code=2,
+        )
+    return own
 
 
 def _own_account(talk: Invocation) -> Address | None:
@@ -156,10 +176,10 @@ def _chosen(home: Path, named: str | None) -> SignedManifest:
     )
 
 
-def _text(found: Session) -> str:
+def _text(found: Session, whose: Address) -> str:
     run = f"run          {found.name} ({found.run[:SHOWN_DIGITS]})"
     if found.state == "none":
-        state = "state        none: nobody has put this run on the chain   hypergpud session create"
+        state = f"state        none: {whose} has not put this run on the chain   hypergpud session create, or show --owner ADDRESS"
         return "\n".join([run, state, f"manifest     0x{found.own_manifest} in this home"])
     lines = [
         run,

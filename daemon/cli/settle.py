@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from daemon.cli.arguments import PATH
 from daemon.cli.invocation import global_options, invocation
 from daemon.cli.rewards import run_option
 from daemon.cli.wallet import password_file
@@ -17,10 +18,9 @@ from daemon.cli.wallet import password_file
 @click.command()
 @click.option("--epoch", type=click.IntRange(min=0), help="The epoch to settle. Default: the last one that is over.")
 @click.option("--pool", metavar="TOKENS", help="What the epoch hands out. Default: all that the pool holds and has promised to nobody.")
-@click.option(
-    "--like", type=click.Path(path_type=Path), metavar="FILE", help="Agree to the data set another settler published, if it is right."
-)
+@click.option("--like", type=PATH, metavar="FILE", help="Agree to the data set another settler published, if it is right.")
 @click.option("--dispute", metavar="REASON", help="Drop the pending root; the active one stays.")
+@click.option("--root", metavar="HASH", help="With --dispute: the root that is meant, by its beginning. Another pending one is left alone.")
 @click.option("--fund", metavar="TOKENS", help="Put so much of this wallet into the pool. It never comes back but as rewards.")
 @click.option("--dry-run", is_flag=True, help="Compute and show; send nothing.")
 @run_option
@@ -33,6 +33,7 @@ def settle(
     pool: str | None,
     like: Path | None,
     dispute: str | None,
+    root: str | None,
     fund: str | None,
     dry_run: bool,
     run_id: str | None,
@@ -45,6 +46,14 @@ def settle(
     from daemon.cli import settle_answers  # noqa: PLC0415  # --help looks at all commands, and web3 alone takes a second
 
     wish = settle_answers.Wish(
-        epoch=epoch, pool=pool, like=like, dispute=dispute, fund=fund, dry_run=dry_run, run_id=run_id, password_file=password_file
+        epoch=epoch,
+        pool=pool,
+        like=like,
+        dispute=dispute,
+        root=root,
+        fund=fund,
+        dry_run=dry_run,
+        run_id=run_id,
+        password_file=password_file,
     )
     settle_answers.settle(invocation(context), wish)

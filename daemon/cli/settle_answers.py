@@ -28,6 +28,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     pool: str | None = None
     like: Path | None = None
     dispute: str | None = None
+    root: str | None = None
     fund: str | None = None
     dry_run: bool = False
     run_id: str | None = None
@@ -63,7 +64,7 @@ def settle(talk: Invocation, wish: Wish) -> None:
     wallet = unlocked(talk, wish.password_file)
     with signing(talk, given, wallet) as chain:
         if wish.dispute is not None:
-            _show(talk, _dispute(chain, wish.dispute))
+            _show(talk, _dispute(chain, wish.dispute, wish.root))
             return
         status = chain.pool()
         if status.pending is not None and _is_ready(chain, status):
@@ -148,12 +149,25 @@ def _published(path: Path) -> Dataset:
         raise UserError("DATASET", f"{path} is no data set of a settlement.", why=str(fault), exit_code=2) from None
 
 
-def _dispute(chain: Chain, reason: str) -> Answer:
+def _dispute(chain: Chain, reason: str, root: str | None) -> Answer:
+    """`root` None: the root that is pending now."""
     pending = chain.pool().pending
     if pending is None:
         raise UserError("NOTHING", "No root is pending, so there is none to dispute.")
-    _see_through(chain, chain.dispute(pending.epoch, reason, pending.data))
+    if root is not None and not _begins(pending.root, root):
+        raise UserError(
+            "ROOT",
+            f"The pending root is not {root!r}.",
+            why=f"epoch {pending.epoch} has {pending.root.hex()} pending; another root may have been disputed and corrected meanwhile",
+            fix="hypergpud rewards verify says whether it is right",
+        )
+    _see_through(chain, chain.dispute(pending, reason, pending.data))
     return _plain("disputed", pending, "the last active root stays in force")
+
+
+def _begins(whole: bytes, named: str) -> bool:
+    digits = named.lower().removeprefix("0x")
+    return bool(digits) and whole.hex().startswith(digits)
 
 
 def _is_ready(chain: Chain, status: PoolStatus) -> bool:

@@ -9,12 +9,14 @@ from pathlib import Path
 import click
 import msgspec
 
+from daemon.cli.arguments import PATH, RUN
 from daemon.cli.invocation import Invocation, global_options, invocation
-from daemon.config import Config, load_config, write_default_config
+from daemon.config import Config
+from daemon.config_file import load_config, write_default_config
 from daemon.home import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, WALLET_FILE, ensure_home
 from daemon.keys import load_or_make_key
 from daemon.lock import home_lock
-from daemon.runs import choose
+from daemon.runs import choose, take_up
 from daemon.wallet.password import Password, find_password
 from protocol.errors import UserError
 from protocol.identity import Signer, short
@@ -27,7 +29,7 @@ PRIVATE = 0o077  # keys, checkpoints, logs: nothing of a node is other people's 
 @click.option(
     "--run",
     "run_file",
-    type=click.Path(path_type=Path),
+    type=RUN,
     metavar="FILE|ID",
     help="The run's manifest (TOML), or the id of a run that this home was in. Default: the last of those, else the bundled one.",
 )
@@ -37,7 +39,7 @@ PRIVATE = 0o077  # keys, checkpoints, logs: nothing of a node is other people's 
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--password-file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="PATH",
     help="File with the wallet's password, for runs that pay (also: HYPERGPU_PASSWORD_FILE).",
 )
@@ -62,7 +64,7 @@ def start(
     os.umask(PRIVATE)
     home = talk.home
     ensure_home(home)
-    with home_lock(home):
+    with home_lock(home, talk.say):
         if talk.config is None and write_default_config(home):
             talk.say(f"Wrote the settings, all at their defaults: {home / CONFIG_FILE}")
         flags: dict[str, str | tuple[str, ...]] = {"network.join": join} if join else {}
@@ -76,6 +78,8 @@ def start(
         config = msgspec.structs.replace(config, network=msgspec.structs.replace(config.network, join=chosen.join))
         for sentence in (*_assumed(config, origins), *chosen.assumed):
             talk.say(f"Assumed: {sentence}")
+        if chosen.manifest is not None:
+            take_up(config, chosen.manifest)
         password = _password(home, chosen.manifest, password_file)
         return _run(talk, config, chosen.manifest, signer, secret, lifeline, password)
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 import msgspec
 
+from daemon.cli.arguments import PATH, CommandGroup
 from daemon.cli.invocation import Invocation, global_options, invocation
+from daemon.home import user_path
 from protocol.errors import UserError
 
 PRIVATE = 0o077
@@ -18,13 +20,13 @@ PRIVATE = 0o077
 
 password_file = click.option(
     "--password-file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="PATH",
     help="File with the wallet's password on its first line (also: HYPERGPU_PASSWORD_FILE).",
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 @global_options(hidden=True)
 def wallet() -> None:
     """The account that signs for this node, and the address that is paid."""
@@ -80,7 +82,7 @@ def show(context: click.Context) -> None:
 
 
 @wallet.command()
-@click.argument("target", type=click.Path(path_type=Path), metavar="PATH")
+@click.argument("target", type=PATH, metavar="PATH")
 @global_options(hidden=True)
 @click.pass_context
 def backup(context: click.Context, target: Path) -> None:
@@ -115,7 +117,7 @@ def _read_source(source: str) -> bytes:
     from daemon.wallet.document import MAX_KEYSTORE_BYTES  # noqa: PLC0415
 
     try:
-        raw = sys.stdin.buffer.read(MAX_KEYSTORE_BYTES + 1) if source == "-" else Path(source).read_bytes()
+        raw = sys.stdin.buffer.read(MAX_KEYSTORE_BYTES + 1) if source == "-" else user_path(source, "FILE").read_bytes()
     except OSError as error:
         # The argument is not repeated: somebody may have put the key itself there.
         raise UserError("IMPORT", "The file to import cannot be read.", why=error.strerror or "", exit_code=2) from None

@@ -10,21 +10,24 @@ import msgspec
 
 from daemon.control.wire import CLIENT_TIMEOUT_S, MAX_ANSWER_BYTES, Answer, Request, socket_address
 from daemon.home import LOG_FILE
-from daemon.lock import lock_holder
+from daemon.lock import holder
 from protocol.errors import OurFault, UserError
 
 NOT_RUNNING_EXIT_CODE = 3
+RETRY_S = 2.5  # a socket that was removed is made again within a second; a start takes about two to the socket
+POLL_S = 0.05
 
 
 def call(home: Path, name: str, *, timeout_s: float = CLIENT_TIMEOUT_S) -> bytes:
     """The daemon's answer to `name` as JSON, within `timeout_s` in all.
 
-    Raises `UserError`: "NOT_RUNNING" (exit code 3) where no daemon holds the home, "STARTING" where one holds it and does not listen yet,
+    A daemon that holds the home and does not listen (it begins, or its socket was removed and is made again) is asked again for `RETRY_S`.
+    Raises `UserError`: "NOT_RUNNING" (exit code 3) where no daemon holds the home, "STARTING" where one holds it and still does not listen,
     "NOT_ANSWERING" where it does not answer in time, or the error that the daemon answered with.
     """
     deadline = time.monotonic() + timeout_s
     try:
-        line = _exchange(home, msgspec.json.encode(Request(call=name)) + b"\n", deadline)
+        line = _exchange_again(home, msgspec.json.encode(Request(call=name)) + b"\n", deadline)
     except TimeoutError:
         raise _silent(home, f"it gave no answer to {name!r} within {timeout_s:g} s") from None
     except PermissionError:
@@ -40,6 +43,19 @@ def call(home: Path, name: str, *, timeout_s: float = CLIENT_TIMEOUT_S) -> bytes
     if not answer.ok:
         raise UserError(answer.code, answer.what, why=answer.why, fix=answer.fix, exit_code=answer.exit_code)
     return bytes(answer.result)
+
+
+def _exchange_again(home: Path, request: bytes, deadline: float) -> bytes:
+    """As `_exchange`, again and again while a daemon holds the home and nobody listens."""
+    last = time.monotonic() + min(RETRY_S, _left(deadline) / 2)
+    while True:
+        try:
+            return _exchange(home, request, deadline)
+        except (FileNotFoundError, ConnectionRefusedError):
+            held = holder(home)
+            if held is None or not held.here or time.monotonic() > last:
+                raise
+            time.sleep(POLL_S)
 
 
 def _exchange(home: Path, request: bytes, deadline: float) -> bytes:
@@ -67,13 +83,20 @@ def _left(deadline: float) -> float:
 
 
 def _absent(home: Path) -> UserError:
-    holder = lock_holder(home)
-    if holder is not None:
+    held = holder(home)
+    if held is not None and not held.here:
+        return UserError(
+            "ELSEWHERE",
+            f"The daemon on {home} runs on another machine ({held}).",
+            why="a daemon takes commands on its own machine alone",
+            fix=f"type the command on {held.host}",
+        )
+    if held is not None:
         return UserError(
             "STARTING",
-            f"The daemon on {home} (process {holder}) does not take commands yet.",
+            f"The daemon on {home} ({held}) does not take commands.",
             why="it is starting or stopping",
-            fix="try again in a few seconds",
+            fix=f"try again in a few seconds; if that does not help, look at the end of {home / LOG_FILE}",
         )
     return UserError(
         "NOT_RUNNING",
@@ -85,10 +108,10 @@ def _absent(home: Path) -> UserError:
 
 
 def _silent(home: Path, why: str) -> UserError:
-    holder = lock_holder(home)
+    held = holder(home)
     return UserError(
         "NOT_ANSWERING",
-        f"The daemon on {home} (process {holder or 'unknown'}) does not answer.",
+        f"The daemon on {home} ({held or 'process unknown'}) does not answer.",
         why=why,
-        fix=f"look at the end of {home / LOG_FILE}" + (f"; if it is stuck: kill {holder}, then start it again" if holder else ""),
+        fix=f"look at the end of {home / LOG_FILE}" + (f"; if it is stuck: kill {held.pid}, then start it again" if held else ""),
     )

@@ -23,6 +23,7 @@ Handler = Callable[[], Awaitable[bytes]]
 
 MAX_CONNECTIONS = 16  # commands of one person; more wait in the backlog
 BACKLOG = 64
+LOOK_S = 1.0  # between looks at the socket's name
 
 _log = logging.getLogger(__name__)
 
@@ -33,30 +34,76 @@ async def serve_control(
     """Answer the home's commands until cancelled; started once the socket takes connections.
 
     The caller holds the home's lock: a socket that is there already was left by a daemon that is gone, and is replaced.
+    A socket whose name disappears or is replaced (a cleaner of old files) is made again within `LOOK_S`, and one line of the log says so.
     Guarantees: one answer a connection, at most `MAX_CONNECTIONS` at once, each over within its time limits; a client that sends garbage, too
     much, too little or nothing is told so where possible and changes nothing. A handler that began is cancelled only with the server.
     """
-    listener = _listen(home)
     slots = trio.Semaphore(MAX_CONNECTIONS)
+    async with trio.open_nursery() as nursery:
+        listener = _listen(home)
+        task_status.started()
+        while True:
+            made = _named(home)
+            try:
+                async with trio.open_nursery() as accepting:
+                    accepting.start_soon(_accept, listener, handlers, slots, nursery)
+                    await _until_renamed(home, made)
+                    accepting.cancel_scope.cancel()
+            finally:
+                listener.close()
+                if _named(home) == made:
+                    with suppress(FileNotFoundError):
+                        (home / SOCKET_FILE).unlink()
+            listener = await _listen_again(home)
+
+
+async def _accept(listener: trio.socket.SocketType, handlers: Mapping[str, Handler], slots: trio.Semaphore, nursery: trio.Nursery) -> None:
+    while True:
+        await slots.acquire()
+        taken = False
+        try:
+            connection, _ = await listener.accept()
+            taken = True
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED):
+                raise
+            _log.warning("a command could not be taken: %s", error.strerror)
+            await trio.sleep(0.1)  # out of descriptors: others must be closed first
+            continue
+        finally:
+            if not taken:
+                slots.release()
+        nursery.start_soon(_answer_one, connection, handlers, slots)
+
+
+def _named(home: Path) -> tuple[int, int] | None:
+    """What the socket's name stands for now: device and inode; None where it cannot be told."""
     try:
-        async with trio.open_nursery() as nursery:
-            task_status.started()
-            while True:
-                await slots.acquire()
-                try:
-                    connection, _ = await listener.accept()
-                except OSError as error:
-                    slots.release()
-                    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED):
-                        raise
-                    _log.warning("a command could not be taken: %s", error.strerror)
-                    await trio.sleep(0.1)  # out of descriptors: others must be closed first
-                    continue
-                nursery.start_soon(_answer_one, connection, handlers, slots)
-    finally:
-        listener.close()
-        with suppress(FileNotFoundError):
-            (home / SOCKET_FILE).unlink()
+        about = os.lstat(home / SOCKET_FILE)
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+async def _until_renamed(home: Path, made: tuple[int, int] | None) -> None:
+    while await trio.to_thread.run_sync(_named, home, abandon_on_cancel=True) == made:
+        await trio.sleep(LOOK_S)
+
+
+async def _listen_again(home: Path) -> trio.socket.SocketType:
+    """A new socket, as soon as one can be made."""
+    told = False
+    while True:
+        try:
+            listener = _listen(home)
+        except UserError as error:
+            if not told:
+                _log.warning("the control socket was removed, and cannot be made again yet: %s", error.why)
+            told = True
+            await trio.sleep(LOOK_S)
+        else:
+            _log.warning("the control socket %s was removed, and is made again", home / SOCKET_FILE)
+            return listener
 
 
 def _listen(home: Path) -> trio.socket.SocketType:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,8 +29,9 @@ from daemon.disk.ledger_file import read_ledger, write_ledger
 from daemon.disk.proof_files import ProofFiles
 from daemon.disk.slots_file import SlotsFile
 from daemon.disk.tensors import Damaged, place_of
+from daemon.pinned import PinnedDirectory
 from protocol.digest import Digest
-from protocol.ports import Checkpoint, LedgerRecord, Offload, Stand
+from protocol.ports import Checkpoint, DiskFull, LedgerRecord, Offload, Stand
 
 KEPT = 3  # the newest may be found damaged, and a joining node may still be reading the one before
 _NAME = re.compile(r"(\d{10,20})-([0-9a-f]{64})\.safetensors")
@@ -57,6 +58,7 @@ class FileDisk:
         damage = Damage(offload, report)
         self.damaged, self._found, self._apart = damage.told, damage.found, damage.apart
         self._root = root
+        self._pinned: PinnedDirectory | None = None
         self._keep = keep
         self._fault = fault
         self._writing = trio.Lock()
@@ -67,10 +69,25 @@ class FileDisk:
 
     # ------------------------------------------------------------------------------------------ checkpoints
 
+    async def _change(self, work: Callable[[], None]) -> None:
+        """`work`, which writes. Raises `DiskFull` where the root was removed or replaced since the first write: nothing makes it anew."""
+
+        def look_first() -> None:
+            try:
+                if self._pinned is None and self._root.is_dir():
+                    self._pinned = PinnedDirectory(self._root)
+                if self._pinned is not None:
+                    self._pinned.check()
+            except OSError as gone:
+                raise DiskFull(f"{self._root} was removed or replaced: {gone.strerror}") from gone
+            work()
+
+        await self._apart(look_first)
+
     async def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Also removes checkpoints with a higher number (a branch that was left) and all but the last few."""
         async with self._writing:
-            await self._apart(lambda: self._save_checkpoint(checkpoint))
+            await self._change(lambda: self._save_checkpoint(checkpoint))
 
     def _save_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._clear_drafts(checkpoint.run)
@@ -129,7 +146,7 @@ class FileDisk:
 
     async def save_ledger(self, record: LedgerRecord) -> None:
         async with self._writing:
-            await self._apart(lambda: self._save_ledger(record))
+            await self._change(lambda: self._save_ledger(record))
 
     def _save_ledger(self, record: LedgerRecord) -> None:
         self._clear_drafts(record.run)
@@ -156,10 +173,10 @@ class FileDisk:
         async with self._quick:  # not behind a checkpoint on its way, which takes seconds and is another file
             slots = await self._apart(lambda: self._stands(run))
             if slots.exists:
-                await self._apart(lambda: slots.write(body))
+                await self._change(lambda: slots.write(body))
                 return
             async with self._writing:  # made as a draft, which others clear away
-                await self._apart(lambda: self._first_stands(run, slots, body))
+                await self._change(lambda: self._first_stands(run, slots, body))
 
     def _first_stands(self, run: Digest, slots: SlotsFile, body: bytes) -> None:
         self._clear_drafts(run)
@@ -180,7 +197,7 @@ class FileDisk:
 
     async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
         async with self._writing:
-            await self._apart(lambda: self._chain(run).append(number, certificate))
+            await self._change(lambda: self._chain(run).append(number, certificate))
 
     async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
         async with self._writing:  # the index must not change while it is read
@@ -196,7 +213,7 @@ class FileDisk:
 
     async def save_proof(self, run: Digest, proof: bytes) -> None:
         async with self._writing:
-            await self._apart(lambda: self._proofs(run).save(proof))
+            await self._change(lambda: self._proofs(run).save(proof))
 
     async def proofs(self, run: Digest) -> list[Digest]:
         return await self._apart(self._proofs(run).names)

@@ -18,10 +18,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from protocol.errors import UserError
+from protocol.status.figures import clean
 
 BACKDATED = datetime.timedelta(days=365)
 VALID = datetime.timedelta(days=50 * 365)
-MAX_NAME_CHARS = 40  # X.520 bounds a common name at 64; the rest makes it unique, since OpenSSL looks trusted certificates up by name
+# cryptography bounds a common name at 64 bytes of UTF-8 (X.520). The other 17 make it unique: OpenSSL looks trusted certificates up by name.
+MAX_NAME_BYTES = 47
 
 
 class BulkCertificate(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +64,8 @@ def load_or_make(path: Path, name: str) -> BulkCertificate:
 def _make(name: str) -> bytes:
     """Key and certificate in PEM. Ed25519: a mutual TLS 1.3 handshake costs both sides together 1.14 ms of one core, with P-256 1.18."""
     key = Ed25519PrivateKey.generate()
-    common_name = f"{name[:MAX_NAME_CHARS] or 'hypergpu'} {secrets.token_hex(8)}"
+    shown = clean(name, MAX_NAME_BYTES).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    common_name = f"{shown or 'hypergpu'} {secrets.token_hex(8)}"
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (

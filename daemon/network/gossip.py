@@ -8,12 +8,12 @@ Settings of py-libp2p 0.8 that matter, with what happened otherwise:
   lab: off. Rates are limited here, by messages and by bytes, for each peer that hands us messages.
 - It remembers up to 1,000 whole messages to notice a signer that repeats a number: 1 GB of somebody's large messages. Off; what
   may be said only once is signed with its round by the layers above.
-- Sequence numbers start at the clock's second: a node that restarts would repeat the last minutes' and be unheard. Nanoseconds here.
+- Sequence numbers start at the clock's second: a node that restarts would repeat the last minutes' and be unheard. They start at
+  `first_serial` here, which is above those of all earlier lives.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -121,8 +121,8 @@ class Gossip:
         return inbox
 
     @asynccontextmanager
-    async def running(self, host: BasicHost) -> AsyncIterator[None]:
-        """Ready for peers inside the block; entered before the first connection."""
+    async def running(self, host: BasicHost, first_serial: int) -> AsyncIterator[None]:
+        """Ready for peers inside the block; entered before the first connection. Messages are numbered from `first_serial` on."""
         router = Router(
             [PROTOCOL_ID_V11],  # 1.2 adds an IDONTWANT for every message, which doubles the packets of small ones
             DEGREE,
@@ -144,7 +144,7 @@ class Gossip:
             refusals=self._refusals,
             may_bring=self._may_bring,
         )
-        pubsub.counter = time.time_ns()
+        pubsub.counter = first_serial
         pubsub.seen_messages.stop()
         pubsub.seen_messages = SeenMessages(SEEN_S, SEEN_SWEEP_S)
         async with service(pubsub), service(router):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 
@@ -9,14 +10,14 @@ import msgspec
 import trio
 
 from daemon.network.addresses import Place, advertised_hosts, parse_place
-from daemon.network.book import Book
+from daemon.network.book import Book, OwnRecord
 from daemon.network.border import Refusals
 from daemon.network.bulk import BulkPlane, bind
 from daemon.network.certificate import BulkCertificate
 from daemon.network.dht import Dht
 from daemon.network.ending import Endings
 from daemon.network.gossip import Gossip, Inbox
-from daemon.network.host import Host
+from daemon.network.host import Host, number_own_records_from
 from daemon.network.links import Links
 from daemon.network.manager import PEERS_PROTOCOL, PeerManager
 from daemon.network.paths import LET_IN, OVER_LIBP2P, BulkPaths, NoPath, let_in
@@ -32,7 +33,7 @@ from protocol.ports import MAX_HOSTS, ByteStream, Endpoint, Link, LinkChange, St
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Port 0 is any free one, `usual_port` where that is free. `advertise` holds hosts; empty, they are worked out. Without `bulk` (an observer)
-    nothing listens for it."""
+    nothing listens for it. `serials` gives numbers that grow, also from one life of this node's key to the next."""
 
     listen_host: str = "0.0.0.0"
     listen_port: int = 0
@@ -42,6 +43,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     advertise: tuple[str, ...] = ()
     min_connections: int = 8
     bulk: bool = True
+    serials: Callable[[], int] = time.time_ns
 
 
 class LibP2PNetwork:
@@ -85,6 +87,7 @@ class LibP2PNetwork:
         port = control.socket.getsockname()[1]
         self._places = tuple(Place("ip4" if _is_ip(host) else "dns4", host, port, self.peer) for host in hosts)
         self._bulk_port = bulk.socket.getsockname()[1] if bulk else 0
+        number_own_records_from(self._settings.serials())
         host = Host(self._secret, self._places, self._refusals, self._matters)
         reach = self._reach = Reach(self._book, self._links, self._places)
         manager = PeerManager(
@@ -93,8 +96,7 @@ class LibP2PNetwork:
             self._links,
             self._book,
             reach,
-            signer=self._signer,
-            places=self._places,
+            own=OwnRecord(self._signer, self._places, self._settings.serials),
             min_connections=self._settings.min_connections,
             refusals=self._refusals,
             open_stream=self.open_stream,
@@ -120,7 +122,11 @@ class LibP2PNetwork:
         """Everything that runs, in the order in which it depends on each other; until cancelled."""
         async with control, bulk or nullcontext(), service(host.swarm):
             await host.swarm.event_background_nursery_created.wait()
-            async with self._gossip.running(host.basic), self._dht.running(host.basic), trio.open_nursery() as nursery:
+            async with (
+                self._gossip.running(host.basic, self._settings.serials()),
+                self._dht.running(host.basic),
+                trio.open_nursery() as nursery,
+            ):
                 self._host, self._manager, self._nursery, self._server.nursery = host, manager, nursery, nursery
                 nursery.start_soon(self._endings.run)
                 nursery.start_soon(host.listen, control)

@@ -14,7 +14,6 @@ Rules:
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -26,10 +25,9 @@ from daemon.network.book import (
     MAX_EXCHANGE_BYTES,
     MAX_RECORDS,
     Book,
-    SignedPeerRecord,
+    OwnRecord,
     decode_exchange,
     encode_exchange,
-    seal_record,
 )
 from daemon.network.border import Refusals
 from daemon.network.dht import Dht
@@ -37,7 +35,7 @@ from daemon.network.host import Host
 from daemon.network.links import Links
 from daemon.network.reach import Reach
 from protocol.errors import PeerFault, Unreachable
-from protocol.identity import PeerId, Signer
+from protocol.identity import PeerId
 from protocol.ports import ByteStream
 
 PEERS_PROTOCOL = "/hypergpu/peers/1"
@@ -62,8 +60,7 @@ class PeerManager:
         book: Book,
         reach: Reach,
         *,
-        signer: Signer,
-        places: tuple[Place, ...],
+        own: OwnRecord,
         min_connections: int,
         refusals: Refusals,
         open_stream: Callable[[PeerId, str], Awaitable[ByteStream]],
@@ -72,14 +69,10 @@ class PeerManager:
         self._dht = dht
         self._links = links
         self._book = book
-        self._signer = signer
-        self._places = places
+        self._own = own
         self._min_connections = min_connections
         self._refusals = refusals
         self._open_stream = open_stream
-        self._seq = time.time_ns()  # greater than in any earlier life of this node
-        self._record: SignedPeerRecord | None = None
-        self._record_keys: frozenset[bytes] = frozenset()
         self._dialing: dict[PeerId, trio.Event] = {}
         self._reach = reach
         self._news = trio.Event()
@@ -204,14 +197,10 @@ class PeerManager:
             self._refusals.count(fault.reason, str(fault))
 
     def _ours(self, asker: PeerId) -> bytes:
-        keys = self._dht.provided
-        if self._record is None or keys != self._record_keys:
-            self._seq = max(self._seq + 1, time.time_ns())
-            self._record, self._record_keys = seal_record(self._signer, self._places, keys, self._seq), keys
         known = self._book.to_hand_out(self._links.peers(), trio.current_time())
         if len(known) >= MAX_RECORDS:
             known = random.sample(known, MAX_RECORDS - 1)
-        return encode_exchange([self._record, *known])
+        return encode_exchange([self._own.sealed(self._dht.provided), *known])
 
     def _take(self, data: bytes, source: PeerId) -> None:
         """Raises `PeerFault` at the first record that is wrong; those before it are kept."""

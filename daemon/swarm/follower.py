@@ -15,7 +15,7 @@ import trio
 
 from daemon.swarm.ask_order import AskOrder
 from daemon.swarm.chain_sync import read_chain
-from daemon.swarm.lineage import TIPS_KEPT, Lineage, Step
+from daemon.swarm.lineage import OTHER_TASK, TIPS_KEPT, Lineage, Step
 from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s
 from daemon.swarm.messenger import Refuse
 from protocol.allowance import Allowances
@@ -82,6 +82,7 @@ class Follower:
             nursery.start_soon(self._measure)
             nursery.start_soon(self._settle)
             nursery.start_soon(self._watch_links)
+            nursery.start_soon(self._members.tasks.compare, self._network, self._refuse, self._compared)
             task_status.started()
 
     def stand(self, tip: Tip) -> None:
@@ -126,6 +127,10 @@ class Follower:
             self._stale.set()
         else:
             self._look()
+
+    def _compared(self, name: bytes) -> None:
+        self._members.compare_again(name)
+        self._changed()
 
     def _look(self) -> None:
         if self._new_links:
@@ -177,6 +182,8 @@ class Follower:
         try:
             self.take_certificate(data, peer)
         except PeerFault as fault:
+            if fault.reason == OTHER_TASK:
+                return True  # right, and not for us: those that have its task may hear it through us
             self._refuse(fault.reason, peer, str(fault))
             return False
         return True
@@ -207,12 +214,16 @@ class Follower:
                     if self._lineage.front.number == 0 and self._asked < ASKED_AT_ONCE:
                         self._asked += 1
                         # A newcomer that waited for beacons could meet another one first, and the two would begin the run a second time.
-                        nursery.start_soon(self.ask, (change.peer,))
+                        nursery.start_soon(self._greet, change.peer)
                 else:
                     self._new_links.discard(change.peer)
                     self._members.link_down(change.peer, change.reason)
                     self._on_gone(change.peer)
                 self._changed()
+
+    async def _greet(self, peer: PeerId) -> None:
+        if await self._members.tasks.greet(self._network, peer):
+            await self.ask((peer,))
 
     def _signed_beacon(self) -> Signed:
         return sign(self._signer, self._run, self._beacon())
@@ -241,7 +252,8 @@ class Follower:
 
     async def ask(self, peers: Iterable[PeerId]) -> None:
         """Ask a few peers at once for the certificates after our front, until one gives something new."""
-        chosen = self._order.order(peers, self._members.rank, trio.current_time())[:ASKED_IN_TURN]
+        ours = [peer for peer in peers if not self._members.has_other_task(peer)]
+        chosen = self._order.order(ours, self._members.rank, trio.current_time())[:ASKED_IN_TURN]
         async with trio.open_nursery() as nursery:
             for peer in chosen:
                 nursery.start_soon(self._ask_in_turn, peer, nursery.cancel_scope)
@@ -270,7 +282,8 @@ class Follower:
 
             async def take(raw: bytes, answer: _Answer = answer) -> bool:
                 waited = self._lineage.waiting
-                steps = self._lineage.add(raw, source=peer, asked=True)
+                # A peer that has our task stands on these, whatever version of the task they were made with.
+                steps = self._lineage.add(raw, of_any_task=True, source=peer, asked=True)
                 self._news.set()
                 if steps:
                     answer.reaches, answer.last = True, max(answer.last, *(made.tip.number for made in steps))

@@ -10,7 +10,7 @@ Strangers can certify whatever they like among keys of their own. So what is kep
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cmp_to_key
 
 import msgspec
@@ -19,11 +19,13 @@ from protocol.certificate import OpenCertificate, Tip, extend, genesis, merge, o
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.manifest import Manifest
+from protocol.messages import task_of
 from protocol.opened import OpenPlans
 
 TIPS_KEPT = 512  # of our own ancestry, and of what one peer gave when it was asked: a partition of 512 rounds can still be recognized
 OTHERS_KEPT = 1024  # certificates of all others
 TOLD_BY_ONE = 32  # of one peer, that it told of unasked: a branch's last, which is merged or asked for
+OTHER_TASK = "other_task"
 ORPHANS_KEPT = 32  # certificates whose parent is on its way
 ORPHANS_OF_ONE = 8  # of one peer
 
@@ -43,6 +45,7 @@ class Lineage:
         self._manifest = manifest
         self.plans = OpenPlans(run, manifest)
         self.chunks = chunks
+        self.refuses_task: Callable[[bytes], str] = lambda _: ""  # why the task with that name is not ours; nothing where it is
         self.root = genesis(run)
         self.best = self.root
         self._standing: Tip | None = None
@@ -86,18 +89,22 @@ class Lineage:
             self._forget(next(iter(self._own)))
         self._shares = {source: share for source, share in self._shares.items() if share}
 
-    def add(self, raw: bytes, *, trusted: bool = False, source: str = "", asked: bool = False) -> list[Step]:
+    def add(self, raw: bytes, *, trusted: bool = False, of_any_task: bool = False, source: str = "", asked: bool = False) -> list[Step]:
         """Verify a certificate that `source` brought and keep it. Returns what became part of the lineage: itself and orphans that waited for it.
 
-        `asked` when it came as an answer, which may be long. Empty when it was known, or waits for a parent. Raises `PeerFault`.
+        `asked` when it came as an answer, which may be long. Empty when it was known, or waits for a parent. Raises `PeerFault`;
+        `PeerFault("other_task")` for one whose offers were made for another task than ours, unless it is `of_any_task` or on our own disk.
         """
-        certificate = open_certificate(raw, self._run, self._manifest, self.chunks, trusted=trusted, plans=self.plans)
+        chunks = None if trusted else self.chunks  # what was verified once was verified for the model of then
+        certificate = open_certificate(raw, self._run, self._manifest, chunks, trusted=trusted, plans=self.plans)
         if certificate.hash in self._steps or certificate.hash in self._orphans:
             return []
+        if not trusted and not of_any_task:
+            self._check_task(certificate)
         if not self._parents_known(certificate):
             self._wait(certificate, source, asked)
             return []
-        added = [self._keep(certificate, source, asked)]
+        added = [self._keep(certificate, source, asked, trusted=trusted)]
         while (waiting := next((one for one in self._orphans.values() if self._parents_known(one[0])), None)) is not None:
             del self._orphans[waiting[0].hash]
             try:
@@ -105,6 +112,11 @@ class Lineage:
             except PeerFault:
                 continue  # well signed, but it does not follow from its parents: nobody can make it follow
         return added
+
+    def _check_task(self, certificate: OpenCertificate) -> None:
+        for offer in certificate.plan.offers:
+            if why := self.refuses_task(task_of(offer)):
+                raise PeerFault(OTHER_TASK, f"certificate {certificate.hash.hex()[:12]} was made with another task: {why}")
 
     @property
     def waiting(self) -> bool:
@@ -122,12 +134,12 @@ class Lineage:
     def _parents_known(self, certificate: OpenCertificate) -> bool:
         return all(self.tip(parent) is not None for parent in certificate.outcome.parents)
 
-    def _keep(self, certificate: OpenCertificate, source: str, asked: bool) -> Step:
+    def _keep(self, certificate: OpenCertificate, source: str, asked: bool, *, trusted: bool = False) -> Step:
         parents = [tip for name in certificate.outcome.parents if (tip := self.tip(name)) is not None]
         if len(parents) == 2:
-            made = merge(parents[0], parents[1], self.weights(parents[0], parents[1]), certificate)
+            made = merge(parents[0], parents[1], self.weights(parents[0], parents[1]), certificate, trusted=trusted)
         else:
-            made = extend(parents[0], certificate)
+            made = extend(parents[0], certificate, trusted=trusted)
         step = Step(certificate=certificate, tip=made)
         self._steps[certificate.hash] = step
         for parent in parents:

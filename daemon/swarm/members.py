@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from daemon.swarm.neighbours import Neighbours
+from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import Event, PeerDown, PeerForgotten, PeerReport, PeerUp
 from protocol.manifest import RoundRules
 from protocol.messages import Beacon
 from protocol.ports import Endpoint, Link
+from protocol.round.phases import Phase
 
 BEACON_S = 5.0  # between beacons of few: the page's idea of now
 BEACONS_PER_S = 25.0  # heard by one node of many, when nothing happens: 20 KB/s with every copy that gossip brings
@@ -37,6 +39,7 @@ MAX_MEMBERS = 1 << 14  # remembered at once, 1 KB each; the one heard longest ag
 STRANGERS_PER_MEMBER = 4  # that count for the pace of our beacons, for each member and each peer that is connected
 STRANGER_ROUNDS = 3.0  # for which a stranger is waited for
 PROVEN_KEPT = 1024  # members by our certificates, the ones certified last
+TRAINING = (Phase.TRAIN.value, Phase.OFFER.value)  # phases in which a node has made no offer of the round yet
 TIPS_FROZEN = 8  # sets of the living kept as they were last asked for: a round asks for one or two
 
 
@@ -71,10 +74,11 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     beacon: Beacon
     heard_s: float
     lost: bool = False  # a connection broke and no newer beacon came since
+    apart: bool = False  # it has another task than we, or one that was not compared yet: nothing is planned with it
 
     @property
     def is_live_node(self) -> bool:
-        return not self.lost and self.beacon.role == "node"
+        return not self.lost and not self.apart and self.beacon.role == "node"
 
 
 def _moved(before: Beacon, after: Beacon) -> bool:
@@ -96,6 +100,7 @@ class Members:
         self._proven: dict[PeerId, None] = {}  # the one certified longest ago first
         self._took_part: dict[PeerId, float] = {}  # when a stranger in the table came, or last did what only a member does
         self.neighbours = Neighbours(me)
+        self.tasks = TaskAgreement(record)
         self.version = 0  # grows when anything changes about who is there, or where
 
     def __len__(self) -> int:
@@ -111,7 +116,8 @@ class Members:
             self._remove(next((one for one in self._members if one not in self._proven), next(iter(self._members))))
         if known is None or (peer in self._links and _moved(known.beacon, beacon)):
             self._took_part[peer] = now
-        changed = self._put(peer, Member(beacon=beacon, heard_s=now))
+        apart = not self.tasks.heard(peer, beacon.task) if beacon.role == "node" else False
+        changed = self._put(peer, Member(beacon=beacon, heard_s=now, apart=apart))
         endpoint = beacon.endpoint
         if endpoint is not None and endpoint.peer == peer and (known is None or known.beacon.endpoint != endpoint):
             self._admit(endpoint)
@@ -127,6 +133,7 @@ class Members:
         if (
             known is not None
             and known.lost == member.lost
+            and known.apart == member.apart
             and known.beacon.tip == member.beacon.tip
             and known.beacon.role == member.beacon.role
         ):
@@ -155,6 +162,19 @@ class Members:
             self._frozen.pop(tip, None)
             if not there:
                 del self._live[tip]
+
+    def has_other_task(self, peer: PeerId) -> bool:
+        """Whether a peer is known to train something else."""
+        known = self._members.get(peer)
+        return known is not None and known.apart
+
+    def compare_again(self, name: bytes | None = None) -> None:
+        """What is known of the task with that name, or of every task, has changed."""
+        for peer, member in list(self._members.items()):
+            if member.beacon.role == "node" and name in (None, member.beacon.task):
+                apart = not self.tasks.heard(peer, member.beacon.task)
+                if apart != member.apart:
+                    self._put(peer, msgspec.structs.replace(member, apart=apart))
 
     def links_up(self, links: Iterable[Link]) -> None:
         for link in links:
@@ -199,6 +219,10 @@ class Members:
             if len(self._frozen) > TIPS_FROZEN:
                 del self._frozen[next(iter(self._frozen))]
         return frozen
+
+    def training_at(self, tip: Digest) -> frozenset[PeerId]:
+        """Of those, the nodes whose last beacon says that they still train for the round after `tip`."""
+        return frozenset(peer for peer in self.live_at(tip) if self._members[peer].beacon.phase in TRAINING)
 
     # -------------------------------------------------------------------------------------------- who counts
 

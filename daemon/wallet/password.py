@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from daemon.home import user_path
 from daemon.wallet.text import text_of
 from protocol.errors import UserError
 
@@ -57,7 +58,7 @@ def find_password(
     if flag is not None:
         return Password(text=read_password_file(flag, "--password-file"), source="--password-file")
     if named := environ.get(VARIABLE):
-        return Password(text=read_password_file(Path(named).expanduser(), VARIABLE), source=VARIABLE)
+        return Password(text=read_password_file(user_path(named, VARIABLE, environ), VARIABLE), source=VARIABLE)
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         credential = Path(directory) / CREDENTIAL
         if credential.exists():

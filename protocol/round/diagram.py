@@ -24,6 +24,7 @@ WORDS = {
     "PlanGot": "plan",
     "HeldHere": "slices are here",
     "HeldGot": "held",
+    "WithdrawalGot": "member withdraws",
     "CutGot": "cut",
     "ResultGot": "result",
     "Computed": "computed",

@@ -9,7 +9,8 @@ from protocol.binding import wallet_of_offer
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.journal import Planned
-from protocol.messages import Ready
+from protocol.messages import MAX_REASON_CHARS, Ready, Withdrawal
+from protocol.plan import OpenPlan
 from protocol.round import leading
 from protocol.round.patience import scatter_s
 from protocol.round.phases import (
@@ -24,6 +25,7 @@ from protocol.round.phases import (
     ReadyGot,
     Refuse,
     Scatter,
+    Send,
     StandLost,
     State,
     TakeStand,
@@ -44,6 +46,7 @@ from protocol.round.views import (
     train_again,
 )
 
+DECLINED_KEPT = 8  # plans that this node said it takes no part in: one leader makes one a view, and more than one leader is rare
 PARTIAL_HELD = 0.5  # at this share of the scatter's time a reducer tells the leader what it has, whole or not
 
 
@@ -127,10 +130,27 @@ def ready_got(state: State, event: ReadyGot, now: float) -> Step:
     return state, []
 
 
+def withdraw(state: State, plan: OpenPlan, reason: str) -> Step:
+    """Tell the members of a plan with us that we take no part in it, once. Without this they wait for our part as long as a scatter may take."""
+    if state.rules.me not in plan.index or plan.digest in state.declined:
+        return state, []
+    state = replace(state, declined=(*state.declined, plan.digest)[-DECLINED_KEPT:])
+    others = tuple(peer for peer in plan.members if peer != state.rules.me)
+    return state, [Send(to=others, message=Withdrawal(plan=plan.digest, reason=reason[:MAX_REASON_CHARS]))]
+
+
+def plan_missed(state: State, event: PlanGot, now: float) -> Step:
+    """A plan that comes where this node does not wait for one. It may come twice: then there is nothing to say."""
+    plan = event.plan
+    if state.plan is not None and plan.digest == state.plan.digest:
+        return state, []
+    return withdraw(state, plan, f"in {state.phase.value} of view {state.view} of round {state.number}")
+
+
 def plan_got(state: State, event: PlanGot, now: float) -> Step:
     plan = event.plan
     if plan.plan.parent != state.parent or plan.plan.view != state.view:
-        return state, []
+        return plan_missed(state, event, now)
     if plan.leader not in state.asked:
         return state, [Refuse(peer=plan.leader, reason="not_leader", detail=f"a plan for view {state.view}, which it does not lead")]
     if plan.plan.before != state.remembered:
@@ -139,7 +159,8 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
     if me is None:
         return left_out(state, now, f"too late for the plan of view {state.view}; the work waits a round")
     if state.offer is None or plan.offers[me] != replace(state.offer, view=state.view):
-        return state, [Refuse(peer=plan.leader, reason="bad_plan", detail="a plan with an offer we did not make")]
+        state, telling = withdraw(state, plan, "it holds an offer that is over")
+        return state, [*telling, Refuse(peer=plan.leader, reason="bad_plan", detail="a plan with an offer we did not make")]
     for peer, offer in zip(plan.members, plan.offers, strict=True):
         if (wrong := _wrong_offer(state, peer, offer)) is not None:
             return state, [Refuse(peer=plan.leader, reason="bad_plan", detail=f"a plan in which {wrong[1]}")]
@@ -166,13 +187,21 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
 
 def stand_lost(state: State, event: StandLost, now: float) -> Step:
     """A node that might forget what it scattered and voted for, and do it again, does neither."""
-    return left_out(state, now, f"taking no part in view {state.view}, since that cannot be written down: {event.reason}")
+    state, telling = withdraw(state, state.plan, event.reason) if state.plan is not None else (state, [])
+    state, actions = left_out(state, now, f"taking no part in view {state.view}, since that cannot be written down: {event.reason}")
+    return state, [*telling, *actions]
 
 
 def ready_overdue(state: State, event: Tick, now: float) -> Step:
+    others = state.live - state.gone
+    rules = state.rules.manifest.round
+    training = event.training & others - state.readies.keys()
+    if 2 * len(training) > len(others) and now < state.entered + rules.seconds:
+        # Most others still train, so that nobody can make a plan: this node is early. In a later view they would not find it.
+        return replace(state, deadline=now + rules.ready_s), []
     if state.leads:
         return leading.try_plan(state, now, final=True)
-    if not state.live - state.gone:
+    if not others:
         return go_alone(state, now)
     return pass_view(state, now, f"no plan from {short(state.leader)} within {FOLLOWER_PATIENCE * state.rules.manifest.round.ready_s:g} s")
 

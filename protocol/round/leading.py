@@ -21,7 +21,7 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
     rules = state.rules
     offers = [entry for entry in state.readies.values() if entry[1].view == state.view]
     ready = {signed.peer for signed, _ in offers}
-    expected = (state.live - state.gone) | {rules.me}
+    expected = (state.live - state.gone - state.later) | {rules.me}
     avoided = _avoided(state, ready)
     kept = [entry for entry in offers if entry[0].peer not in avoided]
     ready, expected = ready - avoided, expected - avoided
@@ -61,7 +61,7 @@ def _others(members: tuple[PeerId, ...], me: PeerId) -> tuple[PeerId, ...]:
 
 
 def _lost(state: State) -> frozenset[PeerId]:
-    return state.gone | state.lead.silent | state.lead.slow
+    return state.absent | state.lead.silent | state.lead.slow
 
 
 def _slow(plan: OpenPlan, state: State) -> frozenset[PeerId]:
@@ -155,9 +155,10 @@ def beyond_recut(state: State) -> bool:
     Without this the survivors of a leader that died as a reducer waited for the whole of `gather_s` twice over: 40 s with the defaults.
     """
     plan, cut = state.plan, state.cut
-    if plan is None or cut is None or plan.leader not in state.gone:
+    absent = state.absent
+    if plan is None or cut is None or plan.leader not in absent:
         return False
-    return any(plan.members[cut.owners[i]] in state.gone for i in _needed(plan, state))
+    return any(plan.members[cut.owners[i]] in absent for i in _needed(plan, state))
 
 
 def _missing(plan: OpenPlan, state: State) -> list[int]:

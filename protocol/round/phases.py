@@ -14,7 +14,7 @@ from protocol.journal import Event as JournalEvent
 from protocol.leader import leader_of
 from protocol.manifest import Manifest
 from protocol.merge import merge_parents, merge_round
-from protocol.messages import Cut, Held, Message, Ready, Signed, Vote
+from protocol.messages import Cut, Held, Message, Ready, Signed, Vote, Withdrawal
 from protocol.plan import OpenPlan
 from protocol.planning.history import History
 from protocol.rules.registry import rules_of
@@ -76,6 +76,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     view: int = 0
     deadline: float  # monotonic seconds; infinity when only an event can end the phase
+    entered: float = 0.0  # monotonic seconds: when this phase began
     live: frozenset[PeerId] = frozenset()  # other nodes that are alive and at the same tip
     avoided: frozenset[PeerId] = frozenset()  # in quarantine here: not in a plan of ours while enough others are ready
     gone: frozenset[PeerId] = frozenset()  # lost since this round began
@@ -85,6 +86,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     readies: Mapping[PeerId, tuple[Signed, Ready]] = {}  # the latest of each peer, for this view or a later one
     plan: OpenPlan | None = None
     plan_signed: Signed | None = None
+    # The last plan that each peer said it takes no part in. Kept before the plan itself is here.
+    withdrawn: Mapping[PeerId, Digest] = {}
+    declined: tuple[Digest, ...] = ()  # the last plans that this node said so of
     cut: Cut | None = None
     cut_signed: Signed | None = None
     held: frozenset[int] = frozenset()  # contributors whose part of our slices we hold whole
@@ -141,11 +145,22 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return self.target is not None
 
     @property
-    def hopeless(self) -> bool:
-        """Whether so many members are lost, or have left this view for a later one, that no majority can vote."""
+    def later(self) -> frozenset[PeerId]:
+        """The peers that are known to be in a later view of this round: they never come back to this one."""
+        return frozenset(peer for peer, (_, ready) in self.readies.items() if ready.view > self.view)
+
+    @property
+    def absent(self) -> frozenset[PeerId]:
+        """The peers that do nothing for the current plan any more: lost, in a later view, or withdrawn from it. Nothing waits for them."""
         plan = self.plan
-        later = {peer for peer, (_, ready) in self.readies.items() if ready.view > self.view}
-        return plan is not None and sum(peer not in self.gone and peer not in later for peer in plan.members) < plan.majority
+        elsewhere = {peer for peer, name in self.withdrawn.items() if plan is not None and name == plan.digest}
+        return self.gone | self.later | elsewhere
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many members are absent that no majority can vote."""
+        plan, absent = self.plan, self.absent
+        return plan is not None and sum(peer not in absent for peer in plan.members) < plan.majority
 
     @property
     def leads(self) -> bool:
@@ -161,7 +176,9 @@ class Happening(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tick(Happening, frozen=True, kw_only=True):
-    """The deadline passed."""
+    """The deadline passed. `training` are the others at our tip that still train, as their beacons say."""
+
+    training: frozenset[PeerId] = frozenset()
 
 
 class Nothing(Happening, frozen=True, kw_only=True):
@@ -211,6 +228,11 @@ class HeldHere(Happening, frozen=True, kw_only=True):
 class HeldGot(Happening, frozen=True, kw_only=True):
     peer: PeerId
     held: Held
+
+
+class WithdrawalGot(Happening, frozen=True, kw_only=True):
+    peer: PeerId
+    withdrawal: Withdrawal
 
 
 class CutGot(Happening, frozen=True, kw_only=True):
@@ -338,6 +360,14 @@ class Serve(Action, frozen=True, kw_only=True):
     plan: OpenPlan
     cut: Cut
     digest: Digest
+
+
+class HandOn(Action, frozen=True, kw_only=True):
+    """Send these members the results of these slices of a plan, which others made who are absent now. What they signed proves itself."""
+
+    plan: Digest
+    slices: tuple[int, ...]
+    to: tuple[int, ...]  # member indices
 
 
 class Abandon(Action, frozen=True, kw_only=True):

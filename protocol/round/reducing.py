@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocol.errors import PeerFault
-from protocol.identity import short
+from protocol.identity import PeerId, short
 from protocol.messages import Held
-from protocol.round import leading, voting
+from protocol.round import gathering, leading, voting
 from protocol.round.patience import gather_s, scatter_s
 from protocol.round.phases import (
     Action,
@@ -16,6 +16,7 @@ from protocol.round.phases import (
     HeldHere,
     PeerGone,
     Phase,
+    ReadyGot,
     Reduce,
     Refuse,
     ResultGot,
@@ -23,6 +24,7 @@ from protocol.round.phases import (
     Serve,
     State,
     Tick,
+    WithdrawalGot,
 )
 from protocol.round.views import (
     FOLLOWER_PATIENCE,
@@ -30,6 +32,7 @@ from protocol.round.views import (
     enter,
     left_out,
     note_gone,
+    note_withdrawal,
     pass_view,
 )
 from protocol.rules.registry import rules_of
@@ -39,13 +42,31 @@ PARTIAL_HELD = 0.5  # at this share of the scatter's time a reducer tells the le
 
 def gone_in_scatter(state: State, event: PeerGone, now: float) -> Step:
     state, _ = note_gone(state, event, now)
+    return _scatter_without(state, now, event.peer, "was lost")
+
+
+def withdrawn_in_scatter(state: State, event: WithdrawalGot, now: float) -> Step:
+    """A member takes no part: what it would have sent is not waited for."""
+    state = note_withdrawal(state, event)
+    return _scatter_without(state, now, event.peer, "withdrew") if event.peer in state.absent else (state, [])
+
+
+def ready_in_scatter(state: State, event: ReadyGot, now: float) -> Step:
+    """An offer to a later view: its sender has left this one."""
+    known = state.later
+    state, actions = gathering.ready_got(state, event, now)
+    if state.phase is not Phase.SCATTER or state.later == known:
+        return state, actions
+    state, more = _scatter_without(state, now, event.signed.peer, f"went on to view {event.ready.view}")
+    return state, [*actions, *more]
+
+
+def _scatter_without(state: State, now: float, peer: PeerId, how: str) -> Step:
     plan = state.plan
     if state.decided:
         return state, []
-    if plan is not None and (event.peer == plan.leader or state.hopeless):
-        return pass_view(
-            state, now, f"{short(event.peer)} was lost in scatter, {'its leader' if event.peer == plan.leader else 'and the majority'}"
-        )
+    if plan is not None and (peer == plan.leader or state.hopeless):
+        return pass_view(state, now, f"{short(peer)} {how} in scatter, {'its leader' if peer == plan.leader else 'and the majority'}")
     if state.merge is not None:
         return state, []
     state, telling = _tell_held(state)
@@ -55,14 +76,32 @@ def gone_in_scatter(state: State, event: PeerGone, now: float) -> Step:
 
 def gone_in_reduce(state: State, event: PeerGone, now: float) -> Step:
     state, _ = note_gone(state, event, now)
+    return _reduce_without(state, now, event.peer, "was lost")
+
+
+def withdrawn_in_reduce(state: State, event: WithdrawalGot, now: float) -> Step:
+    """A member takes no part: what it owes is somebody else's to do."""
+    state = note_withdrawal(state, event)
+    return _reduce_without(state, now, event.peer, "withdrew") if event.peer in state.absent else (state, [])
+
+
+def ready_in_reduce(state: State, event: ReadyGot, now: float) -> Step:
+    """An offer to a later view: its sender has left this one."""
+    known = state.later
+    state, actions = gathering.ready_got(state, event, now)
+    if state.phase is not Phase.REDUCE or state.later == known:
+        return state, actions
+    state, more = _reduce_without(state, now, event.signed.peer, f"went on to view {event.ready.view}")
+    return state, [*actions, *more]
+
+
+def _reduce_without(state: State, now: float, peer: PeerId, how: str) -> Step:
     if state.decided:
         return state, []
     if state.hopeless:
-        return pass_view(state, now, f"{short(event.peer)} was lost in reduce, and the majority with it")
+        return pass_view(state, now, f"{short(peer)} {how} in reduce, and the majority with it")
     if leading.beyond_recut(state):
-        return pass_view(
-            state, now, f"{short(event.peer)} was lost in reduce: a slice is missing, and the leader that could name a substitute"
-        )
+        return pass_view(state, now, f"{short(peer)} {how} in reduce: a slice is missing, and the leader that could name a substitute")
     return leading.recut(state, now, final=False)
 
 
@@ -71,7 +110,8 @@ def _tell_held(state: State) -> Step:
     plan = state.plan
     assert plan is not None
     row = plan.layout.mates(plan.index[state.rules.me])
-    wanted = {i for i in row if plan.offers[i].samples and plan.members[i] not in state.gone}
+    absent = state.absent
+    wanted = {i for i in row if plan.offers[i].samples and plan.members[i] not in absent}
     if not (state.told or wanted <= state.held):
         return state, []
     held = Held(plan=plan.digest, contributors=tuple(sorted(state.held)))

@@ -23,6 +23,7 @@ from protocol.round.phases import (
     Send,
     State,
     TrainOn,
+    WithdrawalGot,
 )
 
 Step = tuple[State, list[Action]]
@@ -43,12 +44,23 @@ READIES_KEPT = 256
 
 def enter(state: State, phase: Phase, now: float, reason: str, *, deadline: float = math.inf, **changes: Any) -> Step:
     """Move to a phase, and say why."""
-    moved = replace(state, phase=phase, deadline=deadline, **changes)
+    moved = replace(state, phase=phase, deadline=deadline, entered=now, **changes)
     return moved, [Note(event=PhaseEntered(number=state.number, view=moved.view, phase=phase.value, reason=reason))]
 
 
 def note_gone(state: State, event: PeerGone, now: float) -> Step:
     return replace(state, gone=state.gone | {event.peer}), []
+
+
+def note_withdrawal(state: State, event: WithdrawalGot) -> State:
+    """A member takes no part in a plan, which may come here only later."""
+    if event.peer not in state.withdrawn and len(state.withdrawn) >= READIES_KEPT:
+        return state
+    return replace(state, withdrawn={**state.withdrawn, event.peer: event.withdrawal.plan})
+
+
+def withdrawal_got(state: State, event: WithdrawalGot, now: float) -> Step:
+    return note_withdrawal(state, event), []
 
 
 def begin_view(state: State, now: float, view: int, reason: str) -> Step:
@@ -63,14 +75,16 @@ def begin_view(state: State, now: float, view: int, reason: str) -> Step:
         view = later
     order = state.order
     skipped: list[PeerId] = []
-    while (leader := leader_of(order, view)) not in here and len(skipped) < len(order):
+    while ((leader := leader_of(order, view)) not in here or _is_beyond(state, leader, view)) and len(skipped) < len(order):
         skipped.append(leader)
         view += 1
     if skipped:
-        reason += f"; passed over {', '.join(short(peer) for peer in dict.fromkeys(skipped))}, not connected"
+        reason += f"; passed over {', '.join(short(peer) for peer in dict.fromkeys(skipped))}, not connected or in a later view"
     # Others may have noticed before us that a leader is dead, and took us along: it would be waited for until the view's end (3 s, seen with a
     # stopped leader of four). Should it live, it comes by itself, or its work waits a round.
     passed = frozenset(leader_of(order, earlier) for earlier in range(max(state.view, view - PASSED), view))
+    # The leaders of the views before that have our offer to them must not plan with it: nobody would find us there.
+    left = tuple(sorted(state.asked - {leader, state.rules.me} - state.gone)) if view > state.view else ()
     waits = state.rules.manifest.round.ready_s
     leads = leader == state.rules.me
     state, actions = enter(
@@ -92,7 +106,15 @@ def begin_view(state: State, now: float, view: int, reason: str) -> Step:
         inquired=False,
         lead=Lead(),
     )
-    return state, [*actions, *_call_on(state, leader)]
+    assert state.offer is not None
+    telling = [Send(to=left, message=replace(state.offer, view=view))] if left else []
+    return state, [*actions, *_call_on(state, leader), *telling]
+
+
+def _is_beyond(state: State, peer: PeerId, view: int) -> bool:
+    """Whether a peer is known to be in a later view than `view`: it leads that one no more."""
+    entry = state.readies.get(peer)
+    return entry is not None and entry[1].view > view
 
 
 def later_view(state: State, view: int) -> int | None:
@@ -126,11 +148,12 @@ def pass_view(state: State, now: float, reason: str) -> Step:
     if state.merge is not None and tried > MERGE_PATIENCE * len(state.order):
         return back_to_training(state, now, f"the merge came to nothing in {tried} views, the last time because: {reason}")
     note = Note(event=ViewPassed(number=state.number, view=state.view, reason=reason))
-    led = state.plan.members if state.plan is not None and state.leads else ()
+    # The members that follow this plan need not wait for its deadline: our offer to a later view says that it is over, or over without us.
+    carried_out = state.plan is not None and (state.leads or state.phase in {Phase.SCATTER, Phase.REDUCE})
+    members = state.plan.members if state.plan is not None and carried_out else ()
     state, actions = begin_view(state, now, state.view + 1, reason)
     assert state.offer is not None
-    # Whoever followed us into this view need not wait for its deadline: our offer to a later one says that it is over.
-    others = tuple(peer for peer in led if peer not in {state.rules.me, state.leader})
+    others = tuple(peer for peer in members if peer not in state.asked | {state.rules.me})
     telling = [Send(to=others, message=replace(state.offer, view=state.view))] if others else []
     return state, [Abandon(), note, *actions, *telling]
 

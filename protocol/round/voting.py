@@ -20,6 +20,7 @@ from protocol.round.phases import (
     Computed,
     Examine,
     Fetch,
+    HandOn,
     Inquire,
     Outcome,
     PeerGone,
@@ -29,8 +30,9 @@ from protocol.round.phases import (
     Send,
     State,
     VoteGot,
+    WithdrawalGot,
 )
-from protocol.round.views import Step, enter, note_gone, pass_view
+from protocol.round.views import Step, enter, note_gone, note_withdrawal, pass_view
 
 OUTCOMES_KEPT = 8  # different outcomes whose votes are kept after one tip: honest members make one per view
 VOTERS_KEPT = 256  # peers whose last vote is remembered: four times the largest group
@@ -69,7 +71,7 @@ def cast(state: State, event: Computed, now: float) -> Step:
         inquired=False,
     )
     ours_last = (*(peer for peer in to if peer != me), me)
-    return state, [*actions, *_disputes(state, state.voted), Send(to=ours_last, message=event.vote)]
+    return state, [*actions, *_disputes(state, state.voted), *_hand_on(state), Send(to=ours_last, message=event.vote)]
 
 
 def cast_merge(state: State, now: float) -> Step:
@@ -117,7 +119,33 @@ def take_vote(state: State, event: VoteGot, now: float) -> Step:
 def gone_in_vote(state: State, event: PeerGone, now: float) -> Step:
     """Who is lost votes no more."""
     state, _ = note_gone(state, event, now)
-    return _leave_if_divided(state, now)
+    return _without(state, now)
+
+
+def withdrawn_in_vote(state: State, event: WithdrawalGot, now: float) -> Step:
+    """The same of a member that takes no part."""
+    return _without(note_withdrawal(state, event), now)
+
+
+def _without(state: State, now: float) -> Step:
+    state, actions = _leave_if_divided(state, now)
+    return state, [*actions, *_hand_on(state)]
+
+
+def _hand_on(state: State) -> list[Action]:
+    """Give what an absent reducer made to the members that have not voted: it may have died while it handed its result out.
+
+    The leader has all results when it votes, so that no Cut names a substitute for what it does not lack. Without this the members that lack the
+    result, and all others with them, waited for the end of the view (10 s with the default deadlines). One of those who take the votes does it.
+    """
+    plan, cut, vote, absent = state.plan, state.cut, state.vote, state.absent
+    if state.phase is not Phase.VOTE or plan is None or cut is None or vote is None or state.merge is not None:
+        return []
+    first = next((peer for peer in takers(state) if peer not in absent), None)
+    slices = tuple(i for i in range(len(plan.members)) if plan.layout.finishes(i) and plan.members[cut.owners[i]] in absent)
+    voted = {peer for peer, theirs in state.voted.items() if (theirs.plan, theirs.view) == (vote.plan, vote.view)}
+    lacking = tuple(i for i in cut.present if plan.members[i] not in absent | voted | {state.rules.me})
+    return [HandOn(plan=plan.digest, slices=slices, to=lacking)] if first == state.rules.me and slices and lacking else []
 
 
 def _leave_if_divided(state: State, now: float) -> Step:
@@ -132,7 +160,8 @@ def _leave_if_divided(state: State, now: float) -> Step:
         return state, []
     cast_here = {p: v for p, v in state.voted.items() if p in plan.members and (v.plan, v.view) == (plan.digest, state.view)}
     cast_here[state.rules.me] = vote
-    silent = [peer for peer in plan.members if peer not in cast_here and peer not in state.gone]
+    absent = state.absent
+    silent = [peer for peer in plan.members if peer not in cast_here and peer not in absent]
     votes = Counter(payload_of(one) for one in cast_here.values()).most_common()
     needed = max(plan.majority, state.rules.manifest.group.min_peers)
     judges = [peer for peer in takers(state) if peer not in state.gone]

@@ -59,6 +59,8 @@ def _batch_skipped(event: journal.BatchSkipped, who: Who) -> Words:
 
 
 def _task_differs(event: journal.TaskDiffers, who: Who) -> Words:
+    if not event.difference:
+        return "info", f"{who(event.peer)} has the same task now."
     return "warning", f"{who(event.peer)} has another task, so neither averages with the other{because(event.difference)}"
 
 

@@ -29,6 +29,7 @@ from protocol.merkle_tree import leads_to, leaf_of
 from simulator.fakes.ledger import Change, FakeLedger, FakeState
 
 HEARTBEAT_TIMEOUT_S = 300
+MOST_SAMPLES = (1 << 53) - 1
 
 
 class FakeChain:
@@ -83,11 +84,11 @@ class FakeChain:
             settlers=self._ledger.settlers,
             active=state.active,
             pending=state.pending,
-            ready_at_s=state.ready_at_s,
+            ready_at_s=state.ready_at_s(self._ledger.now_s()),
         )
 
-    def run(self, run: Hash) -> RunStatus:
-        return self._state().runs.get(run, RunStatus(run=run))
+    def run(self, run: Hash, owner: Address) -> RunStatus:
+        return self._state().runs.get((owner, run), RunStatus(run=run))
 
     def claimed(self, address: Address) -> int:
         return self._state().claimed.get(address, 0)
@@ -126,6 +127,7 @@ class FakeChain:
             _check(who == self.account, "registry: not a sponsor")
             _check(who in state.agents, "registry: not registered")
             _check(samples >= state.agents[who].samples, "registry: samples went back")
+            _check(samples <= MOST_SAMPLES, "registry: too many samples")
             state.agents[who] = msgspec.structs.replace(state.agents[who], samples=samples, certificate=certificate, last_heartbeat_s=at_s)
             state.heard[who] = (*state.heard[who], at_s)
 
@@ -145,29 +147,29 @@ class FakeChain:
             _check_covered(state, proposal)
             state.votes[self.account] = proposal
             if sum(vote == proposal for vote in state.votes.values()) >= self._ledger.needed:
-                state.pending, state.ready_at_s = proposal, at_s + self._ledger.delay_s
+                state.pending, state.ends_at_s = proposal, at_s + self._ledger.delay_s
 
-        return self._send("propose", f"{proposal.epoch} {proposal.root.hex()}", change)
+        return self._send("propose", proposal.subject, change)
 
-    def dispute(self, epoch: int, reason: str, evidence: Hash = NO_HASH) -> Sent:
+    def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> Sent:
         def change(state: FakeState, at_s: int) -> None:
             _check(self.account in (*self._ledger.settlers, self._ledger.owner), "pool: may not dispute")
             _check(state.pending is not None, "pool: no root is pending")
-            _check(state.pending is None or state.pending.epoch == epoch, "pool: another epoch is pending")
-            _check(at_s < state.ready_at_s, "pool: dispute is over")
+            _check(state.pending == proposal, "pool: not the pending root")
+            _check(at_s < state.ready_at_s(at_s), "pool: dispute is over")
             if self.account != self._ledger.owner:
                 _check(self.account not in state.disputed, "pool: dispute is used up")
                 state.disputed.add(self.account)
             _next_attempt(state)
 
-        return self._send("dispute", str(epoch), change)
+        return self._send("dispute", proposal.subject, change)
 
     def activate(self) -> Sent:
         def change(state: FakeState, at_s: int) -> None:
             _check(not state.paused, "pausable: contract is paused")
             if state.pending is None:
                 raise ChainRefused("pool: no root is pending")
-            _check(at_s >= state.ready_at_s, "pool: delay is not over")
+            _check(at_s >= state.ends_at_s, "pool: delay is not over")
             _check_covered(state, state.pending)
             state.active = state.pending
             state.disputed.clear()
@@ -177,6 +179,7 @@ class FakeChain:
 
     def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
         def change(state: FakeState, _: int) -> None:
+            _check(address == self.account, "claim: not the account or its sponsor")
             _check(_proves(state, address, total, proof), "pool: wrong proof")
             _check(not state.paused, "pausable: contract is paused")
             amount = total - state.claimed.get(address, 0)
@@ -200,9 +203,13 @@ class FakeChain:
         return self._send("fund", str(amount), change)
 
     def pause(self, paused: bool) -> Sent:
-        def change(state: FakeState, _: int) -> None:
+        def change(state: FakeState, at_s: int) -> None:
             _check(self.account == self._ledger.owner, "ownable: caller is not the owner")
             _check(state.paused != paused, "pausable: contract is paused" if paused else "pausable: contract is not paused")
+            if paused:
+                state.paused_at_s = at_s
+            else:
+                state.ends_at_s = state.ready_at_s(at_s)
             state.paused = paused
 
         return self._send("pause", str(paused), change)
@@ -211,8 +218,8 @@ class FakeChain:
 
     def create_run(self, run: Hash, manifest: Hash) -> Sent:
         def change(state: FakeState, _: int) -> None:
-            _check(run not in state.runs, "sessions: already created")
-            state.runs[run] = RunStatus(run=run, state="created", owner=self.account, manifest=manifest)
+            _check((self.account, run) not in state.runs, "sessions: already created")
+            state.runs[self.account, run] = RunStatus(run=run, state="created", owner=self.account, manifest=manifest)
 
         return self._send("create_run", run.hex(), change)
 
@@ -227,11 +234,11 @@ class FakeChain:
 
     def _move(self, kind: str, run: Hash, out_of: tuple[str, ...], otherwise: str, to: str, certificate: Hash = NO_HASH) -> Sent:
         def change(state: FakeState, _: int) -> None:
-            _check(run in state.runs, "sessions: no such run")
-            _check(state.runs[run].owner == self.account, "sessions: not the owner")
-            _check(state.runs[run].state in out_of, otherwise)
+            named = self.account, run
+            _check(named in state.runs, "sessions: no such run")
+            _check(state.runs[named].state in out_of, otherwise)
             _check(to != "completed" or certificate != NO_HASH, "sessions: no certificate")
-            state.runs[run] = msgspec.structs.replace(state.runs[run], state=to, certificate=certificate)
+            state.runs[named] = msgspec.structs.replace(state.runs[named], state=to, certificate=certificate)
 
         return self._send(kind, run.hex(), change)
 
@@ -283,7 +290,7 @@ def _check_covered(state: FakeState, proposal: Proposal) -> None:
 
 
 def _next_attempt(state: FakeState) -> None:
-    state.pending, state.ready_at_s = None, 0
+    state.pending, state.ends_at_s = None, 0
     state.votes.clear()
 
 

@@ -23,15 +23,21 @@ class FakeState(msgspec.Struct, kw_only=True):
     heard: dict[Address, tuple[int, ...]] = {}  # when each registered and beat
     payouts: dict[Address, Address] = {}
     balances: dict[Address, int] = {}
-    runs: dict[Hash, RunStatus] = {}
+    runs: dict[tuple[Address, Hash], RunStatus] = {}  # by owner and run
     pool: int = 0
     claimed: dict[Address, int] = {}
     votes: dict[Address, Proposal] = {}
     active: Proposal | None = None
     pending: Proposal | None = None
-    ready_at_s: int = 0
+    ends_at_s: int = 0  # of the pending root's delay, which stands still while paused, since `paused_at_s`
+    paused_at_s: int = 0
     disputed: set[Address] = set()  # settlers whose dispute is used up until the next root is active
     paused: bool = False
+
+    def ready_at_s(self, at_s: int) -> int:
+        """When the pending root can be activated, as of `at_s`."""
+        still = self.paused and self.ends_at_s > self.paused_at_s
+        return self.ends_at_s + at_s - self.paused_at_s if still else self.ends_at_s
 
 
 Change = Callable[[FakeState, int], None]

@@ -20,6 +20,7 @@ import trio
 
 from protocol.identity import PeerId
 from protocol.ports import Lane, ParameterSpec, Progress, TaskInfo, TrainerLost, Vector, Work
+from protocol.task_digest import SourcePart, TaskDigest, TensorPart
 
 LEARNING_RATE = np.float32(0.05)
 MOMENTUM = np.float32(0.5)
@@ -63,7 +64,9 @@ class QuadraticTrainer:
         samples_per_second: float = 100.0,
         batch_size: int = 10,
         marked: bool = False,
+        version: int = 1,
     ) -> None:
+        """`version` is the task's: trainers of different ones are not to be averaged."""
         self.samples_per_second = samples_per_second
         self.restarts = 0
         self._seed = seed
@@ -78,6 +81,11 @@ class QuadraticTrainer:
             dataset_size=DATASET_SIZE,
             device="made up",
             threads=1,
+            task=TaskDigest(
+                parameters=(TensorPart(name="point", shape=(parameters,), dtype="float32"),),
+                dataset_size=DATASET_SIZE,
+                source=(SourcePart(name="task made up", digest=str(version).encode()),),
+            ),
         )
         self._start = np.zeros(parameters, np.float32)
         self._now = np.zeros(parameters, np.float32)

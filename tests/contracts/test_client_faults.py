@@ -14,7 +14,9 @@ import pytest
 from contracts.fees import GWEI
 from contracts.nonce import RAISE_AFTER_BLOCKS, RAISE_AFTER_S, WATCHED_BLOCKS
 from protocol.chain import ChainPending, ChainUnreachable
+from tests.contracts.ground import DELAY_S
 from tests.contracts.levers import Levers, blocks, book_of, over
+from tests.ports.chain_suite import fund, propose
 
 
 @pytest.fixture
@@ -159,12 +161,16 @@ def test_a_transaction_that_reverts_after_all_tells_the_reason(ground: Levers, t
             return hex(200_000) if method == "eth_estimateGas" else through(method, parameters)
 
     anna, bert = over(Behind(), ground, "anna", tmp_path / "a"), over(Behind(), ground, "bert", tmp_path / "b")
-    run = b"r" * 32
-    sent = [anna.create_run(run, b"m" * 32), bert.create_run(run, b"m" * 32)]
+    ground.stop(False)
+    fund(ground, 1000)
+    propose(ground, {"anna": 300})
+    ground.advance(DELAY_S)
+    ground.stop(True)
+    sent = [anna.activate(), bert.activate()]
     blocks(ground, 1)
     ended = [anna.wait(sent[0], 1), bert.wait(sent[1], 1)]
     assert sorted(each.done for each in ended) == [False, True]
-    assert [each.reason for each in ended if not each.done] == ["sessions: already created"]
+    assert [each.reason for each in ended if not each.done] == ["pool: no root is pending"]
 
 
 def test_a_price_above_the_ceiling_is_not_offered_even_first(ground: Levers, tmp_path: Path) -> None:

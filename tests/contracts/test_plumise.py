@@ -58,6 +58,7 @@ def test_its_words_and_nothing_else_are_sent() -> None:
     assert calldata(ground, claimed.hash) == ("0x0000000000000000000000000000000000000023", "0x")
     assert (anna.claimed(anna.account), anna.claimable(anna.account, 0, ())) == (300, 0)
     done(bert, bert.prove(bert.account, 700, tree.proof(bert.account)))
+    done(bert, bert.approve_sponsor(anna.account))
     sponsored = done(anna, anna.claim(bert.account, 0, ()))
     assert calldata(ground, sponsored.hash)[1] == "0x" + account_word(bert.account).hex()
 

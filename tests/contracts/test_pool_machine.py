@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from contracts.abi import call_data
-from contracts.artifacts import REWARD_POOL
+from contracts.artifacts import AGENT_REGISTRY, REWARD_POOL
 from contracts.devnet.evm import Devnet
-from contracts.devnet.genesis import dev_key
+from contracts.devnet.genesis import dev_account, dev_key
 from contracts.devnet.store import SqliteStore
 from contracts.signing import signer_of
-from protocol.keccak import account_bytes, address_of
+from protocol.keccak import Address, account_bytes, address_of
 from protocol.merkle_tree import SettlementTree
 from tests.contracts.ground import DELAY_S, EPOCH_S, START_S, genesis
 
-WORKERS = [address_of(bytes([0x77]) * 19 + bytes([number])) for number in range(4)]
+NAMES = ("anna", "bert", "owner", "settler 0")
+WORKERS = [dev_account(name) for name in NAMES]
+COLD = {worker: address_of(bytes([0x77]) * 19 + bytes([number])) for number, worker in enumerate(WORKERS)}
+NAME_OF = dict(zip(WORKERS, NAMES, strict=True))
 SETTLERS = ("settler 0", "settler 1", "settler 2")
 GAS = 600_000
 
@@ -46,17 +49,18 @@ class Pool(RuleBasedStateMachine):
         self.pending = False
         self.ready_at_s = 0
         self.paused = False
+        self.paused_at_s = 0
 
     # ---------------------------------------------------------------- sending
 
-    def send(self, name: str, data: bytes, value: int = 0) -> bool:
+    def send(self, name: str, data: bytes, value: int = 0, to: Address = REWARD_POOL) -> bool:
         """Whether it succeeded."""
         signer = signer_of(dev_key(name))
         raw = signer.sign_transaction(
             {
                 "chainId": self.devnet.chain_id,
                 "nonce": self.devnet.nonce(account_bytes(signer.address)),
-                "to": REWARD_POOL,
+                "to": to,
                 "data": data,
                 "value": value,
                 "gas": GAS,
@@ -79,6 +83,9 @@ class Pool(RuleBasedStateMachine):
 
     @initialize(amount=st.integers(1, 3000))
     def begins(self, amount: int) -> None:
+        """Everybody is paid where no fees are: the balances there are what was paid and nothing else."""
+        for worker, cold in COLD.items():
+            assert self.send(NAME_OF[worker], call_data("set_payout(address)", cold), to=AGENT_REGISTRY)
         self.fund(amount)
 
     @rule(amount=st.integers(0, 2000))
@@ -118,11 +125,14 @@ class Pool(RuleBasedStateMachine):
                 self.pending, self.pending_tree, self.pending_total, self.pending_epoch = True, self.tree, total, self.epoch
                 self.ready_at_s = self.now_s + DELAY_S
 
-    @rule(who=st.sampled_from((*SETTLERS, "owner", "anna")))
-    def dispute(self, who: str) -> None:
-        allowed = self.pending and who != "anna" and self.now_s + 1 < self.ready_at_s and who not in self.disputed
-        epoch = self.pending_epoch if self.pending else 0
-        assert self.send(who, call_data("dispute(uint256,string,bytes32)", epoch, "no", bytes(32))) == allowed
+    @rule(who=st.sampled_from((*SETTLERS, "owner", "anna")), late=st.sampled_from((False, False, False, True)))
+    def dispute(self, who: str, late: bool = False) -> None:
+        """`late`: it names another total than the one that is pending."""
+        in_time = self.paused_at_s < self.ready_at_s if self.paused else self.now_s + 1 < self.ready_at_s
+        allowed = self.pending and who != "anna" and in_time and who not in self.disputed and not late
+        named = (self.pending_epoch, self.pending_tree.root, self.pending_total + late) if self.pending else (0, bytes(32), 0)
+        data = call_data("dispute(uint256,bytes32,uint256,bytes32,string,bytes32)", *named, bytes(32), "no", bytes(32))
+        assert self.send(who, data) == allowed
         if allowed:
             self.pending = False
             self.votes.clear()
@@ -145,16 +155,16 @@ class Pool(RuleBasedStateMachine):
             self.disputed.clear()
 
     @precondition(lambda self: self.active is not None)
-    @rule(who=st.sampled_from(WORKERS), cheat=st.sampled_from((0, 0, 0, 1, -1)))
-    def claim(self, who: str, cheat: int) -> None:
+    @rule(who=st.sampled_from(WORKERS), cheat=st.sampled_from((0, 0, 0, 1, -1)), stranger=st.sampled_from((False, False, True)))
+    def claim(self, who: str, cheat: int, stranger: bool) -> None:
         assert self.active is not None
         total = self.active.totals[who]
         if total + cheat < 0:
             return
         due = total - self.claimed[who]
         data = call_data("claim(address,uint256,bytes32[])", who, total + cheat, list(self.active.proof(who)))
-        allowed = not self.paused and cheat == 0 and due > 0
-        assert self.send("bert", data) == allowed
+        allowed = not self.paused and cheat == 0 and due > 0 and not stranger
+        assert self.send("settler 1" if stranger else NAME_OF[who], data) == allowed
         if allowed:
             self.claimed[who] = total
             self.paid += due
@@ -163,6 +173,10 @@ class Pool(RuleBasedStateMachine):
     def pause(self, who: str, wished: bool) -> None:
         allowed = who == "owner" and wished != self.paused
         assert self.send(who, call_data("pause()" if wished else "unpause()")) == allowed
+        if allowed and wished:
+            self.paused_at_s = self.now_s
+        elif allowed and self.ready_at_s > self.paused_at_s:
+            self.ready_at_s += self.now_s - self.paused_at_s
         if allowed:
             self.paused = wished
 
@@ -173,7 +187,7 @@ class Pool(RuleBasedStateMachine):
         assert self.devnet.balance(account_bytes(REWARD_POOL)) == self.funded - self.paid
         assert self.ask("claimed_total()") == self.paid <= self.funded
         for worker in WORKERS:
-            assert self.devnet.balance(account_bytes(worker)) == self.claimed[worker] <= self.earned[worker]
+            assert self.devnet.balance(account_bytes(COLD[worker])) == self.claimed[worker] <= self.earned[worker]
 
     def teardown(self) -> None:
         """Nobody gets less than the active root says, whatever happened before, and no settler can keep the next root from coming."""
@@ -184,14 +198,14 @@ class Pool(RuleBasedStateMachine):
                 assert self.send("owner", call_data("unpause()"))
             for worker, total in self.active.totals.items():
                 if total > self.claimed[worker]:
-                    assert self.send("bert", call_data("claim(address,uint256,bytes32[])", worker, total, list(self.active.proof(worker))))
-                assert self.devnet.balance(account_bytes(worker)) == total
+                    data = call_data("claim(address,uint256,bytes32[])", worker, total, list(self.active.proof(worker)))
+                    assert self.send(NAME_OF[worker], data)
+                assert self.devnet.balance(account_bytes(COLD[worker])) == total
         self.devnet.close()
 
     def a_root_comes_though_one_settler_disputes_whatever_it_can(self) -> None:
         if self.paused:
-            assert self.send("owner", call_data("unpause()"))
-            self.paused = False
+            self.pause("owner", False)
         held_up = 0
         while self.pending or self.epoch >= self.settled_epochs:
             if not self.pending:

@@ -49,9 +49,18 @@ def test_what_is_empty_is_refused(ground: Levers) -> None:
             called(ground, to, data, sender=sender)
 
 
-def test_a_pool_without_epochs_is_not_made() -> None:
-    with pytest.raises(ValueError, match="pool: no epoch length"):
-        genesis_of(GenesisSettings(owner=dev_account("owner"), settlers=(dev_account(ANNA),), needed=1, start_s=START_S, epoch_s=0))
+@pytest.mark.parametrize(
+    ("terms", "reason"),
+    [
+        ({"epoch_s": 0}, "pool: no epoch length"),
+        ({"epoch_s": 367 * 86400}, "pool: epoch longer than a year"),
+        ({"delay_s": 367 * 86400}, "pool: delay longer than a year"),
+        ({"delay_s": (1 << 256) - 1}, "pool: delay longer than a year"),
+    ],
+)
+def test_a_pool_without_epochs_or_with_endless_ones_is_not_made(terms: dict[str, int], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        genesis_of(GenesisSettings(owner=dev_account("owner"), settlers=(dev_account(ANNA),), needed=1, start_s=START_S, **terms))  # type: ignore[arg-type]
 
 
 def test_a_signature_is_no_proof_and_a_wrong_proof_is_not_kept(ground: Levers) -> None:
@@ -139,7 +148,7 @@ def test_a_payout_that_comes_back_for_more_gets_nothing(again: str) -> None:
         done(anna, anna.prove(account, tree.totals.get(account, 200), tree.proof(account)))
     done(anna, anna.set_payout(place))
     before = ground.devnet.balance(greedy)
-    done(bert, bert.claim(anna.account, 300, tree.proof(anna.account)))
+    done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
     assert ground.devnet.balance(greedy) - before == 300
     assert ground.devnet.storage(greedy, 0) == 1, "the pool let it in again"
     assert (bert.claimed(bert.account), bert.claimed(place)) == (0, 0)
@@ -152,6 +161,6 @@ def test_votes_for_a_disputed_root_count_no_more(ground: Levers) -> None:
     first, third = ground.chain(SETTLERS[0]), ground.chain(SETTLERS[2])
     pending = first.pool().pending
     assert pending is not None
-    done(third, third.dispute(pending.epoch, "no"))
+    done(third, third.dispute(pending, "no"))
     done(first, first.propose(pending))
     assert first.pool().pending is None

@@ -16,10 +16,12 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daemon.control import client as client_module
 from daemon.control import server as server_module
 from daemon.control.client import call
 from daemon.control.server import Handler, serve_control
 from daemon.control.wire import MAX_REQUEST_BYTES, Answer, socket_address
+from daemon.home import SOCKET_FILE
 from daemon.lock import home_lock
 from protocol.errors import UserError
 
@@ -113,7 +115,8 @@ def test_no_daemon_says_so_and_exits_3(tmp_path: Path) -> None:
         assert caught.value.fix == f"hypergpud start --home {home}"
 
 
-def test_a_daemon_that_does_not_listen_yet_is_not_called_absent(tmp_path: Path) -> None:
+def test_a_daemon_that_does_not_listen_yet_is_not_called_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "RETRY_S", 0.1)
     with home_lock(tmp_path), pytest.raises(UserError) as caught:
         call(tmp_path, "status")
     assert caught.value.code == "STARTING"
@@ -137,6 +140,48 @@ async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
         call(tmp_path, "status")
     async with served(tmp_path):
         assert await asked(tmp_path, "status")
+
+
+@pytest.mark.parametrize("becomes", ["nothing", "a file", "another socket"])
+async def test_a_socket_that_a_cleaner_removed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, becomes: str) -> None:
+    monkeypatch.setattr(server_module, "LOOK_S", 0.05)
+    name = tmp_path / SOCKET_FILE
+    left = socket.socket(socket.AF_UNIX)
+    with home_lock(tmp_path):
+        async with served(tmp_path):
+            for _ in range(2):
+                name.unlink()
+                if becomes == "a file":
+                    name.write_text("not a socket", encoding="ascii")
+                elif becomes == "another socket" and left.fileno() >= 0:
+                    with socket_address(tmp_path) as address:
+                        left.bind(address)
+                    left.close()
+                assert await asked(tmp_path, "status") == b'{"as_of":1}'
+        assert not name.exists()
+
+
+async def test_a_directory_in_the_place_of_the_socket_is_waited_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server_module, "LOOK_S", 0.05)
+    with home_lock(tmp_path):
+        async with served(tmp_path):
+            (tmp_path / SOCKET_FILE).unlink()
+            (tmp_path / SOCKET_FILE).mkdir()
+            with trio.fail_after(20):
+                while "cannot be made again yet" not in caplog.text:
+                    await trio.sleep(0.01)
+            (tmp_path / SOCKET_FILE).rmdir()
+            assert await asked(tmp_path, "status") == b'{"as_of":1}'
+
+
+async def test_a_socket_of_somebody_else_is_left_in_place_at_the_end(tmp_path: Path) -> None:
+    name = tmp_path / SOCKET_FILE
+    async with served(tmp_path):
+        name.unlink()
+        name.write_text("somebody else's", encoding="ascii")
+    assert name.read_text(encoding="ascii") == "somebody else's"
 
 
 @pytest.mark.parametrize(

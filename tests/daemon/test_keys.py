@@ -102,11 +102,11 @@ def test_the_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> Non
     assert lock_holder(tmp_path) is None
 
 
-def test_home_by_flag_then_variable_then_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_by_flag_then_variable_then_platform(tmp_path: Path) -> None:
     assert home_directory(str(tmp_path), {"HYPERGPU_HOME": "/x"}) == tmp_path
     assert home_directory(None, {"HYPERGPU_HOME": "/x"}) == Path("/x")
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert home_directory(None, {}) == tmp_path / "hypergpu"
+    assert home_directory(None, {"XDG_DATA_HOME": str(tmp_path), "HOME": "/h"}) == tmp_path / "hypergpu"
+    assert home_directory(None, {"XDG_DATA_HOME": "relative", "HOME": "/h"}) == Path("/h/.local/share/hypergpu")
 
 
 def test_a_home_is_private_and_an_existing_one_is_left(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import pytest
+from msgspec.structs import replace
 
 from protocol.chain import NO_HASH, Chain, ChainPending, ChainRefused, ChainUnreachable, Proposal, Sent, Settled
 from protocol.keccak import Address, address_of
@@ -103,6 +104,14 @@ class ChainSuite:
             anna.heartbeat(6, CERTIFICATE)
         assert anna.agent(anna.account).samples == 7
 
+    def test_samples_that_nobody_can_have_certified_are_refused(self, ground: Ground) -> None:
+        anna = ground.chain(ANNA)
+        done(anna, anna.register(""))
+        for samples in (1 << 53, (1 << 256) - 1):
+            with pytest.raises(ChainRefused, match="registry: too many samples"):
+                anna.heartbeat(samples, CERTIFICATE)
+        done(anna, anna.heartbeat((1 << 53) - 1, CERTIFICATE))
+
     def test_everybody_is_told_the_same_of_who_was_heard_and_when(self, ground: Ground) -> None:
         anna, bert = ground.chain(ANNA), ground.chain(BERT)
         both = (anna.account, bert.account)
@@ -141,45 +150,50 @@ class ChainSuite:
 
     # ---------------------------------------------------------------- pool
 
-    def test_a_settled_epoch_is_paid_once_to_the_payout_by_whoever_sends_the_claim(self, ground: Ground) -> None:
+    def test_a_settled_epoch_is_paid_once_to_the_payout(self, ground: Ground) -> None:
         anna, bert = ground.chain(ANNA), ground.chain(BERT)
         done(anna, anna.set_payout(COLD))
         fund(ground, 1000)
         tree = settle(ground, {ANNA: 300, BERT: 700})
         assert anna.claimable(anna.account, 300, tree.proof(anna.account)) == 300
-        done(bert, bert.claim(anna.account, 300, tree.proof(anna.account)))
+        done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
         assert (bert.balance(COLD), bert.claimed(anna.account), bert.pool().balance, bert.pool().claimed) == (300, 300, 700, 300)
         assert anna.claimable(anna.account, 300, tree.proof(anna.account)) == 0
         with pytest.raises(ChainRefused, match="pool: nothing to claim"):
+            anna.claim(anna.account, 300, tree.proof(anna.account))
+
+    def test_a_stranger_does_not_claim_before_the_payout_is_changed(self, ground: Ground) -> None:
+        """Whoever sees that a payout is about to change could have the old one paid."""
+        anna, bert = ground.chain(ANNA), ground.chain(BERT)
+        fund(ground, 1000)
+        tree = settle(ground, {ANNA: 300, BERT: 700})
+        with pytest.raises(ChainRefused, match="not the account or its sponsor"):
             bert.claim(anna.account, 300, tree.proof(anna.account))
+        done(anna, anna.set_payout(COLD))
+        done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
+        assert anna.balance(COLD) == 300
 
     def test_the_next_root_pays_the_difference(self, ground: Ground) -> None:
-        bert = ground.chain(BERT)
-        anna, cold = ground.account(ANNA), ground.chain(ANNA)
-        done(cold, cold.set_payout(COLD))
+        anna = ground.chain(ANNA)
+        done(anna, anna.set_payout(COLD))
         fund(ground, 1000)
         tree = settle(ground, {ANNA: 300, BERT: 100})
-        done(bert, bert.claim(anna, 300, tree.proof(anna)))
+        done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
         tree = settle(ground, {ANNA: 450, BERT: 550})
-        done(bert, bert.claim(anna, 450, tree.proof(anna)))
-        assert (bert.balance(COLD), bert.claimed(anna), bert.pool().balance) == (450, 450, 550)
+        done(anna, anna.claim(anna.account, 450, tree.proof(anna.account)))
+        assert (anna.balance(COLD), anna.claimed(anna.account), anna.pool().balance) == (450, 450, 550)
 
     def test_a_wrong_total_account_or_proof_is_refused(self, ground: Ground) -> None:
-        anna, bert = ground.account(ANNA), ground.account(BERT)
-        chain = ground.chain(BERT)
+        anna, bert = ground.chain(ANNA), ground.chain(BERT)
         fund(ground, 1000)
         with pytest.raises(ChainRefused, match="pool: wrong proof"):
-            chain.claim(anna, 0, ())
+            anna.claim(anna.account, 0, ())
         tree = settle(ground, {ANNA: 300, BERT: 700})
-        for account, total, proof in (
-            (anna, 301, tree.proof(anna)),
-            (bert, 300, tree.proof(anna)),
-            (anna, 300, ()),
-            (anna, 300, (NO_HASH,)),
-        ):
-            assert chain.claimable(account, total, proof) == 0
+        own = tree.proof(anna.account)
+        for chain, total, proof in ((anna, 301, own), (bert, 300, own), (anna, 300, ()), (anna, 300, (NO_HASH,))):
+            assert chain.claimable(chain.account, total, proof) == 0
             with pytest.raises(ChainRefused, match="pool: wrong proof"):
-                chain.claim(account, total, proof)
+                chain.claim(chain.account, total, proof)
 
     def test_a_root_needs_enough_settlers_who_say_the_same(self, ground: Ground) -> None:
         first, second, anna = ground.chain(SETTLERS[0]), ground.chain(SETTLERS[1]), ground.chain(ANNA)
@@ -237,18 +251,36 @@ class ChainSuite:
         good = anna.pool().active
         assert good is not None
         propose(ground, {ANNA: 900})
-        epoch = good.epoch + 1
+        wrong = anna.pool().pending
+        assert wrong is not None
         with pytest.raises(ChainRefused, match="pool: may not dispute"):
-            anna.dispute(epoch, "I do not like it")
-        with pytest.raises(ChainRefused, match="pool: another epoch is pending"):
-            settler.dispute(epoch + 1, "late")
-        done(settler, settler.dispute(epoch, "900 is not what the certificates say", b"e" * 32))
+            anna.dispute(wrong, "I do not like it")
+        done(settler, settler.dispute(wrong, "900 is not what the certificates say", b"e" * 32))
         assert (anna.pool().active, anna.pool().pending) == (good, None)
         assert anna.claimable(anna.account, 300, tree.proof(anna.account)) == 300
         with pytest.raises(ChainRefused, match="pool: no root is pending"):
-            owner.dispute(epoch, "again")
+            owner.dispute(wrong, "again")
         propose(ground, {ANNA: 400})  # votes before the dispute count no more, the same epoch can be settled again
         assert anna.pool().pending is not None
+
+    def test_a_late_dispute_does_not_hit_the_corrected_root_of_the_same_epoch(self, ground: Ground) -> None:
+        owner, late = ground.chain(OWNER), ground.chain(SETTLERS[2])
+        fund(ground, 1000)
+        propose(ground, {ANNA: 900})
+        wrong = owner.pool().pending
+        assert wrong is not None
+        done(owner, owner.dispute(wrong, "900 is not what the certificates say"))
+        tree, _ = proposal_of(ground, {ANNA: 400})
+        right = replace(wrong, root=tree.root, total=tree.total)
+        for name in SETTLERS[:2]:
+            settler = ground.chain(name)
+            done(settler, settler.propose(right))
+        assert owner.pool().pending == right
+        for named in (wrong, replace(right, data=wrong.root), replace(right, total=900), replace(right, epoch=right.epoch + 1)):
+            with pytest.raises(ChainRefused, match="pool: not the pending root"):
+                late.dispute(named, "late")
+        assert owner.pool().pending == right
+        done(late, late.dispute(right, "it is this one that I mean"))
 
     def test_a_settler_that_disputes_everything_holds_payment_up_by_one_delay(self, ground: Ground) -> None:
         anna, owner = ground.chain(ANNA), ground.chain(OWNER)
@@ -258,19 +290,19 @@ class ChainSuite:
             propose(ground, {ANNA: total})
             pending = anna.pool().pending
             assert pending is not None
-            done(bad, bad.dispute(pending.epoch, "no"))
+            done(bad, bad.dispute(pending, "no"))
             propose(ground, {ANNA: total})  # an epoch later: that is no new dispute either
             pending = anna.pool().pending
             assert pending is not None
             with pytest.raises(ChainRefused, match="pool: dispute is used up"):
-                bad.dispute(pending.epoch, "no")
+                bad.dispute(pending, "no")
             if total == 400:  # somebody else has one, and the owner has more than one
-                done(other, other.dispute(pending.epoch, "no"))
+                done(other, other.dispute(pending, "no"))
                 for _ in range(2):
                     propose(ground, {ANNA: total})
                     pending = anna.pool().pending
                     assert pending is not None
-                    done(owner, owner.dispute(pending.epoch, "no"))
+                    done(owner, owner.dispute(pending, "no"))
                 return
             ground.advance(DELAY_S)
             done(anna, anna.activate())
@@ -285,7 +317,7 @@ class ChainSuite:
         pending = anna.pool().pending
         assert pending is not None
         with pytest.raises(ChainRefused, match="pool: dispute is over"):
-            settler.dispute(pending.epoch, "too late")
+            settler.dispute(pending, "too late")
         done(anna, anna.activate())
         assert anna.pool().active == pending
         with pytest.raises(ChainRefused, match="pool: no root is pending"):
@@ -313,43 +345,87 @@ class ChainSuite:
         fund(ground, 1)
         pending = anna.pool().pending
         assert pending is not None
-        done(settler, settler.dispute(pending.epoch, "in a pause too"))
+        done(settler, settler.dispute(pending, "in a pause too"))
         done(owner, owner.pause(False))
         done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
+
+    def test_the_delay_stands_still_in_a_pause(self, ground: Ground) -> None:
+        anna, owner, settler = ground.chain(ANNA), ground.chain(OWNER), ground.chain(SETTLERS[2])
+        fund(ground, 1000)
+        propose(ground, {ANNA: 300})
+        before = anna.pool()
+        left_s = before.ready_at_s - anna.head().at_s
+        done(owner, owner.pause(True))
+        ground.advance(10 * DELAY_S)
+        paused = anna.pool()
+        assert paused.ready_at_s >= before.ready_at_s + 10 * DELAY_S
+        done(owner, owner.pause(False))
+        with pytest.raises(ChainRefused, match="pool: delay is not over"):
+            anna.activate()
+        assert paused.pending is not None
+        again = anna.pool()
+        assert DELAY_S / 2 < again.ready_at_s - anna.head().at_s <= left_s
+        done(settler, settler.dispute(paused.pending, "a pause is not what disputes are missed in"))
+
+    def test_a_delay_that_was_over_before_a_pause_stays_over(self, ground: Ground) -> None:
+        anna, owner, settler = ground.chain(ANNA), ground.chain(OWNER), ground.chain(SETTLERS[2])
+        fund(ground, 1000)
+        propose(ground, {ANNA: 300})
+        ground.advance(DELAY_S)
+        done(owner, owner.pause(True))
+        ground.advance(DELAY_S)
+        pending = anna.pool().pending
+        assert pending is not None
+        with pytest.raises(ChainRefused, match="pool: dispute is over"):
+            settler.dispute(pending, "too late")
+        done(owner, owner.pause(False))
+        done(anna, anna.activate())
 
     # ---------------------------------------------------------------- runs
 
     def test_a_run_is_moved_by_its_owner_alone_and_in_order(self, ground: Ground) -> None:
         anna, bert = ground.chain(ANNA), ground.chain(BERT)
-        assert anna.run(RUN).state == "none"
+        assert anna.run(RUN, anna.account).state == "none"
         with pytest.raises(ChainRefused, match="sessions: no such run"):
             anna.activate_run(RUN)
         done(anna, anna.create_run(RUN, b"m" * 32))
-        found = bert.run(RUN)
+        found = bert.run(RUN, anna.account)
         assert (found.state, found.owner, found.manifest) == ("created", anna.account, b"m" * 32)
         with pytest.raises(ChainRefused, match="sessions: already created"):
-            bert.create_run(RUN, b"m" * 32)
-        with pytest.raises(ChainRefused, match="sessions: not the owner"):
+            anna.create_run(RUN, b"m" * 32)
+        with pytest.raises(ChainRefused, match="sessions: no such run"):
             bert.activate_run(RUN)
         with pytest.raises(ChainRefused, match="sessions: not active"):
             anna.complete_run(RUN, CERTIFICATE)
         done(anna, anna.activate_run(RUN))
         with pytest.raises(ChainRefused, match="sessions: not created"):
             anna.activate_run(RUN)
-        with pytest.raises(ChainRefused, match="sessions: not the owner"):
+        with pytest.raises(ChainRefused, match="sessions: no such run"):
             bert.complete_run(RUN, CERTIFICATE)
-        with pytest.raises(ChainRefused, match="sessions: not the owner"):
+        with pytest.raises(ChainRefused, match="sessions: no such run"):
             bert.cancel_run(RUN, "I do not like it")
         with pytest.raises(ChainRefused, match="sessions: no certificate"):
             anna.complete_run(RUN, NO_HASH)
         done(anna, anna.complete_run(RUN, CERTIFICATE))
-        assert (anna.run(RUN).state, anna.run(RUN).certificate) == ("completed", CERTIFICATE)
+        ended = anna.run(RUN, anna.account)
+        assert (ended.state, ended.certificate) == ("completed", CERTIFICATE)
         with pytest.raises(ChainRefused, match="sessions: already ended"):
             anna.cancel_run(RUN, "too late")
         other = b"o" * 32
         done(anna, anna.create_run(other, b"m" * 32))
         done(anna, anna.cancel_run(other, "nobody came"))
-        assert anna.run(other).state == "cancelled"
+        assert anna.run(other, anna.account).state == "cancelled"
+
+    def test_a_stranger_who_creates_a_session_first_blocks_nobody(self, ground: Ground) -> None:
+        anna, bert = ground.chain(ANNA), ground.chain(BERT)
+        done(bert, bert.create_run(RUN, b"x" * 32))
+        done(bert, bert.cancel_run(RUN, "it is mine"))
+        assert anna.run(RUN, anna.account).state == "none"
+        done(anna, anna.create_run(RUN, b"m" * 32))
+        done(anna, anna.activate_run(RUN))
+        found = anna.run(RUN, anna.account)
+        assert (found.state, found.owner, found.manifest) == ("active", anna.account, b"m" * 32)
+        assert bert.run(RUN, bert.account).state == "cancelled"
 
     # ---------------------------------------------------------------- what is in flight
 

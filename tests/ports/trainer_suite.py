@@ -65,6 +65,9 @@ class TrainerSuite:
                 assert info.dataset_size > 0
                 assert info.threads >= 1
                 assert info.device
+                assert [(part.name, part.shape) for part in info.task.parameters] == [(spec.name, spec.shape) for spec in info.specs]
+                assert info.task.dataset_size == info.dataset_size
+                assert info.task.source
                 assert await trainer.describe() == info
 
     async def test_trains_without_being_asked_and_hands_over_what_it_did(self, make_trainer: TrainerFactory) -> None:

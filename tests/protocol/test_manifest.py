@@ -147,3 +147,32 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'name = "caf\xe9"\n')
     with pytest.raises(UserError, match=r"latin\.toml"):
         load_manifest(tmp_path / "latin.toml")
+
+
+def test_a_manifest_with_several_mistakes_tells_all_with_their_lines() -> None:
+    error = refused('name = "run"\ntask = "t"\nsed = 1\n\n[round]\nsecnds = 3\nvote_s = -1.0\n')
+    assert "line 3: there is no setting 'sed'; did you mean 'seed'?" in error.why
+    assert "line 6: there is no setting 'round.secnds'; did you mean 'seconds'?" in error.why
+    assert "line 7: round.vote_s" in error.why
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (MINIMAL.encode("utf-16"), "UTF-16"),
+        (b"x" * (MAX_MANIFEST_BYTES + 1), "more than"),
+        ("name = 'ü'\n".encode("latin-1"), "line 1 is not UTF-8"),
+    ],
+)
+def test_a_run_file_that_is_no_manifest_says_what_to_do(raw: bytes, why: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_bytes(raw)
+    with pytest.raises(UserError) as caught:
+        load_manifest(file)
+    assert why in caught.value.why
+
+
+def test_a_run_file_with_a_byte_order_mark_and_line_ends_of_windows_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())
+    assert load_manifest(file) == parse_manifest(MINIMAL, "here")

@@ -27,6 +27,7 @@ from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
+from daemon.swarm.task_agreement import serve_task
 from protocol.identity import PeerId, Signer
 from protocol.journal import (
     Alone,
@@ -98,6 +99,7 @@ class HivemindEngine:
         self._finish = trio.Event()
         serve_chain(network, self._run, self._no_chain)
         serve_manifest(network, manifest, self._refuse)
+        serve_task(network, lambda: self._members.tasks.ours)
         serve_where(network, lambda: self._process.maddrs if self._process and self._process.is_up else ())
 
     # -------------------------------------------------------------------------------------------- the port
@@ -109,6 +111,8 @@ class HivemindEngine:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._messenger.run)
             self._info = await self._trainer.describe()
+            self._members.tasks.begin(self._info.task)
+            self._members.compare_again()
             self._kept = kept = Keeping(run=self._run, manifest=self._manifest, info=self._info, disk=self._disk, offload=self._offload)
             said = await kept.resume()
             process = HivemindProcess(self._peer_settings, self._settings, self._info.parameters, self._lost)
@@ -308,6 +312,7 @@ class HivemindEngine:
             samples_per_second=progress.samples_per_second,
             device=self._info.device if self._info else "",
             endpoint=None,
+            task=self._members.tasks.name,
         )
 
     async def _no_chain(self, _first: int, _limit: int) -> tuple[ChainReply, list[bytes]]:

@@ -27,6 +27,7 @@ from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members, stranger_patience_s
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import serve_state
+from daemon.swarm.task_agreement import serve_task
 from protocol.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.errors import PeerFault
@@ -108,8 +109,15 @@ class NativeEngine:
         )
         untrusted = self.convictions.distrusted
         self._incoming = Incoming(
-            self._run, self._lineage.plans, self._emit, self._refuse, guilty, lambda peer: left_out(peer) or untrusted(peer)
+            self._run,
+            self._lineage.plans,
+            self._emit,
+            self._refuse,
+            guilty,
+            lambda peer: left_out(peer) or untrusted(peer),
+            self._members.tasks,
         )
+        self._lineage.refuses_task = self._members.tasks.refusal
         self._follower = Follower(
             network=network,
             run=self._run,
@@ -120,7 +128,7 @@ class NativeEngine:
             on_steps=self._certified,
             on_members=self._members_changed,
             on_gone=lambda peer: self._emit(p.PeerGone(peer=peer)),
-            beacon=lambda: self._standing.beacon(self._state, self._info),
+            beacon=lambda: self._standing.beacon(self._state, self._info, self._members.tasks.name),
             send=self._messenger.send,
         )
         self._leaves: dict[Digest, list[Digest]] = {}
@@ -135,6 +143,7 @@ class NativeEngine:
         self._logbook = Logbook(self._me, record)
         serve_chain(network, self._run, self._answer_chain)
         serve_manifest(network, manifest, self._refuse)
+        serve_task(network, lambda: self._members.tasks.ours)
         serve_state(network, disk, self._leaves, lambda: self._parameters)
 
     # -------------------------------------------------------------------------------------------- the loop
@@ -146,6 +155,8 @@ class NativeEngine:
             await nursery.start(self._messenger.run)
             await nursery.start(self._exchanging.sender.run)
             self._info = await self._trainer.describe()
+            self._members.tasks.begin(self._info.task)
+            self._members.compare_again()
             chunks = chunk_count(self._info.parameters)
             self._lineage.chunks = chunks
             self.keeper = Keeper(
@@ -201,6 +212,8 @@ class NativeEngine:
         before = self._state
         assert before is not None
         now = trio.current_time()
+        if isinstance(event, p.Tick) and before.phase is p.Phase.READY:
+            event = p.Tick(training=self._members.training_at(before.tip.hash))
         self._state, actions = step(before, event, now)
         self._logbook.moved(before, self._state, now)
         for action in actions:
@@ -276,6 +289,8 @@ class NativeEngine:
                 self._start(self._exchanging.reduce, cut, name, keeper.anchor)
             case p.Serve(cut=cut, digest=name):
                 self._start(self._exchanging.serve, cut, name)
+            case p.HandOn(plan=plan_digest, slices=slices, to=members):
+                self._exchanging.hand_on(plan_digest, slices, members)
             case p.Abandon():
                 self._exchanging.abandon()
             case p.Inquire(peers=peers):

@@ -179,8 +179,7 @@ class Exchange:
         owners, members = self.cut.owners, self.plan.members
         if header.result.peer != members[owners[result.slice]]:
             raise PeerFault("not_member", f"{short(header.result.peer)} does not own slice {result.slice}")
-        if contributor not in {owners[i] for i in self._layout.ranks[result.slice]}:
-            raise PeerFault("not_member", f"{short(members[contributor])} does not hand on slice {result.slice}")
+        # Any member may bring it: what its owner signed proves itself, and the owner may be dead.
         memory = partial(self._results.memory, result.slice)  # of this cut, though another one may come while the bytes do
         return Intake(self._slice_bytes(result.slice), lambda data: self._take_result(header.result, result, data), memory)
 
@@ -246,6 +245,18 @@ class Exchange:
             if (index, i) not in self._passed:
                 self._passed.add((index, i))
                 self._send(i, item)
+
+    def hand_on(self, slices: Sequence[int], to: Sequence[int]) -> None:
+        """Send results that others signed to members that may lack them."""
+        made = self._results.received()
+        for index in slices:
+            if index in made:
+                signed, encoded = made[index]
+                item = parcel(ResultHeader(result=signed, size=len(encoded)), encoded)
+                for member in to:
+                    if (index, member) not in self._passed:
+                        self._passed.add((index, member))
+                        self._send(member, item)
 
     def lost(self, peer: PeerId) -> None:
         """A member is gone. What it would have handed on to its row goes there from where it was made."""

@@ -124,6 +124,11 @@ class Exchanging:
             if current is not None and current.plan.digest == cut.plan:
                 await current.average(cut, name)
 
+    def hand_on(self, plan: Digest, slices: tuple[int, ...], to: tuple[int, ...]) -> None:
+        """Send results that others made, who are absent now, to members that may lack them."""
+        if self._current is not None and self._is_current(plan):
+            self._current.hand_on(slices, to)
+
     def credits(self, certificate: OpenCertificate) -> Credits:
         """What encoding lost of the slices summed here for this certificate."""
         current = self._current

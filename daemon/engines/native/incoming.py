@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from daemon.swarm.messenger import Refuse
+from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
-from protocol.messages import Cut, Held, Message, Plan, Ready, Signed, Vote, open_as
+from protocol.messages import Cut, Held, Message, Plan, Ready, Signed, Vote, Withdrawal, open_as, task_of
 from protocol.opened import OpenPlans
+from protocol.plan import OpenPlan
 from protocol.round import phases as p
 from protocol.verdict import Verdict
 
@@ -28,10 +30,11 @@ class Incoming:
         refuse: Refuse,
         guilty: Mapping[PeerId, Verdict],
         left_out: Callable[[PeerId], str] = lambda _: "",
+        tasks: TaskAgreement | None = None,
     ) -> None:
         """`emit` takes an event and whether it goes before all that wait; `guilty` is read each time: who is in it neither offers nor leads;
-        `left_out` says why a peer is not let into our plans, or nothing."""
-        self._left_out = left_out
+        `left_out` says why a peer is not let into our plans, or nothing; `tasks` knows which tasks are ours."""
+        self._left_out, self._tasks = left_out, tasks
         self._run, self._plans, self._emit, self._refuse = run, plans, emit, refuse
         self._guilty = guilty
         self._early: deque[Signed] = deque(maxlen=EARLY_OFFERS)
@@ -45,6 +48,8 @@ class Incoming:
             case Ready():
                 if message.parent != state.parent and message.number > state.tip.number:
                     self._early.append(signed)
+                elif self._tasks is not None and not ours and (why := self._tasks.refusal(task_of(message))):
+                    self._refuse("other_task", signed.peer, why)  # as if it had not come: our plan would be without it
                 elif not ours and (why := self._left_out(signed.peer)):
                     self._refuse("not_admitted", signed.peer, why)  # as if it had not come: our plan would be without it
                 else:
@@ -54,16 +59,27 @@ class Incoming:
                     plan = self._plans.open(signed, state.rules.chunks)
                 except PeerFault as fault:
                     self._refuse(fault.reason, signed.peer, str(fault))
+                    return
+                if other := self._other_task(plan):
+                    self._refuse("other_task", signed.peer, f"a plan with an offer for another task: {other}")
                 else:
                     self._emit(p.PlanGot(signed=signed, plan=plan), ours)
             case Held():
                 self._emit(p.HeldGot(peer=signed.peer, held=message), ours)
+            case Withdrawal():
+                self._emit(p.WithdrawalGot(peer=signed.peer, withdrawal=message), ours)
             case Cut():
                 self._emit(p.CutGot(signed=signed, cut=message), ours)
             case Vote():
                 self._emit(p.VoteGot(signed=signed, vote=message), ours)
             case _:
                 self._refuse("unknown_kind", signed.peer, f"a {type(message).__name__} outside its place")
+
+    def _other_task(self, plan: OpenPlan) -> str:
+        """What is known to be different in the task of an offer; what is not known yet its leader has compared, whose task is ours."""
+        if self._tasks is None:
+            return ""
+        return next((why for offer in plan.offers if (why := self._tasks.differs(task_of(offer)))), "")
 
     def look_again(self, state: p.State) -> None:
         """The round goes by another parent now: what was early may be in time."""

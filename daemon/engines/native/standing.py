@@ -26,8 +26,8 @@ class Standing:
         self._last_serial = max(self._last_serial + 1, self._serial())
         return self._last_serial
 
-    def beacon(self, state: State | None, info: TaskInfo | None) -> Beacon:
-        """`state` and `info` are None while the worker is starting."""
+    def beacon(self, state: State | None, info: TaskInfo | None, task: bytes) -> Beacon:
+        """`state` and `info` are None and `task`, its name, is empty while the worker is starting."""
         progress = self._trainer.progress()
         return Beacon(
             serial=self._next_serial(),
@@ -42,6 +42,7 @@ class Standing:
             samples_per_second=progress.samples_per_second,
             device=info.device if info else "",
             endpoint=self._network.endpoint,
+            task=task,
         )
 
     async def chain(self, state: State | None, moving: Moving | None, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:

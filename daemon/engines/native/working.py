@@ -24,7 +24,7 @@ from protocol.journal import Event
 from protocol.ledger import NOTHING, Offer
 from protocol.manifest import Manifest
 from protocol.merge import merge_parents, merge_round
-from protocol.messages import Binding, Ready
+from protocol.messages import Binding, Ready, TaskReady
 from protocol.ports import Network, Offload, Trainer
 from protocol.round import phases as p
 
@@ -69,7 +69,7 @@ class Working:
             record=record,
             refuse=refuse,
         )
-        self._network, self._neighbours, self._binding = network, members.neighbours, binding
+        self._network, self._neighbours, self._tasks, self._binding = network, members.neighbours, members.tasks, binding
         self._course, self._exchanging, self._keeper, self._emit = course, exchanging, keeper, emit
 
     async def make_offer(self) -> None:
@@ -82,7 +82,8 @@ class Working:
         await self.training.go_on()
 
     def ready(self, parent: Digest, number: int, offer: Offer, loss: float | None) -> Ready:
-        ready = Ready(
+        ready = TaskReady(
+            task=self._tasks.name,
             parent=parent,
             view=0,
             number=number,

@@ -72,7 +72,7 @@ def test_from_heartbeat_to_money(stage: Stage) -> None:
     active = stage.say(0, "settle", "--json")
     assert (active.code, active.record["done"]) == (0, "activated")
 
-    # The claim goes to the payout; anyone may send it; twice pays once.
+    # The claim goes to the payout; a stranger does not send it; twice pays once.
     dry = stage.say(1, "rewards", "claim", "--dry-run", "--json").record
     assert (dry["amount"], dry["sent"]) == (str(500 * COIN), False)
     assert reader.balance(COLD) == 0
@@ -83,7 +83,9 @@ def test_from_heartbeat_to_money(stage: Stage) -> None:
     assert (second["amount"], second["sent"], second["id"]) == ("0", False, paid["id"])
     assert "all of 500 earned" in str(second["reason"])
     stage.share_dataset(0, 2)
-    assert stage.say(2, "rewards", "claim", "--account", wallet(0).address).code == 0
+    stranger = stage.say(2, "rewards", "claim", "--account", wallet(0).address)
+    assert (stranger.code, "is claimed by its own wallet" in stranger.err, "[CLAIM]" in stranger.err) == (1, True, True)
+    assert stage.say(0, "rewards", "claim").code == 0
     before = reader.balance(wallet(0).address)
     assert reader.claimed(wallet(0).address) == 250 * COIN
     assert before > 250 * COIN
@@ -140,7 +142,9 @@ def test_a_wrong_root_is_seen_and_disputed(stage: Stage) -> None:
     assert seen.code == 1
     assert [check["agrees"] for check in json.loads(seen.out)] == [False]
     assert stage.say(1, "settle", "--dispute", "not ours").code == 1  # not a settler
-    assert stage.say(0, "settle", "--dispute", "the certificates give another root").code == 0
+    other = stage.say(0, "settle", "--dispute", "it was another one", "--root", "00")
+    assert (other.code, "[ROOT]" in other.err, settler.pool().pending) == (1, True, lie)
+    assert stage.say(0, "settle", "--dispute", "the certificates give another root", "--root", "0x0101").code == 0
     assert settler.pool().pending is None
     assert stage.say(0, "settle", "--json").record["root"] == honest["root"]
 

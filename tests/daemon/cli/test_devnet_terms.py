@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from contracts.artifacts import PLACES
+from contracts.devnet.genesis import foreign_contracts
 from daemon.chain.opening import check_profile
+from daemon.cli.main import run
 from daemon.config import ChainConfig
 from protocol.errors import UserError
 from protocol.manifest import Manifest, parse_manifest
@@ -49,8 +52,8 @@ def test_devnet_prints_a_settlement_that_a_run_takes(tmp_path: Path) -> None:
         keys = [process.stdout.readline() for _ in range(3)]
         told = process.stderr.readline()
     text = "".join(lines[1:])
-    run, _, home = text.partition("# In config.toml")
-    manifest = parse_manifest('name = "mine"\ntask = "none"\n' + run, "run.toml")
+    run_file, _, home = text.partition("# In config.toml")
+    manifest = parse_manifest('name = "mine"\ntask = "none"\n' + run_file, "run.toml")
     check_profile(manifest)
     assert manifest.settlement.contract == "0x0000000000000000000000000000000000001000"  # type: ignore[union-attr]
     settings = ChainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in tomllib.loads("#" + home)["chain"].items()})
@@ -66,6 +69,22 @@ def test_devnet_as_json_has_pool_and_settlers(tmp_path: Path) -> None:
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())
     assert (len(said["settlers"]), said["needed"], said["contract"][-4:]) == (3, 2, "1000")
+
+
+def test_a_devnet_of_other_contracts_is_not_gone_on_with(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["devnet", "--genesis-only"]) == 0
+    genesis = json.loads(capfd.readouterr().out)
+    assert foreign_contracts(genesis) == ()
+    place = PLACES["sessions"]
+    genesis["alloc"][place]["code"] = genesis["alloc"][place]["code"][:-4] + "0000"
+    kept = tmp_path / "devnet" / "genesis.json"
+    kept.parent.mkdir()
+    for text, said in ((json.dumps(genesis), "different: sessions;"), ("{", "cannot be read"), ("[]", "cannot be read")):
+        kept.write_text(text)
+        assert run(["--home", str(tmp_path), "devnet", "--port", "0"]) == 1
+        err = capfd.readouterr().err
+        assert said in err
+        assert f"remove {kept.parent}" in err
 
 
 @pytest.mark.parametrize("name", ["devnet", "anvil", "ethereum"])

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.real
 @pytest.fixture(autouse=True)
 def bundled_run(tmp_path: Path) -> Path:
     file = tmp_path / "run.toml"
-    file.write_text('name = "pretended"\ntask = "none"\n[round]\nseconds = 1.0\n', encoding="utf-8")
+    file.write_text('name = "pretended"\ntask = "simple_cnn"\n[round]\nseconds = 1.0\n', encoding="utf-8")
     return file
 
 

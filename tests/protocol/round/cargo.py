@@ -82,6 +82,15 @@ class Cargo:
     def abandon(self) -> None:
         self._plan = self._cut = None
 
+    def hand_on(self, slices: tuple[int, ...], to: tuple[int, ...]) -> None:
+        """Results that others made go to members that may lack them."""
+        if self._plan is not None:
+            for index in slices:
+                result = Result(cut=self._name, slice=index)
+                assert result in self._results, "handing on what is not here"
+                for member in to:
+                    self._owner.village.post(self._owner.me, self._plan.members[member], result)
+
     def lost(self) -> None:
         """A connection broke: what that member would have handed on goes to its row from here."""
         self._advance()

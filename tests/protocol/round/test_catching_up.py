@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.certificate import genesis
+from protocol.leader import leader_of
 from protocol.messages import sign
 from protocol.round.machine import begin, step
 from protocol.round.phases import OfferMade, Phase, ReadyGot, Rules, State, Tick
@@ -20,7 +21,9 @@ def late(views: tuple[int, ...]) -> State:
     state = begin(Rules(me=me.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=live)
     state, _ = step(state, Tick(), state.deadline)
     assert state.phase is Phase.OFFER
-    for person, view in zip(others, views, strict=True):
+    # The leader of the first of these views is in it: a leader that went on is passed over.
+    leader = leader_of(state.order, min(views))
+    for person, view in zip(sorted(others, key=lambda person: person.peer != leader), sorted(views), strict=True):
         offer = ready(TIP, person, view=view)
         state, _ = step(state, ReadyGot(signed=sign(person, RUN, offer), ready=offer), 60.0)
     state, _ = step(state, OfferMade(ready=ready(TIP, me)), 60.1)

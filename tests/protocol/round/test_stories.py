@@ -298,3 +298,32 @@ def test_a_node_that_cannot_write_down_where_it_stands_watches() -> None:
     stood = dict(leader.stands)
     heal(village, rounds=2, ticks=60)
     assert leader.stands == stood
+
+
+def test_a_reducer_that_dies_when_all_but_one_have_its_result_costs_nothing() -> None:
+    """The leader had all and voted, so that no cut named a substitute. One member lacked the dead reducer's slice, and all waited for the end of the
+    view: 10 s with the default deadlines, in one of 12 to 15 kills."""
+    village = Village(4, settled=4)
+    offers_made(village)
+    leader = village.named(village.villagers[0].state.leader)
+    takers = vote_takers(leader.state.order, 0)
+    dead = next(villager for villager in village.villagers if villager.me not in takers)
+    lacking = village.named(takers[1])
+    flow_without(
+        village,
+        lambda letter: (
+            letter.sender == dead.me
+            and (kind_of(village, letter) is Vote or (isinstance(letter.content, Result) and letter.to == lacking.me))
+        ),
+    )
+    assert (leader.state.phase, lacking.state.phase) == (Phase.VOTE, Phase.REDUCE)
+    village.held.clear()
+    dead.alive = False
+    before = village.now
+    for villager in village.alive():
+        villager.lose(dead.me)
+        villager.run()
+    village.flow()
+    assert {villager.state.tip.number for villager in village.alive()} == {2}
+    assert {view for _, view in village.certificates} == {0}
+    assert village.now == before, "nobody waited for a deadline"

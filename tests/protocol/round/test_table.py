@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from protocol.certificate import genesis, open_certificate
 from protocol.errors import InvariantBroken
 from protocol.identity import PeerId
-from protocol.messages import MAX_REASON_CHARS, Held, sign
+from protocol.messages import MAX_REASON_CHARS, Held, Withdrawal, sign
 from protocol.plan import OpenPlan
 from protocol.round import gathering, leading, machine
 from protocol.round import phases as p
@@ -34,6 +34,7 @@ EVENTS: dict[type[p.Happening], p.Happening] = {
         p.PlanGot(signed=MADE.plan_signed, plan=MADE.open_plan()),
         p.HeldHere(plan=MADE.plan_signed.digest, contributors=frozenset({0})),
         p.HeldGot(peer=OTHERS[0].peer, held=Held(plan=MADE.plan_signed.digest, contributors=(0,))),
+        p.WithdrawalGot(peer=OTHERS[0].peer, withdrawal=Withdrawal(plan=MADE.plan_signed.digest, reason="elsewhere")),
         p.CutGot(signed=MADE.cut_signed, cut=MADE.cut),
         p.ResultGot(cut=MADE.cut_signed.digest, slice=0),
         p.Computed(vote=MADE.vote),
@@ -156,7 +157,10 @@ def test_a_plan_of_another_parent_view_or_leader_changes_nothing() -> None:
     waiting = replace(node(), phase=Phase.READY, deadline=5.0, offer=offer, asked=frozenset({MADE.leader.peer}))
     assert step(waiting, EVENTS[p.PlanGot], 1.0)[0].phase is Phase.SCATTER
     for changed in (replace(waiting, view=1), replace(waiting, tip=replace(TIP, hash=named("elsewhere")))):
-        assert step(changed, EVENTS[p.PlanGot], 1.0) == (changed, [])
+        after, actions = step(changed, EVENTS[p.PlanGot], 1.0)
+        assert replace(after, declined=()) == changed
+        assert [action.message.plan for action in actions if isinstance(action, p.Send)] == [MADE.plan_signed.digest]
+        assert step(after, EVENTS[p.PlanGot], 1.0) == (after, []), "it is said once"
     after, actions = step(replace(waiting, asked=frozenset()), EVENTS[p.PlanGot], 1.0)
     assert after.phase is Phase.READY
     assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [(MADE.leader.peer, "not_leader")]

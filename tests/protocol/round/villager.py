@@ -9,7 +9,7 @@ from daemon.swarm.lineage import Lineage
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
 from protocol.merge import merge_parents, merge_round
-from protocol.messages import Cut, Held, Plan, Ready, Signed, Vote, open_signed, sign
+from protocol.messages import Cut, Held, Plan, Ready, Signed, Vote, Withdrawal, open_signed, sign
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
 from tests.protocol.round import invariants
@@ -96,6 +96,8 @@ class Villager:
                 self.cargo.reduce(cut, name)
             case p.Serve(cut=cut, digest=name):
                 self.cargo.serve(cut, name)
+            case p.HandOn(slices=slices, to=to):
+                self.cargo.hand_on(slices, to)
             case p.Abandon():
                 self.cargo.abandon()
             case p.Inquire(peers=peers):
@@ -153,6 +155,8 @@ class Villager:
                 event = p.PlanGot(signed=signed, plan=self.village.opened(signed))
             case Held():
                 event = p.HeldGot(peer=signed.peer, held=message)
+            case Withdrawal():
+                event = p.WithdrawalGot(peer=signed.peer, withdrawal=message)
             case Cut():
                 event = p.CutGot(signed=signed, cut=message)
             case Vote():

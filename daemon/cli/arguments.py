@@ -1,0 +1,71 @@
+"""Kinds of arguments and groups of commands that the command line is made of."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from daemon.home import user_path
+from protocol.nearest import nearest
+
+RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
+SUMMARY_CHARS = 400  # a first sentence is shown whole
+
+
+class PathArgument(click.ParamType[Path]):
+    """A path: absolute, `~` expanded, fit for the system's calls. Says nothing of what is there."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return value if isinstance(value, Path) else user_path(str(value), _named(param))
+
+
+class RunArgument(PathArgument):
+    """The path of a run's file, or the beginning of a run's id, which stays as it is unless a file has that name."""
+
+    name = "run"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if isinstance(value, str) and RUN_ID.fullmatch(value) and not Path(value).exists():
+            return Path(value)
+        return super().convert(value, param, ctx)
+
+
+PATH = PathArgument()
+RUN = RunArgument()
+
+
+class CommandGroup(click.Group):
+    """A group whose help shows every command's first sentence whole, and which suggests a name only where one is near."""
+
+    def summary(self, context: click.Context, name: str) -> str:
+        """The first sentence of a command's help."""
+        command = self.get_command(context, name)
+        return command.get_short_help_str(SUMMARY_CHARS) if command is not None and not command.hidden else ""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, text) for name in self.list_commands(ctx) if (text := self.summary(ctx, name))]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            ctx.fail(f"There is no command {args[0][:SUMMARY_CHARS]!r}.{self._suggestion(ctx, args[0])}")
+        return super().resolve_command(ctx, args)
+
+    def _suggestion(self, context: click.Context, name: str) -> str:
+        flags = {option.removeprefix("--"): option for parameter in self.get_params(context) for option in parameter.opts}
+        meant = nearest(name, [*self.list_commands(context), *flags])
+        return f" Did you mean {flags.get(meant, meant)}?" if meant else ""
+
+
+def _named(param: click.Parameter | None) -> str:
+    """How a person names the parameter: its longest option, or the word in the usage line."""
+    if param is None:
+        return "the argument"
+    return max(param.opts, key=len) if isinstance(param, click.Option) else param.make_metavar(click.Context(click.Command(None)))

@@ -1,0 +1,98 @@
+"""Whatever ends a command without being foreseen, as a sentence: what happened, why, what to type. No traceback reaches a volunteer's terminal.
+
+A fault of ours keeps its traceback where a report can take it from: in the home's log, or on stderr with --verbose or without a home.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+import traceback
+from pathlib import Path
+
+import msgspec
+
+from daemon.cli.invocation import output_error
+from daemon.home import FULL, LOG_FILE
+from protocol.errors import OurFault, UserError
+
+MAX_CAUSES = 8  # of a group: each becomes a line
+
+
+def explained(error: BaseException, home: Path | None, *, verbose: bool) -> UserError:
+    """The error as the person at the keyboard should see it."""
+    leaves = leaves_of(error)
+    for leaf in leaves:
+        if isinstance(leaf, UserError):
+            return leaf
+    system = next((leaf for leaf in leaves if isinstance(leaf, OSError)), None)
+    if system is not None:
+        return _refused_by_system(system)
+    missing = next((leaf for leaf in leaves if isinstance(leaf, ModuleNotFoundError)), None)
+    if missing is not None:
+        return UserError(
+            "INSTALLATION",
+            "This installation of HyperGPU is not whole.",
+            why=str(missing),
+            fix="install it again: make setup, or pip install hypergpu",
+        )
+    if any(isinstance(leaf, MemoryError) for leaf in leaves):
+        return UserError("MEMORY", "This machine has not enough free memory for that.", fix="end other programs, or ask for less")
+    return _bug(error, leaves, home, verbose=verbose)
+
+
+def leaves_of(error: BaseException) -> list[BaseException]:
+    """The exceptions of a group and of the groups in it; else the exception itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for part in error.exceptions for leaf in leaves_of(part)]
+
+
+def _refused_by_system(error: OSError) -> UserError:
+    # Only a standard stream has no name; what else is written by number belongs to the daemon, which names it.
+    if error.filename is None and error.errno in (errno.EBADF, *FULL):
+        return output_error(error)
+    about = f"{error.filename}: " if error.filename is not None else ""
+    return UserError(
+        "SYSTEM",
+        "The operating system refused something that this command needs.",
+        why=f"{about}{error.strerror or error}",
+        fix="mend that, then try again",
+    )
+
+
+def _bug(error: BaseException, leaves: list[BaseException], home: Path | None, *, verbose: bool) -> UserError:
+    causes = "; ".join(f"{type(leaf).__name__}: {leaf}{_place(leaf)}" for leaf in leaves[:MAX_CAUSES])
+    told = "".join(traceback.format_exception(error))
+    kept = None if verbose else _into_log(home, told)
+    return UserError(
+        "FAULT",
+        "hypergpud failed by a fault of its own." if not isinstance(error, OurFault) else "This node broke one of its own rules.",
+        why=causes if kept else f"{causes}\n{told}",
+        fix=f"report it with what is at the end of {kept}" if kept else "report it with the text above",
+    )
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+
+
+def _into_log(home: Path | None, text: str) -> Path | None:
+    """Where the text went; None where it could go nowhere."""
+    if home is None or not home.is_dir():
+        return None
+    path = home / LOG_FILE
+    line = {
+        "at": round(time.time(), 3),
+        "level": "critical",
+        "logger": __name__,
+        "message": "a command failed by a fault of its own",
+        "error": text.encode("utf-8", "replace").decode(),
+    }
+    try:
+        with path.open("ab") as log:
+            log.write(msgspec.json.encode(line) + b"\n")
+    except OSError:
+        return None
+    return path

@@ -1,0 +1,97 @@
+"""Runs many calls of `hypergpud`, each in a fork of a process that has loaded every command: a hundredth of the time that real starts take.
+
+Reads a JSON list of cases from stdin, writes a JSON list of outcomes to the file named by its argument. What a fork cannot show (the
+interpreter's own start and end) is the subject of the few real processes in `test_streams.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from daemon.cli.main import cli, main
+
+LIMIT_S = 30
+CLOSED, FULL, LEFT = "closed", "full", "left"
+
+
+def load_everything() -> None:
+    """Every module that a command imports when it runs."""
+    from contracts.devnet import genesis, server  # noqa: F401, PLC0415
+    from daemon.chain import opening  # noqa: F401, PLC0415
+    from daemon.cli import failure, rewards_answers, sanction_answers, session_answers, settle_answers  # noqa: F401, PLC0415
+    from daemon.demo import stage  # noqa: F401, PLC0415
+    from simulator import telling  # noqa: F401, PLC0415
+
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        cli.get_command(context, name)
+
+
+def set_up(case: dict[str, Any], standard: dict[int, int]) -> None:
+    """Make this process what the case wants. `standard` has a file for each of the streams."""
+    os.environ.clear()
+    os.environ.update(case["environ"])
+    os.chdir(case["directory"])
+    if case.get("gone"):
+        os.rmdir(case["directory"])
+    streams = {"0": CLOSED, **case.get("streams", {})}
+    for number, handle in standard.items():
+        state = streams.get(str(number), "")
+        if state == CLOSED:
+            os.close(number)
+        elif state == FULL:
+            os.dup2(os.open("/dev/full", os.O_WRONLY), number)
+        elif state == LEFT:
+            read_end, write_end = os.pipe()
+            os.close(read_end)
+            os.dup2(write_end, number)
+        else:
+            os.dup2(handle, number)
+    # As the interpreter would have found them at its start.
+    sys.stdin = None if streams["0"] == CLOSED else open(0, closefd=False)  # type: ignore[assignment]  # noqa: SIM115
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        closed = streams.get(str(number)) == CLOSED
+        setattr(sys, name, None if closed else open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+    sys.argv = ["hypergpud", *case["arguments"]]
+    sys.orig_argv = [sys.executable, "-m", "daemon.cli.main", *case["arguments"]]
+
+
+def play(case: dict[str, Any]) -> dict[str, Any]:
+    """One call."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as nothing:
+        child = os.fork()
+        if child == 0:
+            code = 99
+            try:
+                import signal  # noqa: PLC0415
+
+                signal.alarm(LIMIT_S)
+                set_up(case, {0: nothing.fileno(), 1: out.fileno(), 2: err.fileno()})
+                main()
+            except SystemExit as ended:
+                code = ended.code if isinstance(ended.code, int) else 98
+            except BaseException:  # noqa: BLE001  # the test reads it
+                os.write(err.fileno(), traceback.format_exc().encode())
+            os._exit(code)
+        _, status = os.waitpid(child, 0)
+        out.seek(0)
+        err.seek(0)
+        return {
+            "code": os.waitstatus_to_exitcode(status),
+            "out": out.read().decode("utf-8", "backslashreplace"),
+            "err": err.read().decode("utf-8", "backslashreplace"),
+        }
+
+
+if __name__ == "__main__":
+    cases = json.load(sys.stdin)
+    load_everything()
+    Path(sys.argv[1]).write_text(json.dumps([play(case) for case in cases]), encoding="utf-8")

@@ -1,0 +1,75 @@
+"""A home's numbers grow, whatever its clock does within a life and between two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.serials import AHEAD_NS, LATEST_NS, Serials
+
+HOUR_NS = 3600 * 10**9
+NOW_NS = 1_800_000_000 * 10**9
+
+
+class Clock:
+    """A wall clock that a test sets."""
+
+    def __init__(self, now_ns: int) -> None:
+        self.now_ns = now_ns
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@pytest.mark.parametrize("shift_ns", [-HOUR_NS, 0, HOUR_NS, 365 * 24 * HOUR_NS, -NOW_NS])
+def test_the_next_life_is_above_the_last_whatever_the_clock_says(tmp_path: Path, shift_ns: int) -> None:
+    clock = Clock(NOW_NS)
+    used = [Serials(tmp_path / "serials", clock).next() for _ in range(3)]
+    clock.now_ns += shift_ns
+    later = Serials(tmp_path / "serials", clock)
+    assert later.first > max(used)
+    assert later.next() >= later.first
+
+
+def test_a_life_in_the_far_future_leaves_room_for_those_after_it(tmp_path: Path) -> None:
+    clock = Clock(NOW_NS + 365 * 24 * HOUR_NS)
+    ahead = Serials(tmp_path / "serials", clock).next()
+    clock.now_ns = NOW_NS
+    right = Serials(tmp_path / "serials", clock)
+    assert ahead < right.next() < right.next() < ahead + 2 * AHEAD_NS
+
+
+def test_a_clock_that_is_broken_gives_numbers_that_peers_can_read(tmp_path: Path) -> None:
+    assert Serials(tmp_path / "serials", Clock(2**80)).next() < 2**63
+    assert LATEST_NS + 2 * AHEAD_NS < 2**63
+
+
+@given(st.lists(st.integers(-(10**20), 10**20), min_size=1, max_size=20))
+def test_numbers_grow_and_never_pass_what_is_on_disk(steps_ns: list[int]) -> None:
+    clock = Clock(NOW_NS)
+    serials = Serials(None, clock)
+    bound = clock.now_ns + AHEAD_NS
+    last = 0
+    for step_ns in steps_ns:
+        clock.now_ns = NOW_NS + step_ns
+        number = serials.next()
+        assert last < number < bound
+        last = number
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"-5", b"9" * 40, b"\xff\xfe"])
+def test_a_damaged_file_leaves_the_wall_clock(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "serials").write_bytes(content)
+    assert Serials(tmp_path / "serials", Clock(NOW_NS)).first == NOW_NS
+    assert int((tmp_path / "serials").read_text()) == NOW_NS + AHEAD_NS
+
+
+def test_a_number_of_another_life_is_passed(tmp_path: Path) -> None:
+    serials = Serials(tmp_path / "serials", Clock(NOW_NS))
+    serials.passed(NOW_NS + HOUR_NS * 5)
+    assert serials.next() > NOW_NS + HOUR_NS * 5
+    serials.passed(2**70)
+    assert serials.next() < 2**63

@@ -6,7 +6,7 @@ overrides make text read as something else. So text that a peer may have chosen 
 
 from __future__ import annotations
 
-MOST_CHARS = 2000  # of one text: a sentence, an error and a traceback's end fit
+MOST_CHARS = 8000  # of one text: twenty mistakes of a config file, each with its reason
 _KEPT = "\n\t"
 
 

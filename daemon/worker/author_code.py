@@ -93,7 +93,7 @@ def trace_of(error: BaseException) -> str:
 def _own_frame(error: BaseException) -> traceback.FrameSummary | None:
     """The innermost frame in the author's code; None where the error did not pass through any."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _is_ours(frame.filename) and not _is_library(frame.filename)]
+    own = [frame for frame in frames if not _is_ours(frame.filename) and not is_library(frame.filename)]
     return own[-1] if own else None
 
 
@@ -102,6 +102,7 @@ def _is_ours(filename: str) -> bool:
     return path.is_relative_to(_WORKER) and not path.is_relative_to(_TASKS)
 
 
-def _is_library(filename: str) -> bool:
+def is_library(filename: str) -> bool:
+    """Whether a file is Python's or an installed package's."""
     path = Path(filename)
     return filename.startswith("<") or path.is_relative_to(_STDLIB) or bool(_INSTALLED & {*path.parts})

@@ -224,9 +224,9 @@ class TrainingLoop:
             [loss.detach().double(), self._net.grad_norm().double()]
         ).tolist()  # waits for the device, as GradScaler does
         if not math.isfinite(value):
-            raise SampleFault(f"the loss is {value}")
+            raise SampleFault(f"The loss is {value}")
         if not math.isfinite(norm):
-            raise SampleFault(f"the gradient's norm is {norm}")
+            raise SampleFault(f"The gradient's norm is {norm}")
         self._optimizer.step()
         return loss.detach()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -344,6 +345,12 @@ class BadSample(Line):
 class Exits(Line):
     def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         sys.exit(3)
+
+
+class Crashes(Line):
+    def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return super().loss(model, batch)
 
 
 class FailsToLoad(Line):

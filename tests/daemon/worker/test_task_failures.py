@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -78,6 +79,19 @@ async def test_a_task_that_fails_at_its_first_steps_is_given_up_and_the_node_sta
             with trio.move_on_after(0.2) as waiting:
                 await trainer.describe()
             assert waiting.cancelled_caught, "what it is made of is known, but it never comes up"
+
+
+@pytest.mark.real
+async def test_a_crash_of_native_code_is_told_with_the_line_it_was_called_from(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
+    trainer = make_trainer("odd_tasks:Crashes", patience=ONCE)
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            await trainer.train(initial_parameters((await trainer.describe()).specs, 0), LANE)
+            stopped = await happened.next(TrainerStopped)
+    assert re.match(r"The task crashed with SIGSEGV in odd_tasks.py:\d+ loss\(\)", stopped.reason)
+    assert (stopped.failures, stopped.limit) == (1, 1)
 
 
 @pytest.mark.real

@@ -160,7 +160,7 @@ def test_a_wrong_return_is_refused_with_its_place_and_a_fix(what: str, words: st
         assert "odd_tasks.py:" in fault.value.what
 
 
-@pytest.mark.parametrize(("task", "words"), [(odd_tasks.NanSample, "the loss is nan"), (odd_tasks.BadSample, "image 17 is truncated")])
+@pytest.mark.parametrize(("task", "words"), [(odd_tasks.NanSample, "The loss is nan"), (odd_tasks.BadSample, "image 17 is truncated")])
 def test_a_bad_sample_costs_its_batch_alone(task: type[odd_tasks.Line], words: str) -> None:
     """One of a hundred samples: one batch of 25 in each pass. Everything else is trained and kept."""
     loop = training(task(OPTIONS))

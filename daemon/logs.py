@@ -15,7 +15,10 @@ from typing import TextIO
 
 import msgspec
 
+from protocol.status.figures import clean
+
 OURS = ("daemon", "protocol", "contracts", "simulator", "hypergpu")  # the last is the worker and what tasks print
+MAX_LINE_CHARS = 4000  # on a terminal; the file has all of it
 LOG_FILE_BYTES = 4 << 20  # a day of a chatty node; with one older file kept the log stays below 8 MiB
 
 
@@ -35,12 +38,16 @@ class JsonFormatter(logging.Formatter):
 
 
 class PlainFormatter(logging.Formatter):
-    """`12:04:09 warning  daemon.network  what happened`: short, since a person reads it as it comes."""
+    """`12:04:09 warning  daemon.network  what happened`: short, since a person reads it as it comes.
+
+    Its lines are printable whatever a peer put into a message: it goes to a terminal.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         line = f"{clock} {record.levelname.lower():<8} {record.name}  {record.getMessage()}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        text = f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return "\n".join(clean(part, MAX_LINE_CHARS) for part in text.split("\n"))
 
 
 class _Forgiving(RotatingFileHandler):
@@ -69,18 +76,19 @@ class _Forgiving(RotatingFileHandler):
 
 
 def set_up_logging(*, verbose: bool = False, quiet: bool = False, file: Path | None = None, stream: TextIO | None = None) -> None:
-    """Send our records at INFO (`verbose`: DEBUG, `quiet`: WARNING) and the libraries' at WARNING to stderr and, as JSON, to `file`.
+    """Send our records at INFO (`verbose`: DEBUG) and the libraries' at WARNING to stderr and, as JSON, to `file`. `quiet`: only errors to stderr.
 
     Replaces what was set up before, by us or by a library at import.
     """
     plain = logging.StreamHandler(stream or sys.stderr)
     plain.setFormatter(PlainFormatter())
+    plain.setLevel(logging.ERROR if quiet else logging.NOTSET)
     handlers: list[logging.Handler] = [plain]
     if file is not None:
         machine = _Forgiving(file, maxBytes=LOG_FILE_BYTES, backupCount=1, encoding="utf-8", delay=True)
         machine.setFormatter(JsonFormatter())
         handlers.append(machine)
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
-    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    level = logging.DEBUG if verbose else logging.INFO
     for name in OURS:
         logging.getLogger(name).setLevel(level)

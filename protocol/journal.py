@@ -288,6 +288,10 @@ class CheckpointWritten(Event, frozen=True, kw_only=True, tag=True):
     durable: ClassVar[bool] = False
 
 
+DISK_FULL = "DISK_FULL"  # the code of every warning that the disk took nothing
+NOT_OFFERED = "nothing can be offered"  # how such a warning begins that stops a node's part in rounds
+
+
 class Warned(Event, frozen=True, kw_only=True, tag=True):
     """Something a person may want to know that stops nothing: a disk that is full, a damaged file passed over."""
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import click
 import msgspec
 
-from daemon.cli.invocation import Invocation, global_options, invocation
+from daemon.cli.columns import output_width
+from daemon.cli.invocation import Invocation, global_options, invocation, is_terminal
 from daemon.cli.render import peers_text, status_text
 from daemon.control.client import call
 from protocol.status import Status
@@ -43,17 +44,21 @@ def peers(context: click.Context, watch: bool) -> None:
     _show(invocation(context), watch, peers_text, lambda answer: msgspec.json.encode(msgspec.json.decode(answer, type=PeersAnswer)))
 
 
-def _show(
-    talk: Invocation, watch: bool, text: Callable[[Status, bool], str], as_json: Callable[[bytes], bytes], every_s: float = WATCH_INTERVAL_S
-) -> None:
+Show = Callable[[Status, bool, int | None], str]
+"""A status as text: with colours or without, in so many columns."""
+
+
+def _show(talk: Invocation, watch: bool, text: Show, as_json: Callable[[bytes], bytes], every_s: float = WATCH_INTERVAL_S) -> None:
     color = talk.color(sys.stdout)
     while True:
         answer = call(talk.home, "status")
         if talk.as_json:
             talk.result(as_json(answer).decode())
         else:
-            clear = _HOME_AND_CLEAR if watch and sys.stdout.isatty() else ""
-            talk.result(clear + text(msgspec.json.decode(answer, type=Status), color).rstrip("\n"))
+            terminal = is_terminal(sys.stdout)
+            clear = _HOME_AND_CLEAR if watch and terminal else ""
+            width = output_width(terminal=terminal)
+            talk.result(clear + text(msgspec.json.decode(answer, type=Status), color, width).rstrip("\n"))
         if not watch:
             return
         time.sleep(every_s)

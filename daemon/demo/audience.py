@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
-from daemon.cli.invocation import Invocation
+from daemon.cli.invocation import Invocation, is_terminal
 from daemon.demo.verdict import round_line
 from protocol.status import Round, Status
 
@@ -77,7 +77,7 @@ class LiveView:
 @contextmanager
 def audience(talk: Invocation) -> Iterator[Audience]:
     """The one that fits where stderr goes."""
-    seats: Audience = LiveView(talk.color(sys.stderr)) if sys.stderr.isatty() and not talk.quiet else Lines(talk)
+    seats: Audience = LiveView(talk.color(sys.stderr)) if is_terminal(sys.stderr) and not talk.quiet else Lines(talk)
     try:
         yield seats
     finally:

@@ -60,11 +60,10 @@ class Payday:
         self._url = ""
         self.devnet = Child("devnet", root / "devnet")
 
-    def begin(self, lifeline: Lifeline, port: int) -> None:
+    def begin(self, lifeline: Lifeline) -> None:
         """Start the chain, make the wallets, fill the pool. Raises `UserError("DEMO_CHAIN")`."""
-        self._url = f"http://127.0.0.1:{port}"
         settler = self._wallets[self._settler].address
-        arguments = ["devnet", "--in-memory", "--port", str(port), "--block-time", str(BLOCK_S), "--needed", "1", "--settler", settler]
+        arguments = ["devnet", "--in-memory", "--port", "0", "--block-time", str(BLOCK_S), "--needed", "1", "--settler", settler]
         arguments += ["--epoch", str(EPOCH_S), "--delay", str(DELAY_S)]
         if self._anvil:
             arguments.append("--anvil")
@@ -79,7 +78,7 @@ class Payday:
             home = self._root / name
             files.create(home, wallet.private_key(), password, scrypt_n=QUICK_SCRYPT_N)
             files.set_payout(home, self._payouts[name])
-        if self._until(self._answers, UP_S) is None and not self._leave.is_set():
+        if not self._until(self._answers, UP_S) and not self._leave.is_set():
             raise UserError("DEMO_CHAIN", "The demo's chain did not come up.", why=f"it {self.devnet.ending}:\n{self.devnet.tail()}")
 
     def run_file(self, text: str) -> Path:
@@ -155,6 +154,10 @@ class Payday:
         self._ask("evm_mine")
 
     def _answers(self) -> bool | None:
+        """Whether the chain answers; None where it may do so later."""
+        self._url = self._url or self.devnet.url()
+        if not self._url:
+            return None if self.devnet.alive else False
         try:
             return bool(self._ask("eth_chainId"))
         except ChainError:

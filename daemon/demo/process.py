@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from protocol.status import Status
 OUTPUT_FILE = "output.log"
 TAIL_LINES = 12  # enough for a traceback's end
 TAIL_BYTES = 16 << 10
+URL_BYTES = 64 << 10  # a child prints where it serves among its first lines
+_URL = re.compile(r"http://127\.0\.0\.1:\d+")
 STATUS_TIMEOUT_S = 1.0  # a daemon too busy (or stopped) to answer is asked again at the next look
 
 
@@ -127,6 +130,18 @@ class Child:
         except OSError:
             return ""
         return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
+
+    def url(self) -> str:
+        """Where it serves, once it has printed that. It chose its port itself, so the port is free.
+
+        A port that the demo looked for could belong to another program by the time it is used.
+        """
+        try:
+            with (self.home / OUTPUT_FILE).open("rb") as output:
+                printed = _URL.search(output.read(URL_BYTES).decode("utf-8", "replace"))
+        except OSError:
+            return ""
+        return printed.group() if printed else ""
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Mapping
@@ -92,7 +91,7 @@ class Stage:
         self._lifeline = Lifeline()
         self._daemons: list[Child] = []
         self._observer: Child | None = None
-        self._page = ""
+        self._page_told = False
         self._mourned: set[str] = set()
         self.tally = Tally(time.time())
 
@@ -121,7 +120,7 @@ class Stage:
         self._seats.tell(f"Starting {self._peers} daemons on this machine, in {self._root}")
         if self._payday:
             self._seats.tell("Starting a chain, with a wallet for each of them.")
-            self._payday.begin(self._lifeline, _free_port())
+            self._payday.begin(self._lifeline)
         addresses = self._first(leave)
         if leave.is_set():
             return ""
@@ -224,21 +223,19 @@ class Stage:
             if not child.alive and child.name not in self._mourned:
                 self._mourned.add(child.name)
                 self._seats.tell(f"{child.name} {child.ending}; the others go on. The end of its log:\n{child.tail()}")
-        if self._observer and self._page and _answers(self._page):
-            self._seats.tell(f"The page of this swarm: {self._page}")
-            self._page = ""
+        if self._observer and not self._page_told and (page := self._observer.url()):
+            self._seats.tell(f"The page of this swarm: {page}/")
+            self._page_told = True
         self._seats.show(statuses)
 
     def _open_observer(self, join: tuple[str, ...]) -> None:
         """Once every living daemon has said something: the machine's cores are theirs until then."""
         if self._observer or not all(self.tally.heard(child.name) for child in self.finishers):
             return
-        port = _free_port()
         self._observer = Child("observer", self._root / "observer")
-        settings: dict[str, dict[str, object]] = {"network": {"listen_host": LOOPBACK}, "observer": {"host": LOOPBACK, "port": port}}
+        settings: dict[str, dict[str, object]] = {"network": {"listen_host": LOOPBACK}, "observer": {"host": LOOPBACK, "port": 0}}
         arguments = ["observe", *(part for address in join for part in ("--join", address))]
         self._observer.start(self._lifeline, settings, arguments)
-        self._page = f"http://{LOOPBACK}:{port}/"
 
 
 def _payday(root: Path, run_file: Path | None, peers: int, leave: Leave, seats: Audience, anvil: bool) -> Payday:
@@ -258,16 +255,3 @@ def _payday(root: Path, run_file: Path | None, peers: int, leave: Leave, seats: 
 
 def _text_of(run_file: Path | None) -> str:
     return run_file.read_text(encoding="utf-8") if run_file else bundled_text()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(page: str) -> bool:
-    port = int(page.rpartition(":")[2].strip("/"))
-    with socket.socket() as probe:
-        probe.settimeout(0.2)
-        return probe.connect_ex((LOOPBACK, port)) == 0

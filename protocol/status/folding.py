@@ -28,6 +28,7 @@ MAX_ADDRESSES = 32  # of this node: a few for each of its interfaces
 _QUIET = (journal.PhaseEntered, journal.TrainingProgress, journal.PeerReport, journal.TrafficReport, journal.CheckpointWritten)
 _OF_OTHERS = (journal.PeerRegistered, journal.PeerUp, journal.PeerDown, journal.PeerForgotten, journal.Refused)
 _REPEATED = {journal.Alone: "alone", journal.Stuck: "stuck", journal.ChainReport: "chain"}  # said again and again: the newest is enough
+OFFERING = "offer"  # the phase that waits for the disk
 
 
 def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
@@ -98,6 +99,8 @@ def _phase_entered(state: StatusState, event: journal.PhaseEntered) -> None:
     state.you = replace(state.you, phase=phase, phase_reason=reason)
     state.run = replace(state.run, view=whole(event.view))
     state.working_on = whole(event.number)
+    if phase != OFFERING and state.disk_full.startswith(journal.NOT_OFFERED):
+        state.disk_full = ""  # the offer is on the disk now
 
 
 def _trained(state: StatusState, event: journal.Trained) -> None:
@@ -167,6 +170,15 @@ def _stopped(state: StatusState, event: journal.Stopped) -> None:
     state.you = replace(state.you, phase="stopped", phase_reason=state.stopped, samples_per_second=0.0)
 
 
+def _checkpoint_written(state: StatusState, event: journal.CheckpointWritten) -> None:
+    state.disk_full = ""
+
+
+def _warned(state: StatusState, event: journal.Warned) -> None:
+    if event.code == journal.DISK_FULL:
+        state.disk_full, state.disk_full_at = clean(event.message, MAX_TEXT_CHARS), natural(event.at)
+
+
 def _nothing(state: StatusState, event: journal.Event) -> None:
     """The event's sentence says it all."""
 
@@ -194,8 +206,8 @@ EFFECTS: dict[type[journal.Event], Callable[[StatusState, Any], None]] = {
     journal.Refused: _refused,
     journal.TrafficReport: _traffic,
     journal.WorkDropped: _work_dropped,
-    journal.CheckpointWritten: _nothing,
-    journal.Warned: _nothing,
+    journal.CheckpointWritten: _checkpoint_written,
+    journal.Warned: _warned,
     journal.ChainReport: _chain_report,
     journal.PeerRegistered: peer_registered,
     journal.Stopped: _stopped,
@@ -222,6 +234,7 @@ def fold(state: StatusState, event: journal.Event) -> StatusState:
     if _is_told(state, event):
         level, text = say(event, state.who)
         sentence = Sentence(at=natural(event.at), level=level, text=text)
-        state.tell(_REPEATED.get(type(event), ""), sentence, others=isinstance(event, _OF_OTHERS))
+        full = isinstance(event, journal.Warned) and event.code == journal.DISK_FULL
+        state.tell("disk" if full else _REPEATED.get(type(event), ""), sentence, others=isinstance(event, _OF_OTHERS))
     EFFECTS[type(event)](state, event)
     return state

@@ -84,6 +84,8 @@ class StatusState:
         self.gave_up = False  # the task failed too often: there is no trainer until the node is started anew
         self.other_tasks: dict[PeerId, str] = {}  # peers that train something else, with the first difference
         self.stuck = ""
+        # What the disk did not take, and when it refused that last; empty once it took it.
+        self.disk_full, self.disk_full_at = "", 0.0
         self.reputations = Reputations()
         self.rewards = ""  # how the node stands with the chain; empty until it said anything
         self.stopped: str | None = None

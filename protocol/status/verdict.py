@@ -7,6 +7,7 @@ The first rule that applies speaks:
     the trainer died   it is being restarted, or the task failed too often and nothing is trained
     failing            it is up, and trained nothing since its task failed or its batches had to be skipped
     stale              rounds used to come, and none has for long
+    the disk is full   what it learned can be neither offered nor kept
     alone              what it learned waits for a second peer, or nothing waits since the others have another task
     averaged           the same of an engine without certificates, and that it has none
     rounds             how many of the last ones counted, and why the others did not
@@ -22,6 +23,7 @@ from collections import Counter
 from msgspec.structs import replace
 
 from protocol.identity import PeerId
+from protocol.journal import NOT_OFFERED
 from protocol.status.figures import count, duration, loss, of, phase_words
 from protocol.status.records import Peer, Run, Status
 from protocol.status.sentences import because
@@ -30,6 +32,7 @@ from protocol.status.state import StatusState
 HEARD_S = 30.0  # a peer counts among those training while its last beacon is not older; beacons come every few seconds
 STALE_ROUNDS = 5.0  # rounds without a certificate before the verdict says so: two failed views and a restart are normal
 STALE_AT_LEAST_S = 60.0
+DISK_SILENT_S, DISK_SILENT_ROUNDS = 30.0, 3.0  # an offer is tried again every 10 s, a checkpoint every round
 NO_REWARDS = "no chain: this run pays nothing"
 NOT_CERTIFIED = "nothing: rounds of the engine hivemind carry no certificate and earn nothing"
 UNCERTIFIED = ("averaged", "partial", "apart", "failed")
@@ -53,6 +56,15 @@ def _stale(state: StatusState, now: float) -> Verdict | None:
     minutes = duration(silent // 60 * 60)  # whole minutes: the sentence should not change every second
     tried = next((f" Last try{because(known.reason)}" for known in state.rounds if known.outcome == "missed" and known.reason), "")
     return "bad", f"No round was certified for {minutes}; the last was round {last.number}.{tried}"
+
+
+def _disk_full(state: StatusState, now: float) -> Verdict | None:
+    """While the disk refuses: each refusal is said again at the next attempt."""
+    silent = now - state.disk_full_at
+    if not state.disk_full or silent > max(DISK_SILENT_S, DISK_SILENT_ROUNDS * (state.run.round_seconds or 0.0)):
+        return None
+    level = "bad" if state.disk_full.startswith(NOT_OFFERED) else "warning"
+    return level, f"The disk takes nothing: {state.disk_full}"
 
 
 def _alone(state: StatusState) -> Verdict:
@@ -155,6 +167,8 @@ def verdict_of(state: StatusState, now: float) -> Verdict:
         return "bad", you.failure
     if state.trainer_down:
         return "bad", f"The trainer died and is being restarted ({of(you.worker_restarts, 'time')} so far){because(state.trainer_down)}"
+    if full := _disk_full(state, now):
+        return full
     if state.alone:
         return _alone(state)
     if stale:

@@ -26,6 +26,8 @@ def answering(body: Callable[[Write, threading.Event], None], headers: dict[str,
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            # A socket that is closed with unread bytes resets its connection, answer and all.
+            self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(200)
             for name, value in (headers or {}).items():
                 self.send_header(name, value)

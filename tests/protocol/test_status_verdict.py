@@ -162,3 +162,38 @@ def test_reading_a_status_loads_neither_cryptography_nor_numpy() -> None:
     code = "import sys, protocol.status; print(*[m for m in ('cryptography', 'numpy', 'trio', 'protocol.journal') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert found.stdout.strip() == ""
+
+
+FULL = journal.Warned(code=journal.DISK_FULL, message=f"{journal.NOT_OFFERED}: /h/ledger needs 9 bytes, 0 bytes are free")
+
+
+def at(event: journal.Event, when: float) -> journal.Event:
+    return msgspec.structs.replace(event, at=when)
+
+
+def test_a_full_disk_is_told_before_being_alone() -> None:
+    alone = at(journal.Alone(number=1, samples_pending=5, reason=""), AT - 20)
+    offering = at(journal.PhaseEntered(number=1, view=0, phase="offer", reason=""), AT - 11)
+    level, sentence = verdict(started(), trainer_ready(), alone, offering, at(FULL, AT - 10), at(FULL, AT))
+    assert level == "bad"
+    assert sentence == "The disk takes nothing: nothing can be offered: /h/ledger needs 9 bytes, 0 bytes are free"
+    assert (
+        len([event for event in record(folded([offering, at(FULL, AT - 10), at(FULL, AT)]), AT).events if "DISK_FULL" in event.text]) == 1
+    )
+
+
+def test_a_disk_that_takes_the_offer_is_full_no_more() -> None:
+    on = at(journal.PhaseEntered(number=1, view=0, phase="train", reason=""), AT)
+    assert "disk" not in verdict(started(), trainer_ready(), at(FULL, AT - 1), on)[1]
+    assert "disk" not in verdict(started(), trainer_ready(), at(FULL, AT - 31))[1]
+
+
+def test_a_checkpoint_that_was_not_written_is_a_warning_until_the_next_is() -> None:
+    full = at(journal.Warned(code=journal.DISK_FULL, message="checkpoint 3 was not written: /h/3 needs 9 bytes"), AT)
+    on = at(journal.PhaseEntered(number=1, view=0, phase="train", reason=""), AT)
+    assert verdict(started(), trainer_ready(), full, on) == (
+        "warning",
+        "The disk takes nothing: checkpoint 3 was not written: /h/3 needs 9 bytes",
+    )
+    written = at(journal.CheckpointWritten(number=4, size_bytes=1, seconds=0.1), AT)
+    assert "disk" not in verdict(started(), trainer_ready(), full, written)[1]

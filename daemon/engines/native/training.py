@@ -16,7 +16,7 @@ import trio
 
 from daemon.engines.native.keeper import Keeper
 from protocol.identity import PeerId
-from protocol.journal import Event, Trained, Warned, WorkDropped
+from protocol.journal import NOT_OFFERED, Event, Trained, Warned, WorkDropped
 from protocol.ledger import Offer
 from protocol.manifest import Manifest
 from protocol.ports import DiskFull, Trainer, TrainerLost, Vector, Work
@@ -158,7 +158,7 @@ class Training:
             try:
                 return await self._keeper.make_offer(delta, samples)
             except DiskFull as full:
-                self._record(Warned(code="DISK_FULL", message=f"nothing can be offered: {full}"))
+                self._record(Warned(code="DISK_FULL", message=f"{NOT_OFFERED}: {full}"))
                 samples = 0  # they are in the ledger already
                 await trio.sleep(DISK_RETRY_S)
 

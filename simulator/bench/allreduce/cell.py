@@ -26,6 +26,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     max_error: float
     agree: bool  # whether all peers hold the same bytes
     failure: str
+    grouped: bool = True  # whether the peers found each other
 
 
 class Cell:
@@ -40,6 +41,17 @@ class Cell:
         self._number = 0
 
     def __enter__(self) -> Cell:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start all peers, on ports of the system's choice. Ends those that were there before.
+
+        Raises `Unreachable` when a peer died, fell silent or did not find the others.
+        """
+        self.close()
+        self._processes = Processes(f"{self.engine} {self.codec}")
+        self._number = 0
         try:
             infos: list[str] = []
             for index in range(self.peers):
@@ -51,7 +63,6 @@ class Cell:
         except BaseException:
             self.close()
             raise
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
@@ -92,6 +103,7 @@ class Cell:
             max_error=max(math.inf if line.max_error is None else line.max_error for line in checked),
             agree=len({line.result for line in checked}) == 1,
             failure=failures[0] if failures else "",
+            grouped=all(line.grouped for line in done),
         )
 
     def _ask(self, line: Line, limit_s: float) -> list[Answer]:

@@ -41,6 +41,10 @@ class AveragingFailure(Exception):
     """The engine gave the round up, or says itself that its result is not the mean of all."""
 
 
+class GroupMissing(AveragingFailure):
+    """The peers did not find each other, so there was nothing to time."""
+
+
 class Driver(Protocol):
     """An engine in one peer."""
 
@@ -107,12 +111,12 @@ async def _go(driver: Driver, at_s: float) -> Done:
     time.sleep(max(0.0, at_s - SPIN_S - time.monotonic()))  # noqa: ASYNC251  # nothing else may run here until the common moment
     while (began := time.monotonic()) < at_s:
         pass
-    failure = ""
+    failure, grouped = "", True
     try:
         await driver.average()
     except AveragingFailure as failed:
-        failure = str(failed)
-    return Done(began_s=began, ended_s=time.monotonic(), failure=failure)
+        failure, grouped = str(failed), not isinstance(failed, GroupMissing)
+    return Done(began_s=began, ended_s=time.monotonic(), failure=failure, grouped=grouped)
 
 
 def at_once(work: Coroutine[Any, Any, None]) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 
 from daemon.engines.hivemind.averaging import Attempt, AveragerSettings, AveragingFailed, HivemindPeer, PeerSettings, VectorAverager
 from protocol.ports import Vector
-from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, at_once, serve
+from simulator.bench.allreduce.driving import AveragingFailure, GroupMissing, Settings, Talk, at_once, serve
 from simulator.bench.allreduce.lines import Command
 
 COMPRESSION = {"float32": "none", "float16": "float16", "int8": "uniform8"}
 MEET_S, MEET_PAUSE_S = 30.0, 0.5
-GROUP_S = 60.0  # to find each other: 5 s of matchmaking, and again when somebody came late
+GROUP_S = 30.0  # to find each other: 5 s of matchmaking, and again when somebody came late
 
 
 class HivemindDriver:
@@ -59,7 +59,7 @@ class HivemindDriver:
 
     async def average(self) -> None:
         if self._attempt is None:
-            raise AveragingFailure("no group was found")
+            raise GroupMissing(f"no group formed within {GROUP_S:.0f} s")
         assert self._averager is not None
         try:
             outcome = self._attempt.average()

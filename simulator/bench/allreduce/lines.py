@@ -38,11 +38,12 @@ class Ok(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
 
 
 class Done(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """`failure` says why there is no result."""
+    """`failure` says why there is no result. `grouped`: whether the peers had found each other."""
 
     began_s: float
     ended_s: float
     failure: str = ""
+    grouped: bool = True
 
 
 class Check(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):

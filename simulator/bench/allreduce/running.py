@@ -10,6 +10,7 @@ import msgspec
 
 from protocol.codec import codec_named
 from protocol.errors import Unreachable, UserError
+from simulator.bench.allreduce import regroup
 from simulator.bench.allreduce.cell import Cell, Round
 from simulator.bench.allreduce.vectors import tolerance
 from simulator.harness.clusters import Clusters, Far, clusters
@@ -143,24 +144,56 @@ def _interleaved(
     rounds: dict[tuple[str, str], list[Round]] = {one: [] for one in wanted}
     with ExitStack() as stack:
         cells: dict[tuple[str, str], Cell] = {}
+        unmet: dict[tuple[str, str], str] = {}
         for engine, codec in wanted:
             say(f"starting {peers} peers of {engine} with {codec}")
             cell = Cell(engine, codec, peers, elements, where.hosts, where.device, where.prefixes)
-            cells[engine, codec] = stack.enter_context(cell)
+            stack.callback(cell.close)
+            cells[engine, codec] = cell
+            unmet[engine, codec] = _start(cell, say)
         for number in range(-WARM_UP, repeat):
             for one, cell in list(cells.items()):
-                try:
-                    made = cell.round()
-                except Unreachable as error:
-                    say(str(error))
-                    made = Round(seconds=0.0, cpu_seconds=0.0, max_error=0.0, agree=False, failure=str(error).splitlines()[0])
+                made = _failed(unmet[one]) if unmet[one] else _play(cell, say)
+                if not made.grouped:
                     cell.close()
                     del cells[one]
-                if number >= 0:
+                if number >= 0 or not made.grouped:  # the last round of a cell that is given up
                     rounds[one].append(made)
                     said = made.failure or f"{made.seconds:.3f} s, {made.cpu_seconds:.2f} s of CPU, error {made.max_error:.1e}"
                     say(f"round {number + 1}: {one[0]} {one[1]}: {said}")
     return rounds
+
+
+def _start(cell: Cell, say: Say) -> str:
+    """Why the cell's peers could not be started, or nothing."""
+    try:
+        regroup.start(cell, say)
+    except Unreachable as error:
+        say(str(error))
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _play(cell: Cell, say: Say) -> Round:
+    try:
+        return regroup.play(cell, say)
+    except Unreachable as error:
+        say(str(error))
+        return _failed(str(error).splitlines()[0])
+
+
+def _failed(why: str) -> Round:
+    """The round of a cell whose peers are gone."""
+    return Round(seconds=0.0, cpu_seconds=0.0, max_error=0.0, agree=False, failure=why, grouped=False)
+
+
+def without_figure(records: Sequence[Record]) -> list[str]:
+    """One sentence for each engine and codec that has no right round, so that ratios lack it."""
+    return [
+        f"No figure for {record.engine} {record.codec}, and no ratio to it: " + ("; ".join(record.notes) or "no round was played")
+        for record in records
+        if record.rounds == record.wrong
+    ]
 
 
 def is_right(made: Round, codec: str) -> bool:

@@ -12,9 +12,10 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 
-from daemon.cli.main import COMMANDS, run
+from daemon.cli.main import COMMANDS, SUMMARIES, cli, run
 from daemon.version import version
 from tests.daemon.cli.conftest import Hypergpud
 from tests.e2e.processes import until
@@ -152,6 +153,14 @@ def test_joining_leaves_the_run_to_the_peer(start: Start) -> None:
         (("start", "--config", "/missing.toml"), 2, "CONFIG"),
         (("observe",), 2, "NO_SWARM"),
         (("statsu",), 2, "Did you mean status?"),
+        (("version",), 2, "Did you mean --version?"),
+        (("help",), 2, "Did you mean --help?"),
+        (("frobnicate",), 2, "There is no command 'frobnicate'. [USAGE]"),
+        (("wallet", "shwo"), 2, "Did you mean show?"),
+        (("wallet", "shwo"), 2, "hypergpud wallet --help says what it takes"),
+        (("start", "--join", "1.2.3.4:46273"), 2, "network.join (flag)"),
+        (("start", "--join", "1.2.3.4:46273"), 2, "/ip4/1.2.3.4/tcp/46273/p2p/"),
+        (("start", "--name", "\u202eevil"), 2, "node.name (flag)"),
         (("status", "--wacth"), 2, "--watch"),
         (("demo", "--peers", "1"), 2, "peers"),
     ],
@@ -205,8 +214,29 @@ def test_help_and_version(hypergpud: Hypergpud) -> None:
     shown = hypergpud("--help")
     assert shown.returncode == 0
     assert all(f"\n  {name} " in shown.stdout for name in COMMANDS)
+    assert "..." not in shown.stdout.partition("Commands:")[2].replace("(0x...)", "")
     assert "--lifeline" not in hypergpud("start", "--help").stdout
     assert hypergpud("--version").stdout == f"hypergpud {version()}\n"
+
+
+def test_the_summaries_are_the_commands_own_first_sentences() -> None:
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert SUMMARIES[name] == command.get_short_help_str(400)
+
+
+def test_quiet_prints_neither_talk_nor_warnings(environ: dict[str, str], run_file: str, hypergpud: Hypergpud) -> None:
+    command = [sys.executable, "-m", "daemon.cli.main", "-q", "start", "--run", run_file]
+    daemon = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: hypergpud("status").returncode == 0, "it answers", 60.0)
+        assert hypergpud("-q", "stop").stdout == "Stopped.\n"
+        assert daemon.communicate(timeout=30) == ("", "")
+        assert daemon.returncode == 0
+    finally:
+        daemon.kill()
 
 
 def test_a_reader_that_leaves_is_not_an_error_worth_words(environ: dict[str, str]) -> None:

@@ -9,7 +9,8 @@ import sys
 import msgspec
 import pytest
 
-from daemon.cli.render import ago, columns, peers_text, status_text
+from daemon.cli.columns import columns
+from daemon.cli.render import ago, peers_text, status_text
 from protocol.status import StatusState, record
 from tests.story import AT, HOSTILE, day, folded, report, started
 
@@ -50,12 +51,6 @@ def test_a_stranger_cannot_write_to_the_terminal() -> None:
         assert all(line.isprintable() for line in text.splitlines())
 
 
-def test_wide_letters_keep_the_columns() -> None:
-    assert columns("ab") == 2
-    assert columns("日本") == 4
-    assert columns("e\u0301") == 1
-
-
 @pytest.mark.parametrize(
     ("seconds", "words"), [(-5, "now"), (0.5, "now"), (12, "12 s ago"), (61, "1 min ago"), (7200, "2 h ago"), (2e5, "2 d ago")]
 )
@@ -68,3 +63,18 @@ def test_it_loads_nothing_heavy() -> None:
     code = f"import sys, daemon.cli.render; print(*[m for m in {heavy!r} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert found.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 260])
+def test_prose_and_peers_fit_the_terminal(width: int) -> None:
+    wide = "日本" * 32
+    status = record(folded(day()), AT)
+    addresses = [word for line in status_text(status, color=False).split() for word in line.split() if word.startswith("/ip4/")]
+    for line in status_text(status, color=False, width=width).splitlines()[1:]:
+        assert columns(line) <= width or any(address in line for address in addresses), line
+    peers = record(folded([started(), msgspec.structs.replace(report(3), name=wide), report(4)]), AT)
+    lines = peers_text(peers, color=False, width=width).splitlines()
+    assert len(lines) == 1 + len(peers.peers) == 3
+    # Each cell keeps eight columns, so that the narrowest table is wider than a narrow terminal.
+    assert all(columns(line) <= max(width, 96) for line in lines)
+    assert any(line.startswith(wide if width == 260 else "日本日…") for line in lines)

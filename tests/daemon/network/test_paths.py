@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -24,15 +25,20 @@ def make(tmp_path: Path, index: int, join: tuple[str, ...] = ()) -> LibP2PNetwor
     return network
 
 
-def closed(endpoint: Endpoint) -> Endpoint:
-    """The endpoint behind a router that lets nobody in: its port answers nothing."""
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port as behind a router that lets nobody in. It stays ours, so that nobody listens on it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return msgspec.structs.replace(endpoint, port=probe.getsockname()[1])
+        yield probe.getsockname()[1]
+
+
+def closed(endpoint: Endpoint, port: int) -> Endpoint:
+    return msgspec.structs.replace(endpoint, port=port)
 
 
 @pytest.mark.real
-async def test_bulk_bytes_go_over_libp2p_where_no_direct_path_exists(tmp_path: Path) -> None:
+async def test_bulk_bytes_go_over_libp2p_where_no_direct_path_exists(tmp_path: Path, closed_port: int) -> None:
     one = make(tmp_path, 0)
     async with one.running():
         two = make(tmp_path, 1, one.addresses[-1:])
@@ -41,10 +47,10 @@ async def test_bulk_bytes_go_over_libp2p_where_no_direct_path_exists(tmp_path: P
                 async for _ in two.changes():
                     break
                 with pytest.raises(Unreachable):  # not admitted: refused over libp2p as it is over TLS
-                    await two.open_bulk(closed(one.endpoint), ECHO)
+                    await two.open_bulk(closed(one.endpoint, closed_port), ECHO)
                 one.admit(two.endpoint)
                 data = pattern(3_000_001)[:3_000_001]
-                stream = await two.open_bulk(closed(one.endpoint), ECHO)
+                stream = await two.open_bulk(closed(one.endpoint, closed_port), ECHO)
                 assert stream.peer == one.peer
                 assert await ask(stream, data) == data
                 await stream.aclose()

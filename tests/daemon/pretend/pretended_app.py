@@ -121,8 +121,8 @@ async def _rounds(config: Config, signer: Signer, journal: Journal) -> None:
 def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, say: Callable[[str], None]) -> int:
     assert join
     assert lifeline is not None
-    with socket.create_server((config.observer.host, config.observer.port)):
-        say("Ready")
+    with socket.create_server((config.observer.host, config.observer.port)) as server:
+        say(f"The page is at http://{config.observer.host}:{server.getsockname()[1]}/")
         os.read(lifeline, 1)
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import trio
@@ -17,6 +18,7 @@ from daemon.chain.records import keep_manifest
 from daemon.config import Config
 from daemon.control.server import Handler, serve_control
 from daemon.disk.files import FileDisk
+from daemon.disk.task_file import load_task, save_task
 from daemon.ending import LEAVE_S, Ending, watch_lifeline, watch_signals
 from daemon.engines.base import Engine, check_engine
 from daemon.engines.hivemind.engine import HivemindEngine
@@ -42,7 +44,7 @@ from protocol.identity import PeerId, Signer
 from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Warned
 from protocol.manifest import SignedManifest
 from protocol.messages import Binding
-from protocol.ports import Disk, Network, Trainer
+from protocol.ports import Disk, DiskFull, Network, Trainer
 from protocol.reputation import HOUR_S, WINDOW_HOURS
 from protocol.rules.versions import check_rules
 
@@ -192,6 +194,7 @@ async def _live(
             load_timeout_s=config.worker.load_timeout_s,
         ),
         journal.record,
+        before=await in_thread(partial(load_task, config.home, signed.run)),
     )
     admission = manifest.admission
     registered_only = admission is not UNSET and admission.policy == "registered"
@@ -218,6 +221,7 @@ async def _live(
             living.start_soon(feed.run)
             await living.start(_run_engine, engine, living.cancel_scope)
             begun.set()
+            living.start_soon(_keep_task, config.home, signed, worker, journal)
             living.start_soon(earning.run, network, feed.caught_up, in_thread)
             for address in network.addresses[1:]:
                 say(f"Also reachable at {address}")
@@ -268,6 +272,15 @@ def _engine(
         binding=binding,
         left_out=left_out,
     )
+
+
+async def _keep_task(home: Path, signed: SignedManifest, worker: Trainer, journal: Journal) -> None:
+    """So that the next start knows whether its task can read the model that this one trains."""
+    task = (await worker.describe()).task
+    try:
+        await in_thread(partial(save_task, home, signed.run, task))
+    except DiskFull as full:
+        journal.record(Warned(code="DISK_FULL", message=f"the next start will not know whether its task is the same: {full}"))
 
 
 async def _run_engine(engine: Engine, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -220,9 +220,9 @@ class TrainingLoop:
         self._guard.check_moved()
         if not self._net.gather_grad():
             raise TaskFault("The loss depends on no parameter of the model", fix="compute it with the model that loss() is given")
-        value, norm = torch.stack(
-            [loss.detach().double(), self._net.grad_norm().double()]
-        ).tolist()  # waits for the device, as GradScaler does
+        size = self._net.grad_norm().double()
+        # Waits for the device, as torch's GradScaler does at each step.
+        value, norm = torch.stack([loss.detach().double().to(size.device), size]).tolist()
         if not math.isfinite(value):
             raise SampleFault(f"The loss is {value}")
         if not math.isfinite(norm):

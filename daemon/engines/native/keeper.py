@@ -20,7 +20,7 @@ from daemon.swarm.lineage import Lineage
 from protocol.certificate import OpenCertificate, Tip
 from protocol.codec import codec_named
 from protocol.digest import Digest
-from protocol.errors import OurFault, PeerFault
+from protocol.errors import OurFault, PeerFault, UserError
 from protocol.identity import PeerId
 from protocol.initial import initial_parameters
 from protocol.journal import CheckpointWritten, Event, Warned, WorkDropped
@@ -72,7 +72,7 @@ class Keeper:
         self._stands = stands
 
     async def resume(self) -> str:
-        """Take up from disk, or begin at genesis. Returns a sentence about which. Raises `OurFault` when the disk holds another model."""
+        """Take up from disk, or begin at genesis. Returns a sentence about which. Raises `UserError` when the disk holds another task's model."""
         checkpoint = await self._disk.load_checkpoint(self._run)
         self._stands = {stand.parent: stand.view for stand in await self._disk.load_stands(self._run)}
         await self._read_chain()
@@ -87,7 +87,13 @@ class Keeper:
             said = "beginning at genesis"
         else:
             if checkpoint.anchor.size != self._info.parameters:
-                raise OurFault(f"the checkpoint has {checkpoint.anchor.size} parameters, the run's task makes {self._info.parameters}")
+                raise UserError(
+                    "TASK_CHANGED",
+                    "The task makes another model than the one that this home holds.",
+                    why=f"the checkpoint has {checkpoint.anchor.size:,} parameters, the task {self._info.parameters:,}",
+                    fix="use the version of the task that the model was trained with, or begin another run: another name or seed in its run file",
+                    exit_code=2,
+                )
             self.anchor.spare_value[:] = checkpoint.anchor
             self.anchor.spare_momentum[:] = checkpoint.momentum
             self.inner, self.tip = checkpoint.inner, tip

@@ -20,6 +20,7 @@ from protocol.errors import UserError
 from protocol.initial import initial_parameters
 from protocol.journal import BatchSkipped, TrainerReady, TrainerStopped, TrainingProgress
 from protocol.ports import Lane, TrainerLost
+from protocol.task_digest import TaskDigest, TensorPart
 from tests.daemon.worker.happened import Happened, workers_of
 
 MakeTrainer = Callable[..., WorkerTrainer]
@@ -164,3 +165,14 @@ def test_line_ration_counts_what_it_leaves_out() -> None:
 
 def test_the_module_of_the_missing_import_is_where_the_tests_look() -> None:
     assert (Path(__file__).parent / "needs_a_module.py").exists()
+
+
+@pytest.mark.real
+async def test_a_task_that_cannot_read_the_homes_model_is_refused(make_trainer: MakeTrainer, happened: Happened, odd_tasks: None) -> None:
+    held = TaskDigest(parameters=(TensorPart(name="line.weight", shape=(1, 1), dtype="float32"),))
+    trainer = make_trainer("odd_tasks:Line", before=held)
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            with pytest.raises(UserError, match=r"(?s)TASK_CHANGED.*the model has parameter 1 `line.weight`, the task `weight`"):
+                await trainer.describe()
+    assert happened.events == []

@@ -21,7 +21,7 @@ from daemon.swarm.lineage import Lineage
 from protocol.certificate import OpenCertificate, Tip, hash_of
 from protocol.codec import codec_named
 from protocol.digest import Digest
-from protocol.errors import OurFault, PeerFault, UserError
+from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId
 from protocol.initial import initial_parameters
 from protocol.journal import CheckpointWritten, Event, Warned, WorkDropped
@@ -77,8 +77,8 @@ class Keeper:
         """Take up from disk, or begin at genesis. Returns a sentence about which.
 
         Raises:
-            OurFault: the disk holds another state than its certificate names.
-            UserError: "TASK_CHANGED" where the disk holds another model than the task makes, "DAMAGED" where what this node certified cannot be read back. It never begins anew over that.
+            UserError: "TASK_CHANGED" where the disk holds another model than the task makes;
+                "DAMAGED" where what this node certified cannot be read back. It never begins anew over that.
         """
         checkpoint = await self._disk.load_checkpoint(self._run)
         self._stands = {stand.parent: stand.view for stand in await self._disk.load_stands(self._run)}

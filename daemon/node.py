@@ -24,12 +24,14 @@ from daemon.engines.base import Engine, check_engine
 from daemon.engines.hivemind.engine import HivemindEngine
 from daemon.engines.hivemind.settings import peer_settings
 from daemon.engines.native.engine import NativeEngine
-from daemon.home import JOURNAL_FILE
+from daemon.home import BULK_CERTIFICATE_FILE, JOURNAL_FILE
 from daemon.home_watch import watch_home
-from daemon.joining import BULK_CERTIFICATE_FILE, announce, manifest_of_others, network_settings, remember_members
+from daemon.joining import announce, manifest_of_others, network_settings, remember_members
 from daemon.journal import Journal, dates_of_certificates
+from daemon.key_use import KeyUse
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
+from daemon.network.port_holder import port_holder
 from daemon.offload import in_thread
 from daemon.runs import take_up
 from daemon.serials import SERIALS_FILE, Serials
@@ -41,7 +43,7 @@ from protocol.admission import falls_short
 from protocol.codec import implementation as codecs
 from protocol.digest import SHOWN_DIGITS
 from protocol.identity import PeerId, Signer
-from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Warned
+from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Trouble, Warned
 from protocol.manifest import SignedManifest
 from protocol.messages import Binding
 from protocol.ports import Disk, DiskFull, Network, Trainer
@@ -179,7 +181,8 @@ async def _live(
     journal.remember(await in_thread(lambda: dates_of_certificates(config.home / JOURNAL_FILE, week_ago_s)))
     disk = FileDisk(config.home, in_thread, report=lambda words: journal.record(Warned(code="DAMAGED", message=words)))
     feed = CertifiedFeed(disk, signed, in_thread, journal.record, (earning.figures.add, journal.certified))
-    settings = msgspec.structs.replace(network_settings(config), serials=serials.next)
+    key_use = KeyUse(config, signer.peer, serials, journal)
+    settings = msgspec.structs.replace(network_settings(config), serials=serials.next, sighting=key_use.saw)
     network = LibP2PNetwork(settings, secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, config.node.name))
     worker = WorkerTrainer(
         manifest,
@@ -211,6 +214,9 @@ async def _live(
         if codecs().startswith("numpy"):
             journal.record(Warned(code="CODECS", message=f"codecs are slower than they could be: {codecs()}"))
         nursery.start_soon(report_network, network, journal)
+        nursery.start_soon(key_use.run, network)
+        if network.lost_port:
+            journal.record(Trouble(code="PORT", level="warning", message=_lost_port(network)))
         nursery.start_soon(remember_members, config.home, signed, network, journal)
         say(
             f"Run {manifest.name} ({signed.run.hex()[:12]}): task {manifest.task}, rounds of {manifest.round.seconds:g} s. Starting the worker."
@@ -227,8 +233,20 @@ async def _live(
                 say(f"Also reachable at {address}")
             if config.network.listen_host == "0.0.0.0" and network.addresses[0].startswith("/ip4/127."):
                 say("No network was found: only nodes on this machine can join, until it has one and the node is started again.")
+            if network.lost_port:
+                say(f"Attention: {_lost_port(network)}.")
             say(f"Ready: others join with  hypergpud start --join {network.addresses[0]}")
     return 1 if worker.gave_up and not worker.trained else 0
+
+
+def _lost_port(network: LibP2PNetwork) -> str:
+    """What a port that another program took means, and what to do."""
+    holder = port_holder(network.lost_port) or "another program"
+    return (
+        f"port {network.lost_port}, where others look for this node, is taken by {holder}: this node listens on {network.port} until it is"
+        f" started again, and what a router forwards to {network.lost_port} does not arrive. Stop that program and start again, or keep the"
+        f" new port: hypergpud start --port {network.port}"
+    )
 
 
 def _engine(

@@ -16,8 +16,8 @@ import trio
 from daemon.config import Config
 from daemon.ending import Ending, watch_lifeline, watch_signals
 from daemon.engines.native.logbook import certified
-from daemon.home import ensure_home
-from daemon.joining import BULK_CERTIFICATE_FILE, find_manifest, network_settings
+from daemon.home import BULK_CERTIFICATE_FILE, ensure_home
+from daemon.joining import find_manifest, network_settings
 from daemon.journal import Journal
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork

@@ -20,13 +20,13 @@ from msgspec.structs import replace
 from daemon.swarm.framing import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
 from daemon.swarm.turns import Turns
-from protocol.digest import Digest
+from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.manifest import MAX_MANIFEST_BYTES, SignedManifest
 from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural
 from protocol.ports import ByteStream, Network
-from protocol.rules.versions import FIRST_RULES, KNOWN_RULES, MAX_RULES, in_words
+from protocol.rules.versions import FIRST_RULES, KNOWN_RULES, MAX_RULES, check_rules, in_words
 
 PROTOCOL = "/hypergpu/chain/1"
 MANIFEST_PROTOCOL = "/hypergpu/manifest/2"
@@ -211,6 +211,16 @@ async def fetch_manifest(network: Network, peer: PeerId, known: Collection[int] 
             return await _fetch_manifest(network, peer, FIRST_MANIFEST_PROTOCOL, None)
         except Unreachable:
             raise refused from None
+
+
+async def fetch_run(network: Network, peer: PeerId, known: Collection[int] = KNOWN_RULES) -> SignedManifest:
+    """As `fetch_manifest`, for a program that would take part: opened, and of rules that it knows.
+
+    Raises `UserError("MANIFEST")` and `UserError("RULES")` besides.
+    """
+    signed = await fetch_manifest(network, peer, known)
+    check_rules(signed.open().rules, signed.run.hex()[:SHOWN_DIGITS], known)
+    return signed
 
 
 async def _fetch_manifest(network: Network, peer: PeerId, protocol: str, request: ManifestRequest | None) -> SignedManifest:

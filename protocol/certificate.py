@@ -84,6 +84,14 @@ def certificate_hash(run: Digest, outcome: bytes) -> Digest:
     return digest(_DOMAIN, run, outcome)
 
 
+def hash_of(run: Digest, raw: bytes) -> Digest:
+    """What names the certificate in these bytes, which nobody checks here. Raises `PeerFault("malformed")`."""
+    try:
+        return certificate_hash(run, _decoder.decode(raw).outcome)
+    except UNREADABLE as error:
+        raise PeerFault("malformed", f"not a certificate: {error}") from None
+
+
 def assemble(vote: Vote, plan: Signed, cut: Signed, votes: Mapping[PeerId, bytes]) -> bytes:
     """A certificate from the votes (peer to signature) for one outcome."""
     return msgspec.msgpack.encode(Certificate(outcome=payload_of(vote), plan=plan, cut=cut, votes=tuple(sorted(votes.items()))))

@@ -86,9 +86,20 @@ class Keeping:
         tip = await self._offload(lambda: state_digest(self.anchor, self.momentum))
         if tip != self.tip:
             checkpoint = Checkpoint(
-                run=self._run, tip=tip, number=self.number, anchor=self.anchor, momentum=self.momentum, inner=self.inner
+                run=self._run,
+                tip=tip,
+                number=self.number,
+                anchor=self.anchor,
+                momentum=self.momentum,
+                inner=self.inner,
+                shapes=tuple((spec.name, spec.shape) for spec in self._info.specs),
             )
-            await self._disk.save_checkpoint(checkpoint)
+            kept = await self._disk.checkpoints(self._run)
+            superseded = [other for number, other in kept if number <= self.number and other != tip]
+            left = [other for number, other in kept if number > self.number]  # the others' state was taken, and is behind
+            if left:
+                await self._disk.leave_checkpoints(self._run, left)
+            await self._disk.save_checkpoint(checkpoint, superseded)
             self.tip = tip
 
     async def write_learned(self) -> None:

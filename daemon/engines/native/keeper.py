@@ -18,7 +18,7 @@ from daemon.engines.native.anchor import Anchor
 from daemon.engines.native.buffers import Buffers
 from daemon.swarm.chain_sync import unpack_record
 from daemon.swarm.lineage import Lineage
-from protocol.certificate import OpenCertificate, Tip
+from protocol.certificate import OpenCertificate, Tip, hash_of
 from protocol.codec import codec_named
 from protocol.digest import Digest
 from protocol.errors import OurFault, PeerFault
@@ -74,15 +74,20 @@ class Keeper:
         self._stands = stands
 
     async def resume(self) -> str:
-        """Take up from disk, or begin at genesis. Returns a sentence about which. Raises `OurFault` when the disk holds another model."""
+        """Take up from disk, or begin at genesis. Returns a sentence about which.
+
+        Raises:
+            OurFault: the disk holds another model.
+            UserError: "DAMAGED" where what this node certified cannot be read back. It never begins anew over that.
+        """
         checkpoint = await self._disk.load_checkpoint(self._run)
         self._stands = {stand.parent: stand.view for stand in await self._disk.load_stands(self._run)}
-        await self._read_chain()
+        last = await self._read_chain()
         tip = self.lineage.tip(checkpoint.tip) if checkpoint else None
         if checkpoint is not None and tip is None:
-            self._record(
-                Warned(code="CHAIN", message=f"checkpoint {checkpoint.number} is ahead of the certificates on disk; beginning anew")
-            )
+            await self._check_far_behind(checkpoint, last)
+        if tip is None and last:
+            self._warn(f"the state of certificate {last} is not on disk; the members of the run are asked for it")
         if checkpoint is None or tip is None:
             self.anchor.spare_value[:] = await self._offload(lambda: initial_parameters(self._info.specs, self._manifest.seed))
             self.anchor.spare_momentum[:] = 0.0
@@ -96,23 +101,58 @@ class Keeper:
             said = f"resuming from certificate {tip.number}"
         digest = await self.anchor.digest_spare(self._offload)
         if self.tip.state and digest != self.tip.state:
-            raise OurFault(f"checkpoint {self.tip.number} does not have the state its certificate names")
+            raise self._disk.damage(self._run, f"Checkpoint {self.tip.number} does not have the state that its certificate names.")
         self.anchor.adopt(self.tip.hash)
         return said + await self._resume_ledger()
 
-    async def _read_chain(self) -> None:
+    async def _read_chain(self) -> int:
+        """Every certificate on disk into the lineage. Returns the number of the last one, 0 for none."""
         first = 1
         while batch := await self._disk.certificates(self._run, first, CERTIFICATES_READ):
             for record in batch:
                 try:
                     for raw in unpack_record(record):
-                        for made in self.lineage.add(raw, trusted=True):
-                            first = max(first, made.tip.number + 1)
+                        self.lineage.add(raw, trusted=True)
+                        made = self.lineage.step(hash_of(self._run, raw))
+                        if made is None:
+                            raise PeerFault("bad_certificate", "its parent is not among those before it")
+                        first = max(first, made.tip.number + 1)
                 except PeerFault as fault:
-                    self._record(Warned(code="CHAIN", message=f"a certificate on disk does not read back: {fault}"))
-                    return
+                    raise self._disk.damage(self._run, f"Certificate {first} on disk does not read back: {fault}.") from None
             if len(batch) < CERTIFICATES_READ:
-                return
+                break
+        return first - 1
+
+    async def _check_far_behind(self, checkpoint: Checkpoint, last: int) -> None:
+        """A checkpoint may be older than what a lineage keeps of certificates. Raises `UserError("DAMAGED")` for one that none on disk names."""
+        if checkpoint.tip in await self._hashes_on_disk(checkpoint.number):
+            return
+        raise self._disk.damage(
+            self._run,
+            f"Checkpoint {checkpoint.number} stands on a certificate that is not on disk; the certificates there end with number {last}.",
+        )
+
+    async def _hashes_on_disk(self, number: int) -> set[Digest]:
+        """What the certificates of one step of our lineage are named by."""
+        records = await self._disk.certificates(self._run, number, 1)
+        return {hash_of(self._run, raw) for record in records for raw in unpack_record(record)}
+
+    async def _fates(self, tip: Tip) -> tuple[set[Digest], set[Digest]]:
+        """Of the other checkpoints on disk: the tips that are in the ancestry of `tip`, and those of branches that were left.
+
+        A tip that is in neither is not known here, and its checkpoint stays.
+        """
+        superseded: set[Digest] = set()
+        left: set[Digest] = set()
+        for number, other in await self._disk.checkpoints(self._run):
+            known = self.lineage.tip(other)
+            if known is not None and self.lineage.descends(tip, known):
+                superseded.add(other)
+            elif known is not None and not self.lineage.descends(known, tip):
+                left.add(other)
+            elif known is None and number < tip.number and other in await self._hashes_on_disk(number):
+                superseded.add(other)
+        return superseded, left
 
     async def _resume_ledger(self) -> str:
         record = await self._disk.load_ledger(self._run)
@@ -220,6 +260,9 @@ class Keeper:
             f" and nothing after {limits.max_carry_rounds} certificates"
         )
 
+    def _warn(self, message: str) -> None:
+        self._record(Warned(code="CHAIN", message=message))
+
     def _dropped(self, samples: int, why: str) -> None:
         if samples:
             self._record(WorkDropped(samples=samples, reason=why))
@@ -237,6 +280,9 @@ class Keeper:
         async with self.anchor.written:
             tip, value, momentum, inner = self.tip, self.anchor.value, self.anchor.momentum, self.inner
             try:
+                superseded, left = await self._fates(tip)
+                if left:  # before the certificates of its branch are cut off: a crash between the two leaves a chain that names the rest
+                    await self._disk.leave_checkpoints(self._run, left)
                 for number, record in records:
                     await self._disk.append_certificate(self._run, number, record)
                     waiting.pop(0)
@@ -250,7 +296,9 @@ class Keeper:
                         anchor=value,
                         momentum=momentum,
                         inner=inner,
-                    )
+                        shapes=tuple((spec.name, spec.shape) for spec in self._info.specs),
+                    ),
+                    superseded,
                 )
             except DiskFull as full:
                 self._record(Warned(code="DISK_FULL", message=f"checkpoint {tip.number} was not written: {full}"))

@@ -17,6 +17,7 @@ from daemon.disk.new_file import write_new
 from daemon.keys import load_or_make_key
 from daemon.wallet import files, password
 from protocol.errors import UserError
+from tests.daemon.disk.plain_fuse import CREATE, mounted
 
 QUICK = 1 << 8
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EACCES)
@@ -145,3 +146,39 @@ def test_a_wallet_that_others_could_read_is_not_made(tmp_path: Path, monkeypatch
         os.umask(before)
     assert caught.value.code == "WALLET_PERMISSIONS"
     assert os.listdir(tmp_path / "home") == []
+
+
+@pytest.mark.real
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/fuse").exists(), reason="only root mounts a file system, by /dev/fuse")
+def test_a_real_file_system_without_links_takes_wallet_backup_and_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(files.create, "__kwdefaults__", {"scrypt_n": QUICK})
+    secret = tmp_path / "password"
+    secret.write_text("correct horse")
+    secret.chmod(0o600)
+    monkeypatch.setenv(password.VARIABLE, str(secret))
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    try:
+        with mounted(stick) as served:
+            (stick / "one").write_bytes(b"1")
+            with pytest.raises(OSError, match=r"not permitted|not implemented"):
+                os.link(stick / "one", stick / "two")
+            home = stick / "home"
+            assert run(["--home", str(home), "wallet", "new"]) == 0
+            before = (home / "wallet.json").read_bytes()
+            assert run(["--home", str(home), "wallet", "new"]) == 5
+            assert run(["--home", str(home), "wallet", "backup", str(stick)]) == 0
+            assert run(["--home", str(home), "wallet", "backup", str(stick)]) == 1
+            seed = load_or_make_key(home)[1]
+            assert load_or_make_key(home)[1] == seed
+            assert (home / "wallet.json").read_bytes() == before
+            assert sorted(os.listdir(home)) == ["node.key", "wallet.json"]
+            [backup] = stick.glob("hypergpu-wallet-*.json")
+            assert backup.read_bytes() == before
+            assert served.asked[CREATE] >= 6  # a draft and the file itself, of each of three
+    except PermissionError as refused:
+        pytest.skip(f"this machine lets nobody mount: {refused}")
+    finally:
+        capfd.readouterr()

@@ -109,6 +109,18 @@ def last_run(home: Path) -> SignedManifest | None:
     return kept_manifest(home, kept[0].run) if kept else None
 
 
+def chosen_run(home: Path, beginning: str | None) -> SignedManifest:
+    """The run of this home whose id begins so, else the last one. Raises `UserError("RUN")`."""
+    if beginning is not None:
+        return named_run(home, beginning)
+    last = last_run(home)
+    if last is None:
+        raise UserError(
+            "RUN", f"{home} was in no run yet.", fix="name the home with --home PATH, or begin with hypergpud start", exit_code=2
+        )
+    return last
+
+
 def named_run(home: Path, beginning: str) -> SignedManifest:
     """The run of this home whose id begins so. Raises `UserError("RUN")` that names those there are."""
     kept = runs_of(home)

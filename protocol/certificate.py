@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
+from protocol.heavy import rounds_in
 from protocol.identity import PeerId, short
 from protocol.leader import leader_of
 from protocol.manifest import MAX_GROUP_LIMIT, Manifest
@@ -62,6 +63,11 @@ class OpenCertificate(msgspec.Struct, frozen=True, kw_only=True):
         return sum(self.plan.offers[i].samples for i in self.cut.contributors)
 
     @property
+    def rounds(self) -> float:
+        """Rounds of training behind the mean (`protocol/heavy.py`)."""
+        return rounds_in(self.plan.offers[i] for i in self.cut.contributors)
+
+    @property
     def loss(self) -> float | None:
         """The contributors' own training loss, weighted by samples: what they say, not what anybody checked."""
         parts = [(self.plan.offers[i].loss, self.plan.offers[i].samples) for i in self.cut.contributors]
@@ -76,6 +82,14 @@ _decoder = msgspec.msgpack.Decoder(Certificate)
 def certificate_hash(run: Digest, outcome: bytes) -> Digest:
     """What names a certificate: the digest of the outcome its voters signed."""
     return digest(_DOMAIN, run, outcome)
+
+
+def hash_of(run: Digest, raw: bytes) -> Digest:
+    """What names the certificate in these bytes, which nobody checks here. Raises `PeerFault("malformed")`."""
+    try:
+        return certificate_hash(run, _decoder.decode(raw).outcome)
+    except UNREADABLE as error:
+        raise PeerFault("malformed", f"not a certificate: {error}") from None
 
 
 def assemble(vote: Vote, plan: Signed, cut: Signed, votes: Mapping[PeerId, bytes]) -> bytes:
@@ -191,7 +205,8 @@ def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> 
         if seq <= last_seq.get(peer, 0) and not trusted:
             raise PeerFault("bad_certificate", f"seq {seq} of {short(peer)} was certified before")
         last_seq[peer] = max(seq, last_seq.get(peer, 0))
-    longest = max(plan.offers[i].samples for i in certificate.contributors)
+    # Also of those whose work the cut left out: they train on, and must not meet their own samples again.
+    longest = max(*(plan.offers[i].samples for i in certificate.contributors), *(offer.trajectory.drawn for offer in plan.offers))
     return Tip(
         hash=certificate.hash,
         number=outcome.number,

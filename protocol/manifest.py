@@ -74,10 +74,11 @@ class Group(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Limits(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`max_samples` caps the weight of one offer; `max_carry_rounds` is how many certificates uncounted work may wait."""
+    """`max_samples` caps the weight of one offer, never its displacement. Work that no certificate counts
+    waits: each certificate without it halves it, and after `max_carry_rounds` in a row it is dropped."""
 
     max_samples: Count = 1_000_000
-    max_carry_rounds: Count = 20
+    max_carry_rounds: Count = 3
 
 
 class Admission(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,6 +21,10 @@ from protocol.planning.history import History
 from protocol.ports import Endpoint
 from protocol.task_digest import Name
 
+MAX_DRAWN = 1 << 32
+"""Samples that an offer may say it drew. What one says moves everybody's lanes: at this bound 63 bits of positions last for millions of rounds."""
+MAX_ROUNDS = 1 << 20
+"""Rounds of training that an offer may say it holds: two months of rounds of 5 s."""
 MAX_MESSAGE_BYTES = 1 << 18  # a plan of 64 offers of about 700 bytes is 45 KB; room for rows to come
 MAX_NAME_CHARS = 64
 MAX_REASON_CHARS = 512
@@ -79,6 +83,13 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid
     signature: Signature  # r ‖ s
 
 
+class Trajectory(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """How far an offer's sender went from the parent's anchor."""
+
+    drawn: Annotated[int, Meta(ge=0, le=MAX_DRAWN)] = 0  # samples that it used of its lane (`Tip.lane`)
+    rounds: Annotated[int, Meta(ge=1, le=MAX_ROUNDS)] = 1  # of training behind what it offers (`protocol/heavy.py`)
+
+
 class Ready(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
     """The offer of one node to one round and view. `seq` and `samples` are 0 when it has nothing to offer but will reduce and vote."""
 
@@ -94,6 +105,7 @@ class Ready(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbi
     down_bits: Natural
     coordinate: Coordinate | None = None  # None before anything was measured
     sights: Annotated[tuple[Sight, ...], Meta(max_length=MAX_SIGHTS)] = ()  # what it measured of a few others
+    trajectory: Trajectory = Trajectory()
 
 
 class BoundReady(Ready, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):

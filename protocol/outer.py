@@ -18,11 +18,21 @@ from protocol.manifest import Outer
 from protocol.ports import Vector
 
 
-def outer_step(anchor: Vector, momentum: Vector, mean: Vector, rules: Outer, out_anchor: Vector, out_momentum: Vector) -> None:
+def outer_step(
+    anchor: Vector, momentum: Vector, mean: Vector, rules: Outer, out_anchor: Vector, out_momentum: Vector, *, rounds: float = 1.0
+) -> None:
     """Nesterov momentum as in DiLoCo (https://arxiv.org/abs/2311.08105): m' = mu m + g, anchor' = anchor - lr (g + mu m').
 
-    All six shape (parameters,). `mean` is the averaged pseudo-gradient (anchor minus local); the outputs may not overlap the inputs.
+    All six shape (parameters,). `mean` is the averaged pseudo-gradient (anchor minus local); the outputs may not overlap the inputs. `rounds` says of
+    how many rounds of training it is (`protocol/heavy.py`): the last of them is stepped as above, g = mean / rounds, and the displacement of those
+    before it is taken as it is.
     """
+    if rounds > 1.0:
+        last = mean * np.float32(1 / rounds)
+        outer_step(anchor, momentum, last, rules, out_anchor, out_momentum)
+        np.multiply(mean, np.float32(1 - 1 / rounds), out=last)
+        np.subtract(out_anchor, last, out=out_anchor)
+        return
     compiled = _loops() if all(map(_is_plain, (anchor, momentum, mean, out_anchor, out_momentum))) else None
     if compiled is None or not anchor.size == momentum.size == mean.size == out_anchor.size == out_momentum.size:
         step_in_numpy(anchor, momentum, mean, rules, out_anchor, out_momentum)

@@ -7,7 +7,7 @@ implementation it was given.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from protocol.digest import Buffer, Digest
+from protocol.errors import UserError
 from protocol.identity import PeerId
 from protocol.task_digest import TaskDigest
 
@@ -215,6 +216,10 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     stride: int
 
+    def after(self, samples: int) -> Lane:
+        """The rest of this lane, behind its first `samples`."""
+        return Lane(base=self.base + samples * self.stride, index=self.index, stride=self.stride)
+
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """What was learned since the last `train` or `collect`: start parameters minus parameters now.
@@ -290,15 +295,22 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     anchor: Any  # Vector; msgspec cannot describe arrays, this record never crosses a wire
     momentum: Any  # Vector
     inner: Any  # Vector; empty when the trainer had none to give
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()  # name and shape of each tensor in the anchor, in order; empty where not known
 
 
 class SentOffer(msgspec.Struct, frozen=True, kw_only=True):
-    """An offer that was given out before the current one, and that a certificate on its way may list."""
+    """An offer of an earlier parent that was given out, and that a certificate on its way may list."""
 
     seq: int
     weight: int
     digest: Digest
     encoded: Buffer
+    factor: float  # the share of its work that the residue still holds
+    left: int  # samples of it that still wait
+
+
+def _empty() -> Any:
+    return np.zeros(0, np.float32)
 
 
 class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -314,7 +326,14 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
     offered_digest: Digest
     offered: Buffer  # the encoded contribution, exactly the bytes a retry sends
     residue: Any  # Vector S
-    sent: tuple[SentOffer, ...] = ()  # earlier ones that are not settled, by seq
+    samples: int = 0  # of the trajectory from `tip`
+    displacement: Any = msgspec.field(default_factory=_empty)  # Vector T; empty where `samples` is 0
+    later_samples: int = 0  # trained after the offer was given out
+    later: Any = msgspec.field(default_factory=_empty)  # their Vector; empty where there are none
+    drawn: int = 0  # samples of the round's lane that were used
+    rounds: int = 0  # of training in the trajectory
+    later_rounds: int = 0  # and in `later`
+    sent: tuple[SentOffer, ...] = ()  # offers of earlier parents that are not settled, by seq
 
 
 class Stand(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -337,15 +356,28 @@ Where there are more, the oldest go: keys are free, and a liar of long ago has l
 class Disk(Protocol):
     """What survives. Every write is atomic: after a crash at any instant the old or the new record is there, whole.
 
-    Raises `DiskFull` when the medium refuses; what was there before is then still there. What is found damaged reads as if it were not there, and the
-    disk itself tells its owner, once.
+    Raises `DiskFull` when the medium refuses; what was there before is then still there. What is found damaged and can be done without reads as if it
+    were not there, and the disk itself tells its owner, once. What cannot be done without (the certificates, every checkpoint) raises
+    `UserError("DAMAGED")`: a node does not begin anew over what it certified.
     """
 
-    async def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Durable on return. Keeps the last few and removes older ones."""
+    async def save_checkpoint(self, checkpoint: Checkpoint, superseded: Collection[Digest] = ()) -> None:
+        """Durable on return. `superseded` are the tips in the ancestry of this one: of their checkpoints the last few stay.
+
+        Every other checkpoint stays as it is: nothing is removed whose certificate is not known.
+        """
+
+    async def leave_checkpoints(self, run: Digest, tips: Collection[Digest]) -> None:
+        """A branch is left on purpose: from now on `load_checkpoint` does not give its checkpoints. A real disk sets the last few apart."""
+
+    async def checkpoints(self, run: Digest) -> list[tuple[int, Digest]]:
+        """Number and tip of each checkpoint that `load_checkpoint` may give, whole or not, the oldest first."""
 
     async def load_checkpoint(self, run: Digest) -> Checkpoint | None:
-        """The newest whole one of this run; damaged ones are passed over."""
+        """The newest whole one of this run; damaged ones are passed over, unless there is no other. None where there is no file at all."""
+
+    def damage(self, run: Digest, what: str, why: str = "") -> UserError:
+        """The error for what was read of a run and cannot be used. It names the place and a command that works."""
 
     async def save_ledger(self, record: LedgerRecord) -> None:
         """Durable on return; there is one per run."""
@@ -362,7 +394,7 @@ class Disk(Protocol):
         """Adds to the run's chain of certificates. Appending a lower or equal number cuts the chain back to it first."""
 
     async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
-        """Up to `limit` certificates in order, from number `first` on. A damaged tail reads as if it had not been written."""
+        """Up to `limit` certificates in order, from number `first` on. An append that was broken off reads as if it had not been written."""
 
     async def save_proof(self, run: Digest, proof: bytes) -> None:
         """Durable on return, under its digest; one that is there stays. Keeps `PROOFS_KEPT` of at most `PROOFS_BYTES` and removes the oldest."""

@@ -81,7 +81,7 @@ class Contents:
         mean_by_plan(certificate.plan.plan.rows, dict(zip(certificate.contributors, parts, strict=True)), self._codec, mean)
         self._codec.decode(self._codec.encode(mean), mean)
         out = np.empty_like(mean), np.empty_like(mean)
-        outer_step(*parent, mean, self._rules, *out)
+        outer_step(*parent, mean, self._rules, *out, rounds=certificate.rounds)
         if state_digest(*out) != certificate.outcome.state:
             return f"the state of certificate {certificate.outcome.number} does not follow from the {len(parts)} offers that it lists"
         return ""
@@ -90,7 +90,7 @@ class Contents:
         """What entered the momentum, against the weighted mean in float64: neither uses a line of the code under test."""
         if not self._codec.lossless:
             return ""
-        entered = momentum.astype(np.float64) - np.float64(np.float32(self._rules.momentum)) * parent[1]
+        entered = (momentum.astype(np.float64) - np.float64(np.float32(self._rules.momentum)) * parent[1]) * certificate.rounds
         values = [(weight, np.frombuffer(data, "<f4").astype(np.float64)) for weight, data in parts]
         total = sum(weight for weight, _ in values)
         mean: npt.NDArray[np.float64] = sum((weight * value for weight, value in values), np.zeros_like(entered)) / total

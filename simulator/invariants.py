@@ -181,7 +181,7 @@ class Invariants:
         if not self._contents.knows(keeper.tip.hash) and keeper.tip.hash == root.hash:
             self._contents.keep(root.hash, keeper.anchor.value, keeper.anchor.momentum)
         path = keeper.lineage.path(root, keeper.tip)
-        accounted = self._certified(seat, keeper, path) + keeper.ledger.weight + self._dropped.get(key, 0)
+        accounted = self._certified(seat, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
         collected = seat.trainer.collected if seat.trainer else 0
         self._baseline[key] = accounted - collected
         record = seat.medium.ledgers.get(keeper.lineage.root.hash)
@@ -190,7 +190,8 @@ class Invariants:
             self._began_anew.add(key)
         if record is None or stood_at is None or seat.index in self.liars:
             return
-        had = self._certified(seat, keeper, keeper.lineage.path(root, stood_at)) + record.weight
+        had = self._certified(seat, keeper, keeper.lineage.path(root, stood_at))
+        had += record.weight + record.samples + record.later_samples
         if accounted - collected < had and not any(len(c.outcome.parents) == 2 for c in path):
             self.fail("nothing lost", now, f"node {seat.index} came back with {accounted - collected} samples where its disk held {had}")
 
@@ -200,7 +201,7 @@ class Invariants:
         if trainer is None or key not in self._baseline:
             return
         path = keeper.lineage.path(keeper.lineage.root, keeper.tip)
-        accounted = self._certified(seat, keeper, path) + keeper.ledger.weight + self._dropped.get(key, 0)
+        accounted = self._certified(seat, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
         expected = self._baseline[key] + trainer.collected
         # Where branches met, work may be certified on both: that is more than was handed over, never less.
         # Nor does a node that lost its certificates know what it was certified for before, and what it drops then may have been certified.

@@ -8,6 +8,7 @@ import time
 
 import trio
 
+from daemon.engines.native.keeper import PASSED_BY
 from protocol.journal import Planned, Refused, Trained, Warned, WorkDropped
 from simulator import report as r
 from simulator.director import Director
@@ -132,9 +133,9 @@ class Played:
             missed += self._liars_in(wanted.liars_out_from_s)
         if self.director.waiting:
             missed.append(f"{self.director.waiting} steps at which faults were placed never came")
-        dropped = sum(event.samples for event in self.world.of(WorkDropped) if isinstance(event, WorkDropped))
-        if wanted.drops_nothing and dropped:
-            missed.append(f"{dropped} samples were dropped")
+        dropped = [event for event in self.world.of(WorkDropped) if isinstance(event, WorkDropped) and PASSED_BY not in event.reason]
+        if wanted.drops_only_passed and dropped:
+            missed.append(f"{sum(event.samples for event in dropped)} samples were dropped: {dropped[0].reason}")
         if wanted.learns and not self._learned():
             missed.append("the loss did not fall")
         return missed

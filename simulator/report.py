@@ -79,7 +79,7 @@ def goodput(world: World) -> tuple[float | None, float | None]:
     """
     collected = world.collected_before + sum(seat.trainer.collected for seat in world.seats if seat.trainer is not None)
     keepers = [seat.engine.keeper for seat in world.seats if seat.engine is not None and seat.engine.keeper is not None]
-    pending = sum(seat.engine.keeper.ledger.weight for seat in world.seats if seat.alive and seat.engine and seat.engine.keeper)
+    pending = sum(seat.engine.keeper.ledger.pending for seat in world.seats if seat.alive and seat.engine and seat.engine.keeper)
     if not keepers:
         return None, None
     best = max(keepers, key=lambda keeper: (keeper.tip.samples, keeper.tip.hash))

@@ -149,7 +149,7 @@ SCENARIOS: dict[str, Make] = {
             f.Partition(groups=((1,),), when=f.When(enters="reduce", node=1, number=3, after_s=0.03), for_s=45.0),
             f.Kill(node=1, at_s=45.0, back_s=3.0),
         ),
-        wanted=Wanted(rounds=10, drops_nothing=True),
+        wanted=Wanted(rounds=10, drops_only_passed=True),
     ),
     "restart-one": plain("restart-one", 60.0, 4, lambda n: (f.Kill(node=1, at_s=21.0, back_s=8.0),), wanted=Wanted(rounds=8)),
     "joining": plain(
@@ -217,7 +217,7 @@ SCENARIOS: dict[str, Make] = {
         round=RoundRules(seconds=5.0, ready_s=1.0, scatter_s=20.0, gather_s=20.0, vote_s=2.0),
         link="narrow",
         parameters=60 * CHUNK_ELEMENTS,
-        wanted=Wanted(rounds=10, drops_nothing=True),
+        wanted=Wanted(rounds=10, drops_only_passed=True),
     ),
     "trainer-crash": plain(
         "trainer-crash",

@@ -32,7 +32,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     refused: tuple[tuple[int, str], ...] = ()  # (node, reason): somebody honest must have refused this node for it
     learns: bool = False  # the loss must fall
     suspected: tuple[int, ...] = ()  # somebody honest must have said that this node may have summed wrongly
-    drops_nothing: bool = False  # nobody may drop work
+    drops_only_passed: bool = False  # nobody may drop work but what certificates passed by: that halves, and goes
     liars_out_from_s: float | None = (
         None  # from then on no honest leader plans with a liar, and all the honest have said why in their last life
     )

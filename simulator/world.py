@@ -91,7 +91,7 @@ class World(Witness):
             if seat.trainer is not None:
                 self.lost_samples += seat.trainer.progress().samples
             if seat.engine is not None and seat.engine.keeper is not None:
-                self.unfinished_samples += seat.engine.keeper.ledger.weight
+                self.unfinished_samples += seat.engine.keeper.ledger.pending
             seat.paused = False
             self.swarm.kill(seat.peer)
             seat.end()

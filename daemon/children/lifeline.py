@@ -3,7 +3,7 @@
 The other end of the link is held by the parent and nobody else; a thread that only reads sees it close and ends the whole process group.
 Should that thread be kept from running (an extension that holds the interpreter's lock), the kernel's parent-death signal ends the process itself.
 
-That signal ends one process and runs nothing. A child that starts processes of its own forks a guard instead.
+That signal ends one process and runs nothing. A child that starts processes of its own forks a guard instead, or is started by one (`guard.py`).
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ def die_with_parent(parent: int) -> None:
         die()
 
 
+def resume_with_parent_death() -> None:
+    """Let the parent's death continue this process where it is stopped (SIGSTOP). One that runs ignores that signal."""
+    _when_parent_dies(signal.SIGCONT)
+
+
 def guard(link: socket.socket, last: Callable[[], None]) -> None:
     """Fork a process that does nothing but wait: when the parent is gone, or this process is, it calls `last` and ends the group.
 
@@ -48,7 +53,7 @@ def guard(link: socket.socket, last: Callable[[], None]) -> None:
     guarded = os.getpid()
     if os.fork():
         return
-    _when_parent_dies(signal.SIGCONT)
+    resume_with_parent_death()
     watched = select.poll()
     watched.register(link, 0)  # the other end's close is reported unasked
     while os.getppid() == guarded and not watched.poll(_LOOK_MS):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -24,10 +25,12 @@ import trio
 
 import daemon
 from daemon.children import memory
+from daemon.children.family import MARK, end_marked
 from daemon.children.framing import Deframer
 from protocol.status.figures import clean
 
 EXIT_GRACE_S = 5.0  # from the end of the conversation to the exit, so that the true exit status is seen; then it is killed
+GUARD_S = 6.0  # for a guard to end what it guards: it gives up after 5 s
 STDERR_GRACE_S = 1.0  # for last words still in the pipe
 KEPT_LINES = 20
 KEPT_LINE_CHARS = 500
@@ -70,23 +73,32 @@ class ChildProcess(Generic[R]):
         *,
         environment: Mapping[str, str],
         arguments: Sequence[str] = (),
+        guarded: bool = False,
     ) -> None:
         """Spawns `python -P -m MODULE SOCKET_FD MEMORY_FD PARENT_PID ARGUMENTS`: a constructor that acts, because there is no child that was not
         started. `decode` makes reports of what it says and raises `msgspec.DecodeError` or `ValueError`; `log` gets its stderr.
+
+        A `guarded` child is started by `guard.py`, whose process is the one that is seen here: it ends as the child does.
         """
+        self._guarded, self._mark = guarded, secrets.token_hex(16)
+        command = ["daemon.children.guard", module] if guarded else [module]
         self._decode, self._log = decode, log
         ours, theirs = socket.socketpair()
         errors_read, errors_write = os.pipe2(os.O_CLOEXEC)
         self.memory_fd = memory.create()
         try:
             self._popen = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(self.memory_fd), str(os.getpid()), *arguments],
+                [
+                    *(sys.executable, "-P", "-m", command[0]),
+                    *(str(theirs.fileno()), str(self.memory_fd), str(os.getpid())),
+                    *(*command[1:], *arguments),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors_write,
                 pass_fds=(theirs.fileno(), self.memory_fd),
                 start_new_session=True,
-                env=_environment(environment),
+                env=_environment({**environment, MARK: self._mark}),
                 cwd=_directory(),
             )
         except OSError:
@@ -174,8 +186,12 @@ class ChildProcess(Generic[R]):
             await trio.lowlevel.wait_readable(self._exited)
         if grace.cancelled_caught:
             self.kill("it closed its connection and did not exit")
+            with trio.move_on_after(GUARD_S):
+                await trio.lowlevel.wait_readable(self._exited)
+            os.killpg(self.pid, signal.SIGKILL)
             await trio.lowlevel.wait_readable(self._exited)
-        self._kill_group()  # whatever it had started
+        os.killpg(self.pid, signal.SIGKILL)  # whatever it had started; not reaped, so the number is still its own
+        end_marked(self._mark)
         self._popen.wait()
         self.reaped = True
         os.close(self._exited)
@@ -187,7 +203,12 @@ class ChildProcess(Generic[R]):
         await self._errors.aclose()
 
     def _kill_group(self) -> None:
-        if self._popen.returncode is None:  # not reaped, so the number is still its own
+        if self._popen.returncode is not None:  # reaped: the number may be another's
+            return
+        if self._guarded:  # it ends the rest, and then itself
+            os.kill(self.pid, signal.SIGTERM)
+            os.kill(self.pid, signal.SIGCONT)
+        else:
             os.killpg(self.pid, signal.SIGKILL)
 
     @property

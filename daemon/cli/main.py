@@ -23,6 +23,8 @@ COMMANDS = {
     "peers": "daemon.cli.status",
     "stop": "daemon.cli.stop",
     "observe": "daemon.cli.observe",
+    "export": "daemon.cli.export",
+    "repair": "daemon.cli.repair",
     "demo": "daemon.cli.demo",
     "wallet": "daemon.cli.wallet",
     "rewards": "daemon.cli.rewards",

@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from protocol.ports import DiskFull
@@ -106,6 +107,21 @@ def write_atomically(path: Path, parts: Sequence[memoryview], fault: FaultHook =
             draft.unlink(missing_ok=True)
         raise full from error
     return size
+
+
+def set_aside(path: Path) -> Path:
+    """Give a file another name beside its own, so that nothing reads it and nothing is written over it. Returns where it is now.
+
+    Where the medium takes no change, that is where it was.
+    """
+    taken = {path.name, *(other.name for other in path.parent.glob(f"{path.name}.damaged*"))}
+    name = next(name for i in count(1) if (name := f"{path.name}.damaged{f'-{i}' if i > 1 else ''}") not in taken)
+    aside = path.with_name(name)
+    try:
+        path.rename(aside)
+    except OSError:
+        return path
+    return aside
 
 
 def remove_drafts(directory: Path) -> None:

@@ -1,15 +1,17 @@
 """A run's chain of certificates in one file that only grows, so that adding one is one small write.
 
 A record is its body's length, its number, a digest over both and the body, and the body. Read from the start, a record with a number not above
-the last one's cuts the chain back to it: a branch is left by one append, and there is no instant at which neither branch is on disk. The first
-record that is not whole ends the chain; what is behind it is overwritten by the next append.
+the last one's cuts the chain back to it: a branch is left by one append, and there is no instant at which neither branch is on disk.
+
+The first record that is not whole ends the chain. An append that a power cut broke off leaves such a record at the end of the file: the
+next append writes over it. Anything else is damage, and nothing is written over it: the file is as it was until a person decides.
 """
 
 from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
@@ -20,11 +22,28 @@ from protocol.ports import DiskFull
 
 _HEAD = Struct("<IQ32s")  # length of the body, number, digest
 _SIGNED = Struct("<IQ")
+MOST_TORN_BYTES = 16 << 20  # of one append: the largest record (`daemon/swarm/chain_sync.py`)
 MOST_WASTE_BYTES = 4 << 20  # of branches left behind, before the file is written anew
 
 
 def _record(number: int, body: bytes) -> bytes:
     return _HEAD.pack(len(body), number, digest(_SIGNED.pack(len(body), number), body)) + body
+
+
+def _is_torn(path: Path, start: int, size: int) -> bool:
+    """Whether the bytes from `start` on are what a power cut leaves of one append: a record that ends too early, or nothing but zeros."""
+    with path.open("rb") as file:
+        file.seek(start)
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size or start + _HEAD.size + _HEAD.unpack(head)[0] > size:
+            return True
+        rest = head + file.read(MOST_TORN_BYTES)
+        return size - start <= MOST_TORN_BYTES and not any(rest)
+
+
+def write_chain(path: Path, records: Sequence[tuple[int, bytes]]) -> None:
+    """A file of these records, by (number, body), in the place of the one that is there. Durable on return. Raises `DiskFull`."""
+    write_atomically(path, [memoryview(_record(number, body)) for number, body in records])
 
 
 class ChainFile:
@@ -38,11 +57,19 @@ class ChainFile:
         self._places: list[tuple[int, int]] = []  # offset and length of each body
         self._end = 0  # of the last whole record
         self._live_bytes = 0
+        self.damage = ""  # why the file's rest cannot be read, and where it begins; empty for a whole file and for a torn append
         self._read_index()
+
+    @property
+    def last(self) -> int:
+        """The number of the last certificate that can be read; 0 for none."""
+        return self._numbers[-1] if self._numbers else 0
 
     def append(self, number: int, body: bytes) -> None:
         """Durable on return. Raises `DiskFull`; the chain is then as it was."""
         record = _record(number, body)
+        if self.damage:
+            raise DiskFull(f"{self._path} is damaged, and nothing is written over it: {self.damage}")
         try:
             make_private_directory(self._path.parent)
             if free_bytes(self._path.parent) < len(record):
@@ -96,13 +123,18 @@ class ChainFile:
             os.close(handle)
         return bodies
 
+    def records(self) -> list[tuple[int, bytes]]:
+        """Every record that can be read, by (number, body)."""
+        return list(zip(self._numbers, self.read(0, len(self._numbers)), strict=False))
+
     def _read_index(self) -> None:
         try:
             file = self._path.open("rb")
         except FileNotFoundError:
             return
         except OSError as error:
-            self._report(f"The certificates cannot be read ({error.strerror}). Other members are asked for them: {self._path}")
+            self.damage = f"the file cannot be read ({error.strerror})"
+            self._report(f"The certificates cannot be read ({error.strerror}): {self._path}")
             return
         with file:
             size = os.fstat(file.fileno()).st_size
@@ -118,10 +150,15 @@ class ChainFile:
                     break
                 self._take(number, self._end + _HEAD.size, length)
             if self._end < size:
-                good = f"behind number {self._numbers[-1]}" if self._numbers else "from the first on"
-                self._report(
-                    f"The certificates are damaged {good}. Other members are asked for what follows, and it is written anew: {self._path}"
-                )
+                good = f"behind number {self.last}" if self._numbers else "from the first on"
+                if _is_torn(self._path, self._end, size):
+                    self._report(
+                        f"The certificates are damaged {good}: an append was broken off. Other members are asked for what follows, and it is"
+                        f" written anew: {self._path}"
+                    )
+                else:
+                    self.damage = f"what follows number {self.last}, at byte {self._end:,} of {size:,}, does not match its digest"
+                    self._report(f"The certificates are damaged {good}, at byte {self._end:,}: {self._path}")
 
     def _take(self, number: int, offset: int, length: int) -> None:
         keep = bisect_left(self._numbers, number)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+from contextlib import suppress
 from pathlib import Path
+
+import msgspec
 
 from daemon.disk.atomic import FaultHook, write_atomically
 from daemon.disk.tensors import Damaged, encode, read
@@ -10,6 +15,42 @@ from protocol.digest import Digest
 from protocol.ports import Checkpoint
 
 FORMAT = "hypergpu/checkpoint/1"
+SHAPES = "shapes"
+MOST_SHAPES_BYTES = 512 << 10  # half of what a header may have (`tensors.py`): a model of more than 5,000 tensors goes without
+_NAME = re.compile(r"(\d{10,20})-([0-9a-f]{64})\.safetensors")
+
+
+class Kept(msgspec.Struct, frozen=True, order=True):
+    """A checkpoint on disk; the greatest is the newest. Two of one number are branches: the one written last counts."""
+
+    number: int
+    written_ns: int
+    path: Path
+    tip: Digest
+
+
+def checkpoints_in(directory: Path) -> list[Kept]:
+    """Every checkpoint there by its name, whole or not, oldest first. Raises `OSError` where the directory cannot be read."""
+    kept = []
+    for name in _names(directory):
+        parts = _NAME.fullmatch(name)
+        if parts is not None:
+            path = directory / name
+            with suppress(FileNotFoundError):  # removed while we looked: there is a newer one
+                kept.append(Kept(int(parts[1]), path.stat().st_mtime_ns, path, bytes.fromhex(parts[2])))
+    return sorted(kept)
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def checkpoint_name(number: int, tip: Digest) -> str:
+    """As `checkpoints_in` reads it."""
+    return f"{number:010d}-{tip.hex()}.safetensors"
 
 
 def _metadata(run: Digest, tip: Digest, number: int) -> dict[str, str]:
@@ -20,6 +61,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, fault: FaultHook, writt
     """Durable on return. Raises `DiskFull`."""
     tensors = {"anchor": checkpoint.anchor, "momentum": checkpoint.momentum, "inner": checkpoint.inner}
     metadata = _metadata(checkpoint.run, checkpoint.tip, checkpoint.number)
+    shapes = msgspec.json.encode(checkpoint.shapes)
+    if len(shapes) <= MOST_SHAPES_BYTES:
+        metadata[SHAPES] = shapes.decode()
     write_atomically(path, encode(tensors, metadata), fault, written_ns=written_ns)
 
 
@@ -33,4 +77,14 @@ def read_checkpoint(path: Path, run: Digest, tip: Digest, number: int) -> Checkp
         anchor, momentum, inner = (tensors[name] for name in ("anchor", "momentum", "inner"))
     except KeyError as error:
         raise Damaged(f"lacks {error}") from None
-    return Checkpoint(run=run, tip=tip, number=number, anchor=anchor, momentum=momentum, inner=inner)
+    return Checkpoint(
+        run=run, tip=tip, number=number, anchor=anchor, momentum=momentum, inner=inner, shapes=_shapes(metadata.get(SHAPES, "[]"))
+    )
+
+
+def _shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Raises `Damaged`."""
+    try:
+        return msgspec.json.decode(text, type=tuple[tuple[str, tuple[int, ...]], ...])
+    except msgspec.DecodeError as error:
+        raise Damaged(f"names shapes that cannot be read ({error})") from None

@@ -1,49 +1,49 @@
 """`FileDisk`: the port `Disk` over a directory.
 
     <root>/runs/<run>/checkpoints/<number>-<tip>.safetensors    see `checkpoint_file`; the last few
+    <root>/runs/<run>/checkpoints/left/                         the last few of branches that this node left
     <root>/runs/<run>/ledger.safetensors                        see `ledger_file`
     <root>/runs/<run>/stands                                    see `slots_file`
     <root>/runs/<run>/certificates                              see `chain_file`
     <root>/runs/<run>/proofs/                                   see `proof_files`
 
 All of it is private to its owner (files 0600, directories 0700). One process writes; others may read at the same time.
+
+What cannot be read is neither removed nor written over. Where a node cannot go on without it, reading raises `UserError("DAMAGED")`, which
+names the file and the command that sets it aside (`daemon/repair.py`).
 """
 
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import trio
 
-from daemon.disk.atomic import FaultHook, no_fault, remove_drafts
+from daemon.disk.atomic import FaultHook, make_private_directory, no_fault, refused, remove_drafts, set_aside, sync_directory
 from daemon.disk.chain_file import ChainFile
-from daemon.disk.checkpoint_file import read_checkpoint, write_checkpoint
+from daemon.disk.checkpoint_file import Kept, checkpoint_name, checkpoints_in, read_checkpoint, write_checkpoint
 from daemon.disk.damage import Damage, Report
 from daemon.disk.ledger_file import read_ledger, write_ledger
 from daemon.disk.proof_files import ProofFiles
 from daemon.disk.slots_file import SlotsFile
-from daemon.disk.tensors import Damaged, place_of
+from daemon.disk.tensors import Damaged, Unreadable, place_of
 from daemon.pinned import PinnedDirectory
-from protocol.digest import Digest
+from protocol.digest import SHOWN_DIGITS, Digest
+from protocol.errors import UserError
 from protocol.ports import Checkpoint, DiskFull, LedgerRecord, Offload, Stand
 
 KEPT = 3  # the newest may be found damaged, and a joining node may still be reading the one before
-_NAME = re.compile(r"(\d{10,20})-([0-9a-f]{64})\.safetensors")
-
-
-class _Kept(msgspec.Struct, frozen=True, order=True):
-    """A checkpoint on disk; the greatest is the newest. Two of one number are branches: the one written last counts."""
-
-    number: int
-    written_ns: int
-    path: Path
-    tip: Digest
+LEFT_KEPT = 3  # of branches that were left on purpose: what a node certified itself is not gone at once
+LEFT = "left"
+CERTIFICATES = "certificates"
+STANDS = "stands"
+LEDGER = "ledger.safetensors"
+CHECKPOINTS = "checkpoints"
 
 
 class FileDisk:
@@ -84,30 +84,51 @@ class FileDisk:
 
         await self._apart(look_first)
 
-    async def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Also removes checkpoints with a higher number (a branch that was left) and all but the last few."""
+    async def save_checkpoint(self, checkpoint: Checkpoint, superseded: Collection[Digest] = ()) -> None:
         async with self._writing:
-            await self._change(lambda: self._save_checkpoint(checkpoint))
+            await self._change(lambda: self._save_checkpoint(checkpoint, superseded))
 
-    def _save_checkpoint(self, checkpoint: Checkpoint) -> None:
+    def _save_checkpoint(self, checkpoint: Checkpoint, superseded: Collection[Digest]) -> None:
         self._clear_drafts(checkpoint.run)
-        path = self._checkpoints(checkpoint.run) / f"{checkpoint.number:010d}-{checkpoint.tip.hex()}.safetensors"
+        path = self._checkpoints(checkpoint.run) / checkpoint_name(checkpoint.number, checkpoint.tip)
         # The file system's own dates have the clock's steps and a tick's resolution: two branches of one number could change places.
         written_ns = max([time.time_ns(), *(entry.written_ns + 1 for entry in self._kept(checkpoint.run))])
         write_checkpoint(path, checkpoint, self._fault, written_ns)
-        kept = self._kept(checkpoint.run)
-        left = [entry for entry in kept if entry.number > checkpoint.number]
-        old = [entry for entry in kept if entry.number <= checkpoint.number and entry.path != path]
-        for entry in left + old[: max(0, len(old) - (self._keep - 1))]:
+        old = [entry for entry in self._kept(checkpoint.run) if entry.path != path and entry.tip in superseded]
+        for entry in old[: max(0, len(old) - (self._keep - 1))]:
             self._fault("remove")
             with suppress(OSError):  # the new one is safe; what cannot be removed now is tried again after the next
                 entry.path.unlink(missing_ok=True)
+
+    async def leave_checkpoints(self, run: Digest, tips: Collection[Digest]) -> None:
+        async with self._writing:
+            await self._change(lambda: self._leave_checkpoints(run, tips))
+
+    def _leave_checkpoints(self, run: Digest, tips: Collection[Digest]) -> None:
+        apart = self._checkpoints(run) / LEFT
+        try:
+            make_private_directory(apart)
+            for entry in self._kept(run):
+                if entry.tip in tips:
+                    self._fault("rename")
+                    entry.path.rename(apart / entry.path.name)
+            sync_directory(apart.parent)
+        except OSError as error:
+            raise refused(apart, 0, error) from error
+        by_age = sorted(checkpoints_in(apart), key=lambda kept: kept.written_ns)
+        for entry in by_age[:-LEFT_KEPT]:
+            self._fault("remove")
+            with suppress(OSError):  # tried again when the next branch is left
+                entry.path.unlink(missing_ok=True)
+
+    async def checkpoints(self, run: Digest) -> list[tuple[int, Digest]]:
+        return [(entry.number, entry.tip) for entry in await self._apart(lambda: self._kept(run))]
 
     async def load_checkpoint(self, run: Digest) -> Checkpoint | None:
         return await self._apart(lambda: self._load_checkpoint(run))
 
     def _load_checkpoint(self, run: Digest) -> Checkpoint | None:
-        damaged: list[tuple[_Kept, Damaged]] = []
+        damaged: list[tuple[Kept, Damaged]] = []
         whole: Checkpoint | None = None
         for entry in reversed(self._kept(run)):
             try:
@@ -117,7 +138,10 @@ class FileDisk:
                 continue  # removed while we looked: there is a newer one
             except Damaged as error:
                 damaged.append((entry, error))
-        then = f"Number {whole.number} is taken instead" if whole else "No other is whole, so none is taken"
+        if damaged and whole is None:
+            entry, error = damaged[0]
+            raise self.damage(run, f"No checkpoint of this run can be read; the newest, number {entry.number}, {error}.", str(entry.path))
+        then = f"Number {whole.number} is taken instead" if whole else ""
         for entry, error in damaged:
             self._found(f"Checkpoint {entry.number} {error}. {then}; the next ones push the damaged file out: {entry.path}")
         return whole
@@ -160,10 +184,11 @@ class FileDisk:
             return read_ledger(self._ledger(run), run)
         except FileNotFoundError:
             return None
+        except Unreadable as error:
+            raise self.damage(run, f"The ledger {error}.", f"work that waits for a round may be in it: {self._ledger(run)}") from None
         except Damaged as error:
-            self._found(
-                f"The ledger {error}. Work that waited in it for a round is lost; a new one is written over it: {self._ledger(run)}"
-            )
+            aside = set_aside(self._ledger(run))
+            self._found(f"The ledger {error}. Work that waited in it for a round is lost; the damaged file was set aside: {aside}")
             return None
 
     # ------------------------------------------------------------------------------------------ stands
@@ -190,7 +215,10 @@ class FileDisk:
     def _stands(self, run: Digest) -> SlotsFile:
         slots = self._slots.get(run)
         if slots is None:
-            slots = self._slots[run] = SlotsFile(self._run(run) / "stands", self._fault, self._found)
+            slots = SlotsFile(self._run(run) / STANDS, self._fault, self._found)
+            if slots.unreadable:
+                raise self.damage(run, f"The stands of this run cannot be read ({slots.unreadable}).", str(self._run(run) / STANDS))
+            self._slots[run] = slots
         return slots
 
     # ------------------------------------------------------------------------------------------ certificates
@@ -206,7 +234,11 @@ class FileDisk:
     def _chain(self, run: Digest) -> ChainFile:
         chain = self._chains.get(run)
         if chain is None:
-            chain = self._chains[run] = ChainFile(self._run(run) / "certificates", self._fault, self._found)
+            path = self._run(run) / CERTIFICATES
+            chain = ChainFile(path, self._fault, self._found)
+            if chain.damage:
+                raise self.damage(run, f"The certificates of this run do not read back: {chain.damage}.", str(path))
+            self._chains[run] = chain
         return chain
 
     # ------------------------------------------------------------------------------------------ proofs
@@ -227,26 +259,35 @@ class FileDisk:
 
     # ------------------------------------------------------------------------------------------ where things are
 
+    def damage(self, run: Digest, what: str, why: str = "") -> UserError:
+        """The error for what cannot be read of a run; its advice is a command that works."""
+        folder = self._run(run)
+        return UserError(
+            "DAMAGED",
+            what,
+            why=why or f"its files are in {folder}",
+            fix=(
+                f"hypergpud --home {self._root} repair {run.hex()[:SHOWN_DIGITS]}   (sets aside what cannot be read and deletes nothing;"
+                " the next start gets certificates and state from the run's members)"
+            ),
+        )
+
     def _run(self, run: Digest) -> Path:
         return self._root / "runs" / run.hex()
 
     def _checkpoints(self, run: Digest) -> Path:
-        return self._run(run) / "checkpoints"
+        return self._run(run) / CHECKPOINTS
 
     def _ledger(self, run: Digest) -> Path:
-        return self._run(run) / "ledger.safetensors"
+        return self._run(run) / LEDGER
 
-    def _kept(self, run: Digest) -> list[_Kept]:
-        """Oldest first."""
-        kept = []
-        for path in self._checkpoints(run).glob("*.safetensors"):
-            name = _NAME.fullmatch(path.name)
-            try:
-                if name:
-                    kept.append(_Kept(int(name[1]), path.stat().st_mtime_ns, path, bytes.fromhex(name[2])))
-            except FileNotFoundError:
-                continue
-        return sorted(kept)
+    def _kept(self, run: Digest) -> list[Kept]:
+        """Oldest first. Raises `UserError("DAMAGED")` where the folder cannot be read."""
+        try:
+            return checkpoints_in(self._checkpoints(run))
+        except OSError as error:
+            why = f"{error.strerror}: {self._checkpoints(run)}"
+            raise self.damage(run, "The checkpoints of this run cannot be read.", why) from None
 
     def _clear_drafts(self, run: Digest) -> None:
         """Before the first write into a run, not on opening: whoever only reads must not take a writer's draft away."""

@@ -1,4 +1,8 @@
-"""The contributor's ledger as a safetensors file: `residue`, `offered`, and `sent-<seq>` for each offer given out before the current one."""
+"""The contributor's ledger as a safetensors file.
+
+Tensors: `residue`; `displacement` and `later` of the trajectory; `offered`; `sent-<seq>` for each offer of
+an earlier parent. Metadata: the counts.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,11 @@ import numpy.typing as npt
 from daemon.disk.atomic import FaultHook, write_atomically
 from daemon.disk.tensors import Damaged, encode, read
 from protocol.digest import Digest
+from protocol.errors import UserError
 from protocol.ports import LedgerRecord, SentOffer
 
-FORMAT = "hypergpu/ledger/1"
+FORMAT = "hypergpu/ledger/2"
+_FORMATS = "hypergpu/ledger/"
 SENT = "sent-"
 
 
@@ -28,18 +34,37 @@ def write_ledger(path: Path, record: LedgerRecord, fault: FaultHook) -> None:
         "offered_seq": str(record.offered_seq),
         "offered_weight": str(record.offered_weight),
         "offered_digest": record.offered_digest.hex(),
+        "samples": str(record.samples),
+        "later_samples": str(record.later_samples),
+        "drawn": str(record.drawn),
+        "rounds": str(record.rounds),
+        "later_rounds": str(record.later_rounds),
     }
-    tensors: dict[str, npt.NDArray[np.generic]] = {"residue": record.residue, "offered": np.frombuffer(record.offered, np.uint8)}
+    tensors: dict[str, npt.NDArray[np.generic]] = {
+        "residue": record.residue,
+        "displacement": record.displacement,
+        "later": record.later,
+        "offered": np.frombuffer(record.offered, np.uint8),
+    }
     for sent in record.sent:
         name = f"{SENT}{sent.seq:020d}"  # they sort by seq
-        metadata[name] = f"{sent.weight} {sent.digest.hex()}"
+        metadata[name] = f"{sent.weight} {sent.digest.hex()} {sent.factor!r} {sent.left}"
         tensors[name] = np.frombuffer(sent.encoded, np.uint8)
     write_atomically(path, encode(tensors, metadata), fault)
 
 
 def read_ledger(path: Path, run: Digest) -> LedgerRecord:
-    """Raises `Damaged`, or `FileNotFoundError` where there is none."""
+    """Raises `Damaged`, `UserError("LEDGER")` for that of another version, or `FileNotFoundError` where there is none."""
     tensors, metadata = read(path)
+    version = metadata.get("format", "")
+    if version.startswith(_FORMATS) and version != FORMAT:
+        raise UserError(
+            "LEDGER",
+            f"The work that waits in {path} was written by another version of HyperGPU.",
+            why=f"The file has format {version.removeprefix(_FORMATS)}, this version reads and writes {FORMAT.removeprefix(_FORMATS)}",
+            fix="Start the version that wrote it, or start with another --home. The file is left as it is",
+            exit_code=2,
+        )
     if metadata.get("format") != FORMAT or metadata.get("run") != run.hex():
         raise Damaged("is not this run's")
     try:
@@ -54,6 +79,13 @@ def read_ledger(path: Path, run: Digest) -> LedgerRecord:
             offered_digest=bytes.fromhex(metadata["offered_digest"]),
             offered=tensors["offered"].tobytes(),
             residue=tensors["residue"],
+            samples=int(metadata["samples"]),
+            displacement=tensors["displacement"],
+            later_samples=int(metadata["later_samples"]),
+            later=tensors["later"],
+            drawn=int(metadata["drawn"]),
+            rounds=int(metadata["rounds"]),
+            later_rounds=int(metadata["later_rounds"]),
             sent=tuple(_sent(name, metadata[name], tensors[name]) for name in sorted(tensors) if name.startswith(SENT)),
         )
     except (KeyError, ValueError) as error:
@@ -61,5 +93,12 @@ def read_ledger(path: Path, run: Digest) -> LedgerRecord:
 
 
 def _sent(name: str, words: str, encoded: npt.NDArray[np.generic]) -> SentOffer:
-    weight, digest = words.split()
-    return SentOffer(seq=int(name.removeprefix(SENT)), weight=int(weight), digest=bytes.fromhex(digest), encoded=encoded.tobytes())
+    weight, digest, factor, left = words.split()
+    return SentOffer(
+        seq=int(name.removeprefix(SENT)),
+        weight=int(weight),
+        digest=bytes.fromhex(digest),
+        encoded=encoded.tobytes(),
+        factor=float(factor),
+        left=int(left),
+    )

@@ -46,13 +46,14 @@ class SlotsFile:
         self._serial = 0
         self._next = 0  # the slot that the next record goes to
         self.exists = True
+        self.unreadable = ""  # why the system does not give the file's bytes; empty where it does
         try:
             data = path.read_bytes()
         except FileNotFoundError:
             self.exists = False
             return
         except OSError as error:
-            report(f"The stands cannot be read ({error.strerror}). {LOST}: {path}")
+            self.unreadable = error.strerror or str(error)
             return
         slots = [_read(data[:SLOT_BYTES]), _read(data[SLOT_BYTES:])]
         for place, slot in enumerate(slots):

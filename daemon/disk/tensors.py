@@ -30,6 +30,10 @@ class Damaged(Exception):
     """The file is not a whole record of ours; the message says what it is or does instead."""
 
 
+class Unreadable(Damaged):
+    """The system does not give the file's bytes: they may be whole, and come back with a permission or a medium."""
+
+
 def _raw(tensor: npt.NDArray[np.generic]) -> memoryview:
     """The tensor's bytes, without a copy when it is contiguous."""
     return np.ascontiguousarray(tensor).data.cast("B")
@@ -60,12 +64,16 @@ def read(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]
     Reads with pread, not through a memory map: a bad sector is then an exception and not a dead process.
     """
     try:
+        with path.open("rb") as first:  # safetensors tells a file that is refused from a damaged one by its words alone
+            first.read(1)
         with safe_open(path, framework="np", backend="pread") as file:
             metadata = file.metadata() or {}
             tensors = file.get_tensors()
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        raise Unreadable(f"cannot be read ({error.strerror or error})") from None
+    except (SafetensorError, ValueError, KeyError) as error:
         raise Damaged(f"cannot be read ({error})") from None
     if any(tensor.dtype not in _NAMES or tensor.ndim != 1 for tensor in tensors.values()) or metadata.get("digest") != _digest_of(
         tensors, metadata

@@ -163,7 +163,9 @@ def go_alone(state: State, now: float) -> Step:
     if state.merge is not None:
         return back_to_training(state, now, "nobody else takes part in the merge")
     manifest = state.rules.manifest
-    pending = state.offer.samples if state.offer else 0
+    offer = state.offer
+    # An offer that was given out is repeated as it was, while what this node drew grows.
+    pending = max(offer.samples, offer.trajectory.drawn) if offer else 0
     reason = f"a certificate takes {manifest.group.min_peers} members, and no other is here that is ready; what was learned is kept as the next offer"
     state, actions = enter(
         state, Phase.TRAIN, now, reason, deadline=training_deadline(state, now), offer=None, asked=frozenset(), lead=Lead()

@@ -18,12 +18,13 @@ from protocol.codec import Codec
 from protocol.cut import check_cut
 from protocol.digest import Buffer, Digest
 from protocol.errors import UserError
+from protocol.heavy import rounds_in
 from protocol.identity import PeerId
 from protocol.layout import share_out
 from protocol.leader import leader_order
 from protocol.manifest import Manifest, Outer
 from protocol.merge import merge_vectors
-from protocol.messages import Cut
+from protocol.messages import Cut, Ready
 from protocol.network.views import View
 from protocol.outer import outer_step
 from protocol.planning.choice import Layout, choose
@@ -44,6 +45,14 @@ class CutCheck(Protocol):
     def __call__(self, cut: Cut, plan: OpenPlan, manifest: Manifest, *, merging: bool = False) -> None: ...
 
 
+class OuterStep(Protocol):
+    """See `protocol.outer.outer_step`. All vectors have shape (parameters,)."""
+
+    def __call__(
+        self, anchor: Vector, momentum: Vector, mean: Vector, rules: Outer, out_anchor: Vector, out_momentum: Vector, *, rounds: float = 1.0
+    ) -> None: ...
+
+
 class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """One version of the rules. Every function is pure and gives the same bytes on every machine."""
 
@@ -57,8 +66,10 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     check_cut: CutCheck
     weighted_mean: Callable[[Iterable[tuple[int, Buffer]], Codec, Vector], int]
     """The sum of encoded contributions, as a mean."""
-    outer_step: Callable[[Vector, Vector, Vector, Outer, Vector, Vector], None]
+    outer_step: OuterStep
     """From an anchor and the mean to the next anchor."""
+    rounds_in: Callable[[Iterable[Ready]], float]
+    """Of how many rounds of training a mean is, for the outer step."""
     merge_vectors: Callable[[Vector, Vector, tuple[int, int], Vector], None]
     """The state where two branches meet."""
 
@@ -71,6 +82,7 @@ _TODAY = RuleSet(
     check_cut=check_cut,
     weighted_mean=weighted_mean,
     outer_step=outer_step,
+    rounds_in=rounds_in,
     merge_vectors=merge_vectors,
 )
 

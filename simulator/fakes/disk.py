@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 import numpy as np
 import trio
 
 from protocol.digest import Digest, digest
+from protocol.errors import UserError
 from protocol.ports import PROOFS_BYTES, PROOFS_KEPT, Checkpoint, DiskFull, LedgerRecord, Stand
 
 KEPT = 3  # as the real one does
@@ -60,13 +61,19 @@ def _size(checkpoint: Checkpoint) -> int:
 
 
 def _ledger_size(record: LedgerRecord) -> int:
-    return int(record.residue.nbytes) + len(record.offered) + sum(len(sent.encoded) for sent in record.sent)
+    vectors = int(record.residue.nbytes + record.displacement.nbytes + record.later.nbytes)
+    return vectors + len(record.offered) + sum(len(sent.encoded) for sent in record.sent)
 
 
 def _copied(checkpoint: Checkpoint) -> Checkpoint:
     return msgspec.structs.replace(
         checkpoint, anchor=checkpoint.anchor.copy(), momentum=checkpoint.momentum.copy(), inner=checkpoint.inner.copy()
     )
+
+
+def _copied_ledger(record: LedgerRecord) -> LedgerRecord:
+    vectors = {"residue": record.residue, "displacement": record.displacement, "later": record.later}
+    return msgspec.structs.replace(record, **{name: vector.copy() for name, vector in vectors.items()})
 
 
 class MemoryDisk:
@@ -78,20 +85,34 @@ class MemoryDisk:
         self._keep = keep
         self._writing = trio.Lock()
 
-    async def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Also removes checkpoints with a higher number and all but the last few."""
+    async def save_checkpoint(self, checkpoint: Checkpoint, superseded: Collection[Digest] = ()) -> None:
         new = _copied(checkpoint)
 
         def put() -> Callable[[], None]:
             old = self._medium.checkpoints.get(new.run, [])
-            others = sorted(
-                (kept for kept in old if kept.number <= new.number and (kept.number, kept.tip) != (new.number, new.tip)),
-                key=lambda kept: kept.number,
-            )
-            self._medium.checkpoints[new.run] = [*others[max(0, len(others) - self._keep + 1) :], new]
+            others = [kept for kept in old if (kept.number, kept.tip) != (new.number, new.tip)]
+            passed = [kept for kept in others if kept.tip in superseded]
+            gone = passed[: max(0, len(passed) - self._keep + 1)]
+            stays = [kept for kept in others if all(kept is not one for one in gone)]
+            self._medium.checkpoints[new.run] = sorted([*stays, new], key=lambda kept: kept.number)
             return lambda: self._medium.checkpoints.__setitem__(new.run, old)
 
         await self._write(f"checkpoint {new.number}", _size(new), put)
+
+    async def leave_checkpoints(self, run: Digest, tips: Collection[Digest]) -> None:
+        def put() -> Callable[[], None]:
+            old = self._medium.checkpoints.get(run, [])
+            self._medium.checkpoints[run] = [kept for kept in old if kept.tip not in tips]
+            return lambda: self._medium.checkpoints.__setitem__(run, old)
+
+        await self._write("a branch that was left", 0, put)
+
+    async def checkpoints(self, run: Digest) -> list[tuple[int, Digest]]:
+        await trio.lowlevel.checkpoint()
+        return [(kept.number, kept.tip) for kept in self._medium.checkpoints.get(run, [])]
+
+    def damage(self, run: Digest, what: str, why: str = "") -> UserError:
+        return UserError("DAMAGED", what, why=why or "it is in memory")
 
     async def load_checkpoint(self, run: Digest) -> Checkpoint | None:
         await trio.lowlevel.checkpoint()
@@ -99,7 +120,7 @@ class MemoryDisk:
         return _copied(kept[-1]) if kept else None
 
     async def save_ledger(self, record: LedgerRecord) -> None:
-        new = msgspec.structs.replace(record, residue=record.residue.copy())
+        new = _copied_ledger(record)
 
         def put() -> Callable[[], None]:
             old = self._medium.ledgers.get(new.run)
@@ -118,7 +139,7 @@ class MemoryDisk:
     async def load_ledger(self, run: Digest) -> LedgerRecord | None:
         await trio.lowlevel.checkpoint()
         record = self._medium.ledgers.get(run)
-        return msgspec.structs.replace(record, residue=record.residue.copy()) if record else None
+        return _copied_ledger(record) if record else None
 
     async def save_stands(self, run: Digest, stands: Sequence[Stand]) -> None:
         def put() -> Callable[[], None]:

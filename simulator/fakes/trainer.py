@@ -98,6 +98,8 @@ class QuadraticTrainer:
         self._rate = samples_per_second
         self._life = 0
         self._lost: str | None = None
+        self._drawn = 0  # samples of the last lane that were used
+        self._last_lane: Lane | None = None
         self._anchored = False
         self._up_again_s = 0.0
 
@@ -135,6 +137,7 @@ class QuadraticTrainer:
         self._now[:] = anchor
         self._start[:] = anchor
         self._loss_now = None
+        self._last_lane, self._drawn = lane, 0
         self._go(lane, max_steps)
 
     async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
@@ -142,6 +145,8 @@ class QuadraticTrainer:
         self._check_alive()
         if not self._anchored:
             raise TrainerLost("there is nothing to resume: no anchor was given")
+        if lane != self._last_lane:
+            self._last_lane, self._drawn = lane, 0
         self._go(lane, max_steps)
 
     async def collect(self) -> Work:
@@ -159,6 +164,7 @@ class QuadraticTrainer:
             self._check_alive()
         self._lane = None
         loss = self._walk(lane, steps)
+        self._drawn += steps * self._batch_size
         return self._hand_over(steps, loss, trio.current_time() - began)
 
     async def inner_state(self) -> Vector:
@@ -217,7 +223,7 @@ class QuadraticTrainer:
         noise = _noise(self._seed, self._now.size)
         for step in range(steps):
             losses += self._loss()
-            position = lane.base + lane.index + step * self._batch_size * lane.stride
+            position = lane.base + lane.index + (self._drawn + step * self._batch_size) * lane.stride
             gradient = self._now - self._target + noise[position % NOISE_ROWS]
             self._velocity *= MOMENTUM
             self._velocity += gradient

@@ -82,10 +82,24 @@ class Audit:
                 if step is None:
                     book.doubts.append(f"it adopted certificate {line.number}, which does not verify")
                 else:
-                    book.certified(step.certificate.listed.get(book.peer), last=bool(line.state))
+                    self._settle(book, step, last=bool(line.state))
                 self._look()
             case _:
                 pass
+
+    def _settle(self, book: Book, step: Step, *, last: bool) -> None:
+        """As `daemon.engines.native.keeper` does along a path."""
+        certificate, before = step.certificate, self._lineage.tip(book.tip)
+        founded = certificate.outcome.number == 1 and book.peer in certificate.plan.index
+        book.certified(
+            certificate.listed.get(book.peer),
+            beside=not last and before is not None and not self._lineage.descends(step.tip, before),
+            rounds=certificate.rounds,
+            forgets=not book.on_its_way and book.tip == self._signed.run and not founded,
+        )
+        book.on_its_way = not last
+        if last:
+            book.arrived(step.tip.hash)
 
     @property
     def doubts(self) -> list[str]:
@@ -152,8 +166,8 @@ class Audit:
             mean = np.empty(self._elements, np.float32)
             parts = {i: (offer.samples, offer.encoded) for i, offer in offers if offer is not None}
             mean_by_plan(certificate.plan.plan.rows, parts, self._codec, mean)
-            outer_step(*before, mean, self._manifest.outer, *after)
-            wrong = wrong or self._apart([offer for _, offer in made], before, after)
+            outer_step(*before, mean, self._manifest.outer, *after, rounds=certificate.rounds)
+            wrong = wrong or self._apart([offer for _, offer in made], certificate.rounds, before, after)
         self._states[certificate.hash] = after
         while len(self._states) > STATES_KEPT:
             self._states.popitem(last=False)
@@ -161,22 +175,22 @@ class Audit:
             wrong = wrong or f"its state is not that of the {len(certificate.contributors)} contributions it lists"
         return wrong
 
-    def _apart(self, offers: list[MadeOffer], before: State, after: State) -> str:
+    def _apart(self, offers: list[MadeOffer], rounds: float, before: State, after: State) -> str:
         """How far the anchor is from what float64 makes of the stretches; empty when that is rounding."""
         mean: npt.NDArray[np.float64] = np.zeros(self._elements)
-        total = 0
-        for offer in offers:
-            for part in offer.stretches:
-                mean += part.samples * vector_of(self._manifest.seed, offer.member, part.life, part.stretch, self._elements).astype(
-                    np.float64
-                )
-                total += part.samples
-        if total != sum(offer.samples for offer in offers):
-            return f"{total} samples were handed over, {sum(offer.samples for offer in offers)} are counted"
-        mean /= total
+        counted = sum(offer.samples for offer in offers)
+        walks = [(offer.member, walk) for offer in offers for walk in offer.walks]
+        for member, walk in walks:
+            for part in walk.stretches:  # steps along a trajectory add up, at the weight of all of them
+                moved = vector_of(self._manifest.seed, member, part.life, part.stretch, self._elements).astype(np.float64)
+                mean += walk.factor * walk.samples * moved
+        total = sum(walk.factor * walk.samples for _, walk in walks)
+        if abs(total - counted) > sum(walk.factor < 1 for _, walk in walks):  # a half of an odd number is rounded down
+            return f"{total} samples were handed over, {counted} are counted"
+        mean /= counted
         mu, rate = self._manifest.outer.momentum, self._manifest.outer.learning_rate
-        momentum = mu * before[1].astype(np.float64) + mean
-        anchor = before[0].astype(np.float64) - rate * (mean + mu * momentum)
+        momentum = mu * before[1].astype(np.float64) + mean / rounds
+        anchor = before[0].astype(np.float64) - rate * (mean / rounds + mu * momentum) - mean * (1 - 1 / rounds)
         worst = float(np.abs(anchor - after[0]).max())
         scale = max(1.0, float(np.abs(before[0]).max()), float(np.abs(before[1]).max()))
         return f"its anchor is {worst:g} from the exact mean, at values up to {scale:g}" if worst > ROUNDING * scale else ""

@@ -15,7 +15,7 @@ from protocol.digest import Digest, digest
 from protocol.identity import PeerId
 from protocol.ledger import Ledger
 from protocol.manifest import SignedManifest
-from protocol.ports import LedgerRecord, Vector
+from protocol.ports import LedgerRecord
 from simulator.harness.content import vector_of
 from simulator.harness.lines import Collected, Offered, Resumed
 
@@ -30,6 +30,17 @@ class Stretch(msgspec.Struct, frozen=True):
     samples: int
 
 
+class Walk(msgspec.Struct, frozen=True, kw_only=True):
+    """A trajectory: its stretches, and by how much their weight was cut since it ended."""
+
+    stretches: tuple[Stretch, ...]
+    factor: float = 1.0
+
+    @property
+    def samples(self) -> int:
+        return sum(stretch.samples for stretch in self.stretches)
+
+
 class MadeOffer(msgspec.Struct, frozen=True, kw_only=True):
     """An offer as its member must have made it."""
 
@@ -37,7 +48,7 @@ class MadeOffer(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     encoded: bytes
     contribution: Digest
-    stretches: tuple[Stretch, ...]
+    walks: tuple[Walk, ...]
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +57,10 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     record: LedgerRecord
     digest: str
     settled: int  # what the certificate it stood at says of the member's last seq
-    pending: tuple[Stretch, ...]
-    offers: dict[int, tuple[Stretch, ...]]
+    waiting: tuple[Walk, ...]
+    present: tuple[Stretch, ...]
+    later: tuple[Stretch, ...]
+    offers: dict[int, tuple[Walk, ...]]
 
 
 class Book:
@@ -58,10 +71,14 @@ class Book:
         self.doubts: list[str] = []  # why this book may not be the member's own ledger any more
         self._run, self._manifest = signed.run, signed.open()
         self._member, self._seed, self._elements = member, self._manifest.seed, elements
+        self.tip: Digest = signed.run  # the certificate that its member stands at
+        self.on_its_way = False  # whether it hears of certificates on the way to a later one
         self._ledger = self._empty()
         self._last_seq = 0  # certified in the ancestry of the certificate it stands at
-        self._pending: tuple[Stretch, ...] = ()
-        self._offers: dict[int, tuple[Stretch, ...]] = {}  # by seq: what is in offers that may still be certified
+        self._waiting: tuple[Walk, ...] = ()  # trajectories that ended and are not certified
+        self._present: tuple[Stretch, ...] = ()
+        self._later: tuple[Stretch, ...] = ()  # after the offer that was given out
+        self._offers: dict[int, tuple[Walk, ...]] = {}  # by seq: what is in offers that may still be certified
         self._kept: deque[Kept] = deque(maxlen=BOOKS_KEPT)
         self._keep()
 
@@ -71,62 +88,94 @@ class Book:
 
     def _keep(self) -> None:
         record = self._ledger.record(self._run, self._run)
+        vectors = {"residue": record.residue, "displacement": record.displacement, "later": record.later}
         self._kept.append(
             Kept(
-                record=msgspec.structs.replace(record, residue=self._ledger.residue.copy()),
-                digest=_digest_of(self._ledger.residue),
+                record=msgspec.structs.replace(record, **{name: vector.copy() for name, vector in vectors.items()}),
+                digest=digest_of(self._ledger),
                 settled=self._last_seq,
-                pending=self._pending,
+                waiting=self._waiting,
+                present=self._present,
+                later=self._later,
                 offers=dict(self._offers),
             )
         )
 
     def resumed(self, line: Resumed) -> None:
         """The member's ledger came back from its disk: one that it had a moment ago, whole, rounding and all. What came after it is lost."""
-        told = (line.weight, line.offered_seq, line.residue)
-        found = next((kept for kept in reversed(self._kept) if (kept.record.weight, kept.record.offered_seq, kept.digest) == told), None)
+        self.tip = bytes.fromhex(line.hash)
+        told = (line.offered_seq, line.vectors)
+        found = next((kept for kept in reversed(self._kept) if (kept.record.offered_seq, kept.digest) == told), None)
         if found is None:
             self.doubts.append(f"it came back with a ledger that it never had: {line.weight} samples, seq {line.offered_seq} on offer")
             return
         self._ledger = self._empty()
-        self._ledger.restore(found.record)
+        self._ledger.restore(found.record, given=line.given)
         self._ledger.settled = self._last_seq = found.settled
-        self._pending, self._offers = found.pending, dict(found.offers)
+        self._waiting, self._present, self._later, self._offers = found.waiting, found.present, found.later, dict(found.offers)
+        if self._ledger.pending != line.weight:
+            self.doubts.append(f"it came back with {line.weight} samples where its ledger holds {self._ledger.pending}")
 
     def gave_out(self) -> None:
         """The offer's bytes go to the reducers."""
         self._ledger.give_out()
 
     def collected(self, line: Collected) -> None:
+        stretch = Stretch(line.life, line.stretch, line.samples)
+        if self._ledger.given:
+            self._later = (*self._later, stretch)
+        else:
+            self._present = (*self._present, stretch)
         self._ledger.add(vector_of(self._seed, self._member, line.life, line.stretch, self._elements), line.samples)
-        self._pending = (*self._pending, Stretch(line.life, line.stretch, line.samples))
 
     def offered(self, line: Offered) -> MadeOffer | None:
         offer = self._ledger.make_offer()
         if (offer.seq, offer.weight, offer.digest.hex()) != (line.seq, line.samples, line.contribution):
             self.doubts.append(f"it offered {line.samples} samples as seq {line.seq}, its stretches make {offer.weight} as seq {offer.seq}")
-        if offer.weight:
-            self._offers[offer.seq] = self._pending
+        if offer.weight and not self._ledger.given:
+            self._offers[offer.seq] = (*self._waiting, *([Walk(stretches=self._present)] if self._present else []))
         self._keep()
         if not offer.weight:
             return None
         return MadeOffer(
-            member=self._member, samples=offer.weight, encoded=offer.encoded, contribution=offer.digest, stretches=self._pending
+            member=self._member,
+            samples=offer.weight,
+            encoded=offer.encoded,
+            contribution=offer.digest,
+            walks=self._offers.get(offer.seq, ()),
         )
 
-    def certified(self, listed_seq: int | None, *, last: bool) -> None:
-        """`last` of those it moved along at once: only then is anything written."""
-        before = self._ledger.weight
-        self._ledger.settle(listed_seq)
+    def certified(self, listed_seq: int | None, *, beside: bool, rounds: float, forgets: bool) -> None:
+        """A certificate on its member's way; `beside` and `rounds` as for `Ledger.settle`. `forgets` says that the member was no founder."""
+        if forgets:
+            self._ledger.drop(self._ledger.next_seq)
+            self._waiting = self._present = self._later = ()
+        counts = listed_seq is not None and listed_seq > self._ledger.settled
+        ends = not beside or (counts and listed_seq == self._ledger.offer.seq)
+        carried = self._ledger.carried
+        self._ledger.settle(listed_seq, beside=beside, share=1 / rounds)
+        if ends:
+            ended = [Walk(stretches=self._present)] if self._present else []
+            self._waiting, self._present, self._later = (*self._waiting, *ended), self._later, ()
+        if counts:
+            counted = {stretch for walk in self._offers.get(listed_seq or 0, ()) for stretch in walk.stretches}
+            self._waiting = tuple(walk for walk in self._waiting if not counted & set(walk.stretches))
+        elif self._ledger.carried > carried:
+            self._waiting = tuple(msgspec.structs.replace(walk, factor=walk.factor / 2) for walk in self._waiting)
         if not self._ledger.weight:
-            self._pending = ()
-        elif self._ledger.weight < before and listed_seq is not None:
-            self._pending = tuple(stretch for stretch in self._pending if stretch not in self._offers.get(listed_seq, ()))
+            self._waiting = ()
+        if not self._ledger.pending:
+            self._present = self._later = ()
         self._last_seq = max(self._last_seq, listed_seq or 0)
-        self._offers = {seq: stretches for seq, stretches in self._offers.items() if seq > self._last_seq}
-        if last:
-            self._keep()
+        self._offers = {seq: walks for seq, walks in self._offers.items() if seq > self._last_seq}
+
+    def arrived(self, tip: Digest) -> None:
+        """It holds the anchor of `tip`: only now anything is written."""
+        self.tip = tip
+        self._keep()
 
 
-def _digest_of(values: Vector) -> str:
-    return digest(values.data.cast("B")).hex()
+def digest_of(ledger: Ledger) -> str:
+    """Of all its vectors, to the bit."""
+    later = ledger.residue[:0] if ledger.later is None else ledger.later
+    return digest(*(vector.data.cast("B") for vector in (ledger.residue, ledger.displacement, later))).hex()

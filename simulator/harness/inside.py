@@ -16,8 +16,8 @@ import trio
 
 from daemon.engines.native.engine import NativeEngine
 from protocol import journal
-from protocol.digest import digest
 from protocol.round import phases as p
+from simulator.harness.book import digest_of
 from simulator.harness.lines import (
     MAX_LINE_BYTES,
     AnyLine,
@@ -120,8 +120,15 @@ class Inside:
         if not self._resumed and keeper is not None:  # the first phase of a life is entered when its state is in place
             self._resumed = True
             ledger = keeper.ledger
-            residue = digest(ledger.residue.data.cast("B")).hex()
-            self.say(Resumed, number=keeper.tip.number, weight=ledger.weight, offered_seq=ledger.offer.seq, residue=residue)
+            self.say(
+                Resumed,
+                number=keeper.tip.number,
+                hash=keeper.tip.hash.hex(),
+                weight=ledger.pending,
+                offered_seq=ledger.offer.seq,
+                given=ledger.given,
+                vectors=digest_of(ledger),
+            )
         self._left_step()
         leads = state is not None and state.leads
         self.say(Entered, number=event.number, view=event.view, phase=event.phase, reason=event.reason, leads=leads)

@@ -27,12 +27,15 @@ class Up(Line, frozen=True, kw_only=True, tag=True):
 
 
 class Resumed(Line, frozen=True, kw_only=True, tag=True):
-    """Its state is in place, the ledger as it came from disk: `residue` is the digest of S, `offered_seq` 0 when nothing is on offer."""
+    """Its state is in place (of certificate `hash`, the run id at genesis), the ledger as it came from disk: `vectors` is the digest of what it
+    holds, `offered_seq` 0 when nothing is on offer, `given` whether that may have been given out."""
 
     number: int
+    hash: str
     weight: int
     offered_seq: int
-    residue: str
+    given: bool
+    vectors: str
 
 
 class Entered(Line, frozen=True, kw_only=True, tag=True):

@@ -54,8 +54,12 @@ def checkpoint(number: int, *, run: bytes = RUN, branch: int = 0, size: int = 10
 
 
 def ledger(next_seq: int, *, run: bytes = RUN, offered: bytes = b"encoded") -> LedgerRecord:
-    """One whose content follows from its name; every third has given out two offers before."""
-    sent = tuple(SentOffer(seq=seq, weight=seq + 1, digest=bytes([seq]) * 32, encoded=b"%d" % seq * seq) for seq in (9, 10))
+    """One whose content follows from its name; every third has given out two offers before, every second has steps after its offer."""
+    sent = tuple(
+        SentOffer(seq=seq, weight=seq + 1, digest=bytes([seq]) * 32, encoded=b"%d" % seq * seq, factor=0.5 ** (11 - seq), left=seq // 2)
+        for seq in (9, 10)
+    )
+    later = next_seq % 2
     return LedgerRecord(
         run=run,
         tip=tip_of(next_seq),
@@ -67,6 +71,13 @@ def ledger(next_seq: int, *, run: bytes = RUN, offered: bytes = b"encoded") -> L
         offered_digest=bytes([next_seq % 256]) * 32,
         offered=offered,
         residue=np.full(50, next_seq, np.float32),
+        samples=next_seq * 7,
+        displacement=np.full(50, 0.5 * next_seq, np.float32),
+        later_samples=next_seq * later,
+        later=np.full(50 * later, 0.25 * next_seq, np.float32),
+        drawn=next_seq * 8,
+        rounds=next_seq,
+        later_rounds=later,
         sent=sent if next_seq % 3 == 0 else (),
     )
 
@@ -108,6 +119,7 @@ Operation = tuple[str, int, int]
 operations = st.lists(
     st.one_of(
         st.tuples(st.just("checkpoint"), st.integers(0, 6), st.integers(0, 1)),
+        st.tuples(st.just("leave"), st.integers(0, 6), st.integers(0, 1)),
         st.tuples(st.just("ledger"), st.integers(1, 20), st.just(0)),
         st.tuples(st.just("certificate"), st.integers(1, 6), st.integers(0, 1)),
         st.tuples(st.just("stands"), st.integers(1, 20), st.just(0)),
@@ -138,8 +150,10 @@ class Model:
         new.proofs = list(self.proofs)
         if what == "checkpoint":
             added = checkpoint(number, branch=branch)
-            new.checkpoints = [old for old in self.checkpoints if old.number <= number and old.tip != added.tip]
-            new.checkpoints.append(added)
+            others = [old for old in self.checkpoints if old.tip != added.tip]
+            new.checkpoints = sorted([*others, added], key=lambda kept: kept.number)  # of equals the one saved last is the newest
+        elif what == "leave":
+            new.checkpoints = [old for old in self.checkpoints if old.tip != tip_of(number, branch)]
         elif what == "ledger":
             new.ledger = ledger(number)
         elif what == "stands":
@@ -165,6 +179,8 @@ async def perform(disk: Disk, operation: Operation) -> None:
     what, number, branch = operation
     if what == "checkpoint":
         await disk.save_checkpoint(checkpoint(number, branch=branch))
+    elif what == "leave":
+        await disk.leave_checkpoints(RUN, [tip_of(number, branch)])
     elif what == "ledger":
         await disk.save_ledger(ledger(number))
     elif what == "stands":
@@ -179,7 +195,7 @@ async def replay(medium: Medium, story: list[Operation]) -> None:
     disk, model, full = medium.open(), Model(), False
     for operation in story:
         what, number, _ = operation
-        if what in ("checkpoint", "ledger", "certificate", "stands", "proof"):
+        if what in ("checkpoint", "leave", "ledger", "certificate", "stands", "proof"):
             after = model.after(operation)
             try:
                 await perform(disk, operation)
@@ -238,18 +254,33 @@ class DiskSuite:
         medium = make_medium()
         disk = medium.open()
         for number in (1, 2, 9, 10, 11):
-            await disk.save_checkpoint(checkpoint(number))
+            await disk.save_checkpoint(checkpoint(number), [tip_of(before) for before in range(number)])
             assert content(await disk.load_checkpoint(RUN)) == content(checkpoint(number))
         reopened = medium.open()
         assert content(await reopened.load_checkpoint(RUN)) == content(checkpoint(11))
         kept = [number for number in (1, 2, 9, 10, 11) if await reopened.read_state(tip_of(number), 0, 4) is not None]
         assert kept == [9, 10, 11]
+        assert await reopened.checkpoints(RUN) == [(number, tip_of(number)) for number in kept]
+
+    async def test_nothing_goes_whose_certificate_is_not_known(self, make_medium: MediumFactory) -> None:
+        """A node that began at genesis, for it could not read its certificates, deleted what it had trained with its first certificate."""
+        medium = make_medium()
+        disk = medium.open()
+        for number in (7, 8, 9):
+            await disk.save_checkpoint(checkpoint(number), [tip_of(before) for before in range(number)])
+        for number in range(1, 7):
+            await disk.save_checkpoint(checkpoint(number, branch=1), [tip_of(before, branch=1) for before in range(number)])
+        kept = [*((number, tip_of(number, branch=1)) for number in (4, 5, 6)), *((number, tip_of(number)) for number in (7, 8, 9))]
+        assert await medium.open().checkpoints(RUN) == kept
+        assert content(await medium.open().load_checkpoint(RUN)) == content(checkpoint(9))
 
     async def test_branch_that_was_left_does_not_come_back(self, make_medium: MediumFactory) -> None:
         medium = make_medium()
         disk = medium.open()
         for number in (4, 5, 6):
             await disk.save_checkpoint(checkpoint(number))
+        await disk.leave_checkpoints(RUN, [tip_of(5), tip_of(6), tip_of(99)])
+        assert content(await medium.open().load_checkpoint(RUN)) == content(checkpoint(4)), "also before the other branch has one"
         await disk.save_checkpoint(checkpoint(5, branch=1))
         assert content(await medium.open().load_checkpoint(RUN)) == content(checkpoint(5, branch=1))
         assert await disk.read_state(tip_of(6), 0, 4) is None

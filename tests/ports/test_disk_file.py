@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,9 @@ from daemon.disk.atomic import DRAFT_PREFIX, free_bytes, write_atomically
 from daemon.disk.chain_file import MOST_WASTE_BYTES
 from daemon.disk.files import FileDisk
 from daemon.disk.slots_file import SLOT_BYTES
+from daemon.disk.tensors import encode
 from protocol.digest import digest
+from protocol.errors import UserError
 from protocol.ports import Disk, DiskFull, Offload, inline
 from simulator.fakes.disk import PowerCut
 from tests.ports.disk_suite import KEPT, RUN, DiskSuite, MediumFactory, checkpoint, content, ledger, proof, stands, tip_of
@@ -199,6 +201,7 @@ async def test_what_is_damaged_is_told_once_and_by_whoever_asked(tmp_path: Path)
     files = files_in(tmp_path)
     for path in files:
         path.write_bytes(b"garbage")
+    await whole.save_checkpoint(checkpoint(0))  # where none is whole, none is passed over
     told: list[str] = []
     loop = threading.get_ident()
 
@@ -208,7 +211,7 @@ async def test_what_is_damaged_is_told_once_and_by_whoever_asked(tmp_path: Path)
 
     disk = FileDisk(tmp_path, trio.to_thread.run_sync, report=hear)
     for _ in range(3):
-        assert await disk.load_checkpoint(RUN) is None
+        assert content(await disk.load_checkpoint(RUN)) == content(checkpoint(0))
         assert await disk.load_ledger(RUN) is None
         assert await disk.load_stands(RUN) == []
         assert await disk.certificates(RUN, 1, 10) == []
@@ -218,18 +221,96 @@ async def test_what_is_damaged_is_told_once_and_by_whoever_asked(tmp_path: Path)
     assert told == disk.damaged
     for path in files:
         place = str(path.with_suffix(".damaged")) if path.suffix == ".proof" else str(path)
+        place += ".damaged" if path.name.startswith("ledger") else ""
         assert any(words.endswith(place) for words in told), path
 
 
-async def test_a_chain_that_is_a_directory_is_said_and_nothing_else_breaks(tmp_path: Path) -> None:
-    (tmp_path / "runs" / RUN.hex() / "certificates").mkdir(parents=True)
-    disk = FileDisk(tmp_path, inline)
-    assert await disk.certificates(RUN, 1, 10) == []
-    assert "Is a directory" in disk.damaged[0]
-    with pytest.raises(DiskFull, match="Is a directory"):
-        await disk.append_certificate(RUN, 1, b"one")
+FOLDER = f"runs/{RUN.hex()}"
+READS: dict[str, Callable[[FileDisk], Awaitable[object]]] = {
+    "certificates": lambda disk: disk.certificates(RUN, 1, 10),
+    "ledger.safetensors": lambda disk: disk.load_ledger(RUN),
+    "stands": lambda disk: disk.load_stands(RUN),
+    "checkpoints": lambda disk: disk.load_checkpoint(RUN),
+    f"checkpoints/0000000001-{tip_of(1).hex()}.safetensors": lambda disk: disk.load_checkpoint(RUN),
+}
+
+
+async def refused(disk: FileDisk, name: str) -> UserError:
+    """Reading it stops the node, again and again, with a command that works."""
+    for _ in range(2):
+        with pytest.raises(UserError) as caught:
+            await READS[name](disk)
+    assert caught.value.code == "DAMAGED"
+    assert f"repair {RUN.hex()[:12]}" in caught.value.fix
+    return caught.value
+
+
+async def filled(root: Path) -> FileDisk:
+    disk = FileDisk(root, inline)
     await disk.save_checkpoint(checkpoint(1))
-    assert content(await disk.load_checkpoint(RUN)) == content(checkpoint(1))
+    await disk.save_ledger(ledger(1))
+    await disk.save_stands(RUN, stands(1))
+    await disk.append_certificate(RUN, 1, b"one")
+    return disk
+
+
+def everything_in(root: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", READS)
+async def test_what_the_system_does_not_give_stops_the_node_and_is_not_written_over(tmp_path: Path, name: str) -> None:
+    """A folder in the place of a file, and a file in the place of a folder, are refused to root as well."""
+    await filled(tmp_path)
+    path = tmp_path / FOLDER / name
+    path.rename(path.with_name("elsewhere"))
+    if name == "checkpoints":
+        path.write_bytes(b"a file")
+    else:
+        path.mkdir()
+        (path / "kept").write_bytes(b"kept")
+    before = everything_in(tmp_path)
+    error = await refused(FileDisk(tmp_path, inline), name)
+    assert str(path) in str(error)
+    assert "directory" in str(error)
+    assert everything_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", READS)
+@pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
+async def test_what_its_owner_may_not_read_stops_the_node(tmp_path: Path, name: str) -> None:
+    await filled(tmp_path)
+    path = tmp_path / FOLDER / name
+    path.chmod(0)
+    try:
+        error = await refused(FileDisk(tmp_path, inline), name)
+    finally:
+        path.chmod(0o700)
+    assert "Permission denied" in str(error)
+    assert await READS[name](FileDisk(tmp_path, inline)), "nothing was lost"
+
+
+async def test_a_run_whose_every_checkpoint_is_damaged_does_not_begin_anew(tmp_path: Path) -> None:
+    disk = FileDisk(tmp_path, inline)
+    for number in (1, 2):
+        await disk.save_checkpoint(checkpoint(number))
+    for path in checkpoints_in(tmp_path):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"No checkpoint of this run can be read; the newest, number 2, cannot be read") as caught:
+        await FileDisk(tmp_path, inline).load_checkpoint(RUN)
+    assert str(checkpoints_in(tmp_path)[-1]) in caught.value.why
+    assert len(checkpoints_in(tmp_path)) == 2
+
+
+async def test_of_branches_that_were_left_the_last_few_are_kept_apart(tmp_path: Path) -> None:
+    disk = FileDisk(tmp_path, inline)
+    for number in range(1, 6):
+        await disk.save_checkpoint(checkpoint(number))
+        await disk.leave_checkpoints(RUN, [tip_of(number)])
+    assert [path.name for path in checkpoints_in(tmp_path)] == ["left"]
+    left = sorted((tmp_path / FOLDER / "checkpoints" / "left").iterdir())
+    assert [int(path.name[:10]) for path in left] == [3, 4, 5]
+    assert await FileDisk(tmp_path, inline).load_checkpoint(RUN) is None
 
 
 @pytest.mark.parametrize("where", ["header", "metadata", "data", "tail", "empty", "longer"])
@@ -268,7 +349,8 @@ async def test_checkpoint_under_a_wrong_name_is_passed_over(tmp_path: Path) -> N
     await disk.save_checkpoint(checkpoint(1))
     (path,) = checkpoints_in(tmp_path)
     path.rename(path.with_name(f"0000000099-{tip_of(99).hex()}.safetensors"))
-    assert await disk.load_checkpoint(RUN) is None
+    await disk.save_checkpoint(checkpoint(2))
+    assert content(await disk.load_checkpoint(RUN)) == content(checkpoint(2))
     assert "99" in disk.damaged[0]
 
 
@@ -279,8 +361,29 @@ async def test_damaged_ledger_is_none_and_named(tmp_path: Path) -> None:
     whole = bytearray(path.read_bytes())
     whole[-1] ^= 1
     path.write_bytes(whole)
-    assert await disk.load_ledger(RUN) is None
-    assert "ledger" in disk.damaged[0]
+    for number in (1, 2):
+        path.write_bytes(whole)
+        assert await disk.load_ledger(RUN) is None
+        assert "ledger" in disk.damaged[-1]
+        aside = path.with_name("ledger.safetensors.damaged" + ("-2" if number == 2 else ""))
+        assert aside.read_bytes() == whole, "set aside, and not over the last one"
+        assert not path.exists()
+        await disk.save_ledger(ledger(5))
+        assert content(await disk.load_ledger(RUN)) == content(ledger(5))
+
+
+async def test_a_ledger_of_another_version_is_named_and_stays(tmp_path: Path) -> None:
+    """What waits in it is somebody's work: it is neither taken for damaged nor written over."""
+    path = tmp_path / "runs" / RUN.hex() / "ledger.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"".join(encode({"residue": np.ones(5, np.float32)}, {"format": "hypergpu/ledger/1", "run": RUN.hex()})))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="another version") as refused:
+        await FileDisk(tmp_path, inline).load_ledger(RUN)
+    assert str(path) in str(refused.value)
+    assert "format 1" in refused.value.why
+    assert "--home" in refused.value.fix
+    assert path.read_bytes() == before
 
 
 async def test_where_a_node_stood_is_overwritten_in_place_and_the_last_but_one_stays(tmp_path: Path) -> None:
@@ -309,10 +412,9 @@ async def test_where_a_node_stood_is_overwritten_in_place_and_the_last_but_one_s
     path.unlink()
     path.mkdir()  # a file that cannot be read
     unreadable = FileDisk(tmp_path, inline)
-    assert await unreadable.load_stands(RUN) == []
-    assert "cannot be read" in unreadable.damaged[0]
-    with pytest.raises(DiskFull):
-        await unreadable.save_stands(RUN, stands(9))
+    for use in (unreadable.load_stands(RUN), unreadable.save_stands(RUN, stands(9))):
+        with pytest.raises(UserError, match="cannot be read"):
+            await use
 
 
 async def test_torn_tail_of_the_chain_reads_as_if_it_had_not_been_written(tmp_path: Path) -> None:
@@ -331,32 +433,33 @@ async def test_torn_tail_of_the_chain_reads_as_if_it_had_not_been_written(tmp_pa
         assert path.read_bytes() == whole, "the next one is written over the torn one"
 
 
-async def test_certificate_that_rots_ends_the_chain(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["body", "digest", "number", "last body", "noise behind the last"])
+async def test_certificate_that_rots_stops_the_next_start_and_stays(tmp_path: Path, kind: str) -> None:
+    """Nothing is written over what cannot be read; a node that runs gives what comes before it to those who ask."""
     disk = FileDisk(tmp_path, inline)
     for number in range(1, 5):
         await disk.append_certificate(RUN, number, b"certificate %d" % number)
     path = tmp_path / "runs" / RUN.hex() / "certificates"
     whole = bytearray(path.read_bytes())
-    whole[len(whole) // 2 + 50] ^= 1
+    record = len(whole) // 4
+    start = {"last body": 3 * record, "noise behind the last": 4 * record}.get(kind, 2 * record)
+    if kind == "noise behind the last":
+        whole += b"\1\0\0\0" + bytes(range(60))
+    else:
+        whole[start + {"digest": 20, "number": 5}.get(kind, record - 1)] ^= 1
     path.write_bytes(whole)
-    for opened in (disk, FileDisk(tmp_path, inline)):  # found while it runs, and at the next start
-        assert await opened.certificates(RUN, 1, 10) == [b"certificate 1", b"certificate 2"]
-        assert len(opened.damaged) == 1
-
-
-async def test_what_lay_behind_damage_does_not_rise_again(tmp_path: Path) -> None:
-    """The next certificate goes over the damaged one, and fits exactly: the whole records behind it are of another chain."""
-    disk = FileDisk(tmp_path, inline)
-    for number in range(1, 6):
-        await disk.append_certificate(RUN, number, b"old %d" % number)
-    path = tmp_path / "runs" / RUN.hex() / "certificates"
-    whole = bytearray(path.read_bytes())
-    whole[len(whole) * 3 // 5 - 1] ^= 1  # the last byte of the third of five
-    path.write_bytes(whole)
-    await FileDisk(tmp_path, inline).append_certificate(RUN, 3, b"new 3")
-    reopened = FileDisk(tmp_path, inline)
-    assert await reopened.certificates(RUN, 1, 10) == [b"old 1", b"old 2", b"new 3"]
-    assert reopened.damaged == []
+    if kind != "noise behind the last":
+        good = start // record
+        assert await disk.certificates(RUN, 1, 10) == [b"certificate %d" % number for number in range(1, good + 1)]
+        assert f"Certificate {good + 1} does not match its digest" in disk.damaged[0]
+    opened = FileDisk(tmp_path, inline)
+    for use in (opened.certificates(RUN, 1, 10), opened.append_certificate(RUN, 5, b"five")):
+        with pytest.raises(UserError) as caught:
+            await use
+        assert caught.value.code == "DAMAGED"
+        assert f"what follows number {start // record}, at byte {start} of {len(whole)}, does not match its digest" in caught.value.what
+        assert caught.value.why == str(path)
+    assert path.read_bytes() == whole
 
 
 async def test_branches_left_behind_do_not_fill_the_disk(tmp_path: Path) -> None:

@@ -181,6 +181,30 @@ class TrainerSuite:
                     deltas.append((await collected(trainer))[1])
                 assert not np.array_equal(deltas[0], deltas[1])
 
+    async def test_a_lane_goes_on_where_it_was_left(self, make_trainer: TrainerFactory) -> None:
+        """Resumed, or given again behind what was drawn: the same samples, and none of them twice."""
+        deltas = []
+        with trio.fail_after(PATIENCE_S):
+            for way in ("resumed", "behind", "from its beginning"):
+                async with make_trainer() as trainer:
+                    anchor = await anchor_for(trainer)
+                    await trainer.train(anchor, LANE, max_steps=2)
+                    await steps_done(trainer, 2)
+                    work, first = await collected(trainer)
+                    state = await trainer.inner_state()
+                    lane = LANE if way == "from its beginning" else LANE.after(work.samples)
+                    if way == "resumed":
+                        await trainer.resume(LANE, max_steps=1)
+                    else:
+                        await trainer.restore_inner_state(state)
+                        await trainer.train(anchor - first, lane, max_steps=1)
+                    await steps_done(trainer, 1)
+                    deltas.append((await collected(trainer))[1])
+        resumed, behind, again = deltas
+        apart = np.linalg.norm(resumed - behind)
+        assert apart <= 0.05 * np.linalg.norm(resumed), "the two starts differ by float32 rounding alone"
+        assert np.linalg.norm(resumed - again) > 4 * apart
+
     async def test_inner_state_survives_another_trainer(self, make_trainer: TrainerFactory) -> None:
         """A restart that puts the state back goes on as if it had not happened."""
         with trio.fail_after(PATIENCE_S):

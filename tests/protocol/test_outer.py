@@ -25,6 +25,18 @@ def _vectors(seed: int, size: int = SIZE) -> tuple[Vector, Vector, list[Vector]]
     return drawn[0], drawn[1], drawn[2:]
 
 
+def test_a_mean_of_many_rounds_is_taken_as_it_is_but_for_the_last() -> None:
+    """A displacement of one round is stepped with rate and momentum; one of many rounds leads to where it was trained, and no further."""
+    anchor, momentum, mean = (np.full(5, value, np.float32) for value in (3.0, 0.5, 2.0))
+    out = np.empty((2, 5), np.float32)
+    outer_step(anchor, momentum, mean, Outer(learning_rate=0.7, momentum=0.9), out[0], out[1], rounds=4.0)
+    last = np.float32(0.5)
+    assert np.allclose(out[1], 0.9 * 0.5 + last)
+    assert np.allclose(out[0], 3.0 - 1.5 - 0.7 * (last + 0.9 * (0.9 * 0.5 + last)), rtol=1e-6)
+    outer_step(anchor, momentum, mean, Outer(learning_rate=1.0, momentum=0.0), out[0], out[1], rounds=1000.0)
+    assert np.allclose(out[0], 1.0, rtol=1e-6)
+
+
 def test_golden_trace() -> None:
     """Twelve rounds end in these bytes, and within float32 rounding of the same rounds in float64."""
     anchor, momentum, means = _vectors(1)

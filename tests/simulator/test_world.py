@@ -194,7 +194,7 @@ def test_work_that_vanishes_is_seen() -> None:
 def test_work_that_is_counted_twice_is_seen() -> None:
     def harm(world: World) -> None:
         ledger = _keeper(world, 1).ledger
-        ledger.settle = lambda listed: 0  # type: ignore[method-assign]  # the ledger forgets that its work was certified
+        ledger.settle = lambda listed, **rest: 0  # type: ignore[method-assign]  # the ledger forgets that its work was certified
 
     assert "nothing lost" in harmed(harm), "more is accounted for than was handed over"
 

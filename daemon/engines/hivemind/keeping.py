@@ -25,6 +25,7 @@ class Keeping:
             np.zeros(info.parameters, np.float32) for _ in range(5)
         )
         self.samples = 0  # behind `learned`
+        self.drawn = 0  # samples of this round's lane that were used
         self.inner: Vector = np.zeros(0, np.float32)
         self.tip: Digest = run
 
@@ -40,8 +41,8 @@ class Keeping:
         self.number, self.tip = checkpoint.number, checkpoint.tip
         said = f"resuming from round {self.number}"
         ledger = await self._disk.load_ledger(self._run)
-        if ledger is not None and ledger.tip == self.tip and ledger.weight:
-            self.learned[:], self.samples = ledger.residue, ledger.weight
+        if ledger is not None and ledger.tip == self.tip and ledger.samples:
+            self.learned[:], self.samples, self.drawn = ledger.displacement, ledger.samples, ledger.drawn
             said += f", {self.samples} samples pending"
         return said
 
@@ -49,7 +50,12 @@ class Keeping:
         """What was trained joins what waits. Weights are capped by the manifest."""
         if samples:
             await self._offload(lambda: np.add(self.learned, delta, out=self.learned))
+            self.drawn += samples
             self.samples = min(self.samples + samples, self._manifest.limits.max_samples)
+
+    async def local(self) -> Vector:
+        """The parameters that training goes on from: those that were handed over last."""
+        return await self._offload(lambda: self.anchor - self.learned)
 
     async def apply(self, mean: Vector) -> None:
         """The outer step; what waited has been averaged. Raises `ValueError`, and changes nothing, for a mean that is not finite."""
@@ -73,16 +79,27 @@ class Keeping:
     def forget(self) -> None:
         """Nothing waits any more."""
         self.learned[:] = 0.0
-        self.samples = 0
+        self.samples = self.drawn = 0
 
     async def write(self) -> None:
         """The state, durable on return. Raises `DiskFull`."""
         tip = await self._offload(lambda: state_digest(self.anchor, self.momentum))
         if tip != self.tip:
             checkpoint = Checkpoint(
-                run=self._run, tip=tip, number=self.number, anchor=self.anchor, momentum=self.momentum, inner=self.inner
+                run=self._run,
+                tip=tip,
+                number=self.number,
+                anchor=self.anchor,
+                momentum=self.momentum,
+                inner=self.inner,
+                shapes=tuple((spec.name, spec.shape) for spec in self._info.specs),
             )
-            await self._disk.save_checkpoint(checkpoint)
+            kept = await self._disk.checkpoints(self._run)
+            superseded = [other for number, other in kept if number <= self.number and other != tip]
+            left = [other for number, other in kept if number > self.number]  # the others' state was taken, and is behind
+            if left:
+                await self._disk.leave_checkpoints(self._run, left)
+            await self._disk.save_checkpoint(checkpoint, superseded)
             self.tip = tip
 
     async def write_learned(self) -> None:
@@ -92,12 +109,15 @@ class Keeping:
                 run=self._run,
                 tip=self.tip,
                 next_seq=1,
-                weight=self.samples,
+                weight=0,
                 carried=0,
                 offered_seq=0,
                 offered_weight=0,
                 offered_digest=bytes(32),
                 offered=b"",
-                residue=self.learned,
+                residue=np.zeros_like(self.learned),
+                samples=self.samples,
+                displacement=self.learned,
+                drawn=self.drawn,
             )
         )

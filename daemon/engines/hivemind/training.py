@@ -8,7 +8,7 @@ from daemon.engines.hivemind import policy
 from daemon.engines.hivemind.keeping import Keeping
 from protocol.identity import PeerId
 from protocol.journal import Event, Trained, Warned
-from protocol.ports import Trainer, TrainerLost, Work
+from protocol.ports import Lane, Trainer, TrainerLost, Work
 
 
 class Training:
@@ -17,12 +17,14 @@ class Training:
     def __init__(self, trainer: Trainer, kept: Keeping, me: PeerId, record: Callable[[Event], None]) -> None:
         self.kept = kept
         self._trainer, self._me, self._record = trainer, me, record
+        self._lane = Lane(base=0, index=0, stride=1)  # of the last command
 
     async def train(self, others: frozenset[PeerId] = frozenset()) -> None:
-        """From the anchor, as soon as there is a trainer."""
+        """From the local parameters as far as they were handed over (the anchor, after a round), as soon as there is a trainer."""
         while True:
+            self._lane = policy.lane_of(self.kept.number, self._me, sorted(others)).after(self.kept.drawn)
             try:
-                await self._trainer.train(self.kept.anchor, policy.lane_of(self.kept.number, self._me, sorted(others)))
+                await self._trainer.train(await self.kept.local(), self._lane)
                 return
             except TrainerLost as lost:
                 self._record(Warned(code="TRAINER", message=f"not training until the worker is back: {lost}"))
@@ -31,8 +33,11 @@ class Training:
 
     async def go_on(self, others: frozenset[PeerId]) -> None:
         """From the local parameters."""
+        lane = policy.lane_of(self.kept.number, self._me, sorted(others))
+        if (lane.index, lane.stride) != (self._lane.index, self._lane.stride):
+            self._lane = lane.after(self.kept.drawn)  # with other members the lane is another one, and what it begins with was drawn
         try:
-            await self._trainer.resume(policy.lane_of(self.kept.number, self._me, sorted(others)))
+            await self._trainer.resume(self._lane)
         except TrainerLost:
             await self.train(others)
 

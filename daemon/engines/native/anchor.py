@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import trio
 
 from protocol.digest import Digest, merkle_root
 from protocol.manifest import Manifest
+from protocol.messages import Ready
 from protocol.outer import LEAF_ELEMENTS, state_leaf, state_leaves
 from protocol.ports import Offload, Vector
 from protocol.rules.registry import rules_of
@@ -28,12 +29,14 @@ class Anchor:
         self.leaves: OrderedDict[Digest, list[Digest]] = OrderedDict()
         self.written = trio.Lock()  # held while a checkpoint is being written from `value` and `momentum`
 
-    async def step(self, mean: Callable[[int, Vector], Vector], offload: Offload) -> Digest:
-        """The outer step into the spare buffers. Returns the digest of the state there.
+    async def step(self, mean: Callable[[int, Vector], Vector], counted: Sequence[Ready], offload: Offload) -> Digest:
+        """The outer step into the spare buffers. Returns the digest of the state there. `counted` are the offers that the mean is of.
 
         `mean(start, out)` gives the averaged pseudo-gradient of `out`'s size from element `start` on, in `out` or where it lies. The vector is worked
         through leaf by leaf of the state's digest, decoded, stepped and hashed while it is in cache.
         """
+
+        rounds = self._rules.rounds_in(counted)
 
         def work() -> list[Digest]:
             piece = np.empty(min(LEAF_ELEMENTS, self.parameters), np.float32)
@@ -43,7 +46,7 @@ class Anchor:
                 at = slice(start, min(start + LEAF_ELEMENTS, self.parameters))
                 averaged = mean(start, piece[: at.stop - at.start])
                 before, after = (self.value[at], self.momentum[at]), (self.spare_value[at], self.spare_momentum[at])
-                self._rules.outer_step(*before, averaged, self._outer, *after)
+                self._rules.outer_step(*before, averaged, self._outer, *after, rounds=rounds)
                 values.append(state_leaf(self.spare_value[at]))
                 momenta.append(state_leaf(self.spare_momentum[at]))
             return values + momenta

@@ -113,7 +113,8 @@ class Exchanging:
         with trio.CancelScope() as self._reducing:
             if current is not None and current.plan.digest == cut.plan:
                 result = await current.average(cut, name)
-                state = await anchor.step(current.gathered().mean, self._offload)
+                counted = [current.plan.offers[i] for i in cut.contributors]
+                state = await anchor.step(current.gathered().mean, counted, self._offload)
                 self._emit(Computed(vote=_vote(current.plan, name, result, state)))
 
     async def serve(self, cut: Cut, name: Digest) -> None:

@@ -2,7 +2,8 @@
 
 The order on disk makes a crash at any instant harmless: the ledger with an offer is durable before the offer is made; certificates are appended
 before the checkpoint that stands on them; a ledger older than the chain is settled against what it missed, and where it no longer knows what was
-certified, it drops its pending work and says so (a restart may lose the last steps, never count them twice). That a view is taken is durable before
+certified, it drops its pending work and says so (a restart may lose the last steps, never count them twice). A restart trains on from the local
+parameters: the anchor minus the displacement that the ledger holds. That a view is taken is durable before
 anything is said in it: whoever comes back into the middle of a round goes on in the next view, and never votes twice in one.
 """
 
@@ -17,7 +18,7 @@ from daemon.engines.native.anchor import Anchor
 from daemon.engines.native.buffers import Buffers
 from daemon.swarm.chain_sync import unpack_record
 from daemon.swarm.lineage import Lineage
-from protocol.certificate import OpenCertificate, Tip
+from protocol.certificate import OpenCertificate, Tip, hash_of
 from protocol.codec import codec_named
 from protocol.digest import Digest
 from protocol.errors import OurFault, PeerFault
@@ -28,6 +29,7 @@ from protocol.ledger import NOTHING, Ledger, Offer, is_finite
 from protocol.manifest import Manifest
 from protocol.ports import STANDS_KEPT, Checkpoint, Disk, DiskFull, Offload, Stand, TaskInfo, Vector
 
+PASSED_BY = "moved the anchor without this work"  # said of work that no certificate counted in time
 CERTIFICATES_READ = 512  # read back from disk at once
 
 
@@ -72,15 +74,20 @@ class Keeper:
         self._stands = stands
 
     async def resume(self) -> str:
-        """Take up from disk, or begin at genesis. Returns a sentence about which. Raises `OurFault` when the disk holds another model."""
+        """Take up from disk, or begin at genesis. Returns a sentence about which.
+
+        Raises:
+            OurFault: the disk holds another model.
+            UserError: "DAMAGED" where what this node certified cannot be read back. It never begins anew over that.
+        """
         checkpoint = await self._disk.load_checkpoint(self._run)
         self._stands = {stand.parent: stand.view for stand in await self._disk.load_stands(self._run)}
-        await self._read_chain()
+        last = await self._read_chain()
         tip = self.lineage.tip(checkpoint.tip) if checkpoint else None
         if checkpoint is not None and tip is None:
-            self._record(
-                Warned(code="CHAIN", message=f"checkpoint {checkpoint.number} is ahead of the certificates on disk; beginning anew")
-            )
+            await self._check_far_behind(checkpoint, last)
+        if tip is None and last:
+            self._warn(f"the state of certificate {last} is not on disk; the members of the run are asked for it")
         if checkpoint is None or tip is None:
             self.anchor.spare_value[:] = await self._offload(lambda: initial_parameters(self._info.specs, self._manifest.seed))
             self.anchor.spare_momentum[:] = 0.0
@@ -94,23 +101,58 @@ class Keeper:
             said = f"resuming from certificate {tip.number}"
         digest = await self.anchor.digest_spare(self._offload)
         if self.tip.state and digest != self.tip.state:
-            raise OurFault(f"checkpoint {self.tip.number} does not have the state its certificate names")
+            raise self._disk.damage(self._run, f"Checkpoint {self.tip.number} does not have the state that its certificate names.")
         self.anchor.adopt(self.tip.hash)
         return said + await self._resume_ledger()
 
-    async def _read_chain(self) -> None:
+    async def _read_chain(self) -> int:
+        """Every certificate on disk into the lineage. Returns the number of the last one, 0 for none."""
         first = 1
         while batch := await self._disk.certificates(self._run, first, CERTIFICATES_READ):
             for record in batch:
                 try:
                     for raw in unpack_record(record):
-                        for made in self.lineage.add(raw, trusted=True):
-                            first = max(first, made.tip.number + 1)
+                        self.lineage.add(raw, trusted=True)
+                        made = self.lineage.step(hash_of(self._run, raw))
+                        if made is None:
+                            raise PeerFault("bad_certificate", "its parent is not among those before it")
+                        first = max(first, made.tip.number + 1)
                 except PeerFault as fault:
-                    self._record(Warned(code="CHAIN", message=f"a certificate on disk does not read back: {fault}"))
-                    return
+                    raise self._disk.damage(self._run, f"Certificate {first} on disk does not read back: {fault}.") from None
             if len(batch) < CERTIFICATES_READ:
-                return
+                break
+        return first - 1
+
+    async def _check_far_behind(self, checkpoint: Checkpoint, last: int) -> None:
+        """A checkpoint may be older than what a lineage keeps of certificates. Raises `UserError("DAMAGED")` for one that none on disk names."""
+        if checkpoint.tip in await self._hashes_on_disk(checkpoint.number):
+            return
+        raise self._disk.damage(
+            self._run,
+            f"Checkpoint {checkpoint.number} stands on a certificate that is not on disk; the certificates there end with number {last}.",
+        )
+
+    async def _hashes_on_disk(self, number: int) -> set[Digest]:
+        """What the certificates of one step of our lineage are named by."""
+        records = await self._disk.certificates(self._run, number, 1)
+        return {hash_of(self._run, raw) for record in records for raw in unpack_record(record)}
+
+    async def _fates(self, tip: Tip) -> tuple[set[Digest], set[Digest]]:
+        """Of the other checkpoints on disk: the tips that are in the ancestry of `tip`, and those of branches that were left.
+
+        A tip that is in neither is not known here, and its checkpoint stays.
+        """
+        superseded: set[Digest] = set()
+        left: set[Digest] = set()
+        for number, other in await self._disk.checkpoints(self._run):
+            known = self.lineage.tip(other)
+            if known is not None and self.lineage.descends(tip, known):
+                superseded.add(other)
+            elif known is not None and not self.lineage.descends(known, tip):
+                left.add(other)
+            elif known is None and number < tip.number and other in await self._hashes_on_disk(number):
+                superseded.add(other)
+        return superseded, left
 
     async def _resume_ledger(self) -> str:
         record = await self._disk.load_ledger(self._run)
@@ -118,7 +160,8 @@ class Keeper:
             listed = self.tip.last_seq.get(self._me, 0)
             self.ledger.next_seq = listed + 1
             return ""
-        self.ledger.restore(record)
+        # A view of this parent was taken before its first byte was scattered: where none was, the offer went to nobody.
+        self.ledger.restore(record, given=record.tip in self._stands)
         stood_at = self.lineage.tip(record.tip)
         if stood_at is None:
             self._dropped(
@@ -127,8 +170,11 @@ class Keeper:
             return ""
         self.ledger.settled = stood_at.last_seq.get(self._me, 0)
         if stood_at.hash != self.tip.hash:
-            self.settle(self.lineage.path(stood_at, self.tip))
-        return f", {self.ledger.weight} samples pending" if self.ledger.weight else ""
+            path = self.lineage.path(stood_at, self.tip)
+            self.settle(stood_at, path)
+            if not path:
+                self.ledger.rest()
+        return f", {self.ledger.pending} samples pending" if self.ledger.pending else ""
 
     # -------------------------------------------------------------------------------------------- offers and certificates
 
@@ -155,6 +201,11 @@ class Keeper:
             await self._disk.save_ledger(self.ledger.record(self._run, self.tip.hash))
             return offer
 
+    async def local(self) -> Vector:
+        """The parameters that training goes on from; do not change them."""
+        displacement = self.ledger.local
+        return self.anchor.value if displacement is None else await self._offload(lambda: self.anchor.value - displacement)
+
     async def is_fit(self, delta: Vector) -> bool:
         """Whether the ledger may take it: every value is finite."""
         return await self._offload(lambda: is_finite(delta))
@@ -169,20 +220,48 @@ class Keeper:
 
         `credits` are what encoding lost of the slices this node summed for the last of them: (first element, W x (mean - decoded)).
         """
+        before = self.tip
         self.anchor.adopt(tip.hash)
         self.tip = tip
 
         def work() -> None:
-            self.settle(path)
+            self.settle(before, path)
             for start, error in credits:
-                self.ledger.credit(start, error)
+                self.ledger.credit(start, error / np.float32(path[-1].rounds))
 
         async with self._ledger_lock:
             await self._offload(work)
 
-    def settle(self, path: list[OpenCertificate]) -> None:
+    def settle(self, before: Tip, path: list[OpenCertificate]) -> None:
+        """The ledger stood at `before` and goes along `path`."""
+        if path and before.hash == self.lineage.root.hash and not self._founded(path[0]):
+            self._dropped(
+                self.ledger.drop(self.ledger.next_seq), "it was trained from the run's initial parameters, and the run is further"
+            )
         for certificate in path:
-            self._dropped(self.ledger.settle(certificate.listed.get(self._me)), f"certificate {certificate.outcome.number}")
+            last = certificate is path[-1]
+            step = self.lineage.step(certificate.hash)
+            beside = not last and (step is None or not self.lineage.descends(step.tip, before))
+            listed = certificate.listed.get(self._me)
+            dropped = self.ledger.settle(listed, beside=beside, share=1 / certificate.rounds)
+            self._dropped(dropped, self._why(certificate, counted=listed is not None))
+
+    def _founded(self, first: OpenCertificate) -> bool:
+        """Whether this node began the run with the others. What a joiner trained before it had an anchor of the run fits no later one: counted in a
+        certificate it threw a run back by five rounds."""
+        return first.outcome.number == 1 and self._me in first.plan.index
+
+    def _why(self, certificate: OpenCertificate, *, counted: bool) -> str:
+        limits = self._manifest.limits
+        if counted:
+            return f"certificate {certificate.outcome.number} counts {limits.max_samples:,} samples of a member at most"
+        return (
+            f"certificate {certificate.outcome.number} {PASSED_BY}: what waits counts half as much,"
+            f" and nothing after {limits.max_carry_rounds} certificates"
+        )
+
+    def _warn(self, message: str) -> None:
+        self._record(Warned(code="CHAIN", message=message))
 
     def _dropped(self, samples: int, why: str) -> None:
         if samples:
@@ -201,6 +280,9 @@ class Keeper:
         async with self.anchor.written:
             tip, value, momentum, inner = self.tip, self.anchor.value, self.anchor.momentum, self.inner
             try:
+                superseded, left = await self._fates(tip)
+                if left:  # before the certificates of its branch are cut off: a crash between the two leaves a chain that names the rest
+                    await self._disk.leave_checkpoints(self._run, left)
                 for number, record in records:
                     await self._disk.append_certificate(self._run, number, record)
                     waiting.pop(0)
@@ -214,7 +296,9 @@ class Keeper:
                         anchor=value,
                         momentum=momentum,
                         inner=inner,
-                    )
+                        shapes=tuple((spec.name, spec.shape) for spec in self._info.specs),
+                    ),
+                    superseded,
                 )
             except DiskFull as full:
                 self._record(Warned(code="DISK_FULL", message=f"checkpoint {tip.number} was not written: {full}"))

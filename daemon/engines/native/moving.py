@@ -140,14 +140,14 @@ class Moving:
             where = tip.number - len(path)
             self._record(Warned(code="FORK", message=f"following another branch from certificate {where} on: more was certified there"))
         await self._training.gather_loose()
-        had_offer = keeper.ledger.weight > 0
+        had_offer = keeper.ledger.pending > 0
         await keeper.move_to(tip, path, credits)
         self._share_leaves(tip)
         self.unwritten.extend(_records(path))
         self.adopted_at = trio.current_time() - age_s
         steps = [made for certificate in path if (made := self._lineage.step(certificate.hash)) is not None]
         self._logbook.adopted(steps, merkle_root(keeper.anchor.leaves[tip.hash]).hex(), had_offer)
-        await self._training.from_anchor()
+        await self._training.from_local()
         return Adopted(tip=tip, age_s=age_s)
 
     def _share_leaves(self, tip: Tip) -> None:

@@ -19,7 +19,7 @@ from protocol.identity import PeerId
 from protocol.journal import NOT_OFFERED, Event, Trained, Warned, WorkDropped
 from protocol.ledger import Offer
 from protocol.manifest import Manifest
-from protocol.ports import DiskFull, Trainer, TrainerLost, Vector, Work
+from protocol.ports import DiskFull, Lane, Trainer, TrainerLost, Vector, Work
 
 COLLECT_S = 60.0  # for a step's border: others go on after seconds, and what comes later is part of the next collect
 # Between looks at whether the trainer died at work: short beside a worker's start, which takes seconds.
@@ -39,12 +39,13 @@ class Training:
         self._diverged = False  # the local parameters are not finite: nothing may be trained on from them
         self._wanted = trio.Event()  # set while the trainer should be at work and is not
         self._at_work = False  # whether the last command set it to work
+        self._lane = Lane(base=0, index=0, stride=1)  # of the last command
         self._life = -1  # restarts of the trainer when it last got the inner optimizer's state: a later one knows nothing
 
     async def begin(self) -> None:
         """The engine starts: train from what the keeper holds, as soon as there is a trainer."""
         async with self.lock:
-            await self.from_anchor()
+            await self.from_local()
 
     async def attend(self) -> None:
         """Set the trainer to work whenever it is missing. Runs until it is cancelled; there is one such task, and no other waits for a trainer."""
@@ -57,7 +58,7 @@ class Training:
                 continue
             async with self.lock:
                 if self._wanted.is_set():
-                    await self.from_anchor()
+                    await self.from_local()
             if self._wanted.is_set():
                 await trio.sleep(TRAINER_RETRY_S)
 
@@ -82,8 +83,9 @@ class Training:
         self._at_work = False
         self._wanted = trio.Event()
 
-    async def from_anchor(self) -> None:
-        """Train from the anchor; where there is no trainer, `attend` does so when it is back. Call with `lock` held."""
+    async def from_local(self) -> None:
+        """Train from the local parameters, as far as they were handed over: from the anchor, where nothing was trained since. Samples that were drawn
+        are not drawn again. Where there is no trainer, `attend` does so when it is back. Call with `lock` held."""
         try:
             if self._diverged:
                 if not self._keeper.inner.size:
@@ -92,7 +94,8 @@ class Training:
                 self._diverged = False
             elif self._trainer.restarts != self._life:
                 await self._restore_inner()
-            await self._trainer.train(self._keeper.anchor.value, self._keeper.tip.lane(self._me), max_steps=self._max_steps)
+            self._lane = self._keeper.tip.lane(self._me).after(self._keeper.ledger.drawn)
+            await self._trainer.train(await self._keeper.local(), self._lane, max_steps=self._max_steps)
         except TrainerLost as lost:
             if not self._wanted.is_set():
                 self._record(Warned(code="TRAINER", message=f"not training until the worker is back: {lost}"))
@@ -113,12 +116,12 @@ class Training:
         """Nobody to average with: train on from the local parameters."""
         async with self.lock:
             if self._diverged:
-                await self.from_anchor()
+                await self.from_local()
                 return
             try:
-                await self._trainer.resume(self._keeper.tip.lane(self._me), max_steps=self._max_steps)
+                await self._trainer.resume(self._lane, max_steps=self._max_steps)
             except TrainerLost:
-                await self.from_anchor()
+                await self.from_local()
             else:
                 self._working()
 
@@ -138,6 +141,8 @@ class Training:
             if await self._is_finite(work):
                 loss = work.loss
                 offer = await self._durable(work.delta, work.samples)
+                # What could not be encoded was dropped, and with it the place that training stood at.
+                self._diverged = bool(work.samples) and not self._keeper.ledger.pending
                 self._keeper.inner = await self._trainer.inner_state()
         except TrainerLost as lost:
             self._record(Warned(code="TRAINER", message=f"the steps of this round are lost: {lost}"))
@@ -148,7 +153,10 @@ class Training:
         if not work.samples or await self._keeper.is_fit(work.delta):
             return True
         self._diverged = True
-        self._record(Warned(code="DIVERGED", message="the local parameters are not finite any more; training begins again from the anchor"))
+        self._keeper.ledger.drawn += work.samples
+        self._record(
+            Warned(code="DIVERGED", message="the local parameters are not finite any more; training goes on from the last that were")
+        )
         self._record(WorkDropped(samples=work.samples, reason="training diverged"))
         return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import trio
+from msgspec.structs import replace
 
 from daemon.engines.native.course import Course
 from daemon.engines.native.exchanging import Exchanging, fingerprint_of
@@ -24,7 +25,7 @@ from protocol.journal import Event
 from protocol.ledger import NOTHING, Offer
 from protocol.manifest import Manifest
 from protocol.merge import merge_parents, merge_round
-from protocol.messages import Binding, Ready, TaskReady
+from protocol.messages import MAX_DRAWN, MAX_ROUNDS, Binding, Ready, TaskReady, Trajectory
 from protocol.ports import Network, Offload, Trainer
 from protocol.round import phases as p
 
@@ -74,9 +75,11 @@ class Working:
 
     async def make_offer(self) -> None:
         async with self.training.lock:
-            tip = self._keeper.tip
+            tip, ledger = self._keeper.tip, self._keeper.ledger
             self.offer, loss = await self.training.make_offer()
-            self._emit(p.OfferMade(ready=self.ready(tip.hash, tip.number + 1, self.offer, loss)))
+            ready = self.ready(tip.hash, tip.number + 1, self.offer, loss)
+            trajectory = Trajectory(drawn=min(ledger.drawn, MAX_DRAWN), rounds=min(max(ledger.rounds, 1), MAX_ROUNDS))
+            self._emit(p.OfferMade(ready=replace(ready, trajectory=trajectory)))
 
     async def train_on(self) -> None:
         await self.training.go_on()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
 from daemon.offload import in_thread
 from protocol.digest import Digest
+from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import Event
 from protocol.manifest import Limits, Manifest, Outer, RoundRules, seal
@@ -39,8 +40,18 @@ class NoDisk:
     def __init__(self) -> None:
         self._records: dict[int, bytes] = {}
 
-    async def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+    async def save_checkpoint(self, checkpoint: Checkpoint, superseded: Collection[Digest] = ()) -> None:
         await trio.lowlevel.checkpoint()
+
+    async def leave_checkpoints(self, run: Digest, tips: Collection[Digest]) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def checkpoints(self, run: Digest) -> list[tuple[int, Digest]]:
+        await trio.lowlevel.checkpoint()
+        return []
+
+    def damage(self, run: Digest, what: str, why: str = "") -> UserError:
+        return UserError("DAMAGED", what, why=why)
 
     async def load_checkpoint(self, run: Digest) -> Checkpoint | None:
         await trio.lowlevel.checkpoint()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -86,6 +87,26 @@ class Spawns(Line):
         super().__init__(options, data_folders)
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
         _note(str(child.pid))
+
+
+class Scatters(Line):
+    """Starts processes that get away from their parent in every way they can, and notes their numbers."""
+
+    def __init__(self, options: TaskOptions, data_folders: Sequence[str] = ()) -> None:
+        super().__init__(options, data_folders)
+        sleep = [sys.executable, "-c", "import time; time.sleep(3600)"]
+        child = subprocess.Popen(sleep)
+        session = subprocess.Popen(sleep, start_new_session=True)
+        bare = subprocess.Popen(sleep, start_new_session=True, env={})
+        twice = "import os, subprocess; print(subprocess.Popen(__import__('sys').argv[1:], start_new_session=True, stdout=2).pid)"
+        orphan = subprocess.run([sys.executable, "-c", twice, *sleep], stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+        forked = os.fork()
+        if not forked:
+            os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(3600)
+            os._exit(0)
+        _note(f"{child.pid} {session.pid} {orphan} {forked} {bare.pid}")
 
 
 class Normed(Line):

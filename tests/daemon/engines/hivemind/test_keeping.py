@@ -89,6 +89,8 @@ async def test_state_and_work_come_back_after_a_restart(disk: FileDisk) -> None:
     assert (back.momentum == kept.momentum).all()
     assert (back.inner == kept.inner).all()
     assert (back.learned == random(2)).all()
+    assert (await back.local() == back.anchor - random(2)).all(), "training goes on from where it was"
+    assert back.drawn == 30, "and draws what it did not draw yet"
 
     await back.apply(random(3))
     await back.write()

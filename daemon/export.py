@@ -1,0 +1,115 @@
+"""The model of a run as a safetensors file that other programs read (https://huggingface.co/docs/safetensors)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from daemon.chain.records import run_folder
+from daemon.disk.atomic import write_atomically
+from daemon.disk.checkpoint_file import checkpoints_in, read_checkpoint
+from daemon.disk.files import CHECKPOINTS
+from daemon.disk.tensors import Damaged, encode
+from protocol.digest import SHOWN_DIGITS
+from protocol.errors import UserError
+from protocol.manifest import SignedManifest
+from protocol.ports import Checkpoint, DiskFull
+
+FLAT = "parameters"  # the one tensor of a file whose checkpoint does not know the model's names and shapes
+
+
+def export_run(home: Path, signed: SignedManifest, file: Path, *, force: bool, say: Callable[[str], None]) -> Checkpoint:
+    """Write the newest whole checkpoint's parameters to `file`. Returns that checkpoint.
+
+    Only reads the home. `say` hears of damaged checkpoints that were passed over.
+
+    Raises:
+        UserError: "NO_CHECKPOINT" where there is none that can be read, "EXISTS" where `file` is there and not `force`, "EXPORT" where it
+            cannot be written.
+    """
+    if not force and os.path.lexists(file):
+        raise _exists(file)
+    checkpoint = _newest(home, signed, say)
+    manifest = signed.open()
+    metadata = {
+        "format": "hypergpu/model/1",
+        "run": signed.run.hex(),
+        "name": manifest.name,
+        "task": manifest.task,
+        "rules": str(manifest.rules),
+        "round": str(checkpoint.number),
+        "certificate": checkpoint.tip.hex(),
+    }
+    _write(file, encode(_tensors(checkpoint), metadata), force=force)
+    return checkpoint
+
+
+def _newest(home: Path, signed: SignedManifest, say: Callable[[str], None]) -> Checkpoint:
+    folder = run_folder(home, signed.run) / CHECKPOINTS
+    reasons: list[str] = []
+    try:
+        for entry in reversed(checkpoints_in(folder)):
+            try:
+                checkpoint = read_checkpoint(entry.path, signed.run, entry.tip, entry.number)
+            except FileNotFoundError:
+                continue  # removed by a running daemon: there is a newer one
+            except Damaged as error:
+                reasons.append(f"Checkpoint {entry.number} {error}: {entry.path}")
+                continue
+            for reason in reasons:
+                say(f"{reason}. Number {checkpoint.number} is taken instead.")
+            return checkpoint
+    except OSError as error:
+        reasons.append(f"{folder} cannot be read ({error.strerror})")
+    shown = signed.run.hex()[:SHOWN_DIGITS]
+    raise UserError(
+        "NO_CHECKPOINT",
+        f"The run {signed.open().name} ({shown}) has no checkpoint to export.",
+        why="; ".join(reasons) or f"{folder} holds none",
+        fix="" if reasons else f"hypergpud start --run {shown}   (the first certified round writes one)",
+    )
+
+
+def _tensors(checkpoint: Checkpoint) -> Mapping[str, npt.NDArray[np.generic]]:
+    """By name and shape where the checkpoint knows them, else as one flat vector."""
+    tensors: dict[str, npt.NDArray[np.generic]] = {}
+    start = 0
+    for name, shape in checkpoint.shapes:
+        size = int(np.prod(shape, dtype=np.int64))
+        tensors[name] = checkpoint.anchor[start : start + size].reshape(shape)
+        start += size
+    fits = len(tensors) == len(checkpoint.shapes) > 0 and start == checkpoint.anchor.size
+    return tensors if fits else {FLAT: checkpoint.anchor}
+
+
+def _write(file: Path, parts: list[memoryview], *, force: bool) -> None:
+    """Whole, or not at all, and never over a file that was not there a moment ago."""
+    reserved = False
+    try:
+        if not force:
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))  # the name is ours from here on
+            reserved = True
+        write_atomically(file, parts)
+    except FileExistsError:
+        raise _exists(file) from None
+    except (DiskFull, OSError) as error:
+        if reserved:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError("EXPORT", f"Cannot write {file}.", why=why, fix="name a file in a folder that you can write to") from None
+
+
+def _exists(file: Path) -> UserError:
+    return UserError(
+        "EXISTS",
+        f"{file} exists already.",
+        why="an export does not write over a file by itself",
+        fix="name another file, or add --force",
+        exit_code=2,
+    )

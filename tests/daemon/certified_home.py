@@ -1,0 +1,93 @@
+"""A home with certified rounds: real certificates, whose states are what the checkpoints hold, on a real disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from msgspec.structs import replace
+
+from daemon.chain.records import keep_manifest, run_folder
+from daemon.disk.files import FileDisk
+from daemon.remembered import remember
+from daemon.swarm.chain_sync import pack_record
+from protocol.certificate import Tip, extend, genesis, open_certificate
+from protocol.layout import CHUNK_ELEMENTS
+from protocol.manifest import SignedManifest, seal
+from protocol.outer import state_digest
+from protocol.ports import Checkpoint, LedgerRecord, Stand, Vector, inline
+from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
+
+FOUR = people(4)
+PARAMETERS = CHUNKS * CHUNK_ELEMENTS
+SHAPES = (("embedding", (PARAMETERS // 64, 32)), ("head.weight", (PARAMETERS // 2,)))
+
+
+def vector(number: int, salt: int) -> Vector:
+    return np.random.default_rng((number, salt)).standard_normal(PARAMETERS, np.float32)
+
+
+class CertifiedHome:
+    """`rounds` certificates of four members, and the last three checkpoints."""
+
+    def __init__(self, root: Path, rounds: int = 9, signed: SignedManifest | None = None) -> None:
+        self.root = root
+        self.signed = signed or seal(MANIFEST)
+        self.run, self.manifest = self.signed.run, self.signed.open()
+        self.folder = run_folder(root, self.run)
+        self.rounds = rounds
+        self.tips: list[Tip] = [genesis(self.run)]
+        self.raws: list[bytes] = []  # the certificates
+
+    async def write(self) -> CertifiedHome:
+        keep_manifest(self.root, self.signed)
+        remember(self.root, self.signed, 4001)
+        disk = FileDisk(self.root, inline)
+        for number in range(1, self.rounds + 1):
+            await self.append(disk, number)
+            await disk.save_ledger(self.ledger(number))
+            await disk.save_checkpoint(self.checkpoint(number), [tip.hash for tip in self.tips[:-1]])
+        await disk.save_stands(self.run, [Stand(parent=self.tips[-1].hash, view=1)])
+        return self
+
+    async def append(self, disk: FileDisk, number: int) -> None:
+        made = Made(FOUR, self.tips[-1], seq=number, run=self.run, manifest=self.manifest)
+        made.vote = replace(made.vote, state=state_digest(vector(number, 0), vector(number, 1)))
+        raw = made.raw()
+        self.raws.append(raw)
+        self.tips.append(extend(self.tips[-1], open_certificate(raw, self.run, self.manifest, CHUNKS)))
+        await disk.append_certificate(self.run, number, pack_record([raw]))
+
+    def checkpoint(self, number: int) -> Checkpoint:
+        return Checkpoint(
+            run=self.run,
+            tip=self.tips[number].hash,
+            number=number,
+            anchor=vector(number, 0),
+            momentum=vector(number, 1),
+            inner=vector(number, 2),
+            shapes=SHAPES,
+        )
+
+    def ledger(self, number: int) -> LedgerRecord:
+        return LedgerRecord(
+            run=self.run,
+            tip=self.tips[number].hash,
+            next_seq=number + 1,
+            weight=7,
+            carried=0,
+            offered_seq=0,
+            offered_weight=0,
+            offered_digest=bytes(32),
+            offered=b"",
+            residue=vector(number, 3),
+        )
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.folder / "checkpoints").glob("*.safetensors"))
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    """By name; what is set aside is another name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,136 @@
+"""`export` and `repair` as a person types them: what they print, what they write, and what they leave alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import trio
+from safetensors import safe_open
+
+from daemon.home import ensure_home
+from daemon.lock import home_lock
+from protocol.manifest import SignedManifest
+from tests.daemon.certified_home import PARAMETERS, SHAPES, CertifiedHome, everything_in, vector
+from tests.daemon.cli.conftest import Hypergpud
+from tests.protocol.rounds import MANIFEST
+from tests.protocol.rules.test_versions import of_the_first_rules
+
+pytestmark = pytest.mark.real
+ROUNDS = 5
+
+
+def certified(home: Path, signed: SignedManifest | None = None) -> CertifiedHome:
+    ensure_home(home)
+    made = CertifiedHome(home, ROUNDS, signed)
+    trio.run(made.write)
+    return made
+
+
+def test_a_model_is_exported_by_name_and_shape_and_never_over_another_file(hypergpud: Hypergpud, home: Path, tmp_path: Path) -> None:
+    made, file = certified(home), tmp_path / "model.safetensors"
+    before = everything_in(home)
+    done = hypergpud("export", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"Wrote {file}: {PARAMETERS:,} parameters of the run tests ({made.run.hex()[:12]}, rules 2), as certificate {ROUNDS} left them.\n"
+    )
+    tensors = safetensors.numpy.load_file(file)
+    assert {name: tensor.shape for name, tensor in tensors.items()} == dict(SHAPES)
+    assert np.array_equal(np.concatenate([tensors[name].ravel() for name, _ in SHAPES]), vector(ROUNDS, 0))
+    with safe_open(file, framework="np") as opened:
+        metadata = opened.metadata()
+    assert metadata["run"] == made.run.hex()
+    assert (metadata["name"], metadata["task"], metadata["rules"], metadata["round"]) == ("tests", "nothing", "2", "5")
+    again = hypergpud("export", str(file))
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    assert "--force" in again.stderr
+    file.write_bytes(b"old")
+    assert hypergpud("export", made.run.hex()[:8], str(file), "--force").returncode == 0
+    assert safetensors.numpy.load_file(file).keys() == tensors.keys()
+    told = json.loads(hypergpud("export", str(file), "--force", "--json").stdout)
+    assert told == {"file": str(file), "run": made.run.hex(), "rules": 2, "round": ROUNDS, "parameters": PARAMETERS}
+    assert everything_in(home) == before, "a home is only read"
+
+
+def test_a_run_of_the_first_rules_is_exported_and_not_started(hypergpud: Hypergpud, home: Path, tmp_path: Path) -> None:
+    made, file = certified(home, of_the_first_rules(MANIFEST)), tmp_path / "model.safetensors"
+    before = everything_in(made.folder)
+    shown = made.run.hex()[:12]
+    for arguments in (("start",), ("start", "--run", shown), ("repair",)):
+        done = hypergpud(*arguments)
+        assert done.returncode == 2
+        assert "This run uses rules 1; this program knows rules 2. This program only reads such a run. [RULES]" in done.stderr
+        assert f"hypergpud export {shown} model.safetensors" in done.stderr
+    done = hypergpud("export", shown, str(file))
+    assert done.returncode == 0, done.stderr
+    assert "rules 1" in done.stdout
+    assert np.array_equal(np.concatenate([each.ravel() for each in safetensors.numpy.load_file(file).values()]), vector(ROUNDS, 0))
+    assert everything_in(made.folder) == before
+
+
+def test_a_checkpoint_that_knows_no_shapes_is_one_vector(
+    hypergpud: Hypergpud, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.daemon.certified_home.SHAPES", ())
+    certified(home)
+    file = tmp_path / "model.safetensors"
+    assert hypergpud("export", str(file)).returncode == 0
+    assert {name: tensor.shape for name, tensor in safetensors.numpy.load_file(file).items()} == {"parameters": (PARAMETERS,)}
+
+
+def test_what_cannot_be_exported_is_said(hypergpud: Hypergpud, home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    done = hypergpud("export", str(file))
+    assert (done.returncode, "was in no run yet" in done.stderr) == (2, True)
+    made = certified(home)
+    for arguments, said in (
+        ((), "0 words were given"),
+        (("a", "b", "c"), "3 words were given"),
+        (("abcdef", str(file)), "No run of this home has an id that begins with 'abcdef'"),
+        ((str(tmp_path / "nowhere" / "file"),), "No such file or directory"),
+        ((str(tmp_path),), "exists already"),
+    ):
+        done = hypergpud("export", *arguments)
+        assert done.returncode != 0
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    made.checkpoints[-1].write_bytes(b"")
+    done = hypergpud("export", str(file))
+    assert done.returncode == 0
+    assert "Number 4 is taken instead" in done.stderr
+    for path in made.checkpoints:
+        path.write_bytes(b"")
+    done = hypergpud("export", str(file), "--force")
+    assert done.returncode == 1
+    assert "has no checkpoint to export" in done.stderr
+    assert str(made.checkpoints[0]) in done.stderr
+    assert safetensors.numpy.load_file(file), "what was exported before is whole"
+
+
+def test_a_repair_sets_aside_and_says_what_and_nothing_where_nothing_is_damaged(hypergpud: Hypergpud, home: Path) -> None:
+    made = certified(home)
+    before = everything_in(made.folder)
+    done = hypergpud("repair")
+    assert (done.returncode, done.stdout) == (0, f"Nothing of the run tests ({made.run.hex()[:12]}) is damaged.\n")
+    assert everything_in(made.folder) == before
+    path = made.folder / "certificates"
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    before = everything_in(made.folder)
+    with home_lock(home):
+        assert "already runs" in hypergpud("repair").stderr
+    done = hypergpud("repair", made.run.hex()[:12])
+    assert done.returncode == 0
+    assert "what follows number 2, at byte" in done.stdout
+    assert "Checkpoint 5 stands on a certificate that is not on disk. Set aside: " in done.stdout
+    assert f"Nothing was deleted. hypergpud start --run {made.run.hex()[:12]} gets" in done.stdout
+    after = everything_in(made.folder)
+    assert set(before.values()) <= set(after.values())
+    assert after["certificates.damaged"] == bytes(damaged)
+    assert hypergpud("repair", "--json").stdout == f'{{"run":"{made.run.hex()}","set_aside":[]}}\n'

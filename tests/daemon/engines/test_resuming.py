@@ -1,0 +1,277 @@
+"""Taking a run up from disk: from its checkpoint, or not at all. Nothing that cannot be read leads to genesis, and nothing is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.disk.files import FileDisk
+from daemon.engines.native.keeper import Keeper
+from daemon.repair import repair
+from daemon.swarm.lineage import TIPS_KEPT, Lineage
+from protocol import certificate, layout, leader, slices
+from protocol.errors import UserError
+from protocol.journal import Event, Warned
+from protocol.planning import choice
+from protocol.ports import ParameterSpec, TaskInfo, inline
+from protocol.rules.registry import RULE_SETS
+from tests.daemon.certified_home import FOUR, PARAMETERS, SHAPES, CertifiedHome, everything_in
+
+ROUNDS = 9
+SPECS = tuple(ParameterSpec(name=name, shape=shape, init="zeros") for name, shape in SHAPES)
+INFO = TaskInfo(parameters=PARAMETERS, specs=SPECS, dataset_size=1000, device="cpu", threads=1)
+
+
+class Resumed:
+    """A node that takes up what is on a home's disk."""
+
+    def __init__(self, home: CertifiedHome) -> None:
+        self.told: list[Event] = []
+        self.lineage = Lineage(home.run, home.manifest, 10)
+        self.disk = FileDisk(home.root, inline)
+        self.keeper = Keeper(
+            run=home.run,
+            me=FOUR[0].peer,
+            manifest=home.manifest,
+            info=INFO,
+            lineage=self.lineage,
+            disk=self.disk,
+            offload=inline,
+            record=self.told.append,
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        return [event.message for event in self.told if isinstance(event, Warned)]
+
+
+async def resumed(home: CertifiedHome) -> Resumed:
+    node = Resumed(home)
+    said = await node.keeper.resume()
+    assert said.startswith(f"resuming from certificate {node.keeper.tip.number}")
+    return node
+
+
+async def stopped(home: CertifiedHome) -> UserError:
+    """The node says why it stops, again and again, and changes nothing."""
+    before = everything_in(home.folder)
+    for _ in range(2):
+        with pytest.raises(UserError) as caught:
+            await Resumed(home).keeper.resume()
+    assert everything_in(home.folder) == before
+    assert caught.value.code == "DAMAGED"
+    assert f"hypergpud --home {home.root} repair {home.run.hex()[:12]}" in caught.value.fix
+    assert str(home.folder) in caught.value.why
+    return caught.value
+
+
+async def test_a_whole_home_resumes(tmp_path: Path) -> None:
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    node = await resumed(home)
+    assert node.keeper.tip == home.tips[-1]
+    assert node.keeper.ledger.weight == 7
+    assert node.told == []
+
+
+def _ties_to_the_last(chunks: int, shares: Sequence[float]) -> tuple[int, ...]:
+    return tuple(chunks - border for border in reversed(layout.share_out(chunks, list(reversed(shares)))))
+
+
+CHANGED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "how slices are shared out": lambda patch: patch.setattr(layout, "share_out", _ties_to_the_last),
+    "group choice": lambda patch: patch.setattr(choice, "NEARNESS", 0.5),
+    "slices": lambda patch: patch.setattr(slices, "STEPS", 3),
+    "lanes": lambda patch: patch.setattr(certificate, "NEWCOMER_LANES", 5),
+    "every function of the registry": lambda patch: [  # type: ignore[func-returns-value]
+        patch.setitem(
+            RULE_SETS,
+            version,
+            replace(
+                rules,
+                choose=_never,
+                share_out=_ties_to_the_last,
+                leader_order=lambda parent, candidates: tuple(sorted(candidates)),
+                check_cut=_never,
+                weighted_mean=_never,
+                outer_step=_never,
+                merge_vectors=_never,
+            ),
+        )
+        for version, rules in RULE_SETS.items()
+    ],
+    "who leads": lambda patch: patch.setattr(leader, "leader_order", lambda parent, candidates: tuple(sorted(candidates))),
+}
+
+
+def _never(*_: object, **__: object) -> None:
+    raise AssertionError("what was certified is not computed again")
+
+
+@pytest.mark.parametrize("rule", CHANGED)
+async def test_a_release_with_another_rule_resumes_and_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
+    """One character in a tie rule: nine certified rounds were taken for forged, the node began at genesis and deleted its checkpoints."""
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    before = everything_in(home.folder)
+    CHANGED[rule](monkeypatch)
+    node = await resumed(home)
+    assert node.keeper.tip.hash == home.tips[-1].hash
+    assert node.warnings == []
+    assert await node.keeper.write([], lambda: 0.0) == []
+    after = everything_in(home.folder)
+    assert after.keys() == before.keys()
+    assert all(after[name] == before[name] for name in before if not name.startswith("ledger")), "the ledger alone is written anew"
+
+
+def _flip(path: Path, place: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 1
+    path.write_bytes(data)
+
+
+def _cut(path: Path, place: float) -> None:
+    path.write_bytes(path.read_bytes()[: int(place * path.stat().st_size)])
+
+
+def _folder(path: Path, _: float) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.mkdir()
+
+
+RUINS: dict[str, Callable[[Path, float], None]] = {
+    "flipped": _flip,
+    "truncated": _cut,
+    "emptied": lambda path, _: path.write_bytes(b"") and None,
+    "zeroed": lambda path, _: path.write_bytes(bytes(path.stat().st_size)) and None,
+    "gone": lambda path, _: path.unlink(),
+    "refused": _folder,
+}
+
+
+@pytest.mark.parametrize("place", [0.05, 0.4, 0.75, 0.999])
+@pytest.mark.parametrize("ruin", RUINS)
+async def test_certificates_that_do_not_read_back_stop_the_node_and_a_repair_lets_it_go_on(tmp_path: Path, ruin: str, place: float) -> None:
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    checkpoints = {path.read_bytes() for path in home.checkpoints}
+    RUINS[ruin](home.folder / "certificates", place)
+    error = await stopped(home)
+    assert "certificate" in error.what
+    assert "number" in error.what or "cannot be read" in error.what
+    said = repair(home.folder, home.signed)
+    assert said
+    assert checkpoints <= set(everything_in(home.folder).values()), "nothing was deleted"
+    node = Resumed(home)
+    await node.keeper.resume()
+    assert node.keeper.tip.number == 0 or node.keeper.tip == home.tips[node.keeper.tip.number]
+    assert repair(home.folder, home.signed) == [], "what is left fits together"
+    # Members give the lineage again: it joins what stayed, and the node is led to its end.
+    for number in range(1, ROUNDS + 1):
+        node.lineage.add(home.raws[number - 1])
+    assert node.lineage.best == home.tips[-1]
+    ahead = node.lineage.ahead(node.keeper.tip)
+    assert (ahead or node.keeper.tip) == home.tips[-1]
+
+
+async def test_certificates_cut_off_in_the_middle_of_an_append_cost_nothing(tmp_path: Path) -> None:
+    """A power cut while certificate 10 was written, of which nothing was told to anybody yet."""
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    path = home.folder / "certificates"
+    whole = path.read_bytes()
+    await home.append(FileDisk(home.root, inline), ROUNDS + 1)
+    longer = path.read_bytes()
+    for torn in (longer[: len(whole) + 5], longer[: len(whole) + 60], longer[:-1], whole + bytes(len(longer) - len(whole))):
+        path.write_bytes(torn)
+        node = await resumed(home)
+        assert node.keeper.tip == home.tips[ROUNDS]
+        assert len(node.disk.damaged) == 1
+
+
+@pytest.mark.parametrize("ruin", [ruin for ruin in RUINS if ruin != "gone"])
+async def test_the_newest_checkpoint_may_be_damaged_and_the_one_before_goes_on(tmp_path: Path, ruin: str) -> None:
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    RUINS[ruin](home.checkpoints[-1], 0.5)
+    node = await resumed(home)
+    assert node.keeper.tip == home.tips[ROUNDS - 1]
+    assert len(node.disk.damaged) == 1
+    assert "Number 8 is taken instead" in node.disk.damaged[0]
+    assert node.lineage.ahead(node.keeper.tip) == home.tips[ROUNDS], "and the members are asked for the newest state"
+    assert await node.keeper.write([], lambda: 0.0) == []
+    assert len(home.checkpoints) == 3, "damaged and ahead of us: it stays where it is"
+
+
+@pytest.mark.parametrize("ruin", [ruin for ruin in RUINS if ruin != "gone"])
+async def test_no_checkpoint_that_can_be_read_stops_the_node(tmp_path: Path, ruin: str) -> None:
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    for path in home.checkpoints:
+        RUINS[ruin](path, 0.5)
+    error = await stopped(home)
+    assert "No checkpoint of this run can be read" in error.what
+    assert len(repair(home.folder, home.signed)) == 3, "the ledger fits the certificates"
+    node = Resumed(home)
+    await node.keeper.resume()
+    assert node.lineage.ahead(node.keeper.tip) == home.tips[-1]
+
+
+async def test_certificates_without_any_checkpoint_are_said_and_asked_for(tmp_path: Path) -> None:
+    """As after a crash before the first checkpoint: there is nothing to lose, and the members hold the state."""
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    for path in home.checkpoints:
+        path.unlink()
+    node = Resumed(home)
+    assert (await node.keeper.resume()).startswith("beginning at genesis")
+    assert node.warnings == ["the state of certificate 9 is not on disk; the members of the run are asked for it"]
+    assert node.lineage.ahead(node.keeper.tip) == home.tips[-1]
+
+
+async def test_a_checkpoint_with_another_state_than_its_certificate_names_stops_the_node(tmp_path: Path) -> None:
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    await FileDisk(home.root, inline).save_checkpoint(replace(home.checkpoint(ROUNDS), anchor=home.checkpoint(1).anchor))
+    assert "does not have the state that its certificate names" in (await stopped(home)).what
+    assert "does not have the state" in repair(home.folder, home.signed)[0]
+    assert (await resumed(home)).keeper.tip == home.tips[ROUNDS - 1]
+
+
+@pytest.mark.parametrize("ruin", ["flipped", "truncated", "emptied", "zeroed"])
+async def test_a_damaged_ledger_costs_its_work_and_is_set_aside(tmp_path: Path, ruin: str) -> None:
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    path = home.folder / "ledger.safetensors"
+    RUINS[ruin](path, 0.5)
+    damaged = path.read_bytes()
+    node = await resumed(home)
+    assert node.keeper.ledger.weight == 0
+    assert node.keeper.ledger.next_seq == ROUNDS + 1
+    assert "Work that waited in it for a round is lost" in node.disk.damaged[0]
+    assert (home.folder / "ledger.safetensors.damaged").read_bytes() == damaged
+
+
+@pytest.mark.parametrize("name", ["ledger.safetensors", "stands"])
+async def test_a_ledger_or_stands_that_the_system_refuses_stop_the_node(tmp_path: Path, name: str) -> None:
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    _folder(home.folder / name, 0.0)
+    error = await stopped(home)
+    assert "Is a directory" in error.what
+    assert len(repair(home.folder, home.signed)) == 1
+    assert (await resumed(home)).keeper.tip == home.tips[-1]
+
+
+@pytest.mark.parametrize("ruin", ["flipped", "truncated", "emptied", "zeroed"])
+async def test_damaged_stands_are_said(tmp_path: Path, ruin: str) -> None:
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    path = home.folder / "stands"
+    RUINS[ruin](path, 0.004 if ruin == "flipped" else 0.3)
+    node = await resumed(home)
+    assert ["What this node had said in a round under way is forgotten" in words for words in node.disk.damaged] == [True]
+
+
+async def test_a_checkpoint_far_behind_its_certificates_is_not_ahead_of_them(tmp_path: Path) -> None:
+    """A disk with room for certificates and none for checkpoints: the lineage keeps the last few hundred tips."""
+    home = await CertifiedHome(tmp_path, 1).write()
+    disk = FileDisk(home.root, inline)
+    for number in range(2, TIPS_KEPT + 3):
+        await home.append(disk, number)
+    node = Resumed(home)
+    await node.keeper.resume()
+    assert node.warnings == [f"the state of certificate {TIPS_KEPT + 2} is not on disk; the members of the run are asked for it"]
+    assert len(home.checkpoints) == 1

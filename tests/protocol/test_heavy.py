@@ -1,0 +1,28 @@
+"""How many rounds of training a certificate's mean is of."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from protocol.certificate import genesis
+from protocol.heavy import rounds_in
+from protocol.messages import Ready, Trajectory
+from tests.protocol.rounds import RUN, people, ready
+
+TIP = genesis(RUN)
+
+
+def offer(samples: int, rounds: int) -> Ready:
+    return replace(ready(TIP, people(1)[0], samples=samples), trajectory=Trajectory(rounds=rounds))
+
+
+def test_ordinary_offers_make_an_ordinary_round_to_the_bit() -> None:
+    assert rounds_in([offer(7, 1), offer(1000, 1), offer(3, 1)]) == 1.0
+
+
+def test_rounds_are_weighted_by_samples() -> None:
+    assert rounds_in([offer(300, 3), offer(100, 1)]) == 2.5
+
+
+def test_a_merge_counts_nobody_and_is_ordinary() -> None:
+    assert rounds_in([]) == 1.0

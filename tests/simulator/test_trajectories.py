@@ -1,0 +1,205 @@
+"""What a node learns alone is not thrown away: not by a friend, not by a restart, not by the run's cap, and no sample is drawn twice."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from daemon.engines.native.keeper import PASSED_BY
+from protocol.journal import RoundCertified, Trained, WorkDropped
+from protocol.manifest import Group, Limits, Manifest, Outer, RoundRules
+from protocol.ports import Lane
+from simulator.fakes.clock import run_virtual
+from simulator.fakes.trainer import QuadraticTrainer
+from simulator.world import World
+
+ALONE = 8  # rounds of training before a friend comes
+JUMP = 1.1  # the losses of two rounds in a row differ by the samples' noise
+# Of what was learned alone, which may be given up when a friend with nothing learned yet joins the mean at a tenth of the weight.
+GIVEN_UP = 0.15
+MANIFEST = Manifest(
+    name="slow-learners",
+    task="made up",
+    group=Group(min_peers=2, max_group=8),
+    round=RoundRules(seconds=2.0, ready_s=0.5, scatter_s=2.0, gather_s=2.0, vote_s=1.0),
+)
+DIRECT = Outer(learning_rate=1.0, momentum=0.0)
+DILOCO = Outer(learning_rate=0.7, momentum=0.9)
+
+
+def world(nodes: int = 2, *, outer: Outer = DIRECT, codec: str = "float32", max_samples: int = 1 << 20) -> World:
+    """Nodes that make one or two steps a round: after eight rounds they are on their way still."""
+    manifest = Manifest(
+        name=MANIFEST.name,
+        task=MANIFEST.task,
+        group=MANIFEST.group,
+        round=MANIFEST.round,
+        outer=outer,
+        codec=codec,
+        limits=Limits(max_samples=max_samples),
+    )
+    return World(seed=5, nodes=nodes, manifest=manifest, parameters=4096, samples_per_second=lambda index: 6.0 + index)
+
+
+def losses(played: World, node: int, after: float = 0.0) -> list[float]:
+    """Of each stretch that was handed over."""
+    events = played.of(Trained, node=node, after=after)
+    return [event.loss for event in events if isinstance(event, Trained) and event.loss is not None]
+
+
+def certified(played: World, node: int) -> list[RoundCertified]:
+    return [event for event in played.of(RoundCertified, node=node) if isinstance(event, RoundCertified)]
+
+
+def dropped(played: World) -> list[WorkDropped]:
+    return [event for event in played.of(WorkDropped) if isinstance(event, WorkDropped)]
+
+
+async def alone(played: World, rounds: int) -> None:
+    """Node 0 trains by itself."""
+    played.start(0)
+    await played.until(lambda: len(losses(played, 0)) >= rounds, 60, f"{rounds} rounds alone")
+
+
+@pytest.mark.parametrize("outer", [DIRECT, DILOCO], ids=["direct", "diloco"])
+@pytest.mark.parametrize("codec", ["float32", "int8", "int4"])
+def test_a_friend_does_not_undo_what_was_learned_alone(codec: str, outer: Outer) -> None:
+    """With increments averaged instead of added, and with momentum on the displacement of eight rounds, the loss went back up."""
+    played = world(codec=codec, outer=outer)
+
+    async def story() -> None:
+        async with played.running():
+            await alone(played, ALONE)
+            played.start(1)
+            await played.until(lambda: played.number(0) >= 4, 60, "four rounds together")
+
+    run_virtual(story, seed=5)
+    assert not played.invariants.broken, played.invariants.broken
+    before = losses(played, 0)[ALONE - 1]
+    first = certified(played, 0)[0]
+    at = next(at for at, index, event in played.history if index == 0 and event is first)
+    together = losses(played, 0, after=at)[:3]
+    assert len(together) == 3
+    allowed = before + GIVEN_UP * (losses(played, 0)[0] - before)
+    assert max(together) <= allowed, f"{before:.4f} alone, then {together}"
+    shares = {share.peer: share.samples for share in first.shares}
+    trained = sum(event.samples for event in played.of(Trained, node=0)[:ALONE] if isinstance(event, Trained))
+    assert shares[played.seats[0].peer] >= trained
+    assert not dropped(played)
+
+
+def test_the_first_anchor_is_the_mean_of_where_its_members_stand() -> None:
+    """Golden: with an outer step of rate 1 and no momentum, weighted by the samples of the whole trajectory."""
+    played = world()
+    stood: dict[int, tuple[float, float]] = {}
+
+    async def story() -> None:
+        async with played.running():
+            await alone(played, ALONE)
+            played.start(1)
+            await played.until(lambda: bool(certified(played, 0)), 60, "the first certificate")
+            engine = played.seats[0].engine
+            assert engine is not None
+            assert engine.keeper is not None
+            stood[1] = (float(engine.keeper.anchor.value[7]), 0.0)
+
+    def watch(_at: float, seat: object, event: object) -> None:
+        """Where each member stands when it has handed over: the last before the certificate is what it offered."""
+        if isinstance(event, Trained) and not certified(played, 0):
+            index = played.seats.index(seat)  # type: ignore[arg-type]
+            trainer = played.seats[index].trainer
+            assert trainer is not None
+            where[index] = (float(trainer.inner._now[7]), weights.get(index, 0) + event.samples)
+            weights[index] = where[index][1]
+
+    where: dict[int, tuple[float, int]] = {}
+    weights: dict[int, int] = {}
+    played.watchers.append(watch)
+    run_virtual(story, seed=5)
+    total = sum(weight for _, weight in where.values())
+    mean = sum(value * weight for value, weight in where.values()) / total
+    assert stood[1][0] == pytest.approx(mean, rel=1e-4)
+
+
+def test_a_restart_alone_goes_on_from_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in the middle of a round, started again, killed again, asked to leave; then a friend comes. No sample is drawn twice."""
+    played = world()
+    drawn: dict[str, list[int]] = {}
+    walk = QuadraticTrainer._walk
+
+    def noted(trainer: QuadraticTrainer, lane: Lane, steps: int) -> float | None:
+        batch = trainer._batch_size
+        positions = [lane.base + lane.index + (trainer._drawn + k) * lane.stride for k in range(steps * batch)]
+        drawn.setdefault(trainer._peer, []).extend(positions)
+        return walk(trainer, lane, steps)
+
+    monkeypatch.setattr(QuadraticTrainer, "_walk", noted)
+    ends: list[tuple[int, float]] = []
+
+    async def story() -> None:
+        async with played.running():
+            await alone(played, ALONE)
+            for orderly in (False, False, True):
+                await trio.sleep(0.7)
+                if orderly:
+                    played.finish(0)
+                else:
+                    played.kill(0)
+                await played.until(lambda: not played.seats[0].alive, 10, "its end")
+                known = losses(played, 0)
+                ends.append((len(known), known[-1]))
+                await alone(played, len(known) + 3)
+            played.start(1)
+            await played.until(lambda: played.number(0) >= 4, 60, "four rounds together")
+
+    run_virtual(story, seed=5)
+    assert not played.invariants.broken, played.invariants.broken
+    known = losses(played, 0)
+    for count, before in ends:
+        assert known[count] <= JUMP * before, f"{before:.4f} before, {known[count]:.4f} after"
+    assert known[-1] < 0.5 * known[0]
+    for peer, positions in drawn.items():
+        assert len(set(positions)) == len(positions), f"{peer} drew {len(positions) - len(set(positions))} positions twice"
+    assert not dropped(played)
+
+
+def test_the_cap_takes_weight_and_no_progress() -> None:
+    """A node that was alone for long has more samples than one offer may have: it brings where it stands, once."""
+    played = world(max_samples=30)
+
+    async def story() -> None:
+        async with played.running():
+            await alone(played, ALONE)
+            played.start(1)
+            await played.until(lambda: played.number(0) >= 4, 60, "four rounds together")
+
+    run_virtual(story, seed=5)
+    assert not played.invariants.broken, played.invariants.broken
+    first = certified(played, 0)[0]
+    assert max(share.samples for share in first.shares) == 30
+    assert [event.reason for event in dropped(played)] == ["certificate 1 counts 30 samples of a member at most"]
+    at = next(at for at, index, event in played.history if index == 0 and event is first)
+    together = losses(played, 0, after=at)
+    assert together == sorted(together, reverse=True), "a second offer of the same displacement would lead past the goal"
+    assert together[0] < 0.5 * losses(played, 0)[0], "the friend counts as much, and knows nothing yet"
+
+
+def test_a_joiner_brings_nothing_from_the_initial_parameters() -> None:
+    """It trains from them until it has an anchor of the run. Counted in a later certificate that threw the run back."""
+    played = world(3)
+
+    async def story() -> None:
+        async with played.running():
+            played.start(0, 1)
+            await played.until(lambda: played.number(0) >= 5, 60, "five rounds")
+            played.start(2)
+            await played.until(lambda: len(played.of(Trained, node=2)) >= 4, 60, "the joiner's rounds")
+
+    run_virtual(story, seed=5)
+    assert not played.invariants.broken, played.invariants.broken
+    me = played.seats[2].peer
+    counted = [share.samples for event in certified(played, 0) for share in event.shares if share.peer == me]
+    from_anchor = [event.samples for event in played.of(Trained, node=2) if isinstance(event, Trained) and event.number > 1]
+    assert counted
+    assert sum(counted) <= sum(from_anchor), "no sample of the work at genesis"
+    assert all(PASSED_BY in event.reason or "initial parameters" in event.reason for event in dropped(played))

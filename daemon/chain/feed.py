@@ -70,7 +70,7 @@ class CertifiedFeed:
                     )
                 )
                 return False
-            if len(records) < READ_AT_ONCE:
+            if len(records) < READ_AT_ONCE or not found.certificates:
                 break
         return True
 

@@ -129,6 +129,8 @@ class Follower:
         """A certificate from anywhere. Raises `PeerFault` when it does not verify."""
         steps = self._lineage.add(raw)
         self._news.set()
+        for made in steps:
+            self._note_age(made.tip.hash, 0.0)
         if steps:
             self._on_steps(steps)
         if self._lineage.waiting:
@@ -217,6 +219,12 @@ class Follower:
                 await self.ask(sources or self._members.holders_of(best.hash))
                 await trio.sleep(SYNC_S / 2)
 
+    def _note_age(self, tip: Digest, age_s: float) -> None:
+        """How long ago a certificate was made: with it, a node that downloads its state ends the round with the others."""
+        self.ages[tip] = (age_s, trio.current_time())
+        if len(self.ages) > 2 * STEP_BACK:
+            del self.ages[next(iter(self.ages))]
+
     async def ask(self, peers: Iterable[PeerId]) -> None:
         """Ask peers in turn for the certificates after our best tip, until one gives something new."""
         for peer in list(dict.fromkeys(peers))[:3]:
@@ -237,9 +245,7 @@ class Follower:
         back = STEP_BACK
         while True:
             reply, records = await fetch_chain(self._network, peer, self._run, first)
-            self.ages[reply.tip] = (reply.age_s, trio.current_time())
-            if len(self.ages) > 2 * STEP_BACK:
-                del self.ages[next(iter(self.ages))]
+            self._note_age(reply.tip, reply.age_s)
             reaches, last = False, first - 1
             for raw in (raw for record in records for raw in unpack_record(record)):
                 # A peer that has our task stands on these, whatever version of the task they were made with.

@@ -7,7 +7,8 @@ the chain between. Tips that do not descend from each other are branches; those 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import cmp_to_key
 
 import msgspec
 
@@ -135,23 +136,19 @@ class Lineage:
 
     def ahead(self, tip: Tip) -> Tip | None:
         """The branch to follow from `tip`: the preferred head that descends from it; None when there is none."""
-        return self._preferred(head for head in self._heads.values() if head.hash != tip.hash and self.descends(head, tip))
+        return next(iter(self.all_ahead(tip)), None)
+
+    def all_ahead(self, tip: Tip) -> list[Tip]:
+        """Heads that descend from `tip`, the preferred one first."""
+        return self._ordered([head for head in self._heads.values() if head.hash != tip.hash and self.descends(head, tip)])
 
     def beside(self, tip: Tip) -> list[Tip]:
         """Heads of other branches: neither they nor `tip` descend from each other. The preferred one first."""
-        others = [h for h in self._heads.values() if not self.descends(h, tip) and not self.descends(tip, h)]
-        ordered: list[Tip] = []
-        while (chosen := self._preferred(others)) is not None:
-            ordered.append(chosen)
-            others.remove(chosen)
-        return ordered
+        return self._ordered([h for h in self._heads.values() if not self.descends(h, tip) and not self.descends(tip, h)])
 
     @staticmethod
-    def _preferred(tips: Iterable[Tip]) -> Tip | None:
-        chosen: Tip | None = None
-        for tip in tips:
-            chosen = tip if chosen is None else prefer(chosen, tip)
-        return chosen
+    def _ordered(tips: list[Tip]) -> list[Tip]:
+        return sorted(tips, key=cmp_to_key(lambda one, other: -1 if prefer(one, other) is one else 1))
 
     def _ancestry(self, tip: Tip) -> dict[Digest, Step]:
         """The kept certificates that led to `tip`, its own among them."""

@@ -113,8 +113,10 @@ class Training:
                 self._record(Warned(code="INNER", message=f"the inner optimizer begins anew: {error}"))
 
     async def go_on(self) -> None:
-        """Nobody to average with: train on from the local parameters."""
+        """Train on from the local parameters. Nothing where the trainer is at work: it must not begin its stretch anew."""
         async with self.lock:
+            if self._at_work:
+                return
             if self._diverged:
                 await self.from_local()
                 return

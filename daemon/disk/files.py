@@ -45,6 +45,8 @@ CERTIFICATES = "certificates"
 STANDS = "stands"
 LEDGER = "ledger.safetensors"
 CHECKPOINTS = "checkpoints"
+# Of every run. A number comes first: a draft has the same ending, and is read by nobody before it is whole.
+CHECKPOINT_OF = "runs/*/checkpoints/[0-9]*-{tip}.safetensors"
 
 
 class FileDisk:
@@ -151,7 +153,7 @@ class FileDisk:
         return await self._apart(lambda: self._open_state(tip))
 
     def _open_state(self, tip: Digest) -> OpenState | None:
-        for path in self._root.glob(f"runs/*/checkpoints/*-{tip.hex()}.safetensors"):
+        for path in self._root.glob(CHECKPOINT_OF.format(tip=tip.hex())):
             try:
                 return open_state(path, self._apart)
             except Damaged as error:
@@ -166,7 +168,7 @@ class FileDisk:
     def _read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         if offset < 0 or size < 0:
             raise ValueError(f"no {size} bytes at {offset}")
-        for path in self._root.glob(f"runs/*/checkpoints/*-{tip.hex()}.safetensors"):
+        for path in self._root.glob(CHECKPOINT_OF.format(tip=tip.hex())):
             try:
                 handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:

@@ -18,6 +18,7 @@ _FIRST = {
 }
 DIRECTORY = "hypergpu"  # in the place for a user's data
 KEY_FILE = "node.key"
+BULK_CERTIFICATE_FILE = "bulk.pem"
 WALLET_FILE = "wallet.json"
 LOCK_FILE = "lock"
 CONFIG_FILE = "config.toml"

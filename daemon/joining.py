@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from daemon.config import Config
+from daemon.home import BULK_CERTIFICATE_FILE
 from daemon.journal import Journal
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
@@ -26,7 +27,6 @@ from protocol.rules.versions import check_rules
 
 REMEMBER_S = 10.0  # between looks at who is connected: what a node that is killed forgets of them
 JOIN_S = 30.0  # for the first answer of a node we join; after that the person should hear what is wrong
-BULK_CERTIFICATE_FILE = "bulk.pem"
 ENTER_S = 0.5  # after listening, before the run is announced: connections to the join addresses are being made
 
 
@@ -102,7 +102,8 @@ async def remember_members(home: Path, signed: SignedManifest, network: LibP2PNe
     told = False
     while True:
         try:
-            await in_thread(partial(remember, home, signed, network.port, network.members()))
+            # A port that another program took for now stays the one of the next start: others call it, and routers forward it.
+            await in_thread(partial(remember, home, signed, network.lost_port or network.port, network.members()))
             told = False
         except (DiskFull, OSError) as full:
             if not told:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from daemon.disk.new_file import write_new
-from daemon.home import FULL, KEY_FILE
+from daemon.home import BULK_CERTIFICATE_FILE, FULL, KEY_FILE
 from protocol.errors import UserError
 from protocol.identity import Signer
 
 SEED_BYTES = 32
 KEY_EXIT_CODE = 5
+LEDGERS = "runs/*/ledger.safetensors"  # see daemon/disk/files.py
+OF_OTHER_KEY = ".of-another-key"
 
 
 def load_or_make_key(home: Path) -> tuple[Signer, bytes]:
@@ -24,6 +27,7 @@ def load_or_make_key(home: Path) -> tuple[Signer, bytes]:
     path = home / KEY_FILE
     try:
         if not path.exists():
+            _leave_old_identity(home)
             write_new(path, os.urandom(SEED_BYTES))  # who loses the race reads the winner's
         seed = _read(path)
     except OSError as error:
@@ -37,6 +41,13 @@ def load_or_make_key(home: Path) -> tuple[Signer, bytes]:
             exit_code=KEY_EXIT_CODE,
         ) from None
     return Signer(seed), seed
+
+
+def _leave_old_identity(home: Path) -> None:
+    """Set aside what belongs to the key that was here before: its certificate, and the work that it alone may offer."""
+    for file in (home / BULK_CERTIFICATE_FILE, *home.glob(LEDGERS)):
+        with suppress(FileNotFoundError):
+            file.rename(file.with_name(f"{file.name}{OF_OTHER_KEY}"))
 
 
 def _read(path: Path) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import trio
@@ -17,17 +18,20 @@ from daemon.chain.records import keep_manifest
 from daemon.config import Config
 from daemon.control.server import Handler, serve_control
 from daemon.disk.files import FileDisk
+from daemon.disk.task_file import load_task, save_task
 from daemon.ending import LEAVE_S, Ending, watch_lifeline, watch_signals
 from daemon.engines.base import Engine, check_engine
 from daemon.engines.hivemind.engine import HivemindEngine
 from daemon.engines.hivemind.settings import peer_settings
 from daemon.engines.native.engine import NativeEngine
-from daemon.home import JOURNAL_FILE
+from daemon.home import BULK_CERTIFICATE_FILE, JOURNAL_FILE
 from daemon.home_watch import watch_home
-from daemon.joining import BULK_CERTIFICATE_FILE, announce, manifest_of_others, network_settings, remember_members
+from daemon.joining import announce, manifest_of_others, network_settings, remember_members
 from daemon.journal import Journal, dates_of_certificates
+from daemon.key_use import KeyUse
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
+from daemon.network.port_holder import port_holder
 from daemon.offload import in_thread
 from daemon.runs import take_up
 from daemon.serials import SERIALS_FILE, Serials
@@ -39,10 +43,10 @@ from protocol.admission import falls_short
 from protocol.codec import implementation as codecs
 from protocol.digest import SHOWN_DIGITS
 from protocol.identity import PeerId, Signer
-from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Warned
+from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Trouble, Warned
 from protocol.manifest import SignedManifest
 from protocol.messages import Binding
-from protocol.ports import Disk, Network, Trainer
+from protocol.ports import Disk, DiskFull, Network, Trainer
 from protocol.reputation import HOUR_S, WINDOW_HOURS
 from protocol.rules.versions import check_rules
 
@@ -177,7 +181,8 @@ async def _live(
     journal.remember(await in_thread(lambda: dates_of_certificates(config.home / JOURNAL_FILE, week_ago_s)))
     disk = FileDisk(config.home, in_thread, report=lambda words: journal.record(Warned(code="DAMAGED", message=words)))
     feed = CertifiedFeed(disk, signed, in_thread, journal.record, (earning.figures.add, journal.certified))
-    settings = msgspec.structs.replace(network_settings(config), serials=serials.next)
+    key_use = KeyUse(config, signer.peer, serials, journal)
+    settings = msgspec.structs.replace(network_settings(config), serials=serials.next, sighting=key_use.saw)
     network = LibP2PNetwork(settings, secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, config.node.name))
     worker = WorkerTrainer(
         manifest,
@@ -192,6 +197,7 @@ async def _live(
             load_timeout_s=config.worker.load_timeout_s,
         ),
         journal.record,
+        before=await in_thread(partial(load_task, config.home, signed.run)),
     )
     admission = manifest.admission
     registered_only = admission is not UNSET and admission.policy == "registered"
@@ -208,6 +214,9 @@ async def _live(
         if codecs().startswith("numpy"):
             journal.record(Warned(code="CODECS", message=f"codecs are slower than they could be: {codecs()}"))
         nursery.start_soon(report_network, network, journal)
+        nursery.start_soon(key_use.run, network)
+        if network.lost_port:
+            journal.record(Trouble(code="PORT", level="warning", message=_lost_port(network)))
         nursery.start_soon(remember_members, config.home, signed, network, journal)
         say(
             f"Run {manifest.name} ({signed.run.hex()[:12]}): task {manifest.task}, rounds of {manifest.round.seconds:g} s. Starting the worker."
@@ -218,13 +227,26 @@ async def _live(
             living.start_soon(feed.run)
             await living.start(_run_engine, engine, living.cancel_scope)
             begun.set()
+            living.start_soon(_keep_task, config.home, signed, worker, journal)
             living.start_soon(earning.run, network, feed.caught_up, in_thread)
             for address in network.addresses[1:]:
                 say(f"Also reachable at {address}")
             if config.network.listen_host == "0.0.0.0" and network.addresses[0].startswith("/ip4/127."):
                 say("No network was found: only nodes on this machine can join, until it has one and the node is started again.")
+            if network.lost_port:
+                say(f"Attention: {_lost_port(network)}.")
             say(f"Ready: others join with  hypergpud start --join {network.addresses[0]}")
     return 1 if worker.gave_up and not worker.trained else 0
+
+
+def _lost_port(network: LibP2PNetwork) -> str:
+    """What a port that another program took means, and what to do."""
+    holder = port_holder(network.lost_port) or "another program"
+    return (
+        f"port {network.lost_port}, where others look for this node, is taken by {holder}: this node listens on {network.port} until it is"
+        f" started again, and what a router forwards to {network.lost_port} does not arrive. Stop that program and start again, or keep the"
+        f" new port: hypergpud start --port {network.port}"
+    )
 
 
 def _engine(
@@ -268,6 +290,15 @@ def _engine(
         binding=binding,
         left_out=left_out,
     )
+
+
+async def _keep_task(home: Path, signed: SignedManifest, worker: Trainer, journal: Journal) -> None:
+    """So that the next start knows whether its task can read the model that this one trains."""
+    task = (await worker.describe()).task
+    try:
+        await in_thread(partial(save_task, home, signed.run, task))
+    except DiskFull as full:
+        journal.record(Warned(code="DISK_FULL", message=f"the next start will not know whether its task is the same: {full}"))
 
 
 async def _run_engine(engine: Engine, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -16,8 +16,8 @@ import trio
 from daemon.config import Config
 from daemon.ending import Ending, watch_lifeline, watch_signals
 from daemon.engines.native.logbook import certified
-from daemon.home import ensure_home
-from daemon.joining import BULK_CERTIFICATE_FILE, find_manifest, network_settings
+from daemon.home import BULK_CERTIFICATE_FILE, ensure_home
+from daemon.joining import find_manifest, network_settings
 from daemon.journal import Journal
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
@@ -25,10 +25,12 @@ from daemon.node import report_network, started
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings
+from daemon.swarm.chain_sync import ChainReply, serve_chain
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
+from daemon.swarm.task_agreement import serve_task
 from protocol.identity import PeerId, Signer
 from protocol.journal import Refused
 from protocol.manifest import SignedManifest
@@ -60,6 +62,14 @@ class Watcher:
             beacon=self._beacon,
             send=self._messenger.send,
         )
+
+        # What a node asks everybody it meets, before a beacon says who that is. Without an answer each question was a refusal here.
+        serve_chain(network, signed.run, self._no_chain)
+        serve_task(network, lambda: None)
+
+    async def _no_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
+        """An observer keeps no records: nodes hold them."""
+        return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -299,6 +299,17 @@ class Warned(Event, frozen=True, kw_only=True, tag=True):
     message: str
 
 
+class Trouble(Event, frozen=True, kw_only=True, tag=True):
+    """A condition that lasts until a person acts: it stays in the verdict. The same `code` with an empty message says that it is over.
+
+    `level` is "warning" for what training goes on with as before, "bad" for what makes the work worthless.
+    """
+
+    code: str
+    level: str
+    message: str
+
+
 class ChainReport(Event, frozen=True, kw_only=True, tag=True):
     """How this node stands with the run's chain. `state` is "none" (the run names one, this node is not set up for it), "locked" (no password for
     its wallet), "waiting" (not asked yet), "down", "refused", "wrong" (another chain than the run's) or "live" (registered, and its last heartbeat
@@ -352,6 +363,7 @@ AnyEvent = (
     | WorkDropped
     | CheckpointWritten
     | Warned
+    | Trouble
     | ChainReport
     | PeerRegistered
     | Stopped

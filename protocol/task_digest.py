@@ -118,6 +118,19 @@ def difference(ours: TaskDigest, theirs: TaskDigest) -> str:
     )
 
 
+def changed_parameters(before: TaskDigest, now: TaskDigest) -> str:
+    """How the trained parameters differ from those of a model that was made before; empty where that model is still one of the task."""
+    words = _tensors("parameter", now.parameters, before.parameters)
+    for old, new in (
+        ("the other node's task", "the model"),
+        ("the other node's", "the model's"),
+        (", ours", ", the task"),
+        ("our task", "the task"),
+    ):
+        words = words.replace(old, new)
+    return words
+
+
 def _tensors(kind: str, ours: Sequence[TensorPart], theirs: Sequence[TensorPart]) -> str:
     for number, (mine, other) in enumerate(zip(ours, theirs, strict=False), start=1):
         if mine.name != other.name:

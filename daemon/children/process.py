@@ -32,7 +32,7 @@ from protocol.status.figures import clean
 EXIT_GRACE_S = 5.0  # from the end of the conversation to the exit, so that the true exit status is seen; then it is killed
 GUARD_S = 6.0  # for a guard to end what it guards: it gives up after 5 s
 STDERR_GRACE_S = 1.0  # for last words still in the pipe
-KEPT_LINES = 20
+KEPT_LINES = 40  # a crash tells its threads' frames: of two threads about 25
 KEPT_LINE_CHARS = 500
 KEPT_LINE_BYTES = 4 * KEPT_LINE_CHARS  # UTF-8 has at most four bytes a character
 # A progress bar writes ten lines a second; a task that prints each sample must neither fill the log nor take the node's time.

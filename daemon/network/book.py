@@ -6,7 +6,7 @@ Only members that were connected to us within `FRESH_S` are handed on, so that t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
@@ -62,21 +62,6 @@ def seal_record(signer: Signer, places: Iterable[Place], keys: Iterable[bytes], 
     addresses = tuple(str(place) for place in places)[:MAX_PLACES]
     body = msgspec.msgpack.encode(PeerRecord(peer=signer.peer, addresses=addresses, keys=tuple(sorted(keys))[:MAX_KEYS], seq=seq))
     return SignedPeerRecord(body=body, signature=signer.sign(_DOMAIN + body))
-
-
-class OwnRecord:
-    """This node's own record: sealed anew when the keys change, each time with a greater number. `serial` gives numbers that grow."""
-
-    def __init__(self, signer: Signer, places: Iterable[Place], serial: Callable[[], int]) -> None:
-        self._signer, self._places, self._serial = signer, tuple(places), serial
-        self._sealed: SignedPeerRecord | None = None
-        self._keys: frozenset[bytes] = frozenset()
-
-    def sealed(self, keys: frozenset[bytes]) -> SignedPeerRecord:
-        """The record as of now."""
-        if self._sealed is None or keys != self._keys:
-            self._sealed, self._keys = seal_record(self._signer, self._places, keys, self._serial()), keys
-        return self._sealed
 
 
 def read_record(signed: SignedPeerRecord) -> PeerRecord:
@@ -271,6 +256,11 @@ class Book:
         ]
         there.sort(key=lambda e: (e.peer not in connected, -e.connected_at))
         return [place for e in there for place in e.places[:REMEMBERED_PLACES]]
+
+    def record_of(self, peer: PeerId) -> SignedPeerRecord | None:
+        """What a peer signed of itself last."""
+        entry = self._entries.get(peer)
+        return entry.signed if entry else None
 
     def to_hand_out(self, connected: set[PeerId], now: float) -> list[SignedPeerRecord]:
         fresh = [

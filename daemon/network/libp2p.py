@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from daemon.network.addresses import Place, advertised_hosts, parse_place
-from daemon.network.book import Book, OwnRecord
+from daemon.network.book import Book
 from daemon.network.border import Refusals
 from daemon.network.bulk import BulkPlane, bind
 from daemon.network.certificate import BulkCertificate
@@ -20,7 +20,9 @@ from daemon.network.gossip import Gossip, Inbox
 from daemon.network.host import Host, number_own_records_from
 from daemon.network.links import Links
 from daemon.network.manager import PEERS_PROTOCOL, PeerManager
+from daemon.network.own_record import KeySighting, OwnRecord
 from daemon.network.paths import LET_IN, OVER_LIBP2P, BulkPaths, NoPath, let_in
+from daemon.network.port_holder import port_holder
 from daemon.network.prefixes import prefix_of
 from daemon.network.reach import Reach
 from daemon.network.services import service
@@ -33,7 +35,8 @@ from protocol.ports import MAX_HOSTS, ByteStream, Endpoint, Link, LinkChange, St
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Port 0 is any free one, `usual_port` where that is free. `advertise` holds hosts; empty, they are worked out. Without `bulk` (an observer)
-    nothing listens for it. `serials` gives numbers that grow, also from one life of this node's key to the next."""
+    nothing listens for it. `serials` gives numbers that grow, also from one life of this node's key to the next. `sighting` is
+    called with each record of this key that somebody else signed."""
 
     listen_host: str = "0.0.0.0"
     listen_port: int = 0
@@ -44,6 +47,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     min_connections: int = 8
     bulk: bool = True
     serials: Callable[[], int] = time.time_ns
+    sighting: Callable[[KeySighting], None] = lambda _sighting: None
 
 
 class LibP2PNetwork:
@@ -71,6 +75,7 @@ class LibP2PNetwork:
         self._handlers: dict[str, StreamHandler] = {}
         self._places: tuple[Place, ...] = ()
         self._bulk_port = 0
+        self._lost_port = 0
         self._host: Host | None = None
         self._manager: PeerManager | None = None
         self._reach: Reach | None = None
@@ -81,10 +86,12 @@ class LibP2PNetwork:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listening and joining inside the block. Raises `UserError("PORT")` when a port is taken."""
-        control = _listen(self._settings.listen_host, self._settings.listen_port, self._settings.usual_port)
+        given = self._settings
+        control = _listen(given.listen_host, given.listen_port, given.usual_port)
         bulk = _listen(self._settings.listen_host, self._settings.bulk_port) if self._settings.bulk else None
         hosts = advertised_hosts(self._settings.listen_host, self._settings.advertise)
         port = control.socket.getsockname()[1]
+        self._lost_port = given.usual_port if given.usual_port not in (0, port) and not given.listen_port else 0
         self._places = tuple(Place("ip4" if _is_ip(host) else "dns4", host, port, self.peer) for host in hosts)
         self._bulk_port = bulk.socket.getsockname()[1] if bulk else 0
         number_own_records_from(self._settings.serials())
@@ -96,7 +103,7 @@ class LibP2PNetwork:
             self._links,
             self._book,
             reach,
-            own=OwnRecord(self._signer, self._places, self._settings.serials),
+            own=OwnRecord(self._signer, self._places, self._settings.serials, self._settings.sighting),
             min_connections=self._settings.min_connections,
             refusals=self._refusals,
             open_stream=self.open_stream,
@@ -169,6 +176,11 @@ class LibP2PNetwork:
     def port(self) -> int:
         """On which others call; 0 before it listens."""
         return self._places[0].port if self._places else 0
+
+    @property
+    def lost_port(self) -> int:
+        """The port on which others called before, where another program has it now; else 0."""
+        return self._lost_port
 
     def members(self) -> tuple[str, ...]:
         """Multiaddrs of other members of what this node provides, who were connected a while ago; those connected now come first."""
@@ -316,14 +328,15 @@ def _listen(host: str, port: int, usual: int = 0) -> trio.SocketListener:
         try:
             return bind(host, usual)
         except OSError:
-            pass  # somebody else has it now: any other will do
+            pass  # another program has it now: any other will do, and `lost_port` says so
     try:
         return bind(host, port)
     except (OSError, OverflowError) as error:
+        holder = port_holder(port)
         raise UserError(
             "PORT",
             f"Cannot listen on {host} port {port}.",
-            why=str(error),
+            why=f"{holder} listens there" if holder else str(error),
             fix="stop the program that has this port, or choose another one: --port PORT (0: the system picks one)",
         ) from None
 

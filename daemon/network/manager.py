@@ -25,7 +25,6 @@ from daemon.network.book import (
     MAX_EXCHANGE_BYTES,
     MAX_RECORDS,
     Book,
-    OwnRecord,
     decode_exchange,
     encode_exchange,
 )
@@ -33,6 +32,7 @@ from daemon.network.border import Refusals
 from daemon.network.dht import Dht
 from daemon.network.host import Host
 from daemon.network.links import Links
+from daemon.network.own_record import OwnRecord
 from daemon.network.reach import Reach
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
@@ -45,6 +45,7 @@ EXCHANGE_S = (1.0, 30.0)
 EXCHANGE_TIMEOUT_S = 10.0
 SEARCH_S = 30.0  # between searches in the DHT while too few are known
 LENGTH_BYTES = 4
+TOLD_AT_ONCE = 4  # neighbours, when another node uses our key
 LATER_S = 10.0  # until an address is looked at again for which there was no allowance
 DHT_SOURCE = "dht"  # who told of what the DHT said: its answers name nobody
 
@@ -76,6 +77,7 @@ class PeerManager:
         self._dialing: dict[PeerId, trio.Event] = {}
         self._reach = reach
         self._news = trio.Event()
+        self._sealed_anew = trio.Event()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -200,6 +202,9 @@ class PeerManager:
         known = self._book.to_hand_out(self._links.peers(), trio.current_time())
         if len(known) >= MAX_RECORDS:
             known = random.sample(known, MAX_RECORDS - 1)
+        about_asker = self._book.record_of(asker)
+        if about_asker is not None:  # first, so that a node learns of another one with its key
+            known = [about_asker, *(one for one in known if one is not about_asker)][: MAX_RECORDS - 1]
         return encode_exchange([self._own.sealed(self._dht.provided), *known])
 
     def _take(self, data: bytes, source: PeerId) -> None:
@@ -207,7 +212,10 @@ class PeerManager:
         new = False
         try:
             for signed in decode_exchange(data):
-                new = self._book.learn(signed, trio.current_time(), source) or new
+                if not self._own.is_own(signed):
+                    new = self._book.learn(signed, trio.current_time(), source) or new
+                elif self._own.heard(signed):
+                    self._sealed_anew.set()
         finally:
             if new:
                 self._wake()
@@ -216,10 +224,13 @@ class PeerManager:
         pause = EXCHANGE_S[0]
         size = 0
         while True:
-            await trio.sleep(pause * random.uniform(0.7, 1.3))
+            with trio.move_on_after(pause * random.uniform(0.7, 1.3)):
+                await self._sealed_anew.wait()
             up = sorted(self._links.peers())
-            if up:
-                await self._exchange_with(random.choice(up))
+            asked = random.sample(up, min(len(up), TOLD_AT_ONCE if self._sealed_anew.is_set() else 1))
+            self._sealed_anew = trio.Event()
+            for peer in asked:
+                await self._exchange_with(peer)
             known = len(self._book)
             pause = EXCHANGE_S[0] if known != size else min(2 * pause, EXCHANGE_S[1])
             size = known

@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.turns import Turns
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.layout import STATE_CHUNK_BYTES
@@ -25,6 +26,8 @@ from protocol.ports import ByteStream, Disk, KeptState, Network
 PROTOCOL = "/hypergpu/state/1"
 REQUEST_BYTES = 256
 CHUNKS_PER_REQUEST = 16  # 4 MiB: what one request may ask for
+SERVED_AT_ONCE, SERVED_TO_PEER = 16, 2  # pieces on their way, to all peers and to one: 64 MiB, however many ask
+PIECE_S = 60.0  # for one answer: 4 MiB at half a megabit a second
 # A state that no request came for in this time is let go. A downloader asks every few seconds, and tries again after a lost connection.
 IDLE_S = 60.0
 # States open at once: as many as a disk keeps, and as many again that it has removed. Open and removed, a file still takes its place on the disk.
@@ -117,7 +120,8 @@ class GivenStates:
 
 
 def serve_state(network: Network, given: GivenStates) -> None:
-    """Answer requests for states."""
+    """Answer requests for states. Each piece on its way holds up to 4 MiB."""
+    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE)
 
     async def take(stream: ByteStream) -> None:
         reader = FrameReader(stream)
@@ -126,10 +130,14 @@ def serve_state(network: Network, given: GivenStates) -> None:
                 request = msgspec.msgpack.decode(data, type=StateRequest)
             except UNREADABLE as error:
                 raise PeerFault("malformed", f"not a state request: {error}") from None
-            payload = await given.answer(request)
-            await stream.send_all(frame(msgspec.msgpack.encode(StateReply(held=payload is not None, size=len(payload or b"")))))
-            if payload:
-                await stream.send_all(payload)
+            async with turns.turn(stream.peer):
+                with trio.move_on_after(PIECE_S) as patience:
+                    payload = await given.answer(request)
+                    await stream.send_all(frame(msgspec.msgpack.encode(StateReply(held=payload is not None, size=len(payload or b"")))))
+                    if payload:
+                        await stream.send_all(payload)
+            if patience.cancelled_caught:
+                raise PeerFault("timeout", f"a piece of the state was not taken within {PIECE_S:g} s")
         await given.sweep()
 
     network.serve(PROTOCOL, take)

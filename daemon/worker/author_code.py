@@ -49,8 +49,9 @@ def author_code(call: str, kind: type[AuthorFault] = TaskFault, passing: tuple[t
         yield
     except (AuthorFault, UserError, *passing):
         raise
-    # The border to code that is not ours: any exception of it is that code's, and a SystemExit would end the worker in silence.
-    except (Exception, SystemExit) as error:
+    except SystemExit as error:  # it would end the worker in silence, and no batch is the reason
+        raise TaskFault(what_failed(call, error), fix="raise an exception where something is wrong", trace=trace_of(error)) from error
+    except Exception as error:  # the border to code that is not ours: any exception of it is that code's
         raise kind(what_failed(call, error), trace=trace_of(error)) from error
 
 
@@ -62,14 +63,14 @@ def what_failed(call: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         words = f"SyntaxError: {error.msg}"
         if error.filename:
-            return f"Task failed in {Path(error.filename).name}:{error.lineno}, {call}: {words}"
+            return f"Task failed in {Path(error.filename).name}:{error.lineno} {call}: {words}"
     if isinstance(error, SystemExit):
         words = f"it called sys.exit({error.code!r})"
     if frame is None:
         return f"Task failed in {call}: {words}"
     place = f"{Path(frame.filename).name}:{frame.lineno}"
     inside = "" if call.startswith(f"{frame.name}(") else f" in {frame.name}()"
-    return f"Task failed in {place}, {call}{inside}: {words}"
+    return f"Task failed in {place} {call}{inside}: {words}"
 
 
 def place_of(function: Callable[..., object]) -> str:
@@ -92,7 +93,7 @@ def trace_of(error: BaseException) -> str:
 def _own_frame(error: BaseException) -> traceback.FrameSummary | None:
     """The innermost frame in the author's code; None where the error did not pass through any."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _is_ours(frame.filename) and not _is_library(frame.filename)]
+    own = [frame for frame in frames if not _is_ours(frame.filename) and not is_library(frame.filename)]
     return own[-1] if own else None
 
 
@@ -101,6 +102,7 @@ def _is_ours(filename: str) -> bool:
     return path.is_relative_to(_WORKER) and not path.is_relative_to(_TASKS)
 
 
-def _is_library(filename: str) -> bool:
+def is_library(filename: str) -> bool:
+    """Whether a file is Python's or an installed package's."""
     path = Path(filename)
     return filename.startswith("<") or path.is_relative_to(_STDLIB) or bool(_INSTALLED & {*path.parts})

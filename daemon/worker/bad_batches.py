@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,7 +20,7 @@ BAD_AT_ONCE = 4  # beside the share: a bad sample may come early. So a task that
 # can be learned from, so training begins again from the last anchor. Bad samples do not come in rows.
 DIVERGED_IN_A_ROW = 5
 TOLD_EACH = 3  # the first are told one by one, later ones when their number has doubled
-SHOWN_INDICES = 32  # of a batch, in words
+SHOWN_INDICES = 16  # of a batch, in words
 
 
 class BadBatches:
@@ -30,15 +32,21 @@ class BadBatches:
         self._in_a_row = 0
         self.last: Skipped | None = None  # the newest, with where it was
 
-    def add(self, positions: Indices, indices: Indices, fault: SampleFault) -> None:
-        """Count a bad batch. Raises `TaskFault` when they are too many."""
+    def add(self, positions: Indices, indices: Indices, fault: SampleFault, culprit: Callable[[], int | None]) -> None:
+        """Count a bad batch. `culprit` finds the place in the batch of a sample that fails alone; it is asked where a line is worth it.
+
+        Raises `TaskFault` when they are too many.
+        """
         self.bad += 1
         self._in_a_row = 0 if fault.trace else self._in_a_row + 1
         where = f"data indices {_listed(indices)} (positions {_listed(positions)})"
+        place = culprit() if self.tell else None
+        if place is not None:
+            where = f"sample {indices[place]} (position {positions[place]}) of {where}"
         self.last = Skipped(what=fault.what, where=where, trace=fault.trace, skipped=self.bad, drawn=self.good + self.bad)
         if self.bad > BAD_AT_ONCE + BAD_SHARE * (self.good + self.bad):
             raise TaskFault(
-                f"{self.bad} of {self.good + self.bad} batches could not be used; the last one, {where}: {fault.what}",
+                f"{fault.what}. {self.bad} of {self.good + self.bad} batches could not be used, the last one with {where}",
                 fix=f"mend or leave out these samples; up to {BAD_SHARE:.0%} of all batches are skipped",
                 trace=fault.trace,
             ) from fault

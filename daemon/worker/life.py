@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from collections.abc import Sequence
+from pathlib import Path
 
 import trio
 
+from daemon.worker.author_code import is_library
 from daemon.worker.buffers import Buffers
 from daemon.worker.messages import Report
 from daemon.worker.process import start_worker
@@ -15,6 +19,7 @@ from protocol.errors import UserError
 
 # What a process does to itself, at the same place each time it comes there. Everything else is done to it by others.
 _OWN_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS})
+_FRAME = re.compile(r'\s*File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')
 
 
 class Life:
@@ -40,7 +45,7 @@ class Life:
     def why(self) -> str:
         """Why it ended, in one sentence without its full stop. After it was reaped."""
         if self.failed is not None:
-            return self.failed.what
+            return self.failed.what.partition(". ")[0]
         return self.unable.what.rstrip(".") if self.unable else self.process.why()
 
     def failure(self) -> Failure | None:
@@ -52,4 +57,18 @@ class Life:
         code = self.process.code
         if self.process.was_killed or code is None or (code < 0 and -code not in _OWN_SIGNALS):
             return None
-        return Failure(what=f"The worker failed: {self.process.why()}", trace="\n".join(self.process.last_lines))
+        lines = self.process.last_lines
+        crash = _crash(code, lines)
+        return Failure(what=crash or f"The worker failed: {self.process.why()}", trace="\n".join(lines))
+
+
+def _crash(code: int, lines: Sequence[str]) -> str:
+    """Where a process was when a signal of its own ended it, as `faulthandler` writes it; empty where that is not known."""
+    if code >= 0:
+        return ""
+    began = next((at for at, line in enumerate(lines) if line.startswith("Current thread")), None)
+    frames = [found for line in lines[began:] if (found := _FRAME.match(line))] if began is not None else []
+    if not frames:
+        return ""
+    own = next((frame for frame in frames if not is_library(frame["file"])), frames[0])
+    return f"The task crashed with {signal.Signals(-code).name} in {Path(own['file']).name}:{own['line']} {own['name']}()"

@@ -22,7 +22,7 @@ from daemon.worker.settings import Job, WorkerSettings
 from protocol.errors import UserError
 from protocol.journal import BatchSkipped, Event, TrainerReady, TrainerStopped, TrainingProgress, Warned
 from protocol.ports import Progress, TaskInfo, TrainerLost
-from protocol.task_digest import difference
+from protocol.task_digest import TaskDigest, changed_parameters, difference
 
 log = logging.getLogger("hypergpu.worker")
 
@@ -32,8 +32,17 @@ NO_PROGRESS = Progress(steps=0, samples=0, loss=None, samples_per_second=0.0)
 class WorkerLives:
     """Keeps one worker alive. Its attributes are read by the trainer, which asks the worker that is `up`."""
 
-    def __init__(self, job: Job, settings: WorkerSettings, on_event: Callable[[Event], None], patience: Patience) -> None:
+    def __init__(
+        self,
+        job: Job,
+        settings: WorkerSettings,
+        on_event: Callable[[Event], None],
+        patience: Patience,
+        before: TaskDigest | None = None,
+    ) -> None:
+        """`before` is the task of the model that this home holds: the worker's must be able to read that model."""
         self._job, self._settings, self._on_event, self._patience = job, settings, on_event, patience
+        self._before = before
         self.up: Life | None = None
         self.info: TaskInfo | None = None
         self.unable: UserError | TrainerLost | None = None  # why none will come up any more
@@ -173,6 +182,16 @@ class WorkerLives:
             changed = changed.replace("the other node's", "the restarted worker's").replace("the other node", "the restarted worker")
             life.failed = Failure(what=f"The task is not the one it was when this node started: {changed}", fix="start the node again")
             life.process.kill("its task is not the one it had before")
+            return
+        if self.info is None and self._before is not None and (changed := changed_parameters(self._before, up.info.task)):
+            life.unable = UserError(
+                "TASK_CHANGED",
+                "The task makes another model than the one that this home holds.",
+                why=f"{changed}; read as the other, the same numbers would be no model at all",
+                fix="use the version of the task that the model was trained with, or begin another run: another name or seed in its run file",
+                exit_code=2,
+            )
+            life.process.kill("its task makes another model than this home holds")
             return
         try:
             life.buffers = Buffers(life.process.memory_fd, up.info.parameters, up.inner)

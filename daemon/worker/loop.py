@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from daemon.worker.adamw import AdamW
-from daemon.worker.author_code import SampleFault, TaskFault, author_code
+from daemon.worker.author_code import AuthorFault, SampleFault, TaskFault, author_code
 from daemon.worker.bad_batches import BadBatches
 from daemon.worker.batches import checked_batch, checked_loss, checked_size
 from daemon.worker.buffers import Buffers
@@ -32,6 +32,7 @@ from protocol.ports import Lane, Progress, Vector
 from protocol.task_digest import TaskDigest
 
 WATCHED_STEPS = 3  # of a life: what a task builds at its first call is there by then
+CULPRIT_S = 2.0  # for looking which sample of a bad batch it is: a line in the log is worth no more
 WATCH_S = 0.5  # between walks over the model after them: 1 ms for a thousand tensors
 
 
@@ -168,7 +169,7 @@ class TrainingLoop:
         try:
             loss = self._learn(indices)
         except SampleFault as fault:
-            self.bad.add(positions, indices, fault)
+            self.bad.add(positions, indices, fault, lambda: self._culprit(indices))
             raise
         self.bad.used()
         self._loss_sum += loss.double() * self._batch
@@ -181,6 +182,24 @@ class TrainingLoop:
         self._seconds += took
         self._stretch_seconds += took
         self.longest_step_s = max(self.longest_step_s, took)
+
+    def _culprit(self, indices: npt.NDArray[np.int64]) -> int | None:
+        """The place of the first sample that fails by itself, None where each of those looked at is fine alone."""
+        ending = monotonic() + CULPRIT_S
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            for place in range(len(indices)):
+                if monotonic() > ending:
+                    break
+                try:
+                    with author_code("batch()", SampleFault):
+                        batch = self._device.put(checked_batch(self._task, self._task.batch(indices[place : place + 1]), 1))
+                    with author_code("loss()", SampleFault), self._device.autocast():
+                        loss = float(self._task.loss(self._net.model, batch).detach().sum())
+                except AuthorFault:
+                    return place
+                if not math.isfinite(loss):
+                    return place
+        return None
 
     def _learn(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
         """The loss of a batch, after the optimizer made its step."""
@@ -201,13 +220,13 @@ class TrainingLoop:
         self._guard.check_moved()
         if not self._net.gather_grad():
             raise TaskFault("The loss depends on no parameter of the model", fix="compute it with the model that loss() is given")
-        value, norm = torch.stack(
-            [loss.detach().double(), self._net.grad_norm().double()]
-        ).tolist()  # waits for the device, as GradScaler does
+        size = self._net.grad_norm().double()
+        # Waits for the device, as torch's GradScaler does at each step.
+        value, norm = torch.stack([loss.detach().double().to(size.device), size]).tolist()
         if not math.isfinite(value):
-            raise SampleFault(f"the loss is {value}")
+            raise SampleFault(f"The loss is {value}")
         if not math.isfinite(norm):
-            raise SampleFault(f"the gradient's norm is {norm}")
+            raise SampleFault(f"The gradient's norm is {norm}")
         self._optimizer.step()
         return loss.detach()
 

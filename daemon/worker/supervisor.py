@@ -37,6 +37,7 @@ from protocol.identity import PeerId
 from protocol.journal import Event
 from protocol.manifest import Manifest
 from protocol.ports import Lane, Progress, TaskInfo, TrainerLost, Vector, Work
+from protocol.task_digest import TaskDigest
 
 __all__ = ["Patience", "WorkerTrainer"]
 
@@ -61,11 +62,13 @@ class WorkerTrainer:
         on_event: Callable[[Event], None],
         *,
         patience: Patience | None = None,
+        before: TaskDigest | None = None,
     ) -> None:
+        """`before` is the task of the model that this home holds, where it holds one."""
         self._job = job_of(manifest, peer)
         self._settings = settings
         self._patience = patience or Patience()
-        self._lives = WorkerLives(self._job, settings, on_event, self._patience)
+        self._lives = WorkerLives(self._job, settings, on_event, self._patience, before)
         self._asking = trio.Lock()
         self._numbers = 0
 

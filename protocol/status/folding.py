@@ -23,6 +23,8 @@ from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 REFUSAL_SILENCE_S = 60.0  # one sentence a minute for each reason: refusals are counted, not narrated
 MAX_TRACE_LINES, MAX_TRACE_COLUMNS = 40, 200  # of a traceback that is shown: two screens; the log has all of it
 KEPT_OTHER_TASKS = 64  # peers of which it is known that they train something else: a full group's
+MAX_TROUBLES = 8
+MAX_TROUBLE_CHARS = 512
 MAX_ADDRESSES = 32  # of this node: a few for each of its interfaces
 
 _QUIET = (journal.PhaseEntered, journal.TrainingProgress, journal.PeerReport, journal.TrafficReport, journal.CheckpointWritten)
@@ -179,6 +181,14 @@ def _warned(state: StatusState, event: journal.Warned) -> None:
         state.disk_full, state.disk_full_at = clean(event.message, MAX_TEXT_CHARS), natural(event.at)
 
 
+def _trouble(state: StatusState, event: journal.Trouble) -> None:
+    code = clean(event.code, MAX_NAME_CHARS)
+    state.troubles.pop(code, None)
+    if event.message and len(state.troubles) < MAX_TROUBLES:
+        level = "bad" if event.level == "bad" else "warning"
+        state.troubles[code] = (level, clean(event.message, MAX_TROUBLE_CHARS))
+
+
 def _nothing(state: StatusState, event: journal.Event) -> None:
     """The event's sentence says it all."""
 
@@ -208,6 +218,7 @@ EFFECTS: dict[type[journal.Event], Callable[[StatusState, Any], None]] = {
     journal.WorkDropped: _work_dropped,
     journal.CheckpointWritten: _checkpoint_written,
     journal.Warned: _warned,
+    journal.Trouble: _trouble,
     journal.ChainReport: _chain_report,
     journal.PeerRegistered: peer_registered,
     journal.Stopped: _stopped,

@@ -179,6 +179,12 @@ def _warned(event: journal.Warned, who: Who) -> Words:
     return "warning", f"{event.message} [{event.code}]"
 
 
+def _trouble(event: journal.Trouble, who: Who) -> Words:
+    if not event.message:
+        return "info", f"It is over [{event.code}]"
+    return ("bad" if event.level == "bad" else "warning"), f"{event.message} [{event.code}]"
+
+
 _CHAIN = {
     "live": ("good", "Paid"),
     "none": ("warning", "Unpaid"),
@@ -234,6 +240,7 @@ WORDS: dict[type[journal.Event], Callable[[Any, Who], Words]] = {
     journal.WorkDropped: _work_dropped,
     journal.CheckpointWritten: _checkpoint,
     journal.Warned: _warned,
+    journal.Trouble: _trouble,
     journal.ChainReport: _chain_report,
     journal.PeerRegistered: _peer_registered,
     journal.Stopped: _stopped,

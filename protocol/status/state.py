@@ -89,6 +89,7 @@ class StatusState:
         self.reputations = Reputations()
         self.rewards = ""  # how the node stands with the chain; empty until it said anything
         self.stopped: str | None = None
+        self.troubles: dict[str, tuple[str, str]] = {}  # by code: level, and what a person has to mend
         self.computed_s = 0.0  # seconds of steps since the last round was certified
 
     def who(self, peer: PeerId) -> str:

@@ -153,7 +153,18 @@ def _run_seen(state: StatusState, training: list[Peer]) -> Verdict:
 
 
 def verdict_of(state: StatusState, now: float) -> Verdict:
-    """Level and sentence, by the rules above."""
+    """Level and sentence, by the rules above. A trouble that lasts goes with it, and one that is bad comes first."""
+    level, sentence = _verdict_of(state, now)
+    if state.stopped is not None:
+        return level, sentence
+    for worse, trouble in sorted(state.troubles.values()):
+        shown = trouble[:1].upper() + trouble[1:]
+        sentence = f"{shown}. {sentence}" if worse == "bad" else f"{sentence}. {shown}"
+        level = worse if level != "bad" else level
+    return level, sentence
+
+
+def _verdict_of(state: StatusState, now: float) -> Verdict:
     you = state.you
     if state.stopped is not None:
         return "info", f"Stopped{because(state.stopped)}"

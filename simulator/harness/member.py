@@ -20,7 +20,8 @@ import msgspec
 import trio
 
 from daemon.disk.files import FileDisk
-from daemon.joining import BULK_CERTIFICATE_FILE, announce
+from daemon.home import BULK_CERTIFICATE_FILE
+from daemon.joining import announce
 from daemon.keys import load_or_make_key
 from daemon.logs import set_up_logging
 from daemon.network.certificate import load_or_make

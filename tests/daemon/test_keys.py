@@ -119,3 +119,19 @@ def test_a_home_is_private_and_an_existing_one_is_left(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="HOME"):
         ensure_home(tmp_path / "file")
+
+
+def test_a_new_key_takes_nothing_from_the_key_that_was_there_before(tmp_path: Path) -> None:
+    """As in a copy of a home: two keys must not offer one node's work, nor show one certificate."""
+    first, _ = load_or_make_key(tmp_path)
+    run = tmp_path / "runs" / ("ab" * 32)
+    run.mkdir(parents=True)
+    for file in (tmp_path / "bulk.pem", run / "ledger.safetensors", run / "certificates"):
+        file.write_text("of the first key", encoding="ascii")
+    load_or_make_key(tmp_path)
+    assert (tmp_path / "bulk.pem").exists()
+    (tmp_path / "node.key").unlink()
+    second, _ = load_or_make_key(tmp_path)
+    assert second.peer != first.peer
+    assert sorted(os.listdir(run)) == ["certificates", "ledger.safetensors.of-another-key"]
+    assert not (tmp_path / "bulk.pem").exists()

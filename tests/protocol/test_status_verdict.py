@@ -39,6 +39,17 @@ def test_alone_says_how_others_join() -> None:
     assert "1 sample that wait for 3 more peers" in sentence
 
 
+def test_a_trouble_that_lasts_goes_with_the_verdict_until_it_is_over() -> None:
+    port = journal.Trouble(code="PORT", level="warning", message="port 4001 is taken")
+    key = journal.Trouble(code="KEY", level="bad", message="another node has this key")
+    assert verdict(started(), port) == ("warning", "Starting: waiting for the trainer. Port 4001 is taken")
+    assert verdict(started(), port, key) == ("bad", "Another node has this key. Starting: waiting for the trainer. Port 4001 is taken")
+    over = journal.Trouble(code="KEY", level="bad", message="")
+    assert verdict(started(), port, key, over)[0] == "warning"
+    assert verdict(started(), key, over) == ("info", "Starting: waiting for the trainer")
+    assert verdict(started(), key, journal.Stopped(reason="asked"))[1].startswith("Stopped")
+
+
 def test_alone_ends_with_a_plan() -> None:
     alone = journal.Alone(number=1, samples_pending=10, reason="")
     plan = journal.Planned(number=1, view=0, leader="a", members=("a", "b"), reason="")

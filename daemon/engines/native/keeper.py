@@ -21,7 +21,7 @@ from daemon.swarm.lineage import Lineage
 from protocol.certificate import OpenCertificate, Tip, hash_of
 from protocol.codec import codec_named
 from protocol.digest import Digest
-from protocol.errors import OurFault, PeerFault
+from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId
 from protocol.initial import initial_parameters
 from protocol.journal import CheckpointWritten, Event, Warned, WorkDropped
@@ -82,8 +82,8 @@ class Keeper:
         """Take up from disk, or begin at genesis. Returns a sentence about which.
 
         Raises:
-            OurFault: the disk holds another model.
-            UserError: "DAMAGED" where what this node certified cannot be read back. It never begins anew over that.
+            UserError: "TASK_CHANGED" where the disk holds another model than the task makes;
+                "DAMAGED" where what this node certified cannot be read back. It never begins anew over that.
         """
         checkpoint = await self._disk.load_checkpoint(self._run)
         self._stands = {stand.parent: stand.view for stand in await self._disk.load_stands(self._run)}
@@ -99,7 +99,13 @@ class Keeper:
             said = "beginning at genesis"
         else:
             if checkpoint.anchor.size != self._info.parameters:
-                raise OurFault(f"the checkpoint has {checkpoint.anchor.size} parameters, the run's task makes {self._info.parameters}")
+                raise UserError(
+                    "TASK_CHANGED",
+                    "The task makes another model than the one that this home holds.",
+                    why=f"the checkpoint has {checkpoint.anchor.size:,} parameters, the task {self._info.parameters:,}",
+                    fix="use the version of the task that the model was trained with, or begin another run: another name or seed in its run file",
+                    exit_code=2,
+                )
             self.anchor.spare_value[:] = checkpoint.anchor
             self.anchor.spare_momentum[:] = checkpoint.momentum
             self.inner, self.tip = checkpoint.inner, tip

@@ -8,6 +8,7 @@ import trio
 
 from daemon.engines.native.moving import Moving
 from daemon.swarm.chain_sync import ChainReply
+from daemon.swarm.pace import LastPace
 from protocol.certificate import Tip
 from protocol.digest import Digest
 from protocol.messages import Beacon
@@ -21,6 +22,7 @@ class Standing:
     def __init__(self, *, name: str, run: Digest, network: Network, trainer: Trainer, disk: Disk, serial: Callable[[], int]) -> None:
         self._name, self._run, self._network, self._trainer, self._disk, self._serial = name, run, network, trainer, disk, serial
         self._last_serial = 0
+        self._pace = LastPace(trainer)
 
     def _next_serial(self) -> int:
         """A wall clock that was set back must not make our beacons look old to those who heard the earlier ones."""
@@ -32,7 +34,7 @@ class Standing:
 
         `arriving` is where this node will stand within the time that a leader waits for an answer: named early, so that the leader does wait.
         """
-        progress = self._trainer.progress()
+        pace = self._pace.now(trio.current_time())
         tip = arriving or (state.tip if state else None)
         return Beacon(
             serial=self._next_serial(),
@@ -42,9 +44,9 @@ class Standing:
             tip=tip.hash if tip else self._run,
             view=state.view if state else 0,
             phase=state.phase.value if state else "starting",
-            samples=progress.samples,
-            loss=progress.loss,
-            samples_per_second=progress.samples_per_second,
+            samples=self._trainer.progress().samples,
+            loss=pace.loss,
+            samples_per_second=pace.samples_per_second,
             device=info.device if info else "",
             endpoint=self._network.endpoint,
             task=task,

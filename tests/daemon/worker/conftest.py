@@ -12,6 +12,7 @@ from daemon.worker.settings import WorkerSettings
 from daemon.worker.supervisor import Patience, WorkerTrainer
 from protocol.identity import Signer
 from protocol.manifest import Inner, Manifest
+from protocol.task_digest import TaskDigest
 from tests.daemon.worker.happened import Happened
 
 TINY = {"layers": 1, "heads": 2, "width": 16, "context": 16, "corpus_bytes": 100_000}
@@ -45,12 +46,16 @@ def make_trainer(happened: Happened) -> MakeTrainer:
     """Gives a trainer that was not started, of "byte_gpt" or "odd_tasks:Class"."""
 
     def make(
-        task: str = "byte_gpt", *, options: dict[str, object] | None = None, patience: Patience = PROMPT, allow: bool = True
+        task: str = "byte_gpt",
+        *,
+        options: dict[str, object] | None = None,
+        patience: Patience = PROMPT,
+        allow: bool = True,
+        before: TaskDigest | None = None,
     ) -> WorkerTrainer:
         chosen = options if options is not None else (TINY if task == "byte_gpt" else {})
         manifest = Manifest(name="test", task=task, task_options=chosen, inner=Inner(batch_size=4))
-        return WorkerTrainer(
-            manifest, Signer(bytes(32)).peer, WorkerSettings(device="cpu", threads=1, allow_custom_task=allow), happened, patience=patience
-        )
+        settings = WorkerSettings(device="cpu", threads=1, allow_custom_task=allow)
+        return WorkerTrainer(manifest, Signer(bytes(32)).peer, settings, happened, patience=patience, before=before)
 
     return make

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +20,7 @@ from protocol.errors import UserError
 from protocol.initial import initial_parameters
 from protocol.journal import BatchSkipped, TrainerReady, TrainerStopped, TrainingProgress
 from protocol.ports import Lane, TrainerLost
+from protocol.task_digest import TaskDigest, TensorPart
 from tests.daemon.worker.happened import Happened, workers_of
 
 MakeTrainer = Callable[..., WorkerTrainer]
@@ -78,6 +80,19 @@ async def test_a_task_that_fails_at_its_first_steps_is_given_up_and_the_node_sta
             with trio.move_on_after(0.2) as waiting:
                 await trainer.describe()
             assert waiting.cancelled_caught, "what it is made of is known, but it never comes up"
+
+
+@pytest.mark.real
+async def test_a_crash_of_native_code_is_told_with_the_line_it_was_called_from(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
+    trainer = make_trainer("odd_tasks:Crashes", patience=ONCE)
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            await trainer.train(initial_parameters((await trainer.describe()).specs, 0), LANE)
+            stopped = await happened.next(TrainerStopped)
+    assert re.match(r"The task crashed with SIGSEGV in odd_tasks.py:\d+ loss\(\)", stopped.reason)
+    assert (stopped.failures, stopped.limit) == (1, 1)
 
 
 @pytest.mark.real
@@ -150,3 +165,14 @@ def test_line_ration_counts_what_it_leaves_out() -> None:
 
 def test_the_module_of_the_missing_import_is_where_the_tests_look() -> None:
     assert (Path(__file__).parent / "needs_a_module.py").exists()
+
+
+@pytest.mark.real
+async def test_a_task_that_cannot_read_the_homes_model_is_refused(make_trainer: MakeTrainer, happened: Happened, odd_tasks: None) -> None:
+    held = TaskDigest(parameters=(TensorPart(name="line.weight", shape=(1, 1), dtype="float32"),))
+    trainer = make_trainer("odd_tasks:Line", before=held)
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            with pytest.raises(UserError, match=r"(?s)TASK_CHANGED.*the model has parameter 1 `line.weight`, the task `weight`"):
+                await trainer.describe()
+    assert happened.events == []

@@ -1,0 +1,100 @@
+"""Of two nodes with one key exactly one learns that it is the younger, whatever their clocks say and whoever else holds old records."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from daemon.network.addresses import Place
+from daemon.network.book import SignedPeerRecord, read_record, seal_record
+from daemon.network.own_record import KeySighting, OwnRecord
+from protocol.errors import PeerFault
+from protocol.identity import Signer
+
+ME = Signer(bytes(32))
+RUN = frozenset([bytes(32)])
+
+
+class Node:
+    """One holder of the key. Its numbers begin at `first`."""
+
+    def __init__(self, first: int, port: int) -> None:
+        self.saw: list[KeySighting] = []
+        self.place = Place("ip4", "203.0.113.7", port, ME.peer)
+        self.own = OwnRecord(ME, [self.place], count(first, 1000).__next__, self.saw.append)
+
+    @property
+    def relations(self) -> list[str]:
+        return [sighting.relation for sighting in self.saw]
+
+
+class Neighbour:
+    """Keeps the newest record of a key, as every book does, and hands it to whoever asks."""
+
+    def __init__(self) -> None:
+        self.newest: SignedPeerRecord | None = None
+
+    def meet(self, node: Node) -> None:
+        """An exchange: the neighbour answers before it looks at what it got. A record sealed anew is exchanged at once."""
+        for _ in range(2):
+            known = self.newest
+            mine = node.own.sealed(RUN)
+            if self.newest is None or read_record(mine).seq > read_record(self.newest).seq:
+                self.newest = mine
+            if known is None or not node.own.heard(known):
+                return
+
+
+def test_two_nodes_with_one_key_find_out_which_is_the_younger() -> None:
+    old, new, neighbour = Node(1_000_000, 4001), Node(5_000_000, 4002), Neighbour()
+    neighbour.meet(old)
+    neighbour.meet(new)
+    assert (old.relations, new.relations) == ([], ["earlier"])
+    assert new.saw[0].places == (old.place,)
+    neighbour.meet(old)
+    assert old.relations == ["younger"]
+    assert old.saw[0].places == (new.place,)
+    neighbour.meet(new)
+    assert new.relations == ["earlier", "answered"]
+    for _ in range(3):
+        neighbour.meet(old)
+    assert old.relations == ["younger"], "a sighting is told once"
+
+
+def test_an_earlier_life_is_never_taken_for_another_node() -> None:
+    before, neighbour = Node(1_000_000, 4001), Neighbour()
+    neighbour.meet(before)
+    again = Node(9_000_000, 4001)
+    for _ in range(3):
+        neighbour.meet(again)
+    assert again.relations == ["earlier"]
+    assert again.own.sealed(RUN) == neighbour.newest
+
+
+def test_what_a_dead_node_said_with_its_clock_ahead_is_passed_and_answered_by_nobody() -> None:
+    """A home restored from a backup, after the node that went on had a wrong clock."""
+    gone, neighbour = Node(9_000_000, 4001), Neighbour()
+    neighbour.meet(gone)
+    restored = Node(1_000_000, 4001)
+    for _ in range(4):
+        neighbour.meet(restored)
+    assert restored.relations == ["younger"]
+    assert read_record(restored.own.sealed(RUN)).seq == read_record(gone.own.sealed(RUN)).seq + 1
+
+
+def test_a_record_that_the_key_did_not_sign_is_refused() -> None:
+    node = Node(1_000_000, 4001)
+    forged = seal_record(Signer(bytes([1]) * 32), [], RUN, 5_000_000)
+    body = seal_record(ME, [], RUN, 5_000_000).body
+    with pytest.raises(PeerFault) as caught:
+        node.own.heard(SignedPeerRecord(body=body, signature=forged.signature))
+    assert caught.value.reason == "unsigned"
+    assert node.relations == []
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    node = Node(10**9, 4001)
+    for number in range(1, 2000):
+        node.own.heard(seal_record(ME, [], RUN, number))
+    assert len(node.own._judged) < 100

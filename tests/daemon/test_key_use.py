@@ -1,0 +1,109 @@
+"""Two nodes with one key: the younger one ends, the older one says so, over real connections on loopback."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from daemon.config import Config, NetworkConfig, NodeConfig
+from daemon.home import BULK_CERTIFICATE_FILE
+from daemon.joining import network_settings
+from daemon.journal import Journal
+from daemon.key_use import KeyUse
+from daemon.network.certificate import load_or_make
+from daemon.network.libp2p import LibP2PNetwork
+from daemon.serials import Serials
+from protocol.errors import UserError
+from protocol.identity import Signer
+from protocol.journal import Event, Trouble
+
+pytestmark = pytest.mark.real
+
+SECRET = bytes(range(32))
+LIMIT_S = 60.0  # it takes two; a busy machine may take its time
+
+
+class Holder:
+    """A node as far as its key goes."""
+
+    def __init__(self, home: Path, secret: bytes, join: tuple[str, ...] = ()) -> None:
+        home.mkdir()
+        self.told: list[Event] = []
+        journal = Journal(None, lambda: 0.0)
+        journal.add_listener(self.told.append)
+        config = Config(home=home, node=NodeConfig(name="n"), network=NetworkConfig(listen_host="127.0.0.1", join=join))
+        serials = Serials(home / "serials")
+        certificate = load_or_make(home / BULK_CERTIFICATE_FILE, "n")
+        self.use = KeyUse(config, Signer(secret).peer, serials, journal)
+        settings = msgspec.structs.replace(network_settings(config), serials=serials.next, sighting=self.use.saw)
+        self.network = LibP2PNetwork(settings, secret, certificate)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self.network.running():
+            yield
+
+    @property
+    def troubles(self) -> list[str]:
+        return [event.message for event in self.told if isinstance(event, Trouble)]
+
+
+async def ends(holder: Holder) -> str:
+    """The message with which it ends."""
+    with trio.fail_after(LIMIT_S), pytest.raises(UserError, match="KEY_IN_USE") as caught:
+        await holder.use.run(holder.network)
+    assert caught.value.exit_code == 5
+    assert "rm " in caught.value.fix
+    return caught.value.what
+
+
+async def test_the_copy_ends_and_the_node_that_was_there_says_so(tmp_path: Path) -> None:
+    other = Holder(tmp_path / "other", os.urandom(32))
+    async with other.running():
+        first = Holder(tmp_path / "first", SECRET, other.network.addresses)
+        async with first.running(), trio.open_nursery() as nursery:
+            nursery.start_soon(first.use.run, first.network)
+            with trio.fail_after(LIMIT_S):
+                while first.network.peer not in {link.peer for link in other.network.links()}:
+                    await trio.sleep(0.05)
+            second = Holder(tmp_path / "second", SECRET, other.network.addresses)
+            async with second.running():
+                assert f"127.0.0.1:{first.network.port}" in await ends(second)
+                with trio.fail_after(LIMIT_S):
+                    while not first.troubles:
+                        await trio.sleep(0.05)
+            assert f"127.0.0.1:{second.network.port}" in first.troubles[0]
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_joins_its_own_key_elsewhere_ends(tmp_path: Path) -> None:
+    first = Holder(tmp_path / "first", SECRET)
+    async with first.running():
+        second = Holder(tmp_path / "second", SECRET, first.network.addresses)
+        async with second.running():
+            assert f"127.0.0.1:{first.network.port}" in await ends(second)
+
+
+async def test_an_old_address_that_leads_to_the_node_itself_ends_nothing(tmp_path: Path) -> None:
+    alone = Holder(tmp_path / "alone", SECRET)
+    async with alone.running():
+        itself = f"/dns4/localhost/tcp/{alone.network.port}/p2p/{alone.network.peer}"
+        assert itself not in alone.network.addresses
+        with trio.fail_after(LIMIT_S):
+            await alone.use._look_at([itself], alone.network)
+
+
+async def test_an_address_where_nobody_answers_any_more_ends_nothing(tmp_path: Path) -> None:
+    gone = Holder(tmp_path / "gone", SECRET)
+    async with gone.running():
+        left = gone.network.addresses
+    alone = Holder(tmp_path / "alone", SECRET)
+    async with alone.running():
+        with trio.fail_after(LIMIT_S):
+            await alone.use._look_at(left, alone.network)

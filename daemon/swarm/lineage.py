@@ -171,7 +171,7 @@ class Lineage:
                 if not share:
                     del self._shares[account]
         if name == self.best.hash:
-            self.best = self._preferred(self._heads.values()) or self._standing or self.root
+            self.best = next(iter(self._ordered(list(self._heads.values()))), None) or self._standing or self.root
 
     # ------------------------------------------------------------------------------------------ branches
 

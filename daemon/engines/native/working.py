@@ -101,6 +101,8 @@ class Working:
 
     async def adopt(self, certificate: OpenCertificate, *, downloaded: bool) -> None:
         arrived = self._downloads.take(certificate.hash) if downloaded else None
+        if self._lineage.step(certificate.hash) is None:
+            self._lineage.add(certificate.raw, trusted=True)  # strangers' certificates may have pushed it out while its state came
         assert arrived is not None or not downloaded, "the machine adopts what it was told is here"
         moved = await self.moving.adopt(certificate, self._exchanging.credits(certificate), arrived)
         self._downloads.moved()

@@ -83,14 +83,16 @@ class Moving:
     async def _move(self, tip: Tip, credits: Credits, age_s: float) -> Adopted:
         keeper = self._keeper
         path = self._lineage.path(keeper.tip, tip)
+        above = keeper.tip.number
         if not self._lineage.descends(tip, keeper.tip):
+            above = 0
             where = tip.number - len(path)
             self._record(Warned(code="FORK", message=f"following another branch from certificate {where} on: more was certified there"))
         await self._training.gather_loose()
         had_offer = keeper.ledger.pending > 0
         await keeper.move_to(tip, path, credits)
         self._share_leaves(tip)
-        self.unwritten.extend(_records(path))
+        self.unwritten.extend(_records(path, above))
         self.adopted_at = trio.current_time() - age_s
         steps = [made for certificate in path if (made := self._lineage.step(certificate.hash)) is not None]
         self._logbook.adopted(steps, merkle_root(keeper.anchor.leaves[tip.hash]).hex(), had_offer)
@@ -110,14 +112,18 @@ class Moving:
             self.unwritten[:0] = await self._keeper.write(records, trio.current_time)
 
 
-def _records(path: list[OpenCertificate]) -> list[tuple[int, bytes]]:
-    """One record for each certificate of a straight way; a merge's record carries the other branch before it."""
+def _records(path: list[OpenCertificate], above: int) -> list[tuple[int, bytes]]:
+    """One record for each certificate of a straight way; a merge's record carries the other branch before it.
+
+    No record has a number up to `above`, that of the tip that is left behind: a chain is cut back to a lower number, and what led to that tip would
+    go. A merge on the other branch may have such a number; it goes into the record of the merge with ours.
+    """
     records: list[tuple[int, bytes]] = []
     waiting: list[bytes] = []
     meets = any(len(certificate.outcome.parents) == 2 for certificate in path)
     for certificate in path:
         waiting.append(certificate.raw)
-        if not meets or len(certificate.outcome.parents) == 2:
+        if certificate.outcome.number > above and (not meets or len(certificate.outcome.parents) == 2):
             records.append((certificate.outcome.number, pack_record(waiting)))
             waiting, meets = [], meets and any(len(c.outcome.parents) == 2 for c in path[path.index(certificate) + 1 :])
     return records

@@ -53,9 +53,8 @@ class Course:
         if wanted is not None:
             return CertificateGot(certificate=wanted) if now >= self._wary_until or wanted.hash in self._arrived() else None
         if now >= self._merge_after:
-            for other in self._lineage.beside(tip):
-                if self._members.live_at(other.hash):
-                    return ForkGot(other=other)
+            for other in self._lineage.beside(tip, lambda head: bool(self._members.live_at(head.hash))):
+                return ForkGot(other=other)
         return None
 
     def seeks(self, tip: Tip, now: float) -> OpenCertificate | None:

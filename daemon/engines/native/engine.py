@@ -153,7 +153,7 @@ class NativeEngine:
         self._finishing = False
         self._logbook = Logbook(self._me, record)
         serve_chain(network, self._run, self._answer_chain)
-        serve_manifest(network, manifest, self._refuse)
+        serve_manifest(network, manifest, self._refuse, record)
         serve_task(network, lambda: self._members.tasks.ours)
         self._given = GivenStates(disk, self._leaves, lambda: self._parameters, self._current_state)
         serve_state(network, self._given)

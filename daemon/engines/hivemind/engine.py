@@ -100,7 +100,7 @@ class HivemindEngine:
         self._pace = LastPace(trainer)
         self._finish = trio.Event()
         serve_chain(network, self._run, self._no_chain)
-        serve_manifest(network, manifest, self._refuse)
+        serve_manifest(network, manifest, self._refuse, record)
         serve_task(network, lambda: self._members.tasks.ours)
         serve_where(network, lambda: self._process.maddrs if self._process and self._process.is_up else ())
 

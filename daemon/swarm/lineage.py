@@ -24,7 +24,9 @@ from protocol.opened import OpenPlans
 
 TIPS_KEPT = 512  # of our own ancestry, and of what one peer gave when it was asked: a partition of 512 rounds can still be recognized
 OTHERS_KEPT = 1024  # certificates of all others
+TOLD_KEPT = 256  # of them, told unasked: each head among them is looked at again and again
 TOLD_BY_ONE = 32  # of one peer, that it told of unasked: a branch's last, which is merged or asked for
+ASKED = " asked"  # behind a source's name, for what it gave when it was asked
 OTHER_TASK = "other_task"
 ORPHANS_KEPT = 32  # certificates whose parent is on its way
 ORPHANS_OF_ONE = 8  # of one peer
@@ -152,11 +154,14 @@ class Lineage:
 
     def _charge(self, name: Digest, source: str, asked: bool) -> None:
         """Count a certificate among its source's; where it or all have too many, the oldest of the one with most goes."""
-        account = f"{source} asked" if asked else source
+        account = source + ASKED if asked else source
         share = self._shares.setdefault(account, OrderedDict())
         share[name] = None
         if len(share) > (TIPS_KEPT if asked or not source else TOLD_BY_ONE):
             self._forget(next(iter(share)))
+        told = [kept for by, kept in self._shares.items() if by and not by.endswith(ASKED)]
+        if sum(map(len, told)) > TOLD_KEPT:
+            self._forget(next(iter(max(told, key=len))))
         if sum(map(len, self._shares.values())) > OTHERS_KEPT:
             self._forget(next(iter(max(self._shares.values(), key=len))))
 
@@ -210,9 +215,9 @@ class Lineage:
         """The branch to follow from `tip`: the preferred head that descends from it; None when there is none."""
         return self._preferred(head for head in self._heads.values() if head.hash != tip.hash and self.descends(head, tip))
 
-    def beside(self, tip: Tip) -> list[Tip]:
-        """Heads of other branches: neither they nor `tip` descend from each other. The preferred one first."""
-        others = [h for h in self._heads.values() if not self.descends(h, tip) and not self.descends(tip, h)]
+    def beside(self, tip: Tip, held: Callable[[Tip], bool] = lambda _: True) -> list[Tip]:
+        """Heads of other branches that are `held`: neither they nor `tip` descend from each other. The preferred one first."""
+        others = [h for h in self._heads.values() if held(h) and not self.descends(h, tip) and not self.descends(tip, h)]
         return sorted(others, key=cmp_to_key(lambda a, b: 0 if a is b else -1 if prefer(a, b) is a else 1))
 
     @staticmethod

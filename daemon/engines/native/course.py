@@ -31,8 +31,8 @@ class Course:
         made = self._lineage.step(ahead.hash) if ahead is not None else None
         if made is not None:
             return CertificateGot(certificate=made.certificate)
-        for other in self._lineage.beside(tip):
-            if self._members.live_at(other.hash) and now >= self._merge_after.get(other.hash, 0.0):
+        for other in self._lineage.beside(tip, lambda head: bool(self._members.live_at(head.hash))):
+            if now >= self._merge_after.get(other.hash, 0.0):
                 return ForkGot(other=other)
         return None
 

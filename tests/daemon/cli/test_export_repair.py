@@ -12,6 +12,7 @@ import trio
 from safetensors import safe_open
 
 from daemon.home import ensure_home
+from daemon.keys import load_or_make_key
 from daemon.lock import home_lock
 from protocol.manifest import SignedManifest
 from tests.daemon.certified_home import PARAMETERS, SHAPES, CertifiedHome, everything_in, vector
@@ -25,6 +26,7 @@ ROUNDS = 5
 
 def certified(home: Path, signed: SignedManifest | None = None) -> CertifiedHome:
     ensure_home(home)
+    load_or_make_key(home)  # a home with certified rounds has one; with a new key the old one's ledger is set aside
     made = CertifiedHome(home, ROUNDS, signed)
     trio.run(made.write)
     return made

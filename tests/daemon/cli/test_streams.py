@@ -61,7 +61,7 @@ def test_an_output_in_ascii_has_stand_ins(environ: dict[str, str], tmp_path: Pat
 
 def test_a_node_started_without_any_stream_lives_and_leaves(environ: dict[str, str], hypergpud: Hypergpud, tmp_path: Path) -> None:
     run_file = tmp_path / "run.toml"
-    run_file.write_text('name = "pretended"\ntask = "none"\n', encoding="utf-8")
+    run_file.write_text('name = "pretended"\ntask = "simple_cnn"\n', encoding="utf-8")
     done = shell(
         f"{COMMAND} start --run {run_file} <&- >&- 2>&- & node=$!; "
         f"for i in $(seq 100); do {COMMAND} status >/dev/null 2>&1 && break; sleep 0.1; done; {COMMAND} stop || exit 9; wait $node",

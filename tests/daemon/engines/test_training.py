@@ -6,7 +6,7 @@ import pytest
 import trio
 from msgspec.structs import replace
 
-from protocol.journal import RoundCertified, Trained
+from protocol.journal import RoundCertified, Trained, Warned
 from protocol.manifest import Group, Manifest, RoundRules
 from protocol.ports import TaskInfo, Vector
 from simulator.fakes.clock import run_virtual
@@ -115,3 +115,20 @@ def test_a_trainer_that_comes_back_goes_on_with_its_inner_optimizer(monkeypatch:
     run_virtual(story, seed=5)
     assert restored
     assert all(state.any() for state in restored)
+
+
+def test_a_node_leaves_at_once_while_its_disk_is_full() -> None:
+    """What waits for the disk to make an offer durable holds the trainer, and leaving needs the trainer."""
+    played = World(seed=5, nodes=2, manifest=MANIFEST, parameters=64)
+
+    async def story() -> None:
+        async with played.running():
+            played.start()
+            await played.until(lambda: min(played.number(0), played.number(1)) >= 1, 20, "the first certificate")
+            full_at = trio.current_time()
+            played.seats[0].medium.capacity_bytes = 0
+            await played.until(lambda: bool(played.of(Warned, node=0, after=full_at)), 20, "the disk is full")
+            played.finish(0)
+            await played.until(lambda: not played.seats[0].alive, 2.0, "the node left")
+
+    run_virtual(story)

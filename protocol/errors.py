@@ -10,6 +10,10 @@ HyperGPUError
 
 from __future__ import annotations
 
+from protocol.printable import printable
+
+MOST_FAULT_CHARS = 500  # of what is told of a peer's fault: its own words may be in it
+
 
 class HyperGPUError(Exception):
     """Base of everything raised on purpose."""
@@ -23,11 +27,11 @@ class UserError(HyperGPUError):
     """
 
     def __init__(self, code: str, what: str, *, why: str = "", fix: str = "", exit_code: int = 1) -> None:
-        super().__init__(what)
+        super().__init__(printable(what))
         self.code = code
-        self.what = what
-        self.why = why
-        self.fix = fix
+        self.what = printable(what)  # what a peer or a file says may be in all three
+        self.why = printable(why)
+        self.fix = printable(fix)
         self.exit_code = exit_code
 
     def __str__(self) -> str:
@@ -55,7 +59,7 @@ class PeerFault(HyperGPUError):
     """
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(printable(message, MOST_FAULT_CHARS))
         self.reason = reason
 
 

@@ -115,6 +115,9 @@ class Manifest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     admission: Admission | UnsetType = UNSET
 
     def __post_init__(self) -> None:
+        for field in ("name", "task", "engine", "codec", "chain"):
+            if not getattr(self, field).isprintable():
+                raise ValueError(f"{field} has characters that do not print: {getattr(self, field)!a}")
         if self.admission is not UNSET and self.admission.policy == "registered" and self.settlement is UNSET:
             raise ValueError('admission.policy = "registered" needs a [settlement]: bindings are signed for its contract')
         if self.group.max_group < self.group.min_peers:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from daemon.cli.arguments import PATH
+from daemon.cli.arguments import NEW_FILE, PATH
 from daemon.cli.invocation import global_options, invocation
 
 NETWORK = "network"
@@ -19,11 +19,11 @@ PROFILES = ("good", "average", "poor", "unstable", "regions")
 @click.option("--nodes", type=click.IntRange(2, 10_000), help="How many nodes. Default: what the scenario was made for.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the world; with --fuzz, of the first schedule.")
 @click.option("--schedule", type=PATH, metavar="FILE", help="Play the story in FILE, as --save writes it.")
-@click.option("--save", type=PATH, metavar="FILE", help="Write the story (of the first failure, if any) to FILE.")
+@click.option("--save", type=NEW_FILE, metavar="FILE", help="Write the story (of the first failure, if any) to FILE.")
 @click.option(
     "--plot",
     "picture",
-    type=PATH,
+    type=NEW_FILE,
     metavar="FILE",
     help="Draw progress as an SVG file.",
 )

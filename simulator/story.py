@@ -12,6 +12,7 @@ from protocol.manifest import Group, Limits, Manifest, RoundRules
 from simulator.faults import AnyFault, Schedule, words
 from simulator.profiles import LINKS
 
+MAX_STORY_BYTES = 16 << 20  # the longest story that --fuzz ever shrank has some hundred kilobytes
 QUICK = RoundRules(seconds=5.0, ready_s=1.0, scatter_s=4.0, gather_s=4.0, vote_s=2.0)
 """Rounds short enough for many of them; the deadlines in the same order as the defaults."""
 
@@ -105,8 +106,16 @@ def write_story(story: Story, path: Path) -> None:
 def read_story(path: Path) -> Story:
     """Raises `UserError("STORY")`."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Story)
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_STORY_BYTES + 1)
+        if len(raw) > MAX_STORY_BYTES:
+            raise ValueError(f"it has more than {MAX_STORY_BYTES} bytes")
+        return msgspec.json.decode(raw, type=Story)
     except (OSError, msgspec.DecodeError, ValueError) as error:
         raise UserError(
-            "STORY", f"{path} holds no story.", why=str(error), fix="write one with --save, or see simulator/story.py"
+            "STORY",
+            f"{path} holds no story.",
+            why=error.strerror if isinstance(error, OSError) and error.strerror else str(error),
+            fix="write one with --save, or see simulator/story.py",
+            exit_code=2,
         ) from None

@@ -12,6 +12,7 @@ import trio
 
 from daemon.disk.atomic import write_atomically
 from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.turns import Turns
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId
@@ -21,6 +22,7 @@ from protocol.settlement.dataset import MAX_DATASET_BYTES, Dataset, dataset_name
 PROTOCOL = "/hypergpu/settlement/1"
 FOLDER = "settlements"
 NAME_BYTES = 32
+SERVED_AT_ONCE, SERVED_TO_PEER = 4, 1  # data sets on their way, to all peers and to one: each is held whole
 ANSWER_S = 20.0  # for one peer, as with certificates
 
 
@@ -46,11 +48,17 @@ def load_dataset(home: Path, name: Digest) -> Dataset | None:
 def serve_datasets(network: Network, home: Path, offload: Offload) -> None:
     """Answer those who ask. Before the network starts."""
 
+    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE)
+
     async def take(stream: ByteStream) -> None:
-        name = await FrameReader(stream).expect_frame(NAME_BYTES)
-        raw = await offload(lambda: _read(home, name)) if len(name) == NAME_BYTES else None
-        await stream.send_all(frame(raw or b""))
-        await stream.send_eof()
+        with trio.move_on_after(ANSWER_S):
+            name = await FrameReader(stream).expect_frame(NAME_BYTES)
+            async with turns.turn(stream.peer):
+                raw = await offload(lambda: _read(home, name)) if len(name) == NAME_BYTES else None
+                await stream.send_all(frame(raw or b""))
+                await stream.send_eof()
+            return
+        raise PeerFault("timeout", f"a data set was not asked for and taken within {ANSWER_S:g} s")
 
     network.serve(PROTOCOL, take)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,58 @@ class PathArgument(click.ParamType[Path]):
         return value if isinstance(value, Path) else user_path(str(value), _named(param))
 
 
+class NewFileArgument(PathArgument):
+    """The path of a file that is written at the end of a long command: what is wrong with it is found before the command begins."""
+
+    name = "new file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = super().convert(value, param, ctx)
+        written = path if path.exists() else path.parent
+        if path.is_dir() or not path.parent.is_dir():
+            self.fail(
+                f"{path} cannot be written: {'it is a directory' if path.is_dir() else f'there is no directory {path.parent}'}.", param, ctx
+            )
+        if not os.access(written, os.W_OK):
+            self.fail(f"{path} cannot be written: permission denied.", param, ctx)
+        return path
+
+
+class NamesArgument(click.ParamType[tuple[str, ...]]):
+    """Names with commas between them, at least one."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        names = value if isinstance(value, tuple) else tuple(part.strip() for part in str(value).split(",") if part.strip())
+        if not names:
+            self.fail("give at least one name, or leave the option out.", param, ctx)
+        return names
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range: "nan", which compares with nothing, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
+
+
+class LifelineArgument(click.ParamType[int]):
+    """The number of an open descriptor."""
+
+    name = "descriptor"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            os.fstat(int(value))
+        except (ValueError, OSError, OverflowError):
+            self.fail(f"{value!r} is no open descriptor of this process.", param, ctx)
+        return int(value)
+
+
 class RunArgument(PathArgument):
     """The path of a run's file, or the beginning of a run's id, which stays as it is unless a file has that name."""
 
@@ -37,6 +91,10 @@ class RunArgument(PathArgument):
 
 PATH = PathArgument()
 RUN = RunArgument()
+NEW_FILE = NewFileArgument()
+NAMES = NamesArgument()
+LIFELINE = LifelineArgument()
+PORT = click.IntRange(0, 65535)
 
 
 class CommandGroup(click.Group):

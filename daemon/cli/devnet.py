@@ -14,6 +14,7 @@ from typing import Any
 import click
 import msgspec
 
+from daemon.cli.arguments import LIFELINE, PORT, FiniteRange
 from daemon.cli.invocation import global_options, invocation
 from protocol.chain import ChainError
 from protocol.errors import UserError
@@ -21,22 +22,37 @@ from protocol.errors import UserError
 GENESIS_FILE = "genesis.json"
 CHAIN_FILE = "chain.sqlite"
 DIRECTORY = "devnet"
+BLOCK_TIME, EPOCH, DELAY = FiniteRange(0, 86400), click.IntRange(1, 1 << 32), click.IntRange(0, 1 << 32)  # seconds
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address of the JSON-RPC.")
-@click.option("--port", default=8545, show_default=True, metavar="PORT", help="Port of the JSON-RPC; 0: the system picks one.")
-@click.option("--block-time", default=2.0, show_default=True, metavar="SECONDS", help="0: a block for each transaction, at once.")
-@click.option("--epoch", default=3600, show_default=True, metavar="SECONDS", help="Length of a settlement epoch.")
-@click.option("--delay", default=600, show_default=True, metavar="SECONDS", help="How long a proposed root can be disputed.")
+@click.option("--port", type=PORT, default=8545, show_default=True, metavar="PORT", help="Port of the JSON-RPC; 0: the system picks one.")
+@click.option(
+    "--block-time",
+    type=FiniteRange(0, 86400),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="0: a block for each transaction, at once.",
+)
+@click.option("--epoch", type=EPOCH, default=3600, show_default=True, metavar="SECONDS", help="Length of a settlement epoch.")
+@click.option(
+    "--delay",
+    type=click.IntRange(0, 1 << 32),
+    default=600,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a proposed root can be disputed.",
+)
 @click.option("--owner", metavar="ADDRESS", help="Owner of the reward pool. Default: a key that everybody knows.")
 @click.option("--settler", multiple=True, metavar="ADDRESS", help="Who proposes roots (repeat). Default: three keys that everybody knows.")
-@click.option("--needed", type=int, metavar="N", help="Settlers that must propose the same root. Default: a majority.")
+@click.option("--needed", type=click.IntRange(1, 1024), metavar="N", help="Settlers that must propose the same root. Default: a majority.")
 @click.option("--fund", multiple=True, metavar="ADDRESS", help="Give this account coins from the start (repeat).")
 @click.option("--in-memory", is_flag=True, help="Keep nothing.")
 @click.option("--anvil", is_flag=True, help="Foundry's anvil in place of the embedded EVM, from the same genesis; it keeps nothing.")
 @click.option("--genesis-only", is_flag=True, help="Print the genesis and end: anvil --init FILE starts the same chain.")
-@click.option("--lifeline", type=int, hidden=True, help="End when this inherited pipe closes.")
+@click.option("--lifeline", type=LIFELINE, hidden=True, help="End when this inherited pipe closes.")
 @global_options(hidden=True)
 @click.pass_context
 def devnet(

@@ -13,9 +13,18 @@ from pathlib import Path
 import msgspec
 
 from daemon.cli.invocation import output_error
+from daemon.cli.streams import STREAM_NAMES
 from daemon.home import FULL, LOG_FILE
 from protocol.errors import OurFault, UserError
 
+_FIXES = {
+    **dict.fromkeys(FULL, "free some space there"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files: ulimit -n 4096"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "run this as the user whom it belongs to"),
+    **dict.fromkeys((errno.ENOMEM, errno.EAGAIN), "end other programs, then try again"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR), "check the path"),
+    errno.EROFS: "name a place that can be written",
+}
 MAX_CAUSES = 8  # of a group: each becomes a line
 
 
@@ -49,15 +58,14 @@ def leaves_of(error: BaseException) -> list[BaseException]:
 
 
 def _refused_by_system(error: OSError) -> UserError:
-    # Only a standard stream has no name; what else is written by number belongs to the daemon, which names it.
-    if error.filename is None and error.errno in (errno.EBADF, *FULL):
+    if error.filename == STREAM_NAMES[1]:
         return output_error(error)
     about = f"{error.filename}: " if error.filename is not None else ""
     return UserError(
         "SYSTEM",
         "The operating system refused something that this command needs.",
         why=f"{about}{error.strerror or error}",
-        fix="mend that, then try again",
+        fix=_FIXES.get(error.errno or 0, "mend that, then try again"),
     )
 
 

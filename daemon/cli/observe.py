@@ -7,6 +7,7 @@ import os
 import click
 import msgspec
 
+from daemon.cli.arguments import LIFELINE
 from daemon.cli.invocation import Invocation, global_options, invocation
 from daemon.config_file import load_config
 from daemon.control.client import call
@@ -19,7 +20,7 @@ from protocol.status import Status
 @click.option("--join", multiple=True, metavar="MULTIADDR", help="A node of the swarm. Default: the daemon on this home, where one runs.")
 @click.option("--host", metavar="ADDRESS", help="Address of the page. Anything but loopback shows it to others.")
 @click.option("--port", metavar="PORT", help="Port of the page; 0: the system picks one.")
-@click.option("--lifeline", type=int, hidden=True, help="End when this inherited pipe closes.")
+@click.option("--lifeline", type=LIFELINE, hidden=True, help="End when this inherited pipe closes.")
 @global_options(hidden=True)
 @click.pass_context
 def observe(context: click.Context, join: tuple[str, ...], host: str | None, port: str | None, lifeline: int | None) -> int:

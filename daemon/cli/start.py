@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from daemon.cli.arguments import PATH, RUN
+from daemon.cli.arguments import LIFELINE, PATH, RUN
 from daemon.cli.invocation import Invocation, global_options, invocation
 from daemon.config import Config
 from daemon.config_file import load_config, write_default_config
@@ -43,7 +43,7 @@ PRIVATE = 0o077  # keys, checkpoints, logs: nothing of a node is other people's 
     metavar="PATH",
     help="File with the wallet's password, for runs that pay (also: HYPERGPU_PASSWORD_FILE).",
 )
-@click.option("--lifeline", type=int, hidden=True, help="End when this inherited pipe closes.")
+@click.option("--lifeline", type=LIFELINE, hidden=True, help="End when this inherited pipe closes.")
 @global_options(hidden=True)
 @click.pass_context
 def start(

@@ -11,11 +11,14 @@ that cannot write what HyperGPU says. Rules, the same on every patch version of 
 from __future__ import annotations
 
 import codecs
+import io
 import os
+import select
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 UTF8 = "utf-8"
+STREAM_NAMES = {1: "the standard output", 2: "the standard error"}
 _HANDLER = "hypergpu"
 _UTF8_MODE = "PYTHONUTF8"
 # gnulib's stdopen does the same: a stream opened the wrong way round refuses each use, instead of handing its number to the next file.
@@ -67,12 +70,25 @@ def settle_streams() -> None:
 
 def _writer(stream: TextIO | None, number: int) -> TextIO:
     codecs.register_error(_HANDLER, _stand_in)
-    if stream is None:
-        return open(number, "w", encoding=UTF8, errors=_HANDLER, closefd=False)
-    reconfigure = getattr(stream, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors=_HANDLER)
-    return stream
+    encoding = stream.encoding if stream is not None else UTF8
+    return io.TextIOWrapper(io.BufferedWriter(_Raw(number)), encoding, _HANDLER, line_buffering=os.isatty(number))
+
+
+class _Raw(io.FileIO):
+    """A standard stream whose errors carry its name: its number alone could be that of any other file."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, "w", closefd=False)
+
+    def write(self, data: Any, /) -> int:
+        try:
+            # Another program may have made a shared pipe or terminal non-blocking: then a write may take nothing, and waits.
+            while (taken := super().write(data)) is None:
+                select.select([], [self.fileno()], [])
+            return taken
+        except OSError as error:
+            error.filename = STREAM_NAMES[self.fileno()]
+            raise
 
 
 def _stand_in(error: UnicodeError) -> tuple[str, int]:

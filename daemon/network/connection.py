@@ -154,6 +154,11 @@ class MeasuredYamux(Yamux):
         middle = median(self._recent_s)
         return median(abs(one - middle) for one in self._recent_s)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has closed its socket."""
+        return not self._socket.closed.is_set()
+
     def segments(self) -> Segments:
         """What the kernel counted."""
         return self._socket.segments()

@@ -195,9 +195,13 @@ class Host:
         finally:
             del self._residents[muxed]
 
+    def open_connections(self) -> int:
+        """Both ways. The library goes on counting one that was cut until all of its tasks have noticed."""
+        return sum(connection.muxed_conn.is_open for connections in self.swarm.connections.values() for connection in connections)
+
     async def _make_room(self, newest: MeasuredYamux) -> None:
         """When there are more connections than may be, cut one: that of a newcomer whose prefix evicted too many, else `makes_room`'s choice."""
-        if self.swarm.get_total_connections() <= MAX_CONNECTIONS:
+        if self.open_connections() <= MAX_CONNECTIONS:
             return
         now, prefix = trio.current_time(), self._residents[newest].prefix
         out = newest
@@ -205,7 +209,7 @@ class Host:
             others = {muxed: one._replace(matters=self._matters(one.peer)) for muxed, one in self._residents.items() if muxed is not newest}
             chosen = makes_room(list(others.values()), self._chance)
             out = next((muxed for muxed, one in others.items() if one is chosen), newest)
-        self._refusals.count("busy", f"a connection made room: {self.swarm.get_total_connections()} are open")
+        self._refusals.count("busy", f"a connection made room: {self.open_connections()} are open")
         await out.cut("it made room for another connection")
 
     async def dial(self, place: Place) -> None:
@@ -213,6 +217,8 @@ class Host:
         peer = ID.from_base58(place.peer)
         if self.swarm.get_connections(peer):
             return
+        if self.open_connections() >= MAX_CONNECTIONS and not self._matters(place.peer):
+            raise Unreachable(f"{MAX_CONNECTIONS} connections are open, which is all that may be")
         with foreign(f"dialing {place}"), trio.fail_after(DIAL_TIMEOUT_S):
             transport = place.transport
             if place.kind == "dns4":

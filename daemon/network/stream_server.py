@@ -20,20 +20,25 @@ MAX_STREAMS_IN_ALL = 1024  # handlers of all peers together, 20 KB each: five fo
 
 
 class StreamServer:
-    """One node's. Until `nursery` is set and after it is None, streams are cut off."""
+    """One node's. Until `nursery` is set and after it is None, streams are cut off.
+
+    When strangers hold all that they may, the one that holds most gives up the stream that it opened first. So handlers that wait for a
+    word that never comes keep no newcomer out.
+    """
 
     def __init__(self, refusals: Refusals, traffic: ControlTraffic, endings: Endings, matters: Callable[[PeerId], bool]) -> None:
         """`matters` says for whom the last quarter of all places is kept."""
         self.nursery: trio.Nursery | None = None
         self._refusals, self._traffic, self._endings, self._matters = refusals, traffic, endings, matters
         self._slots = Slots(MAX_STREAMS_PER_PEER, MAX_STREAMS_IN_ALL)
+        self._running: dict[PeerId, dict[trio.CancelScope, None]] = {}  # the oldest first
 
     def taker(self, handler: StreamHandler) -> Callable[[NetStream, PeerId], Awaitable[None]]:
         """What takes libp2p's streams for this handler."""
 
         async def take(stream: NetStream, peer: PeerId) -> None:
             mine = ControlStream(stream, peer, self._traffic, self._endings)
-            if self._slots.full(peer, self._matters(peer)):
+            if not self._has_room(peer):
                 self._refusals.count("busy", f"{peer} has its {MAX_STREAMS_PER_PEER} streams, or all have {MAX_STREAMS_IN_ALL}")
                 await mine.abort()
             else:
@@ -41,21 +46,39 @@ class StreamServer:
 
         return take
 
+    def _has_room(self, peer: PeerId) -> bool:
+        if not self._slots.full(peer, self._matters(peer)):
+            return True
+        most = max(self._running, key=lambda one: (not self._matters(one), len(self._running[one])), default="")
+        mine = len(self._running.get(peer, ()))
+        if self._slots.full(peer) or self._matters(most) or len(self._running.get(most, ())) <= mine + 1:
+            return False
+        next(iter(self._running[most])).cancel()
+        self._refusals.count("busy", f"{most} gave up one of its {len(self._running[most])} streams")
+        return True
+
     async def run_handler(self, stream: ControlStream | BulkStream, handler: StreamHandler, release: Callable[[], None]) -> None:
         """In our own nursery, not the library's: an exception of ours must be seen. Returns when the stream is over."""
-        over = trio.Event()
+        over, room = trio.Event(), trio.CancelScope()
 
         async def run() -> None:
+            running = self._running.setdefault(stream.peer, {})
+            running[room] = None
             try:
-                await handler(stream)
+                with room:
+                    await handler(stream)
                 release()
-                await end_gently(stream)
+                if not room.cancelled_caught:
+                    await end_gently(stream)
             except PeerFault as fault:
                 self._refusals.count(fault.reason, f"{stream.peer}: {fault}")
             except Unreachable:
                 await stream.linger()
             finally:
                 release()
+                del running[room]
+                if not running and self._running.get(stream.peer) is running:
+                    del self._running[stream.peer]
                 with trio.CancelScope() as scope:
                     scope.cancel()
                     await stream.abort()

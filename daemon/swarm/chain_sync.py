@@ -2,6 +2,9 @@
 
 One request, one answer, one stream: `ChainRequest`, then a `ChainReply` frame and a frame for each record, oldest first. A record is what a
 node moved along in one step: mostly one certificate; with a merge the other branch's certificates and then the merge.
+
+Nobody holds a whole answer. The asking side takes one certificate after the other out of the stream and gives it to its lineage before the next
+one is read. The answering side serves few at a time, for a limited time.
 """
 
 from __future__ import annotations
@@ -12,14 +15,16 @@ from typing import Annotated
 import msgspec
 import trio
 from msgspec import Meta
+from msgspec.structs import replace
 
 from daemon.swarm.framing import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
+from daemon.swarm.turns import Turns
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.manifest import MAX_MANIFEST_BYTES, SignedManifest
-from protocol.messages import UNREADABLE, Hash, Natural
+from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural
 from protocol.ports import ByteStream, Network
 from protocol.rules.versions import FIRST_RULES, KNOWN_RULES, MAX_RULES, in_words
 
@@ -30,6 +35,9 @@ CERTIFICATES_PER_REQUEST = 256  # a round of a demo makes 3 KB: under 1 MB an an
 REQUEST_BYTES = 256
 MAX_RECORD_BYTES = 16 << 20  # a merge after 4,000 rounds apart
 MOST_VERSIONS = 32  # of the rules that one program knows
+REPLY_BYTES = 64 << 20  # of one answer: 256 rounds of 64 members are 25 MB. What is beyond is asked for again from there
+SENT_BYTES = 1 << 20  # of one answer that we give, its first record aside: who wants more asks again
+SERVED_AT_ONCE, SERVED_TO_PEER = 32, 2  # answers on their way, to all peers and to one
 ANSWER_S = 20.0  # for one request: a peer that has nothing to say for this long is asked no more
 
 
@@ -76,21 +84,43 @@ def unpack_record(record: bytes) -> list[bytes]:
 def serve_chain(network: Network, run: Digest, answer: Answer) -> None:
     """Answer requests for this run's certificates."""
 
+    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE)
+
     async def take(stream: ByteStream) -> None:
-        request = decode_as(ChainRequest, await FrameReader(stream).expect_frame(REQUEST_BYTES))
-        if request.run != run:
-            raise PeerFault("other_run", f"a request for run {request.run.hex()[:12]}")
-        reply, records = await answer(request.first, CERTIFICATES_PER_REQUEST)
-        await stream.send_all(frame(msgspec.msgpack.encode(reply)))
-        for record in records:
-            await stream.send_all(frame(record))
-        await stream.send_eof()
+        with trio.move_on_after(ANSWER_S):
+            request = decode_as(ChainRequest, await FrameReader(stream).expect_frame(REQUEST_BYTES))
+            if request.run != run:
+                raise PeerFault("other_run", f"a request for run {request.run.hex()[:12]}")
+            async with turns.turn(stream.peer):
+                reply, records = await answer(request.first, CERTIFICATES_PER_REQUEST)
+                records = _fitting(records)
+                reply = replace(reply, count=len(records))
+                await stream.send_all(frame(msgspec.msgpack.encode(reply)))
+                for record in records:
+                    await stream.send_all(frame(record))
+                await stream.send_eof()
+            return
+        raise PeerFault("timeout", f"certificates were not taken within {ANSWER_S:g} s")
 
     network.serve(PROTOCOL, take)
 
 
-async def fetch_chain(network: Network, peer: PeerId, run: Digest, first: int) -> tuple[ChainReply, list[bytes]]:
-    """A peer's records from number `first` on. Raises `Unreachable` or `PeerFault`."""
+def _fitting(records: list[bytes]) -> list[bytes]:
+    """The first records, as many as one answer may hold."""
+    size = 0
+    for count, record in enumerate(records):
+        size += len(record)
+        if count and size > SENT_BYTES:
+            return records[:count]
+    return records
+
+
+Take = Callable[[bytes], Awaitable[bool]]
+"""Takes one certificate; False when no more of this answer are wanted."""
+
+
+async def read_chain(network: Network, peer: PeerId, run: Digest, first: int, take: Take) -> ChainReply:
+    """Give a peer's certificates from number `first` on to `take`, one by one as they come. Raises `Unreachable` or `PeerFault`."""
     with trio.move_on_after(ANSWER_S):
         stream = await network.open_stream(peer, PROTOCOL)
         try:
@@ -99,10 +129,48 @@ async def fetch_chain(network: Network, peer: PeerId, run: Digest, first: int) -
             reply = decode_as(ChainReply, await reader.expect_frame(REQUEST_BYTES))
             if reply.count > CERTIFICATES_PER_REQUEST:
                 raise PeerFault("oversized", f"{reply.count} certificates in one answer")
-            return reply, [await reader.expect_frame(MAX_RECORD_BYTES) for _ in range(reply.count)]
+            left = REPLY_BYTES
+            for _ in range(reply.count):
+                size = await reader.begin_frame(MAX_RECORD_BYTES)
+                left -= size
+                if left < 0 or not await _read_record(reader, size, take):
+                    break
+            return reply
         finally:
             await stream.aclose()
     raise Unreachable(f"no certificates within {ANSWER_S:g} s")
+
+
+async def _read_record(reader: FrameReader, size: int, take: Take) -> bool:
+    """The certificates of one record of `size` bytes (`pack_record`), without ever holding two. False when `take` wants no more."""
+    count, left = await _header(reader, size, _ARRAYS)
+    for _ in range(count):
+        length, left = await _header(reader, left, _BINARIES)
+        if length > min(left, MAX_MESSAGE_BYTES):
+            raise PeerFault("oversized", f"a certificate of {length} bytes in a record")
+        left -= length
+        if not await take(await reader.read_exactly(length)):
+            return False
+    if left:
+        raise PeerFault("malformed", f"a record with {left} bytes behind its certificates")
+    return True
+
+
+_ARRAYS, _BINARIES = {0xDC: 2, 0xDD: 4}, {0xC4: 1, 0xC5: 2, 0xC6: 4}
+"""How many bytes of length follow msgpack's markers (https://github.com/msgpack/msgpack/blob/master/spec.md)."""
+
+
+async def _header(reader: FrameReader, left: int, markers: dict[int, int]) -> tuple[int, int]:
+    """A msgpack header: what it counts, and how much of `left` is left behind it. Raises `PeerFault("malformed")`."""
+    if left < 1:
+        raise PeerFault("malformed", "a record that ends inside")
+    marker = (await reader.read_exactly(1))[0]
+    if markers is _ARRAYS and 0x90 <= marker <= 0x9F:
+        return marker & 0x0F, left - 1
+    length = markers.get(marker)
+    if length is None or left < 1 + length:
+        raise PeerFault("malformed", "not a record of certificates")
+    return int.from_bytes(await reader.read_exactly(length), "big"), left - 1 - length
 
 
 def serve_manifest(network: Network, manifest: SignedManifest, refuse: Refuse) -> None:

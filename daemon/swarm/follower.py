@@ -2,6 +2,9 @@
 
 A node and an observer follow in the same way. What is new is handed over synchronously: `on_steps` for certificates that joined the
 lineage, `on_members` when anything about who is there may have changed, `on_gone` when the connection to a peer broke.
+
+A beacon costs a signature, and everything that follows from it. So one signer is heard `BEACONS_PER_S` times a second, and a certificate counts
+for several. `ask_order.py` says whom to ask for what gossip missed.
 """
 
 from __future__ import annotations
@@ -10,10 +13,13 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from daemon.swarm.chain_sync import fetch_chain, unpack_record
+from daemon.swarm.ask_order import AskOrder
+from daemon.swarm.chain_sync import read_chain
 from daemon.swarm.lineage import OTHER_TASK, TIPS_KEPT, Lineage, Step
 from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s
 from daemon.swarm.messenger import Refuse
+from protocol.allowance import Allowances
+from protocol.certificate import Tip
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
@@ -21,6 +27,12 @@ from protocol.messages import Announce, AnyMessage, Beacon, Signed, decode_signe
 from protocol.ports import Network
 
 SYNC_S = 1.0  # between looks at whether somebody is ahead: a certificate that gossip lost costs this and a request
+MAX_BEACON_BYTES = 4096  # ours have 600 bytes; eight long host names and a large certificate fit
+BEACONS_PER_S, BEACONS_AT_ONCE = 4.0, 40.0  # heard of one signer: an honest one has a change to tell twice a second at most
+CERTIFICATE_COUNTS = 4.0  # beacons, for a certificate: one a second is more than any round makes
+REQUESTS_IN_A_ROW = 64  # of one peer: somebody who makes up certificates without end does not keep us from the others
+ASKED_IN_TURN = 3  # peers at once: one that is silent costs the others nothing
+USELESS = 32  # certificates of one answer without a parent here, before the rest is not read: another branch is looked for further back
 ASKED_AT_ONCE = 8  # by a newcomer: what its other neighbours hold it hears from their beacons
 STEP_BACK = 16  # certificates asked for below the first one when its parent is not known here: a partition of a demo's length
 
@@ -48,6 +60,8 @@ class Follower:
         self._lineage, self._members, self._refuse = lineage, members, refuse
         self._on_steps, self._on_members, self._on_gone = on_steps, on_members, on_gone
         self._beacon, self._send = beacon, send
+        self._order = AskOrder()
+        self._heard = Allowances(per_s=BEACONS_PER_S, burst=BEACONS_AT_ONCE)
         self._poked = trio.Event()
         self._lagging = trio.Event()
         self._news = trio.Event()  # something changed since nobody had anything for us
@@ -71,6 +85,12 @@ class Follower:
             nursery.start_soon(self._members.tasks.compare, self._network, self._refuse, self._compared)
             task_status.started()
 
+    def stand(self, tip: Tip) -> None:
+        """This node stands on `tip`: its ancestry stays, and those who made it come before strangers."""
+        self._lineage.stand(tip)
+        self._members.prove(tip.members)
+        self._network.keep(self._members.proven)
+
     def poke(self) -> None:
         """What our beacon says has changed: tell it soon."""
         self._poked.set()
@@ -86,7 +106,7 @@ class Follower:
             self.take_beacon(signed, message)
         elif isinstance(message, Announce):
             try:
-                self.take_certificate(message.certificate)
+                self.take_certificate(message.certificate, signed.peer)
             except PeerFault as fault:
                 self._refuse(fault.reason, signed.peer, str(fault))
         else:
@@ -96,7 +116,7 @@ class Follower:
     def take_beacon(self, signed: Signed, beacon: Beacon) -> None:
         """A verified beacon, however it came."""
         if self._members.take(signed.peer, beacon, trio.current_time()):
-            if beacon.number > self._lineage.best.number:
+            if beacon.number > self._lineage.front.number:
                 self._lagging.set()
             self._changed()
 
@@ -125,17 +145,28 @@ class Follower:
             self._stale = trio.Event()
             self._look()
 
-    def take_certificate(self, raw: bytes) -> None:
-        """A certificate from anywhere. Raises `PeerFault` when it does not verify."""
-        steps = self._lineage.add(raw)
+    def take_certificate(self, raw: bytes, source: PeerId = "") -> None:
+        """A certificate from anywhere; without a `source` it is our own. Raises `PeerFault` when it does not verify."""
+        steps = self._lineage.add(raw, source=source)
         self._news.set()
         if steps:
             self._on_steps(steps)
         if self._lineage.waiting:
             self._lagging.set()
 
+    def _too_often(self, peer: PeerId, counts: float) -> bool:
+        now = trio.current_time()
+        if self._heard.of(peer, now).take(counts, now):
+            return False
+        self._refuse("busy", peer, f"more than {BEACONS_PER_S:g} beacons a second")
+        return True
+
     def _accept_beacon(self, peer: PeerId, data: bytes) -> bool:
+        if self._too_often(peer, 1.0):
+            return False
         try:
+            if len(data) > MAX_BEACON_BYTES:
+                raise PeerFault("oversized", f"a beacon of {len(data)} bytes")
             signed = decode_signed(data)
             if signed.peer != peer:
                 raise PeerFault("identity", "a beacon signed by another than its sender")
@@ -146,8 +177,10 @@ class Follower:
         return True
 
     def _accept_certificate(self, peer: PeerId, data: bytes) -> bool:
+        if self._too_often(peer, CERTIFICATE_COUNTS):
+            return False
         try:
-            self.take_certificate(data)
+            self.take_certificate(data, peer)
         except PeerFault as fault:
             if fault.reason == OTHER_TASK:
                 return True  # right, and not for us: those that have its task may hear it through us
@@ -161,8 +194,8 @@ class Follower:
         while True:
             self._poked = trio.Event()
             await self._network.publish(self._beacons_topic, encode_signed(self._signed_beacon()))
-            with trio.move_on_after(beacon_s(len(self._members))):
-                await trio.sleep(poke_gap_s(len(self._members)))
+            with trio.move_on_after(beacon_s(self._members.pace)):
+                await trio.sleep(poke_gap_s(self._members.pace))
                 await self._poked.wait()
             self._members.expire(trio.current_time())
             self._changed()
@@ -178,7 +211,7 @@ class Follower:
                 if change.up:
                     self._new_links.add(change.peer)
                     self._send(change.peer, self._signed_beacon())  # gossip would bring it too, in seconds
-                    if self._lineage.best.number == 0 and self._asked < ASKED_AT_ONCE:
+                    if self._lineage.front.number == 0 and self._asked < ASKED_AT_ONCE:
                         self._asked += 1
                         # A newcomer that waited for beacons could meet another one first, and the two would begin the run a second time.
                         nursery.start_soon(self._greet, change.peer)
@@ -203,7 +236,7 @@ class Follower:
             with trio.move_on_after(SYNC_S):
                 await self._lagging.wait()
             self._lagging = trio.Event()
-            best = self._lineage.best
+            best = self._lineage.front
             now = (self._members.version, best.hash)
             if now == seen and not self._lineage.waiting:
                 self._news = trio.Event()
@@ -218,40 +251,64 @@ class Follower:
                 await trio.sleep(SYNC_S / 2)
 
     async def ask(self, peers: Iterable[PeerId]) -> None:
-        """Ask peers in turn for the certificates after our best tip, until one gives something new."""
-        for peer in list(dict.fromkeys(peers))[:3]:
-            if self._members.has_other_task(peer):
-                continue
-            before = self._lineage.best.hash
-            try:
-                await self._ask_one(peer)
-            except Unreachable:
-                continue
-            except PeerFault as fault:
-                self._refuse(fault.reason, peer, str(fault))
-            if self._lineage.best.hash != before:
-                return
+        """Ask a few peers at once for the certificates after our front, until one gives something new."""
+        ours = [peer for peer in peers if not self._members.has_other_task(peer)]
+        chosen = self._order.order(ours, self._members.rank, trio.current_time())[:ASKED_IN_TURN]
+        async with trio.open_nursery() as nursery:
+            for peer in chosen:
+                nursery.start_soon(self._ask_in_turn, peer, nursery.cancel_scope)
 
-    async def _ask_one(self, peer: PeerId) -> None:
-        first = self._lineage.best.number + 1
-        back = STEP_BACK
-        while True:
-            reply, records = await fetch_chain(self._network, peer, self._run, first)
+    async def _ask_in_turn(self, peer: PeerId, scope: trio.CancelScope) -> None:
+        gave = False
+        self._order.asked(peer, trio.current_time())
+        try:
+            gave = await self._ask_one(peer)
+        except Unreachable:
+            pass
+        except PeerFault as fault:
+            self._refuse(fault.reason, peer, str(fault))
+        if gave:
+            self._order.gave(peer)
+            scope.cancel()
+        else:
+            self._order.gave_nothing(peer, self._members.rank(peer), trio.current_time())
+
+    async def _ask_one(self, peer: PeerId) -> bool:
+        """Whether it gave anything new."""
+        first = self._lineage.front.number + 1
+        back, gave = STEP_BACK, False
+        for _ in range(REQUESTS_IN_A_ROW):
+            answer = _Answer(last=first - 1)
+
+            async def take(raw: bytes, answer: _Answer = answer) -> bool:
+                waited = self._lineage.waiting
+                # A peer that has our task stands on these, whatever version of the task they were made with.
+                steps = self._lineage.add(raw, of_any_task=True, source=peer, asked=True)
+                self._news.set()
+                if steps:
+                    answer.reaches, answer.last = True, max(answer.last, *(made.tip.number for made in steps))
+                    self._on_steps(steps)
+                elif waited:
+                    answer.useless += 1
+                await trio.lowlevel.checkpoint()
+                return answer.useless < USELESS
+
+            reply = await read_chain(self._network, peer, self._run, first, take)
+            gave = gave or answer.reaches
             self.ages[reply.tip] = (reply.age_s, trio.current_time())
             if len(self.ages) > 2 * STEP_BACK:
                 del self.ages[next(iter(self.ages))]
-            reaches, last = False, first - 1
-            for raw in (raw for record in records for raw in unpack_record(record)):
-                # A peer that has our task stands on these, whatever version of the task they were made with.
-                steps = self._lineage.add(raw, of_any_task=True)
-                self._news.set()
-                if steps:
-                    reaches, last = True, max(last, *(made.tip.number for made in steps))
-                    self._on_steps(steps)
-                await trio.lowlevel.checkpoint()
-            if reaches and last < reply.number:
-                first = last + 1
-            elif not reaches and self._lineage.tip(reply.tip) is None and first > 1:
+            if answer.reaches and answer.last < reply.number:
+                first = answer.last + 1
+            elif not answer.reaches and self._lineage.tip(reply.tip) is None and first > 1:
                 first, back = max(1, first - back), back * 2  # another branch: look for where it left ours
             else:
-                return
+                break
+        return gave
+
+
+class _Answer:
+    """What one answer has brought so far."""
+
+    def __init__(self, last: int) -> None:
+        self.reaches, self.last, self.useless = False, last, 0

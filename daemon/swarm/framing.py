@@ -55,6 +55,22 @@ class FrameReader:
         del buffer[:end]
         return payload
 
+    async def begin_frame(self, limit: int) -> int:
+        """The size of the next frame, whose bytes the caller reads with `read_exactly`. Raises as `next_frame` does."""
+        await self._fill(LENGTH_BYTES)
+        size = int.from_bytes(self._buffer[:LENGTH_BYTES], "big")
+        if size > limit:
+            raise PeerFault("oversized", f"a frame of {size} bytes where {limit} are allowed")
+        del self._buffer[:LENGTH_BYTES]
+        return size
+
+    async def read_exactly(self, size: int) -> bytes:
+        """`size` bytes. Raises `Unreachable` when the stream ends before."""
+        await self._fill(size)
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
     async def expect_frame(self, limit: int) -> bytes:
         """One frame; the end of the stream is `Unreachable`."""
         payload = await self.next_frame(limit)

@@ -2,12 +2,16 @@
 
 Every certificate is verified before it is kept. One whose parent is unknown waits (a few do), and whoever brought it is asked for
 the chain between. Tips that do not descend from each other are branches; those who live on them merge them.
+
+Strangers can certify whatever they like among keys of their own. So what is kept has owners: the ancestry of what this node stands on
+(`stand`) is its own, and nothing that comes in takes its place. Everything else belongs to whoever brought it, and each of them has a share.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import cmp_to_key
 
 import msgspec
 
@@ -18,9 +22,12 @@ from protocol.manifest import Manifest
 from protocol.messages import task_of
 from protocol.opened import OpenPlans
 
-TIPS_KEPT = 512  # recent tips that a certificate may extend: a partition of 512 rounds can still be recognized
+TIPS_KEPT = 512  # of our own ancestry, and of what one peer gave when it was asked: a partition of 512 rounds can still be recognized
+OTHERS_KEPT = 1024  # certificates of all others
+TOLD_BY_ONE = 32  # of one peer, that it told of unasked: a branch's last, which is merged or asked for
 OTHER_TASK = "other_task"
 ORPHANS_KEPT = 32  # certificates whose parent is on its way
+ORPHANS_OF_ONE = 8  # of one peer
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,25 +48,52 @@ class Lineage:
         self.refuses_task: Callable[[bytes], str] = lambda _: ""  # why the task with that name is not ours; nothing where it is
         self.root = genesis(run)
         self.best = self.root
+        self._standing: Tip | None = None
+        self._front: Tip | None = None  # None when it must be looked for anew
         self._steps: OrderedDict[Digest, Step] = OrderedDict()
-        self._orphans: OrderedDict[Digest, OpenCertificate] = OrderedDict()
+        self._own: OrderedDict[Digest, None] = OrderedDict()
+        self._shares: dict[str, OrderedDict[Digest, None]] = {}  # by whose word, the oldest first
+        self._orphans: OrderedDict[Digest, tuple[OpenCertificate, str, bool]] = OrderedDict()
         self._heads: dict[Digest, Tip] = {}
 
     def tip(self, name: Digest) -> Tip | None:
         """The tip of that name, when it is among those kept."""
         if name == self.root.hash:
             return self.root
+        if self._standing is not None and name == self._standing.hash:
+            return self._standing
         step = self._steps.get(name)
         return step.tip if step else None
 
     def step(self, name: Digest) -> Step | None:
         return self._steps.get(name)
 
-    def add(self, raw: bytes, *, trusted: bool = False, of_any_task: bool = False) -> list[Step]:
-        """Verify a certificate and keep it. Returns what became part of the lineage: itself and orphans that waited for it.
+    @property
+    def front(self) -> Tip:
+        """Where to ask others from: the head that this node follows; without a place of its own (an observer's) the preferred one."""
+        if self._standing is None:
+            return self.best
+        if self._front is None:
+            self._front = self.ahead(self._standing) or self._standing
+        return self._front
 
-        Empty when it was known, or waits for a parent. Raises `PeerFault`; `PeerFault("other_task")` for one whose offers were made for another
-        task than ours, unless it is `of_any_task` or on our own disk.
+    def stand(self, tip: Tip) -> None:
+        """This node stands on `tip`: its ancestry is kept whatever others bring."""
+        self._standing, self._front = tip, None
+        for name, _ in sorted(self._ancestry(tip).items(), key=lambda item: item[1].tip.number):
+            if name not in self._own:
+                self._own[name] = None
+                for share in self._shares.values():
+                    share.pop(name, None)
+        while len(self._own) > TIPS_KEPT:
+            self._forget(next(iter(self._own)))
+        self._shares = {source: share for source, share in self._shares.items() if share}
+
+    def add(self, raw: bytes, *, trusted: bool = False, of_any_task: bool = False, source: str = "", asked: bool = False) -> list[Step]:
+        """Verify a certificate that `source` brought and keep it. Returns what became part of the lineage: itself and orphans that waited for it.
+
+        `asked` when it came as an answer, which may be long. Empty when it was known, or waits for a parent. Raises `PeerFault`;
+        `PeerFault("other_task")` for one whose offers were made for another task than ours, unless it is `of_any_task` or on our own disk.
         """
         chunks = None if trusted else self.chunks  # what was verified once was verified for the model of then
         certificate = open_certificate(raw, self._run, self._manifest, chunks, trusted=trusted, plans=self.plans)
@@ -68,15 +102,13 @@ class Lineage:
         if not trusted and not of_any_task:
             self._check_task(certificate)
         if not self._parents_known(certificate):
-            self._orphans[certificate.hash] = certificate
-            while len(self._orphans) > ORPHANS_KEPT:
-                self._orphans.popitem(last=False)
+            self._wait(certificate, source, asked)
             return []
-        added = [self._keep(certificate, trusted=trusted)]
-        while (child := next((orphan for orphan in self._orphans.values() if self._parents_known(orphan)), None)) is not None:
-            del self._orphans[child.hash]
+        added = [self._keep(certificate, source, asked, trusted=trusted)]
+        while (waiting := next((one for one in self._orphans.values() if self._parents_known(one[0])), None)) is not None:
+            del self._orphans[waiting[0].hash]
             try:
-                added.append(self._keep(child))
+                added.append(self._keep(*waiting))
             except PeerFault:
                 continue  # well signed, but it does not follow from its parents: nobody can make it follow
         return added
@@ -91,10 +123,18 @@ class Lineage:
         """Whether a certificate waits for its parent."""
         return bool(self._orphans)
 
+    def _wait(self, certificate: OpenCertificate, source: str, asked: bool) -> None:
+        self._orphans[certificate.hash] = (certificate, source, asked)
+        of_one = [name for name, (_, by, _) in self._orphans.items() if by == source]
+        if len(of_one) > ORPHANS_OF_ONE:
+            del self._orphans[of_one[0]]
+        while len(self._orphans) > ORPHANS_KEPT:
+            self._orphans.popitem(last=False)
+
     def _parents_known(self, certificate: OpenCertificate) -> bool:
         return all(self.tip(parent) is not None for parent in certificate.outcome.parents)
 
-    def _keep(self, certificate: OpenCertificate, *, trusted: bool = False) -> Step:
+    def _keep(self, certificate: OpenCertificate, source: str, asked: bool, *, trusted: bool = False) -> Step:
         parents = [tip for name in certificate.outcome.parents if (tip := self.tip(name)) is not None]
         if len(parents) == 2:
             made = merge(parents[0], parents[1], self.weights(parents[0], parents[1]), certificate, trusted=trusted)
@@ -105,11 +145,33 @@ class Lineage:
         for parent in parents:
             self._heads.pop(parent.hash, None)
         self._heads[made.hash] = made
-        while len(self._steps) > TIPS_KEPT:
-            old, _ = self._steps.popitem(last=False)
-            self._heads.pop(old, None)
+        self._front = None
         self.best = made if any(parent.hash == self.best.hash for parent in parents) else prefer(self.best, made)
+        self._charge(made.hash, source, asked)
         return step
+
+    def _charge(self, name: Digest, source: str, asked: bool) -> None:
+        """Count a certificate among its source's; where it or all have too many, the oldest of the one with most goes."""
+        account = f"{source} asked" if asked else source
+        share = self._shares.setdefault(account, OrderedDict())
+        share[name] = None
+        if len(share) > (TIPS_KEPT if asked or not source else TOLD_BY_ONE):
+            self._forget(next(iter(share)))
+        if sum(map(len, self._shares.values())) > OTHERS_KEPT:
+            self._forget(next(iter(max(self._shares.values(), key=len))))
+
+    def _forget(self, name: Digest) -> None:
+        self._front = None
+        self._steps.pop(name, None)
+        self._heads.pop(name, None)
+        self._own.pop(name, None)
+        for account, share in list(self._shares.items()):
+            if name in share:
+                del share[name]
+                if not share:
+                    del self._shares[account]
+        if name == self.best.hash:
+            self.best = self._preferred(self._heads.values()) or self._standing or self.root
 
     # ------------------------------------------------------------------------------------------ branches
 
@@ -130,8 +192,19 @@ class Lineage:
         )
 
     def descends(self, new: Tip, old: Tip) -> bool:
-        """Whether `old` is `new` or in its ancestry."""
-        return old.hash in (new.hash, self.root.hash) or old.hash in self._ancestry(new)
+        """Whether `old` is `new` or in its ancestry. Walks back no further than `old`: strangers may bring a thousand heads."""
+        if old.hash in (new.hash, self.root.hash):
+            return True
+        open_ends, seen = [new.hash], set()
+        while open_ends:
+            name = open_ends.pop()
+            if name == old.hash:
+                return True
+            step = self._steps.get(name)
+            if step is not None and name not in seen and step.tip.number > old.number:
+                seen.add(name)
+                open_ends.extend(step.certificate.outcome.parents)
+        return False
 
     def ahead(self, tip: Tip) -> Tip | None:
         """The branch to follow from `tip`: the preferred head that descends from it; None when there is none."""
@@ -140,11 +213,7 @@ class Lineage:
     def beside(self, tip: Tip) -> list[Tip]:
         """Heads of other branches: neither they nor `tip` descend from each other. The preferred one first."""
         others = [h for h in self._heads.values() if not self.descends(h, tip) and not self.descends(tip, h)]
-        ordered: list[Tip] = []
-        while (chosen := self._preferred(others)) is not None:
-            ordered.append(chosen)
-            others.remove(chosen)
-        return ordered
+        return sorted(others, key=cmp_to_key(lambda a, b: 0 if a is b else -1 if prefer(a, b) is a else 1))
 
     @staticmethod
     def _preferred(tips: Iterable[Tip]) -> Tip | None:

@@ -7,6 +7,9 @@ Everybody hears everybody's beacons, so their pace goes down as members become m
 SWIM and memberlist keep a member's load constant (https://www.cs.cornell.edu/projects/Quicksilver/public_pdfs/SWIM.pdf). Up to 125 members
 nothing changes. What it costs is how soon a silent peer is forgotten: 20 s then, 160 s with a thousand. A crash is not noticed that way but by
 those connected to the dead, at once; whoever is not connected to it and leads waits `ready_s` for it in vain, and plans without it.
+
+A key costs nothing, so a beacon of a key that no certificate of ours names (a stranger's) is worth little. Strangers slow our own beacons down
+to a fifth at most (`pace`), and no round waits for a stranger that was alive for a while and took no part (`awaited_at`).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import Event, PeerDown, PeerForgotten, PeerReport, PeerUp
+from protocol.manifest import RoundRules
 from protocol.messages import Beacon
 from protocol.ports import Endpoint, Link
 from protocol.round.phases import Phase
@@ -32,6 +36,9 @@ BEACONS_LOST = 4  # so many beacons may be missed before a peer is forgotten
 FEW_MEMBERS = 64  # up to here every change is acted on at once...
 LOOKS_PER_S = 1.0  # ...and with a thousand and more so often: a set of a thousand is made anew each time
 MAX_MEMBERS = 1 << 14  # remembered at once, 1 KB each; the one heard longest ago makes room
+STRANGERS_PER_MEMBER = 4  # that count for the pace of our beacons, for each member and each peer that is connected
+STRANGER_ROUNDS = 3.0  # for which a stranger is waited for
+PROVEN_KEPT = 1024  # members by our certificates, the ones certified last
 TRAINING = (Phase.TRAIN.value, Phase.OFFER.value)  # phases in which a node has made no offer of the round yet
 TIPS_FROZEN = 8  # sets of the living kept as they were last asked for: a round asks for one or two
 
@@ -49,6 +56,11 @@ def poke_gap_s(members: int) -> float:
 def silence_s(members: int) -> float:
     """Without a beacon for so long a peer is forgotten."""
     return BEACONS_LOST * beacon_s(members)
+
+
+def stranger_patience_s(times: RoundRules) -> float:
+    """For how long a round waits for a stranger that takes no part: long enough to train once and to offer twice."""
+    return STRANGER_ROUNDS * (times.seconds + times.ready_s)
 
 
 def settling_s(members: int) -> float:
@@ -69,6 +81,11 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
         return not self.lost and not self.apart and self.beacon.role == "node"
 
 
+def _moved(before: Beacon, after: Beacon) -> bool:
+    """Whether its sender got on with a round."""
+    return (before.phase, before.view, before.number) != (after.phase, after.view, after.number)
+
+
 class Members:
     """The table of members. Pure but for the events it records."""
 
@@ -80,6 +97,8 @@ class Members:
         self._links: dict[PeerId, Link] = {}
         self._live: dict[Digest, dict[PeerId, None]] = {}  # the living nodes by tip
         self._frozen: dict[Digest, frozenset[PeerId]] = {}  # the same as it was last asked for
+        self._proven: dict[PeerId, None] = {}  # the one certified longest ago first
+        self._took_part: dict[PeerId, float] = {}  # when a stranger in the table came, or last did what only a member does
         self.neighbours = Neighbours(me)
         self.tasks = TaskAgreement(record)
         self.version = 0  # grows when anything changes about who is there, or where
@@ -94,7 +113,9 @@ class Members:
         if peer == self._me or (known is not None and beacon.serial <= known.beacon.serial):
             return False
         if known is None and len(self._members) >= MAX_MEMBERS:
-            self._remove(next(iter(self._members)))
+            self._remove(next((one for one in self._members if one not in self._proven), next(iter(self._members))))
+        if known is None or (peer in self._links and _moved(known.beacon, beacon)):
+            self._took_part[peer] = now
         apart = not self.tasks.heard(peer, beacon.task) if beacon.role == "node" else False
         changed = self._put(peer, Member(beacon=beacon, heard_s=now, apart=apart))
         endpoint = beacon.endpoint
@@ -129,6 +150,7 @@ class Members:
 
     def _remove(self, peer: PeerId) -> Member:
         known = self._members.pop(peer)
+        self._took_part.pop(peer, None)
         self.version += 1
         self._leaves(peer, known.beacon.tip if known.is_live_node else None)
         return known
@@ -201,6 +223,45 @@ class Members:
     def training_at(self, tip: Digest) -> frozenset[PeerId]:
         """Of those, the nodes whose last beacon says that they still train for the round after `tip`."""
         return frozenset(peer for peer in self.live_at(tip) if self._members[peer].beacon.phase in TRAINING)
+
+    # -------------------------------------------------------------------------------------------- who counts
+
+    def prove(self, peers: Iterable[PeerId]) -> None:
+        """Our lineage names these as members."""
+        for peer in peers:
+            self._proven.pop(peer, None)
+            self._proven[peer] = None
+        while len(self._proven) > PROVEN_KEPT:
+            del self._proven[next(iter(self._proven))]
+
+    @property
+    def proven(self) -> frozenset[PeerId]:
+        """Members by our certificates."""
+        return frozenset(self._proven)
+
+    def took_part(self, peer: PeerId, now: float) -> None:
+        """It offered to a round."""
+        if peer in self._took_part:
+            self._took_part[peer] = now
+
+    def rank(self, peer: PeerId) -> int:
+        """0 for members by our certificates, 1 for peers that are connected, 2 for others."""
+        return 0 if peer in self._proven else 1 if peer in self._links else 2
+
+    def awaited_at(self, tip: Digest, now: float, patience_s: float) -> frozenset[PeerId]:
+        """Those of `live_at(tip)` that a round may wait for: members, and strangers that came or took part within `patience_s`."""
+        live = self.live_at(tip)
+        if live <= self._proven.keys():
+            return live
+        return frozenset(peer for peer in live if peer in self._proven or now - self._took_part.get(peer, now) <= patience_s)
+
+    @property
+    def pace(self) -> int:
+        """Of how many members our own beacons take account."""
+        counted = sum(1 for peer in self._members if peer in self._proven or peer in self._links)
+        return counted + min(len(self._members) - counted, STRANGERS_PER_MEMBER * (counted + 1))
+
+    # -------------------------------------------------------------------------------------------- who holds what
 
     def ahead_of(self, number: int) -> list[PeerId]:
         """Nodes whose tip has a higher number, the furthest first."""

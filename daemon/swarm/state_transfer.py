@@ -14,6 +14,7 @@ import numpy as np
 import trio
 
 from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.turns import Turns
 from protocol.digest import DIGEST_BYTES, Digest, leaf_digest, merkle_root
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
@@ -24,6 +25,7 @@ from protocol.ports import ByteStream, Disk, Network, Vector
 PROTOCOL = "/hypergpu/state/1"
 REQUEST_BYTES = 256
 CHUNKS_PER_REQUEST = 16  # 4 MiB: long enough to fill a link, short enough to change the peer
+SERVED_AT_ONCE, SERVED_TO_PEER = 16, 2  # pieces on their way, to all peers and to one: 64 MiB, however many ask
 PIECE_S = 60.0  # for one answer: 4 MiB at half a megabit a second
 
 
@@ -49,7 +51,8 @@ def chunk_sizes(parameters: int) -> list[tuple[int, int]]:
 
 
 def serve_state(network: Network, disk: Disk, leaves: Mapping[Digest, list[Digest]], parameters: Callable[[], int]) -> None:
-    """Hand out the states whose leaves are in `leaves`, from their checkpoints."""
+    """Hand out the states whose leaves are in `leaves`, from their checkpoints. Each piece on its way holds 4 MiB."""
+    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE)
 
     async def take(stream: ByteStream) -> None:
         reader = FrameReader(stream)
@@ -58,10 +61,14 @@ def serve_state(network: Network, disk: Disk, leaves: Mapping[Digest, list[Diges
                 request = msgspec.msgpack.decode(data, type=StateRequest)
             except UNREADABLE as error:
                 raise PeerFault("malformed", f"not a state request: {error}") from None
-            payload = await _answer(request)
-            await stream.send_all(frame(msgspec.msgpack.encode(StateReply(held=payload is not None, size=len(payload or b"")))))
-            if payload:
-                await stream.send_all(payload)
+            async with turns.turn(stream.peer):
+                with trio.move_on_after(PIECE_S) as patience:
+                    payload = await _answer(request)
+                    await stream.send_all(frame(msgspec.msgpack.encode(StateReply(held=payload is not None, size=len(payload or b"")))))
+                    if payload:
+                        await stream.send_all(payload)
+            if patience.cancelled_caught:
+                raise PeerFault("timeout", f"a piece of the state was not taken within {PIECE_S:g} s")
 
     async def _answer(request: StateRequest) -> bytes | None:
         known = leaves.get(request.tip)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from daemon.cli.arguments import CommandGroup
+from daemon.cli.arguments import NAMES, CommandGroup, FiniteRange
 from daemon.cli.invocation import global_options, invocation
 from simulator.harness.steps import KINDS, STEPS
 
@@ -17,12 +17,12 @@ def bench() -> None:
 @bench.command()
 @click.option("--kind", type=click.Choice(KINDS), help="What happens to the victim. Default: both.")
 @click.option("--step", type=click.Choice(STEPS), help="Where in the round. Default: everywhere.")
-@click.option("--engines", default="native", show_default=True, metavar="NAMES", help="Which engines, with commas between.")
+@click.option("--engines", type=NAMES, default="native", show_default=True, metavar="NAMES", help="Which engines, with commas between.")
 @click.option("--runs", type=click.IntRange(1, 1000), default=10, show_default=True, help="How often each.")
 @click.option("--elements", type=click.IntRange(1 << 14, 1 << 28), default=1_000_000, show_default=True, help="Of the model, float32.")
 @global_options(hidden=True)
 @click.pass_context
-def faults(context: click.Context, kind: str | None, step: str | None, engines: str, runs: int, elements: int) -> int:
+def faults(context: click.Context, kind: str | None, step: str | None, engines: tuple[str, ...], runs: int, elements: int) -> int:
     """Kill or stop one of four members in mid-round; compare and recompute what the others hold.
 
     Fails when anything was wrong with the native engine, or late. What hivemind makes of the same faults is a finding, not a failure.
@@ -36,7 +36,7 @@ def faults(context: click.Context, kind: str | None, step: str | None, engines: 
     records = measuring.bench_faults(
         kinds=[one for one in KINDS if kind in (None, one)],
         steps=[one for one in STEPS if step in (None, one)],
-        engines=[name.strip() for name in engines.split(",")],
+        engines=list(engines),
         runs=runs,
         elements=elements,
         say=call.say,
@@ -48,13 +48,13 @@ def faults(context: click.Context, kind: str | None, step: str | None, engines: 
 @bench.command()
 @click.option("--peers", type=click.IntRange(2, 16), default=4, show_default=True, help="Processes of each engine and codec.")
 @click.option("--elements", type=click.IntRange(1 << 12, 1 << 28), default=10_000_000, show_default=True, help="Of the vector, float32.")
-@click.option("--codecs", default="float32,bfloat16,float16,int8,int4", show_default=True, metavar="NAMES")
-@click.option("--engines", default="native,hivemind,gloo", show_default=True, metavar="NAMES")
+@click.option("--codecs", type=NAMES, default="float32,bfloat16,float16,int8,int4", show_default=True, metavar="NAMES")
+@click.option("--engines", type=NAMES, default="native,hivemind,gloo", show_default=True, metavar="NAMES")
 @click.option(
     "--rate", default="none", show_default=True, metavar="RATE", help="Of each peer's link, each way: 100mbit, 1gbit. Needs root."
 )
 @click.option(
-    "--rtt", type=click.FloatRange(0.0, 1000.0), default=0.0, show_default=True, help="Milliseconds between any two and back. Needs root."
+    "--rtt", type=FiniteRange(0.0, 1000.0), default=0.0, show_default=True, help="Milliseconds between any two and back. Needs root."
 )
 @click.option("--repeat", type=click.IntRange(1, 100), default=5, show_default=True, help="Rounds of each, interleaved.")
 @click.option("--certified/--no-certified", default=True, show_default=True, help="Also whole certified rounds, beside native alone.")
@@ -64,8 +64,8 @@ def allreduce(
     context: click.Context,
     peers: int,
     elements: int,
-    codecs: str,
-    engines: str,
+    codecs: tuple[str, ...],
+    engines: tuple[str, ...],
     rate: str,
     rtt: float,
     repeat: int,
@@ -85,8 +85,8 @@ def allreduce(
     records = running.measure(
         peers=peers,
         elements=elements,
-        codecs=_names(codecs),
-        engines=_names(engines),
+        codecs=codecs,
+        engines=engines,
         rate_bits=running.parse_rate(rate),
         rtt_s=rtt / 1000,
         repeat=repeat,
@@ -99,10 +99,6 @@ def allreduce(
         click.echo(line, err=True)
     right = all(not record.wrong and record.agree for record in records if record.engine == "native")
     return 0 if right and not missing else 1
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 @bench.command()

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
-from daemon.swarm.chain_sync import fetch_chain, fetch_manifest, unpack_record
+from daemon.swarm.chain_sync import fetch_manifest, read_chain
 from daemon.swarm.framing import frame
 from daemon.swarm.messenger import PROTOCOL
 from protocol.certificate import Certificate
@@ -102,8 +102,14 @@ class Stranger:
 
     async def forged_certificate(self) -> bytes:
         """The newest real certificate, for another state than the one that was voted for."""
-        _, records = await fetch_chain(self.network, self.peer, self.run, max(1, self.target.now().run.number))
-        certificate = msgspec.msgpack.decode(unpack_record(records[-1])[-1], type=Certificate)
+        certificates: list[bytes] = []
+
+        async def take(raw: bytes) -> bool:
+            certificates.append(raw)
+            return True
+
+        await read_chain(self.network, self.peer, self.run, max(1, self.target.now().run.number), take)
+        certificate = msgspec.msgpack.decode(certificates[-1], type=Certificate)
         vote = msgspec.msgpack.decode(certificate.outcome, type=Vote)
         return msgspec.msgpack.encode(replace(certificate, outcome=payload_of(replace(vote, state=digest(b"forged")))))
 

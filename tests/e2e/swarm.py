@@ -65,7 +65,8 @@ class Daemon(Child):
 
         def look() -> Status | None:
             assert self.alive, f"{self.name} {self.ending}"
-            return self.status()
+            status = self.status()
+            return status if status is not None and status.you.addresses else None  # it answers before it listens
 
         status = until(look, f"{self.name} answers", UP_S)
         assert status is not None

@@ -14,6 +14,7 @@ import trio
 from daemon.engines.native.crossing import Sample
 from daemon.swarm.framing import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
+from daemon.swarm.turns import Turns
 from protocol.audit import (
     MAX_PIECE_BYTES,
     MAX_PROOF,
@@ -39,6 +40,7 @@ from protocol.verdict import Verdict, claim_of, hands, is_right
 PROTOCOL = "/hypergpu/audit/1"
 REQUEST_BYTES = 128
 PIECE_BYTES = MAX_PIECE_BYTES + MAX_PROOF * 40
+HANDED_AT_ONCE, HANDED_TO_PEER = 32, 4  # chunks on their way, to all peers and to one: 256 KB each
 ANSWER_S = 20.0  # for one chunk: a peer that takes longer is left out
 
 Results = dict[int, tuple[Signed, Buffer]]
@@ -77,6 +79,7 @@ class Auditing:
         self._record = record
         self._plan: Digest = b""
         self._offer: Offer = NOTHING
+        self._turns = Turns(HANDED_TO_PEER, HANDED_AT_ONCE)
         network.serve(PROTOCOL, self._hand_out)
 
     # -------------------------------------------------------------------------------------------- what we offered
@@ -90,15 +93,19 @@ class Auditing:
         self.offered(b"", NOTHING)
 
     async def _hand_out(self, stream: ByteStream) -> None:
-        request = decode_as(PieceRequest, await FrameReader(stream).expect_frame(REQUEST_BYTES))
-        answer = b""
-        if request.plan == self._plan and self._offer.weight:
-            try:
-                answer = msgspec.msgpack.encode(piece_of(self._offer.encoded, self._offer.tree, self._codec, request.chunk))
-            except ValueError as error:
-                raise PeerFault("malformed", str(error)) from None
-        await stream.send_all(frame(answer))
-        await stream.send_eof()
+        with trio.move_on_after(ANSWER_S):
+            request = decode_as(PieceRequest, await FrameReader(stream).expect_frame(REQUEST_BYTES))
+            async with self._turns.turn(stream.peer):
+                answer = b""
+                if request.plan == self._plan and self._offer.weight:
+                    try:
+                        answer = msgspec.msgpack.encode(piece_of(self._offer.encoded, self._offer.tree, self._codec, request.chunk))
+                    except ValueError as error:
+                        raise PeerFault("malformed", str(error)) from None
+                await stream.send_all(frame(answer))
+                await stream.send_eof()
+            return
+        raise PeerFault("timeout", f"a chunk was not asked for and taken within {ANSWER_S:g} s")
 
     # -------------------------------------------------------------------------------------------- looking
 

@@ -24,7 +24,7 @@ from daemon.engines.native.working import Working
 from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, Step
-from daemon.swarm.members import Members
+from daemon.swarm.members import Members, stranger_patience_s
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import serve_state
 from daemon.swarm.task_agreement import serve_task
@@ -35,7 +35,7 @@ from protocol.identity import PeerId, Signer
 from protocol.journal import Event, Refused, Warned
 from protocol.layout import chunk_count
 from protocol.manifest import SignedManifest
-from protocol.messages import Announce, AnyMessage, Binding, Message, Signed, sign
+from protocol.messages import Announce, AnyMessage, Binding, Message, Ready, Signed, sign
 from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
@@ -192,6 +192,7 @@ class NativeEngine:
             )
             rules = p.Rules(me=self._me, manifest=self._manifest, chunks=chunks)
             self._state = begin(rules, self.keeper.tip, trio.current_time(), stands=self.keeper.stands)
+            self._follower.stand(self.keeper.tip)
             self._logbook.began(self._state, said, trio.current_time())
             await work.training.begin()
             nursery.start_soon(work.training.attend)
@@ -345,6 +346,8 @@ class NativeEngine:
         """A verified message from a peer."""
         while self._inbox.full or self._state is None:
             await trio.sleep(0.05)  # the sender waits with us: its stream is not read on
+        if isinstance(message, Ready):
+            self._members.took_part(signed.peer, trio.current_time())
         if not self._follower.take(signed, message):
             self._happened(signed, message)
 
@@ -364,10 +367,11 @@ class NativeEngine:
     def _members_changed(self) -> None:
         state = self._state
         if state is not None:
-            live = self._members.live_at(state.tip.hash)
+            now, patience_s = trio.current_time(), stranger_patience_s(self._manifest.round)
+            live = self._members.awaited_at(state.tip.hash, now, patience_s)
             if state.merge is not None:
-                live |= self._members.live_at(state.merge.other.hash)
-            avoided = self._members.neighbours.avoided(live, trio.current_time())
+                live |= self._members.awaited_at(state.merge.other.hash, now, patience_s)
+            avoided = self._members.neighbours.avoided(live, now)
             if live != state.live or avoided != state.avoided:
                 changed = p.LiveChanged(live=live, avoided=avoided)
                 if changed not in self._inbox:
@@ -398,6 +402,8 @@ class NativeEngine:
 
     def _after_adopted(self) -> None:
         self._exchanging.let_go()
+        assert self._state is not None
+        self._follower.stand(self._state.tip)
         self._follower.poke()
         assert self._work is not None
         self._start(self._work.moving.write)

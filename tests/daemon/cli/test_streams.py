@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.cli.conftest import Hypergpud
+from tests.daemon.cli.test_commands import RUN
 
 pytestmark = pytest.mark.real
 
@@ -61,7 +62,7 @@ def test_an_output_in_ascii_has_stand_ins(environ: dict[str, str], tmp_path: Pat
 
 def test_a_node_started_without_any_stream_lives_and_leaves(environ: dict[str, str], hypergpud: Hypergpud, tmp_path: Path) -> None:
     run_file = tmp_path / "run.toml"
-    run_file.write_text('name = "pretended"\ntask = "simple_cnn"\n', encoding="utf-8")
+    run_file.write_text(RUN, encoding="utf-8")
     done = shell(
         f"{COMMAND} start --run {run_file} <&- >&- 2>&- & node=$!; "
         f"for i in $(seq 100); do {COMMAND} status >/dev/null 2>&1 && break; sleep 0.1; done; {COMMAND} stop || exit 9; wait $node",
@@ -100,3 +101,18 @@ def test_bytes_that_are_no_text_are_told(environ: dict[str, str]) -> None:
     )
     assert done.returncode == 2
     assert "is not UTF-8 text" in done.stderr
+
+
+def test_a_pipe_that_somebody_made_non_blocking_takes_everything(environ: dict[str, str]) -> None:
+    """More than the pipe holds, to a reader that comes late."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from daemon.cli.streams import prepare_streams; prepare_streams(); print('x' * 300_000)"],
+        env=environ,
+        stdout=write_end,
+    )
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as reader:
+        assert len(reader.read()) == 300_001
+    assert process.wait(timeout=30) == 0

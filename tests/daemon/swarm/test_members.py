@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
 from daemon.swarm import members
@@ -12,6 +13,7 @@ from protocol.digest import Digest, digest
 from protocol.identity import PeerId
 from protocol.journal import Event, PeerForgotten
 from protocol.messages import Beacon
+from protocol.ports import Link
 
 TIPS = [digest(b"tip", bytes([i])) for i in range(3)]
 
@@ -106,3 +108,52 @@ def test_the_sets_of_the_living_are_what_a_look_at_everybody_gives(seed: int) ->
             peer for peer, said in living.items() if said.tip != TIPS[0] and said.number >= 1
         }
         assert set(known.ahead_of(1)) == {peer for peer, said in living.items() if said.number > 1}
+
+
+def test_awaited_at_leaves_out_strangers_that_take_no_part() -> None:
+    known = table()
+    for peer in ("member", "stranger", "worker"):
+        known.take(peer, beacon(1, TIPS[0]), 0.0)
+    known.prove(["member"])
+    assert known.awaited_at(TIPS[0], 10.0, 10.0) == {"member", "stranger", "worker"}
+    known.took_part("worker", 8.0)
+    for now in (11.0, 17.0):
+        for peer in ("member", "stranger", "worker"):
+            known.take(peer, beacon(int(now), TIPS[0]), now)
+    assert known.awaited_at(TIPS[0], 17.0, 10.0) == {"member", "worker"}
+    assert known.live_at(TIPS[0]) == {"member", "stranger", "worker"}, "what they hold may still be asked for"
+
+
+def test_awaited_at_keeps_a_connected_peer_that_gets_on() -> None:
+    known = table()
+    link = Link(peer="newcomer", path="direct", address="", rtt_s=None, since_s=0.0)
+    known.link_up(link)
+    for now, phase in ((0.0, "starting"), (50.0, "train"), (90.0, "ready")):
+        known.take("newcomer", msgspec.structs.replace(beacon(int(now) + 1, TIPS[0]), phase=phase), now)
+    assert known.awaited_at(TIPS[0], 95.0, 10.0) == {"newcomer"}
+    assert known.awaited_at(TIPS[0], 101.0, 10.0) == set()
+
+
+def test_four_thousand_strangers_slow_no_beacon_of_a_pair() -> None:
+    known = table()
+    known.prove(["partner"])
+    for n in range(4000):
+        known.take(f"stranger {n}", beacon(1, TIPS[0]), 0.0)
+    known.take("partner", beacon(1, TIPS[0]), 0.0)
+    assert known.pace <= 1 + 2 * members.STRANGERS_PER_MEMBER
+    assert beacon_s(known.pace) == beacon_s(0)
+    assert poke_gap_s(known.pace) == poke_gap_s(0)
+    known.expire(silence_s(4001) + 1.0)
+    assert len(known) == 0
+    assert not known._took_part
+
+
+def test_members_of_a_large_run_pace_themselves_as_ever() -> None:
+    known = table()
+    for n in range(1000):
+        known.take(f"peer {n}", beacon(1, TIPS[0]), 0.0)
+    known.prove(f"peer {n}" for n in range(300))
+    assert known.pace == 1000
+    assert [known.rank(peer) for peer in ("peer 0", "peer 999")] == [0, 2]
+    known.prove(f"later {n}" for n in range(members.PROVEN_KEPT))
+    assert len(known.proven) == members.PROVEN_KEPT

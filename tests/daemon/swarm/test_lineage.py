@@ -1,0 +1,109 @@
+"""What a lineage keeps of the certificates that others bring: its own ancestry in any case, a share of everything else."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import pytest
+
+from daemon.swarm import lineage as lineage_module
+from daemon.swarm.lineage import ORPHANS_KEPT, ORPHANS_OF_ONE, TOLD_BY_ONE, Lineage
+from protocol.certificate import Tip, genesis
+from protocol.digest import digest
+from protocol.identity import Signer
+from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people
+
+HONEST = people(2)
+FLOOD = 600  # forged certificates, as many as once evicted the honest tip
+
+
+@lru_cache
+def honest(length: int) -> tuple[Made, ...]:
+    """A lineage of two members."""
+    made: list[Made] = []
+    for seq in range(1, length + 1):
+        made.append(Made(HONEST, made[-1].next_tip() if made else None, seq=seq))
+    return tuple(made)
+
+
+def forged(pair: int, seq: int = 1, tip: Tip | None = None) -> Made:
+    """A certificate that two keys of a stranger made among themselves; more samples than anybody honest has."""
+    persons = sorted((Signer(digest(b"forger", bytes((side,)), pair.to_bytes(4, "big"))) for side in (0, 1)), key=lambda one: one.peer)
+    return Made(persons, tip or genesis(RUN), seq=seq, samples=1000)
+
+
+def a_lineage(length: int) -> tuple[Lineage, Tip]:
+    """One that stands on the last of so many honest certificates."""
+    lineage = Lineage(RUN, MANIFEST, CHUNKS)
+    for one in honest(length):
+        lineage.add(one.raw(), source="member")
+    lineage.stand(honest(length)[-1].next_tip())
+    return lineage, honest(length)[-1].next_tip()
+
+
+def test_forged_certificates_evict_neither_the_tip_nor_its_ancestry() -> None:
+    lineage, tip = a_lineage(5)
+    for n in range(FLOOD):
+        lineage.add(forged(n % 40, seq=n // 40 + 1).raw(), source=f"stranger {n % 40}")
+    assert lineage.tip(tip.hash) == tip
+    assert [one.outcome.number for one in lineage.path(genesis(RUN), tip)] == [1, 2, 3, 4, 5]
+    assert lineage.front == tip, "what nobody honest follows is no place to ask from"
+    following = Made(HONEST, tip, seq=6)
+    assert len(lineage.add(following.raw(), source="member")) == 1
+    assert lineage.front == following.next_tip()
+
+
+def test_what_one_peer_tells_unasked_has_a_share() -> None:
+    lineage, _ = a_lineage(2)
+    for n in range(TOLD_BY_ONE + 20):
+        lineage.add(forged(n).raw(), source="stranger")
+    assert len(lineage._steps) == 2 + TOLD_BY_ONE
+    other = forged(900)
+    lineage.add(other.raw(), source="other")
+    assert lineage.step(other.next_tip().hash) is not None
+
+
+def test_all_others_together_have_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lineage_module, "OTHERS_KEPT", 10)
+    lineage, tip = a_lineage(2)
+    quiet = forged(99)
+    lineage.add(quiet.raw(), source="quiet")
+    for n in range(30):
+        lineage.add(forged(n).raw(), source=f"stranger {n % 3}")
+    assert len(lineage._steps) == 2 + 10
+    assert lineage.step(quiet.next_tip().hash) is not None, "who brought most makes room"
+    assert lineage.tip(tip.hash) == tip
+
+
+def test_certificates_without_parents_wait_in_small_numbers() -> None:
+    lineage, _ = a_lineage(2)
+    for n in range(ORPHANS_OF_ONE + 5):
+        lineage.add(forged(n, seq=2, tip=forged(n).next_tip()).raw(), source="stranger")
+    assert len(lineage._orphans) == ORPHANS_OF_ONE
+    for n in range(ORPHANS_KEPT + 5):
+        lineage.add(forged(n + 50, seq=2, tip=forged(n + 50).next_tip()).raw(), source=f"stranger {n}")
+    assert len(lineage._orphans) == ORPHANS_KEPT
+
+
+def test_an_orphan_counts_for_whoever_brought_it() -> None:
+    lineage, _ = a_lineage(1)
+    late = honest(3)
+    lineage.add(late[2].raw(), source="member")
+    assert lineage.waiting
+    assert len(lineage.add(late[1].raw(), source="member")) == 2
+    assert set(lineage._shares) == {"member"}
+    lineage.stand(late[2].next_tip())
+    assert not lineage._shares
+    assert list(lineage._own) == [one.next_tip().hash for one in late]
+
+
+def test_a_heads_descent_is_told_without_walking_past_it() -> None:
+    lineage, tip = a_lineage(4)
+    first = honest(4)[0].next_tip()
+    assert lineage.descends(tip, first)
+    assert not lineage.descends(first, tip)
+    stranger = forged(1)
+    lineage.add(stranger.raw(), source="stranger")
+    assert not lineage.descends(stranger.next_tip(), tip)
+    assert not lineage.descends(tip, stranger.next_tip())
+    assert lineage.beside(tip) == [stranger.next_tip()]

@@ -18,7 +18,7 @@ from daemon.swarm.chain_sync import read_chain
 from daemon.swarm.lineage import OTHER_TASK, TIPS_KEPT, Lineage, Step
 from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s
 from daemon.swarm.messenger import Refuse
-from protocol.allowance import Allowances
+from protocol.allowance import Allowance, Allowances
 from protocol.certificate import Tip
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
@@ -31,6 +31,8 @@ MAX_BEACON_BYTES = 4096  # ours have 600 bytes; eight long host names and a larg
 BEACONS_PER_S, BEACONS_AT_ONCE = 4.0, 40.0  # heard of one signer: an honest one has a change to tell twice a second at most
 CERTIFICATE_COUNTS = 4.0  # beacons, for a certificate: one a second is more than any round makes
 REQUESTS_IN_A_ROW = 64  # of one peer: somebody who makes up certificates without end does not keep us from the others
+STRANGERS_CERTIFICATES_PER_S, STRANGERS_CERTIFICATES_AT_ONCE = 2.0, 16.0  # of all strangers: each costs milliseconds to verify
+STRANGERS_PAUSE_S = 0.01  # after each certificate of a stranger's answer, where a round goes on beside it: three times what it costs
 ASKED_IN_TURN = 3  # peers at once: one that is silent costs the others nothing
 USELESS = 32  # certificates of one answer without a parent here, before the rest is not read: another branch is looked for further back
 ASKED_AT_ONCE = 8  # by a newcomer: what its other neighbours hold it hears from their beacons
@@ -61,6 +63,8 @@ class Follower:
         self._on_steps, self._on_members, self._on_gone = on_steps, on_members, on_gone
         self._beacon, self._send = beacon, send
         self._order = AskOrder()
+        self._stands = False  # whether there are rounds of ours that go on beside everything here
+        self._strangers = Allowance(per_s=STRANGERS_CERTIFICATES_PER_S, burst=STRANGERS_CERTIFICATES_AT_ONCE, now=0.0)
         self._heard = Allowances(per_s=BEACONS_PER_S, burst=BEACONS_AT_ONCE)
         self._poked = trio.Event()
         self._lagging = trio.Event()
@@ -88,6 +92,7 @@ class Follower:
     def stand(self, tip: Tip) -> None:
         """This node stands on `tip`: its ancestry stays, and those who made it come before strangers."""
         self._lineage.stand(tip)
+        self._stands = tip.number > 0
         self._members.prove(tip.members)
         self._network.keep(self._members.proven)
 
@@ -105,6 +110,8 @@ class Follower:
         if isinstance(message, Beacon):
             self.take_beacon(signed, message)
         elif isinstance(message, Announce):
+            if self._too_many_certificates(signed.peer):
+                return True
             try:
                 self.take_certificate(message.certificate, signed.peer)
             except PeerFault as fault:
@@ -149,6 +156,8 @@ class Follower:
         """A certificate from anywhere; without a `source` it is our own. Raises `PeerFault` when it does not verify."""
         steps = self._lineage.add(raw, source=source)
         self._news.set()
+        for made in steps:
+            self._note_age(made.tip.hash, 0.0)
         if steps:
             self._on_steps(steps)
         if self._lineage.waiting:
@@ -160,6 +169,12 @@ class Follower:
             return False
         self._refuse("busy", peer, f"more than {BEACONS_PER_S:g} beacons a second")
         return True
+
+    def _too_many_certificates(self, peer: PeerId) -> bool:
+        if self._members.rank(peer) and not self._strangers.take(1.0, trio.current_time()):
+            self._refuse("busy", peer, f"more than {STRANGERS_CERTIFICATES_PER_S:g} certificates a second of strangers")
+            return True
+        return self._too_often(peer, CERTIFICATE_COUNTS)
 
     def _accept_beacon(self, peer: PeerId, data: bytes) -> bool:
         if self._too_often(peer, 1.0):
@@ -177,7 +192,7 @@ class Follower:
         return True
 
     def _accept_certificate(self, peer: PeerId, data: bytes) -> bool:
-        if self._too_often(peer, CERTIFICATE_COUNTS):
+        if self._too_many_certificates(peer):
             return False
         try:
             self.take_certificate(data, peer)
@@ -250,6 +265,12 @@ class Follower:
                 await self.ask(sources or self._members.holders_of(best.hash))
                 await trio.sleep(SYNC_S / 2)
 
+    def _note_age(self, tip: Digest, age_s: float) -> None:
+        """How long ago a certificate was made: with it, a node that downloads its state ends the round with the others."""
+        self.ages[tip] = (age_s, trio.current_time())
+        if len(self.ages) > 2 * STEP_BACK:
+            del self.ages[next(iter(self.ages))]
+
     async def ask(self, peers: Iterable[PeerId]) -> None:
         """Ask a few peers at once for the certificates after our front, until one gives something new."""
         ours = [peer for peer in peers if not self._members.has_other_task(peer)]
@@ -290,14 +311,15 @@ class Follower:
                     self._on_steps(steps)
                 elif waited:
                     answer.useless += 1
-                await trio.lowlevel.checkpoint()
+                if self._members.rank(peer) and self._stands:
+                    await trio.sleep(STRANGERS_PAUSE_S)
+                else:
+                    await trio.lowlevel.checkpoint()
                 return answer.useless < USELESS
 
             reply = await read_chain(self._network, peer, self._run, first, take)
             gave = gave or answer.reaches
-            self.ages[reply.tip] = (reply.age_s, trio.current_time())
-            if len(self.ages) > 2 * STEP_BACK:
-                del self.ages[next(iter(self.ages))]
+            self._note_age(reply.tip, reply.age_s)
             if answer.reaches and answer.last < reply.number:
                 first = answer.last + 1
             elif not answer.reaches and self._lineage.tip(reply.tip) is None and first > 1:

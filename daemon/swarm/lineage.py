@@ -10,7 +10,7 @@ Strangers can certify whatever they like among keys of their own. So what is kep
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cmp_to_key
 
 import msgspec
@@ -24,7 +24,9 @@ from protocol.opened import OpenPlans
 
 TIPS_KEPT = 512  # of our own ancestry, and of what one peer gave when it was asked: a partition of 512 rounds can still be recognized
 OTHERS_KEPT = 1024  # certificates of all others
+TOLD_KEPT = 256  # of them, told unasked: each head among them is looked at again and again
 TOLD_BY_ONE = 32  # of one peer, that it told of unasked: a branch's last, which is merged or asked for
+ASKED = " asked"  # behind a source's name, for what it gave when it was asked
 OTHER_TASK = "other_task"
 ORPHANS_KEPT = 32  # certificates whose parent is on its way
 ORPHANS_OF_ONE = 8  # of one peer
@@ -152,11 +154,14 @@ class Lineage:
 
     def _charge(self, name: Digest, source: str, asked: bool) -> None:
         """Count a certificate among its source's; where it or all have too many, the oldest of the one with most goes."""
-        account = f"{source} asked" if asked else source
+        account = source + ASKED if asked else source
         share = self._shares.setdefault(account, OrderedDict())
         share[name] = None
         if len(share) > (TIPS_KEPT if asked or not source else TOLD_BY_ONE):
             self._forget(next(iter(share)))
+        told = [kept for by, kept in self._shares.items() if by and not by.endswith(ASKED)]
+        if sum(map(len, told)) > TOLD_KEPT:
+            self._forget(next(iter(max(told, key=len))))
         if sum(map(len, self._shares.values())) > OTHERS_KEPT:
             self._forget(next(iter(max(self._shares.values(), key=len))))
 
@@ -171,7 +176,7 @@ class Lineage:
                 if not share:
                     del self._shares[account]
         if name == self.best.hash:
-            self.best = self._preferred(self._heads.values()) or self._standing or self.root
+            self.best = next(iter(self._ordered(list(self._heads.values()))), None) or self._standing or self.root
 
     # ------------------------------------------------------------------------------------------ branches
 
@@ -208,19 +213,20 @@ class Lineage:
 
     def ahead(self, tip: Tip) -> Tip | None:
         """The branch to follow from `tip`: the preferred head that descends from it; None when there is none."""
-        return self._preferred(head for head in self._heads.values() if head.hash != tip.hash and self.descends(head, tip))
+        return next(iter(self.all_ahead(tip)), None)
 
-    def beside(self, tip: Tip) -> list[Tip]:
-        """Heads of other branches: neither they nor `tip` descend from each other. The preferred one first."""
-        others = [h for h in self._heads.values() if not self.descends(h, tip) and not self.descends(tip, h)]
-        return sorted(others, key=cmp_to_key(lambda a, b: 0 if a is b else -1 if prefer(a, b) is a else 1))
+    def all_ahead(self, tip: Tip) -> list[Tip]:
+        """Heads that descend from `tip`, the preferred one first."""
+        return self._ordered([head for head in self._heads.values() if head.hash != tip.hash and self.descends(head, tip)])
+
+    def beside(self, tip: Tip, held: Callable[[Tip], bool] = lambda _: True) -> list[Tip]:
+        """Heads of other branches that are `held`: neither they nor `tip` descend from each other. The preferred one first."""
+        others = [h for h in self._heads.values() if held(h) and not self.descends(h, tip) and not self.descends(tip, h)]
+        return self._ordered(others)
 
     @staticmethod
-    def _preferred(tips: Iterable[Tip]) -> Tip | None:
-        chosen: Tip | None = None
-        for tip in tips:
-            chosen = tip if chosen is None else prefer(chosen, tip)
-        return chosen
+    def _ordered(tips: list[Tip]) -> list[Tip]:
+        return sorted(tips, key=cmp_to_key(lambda a, b: 0 if a is b else -1 if prefer(a, b) is a else 1))
 
     def _ancestry(self, tip: Tip) -> dict[Digest, Step]:
         """The kept certificates that led to `tip`, its own among them."""

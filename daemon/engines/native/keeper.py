@@ -60,6 +60,11 @@ class Keeper:
         self._stands: dict[Digest, int] = {}
 
     @property
+    def me(self) -> PeerId:
+        """Whose state this is."""
+        return self._me
+
+    @property
     def stands(self) -> Mapping[Digest, int]:
         """By parent, the first view in which this node has done nothing yet that may be done once only. The latest is the last."""
         return self._stands

@@ -7,7 +7,7 @@ from functools import lru_cache
 import pytest
 
 from daemon.swarm import lineage as lineage_module
-from daemon.swarm.lineage import ORPHANS_KEPT, ORPHANS_OF_ONE, TOLD_BY_ONE, Lineage
+from daemon.swarm.lineage import ORPHANS_KEPT, ORPHANS_OF_ONE, TOLD_BY_ONE, TOLD_KEPT, Lineage
 from protocol.certificate import Tip, genesis
 from protocol.digest import digest
 from protocol.identity import Signer
@@ -73,6 +73,17 @@ def test_all_others_together_have_a_share(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(lineage._steps) == 2 + 10
     assert lineage.step(quiet.next_tip().hash) is not None, "who brought most makes room"
     assert lineage.tip(tip.hash) == tip
+
+
+def test_what_all_tell_unasked_has_a_share_and_unheld_heads_are_not_looked_at() -> None:
+    lineage, tip = a_lineage(2)
+    for n in range(TOLD_KEPT + 40):
+        lineage.add(forged(n).raw(), source=f"stranger {n % 20}")
+    assert len(lineage._steps) == 2 + TOLD_KEPT
+    looked = lineage.beside(tip)
+    assert len(looked) == TOLD_KEPT
+    assert lineage.beside(tip, lambda head: head.hash == looked[7].hash) == [looked[7]]
+    assert [head.samples for head in looked] == sorted((head.samples for head in looked), reverse=True)
 
 
 def test_certificates_without_parents_wait_in_small_numbers() -> None:

@@ -1,0 +1,88 @@
+"""What a follower looks at: a bounded number of beacons of one signer, and of certificates of all strangers."""
+
+from __future__ import annotations
+
+import random
+
+import trio
+
+from daemon.swarm.follower import BEACONS_AT_ONCE, CERTIFICATE_COUNTS, MAX_BEACON_BYTES, STRANGERS_CERTIFICATES_AT_ONCE, Follower
+from daemon.swarm.lineage import Lineage
+from daemon.swarm.members import Members
+from protocol.digest import digest
+from protocol.identity import Signer
+from protocol.messages import Beacon, encode_signed, sign
+from simulator.fakes.clock import run_virtual
+from simulator.fakes.network import FakeSwarm
+from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people
+
+STRANGERS = 40
+
+
+def beacon(serial: int, name: str = "n") -> Beacon:
+    return Beacon(
+        serial=serial,
+        name=name,
+        role="node",
+        number=0,
+        tip=RUN,
+        view=0,
+        phase="train",
+        samples=0,
+        loss=None,
+        samples_per_second=0.0,
+        device="",
+        endpoint=None,
+    )
+
+
+class Node:
+    """A follower on a network that carries nothing: what it accepts is asked of it directly."""
+
+    def __init__(self) -> None:
+        self.refused: list[str] = []
+        self.members = Members("me", lambda _event: None, lambda _endpoint: None)
+        self.lineage = Lineage(RUN, MANIFEST, CHUNKS)
+        self.follower = Follower(
+            network=FakeSwarm(random.Random(1)).network(b"s" * 32),
+            run=RUN,
+            signer=Signer(b"s" * 32),
+            lineage=self.lineage,
+            members=self.members,
+            refuse=lambda reason, _peer, _detail: self.refused.append(reason),
+            on_steps=lambda _steps: None,
+            on_members=lambda: None,
+            on_gone=lambda _peer: None,
+            beacon=lambda: beacon(1),
+            send=lambda _peer, _signed: None,
+        )
+
+
+def test_one_signers_beacons_have_a_rate_and_a_size() -> None:
+    async def main() -> None:
+        node, signer = Node(), Signer(b"b" * 32)
+        heard = [node.follower._accept_beacon(signer.peer, encode_signed(sign(signer, RUN, beacon(n)))) for n in range(1, 101)]
+        assert sum(heard) == BEACONS_AT_ONCE
+        await trio.sleep(1.0)
+        long = encode_signed(sign(signer, RUN, beacon(200, "x"))) + bytes(MAX_BEACON_BYTES)
+        assert not node.follower._accept_beacon(signer.peer, long)
+        assert set(node.refused) == {"busy", "oversized"}
+
+    run_virtual(main)
+
+
+def test_certificates_of_strangers_have_one_rate_for_all_of_them() -> None:
+    async def main() -> None:
+        node = Node()
+        accepted = 0
+        for n in range(STRANGERS):
+            pair = sorted((Signer(digest(bytes((n, side)))) for side in (0, 1)), key=lambda one: one.peer)
+            accepted += node.follower._accept_certificate(f"stranger {n}", Made(pair).raw())
+        assert accepted == STRANGERS_CERTIFICATES_AT_ONCE
+        honest = Made(people(2))
+        node.members.prove([people(2)[0].peer])
+        assert node.follower._accept_certificate(people(2)[0].peer, honest.raw()), "a member is heard beside them"
+        assert node.lineage.tip(honest.next_tip().hash) is not None
+        assert BEACONS_AT_ONCE > CERTIFICATE_COUNTS
+
+    run_virtual(main)

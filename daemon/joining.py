@@ -17,7 +17,7 @@ from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
 from daemon.offload import in_thread
 from daemon.remembered import last_port, remember, run_among
-from daemon.swarm.chain_sync import fetch_manifest
+from daemon.swarm.chain_sync import fetch_run
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.journal import Warned
@@ -62,9 +62,7 @@ async def find_manifest(config: Config, home: Path) -> SignedManifest:
                 for address in config.network.join:
                     peer = address.rpartition("/p2p/")[2]
                     try:
-                        signed = await fetch_manifest(network, peer)
-                        check_rules(signed.open().rules, signed.run.hex()[:SHOWN_DIGITS])
-                        return signed
+                        return await fetch_run(network, peer)
                     except (Unreachable, PeerFault) as error:
                         reasons.append(str(error))
                 await trio.sleep(1.0)

@@ -27,7 +27,8 @@ FLUSH_INTERVAL_S = 1.0  # what a crash may lose
 ROTATE_BYTES = 16 << 20  # about 40,000 rounds of a small swarm
 KEPT_OLD = 2
 MAX_WAITING = 20_000  # events kept for a disk that does not take them, about 8 MB; the oldest go first
-MAX_DATES = 1 << 17  # of certificates whose dates wait to be used, 30 MB: the journal and its older files hold about as many rounds
+# Dates of certificates that wait to be used, 30 MB. The journal and its older files hold about as many rounds.
+MAX_DATES = 1 << 17
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Journal:
         self._seen_at.update(seen_at)
 
     def certified(self, certificates: Iterable[OpenCertificate]) -> None:
-        """Count certificates of the lineage for reputations. The journal only dates them: those it never told of are passed over."""
+        """Count certificates of the lineage for reputations. The journal only dates them: those without a date are passed over."""
         for one in certificates:
             at = self._seen_at.pop(one.hash.hex(), None)
             if at is not None:

@@ -25,10 +25,12 @@ from daemon.node import report_network, started
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings
+from daemon.swarm.chain_sync import ChainReply, serve_chain
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
+from daemon.swarm.task_agreement import serve_task
 from protocol.identity import PeerId, Signer
 from protocol.journal import Refused
 from protocol.manifest import SignedManifest
@@ -60,6 +62,14 @@ class Watcher:
             beacon=self._beacon,
             send=self._messenger.send,
         )
+
+        # What a node asks everybody it meets, before a beacon says who that is. Without an answer each question was a refusal here.
+        serve_chain(network, signed.run, self._no_chain)
+        serve_task(network, lambda: None)
+
+    async def _no_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
+        """An observer keeps no records: nodes hold them."""
+        return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -8,7 +8,9 @@ weight, and says in its offer of how many rounds it is (`Trajectory.rounds`). Tw
 - the ledger. What encoding lost is weight times error. Divided by the weight of the next round, the error of an hour would be larger than that
   round's work (`protocol/ledger.py`).
 
-The figure is a function of the certificate alone, so that every member finds the same.
+The figure is the weight of all that is counted over the weight of one round of it: what a member says of its own
+rounds moves it by that member's share of the weight at most. It is a function of the certificate alone, so that
+every member finds the same.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from protocol.messages import Ready
 
 
 def rounds_in(offers: Iterable[Ready]) -> float:
-    """The mean of the counted offers' rounds, weighted by their samples; 1.0 for an ordinary round. Exact integers up to the division."""
+    """The harmonic mean of the counted offers' rounds, weighted by their samples; 1.0 for an ordinary round.
+
+    Sums in float64, in the order given: the order of the plan's members.
+    """
     counted = list(offers)
     samples = sum(offer.samples for offer in counted)
-    return sum(offer.samples * offer.trajectory.rounds for offer in counted) / samples if samples else 1.0
+    return samples / sum(offer.samples / offer.trajectory.rounds for offer in counted) if samples else 1.0

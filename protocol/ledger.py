@@ -25,50 +25,16 @@ the surplus again would move the anchor by the same displacement a second time.
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 
-from protocol.codec import Codec, chunk_bytes, codec_named
-from protocol.digest import EMPTY_ROOT, Buffer, Digest, Levels, leaves_of, levels_of, root_of
-from protocol.errors import InvariantBroken, PeerFault
+from protocol.codec import Codec, chunk_bytes
+from protocol.digest import Buffer, Digest, leaves_of, levels_of, root_of
+from protocol.errors import InvariantBroken
+from protocol.offer import AS_THEY_ARE, NOTHING, Kept, Offer, as_bytes, is_finite
 from protocol.ports import LedgerRecord, SentOffer, Vector
 
-_AS_THEY_ARE = codec_named("float32")
+__all__ = ["NOTHING", "SENT_KEPT", "Kept", "Ledger", "Offer", "as_bytes", "is_finite"]
 
-
-def as_bytes(vector: Vector) -> memoryview:
-    """A vector as the codec float32 has it, without a copy on most machines."""
-    return vector.astype("<f4", copy=False).data.cast("B")
-
-
-def is_finite(vector: Vector) -> bool:
-    """Whether it may enter a ledger."""
-    try:
-        _AS_THEY_ARE.check(as_bytes(vector), vector.size)
-    except PeerFault:
-        return False
-    return True
-
-
-class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """What one node offers to one round. `seq` 0 and no bytes when there is nothing to offer."""
-
-    seq: int = 0
-    weight: int = 0
-    encoded: Buffer = b""
-    tree: Levels = ()  # over the encoding's chunks; its root is the digest
-    digest: Digest = EMPTY_ROOT
-
-
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """An offer of an earlier parent that was given out and that no certificate lists yet."""
-
-    offer: Offer
-    factor: float  # the share of its work that S still holds
-    left: int  # samples of it in W
-
-
-NOTHING = Offer()
 SENT_KEPT = 3
 """Offers of earlier parents that are kept: each is as large as the model's encoding. After as many certificates without one of ours (the default of
 `max_carry_rounds`) none of their work is left."""
@@ -120,11 +86,11 @@ class Ledger:
         if self.given:
             if self.later is None:
                 self.later = np.zeros_like(self.displacement)
-            _AS_THEY_ARE.add(as_bytes(delta), 1, self.later)
+            AS_THEY_ARE.add(as_bytes(delta), 1, self.later)
             self.later_samples += samples
         else:
             self.offer = NOTHING
-            _AS_THEY_ARE.add(as_bytes(delta), 1, self.displacement)
+            AS_THEY_ARE.add(as_bytes(delta), 1, self.displacement)
             self.samples += samples
         self._grew = True
 
@@ -156,7 +122,7 @@ class Ledger:
         if not self.samples:
             return self.residue
         learned = self.residue.copy()
-        _AS_THEY_ARE.add(as_bytes(self.displacement), self.samples, learned)
+        AS_THEY_ARE.add(as_bytes(self.displacement), self.samples, learned)
         return learned
 
     def give_out(self) -> None:

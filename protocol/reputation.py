@@ -26,7 +26,8 @@ UPTIME_GATE = 0.2
 JUMP = 2.0
 MIN_ROUNDS = 5  # certified since a peer appeared, before anything is said of it
 KEPT_PEERS = 4096  # as many as a status shows; keys are free, so the one unseen longest goes
-KEPT_KEYS = 65_536  # of the last counted offers: branches meet within 512 rounds, and a plan has 64 members
+# The last counted offers. Branches meet within 512 rounds, and a plan has 64 members.
+KEPT_KEYS = 65_536
 HIGH, LOW = 2.0, 0.5  # of the median: below and above are half and twice its pace
 
 

@@ -11,11 +11,14 @@ import trio
 from msgspec.structs import replace
 
 from daemon.engines.native.engine import NativeEngine
+from daemon.swarm.chain_sync import fetch_run
+from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.journal import Event
 from protocol.manifest import SignedManifest
 from protocol.ports import Lane, LedgerRecord, Progress, TaskInfo, Vector, Work, inline
 from protocol.round.phases import Phase, State
+from protocol.rules.versions import KNOWN_RULES
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
 from simulator.fakes.network import FakeSwarm
 from simulator.fakes.node import FakeNetwork
@@ -23,6 +26,7 @@ from simulator.fakes.trainer import QuadraticTrainer
 from simulator.mischief import Mischief, MischievousNetwork
 
 NANOSECONDS = 1_000_000_000
+ASK_S = 30.0  # as `daemon/joining.py` waits for the first answer
 
 
 class CountingTrainer:
@@ -98,6 +102,8 @@ class Seat:
         self.samples_per_second = samples_per_second
         self.speed = 1.0
         self.clock_skew_s = 0.0
+        self.knows = KNOWN_RULES  # the versions of the rules that its program takes part in
+        self.refused: UserError | None = None  # why its last life did not begin
         self.paused = False
         self.life = 0
         self.alive = False
@@ -162,6 +168,23 @@ class Seat:
             witness.crashed(self, error)
         finally:
             self.alive = False
+
+    async def ask(self, swarm: FakeSwarm, member: PeerId) -> None:
+        """What `start --join` does first: ask a member which run it is in, and refuse one of rules that this program does not know."""
+        network = self.network = swarm.network(self.secret)
+        self.refused = None
+        try:
+            async with network.running():
+                with trio.move_on_after(ASK_S):
+                    await self._join(network, member)
+        finally:
+            self.alive = False
+
+    async def _join(self, network: FakeNetwork, member: PeerId) -> None:
+        try:
+            await fetch_run(network, member, self.knows)
+        except UserError as error:
+            self.refused = error
 
     def shift(self, by_s: float) -> None:
         """End the training that is under way so much later. No fault of a port does that: the clock is everybody's, so the deadline itself moves."""

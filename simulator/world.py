@@ -78,7 +78,10 @@ class World(Witness):
                 self._nursery.start_soon(self._live, seat)
 
     async def _live(self, seat: Seat) -> None:
-        await seat.live(self.swarm, self.manifest, self._parameters, self, marked=self._marked)
+        if self.manifest.open().rules in seat.knows:
+            await seat.live(self.swarm, self.manifest, self._parameters, self, marked=self._marked)
+        else:
+            await seat.ask(self.swarm, next(other.peer for other in self.seats if other.alive and other is not seat))
 
     def _count_life(self, seat: Seat) -> None:
         if seat.trainer is not None:

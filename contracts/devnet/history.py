@@ -9,11 +9,12 @@ from contracts.devnet.evm import Devnet, Included
 from contracts.devnet.reverts import Refused
 from contracts.devnet.shapes import price_of
 
-MOST_BLOCKS = 1024  # of one answer, as geth limits it
+# geth answers about as many blocks at once.
+MOST_BLOCKS = 1024
 
 
 def fee_history(devnet: Devnet, count: int, last: int | None, percentiles: Sequence[float] | None) -> dict[str, Any]:
-    """Of `count` blocks up to number `last` (None: the head). Raises `Refused` for percentiles that are none."""
+    """The fees in `count` blocks up to number `last` (None: the head). Raises `Refused` for bad percentiles."""
     asked = [float(one) for one in percentiles or ()]
     if asked != sorted(asked) or any(not 0 <= one <= 100 for one in asked):
         raise Refused("invalid reward percentile: they are numbers from 0 to 100 that rise")

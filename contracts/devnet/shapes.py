@@ -1,7 +1,7 @@
 """Blocks, transactions, receipts and logs as geth writes them in JSON: the execution-apis specification, for Cancun.
 
-Every field that the specification requires is there, since clients read more than they need: ethers parses a block's transactions with their
-signatures, web3 refuses a block without `logsBloom`. What only some kinds of transaction have is only in those.
+Every field that the specification requires is present, since clients read more than they need: ethers parses the signature of each transaction in
+a block. Fields that only some types of transaction have appear in those types alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The certificates of this node's lineage, read back from its disk: what figures of money and reputation are computed from.
 
 A node appends each certificate that it adopts to its chain on disk, and the record of a merge carries the other branch's certificates. Numbers
-only grow there. So whoever reads on from the last number misses nothing and reads nothing twice, across restarts and merges.
+only grow there, so a reader that goes on from the last number misses nothing and reads nothing twice, across restarts and merges.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from protocol.journal import Event, Warned
 from protocol.manifest import SignedManifest
 from protocol.ports import Disk, Offload
 
-READ_AT_ONCE = 64  # records: opening one takes 15 us with four members, and the event loop shares the interpreter with it
-LOOK_S = 2.0  # between looks for new certificates; a heartbeat comes every 100 s and a report every minute
+# Records. Opening one takes 15 us with four members, and the event loop shares the interpreter with it.
+READ_AT_ONCE = 64
+
+# Between looks for new certificates. A heartbeat comes every 100 s and a report every minute.
+LOOK_S = 2.0
 
 Take = Callable[[Sequence[OpenCertificate]], None]
 
@@ -67,7 +70,7 @@ class CertifiedFeed:
                     )
                 )
                 return False
-            if len(records) < READ_AT_ONCE:
+            if len(records) < READ_AT_ONCE or not found.certificates:
                 break
         return True
 

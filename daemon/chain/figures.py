@@ -28,7 +28,8 @@ class Figures:
 
     def __init__(self, me: PeerId) -> None:
         self._me = me
-        self._counted: set[int] = set()  # the seqs of this node that a certificate lists
+        # The seqs of this node's offers that a certificate lists.
+        self._counted: set[int] = set()
         self._samples = 0
         self._newest: tuple[int, Digest] | None = None
 

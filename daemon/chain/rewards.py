@@ -20,7 +20,8 @@ from protocol.settlement.receipts import receipts_of
 from protocol.settlement.totals import settle
 from protocol.status.figures import tokens
 
-NOT_OURS = "not the account or its sponsor"  # how the contracts refuse a stranger's claim
+# The end of the contracts' reason when a stranger sends a claim.
+NOT_OURS = "not the account or its sponsor"
 WAIT_S = 120.0  # for a claim: 40 blocks of Plumise
 
 

@@ -9,7 +9,8 @@ from contracts.client import ChainSettings, connect
 from contracts.devnet.genesis import dev_account, dev_key
 from protocol.keccak import Address
 
-KNOWN_NAMES = ("owner", "settler 0", "settler 1", "settler 2")  # of accounts whose keys everybody knows
+# The names of the accounts whose keys everybody knows.
+KNOWN_NAMES = ("owner", "settler 0", "settler 1", "settler 2")
 
 
 class DevnetTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +19,7 @@ class DevnetTerms(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     chain_id: int
     block: int
-    contract: Address  # of the reward pool
+    contract: Address  # the reward pool
     settlers: tuple[Address, ...]
     needed: int
     epoch_s: int

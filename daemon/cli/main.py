@@ -42,6 +42,8 @@ SUMMARIES: Mapping[str, str] = {
     "peers": "One line for each peer: path, round-trip time, round, last seen.",
     "stop": "Let the daemon finish its step, write a checkpoint and leave.",
     "observe": "Watch a swarm and serve its status page.",
+    "export": "Write a run's newest model to FILE, in the format safetensors.",
+    "repair": "Set aside the damaged files of a run; the next start gets them from its members.",
     "demo": "Start daemons and an observer on loopback, watch them train one model, and say how it went.",
     "wallet": "The account that signs for this node, and the address that is paid.",
     "rewards": "What is earned, claimable and claimed.",

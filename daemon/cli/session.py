@@ -26,7 +26,7 @@ def session() -> None:
 
 @session.command()
 @run_argument
-@click.option("--owner", metavar="ADDRESS", help="Whose session of the run. Default: that of this home's wallet.")
+@click.option("--owner", metavar="ADDRESS", help="The account that created the session. Default: this home's wallet.")
 @global_options(hidden=True)
 @click.pass_context
 def show(context: click.Context, run_id: str | None, owner: str | None) -> None:

@@ -104,7 +104,10 @@ def _beside(talk: Invocation, meant: _Meant, status: RunStatus, own: Address | N
 
 
 def _owner(named: str | None, own: Address | None) -> Address:
-    """Whose session is meant: anybody may create one of any run, so it is never guessed. Raises `UserError("ADDRESS" | "OWNER")`."""
+    """The account whose session is meant. Any account may create a session of any run, so the owner is never guessed.
+
+    Raises `UserError("ADDRESS" | "OWNER")`.
+    """
     if named is not None:
         try:
             return checked_address(named)
@@ -113,7 +116,7 @@ def _owner(named: str | None, own: Address | None) -> Address:
     if own is None:
         raise UserError(
             "OWNER",
-            "Whose session of this run is meant?",
+            "The owner of the session is missing.",
             why="a session belongs to the account that created it, and this home has no wallet",
             fix="hypergpud session show --owner ADDRESS, with the account of the run's owner",
             exit_code=2,

@@ -265,7 +265,7 @@ class FileDisk:
         return UserError(
             "DAMAGED",
             what,
-            why=why or f"its files are in {folder}",
+            why=why or f"{folder / CERTIFICATES} and {folder / CHECKPOINTS} do not fit together",
             fix=(
                 f"hypergpud --home {self._root} repair {run.hex()[:SHOWN_DIGITS]}   (sets aside what cannot be read and deletes nothing;"
                 " the next start gets certificates and state from the run's members)"

@@ -16,15 +16,18 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-_AT_FDCWD = -100  # fcntl.h: paths are relative to the working directory
+# fcntl.h: paths are relative to the working directory.
+_AT_FDCWD = -100
 _RENAME_NOREPLACE = 1  # linux/fs.h
-_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES)  # file systems whose directories cannot be synced
+
+# The answers of file systems whose directories cannot be synced.
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES)
 
 
 def write_new(path: Path, data: bytes) -> bool:
     """Write a private (0600) file durably, unless one of that name exists. Returns whether it was this call that made it.
 
-    Of two calls at once exactly one returns True. Raises `OSError`; there is then no file of that name from this call.
+    Exactly one of two calls at once returns True. Raises `OSError`; there is then no file of that name from this call.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     _fill(draft, data)

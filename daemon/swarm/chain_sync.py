@@ -20,13 +20,14 @@ from msgspec.structs import replace
 from daemon.swarm.framing import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
 from daemon.swarm.turns import Turns
-from protocol.digest import Digest
+from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import PeerFault, Unreachable
-from protocol.identity import PeerId
+from protocol.identity import PeerId, short
+from protocol.journal import Event, Warned
 from protocol.manifest import MAX_MANIFEST_BYTES, SignedManifest
 from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural
 from protocol.ports import ByteStream, Network
-from protocol.rules.versions import FIRST_RULES, KNOWN_RULES, MAX_RULES, in_words
+from protocol.rules.versions import FIRST_RULES, KNOWN_RULES, MAX_RULES, check_rules, in_words
 
 PROTOCOL = "/hypergpu/chain/1"
 MANIFEST_PROTOCOL = "/hypergpu/manifest/2"
@@ -34,6 +35,7 @@ FIRST_MANIFEST_PROTOCOL = "/hypergpu/manifest/1"  # of programs that know the fi
 CERTIFICATES_PER_REQUEST = 256  # a round of a demo makes 3 KB: under 1 MB an answer
 REQUEST_BYTES = 256
 MAX_RECORD_BYTES = 16 << 20  # a merge after 4,000 rounds apart
+RULES_SILENCE_S = 60.0  # between two warnings of programs that do not know the rules: anybody can ask again and again
 MOST_VERSIONS = 32  # of the rules that one program knows
 REPLY_BYTES = 64 << 20  # of one answer: 256 rounds of 64 members are 25 MB. What is beyond is asked for again from there
 SENT_BYTES = 1 << 20  # of one answer that we give, its first record aside: who wants more asks again
@@ -173,17 +175,23 @@ async def _header(reader: FrameReader, left: int, markers: dict[int, int]) -> tu
     return int.from_bytes(await reader.read_exactly(length), "big"), left - 1 - length
 
 
-def serve_manifest(network: Network, manifest: SignedManifest, refuse: Refuse) -> None:
+def serve_manifest(network: Network, manifest: SignedManifest, refuse: Refuse, record: Callable[[Event], None]) -> None:
     """Hand the run's manifest to anyone who asks: it is all that a newcomer needs to know.
 
-    A program that does not know the run's rules gets the manifest as well, and refuses by itself. `refuse` hears of each such program, so
-    that the people on both sides read why it did not join.
+    A program that does not know the run's rules gets the manifest as well, and refuses by itself. `refuse` hears of each such program, and
+    `record` of one a minute, so that the people on both sides read why it did not join.
     """
     rules = manifest.open().rules
+    told_s = -RULES_SILENCE_S
 
     async def answer(stream: ByteStream, known: tuple[int, ...]) -> None:
+        nonlocal told_s
         if rules not in known:
-            refuse("rules", stream.peer, f"it asked to join; it knows rules {in_words(known)}, and this run uses rules {rules}")
+            said = f"it asked to join; it knows rules {in_words(known)}, and this run uses rules {rules}"
+            refuse("rules", stream.peer, said)
+            if trio.current_time() - told_s >= RULES_SILENCE_S:
+                told_s = trio.current_time()
+                record(Warned(code="RULES", message=f"{short(stream.peer)} did not join: {said}"))
         await stream.send_all(frame(msgspec.msgpack.encode(manifest)))
         await stream.send_eof()
 
@@ -211,6 +219,16 @@ async def fetch_manifest(network: Network, peer: PeerId, known: Collection[int] 
             return await _fetch_manifest(network, peer, FIRST_MANIFEST_PROTOCOL, None)
         except Unreachable:
             raise refused from None
+
+
+async def fetch_run(network: Network, peer: PeerId, known: Collection[int] = KNOWN_RULES) -> SignedManifest:
+    """As `fetch_manifest`, for a program that would take part: opened, and of rules that it knows.
+
+    Raises `UserError("MANIFEST")` and `UserError("RULES")` besides.
+    """
+    signed = await fetch_manifest(network, peer, known)
+    check_rules(signed.open().rules, signed.run.hex()[:SHOWN_DIGITS], known, of_home=False)
+    return signed
 
 
 async def _fetch_manifest(network: Network, peer: PeerId, protocol: str, request: ManifestRequest | None) -> SignedManifest:

@@ -1,4 +1,4 @@
-"""A keystore document (Web3 Secret Storage, v3) before it is opened: what it says, whoever wrote it, and how much work it asks for.
+"""A keystore document (Web3 Secret Storage, v3) of any program before it is opened: its fields, and how much work it asks for.
 
 Programs differ: ethers writes "Crypto", geth's own vectors have no `address`, some write the version as text. Everything that costs memory or time
 is bounded here, before any of it is spent.
@@ -20,12 +20,16 @@ CIPHER = "aes-128-ctr"
 PRF = "hmac-sha256"
 
 # scrypt takes 128 * r * (n + p) bytes and n * r * p steps (RFC 7914). The format's own description asks for n = 2**18, r = 8, p = 1:
-# 256 MB, and a second. Four times the memory and eight times the time leave room for stronger files.
+# 256 MB, and a second. Four times of both leave room for stronger files.
 MAX_SCRYPT_BYTES = 1 << 30
-MAX_SCRYPT_STEPS = 1 << 24
-# PBKDF2 takes c steps for each 32 bytes; other programs write 262,144 to 1,000,000. 2**24 take 8 s.
-MAX_PBKDF2_STEPS = 1 << 24
-KEY_BYTES = 32  # derived: half for the cipher, half for the MAC
+MAX_SCRYPT_STEPS = 1 << 23
+# Before and after, PBKDF2 makes 4 * r * p blocks, each by interpreted code: n = 2, r = 2**20 took minutes. Programs write r * p up to 128.
+MAX_SCRYPT_BLOCKS = 1 << 10
+# PBKDF2 takes c steps for each 32 bytes; other programs write 262,144 to 1,000,000. 2**23 take 4 s.
+MAX_PBKDF2_STEPS = 1 << 23
+
+# Derived from the password: half for the cipher, half for the MAC.
+KEY_BYTES = 32
 MAX_DERIVED_BYTES = 1 << 10
 
 
@@ -33,7 +37,8 @@ class BadKeystore(Exception):
     """Not a keystore v3, or not a key. The message says what is wrong and holds nothing of the key."""
 
 
-Number = Annotated[int, Meta(ge=0, le=1 << 40)]  # far above every bound, and small enough to reckon with
+# The limit is far above every bound, and small enough to reckon with.
+Number = Annotated[int, Meta(ge=0, le=1 << 40)]
 
 
 class _Kdf(msgspec.Struct, frozen=True):
@@ -107,7 +112,7 @@ def _check_work(kdf: str, asked: _Kdf) -> None:
             raise BadKeystore(f"scrypt takes no n = {asked.n}, r = {asked.r}, p = {asked.p}: n is a power of 2")
         needed_bytes = 128 * asked.r * max(asked.n, asked.p)
         steps = asked.n * asked.r * asked.p
-        if needed_bytes > MAX_SCRYPT_BYTES or steps > MAX_SCRYPT_STEPS:
+        if needed_bytes > MAX_SCRYPT_BYTES or steps > MAX_SCRYPT_STEPS or asked.r * asked.p > MAX_SCRYPT_BLOCKS:
             raise BadKeystore(
                 f"its key derivation would take {needed_bytes / (1 << 30):.3g} GiB of memory and {steps / (1 << 21):.3g} times "
                 f"the usual work (n = {asked.n}, r = {asked.r}, p = {asked.p}): gigabytes or minutes"
@@ -123,7 +128,7 @@ def _check_work(kdf: str, asked: _Kdf) -> None:
 
 
 def _lower_keys(value: Any) -> Any:
-    """With all keys in small letters. Raises `ValueError` where two become one: which of them counts cannot be told."""
+    """With all keys in small letters. Raises `ValueError` where two become one: nothing says which of them counts."""
     if not isinstance(value, dict):
         return value
     lowered = {key.lower(): _lower_keys(inner) for key, inner in value.items()}

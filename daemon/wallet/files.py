@@ -93,7 +93,8 @@ def create(home: Path, key: bytes, password: str, *, scrypt_n: int = SCRYPT_N) -
             exit_code=KEY_EXIT_CODE,
         ) from None
     mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:  # FAT and its kind have the mount's permissions; no command would open this wallet
+    # FAT and its kind have the permissions of the mount, and no command would open this wallet.
+    if mode & 0o077:
         path.unlink()
         raise UserError(
             "WALLET_PERMISSIONS",

@@ -36,8 +36,11 @@ def refusal(rules: int, known: Collection[int] = KNOWN_RULES) -> str:
     return f"This run uses rules {rules}; this program knows rules {in_words(known)}. {advice}"
 
 
-def check_rules(rules: int, run: str, known: Collection[int] = KNOWN_RULES) -> None:
-    """Raises `UserError("RULES")` where a program that knows `known` cannot take part in a run. `run` is the beginning of its id."""
+def check_rules(rules: int, run: str, known: Collection[int] = KNOWN_RULES, *, of_home: bool = True) -> None:
+    """Raises `UserError("RULES")` where a program that knows `known` cannot take part in a run.
+
+    `run` is the beginning of its id; `of_home` says that its files are in this home, else it is the run of a node that was asked.
+    """
     if not (what := refusal(rules, known)):
         return
     if rules > max(known, default=0):
@@ -45,8 +48,8 @@ def check_rules(rules: int, run: str, known: Collection[int] = KNOWN_RULES) -> N
         fix = f"install a hypergpu that knows rules {rules}, then start again; nothing in this home was changed"
     else:
         why = f"runs go on from one release to the next from rules {min(known, default=CURRENT_RULES)} on"
-        fix = (
-            f"hypergpud export {run} model.safetensors   (writes the model of a run of this home to a file),"
-            " then begin a new run: hypergpud start --run FILE, or hypergpud start --home OTHER"
-        )
+        begin = "hypergpud start --run FILE, or hypergpud start --home OTHER"
+        fix = f"join a run of rules {in_words(known)}, or begin one: {begin}"
+        if of_home:
+            fix = f"hypergpud export {run} model.safetensors   (writes its model to a file), then begin a new run: {begin}"
     raise UserError("RULES", what, why=why, fix=fix, exit_code=2)

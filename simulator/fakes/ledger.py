@@ -29,7 +29,8 @@ class FakeState(msgspec.Struct, kw_only=True):
     votes: dict[Address, Proposal] = {}
     active: Proposal | None = None
     pending: Proposal | None = None
-    ends_at_s: int = 0  # of the pending root's delay, which stands still while paused, since `paused_at_s`
+    # When the pending root's delay ends. It stands still while paused, since `paused_at_s`.
+    ends_at_s: int = 0
     paused_at_s: int = 0
     disputed: set[Address] = set()  # settlers whose dispute is used up until the next root is active
     paused: bool = False

@@ -182,7 +182,7 @@ def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(gr
 
 
 def test_a_signed_claim_is_not_overtaken_by_a_plain_one(ground: Levers) -> None:
-    """Anna's old payout is somebody's who watches the chain: by every door it asks to be paid before her signed claim is."""
+    """The holder of Anna's old payout watches the chain, and tries every door before her signed claim is mined."""
     anna, bert, owner = ground.chain(ANNA), ground.chain(BERT), ground.chain("owner")
     assert isinstance(anna, ChainClient)
     assert isinstance(bert, ChainClient)

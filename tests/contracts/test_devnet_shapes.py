@@ -20,7 +20,8 @@ from tests.contracts.ground import EvmGround
 from tests.contracts.levers import Levers
 
 RECEIVER = address_of(b"\x07" * 20)
-ANSWER = "0x69602a60005260206000f3600052600a6016f3"  # makes a contract that answers 42 to any call
+# Creation code of a contract that answers 42 to any call.
+ANSWER = "0x69602a60005260206000f3600052600a6016f3"
 FEES = {2: {"maxFeePerGas": 10**10, "maxPriorityFeePerGas": 10**9}}
 ACCESS = [{"address": RECEIVER, "storageKeys": ["0x" + "00" * 31 + "05"]}]
 MOST_LOOKS = 2000  # anvil needs one or two
@@ -111,7 +112,7 @@ def send(ground: Levers, kind: int, *, mined: bool = True, **changed: Any) -> st
 
 
 def settle(ground: Levers, sent: str) -> None:
-    """anvil answers before it makes the block: ask until it is there."""
+    """anvil answers before it makes the block: ask until the block exists."""
     for _ in range(MOST_LOOKS):
         if ground.transport("eth_getTransactionReceipt", (sent,)) is not None:
             return
@@ -140,7 +141,7 @@ def hash_of_transaction(said: dict[str, Any]) -> str:
 
 
 def hash_of_block(said: dict[str, Any]) -> str:
-    """Of the header's fields in Cancun's order (EIP-4844, EIP-4788)."""
+    """The hash over the header's fields in Cancun's order (EIP-4844, EIP-4788)."""
     order = "parentHash sha3Uncles miner stateRoot transactionsRoot receiptsRoot logsBloom difficulty number gasLimit gasUsed timestamp "
     order += "extraData mixHash nonce baseFeePerGas withdrawalsRoot blobGasUsed excessBlobGas parentBeaconBlockRoot"
     numbers = {"difficulty", "number", "gasLimit", "gasUsed", "timestamp", "baseFeePerGas", "blobGasUsed", "excessBlobGas"}
@@ -179,7 +180,8 @@ def test_a_block_says_all_that_its_hash_is_made_of(ground: Levers) -> None:
         block = ground.transport("eth_getBlockByNumber", (hex(at), False))
         assert set(BLOCK) <= set(block)
         assert all(isinstance(one, str) for one in block["transactions"])
-        if at or isinstance(ground, EvmGround):  # anvil puts fields into its first block that it does not hash
+        # anvil puts fields into its first block that it does not hash.
+        if at or isinstance(ground, EvmGround):
             assert hash_of_block(block) == block["hash"]
         assert ground.transport("eth_getBlockByHash", (block["hash"], False)) == block
     assert ground.transport("eth_getBlockByHash", ("0x" + "11" * 32, False)) is None

@@ -148,7 +148,8 @@ def test_a_payout_that_comes_back_for_more_gets_nothing(again: str) -> None:
         done(anna, anna.prove(account, tree.totals.get(account, 200), tree.proof(account)))
     done(anna, anna.set_payout(place))
     assert isinstance(bert, ChainClient)
-    done(bert, bert.approve_sponsor(place))  # so that nothing but the lock is in its way
+    # So that nothing but the lock is in its way.
+    done(bert, bert.approve_sponsor(place))
     before = ground.devnet.balance(greedy)
     done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
     assert ground.devnet.balance(greedy) - before == 300

@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
+import msgspec
 import pytest
 
 from daemon.config import PREFIX
+from protocol.status import Status
 from tests.e2e.processes import Process, descendants, still_running, until
 from tests.e2e.swarm import RUN, UP_S
 
@@ -61,6 +65,17 @@ class Demo:
 
         until(look, f"the demo says {words!r}", UP_S)
 
+    def statuses_until_said(self, words: str) -> list[Status]:
+        """What the observer's page is made of, looked at all the time until a line with `words`."""
+        page = next(line.split(": ", 1)[1].strip() for line in self.said if "The page of this swarm" in line)
+        found: list[Status] = []
+        while not any(words in line for line in list(self.said)):
+            assert self.process.poll() is None, self.said
+            with urlopen(f"{page}api/v1/status", timeout=5) as answer:
+                found.append(msgspec.json.decode(answer.read(), type=Status))
+            time.sleep(0.2)  # the page itself is made anew once a second
+        return found
+
     def end(self) -> str:
         """Wait for its end; returns what it printed as its result."""
         assert self.process.stdout is not None
@@ -87,7 +102,8 @@ def demo(root: Path, *arguments: str, bundled: bool = False) -> Iterator[Demo]:
 
 def test_it_ends_by_itself_with_its_verdict(tmp_path: Path) -> None:
     with demo(tmp_path, "--peers", "2", "--rounds", "3", "--json") as running:
-        running.until_said("round 2")
+        running.until_said("round 1:")
+        statuses = running.statuses_until_said("round 3:")
         family = running.family()
         result = running.end()
         assert running.process.returncode == 0, running.said
@@ -100,6 +116,12 @@ def test_it_ends_by_itself_with_its_verdict(tmp_path: Path) -> None:
         assert min(verdict["samples_per_second"], verdict["bytes_sent"]) > 0
         assert not still_running(family)
         assert not list(tmp_path.glob("hypergpu-demo-*")), "a demo that went well leaves no files"
+        # Half of what the page showed was 0 samples/s and no loss, and six refusals of an unknown kind, all from the demo's own nodes.
+        trained = [[peer for peer in status.peers if peer.role == "node"] for status in statuses]
+        first = next(i for i, peers in enumerate(trained) if len(peers) == 2 and all(peer.samples_per_second for peer in peers))
+        assert len(trained) - first >= 5
+        assert all(peer.samples_per_second > 0 and peer.loss is not None for peers in trained[first:] for peer in peers)
+        assert {reason: count for reason, count in statuses[-1].refusals.items() if count} == {}
 
 
 @pytest.mark.slow  # tests/daemon/demo interrupts one whose training is pretended

@@ -29,7 +29,7 @@ from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.journal import REFUSALS
 from protocol.manifest import Manifest, seal
-from protocol.messages import MAX_MESSAGE_BYTES, Cut, Vote, payload_of, sign
+from protocol.messages import MAX_MESSAGE_BYTES, Cut, Trajectory, Vote, payload_of, sign
 from protocol.plan import OpenPlan, open_plan
 from protocol.rules.registry import RULE_SETS, rule_set
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, chain, named, people, signer
@@ -268,6 +268,19 @@ def test_lanes_share_nothing_within_a_round_and_between_rounds() -> None:
     for tip in chain(4):
         drawn += _positions(tip, samples=10)  # as many as each of them has certified
     assert sum(len(positions) for positions in drawn) == len(set().union(*drawn))
+
+
+def test_lanes_move_by_the_most_that_anybody_drew() -> None:
+    """Also by what a node drew whose work the cut left out, or that was alone for longer than one offer may weigh."""
+    made = Made(FIVE).with_cut(contributors=(0, 1))
+    opened = open_certificate(made.raw(), RUN, MANIFEST, CHUNKS)
+    busy = replace(opened.plan.offers[4], trajectory=Trajectory(drawn=77_000))
+    offers = (*opened.plan.offers[:4], busy)
+    after = extend(START, replace(opened, plan=replace(opened.plan, offers=offers)))
+    lane = START.lane(FIVE[4].peer)
+    last = lane_positions(lane, busy.trajectory.drawn - 1, 1)[0]
+    assert all(lane_positions(after.lane(person.peer), 0, 1)[0] > last for person in FIVE)
+    assert lane.after(1_000) == replace(lane, base=lane.base + 1_000 * lane.stride)
 
 
 def test_newcomers_have_lanes_of_their_own() -> None:

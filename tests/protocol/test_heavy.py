@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from protocol.certificate import genesis
 from protocol.heavy import rounds_in
-from protocol.messages import Ready, Trajectory
+from protocol.messages import MAX_ROUNDS, Ready, Trajectory
 from tests.protocol.rounds import RUN, people, ready
 
 TIP = genesis(RUN)
@@ -21,7 +21,12 @@ def test_ordinary_offers_make_an_ordinary_round_to_the_bit() -> None:
 
 
 def test_rounds_are_weighted_by_samples() -> None:
-    assert rounds_in([offer(300, 3), offer(100, 1)]) == 2.5
+    assert rounds_in([offer(300, 3), offer(100, 1)]) == 2.0, "400 samples, of which a round is 200"
+
+
+def test_what_one_member_says_moves_it_by_its_share_at_most() -> None:
+    """An offer of a thousandth of the weight that claims a million rounds would else end momentum and error feedback for all."""
+    assert 1.0 < rounds_in([offer(999, 1), offer(1, MAX_ROUNDS)]) < 1.0011
 
 
 def test_a_merge_counts_nobody_and_is_ordinary() -> None:

@@ -27,6 +27,7 @@ from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
+from daemon.swarm.pace import LastPace
 from daemon.swarm.task_agreement import serve_task
 from protocol.identity import PeerId, Signer
 from protocol.journal import (
@@ -96,9 +97,10 @@ class HivemindEngine:
         self._info: TaskInfo | None = None
         self._kept: Keeping | None = None
         self._phase = "starting"
+        self._pace = LastPace(trainer)
         self._finish = trio.Event()
         serve_chain(network, self._run, self._no_chain)
-        serve_manifest(network, manifest, self._refuse)
+        serve_manifest(network, manifest, self._refuse, record)
         serve_task(network, lambda: self._members.tasks.ours)
         serve_where(network, lambda: self._process.maddrs if self._process and self._process.is_up else ())
 
@@ -298,7 +300,7 @@ class HivemindEngine:
     # -------------------------------------------------------------------------------------------- the others
 
     def _beacon(self) -> Beacon:
-        progress = self._trainer.progress()
+        pace = self._pace.now(trio.current_time())
         return Beacon(
             serial=self._serial(),
             name=self._name,
@@ -307,9 +309,9 @@ class HivemindEngine:
             tip=self._run,  # there is no certificate to stand at
             view=0,
             phase=self._phase,
-            samples=progress.samples,
-            loss=progress.loss,
-            samples_per_second=progress.samples_per_second,
+            samples=self._trainer.progress().samples,
+            loss=pace.loss,
+            samples_per_second=pace.samples_per_second,
             device=self._info.device if self._info else "",
             endpoint=None,
             task=self._members.tasks.name,

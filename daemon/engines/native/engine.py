@@ -142,7 +142,7 @@ class NativeEngine:
         self._finishing = False
         self._logbook = Logbook(self._me, record)
         serve_chain(network, self._run, self._answer_chain)
-        serve_manifest(network, manifest, self._refuse)
+        serve_manifest(network, manifest, self._refuse, record)
         serve_task(network, lambda: self._members.tasks.ours)
         serve_state(network, disk, self._leaves, lambda: self._parameters)
 

@@ -8,6 +8,7 @@ import trio
 
 from daemon.engines.native.moving import Moving
 from daemon.swarm.chain_sync import ChainReply
+from daemon.swarm.pace import LastPace
 from protocol.digest import Digest
 from protocol.messages import Beacon
 from protocol.ports import Disk, Network, TaskInfo, Trainer
@@ -20,6 +21,7 @@ class Standing:
     def __init__(self, *, name: str, run: Digest, network: Network, trainer: Trainer, disk: Disk, serial: Callable[[], int]) -> None:
         self._name, self._run, self._network, self._trainer, self._disk, self._serial = name, run, network, trainer, disk, serial
         self._last_serial = 0
+        self._pace = LastPace(trainer)
 
     def _next_serial(self) -> int:
         """A wall clock that was set back must not make our beacons look old to those who heard the earlier ones."""
@@ -28,7 +30,7 @@ class Standing:
 
     def beacon(self, state: State | None, info: TaskInfo | None, task: bytes) -> Beacon:
         """`state` and `info` are None and `task`, its name, is empty while the worker is starting."""
-        progress = self._trainer.progress()
+        pace = self._pace.now(trio.current_time())
         return Beacon(
             serial=self._next_serial(),
             name=self._name,
@@ -37,9 +39,9 @@ class Standing:
             tip=state.tip.hash if state else self._run,
             view=state.view if state else 0,
             phase=state.phase.value if state else "starting",
-            samples=progress.samples,
-            loss=progress.loss,
-            samples_per_second=progress.samples_per_second,
+            samples=self._trainer.progress().samples,
+            loss=pace.loss,
+            samples_per_second=pace.samples_per_second,
             device=info.device if info else "",
             endpoint=self._network.endpoint,
             task=task,

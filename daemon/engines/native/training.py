@@ -145,7 +145,8 @@ class Training:
                 self._diverged = bool(work.samples) and not self._keeper.ledger.pending
                 self._keeper.inner = await self._trainer.inner_state()
         except TrainerLost as lost:
-            self._record(Warned(code="TRAINER", message=f"the steps of this round are lost: {lost}"))
+            what = "the inner optimizer's last steps are lost" if offer else "the steps since the last offer are lost"
+            self._record(Warned(code="TRAINER", message=f"{what}: {lost}"))
         return offer or await self._durable(self._keeper.anchor.value, 0), loss
 
     async def _is_finite(self, work: Work) -> bool:
@@ -173,11 +174,18 @@ class Training:
     async def gather_loose(self) -> None:
         """The anchor is about to change under a trainer that may be running: keep what it learned since the last offer. `lock` held."""
         self._paused()
-        with suppress(TrainerLost), trio.move_on_after(COLLECT_S):
-            work = await self._trainer.collect()
-            self._tell(work, only_if_any=True)
-            if await self._is_finite(work):
-                await self._keeper.add(work.delta, work.samples)
+        try:
+            with trio.move_on_after(COLLECT_S) as patience:
+                work = await self._trainer.collect()
+        except TrainerLost:
+            return  # the steps since the last offer are lost with it, and its end is reported where it happened
+        if patience.cancelled_caught:
+            lost = f"the worker did not reach a step's border within {COLLECT_S:g} s, and its steps since the last offer are lost"
+            self._record(Warned(code="TRAINER", message=lost))
+            return
+        self._tell(work, only_if_any=True)
+        if await self._is_finite(work):
+            await self._keeper.add(work.delta, work.samples)
 
     async def leave(self) -> None:
         """What was trained since the last offer goes into the ledger: the first thing offered after a restart."""

@@ -18,6 +18,7 @@ from contracts.devnet.genesis import foreign_contracts
 from daemon.chain.opening import check_profile
 from daemon.cli.main import run
 from daemon.config import ChainConfig
+from daemon.engines.base import check_engine
 from protocol.errors import UserError
 from protocol.manifest import Manifest, parse_manifest
 
@@ -93,3 +94,9 @@ def test_a_chain_that_is_no_kind_of_chain_is_told_what_to_write(name: str) -> No
         check_profile(Manifest(name="mine", task="none", chain=name))
     assert 'chain = "hypergpu"' in caught.value.fix
     assert "upgrade" not in str(caught.value)
+
+
+def test_an_engine_that_is_mistyped_is_named_as_it_is_written() -> None:
+    with pytest.raises(UserError, match="engine") as caught:
+        check_engine("nativ")
+    assert 'engine = "native"' in caught.value.fix

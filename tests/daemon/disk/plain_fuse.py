@@ -84,7 +84,8 @@ class PlainFuse:
             error, body = 0, b""
             try:
                 if opcode not in self._answers:
-                    raise Refused(errno.ENOSYS)  # link, rename with flags, and all that nobody here needs
+                    # Links, renames with flags, and all that no test needs.
+                    raise Refused(errno.ENOSYS)
                 body = self._answers[opcode](number, request[IN.size :])
             except Refused as refused:
                 error = int(refused.args[0])

@@ -177,7 +177,8 @@ def test_a_real_file_system_without_links_takes_wallet_backup_and_key(
             assert sorted(os.listdir(home)) == ["node.key", "wallet.json"]
             [backup] = stick.glob("hypergpu-wallet-*.json")
             assert backup.read_bytes() == before
-            assert served.asked[CREATE] >= 6  # a draft and the file itself, of each of three
+            # A draft and the file itself, for wallet, backup and key.
+            assert served.asked[CREATE] >= 6
     except PermissionError as refused:
         pytest.skip(f"this machine lets nobody mount: {refused}")
     finally:

@@ -12,6 +12,8 @@ from msgspec.structs import replace
 from daemon.swarm.chain_sync import FIRST_MANIFEST_PROTOCOL, MANIFEST_PROTOCOL, fetch_manifest, serve_manifest
 from daemon.swarm.framing import FrameReader, frame
 from protocol.errors import Unreachable
+from protocol.identity import short
+from protocol.journal import Event, Warned
 from protocol.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest, seal
 from protocol.ports import ByteStream
 from simulator.fakes.clock import run_virtual
@@ -28,9 +30,10 @@ class Asked:
         self.swarm = FakeSwarm(random.Random(1))
         self.member, self.joiner = self.swarm.network(b"m" * 32), self.swarm.network(b"j" * 32)
         self.refused: list[tuple[str, str, str]] = []
+        self.told: list[Event] = []
 
     def served(self) -> None:
-        serve_manifest(self.member, self.signed, lambda reason, peer, detail: self.refused.append((reason, peer, detail)))
+        serve_manifest(self.member, self.signed, lambda reason, peer, detail: self.refused.append((reason, peer, detail)), self.told.append)
 
     async def answer(self, known: Collection[int]) -> SignedManifest:
         async with self.swarm.running(), self.member.running(), self.joiner.running():
@@ -54,10 +57,16 @@ def test_who_does_not_is_told_and_the_member_hears_of_it() -> None:
     asked.served()
 
     async def main() -> None:
-        assert (await asked.answer({2})).open().rules == 3
+        async with asked.swarm.running(), asked.member.running(), asked.joiner.running():
+            for _ in range(3):
+                assert (await fetch_manifest(asked.joiner, asked.member.peer, {2})).open().rules == 3
 
     run_virtual(main)
-    assert asked.refused == [("rules", asked.joiner.peer, "it asked to join; it knows rules 2, and this run uses rules 3")]
+    said = "it asked to join; it knows rules 2, and this run uses rules 3"
+    assert asked.refused == [("rules", asked.joiner.peer, said)] * 3
+    (warned,) = asked.told
+    assert isinstance(warned, Warned)
+    assert warned.message == f"{short(asked.joiner.peer)} did not join: {said}"
 
 
 def test_a_program_of_the_first_rules_gets_its_answer_and_the_member_hears_of_it() -> None:

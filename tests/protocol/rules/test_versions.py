@@ -76,6 +76,10 @@ def test_who_may_take_part() -> None:
         assert fix in error.value.fix
         assert error.value.why
         assert refusal(rules, known) == words
+        with pytest.raises(UserError) as error:
+            check_rules(rules, "abc", known, of_home=False)
+        assert error.value.what == words
+        assert "export" not in error.value.fix
 
 
 def test_versions_in_words() -> None:

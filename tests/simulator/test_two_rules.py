@@ -1,0 +1,127 @@
+"""Two releases in one world: one knows rules 2, one knows rules 2 and 3, which divides slices otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from protocol.journal import Refused, RoundCertified
+from protocol.layout import CHUNK_ELEMENTS
+from protocol.manifest import Manifest, RoundRules
+from protocol.messages import Plan
+from protocol.rules.registry import rule_set
+from protocol.rules.versions import CURRENT_RULES
+from simulator.fakes.clock import run_virtual
+from simulator.later_rules import LATER_RULES, later_rules
+from simulator.seat import Seat
+from simulator.world import World
+
+OLDER, NEWER = frozenset({CURRENT_RULES}), frozenset({CURRENT_RULES, LATER_RULES})
+CHUNKS = 5  # among three: two chunks go to somebody by the tie rule
+
+
+@pytest.fixture(autouse=True)
+def later() -> Iterator[None]:
+    with later_rules():
+        yield
+
+
+def world_of(rules: int, *knows: frozenset[int]) -> World:
+    manifest = Manifest(name="two releases", task="quadratic", rules=rules, round=RoundRules(seconds=5.0, ready_s=1.0))
+    world = World(seed=3, nodes=len(knows), manifest=manifest, parameters=CHUNKS * CHUNK_ELEMENTS)
+    for seat, versions in zip(world.seats, knows, strict=True):
+        seat.knows = versions
+    return world
+
+
+def played(world: World, story: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with world.running():
+            await story()
+
+    run_virtual(main, seed=3)
+    assert world.invariants.broken == []
+
+
+def plans(world: World, seat: Seat) -> list[Plan]:
+    """Of the rounds that a node has certificates of."""
+    assert seat.engine is not None
+    steps = [seat.engine._lineage.step(bytes.fromhex(event.certificate)) for event in certified(world, seat.index)]
+    return [step.certificate.plan.plan for step in steps if step is not None]
+
+
+def certified(world: World, index: int) -> list[RoundCertified]:
+    return [event for event in world.of(RoundCertified, node=index) if isinstance(event, RoundCertified)]
+
+
+@pytest.mark.parametrize("rules", [CURRENT_RULES, LATER_RULES])
+def test_a_run_is_planned_by_its_own_rules_whatever_else_a_program_knows(rules: int) -> None:
+    """Both releases carry out each other's plans in a run of rules 2; in one of rules 3 the slices are others."""
+    world = world_of(rules, NEWER, OLDER if rules == CURRENT_RULES else NEWER, NEWER)
+
+    async def story() -> None:
+        world.start()
+        await world.until(lambda: all(world.number(i) >= 4 for i in range(3)), 60.0, "round 4")
+
+    played(world, story)
+    found = [plans(world, seat) for seat in world.seats]
+    together = [plan for plan in found[0] if len(plan.offers) == 3]
+    assert len(together) >= 3
+    assert {offer.peer for plan in together for offer in plan.offers} == {seat.peer for seat in world.seats}
+    equal = [1 / 3] * 3
+    borders = rule_set(rules).share_out(CHUNKS, equal)
+    assert {plan.borders for plan in together} == {borders}
+    assert borders != rule_set(CURRENT_RULES + LATER_RULES - rules).share_out(CHUNKS, equal), "the other version would plan otherwise"
+    assert world.of(Refused) == []
+    assert len({event.certificate for i in range(3) for event in certified(world, i) if event.number == 3}) == 1
+
+
+def test_a_run_of_later_rules_is_refused_by_the_older_release_in_words_on_both_sides() -> None:
+    world = world_of(LATER_RULES, NEWER, NEWER, OLDER)
+
+    async def story() -> None:
+        world.start(0, 1)
+        await world.until(lambda: world.number(0) >= 2, 60.0, "round 2")
+        world.start(2)
+        await world.until(lambda: not world.seats[2].alive, 40.0, "the refusal")
+        number = world.number(0)
+        await world.until(lambda: world.number(0) >= number + 2, 60.0, "two more rounds")
+
+    played(world, story)
+    refused = world.seats[2].refused
+    assert refused is not None
+    assert refused.what == "This run uses rules 3; this program knows rules 2. Upgrade hypergpu."
+    assert world.seats[2].life == 0, "it never took part"
+    (told,) = world.of(Refused)
+    assert isinstance(told, Refused)
+    assert (told.reason, told.peer) == ("rules", world.seats[2].peer)
+    assert told.detail == "it asked to join; it knows rules 2, and this run uses rules 3"
+
+
+def test_a_node_that_upgrades_in_mid_run_goes_on_by_the_runs_rules() -> None:
+    """Its new release would begin runs of rules 3; its run of rules 2 goes on from the checkpoint, and so do the others with it."""
+    world = world_of(CURRENT_RULES, OLDER, OLDER, OLDER)
+
+    async def story() -> None:
+        world.start()
+        await world.until(lambda: all(world.number(i) >= 3 for i in range(3)), 60.0, "round 3")
+        for index in range(3):  # one after the other, as people upgrade
+            world.kill(index)
+            before = world.number(index)
+            await world.until(lambda index=index: not world.seats[index].alive, 10.0, "its end")  # type: ignore[misc]
+            world.seats[index].knows = NEWER
+            world.start(index)
+            wanted = before + 2
+            await world.until(lambda wanted=wanted: all(world.number(i) >= wanted for i in range(3)), 90.0, "two more rounds of all")  # type: ignore[misc]
+            assert world.seats[index].engine is not None
+
+    played(world, story)
+    assert len({event.certificate for i in range(3) for event in certified(world, i) if event.number == 3}) == 1
+    assert {plan.borders for seat in world.seats for plan in plans(world, seat) if len(plan.offers) == 3} == {
+        rule_set(CURRENT_RULES).share_out(CHUNKS, [1 / 3] * 3)
+    }
+    for index in range(3):
+        numbers = [event.number for event in certified(world, index)]
+        assert numbers == sorted(numbers)
+        assert len(set(numbers)) == len(numbers), "no round was begun a second time"

@@ -90,8 +90,8 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True, array_like=True, for
     rounds: Annotated[int, Meta(ge=1, le=MAX_ROUNDS)] = 1  # of training behind what it offers (`protocol/heavy.py`)
 
 
-class Ready(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
-    """The offer of one node to one round and view. `seq` and `samples` are 0 when it has nothing to offer but will reduce and vote."""
+class FirstReady(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """What offers held from the first version on. Not sent: `Ready` and its kinds are."""
 
     parent: Hash
     view: Natural
@@ -105,7 +105,18 @@ class Ready(Message, frozen=True, kw_only=True, array_like=True, tag=True, forbi
     down_bits: Natural
     coordinate: Coordinate | None = None  # None before anything was measured
     sights: Annotated[tuple[Sight, ...], Meta(max_length=MAX_SIGHTS)] = ()  # what it measured of a few others
+
+
+class Ready(FirstReady, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """The offer of one node to one round and view. `seq` and `samples` are 0 when it has nothing to offer but will reduce and vote."""
+
     trajectory: Trajectory = Trajectory()
+
+
+class FirstBoundReady(FirstReady, frozen=True, kw_only=True, array_like=True, tag="BoundReady", forbid_unknown_fields=True):
+    """A bound offer as it was before offers had a trajectory, whose place comes before the binding's: read in old certificates, never sent."""
+
+    binding: Binding
 
 
 class BoundReady(Ready, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True):
@@ -225,6 +236,7 @@ UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+_first_bound_decoder: msgspec.msgpack.Decoder[FirstBoundReady] = msgspec.msgpack.Decoder(FirstBoundReady)
 _signed_decoder = msgspec.msgpack.Decoder(Signed)
 
 
@@ -268,7 +280,18 @@ def open_signed(signed: Signed, run: Digest, *, trusted: bool = False) -> AnyMes
     try:
         return _decoder.decode(signed.payload)
     except UNREADABLE as error:
+        first = _first_bound(signed.payload)
+        if first is not None:
+            return first
         raise PeerFault("malformed", f"{signed.peer} signed what is no message: {error}") from None
+
+
+def _first_bound(payload: bytes) -> BoundReady | None:
+    """An offer that names a wallet, from before offers had a trajectory."""
+    try:
+        return BoundReady(**msgspec.structs.asdict(_first_bound_decoder.decode(payload)))
+    except UNREADABLE:
+        return None
 
 
 def open_as(kind: type[M], signed: Signed, run: Digest, *, trusted: bool = False) -> M:

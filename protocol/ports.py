@@ -353,6 +353,15 @@ PROOFS_BYTES = 32 << 20
 Where there are more, the oldest go: keys are free, and a liar of long ago has likely come back under another one."""
 
 
+class KeptState(Protocol):
+    """The state of one kept checkpoint, open for reading. It stays readable when the disk removes the checkpoint, until it is closed."""
+
+    async def read(self, offset: int, size: int) -> bytes | None:
+        """As `Disk.read_state`. None when the medium fails."""
+
+    async def aclose(self) -> None: ...
+
+
 class Disk(Protocol):
     """What survives. Every write is atomic: after a crash at any instant the old or the new record is there, whole.
 
@@ -404,6 +413,9 @@ class Disk(Protocol):
 
     async def load_proof(self, run: Digest, name: Digest) -> bytes | None:
         """Exactly the bytes with that digest. None when they are not there, or damaged: then they are set aside and not among `proofs` any more."""
+
+    async def open_state(self, tip: Digest) -> KeptState | None:
+        """The state of a kept checkpoint; None when it is not kept."""
 
     async def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         """`size` bytes (fewer at the end) of anchor then momentum, little-endian float32, of a kept checkpoint; None when it is not kept."""

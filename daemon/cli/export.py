@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 import msgspec
 
 from daemon.cli.invocation import global_options, invocation
+from daemon.home import user_path
 from protocol.errors import UserError
 
 
@@ -42,7 +41,7 @@ def export(context: click.Context, words: tuple[str, ...], force: bool) -> None:
     from daemon.remembered import chosen_run  # noqa: PLC0415
 
     talk = invocation(context)
-    file = Path(words[-1]).expanduser()
+    file = user_path(words[-1], "FILE")
     signed = chosen_run(talk.home, words[0] if words[1:] else None)
     written = export_run(talk.home, signed, file, force=force, say=talk.say)
     rules = signed.open().rules

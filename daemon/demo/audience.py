@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ class LiveView:
         from daemon.cli.live import live_view  # noqa: PLC0415
 
         self._view = live_view
-        self._console = Console(stderr=True, no_color=not color)
+        self._console = Console(stderr=True, no_color=not color, _environ=_sized(os.environ))
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._live.start()
 
@@ -72,6 +73,11 @@ class LiveView:
 
     def leave(self) -> None:
         self._live.stop()
+
+
+def _sized(environ: Mapping[str, str]) -> dict[str, str]:
+    """Without a size of 0, which rich believes and draws nothing in."""
+    return {name: value for name, value in environ.items() if name not in ("COLUMNS", "LINES") or value.strip("0")}
 
 
 @contextmanager

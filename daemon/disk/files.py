@@ -15,7 +15,9 @@ names the file and the command that sets it aside (`daemon/repair.py`).
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -29,6 +31,7 @@ from daemon.disk.chain_file import ChainFile
 from daemon.disk.checkpoint_file import Kept, checkpoint_name, checkpoints_in, read_checkpoint, write_checkpoint
 from daemon.disk.damage import Damage, Report
 from daemon.disk.ledger_file import read_ledger, write_ledger
+from daemon.disk.open_state import OpenState, open_state
 from daemon.disk.proof_files import ProofFiles
 from daemon.disk.slots_file import SlotsFile
 from daemon.disk.tensors import Damaged, Unreadable, place_of
@@ -44,6 +47,8 @@ CERTIFICATES = "certificates"
 STANDS = "stands"
 LEDGER = "ledger.safetensors"
 CHECKPOINTS = "checkpoints"
+# Of every run. A number comes first: a draft has the same ending, and is read by nobody before it is whole.
+CHECKPOINT_OF = "runs/*/checkpoints/[0-9]*-{tip}.safetensors"
 
 
 class FileDisk:
@@ -146,13 +151,26 @@ class FileDisk:
             self._found(f"Checkpoint {entry.number} {error}. {then}; the next ones push the damaged file out: {entry.path}")
         return whole
 
+    async def open_state(self, tip: Digest) -> OpenState | None:
+        return await self._apart(lambda: self._open_state(tip))
+
+    def _open_state(self, tip: Digest) -> OpenState | None:
+        for path in self._root.glob(CHECKPOINT_OF.format(tip=tip.hex())):
+            try:
+                return open_state(path, self._apart)
+            except Damaged as error:
+                self._found(f"A checkpoint {error}. Members who ask for it are sent elsewhere; the next ones push it out: {path}")
+            except OSError:
+                continue
+        return None
+
     async def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         return await self._apart(lambda: self._read_state(tip, offset, size))
 
     def _read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         if offset < 0 or size < 0:
             raise ValueError(f"no {size} bytes at {offset}")
-        for path in self._root.glob(f"runs/*/checkpoints/*-{tip.hex()}.safetensors"):
+        for path in self._root.glob(CHECKPOINT_OF.format(tip=tip.hex())):
             try:
                 handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
@@ -262,14 +280,14 @@ class FileDisk:
     def damage(self, run: Digest, what: str, why: str = "") -> UserError:
         """The error for what cannot be read of a run; its advice is a command that works."""
         folder = self._run(run)
+        rights = "let the user who runs this read it (chmod u+rwX, or chown), or "
+        command = f"hypergpud --home {shlex.quote(str(self._root))} repair {run.hex()[:SHOWN_DIGITS]}"
+        does = "sets aside what cannot be read and deletes nothing; the next start gets certificates and state from the run's members"
         return UserError(
             "DAMAGED",
             what,
             why=why or f"{folder / CERTIFICATES} and {folder / CHECKPOINTS} do not fit together",
-            fix=(
-                f"hypergpud --home {self._root} repair {run.hex()[:SHOWN_DIGITS]}   (sets aside what cannot be read and deletes nothing;"
-                " the next start gets certificates and state from the run's members)"
-            ),
+            fix=f"{rights if os.strerror(errno.EACCES) in f'{what} {why}' else ''}{command}   ({does})",
         )
 
     def _run(self, run: Digest) -> Path:

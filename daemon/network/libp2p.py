@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
@@ -323,6 +324,13 @@ def _join_place(address: str) -> Place:
         ) from None
 
 
+_PORT_TAKEN = "stop the program that has this port, or choose another one: --port PORT (0: the system picks one)"
+_PORT_FIXES = {
+    errno.EADDRNOTAVAIL: "set listen_host under [network] to an address of this machine; 0.0.0.0 is every one",
+    errno.EACCES: "ports below 1024 belong to root; choose a higher one: --port PORT (0: the system picks one)",
+}
+
+
 def _listen(host: str, port: int, usual: int = 0) -> trio.SocketListener:
     if port == 0 and usual:
         try:
@@ -337,7 +345,7 @@ def _listen(host: str, port: int, usual: int = 0) -> trio.SocketListener:
             "PORT",
             f"Cannot listen on {host} port {port}.",
             why=f"{holder} listens there" if holder else str(error),
-            fix="stop the program that has this port, or choose another one: --port PORT (0: the system picks one)",
+            fix=_PORT_FIXES.get(getattr(error, "errno", None), _PORT_TAKEN),
         ) from None
 
 

@@ -156,6 +156,8 @@ class Follower:
         """A certificate from anywhere; without a `source` it is our own. Raises `PeerFault` when it does not verify."""
         steps = self._lineage.add(raw, source=source)
         self._news.set()
+        for made in steps:
+            self._note_age(made.tip.hash, 0.0)
         if steps:
             self._on_steps(steps)
         if self._lineage.waiting:
@@ -263,6 +265,12 @@ class Follower:
                 await self.ask(sources or self._members.holders_of(best.hash))
                 await trio.sleep(SYNC_S / 2)
 
+    def _note_age(self, tip: Digest, age_s: float) -> None:
+        """How long ago a certificate was made: with it, a node that downloads its state ends the round with the others."""
+        self.ages[tip] = (age_s, trio.current_time())
+        if len(self.ages) > 2 * STEP_BACK:
+            del self.ages[next(iter(self.ages))]
+
     async def ask(self, peers: Iterable[PeerId]) -> None:
         """Ask a few peers at once for the certificates after our front, until one gives something new."""
         ours = [peer for peer in peers if not self._members.has_other_task(peer)]
@@ -311,9 +319,7 @@ class Follower:
 
             reply = await read_chain(self._network, peer, self._run, first, take)
             gave = gave or answer.reaches
-            self.ages[reply.tip] = (reply.age_s, trio.current_time())
-            if len(self.ages) > 2 * STEP_BACK:
-                del self.ages[next(iter(self.ages))]
+            self._note_age(reply.tip, reply.age_s)
             if answer.reaches and answer.last < reply.number:
                 first = answer.last + 1
             elif not answer.reaches and self._lineage.tip(reply.tip) is None and first > 1:

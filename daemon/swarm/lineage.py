@@ -10,7 +10,7 @@ Strangers can certify whatever they like among keys of their own. So what is kep
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cmp_to_key
 
 import msgspec
@@ -176,7 +176,7 @@ class Lineage:
                 if not share:
                     del self._shares[account]
         if name == self.best.hash:
-            self.best = self._preferred(self._heads.values()) or self._standing or self.root
+            self.best = next(iter(self._ordered(list(self._heads.values()))), None) or self._standing or self.root
 
     # ------------------------------------------------------------------------------------------ branches
 
@@ -213,19 +213,20 @@ class Lineage:
 
     def ahead(self, tip: Tip) -> Tip | None:
         """The branch to follow from `tip`: the preferred head that descends from it; None when there is none."""
-        return self._preferred(head for head in self._heads.values() if head.hash != tip.hash and self.descends(head, tip))
+        return next(iter(self.all_ahead(tip)), None)
+
+    def all_ahead(self, tip: Tip) -> list[Tip]:
+        """Heads that descend from `tip`, the preferred one first."""
+        return self._ordered([head for head in self._heads.values() if head.hash != tip.hash and self.descends(head, tip)])
 
     def beside(self, tip: Tip, held: Callable[[Tip], bool] = lambda _: True) -> list[Tip]:
         """Heads of other branches that are `held`: neither they nor `tip` descend from each other. The preferred one first."""
         others = [h for h in self._heads.values() if held(h) and not self.descends(h, tip) and not self.descends(tip, h)]
-        return sorted(others, key=cmp_to_key(lambda a, b: 0 if a is b else -1 if prefer(a, b) is a else 1))
+        return self._ordered(others)
 
     @staticmethod
-    def _preferred(tips: Iterable[Tip]) -> Tip | None:
-        chosen: Tip | None = None
-        for tip in tips:
-            chosen = tip if chosen is None else prefer(chosen, tip)
-        return chosen
+    def _ordered(tips: list[Tip]) -> list[Tip]:
+        return sorted(tips, key=cmp_to_key(lambda a, b: 0 if a is b else -1 if prefer(a, b) is a else 1))
 
     def _ancestry(self, tip: Tip) -> dict[Digest, Step]:
         """The kept certificates that led to `tip`, its own among them."""

@@ -279,6 +279,10 @@ class Members:
         near = {peer: link.rtt_s if link.rtt_s is not None else far for peer, link in self._links.items()}
         return sorted(self.live_at(tip), key=lambda peer: (near.get(peer, far), peer))
 
+    def is_connected(self, peer: PeerId) -> bool:
+        """Whether there is a connection to a peer: what it holds can be had without dialling."""
+        return peer in self._links
+
     def endpoint_of(self, peer: PeerId, fingerprint: Digest, fingerprint_of: Callable[[Endpoint], Digest]) -> Endpoint | None:
         """The bulk endpoint with this fingerprint, once the peer's beacon brought it."""
         member = self._members.get(peer)

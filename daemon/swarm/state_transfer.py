@@ -1,32 +1,40 @@
-"""The anchor from a peer, in chunks, every one checked against the certificate before it is kept.
+"""The words of a state's way from a peer to a peer, and the side that gives it.
 
 A `StateRequest` names a tip and a range of chunks; the answer is a `StateReply` and the bytes. The leaves come first: they must lead to the
-digest that the certificate names, and from then on each chunk proves itself. What was fetched stays fetched: another peer goes on where one
-broke off.
+digest that the certificate names, and from then on each chunk proves itself. `daemon/swarm/download.py` is the side that asks.
+
+A state is given from memory while it is the current anchor, and from its checkpoint otherwise. Whoever has begun to read a state can finish: the
+checkpoint stays open when the disk removes it, until nobody has asked for a while.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 import msgspec
-import numpy as np
 import trio
 
 from daemon.swarm.framing import FrameReader, frame
 from daemon.swarm.turns import Turns
-from protocol.digest import DIGEST_BYTES, Digest, leaf_digest, merkle_root
-from protocol.errors import PeerFault, Unreachable
-from protocol.identity import PeerId
+from protocol.digest import Digest
+from protocol.errors import PeerFault
 from protocol.layout import STATE_CHUNK_BYTES
 from protocol.messages import UNREADABLE, Hash, Natural
-from protocol.ports import ByteStream, Disk, Network, Vector
+from protocol.ports import ByteStream, Disk, KeptState, Network
 
 PROTOCOL = "/hypergpu/state/1"
 REQUEST_BYTES = 256
-CHUNKS_PER_REQUEST = 16  # 4 MiB: long enough to fill a link, short enough to change the peer
+CHUNKS_PER_REQUEST = 16  # 4 MiB: what one request may ask for
 SERVED_AT_ONCE, SERVED_TO_PEER = 16, 2  # pieces on their way, to all peers and to one: 64 MiB, however many ask
 PIECE_S = 60.0  # for one answer: 4 MiB at half a megabit a second
+# A state that no request came for in this time is let go. A downloader asks every few seconds, and tries again after a lost connection.
+IDLE_S = 60.0
+# States open at once: as many as a disk keeps, and as many again that it has removed. Open and removed, a file still takes its place on the disk.
+OPEN_STATES = 6
+
+Current = Callable[[Digest, int, int], bytes | None]
+"""(tip, offset, size) to bytes of the anchor in memory; None when that is the anchor of another tip."""
 
 
 class StateRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -38,7 +46,7 @@ class StateRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class StateReply(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """`size` bytes follow. `held` False: this peer keeps no checkpoint of that tip."""
+    """`size` bytes follow. `held` False: this peer keeps no state of that tip."""
 
     held: bool
     size: Natural
@@ -50,107 +58,93 @@ def chunk_sizes(parameters: int) -> list[tuple[int, int]]:
     return [(base + start, min(STATE_CHUNK_BYTES, part - start)) for base in (0, part) for start in range(0, part, STATE_CHUNK_BYTES)]
 
 
-def serve_state(network: Network, disk: Disk, leaves: Mapping[Digest, list[Digest]], parameters: Callable[[], int]) -> None:
-    """Hand out the states whose leaves are in `leaves`, from their checkpoints. Each piece on its way holds 4 MiB."""
+class _Open(msgspec.Struct):
+    """A checkpoint that is being read."""
+
+    state: KeptState
+    leaves: list[Digest]
+    asked_at: float
+
+
+class GivenStates:
+    """What one node gives to those who download a state."""
+
+    def __init__(
+        self, disk: Disk, leaves: Mapping[Digest, list[Digest]], parameters: Callable[[], int], current: Current = lambda *_: None
+    ) -> None:
+        """`leaves` has those of the last few states, by tip."""
+        self._disk, self._leaves, self._parameters, self._current = disk, leaves, parameters, current
+        self._open: OrderedDict[Digest, _Open] = OrderedDict()  # the one asked for longest ago first
+        self._opening = trio.Lock()
+
+    async def answer(self, request: StateRequest) -> bytes | None:
+        """The bytes asked for, None when they are not here. Raises `PeerFault` for a range that no state has."""
+        await self._begin(request.tip)
+        held = self._open.get(request.tip)
+        leaves = held.leaves if held is not None else self._leaves.get(request.tip)
+        if leaves is None:
+            return None
+        if request.count == 0:
+            return b"".join(leaves)
+        chunks = chunk_sizes(self._parameters())[request.first : request.first + min(request.count, CHUNKS_PER_REQUEST)]
+        if not chunks:
+            raise PeerFault("malformed", f"state chunk {request.first} does not exist")
+        offset, last = chunks[0][0], chunks[-1]
+        size = last[0] + last[1] - offset
+        there = self._current(request.tip, offset, size)
+        return there if there is not None else await held.state.read(offset, size) if held is not None else None
+
+    async def _begin(self, tip: Digest) -> None:
+        """Open the checkpoint of a state that is asked for, as soon as it is written: from then on the state stays readable."""
+        now = trio.current_time()
+        async with self._opening:
+            if tip not in self._open and (leaves := self._leaves.get(tip)) is not None:
+                state = await self._disk.open_state(tip)
+                if state is not None:
+                    self._open[tip] = _Open(state, leaves, now)
+            if tip in self._open:
+                self._open[tip].asked_at = now
+                self._open.move_to_end(tip)
+            await self._let_go(lambda held: len(self._open) > OPEN_STATES)
+
+    async def sweep(self) -> None:
+        """Let go what nobody has asked for in a while."""
+        now = trio.current_time()
+        async with self._opening:
+            await self._let_go(lambda held: now - held.asked_at > IDLE_S)
+
+    async def _let_go(self, over: Callable[[_Open], bool]) -> None:
+        while self._open and over(next(iter(self._open.values()))):
+            _, held = self._open.popitem(last=False)
+            await held.state.aclose()
+
+
+def serve_state(network: Network, given: GivenStates) -> None:
+    """Answer requests for states. Each piece on its way holds up to 4 MiB."""
     turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE)
 
     async def take(stream: ByteStream) -> None:
         reader = FrameReader(stream)
-        while (data := await reader.next_frame(REQUEST_BYTES)) is not None:
+        while (data := await _next_request(reader)) is not None:
             try:
                 request = msgspec.msgpack.decode(data, type=StateRequest)
             except UNREADABLE as error:
                 raise PeerFault("malformed", f"not a state request: {error}") from None
             async with turns.turn(stream.peer):
                 with trio.move_on_after(PIECE_S) as patience:
-                    payload = await _answer(request)
+                    payload = await given.answer(request)
                     await stream.send_all(frame(msgspec.msgpack.encode(StateReply(held=payload is not None, size=len(payload or b"")))))
                     if payload:
                         await stream.send_all(payload)
             if patience.cancelled_caught:
                 raise PeerFault("timeout", f"a piece of the state was not taken within {PIECE_S:g} s")
-
-    async def _answer(request: StateRequest) -> bytes | None:
-        known = leaves.get(request.tip)
-        if known is None:
-            return None
-        if request.count == 0:
-            return b"".join(known)
-        chunks = chunk_sizes(parameters())[request.first : request.first + min(request.count, CHUNKS_PER_REQUEST)]
-        if not chunks:
-            raise PeerFault("malformed", f"state chunk {request.first} does not exist")
-        offset, last = chunks[0][0], chunks[-1]
-        return await disk.read_state(request.tip, offset, last[0] + last[1] - offset)
+        await given.sweep()
 
     network.serve(PROTOCOL, take)
 
 
-class Download:
-    """One state on its way in. Keeps what was checked while peers come and go."""
-
-    def __init__(self, tip: Digest, state: Digest, anchor: Vector, momentum: Vector) -> None:
-        """Writes into `anchor` and `momentum`, each shape (parameters,); they are only complete when `done`."""
-        self.tip = tip
-        self.received_bytes = 0
-        self._state = state
-        self._parts = (anchor, momentum)
-        self._chunks = chunk_sizes(anchor.size)
-        self._leaves: list[Digest] | None = None
-        self._next = 0
-
-    @property
-    def done(self) -> bool:
-        return self._next == len(self._chunks)
-
-    async def from_peer(self, network: Network, peer: PeerId) -> None:
-        """Fetch what is missing from this peer. Raises `Unreachable` or `PeerFault` when it cannot or does not give it."""
-        stream = await network.open_stream(peer, PROTOCOL)
-        try:
-            reader = FrameReader(stream)
-            if self._leaves is None:
-                self._leaves = await self._fetch_leaves(stream, reader, peer)
-            while not self.done:
-                await self._fetch_piece(stream, reader, peer)
-        finally:
-            await stream.aclose()
-
-    async def _ask(self, stream: ByteStream, reader: FrameReader, first: int, count: int, size: int) -> bytearray:
-        with trio.move_on_after(PIECE_S):
-            await stream.send_all(frame(msgspec.msgpack.encode(StateRequest(tip=self.tip, first=first, count=count))))
-            try:
-                reply = msgspec.msgpack.decode(await reader.expect_frame(REQUEST_BYTES), type=StateReply)
-            except UNREADABLE as error:
-                raise PeerFault("malformed", f"not a state reply: {error}") from None
-            if not reply.held:
-                raise Unreachable("that peer keeps no checkpoint of this certificate")
-            if reply.size != size:
-                raise PeerFault("malformed", f"{reply.size} bytes of state where {size} belong")
-            data = bytearray(size)
-            await reader.read_into(memoryview(data))
-            self.received_bytes += size
-            return data
-        raise Unreachable(f"{size} bytes of state did not come within {PIECE_S:g} s")
-
-    async def _fetch_leaves(self, stream: ByteStream, reader: FrameReader, peer: PeerId) -> list[Digest]:
-        data = await self._ask(stream, reader, 0, 0, DIGEST_BYTES * len(self._chunks))
-        leaves = [bytes(data[i : i + DIGEST_BYTES]) for i in range(0, len(data), DIGEST_BYTES)]
-        if merkle_root(leaves) != self._state:
-            raise PeerFault("bad_proof", f"the leaves from {peer} do not lead to the certified state")
-        return leaves
-
-    async def _fetch_piece(self, stream: ByteStream, reader: FrameReader, peer: PeerId) -> None:
-        assert self._leaves is not None
-        chunks = self._chunks[self._next : self._next + CHUNKS_PER_REQUEST]
-        offset = chunks[0][0]
-        data = await self._ask(stream, reader, self._next, len(chunks), chunks[-1][0] + chunks[-1][1] - offset)
-        for at, size in chunks:
-            piece = memoryview(data)[at - offset : at - offset + size]
-            if leaf_digest(piece) != self._leaves[self._next]:
-                raise PeerFault("bad_proof", f"state chunk {self._next} from {peer} is not the certified one")
-            self._write(at, piece)
-            self._next += 1
-
-    def _write(self, offset: int, piece: memoryview) -> None:
-        anchor, momentum = self._parts
-        part, start = (anchor, offset) if offset < 4 * anchor.size else (momentum, offset - 4 * anchor.size)
-        part[start // 4 : (start + len(piece)) // 4] = np.frombuffer(piece, "<f4")
+async def _next_request(reader: FrameReader) -> bytes | None:
+    """The next request of a stream; None at its end, and when none came for so long that the stream is better given back."""
+    with trio.move_on_after(IDLE_S):
+        return await reader.next_frame(REQUEST_BYTES)
+    return None

@@ -9,7 +9,7 @@ Bounded: names and peers that were told are remembered for so many, one peer is 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 import trio
@@ -26,6 +26,8 @@ PROTOCOL = "/hypergpu/task/1"
 KNOWN_NAMES = 64  # besides ours: versions of a task's code and kinds of processors in one run
 PEERS_TOLD = 256  # for which a difference was told: each is told once, until it has another task
 PEERS_ASKED = 256  # of which it is remembered when they were asked
+# Differences told in TOLD_S: keys are free to make, and each could have a task of its own. All are left out, told or not.
+TOLD_AT_MOST, TOLD_S = 20, 60.0
 ASK_GAP_S = 10.0  # between two questions to one peer, whatever names its beacons bring
 ASKED_AT_ONCE = 4  # a silent peer holds its place for ANSWER_S; descriptions of 4 x 1 MiB at most are under way
 ANSWER_S = 5.0
@@ -64,6 +66,7 @@ class TaskAgreement:
         self.name = b""  # of ours; empty while the worker starts
         self._differences: OrderedDict[bytes, str] = OrderedDict()  # by name; empty for the same task
         self._told: OrderedDict[PeerId, str] = OrderedDict()
+        self._told_s: deque[float] = deque(maxlen=TOLD_AT_MOST)
         self._wanted: OrderedDict[PeerId, bytes] = OrderedDict()
         self._asked_s: OrderedDict[PeerId, float] = OrderedDict()
         self._more = trio.Event()
@@ -102,6 +105,10 @@ class TaskAgreement:
     def _tell(self, peer: PeerId, differs: str) -> None:
         if self._told.get(peer, "") == differs:
             return
+        now = trio.current_time()
+        if len(self._told_s) == TOLD_AT_MOST and now - self._told_s[0] < TOLD_S:
+            return  # its next beacon comes here again
+        self._told_s.append(now)
         self._told.pop(peer, None)
         if differs:
             self._told[peer] = differs

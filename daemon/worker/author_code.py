@@ -22,6 +22,7 @@ MAX_TRACE_CHARS = 6000  # what a log line may be asked to hold; the end says wha
 MAX_ERROR_CHARS = 300
 _WORKER = Path(__file__).resolve().parent
 _TASKS = _WORKER / "tasks"
+_NOT_TASKS = frozenset({"catalog.py", "task.py", "source.py"})
 _STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
@@ -69,7 +70,7 @@ def what_failed(call: str, error: BaseException) -> str:
     if frame is None:
         return f"Task failed in {call}: {words}"
     place = f"{Path(frame.filename).name}:{frame.lineno}"
-    inside = "" if call.startswith(f"{frame.name}(") else f" in {frame.name}()"
+    inside = "" if call.startswith(f"{frame.name}(") or frame.name == "<module>" else f" in {frame.name}()"
     return f"Task failed in {place} {call}{inside}: {words}"
 
 
@@ -82,11 +83,15 @@ def place_of(function: Callable[..., object]) -> str:
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback as Python prints it, from the author's first frame on; its beginning goes where it is too long."""
-    kept = error.__traceback__
-    while kept is not None and kept.tb_next is not None and _is_ours(kept.tb_frame.f_code.co_filename):
-        kept = kept.tb_next
-    text = "".join(traceback.format_exception(type(error), error, kept)).rstrip()
+    """The traceback as Python prints it, without our frames and those of imports; its beginning goes where it is too long."""
+    told = traceback.TracebackException.from_exception(error)
+    part: traceback.TracebackException | None = told
+    while part is not None:
+        kept = [frame for frame in part.stack if not _is_ours(frame.filename) and not _is_import(frame.filename)]
+        if kept or isinstance(error, SyntaxError):  # which says its place itself
+            part.stack = traceback.StackSummary.from_list(kept)
+        part = part.__cause__ or part.__context__
+    text = "".join(told.format()).rstrip()
     return text if len(text) <= MAX_TRACE_CHARS else f"... {text[-MAX_TRACE_CHARS:]}"
 
 
@@ -99,7 +104,11 @@ def _own_frame(error: BaseException) -> traceback.FrameSummary | None:
 
 def _is_ours(filename: str) -> bool:
     path = Path(filename)
-    return path.is_relative_to(_WORKER) and not path.is_relative_to(_TASKS)
+    return path.is_relative_to(_WORKER) and (path.parent != _TASKS or path.name in _NOT_TASKS)
+
+
+def _is_import(filename: str) -> bool:
+    return "importlib" in filename and (filename.startswith("<") or Path(filename).is_relative_to(_STDLIB))
 
 
 def is_library(filename: str) -> bool:

@@ -32,9 +32,10 @@ WORDS = {
     "CertificateGot": "certificate",
     "ForkGot": "another branch",
     "MergePrepared": "average is computed",
-    "MergeFailed": "nobody gives its anchor",
     "Adopted": "adopted",
-    "FetchFailed": "nobody gives the anchor",
+    "StateComing": "state is coming",
+    "StateHere": "state is here",
+    "StateLost": "nobody gives the state",
     "StandLost": "disk is full",
 }
 """Events as a person says them."""

@@ -26,7 +26,6 @@ from protocol.certificate import Tip
 from protocol.digest import Digest
 from protocol.errors import InvariantBroken
 from protocol.identity import PeerId
-from protocol.journal import Stuck
 from protocol.round import gathering, merging, reducing, voting
 from protocol.round.phases import (
     Action,
@@ -34,16 +33,12 @@ from protocol.round.phases import (
     CertificateGot,
     Computed,
     CutGot,
-    Fetch,
-    FetchFailed,
     ForkGot,
     Happening,
     HeldGot,
     HeldHere,
     LiveChanged,
-    MergeFailed,
     MergePrepared,
-    Note,
     OfferMade,
     PeerGone,
     Phase,
@@ -54,22 +49,21 @@ from protocol.round.phases import (
     Rules,
     StandLost,
     State,
+    StateComing,
+    StateHere,
+    StateLost,
     Tick,
     VoteGot,
     WithdrawalGot,
 )
 from protocol.round.views import (
     Step,
-    back_to_training,
     enter,
     note_gone,
     pass_view,
     training_deadline,
     withdrawal_got,
 )
-
-FETCH_ATTEMPTS = 5  # and then the round is done without it: ten seconds, in which a holder that lives has written its checkpoint
-FETCH_AGAIN_S = 2.0  # between attempts to download an anchor: long enough for a peer to write its checkpoint
 
 
 def begin(
@@ -100,19 +94,6 @@ def adopted(state: State, event: Adopted, now: float) -> Step:
     return enter(fresh, Phase.TRAIN, now, f"training for round {fresh.number} from certificate {event.tip.number}", deadline=fresh.deadline)
 
 
-def fetch_failed(state: State, event: FetchFailed, now: float) -> Step:
-    """Try again, and then do without: its holders may all be dead. Should one come back, its branch is met and merged like any other."""
-    failures = state.failures + 1
-    if failures >= FETCH_ATTEMPTS:
-        return back_to_training(state, now, f"training on from certificate {state.tip.number}, since {event.reason}")
-    return replace(state, deadline=now + FETCH_AGAIN_S, failures=failures), [Note(event=Stuck(reason=event.reason))]
-
-
-def fetch_again(state: State, event: Tick, now: float) -> Step:
-    assert state.target is not None
-    return replace(state, deadline=math.inf), [Fetch(certificate=state.target)]
-
-
 Handler = Callable[[State, Any, float], Step]
 P = Phase
 _VIEW = {P.READY, P.TRAIN}  # where the end of a view can lead: to the next one, or to training alone
@@ -127,6 +108,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.TRAIN, PlanGot): (gathering.plan_missed, {P.TRAIN}),
     (P.TRAIN, WithdrawalGot): (withdrawal_got, {P.TRAIN}),
     (P.TRAIN, CertificateGot): (voting.follow, {P.TRAIN, *_MOVE}),
+    (P.TRAIN, StateHere): (voting.state_here, {P.TRAIN, P.ADOPT}),
     (P.OFFER, OfferMade): (gathering.offer_made, _VIEW),
     (P.OFFER, ReadyGot): (gathering.ready_got, {P.OFFER}),
     (P.OFFER, LiveChanged): (gathering.live_changed, {P.OFFER}),
@@ -134,6 +116,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.OFFER, PlanGot): (gathering.plan_missed, {P.OFFER}),
     (P.OFFER, WithdrawalGot): (withdrawal_got, {P.OFFER}),
     (P.OFFER, CertificateGot): (voting.follow, {P.OFFER, *_MOVE}),
+    (P.OFFER, StateHere): (voting.state_here, {P.OFFER, P.ADOPT}),
     (P.READY, Tick): (gathering.ready_overdue, _VIEW),
     (P.READY, ReadyGot): (gathering.ready_got, {P.READY}),
     (P.READY, LiveChanged): (gathering.live_changed, {P.READY}),
@@ -143,6 +126,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.READY, VoteGot): (voting.take_vote, {P.READY}),
     (P.READY, StandLost): (gathering.stand_lost, {P.WATCH}),
     (P.READY, CertificateGot): (voting.follow, {P.READY, *_MOVE}),
+    (P.READY, StateHere): (voting.state_here, {P.READY, P.ADOPT}),
     (P.SCATTER, Tick): (reducing.scatter_overdue, {P.SCATTER, P.FETCH, *_VIEW}),
     (P.SCATTER, ReadyGot): (reducing.ready_in_scatter, {P.SCATTER, *_VIEW}),
     (P.SCATTER, PlanGot): (gathering.plan_missed, {P.SCATTER}),
@@ -155,6 +139,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.SCATTER, VoteGot): (voting.take_vote, {P.SCATTER}),
     (P.SCATTER, StandLost): (gathering.stand_lost, {P.WATCH}),
     (P.SCATTER, CertificateGot): (voting.follow, {P.SCATTER, *_MOVE}),
+    (P.SCATTER, StateHere): (voting.state_here, {P.SCATTER, P.ADOPT}),
     (P.REDUCE, Tick): (reducing.reduce_overdue, {P.REDUCE, P.FETCH, P.READY}),
     (P.REDUCE, ReadyGot): (reducing.ready_in_reduce, {P.REDUCE, P.READY}),
     (P.REDUCE, PlanGot): (gathering.plan_missed, {P.REDUCE}),
@@ -166,6 +151,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.REDUCE, Computed): (voting.cast, {P.REDUCE, P.VOTE, *_MOVE}),
     (P.REDUCE, VoteGot): (voting.take_vote, {P.REDUCE}),
     (P.REDUCE, CertificateGot): (voting.follow, {P.REDUCE, P.FETCH}),
+    (P.REDUCE, StateHere): (voting.state_here, {P.REDUCE, P.ADOPT}),
     (P.VOTE, Tick): (vote_overdue, {P.VOTE, *_VIEW}),
     (P.VOTE, ReadyGot): (gathering.ready_got, {P.VOTE, P.READY}),
     (P.VOTE, LiveChanged): (gathering.live_changed, {P.VOTE}),
@@ -175,6 +161,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.VOTE, CutGot): (reducing.serve, {P.VOTE}),
     (P.VOTE, VoteGot): (voting.take_vote, {P.VOTE, *_VIEW}),
     (P.VOTE, CertificateGot): (voting.follow, {P.VOTE, *_MOVE}),
+    (P.VOTE, StateHere): (voting.state_here, {P.VOTE, P.ADOPT}),
     (P.WATCH, Tick): (gathering.watch_overdue, _VIEW),
     (P.WATCH, ReadyGot): (gathering.ready_got, {P.WATCH}),
     (P.WATCH, LiveChanged): (gathering.live_changed, {P.WATCH}),
@@ -182,20 +169,25 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.WATCH, PlanGot): (gathering.plan_missed, {P.WATCH}),
     (P.WATCH, WithdrawalGot): (withdrawal_got, {P.WATCH}),
     (P.WATCH, CertificateGot): (voting.follow, {P.WATCH, *_MOVE}),
+    (P.WATCH, StateHere): (voting.state_here, {P.WATCH, P.ADOPT}),
     (P.TRAIN, ForkGot): (merging.fork_got, {P.MERGE}),
     (P.READY, ForkGot): (merging.fork_got, {P.READY, P.MERGE}),
     (P.WATCH, ForkGot): (merging.fork_got, {P.WATCH, P.MERGE}),
     (P.MERGE, MergePrepared): (merging.merge_prepared, {P.READY}),
-    (P.MERGE, MergeFailed): (merging.merge_failed, {P.TRAIN}),
+    (P.MERGE, Tick): (merging.merge_overdue, {P.TRAIN}),
+    (P.MERGE, StateComing): (merging.state_coming, {P.MERGE}),
+    (P.MERGE, StateHere): (merging.state_here, {P.MERGE}),
+    (P.MERGE, StateLost): (merging.state_lost, {P.MERGE, P.TRAIN}),
     (P.MERGE, LiveChanged): (gathering.live_changed, {P.MERGE}),
     (P.MERGE, PeerGone): (note_gone, {P.MERGE}),
     (P.MERGE, PlanGot): (gathering.plan_missed, {P.MERGE}),
     (P.MERGE, CertificateGot): (voting.follow, {P.MERGE, P.FETCH}),
     (P.ADOPT, Adopted): (adopted, {P.TRAIN}),
-    (P.FETCH, Adopted): (adopted, {P.TRAIN}),
-    (P.FETCH, FetchFailed): (fetch_failed, {P.FETCH, P.TRAIN}),
+    (P.FETCH, StateComing): (voting.state_coming, {P.FETCH}),
+    (P.FETCH, StateHere): (voting.state_here, {P.FETCH, P.ADOPT}),
+    (P.FETCH, StateLost): (voting.state_lost, {P.FETCH, P.TRAIN}),
     (P.FETCH, PlanGot): (gathering.plan_missed, {P.FETCH}),
-    (P.FETCH, Tick): (fetch_again, {P.FETCH}),
+    (P.FETCH, Tick): (voting.fetch_overdue, {P.TRAIN}),
     (P.FETCH, CertificateGot): (voting.retarget, {P.FETCH}),
 }
 

@@ -32,7 +32,7 @@ class Phase(Enum):
     WATCH = "watch"  # left out of the plan or the cut; waiting for the others' certificate
     MERGE = "merge"  # another branch was met; downloading its anchor and averaging it with ours into the spare buffer
     ADOPT = "adopt"  # the spare buffer becomes the anchor
-    FETCH = "fetch"  # downloading the anchor of a certificate that this node did not compute
+    FETCH = "fetch"  # the anchor of a certificate that this node did not compute is coming; training goes on, rounds wait for it
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +105,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     merge: Merge | None = None
     stands: Mapping[Digest, int] = {}  # rounds left for a merge, and merges left, by parent: the view in which each is taken up again
     target: OpenCertificate | None = None  # what ADOPT and FETCH move to
-    failures: int = 0  # attempts to download the target that came to nothing
+    meeting: Tip | None = None  # in MERGE: the other branch, whose state is coming
 
     @property
     def parents(self) -> tuple[Digest, ...]:
@@ -278,12 +278,6 @@ class MergePrepared(Happening, frozen=True, kw_only=True):
     ready: Ready
 
 
-class MergeFailed(Happening, frozen=True, kw_only=True):
-    """The other branch's state could not be had."""
-
-    reason: str
-
-
 class Adopted(Happening, frozen=True, kw_only=True):
     """The anchor of `tip` is in place and training began `age_s` after the others began."""
 
@@ -291,9 +285,23 @@ class Adopted(Happening, frozen=True, kw_only=True):
     age_s: float = 0.0
 
 
-class FetchFailed(Happening, frozen=True, kw_only=True):
-    """Nobody gave us the anchor; `reason` says why."""
+class StateComing(Happening, frozen=True, kw_only=True):
+    """Verified bytes of the state of this certificate came."""
 
+    certificate: Digest
+
+
+class StateHere(Happening, frozen=True, kw_only=True):
+    """The state of a certificate is here, whole and checked. `tip` is where this node stood then."""
+
+    certificate: OpenCertificate
+    tip: Digest
+
+
+class StateLost(Happening, frozen=True, kw_only=True):
+    """Nobody gave the state of this certificate; `reason` says why."""
+
+    certificate: Digest
     reason: str
 
 
@@ -315,7 +323,7 @@ class MakeOffer(Action, frozen=True, kw_only=True):
 
 
 class TrainOn(Action, frozen=True, kw_only=True):
-    """Nobody to average with: go on training from the local parameters."""
+    """Go on training from the local parameters; nothing where the trainer is at work."""
 
 
 class TakeStand(Action, frozen=True, kw_only=True):
@@ -389,9 +397,10 @@ class Publish(Action, frozen=True, kw_only=True):
 
 
 class Adopt(Action, frozen=True, kw_only=True):
-    """What we computed is what was certified: the spare buffer becomes the anchor. Then `Adopted`."""
+    """What we computed, or `downloaded`, is what was certified: it becomes the anchor. Then `Adopted`."""
 
     certificate: OpenCertificate
+    downloaded: bool = False
 
 
 class Examine(Action, frozen=True, kw_only=True):
@@ -402,13 +411,29 @@ class Examine(Action, frozen=True, kw_only=True):
 
 
 class Fetch(Action, frozen=True, kw_only=True):
-    """Download the anchor of this certificate, check it, then `Adopted` or `FetchFailed`."""
+    """Have the state of this certificate downloaded beside all else: `StateComing` while it comes, then `StateHere` or `StateLost`.
+
+    Costs nothing where that is under way.
+    """
 
     certificate: OpenCertificate
 
 
+class GiveUp(Action, frozen=True, kw_only=True):
+    """The state of this certificate does not come: do without it for a while. `merging`: it is another branch's."""
+
+    certificate: Digest
+    merging: bool = False
+
+
 class PrepareMerge(Action, frozen=True, kw_only=True):
-    """Download the other branch's state and average it with ours into the spare buffer; then `MergePrepared` or `MergeFailed`."""
+    """Have the other branch's state downloaded: `StateComing` while it comes, then `StateHere` or `StateLost`."""
+
+    other: Tip
+
+
+class Average(Action, frozen=True, kw_only=True):
+    """The other branch's state is here: average it with ours into the spare buffer; then `MergePrepared`."""
 
     other: Tip
 

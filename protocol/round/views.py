@@ -205,7 +205,7 @@ def back_to_training(state: State, now: float, reason: str) -> Step:
         plan=None,
         asked=frozenset(),
         target=None,
-        failures=0,
+        meeting=None,
     )
     return state, [Abandon(), *actions, TrainOn()]
 

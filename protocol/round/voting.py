@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from protocol.certificate import OpenCertificate, assemble
 from protocol.digest import EMPTY_ROOT, digest
 from protocol.identity import PeerId, short
+from protocol.journal import Stuck
 from protocol.leader import vote_takers
 from protocol.messages import Vote, payload_of
 from protocol.round.phases import (
@@ -20,8 +21,10 @@ from protocol.round.phases import (
     Computed,
     Examine,
     Fetch,
+    GiveUp,
     HandOn,
     Inquire,
+    Note,
     Outcome,
     PeerGone,
     Phase,
@@ -29,13 +32,19 @@ from protocol.round.phases import (
     Refuse,
     Send,
     State,
+    StateComing,
+    StateHere,
+    StateLost,
+    Tick,
+    TrainOn,
     VoteGot,
     WithdrawalGot,
 )
-from protocol.round.views import Step, enter, note_gone, note_withdrawal, pass_view
+from protocol.round.views import Step, back_to_training, enter, note_gone, note_withdrawal, pass_view
 
 OUTCOMES_KEPT = 8  # different outcomes whose votes are kept after one tip: honest members make one per view
 VOTERS_KEPT = 256  # peers whose last vote is remembered: four times the largest group
+ADVANCE_S = 10.0  # a download that brought verified bytes is waited for so much longer: a chunk of 256 KiB at 250 kbit/s
 INQUIRED_MEMBERS = 3  # asked for a certificate when none came: the leader and two more, as ROUND says
 
 
@@ -239,18 +248,53 @@ def _adopt(state: State, certificate: OpenCertificate, now: float) -> Step:
 
 
 def fetch(state: State, certificate: OpenCertificate, now: float) -> Step:
-    """Download the certificate's state."""
+    """Go for the certificate's state. Training goes on meanwhile; rounds after the old tip are left to those who know no better.
+
+    A state that does not begin to come, or does not come on, is done without: its certificate may be anybody's.
+    """
     disputed = state.spare is not None and state.spare.cut == certificate.outcome.cut
     state, actions = enter(
         state,
         Phase.FETCH,
         now,
         f"certificate {certificate.outcome.number} names a state that is not here; downloading it",
+        deadline=now + state.rules.manifest.round.ready_s,
         target=certificate,
-        failures=0,
         spare=None,
     )
-    return state, [Examine(certificate=certificate, disputed=disputed), Abandon(), *actions, Fetch(certificate=certificate)]
+    return state, [Examine(certificate=certificate, disputed=disputed), Abandon(), *actions, TrainOn(), Fetch(certificate=certificate)]
+
+
+def state_coming(state: State, event: StateComing, now: float) -> Step:
+    """Verified bytes came: there is reason to wait for the rest."""
+    if state.target is None or event.certificate != state.target.hash:
+        return state, []
+    return replace(state, deadline=max(state.deadline, now + ADVANCE_S)), []
+
+
+def state_here(state: State, event: StateHere, now: float) -> Step:
+    """A state is here, whole. In FETCH it is what this node waits for; anywhere else it came after this node had gone on without it."""
+    if event.tip != state.tip.hash:
+        return state, []  # this node moved meanwhile
+    reason = f"the state of certificate {event.certificate.outcome.number} is here"
+    abandoned: list[Action] = [] if state.phase is Phase.FETCH else [Examine(certificate=event.certificate, disputed=False), Abandon()]
+    state, actions = enter(state, Phase.ADOPT, now, reason, target=event.certificate)
+    return state, [*abandoned, *actions, Adopt(certificate=event.certificate, downloaded=True)]
+
+
+def state_lost(state: State, event: StateLost, now: float) -> Step:
+    if state.target is None or event.certificate != state.target.hash:
+        return state, []
+    return back_to_training(state, now, f"training on from certificate {state.tip.number}, since {event.reason}")
+
+
+def fetch_overdue(state: State, event: Tick, now: float) -> Step:
+    """What comes of it later is taken then. Should its holders come back on a branch of their own, it is met and merged like any other."""
+    assert state.target is not None
+    name, number = state.target.hash, state.target.outcome.number
+    reason = f"training on from certificate {state.tip.number}, since the state of certificate {number} does not come"
+    state, actions = back_to_training(state, now, reason)
+    return state, [GiveUp(certificate=name), Note(event=Stuck(reason=reason)), *actions]
 
 
 def _is(certificate: OpenCertificate, vote: Vote) -> bool:

@@ -28,7 +28,7 @@ MAX_TROUBLE_CHARS = 512
 MAX_ADDRESSES = 32  # of this node: a few for each of its interfaces
 
 _QUIET = (journal.PhaseEntered, journal.TrainingProgress, journal.PeerReport, journal.TrafficReport, journal.CheckpointWritten)
-_OF_OTHERS = (journal.PeerRegistered, journal.PeerUp, journal.PeerDown, journal.PeerForgotten, journal.Refused)
+_OF_OTHERS = (journal.TaskDiffers, journal.PeerRegistered, journal.PeerUp, journal.PeerDown, journal.PeerForgotten, journal.Refused)
 _REPEATED = {journal.Alone: "alone", journal.Stuck: "stuck", journal.ChainReport: "chain"}  # said again and again: the newest is enough
 OFFERING = "offer"  # the phase that waits for the disk
 

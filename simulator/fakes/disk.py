@@ -196,6 +196,14 @@ class MemoryDisk:
         await trio.lowlevel.checkpoint()
         return next((proof for proof in self._medium.proofs.get(run, ()) if digest(proof) == name), None)
 
+    async def open_state(self, tip: Digest) -> OpenCheckpoint | None:
+        await trio.lowlevel.checkpoint()
+        for kept in self._medium.checkpoints.values():
+            for checkpoint in kept:
+                if checkpoint.tip == tip:
+                    return OpenCheckpoint(checkpoint)
+        return None
+
     async def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         await trio.lowlevel.checkpoint()
         if offset < 0 or size < 0:
@@ -223,6 +231,22 @@ class MemoryDisk:
                 if not self._medium.keeps_unsynced:
                     take_back()
                 raise
+
+
+class OpenCheckpoint:
+    """Satisfies `ports.KeptState`."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+
+    async def read(self, offset: int, size: int) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        if offset < 0 or size < 0:
+            raise ValueError(f"no {size} bytes at {offset}")
+        return _slice(self._checkpoint, offset, offset + size)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 def _slice(checkpoint: Checkpoint, start: int, stop: int) -> bytes:

@@ -45,6 +45,7 @@ WATCHED = (
 )
 HEAVY = frozenset(WATCHED) - {"click"}
 STATUS_LIMIT_S, HELP_LIMIT_S = 0.3, 0.15
+BARE_S = 0.02  # of CPU, for `python -c pass` in this environment on the machine whose limits those are
 
 pytestmark = pytest.mark.real
 
@@ -117,30 +118,35 @@ def test_help_loads_no_command() -> None:
     assert loaded_by("from daemon.cli.main import run; assert run(['--help']) == 0") == {"click"}
 
 
-def cpu_seconds(*arguments: str) -> float:
-    """What a call takes of a core, the least of several: the machine's other work changes the time that passes, and hardly this."""
-    command = [sys.executable, "-m", "daemon.cli.main", *arguments]
+def cpu_seconds(*command: str) -> float:
+    """What a process takes of a core, the least of several."""
     environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     took: list[float] = []
     for _ in range(6):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, env=environ, check=True, timeout=60, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, *command], env=environ, check=True, timeout=60, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return min(took)
+
+
+def is_within(limit_s: float, *arguments: str) -> bool:
+    """Whether a call keeps its limit on a core as fast as one that starts a bare interpreter in BARE_S; a busy core is slower."""
+    slowness = max(1.0, cpu_seconds("-c", "pass") / BARE_S)
+    return cpu_seconds("-m", "daemon.cli.main", *arguments) < limit_s * slowness
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("arguments", [("status",), ("status", "--json"), ("peers",)])
 def test_status_answers_within_its_limit(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     with answering(tmp_path):
-        assert cpu_seconds("--home", str(tmp_path), *arguments) < STATUS_LIMIT_S
+        assert is_within(STATUS_LIMIT_S, "--home", str(tmp_path), *arguments)
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("arguments", [("--help",), ("-h",), ("--version",)])
 def test_help_is_printed_within_its_limit(arguments: tuple[str, ...]) -> None:
-    assert cpu_seconds(*arguments) < HELP_LIMIT_S
+    assert is_within(HELP_LIMIT_S, *arguments)
 
 
 def test_the_node_loads_no_torch_no_hivemind_and_no_web_server() -> None:

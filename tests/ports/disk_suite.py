@@ -316,6 +316,22 @@ class DiskSuite:
         loaded.momentum[:] = 0
         assert content(await disk.load_checkpoint(RUN)) == content(checkpoint(1))
 
+    async def test_an_open_state_stays_readable_when_its_checkpoint_is_removed(self, make_medium: MediumFactory) -> None:
+        """A download that takes longer than a disk keeps checkpoints could never be finished."""
+        disk = make_medium().open()
+        await disk.save_checkpoint(checkpoint(1))
+        state = await disk.open_state(tip_of(1))
+        assert state is not None
+        for number in range(2, 8):
+            await disk.save_checkpoint(checkpoint(number), [tip_of(earlier) for earlier in range(1, number)])
+        assert await disk.open_state(tip_of(1)) is None
+        saved = checkpoint(1)
+        whole = saved.anchor.astype("<f4").tobytes() + saved.momentum.astype("<f4").tobytes()
+        for offset, size in ((0, 10), (399, 402), (795, 100)):
+            assert await state.read(offset, size) == whole[offset : offset + size]
+        await state.aclose()
+        assert await disk.open_state(tip_of(9)) is None
+
     async def test_any_range_of_a_state_reads_as_anchor_then_momentum(self, make_medium: MediumFactory) -> None:
         disk = make_medium().open()
         for number in (1, 2):

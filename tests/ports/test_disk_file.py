@@ -177,6 +177,16 @@ async def test_drafts_of_a_dead_process_go_with_the_first_write_and_not_by_readi
     assert not draft.exists()
 
 
+async def test_a_checkpoint_that_is_being_written_is_given_to_nobody(tmp_path: Path) -> None:
+    """A draft ends as its checkpoint does. A member that downloaded from it got too few bytes, and asked that node no more."""
+    disk = FileDisk(tmp_path, inline)
+    await disk.save_checkpoint(checkpoint(1))
+    whole = next((tmp_path / FOLDER / "checkpoints").glob("*.safetensors"))
+    whole.rename(whole.with_name(".draft-" + whole.name))
+    assert await disk.read_state(tip_of(1), 0, 10) is None
+    assert await disk.open_state(tip_of(1)) is None
+
+
 async def test_refused_write_leaves_no_draft(tmp_path: Path) -> None:
     medium = OnFiles(tmp_path)
     medium.fill()
@@ -287,6 +297,7 @@ async def test_what_its_owner_may_not_read_stops_the_node(tmp_path: Path, name: 
     finally:
         path.chmod(0o700)
     assert "Permission denied" in str(error)
+    assert error.fix.startswith("let the user who runs this read it")
     assert await READS[name](FileDisk(tmp_path, inline)), "nothing was lost"
 
 

@@ -20,6 +20,7 @@ from protocol.messages import (
     Announce,
     Beacon,
     Binding,
+    BoundReady,
     Cut,
     Held,
     Message,
@@ -219,3 +220,17 @@ def test_signed_noise_is_read_or_refused(message: Message, noise: bytes, place: 
         reason = "malformed"
         assert isinstance(opened, Message)
     assert reason == "malformed"
+
+
+def test_a_bound_offer_from_before_trajectories_is_read() -> None:
+    """Certificates on disk hold such offers: fourteen elements, the binding right behind the sights."""
+    bound = EXAMPLES["bound"]
+    assert isinstance(bound, BoundReady)
+    elements = msgspec.msgpack.decode(payload_of(bound))
+    place = [field.name for field in msgspec.structs.fields(BoundReady)].index("trajectory") + 1  # behind the kind's name
+    payload = msgspec.msgpack.encode(elements[:place] + elements[place + 1 :])
+    signed = Signed(payload, ALICE.peer, bytes(64))
+    assert open_signed(signed, RUN, trusted=True) == bound
+    assert signed.digest == digest(payload), "it is named by the bytes that were signed"
+    with pytest.raises(PeerFault, match="no message"):
+        open_signed(Signed(payload[:-1], ALICE.peer, bytes(64)), RUN, trusted=True)

@@ -153,6 +153,7 @@ class HivemindEngine:
         number = kept.number + 1
         if len(others) + 1 < self._manifest.group.min_peers:
             self._record(Alone(number=number, samples_pending=kept.samples, reason="nobody else is alive in this run"))
+            await self._write_learned(kept)
             await self._go_on(training, others)
             return
         if not kept.samples:
@@ -289,13 +290,16 @@ class HivemindEngine:
 
     async def _leave(self, training: Training) -> None:
         """What was trained since the last average is the first thing given after a restart."""
-        kept = training.kept
         await training.leave()
+        await self._write_learned(training.kept)
+
+    async def _write_learned(self, kept: Keeping) -> None:
+        """The state, and what was learned since: a restart goes on from there, whatever ended the node."""
         await self._write(kept)
         try:
             await kept.write_learned()
         except DiskFull as full:
-            self._record(Warned(code="DISK_FULL", message=f"{kept.samples} samples that were not averaged are lost: {full}"))
+            self._record(Warned(code="DISK_FULL", message=f"{kept.samples} samples would be lost if this node ended now: {full}"))
 
     # -------------------------------------------------------------------------------------------- the others
 

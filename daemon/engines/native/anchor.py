@@ -19,7 +19,11 @@ STATES_KEPT = 3  # whose leaves are kept for downloaders: as many as the disk ke
 
 
 class Anchor:
-    """Four vectors of shape (parameters,): the current state, and the one a vote would move to."""
+    """Four vectors of shape (parameters,): the current state, and the one a vote would move to.
+
+    The spare vectors belong to rounds and merges, which write them with `written` held. A download writes its own vectors, and `receive` puts them
+    in the place of the spare ones when they are complete.
+    """
 
     def __init__(self, parameters: int, manifest: Manifest) -> None:
         self.parameters = parameters
@@ -60,13 +64,27 @@ class Anchor:
         self._spare_leaves = await offload(lambda: state_leaves(self.spare_value, self.spare_momentum))
         return merkle_root(self._spare_leaves)
 
-    async def average_spare(self, weights: tuple[int, int], *, ours_first: bool, offload: Offload) -> Digest:
-        """Average the other branch's state, which is in the spare buffers, with ours in place. `weights` are in the parents' order."""
+    async def receive(self, value: Vector, momentum: Vector, leaves: list[Digest]) -> None:
+        """Take a complete state, with its leaves, for the spare one. The vectors belong to the anchor from here on."""
+        async with self.written:
+            self.spare_value, self.spare_momentum, self._spare_leaves = value, momentum, leaves
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes `[offset, offset + size)` of the current state: the anchor, then the momentum, little-endian."""
+        parts = (np.ascontiguousarray(part, "<f4").data.cast("B") for part in (self.value, self.momentum))
+        border = 4 * self.parameters
+        return b"".join(
+            bytes(part[max(0, offset - start) : max(0, offset + size - start)]) for part, start in zip(parts, (0, border), strict=True)
+        )
+
+    async def average_spare(self, other: tuple[Vector, Vector], weights: tuple[int, int], *, ours_first: bool, offload: Offload) -> Digest:
+        """Average another branch's state (value, momentum) with ours into the spare buffers. `weights` are in the parents' order."""
 
         def work() -> list[Digest]:
-            for ours, theirs in ((self.value, self.spare_value), (self.momentum, self.spare_momentum)):
+            spare = (self.spare_value, self.spare_momentum)
+            for ours, theirs, out in zip((self.value, self.momentum), other, spare, strict=True):
                 first, second = (ours, theirs) if ours_first else (theirs, ours)
-                self._rules.merge_vectors(first, second, weights, theirs)
+                self._rules.merge_vectors(first, second, weights, out)
             return state_leaves(self.spare_value, self.spare_momentum)
 
         async with self.written:

@@ -1,45 +1,99 @@
 """Where the lineage leads a node: to a certificate ahead of it, to a merge with a branch beside it, or nowhere.
 
-What somebody alive holds can be had; what nobody gave is done without for a while, and a merge that failed is tried again after one.
+A certificate whose state nobody gives never holds a node for longer than an answer takes. After one such certificate the node goes on with its own
+lineage for a while, whatever else is ahead, and states are only sought beside that: one that comes to be here whole is followed. A merge that failed
+is tried again after a while.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import islice
+
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
-from protocol.certificate import Tip
+from protocol.certificate import OpenCertificate, Tip
 from protocol.digest import Digest
+from protocol.identity import PeerId
 from protocol.round.phases import CertificateGot, ForkGot
 
 WITHOUT_S = 60.0  # after a download that nobody could give: then it is asked for again
 MERGE_RETRY_S = 10.0  # after a merge that failed: its branch may be dying, and rounds go on meanwhile
+MERGE_RETRY_MOST_S = 160.0  # after many that failed in a row
+REMEMBERED = 64  # certificates that nobody gave
 
 
 class Course:
     """One node's. Times are seconds of one monotonic clock."""
 
-    def __init__(self, lineage: Lineage, members: Members) -> None:
-        self._lineage, self._members = lineage, members
-        self._without: dict[Digest, float] = {}  # the certificate whose state nobody gave, and until when to do without
-        self._merge_after: dict[Digest, float] = {}  # the branch whose merge failed, and when to try again
+    def __init__(
+        self,
+        lineage: Lineage,
+        members: Members,
+        underway: Callable[[], Digest | None] = lambda: None,
+        arrived: Callable[[], frozenset[Digest]] = frozenset,
+    ) -> None:
+        """`underway` names the certificate whose state is coming, `arrived` those whose states are here."""
+        self._lineage, self._members, self._underway, self._arrived = lineage, members, underway, arrived
+        # Certificates whose state nobody gave: until when to do without, and who was there to ask.
+        self._without: dict[Digest, tuple[float, frozenset[PeerId]]] = {}
+        self._wary_until = 0.0  # until then no certificate stops this node's rounds before its state is here
+        self._merge_after = 0.0
+        self._merges_failed = 0
 
-    def leads(self, tip: Tip, now: float) -> CertificateGot | ForkGot | None:
-        """What happens next to a node that stands at `tip`. The way ahead goes before any merge."""
-        ahead = self._lineage.ahead(tip)
-        if ahead is not None and now < self._without.get(ahead.hash, 0.0) and not self._members.live_at(ahead.hash):
-            ahead = None  # nobody could give its state, and nobody has come since who might
-        made = self._lineage.step(ahead.hash) if ahead is not None else None
-        if made is not None:
-            return CertificateGot(certificate=made.certificate)
-        for other in self._lineage.beside(tip, lambda head: bool(self._members.live_at(head.hash))):
-            if now >= self._merge_after.get(other.hash, 0.0):
+    def leads(self, tip: Tip, now: float, computed: Digest | None = None) -> CertificateGot | ForkGot | None:
+        """What happens next to a node that stands at `tip`. The way ahead goes before any merge.
+
+        `computed` names the certificate that would have the state which this node computed: where it is certified, nothing need come.
+        """
+        ours = self._lineage.step(computed) if computed is not None else None
+        if ours is not None and self._lineage.descends(ours.tip, tip):
+            return CertificateGot(certificate=ours.certificate)
+        wanted = self._wanted(tip, now)
+        if wanted is not None:
+            return CertificateGot(certificate=wanted) if now >= self._wary_until or wanted.hash in self._arrived() else None
+        if now >= self._merge_after:
+            for other in self._lineage.beside(tip, lambda head: bool(self._members.live_at(head.hash))):
                 return ForkGot(other=other)
         return None
 
-    def nobody_gave(self, name: Digest, now: float) -> None:
-        """The state of this certificate could not be had."""
-        self._without = {name: now + WITHOUT_S}
+    def seeks(self, tip: Tip, now: float) -> OpenCertificate | None:
+        """The certificate whose state is to be downloaded beside this node's own rounds."""
+        return self._wanted(tip, now) if now < self._wary_until else None
 
-    def merge_failed(self, name: Digest, now: float) -> None:
-        """The branch with this tip could not be merged with."""
-        self._merge_after = {name: now + MERGE_RETRY_S}
+    def _wanted(self, tip: Tip, now: float) -> OpenCertificate | None:
+        """The certificate to go to: the preferred one ahead, or one on the way there whose state is here or coming already. Else the next one."""
+        near = [name for name in (*sorted(self._arrived()), self._underway()) if name is not None]
+        for head in self._lineage.all_ahead(tip):
+            on_the_way = [name for name in near if self._is_between(name, tip, head)]
+            for name in (*on_the_way, head.hash):
+                made = self._lineage.step(name)
+                if made is not None and (name in self._arrived() or not self._is_without(name, now)):
+                    return made.certificate
+        return None
+
+    def _is_between(self, name: Digest, tip: Tip, head: Tip) -> bool:
+        there = self._lineage.tip(name)
+        return there is not None and there.hash != tip.hash and self._lineage.descends(there, tip) and self._lineage.descends(head, there)
+
+    def _is_without(self, name: Digest, now: float) -> bool:
+        """Whether nobody gave this state, and nobody has come since who might."""
+        until, asked = self._without.get(name, (0.0, frozenset()))
+        return now < until and self._members.live_at(name) <= asked
+
+    def nobody_gave(self, name: Digest, now: float) -> None:
+        """The state of this certificate could not be had, or did not come on."""
+        self._wary_until = now + WITHOUT_S
+        self._without.pop(name, None)
+        self._without[name] = (now + WITHOUT_S, self._members.live_at(name))
+        for old in list(islice(self._without, max(0, len(self._without) - REMEMBERED))):
+            del self._without[old]
+
+    def merge_failed(self, now: float) -> None:
+        """A merge came to nothing: rounds go on for longer each time."""
+        self._merge_after = now + min(MERGE_RETRY_S * 2.0**self._merges_failed, MERGE_RETRY_MOST_S)
+        self._merges_failed += 1
+
+    def moved(self) -> None:
+        """The node came to another certificate."""
+        self._merges_failed = 0

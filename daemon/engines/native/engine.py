@@ -7,6 +7,7 @@ is cancelled when the view ends. All decisions are in `protocol/round`; this mod
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -14,6 +15,7 @@ import trio
 from daemon.engines.native.auditing import Auditing
 from daemon.engines.native.convictions import Convictions
 from daemon.engines.native.course import Course
+from daemon.engines.native.downloads import Downloads
 from daemon.engines.native.exchanging import Exchanging
 from daemon.engines.native.inbox import Inbox
 from daemon.engines.native.incoming import Incoming
@@ -26,19 +28,22 @@ from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members, stranger_patience_s
 from daemon.swarm.messenger import Messenger
-from daemon.swarm.state_transfer import serve_state
+from daemon.swarm.state_transfer import GivenStates, serve_state
 from daemon.swarm.task_agreement import serve_task
-from protocol.certificate import OpenCertificate
+from protocol.certificate import OpenCertificate, Tip, certificate_hash
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer
 from protocol.journal import Event, Refused, Warned
 from protocol.layout import chunk_count
 from protocol.manifest import SignedManifest
-from protocol.messages import Announce, AnyMessage, Binding, Message, Ready, Signed, sign
+from protocol.messages import Announce, AnyMessage, Binding, Message, Ready, Signed, payload_of, sign
 from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
+
+SEEKING = {p.Phase.TRAIN, p.Phase.OFFER, p.Phase.READY, p.Phase.SCATTER, p.Phase.REDUCE, p.Phase.VOTE, p.Phase.WATCH}
+"""Phases of a node's own rounds, beside which it looks for states that it has done without so far."""
 
 
 class NativeEngine:
@@ -72,7 +77,13 @@ class NativeEngine:
         self._standing = Standing(name=name, run=manifest.run, network=network, trainer=trainer, disk=disk, serial=serial)
         self._lineage = Lineage(self._run, self._manifest)
         self._members = Members(self._me, record, network.admit)
-        self._course = Course(self._lineage, self._members)
+        self._downloads: Downloads | None = None
+        self._course = Course(
+            self._lineage,
+            self._members,
+            lambda: self._downloads.underway if self._downloads else None,
+            lambda: self._downloads.arrived if self._downloads else frozenset(),
+        )
         self._messenger = Messenger(network, self._run, self._deliver, self._refuse)
         self._exchanging = Exchanging(
             network=network,
@@ -128,7 +139,7 @@ class NativeEngine:
             on_steps=self._certified,
             on_members=self._members_changed,
             on_gone=lambda peer: self._emit(p.PeerGone(peer=peer)),
-            beacon=lambda: self._standing.beacon(self._state, self._info, self._members.tasks.name),
+            beacon=lambda: self._standing.beacon(self._state, self._info, self._members.tasks.name, self._arriving),
             send=self._messenger.send,
         )
         self._leaves: dict[Digest, list[Digest]] = {}
@@ -144,7 +155,8 @@ class NativeEngine:
         serve_chain(network, self._run, self._answer_chain)
         serve_manifest(network, manifest, self._refuse, record)
         serve_task(network, lambda: self._members.tasks.ours)
-        serve_state(network, disk, self._leaves, lambda: self._parameters)
+        self._given = GivenStates(disk, self._leaves, lambda: self._parameters, self._current_state)
+        serve_state(network, self._given)
 
     # -------------------------------------------------------------------------------------------- the loop
 
@@ -171,6 +183,16 @@ class NativeEngine:
             )
             said = await self.keeper.resume()
             await self.convictions.recall()
+            self._downloads = Downloads(
+                network=self._network,
+                lineage=self._lineage,
+                members=self._members,
+                keeper=self.keeper,
+                offload=self._offload,
+                emit=self._emit,
+                record=self._record,
+                refuse=self._refuse,
+            )
             work = self._work = Working(
                 me=self._me,
                 manifest=self._manifest,
@@ -179,6 +201,7 @@ class NativeEngine:
                 lineage=self._lineage,
                 members=self._members,
                 course=self._course,
+                downloads=self._downloads,
                 follower=self._follower,
                 exchanging=self._exchanging,
                 keeper=self.keeper,
@@ -188,7 +211,6 @@ class NativeEngine:
                 binding=self._binding,
                 emit=self._emit,
                 record=self._record,
-                refuse=self._refuse,
             )
             rules = p.Rules(me=self._me, manifest=self._manifest, chunks=chunks)
             self._state = begin(rules, self.keeper.tip, trio.current_time(), stands=self.keeper.stands)
@@ -228,7 +250,7 @@ class NativeEngine:
             self._after_adopted()
         elif before.parent != self._state.parent:
             self._look_again()
-        if before.phase is not self._state.phase:
+        if before.phase is not self._state.phase or (isinstance(event, p.StateComing) and self._arriving is not None):
             self._follower.poke()
 
     async def _take_stand(self, action: p.TakeStand) -> bool:
@@ -297,16 +319,23 @@ class NativeEngine:
                 self._start(self._follower.ask, peers)
             case p.Publish(certificate=raw, to=to, gossip=gossip):
                 self._publish(raw, to, gossip)
-            case p.Adopt(certificate=certificate):
-                self._start(work.adopt, certificate)
+            case p.Adopt(certificate=certificate, downloaded=downloaded):
+                self._start(partial(work.adopt, certificate, downloaded=downloaded))
             case p.Examine(certificate=certificate, disputed=disputed):
                 received, samples = self._exchanging.received(certificate), self._exchanging.samples(certificate)
                 self._start(self._auditing.look, certificate, received, samples, disputed)
                 self._start(self.convictions.tell)
             case p.Fetch(certificate=certificate):
                 self._start(work.fetch, certificate)
+            case p.GiveUp(certificate=name, merging=merging):
+                work.give_up(name, merging=merging)
             case p.PrepareMerge(other=other):
-                self._start(work.merge, other)
+                if (made := self._lineage.step(other.hash)) is not None:
+                    self._start(work.fetch, made.certificate)
+                else:
+                    self._emit(p.StateLost(certificate=other.hash, reason=f"certificate {other.number} is not known any more"))
+            case p.Average(other=other):
+                self._start(work.average, other)
             case p.Refuse(peer=peer, reason=reason, detail=detail):
                 self._refuse(reason, peer, detail)
 
@@ -360,9 +389,29 @@ class NativeEngine:
         for made in steps:
             self._exchanging.certified(made.certificate.plan.digest)
         state = self._state
-        event = self._course.leads(state.tip, trio.current_time()) if state is not None else None
+        if state is None:
+            return
+        now = trio.current_time()
+        event = self._course.leads(state.tip, now, certificate_hash(self._run, payload_of(state.spare)) if state.spare else None)
         if event is not None:
             self._emit(event, self._publishing and isinstance(event, p.CertificateGot))
+        elif (wanted := self._course.seeks(state.tip, now)) is not None and state.phase in SEEKING:
+            assert self._work is not None
+            self._start(self._work.fetch, wanted)
+
+    @property
+    def _arriving(self) -> Tip | None:
+        """Where this node will stand in a moment, with all of a state here or nearly."""
+        state = self._state
+        if state is None or state.phase is not p.Phase.FETCH or state.target is None or self._downloads is None:
+            return None
+        eta_s = self._downloads.eta_s(state.target.hash)
+        return self._lineage.tip(state.target.hash) if eta_s <= self._manifest.round.ready_s else None
+
+    def _current_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
+        """Bytes of the anchor, for those who download it, while it is that of `tip`."""
+        keeper = self.keeper
+        return keeper.anchor.read(offset, size) if keeper is not None and keeper.tip.hash == tip and tip in keeper.anchor.leaves else None
 
     def _members_changed(self) -> None:
         state = self._state
@@ -407,6 +456,7 @@ class NativeEngine:
         self._follower.poke()
         assert self._work is not None
         self._start(self._work.moving.write)
+        self._start(self._given.sweep)
         self._look_again()
 
     def _look_again(self) -> None:

@@ -60,6 +60,11 @@ class Keeper:
         self._stands: dict[Digest, int] = {}
 
     @property
+    def me(self) -> PeerId:
+        """Whose state this is."""
+        return self._me
+
+    @property
     def stands(self) -> Mapping[Digest, int]:
         """By parent, the first view in which this node has done nothing yet that may be done once only. The latest is the last."""
         return self._stands
@@ -308,6 +313,9 @@ class Keeper:
                 )
             except DiskFull as full:
                 self._record(Warned(code="DISK_FULL", message=f"checkpoint {tip.number} was not written: {full}"))
+                return waiting
+            except UserError as unread:  # what was readable at the start: the node goes on, and the next start says what to type
+                self._record(Warned(code=unread.code, message=f"checkpoint {tip.number} was not written: {unread.what} ({unread.why})"))
                 return waiting
         self._record(CheckpointWritten(number=tip.number, size_bytes=8 * self._info.parameters + 4 * inner.size, seconds=clock() - began))
         return []

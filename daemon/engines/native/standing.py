@@ -9,6 +9,7 @@ import trio
 from daemon.engines.native.moving import Moving
 from daemon.swarm.chain_sync import ChainReply
 from daemon.swarm.pace import LastPace
+from protocol.certificate import Tip
 from protocol.digest import Digest
 from protocol.messages import Beacon
 from protocol.ports import Disk, Network, TaskInfo, Trainer
@@ -28,15 +29,19 @@ class Standing:
         self._last_serial = max(self._last_serial + 1, self._serial())
         return self._last_serial
 
-    def beacon(self, state: State | None, info: TaskInfo | None, task: bytes) -> Beacon:
-        """`state` and `info` are None and `task`, its name, is empty while the worker is starting."""
+    def beacon(self, state: State | None, info: TaskInfo | None, task: bytes, arriving: Tip | None = None) -> Beacon:
+        """`state` and `info` are None and `task`, its name, is empty while the worker is starting.
+
+        `arriving` is where this node will stand within the time that a leader waits for an answer: named early, so that the leader does wait.
+        """
         pace = self._pace.now(trio.current_time())
+        tip = arriving or (state.tip if state else None)
         return Beacon(
             serial=self._next_serial(),
             name=self._name,
             role="node",
-            number=state.tip.number if state else 0,
-            tip=state.tip.hash if state else self._run,
+            number=tip.number if tip else 0,
+            tip=tip.hash if tip else self._run,
             view=state.view if state else 0,
             phase=state.phase.value if state else "starting",
             samples=self._trainer.progress().samples,

@@ -40,6 +40,7 @@ class Training:
         self._wanted = trio.Event()  # set while the trainer should be at work and is not
         self._at_work = False  # whether the last command set it to work
         self._lane = Lane(base=0, index=0, stride=1)  # of the last command
+        self._said_lost: set[str] = set()  # sentences about a trainer that is missing, since it last worked
         self._life = -1  # restarts of the trainer when it last got the inner optimizer's state: a later one knows nothing
 
     async def begin(self) -> None:
@@ -74,8 +75,15 @@ class Training:
         self._at_work = False
         self._wanted.set()
 
+    def _say_lost(self, words: str) -> None:
+        """Once until the trainer works again: one whose task was given up stays away in every round."""
+        if words not in self._said_lost:
+            self._said_lost.add(words)
+            self._record(Warned(code="TRAINER", message=words))
+
     def _working(self) -> None:
         self._at_work = True
+        self._said_lost.clear()
         self._wanted = trio.Event()
 
     def _paused(self) -> None:
@@ -98,7 +106,7 @@ class Training:
             await self._trainer.train(await self._keeper.local(), self._lane, max_steps=self._max_steps)
         except TrainerLost as lost:
             if not self._wanted.is_set():
-                self._record(Warned(code="TRAINER", message=f"not training until the worker is back: {lost}"))
+                self._say_lost(f"not training until the worker is back: {lost}")
             self._missing()
         else:
             self._working()
@@ -113,8 +121,10 @@ class Training:
                 self._record(Warned(code="INNER", message=f"the inner optimizer begins anew: {error}"))
 
     async def go_on(self) -> None:
-        """Nobody to average with: train on from the local parameters."""
+        """Train on from the local parameters. Nothing where the trainer is at work: it must not begin its stretch anew."""
         async with self.lock:
+            if self._at_work:
+                return
             if self._diverged:
                 await self.from_local()
                 return
@@ -146,7 +156,7 @@ class Training:
                 self._keeper.inner = await self._trainer.inner_state()
         except TrainerLost as lost:
             what = "the inner optimizer's last steps are lost" if offer else "the steps since the last offer are lost"
-            self._record(Warned(code="TRAINER", message=f"{what}: {lost}"))
+            self._say_lost(f"{what}: {lost}")
         return offer or await self._durable(self._keeper.anchor.value, 0), loss
 
     async def _is_finite(self, work: Work) -> bool:

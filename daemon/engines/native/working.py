@@ -8,6 +8,7 @@ import trio
 from msgspec.structs import replace
 
 from daemon.engines.native.course import Course
+from daemon.engines.native.downloads import Downloads
 from daemon.engines.native.exchanging import Exchanging, fingerprint_of
 from daemon.engines.native.keeper import Keeper
 from daemon.engines.native.logbook import Logbook
@@ -16,7 +17,6 @@ from daemon.engines.native.training import Training
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
-from daemon.swarm.messenger import Refuse
 from protocol.binding import with_binding
 from protocol.certificate import OpenCertificate, Tip
 from protocol.digest import Digest
@@ -43,6 +43,7 @@ class Working:
         lineage: Lineage,
         members: Members,
         course: Course,
+        downloads: Downloads,
         follower: Follower,
         exchanging: Exchanging,
         keeper: Keeper,
@@ -52,15 +53,11 @@ class Working:
         binding: Binding | None,
         emit: Callable[[p.Happening], None],
         record: Callable[[Event], None],
-        refuse: Refuse,
     ) -> None:
         self.offer: Offer = NOTHING
         self.training = Training(trainer, keeper, manifest, me, record)
         self.moving = Moving(
-            me=me,
-            network=network,
             lineage=lineage,
-            members=members,
             follower=follower,
             keeper=keeper,
             training=self.training,
@@ -68,8 +65,8 @@ class Working:
             logbook=logbook,
             leaves=leaves,
             record=record,
-            refuse=refuse,
         )
+        self._downloads, self._lineage = downloads, lineage
         self._network, self._neighbours, self._tasks, self._binding = network, members.neighbours, members.tasks, binding
         self._course, self._exchanging, self._keeper, self._emit = course, exchanging, keeper, emit
 
@@ -102,26 +99,42 @@ class Working:
         )
         return ready if self._binding is None else with_binding(ready, self._binding)
 
-    async def adopt(self, certificate: OpenCertificate) -> None:
-        self._emit(await self.moving.adopt(certificate, self._exchanging.credits(certificate)))
+    async def adopt(self, certificate: OpenCertificate, *, downloaded: bool) -> None:
+        arrived = self._downloads.take(certificate.hash) if downloaded else None
+        if self._lineage.step(certificate.hash) is None:
+            self._lineage.add(certificate.raw, trusted=True)  # strangers' certificates may have pushed it out while its state came
+        assert arrived is not None or not downloaded, "the machine adopts what it was told is here"
+        moved = await self.moving.adopt(certificate, self._exchanging.credits(certificate), arrived)
+        self._downloads.moved()
+        self._course.moved()
+        self._emit(moved)
 
     async def fetch(self, certificate: OpenCertificate) -> None:
-        moved = await self.moving.fetch(certificate)
-        if isinstance(moved, p.FetchFailed):
+        """Have a state downloaded, beside everything else."""
+        made = self._lineage.step(certificate.hash)
+        if made is None:
+            return
+        lost = await self._downloads.fetch(made)
+        if lost:
             self._course.nobody_gave(certificate.hash, trio.current_time())
-        if moved is not None:
-            self._emit(moved)
+            self._emit(p.StateLost(certificate=certificate.hash, reason=lost))
 
-    async def merge(self, other: Tip) -> None:
-        result, ours = await self.moving.merge(other), self._keeper.tip
-        if isinstance(result, bytes):
-            parents = merge_parents(ours.hash, other.hash)
-            number = max(ours.number, other.number) + 1
-            ready = self.ready(merge_round(parents), number, NOTHING, None)
-            self._emit(p.MergePrepared(other=other, state=result, ready=ready))
-        elif result is not None:
-            self._course.merge_failed(other.hash, trio.current_time())
-            self._emit(p.MergeFailed(reason=result))
+    async def average(self, other: Tip) -> None:
+        """The other branch's state is here: average it with ours."""
+        arrived, ours = self._downloads.look(other.hash), self._keeper.tip
+        assert arrived is not None, "the machine averages what it was told is here"
+        state = await self.moving.merge(other, arrived)
+        parents = merge_parents(ours.hash, other.hash)
+        ready = self.ready(merge_round(parents), max(ours.number, other.number) + 1, NOTHING, None)
+        self._emit(p.MergePrepared(other=other, state=state, ready=ready))
+
+    def give_up(self, certificate: Digest, *, merging: bool) -> None:
+        """A state does not come, or not on: this node does without it for a while."""
+        now = trio.current_time()
+        if merging:
+            self._course.merge_failed(now)
+        else:
+            self._course.nobody_gave(certificate, now)
 
     async def leave(self) -> None:
         """What was trained goes into the ledger, and everything to disk."""

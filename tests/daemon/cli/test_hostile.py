@@ -31,6 +31,8 @@ ROWS: dict[str, tuple[tuple[str, ...], int]] = {
     "peers": ((), 3),
     "stop": ((), 3),
     "observe": ((), 2),
+    "export": (("/missing/model",), 2),
+    "repair": ((), 2),
     "demo": (("--run", "/missing.toml"), 2),
     "wallet new": ((), 5),
     "wallet import": (("/missing.json",), 2),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.cli.conftest import Hypergpud
+from daemon.version import version
+from tests.daemon.cli.conftest import REPOSITORY, Hypergpud
 from tests.daemon.cli.test_commands import RUN
 
 pytestmark = pytest.mark.real
@@ -116,3 +117,22 @@ def test_a_pipe_that_somebody_made_non_blocking_takes_everything(environ: dict[s
     with os.fdopen(read_end, "rb") as reader:
         assert len(reader.read()) == 300_001
     assert process.wait(timeout=30) == 0
+
+
+def test_ctrl_c_is_heard_while_the_command_line_loads(environ: dict[str, str]) -> None:
+    """Before any command is known: a stand-in for click sends the signal while it is imported."""
+    code = "import os, signal, sys, types; from importlib.abc import MetaPathFinder\n"
+    code += "class Press(MetaPathFinder):\n def find_spec(self, name, path, target=None):\n"
+    code += "  if name == 'click': signal.raise_signal(signal.SIGINT)\n"
+    code += "sys.meta_path.insert(0, Press())\n"
+    code += "from daemon.cli.entry import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_the_console_script_is_the_entry(environ: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "daemon.cli.entry", "--version"], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"hypergpud {version()}\n")
+    assert 'hypergpud = "daemon.cli.entry:main"' in (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from daemon.engines.native.engine import NativeEngine
-from daemon.swarm.task_agreement import PROTOCOL, TaskAgreement, fetch_task, serve_task
+from daemon.swarm.task_agreement import PROTOCOL, TOLD_AT_MOST, TOLD_S, TaskAgreement, fetch_task, serve_task
 from protocol.errors import PeerFault
 from protocol.identity import Signer
 from protocol.journal import Event, Planned, Refused, RoundCertified, TaskDiffers
@@ -204,10 +204,28 @@ async def test_a_description_that_is_too_long_is_not_read() -> None:
                 await fetch_task(here, there.peer)
 
 
-def test_a_peer_that_comes_back_with_our_task_is_told_as_well() -> None:
+@virtual
+async def test_a_crowd_of_keys_with_other_tasks_is_left_out_and_told_at_a_rate() -> None:
     events: list[Event] = []
     agreement = TaskAgreement(events.append)
     agreement.begin(task())
+    agreement._learn(task(sketch=9.0, digest=b"c" * 32))
+    other = task(sketch=9.0, digest=b"c" * 32).name
+    for _ in range(10):
+        assert not any(agreement.heard(f"key {number}", other) for number in range(1000))
+        await trio.sleep(1)
+    assert len(events) == TOLD_AT_MOST
+    await trio.sleep(TOLD_S)
+    assert not agreement.heard("key 999", other)
+    assert len(events) == TOLD_AT_MOST + 1
+
+
+@virtual
+async def test_a_peer_that_comes_back_with_our_task_is_told_as_well() -> None:
+    events: list[Event] = []
+    agreement = TaskAgreement(events.append)
+    agreement.begin(task())
+    await trio.lowlevel.checkpoint()
     agreement._learn(task(sketch=9.0, digest=b"c" * 32))
     assert not agreement.heard("attic", task(sketch=9.0, digest=b"c" * 32).name)
     assert not agreement.heard("attic", task(sketch=9.0, digest=b"c" * 32).name), "told once"

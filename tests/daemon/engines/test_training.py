@@ -6,7 +6,7 @@ import pytest
 import trio
 from msgspec.structs import replace
 
-from protocol.journal import RoundCertified, Trained
+from protocol.journal import RoundCertified, Trained, Warned
 from protocol.manifest import Group, Manifest, RoundRules
 from protocol.ports import TaskInfo, Vector
 from simulator.fakes.clock import run_virtual
@@ -115,3 +115,26 @@ def test_a_trainer_that_comes_back_goes_on_with_its_inner_optimizer(monkeypatch:
     run_virtual(story, seed=5)
     assert restored
     assert all(state.any() for state in restored)
+
+
+def test_a_node_whose_trainer_stays_away_averages_on_and_says_so_once() -> None:
+    """As one whose task was given up: it votes and sums in every round, and has nothing to offer."""
+    played = World(seed=6, nodes=2, manifest=MANIFEST, parameters=64)
+
+    async def story() -> None:
+        async with played.running():
+            played.start()
+            await played.until(lambda: played.number(0) >= 3, 30, "the third certificate")
+            trainer = played.seats[0].trainer
+            assert trainer is not None
+            trainer.inner.crash("its task fails")
+            trainer.inner._up_again_s = float("inf")
+            await played.until(lambda: played.number(0) >= 12, 90, "the twelfth certificate")
+
+    run_virtual(story, seed=6)
+    assert not played.invariants.broken, played.invariants.broken
+    rounds = [event for event in played.of(RoundCertified, node=0) if isinstance(event, RoundCertified)]
+    assert [event.outcome for event in rounds[-5:]] == ["idle"] * 5
+    said = [event.message for event in played.of(Warned, node=0) if isinstance(event, Warned) and event.code == "TRAINER"]
+    assert said
+    assert len(said) == len(set(said)), "each sentence once"

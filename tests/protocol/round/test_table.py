@@ -41,12 +41,13 @@ EVENTS: dict[type[p.Happening], p.Happening] = {
         p.VoteGot(signed=sign(OTHERS[0], RUN, MADE.vote), vote=MADE.vote),
         p.CertificateGot(certificate=open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)),
         p.Adopted(tip=MADE.next_tip()),
-        p.FetchFailed(reason="nobody"),
+        p.StateComing(certificate=MADE.next_tip().hash),
+        p.StateHere(certificate=open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS), tip=TIP.hash),
+        p.StateLost(certificate=MADE.next_tip().hash, reason="nobody"),
         p.ForkGot(other=replace(TIP, hash=named("another branch"), number=1)),
         p.MergePrepared(
             other=replace(TIP, hash=named("another branch"), number=1), state=named("state"), ready=ready(TIP, ME, samples=0, seq=0)
         ),
-        p.MergeFailed(reason="nobody"),
         p.StandLost(reason="the disk is full"),
     )
 }
@@ -80,7 +81,7 @@ def test_every_phase_leads_to_training_again() -> None:
 
 
 def test_what_waits_for_others_has_a_deadline() -> None:
-    for phase in set(Phase) - {Phase.OFFER, Phase.MERGE, Phase.ADOPT}:
+    for phase in set(Phase) - {Phase.OFFER, Phase.ADOPT}:
         assert (phase, p.Tick) in TABLE, f"nothing but others can end {phase.value}"
 
 
@@ -217,11 +218,10 @@ def test_a_merge_that_fails_leads_back_to_the_view_it_was_left_for(phase: Phase)
     """It led back to view 1, whatever had been scattered and voted for in the views from there on."""
     state = replace(node(), phase=phase, offer=ready(TIP, ME), deadline=5.0, view=4)
     merging, _ = step(state, EVENTS[p.ForkGot], 1.0)
-    after, _ = step(merging, EVENTS[p.MergeFailed], 2.0)
+    after, _ = step(merging, p.StateLost(certificate=named("another branch"), reason="nobody"), 2.0)
     assert (after.phase, after.view) == (Phase.TRAIN, 4 if phase is Phase.READY else 5)
     fetching, _ = step(merging, EVENTS[p.CertificateGot], 2.0)
-    for _ in range(machine.FETCH_ATTEMPTS):
-        fetching, _ = step(fetching, EVENTS[p.FetchFailed], 3.0)
+    fetching, _ = step(fetching, EVENTS[p.StateLost], 3.0)
     assert (fetching.phase, fetching.view) == (Phase.TRAIN, 4 if phase is Phase.READY else 5)
 
 

@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from daemon.swarm.lineage import Lineage
+from protocol.certificate import OpenCertificate
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
 from protocol.merge import merge_parents, merge_round
@@ -110,11 +111,11 @@ class Villager:
                 self.learn(raw)
                 for peer in to:
                     self.village.post(self.me, peer, raw)
-            case p.MakeOffer() | p.Adopt() | p.Fetch() | p.PrepareMerge():
+            case p.MakeOffer() | p.Adopt() | p.Fetch() | p.PrepareMerge() | p.Average():
                 self.work.append(action)
             case p.Refuse(peer=peer, reason=reason, detail=detail):
                 self.village.refused.append((self.me, peer, reason, detail))
-            case p.TrainOn() | p.Note() | p.Examine():
+            case p.TrainOn() | p.Note() | p.Examine() | p.GiveUp():
                 pass
             case _:
                 raise AssertionError(f"nobody does {action}")
@@ -209,28 +210,30 @@ class Villager:
             case p.MakeOffer():
                 self.seq += bool(self.samples)
                 self.inbox.append(p.OfferMade(ready=self._ready(self.tip.hash, self.tip.number + 1, samples=self.samples)))
-            case p.Adopt(certificate=certificate):
-                assert self.spare == certificate.outcome.state, "adopting what is not in the spare buffer"
+            case p.Adopt(certificate=certificate, downloaded=downloaded):
+                assert downloaded or self.spare == certificate.outcome.state, "adopting what is not in the spare buffer"
                 self._move(certificate.hash)
             case p.Fetch(certificate=certificate):
-                if any(isinstance(later, p.Fetch | p.PrepareMerge) for later in self.work):
-                    return
-                if self.village.downloads(certificate.hash, self):
-                    self._move(certificate.hash)
-                else:
-                    self.spare = b""
-                    self.inbox.append(p.FetchFailed(reason="nobody has it"))
+                self._download(certificate)
             case p.PrepareMerge(other=other):
-                if any(isinstance(later, p.Fetch | p.PrepareMerge) for later in self.work):
-                    return
+                made = self.lineage.step(other.hash)
+                assert made is not None
+                self._download(made.certificate)
+            case p.Average(other=other):
                 parents = merge_parents(self.tip.hash, other.hash)
-                self.spare = b""
-                if not self.village.downloads(other.hash, self):
-                    self.inbox.append(p.MergeFailed(reason="nobody has it"))
-                    return
                 self.spare = digest(b"merged", *parents)
                 ready = self._ready(merge_round(parents), max(self.tip.number, other.number) + 1, samples=0)
                 self.inbox.append(p.MergePrepared(other=other, state=self.spare, ready=ready))
+
+    def _download(self, certificate: OpenCertificate) -> None:
+        """There is one download at a time."""
+        if any(isinstance(later, p.Fetch | p.PrepareMerge) for later in self.work):
+            return
+        if self.village.downloads(certificate.hash, self):
+            self.inbox.append(p.StateComing(certificate=certificate.hash))
+            self.inbox.append(p.StateHere(certificate=certificate, tip=self.tip.hash))
+        else:
+            self.inbox.append(p.StateLost(certificate=certificate.hash, reason="nobody has it"))
 
     def _move(self, name: Digest) -> None:
         made = self.lineage.step(name)

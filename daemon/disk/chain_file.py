@@ -22,7 +22,8 @@ from protocol.ports import DiskFull
 
 _HEAD = Struct("<IQ32s")  # length of the body, number, digest
 _SIGNED = Struct("<IQ")
-MOST_TORN_BYTES = 16 << 20  # of one append: the largest record (`daemon/swarm/chain_sync.py`)
+# One append holds one record at most (`MAX_RECORD_BYTES` in `daemon/swarm/chain_sync.py`).
+MOST_TORN_BYTES = 16 << 20
 MOST_WASTE_BYTES = 4 << 20  # of branches left behind, before the file is written anew
 
 

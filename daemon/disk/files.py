@@ -15,7 +15,9 @@ names the file and the command that sets it aside (`daemon/repair.py`).
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -278,14 +280,14 @@ class FileDisk:
     def damage(self, run: Digest, what: str, why: str = "") -> UserError:
         """The error for what cannot be read of a run; its advice is a command that works."""
         folder = self._run(run)
+        rights = "let the user who runs this read it (chmod u+rwX, or chown), or "
+        command = f"hypergpud --home {shlex.quote(str(self._root))} repair {run.hex()[:SHOWN_DIGITS]}"
+        does = "sets aside what cannot be read and deletes nothing; the next start gets certificates and state from the run's members"
         return UserError(
             "DAMAGED",
             what,
             why=why or f"{folder / CERTIFICATES} and {folder / CHECKPOINTS} do not fit together",
-            fix=(
-                f"hypergpud --home {self._root} repair {run.hex()[:SHOWN_DIGITS]}   (sets aside what cannot be read and deletes nothing;"
-                " the next start gets certificates and state from the run's members)"
-            ),
+            fix=f"{rights if os.strerror(errno.EACCES) in f'{what} {why}' else ''}{command}   ({does})",
         )
 
     def _run(self, run: Digest) -> Path:

@@ -297,6 +297,7 @@ async def test_what_its_owner_may_not_read_stops_the_node(tmp_path: Path, name: 
     finally:
         path.chmod(0o700)
     assert "Permission denied" in str(error)
+    assert error.fix.startswith("let the user who runs this read it")
     assert await READS[name](FileDisk(tmp_path, inline)), "nothing was lost"
 
 

@@ -314,5 +314,8 @@ class Keeper:
             except DiskFull as full:
                 self._record(Warned(code="DISK_FULL", message=f"checkpoint {tip.number} was not written: {full}"))
                 return waiting
+            except UserError as unread:  # what was readable at the start: the node goes on, and the next start says what to type
+                self._record(Warned(code=unread.code, message=f"checkpoint {tip.number} was not written: {unread.what} ({unread.why})"))
+                return waiting
         self._record(CheckpointWritten(number=tip.number, size_bytes=8 * self._info.parameters + 4 * inner.size, seconds=clock() - began))
         return []

@@ -265,6 +265,27 @@ async def test_damaged_stands_are_said(tmp_path: Path, ruin: str) -> None:
     assert ["What this node had said in a round under way is forgotten" in words for words in node.disk.damaged] == [True]
 
 
+async def test_checkpoints_that_cannot_be_read_any_more_while_the_node_runs_do_not_end_it(tmp_path: Path) -> None:
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    node = await resumed(home)
+    folder = home.folder / "checkpoints"
+    folder.rename(home.folder / "elsewhere")
+    folder.write_bytes(b"")
+    await node.keeper.write([], lambda: 0.0)
+    (said,) = node.warnings
+    assert said.startswith("checkpoint 9 was not written: The checkpoints of this run cannot be read.")
+    assert str(folder) in said
+
+
+async def test_a_crash_while_a_branch_is_left_goes_on_where_the_branches_part(tmp_path: Path) -> None:
+    """Its checkpoints are set apart before its certificates are cut off: at no instant is a checkpoint ahead of the certificates."""
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    await FileDisk(home.root, inline).leave_checkpoints(home.run, [home.tips[ROUNDS].hash])
+    node = await resumed(home)
+    assert node.keeper.tip == home.tips[ROUNDS - 1]
+    assert (home.folder / "checkpoints" / "left" / f"{ROUNDS:010d}-{home.tips[ROUNDS].hash.hex()}.safetensors").exists()
+
+
 async def test_a_checkpoint_far_behind_its_certificates_is_not_ahead_of_them(tmp_path: Path) -> None:
     """A disk with room for certificates and none for checkpoints: the lineage keeps the last few hundred tips."""
     home = await CertifiedHome(tmp_path, 1).write()

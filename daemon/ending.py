@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
 REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "asked to end by SIGTERM"}
 INTERRUPTED = 130  # the exit code of who was ordered to leave at once, as a shell reports it
+STUCK_S = 5.0  # from the order to leave to the end of everything that can be cancelled: seconds on a machine that is busy or swaps
 LEAVE_S = 20.0  # from the wish to end to the end: a step's border and a checkpoint; whoever asks twice waits no longer
 
 
@@ -41,6 +45,35 @@ class Ending:
 
     async def wait(self) -> None:
         await self._wished.wait()
+
+
+class Leave:
+    """Calls `leave`, and ends the process where that does not end everything within `STUCK_S`: a thread in a call that nothing ends, as to a dead
+    file server. Nothing is lost that a crash would not lose: what is on disk is whole at every moment, and children see their parent end.
+    """
+
+    def __init__(self, ending: Ending, leave: Callable[[], None]) -> None:
+        self._ending, self._leave = ending, leave
+        self._timer = threading.Timer(STUCK_S, self._end)
+        self._timer.daemon = True
+
+    def __call__(self) -> None:
+        if not self._timer.is_alive() and not self._timer.finished.is_set():
+            self._timer.start()
+        self._leave()
+
+    def done(self) -> None:
+        """Everything has ended."""
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        with suppress(OSError):
+            print(
+                f"Stopped: {self._ending.reason or 'left at once'}. Something was still busy, and is left behind.",
+                file=sys.stderr,
+                flush=True,
+            )
+        os._exit(self._ending.exit_code)
 
 
 async def watch_signals(

@@ -19,7 +19,7 @@ from daemon.config import Config
 from daemon.control.server import Handler, serve_control
 from daemon.disk.files import FileDisk
 from daemon.disk.task_file import load_task, save_task
-from daemon.ending import LEAVE_S, Ending, watch_lifeline, watch_signals
+from daemon.ending import LEAVE_S, Ending, Leave, watch_lifeline, watch_signals
 from daemon.engines.base import Engine, check_engine
 from daemon.engines.hivemind.engine import HivemindEngine
 from daemon.engines.hivemind.settings import peer_settings
@@ -104,7 +104,7 @@ async def run(
     """A node's whole life. Returns the exit status."""
     ending, begun, status = Ending(), trio.Event(), 0
     async with trio.open_nursery() as nursery:
-        leave_now = nursery.cancel_scope.cancel
+        leave_now = Leave(ending, nursery.cancel_scope.cancel)
         serials = Serials(config.home / SERIALS_FILE)
         await nursery.start(watch_signals, ending, leave_now)
         if lifeline is not None:
@@ -112,14 +112,20 @@ async def run(
         nursery.start_soon(journal.run)
         nursery.start_soon(serials.keep)
         nursery.start_soon(_leave_at_last, ending, begun, leave_now)
-        nursery.start_soon(watch_home, config.home, secret, journal.forget_file)
+
+        def lose_home() -> None:
+            journal.forget_file()
+            leave_now()
+
+        nursery.start_soon(watch_home, config.home, secret, lose_home)
         await nursery.start(serve_control, config.home, _commands(journal, ending))
         if manifest is None:
             say("Asking the node we join which run this is.")
             manifest = await manifest_of_others(config, say)
             await in_thread(partial(take_up, config, manifest))
         status = await _live(config, manifest, signer, secret, serials, journal, ending, begun, nursery, say, password)
-        nursery.cancel_scope.cancel()
+        leave_now()
+    leave_now.done()
     journal.record(Stopped(reason=ending.reason or "left at once"))
     await trio.to_thread.run_sync(journal.flush)
     say(f"Stopped: {ending.reason or 'left at once'}.")

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from daemon.config import Config
-from daemon.ending import Ending, watch_lifeline, watch_signals
+from daemon.ending import Ending, Leave, watch_lifeline, watch_signals
 from daemon.engines.native.logbook import certified
 from daemon.home import BULK_CERTIFICATE_FILE, ensure_home
 from daemon.joining import find_manifest, network_settings
@@ -113,13 +113,14 @@ async def run(config: Config, join: tuple[str, ...], lifeline: int | None, say: 
     config = msgspec.structs.replace(config, network=msgspec.structs.replace(config.network, join=join))
     ending = Ending()
     async with trio.open_nursery() as nursery:
-        leave_now = nursery.cancel_scope.cancel
+        leave_now = Leave(ending, nursery.cancel_scope.cancel)
         await nursery.start(watch_signals, ending, leave_now)
         if lifeline is not None:
             nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
         nursery.start_soon(_observe, config, say)
         await ending.wait()
         leave_now()
+    leave_now.done()
     say(f"Stopped: {ending.reason}.")
     return ending.exit_code
 

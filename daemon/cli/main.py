@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -181,6 +182,9 @@ def main() -> None:
     except KeyboardInterrupt:  # between two of the steps above
         code = INTERRUPTED
     settle_streams()
+    if threading.active_count() > 1:
+        # Threads of libraries may be in calls that take long. What said "Stopped" is gone at once; Python would end them one after the other.
+        os._exit(code)
     sys.exit(code)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import select
 import time
+from collections.abc import Callable
 
 import click
 
@@ -24,9 +27,10 @@ def stop(context: click.Context) -> None:
     talk = invocation(context)
     home = talk.home
     holder = lock_holder(home)
+    exited = _exit_of(holder)
     call(home, "stop")
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    while holder is not None and lock_holder(home) == holder:
+    while holder is not None and (lock_holder(home) == holder or not exited()):
         if time.monotonic() > deadline:
             raise UserError(
                 "NOT_STOPPING",
@@ -36,3 +40,12 @@ def stop(context: click.Context) -> None:
             )
         time.sleep(POLL_S)
     talk.result('{"stopped":true}' if talk.as_json else "Stopped.")
+
+
+def _exit_of(pid: int | None) -> Callable[[], bool]:
+    """Tells whether the process of that number now has ended: the lock is released a moment before."""
+    try:
+        handle = os.pidfd_open(pid) if pid else None
+    except OSError:  # it is gone, or another machine's
+        handle = None
+    return lambda: handle is None or bool(select.select([handle], [], [], 0)[0])

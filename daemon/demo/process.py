@@ -90,11 +90,12 @@ class Child:
         return f"ended with exit code {code}"
 
     def status(self) -> Status | None:
-        """What it says of itself; None where it does not answer (yet)."""
+        """What it says of itself; None where it does not answer, or does not know its run yet."""
         try:
-            return msgspec.json.decode(call(self.home, "status", timeout_s=STATUS_TIMEOUT_S), type=Status)
+            status = msgspec.json.decode(call(self.home, "status", timeout_s=STATUS_TIMEOUT_S), type=Status)
         except (HyperGPUError, OSError):
             return None
+        return status if status.you.peer else None
 
     def ask_to_stop(self) -> None:
         """Through the control socket, as a person would; by signal where nobody listens there."""

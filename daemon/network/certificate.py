@@ -20,8 +20,10 @@ from cryptography.x509.oid import NameOID
 from protocol.errors import UserError
 from protocol.status.figures import clean
 
-BACKDATED = datetime.timedelta(days=365)
-VALID = datetime.timedelta(days=50 * 365)
+# Peers pin the certificate itself. TLS looks at its dates nevertheless, with the clocks of two strangers, one of which may be decades off: the first
+# year of the format, and the date that RFC 5280 (4.1.2.5) gives to what does not end.
+VALID_FROM = datetime.datetime(1950, 1, 1, tzinfo=datetime.UTC)
+VALID_TO = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
 # cryptography bounds a common name at 64 bytes of UTF-8 (X.520). The other 17 make it unique: OpenSSL looks trusted certificates up by name.
 MAX_NAME_BYTES = 47
 
@@ -67,15 +69,14 @@ def _make(name: str) -> bytes:
     shown = clean(name, MAX_NAME_BYTES).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
     common_name = f"{shown or 'hypergpu'} {secrets.token_hex(8)}"
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATED)
-        .not_valid_after(now + VALID)
+        .not_valid_before(VALID_FROM)
+        .not_valid_after(VALID_TO)
         .sign(key, algorithm=None)
     )
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

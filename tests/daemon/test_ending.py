@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -52,3 +54,37 @@ async def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
             nursery.cancel_scope.cancel()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+STUCK = """
+import sys, time, trio
+from daemon import ending
+ending.STUCK_S = 0.3
+
+async def main():
+    end = ending.Ending()
+    async with trio.open_nursery() as nursery:
+        leave = ending.Leave(end, nursery.cancel_scope.cancel)
+        nursery.start_soon(trio.to_thread.run_sync, time.sleep, float(sys.argv[1]))
+        await trio.testing.wait_all_tasks_blocked()
+        end.wish("asked")
+        if sys.argv[2] == "ordered":
+            end.order()
+        leave()
+    leave.done()
+    print("in order")
+    sys.exit(7)
+
+import trio.testing
+trio.run(main)
+"""
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("busy_s", "how", "code", "said"), [("600", "once", 0, "left behind"), ("600", "ordered", 130, "left behind"), ("0", "once", 7, "")]
+)
+def test_a_call_that_nothing_ends_does_not_keep_the_process(busy_s: str, how: str, code: int, said: str) -> None:
+    done = subprocess.run([sys.executable, "-c", STUCK, busy_s, how], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert (done.stdout == "in order\n") == (not said)

@@ -8,6 +8,7 @@ import pytest
 
 from daemon import runs
 from daemon.chain.records import MANIFEST_FILE, keep_manifest, run_folder
+from daemon.config import Config, NetworkConfig
 from daemon.disk.atomic import write_atomically
 from daemon.remembered import (
     MOST_ADDRESSES,
@@ -20,7 +21,7 @@ from daemon.remembered import (
     remember,
     run_among,
 )
-from daemon.runs import Choice, choose
+from daemon.runs import Choice, choose, take_up
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.manifest import Manifest, SignedManifest, seal
@@ -205,3 +206,30 @@ def test_what_is_remembered_is_bounded_and_written_only_when_it_changes(tmp_path
     write_atomically(file, [memoryview(file.read_bytes())], written_ns=10**9)
     remember(tmp_path, last, 4001)
     assert file.stat().st_mtime_ns == 10**9
+
+
+def test_a_run_is_noted_as_soon_as_this_node_can_work_on_it_and_one_that_it_cannot_is_not(tmp_path: Path) -> None:
+    """Whoever presses Ctrl-C before the node has started finds the same run the next time."""
+    good = seal(Manifest(name="good", task="simple_cnn"))
+    config = Config(home=tmp_path, network=NetworkConfig(join=(ADDRESS,)))
+    take_up(config, good)
+    assert (run_of(chosen(tmp_path)), chosen(tmp_path).join) == ("good", (ADDRESS,))
+    for code, other in (
+        ("TASK", Manifest(name="other", task="none")),
+        ("TASK_NOT_ALLOWED", Manifest(name="other", task="mine:Own")),
+        ("ENGINE", Manifest(name="other", task="simple_cnn", engine="steam")),
+        ("CHAIN", Manifest(name="other", task="simple_cnn", chain="dogecoin")),
+    ):
+        with pytest.raises(UserError) as caught:
+            take_up(config, seal(other))
+        assert caught.value.code == code
+        assert run_of(chosen(tmp_path)) == "good"
+
+
+def test_an_address_where_nobody_was_met_never_replaces_one_where_somebody_was(tmp_path: Path) -> None:
+    run = a_run("run")
+    remember(tmp_path, run, 4001, hoped=("/ip6/::1/tcp/1/p2p/x",))
+    assert members_of(tmp_path, run.run) == ()
+    remember(tmp_path, run, 4001, (ADDRESS,))
+    remember(tmp_path, run, 4001, hoped=(f"/ip4/203.0.113.9/tcp/1/p2p/{OTHER}",))
+    assert members_of(tmp_path, run.run) == (ADDRESS,)

@@ -72,6 +72,10 @@ class Daemon(Child):
         assert status is not None
         return status
 
+    def runs_on(self, machine: Machine) -> None:
+        """From its next start on."""
+        self._prefix = machine.prefix
+
     def kill_alone(self) -> None:
         """`kill -9` of the node process, and of nothing else."""
         os.kill(self.pid, signal.SIGKILL)
@@ -119,6 +123,8 @@ class Swarm:
         self._lifeline.close()
         if error is not None:
             for daemon in self.daemons:
+                if not daemon.home.exists():
+                    continue
                 print(f"--- {daemon.name} {daemon.ending}\n{daemon.log()[-6000:]}")
         until(lambda: not still_running(self._seen), "all that was started has ended", 10.0)
 

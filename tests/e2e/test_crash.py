@@ -42,7 +42,7 @@ def test_a_swarm_outlives_a_killed_daemon_and_takes_in_a_newcomer(tmp_path: Path
 
         # The one that the others joined through is killed: nobody may depend on it.
         family = first.family()
-        assert len(family) == 2, "a node process and its worker"
+        assert len(family) == 3, "a node process, and its worker behind a guard"
         phase = in_the_middle_of_a_round(first)
         first.kill_alone()
         killed_at = max(daemon.now().run.number for daemon in others)

@@ -141,6 +141,6 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
         running.until_said("The page of this swarm")
         running.until_said("round 1")
         family = running.family()
-        assert len(family) == 5, "two nodes, two workers, an observer"
+        assert len(family) == 7, "two nodes, two workers, each behind its guard, an observer"
         running.process.kill()
         until(lambda: not still_running(family), "all of the demo's processes have ended", GONE_S)

@@ -69,7 +69,7 @@ def test_two_daemons_average_through_hivemind_and_say_that_nothing_is_certified(
 
         # kill -9 of the node: hivemind's own processes and its daemon go with it.
         family = first.family()
-        assert len(family) >= 7, "node, worker, hivemind process, guard, DHT, averager, p2pd"
+        assert len(family) >= 8, "node, guard, worker, hivemind process, guard, DHT, averager, p2pd"
         reached = max(first.anchors(swarm.run_id(first)))
         first.kill_alone()
         until(lambda: not still_running(family), "everything that the killed daemon started has ended", 10.0)

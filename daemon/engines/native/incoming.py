@@ -16,6 +16,7 @@ from protocol.plan import OpenPlan
 from protocol.round import phases as p
 from protocol.verdict import Verdict
 
+EARLY_OF_PEER = 4  # of one peer: a view or two of the next round, and of the one after it
 EARLY_OFFERS = 256  # offers to a round that has not begun here: four times the largest group
 
 
@@ -47,7 +48,7 @@ class Incoming:
         match message:
             case Ready():
                 if message.parent != state.parent and message.number > state.tip.number:
-                    self._early.append(signed)
+                    self._keep_early(signed)
                 elif self._tasks is not None and not ours and (why := self._tasks.refusal(task_of(message))):
                     self._refuse("other_task", signed.peer, why)  # as if it had not come: our plan would be without it
                 elif not ours and (why := self._left_out(signed.peer)):
@@ -80,6 +81,13 @@ class Incoming:
         if self._tasks is None:
             return ""
         return next((why for offer in plan.offers if (why := self._tasks.differs(task_of(offer)))), "")
+
+    def _keep_early(self, signed: Signed) -> None:
+        """One peer's offers push out its own, so that a stranger's do not push out the others'."""
+        of_peer = [one for one in self._early if one.peer == signed.peer]
+        if len(of_peer) >= EARLY_OF_PEER:
+            self._early.remove(of_peer[0])
+        self._early.append(signed)
 
     def look_again(self, state: p.State) -> None:
         """The round goes by another parent now: what was early may be in time."""

@@ -17,7 +17,7 @@ import trio
 from daemon.engines.native.keeper import Keeper
 from protocol.identity import PeerId
 from protocol.journal import NOT_OFFERED, Event, Trained, Warned, WorkDropped
-from protocol.ledger import Offer
+from protocol.ledger import NOTHING, Offer
 from protocol.manifest import Manifest
 from protocol.ports import DiskFull, Lane, Trainer, TrainerLost, Vector, Work
 
@@ -38,6 +38,7 @@ class Training:
         self._max_steps = manifest.round.steps or None
         self._diverged = False  # the local parameters are not finite: nothing may be trained on from them
         self._wanted = trio.Event()  # set while the trainer should be at work and is not
+        self._leaving = trio.Event()
         self._at_work = False  # whether the last command set it to work
         self._lane = Lane(base=0, index=0, stride=1)  # of the last command
         self._said_lost: set[str] = set()  # sentences about a trainer that is missing, since it last worked
@@ -179,7 +180,10 @@ class Training:
             except DiskFull as full:
                 self._record(Warned(code="DISK_FULL", message=f"{NOT_OFFERED}: {full}"))
                 samples = 0  # they are in the ledger already
-                await trio.sleep(DISK_RETRY_S)
+                with trio.move_on_after(DISK_RETRY_S):
+                    await self._leaving.wait()
+                    # `leave` needs the lock, and nobody sends this offer any more.
+                    return NOTHING
 
     async def gather_loose(self) -> None:
         """The anchor is about to change under a trainer that may be running: keep what it learned since the last offer. `lock` held."""
@@ -199,6 +203,7 @@ class Training:
 
     async def leave(self) -> None:
         """What was trained since the last offer goes into the ledger: the first thing offered after a restart."""
+        self._leaving.set()
         async with self.lock:
             self._paused()
             try:

@@ -138,3 +138,20 @@ def test_a_node_whose_trainer_stays_away_averages_on_and_says_so_once() -> None:
     said = [event.message for event in played.of(Warned, node=0) if isinstance(event, Warned) and event.code == "TRAINER"]
     assert said
     assert len(said) == len(set(said)), "each sentence once"
+
+
+def test_a_node_leaves_at_once_while_its_disk_is_full() -> None:
+    """What waits for the disk to make an offer durable holds the trainer, and leaving needs the trainer."""
+    played = World(seed=5, nodes=2, manifest=MANIFEST, parameters=64)
+
+    async def story() -> None:
+        async with played.running():
+            played.start()
+            await played.until(lambda: min(played.number(0), played.number(1)) >= 1, 20, "the first certificate")
+            full_at = trio.current_time()
+            played.seats[0].medium.capacity_bytes = 0
+            await played.until(lambda: bool(played.of(Warned, node=0, after=full_at)), 20, "the disk is full")
+            played.finish(0)
+            await played.until(lambda: not played.seats[0].alive, 2.0, "the node left")
+
+    run_virtual(story)

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 PREFIX = "HYPERGPU_"
 PATHS = frozenset({"worker.data_folders"})  # settings that are lists of paths
+SECRETS = frozenset({"chain.rpc"})  # settings that may hold a secret: no error repeats their value
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 ShortText = Annotated[str, Meta(max_length=64)]

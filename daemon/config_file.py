@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.config import PATHS, PREFIX, SECTIONS, Config, Section, default_toml, keys, variable
+from daemon.config import PATHS, PREFIX, SECRETS, SECTIONS, Config, Section, default_toml, keys, variable
 from daemon.disk.new_file import write_new
 from daemon.home import CONFIG_FILE, is_unicode, unusable, user_path
 from protocol.errors import UserError
@@ -73,7 +73,7 @@ def load_config(
             continue
         origins[dotted] = origin
         try:
-            value = _converted(raw, field.type, strict=origin.startswith("file"))
+            value = _converted(raw, field.type, strict=origin.startswith("file"), secret=dotted in SECRETS)
             if dotted in PATHS:
                 value = tuple(str(user_path(each, dotted, environ)) for each in value)
             if check := SECTIONS[section].checks.get(key):
@@ -101,11 +101,12 @@ def write_default_config(home: Path) -> bool:
         raise unusable(home, error) from None
 
 
-def _converted(raw: Any, kind: Any, *, strict: bool) -> Any:
+def _converted(raw: Any, kind: Any, *, strict: bool, secret: bool) -> Any:
     """Raises `ValueError`, of which msgspec's own is one."""
     if kind == tuple[str, ...] and isinstance(raw, str):
         if strict:
-            raise ValueError(f"it is a list: write [{msgspec.json.encode(raw).decode()}]")
+            shown = "..." if secret else raw
+            raise ValueError(f"it is a list: write [{msgspec.json.encode(shown).decode()}]")
         raw = tuple(part.strip() for part in raw.split(",") if part.strip())
     if any(not is_unicode(text) for text in (raw if isinstance(raw, tuple | list) else [raw]) if isinstance(text, str)):
         raise ValueError("it is not UTF-8 text")

@@ -34,6 +34,14 @@ def export_run(home: Path, signed: SignedManifest, file: Path, *, force: bool, s
     """
     if not force and os.path.lexists(file):
         raise _exists(file)
+    if file.exists() and not file.is_file():
+        raise UserError(
+            "EXPORT",
+            f"Cannot write {file}.",
+            why="it is a directory or a device, and an export takes the place of a file",
+            fix="name a file",
+            exit_code=2,
+        )
     checkpoint = _newest(home, signed, say)
     manifest = signed.open()
     metadata = {
@@ -95,14 +103,17 @@ def _write(file: Path, parts: list[memoryview], *, force: bool) -> None:
             os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))  # the name is ours from here on
             reserved = True
         write_atomically(file, parts)
+        reserved = False
     except FileExistsError:
         raise _exists(file) from None
     except (DiskFull, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError("EXPORT", f"Cannot write {file}.", why=why, fix="name a file in a folder that you can write to") from None
+    finally:
+        # Also after Ctrl-C: an empty file would stand in the way of the next export.
         if reserved:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UserError("EXPORT", f"Cannot write {file}.", why=why, fix="name a file in a folder that you can write to") from None
 
 
 def _exists(file: Path) -> UserError:

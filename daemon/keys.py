@@ -28,7 +28,9 @@ def load_or_make_key(home: Path) -> tuple[Signer, bytes]:
     try:
         if not path.exists():
             _leave_old_identity(home)
-            write_new(path, os.urandom(SEED_BYTES))  # who loses the race reads the winner's
+            # The call that loses the race reads the winner's key.
+            if write_new(path, os.urandom(SEED_BYTES)):
+                _keep_private(path)
         seed = _read(path)
     except OSError as error:
         raise UserError(
@@ -41,6 +43,23 @@ def load_or_make_key(home: Path) -> tuple[Signer, bytes]:
             exit_code=KEY_EXIT_CODE,
         ) from None
     return Signer(seed), seed
+
+
+def _keep_private(path: Path) -> None:
+    """Remove the key that was just made, where its file system lets others read it.
+
+    FAT and its kind have the permissions of the mount, and chmod changes nothing there. Raises `UserError("KEY_PERMISSIONS")`.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        path.unlink()
+        raise UserError(
+            "KEY_PERMISSIONS",
+            f"A node key in {path.parent} could be read by others, so none was made.",
+            why=f"this file system makes files with permissions {mode:04o}, whatever is asked for",
+            fix="mount it with umask=077, or name another home with --home PATH",
+            exit_code=KEY_EXIT_CODE,
+        )
 
 
 def _leave_old_identity(home: Path) -> None:

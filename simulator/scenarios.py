@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from protocol.errors import UserError
 from protocol.layout import CHUNK_ELEMENTS
 from protocol.manifest import RoundRules
+from protocol.nearest import nearest
 from simulator import faults as f
 from simulator.crowd_scenarios import CROWDS, churn, revolving_door
 from simulator.liar_scenarios import LIARS
@@ -244,10 +243,10 @@ IN_ROWS: dict[str, Make] = {
 
 
 def scenario(name: str, nodes: int | None, seed: int) -> Story:
-    """Raises `UserError("SCENARIO")` with the nearest names."""
+    """Raises `UserError("SCENARIO")` with the nearest name."""
     make = SCENARIOS.get(name) or IN_ROWS.get(name) or CROWDS.get(name)
     if make is None:
-        near = get_close_matches(name, [*SCENARIOS, *IN_ROWS, *CROWDS, "membership"], n=3)
-        said = f"the nearest are {', '.join(near)}" if near else ""
+        meant = nearest(name, [*SCENARIOS, *IN_ROWS, *CROWDS, "membership"])
+        said = f"the nearest is {meant}" if meant else ""
         raise UserError("SCENARIO", f"There is no scenario {name!r}.", why=said, fix="hypergpud simulate --list names them", exit_code=2)
     return make(nodes, seed)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
 import signal
+import socket
 import sqlite3
 import time
 from pathlib import Path
@@ -22,6 +24,7 @@ from protocol.errors import UserError
 GENESIS_FILE = "genesis.json"
 CHAIN_FILE = "chain.sqlite"
 DIRECTORY = "devnet"
+_ADDRESS_FIX = "name an address of this machine: hypergpud devnet --host 127.0.0.1"
 BLOCK_TIME, EPOCH, DELAY = FiniteRange(0, 86400), click.IntRange(1, 1 << 32), click.IntRange(0, 1 << 32)  # seconds
 
 
@@ -30,7 +33,7 @@ BLOCK_TIME, EPOCH, DELAY = FiniteRange(0, 86400), click.IntRange(1, 1 << 32), cl
 @click.option("--port", type=PORT, default=8545, show_default=True, metavar="PORT", help="Port of the JSON-RPC; 0: the system picks one.")
 @click.option(
     "--block-time",
-    type=FiniteRange(0, 86400),
+    type=BLOCK_TIME,
     default=2.0,
     show_default=True,
     metavar="SECONDS",
@@ -39,7 +42,7 @@ BLOCK_TIME, EPOCH, DELAY = FiniteRange(0, 86400), click.IntRange(1, 1 << 32), cl
 @click.option("--epoch", type=EPOCH, default=3600, show_default=True, metavar="SECONDS", help="Length of a settlement epoch.")
 @click.option(
     "--delay",
-    type=click.IntRange(0, 1 << 32),
+    type=DELAY,
     default=600,
     show_default=True,
     metavar="SECONDS",
@@ -156,10 +159,8 @@ def _serve(
             end = "is gone" if kept is None else f"is kept in {kept}"
             _tell(say, result, "Devnet", url, chain.chain_id, end, as_json)
             _wait(lifeline)
-    except OSError as error:
-        raise UserError(
-            "DEVNET_PORT", f"Cannot serve on {host}:{port}.", why=error.strerror or str(error), fix="hypergpud devnet --port 0"
-        ) from None
+    except (OSError, UnicodeError) as error:
+        raise _unserved("The devnet", host, port, error) from None
     except (ValueError, sqlite3.DatabaseError) as error:
         raise UserError("DEVNET", f"Cannot go on with the chain in {kept}.", why=str(error), fix=f"remove {kept}") from None
     return 0
@@ -181,9 +182,26 @@ def _serve_anvil(
         with anvil_serving(program, genesis, host=host, port=port, block_s=block_s) as url:
             _tell(say, result, "anvil as devnet", url, genesis["config"]["chainId"], "is gone", as_json)
             _wait(lifeline)
-    except OSError as error:
-        raise UserError("DEVNET_PORT", f"anvil cannot serve on {host}:{port}.", why=error.strerror or str(error)) from None
+    except (OSError, UnicodeError) as error:
+        raise _unserved("anvil", host, port, error) from None
     return 0
+
+
+def _unserved(who: str, host: str, port: int, error: OSError | UnicodeError) -> UserError:
+    """`UserError("DEVNET_PORT")`: what to type depends on whether the port is refused or the address.
+
+    A `UnicodeError` is about a host that no name may be, as "a..b".
+    """
+    fixes = {
+        errno.EADDRINUSE: "stop the program that has this port, or: hypergpud devnet --port 0",
+        errno.EACCES: "ports below 1024 belong to root: hypergpud devnet --port 0",
+        errno.EADDRNOTAVAIL: _ADDRESS_FIX,
+    }
+    if isinstance(error, UnicodeError | socket.gaierror):
+        why, fix = f"{host!r} is no IPv4 address or name that this machine can resolve", _ADDRESS_FIX
+    else:
+        why, fix = error.strerror or str(error), fixes.get(error.errno or 0, "")
+    return UserError("DEVNET_PORT", f"{who} cannot serve on {host}:{port}.", why=why, fix=fix)
 
 
 def _tell(say: Any, result: Any, who: str, url: str, chain_id: int, end: str, as_json: bool) -> None:

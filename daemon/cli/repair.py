@@ -36,7 +36,7 @@ def repair(context: click.Context, run: str | None) -> None:
 
     talk = invocation(context)
     ensure_home(talk.home)
-    with home_lock(talk.home):
+    with home_lock(talk.home, talk.say):
         signed = chosen_run(talk.home, run)
         shown = signed.run.hex()[:SHOWN_DIGITS]
         check_rules(signed.open().rules, shown)

@@ -117,7 +117,11 @@ def _read_source(source: str) -> bytes:
     from daemon.wallet.document import MAX_KEYSTORE_BYTES  # noqa: PLC0415
 
     try:
-        raw = sys.stdin.buffer.read(MAX_KEYSTORE_BYTES + 1) if source == "-" else user_path(source, "FILE").read_bytes()
+        if source == "-":
+            raw = sys.stdin.buffer.read(MAX_KEYSTORE_BYTES + 1)
+        else:
+            with user_path(source, "FILE").open("rb") as file:
+                raw = file.read(MAX_KEYSTORE_BYTES + 1)
     except OSError as error:
         # The argument is not repeated: somebody may have put the key itself there.
         raise UserError("IMPORT", "The file to import cannot be read.", why=error.strerror or "", exit_code=2) from None

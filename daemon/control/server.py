@@ -8,7 +8,6 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
@@ -17,6 +16,7 @@ import trio
 from daemon.control.wire import MAX_REQUEST_BYTES, SERVER_TIMEOUT_S, Answer, Request, socket_address
 from daemon.home import SOCKET_FILE, unusable
 from protocol.errors import UserError
+from protocol.nearest import nearest
 
 Handler = Callable[[], Awaitable[bytes]]
 """Answers a call with JSON, or raises `UserError`, which the caller is then shown."""
@@ -146,8 +146,8 @@ async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> Answer:
         return Answer(ok=False, code="CONTROL", what="The request cannot be read.", why=str(error), exit_code=2)
     handler = handlers.get(request.call)
     if handler is None:
-        near = get_close_matches(request.call, list(handlers), n=1)
-        fix = f"did you mean {near[0]}?" if near else f"this daemon knows: {', '.join(sorted(handlers))}"
+        meant = nearest(request.call, list(handlers))
+        fix = f"did you mean {meant}?" if meant else f"this daemon knows: {', '.join(sorted(handlers))}"
         return Answer(ok=False, code="CONTROL", what=f"The daemon knows no call {request.call[:64]!r}.", fix=fix, exit_code=2)
     try:
         return Answer(ok=True, result=msgspec.Raw(await handler()))

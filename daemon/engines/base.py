@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Protocol
 
 import trio
 
 from protocol.errors import UserError
+from protocol.nearest import nearest
 
 ENGINES = ("native", "hivemind")
 
@@ -29,12 +29,11 @@ class Engine(Protocol):
 def check_engine(name: str) -> None:
     """Raises `UserError("ENGINE")` for an engine that this version does not have."""
     if name not in ENGINES:
-        near = get_close_matches(name, ENGINES, n=1)
         raise UserError(
             "ENGINE",
             f"The run wants the engine {name!r}.",
             why=f"this version has: {', '.join(ENGINES)}",
-            fix=f"write engine = \"{near[0] if near else ENGINES[0]}\" in the run's file; in a run of somebody else's, ask its owner which "
+            fix=f"write engine = \"{nearest(name, ENGINES) or ENGINES[0]}\" in the run's file; in a run of somebody else's, ask its owner which "
             "version of hypergpu it needs",
             exit_code=2,
         )

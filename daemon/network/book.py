@@ -250,12 +250,17 @@ class Book:
         return sum(1 for e in self._entries.values() if not (keys and e.keys and not keys & e.keys))
 
     def places_of_members(self, connected: set[PeerId], keys: frozenset[bytes], now: float) -> list[Place]:
-        """Where peers of our run are that were there a while ago, `REMEMBERED_PLACES` each, in its own words; those connected now come first."""
+        """Where peers of our run are that were there a while ago, `REMEMBERED_PLACES` each; those connected now come first.
+
+        Only at hosts where the peer was met, or that the user named: the next life takes these for the user's own words, and calls them free
+        of the bounds of `dialing.py`. What a peer says of itself could name any host.
+        """
         there = [
             e for e in self._entries.values() if e.signed and (e.peer in connected or now - e.connected_at < FRESH_S) and keys & e.keys
         ]
         there.sort(key=lambda e: (e.peer not in connected, -e.connected_at))
-        return [place for e in there for place in e.places[:REMEMBERED_PLACES]]
+        met = ([place for place in e.places if place in e.named or place.host in e.proven] for e in there)
+        return [place for places in met for place in places[:REMEMBERED_PLACES]]
 
     def record_of(self, peer: PeerId) -> SignedPeerRecord | None:
         """What a peer signed of itself last."""

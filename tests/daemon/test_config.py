@@ -227,6 +227,13 @@ def test_a_word_where_a_list_belongs(tmp_path: Path) -> None:
     assert 'write ["/ip4/1.2.3.4/tcp/1/p2p/12D3KooWA"]' in told(tmp_path).why
 
 
+def test_an_endpoint_where_a_list_belongs_is_not_repeated(tmp_path: Path) -> None:
+    write(tmp_path, '[chain]\nrpc = "https://rpc.example/v3/SECRET"\n')
+    error = told(tmp_path)
+    assert 'write ["..."]' in error.why
+    assert "SECRET" not in str(error)
+
+
 def test_a_section_is_right_on_construction() -> None:
     with pytest.raises(ValueError, match="IPv6"):
         NetworkConfig(listen_host="::")

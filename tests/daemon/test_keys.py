@@ -42,6 +42,24 @@ def test_a_key_that_others_can_read_is_refused_with_the_line_that_mends_it(tmp_p
     load_or_make_key(tmp_path)
 
 
+def test_a_key_that_others_could_read_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAT has the permissions that it was mounted with, and chmod changes nothing there."""
+    whole = os.open
+
+    def open_(path: object, flags: int, mode: int = 0o777, **more: object) -> int:
+        return whole(path, flags, 0o755 if flags & os.O_CREAT else mode, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", open_)
+    before = os.umask(0o022)
+    try:
+        with pytest.raises(UserError, match="umask=077") as caught:
+            load_or_make_key(tmp_path)
+    finally:
+        os.umask(before)
+    assert caught.value.code == "KEY_PERMISSIONS"
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("data", [b"", b"x" * 31, b"x" * 33])
 def test_a_damaged_key_is_refused_and_never_overwritten(tmp_path: Path, data: bytes) -> None:
     key = tmp_path / "node.key"

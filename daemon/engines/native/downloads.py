@@ -98,7 +98,9 @@ class Downloads:
         return ""
 
     def _tell_arrived(self, made: Step) -> None:
-        self._emit(StateHere(certificate=made.certificate, tip=self._keeper.tip.hash))
+        tip = self._keeper.tip
+        ahead = self._lineage.descends(made.tip, tip)
+        self._emit(StateHere(certificate=made.certificate, tip=tip.hash, ahead=ahead))
 
     def _advanced(self, made: Step) -> None:
         now = trio.current_time()

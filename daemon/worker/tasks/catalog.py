@@ -6,7 +6,6 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
-from difflib import get_close_matches
 
 import msgspec
 
@@ -14,6 +13,7 @@ from daemon.worker.author_code import TaskFault, author_code, trace_of, what_fai
 from daemon.worker.settings import WorkerSettings
 from daemon.worker.tasks.task import Task, TaskOptions
 from protocol.errors import UserError
+from protocol.nearest import nearest
 
 SHIPPED = {
     "byte_gpt": ("daemon.worker.tasks.byte_gpt", "ByteGpt"),
@@ -29,12 +29,12 @@ def locate(name: str, settings: WorkerSettings) -> tuple[str, str]:
         return SHIPPED[name]
     module, colon, attribute = name.partition(":")
     if not colon:
-        near = get_close_matches(name, SHIPPED, n=1)
+        meant = nearest(name, SHIPPED)
         raise UserError(
             "TASK",
             f"There is no task called {name!r}.",
             why=f"the shipped tasks are {', '.join(SHIPPED)}; your own is written module:Class",
-            fix=f"did you mean {near[0]!r}?" if near else "",
+            fix=f"did you mean {meant!r}?" if meant else "",
             exit_code=2,
         )
     if not all(part.isidentifier() for part in [*module.split("."), attribute]):
@@ -57,12 +57,12 @@ def make_options(task: type[Task], name: str, values: OptionValues) -> TaskOptio
     except (msgspec.ValidationError, ValueError) as error:
         known = [field.name for field in msgspec.structs.fields(task.Options)]
         unknown = [key for key in values if key not in known]
-        near = get_close_matches(unknown[0], known, n=1) if unknown else []
+        meant = nearest(unknown[0], known) if unknown else ""
         raise UserError(
             "TASK_OPTIONS",
             f"The options of task {name!r} are not right.",
             why=f"{error}; it knows {', '.join(known) or 'none'}",
-            fix=f"did you mean {near[0]!r}?" if near else "",
+            fix=f"did you mean {meant!r}?" if meant else "",
             exit_code=2,
         ) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tomllib
@@ -86,6 +87,21 @@ def test_a_devnet_of_other_contracts_is_not_gone_on_with(tmp_path: Path, capfd: 
         err = capfd.readouterr().err
         assert said in err
         assert f"remove {kept.parent}" in err
+
+
+def test_a_devnet_that_cannot_listen_says_what_to_type(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for words, said in (
+            (("--port", port), "hypergpud devnet --port 0"),
+            (("--port", "0", "--host", "::1"), "hypergpud devnet --host 127.0.0.1"),
+            (("--port", "0", "--host", "a..b"), "hypergpud devnet --host 127.0.0.1"),
+            (("--port", "0", "--host", "203.0.113.1"), "hypergpud devnet --host 127.0.0.1"),
+        ):
+            assert run(["--home", str(tmp_path), "devnet", "--in-memory", *words]) == 1
+            assert said in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["devnet", "anvil", "ethereum"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -90,17 +91,22 @@ def test_what_cannot_be_exported_is_said(hypergpud: Hypergpud, home: Path, tmp_p
     done = hypergpud("export", str(file))
     assert (done.returncode, "was in no run yet" in done.stderr) == (2, True)
     made = certified(home)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
     for arguments, said in (
         ((), "0 words were given"),
         (("a", "b", "c"), "3 words were given"),
         (("abcdef", str(file)), "No run of this home has an id that begins with 'abcdef'"),
         ((str(tmp_path / "nowhere" / "file"),), "No such file or directory"),
         ((str(tmp_path),), "exists already"),
+        (("--force", str(tmp_path)), "a directory or a device"),
+        (("--force", str(pipe)), "a directory or a device"),
     ):
         done = hypergpud("export", *arguments)
         assert done.returncode != 0
         assert said in done.stderr
         assert "Traceback" not in done.stderr
+    assert pipe.is_fifo(), "only a file is replaced"
     made.checkpoints[-1].write_bytes(b"")
     done = hypergpud("export", str(file))
     assert done.returncode == 0

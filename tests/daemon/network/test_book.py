@@ -69,11 +69,24 @@ def test_what_is_kept_for_the_next_life_is_where_members_were_a_while_ago() -> N
         book.learn(signed, 0.0, "teller")
     book.hint([place(6)], "teller")
     for number in (2, 3, 4, 6):
-        book.connected(signer(number).peer, float(number))
+        book.connected(signer(number).peer, float(number), place(number).host)
     here = {signer(3).peer}
     two = [place(2, 4000 + n) for n in range(REMEMBERED_PLACES)]
     assert book.places_of_members(here, frozenset({RUN}), 10.0) == [place(3), *two]
     assert book.places_of_members(here, frozenset({RUN}), FRESH_S + 10.0) == [place(3)]
+
+
+def test_what_is_kept_for_the_next_life_is_where_a_peer_was_met_or_the_user_said() -> None:
+    """The next life calls these addresses free of all bounds: what a peer says of itself may name any host."""
+    two, three = signer(2).peer, signer(3).peer
+    named = Place("dns4", "home.example", 22, three)
+    book = Book(signer(1).peer, [named])
+    claims = [Place("ip4", "169.254.169.254", 80, two), Place("dns4", "victim.example", 22, two), place(2)]
+    book.learn(seal_record(signer(2), claims, [RUN], 1), 0.0, "teller")
+    book.learn(seal_record(signer(3), [Place("ip4", "10.0.0.9", 22, three)], [RUN], 1), 0.0, "teller")
+    book.connected(two, 2.0, place(2).host)
+    book.connected(three, 3.0, "203.0.113.3")
+    assert book.places_of_members({two, three}, frozenset({RUN}), 4.0) == [named, place(2)]
 
 
 def test_what_is_not_signed_by_its_peer_is_refused() -> None:

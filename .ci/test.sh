@@ -14,7 +14,7 @@ half() {
     local name=$1
     shift
     echo "== $name"
-    "$python" -m pytest -rs "$@" 2>&1 | tee -a "$log"
+    "$python" -m pytest -rfEs "$@" 2>&1 | tee -a "$log"
     local code=${PIPESTATUS[0]}
     if [ "$code" -ne 0 ]; then failed+=("$name (exit code $code)"); fi
 }

@@ -292,10 +292,15 @@ class StateComing(Happening, frozen=True, kw_only=True):
 
 
 class StateHere(Happening, frozen=True, kw_only=True):
-    """The state of a certificate is here, whole and checked. `tip` is where this node stood then."""
+    """The state of a certificate is here, whole and checked.
+
+    `tip` is where this node stood then, and `ahead` whether the certificate descends from it. The
+    state of another branch is averaged with ours; to adopt it would drop what our branch certified.
+    """
 
     certificate: OpenCertificate
     tip: Digest
+    ahead: bool
 
 
 class StateLost(Happening, frozen=True, kw_only=True):

@@ -274,8 +274,8 @@ def state_coming(state: State, event: StateComing, now: float) -> Step:
 
 def state_here(state: State, event: StateHere, now: float) -> Step:
     """A state is here, whole. In FETCH it is what this node waits for; anywhere else it came after this node had gone on without it."""
-    if event.tip != state.tip.hash:
-        return state, []  # this node moved meanwhile
+    if event.tip != state.tip.hash or not event.ahead:
+        return state, []  # this node moved meanwhile, or gave up the merge that the state was for
     reason = f"the state of certificate {event.certificate.outcome.number} is here"
     abandoned: list[Action] = [] if state.phase is Phase.FETCH else [Examine(certificate=event.certificate, disputed=False), Abandon()]
     state, actions = enter(state, Phase.ADOPT, now, reason, target=event.certificate)

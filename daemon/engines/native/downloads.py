@@ -74,8 +74,10 @@ class Downloads:
         Nothing where it is under way already, or where another takes its place.
         """
         name = made.tip.hash
+        # Asked now: strangers' certificates may push this one out of the lineage while its state comes.
+        ahead = self._lineage.descends(made.tip, self._keeper.tip)
         if name in self._arrived:
-            self._tell_arrived(made)
+            self._tell_arrived(made, ahead)
             return ""
         if self._current is not None and self._current.tip == name:
             return ""
@@ -94,11 +96,11 @@ class Downloads:
             seconds = trio.current_time() - began
             self._record(CaughtUp(number=made.tip.number, source=source, size_bytes=download.received_bytes, seconds=seconds))
             self._arrived[name] = download
-            self._tell_arrived(made)
+            self._tell_arrived(made, ahead)
         return ""
 
-    def _tell_arrived(self, made: Step) -> None:
-        self._emit(StateHere(certificate=made.certificate, tip=self._keeper.tip.hash))
+    def _tell_arrived(self, made: Step, ahead: bool) -> None:
+        self._emit(StateHere(certificate=made.certificate, tip=self._keeper.tip.hash, ahead=ahead))
 
     def _advanced(self, made: Step) -> None:
         now = trio.current_time()

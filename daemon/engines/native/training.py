@@ -113,13 +113,14 @@ class Training:
             self._working()
 
     async def _restore_inner(self) -> None:
-        """The inner optimizer goes on where the keeper has it. A trainer that is at work, or dies, keeps what it has."""
-        self._life = self._trainer.restarts
+        """The inner optimizer goes on where the keeper has it. Raises `TrainerLost`: then a later attempt does so."""
+        life = self._trainer.restarts
         if self._keeper.inner.size:
             try:
                 await self._trainer.restore_inner_state(self._keeper.inner)
             except ValueError as error:
                 self._record(Warned(code="INNER", message=f"the inner optimizer begins anew: {error}"))
+        self._life = life
 
     async def go_on(self) -> None:
         """Train on from the local parameters. Nothing where the trainer is at work: it must not begin its stretch anew."""

@@ -117,6 +117,34 @@ def test_a_trainer_that_comes_back_goes_on_with_its_inner_optimizer(monkeypatch:
     assert all(state.any() for state in restored)
 
 
+def test_a_trainer_that_is_missing_at_the_end_of_a_round_gets_its_inner_optimizer_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attempt at the end of a round reaches nobody, and must not count as one that did."""
+    played = World(seed=5, nodes=2, manifest=MANIFEST, parameters=64)
+    restored: list[Vector] = []
+    restore = QuadraticTrainer.restore_inner_state
+
+    async def noted(trainer: QuadraticTrainer, state: Vector) -> None:
+        await restore(trainer, state)
+        restored.append(state.copy())
+
+    async def story() -> None:
+        async with played.running():
+            played.start()
+            await played.until(lambda: played.number(0) >= 3, 30, "the third certificate")
+            monkeypatch.setattr(QuadraticTrainer, "restore_inner_state", noted)
+            trainer = played.seats[0].trainer
+            assert trainer is not None
+            trainer.inner.crash()
+            trainer.inner._up_again_s = trio.current_time() + 4 * ROUND_S
+            await played.until(lambda: played.number(0) >= 5, 30, "rounds without a trainer")
+            assert not restored
+            await played.until(lambda: trainer.progress().steps > 0, 30, "training again")
+
+    run_virtual(story, seed=5)
+    assert len(restored) == 1
+    assert restored[0].any()
+
+
 def test_a_node_whose_trainer_stays_away_averages_on_and_says_so_once() -> None:
     """As one whose task was given up: it votes and sums in every round, and has nothing to offer."""
     played = World(seed=6, nodes=2, manifest=MANIFEST, parameters=64)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from protocol.certificate import genesis, open_certificate
 from protocol.leader import leader_of
 from protocol.messages import Cut, Plan, Ready, Signed, Withdrawal, open_as, sign
 from protocol.round import phases as p
-from protocol.round.machine import step
-from protocol.round.phases import Phase
+from protocol.round.machine import begin, step
+from protocol.round.phases import Phase, Rules
 from tests.protocol.round.test_stories import flow_without, kind_of, offers_made
 from tests.protocol.round.village import Letter, Village
 from tests.protocol.round.villager import Villager
+from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people
 
 
 def view_of(village: Village, letter: Letter) -> int:
@@ -107,3 +109,14 @@ def test_a_member_that_is_early_waits_while_most_others_train() -> None:
     assert step(ready, p.Tick(training=few), now)[0].view == 1, "one that trains is no reason to wait"
     over = ready.entered + ready.rules.manifest.round.seconds
     assert step(replace(ready, deadline=over), p.Tick(training=others), over)[0].view == 1, "nobody waits for longer than a round"
+
+
+def test_state_of_another_branch_is_not_adopted_after_its_merge_was_given_up() -> None:
+    """To adopt it would drop everything that this node's own branch certified."""
+    members = people(3)
+    certificate = open_certificate(Made(members).raw(), RUN, MANIFEST, CHUNKS)
+    tip = genesis(RUN)
+    state = begin(Rules(me=members[0].peer, manifest=MANIFEST, chunks=CHUNKS), tip, 0.0)
+    here = p.StateHere(certificate=certificate, tip=tip.hash, ahead=False)
+    assert step(state, here, 1.0) == (state, [])
+    assert step(state, replace(here, ahead=True), 1.0)[0].phase is Phase.ADOPT

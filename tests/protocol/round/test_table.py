@@ -42,7 +42,7 @@ EVENTS: dict[type[p.Happening], p.Happening] = {
         p.CertificateGot(certificate=open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)),
         p.Adopted(tip=MADE.next_tip()),
         p.StateComing(certificate=MADE.next_tip().hash),
-        p.StateHere(certificate=open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS), tip=TIP.hash),
+        p.StateHere(certificate=open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS), tip=TIP.hash, ahead=True),
         p.StateLost(certificate=MADE.next_tip().hash, reason="nobody"),
         p.ForkGot(other=replace(TIP, hash=named("another branch"), number=1)),
         p.MergePrepared(

@@ -231,7 +231,11 @@ class Villager:
             return
         if self.village.downloads(certificate.hash, self):
             self.inbox.append(p.StateComing(certificate=certificate.hash))
-            self.inbox.append(p.StateHere(certificate=certificate, tip=self.tip.hash))
+            made = self.lineage.step(certificate.hash)
+            assert made is not None
+            ahead = self.lineage.descends(made.tip, self.tip)
+            here = p.StateHere(certificate=certificate, tip=self.tip.hash, ahead=ahead)
+            self.inbox.append(here)
         else:
             self.inbox.append(p.StateLost(certificate=certificate.hash, reason="nobody has it"))
 

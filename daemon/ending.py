@@ -11,6 +11,8 @@ from contextlib import suppress
 
 import trio
 
+from protocol.errors import UserError
+
 REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "asked to end by SIGTERM"}
 INTERRUPTED = 130  # the exit code of who was ordered to leave at once, as a shell reports it
 STUCK_S = 5.0  # from the order to leave to the end of everything that can be cancelled: seconds on a machine that is busy or swaps
@@ -18,11 +20,15 @@ LEAVE_S = 20.0  # from the wish to end to the end: a step's border and a checkpo
 
 
 class Ending:
-    """Set once; `reason` is one sentence. `ordered` says that a second signal did not wait for the end in order."""
+    """Set once; `reason` is one sentence. `ordered` says that a second signal did not wait for the end in order.
+
+    `failure` is why the node ends although nobody asked it to, where that is so.
+    """
 
     def __init__(self) -> None:
         self.reason = ""
         self.ordered = False
+        self.failure: UserError | None = None
         self._wished = trio.Event()
 
     def wish(self, reason: str) -> None:
@@ -39,9 +45,15 @@ class Ending:
         """End now, whatever is left undone."""
         self.ordered = True
 
+    def fail(self, error: UserError) -> None:
+        """The node ends because of `error`."""
+        self.failure = self.failure or error
+
     @property
     def exit_code(self) -> int:
-        return INTERRUPTED if self.ordered else 0
+        if self.ordered:
+            return INTERRUPTED
+        return self.failure.exit_code if self.failure else 0
 
     async def wait(self) -> None:
         await self._wished.wait()
@@ -50,6 +62,8 @@ class Ending:
 class Leave:
     """Calls `leave`, and ends the process where that does not end everything within `STUCK_S`: a thread in a call that nothing ends, as to a dead
     file server. Nothing is lost that a crash would not lose: what is on disk is whole at every moment, and children see their parent end.
+
+    Used as `with`, around all that must end: a timer that ran on would end whatever this process does next.
     """
 
     def __init__(self, ending: Ending, leave: Callable[[], None]) -> None:
@@ -62,17 +76,18 @@ class Leave:
             self._timer.start()
         self._leave()
 
-    def done(self) -> None:
+    def __enter__(self) -> Leave:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Everything has ended."""
         self._timer.cancel()
 
     def _end(self) -> None:
         with suppress(OSError):
-            print(
-                f"Stopped: {self._ending.reason or 'left at once'}. Something was still busy, and is left behind.",
-                file=sys.stderr,
-                flush=True,
-            )
+            failure = self._ending.failure
+            why = f"hypergpud: {failure}" if failure else f"Stopped: {self._ending.reason or 'left at once'}."
+            print(f"{why} Something was still busy, and is left behind.", file=sys.stderr, flush=True)
         os._exit(self._ending.exit_code)
 
 

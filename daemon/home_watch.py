@@ -127,9 +127,9 @@ class HomeWatch:
         return None
 
 
-async def watch_home(home: Path, seed: bytes, forget: Callable[[], None]) -> None:
-    """Until cancelled. When the home is lost, `forget` is called, after which nothing may be
-    written there; then raises `UserError("HOME_LOST")`.
+async def watch_home(home: Path, seed: bytes, forget: Callable[[UserError], None]) -> None:
+    """Until cancelled. When the home is lost, `forget` is called with why, after which nothing
+    may be written there; then raises `UserError("HOME_LOST")`.
 
     Raises `UserError("HOME")` where the home or its lock cannot be read at all.
     """
@@ -143,7 +143,7 @@ async def watch_home(home: Path, seed: bytes, forget: Callable[[], None]) -> Non
             # A look at a network's file system may hang. It must not keep the node from leaving.
             lost = await trio.to_thread.run_sync(watch.look, trio.current_time(), abandon_on_cancel=True)
             if lost is not None:
-                forget()
+                forget(lost)
                 raise lost
     finally:
         watch.close()

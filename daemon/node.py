@@ -42,6 +42,7 @@ from daemon.worker.supervisor import WorkerTrainer
 from protocol.admission import falls_short
 from protocol.codec import implementation as codecs
 from protocol.digest import SHOWN_DIGITS
+from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Trouble, Warned
 from protocol.manifest import SignedManifest
@@ -103,29 +104,29 @@ async def run(
 ) -> int:
     """A node's whole life. Returns the exit status."""
     ending, begun, status = Ending(), trio.Event(), 0
-    async with trio.open_nursery() as nursery:
-        leave_now = Leave(ending, nursery.cancel_scope.cancel)
-        serials = Serials(config.home / SERIALS_FILE)
-        await nursery.start(watch_signals, ending, leave_now)
-        if lifeline is not None:
-            nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
-        nursery.start_soon(journal.run)
-        nursery.start_soon(serials.keep)
-        nursery.start_soon(_leave_at_last, ending, begun, leave_now)
+    with trio.CancelScope() as scope, Leave(ending, scope.cancel) as leave_now:
+        async with trio.open_nursery() as nursery:
+            serials = Serials(config.home / SERIALS_FILE)
+            await nursery.start(watch_signals, ending, leave_now)
+            if lifeline is not None:
+                nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
+            nursery.start_soon(journal.run)
+            nursery.start_soon(serials.keep)
+            nursery.start_soon(_leave_at_last, ending, begun, leave_now)
 
-        def lose_home() -> None:
-            journal.forget_file()
+            def lose_home(lost: UserError) -> None:
+                ending.fail(lost)
+                journal.forget_file()
+                leave_now()
+
+            nursery.start_soon(watch_home, config.home, secret, lose_home)
+            await nursery.start(serve_control, config.home, _commands(journal, ending))
+            if manifest is None:
+                say("Asking the node we join which run this is.")
+                manifest = await manifest_of_others(config, say)
+                await in_thread(partial(take_up, config, manifest))
+            status = await _live(config, manifest, signer, secret, serials, journal, ending, begun, nursery, say, password)
             leave_now()
-
-        nursery.start_soon(watch_home, config.home, secret, lose_home)
-        await nursery.start(serve_control, config.home, _commands(journal, ending))
-        if manifest is None:
-            say("Asking the node we join which run this is.")
-            manifest = await manifest_of_others(config, say)
-            await in_thread(partial(take_up, config, manifest))
-        status = await _live(config, manifest, signer, secret, serials, journal, ending, begun, nursery, say, password)
-        leave_now()
-    leave_now.done()
     journal.record(Stopped(reason=ending.reason or "left at once"))
     await trio.to_thread.run_sync(journal.flush)
     say(f"Stopped: {ending.reason or 'left at once'}.")

@@ -112,15 +112,14 @@ async def run(config: Config, join: tuple[str, ...], lifeline: int | None, say: 
     ensure_home(config.home)
     config = msgspec.structs.replace(config, network=msgspec.structs.replace(config.network, join=join))
     ending = Ending()
-    async with trio.open_nursery() as nursery:
-        leave_now = Leave(ending, nursery.cancel_scope.cancel)
-        await nursery.start(watch_signals, ending, leave_now)
-        if lifeline is not None:
-            nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
-        nursery.start_soon(_observe, config, say)
-        await ending.wait()
-        leave_now()
-    leave_now.done()
+    with trio.CancelScope() as scope, Leave(ending, scope.cancel) as leave_now:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watch_signals, ending, leave_now)
+            if lifeline is not None:
+                nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
+            nursery.start_soon(_observe, config, say)
+            await ending.wait()
+            leave_now()
     say(f"Stopped: {ending.reason}.")
     return ending.exit_code
 

@@ -162,7 +162,7 @@ def _not_ours(account: Address, wallet: Address) -> UserError:
         "CLAIM",
         f"What {account} earned is claimed by its own wallet.",
         why=f"this home's wallet is {wallet}; a stranger who chose the moment could have a payout paid that is about to change",
-        fix="hypergpud rewards claim in the home of that wallet, or let it approve this one as its sponsor",
+        fix="hypergpud rewards claim in the home of that wallet, or call the agent registry's approve_sponsor with that wallet",
     )
 
 

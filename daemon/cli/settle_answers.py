@@ -52,6 +52,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 def settle(talk: Invocation, wish: Wish) -> None:
     """Raises `UserError`."""
+    if wish.root is not None and wish.dispute is None:
+        raise UserError(
+            "USAGE",
+            "--root names the root that --dispute drops.",
+            why="without --dispute this command would propose a root",
+            fix="hypergpud settle --dispute REASON --root HASH",
+            exit_code=2,
+        )
     given = access(talk, wish.run_id)
     wanted = None if wish.pool is None else parse_tokens(wish.pool)
     if wish.fund is not None:

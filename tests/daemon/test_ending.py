@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
 import trio
 
-from daemon.ending import Ending, watch_signals
+from daemon.ending import Ending, Leave, watch_signals
+from protocol.errors import UserError
 
 
 @pytest.fixture
@@ -59,19 +61,22 @@ async def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
 STUCK = """
 import sys, time, trio
 from daemon import ending
+from protocol.errors import UserError
 ending.STUCK_S = 0.3
 
 async def main():
     end = ending.Ending()
-    async with trio.open_nursery() as nursery:
-        leave = ending.Leave(end, nursery.cancel_scope.cancel)
-        nursery.start_soon(trio.to_thread.run_sync, time.sleep, float(sys.argv[1]))
-        await trio.testing.wait_all_tasks_blocked()
-        end.wish("asked")
-        if sys.argv[2] == "ordered":
-            end.order()
-        leave()
-    leave.done()
+    with trio.CancelScope() as scope, ending.Leave(end, scope.cancel) as leave:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, time.sleep, float(sys.argv[1]))
+            await trio.testing.wait_all_tasks_blocked()
+            if sys.argv[2] == "lost":
+                end.fail(UserError("HOME_LOST", "The home was removed."))
+            else:
+                end.wish("asked")
+            if sys.argv[2] == "ordered":
+                end.order()
+            leave()
     print("in order")
     sys.exit(7)
 
@@ -82,9 +87,30 @@ trio.run(main)
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    ("busy_s", "how", "code", "said"), [("600", "once", 0, "left behind"), ("600", "ordered", 130, "left behind"), ("0", "once", 7, "")]
+    ("busy_s", "how", "code", "said"),
+    [
+        ("600", "once", 0, "left behind"),
+        ("600", "ordered", 130, "left behind"),
+        ("600", "lost", 1, "The home was removed."),
+        ("0", "once", 7, ""),
+    ],
 )
 def test_a_call_that_nothing_ends_does_not_keep_the_process(busy_s: str, how: str, code: int, said: str) -> None:
     done = subprocess.run([sys.executable, "-c", STUCK, busy_s, how], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert (done.stdout == "in order\n") == (not said)
+
+
+async def test_leave_ends_nothing_once_its_block_was_left_by_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that failed while it left: the process reports that, and is not ended from a timer with another exit code."""
+    monkeypatch.setattr("daemon.ending.STUCK_S", 600.0)
+
+    def fail() -> None:
+        raise UserError("HOME_LOST", "The home was removed.")
+
+    with pytest.raises(UserError), Leave(Ending(), fail) as leave:
+        leave()
+    for timer in threading.enumerate():
+        if isinstance(timer, threading.Timer):
+            timer.join(10)
+            assert not timer.is_alive()

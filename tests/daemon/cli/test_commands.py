@@ -163,6 +163,7 @@ def test_joining_leaves_the_run_to_the_peer(start: Start) -> None:
         (("bench", "allreduce", "--rtt", "nan"), 2, "is no number"),
         (("devnet", "--port", "99999"), 2, "--port"),
         (("devnet", "--epoch", "-1"), 2, "--epoch"),
+        (("settle", "--root", "abcd"), 2, "settle --dispute REASON --root HASH"),
         (("devnet", "--block-time", "nan"), 2, "is no number"),
         (("frobnicate",), 2, "There is no command 'frobnicate'. [USAGE]"),
         (("wallet", "shwo"), 2, "Did you mean show?"),

@@ -1,6 +1,8 @@
 """py-libp2p's gossip, with what strangers could multiply in it bounded, and streams kept while connections come and go.
 
 - A peer above its rates is not read on (`UnhurriedStream`), and what it sent before that is dropped unchecked.
+- A peer opens any number of gossip streams, and each holds up to a message of the largest size. The newest one is read, as in go-libp2p;
+  an older one is reset.
 - Control messages name any topic, any number of messages, and peers to connect to. `Router` keeps what is about our topics, a bounded
   number of it, and no peers.
 - The library remembers every message id for two minutes without a limit. `SeenMessages` has one.
@@ -14,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import trio
 from libp2p.network.exceptions import SwarmException
+from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
@@ -54,19 +57,32 @@ class Rations:
 
 
 class UnhurriedStream:
-    """A gossip stream whose reader waits while its peer is above its rates: the library would make a task of every message it reads."""
+    """A gossip stream whose reader waits while its peer is above its rates: the library would make a task of every message it reads.
+
+    `supersede` ends the stream for its reader, also while the reader waits.
+    """
 
     def __init__(self, stream: Any, owed_s: Callable[[], float]) -> None:
         self._stream, self._owed_s = stream, owed_s
+        self._scope = trio.CancelScope()
+        self.superseded = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
+    def supersede(self) -> None:
+        """The peer opened a newer stream."""
+        self.superseded = True
+        self._scope.cancel()
+
     async def read(self, n: int | None = None) -> bytes:
-        while (owed_s := self._owed_s()) > 0:
-            await trio.sleep(owed_s)
-        data: bytes = await self._stream.read(n)
-        return data
+        with trio.CancelScope() as self._scope:
+            while not self.superseded and (owed_s := self._owed_s()) > 0:
+                await trio.sleep(owed_s)
+            if not self.superseded:
+                data: bytes = await self._stream.read(n)
+                return data
+        raise StreamEOF("a newer stream of the same peer takes its place")
 
 
 class SeenMessages(LastSeenCache):
@@ -132,6 +148,7 @@ class BoundedPubsub(Pubsub):
         self._rations, self._refusals = rations, refusals
         self._writing: WeakKeyDictionary[Any, trio.Lock] = WeakKeyDictionary()
         self._registering: set[ID] = set()
+        self._reading: dict[ID, UnhurriedStream] = {}  # the newest stream of each peer
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
         if peer_id in self._registering:
@@ -146,8 +163,20 @@ class BoundedPubsub(Pubsub):
             self._registering.discard(peer_id)
 
     async def continuously_read_stream(self, stream: Any) -> None:
-        bringer = stream.muxed_conn.peer_id.to_base58()
-        await super().continuously_read_stream(cast(Any, UnhurriedStream(stream, lambda: self._rations.take(bringer, 0, 0))))
+        """The newest stream of a peer: what an older one holds is given back."""
+        peer_id: ID = stream.muxed_conn.peer_id
+        bringer = peer_id.to_base58()
+        newest = UnhurriedStream(stream, lambda: self._rations.take(bringer, 0, 0))
+        older, self._reading[peer_id] = self._reading.get(peer_id), newest
+        if older is not None:
+            older.supersede()
+        try:
+            await super().continuously_read_stream(cast(Any, newest))
+        finally:
+            if self._reading.get(peer_id) is newest:
+                del self._reading[peer_id]
+        if newest.superseded:
+            await stream.reset()
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         if msg_forwarder != self.my_id:

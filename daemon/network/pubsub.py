@@ -5,12 +5,13 @@
   an older one is reset.
 - Control messages name any topic, any number of messages, and peers to connect to. `Router` keeps what is about our topics, a bounded
   number of it, and no peers.
+- A mesh is open to anyone. `Router` sends to members also past a mesh full of strangers.
 - The library remembers every message id for two minutes without a limit. `SeenMessages` has one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -30,6 +31,7 @@ from protocol.errors import Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_GOSSIP_BYTES
 
+DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 6, 12  # libp2p's recommended 6, 4, 12, raised for small swarms: one more hop costs more than a copy
 MAX_RPC_BYTES = MAX_GOSSIP_BYTES + (1 << 16)  # a message of the largest size, its signature and a few control messages
 MAX_RPCS_QUEUED = 256  # for one peer; the default of 32 loses a burst of beacons. The messages themselves are shared by all queues
 RATE_MESSAGES_PER_S, BURST_MESSAGES = 500.0, 2000.0  # from one peer: 1,000 members with a beacon every 10 s are 100/s
@@ -97,6 +99,30 @@ class SeenMessages(LastSeenCache):
 
 
 class Router(GossipSub):
+    """A mesh that strangers cannot take over.
+
+    Any peer may graft itself into a mesh, and a mesh above its size prunes by chance: twenty strangers that pass nothing on put a
+    member out of it, for a minute after they left. So of the peers that matter, `DEGREE_LOW` hear a message in any case.
+    """
+
+    matters: Callable[[PeerId], bool] = staticmethod(lambda _peer: False)
+
+    def _get_peers_to_send(
+        self,
+        topic_ids: Iterable[str],
+        msg_forwarder: ID,
+        origin: ID,
+        msg_id: bytes | None = None,
+    ) -> Iterable[ID]:
+        topics = list(topic_ids)
+        chosen = set(super()._get_peers_to_send(topics, msg_forwarder, origin, msg_id))
+        known = self.pubsub.peer_topics if self.pubsub is not None else {}
+        kept = {one for topic in topics for one in known.get(topic, ()) if self.matters(one.to_base58())}
+        lacking = DEGREE_LOW - len(kept & chosen)
+        if lacking > 0:
+            chosen.update(sorted(kept - chosen - {msg_forwarder, origin}, key=ID.to_bytes)[:lacking])
+        return chosen
+
     def _check_equivocation(self, msg: rpc_pb2.Message) -> bool:
         return True
 

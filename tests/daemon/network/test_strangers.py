@@ -216,6 +216,19 @@ async def test_the_newest_gossip_stream_of_a_peer_is_read_and_older_ones_are_res
                 await trio.sleep(0.05)
 
 
+async def test_a_member_outside_a_mesh_full_of_strangers_hears_us(tmp_path: Path) -> None:
+    async with target_and_flooder(tmp_path) as (target, member, _):
+        router = target._gossip._pubsub.router
+        stranger = ID.from_pubkey(Ed25519PrivateKey.from_bytes(bytes(32)).get_public_key())
+        # A mesh of strangers that pass nothing on, and the member pruned from it.
+        router.mesh[TOPIC] = {stranger}
+        own, other = ID.from_base58(target.peer), ID.from_base58(member.peer)
+        assert other not in set(router._get_peers_to_send([TOPIC], own, own))
+        target.keep(frozenset({member.peer}))
+        assert other in set(router._get_peers_to_send([TOPIC], own, own))
+        assert other not in set(router._get_peers_to_send([TOPIC], other, own)), "it brought it"
+
+
 async def test_a_peer_that_is_not_connected_is_called_by_the_rules_alone(tmp_path: Path) -> None:
     async with target_and_flooder(tmp_path) as (target, _flooder, _):
         with pytest.raises(Unreachable, match="no address"):

@@ -7,6 +7,7 @@ checkpoints and a ledger that stand on one of them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from daemon.disk.atomic import no_fault, set_aside
@@ -18,7 +19,7 @@ from daemon.disk.slots_file import SlotsFile
 from daemon.disk.tensors import Damaged
 from daemon.swarm.chain_sync import unpack_record
 from daemon.swarm.lineage import Lineage
-from protocol.certificate import hash_of
+from protocol.certificate import Tip, decode_tip, hash_of, open_certificate, parents_of
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.manifest import SignedManifest
@@ -32,15 +33,33 @@ def repair(folder: Path, signed: SignedManifest) -> list[str]:
     """
     said: list[str] = []
     run, certified = signed.run, signed.open().engine != "hivemind"
-    states = _certificates(folder / CERTIFICATES, signed, said) if certified else {}
+    states = _certificates(folder, signed, said) if certified else {}
     _checkpoints(folder / CHECKPOINTS, run, states if certified else None, said)
     _ledger(folder / LEDGER, run, states if certified else None, said)
     _stands(folder / STANDS, said)
     return said
 
 
-def _certificates(path: Path, signed: SignedManifest, said: list[str]) -> dict[Digest, Digest]:
-    """The state that each certificate names, by the certificate's hash, for those that can be read and follow from each other."""
+def _stood(directory: Path, run: Digest) -> Tip | None:
+    """The tip of the newest checkpoint that can be read."""
+    try:
+        kept = checkpoints_in(directory)
+    except OSError:
+        return None  # `_checkpoints` says so
+    for entry in reversed(kept):
+        with suppress(FileNotFoundError, Damaged):
+            return decode_tip(read_checkpoint(entry.path, run, entry.tip, entry.number).stood)
+    return None
+
+
+def _certificates(folder: Path, signed: SignedManifest, said: list[str]) -> dict[Digest, Digest]:
+    """The state that each certificate names, by the certificate's hash, for those that can be read and follow from each other.
+
+    Or from the newest checkpoint's tip: what a node got from others need not reach back to genesis (`Keeper._read_chain`).
+    """
+    path = folder / CERTIFICATES
+    stood = _stood(folder / CHECKPOINTS, signed.run)
+    behind = 0  # up to this number certificates are read, and follow from what is not here
     chain = ChainFile(path, no_fault, lambda _: None)
     lineage = Lineage(signed.run, signed.open())
     states: dict[Digest, Digest] = {signed.run: b""}  # of genesis: it follows from the manifest
@@ -48,7 +67,16 @@ def _certificates(path: Path, signed: SignedManifest, said: list[str]) -> dict[D
     why = chain.damage
     for number, body in chain.records():
         try:
-            for raw in unpack_record(body):
+            raws = unpack_record(body)
+            gap = any(lineage.tip(parent) is None for raw in raws[:1] for parent in parents_of(raw))
+            if gap and stood is not None and lineage.tip(stood.hash) is None:
+                lineage.stand(stood)
+                states[stood.hash], behind = stood.state, stood.number
+            for raw in raws:
+                if number <= behind:
+                    opened = open_certificate(raw, signed.run, signed.open(), None, trusted=True)
+                    states[opened.hash] = opened.outcome.state
+                    continue
                 lineage.add(raw, trusted=True)
                 made = lineage.step(hash_of(signed.run, raw))
                 if made is None:

@@ -92,6 +92,14 @@ def hash_of(run: Digest, raw: bytes) -> Digest:
         raise PeerFault("malformed", f"not a certificate: {error}") from None
 
 
+def parents_of(raw: bytes) -> tuple[Digest, ...]:
+    """The certificates that the one in these bytes names as its parents; nobody checks it here. Raises `PeerFault("malformed")`."""
+    try:
+        return msgspec.msgpack.decode(_decoder.decode(raw).outcome, type=Vote).parents
+    except UNREADABLE as error:
+        raise PeerFault("malformed", f"not a certificate: {error}") from None
+
+
 def assemble(vote: Vote, plan: Signed, cut: Signed, votes: Mapping[PeerId, bytes]) -> bytes:
     """A certificate from the votes (peer to signature) for one outcome."""
     return msgspec.msgpack.encode(Certificate(outcome=payload_of(vote), plan=plan, cut=cut, votes=tuple(sorted(votes.items()))))
@@ -166,6 +174,19 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
         else:
             index = count + int.from_bytes(digest(self.hash, peer.encode())[:4], "big") % NEWCOMER_LANES
         return Lane(base=self.lane_base, index=index, stride=count + NEWCOMER_LANES)
+
+
+def encode_tip(tip: Tip) -> bytes:
+    """A tip for this node's own disk, beside the state that it names."""
+    return msgspec.msgpack.encode(tip)
+
+
+def decode_tip(data: bytes) -> Tip | None:
+    """A tip from this node's own disk; None where another release wrote none, or another kind."""
+    try:
+        return msgspec.msgpack.decode(data, type=Tip) if data else None
+    except UNREADABLE:
+        return None
 
 
 def genesis(run: Digest) -> Tip:

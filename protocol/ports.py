@@ -296,6 +296,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     momentum: Any  # Vector
     inner: Any  # Vector; empty when the trainer had none to give
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()  # name and shape of each tensor in the anchor, in order; empty where not known
+    # The tip with all its figures (`encode_tip`): the certificates on disk may not reach back to genesis. Empty where not known.
+    stood: bytes = b""
 
 
 class SentOffer(msgspec.Struct, frozen=True, kw_only=True):

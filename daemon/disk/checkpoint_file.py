@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from contextlib import suppress
@@ -17,6 +18,8 @@ from protocol.ports import Checkpoint
 FORMAT = "hypergpu/checkpoint/1"
 SHAPES = "shapes"
 MOST_SHAPES_BYTES = 512 << 10  # half of what a header may have (`tensors.py`): a model of more than 5,000 tensors goes without
+STOOD = "stood"
+MOST_STOOD_BYTES = 384 << 10  # a run in which more than 4,000 members were counted goes without
 _NAME = re.compile(r"(\d{10,20})-([0-9a-f]{64})\.safetensors")
 
 
@@ -64,6 +67,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, fault: FaultHook, writt
     shapes = msgspec.json.encode(checkpoint.shapes)
     if len(shapes) <= MOST_SHAPES_BYTES:
         metadata[SHAPES] = shapes.decode()
+    stood = base64.b64encode(checkpoint.stood)
+    if len(stood) <= MOST_STOOD_BYTES:
+        metadata[STOOD] = stood.decode()
     write_atomically(path, encode(tensors, metadata), fault, written_ns=written_ns)
 
 
@@ -78,7 +84,14 @@ def read_checkpoint(path: Path, run: Digest, tip: Digest, number: int) -> Checkp
     except KeyError as error:
         raise Damaged(f"lacks {error}") from None
     return Checkpoint(
-        run=run, tip=tip, number=number, anchor=anchor, momentum=momentum, inner=inner, shapes=_shapes(metadata.get(SHAPES, "[]"))
+        run=run,
+        tip=tip,
+        number=number,
+        anchor=anchor,
+        momentum=momentum,
+        inner=inner,
+        shapes=_shapes(metadata.get(SHAPES, "[]")),
+        stood=base64.b64decode(metadata.get(STOOD, "")),
     )
 
 

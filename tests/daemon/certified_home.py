@@ -11,7 +11,7 @@ from daemon.chain.records import keep_manifest, run_folder
 from daemon.disk.files import FileDisk
 from daemon.remembered import remember
 from daemon.swarm.chain_sync import pack_record
-from protocol.certificate import Tip, extend, genesis, open_certificate
+from protocol.certificate import Tip, encode_tip, extend, genesis, open_certificate
 from protocol.layout import CHUNK_ELEMENTS
 from protocol.manifest import SignedManifest, seal
 from protocol.outer import state_digest
@@ -67,6 +67,7 @@ class CertifiedHome:
             momentum=vector(number, 1),
             inner=vector(number, 2),
             shapes=SHAPES,
+            stood=encode_tip(self.tips[number]),
         )
 
     def ledger(self, number: int) -> LedgerRecord:

@@ -18,7 +18,7 @@ from daemon.engines.native.anchor import Anchor
 from daemon.engines.native.buffers import Buffers
 from daemon.swarm.chain_sync import unpack_record
 from daemon.swarm.lineage import Lineage
-from protocol.certificate import OpenCertificate, Tip, hash_of
+from protocol.certificate import OpenCertificate, Tip, decode_tip, encode_tip, hash_of, parents_of
 from protocol.codec import codec_named
 from protocol.digest import Digest
 from protocol.errors import PeerFault, UserError
@@ -87,7 +87,7 @@ class Keeper:
         """
         checkpoint = await self._disk.load_checkpoint(self._run)
         self._stands = {stand.parent: stand.view for stand in await self._disk.load_stands(self._run)}
-        last = await self._read_chain()
+        last = await self._read_chain(checkpoint)
         tip = self.lineage.tip(checkpoint.tip) if checkpoint else None
         if checkpoint is not None and tip is None:
             await self._check_far_behind(checkpoint, last)
@@ -116,13 +116,28 @@ class Keeper:
         self.anchor.adopt(self.tip.hash)
         return said + await self._resume_ledger()
 
-    async def _read_chain(self) -> int:
-        """Every certificate on disk into the lineage. Returns the number of the last one, 0 for none."""
-        first = 1
-        while batch := await self._disk.certificates(self._run, first, CERTIFICATES_READ):
+    async def _read_chain(self, checkpoint: Checkpoint | None) -> int:
+        """Every certificate on disk into the lineage. Returns the number of the last one, 0 for none.
+
+        A lineage keeps the last few hundred certificates of what others give. So the chain of a node that joined late, or was away
+        for long, has a gap before them. It is then read from the checkpoint's tip on. What a power cut left of such a chain, with no
+        checkpoint on it yet, is not read: the members give it again.
+        """
+        first, rest = 1, True
+        stood = decode_tip(checkpoint.stood) if checkpoint else None
+        while rest and (batch := await self._disk.certificates(self._run, first, CERTIFICATES_READ)):
+            rest = len(batch) == CERTIFICATES_READ
             for record in batch:
                 try:
-                    for raw in unpack_record(record):
+                    raws = unpack_record(record)
+                    gap = any(self.lineage.tip(parent) is None for raw in raws[:1] for parent in parents_of(raw))
+                    if gap and stood is not None and self.lineage.tip(stood.hash) is None:
+                        self.lineage.stand(stood)
+                        first, rest = stood.number + 1, True
+                        break
+                    if gap and (checkpoint is None or self.lineage.tip(checkpoint.tip) is not None):
+                        return first - 1
+                    for raw in raws:
                         self.lineage.add(raw, trusted=True)
                         made = self.lineage.step(hash_of(self._run, raw))
                         if made is None:
@@ -130,8 +145,6 @@ class Keeper:
                         first = max(first, made.tip.number + 1)
                 except PeerFault as fault:
                     raise self._disk.damage(self._run, f"Certificate {first} on disk does not read back: {fault}.") from None
-            if len(batch) < CERTIFICATES_READ:
-                break
         return first - 1
 
     async def _check_far_behind(self, checkpoint: Checkpoint, last: int) -> None:
@@ -308,6 +321,7 @@ class Keeper:
                         momentum=momentum,
                         inner=inner,
                         shapes=tuple((spec.name, spec.shape) for spec in self._info.specs),
+                        stood=encode_tip(tip),
                     ),
                     superseded,
                 )

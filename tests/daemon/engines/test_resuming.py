@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from daemon.disk.checkpoint_file import read_checkpoint
 from daemon.disk.files import FileDisk
+from daemon.engines.native import moving
 from daemon.engines.native.keeper import Keeper
 from daemon.repair import repair
+from daemon.swarm import lineage
+from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import TIPS_KEPT, Lineage
 from protocol import certificate, layout, leader, slices
 from protocol.errors import UserError
@@ -18,7 +23,7 @@ from protocol.journal import Event, Warned
 from protocol.planning import choice
 from protocol.ports import ParameterSpec, TaskInfo, inline
 from protocol.rules.registry import RULE_SETS
-from tests.daemon.certified_home import FOUR, PARAMETERS, SHAPES, CertifiedHome, everything_in
+from tests.daemon.certified_home import FOUR, PARAMETERS, SHAPES, CertifiedHome, everything_in, vector
 
 ROUNDS = 9
 SPECS = tuple(ParameterSpec(name=name, shape=shape, init="zeros") for name, shape in SHAPES)
@@ -122,7 +127,11 @@ async def test_a_release_with_another_rule_resumes_and_deletes_nothing(tmp_path:
     assert await node.keeper.write([], lambda: 0.0) == []
     after = everything_in(home.folder)
     assert after.keys() == before.keys()
-    assert all(after[name] == before[name] for name in before if not name.startswith("ledger")), "the ledger alone is written anew"
+    written = {name for name in before if after[name] != before[name]}
+    # Where the next round's data begins follows from the lanes, and is kept beside the state.
+    newest = {f"checkpoints/{home.checkpoints[-1].name}"} if rule == "lanes" else set()
+    assert written == {"ledger.safetensors", *newest}
+    assert np.array_equal(read_checkpoint(home.checkpoints[-1], home.run, node.keeper.tip.hash, ROUNDS).anchor, vector(ROUNDS, 0))
 
 
 def _flip(path: Path, place: float) -> None:
@@ -296,3 +305,39 @@ async def test_a_checkpoint_far_behind_its_certificates_is_not_ahead_of_them(tmp
     await node.keeper.resume()
     assert node.warnings == [f"the state of certificate {TIPS_KEPT + 2} is not on disk; the members of the run are asked for it"]
     assert len(home.checkpoints) == 1
+
+
+async def test_a_node_that_joined_a_long_run_resumes_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It got the last certificates alone. Every restart of such a node ended with `DAMAGED`, and a repair set its whole run aside."""
+    monkeypatch.setattr(lineage, "TIPS_KEPT", 4)
+    members = await CertifiedHome(tmp_path / "members", ROUNDS).write()
+    joiner = CertifiedHome(tmp_path / "joiner", ROUNDS)
+    node = Resumed(joiner)
+    await node.keeper.resume()
+    for raw in members.raws:
+        node.lineage.add(raw, source="a member", asked=True)
+    tip = members.tips[-1]
+    path = node.lineage.path(node.keeper.tip, tip)
+    assert [certificate.outcome.number for certificate in path] == [6, 7, 8, 9]
+    state = members.checkpoint(ROUNDS)
+    node.keeper.anchor.spare_value[:], node.keeper.anchor.spare_momentum[:] = state.anchor, state.momentum
+    await node.keeper.anchor.digest_spare(inline)
+    await node.keeper.move_to(tip, path, [])
+    ((_, record), *_) = records = moving._records(path, 0)
+    await node.disk.append_certificate(joiner.run, path[0].outcome.number, record)
+    assert (await Resumed(joiner).keeper.resume()).startswith("beginning at genesis"), "a power cut before its first checkpoint"
+    assert await node.keeper.write(records, lambda: 0.0) == []
+    again = await resumed(joiner)
+    assert again.keeper.tip == tip
+    assert again.told == []
+    assert not again.lineage.waiting
+    assert repair(joiner.folder, joiner.signed) == []
+    # It goes on with the members, and comes back once more.
+    await members.append(FileDisk(members.root, inline), ROUNDS + 1)
+    (made,) = again.lineage.add(members.raws[-1])
+    assert again.lineage.ahead(again.keeper.tip) == made.tip == members.tips[-1]
+    await again.disk.append_certificate(joiner.run, ROUNDS + 1, pack_record([members.raws[-1]]))
+    once_more = await resumed(joiner)
+    assert once_more.keeper.tip == tip
+    assert once_more.lineage.ahead(tip) == members.tips[-1]
+    assert repair(joiner.folder, joiner.signed) == []

@@ -12,6 +12,7 @@ from daemon import node
 from daemon.config import Config
 from daemon.ending import INTERRUPTED
 from daemon.journal import Journal
+from daemon.open_files import allow_open_files
 from daemon.wallet.password import Password
 from protocol.errors import UserError
 from protocol.identity import Signer
@@ -56,6 +57,7 @@ def _tell(event: Event) -> None:
 
 def _to_the_end(main: Callable[[], Awaitable[int]]) -> int:
     # The composition root: what is caught here ends the process, with its cause in the log.
+    allow_open_files()
     try:
         return trio.run(main)
     except KeyboardInterrupt:

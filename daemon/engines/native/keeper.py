@@ -262,6 +262,8 @@ class Keeper:
             self._dropped(
                 self.ledger.drop(self.ledger.next_seq), "it was trained from the run's initial parameters, and the run is further"
             )
+        if path and any(self.lineage.tip(parent) is None for parent in path[0].outcome.parents):
+            self._dropped(self.ledger.drop(self.ledger.next_seq), "the run went on by more certificates than are kept, which may count it")
         for certificate in path:
             last = certificate is path[-1]
             step = self.lineage.step(certificate.hash)

@@ -19,7 +19,7 @@ from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import TIPS_KEPT, Lineage
 from protocol import certificate, layout, leader, slices
 from protocol.errors import UserError
-from protocol.journal import Event, Warned
+from protocol.journal import Event, Warned, WorkDropped
 from protocol.planning import choice
 from protocol.ports import ParameterSpec, TaskInfo, inline
 from protocol.rules.registry import RULE_SETS
@@ -341,3 +341,24 @@ async def test_a_node_that_joined_a_long_run_resumes_from_its_checkpoint(tmp_pat
     assert once_more.keeper.tip == tip
     assert once_more.lineage.ahead(tip) == members.tips[-1]
     assert repair(joiner.folder, joiner.signed) == []
+
+
+async def test_work_is_dropped_where_certificates_that_may_count_it_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To offer it once more could count it twice."""
+    home = await CertifiedHome(tmp_path, 2).write()
+    node = await resumed(home)
+    assert node.keeper.ledger.pending == 7
+    before = node.keeper.tip
+    node.lineage.stand(before)
+    monkeypatch.setattr(lineage, "TIPS_KEPT", 2)
+    disk = FileDisk(tmp_path / "members", inline)
+    for number in range(3, 8):
+        await home.append(disk, number)
+        node.lineage.add(home.raws[-1], source="a member", asked=True)
+    path = node.lineage.path(before, home.tips[-1])
+    assert [certificate.outcome.number for certificate in path] == [6, 7]
+    node.keeper.settle(before, path)
+    assert node.keeper.ledger.pending == 0
+    assert [event.reason for event in node.told if isinstance(event, WorkDropped)] == [
+        "the run went on by more certificates than are kept, which may count it"
+    ]

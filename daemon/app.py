@@ -12,6 +12,7 @@ from daemon import node
 from daemon.config import Config
 from daemon.ending import INTERRUPTED
 from daemon.journal import Journal
+from daemon.open_files import allow_open_files
 from daemon.wallet.password import Password
 from protocol.errors import UserError
 from protocol.identity import Signer
@@ -56,6 +57,7 @@ def _tell(event: Event) -> None:
 
 def _to_the_end(main: Callable[[], Awaitable[int]]) -> int:
     # The composition root: what is caught here ends the process, with its cause in the log.
+    allow_open_files()
     try:
         return trio.run(main)
     except KeyboardInterrupt:
@@ -70,7 +72,7 @@ def _to_the_end(main: Callable[[], Awaitable[int]]) -> int:
             if isinstance(error, DiskFull):
                 raise UserError(
                     "DISK_FULL",
-                    "The node cannot begin: its disk takes nothing.",
+                    "The node cannot begin: its disk refuses to write.",
                     why=str(error),
                     fix="free some space there, or name another directory with --home PATH",
                 ) from None

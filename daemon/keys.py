@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from daemon.disk.new_file import write_new
@@ -65,8 +66,10 @@ def _keep_private(path: Path) -> None:
 def _leave_old_identity(home: Path) -> None:
     """Set aside what belongs to the key that was here before: its certificate, and the work that it alone may offer."""
     for file in (home / BULK_CERTIFICATE_FILE, *home.glob(LEDGERS)):
+        taken = {other.name for other in file.parent.glob(f"{file.name}{OF_OTHER_KEY}*")}
+        names = (f"{file.name}{OF_OTHER_KEY}{f'-{number}' if number > 1 else ''}" for number in count(1))
         with suppress(FileNotFoundError):
-            file.rename(file.with_name(f"{file.name}{OF_OTHER_KEY}"))
+            file.rename(file.with_name(next(name for name in names if name not in taken)))
 
 
 def _read(path: Path) -> bytes:

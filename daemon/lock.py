@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -60,8 +61,16 @@ def boot_id() -> str:
 
 
 def own_mark() -> bytes:
-    """What the holder writes into the file."""
-    return f"{os.getpid()}\n{socket.gethostname()[:64]}\n{boot_id()}\n".encode()
+    """What the holder writes into the file.
+
+    The same for the life of the process: a machine gets another name while it runs, by DHCP for one.
+    """
+    return _mark_of(os.getpid())
+
+
+@cache
+def _mark_of(pid: int) -> bytes:
+    return f"{pid}\n{socket.gethostname()[:64]}\n{boot_id()}\n".encode()
 
 
 @contextmanager

@@ -200,12 +200,13 @@ class Host:
         return sum(connection.muxed_conn.is_open for connections in self.swarm.connections.values() for connection in connections)
 
     async def _make_room(self, newest: MeasuredYamux) -> None:
-        """When there are more connections than may be, cut one: that of a newcomer whose prefix evicted too many, else `makes_room`'s choice."""
+        """When there are more connections than may be, cut one: that of a stranger whose prefix evicted too many, else `makes_room`'s choice."""
         if self.open_connections() <= MAX_CONNECTIONS:
             return
-        now, prefix = trio.current_time(), self._residents[newest].prefix
+        now, came = trio.current_time(), self._residents[newest]
         out = newest
-        if self._evictions.of(prefix, now).take(1.0, now):
+        # A member that comes back shares its prefix with strangers where all are on one machine or behind one router.
+        if self._matters(came.peer) or self._evictions.of(came.prefix, now).take(1.0, now):
             others = {muxed: one._replace(matters=self._matters(one.peer)) for muxed, one in self._residents.items() if muxed is not newest}
             chosen = makes_room(list(others.values()), self._chance)
             out = next((muxed for muxed, one in others.items() if one is chosen), newest)

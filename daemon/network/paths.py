@@ -18,7 +18,7 @@ AGAIN_S = 120.0  # until a direct path is looked for again: looking costs a conn
 OVER_LIBP2P = "/stream/2"  # behind a bulk protocol's name, where libp2p carries it
 LET_IN = b"\x00"  # the first byte back, as of the bulk plane: a stream that was negotiated is not one that was let in
 LET_IN_S = 5.0  # until it comes, as there
-MAX_KNOWN = 4096  # peers to which there was no path: as many as certificates are admitted
+MAX_KNOWN = 4096  # peers to which there was no path: four times as many as certificates are admitted at once
 
 
 class NoPath(Unreachable):

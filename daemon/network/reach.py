@@ -54,11 +54,17 @@ class Reach:
         if source:
             self._policy.proved(place.host, source, trio.current_time())
 
+    def _met(self, peer: PeerId) -> list[str]:
+        """The hosts at which a peer proved its key."""
+        entry = self._book.entry_of(peer)
+        return [*self._links.hosts_of(peer), *(entry.proven if entry else ())]
+
     def bulk_hosts(self, endpoint: Endpoint) -> tuple[str, ...]:
-        """Where to call for a bulk stream: hosts at which the peer was met, then what it says of itself, as far as that may be tried."""
+        """Where to call for a bulk stream: hosts that the peer says and where it was met, then what else it says, as far as that may be tried,
+        then other hosts where it was met."""
         peer, policy, now = endpoint.peer, self._bulk_policy, trio.current_time()
         entry = self._book.entry_of(peer)
-        met = [*self._links.hosts_of(peer), *(entry.proven if entry else ())]
+        met = self._met(peer)
         named = {place.host for place in entry.named} if entry else set()
         hosts = [host for host in endpoint.hosts if host in met or host in named]
         told = 0
@@ -71,5 +77,6 @@ class Reach:
 
     def bulk_met(self, peer: PeerId, host: str) -> None:
         """The peer showed its certificate there."""
-        self._bulk_policy.proved(host, peer, trio.current_time())
+        if host not in self._met(peer):  # calls to the others were free, so there is nothing to give back
+            self._bulk_policy.proved(host, peer, trio.current_time())
         self._book.met(peer, host)

@@ -28,6 +28,7 @@ TOLD_KEPT = 256  # of them, told unasked: each head among them is looked at agai
 TOLD_BY_ONE = 32  # of one peer, that it told of unasked: a branch's last, which is merged or asked for
 ASKED = " asked"  # behind a source's name, for what it gave when it was asked
 OTHER_TASK = "other_task"
+BRIDGES_KEPT = 256  # of each branch the newest counts
 ORPHANS_KEPT = 32  # certificates whose parent is on its way
 ORPHANS_OF_ONE = 8  # of one peer
 
@@ -57,6 +58,9 @@ class Lineage:
         self._shares: dict[str, OrderedDict[Digest, None]] = {}  # by whose word, the oldest first
         self._orphans: OrderedDict[Digest, tuple[OpenCertificate, str, bool]] = OrderedDict()
         self._heads: dict[Digest, Tip] = {}
+        # Certificates that were forgotten on the way from a place where this node stood: from which. A node that was away for longer than
+        # is kept would take what the others certified meanwhile for another branch.
+        self._bridges: OrderedDict[Digest, Digest] = OrderedDict()
 
     def tip(self, name: Digest) -> Tip | None:
         """The tip of that name, when it is among those kept."""
@@ -167,7 +171,8 @@ class Lineage:
 
     def _forget(self, name: Digest) -> None:
         self._front = None
-        self._steps.pop(name, None)
+        if (step := self._steps.pop(name, None)) is not None:
+            self._bridge(step)
         self._heads.pop(name, None)
         self._own.pop(name, None)
         for account, share in list(self._shares.items()):
@@ -177,6 +182,16 @@ class Lineage:
                     del self._shares[account]
         if name == self.best.hash:
             self.best = next(iter(self._ordered(list(self._heads.values()))), None) or self._standing or self.root
+
+    def _bridge(self, step: Step) -> None:
+        """`step` is forgotten. What descends from it descends from where this node stands, if that led to it."""
+        standing = self._standing.hash if self._standing is not None else None
+        origins = [standing if parent == standing else self._bridges.get(parent) for parent in step.certificate.outcome.parents]
+        origin = next((one for one in origins if one is not None), None)
+        if origin is not None:
+            self._bridges[step.tip.hash] = origin
+            while len(self._bridges) > BRIDGES_KEPT:
+                self._bridges.popitem(last=False)
 
     # ------------------------------------------------------------------------------------------ branches
 
@@ -206,9 +221,13 @@ class Lineage:
             if name == old.hash:
                 return True
             step = self._steps.get(name)
-            if step is not None and name not in seen and step.tip.number > old.number:
-                seen.add(name)
+            if name in seen or (step is not None and step.tip.number <= old.number):
+                continue
+            seen.add(name)
+            if step is not None:
                 open_ends.extend(step.certificate.outcome.parents)
+            elif (origin := self._bridges.get(name)) is not None:
+                open_ends.append(origin)
         return False
 
     def ahead(self, tip: Tip) -> Tip | None:

@@ -221,8 +221,12 @@ class Members:
         return frozen
 
     def training_at(self, tip: Digest) -> frozenset[PeerId]:
-        """Of those, the nodes whose last beacon says that they still train for the round after `tip`."""
-        return frozenset(peer for peer in self.live_at(tip) if self._members[peer].beacon.phase in TRAINING)
+        """Of those, the nodes whose last beacon says that they still train for the round after `tip`: a round waits for them.
+
+        Members by our certificates alone, once there are any. Keys are free, and a few of a stranger's could hold up each round.
+        """
+        training = frozenset(peer for peer in self.live_at(tip) if self._members[peer].beacon.phase in TRAINING)
+        return training & self._proven.keys() if self._proven else training
 
     # -------------------------------------------------------------------------------------------- who counts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,12 @@ def test_a_lock_and_a_key_that_a_cleaner_removed_are_made_again(watched: HomeAnd
     assert lock_holder(home) == os.getpid()
     assert (home / KEY_FILE).read_bytes() == seed
     assert (home / KEY_FILE).stat().st_mode & 0o777 == 0o600
+    assert watch.look(0.0) is None
+
+
+def test_look_goes_on_when_the_machine_gets_another_name(watched: HomeAndWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, watch, _ = watched
+    monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
     assert watch.look(0.0) is None
 
 

@@ -153,3 +153,13 @@ def test_a_new_key_takes_nothing_from_the_key_that_was_there_before(tmp_path: Pa
     assert second.peer != first.peer
     assert sorted(os.listdir(run)) == ["certificates", "ledger.safetensors.of-another-key"]
     assert not (tmp_path / "bulk.pem").exists()
+
+
+def test_what_belongs_to_a_second_old_key_is_set_aside_beside_the_first(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "aa"
+    run.mkdir(parents=True)
+    for work in (b"of the first key", b"of the second key"):
+        (run / "ledger.safetensors").write_bytes(work)
+        load_or_make_key(tmp_path)
+        (tmp_path / "node.key").unlink()
+    assert {path.read_bytes() for path in run.iterdir()} == {b"of the first key", b"of the second key"}

@@ -27,6 +27,10 @@ from protocol.round.phases import Happening, StateComing, StateHere
 TOLD_EVERY_S = 1.0  # of a download that advances: the machine needs no more to know that it does
 ADVANCING_S = 10.0  # after verified bytes a download counts as advancing: more than a chunk takes at 250 kbit/s
 
+# Complete states that wait. A node that cannot merge with another branch asks for the state of each head of it, and each is two vectors
+# of the model. What the round machine was told of last is among the newest.
+ARRIVED_KEPT = 3
+
 
 class Downloads:
     """One node's. What is complete waits until it is taken, or until the node stands where it leads nowhere."""
@@ -96,6 +100,8 @@ class Downloads:
             seconds = trio.current_time() - began
             self._record(CaughtUp(number=made.tip.number, source=source, size_bytes=download.received_bytes, seconds=seconds))
             self._arrived[name] = download
+            while len(self._arrived) > ARRIVED_KEPT:
+                del self._arrived[next(iter(self._arrived))]
             self._tell_arrived(made, ahead)
         return ""
 

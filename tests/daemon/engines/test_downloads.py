@@ -8,7 +8,7 @@ import trio
 import trio.testing
 from msgspec.structs import replace
 
-from daemon.engines.native.downloads import Downloads
+from daemon.engines.native.downloads import ARRIVED_KEPT, Downloads
 from daemon.engines.native.keeper import Keeper
 from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members
@@ -43,6 +43,9 @@ class Scene:
         self.own = self._certified(Made(FOUR[:2]), 1)
         self.next = self._certified(Made(FOUR[:2], self.own.tip, seq=2), 2)
         self.other = self._certified(Made(FOUR[2:]), 3)
+        self.further = [self.other]  # the other branch goes on
+        for number in range(4, 4 + ARRIVED_KEPT):
+            self.further.append(self._certified(Made(FOUR[2:], self.further[-1].tip, seq=number), number))
         self.happened: list[Happening] = []
         swarm = FakeSwarm(random.Random(1))
         self.here: FakeNetwork = swarm.network(b"\0" * 32)
@@ -81,7 +84,7 @@ class Scene:
         """The peer keeps the states of the next certificate and of the other branch."""
         disk = MemoryDisk(MemoryMedium())
         leaves = {}
-        for number, step in ((2, self.next), (3, self.other)):
+        for number, step in ((2, self.next), *enumerate(self.further, start=3)):
             value, momentum = vector(number, 0), vector(number, 1)
             await disk.save_checkpoint(
                 Checkpoint(run=RUN, tip=step.tip.hash, number=step.tip.number, anchor=value, momentum=momentum, inner=value[:0])
@@ -134,3 +137,22 @@ def test_downloads_lead_on_also_where_the_certificate_was_pushed_out_of_the_line
 
     run_virtual(main)
     assert [event.ahead for event in scene.happened if isinstance(event, StateHere)] == [True]
+
+
+def test_downloads_of_a_branch_that_is_not_merged_do_not_pile_up() -> None:
+    """The branch went on, each merge with it failed, and each state stayed: two vectors of the model in every round."""
+    scene = Scene()
+
+    async def main() -> None:
+        async with scene.swarm.running(), trio.open_nursery() as nursery:
+            await scene.give()
+            for network in (scene.here, scene.there):
+                await nursery.start(_live, network)
+            await trio.sleep(2.0)
+            for step in scene.further:
+                assert await scene.downloads.fetch(step) == ""
+                assert scene.downloads.look(step.tip.hash) is not None
+            nursery.cancel_scope.cancel()
+
+    run_virtual(main)
+    assert scene.downloads.arrived == {step.tip.hash for step in scene.further[-ARRIVED_KEPT:]}

@@ -104,6 +104,25 @@ async def test_keys_without_end_hold_no_more_than_all_places(tmp_path: Path, mon
         assert {link.peer: link.since_s for link in target.links()}.get(member.peer) == since, "who matters was never cut"
 
 
+async def test_a_member_comes_back_while_strangers_of_its_prefix_fill_all_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(host_module, "EVICTIONS_PER_S", 0.0)
+    monkeypatch.setattr(host_module, "EVICTIONS_AT_ONCE", 0.0)
+    settings = NetworkSettings(listen_host="127.0.0.1", min_connections=0)
+    target = LibP2PNetwork(settings, (1).to_bytes(32, "big"), load_or_make(tmp_path / "bulk-1.pem", "node 1"))
+    async with target.running(), AsyncExitStack() as crowd:
+        for number in range(2):
+            node = make_node(tmp_path, 60 + number, *target.addresses)
+            await crowd.enter_async_context(node.running())
+            await until_linked(target, number + 1)
+        member = make_node(tmp_path, 50, *target.addresses)
+        target.keep(frozenset({member.peer}))
+        await crowd.enter_async_context(member.running())
+        with trio.fail_after(JOINED_S):
+            while not any(link.peer == member.peer and trio.current_time() - link.since_s > 1.0 for link in target.links()):
+                await trio.sleep(0.05)
+
+
 async def test_addresses_that_a_stranger_tells_are_tried_a_few_times(tmp_path: Path) -> None:
     called = 0
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from daemon.network import tls_records
 from daemon.network.certificate import BulkCertificate, load_or_make
-from daemon.network.tls import TlsSession
+from daemon.network.tls import PIECE_BYTES, PIECE_RECORDS, TlsSession
 from daemon.network.tls_handshake import TlsContext
 from daemon.network.tls_records import (
     HEADER_BYTES,
@@ -321,3 +321,11 @@ def test_a_record_says_how_long_it_is() -> None:
     wire = b"".join(Sealing(AES_256, SECRET).data(memoryview(bytes(RECORD_BYTES + 1)), RecordBuffer(1)))
     assert len(wire) == RECORD_BYTES + 1 + 2 * OVERHEAD_BYTES
     assert wire[:HEADER_BYTES] == b"\x17\x03\x03\x40\x11"
+
+
+def test_a_piece_in_the_shortest_records_is_written_by_one_call() -> None:
+    content = memoryview(bytes(PIECE_BYTES))
+    sealing = Sealing(AES_128, SECRET[:32], limit=512)
+    pieces = [sealing.update(), *sealing.data(content, RecordBuffer(PIECE_RECORDS))]
+    assert len(pieces) <= os.sysconf("SC_IOV_MAX")
+    assert sum(map(len, pieces[1:])) == PIECE_BYTES + PIECE_BYTES // 512 * OVERHEAD_BYTES

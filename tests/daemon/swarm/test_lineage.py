@@ -118,3 +118,21 @@ def test_a_heads_descent_is_told_without_walking_past_it() -> None:
     assert not lineage.descends(stranger.next_tip(), tip)
     assert not lineage.descends(tip, stranger.next_tip())
     assert lineage.beside(tip) == [stranger.next_tip()]
+
+
+def test_a_node_that_was_away_for_longer_than_is_kept_is_led_to_where_the_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took what they had certified for another branch, tried to merge its old state with theirs, and never came back."""
+    lineage, tip = a_lineage(3)
+    monkeypatch.setattr(lineage_module, "TIPS_KEPT", 4)
+    parted = Made(HONEST, honest(2)[-1].next_tip(), seq=9)
+    lineage.add(parted.raw(), source="another")
+    for one in honest(12)[3:]:
+        lineage.add(one.raw(), source="member", asked=True)
+    last = honest(12)[-1].next_tip()
+    assert lineage.ahead(tip) == lineage.front == last
+    assert lineage.beside(tip) == [parted.next_tip()]
+    assert [one.outcome.number for one in lineage.path(tip, last)] == [9, 10, 11, 12]
+    lineage.stand(last)
+    assert lineage.descends(last, tip)
+    assert not lineage.descends(last, parted.next_tip())
+    assert not lineage.descends(tip, last)

@@ -157,3 +157,13 @@ def test_members_of_a_large_run_pace_themselves_as_ever() -> None:
     assert [known.rank(peer) for peer in ("peer 0", "peer 999")] == [0, 2]
     known.prove(f"later {n}" for n in range(members.PROVEN_KEPT))
     assert len(known.proven) == members.PROVEN_KEPT
+
+
+def test_strangers_that_say_they_train_hold_up_no_round() -> None:
+    """A round waits for most others, where they still train. Keys of one stranger were most others."""
+    known = table()
+    for peer in ("partner", "key 1", "key 2", "key 3"):
+        known.take(peer, beacon(1, TIPS[0]), 0.0)
+    assert known.training_at(TIPS[0]) == {"partner", "key 1", "key 2", "key 3"}, "a run begins among strangers"
+    known.prove(("me", "partner"))
+    assert known.training_at(TIPS[0]) == {"partner"}

@@ -1,0 +1,41 @@
+"""Which addresses of a peer may be called now, and what each try costs."""
+
+from __future__ import annotations
+
+from daemon.network.addresses import Place
+from daemon.network.book import Book, seal_record
+from daemon.network.dialing import SOURCE_TRIES_AT_ONCE
+from daemon.network.links import Links
+from daemon.network.reach import Reach
+from protocol.identity import Signer
+from protocol.ports import Endpoint
+
+OWN, TOLD = Signer(bytes(31) + b"\x01"), Signer(bytes(31) + b"\x02")
+PROVEN = "8.8.8.8"
+
+
+def endpoint(*hosts: str) -> Endpoint:
+    return Endpoint(peer=TOLD.peer, hosts=hosts, port=4001, certificate=b"")
+
+
+async def test_bulk_met_at_a_proven_host_pays_for_no_other_tries() -> None:
+    """A member that answers at its own host must not buy calls to hosts that it made up."""
+    book = Book(OWN.peer, [])
+    book.learn(seal_record(TOLD, [Place("ip4", PROVEN, 4001, TOLD.peer)], [], 1), 0.0, "teller")
+    book.met(TOLD.peer, PROVEN)
+    reach = Reach(book, Links(lambda _connection: None), (Place("ip4", "1.1.1.1", 4001, OWN.peer),))
+    tried = 0
+    for number in range(3 * int(SOURCE_TRIES_AT_ONCE)):
+        assert reach.bulk_hosts(endpoint(PROVEN)) == (PROVEN,)
+        reach.bulk_met(TOLD.peer, PROVEN)
+        tried += f"9.{number}.1.1" in reach.bulk_hosts(endpoint(f"9.{number}.1.1"))
+    assert tried == SOURCE_TRIES_AT_ONCE
+
+
+async def test_bulk_met_at_a_new_host_gives_its_try_back() -> None:
+    book = Book(OWN.peer, [])
+    book.learn(seal_record(TOLD, [Place("ip4", PROVEN, 4001, TOLD.peer)], [], 1), 0.0, "teller")
+    reach = Reach(book, Links(lambda _connection: None), (Place("ip4", "1.1.1.1", 4001, OWN.peer),))
+    for number in range(3 * int(SOURCE_TRIES_AT_ONCE)):
+        assert reach.bulk_hosts(endpoint(f"9.{number}.1.1"))[0] == f"9.{number}.1.1"
+        reach.bulk_met(TOLD.peer, f"9.{number}.1.1")

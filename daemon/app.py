@@ -72,7 +72,7 @@ def _to_the_end(main: Callable[[], Awaitable[int]]) -> int:
             if isinstance(error, DiskFull):
                 raise UserError(
                     "DISK_FULL",
-                    "The node cannot begin: its disk takes nothing.",
+                    "The node cannot begin: its disk refuses to write.",
                     why=str(error),
                     fix="free some space there, or name another directory with --home PATH",
                 ) from None

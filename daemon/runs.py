@@ -96,7 +96,7 @@ def take_up(config: Config, signed: SignedManifest) -> None:
     except DiskFull as full:
         raise UserError(
             "DISK_FULL",
-            "The node cannot begin: its disk takes nothing.",
+            "The node cannot begin: its disk refuses to write.",
             why=str(full),
             fix="free some space there, or name another directory with --home PATH",
         ) from None

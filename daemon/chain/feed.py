@@ -13,7 +13,7 @@ import trio
 
 from daemon.chain.records import opened_record
 from protocol.certificate import OpenCertificate
-from protocol.errors import PeerFault
+from protocol.errors import PeerFault, UserError
 from protocol.journal import Event, Warned
 from protocol.manifest import SignedManifest
 from protocol.ports import Disk, Offload
@@ -43,15 +43,33 @@ class CertifiedFeed:
         self._disk, self._run, self._manifest, self._offload = disk, signed.run, signed.open(), offload
         self._record, self._takers = record, tuple(takers)
         self._next = 1
+        self._waiting = False  # for a disk that cannot be read now
         self.caught_up = trio.Event()
         """Set once the takers have everything that was on disk at the start."""
 
     async def run(self) -> None:
         """Until cancelled. Stops at a certificate that does not read back, with a warning: what follows from it is not known."""
-        while await self._read():
-            self.caught_up.set()
+        while await self._read_or_wait():
             await trio.sleep(LOOK_S)
         self.caught_up.set()
+
+    async def _read_or_wait(self) -> bool:
+        """As `_read`. A disk that cannot be read now is read again later, with one warning."""
+        try:
+            more = await self._read()
+        except UserError as unread:
+            if unread.code != "DAMAGED":
+                raise
+            if not self._waiting:
+                self._warn(f"{unread.what} It is tried again ({unread.why}).")
+            self._waiting = True
+            return True
+        self._waiting = False
+        self.caught_up.set()
+        return more
+
+    def _warn(self, what: str) -> None:
+        self._record(Warned(code="FIGURES", message=f"{what} Samples and reputation count up to certificate {self._next - 1}."))
 
     async def _read(self) -> bool:
         """Hand over what is new. Whether there may be more later."""
@@ -62,13 +80,7 @@ class CertifiedFeed:
                 for take in self._takers:
                     take(found.certificates)
             if found.unreadable:
-                self._record(
-                    Warned(
-                        code="FIGURES",
-                        message=f"A certificate on disk does not read back ({found.unreadable}). "
-                        f"Samples and reputation count up to certificate {self._next - 1}.",
-                    )
-                )
+                self._warn(f"A certificate on disk does not read back ({found.unreadable}).")
                 return False
             if len(records) < READ_AT_ONCE or not found.certificates:
                 break

@@ -78,7 +78,10 @@ class ChainFile:
             existed = self._path.exists()
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                if os.fstat(handle).st_size != self._end:
+                size = os.fstat(handle).st_size
+                if size < self._end:
+                    self._forget_lost(size, number)
+                if size != self._end:
                     self._fault("cut")
                     os.ftruncate(handle, self._end)  # a torn tail, or a branch of a write that failed
                 os.lseek(handle, self._end, os.SEEK_SET)
@@ -99,11 +102,12 @@ class ChainFile:
             raise refused(self._path, len(record), error) from error
         self._take(number, self._end + _HEAD.size, len(body))
         if self._end - self._live_bytes > max(MOST_WASTE_BYTES, self._live_bytes):
-            with suppress(DiskFull):  # the certificate itself is safe; there will be room another time
+            # The certificate itself is safe. A file that cannot be read or written is tried again.
+            with suppress(DiskFull, OSError):
                 self._compact()
 
     def read(self, first: int, limit: int) -> list[bytes]:
-        """Up to `limit` bodies from number `first` on."""
+        """Up to `limit` bodies from number `first` on. Raises `OSError` where the file cannot be read."""
         start = bisect_left(self._numbers, first)
         bodies: list[bytes] = []
         if limit <= 0 or start == len(self._numbers):
@@ -125,19 +129,30 @@ class ChainFile:
         return bodies
 
     def records(self) -> list[tuple[int, bytes]]:
-        """Every record that can be read, by (number, body)."""
-        return list(zip(self._numbers, self.read(0, len(self._numbers)), strict=False))
+        """Every record up to the first that cannot be read, by (number, body)."""
+        found: list[tuple[int, bytes]] = []
+        for number in self._numbers:
+            try:
+                bodies = self.read(number, 1)
+            except OSError as error:
+                self.damage = self.damage or f"the file cannot be read ({error.strerror})"
+                break
+            if not bodies:
+                break
+            found.append((number, bodies[0]))
+        return found
 
     def _read_index(self) -> None:
         try:
-            file = self._path.open("rb")
+            self._read_whole_records()
         except FileNotFoundError:
             return
         except OSError as error:
             self.damage = f"the file cannot be read ({error.strerror})"
             self._report(f"The certificates cannot be read ({error.strerror}): {self._path}")
-            return
-        with file:
+
+    def _read_whole_records(self) -> None:
+        with self._path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             while self._end < size:
                 head = file.read(_HEAD.size)
@@ -169,6 +184,21 @@ class ChainFile:
         self._places.append((offset, length))
         self._live_bytes += _HEAD.size + length
         self._end = offset + length
+
+    def _forget_lost(self, size: int, number: int) -> None:
+        """Somebody removed the file or cut it to `size` bytes while it was in use. Go on behind what is left.
+
+        A hole of zeros in its place would be damage that stops the next start. A chain with a gap is
+        read from the checkpoint on, as that of a node that joined late.
+        """
+        kept = sum(offset + length <= size for offset, length in self._places)
+        del self._numbers[kept:], self._places[kept:]
+        self._live_bytes = sum(_HEAD.size + length for _, length in self._places)
+        self._end = sum(self._places[-1]) if self._places else 0
+        self._report(
+            f"The certificates were removed or cut short while the node ran. Those up to number {self.last} are left, and the file goes on"
+            f" with number {number}. The members of the run hold the others: {self._path}"
+        )
 
     def _compact(self) -> None:
         """Write the living records into a new file: the branches left behind have grown larger than the chain."""

@@ -155,7 +155,7 @@ class FileDisk:
         return await self._apart(lambda: self._open_state(tip))
 
     def _open_state(self, tip: Digest) -> OpenState | None:
-        for path in self._root.glob(CHECKPOINT_OF.format(tip=tip.hex())):
+        for path in self._checkpoints_of(tip):
             try:
                 return open_state(path, self._apart)
             except Damaged as error:
@@ -170,7 +170,7 @@ class FileDisk:
     def _read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         if offset < 0 or size < 0:
             raise ValueError(f"no {size} bytes at {offset}")
-        for path in self._root.glob(CHECKPOINT_OF.format(tip=tip.hex())):
+        for path in self._checkpoints_of(tip):
             try:
                 handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
@@ -247,7 +247,15 @@ class FileDisk:
 
     async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
         async with self._writing:  # the index must not change while it is read
-            return await self._apart(lambda: self._chain(run).read(first, limit))
+            return await self._apart(lambda: self._read_certificates(run, first, limit))
+
+    def _read_certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
+        try:
+            return self._chain(run).read(first, limit)
+        except OSError as error:
+            path = self._run(run) / CERTIFICATES
+            self._found(f"The certificates cannot be read now ({error.strerror}). It is tried again: {path}")
+            raise self.damage(run, "The certificates of this run cannot be read.", f"{error.strerror}: {path}") from None
 
     def _chain(self, run: Digest) -> ChainFile:
         chain = self._chains.get(run)
@@ -306,6 +314,16 @@ class FileDisk:
         except OSError as error:
             why = f"{error.strerror}: {self._checkpoints(run)}"
             raise self.damage(run, "The checkpoints of this run cannot be read.", why) from None
+
+    def _checkpoints_of(self, tip: Digest) -> list[Path]:
+        """The checkpoints of any run with that tip. None while the disk does not list its folders: members are sent elsewhere."""
+        try:
+            return list(self._root.glob(CHECKPOINT_OF.format(tip=tip.hex())))
+        except OSError as error:
+            self._found(
+                f"The checkpoints cannot be listed now ({error.strerror}). Members who ask for one are sent elsewhere: {self._root}"
+            )
+            return []
 
     def _clear_drafts(self, run: Digest) -> None:
         """Before the first write into a run, not on opening: whoever only reads must not take a writer's draft away."""

@@ -64,9 +64,14 @@ class ProofFiles:
         self._report(f"A proof {why}; {done}. Whom it convicts may work with this node until that is proved again: {where}")
 
     def _entries(self) -> list[tuple[int, Digest, Path]]:
-        """Order, digest and place of each file, the oldest first."""
+        """Order, digest and place of each file, the oldest first; none while the folder cannot be read."""
         entries = []
-        for path in self._directory.glob("*"):
+        try:
+            paths = list(self._directory.glob("*"))
+        except OSError as error:
+            self._report(f"The proofs cannot be listed now ({error.strerror}). It is tried again: {self._directory}")
+            return []
+        for path in paths:
             if name := _NAME.fullmatch(path.name):  # a directory of that name, too: it is set aside like anything that is no proof
                 entries.append((int(name[1]), bytes.fromhex(name[2]), path))
         return sorted(entries)
@@ -74,7 +79,8 @@ class ProofFiles:
     def _prune(self) -> None:
         size = 0
         for kept, (_, _, path) in enumerate(reversed(self._entries()), start=1):
-            with suppress(FileNotFoundError):
+            # What cannot be looked at now counts the next time.
+            with suppress(OSError):
                 size += path.stat().st_size
             if kept > PROOFS_KEPT or size > PROOFS_BYTES:
                 self._fault("remove")

@@ -53,11 +53,11 @@ def load_or_make(path: Path, name: str) -> BulkCertificate:
     try:
         serialization.load_pem_private_key(pem, password=None)
         certificate = x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
+    except ValueError:
         raise UserError(
             "CERTIFICATE",
             f"The bulk certificate {path} cannot be read.",
-            why=str(error),
+            why="it does not hold a private key and a certificate in PEM",
             fix=f"rm {path} (a new one is made at the next start; nothing else depends on it)",
         ) from None
     return BulkCertificate(path=path, der=certificate.public_bytes(serialization.Encoding.DER))

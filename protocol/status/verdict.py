@@ -9,6 +9,7 @@ The first rule that applies speaks:
     stale              rounds used to come, and none has for long
     the disk is full   what it learned can be neither offered nor kept
     alone              what it learned waits for a second peer, or nothing waits since the others have another task
+    waiting            enough peers are connected, and none of them is ready
     averaged           the same of an engine without certificates, and that it has none
     rounds             how many of the last ones counted, and why the others did not
     training           no round is certified yet
@@ -64,17 +65,23 @@ def _disk_full(state: StatusState, now: float) -> Verdict | None:
     if not state.disk_full or silent > max(DISK_SILENT_S, DISK_SILENT_ROUNDS * (state.run.round_seconds or 0.0)):
         return None
     level = "bad" if state.disk_full.startswith(NOT_OFFERED) else "warning"
-    return level, f"The disk takes nothing: {state.disk_full}"
+    what_to_do = "Free some space there; the node then goes on by itself"
+    return level, f"The disk refuses to write: {state.disk_full}. {what_to_do}"
 
 
-def _alone(state: StatusState) -> Verdict:
+def _alone(state: StatusState, training: list[Peer]) -> Verdict:
     if state.other_tasks:
         peer, what = next(reversed(state.other_tasks.items()))
         others = of(len(state.other_tasks), "peer has", "peers have")
         return "bad", f"Alone: {others} another task. {state.who(peer)}: {what}. Use the same version of the task on every node."
-    others = "a second peer" if state.min_peers <= 2 else f"{state.min_peers - 1} more peers"
+    needed = "a second peer" if state.min_peers <= 2 else f"{state.min_peers - 1} more peers"
+    done = f"trained {of(state.you.samples_pending, 'sample')} that wait for {needed}"
+    here = [peer for peer in training if peer.connected]
+    if len(here) >= state.min_peers - 1:
+        others = of(len(here), "other node is", "other nodes are")
+        show = "hypergpud peers shows what each node does"
+        return "warning", f"Waiting: {done}; {others} connected but not ready; {show}"
     address = state.you.addresses[0] if state.you.addresses else "MULTIADDR"
-    done = f"trained {of(state.you.samples_pending, 'sample')} that wait for {others}"
     return "warning", f"Alone: {done}; others join with: hypergpud start --join {address}"
 
 
@@ -181,7 +188,7 @@ def _verdict_of(state: StatusState, now: float) -> Verdict:
     if full := _disk_full(state, now):
         return full
     if state.alone:
-        return _alone(state)
+        return _alone(state, training)
     if stale:
         return stale
     own = _averaged_rounds(state) or _own_rounds(state)

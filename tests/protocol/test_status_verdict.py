@@ -9,7 +9,7 @@ import msgspec
 
 from protocol import journal
 from protocol.status import record
-from tests.story import AT, ME, ROUND_S, certified, day, folded, report, started, trainer_ready
+from tests.story import AT, ME, PEERS, ROUND_S, certified, day, folded, report, started, trainer_ready
 
 
 def verdict(*events: journal.Event, now: float = AT) -> tuple[str, str]:
@@ -37,6 +37,17 @@ def test_alone_says_how_others_join() -> None:
     assert sentence.startswith("Alone: trained 1,240 samples that wait for a second peer; others join with: hypergpud start --join /ip4/")
     level, sentence = verdict(started(min_peers=4), journal.Alone(number=1, samples_pending=1, reason=""))
     assert "1 sample that wait for 3 more peers" in sentence
+
+
+def test_a_connected_peer_that_is_not_ready_is_counted_instead_of_called_absent() -> None:
+    up = journal.PeerUp(peer=PEERS[1], address="", path="direct")
+    waits = journal.Alone(number=1, samples_pending=1240, reason="")
+    assert verdict(started(), trainer_ready(), up, report(1), waits) == (
+        "warning",
+        "Waiting: trained 1,240 samples that wait for a second peer; 1 other node is connected but not ready; "
+        "hypergpud peers shows what each node does",
+    )
+    assert verdict(started(min_peers=4), up, report(1), waits)[1].startswith("Alone: ")
 
 
 def test_a_trouble_that_lasts_goes_with_the_verdict_until_it_is_over() -> None:
@@ -187,7 +198,10 @@ def test_a_full_disk_is_told_before_being_alone() -> None:
     offering = at(journal.PhaseEntered(number=1, view=0, phase="offer", reason=""), AT - 11)
     level, sentence = verdict(started(), trainer_ready(), alone, offering, at(FULL, AT - 10), at(FULL, AT))
     assert level == "bad"
-    assert sentence == "The disk takes nothing: nothing can be offered: /h/ledger needs 9 bytes, 0 bytes are free"
+    assert sentence == (
+        "The disk refuses to write: nothing can be offered: /h/ledger needs 9 bytes, 0 bytes are free. "
+        "Free some space there; the node then goes on by itself"
+    )
     assert (
         len([event for event in record(folded([offering, at(FULL, AT - 10), at(FULL, AT)]), AT).events if "DISK_FULL" in event.text]) == 1
     )
@@ -204,7 +218,8 @@ def test_a_checkpoint_that_was_not_written_is_a_warning_until_the_next_is() -> N
     on = at(journal.PhaseEntered(number=1, view=0, phase="train", reason=""), AT)
     assert verdict(started(), trainer_ready(), full, on) == (
         "warning",
-        "The disk takes nothing: checkpoint 3 was not written: /h/3 needs 9 bytes",
+        "The disk refuses to write: checkpoint 3 was not written: /h/3 needs 9 bytes. "
+        "Free some space there; the node then goes on by itself",
     )
     written = at(journal.CheckpointWritten(number=4, size_bytes=1, seconds=0.1), AT)
     assert "disk" not in verdict(started(), trainer_ready(), full, written)[1]

@@ -17,7 +17,7 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from daemon.swarm.chain_sync import unpack_record
+from daemon.engines.native.kept import readable_certificates
 from daemon.swarm.framing import FrameReader, decode_as, frame
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.messenger import Refuse
@@ -182,11 +182,10 @@ class Convictions:
         made = self._lineage.step(charge.certificate)
         if made is not None:
             return made.certificate
-        for record in await self._disk.certificates(self._run, charge.number, 1):
-            for raw in unpack_record(record):
-                certificate = open_certificate(raw, self._run, self._manifest, None, trusted=True)
-                if certificate.hash == charge.certificate:
-                    return certificate
+        for raw in await readable_certificates(self._disk, self._run, charge.number):
+            certificate = open_certificate(raw, self._run, self._manifest, None, trusted=True)
+            if certificate.hash == charge.certificate:
+                return certificate
         return None
 
     # -------------------------------------------------------------------------------------------- telling

@@ -56,6 +56,8 @@ class Keeper:
         self._run, self._me, self._manifest, self._info = run, me, manifest, info
         self._disk, self._offload, self._record = disk, offload, record
         self._ledger_lock = trio.Lock()
+        # The certificate that the ledger was settled with last. It is behind `tip` for a moment.
+        self._ledger_tip = lineage.root.hash
         self._offers = Buffers()  # what is offered, until it is settled
         self._stands: dict[Digest, int] = {}
 
@@ -90,7 +92,10 @@ class Keeper:
         last = await self._read_chain(checkpoint)
         tip = self.lineage.tip(checkpoint.tip) if checkpoint else None
         if checkpoint is not None and tip is None:
-            await self._check_far_behind(checkpoint, last)
+            raise self._disk.damage(
+                self._run,
+                f"Checkpoint {checkpoint.number} stands on a certificate that is not on disk; the certificates there end with number {last}.",
+            )
         if tip is None and last:
             self._warn(f"the state of certificate {last} is not on disk; the members of the run are asked for it")
         if checkpoint is None or tip is None:
@@ -114,14 +119,17 @@ class Keeper:
         if self.tip.state and digest != self.tip.state:
             raise self._disk.damage(self._run, f"Checkpoint {self.tip.number} does not have the state that its certificate names.")
         self.anchor.adopt(self.tip.hash)
-        return said + await self._resume_ledger()
+        said += await self._resume_ledger()
+        self._ledger_tip = self.tip.hash
+        return said
 
     async def _read_chain(self, checkpoint: Checkpoint | None) -> int:
         """Every certificate on disk into the lineage. Returns the number of the last one, 0 for none.
 
         A lineage keeps the last few hundred certificates of what others give. So the chain of a node that joined late, or was away
         for long, has a gap before them. It is then read from the checkpoint's tip on. What a power cut left of such a chain, with no
-        checkpoint on it yet, is not read: the members give it again.
+        checkpoint on it yet, is not read: the members give it again. The lineage stands on the checkpoint's tip as soon as that is
+        read: a disk that took certificates alone may hold more behind it than a lineage keeps.
         """
         first, rest = 1, True
         stood = decode_tip(checkpoint.stood) if checkpoint else None
@@ -142,19 +150,12 @@ class Keeper:
                         made = self.lineage.step(hash_of(self._run, raw))
                         if made is None:
                             raise PeerFault("bad_certificate", "its parent is not among those before it")
+                        if checkpoint is not None and made.tip.hash == checkpoint.tip:
+                            self.lineage.stand(made.tip)
                         first = max(first, made.tip.number + 1)
                 except PeerFault as fault:
                     raise self._disk.damage(self._run, f"Certificate {first} on disk does not read back: {fault}.") from None
         return first - 1
-
-    async def _check_far_behind(self, checkpoint: Checkpoint, last: int) -> None:
-        """A checkpoint may be older than what a lineage keeps of certificates. Raises `UserError("DAMAGED")` for one that none on disk names."""
-        if checkpoint.tip in await self._hashes_on_disk(checkpoint.number):
-            return
-        raise self._disk.damage(
-            self._run,
-            f"Checkpoint {checkpoint.number} stands on a certificate that is not on disk; the certificates there end with number {last}.",
-        )
 
     async def _hashes_on_disk(self, number: int) -> set[Digest]:
         """What the certificates of one step of our lineage are named by."""
@@ -222,7 +223,7 @@ class Keeper:
             offer, unfit = await self._offload(work)
             if unfit:
                 self._dropped(self.ledger.drop(self.ledger.next_seq), unfit)
-            await self._disk.save_ledger(self.ledger.record(self._run, self.tip.hash))
+            await self._disk.save_ledger(self.ledger.record(self._run, self._ledger_tip))
             return offer
 
     async def local(self) -> Vector:
@@ -252,6 +253,7 @@ class Keeper:
             self.settle(before, path)
             for start, error in credits:
                 self.ledger.credit(start, error / np.float32(path[-1].rounds))
+            self._ledger_tip = tip.hash
 
         async with self._ledger_lock:
             await self._offload(work)
@@ -269,8 +271,10 @@ class Keeper:
             step = self.lineage.step(certificate.hash)
             beside = not last and (step is None or not self.lineage.descends(step.tip, before))
             listed = certificate.listed.get(self._me)
+            known = listed is None or self.ledger.knows(listed)
             dropped = self.ledger.settle(listed, beside=beside, share=1 / certificate.rounds)
-            self._dropped(dropped, self._why(certificate, counted=listed is not None))
+            why = self._why(certificate, counted=listed is not None) if known else self._unknown(certificate)
+            self._dropped(dropped, why)
 
     def _founded(self, first: OpenCertificate) -> bool:
         """Whether this node began the run with the others. What a joiner trained before it had an anchor of the run fits no later one: counted in a
@@ -285,6 +289,9 @@ class Keeper:
             f"certificate {certificate.outcome.number} {PASSED_BY}: what waits counts half as much,"
             f" and nothing after {limits.max_carry_rounds} certificates"
         )
+
+    def _unknown(self, certificate: OpenCertificate) -> str:
+        return f"certificate {certificate.outcome.number} counts later work of this node than its ledger on disk holds"
 
     def _warn(self, message: str) -> None:
         self._record(Warned(code="CHAIN", message=message))
@@ -313,7 +320,10 @@ class Keeper:
                     await self._disk.append_certificate(self._run, number, record)
                     waiting.pop(0)
                 async with self._ledger_lock:
-                    await self._disk.save_ledger(self.ledger.record(self._run, tip.hash))
+                    # Where the anchor moved meanwhile, the ledger counts a certificate that is not on
+                    # disk yet. The older record is right for what is there; the next write follows.
+                    if self._ledger_tip == tip.hash:
+                        await self._disk.save_ledger(self.ledger.record(self._run, tip.hash))
                 await self._disk.save_checkpoint(
                     Checkpoint(
                         run=self._run,

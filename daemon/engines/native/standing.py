@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import trio
 
+from daemon.engines.native.kept import readable_records
 from daemon.engines.native.moving import Moving
 from daemon.swarm.chain_sync import ChainReply
 from daemon.swarm.pace import LastPace
@@ -56,7 +57,7 @@ class Standing:
         """Records from number `first` on: those on disk, then those on their way there."""
         if state is None or moving is None:
             return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
-        stored = await self._disk.certificates(self._run, max(first, 1), limit)
+        stored = await readable_records(self._disk, self._run, max(first, 1), limit)
         waiting = [record for number, record in moving.unwritten if number >= first and record not in stored]
         records = [*stored, *waiting][:limit]
         age_s = trio.current_time() - moving.adopted_at

@@ -125,6 +125,29 @@ async def test_a_certificate_that_does_not_read_back_ends_the_feed_with_a_warnin
     assert "count up to certificate 1" in warned.message
 
 
+async def test_a_feed_of_certificates_that_cannot_be_read_now_reads_them_later(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A medium that fails for a moment ended the node."""
+    disk, events, figures = FileDisk(tmp_path, inline), list[Event](), Figures(ME)
+    await append(disk, 1, rounds({0: 5}))
+    path = tmp_path / "runs" / PAID_RUN.hex() / "certificates"
+    path.rename(path.with_name("elsewhere"))
+    path.mkdir()
+    feed = CertifiedFeed(disk, SIGNED, inline, events.append, (figures.add,))
+    with trio.fail_after(60.0):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed.run)
+            await trio.sleep(3 * LOOK_S)
+            assert not feed.caught_up.is_set()
+            path.rmdir()
+            path.with_name("elsewhere").rename(path)
+            await feed.caught_up.wait()
+            nursery.cancel_scope.cancel()
+    assert figures.totals == (5, 1)
+    [warned] = events
+    assert isinstance(warned, Warned)
+    assert "Is a directory" in warned.message
+
+
 def test_reputations_come_from_certificates_that_the_journal_dates(tmp_path: Path) -> None:
     now = [1_000_000.0]
     journal = Journal(tmp_path / "journal", lambda: now[0])

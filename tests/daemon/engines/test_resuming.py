@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,11 @@ from daemon.disk.checkpoint_file import read_checkpoint
 from daemon.disk.files import FileDisk
 from daemon.engines.native import moving
 from daemon.engines.native.keeper import Keeper
+from daemon.engines.native.kept import readable_certificates, readable_records
 from daemon.repair import repair
 from daemon.swarm import lineage
 from daemon.swarm.chain_sync import pack_record
-from daemon.swarm.lineage import TIPS_KEPT, Lineage
+from daemon.swarm.lineage import Lineage
 from protocol import certificate, layout, leader, slices
 from protocol.errors import UserError
 from protocol.journal import Event, Warned, WorkDropped
@@ -295,16 +296,106 @@ async def test_a_crash_while_a_branch_is_left_goes_on_where_the_branches_part(tm
     assert (home.folder / "checkpoints" / "left" / f"{ROUNDS:010d}-{home.tips[ROUNDS].hash.hex()}.safetensors").exists()
 
 
-async def test_a_checkpoint_far_behind_its_certificates_is_not_ahead_of_them(tmp_path: Path) -> None:
-    """A disk with room for certificates and none for checkpoints: the lineage keeps the last few hundred tips."""
-    home = await CertifiedHome(tmp_path, 1).write()
+async def test_a_checkpoint_far_behind_its_certificates_is_resumed_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with room for certificates and none for checkpoints. The node began at genesis beside its own whole checkpoint."""
+    monkeypatch.setattr(lineage, "TIPS_KEPT", 4)
+    home = await CertifiedHome(tmp_path, 3).write()
     disk = FileDisk(home.root, inline)
-    for number in range(2, TIPS_KEPT + 3):
+    for number in range(4, ROUNDS + 4):
         await home.append(disk, number)
+    before = everything_in(home.folder / "checkpoints")
+    node = await resumed(home)
+    assert node.keeper.tip == home.tips[3]
+    assert node.lineage.ahead(node.keeper.tip) == home.tips[-1], "the members are asked for the state of the newest"
+    assert node.lineage.beside(node.keeper.tip) == []
+    assert await node.keeper.write([], lambda: 0.0) == []
+    assert everything_in(home.folder / "checkpoints").keys() == before.keys()
+
+
+@pytest.mark.parametrize("cut", ["removed", "emptied", "in a record"])
+@pytest.mark.parametrize("checkpointed", [False, True])
+async def test_certificates_that_are_lost_under_a_running_node_go_on_behind_what_is_left(
+    tmp_path: Path, cut: str, checkpointed: bool
+) -> None:
+    """The next append made the file anew with zeros in front, and the next start stopped."""
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    disk = FileDisk(home.root, inline)
+    assert len(await disk.certificates(home.run, 1, ROUNDS)) == ROUNDS
+    path = home.folder / "certificates"
+    match cut:
+        case "removed":
+            path.unlink()
+        case "emptied":
+            _cut(path, 0.0)
+        case _:
+            _cut(path, 0.5)
+    await home.append(disk, ROUNDS + 1)
+    assert ["were removed or cut short" in words for words in disk.damaged] == [True]
+    if checkpointed:
+        await disk.save_ledger(home.ledger(ROUNDS + 1))
+        await disk.save_checkpoint(home.checkpoint(ROUNDS + 1), [home.tips[ROUNDS].hash])
+    await home.append(disk, ROUNDS + 2)
+    node = await resumed(home)
+    assert node.told == node.disk.damaged == []
+    assert node.keeper.tip == home.tips[ROUNDS + 1 if checkpointed else ROUNDS]
+    assert node.lineage.ahead(node.keeper.tip) == home.tips[ROUNDS + 2]
+
+
+class _MovingDisk(FileDisk):
+    """The anchor moves while a certificate is written."""
+
+    moves: Callable[[], Awaitable[None]] | None = None
+
+    async def append_certificate(self, run: bytes, number: int, certificate: bytes) -> None:
+        await super().append_certificate(run, number, certificate)
+        if self.moves is not None:
+            await self.moves()
+
+
+async def test_a_ledger_that_went_on_while_a_checkpoint_is_written_is_not_kept_under_the_older_tip(tmp_path: Path) -> None:
+    """A node that was killed then settled the same certificate twice."""
+    home = await CertifiedHome(tmp_path / "home", 2).write()
     node = Resumed(home)
+    disk = node.keeper._disk = _MovingDisk(home.root, inline)
     await node.keeper.resume()
-    assert node.warnings == [f"the state of certificate {TIPS_KEPT + 2} is not on disk; the members of the run are asked for it"]
-    assert len(home.checkpoints) == 1
+    members = FileDisk(tmp_path / "members", inline)
+    for number in (3, 4):
+        await home.append(members, number)
+        node.lineage.add(home.raws[-1])
+
+    async def move(number: int) -> None:
+        state = home.checkpoint(number)
+        node.keeper.anchor.spare_value[:], node.keeper.anchor.spare_momentum[:] = state.anchor, state.momentum
+        await node.keeper.anchor.digest_spare(inline)
+        await node.keeper.move_to(home.tips[number], node.lineage.path(node.keeper.tip, home.tips[number]), [])
+
+    await move(3)
+    disk.moves = lambda: move(4)
+    assert await node.keeper.write([(3, pack_record([home.raws[2]]))], lambda: 0.0) == []
+    kept = await disk.load_ledger(home.run)
+    assert kept is not None
+    assert (kept.tip, kept.weight) == (home.tips[2].hash, 7), "the older pair, which the certificates on disk lead on from"
+    disk.moves = None
+    assert await node.keeper.write([(4, pack_record([home.raws[3]]))], lambda: 0.0) == []
+    kept = await disk.load_ledger(home.run)
+    assert kept is not None
+    assert kept.tip == home.tips[4].hash
+
+
+async def test_certificates_that_cannot_be_read_for_a_moment_end_nothing(tmp_path: Path) -> None:
+    """As on a medium that fails, or where rights were taken away: peers get none, and later all."""
+    home = await CertifiedHome(tmp_path, ROUNDS).write()
+    node = await resumed(home)
+    path = home.folder / "certificates"
+    _folder(path, 0.0)
+    assert await readable_records(node.disk, home.run, 1, ROUNDS) == []
+    assert await readable_certificates(node.disk, home.run, ROUNDS) == []
+    with pytest.raises(UserError, match="DAMAGED"):
+        await node.disk.certificates(home.run, 1, ROUNDS)
+    assert ["Is a directory). It is tried again" in words for words in node.disk.damaged] == [True]
+    path.rmdir()
+    path.with_name("elsewhere").rename(path)
+    assert await readable_certificates(node.disk, home.run, ROUNDS) == [home.raws[-1]]
 
 
 async def test_a_node_that_joined_a_long_run_resumes_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,6 +432,23 @@ async def test_a_node_that_joined_a_long_run_resumes_from_its_checkpoint(tmp_pat
     assert once_more.keeper.tip == tip
     assert once_more.lineage.ahead(tip) == members.tips[-1]
     assert repair(joiner.folder, joiner.signed) == []
+
+
+async def test_work_that_an_old_ledger_does_not_know_is_dropped_for_that_reason(tmp_path: Path) -> None:
+    """A home from a backup trains under a number that is certified already; the samples' cap has no part in it."""
+    home = await CertifiedHome(tmp_path, 2).write()
+    node = await resumed(home)
+    before = node.keeper.tip
+    disk = FileDisk(tmp_path / "members", inline)
+    await home.append(disk, 3)
+    node.lineage.add(home.raws[-1], source="a member", asked=True)
+    path = node.lineage.path(before, home.tips[-1])
+    listed = path[0].listed[FOUR[0].peer]
+    assert not node.keeper.ledger.knows(listed)
+    node.keeper.settle(before, path)
+    assert [event.reason for event in node.told if isinstance(event, WorkDropped)] == [
+        "certificate 3 counts later work of this node than its ledger on disk holds"
+    ]
 
 
 async def test_work_is_dropped_where_certificates_that_may_count_it_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

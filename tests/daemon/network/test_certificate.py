@@ -35,6 +35,7 @@ def test_a_damaged_file_is_said_and_kept(content: bytes, tmp_path: Path) -> None
     path.write_bytes(content)
     with pytest.raises(UserError, match="cannot be read") as caught:
         load_or_make(path, "node")
+    assert caught.value.why == "it does not hold a private key and a certificate in PEM"
     assert str(path) in caught.value.fix
     assert path.read_bytes() == content
 

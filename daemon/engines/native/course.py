@@ -2,8 +2,9 @@
 
 A certificate whose state nobody gives never holds a node for longer than an answer takes, and one
 whose state comes slowly for few rounds (`HELD_ROUNDS`). After one such certificate the node goes on with its own
-lineage for a while, whatever else is ahead, and states are only sought beside that: one that comes to be here whole is followed. A merge that failed
-is tried again after a while.
+lineage for a while, whatever else is ahead, and states are only sought beside that: one that comes to be here whole is followed. A merge whose
+other state did not come is tried again after a while. A merge that came to nothing in its own views is tried again at once: nothing tells this
+module that it failed (`protocol/round/views.py`, `pass_view` and `go_alone`).
 """
 
 from __future__ import annotations

@@ -1,15 +1,18 @@
 """Where the worker calls code of a task's author, and what comes of it when that code fails. Worker process only.
 
-A task raises what it likes, and calls `sys.exit`. Here, and nowhere else in the worker, all of that becomes one of two:
+A task raises what it likes, and calls `sys.exit`. Here, and nowhere else in the worker, all of that becomes one of three:
 
     SampleFault  this batch cannot be used; others may be fine, so the batch is skipped and counted
     TaskFault    a person must change the task, its data or the run: training cannot go on as its author meant
+    MemoryShort  an allocator refused memory: no fault of a sample or a task, and it may pass
 
-Both carry the file and line in the author's own code, and the traceback.
+All carry the file and line in the author's own code, and the traceback.
 """
 
 from __future__ import annotations
 
+import errno
+import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
@@ -27,8 +30,13 @@ _STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
+OUT_OF_MEMORY = "The worker ran out of memory"
+# How torch's allocators say so where they raise a plain `RuntimeError`.
+_REFUSALS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+
+
 class AuthorFault(Exception):
-    """Base of the two. `what` is one sentence without its full stop; `trace` is empty where nothing was raised."""
+    """Base of the first two. `what` is one sentence without its full stop; `trace` is empty where nothing was raised."""
 
     def __init__(self, what: str, *, fix: str = "", trace: str = "") -> None:
         super().__init__(what)
@@ -43,16 +51,51 @@ class TaskFault(AuthorFault):
     """A person must mend something."""
 
 
+class MemoryShort(Exception):
+    """The machine or its GPU had no room. `what` is one sentence without its full stop."""
+
+    def __init__(self, what: str, trace: str) -> None:
+        super().__init__(what)
+        self.what, self.trace = what, trace
+
+
+def memory_short(call: str, error: BaseException) -> MemoryShort | None:
+    """What to raise for an `error` of `call` that came from a lack of memory; None for every other."""
+    if not _is_out_of_memory(error):
+        return None
+    said = what_failed(call, error).removeprefix("Task failed in ")
+    return MemoryShort(f"{OUT_OF_MEMORY} in {said}", trace_of(error))
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether it, or what it was raised from, says that there was no memory. The node has no torch to ask."""
+    torch = sys.modules.get("torch")
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        if torch is not None and isinstance(error, torch.OutOfMemoryError):
+            return True
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in _REFUSALS):
+            return True
+        error = error.__cause__
+    return False
+
+
 @contextmanager
 def author_code(call: str, kind: type[AuthorFault] = TaskFault, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Run the author's `call` ("batch()"): whatever it raises comes out as a `kind`. A `UserError`, our own faults and those `passing` pass."""
+    """Run the author's `call` ("batch()"): whatever it raises comes out as a `kind`. A `UserError`, our own faults and those `passing` pass.
+
+    A lack of memory comes out as `MemoryShort`.
+    """
     try:
         yield
-    except (AuthorFault, UserError, *passing):
+    except (AuthorFault, MemoryShort, UserError, *passing):
         raise
     except SystemExit as error:  # it would end the worker in silence, and no batch is the reason
         raise TaskFault(what_failed(call, error), fix="raise an exception where something is wrong", trace=trace_of(error)) from error
     except Exception as error:  # the border to code that is not ours: any exception of it is that code's
+        if (short := memory_short(call, error)) is not None:
+            raise short from error
         raise kind(what_failed(call, error), trace=trace_of(error)) from error
 
 

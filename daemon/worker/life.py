@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from daemon.worker.author_code import is_library
+from daemon.worker.author_code import OUT_OF_MEMORY, is_library
 from daemon.worker.buffers import Buffers
 from daemon.worker.messages import Report
 from daemon.worker.process import start_worker
@@ -19,6 +19,8 @@ from protocol.errors import UserError
 
 # What a process does to itself, at the same place each time it comes there. Everything else is done to it by others.
 _OWN_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS})
+# What the last line of a process says that ended where no memory was left, before it could report that.
+_OUT_OF_MEMORY = re.compile(r"[\w.]*(MemoryError|OutOfMemoryError)\b|.*std::bad_alloc")
 _FRAME = re.compile(r'\s*File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')
 
 
@@ -58,6 +60,8 @@ class Life:
         if self.process.was_killed or code is None or (code < 0 and -code not in _OWN_SIGNALS):
             return None
         lines = self.process.last_lines
+        if any(_OUT_OF_MEMORY.match(line) for line in lines):
+            return Failure(what=OUT_OF_MEMORY, trace="\n".join(lines), passes=True)
         crash = _crash(code, lines)
         return Failure(what=crash or f"The worker failed: {self.process.why()}", trace="\n".join(lines))
 

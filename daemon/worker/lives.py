@@ -82,13 +82,14 @@ class WorkerLives:
     def _tell_end(self, failure: Failure | None, wait_s: float | None) -> None:
         if failure is not None and failure.trace:
             log.error("%s", failure.trace)
-        again = f"; trying again in {wait_s:.0f} s" if wait_s is not None and failure is None else ""
+        counted = failure is not None and not failure.passes
+        again = f"; trying again in {wait_s:.0f} s" if wait_s is not None and not counted else ""
         self._on_event(
             TrainerStopped(
                 reason=f"{failure.what if failure else self.lost}{again}",
                 restarts=self.restarts.count,
-                failures=self.restarts.failures if failure else 0,
-                limit=self._patience.restarts if failure else 0,
+                failures=self.restarts.failures if counted else 0,
+                limit=self._patience.restarts if counted else 0,
                 for_good=wait_s is None,
                 fix=failure.fix if failure else "",
                 trace=failure.trace if failure else "",
@@ -155,8 +156,8 @@ class WorkerLives:
                     self._welcome(life, report)
                 case Unable(code=code, what=what, why=why, fix=fix, exit_code=exit_code):
                     life.unable = UserError(code, what, why=why, fix=fix, exit_code=exit_code)
-                case Failed(what=what, fix=fix, trace=trace):
-                    life.failed = Failure(what=what, fix=fix, trace=trace)
+                case Failed(what=what, fix=fix, trace=trace, passes=passes):
+                    life.failed = Failure(what=what, fix=fix, trace=trace, passes=passes)
                 case Skipped():
                     self._tell_skipped(report)
                 case Progressed() if report.stretch == life.stretch:

@@ -75,11 +75,12 @@ class Unable(Message, frozen=True, kw_only=True, tag=True):
 
 class Failed(Message, frozen=True, kw_only=True, tag=True):
     """The task's own code failed or broke a rule, which a person must mend; the worker ends. `what` is a sentence without its full stop and names
-    file and line; `trace` is the traceback, empty where nothing was raised."""
+    file and line; `trace` is the traceback, empty where nothing was raised. `passes`: memory was short, which may pass."""
 
     what: str
     fix: str
     trace: str
+    passes: bool = False
 
 
 class Skipped(Message, frozen=True, kw_only=True, tag=True):

@@ -1,8 +1,9 @@
 """Whether a worker that ended is started again, and when. Pure.
 
-A worker that was killed, hung or ran out of memory is started again for ever, with growing pauses: the machine may have
-room again. A task that fails by itself does the same thing each time. After a few restarts a person must mend it; until then
-no restart helps, and the node says so.
+A worker that was killed, hung or ran out of memory is started again for ever, with growing pauses:
+the machine may have room again. That holds for memory that an allocator refuses (`Failure.passes`)
+as for a kill. A task that fails by itself does the same thing each time. After a few restarts a
+person must mend it; until then no restart helps, and the node says so.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person must mend: one sentence without its full stop, what to do, and the traceback where there is one."""
+    """What a person must mend: one sentence without its full stop, what to do, and the traceback where there is one.
+
+    `passes` says that it may pass without a person: then it is tried for ever.
+    """
 
     what: str
     fix: str = ""
     trace: str = ""
+    passes: bool = False
 
 
 class Restarts:
@@ -51,7 +56,7 @@ class Restarts:
             self._wait_s = patience.first_wait_s
         if up_s >= FORGIVEN_S:
             self.failures = 0
-        if failure is not None:
+        if failure is not None and not failure.passes:
             self.failures += 1
             if self.failures > patience.restarts:
                 return None

@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable
 from queue import SimpleQueue
 from time import monotonic
+from typing import NoReturn
 
 from daemon.children.messages import Done, Message
 from daemon.worker import buffers
-from daemon.worker.author_code import SampleFault, TaskFault
+from daemon.worker.author_code import MemoryShort, SampleFault, TaskFault, memory_short
 from daemon.worker.device import Device
 from daemon.worker.loop import Learned, TrainingLoop
 from daemon.worker.messages import (
@@ -60,6 +61,19 @@ class Session:
         except TaskFault as fault:
             self._send(Failed(what=fault.what, fix=fault.fix, trace=fault.trace))
             raise SystemExit(1) from None
+        except MemoryShort as short:
+            self._end_short(short)
+        # An allocator raises one of these. In our own code, such as the optimizer's step, they are
+        # not the task's.
+        except (MemoryError, RuntimeError, OSError) as error:
+            if (short_of := memory_short("training", error)) is None:
+                raise
+            self._end_short(short_of)
+
+    def _end_short(self, short: MemoryShort) -> NoReturn:
+        """A new process begins with no fragments. The node starts one when the machine may have room."""
+        self._send(Failed(what=short.what, fix="", trace=short.trace, passes=True))
+        raise SystemExit(1)
 
     def _live(self, begin: Begin) -> None:
         loop = self._load(begin)

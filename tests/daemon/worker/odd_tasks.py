@@ -56,6 +56,13 @@ class Sleeps(Line):
         return super().loss(model, batch)
 
 
+class ShortOfMemory(Line):
+    """The machine has no room for its step."""
+
+    def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+
 class Holds(Line):
     """One step that never ends and keeps the interpreter's lock: no other Python thread runs."""
 

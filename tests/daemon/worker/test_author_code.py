@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from daemon.worker.author_code import MAX_TRACE_CHARS, SampleFault, TaskFault, author_code, place_of
+from daemon.worker.author_code import MAX_TRACE_CHARS, MemoryShort, SampleFault, TaskFault, author_code, place_of
 from protocol.errors import UserError
 
 
@@ -74,3 +75,27 @@ def test_a_method_is_named_by_its_file_and_line() -> None:
     assert place_of(failing).startswith("test_author_code.py:")
     assert place_of(failing).endswith(" failing()")
     assert place_of(len) == "len()"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+)
+@pytest.mark.parametrize("kind", [SampleFault, TaskFault])
+def test_a_lack_of_memory_is_no_fault_of_a_sample_or_a_task(error: Exception, kind: type[SampleFault | TaskFault]) -> None:
+    with pytest.raises(MemoryShort, match=r"The worker ran out of memory in .*loss\(\)") as short, author_code("loss()", kind):
+        raise error
+    assert type(error).__name__ in short.value.trace
+    with pytest.raises(MemoryShort), author_code("loss()", kind):
+        raise ValueError("this batch") from error
+
+
+def test_other_errors_of_a_task_stay_faults() -> None:
+    for error in (RuntimeError("the cat sat on the data"), OSError(5, "Input/output error")):
+        with pytest.raises(TaskFault), author_code("loss()"):
+            raise error

@@ -21,6 +21,14 @@ def test_a_worker_that_is_killed_is_started_for_ever() -> None:
     assert waits[-1] == 60.0
 
 
+def test_a_lack_of_memory_never_counts_as_a_failure_of_the_task() -> None:
+    restarts = Restarts(Patience())
+    short = Failure(what="The worker ran out of memory", passes=True)
+    waits = [restarts.ended(short, 0.0) for _ in range(100)]
+    assert waits[:8] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    assert (waits[-1], restarts.failures) == (60.0, 0)
+
+
 def test_a_task_that_worked_for_long_begins_to_count_anew() -> None:
     restarts = Restarts(Patience())
     for _ in range(5):

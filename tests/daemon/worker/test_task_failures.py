@@ -83,6 +83,24 @@ async def test_a_task_that_fails_at_its_first_steps_is_given_up_and_the_node_sta
 
 
 @pytest.mark.real
+async def test_a_worker_without_memory_is_started_again_for_ever(make_trainer: MakeTrainer, happened: Happened, odd_tasks: None) -> None:
+    """After three restarts the trainer was gone for good, though memory was short for a minute only."""
+    trainer = make_trainer("odd_tasks:ShortOfMemory", patience=ONCE)
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            anchor = initial_parameters((await trainer.describe()).specs, 0)
+            for _ in range(ONCE.restarts + 2):
+                await happened.next(TrainerReady)
+                await trainer.train(anchor, LANE)
+                stopped = await happened.next(TrainerStopped)
+                assert (stopped.failures, stopped.limit, stopped.for_good) == (0, 0, False)
+            assert re.match(
+                r"The worker ran out of memory in odd_tasks.py:\d+ loss\(\): .*out of memory.*; trying again in", stopped.reason
+            )
+            assert not trainer.gave_up
+
+
+@pytest.mark.real
 async def test_a_crash_of_native_code_is_told_with_the_line_it_was_called_from(
     make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
 ) -> None:

@@ -65,6 +65,10 @@ class KeyUse:
                 await self._look_at(where, network)
                 continue
             self._serials.passed(sighting.number + 1)  # the number of our answer
+            if where and not self._elsewhere(where, network):
+                # This home was restored from a backup, and the record is of its own later life:
+                # no other node can listen where this one does.
+                continue
             troubled = True
             self._journal.record(
                 Trouble(
@@ -77,9 +81,13 @@ class KeyUse:
 
     async def _look_at(self, addresses: Sequence[str], network: LibP2PNetwork) -> None:
         """Raises `UserError` where a node answers at one of these addresses under our key, and is not ourselves."""
-        others = [address for address in addresses if address not in network.addresses]
+        others = self._elsewhere(addresses, network)
         if others and await self._answers(others, network):
             raise self._in_use(others)
+
+    def _elsewhere(self, addresses: Sequence[str], network: LibP2PNetwork) -> list[str]:
+        """The addresses that are not this node's own."""
+        return [address for address in addresses if address not in network.addresses]
 
     async def _answers(self, addresses: Sequence[str], network: LibP2PNetwork) -> bool:
         """Called under a key of its own, so that our side of the connection can be told: an old address may lead to ourselves."""

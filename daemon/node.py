@@ -12,6 +12,7 @@ import msgspec
 import trio
 from msgspec import UNSET
 
+from daemon.allocator import give_back_memory
 from daemon.chain.earning import Earning
 from daemon.chain.feed import CertifiedFeed
 from daemon.chain.opening import check_profile
@@ -111,6 +112,7 @@ async def run(
             await nursery.start(watch_signals, ending, leave_now)
             if lifeline is not None:
                 nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
+            nursery.start_soon(give_back_memory)
             nursery.start_soon(journal.run)
             nursery.start_soon(serials.keep)
             nursery.start_soon(_leave_at_last, ending, begun, leave_now)

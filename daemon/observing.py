@@ -13,6 +13,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
+from daemon.allocator import give_back_memory
 from daemon.config import Config
 from daemon.ending import Ending, Leave, watch_lifeline, watch_signals
 from daemon.engines.native.logbook import certified
@@ -117,6 +118,7 @@ async def run(config: Config, join: tuple[str, ...], lifeline: int | None, say: 
             await nursery.start(watch_signals, ending, leave_now)
             if lifeline is not None:
                 nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
+            nursery.start_soon(give_back_memory)
             nursery.start_soon(_observe, config, say)
             await ending.wait()
             leave_now()

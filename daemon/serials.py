@@ -9,12 +9,15 @@ is restarted often does not run ahead of the clock, where it would look newer th
 Numbers that must be greater than all of an earlier life start at `first`.
 
 What this cannot know: a home that was restored from a backup has the bound of that day. There the
-wall clock alone is greater than what was used since.
+wall clock alone is greater than what was used since. Each life therefore begins a random distance
+above its bound: two lives with one bound use different numbers, and neither number looks like an
+answer to the other (`network/own_record.py`).
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +36,8 @@ AHEAD_NS = 3 * 60 * 10**9
 # What a clean stop leaves unused. Gossip counts its messages up from one number of ours, and no node
 # sends a billion messages that are not dated by the clock.
 MARGIN_NS = 10**9
+# A life uses about a thousand numbers: two lives with one bound meet once in a million times.
+SPREAD_NS = 10**9
 # The year 2200. A clock that is later is broken: its numbers would not fit into the 63 bits that
 # peers read.
 LATEST_NS = 7_258_118_400 * 10**9
@@ -50,7 +55,7 @@ class Serials:
         """Reads the bound of the life before, and makes a new one durable. Raises `DiskFull`."""
         self._path, self._wall_ns = path, wall_ns
         kept = _read(path) if path is not None else 0
-        self.first = max(kept + 1, self._wall())
+        self.first = max(kept + 1, self._wall()) + secrets.randbelow(SPREAD_NS)
         self._last = self.first - 1
         self._bound = kept
         self.extend()

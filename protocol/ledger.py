@@ -131,6 +131,10 @@ class Ledger:
 
     # -------------------------------------------------------------------------------------------- certificates
 
+    def knows(self, seq: int) -> bool:
+        """Whether this ledger made offer `seq`, or was settled with it or a later one."""
+        return seq <= self.settled or seq == self.offer.seq or seq in self._kept
+
     def settle(self, listed_seq: int | None, *, beside: bool = False, share: float = 1.0) -> int:
         """A certificate joined our ancestry; `listed_seq` is what it lists for us, None when it does not.
 

@@ -27,7 +27,16 @@ from libp2p.pubsub.pb import rpc_pb2
 
 from daemon.network.border import Refusals, contained
 from daemon.network.introductions import Introductions
-from daemon.network.pubsub import MAX_RPC_BYTES, BoundedPubsub, Rations, Router, SeenMessages
+from daemon.network.pubsub import (
+    DEGREE,
+    DEGREE_HIGH,
+    DEGREE_LOW,
+    MAX_RPC_BYTES,
+    BoundedPubsub,
+    Rations,
+    Router,
+    SeenMessages,
+)
 from daemon.network.services import service
 from daemon.network.stream import ControlTraffic
 from protocol.errors import PeerFault
@@ -35,7 +44,6 @@ from protocol.identity import PeerId, public_key_of
 from protocol.ports import MAX_GOSSIP_BYTES
 
 HEARTBEAT_S = 1
-DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 6, 12  # libp2p's recommended 6, 4, 12, raised for small swarms: one more hop costs more than a copy
 QUEUE_MESSAGES = 1024  # of one subscription that nobody reads...
 QUEUE_BYTES = 64 << 20  # ...and their bytes
 REFUSED_COUNTS = (
@@ -98,10 +106,11 @@ class Gossip:
         crash: Callable[[BaseException], None],
         known: Callable[[PeerId], bool] = lambda _peer: True,
         prefix: Callable[[PeerId], str] = lambda _peer: "",
+        matters: Callable[[PeerId], bool] = lambda _peer: False,
     ) -> None:
         """`known` says of whom anybody may bring a message: of those that are connected themselves or matter; `prefix` gives the address prefix
-        of a connected peer."""
-        self._known, self._prefix = known, prefix
+        of a connected peer. Those of whom `matters` is true hear us also past a mesh full of strangers."""
+        self._known, self._prefix, self._matters = known, prefix, matters
         self._introductions = Introductions()
         self._own = own
         self._crash = crash
@@ -133,6 +142,7 @@ class Gossip:
             spam_protection_enabled=False,
             eclipse_protection_enabled=False,
         )
+        router.matters = self._matters
         pubsub = BoundedPubsub(
             host,
             router,

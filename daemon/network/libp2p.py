@@ -69,7 +69,7 @@ class LibP2PNetwork:
         self._server = StreamServer(self._refusals, self._control, self._endings, self._matters)
         self._bulk = BulkPlane(certificate, self._refusals, self._endings, self._server.run_handler, self._matters)
         self._paths = BulkPaths(self._open_direct, self._open_over_libp2p)
-        self._gossip = Gossip(self.peer, self._refusals, self._control, self._crash, self._is_known, self._prefix_of)
+        self._gossip = Gossip(self.peer, self._refusals, self._control, self._crash, self._is_known, self._prefix_of, self._matters)
         self._links = Links(self._gossip.connection_ended)
         self._book = Book(self.peer, self._join)
         self._dht = Dht(self._learn, self._connect_at, self._matters, self._prefix_of)

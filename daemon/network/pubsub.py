@@ -1,19 +1,23 @@
 """py-libp2p's gossip, with what strangers could multiply in it bounded, and streams kept while connections come and go.
 
 - A peer above its rates is not read on (`UnhurriedStream`), and what it sent before that is dropped unchecked.
+- A peer opens any number of gossip streams, and each holds up to a message of the largest size. The newest one is read, as in go-libp2p;
+  an older one is reset.
 - Control messages name any topic, any number of messages, and peers to connect to. `Router` keeps what is about our topics, a bounded
   number of it, and no peers.
+- A mesh is open to anyone. `Router` sends to members also past a mesh full of strangers.
 - The library remembers every message id for two minutes without a limit. `SeenMessages` has one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import trio
 from libp2p.network.exceptions import SwarmException
+from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
@@ -27,6 +31,7 @@ from protocol.errors import Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_GOSSIP_BYTES
 
+DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 6, 12  # libp2p's recommended 6, 4, 12, raised for small swarms: one more hop costs more than a copy
 MAX_RPC_BYTES = MAX_GOSSIP_BYTES + (1 << 16)  # a message of the largest size, its signature and a few control messages
 MAX_RPCS_QUEUED = 256  # for one peer; the default of 32 loses a burst of beacons. The messages themselves are shared by all queues
 RATE_MESSAGES_PER_S, BURST_MESSAGES = 500.0, 2000.0  # from one peer: 1,000 members with a beacon every 10 s are 100/s
@@ -54,19 +59,32 @@ class Rations:
 
 
 class UnhurriedStream:
-    """A gossip stream whose reader waits while its peer is above its rates: the library would make a task of every message it reads."""
+    """A gossip stream whose reader waits while its peer is above its rates: the library would make a task of every message it reads.
+
+    `supersede` ends the stream for its reader, also while the reader waits.
+    """
 
     def __init__(self, stream: Any, owed_s: Callable[[], float]) -> None:
         self._stream, self._owed_s = stream, owed_s
+        self._scope = trio.CancelScope()
+        self.superseded = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
+    def supersede(self) -> None:
+        """The peer opened a newer stream."""
+        self.superseded = True
+        self._scope.cancel()
+
     async def read(self, n: int | None = None) -> bytes:
-        while (owed_s := self._owed_s()) > 0:
-            await trio.sleep(owed_s)
-        data: bytes = await self._stream.read(n)
-        return data
+        with trio.CancelScope() as self._scope:
+            while not self.superseded and (owed_s := self._owed_s()) > 0:
+                await trio.sleep(owed_s)
+            if not self.superseded:
+                data: bytes = await self._stream.read(n)
+                return data
+        raise StreamEOF("a newer stream of the same peer takes its place")
 
 
 class SeenMessages(LastSeenCache):
@@ -81,6 +99,30 @@ class SeenMessages(LastSeenCache):
 
 
 class Router(GossipSub):
+    """A mesh that strangers cannot take over.
+
+    Any peer may graft itself into a mesh, and a mesh above its size prunes by chance: twenty strangers that pass nothing on put a
+    member out of it, for a minute after they left. So of the peers that matter, `DEGREE_LOW` hear a message in any case.
+    """
+
+    matters: Callable[[PeerId], bool] = staticmethod(lambda _peer: False)
+
+    def _get_peers_to_send(
+        self,
+        topic_ids: Iterable[str],
+        msg_forwarder: ID,
+        origin: ID,
+        msg_id: bytes | None = None,
+    ) -> Iterable[ID]:
+        topics = list(topic_ids)
+        chosen = set(super()._get_peers_to_send(topics, msg_forwarder, origin, msg_id))
+        known = self.pubsub.peer_topics if self.pubsub is not None else {}
+        kept = {one for topic in topics for one in known.get(topic, ()) if self.matters(one.to_base58())}
+        lacking = DEGREE_LOW - len(kept & chosen)
+        if lacking > 0:
+            chosen.update(sorted(kept - chosen - {msg_forwarder, origin}, key=ID.to_bytes)[:lacking])
+        return chosen
+
     def _check_equivocation(self, msg: rpc_pb2.Message) -> bool:
         return True
 
@@ -132,6 +174,7 @@ class BoundedPubsub(Pubsub):
         self._rations, self._refusals = rations, refusals
         self._writing: WeakKeyDictionary[Any, trio.Lock] = WeakKeyDictionary()
         self._registering: set[ID] = set()
+        self._reading: dict[ID, UnhurriedStream] = {}  # the newest stream of each peer
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
         if peer_id in self._registering:
@@ -146,8 +189,20 @@ class BoundedPubsub(Pubsub):
             self._registering.discard(peer_id)
 
     async def continuously_read_stream(self, stream: Any) -> None:
-        bringer = stream.muxed_conn.peer_id.to_base58()
-        await super().continuously_read_stream(cast(Any, UnhurriedStream(stream, lambda: self._rations.take(bringer, 0, 0))))
+        """The newest stream of a peer: what an older one holds is given back."""
+        peer_id: ID = stream.muxed_conn.peer_id
+        bringer = peer_id.to_base58()
+        newest = UnhurriedStream(stream, lambda: self._rations.take(bringer, 0, 0))
+        older, self._reading[peer_id] = self._reading.get(peer_id), newest
+        if older is not None:
+            older.supersede()
+        try:
+            await super().continuously_read_stream(cast(Any, newest))
+        finally:
+            if self._reading.get(peer_id) is newest:
+                del self._reading[peer_id]
+        if newest.superseded:
+            await stream.reset()
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         if msg_forwarder != self.my_id:

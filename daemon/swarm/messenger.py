@@ -25,6 +25,8 @@ PROTOCOL = "/hypergpu/message/1"
 QUEUED_MESSAGES = 64  # to one peer: a round sends it fewer than ten
 IDLE_S = 120.0  # an unused outgoing stream is given back after two default rounds...
 SWEEP_S = 30.0  # ...and up to so much later: one look at all of them costs less than a deadline around every message
+# Of one peer at once: the one it speaks on, and the last one whose messages may still be under way. Each holds up to a message unfinished.
+STREAMS_READ = 2
 ENVELOPE_BYTES = 256  # around a message: id, signature, framing
 
 MESSAGES_PER_S, MESSAGES_AT_ONCE = 200.0, 1000.0  # from one peer: a round has fewer than ten, and 200 signatures are 2% of a core
@@ -47,6 +49,7 @@ class Messenger:
         self._queues: dict[PeerId, trio.MemorySendChannel[bytes]] = {}
         self._used_s: dict[PeerId, float] = {}  # when something was last queued, for each of them
         self._nursery: trio.Nursery | None = None
+        self._reading: dict[PeerId, dict[trio.CancelScope, None]] = {}  # the streams of each peer, the oldest first
         self._allowances = Allowances(per_s=MESSAGES_PER_S, burst=MESSAGES_AT_ONCE)
         network.serve(PROTOCOL, self._take)
 
@@ -107,6 +110,24 @@ class Messenger:
                 await stream.aclose()
 
     async def _take(self, stream: ByteStream) -> None:
+        """Read the newest streams of a peer; an older one is given up with what it holds."""
+        scope, mine = trio.CancelScope(), self._reading.setdefault(stream.peer, {})
+        mine[scope] = None
+        if len(mine) > STREAMS_READ:
+            oldest = next(iter(mine))
+            del mine[oldest]
+            oldest.cancel()
+        try:
+            with scope:
+                await self._read(stream)
+        finally:
+            mine.pop(scope, None)
+            if not mine and self._reading.get(stream.peer) is mine:
+                del self._reading[stream.peer]
+        if scope.cancelled_caught:
+            raise PeerFault("busy", f"it opened {STREAMS_READ} newer streams for messages")
+
+    async def _read(self, stream: ByteStream) -> None:
         reader = FrameReader(stream)
         while True:
             try:

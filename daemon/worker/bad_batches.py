@@ -21,6 +21,8 @@ BAD_AT_ONCE = 4  # beside the share: a bad sample may come early. So a task that
 DIVERGED_IN_A_ROW = 5
 TOLD_EACH = 3  # the first are told one by one, later ones when their number has doubled
 SHOWN_INDICES = 16  # of a batch, in words
+# In the sentence that ends the training, which also says what to do: a status cuts long sentences.
+SHOWN_AT_THE_END = 4
 
 
 class BadBatches:
@@ -39,12 +41,13 @@ class BadBatches:
         """
         self.bad += 1
         self._in_a_row = 0 if fault.trace else self._in_a_row + 1
-        where = f"data indices {_listed(indices)} (positions {_listed(positions)})"
+        where = _where(indices, positions, SHOWN_INDICES)
         place = culprit() if self.tell else None
         if place is not None:
             where = f"sample {indices[place]} (position {positions[place]}) of {where}"
         self.last = Skipped(what=fault.what, where=where, trace=fault.trace, skipped=self.bad, drawn=self.good + self.bad)
         if self.bad > BAD_AT_ONCE + BAD_SHARE * (self.good + self.bad):
+            where = _where(indices, positions, SHOWN_AT_THE_END)
             raise TaskFault(
                 f"{fault.what}. {self.bad} of {self.good + self.bad} batches could not be used, the last one with {where}",
                 fix=f"mend or leave out these samples; up to {BAD_SHARE:.0%} of all batches are skipped",
@@ -70,6 +73,10 @@ class BadBatches:
         return self.bad <= TOLD_EACH or self.bad & (self.bad - 1) == 0
 
 
-def _listed(numbers: Indices) -> str:
-    shown = ", ".join(str(number) for number in numbers[:SHOWN_INDICES].tolist())
-    return shown if len(numbers) <= SHOWN_INDICES else f"{shown}, ... ({len(numbers)} in all)"
+def _where(indices: Indices, positions: Indices, most: int) -> str:
+    return f"data indices {_listed(indices, most)} (positions {_listed(positions, most)})"
+
+
+def _listed(numbers: Indices, most: int) -> str:
+    shown = ", ".join(str(number) for number in numbers[:most].tolist())
+    return shown if len(numbers) <= most else f"{shown}, ... ({len(numbers)} in all)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,8 +17,10 @@ from daemon.home import BULK_CERTIFICATE_FILE
 from daemon.joining import network_settings
 from daemon.journal import Journal
 from daemon.key_use import KeyUse
+from daemon.network.addresses import parse_place
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
+from daemon.network.own_record import KeySighting
 from daemon.serials import Serials
 from protocol.errors import UserError
 from protocol.identity import Signer
@@ -38,7 +41,7 @@ class Holder:
         journal = Journal(None, lambda: 0.0)
         journal.add_listener(self.told.append)
         config = Config(home=home, node=NodeConfig(name="n"), network=NetworkConfig(listen_host="127.0.0.1", join=join))
-        serials = Serials(home / "serials")
+        self.serials = serials = Serials(home / "serials")
         certificate = load_or_make(home / BULK_CERTIFICATE_FILE, "n")
         self.use = KeyUse(config, Signer(secret).peer, serials, journal)
         settings = msgspec.structs.replace(network_settings(config), serials=serials.next, sighting=self.use.saw)
@@ -107,3 +110,24 @@ async def test_an_address_where_nobody_answers_any_more_ends_nothing(tmp_path: P
     async with alone.running():
         with trio.fail_after(LIMIT_S):
             await alone.use._look_at(left, alone.network)
+
+
+async def test_a_record_of_a_later_life_of_a_restored_home_is_no_trouble(tmp_path: Path) -> None:
+    """Its places are this node's own, where no other node can listen."""
+    restored = Holder(tmp_path / "restored", SECRET)
+    async with restored.running(), trio.open_nursery() as nursery:
+        own = tuple(parse_place(address) for address in restored.network.addresses)
+        number = time.time_ns() + 3600 * 10**9
+        nursery.start_soon(restored.use.run, restored.network)
+        restored.use.saw(KeySighting(relation="younger", number=number, places=own))
+        with trio.fail_after(LIMIT_S):
+            while restored.serials.next() <= number:
+                await trio.sleep(0.05)
+        assert not restored.troubles
+        elsewhere = (parse_place(f"/ip4/192.0.2.9/tcp/4001/p2p/{restored.network.peer}"),)
+        restored.use.saw(KeySighting(relation="younger", number=number + 9, places=elsewhere))
+        with trio.fail_after(LIMIT_S):
+            while not restored.troubles:
+                await trio.sleep(0.05)
+        assert "192.0.2.9:4001" in restored.troubles[0]
+        nursery.cancel_scope.cancel()

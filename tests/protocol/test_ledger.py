@@ -270,6 +270,19 @@ def test_quantization_errors_are_offered_again() -> None:
     assert (np.abs(ledger.residue) <= 8 * 2**-7).all()
 
 
+def test_a_ledger_knows_the_offers_that_it_made_and_those_before_them() -> None:
+    """One that was restored from an older copy does not know what was certified since."""
+    ledger = new_ledger(cap=1000)
+    assert not ledger.knows(1)
+    ledger.add(constant(1.0), 10)
+    offer = ledger.make_offer()
+    assert ledger.knows(offer.seq)
+    assert not ledger.knows(offer.seq + 1)
+    ledger.give_out()
+    ledger.settle(offer.seq)
+    assert ledger.knows(offer.seq)
+
+
 # ---------------------------------------------------------------------------------------- golden traces
 
 

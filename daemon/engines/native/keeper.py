@@ -271,8 +271,10 @@ class Keeper:
             step = self.lineage.step(certificate.hash)
             beside = not last and (step is None or not self.lineage.descends(step.tip, before))
             listed = certificate.listed.get(self._me)
+            known = listed is None or self.ledger.knows(listed)
             dropped = self.ledger.settle(listed, beside=beside, share=1 / certificate.rounds)
-            self._dropped(dropped, self._why(certificate, counted=listed is not None))
+            why = self._why(certificate, counted=listed is not None) if known else self._unknown(certificate)
+            self._dropped(dropped, why)
 
     def _founded(self, first: OpenCertificate) -> bool:
         """Whether this node began the run with the others. What a joiner trained before it had an anchor of the run fits no later one: counted in a
@@ -287,6 +289,9 @@ class Keeper:
             f"certificate {certificate.outcome.number} {PASSED_BY}: what waits counts half as much,"
             f" and nothing after {limits.max_carry_rounds} certificates"
         )
+
+    def _unknown(self, certificate: OpenCertificate) -> str:
+        return f"certificate {certificate.outcome.number} counts later work of this node than its ledger on disk holds"
 
     def _warn(self, message: str) -> None:
         self._record(Warned(code="CHAIN", message=message))

@@ -90,10 +90,22 @@ def load_task(name: str, values: OptionValues, settings: WorkerSettings) -> Task
             fix=f"put it in {os.getcwd()}, where the node was started, or install it in this environment",
             exit_code=2,
         ) from None
-    found = getattr(module, attribute, None)
+    if not hasattr(module, attribute):
+        raise UserError(
+            "TASK",
+            f"There is no task {name!r}.",
+            why=f"{module.__file__} defines no {attribute}",
+            fix="write the name of one of its classes behind the colon",
+            exit_code=2,
+        )
+    found = getattr(module, attribute)
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise UserError(
-            "TASK", f"{name!r} is not a Task.", why=f"{attribute} in {module.__file__} is {found!r}", fix="derive it from hypergpu.Task"
+            "TASK",
+            f"{name!r} is not a Task.",
+            why=f"{attribute} in {module.__file__} is {found!r}",
+            fix="derive it from hypergpu.Task",
+            exit_code=2,
         )
     options = make_options(found, name, values)
     with author_code("__init__()"):

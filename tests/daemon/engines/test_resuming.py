@@ -434,6 +434,23 @@ async def test_a_node_that_joined_a_long_run_resumes_from_its_checkpoint(tmp_pat
     assert repair(joiner.folder, joiner.signed) == []
 
 
+async def test_work_that_an_old_ledger_does_not_know_is_dropped_for_that_reason(tmp_path: Path) -> None:
+    """A home from a backup trains under a number that is certified already; the samples' cap has no part in it."""
+    home = await CertifiedHome(tmp_path, 2).write()
+    node = await resumed(home)
+    before = node.keeper.tip
+    disk = FileDisk(tmp_path / "members", inline)
+    await home.append(disk, 3)
+    node.lineage.add(home.raws[-1], source="a member", asked=True)
+    path = node.lineage.path(before, home.tips[-1])
+    listed = path[0].listed[FOUR[0].peer]
+    assert not node.keeper.ledger.knows(listed)
+    node.keeper.settle(before, path)
+    assert [event.reason for event in node.told if isinstance(event, WorkDropped)] == [
+        "certificate 3 counts later work of this node than its ledger on disk holds"
+    ]
+
+
 async def test_work_is_dropped_where_certificates_that_may_count_it_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To offer it once more could count it twice."""
     home = await CertifiedHome(tmp_path, 2).write()

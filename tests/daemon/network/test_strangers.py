@@ -27,6 +27,7 @@ from daemon.network.host import MAX_HANDSHAKES
 from daemon.network.introductions import OF_BRINGER
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
 from daemon.network.manager import PEERS_PROTOCOL
+from daemon.network.pubsub import MAX_RPC_BYTES
 from protocol.errors import Unreachable
 from protocol.identity import Signer
 from tests.daemon.network.nodes import control_port, make_node, until_linked
@@ -34,6 +35,7 @@ from tests.daemon.network.nodes import control_port, make_node, until_linked
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
 TOPIC = "hypergpu/test"
+GOSSIP = "/meshsub/1.1.0"
 KEYS = 300
 JOINED_S = 20.0  # on a busy machine; a tenth of that on an idle one
 
@@ -58,6 +60,12 @@ async def target_and_flooder(home: Path) -> AsyncIterator[tuple[LibP2PNetwork, L
         flooder.subscribe(TOPIC, lambda _peer, _data: True, keep=False)
         async with flooder.running():
             await until_linked(target, 1)
+            pubsub = target._gossip._pubsub
+            assert pubsub is not None
+            with trio.fail_after(JOINED_S):
+                # The library's own stream: of two, the newest is read.
+                while not pubsub.peer_topics.get(TOPIC):
+                    await trio.sleep(0.02)
             yield target, flooder, heard
 
 
@@ -166,7 +174,7 @@ async def test_a_prune_with_peers_makes_nobody_call_them(tmp_path: Path) -> None
                 rpc.control.prune.add(topicID=f"made up {number}")
                 rpc.control.ihave.add(topicID=f"made up {number}", messageIDs=[b"aa"] * 3)
             raw = rpc.SerializeToString()
-            stream = await flooder.open_stream(target.peer, "/meshsub/1.1.0")
+            stream = await flooder.open_stream(target.peer, GOSSIP)
             await stream.send_all(encode_uvarint(len(raw)) + raw)
             with trio.move_on_after(1.5):
                 await called.wait()
@@ -188,7 +196,7 @@ async def test_one_connection_brings_few_strangers(tmp_path: Path) -> None:
             message.signature = keys.sign(b"libp2p-pubsub:" + message.SerializeToString())
             rpc.publish.append(message)
         raw = rpc.SerializeToString()
-        stream = await flooder.open_stream(target.peer, "/meshsub/1.1.0")
+        stream = await flooder.open_stream(target.peer, GOSSIP)
         await stream.send_all(encode_uvarint(len(raw)) + raw)
         with trio.fail_after(JOINED_S):
             while len(heard) < OF_BRINGER or target.refusals()["busy"] < KEYS - OF_BRINGER:
@@ -196,6 +204,48 @@ async def test_one_connection_brings_few_strangers(tmp_path: Path) -> None:
         assert len(set(heard)) == OF_BRINGER
         target.keep(frozenset({keyed(KEYS - 1).peer}))
         assert target._gossip._may_bring(flooder.peer, keyed(KEYS - 1).peer), "a member is heard whoever brings it"
+
+
+async def test_the_newest_gossip_stream_of_a_peer_is_read_and_older_ones_are_reset(
+    tmp_path: Path,
+) -> None:
+    async with target_and_flooder(tmp_path) as (target, flooder, heard):
+        # A stream that begins a message of a megabyte and never ends it.
+        begun = encode_uvarint(MAX_RPC_BYTES) + bytes(100_000)
+        older = []
+        for _ in range(4):
+            older.append(await flooder.open_stream(target.peer, GOSSIP))
+            await older[-1].send_all(begun)
+        newest = await flooder.open_stream(target.peer, GOSSIP)
+        keys = Ed25519PrivateKey.from_bytes(bytes(31) + b"\x07")
+        message = rpc_pb2.Message(
+            from_id=ID.from_pubkey(keys.get_public_key()).to_bytes(),
+            data=b"beacon",
+            seqno=bytes(8),
+            topicIDs=[TOPIC],
+        )
+        message.signature = keys.sign(b"libp2p-pubsub:" + message.SerializeToString())
+        raw = rpc_pb2.RPC(publish=[message]).SerializeToString()
+        await newest.send_all(encode_uvarint(len(raw)) + raw)
+        with trio.fail_after(JOINED_S):
+            for stream in older:
+                with pytest.raises(Unreachable):
+                    await stream.receive_some(1)
+            while not heard:
+                await trio.sleep(0.05)
+
+
+async def test_a_member_outside_a_mesh_full_of_strangers_hears_us(tmp_path: Path) -> None:
+    async with target_and_flooder(tmp_path) as (target, member, _):
+        router = target._gossip._pubsub.router
+        stranger = ID.from_pubkey(Ed25519PrivateKey.from_bytes(bytes(32)).get_public_key())
+        # A mesh of strangers that pass nothing on, and the member pruned from it.
+        router.mesh[TOPIC] = {stranger}
+        own, other = ID.from_base58(target.peer), ID.from_base58(member.peer)
+        assert other not in set(router._get_peers_to_send([TOPIC], own, own))
+        target.keep(frozenset({member.peer}))
+        assert other in set(router._get_peers_to_send([TOPIC], own, own))
+        assert other not in set(router._get_peers_to_send([TOPIC], other, own)), "it brought it"
 
 
 async def test_a_peer_that_is_not_connected_is_called_by_the_rules_alone(tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 
-from daemon.swarm.framing import FrameReader
-from daemon.swarm.messenger import IDLE_S, PROTOCOL, SWEEP_S, Messenger
+from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.messenger import IDLE_S, PROTOCOL, STREAMS_READ, SWEEP_S, Messenger
+from protocol.errors import Unreachable
 from protocol.identity import Signer
-from protocol.messages import MAX_MESSAGE_BYTES, Announce, Signed, decode_signed, open_as, sign
+from protocol.messages import MAX_MESSAGE_BYTES, Announce, Signed, decode_signed, encode_signed, open_as, sign
 from protocol.ports import ByteStream
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.network import FakeSwarm
@@ -88,3 +90,37 @@ def test_a_peer_that_takes_nothing_for_long_hears_all_in_order_on_one_stream() -
         assert listener.heard == [(1, one) for one in said]
 
     played(story)
+
+
+def test_the_newest_streams_of_a_peer_are_read_and_older_ones_are_given_up() -> None:
+    async def main() -> None:
+        swarm, speaker = FakeSwarm(random.Random(1)), Signer(b"s" * 32)
+        here, there = swarm.network(b"s" * 32), swarm.network(b"l" * 32)
+        heard: list[Signed] = []
+
+        async def deliver(signed: Signed, _message: object) -> None:
+            heard.append(signed)
+
+        messenger = Messenger(there, RUN, deliver, lambda _reason, _peer, _detail: None)
+        async with swarm.running(), here.running(), there.running(), trio.open_nursery() as nursery:
+            await nursery.start(messenger.run)
+            await trio.sleep(1.0)
+            streams = []
+            for _ in range(STREAMS_READ + 2):
+                streams.append(await here.open_stream(there.peer, PROTOCOL))
+                # The length of a large message, and a part of it.
+                await streams[-1].send_all(MAX_MESSAGE_BYTES.to_bytes(4, "big") + bytes(1000))
+            said = sign(speaker, RUN, Announce(certificate=b"c"))
+            last = await here.open_stream(there.peer, PROTOCOL)
+            await last.send_all(frame(encode_signed(said)))
+            await trio.sleep(1.0)
+            for stream in streams[: 1 - STREAMS_READ]:
+                with trio.fail_after(1.0), suppress(Unreachable):
+                    assert await stream.receive_some(1) == b""
+            with trio.move_on_after(1.0) as waited:
+                await streams[-1].receive_some(1)
+            assert waited.cancelled_caught, "the one before the newest is read on"
+            assert heard == [said]
+            nursery.cancel_scope.cancel()
+
+    run_virtual(main)

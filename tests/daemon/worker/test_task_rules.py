@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from daemon.worker.author_code import SampleFault, TaskFault
+from daemon.worker.settings import WorkerSettings
+from daemon.worker.tasks.catalog import load_task
 from protocol.errors import UserError
 from protocol.manifest import Inner
 from tests.daemon.worker import odd_tasks
@@ -194,6 +196,28 @@ def test_a_task_that_fails_at_every_batch_is_an_error_with_file_and_line() -> No
     assert 'raise RuntimeError("the cat sat on the data")' in fault.value.trace
 
 
+def test_a_task_that_fails_at_every_batch_names_few_samples_of_a_large_batch() -> None:
+    """A status cuts long sentences, and what to do stands at the end."""
+    loop = training(odd_tasks.Fails(OPTIONS), Inner(batch_size=64))
+    for _ in range(5):
+        with pytest.raises(SampleFault):
+            loop.step()
+    with pytest.raises(TaskFault) as fault:
+        loop.step()
+    assert fault.value.what.count(", ... (64 in all)") == 2
+    assert len(fault.value.what) < 300
+    assert loop.bad.last is not None
+    assert loop.bad.last.where.count(",") > 2 * 10, "a skipped batch is listed further"
+
+
 def test_sys_exit_of_a_task_is_told_at_once() -> None:
     with pytest.raises(TaskFault, match=r"odd_tasks.py:\d+ loss\(\): it called sys.exit\(3\)"):
         training(odd_tasks.Exits(OPTIONS)).step()
+
+
+@pytest.mark.parametrize(("name", "words"), [("Absent", "There is no task"), ("__name__", "is not a Task")])
+def test_a_name_that_is_no_task_is_a_mistake_in_the_manifest(name: str, words: str) -> None:
+    settings = WorkerSettings(allow_custom_task=True)
+    with pytest.raises(UserError, match=words) as fault:
+        load_task(f"{odd_tasks.__name__}:{name}", {}, settings)
+    assert fault.value.exit_code == 2

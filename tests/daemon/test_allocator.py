@@ -1,0 +1,36 @@
+"""Memory that is free between blocks in use goes back to the kernel."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from daemon.allocator import PAUSE_S, give_back_memory
+from simulator.fakes.clock import run_virtual
+
+BLOCK_BYTES, BLOCKS, KEPT = 100_000, 1000, 20  # below what malloc asks the kernel for one by one
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")
+def test_free_memory_between_blocks_in_use_is_given_back() -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_back_memory)
+            blocks = [bytearray(os.urandom(BLOCK_BYTES)) for _ in range(BLOCKS)]
+            kept = blocks[::KEPT]
+            del blocks
+            held = resident_bytes()
+            await trio.sleep(PAUSE_S + 1.0)
+            assert held - resident_bytes() > BLOCK_BYTES * BLOCKS // 2
+            assert len(kept) == BLOCKS // KEPT
+            nursery.cancel_scope.cancel()
+
+    run_virtual(main)

@@ -60,6 +60,13 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     again: int = 0  # of them, those that had to be sent again
 
 
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a peer comes from. Keys are free; addresses cost something."""
+
+    prefix: str  # of its address (`daemon/network/prefixes.py`), "" where it is not known
+    matters: bool  # a member by our certificates, or a peer that the user named
+
+
 class LinkChange(msgspec.Struct, frozen=True, kw_only=True):
     """A peer became reachable (`up`) or was lost; `reason` is one sentence."""
 
@@ -172,6 +179,9 @@ class Network(Protocol):
 
     def keep(self, peers: frozenset[PeerId]) -> None:
         """From now on these peers (and no others) come before strangers wherever something is scarce: places, streams, gossip."""
+
+    def source_of(self, peer: PeerId) -> Source:
+        """From where a connected peer comes, and whether it goes before strangers (`keep`)."""
 
     def changes(self) -> AsyncIterator[LinkChange]:
         """Connections as they come and go, beginning with those that are up."""

@@ -15,7 +15,7 @@ from daemon.engines.native import bulk
 from daemon.swarm import messenger, state_transfer
 from daemon.swarm.framing import LENGTH_BYTES
 from protocol.identity import PeerId
-from protocol.ports import ByteStream, Endpoint, Link, LinkChange, StreamHandler, Subscription, Traffic
+from protocol.ports import ByteStream, Endpoint, Link, LinkChange, Source, StreamHandler, Subscription, Traffic
 from simulator.fakes.node import FakeNetwork
 from simulator.liars import Liar
 
@@ -239,6 +239,9 @@ class MischievousNetwork:
 
     def links(self) -> Sequence[Link]:
         return self.inner.links()
+
+    def source_of(self, peer: PeerId) -> Source:
+        return self.inner.source_of(peer)
 
     def changes(self) -> AsyncIterator[LinkChange]:
         return self.inner.changes()

@@ -48,7 +48,7 @@ def load_dataset(home: Path, name: Digest) -> Dataset | None:
 def serve_datasets(network: Network, home: Path, offload: Offload) -> None:
     """Answer those who ask. Before the network starts."""
 
-    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE)
+    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
 
     async def take(stream: ByteStream) -> None:
         with trio.move_on_after(ANSWER_S):

@@ -31,7 +31,7 @@ from daemon.network.stream import ControlStream, ControlTraffic
 from daemon.network.stream_server import StreamServer
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId, Signer
-from protocol.ports import MAX_HOSTS, ByteStream, Endpoint, Link, LinkChange, StreamHandler, Traffic
+from protocol.ports import MAX_HOSTS, ByteStream, Endpoint, Link, LinkChange, Source, StreamHandler, Traffic
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,6 +200,9 @@ class LibP2PNetwork:
     def _matters(self, peer: PeerId) -> bool:
         """Whose connections, announcements and messages never make room for a stranger's."""
         return peer in self._kept or self._book.is_named(peer)
+
+    def source_of(self, peer: PeerId) -> Source:
+        return Source(prefix=self._prefix_of(peer), matters=self._matters(peer))
 
     def _is_known(self, peer: PeerId) -> bool:
         return peer in self._links or self._matters(peer)

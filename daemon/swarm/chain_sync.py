@@ -86,7 +86,7 @@ def unpack_record(record: bytes) -> list[bytes]:
 def serve_chain(network: Network, run: Digest, answer: Answer) -> None:
     """Answer requests for this run's certificates."""
 
-    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE)
+    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
 
     async def take(stream: ByteStream) -> None:
         with trio.move_on_after(ANSWER_S):

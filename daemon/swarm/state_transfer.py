@@ -121,7 +121,7 @@ class GivenStates:
 
 def serve_state(network: Network, given: GivenStates) -> None:
     """Answer requests for states. Each piece on its way holds up to 4 MiB."""
-    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE)
+    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
 
     async def take(stream: ByteStream) -> None:
         reader = FrameReader(stream)

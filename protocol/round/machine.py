@@ -183,6 +183,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
     (P.MERGE, PlanGot): (gathering.plan_missed, {P.MERGE}),
     (P.MERGE, CertificateGot): (voting.follow, {P.MERGE, P.FETCH}),
     (P.ADOPT, Adopted): (adopted, {P.TRAIN}),
+    (P.FETCH, LiveChanged): (voting.live_in_fetch, {P.FETCH}),
     (P.FETCH, StateComing): (voting.state_coming, {P.FETCH}),
     (P.FETCH, StateHere): (voting.state_here, {P.FETCH, P.ADOPT}),
     (P.FETCH, StateLost): (voting.state_lost, {P.FETCH, P.TRAIN}),

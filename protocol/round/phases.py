@@ -425,10 +425,14 @@ class Fetch(Action, frozen=True, kw_only=True):
 
 
 class GiveUp(Action, frozen=True, kw_only=True):
-    """The state of this certificate does not come: do without it for a while. `merging`: it is another branch's."""
+    """The state of this certificate does not come: do without it for a while.
+
+    `merging`: it is another branch's. `held_s`: for how long it kept this node out of rounds.
+    """
 
     certificate: Digest
     merging: bool = False
+    held_s: float = 0.0
 
 
 class PrepareMerge(Action, frozen=True, kw_only=True):

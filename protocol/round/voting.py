@@ -24,6 +24,7 @@ from protocol.round.phases import (
     GiveUp,
     HandOn,
     Inquire,
+    LiveChanged,
     Note,
     Outcome,
     PeerGone,
@@ -45,6 +46,10 @@ from protocol.round.views import Step, back_to_training, enter, note_gone, note_
 OUTCOMES_KEPT = 8  # different outcomes whose votes are kept after one tip: honest members make one per view
 VOTERS_KEPT = 256  # peers whose last vote is remembered: four times the largest group
 ADVANCE_S = 10.0  # a download that brought verified bytes is waited for so much longer: a chunk of 256 KiB at 250 kbit/s
+# For how many rounds a download may keep a node out of its rounds while others live at its tip. A
+# state that takes longer comes beside the rounds: its certificate may be anybody's, and its bytes
+# may come as slowly as somebody likes.
+HELD_ROUNDS = 3.0
 INQUIRED_MEMBERS = 3  # asked for a certificate when none came: the leader and two more, as ROUND says
 
 
@@ -251,7 +256,9 @@ def fetch(state: State, certificate: OpenCertificate, now: float) -> Step:
     """Go for the certificate's state. Training goes on meanwhile; rounds after the old tip are left to those who know no better.
 
     A state that does not begin to come, or does not come on, is done without: its certificate may be anybody's.
+    A newer certificate in place of an older one gives no more time: there may be any number of them.
     """
+    since = state.entered if state.phase is Phase.FETCH else now
     disputed = state.spare is not None and state.spare.cut == certificate.outcome.cut
     state, actions = enter(
         state,
@@ -262,14 +269,30 @@ def fetch(state: State, certificate: OpenCertificate, now: float) -> Step:
         target=certificate,
         spare=None,
     )
+    state = replace(state, entered=since)
+    state = replace(state, deadline=_held_until(state, state.deadline))
     return state, [Examine(certificate=certificate, disputed=disputed), Abandon(), *actions, TrainOn(), Fetch(certificate=certificate)]
+
+
+def live_in_fetch(state: State, event: LiveChanged, now: float) -> Step:
+    """Who lives at our tip says whether there are rounds to go on with."""
+    gone = state.gone - (event.live - state.live)
+    return replace(state, live=event.live, avoided=event.avoided, gone=gone), []
 
 
 def state_coming(state: State, event: StateComing, now: float) -> Step:
     """Verified bytes came: there is reason to wait for the rest."""
     if state.target is None or event.certificate != state.target.hash:
         return state, []
-    return replace(state, deadline=max(state.deadline, now + ADVANCE_S)), []
+    return replace(state, deadline=max(state.deadline, _held_until(state, now + ADVANCE_S))), []
+
+
+def _held_until(state: State, wanted: float) -> float:
+    """Until when FETCH may last that should last until `wanted`. Alone at its tip a node has no
+    rounds to go on with."""
+    times = state.rules.manifest.round
+    most = state.entered + HELD_ROUNDS * (times.seconds + times.ready_s)
+    return min(wanted, most) if state.live - state.gone else wanted
 
 
 def state_here(state: State, event: StateHere, now: float) -> Step:
@@ -285,16 +308,20 @@ def state_here(state: State, event: StateHere, now: float) -> Step:
 def state_lost(state: State, event: StateLost, now: float) -> Step:
     if state.target is None or event.certificate != state.target.hash:
         return state, []
-    return back_to_training(state, now, f"training on from certificate {state.tip.number}, since {event.reason}")
+    held_s = now - state.entered
+    reason = f"training on from certificate {state.tip.number}, since {event.reason}"
+    state, actions = back_to_training(state, now, reason)
+    return state, [GiveUp(certificate=event.certificate, held_s=held_s), *actions]
 
 
 def fetch_overdue(state: State, event: Tick, now: float) -> Step:
     """What comes of it later is taken then. Should its holders come back on a branch of their own, it is met and merged like any other."""
     assert state.target is not None
     name, number = state.target.hash, state.target.outcome.number
+    held_s = now - state.entered
     reason = f"training on from certificate {state.tip.number}, since the state of certificate {number} does not come"
     state, actions = back_to_training(state, now, reason)
-    return state, [GiveUp(certificate=name), Note(event=Stuck(reason=reason)), *actions]
+    return state, [GiveUp(certificate=name, held_s=held_s), Note(event=Stuck(reason=reason)), *actions]
 
 
 def _is(certificate: OpenCertificate, vote: Vote) -> bool:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from daemon.network.prefixes import prefix_of
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
-from protocol.ports import MAX_GOSSIP_BYTES, MAX_STREAMS_PER_PEER, ByteStream, Endpoint, Link, LinkChange, StreamHandler, Traffic
+from protocol.ports import MAX_GOSSIP_BYTES, MAX_STREAMS_PER_PEER, ByteStream, Endpoint, Link, LinkChange, Source, StreamHandler, Traffic
 from simulator.fakes.gossip import FakeSubscription, Rumour
 from simulator.fakes.wire import HEADER_BYTES, FakeStream, Wire
 
@@ -66,6 +67,7 @@ class FakeNetwork:
         self._serving: Counter[tuple[PeerId, bool]] = Counter()
         self._watchers: list[FakeChanges] = []
         self._refusals: Counter[str] = Counter()
+        self._kept: frozenset[PeerId] = frozenset()
         self._moved = [0, 0, 0, 0]  # as in Traffic
 
     @asynccontextmanager
@@ -255,7 +257,13 @@ class FakeNetwork:
         return self._swarm.providers(key, self)
 
     def keep(self, peers: frozenset[PeerId]) -> None:
-        """Nothing is scarce here."""
+        self._kept = peers
+
+    def source_of(self, peer: PeerId) -> Source:
+        wire = self.wires.get(peer)
+        other = self._swarm.nodes.get(peer) if wire is not None else None
+        prefix = prefix_of(other.endpoint.hosts[0]) if other is not None else ""
+        return Source(prefix=prefix, matters=peer in self._kept)
 
     def links(self) -> Sequence[Link]:
         return [

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
+import numpy as np
 import trio
 from msgspec.structs import replace
 
+from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.state_transfer import PROTOCOL, StateReply, StateRequest
 from protocol.certificate import genesis
+from protocol.digest import digest
 from protocol.journal import CaughtUp, PhaseEntered, RoundCertified, Trained
+from protocol.layout import STATE_CHUNK_BYTES, chunk_count
 from protocol.manifest import Group, Manifest
+from protocol.outer import state_digest, state_leaves
+from protocol.ports import ByteStream
+from protocol.round.voting import HELD_ROUNDS
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel
+from simulator.fakes.node import FakeNetwork
 from simulator.story import QUICK
 from simulator.world import World
 from tests.protocol.rounds import Made, people
@@ -92,3 +102,57 @@ def test_a_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
     assert max(later - earlier for earlier, later in pairwise(times)) < ROUND_S + QUICK.ready_s + 1.0
     assert sum(isinstance(event, PhaseEntered) and event.phase == "fetch" and index == 0 for _, index, event in world.history) == 1
     assert genesis(run).hash not in world.tips()
+
+
+def test_a_state_that_comes_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
+    """A forged certificate held a node in fetch for as long as its chunks came, 40 minutes and more."""
+    manifest = Manifest(name="slow", task="quadratic", seed=3, round=QUICK, group=Group(min_peers=2))
+    world = World(seed=3, nodes=2, manifest=manifest, parameters=12 * STATE_CHUNK_BYTES // 4)
+    run, parameters = world.manifest.run, 12 * STATE_CHUNK_BYTES // 4
+    zeros = np.zeros(parameters, np.float32)
+    leaves = state_leaves(zeros, zeros)
+    sent: list[float] = []
+
+    async def give(stream: ByteStream) -> None:
+        """The leaves at once, and then a chunk in 9 s."""
+        reader = FrameReader(stream)
+        while (data := await reader.next_frame(256)) is not None:
+            request = msgspec.msgpack.decode(data, type=StateRequest)
+            await trio.sleep(9.0 if request.count else 0.0)
+            answer = bytes(STATE_CHUNK_BYTES) if request.count else b"".join(leaves)
+            reply = msgspec.msgpack.encode(StateReply(held=True, size=len(answer)))
+            await stream.send_all(frame(reply) + answer)
+            sent.append(trio.current_time())
+
+    async def live(network: FakeNetwork, *, task_status: trio.TaskStatus[None]) -> None:
+        network.serve(PROTOCOL, give)
+        async with network.running():
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def story() -> None:
+        async with world.running(), trio.open_nursery() as nursery:
+            forger = world.swarm.network(digest(b"person", bytes([0])))
+            await nursery.start(live, forger)
+            world.start()
+            await world.until(lambda: min(world.number(0), world.number(1)) >= 1, 30.0, "the first round")
+            keeper = world.seats[0].engine.keeper if world.seats[0].engine else None
+            assert keeper is not None
+            strangers = people(2)
+            assert forger.peer in {stranger.peer for stranger in strangers}
+            led = replace(keeper.tip, members=tuple(stranger.peer for stranger in strangers))
+            made = Made(strangers, led, run=run, manifest=manifest, chunks=chunk_count(parameters), view=7)
+            made.vote = replace(made.vote, state=state_digest(zeros, zeros))
+            for seat in world.seats:
+                assert seat.engine is not None
+                seat.engine._follower.take_certificate(made.raw())
+            await trio.sleep(90.0)
+            nursery.cancel_scope.cancel()
+
+    run_virtual(story, seed=3)
+    assert not world.invariants.broken
+    assert len(sent) > 5, "both nodes were given a chunk in 9 s while they waited"
+    held_s = HELD_ROUNDS * (QUICK.seconds + QUICK.ready_s)
+    times = [at for at, index, event in world.history if index == 0 and isinstance(event, RoundCertified) and event.state_digest]
+    assert max(later - earlier for earlier, later in pairwise(times)) < held_s + 2 * ROUND_S
+    assert len(times) > (90.0 - held_s) / ROUND_S - 3

@@ -79,7 +79,7 @@ class Auditing:
         self._record = record
         self._plan: Digest = b""
         self._offer: Offer = NOTHING
-        self._turns = Turns(HANDED_TO_PEER, HANDED_AT_ONCE)
+        self._turns = Turns(HANDED_TO_PEER, HANDED_AT_ONCE, network.source_of)
         network.serve(PROTOCOL, self._hand_out)
 
     # -------------------------------------------------------------------------------------------- what we offered

@@ -1,6 +1,7 @@
 """Where the lineage leads a node: to a certificate ahead of it, to a merge with a branch beside it, or nowhere.
 
-A certificate whose state nobody gives never holds a node for longer than an answer takes. After one such certificate the node goes on with its own
+A certificate whose state nobody gives never holds a node for longer than an answer takes, and one
+whose state comes slowly for few rounds (`HELD_ROUNDS`). After one such certificate the node goes on with its own
 lineage for a while, whatever else is ahead, and states are only sought beside that: one that comes to be here whole is followed. A merge that failed
 is tried again after a while.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
+from daemon.engines.native.downloads import ADVANCING_S
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from protocol.certificate import OpenCertificate, Tip
@@ -20,6 +22,8 @@ from protocol.round.phases import CertificateGot, ForkGot
 WITHOUT_S = 60.0  # after a download that nobody could give: then it is asked for again
 MERGE_RETRY_S = 10.0  # after a merge that failed: its branch may be dying, and rounds go on meanwhile
 MERGE_RETRY_MOST_S = 160.0  # after many that failed in a row
+# Of the time that a download kept this node out of rounds: for so long nothing else does.
+FREE_PER_HELD = 10.0
 REMEMBERED = 64  # certificates that nobody gave
 
 
@@ -81,9 +85,13 @@ class Course:
         until, asked = self._without.get(name, (0.0, frozenset()))
         return now < until and self._members.live_at(name) <= asked
 
-    def nobody_gave(self, name: Digest, now: float) -> None:
-        """The state of this certificate could not be had, or did not come on."""
-        self._wary_until = now + WITHOUT_S
+    def nobody_gave(self, name: Digest, now: float, held_s: float = 0.0) -> None:
+        """The state of this certificate could not be had, did not come on, or comes so slowly that
+        it kept this node out of rounds for `held_s` seconds: then it is sought beside them."""
+        free_s = max(WITHOUT_S, FREE_PER_HELD * held_s)
+        self._wary_until = max(self._wary_until, now + free_s)
+        if name == self._underway() and held_s > ADVANCING_S:
+            return  # older than that, it counts as coming for the bytes that it brought
         self._without.pop(name, None)
         self._without[name] = (now + WITHOUT_S, self._members.live_at(name))
         for old in list(islice(self._without, max(0, len(self._without) - REMEMBERED))):
@@ -94,6 +102,8 @@ class Course:
         self._merge_after = now + min(MERGE_RETRY_S * 2.0**self._merges_failed, MERGE_RETRY_MOST_S)
         self._merges_failed += 1
 
-    def moved(self) -> None:
-        """The node came to another certificate."""
+    def moved(self, *, downloaded: bool = False) -> None:
+        """The node came to another certificate; one with a `downloaded` state keeps its promise."""
         self._merges_failed = 0
+        if downloaded:
+            self._wary_until = 0.0

@@ -327,8 +327,8 @@ class NativeEngine:
                 self._start(self.convictions.tell)
             case p.Fetch(certificate=certificate):
                 self._start(work.fetch, certificate)
-            case p.GiveUp(certificate=name, merging=merging):
-                work.give_up(name, merging=merging)
+            case p.GiveUp(certificate=name, merging=merging, held_s=held_s):
+                work.give_up(name, merging=merging, held_s=held_s)
             case p.PrepareMerge(other=other):
                 if (made := self._lineage.step(other.hash)) is not None:
                     self._start(work.fetch, made.certificate)

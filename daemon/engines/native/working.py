@@ -106,7 +106,7 @@ class Working:
         assert arrived is not None or not downloaded, "the machine adopts what it was told is here"
         moved = await self.moving.adopt(certificate, self._exchanging.credits(certificate), arrived)
         self._downloads.moved()
-        self._course.moved()
+        self._course.moved(downloaded=downloaded)
         self._emit(moved)
 
     async def fetch(self, certificate: OpenCertificate) -> None:
@@ -128,13 +128,13 @@ class Working:
         ready = self.ready(merge_round(parents), max(ours.number, other.number) + 1, NOTHING, None)
         self._emit(p.MergePrepared(other=other, state=state, ready=ready))
 
-    def give_up(self, certificate: Digest, *, merging: bool) -> None:
+    def give_up(self, certificate: Digest, *, merging: bool, held_s: float) -> None:
         """A state does not come, or not on: this node does without it for a while."""
         now = trio.current_time()
         if merging:
             self._course.merge_failed(now)
         else:
-            self._course.nobody_gave(certificate, now)
+            self._course.nobody_gave(certificate, now, held_s)
 
     async def leave(self) -> None:
         """What was trained goes into the ledger, and everything to disk."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 
-from daemon.engines.native.course import MERGE_RETRY_S, WITHOUT_S, Course
+from daemon.engines.native.course import FREE_PER_HELD, MERGE_RETRY_S, WITHOUT_S, Course
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from protocol.certificate import Tip
@@ -79,6 +79,25 @@ def test_a_certificate_that_nobody_gave_is_only_sought_beside_the_own_rounds() -
     assert sought.hash == tip.hash
     node.arrived = frozenset({tip.hash})
     assert isinstance(node.course.leads(node.lineage.root, 100.0), CertificateGot), "its state is here"
+
+
+def test_a_state_that_comes_slowly_goes_on_beside_the_own_rounds() -> None:
+    """In FETCH it held up a node for as long as its bytes came, one chunk in 10 s."""
+    node, tip = Node(FIRST, SECOND), SECOND.next_tip()
+    node.underway, held_s = tip.hash, 180.0
+    node.course.nobody_gave(tip.hash, 1000.0, held_s)
+    for now in (1000.0, 1000.0 + WITHOUT_S, 999.0 + FREE_PER_HELD * held_s):
+        assert node.course.leads(node.lineage.root, now) is None
+        sought = node.course.seeks(node.lineage.root, now)
+        assert sought is not None
+        assert sought.hash == tip.hash
+    node.course.nobody_gave(named("another, that ended at once"), 1001.0)
+    assert node.course.leads(node.lineage.root, 1002.0 + WITHOUT_S) is None
+    node.arrived = frozenset({tip.hash})
+    assert isinstance(node.course.leads(node.lineage.root, 1003.0), CertificateGot), "it is here"
+    node.arrived = frozenset()
+    node.course.moved(downloaded=True)
+    assert isinstance(node.course.leads(node.lineage.root, 1003.0), CertificateGot)
 
 
 def test_after_a_certificate_that_nobody_gave_another_one_stops_no_rounds_either() -> None:

@@ -26,12 +26,13 @@ from daemon.swarm.framing import FrameReader, frame
 from daemon.swarm.turns import Turns
 from protocol.errors import PeerFault
 from protocol.messages import MAX_MESSAGE_BYTES
-from protocol.ports import ByteStream
+from protocol.ports import ByteStream, Source
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.network import FakeSwarm
 from simulator.fakes.node import FakeNetwork
 
 RUN = b"r" * 32
+MEMBER = Source(prefix="10.0", matters=True)
 
 
 def reply(count: int) -> ChainReply:
@@ -163,7 +164,7 @@ def test_one_peer_has_its_turns_and_others_theirs() -> None:
     most: dict[str, int] = {}
 
     async def main() -> None:
-        turns, held = Turns(SERVED_TO_PEER, 3), dict.fromkeys(("a", "b"), 0)
+        turns, held = Turns(SERVED_TO_PEER, 3, lambda _: MEMBER), dict.fromkeys(("a", "b"), 0)
 
         async def one(peer: str) -> None:
             async with turns.turn(peer):

@@ -17,6 +17,7 @@ from protocol.round import phases as p
 from protocol.round.machine import TABLE, begin, step
 from protocol.round.phases import Phase, Rules, State
 from protocol.round.views import READIES_KEPT
+from protocol.round.voting import HELD_ROUNDS
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, people, ready
 
 ME, *OTHERS = people(3)
@@ -232,3 +233,42 @@ def test_strangers_offers_are_bounded() -> None:
     for i in range(400):
         state, _ = step(state, p.ReadyGot(signed=replace(signed, peer=f"sybil {i}"), ready=offer), 1.0)
     assert len(state.readies) == READIES_KEPT
+
+
+def fetching(live: tuple[PeerId, ...]) -> tuple[State, float]:
+    """A node that fetches a state, whose chunks come one in 9 s, for 40 minutes; and for how long."""
+    state, _ = step(node(live), EVENTS[p.CertificateGot], 1.0)
+    assert state.phase is Phase.FETCH
+    now = 1.0
+    while state.phase is Phase.FETCH and now < 2400.0:
+        now = min(now + 9.0 if now > 1.0 else 2.0, state.deadline)
+        state, actions = step(state, EVENTS[p.StateComing] if now < state.deadline else p.Tick(), now)
+    if state.phase is not Phase.FETCH:
+        assert [a.held_s for a in actions if isinstance(a, p.GiveUp)] == [now - 1.0]
+    return state, now - 1.0
+
+
+def test_a_state_that_comes_slowly_holds_a_node_for_few_rounds_while_others_live_at_its_tip() -> None:
+    """A forged certificate held a node out of its rounds for as long as a chunk came in 10 s."""
+    times = MANIFEST.round
+    state, held_s = fetching(tuple(person.peer for person in OTHERS))
+    assert state.phase is Phase.TRAIN
+    assert held_s == pytest.approx(HELD_ROUNDS * (times.seconds + times.ready_s))
+
+
+def test_alone_at_its_tip_a_node_waits_for_as_long_as_a_state_comes() -> None:
+    assert fetching(())[0].phase is Phase.FETCH
+
+
+def test_newer_certificates_give_a_download_no_more_time() -> None:
+    first = open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)
+    state, _ = step(node(), p.CertificateGot(certificate=first), 1.0)
+    held_s = HELD_ROUNDS * (MANIFEST.round.seconds + MANIFEST.round.ready_s)
+    now, tip = 1.0, MADE.next_tip()
+    for seq in range(2, 6):
+        now += held_s / 4
+        made = Made(people(3), tip, seq=seq)
+        tip = made.next_tip()
+        state, _ = step(state, p.CertificateGot(certificate=open_certificate(made.raw(), RUN, MANIFEST, CHUNKS)), now)
+        assert state.phase is Phase.FETCH
+    assert state.deadline == pytest.approx(1.0 + held_s)

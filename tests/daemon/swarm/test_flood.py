@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -113,12 +113,13 @@ async def say(node: LibP2PNetwork, signer: Signer, to: Victim) -> None:
 
 
 async def forge(flooder: LibP2PNetwork, victim: Victim) -> None:
-    """Messages whose signatures are none, as many as will go."""
+    """Messages whose signatures are none, as many as will go, until a newer stream takes this one's place."""
     signed = sign(Signer((2).to_bytes(32, "big")), LIED.run, HELD)
     many = frame(encode_signed(Signed(signed.payload, signed.peer, bytes(64)))) * 200
-    stream = await flooder.open_stream(victim.network.peer, PROTOCOL)
-    while True:
-        await stream.send_all(many)
+    with suppress(Unreachable):
+        stream = await flooder.open_stream(victim.network.peer, PROTOCOL)
+        while True:
+            await stream.send_all(many)
 
 
 async def gossip(flooder: LibP2PNetwork, victim: Victim, count: int) -> None:

@@ -47,6 +47,7 @@ class HomeWatch:
         self._lock = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
         self._failures = 0
         self._beats = 0.0
+        self._marked = True  # whether the lock says who holds it: a full disk may refuse that
 
     def close(self) -> None:
         os.close(self._lock)
@@ -96,6 +97,8 @@ class HomeWatch:
             known = identity(os.stat(path)) == identity(os.fstat(self._lock))
         except FileNotFoundError:
             return self._lock_again(path)
+        if known and not self._marked and own_mark().startswith(os.pread(self._lock, MARK_BYTES, 0)):
+            self._mark()
         if not known or os.pread(self._lock, MARK_BYTES, 0) != own_mark():
             return _lost(self._home, "was taken by another process", f"see who uses it, in {path}")
         if now - self._beats >= BEAT_S:
@@ -108,14 +111,19 @@ class HomeWatch:
         if not acquire(handle):
             os.close(handle)
             return _lost(self._home, "was taken by another process", f"see who uses it, in {path}")
-        write_mark(handle)
         os.close(self._lock)
-        self._lock = handle
+        # Ours from here on, also where a full disk takes no mark yet: the next look writes it.
+        self._lock, self._marked = handle, False
         _log.warning(
             "%s was removed, and is made again: a cleaner of old files should leave this directory alone",
             path,
         )
+        self._mark()
         return None
+
+    def _mark(self) -> None:
+        write_mark(self._lock)
+        self._marked = True
 
     def _look_at_key(self) -> UserError | None:
         path = self._home / KEY_FILE

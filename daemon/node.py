@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -129,6 +130,9 @@ async def run(
                 await in_thread(partial(take_up, config, manifest))
             status = await _live(config, manifest, signer, secret, serials, journal, ending, begun, nursery, say, password)
             leave_now()
+    if ending.failure is None:  # a home that is lost takes nothing
+        with suppress(DiskFull):  # then the next life's numbers begin a little higher
+            await trio.to_thread.run_sync(serials.close)
     journal.record(Stopped(reason=ending.reason or "left at once"))
     await trio.to_thread.run_sync(journal.flush)
     say(f"Stopped: {ending.reason or 'left at once'}.")

@@ -4,8 +4,9 @@ for the newer.
 A number is the wall clock in nanoseconds where that grows, else the last number plus one. A clock
 that is set back between two lives, or during one, therefore changes nothing. The home keeps a bound
 (`<home>/serials`) that no number has passed. A life begins above the bound of the life before, and
-writes a new bound before it gives a number out. Numbers that must be greater than all of an earlier
-life start at `first`.
+writes a new bound before it gives a number out. A clean stop writes back what was used: a home that
+is restarted often does not run ahead of the clock, where it would look newer than what it is not.
+Numbers that must be greater than all of an earlier life start at `first`.
 
 What this cannot know: a home that was restored from a backup has the bound of that day. There the
 wall clock alone is greater than what was used since. Each life therefore begins a random distance
@@ -28,9 +29,13 @@ from daemon.offload import in_thread
 from protocol.ports import DiskFull
 
 SERIALS_FILE = "serials"
-# What a life may give out before it writes again, and what a killed life leaves unused.
-AHEAD_NS = 3600 * 10**9
 RENEW_S = 60.0
+# What a life may give out before it writes again, and what a killed life leaves unused: three
+# renewals, since a slow disk may miss one or two.
+AHEAD_NS = 3 * 60 * 10**9
+# What a clean stop leaves unused. Gossip counts its messages up from one number of ours, and no node
+# sends a billion messages that are not dated by the clock.
+MARGIN_NS = 10**9
 # A life uses about a thousand numbers: two lives with one bound meet once in a million times.
 SPREAD_NS = 10**9
 # The year 2200. A clock that is later is broken: its numbers would not fit into the 63 bits that
@@ -73,6 +78,13 @@ class Serials:
         Raises `DiskFull`; then numbers grow one by one and stay below the old bound for 100 years.
         """
         bound = max(self._last + 1, self._wall()) + AHEAD_NS
+        if self._path is not None:
+            write_atomically(self._path, [memoryview(f"{bound}\n".encode())])
+        self._bound = bound
+
+    def close(self) -> None:
+        """Write back how far this life went: after its last number, at a clean stop. Raises `DiskFull`, which costs nothing."""
+        bound = min(self._bound, self._last + MARGIN_NS)
         if self._path is not None:
             write_atomically(self._path, [memoryview(f"{bound}\n".encode())])
         self._bound = bound

@@ -73,6 +73,23 @@ def test_a_lock_and_a_key_that_a_cleaner_removed_are_made_again(watched: HomeAnd
     assert watch.look(0.0) is None
 
 
+def test_a_lock_that_a_full_disk_does_not_take_is_marked_later(watched: HomeAndWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look left an open file behind, and the one after it took the unmarked lock for another process's."""
+    home, watch, _ = watched
+    (home / LOCK_FILE).unlink()
+    before = len(os.listdir("/proc/self/fd"))
+
+    def refuse(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", refuse)
+        assert [watch.look(float(second)) for second in range(5)] == [None] * 5
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert watch.look(9.0) is None
+    assert lock_holder(home) == os.getpid()
+
+
 def test_look_goes_on_when_the_machine_gets_another_name(watched: HomeAndWatch, monkeypatch: pytest.MonkeyPatch) -> None:
     _, watch, _ = watched
     monkeypatch.setattr(socket, "gethostname", lambda: "renamed")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.serials import AHEAD_NS, LATEST_NS, SPREAD_NS, Serials
+from daemon.serials import AHEAD_NS, LATEST_NS, MARGIN_NS, SPREAD_NS, Serials
 
 HOUR_NS = 3600 * 10**9
 NOW_NS = 1_800_000_000 * 10**9
@@ -32,6 +32,26 @@ def test_the_next_life_is_above_the_last_whatever_the_clock_says(tmp_path: Path,
     later = Serials(tmp_path / "serials", clock)
     assert later.first > max(used)
     assert later.next() >= later.first
+
+
+def test_a_home_that_is_restarted_often_stays_with_the_clock(tmp_path: Path) -> None:
+    """Each restart moved its numbers an hour ahead: of a home and its copy, the original looked like the newer one."""
+    clock = Clock(NOW_NS)
+    used = 0
+    for _ in range(50):
+        clock.now_ns += 2 * 10**9
+        life = Serials(tmp_path / "serials", clock)
+        assert life.first > used
+        assert life.first < clock.now_ns + SPREAD_NS
+        used = life.next()
+        life.close()
+    assert int((tmp_path / "serials").read_text()) == used + MARGIN_NS
+
+
+def test_killed_lives_run_ahead_by_minutes_at_most(tmp_path: Path) -> None:
+    clock = Clock(NOW_NS)
+    Serials(tmp_path / "serials", clock).next()
+    assert Serials(tmp_path / "serials", clock).first - NOW_NS < 5 * 60 * 10**9
 
 
 def test_a_life_in_the_far_future_leaves_room_for_those_after_it(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ targets=${FRESH_TARGETS:-run test}
 root=$(mktemp -d /var/tmp/hypergpu-fresh.XXXXXX)
 trap 'rm -rf --one-file-system "$root"' EXIT
 
+chmod 755 "$root"  # it becomes /, which every user may enter
+
 echo "== a bare Debian 12 in $root"
 debootstrap --variant=minbase --include=make,git,ca-certificates bookworm "$root" \
     "${FRESH_MIRROR:-http://deb.debian.org/debian}" >"$root.log" 2>&1 ||

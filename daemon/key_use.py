@@ -19,7 +19,7 @@ from daemon.journal import Journal
 from daemon.keys import KEY_EXIT_CODE
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
-from daemon.network.own_record import KeySighting
+from daemon.network.own_record import LIFE_NUMBERS, KeySighting
 from daemon.serials import Serials
 from protocol.errors import UserError
 from protocol.identity import PeerId
@@ -64,7 +64,8 @@ class KeyUse:
             if sighting.relation == "earlier":
                 await self._look_at(where, network)
                 continue
-            self._serials.passed(sighting.number + 1)  # the number of our answer
+            # Our answer and the records after it are numbered in the range of the younger life.
+            self._serials.passed(sighting.number + LIFE_NUMBERS)
             if where and not self._elsewhere(where, network):
                 # This home was restored from a backup, and the record is of its own later life:
                 # no other node can listen where this one does.

@@ -1,15 +1,19 @@
 """This node's own signed record, and what comes back under its name.
 
-Neighbours hand each node the record of it that they hold. One that this life did not sign was signed by another life of the key, or by another node
-that holds the key now: a copied home. Numbers tell them apart, since a life's numbers are greater than those of every life before it:
+Neighbours hand each node the record of it that they hold. A record that this life did not sign was
+signed by another life of the key, or by another node that holds the key now: a copied home. Numbers
+tell them apart. A life numbers its records `first`, `first + 2`, `first + 4` and so on, and the
+first number of a life is greater than all numbers of every life before it:
 
-    number                          what it is                          what follows
-    one of ours                     our own record                      nothing
-    one of ours, plus one           an older node's answer to ours      `ANSWERED`: the older node lives, and ours is the copy
-    greater than our first          a younger node's record             `YOUNGER`: answered by a record with the next number
-    smaller than our first          an earlier life, or an older node   `EARLIER`: somebody has to look who answers there
+    number                                  meaning                           consequence
+    one that this life made                 our own record                    nothing
+    another within this life's range        an older node's answer to ours    `answered`: ours is the copy
+    greater than our first                  a younger node's record           `younger`: answer with the next number
+    smaller than our first                  an earlier life, or an older node `earlier`: call its address
 
-So of two nodes with one key the younger learns that it is the younger, from a signature that can only be made after it began.
+An answer lies in the range of the younger life, between the numbers that the younger node uses
+itself, and so does every later record of the node that answered. So of two nodes with one key the younger learns that it is the younger, from a signature
+that can only be made after it began, and the older one is never mistaken for a copy.
 """
 
 from __future__ import annotations
@@ -24,7 +28,10 @@ from daemon.network.book import SignedPeerRecord, check_record, read_record, sea
 from protocol.identity import Signer
 
 MOST_JUDGED = 64  # numbers of foreign records that are not looked at again
-MOST_MADE = 1024  # own numbers known: one for each change of our keys and for each answer
+# A record is sealed for each change of our keys and for each answer: dozens in a long life. Two
+# lives that begin from one backup are up to 1e9 numbers apart (`daemon/serials.py`), so ranges of
+# this length meet once in 500,000 times.
+LIFE_NUMBERS = 1024
 
 Relation = Literal["answered", "younger", "earlier"]
 
@@ -42,7 +49,8 @@ class OwnRecord:
 
     def __init__(self, signer: Signer, places: Iterable[Place], serial: Callable[[], int], tell: Callable[[KeySighting], None]) -> None:
         self._signer, self._places, self._serial, self._tell = signer, tuple(places), serial, tell
-        self._first = serial()
+        self._first = self._begin = serial()
+        self._next = self._first
         self._made: dict[int, None] = {}
         self._judged: dict[int, None] = {}
         self._sealed: SignedPeerRecord | None = None
@@ -51,7 +59,7 @@ class OwnRecord:
     def sealed(self, keys: frozenset[bytes]) -> SignedPeerRecord:
         """The record as of now."""
         if self._sealed is None or keys != self._keys:
-            self._seal(keys, self._serial())
+            self._seal(keys, self._next)
         assert self._sealed is not None
         return self._sealed
 
@@ -66,7 +74,7 @@ class OwnRecord:
             return False
         places = check_record(signed, read_record(signed))
         _keep(self._judged, number, MOST_JUDGED)
-        if number - 1 in self._made:
+        if self._begin <= number < self._begin + LIFE_NUMBERS:
             self._tell(KeySighting(relation="answered", number=number, places=places))
             return False
         if number < self._first:
@@ -77,8 +85,11 @@ class OwnRecord:
         return True
 
     def _seal(self, keys: frozenset[bytes], number: int) -> None:
-        _keep(self._made, number, MOST_MADE)
+        _keep(self._made, number, LIFE_NUMBERS)
         self._sealed, self._keys = seal_record(self._signer, self._places, keys, number), keys
+        self._next = number + 2
+        if self._begin <= number < self._begin + LIFE_NUMBERS <= self._next:
+            self._begin = self._next = max(self._serial(), self._next)
 
 
 def _keep(numbers: dict[int, None], number: int, most: int) -> None:

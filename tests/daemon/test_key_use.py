@@ -21,7 +21,7 @@ from daemon.network.addresses import parse_place
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
 from daemon.network.own_record import KeySighting
-from daemon.serials import Serials
+from daemon.serials import SPREAD_NS, Serials
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import Event, Trouble
@@ -35,13 +35,13 @@ LIMIT_S = 60.0  # it takes two; a busy machine may take its time
 class Holder:
     """A node as far as its key goes."""
 
-    def __init__(self, home: Path, secret: bytes, join: tuple[str, ...] = ()) -> None:
+    def __init__(self, home: Path, secret: bytes, join: tuple[str, ...] = (), later_ns: int = 0) -> None:
         home.mkdir()
         self.told: list[Event] = []
         journal = Journal(None, lambda: 0.0)
         journal.add_listener(self.told.append)
         config = Config(home=home, node=NodeConfig(name="n"), network=NetworkConfig(listen_host="127.0.0.1", join=join))
-        self.serials = serials = Serials(home / "serials")
+        self.serials = serials = Serials(home / "serials", lambda: time.time_ns() + later_ns)
         certificate = load_or_make(home / BULK_CERTIFICATE_FILE, "n")
         self.use = KeyUse(config, Signer(secret).peer, serials, journal)
         settings = msgspec.structs.replace(network_settings(config), serials=serials.next, sighting=self.use.saw)
@@ -75,7 +75,7 @@ async def test_the_copy_ends_and_the_node_that_was_there_says_so(tmp_path: Path)
             with trio.fail_after(LIMIT_S):
                 while first.network.peer not in {link.peer for link in other.network.links()}:
                     await trio.sleep(0.05)
-            second = Holder(tmp_path / "second", SECRET, other.network.addresses)
+            second = Holder(tmp_path / "second", SECRET, other.network.addresses, later_ns=2 * SPREAD_NS)
             async with second.running():
                 assert f"127.0.0.1:{first.network.port}" in await ends(second)
                 with trio.fail_after(LIMIT_S):

@@ -14,6 +14,7 @@ from protocol.identity import Signer
 
 ME = Signer(bytes(32))
 RUN = frozenset([bytes(32)])
+OTHER_RUN = frozenset([bytes(31) + b"o"])
 
 
 class Node:
@@ -60,6 +61,24 @@ def test_two_nodes_with_one_key_find_out_which_is_the_younger() -> None:
     for _ in range(3):
         neighbour.meet(old)
     assert old.relations == ["younger"], "a sighting is told once"
+
+
+@pytest.mark.parametrize("resealed", ["before it hears of the other", "after its answer"])
+def test_the_older_node_is_never_the_copy_when_its_keys_change(resealed: str) -> None:
+    """Its later records are newer than the younger node's first one, and still say who is older."""
+    old, new, neighbour = Node(1_000_000, 4001), Node(5_000_000, 4002), Neighbour()
+    neighbour.meet(old)
+    neighbour.meet(new)
+    if resealed == "before it hears of the other":
+        old.own.sealed(OTHER_RUN)
+    neighbour.meet(old)
+    old.own.sealed(OTHER_RUN)
+    for _ in range(3):
+        neighbour.meet(old)
+        neighbour.meet(new)
+        new.own.sealed(OTHER_RUN)
+    assert set(old.relations) == {"younger"}
+    assert new.relations[-1] == "answered"
 
 
 def test_an_earlier_life_is_never_taken_for_another_node() -> None:

@@ -1,4 +1,7 @@
-"""The one import for people who write training tasks: `from hypergpu import Task, TaskOptions`. Does not import torch."""
+"""The one import for people who write training tasks: `from hypergpu import Task, TaskOptions`.
+
+Does not import torch.
+"""
 
 from daemon.worker.tasks.task import ONES, ZEROS, Batch, Init, Task, TaskOptions, uniform
 

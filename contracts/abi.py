@@ -1,4 +1,6 @@
-"""Calls and events of our contracts by their Solidity signatures: selectors, arguments, topics, and why a call was refused."""
+"""Calls and events of our contracts by their Solidity signatures: selectors, arguments, topics, and
+why a call was refused.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from contracts.endpoints import RpcError
 from protocol.chain import ChainRefused, ChainUnreachable
 from protocol.keccak import keccak256
 
-ERROR_STRING = bytes.fromhex("08c379a0")  # Error(string): what a revert with a reason returns
+# Error(string): what a revert with a reason returns.
+ERROR_STRING = bytes.fromhex("08c379a0")
 MOST_REASON_CHARS = 200  # of what is passed on to a page
 
 
@@ -40,11 +43,17 @@ def call_data(signature: str, *arguments: Any) -> bytes:
 
 
 def returned(types: list[str], answer: Any) -> tuple[Any, ...]:
-    """What a call returned. Raises `ChainUnreachable` for what cannot be that: a node that answers garbage, or an address that is not ours."""
+    """What a call returned.
+
+    Raises `ChainUnreachable` for what cannot be that: a node that answers garbage, or an address
+    that is not ours.
+    """
     try:
         return tuple(decode(types, bytes.fromhex(str(answer).removeprefix("0x"))))
     except (DecodingError, ValueError, OverflowError) as error:
-        raise ChainUnreachable(f"a call was answered with what is no ({', '.join(types)}): {str(error)[:MOST_REASON_CHARS]}") from None
+        raise ChainUnreachable(
+            f"a call was answered with what is no ({', '.join(types)}): {str(error)[:MOST_REASON_CHARS]}"
+        ) from None
 
 
 def refusal(error: RpcError) -> ChainRefused:

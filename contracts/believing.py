@@ -1,7 +1,9 @@
-"""When a node is believed: it shows that it is the chain, and after a transaction that there was an effect, on each profile in its own way.
+"""When a node is believed: it shows that it is the chain, and after a transaction that there was an
+effect, on each profile in its own way.
 
-A receipt with status 1 proves nothing: a plain EVM takes calldata to an empty address. Our contracts say an event for every change, and only a
-contract that is there can; on plumise the state is read.
+A receipt with status 1 proves nothing: a plain EVM takes calldata to an empty address. Our
+contracts say an event for every change, and only a contract that is there can; on plumise the state
+is read.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ def check_chain(profile: str, chain_id: int, account: Address, transport: Transp
                 f"chain {found} has no agents (agent_isAgentAccount: {error.message}): its addresses 0x21 to 0x23 do nothing"
             ) from None
         if not isinstance(known, bool):
-            raise WrongChain(f"chain {found} answers agent_isAgentAccount with what is neither true nor false")
+            raise WrongChain(
+                f"chain {found} answers agent_isAgentAccount with what is neither true nor false"
+            )
         return
     for contract, place in PLACES.items():
         if transport("eth_getCode", (place, "latest")) in ("0x", "0x0", None, ""):
@@ -52,7 +56,9 @@ def check_chain(profile: str, chain_id: int, account: Address, transport: Transp
 def effect_of(profile: str, node: NodeRpc, each: PendingTransaction, receipt: Receipt) -> str:
     """Why a transaction with a good receipt did nothing, "" where it did what it was sent for."""
     ours = {place.lower() for place in PLACES.values()}
-    said = {log.topics[0].lower() for log in receipt.logs if log.topics and log.address.lower() in ours}
+    said = {
+        log.topics[0].lower() for log in receipt.logs if log.topics and log.address.lower() in ours
+    }
     if each.proof in said:
         return ""
     if profile == PLUMISE:
@@ -62,8 +68,16 @@ def effect_of(profile: str, node: NodeRpc, each: PendingTransaction, receipt: Re
 
 def _plumise_effect(node: NodeRpc, each: PendingTransaction, receipt: Receipt) -> str:
     if each.kind == "claim":
-        left = int(node.call(REWARD_POOL, "getPendingReward(address)", each.subject, returns=["uint256"])[0])
-        return "" if left == 0 and plumise_agent(node, each.subject).registered else "the receipt is good and the reward is still pending"
+        left = int(
+            node.call(REWARD_POOL, "getPendingReward(address)", each.subject, returns=["uint256"])[
+                0
+            ]
+        )
+        return (
+            ""
+            if left == 0 and plumise_agent(node, each.subject).registered
+            else "the receipt is good and the reward is still pending"
+        )
     agent = plumise_agent(node, each.subject)
     if not agent.registered:
         return "the receipt is good and the account is not registered: nothing happened"
@@ -95,4 +109,6 @@ def _plain(number: int | str) -> int:
     try:
         return number if isinstance(number, int) else int(number, 0)
     except ValueError:
-        raise ChainUnreachable(f"agent_getStatus was answered with {number[:40]!r} for a number") from None
+        raise ChainUnreachable(
+            f"agent_getStatus was answered with {number[:40]!r} for a number"
+        ) from None

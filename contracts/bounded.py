@@ -1,7 +1,9 @@
-"""An HTTP session whose answers have a limit: in bytes, in time from the first to the last of them, and in how deep they are nested.
+"""An HTTP session whose answers have a limit: in bytes, in time from the first to the last of them,
+and in how deep they are nested.
 
-`requests` reads an answer whole, however long, and its timeout starts again with every byte: an endpoint that never stops, or sends a byte every nine
-seconds, would take all memory or a thread for ever.
+`requests` reads an answer whole, however long, and its timeout starts again with every byte: an
+endpoint that never stops, or sends a byte every nine seconds, would take all memory or a thread for
+ever.
 """
 
 from __future__ import annotations
@@ -12,9 +14,12 @@ from typing import Any
 import requests
 from urllib3.exceptions import HTTPError
 
-MOST_ANSWER_BYTES = 16 << 20  # three times the longest there is: the events of a thousand nodes in 256 blocks
+# Three times the longest there is: the events of a thousand nodes in 256 blocks.
+MOST_ANSWER_BYTES = 16 << 20
 PIECE_BYTES = 64 << 10
-MOST_NESTED = 64  # a full block has 5; json's C code recurses, and where py-evm has raised Python's limit to 12,000 it overflows the stack
+# A full block has 5; json's C code recurses, and where py-evm has raised Python's limit to 12,000
+# it overflows the stack.
+MOST_NESTED = 64
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -23,7 +28,10 @@ class TooLong(requests.RequestException):
 
 
 class BoundedSession(requests.Session):
-    """`answer_s`: for one answer, its headers not counted. Asks for no compression: bytes are counted as they come."""
+    """`answer_s`: for one answer, its headers not counted.
+
+    Asks for no compression: bytes are counted as they come.
+    """
 
     def __init__(self, answer_s: float, most_bytes: int = MOST_ANSWER_BYTES) -> None:
         super().__init__()
@@ -34,7 +42,8 @@ class BoundedSession(requests.Session):
         """Raises `TooLong`, and as `requests.Session`."""
         response = super().send(request, **more | {"stream": True})
         try:
-            response._content = self._read(response)  # what `content` gives; requests has no other way to set it
+            # What `content` gives; requests has no other way to set it.
+            response._content = self._read(response)
         except (HTTPError, OSError) as error:
             raise requests.ConnectionError(str(error)) from None
         finally:
@@ -45,7 +54,8 @@ class BoundedSession(requests.Session):
     def _read(self, response: requests.Response) -> bytes:
         read = bytearray()
         until = time.monotonic() + self._answer_s
-        while piece := response.raw.read1(PIECE_BYTES, decode_content=False):  # what has come, not a whole piece
+        # What has come, not a whole piece.
+        while piece := response.raw.read1(PIECE_BYTES, decode_content=False):
             read += piece
             if len(read) > self._most_bytes:
                 raise TooLong(f"an answer of more than {self._most_bytes >> 20} MB")
@@ -57,7 +67,9 @@ class BoundedSession(requests.Session):
 
 
 def nested_deeper(text: bytes, most: int) -> bool:
-    """Whether brackets are open more than `most` deep; those within strings count too, which is safe: they are few in what a node says."""
+    """Whether brackets are open more than `most` deep; those within strings count too, which is
+    safe: they are few in what a node says.
+    """
     depth = 0
     for bracket in text.translate(None, _NO_BRACKETS):
         depth += 1 if bracket in b"[{" else -1

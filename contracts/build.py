@@ -1,7 +1,9 @@
-"""Compiles the Vyper sources into `contracts/artifacts`: one JSON file per contract, the same bytes from the same sources on any machine.
+"""Compiles the Vyper sources into `contracts/artifacts`: one JSON file per contract, the same bytes
+from the same sources on any machine.
 
-Run by `make contracts` in an environment of its own (`contracts/compiler.txt`), since the compiler wants older libraries than the daemon has.
-`--check` writes nothing and fails when what is committed is not what the sources make.
+Run by `make contracts` in an environment of its own (`contracts/compiler.txt`), since the compiler
+wants older libraries than the daemon has. `--check` writes nothing and fails when what is committed
+is not what the sources make.
 """
 
 from __future__ import annotations
@@ -15,11 +17,15 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SOURCES = HERE / "src"
 ARTIFACTS = HERE / "artifacts"
-EVM = "cancun"  # the newest rules that both py-evm and anvil run and Plumise's fork is likely to have; Vyper's default is newer
+# The newest rules that both py-evm and anvil run and Plumise's fork is likely to have; Vyper's
+# default is newer.
+EVM = "cancun"
 
 
 def artifact_of(source: Path) -> bytes:
-    """What is committed for one source: ABI, creation and runtime code, where the state lies, and the digest of the source."""
+    """What is committed for one source: ABI, creation and runtime code, where the state lies, and
+    the digest of the source.
+    """
     from vyper import __version__  # noqa: PLC0415  # the compiler is in an environment of its own
     from vyper.compiler import compile_from_file_input  # noqa: PLC0415
     from vyper.compiler.input_bundle import FilesystemInputBundle  # noqa: PLC0415
@@ -30,7 +36,8 @@ def artifact_of(source: Path) -> bytes:
     made = compile_from_file_input(
         bundle.load_file(source.name),
         input_bundle=bundle,
-        output_formats=["abi", "bytecode", "bytecode_runtime", "layout", "userdoc", "devdoc"],  # the last two for their checks alone
+        # The last two for their checks alone.
+        output_formats=["abi", "bytecode", "bytecode_runtime", "layout", "userdoc", "devdoc"],
         settings=Settings(evm_version=EVM, optimize=OptimizationLevel.GAS),
     )
     record = {
@@ -47,7 +54,9 @@ def artifact_of(source: Path) -> bytes:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when the committed files differ")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail when the committed files differ"
+    )
     parser.add_argument("--only", default="*", metavar="NAME", help="one contract instead of all")
     wanted = parser.parse_args()
     check = wanted.check
@@ -60,10 +69,14 @@ def main() -> int:
             if not check:
                 artifact.write_bytes(made)
     if check and differ:
-        print(f"not what the sources make: {', '.join(differ)}; type: make contracts", file=sys.stderr)
+        print(
+            f"not what the sources make: {', '.join(differ)}; type: make contracts", file=sys.stderr
+        )
         return 1
     print(
-        f"{len(differ)} of {len(list(SOURCES.glob('*.vy')))} artifacts written" if not check else "the artifacts are what the sources make"
+        f"{len(differ)} of {len(list(SOURCES.glob('*.vy')))} artifacts written"
+        if not check
+        else "the artifacts are what the sources make"
     )
     return 0
 

@@ -1,6 +1,8 @@
-"""The `Chain` port over JSON-RPC, for both profiles: `hypergpu` (our contracts) and `plumise` (the raw precompiles of that chain).
+"""The `Chain` port over JSON-RPC, for both profiles: `hypergpu` (our contracts) and `plumise` (the
+raw precompiles of that chain).
 
-What it takes to believe a node is in `believing.py`, what becomes of a transaction in `nonce.py`; here is what each call asks and sends.
+What it takes to believe a node is in `believing.py`, what becomes of a transaction in `nonce.py`;
+here is what each call asks and sends.
 """
 
 from __future__ import annotations
@@ -11,7 +13,14 @@ from typing import Any
 
 from contracts import words
 from contracts.abi import call_data, topic
-from contracts.artifacts import AGENT_REGISTRY, CLAIM_WORDS, HEARTBEAT_WORDS, REGISTER_WORDS, REWARD_POOL, SESSIONS
+from contracts.artifacts import (
+    AGENT_REGISTRY,
+    CLAIM_WORDS,
+    HEARTBEAT_WORDS,
+    REGISTER_WORDS,
+    REWARD_POOL,
+    SESSIONS,
+)
 from contracts.believing import HYPERGPU, PLUMISE, check_chain, effect_of, plumise_agent
 from contracts.endpoints import Endpoints, Transport
 from contracts.liveness import heard_between
@@ -34,9 +43,12 @@ from protocol.chain import (
 )
 from protocol.keccak import ZERO_ADDRESS, Address, checked_address
 
-POLL_S = 1.0  # between looks while waiting; blocks come every 2 to 3 s
-MOST_ENDED = 64  # ends that are remembered: what a process sends in hours
-STATES = {0: "none", 1: "created", 2: "active", 4: "completed", 8: "cancelled"}  # Vyper's flag values
+# Between looks while waiting; blocks come every 2 to 3 s.
+POLL_S = 1.0
+# Ends that are remembered: what a process sends in hours.
+MOST_ENDED = 64
+# Vyper's flag values.
+STATES = {0: "none", 1: "created", 2: "active", 4: "completed", 8: "cancelled"}
 REWARD_CLAIMED = topic("RewardClaimed(address,uint256)")
 _AGENT = "(bytes32,bytes32,uint256,uint256,uint256,bytes32)"
 
@@ -68,10 +80,21 @@ class ChainClient:
         self._sender = (
             None
             if signer is None
-            else Sender(self._node, signer, chain_id, file, self._effect, now=now, confirmations=confirmations, ceiling=ceiling)
+            else Sender(
+                self._node,
+                signer,
+                chain_id,
+                file,
+                self._effect,
+                now=now,
+                confirmations=confirmations,
+                ceiling=ceiling,
+            )
         )
-        self._ended: deque[Settled] = deque(maxlen=MOST_ENDED)  # for those that wait, whoever's look it was that found the end
-        self._untold: deque[Settled] = deque(maxlen=MOST_ENDED)  # found by a wait, not yet told by `reconcile`
+        # For those that wait, whoever's look it was that found the end.
+        self._ended: deque[Settled] = deque(maxlen=MOST_ENDED)
+        # Found by a wait, not yet told by `reconcile`.
+        self._untold: deque[Settled] = deque(maxlen=MOST_ENDED)
 
     @property
     def profile(self) -> str:
@@ -124,7 +147,16 @@ class ChainClient:
         epoch = self._uint(REWARD_POOL, "getCurrentEpoch()")
         balance = self.balance(REWARD_POOL)
         if self._profile == PLUMISE:  # its pool says no more
-            return PoolStatus(balance=balance, claimed=0, epoch=epoch, epoch_s=0, epoch_ends_at_s=0, paused=False, needed=0, settlers=())
+            return PoolStatus(
+                balance=balance,
+                claimed=0,
+                epoch=epoch,
+                epoch_s=0,
+                epoch_ends_at_s=0,
+                paused=False,
+                needed=0,
+                settlers=(),
+            )
         length = self._uint(REWARD_POOL, "EPOCH_SECONDS()")
         pending = self._proposal("pending()")
         return PoolStatus(
@@ -135,7 +167,10 @@ class ChainClient:
             epoch_ends_at_s=self._uint(REWARD_POOL, "START()") + (epoch + 1) * length,
             paused=bool(self._read(REWARD_POOL, "paused()", returns=["bool"])[0]),
             needed=self._uint(REWARD_POOL, "needed()"),
-            settlers=tuple(checked_address(each) for each in self._read(REWARD_POOL, "get_settlers()", returns=["address[]"])[0]),
+            settlers=tuple(
+                checked_address(each)
+                for each in self._read(REWARD_POOL, "get_settlers()", returns=["address[]"])[0]
+            ),
             active=self._proposal("active()"),
             pending=pending,
             ready_at_s=0 if pending is None else self._uint(REWARD_POOL, "ready_at()"),
@@ -144,7 +179,11 @@ class ChainClient:
     def run(self, run: Hash, owner: Address) -> RunStatus:
         self._ours("runs")
         found, manifest, certificate, state = self._read(
-            SESSIONS, "sessions(address,bytes32)", owner, run, returns=["address", "bytes32", "bytes32", "uint256"]
+            SESSIONS,
+            "sessions(address,bytes32)",
+            owner,
+            run,
+            returns=["address", "bytes32", "bytes32", "uint256"],
         )
         return RunStatus(
             run=run,
@@ -162,45 +201,103 @@ class ChainClient:
     def claimable(self, address: Address, total: int, proof: Sequence[Hash]) -> int:
         if self._profile == PLUMISE:
             return self._uint(REWARD_POOL, "getPendingReward(address)", address)
-        return self._uint(REWARD_POOL, "is_claimable(address,uint256,bytes32[])", address, total, list(proof))
+        return self._uint(
+            REWARD_POOL, "is_claimable(address,uint256,bytes32[])", address, total, list(proof)
+        )
 
     # ---------------------------------------------------------------- who takes part
 
-    def register(self, name: str, *, model: Hash = NO_HASH, capabilities: Sequence[Hash] = (), agent: Address | None = None) -> Sent:
+    def register(
+        self,
+        name: str,
+        *,
+        model: Hash = NO_HASH,
+        capabilities: Sequence[Hash] = (),
+        agent: Address | None = None,
+    ) -> Sent:
         data = words.register_words(name, model, capabilities, agent)
-        return self._send("register", agent or self.account, REGISTER_WORDS, data, "Registered(address,address,bytes32,bytes32,bytes32[])")
+        return self._send(
+            "register",
+            agent or self.account,
+            REGISTER_WORDS,
+            data,
+            "Registered(address,address,bytes32,bytes32,bytes32[])",
+        )
 
     def approve_sponsor(self, sponsor: Address) -> Sent:
         """Lets `sponsor` register, beat and claim for this account, at its own expense."""
         self._ours("sponsors")
         data = call_data("approve_sponsor(address)", sponsor)
-        return self._send("approve_sponsor", sponsor, AGENT_REGISTRY, data, "SponsorApproved(address,address)")
+        return self._send(
+            "approve_sponsor", sponsor, AGENT_REGISTRY, data, "SponsorApproved(address,address)"
+        )
 
     def set_payout(self, payout: Address) -> Sent:
         self._ours("a payout account of its own")
-        return self._send("set_payout", payout, AGENT_REGISTRY, call_data("set_payout(address)", payout), "PayoutSet(address,address)")
+        return self._send(
+            "set_payout",
+            payout,
+            AGENT_REGISTRY,
+            call_data("set_payout(address)", payout),
+            "PayoutSet(address,address)",
+        )
 
     def heartbeat(self, samples: int, certificate: Hash, *, agent: Address | None = None) -> Sent:
         figures = words.heartbeat_figures(agent or self.account, samples, certificate)
         data = words.heartbeat_words(agent) if self._profile == PLUMISE else figures
-        return self._send("heartbeat", agent or self.account, HEARTBEAT_WORDS, data, "Heartbeat(address,address,uint256,bytes32)")
+        return self._send(
+            "heartbeat",
+            agent or self.account,
+            HEARTBEAT_WORDS,
+            data,
+            "Heartbeat(address,address,uint256,bytes32)",
+        )
 
     # ---------------------------------------------------------------- the pool
 
     def propose(self, proposal: Proposal) -> Sent:
         self._ours("proposals")
-        data = call_data("propose(uint256,bytes32,uint256,bytes32)", proposal.epoch, proposal.root, proposal.total, proposal.data)
-        return self._send("propose", proposal.subject, REWARD_POOL, data, "Voted(address,uint256,bytes32,uint256,bytes32)")
+        data = call_data(
+            "propose(uint256,bytes32,uint256,bytes32)",
+            proposal.epoch,
+            proposal.root,
+            proposal.total,
+            proposal.data,
+        )
+        return self._send(
+            "propose",
+            proposal.subject,
+            REWARD_POOL,
+            data,
+            "Voted(address,uint256,bytes32,uint256,bytes32)",
+        )
 
     def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> Sent:
         self._ours("disputes")
         named = (proposal.epoch, proposal.root, proposal.total, proposal.data)
-        data = call_data("dispute(uint256,bytes32,uint256,bytes32,string,bytes32)", *named, _cut(reason), evidence)
-        return self._send("dispute", proposal.subject, REWARD_POOL, data, "Disputed(uint256,address,bytes32,string,bytes32)")
+        data = call_data(
+            "dispute(uint256,bytes32,uint256,bytes32,string,bytes32)",
+            *named,
+            _cut(reason),
+            evidence,
+        )
+        return self._send(
+            "dispute",
+            proposal.subject,
+            REWARD_POOL,
+            data,
+            "Disputed(uint256,address,bytes32,string,bytes32)",
+        )
 
     def activate(self) -> Sent:
         self._ours("roots")
-        return self._send("activate", "", REWARD_POOL, call_data("activate()"), "Activated(uint256,bytes32,uint256)")
+        return self._send(
+            "activate",
+            "",
+            REWARD_POOL,
+            call_data("activate()"),
+            "Activated(uint256,bytes32,uint256)",
+        )
 
     def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
         if self._profile == PLUMISE:
@@ -210,43 +307,83 @@ class ChainClient:
             data = words.claim_proof(address, total, proof)
         return self._send("claim", address, CLAIM_WORDS, data, "RewardClaimed(address,uint256)")
 
-    def claim_to(self, address: Address, payout: Address, total: int, deadline_s: int, proof: Sequence[Hash], signature: bytes) -> Sent:
-        """As `claim`, to the payout that `address` signed for (`contracts.signing.sign_claim`). Anyone may send it."""
+    def claim_to(
+        self,
+        address: Address,
+        payout: Address,
+        total: int,
+        deadline_s: int,
+        proof: Sequence[Hash],
+        signature: bytes,
+    ) -> Sent:
+        """As `claim`, to the payout that `address` signed for (`contracts.signing.sign_claim`).
+
+        Anyone may send it.
+        """
         self._ours("signed claims")
         data = call_data(
-            "claim_to(address,address,uint256,uint256,bytes32[],bytes)", address, payout, total, deadline_s, list(proof), signature
+            "claim_to(address,address,uint256,uint256,bytes32[],bytes)",
+            address,
+            payout,
+            total,
+            deadline_s,
+            list(proof),
+            signature,
         )
         return self._send("claim_to", address, REWARD_POOL, data, "RewardClaimed(address,uint256)")
 
     def prove(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
-        """Leaves a proof with the pool, so that a claim in Plumise's words, which carry none, pays it."""
+        """Leaves a proof with the pool, so that a claim in Plumise's words, which carry none, pays
+        it.
+        """
         self._ours("proofs")
         data = call_data("prove(address,uint256,bytes32[])", address, total, list(proof))
         return self._send("prove", address, REWARD_POOL, data, "Proved(address,uint256)")
 
     def fund(self, amount: int) -> Sent:
         self._ours("funding by contract")
-        return self._send("fund", str(amount), REWARD_POOL, call_data("fund()"), "Funded(address,uint256)", value=amount)
+        return self._send(
+            "fund",
+            str(amount),
+            REWARD_POOL,
+            call_data("fund()"),
+            "Funded(address,uint256)",
+            value=amount,
+        )
 
     def pause(self, paused: bool) -> Sent:
         self._ours("a pause")
-        call, event = ("pause()", "Paused(address)") if paused else ("unpause()", "Unpaused(address)")
+        call, event = (
+            ("pause()", "Paused(address)") if paused else ("unpause()", "Unpaused(address)")
+        )
         return self._send("pause", call, REWARD_POOL, call_data(call), event)
 
     # ---------------------------------------------------------------- runs
 
     def create_run(self, run: Hash, manifest: Hash) -> Sent:
-        return self._session("create_run", run, call_data("create(bytes32,bytes32)", run, manifest), "Created(bytes32,address,bytes32)")
+        return self._session(
+            "create_run",
+            run,
+            call_data("create(bytes32,bytes32)", run, manifest),
+            "Created(bytes32,address,bytes32)",
+        )
 
     def activate_run(self, run: Hash) -> Sent:
-        return self._session("activate_run", run, call_data("activate(bytes32)", run), "Activated(bytes32,address)")
+        return self._session(
+            "activate_run", run, call_data("activate(bytes32)", run), "Activated(bytes32,address)"
+        )
 
     def complete_run(self, run: Hash, certificate: Hash) -> Sent:
         data = call_data("complete(bytes32,bytes32)", run, certificate)
         return self._session("complete_run", run, data, "Completed(bytes32,address,bytes32)")
 
     def cancel_run(self, run: Hash, reason: str) -> Sent:
-        return self._session("cancel_run", run, call_data("cancel(bytes32,string)", run, _cut(reason)), "Cancelled(bytes32,address,string)")
+        return self._session(
+            "cancel_run",
+            run,
+            call_data("cancel(bytes32,string)", run, _cut(reason)),
+            "Cancelled(bytes32,address,string)",
+        )
 
     def _session(self, kind: str, run: Hash, data: bytes, event: str) -> Sent:
         self._ours("runs")
@@ -276,7 +413,9 @@ class ChainClient:
                 if each.sent == sent:
                     return each
             if problem is None and sent not in self.pending():
-                raise ChainRefused(f"client: {sent.kind} ({sent.hash}) is not in flight, and how it ended is forgotten")
+                raise ChainRefused(
+                    f"client: {sent.kind} ({sent.hash}) is not in flight, and how it ended is forgotten"
+                )
             if self._now() >= deadline:
                 raise problem or ChainPending(sent, timeout_s)
             self._sleep(POLL_S)
@@ -285,15 +424,20 @@ class ChainClient:
         if self._sender is None:
             return ()
         ended = self._sender.reconcile()
-        if self._ended:  # of what a reorganization took out the end is no longer known
+        # Of what a reorganization took out the end is no longer known.
+        if self._ended:
             flying = self._sender.pending()
-            self._ended = deque((each for each in self._ended if each.sent not in flying), MOST_ENDED)
+            self._ended = deque(
+                (each for each in self._ended if each.sent not in flying), MOST_ENDED
+            )
         self._ended.extend(ended)
         return ended
 
     # ---------------------------------------------------------------- inside
 
-    def _send(self, kind: str, subject: str, to: Address, data: bytes, event: str, *, value: int = 0) -> Sent:
+    def _send(
+        self, kind: str, subject: str, to: Address, data: bytes, event: str, *, value: int = 0
+    ) -> Sent:
         if self._sender is None:
             raise ChainRefused("client: there is no wallet to sign with")
         return self._sender.send(kind, subject, to, data, value=value, proof=topic(event))
@@ -304,14 +448,18 @@ class ChainClient:
     def _effect(self, each: PendingTransaction, receipt: Receipt) -> str:
         return effect_of(self._profile, self._node, each, receipt)
 
-    def _read(self, to: Address, signature: str, *arguments: Any, returns: list[str]) -> tuple[Any, ...]:
+    def _read(
+        self, to: Address, signature: str, *arguments: Any, returns: list[str]
+    ) -> tuple[Any, ...]:
         return self._node.call(to, signature, *arguments, returns=returns)
 
     def _uint(self, to: Address, signature: str, *arguments: Any) -> int:
         return int(self._read(to, signature, *arguments, returns=["uint256"])[0])
 
     def _proposal(self, signature: str) -> Proposal | None:
-        epoch, root, total, data = self._read(REWARD_POOL, signature, returns=["uint256", "bytes32", "uint256", "bytes32"])
+        epoch, root, total, data = self._read(
+            REWARD_POOL, signature, returns=["uint256", "bytes32", "uint256", "bytes32"]
+        )
         return None if root == NO_HASH else Proposal(epoch=epoch, root=root, total=total, data=data)
 
     def _ours(self, what: str) -> None:

@@ -1,4 +1,6 @@
-"""The one importer of web3: an RPC endpoint over its HTTP provider, and what makes a whole client from settings."""
+"""The one importer of web3: an RPC endpoint over its HTTP provider, and what makes a whole client
+from settings.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ from protocol.chain import ChainUnreachable
 
 
 class ChainSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Which chain. `urls` are tried in order; `confirmations` is how deep in the chain counts as settled."""
+    """Which chain.
+
+    `urls` are tried in order; `confirmations` is how deep in the chain counts as settled.
+    """
 
     profile: str = HYPERGPU
     chain_id: int
@@ -35,12 +40,19 @@ class ChainSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpTransport:
-    """One endpoint over HTTP. web3's own retries are off: which endpoint is asked next is ours to say."""
+    """One endpoint over HTTP. web3's own retries are off: which endpoint is asked next is ours to
+    say.
+    """
 
     def __init__(self, url: str, timeout_s: float = RPC_TIMEOUT_S) -> None:
         self.url = url
         session = BoundedSession(timeout_s)
-        self._provider = HTTPProvider(url, request_kwargs={"timeout": timeout_s}, session=session, exception_retry_configuration=None)
+        self._provider = HTTPProvider(
+            url,
+            request_kwargs={"timeout": timeout_s},
+            session=session,
+            exception_retry_configuration=None,
+        )
         self._masker = Masker([url])
 
     def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
@@ -61,12 +73,16 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return "its answer is no JSON"
     if isinstance(error, NoConnection) and error.args:
-        return str(getattr(error.args[0], "reason", error)).rpartition("): ")[2]  # behind "HTTPConnection(host='...', port=...): "
+        # Behind "HTTPConnection(host='...', port=...): ".
+        return str(getattr(error.args[0], "reason", error)).rpartition("): ")[2]
     return f"{type(error).__name__}: {error}"
 
 
 def result_of(answer: Any, method: str) -> Any:
-    """What a JSON-RPC answer holds. Raises `RpcError` for an error, `ChainUnreachable` for what is no answer."""
+    """What a JSON-RPC answer holds.
+
+    Raises `RpcError` for an error, `ChainUnreachable` for what is no answer.
+    """
     if not isinstance(answer, dict) or ("result" not in answer) == ("error" not in answer):
         raise ChainUnreachable(f"{method} was answered with what is no JSON-RPC")
     if "result" in answer:
@@ -91,13 +107,17 @@ def connect(
     sleep: Callable[[float], None] = time.sleep,
     transports: Sequence[Transport] | None = None,
 ) -> ChainClient:
-    """A client of the chain that `settings` name. `kept` is the directory for what is in flight; without `signer` it only reads. Asks nobody yet.
+    """A client of the chain that `settings` name.
+
+    `kept` is the directory for what is in flight; without `signer` it only reads. Asks nobody yet.
 
     Raises `ValueError` for a profile that is none or an address that is no URL.
     """
     for url in settings.urls:
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"{masked_url(url)} is no address of an RPC endpoint: http:// or https://")
+            raise ValueError(
+                f"{masked_url(url)} is no address of an RPC endpoint: http:// or https://"
+            )
     mask_libraries(Masker(settings.urls))
     file = None
     if kept is not None and signer is not None:
@@ -105,7 +125,9 @@ def connect(
     return ChainClient(
         profile=settings.profile,
         chain_id=settings.chain_id,
-        transports=[HttpTransport(url) for url in settings.urls] if transports is None else transports,
+        transports=[HttpTransport(url) for url in settings.urls]
+        if transports is None
+        else transports,
         signer=signer,
         file=PendingFile(file),
         now=now,

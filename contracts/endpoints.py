@@ -1,7 +1,9 @@
-"""Several RPC endpoints as one: the one that answers is kept, one that does not is left alone for a while, and each is checked before it is believed.
+"""Several RPC endpoints as one: the one that answers is kept, one that does not is left alone for a
+while, and each is checked before it is believed.
 
-An error that a node answers (a revert, a nonce too low) is an answer. No connection, no JSON, a limit that was reached: the next one is asked. The
-last error names every endpoint and what was wrong with it, without its secrets.
+An error that a node answers (a revert, a nonce too low) is an answer. No connection, no JSON, a
+limit that was reached: the next one is asked. The last error names every endpoint and what was
+wrong with it, without its secrets.
 """
 
 from __future__ import annotations
@@ -13,9 +15,13 @@ from typing import Any, Protocol
 from contracts.masking import Masker, masked_url
 from protocol.chain import ChainUnreachable, WrongChain
 
-REST_S = 15.0  # an endpoint that failed is not asked first again before that: a restarting node needs about as long
-BUSY = frozenset({-32005, -32016, -32097, 429})  # "limit exceeded" as Infura, Alchemy and others number it
-RPC_TIMEOUT_S = 10.0  # for one answer; estimateGas on a busy node takes seconds
+# An endpoint that failed is not asked first again before that: a restarting node needs about as
+# long.
+REST_S = 15.0
+# "limit exceeded" as Infura, Alchemy and others number it.
+BUSY = frozenset({-32005, -32016, -32097, 429})
+# For one answer; estimateGas on a busy node takes seconds.
+RPC_TIMEOUT_S = 10.0
 
 
 class RpcError(Exception):
@@ -29,7 +35,10 @@ class RpcError(Exception):
 
 
 class Transport(Protocol):
-    """One endpoint. Raises `RpcError` for an error it answers, `ChainUnreachable` for everything else."""
+    """One endpoint.
+
+    Raises `RpcError` for an error it answers, `ChainUnreachable` for everything else.
+    """
 
     @property
     def url(self) -> str: ...
@@ -38,9 +47,18 @@ class Transport(Protocol):
 
 
 class Endpoints:
-    """Asks the first that answers. `check` is called with each endpoint before its first answer is believed, and again after it failed."""
+    """Asks the first that answers.
 
-    def __init__(self, transports: Sequence[Transport], check: Callable[[Transport], None], now: Callable[[], float]) -> None:
+    `check` is called with each endpoint before its first answer is believed, and again after it
+    failed.
+    """
+
+    def __init__(
+        self,
+        transports: Sequence[Transport],
+        check: Callable[[Transport], None],
+        now: Callable[[], float],
+    ) -> None:
         if not transports:
             raise ValueError("a chain needs an RPC endpoint")
         self._transports = list(transports)
@@ -53,7 +71,9 @@ class Endpoints:
         self._masker = Masker(transport.url for transport in transports)
 
     def ask(self, method: str, *parameters: Any) -> Any:
-        """Raises `RpcError` for the answer of a node, `WrongChain` where those that answer are all of another chain, else `ChainUnreachable`."""
+        """Raises `RpcError` for the answer of a node, `WrongChain` where those that answer are all
+        of another chain, else `ChainUnreachable`.
+        """
         with self._lock:
             problems: list[str] = []
             wrong = 0
@@ -67,7 +87,9 @@ class Endpoints:
                 except RpcError as error:
                     if error.code not in BUSY:
                         self._current = index
-                        raise RpcError(error.code, self._masker(error.message), error.data) from None
+                        raise RpcError(
+                            error.code, self._masker(error.message), error.data
+                        ) from None
                     problems.append(self._failed(index, error.message))
                 except WrongChain as error:
                     wrong += 1
@@ -80,7 +102,9 @@ class Endpoints:
         raise (WrongChain if wrong == len(problems) else ChainUnreachable)("; ".join(problems))
 
     def _order(self) -> list[int]:
-        """The current one first, then the others round; those that rest go last, since even they are better than none."""
+        """The current one first, then the others round; those that rest go last, since even they
+        are better than none.
+        """
         count = len(self._transports)
         around = [(self._current + step) % count for step in range(count)]
         now = self._now()

@@ -1,8 +1,11 @@
-"""What a transaction offers for its gas, and how much more when it is stuck. Pure; amounts in base units per gas.
+"""What a transaction offers for its gas, and how much more when it is stuck.
 
-With EIP-1559 the most that is paid is twice the base fee and a tip: enough for six full blocks in a row (1.125 ** 6 = 2.03). A chain whose blocks
-name no base fee gets a legacy gas price. A replacement must offer a tenth more for geth to take it; an eighth more is offered, and never less than
-the market asks now.
+Pure; amounts in base units per gas.
+
+With EIP-1559 the most that is paid is twice the base fee and a tip: enough for six full blocks in a
+row (1.125 ** 6 = 2.03). A chain whose blocks name no base fee gets a legacy gas price. A
+replacement must offer a tenth more for geth to take it; an eighth more is offered, and never less
+than the market asks now.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ from __future__ import annotations
 import msgspec
 
 GWEI = 10**9
-DEFAULT_TIP = GWEI  # where the node does not say; what geth suggests on a quiet chain
+# Where the node does not say; what geth suggests on a quiet chain.
+DEFAULT_TIP = GWEI
 RAISE_NUMERATOR, RAISE_DENOMINATOR = 9, 8
 
 
@@ -47,8 +51,11 @@ def _raise(amount: int) -> int:
 def raised(fees: Fees, market: Market) -> Fees:
     """What takes the place of a transaction that offered `fees`, and has a chance now."""
     asked = fees_for(market)
-    if fees.tip is None or asked.tip is None:  # a transaction stays of its kind, or of the kind the chain knows now
-        return Fees(most=max(_raise(fees.most), asked.most), tip=asked.tip if fees.tip is not None else None)
+    # A transaction stays of its kind, or of the kind the chain knows now.
+    if fees.tip is None or asked.tip is None:
+        return Fees(
+            most=max(_raise(fees.most), asked.most), tip=asked.tip if fees.tip is not None else None
+        )
     return Fees(most=max(_raise(fees.most), asked.most), tip=max(_raise(fees.tip), asked.tip))
 
 

@@ -1,4 +1,6 @@
-"""What is secret in the address of an RPC endpoint stays out of logs, errors and the status: keys live in its path, query and user part."""
+"""What is secret in the address of an RPC endpoint stays out of logs, errors and the status: keys
+live in its path, query and user part.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,10 @@ import logging
 from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
-LIBRARIES = ("web3", "urllib3", "requests")  # whose own log lines name the addresses they ask
-SHORTEST = 4  # characters; a shorter piece of a path is no key, and would blank out ordinary words
+# Whose own log lines name the addresses they ask.
+LIBRARIES = ("web3", "urllib3", "requests")
+# Characters; a shorter piece of a path is no key, and would blank out ordinary words.
+SHORTEST = 4
 
 
 def masked_url(url: str) -> str:
@@ -16,7 +20,11 @@ def masked_url(url: str) -> str:
     host = parts.hostname or "?"
     host = f"[{host}]" if ":" in host else host
     more = parts.path.strip("/") or parts.query or parts.fragment
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "") + ("/..." if more else "")
+    return (
+        f"{parts.scheme}://{host}"
+        + (f":{parts.port}" if parts.port else "")
+        + ("/..." if more else "")
+    )
 
 
 class Masker:
@@ -26,7 +34,13 @@ class Masker:
         pieces: set[str] = set()
         for url in urls:
             parts = urlsplit(url)
-            found = [parts.username, parts.password, parts.query, parts.fragment, *parts.path.split("/")]
+            found = [
+                parts.username,
+                parts.password,
+                parts.query,
+                parts.fragment,
+                *parts.path.split("/"),
+            ]
             found += [value for pair in parts.query.split("&") for value in pair.partition("=")[2:]]
             pieces |= {piece for piece in found if piece and len(piece) >= SHORTEST}
         self._pieces = sorted(pieces | {unquote(piece) for piece in pieces}, key=len, reverse=True)
@@ -53,7 +67,9 @@ class MaskingFilter(logging.Filter):
 
 
 def mask_libraries(masker: Masker) -> None:
-    """Put the filter where these libraries log: a filter on a parent does not see what its children log, so each logger gets it."""
+    """Put the filter where these libraries log: a filter on a parent does not see what its children
+    log, so each logger gets it.
+    """
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in LIBRARIES:
             logging.getLogger(name).addFilter(MaskingFilter(masker))

@@ -1,4 +1,6 @@
-"""The calls a client makes of a node, typed: what comes back is checked to be what was asked for, so that garbage is `ChainUnreachable`."""
+"""The calls a client makes of a node, typed: what comes back is checked to be what was asked for,
+so that garbage is `ChainUnreachable`.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class NodeRpc:
-    """Over some endpoints. Raises `ChainUnreachable`, `ChainRefused` (estimates and calls) and `RpcError` (sending)."""
+    """Over some endpoints.
+
+    Raises `ChainUnreachable`, `ChainRefused` (estimates and calls) and `RpcError` (sending).
+    """
 
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
@@ -56,12 +61,16 @@ class NodeRpc:
         try:
             return self._endpoints.ask(method, *parameters)
         except RpcError as error:
-            raise ChainUnreachable(f"{method} was answered with error {error.code}: {error.message}") from None
+            raise ChainUnreachable(
+                f"{method} was answered with error {error.code}: {error.message}"
+            ) from None
 
     def number(self, method: str, *parameters: Any) -> int:
         return number_of(self.ask(method, *parameters), method)
 
-    def call(self, to: Address, signature: str, *arguments: Any, returns: list[str]) -> tuple[Any, ...]:
+    def call(
+        self, to: Address, signature: str, *arguments: Any, returns: list[str]
+    ) -> tuple[Any, ...]:
         """Reads. Raises `ChainRefused` where the contract reverts."""
         data = "0x" + call_data(signature, *arguments).hex()
         try:
@@ -89,25 +98,38 @@ class NodeRpc:
         self._endpoints.ask("eth_sendRawTransaction", raw)
 
     def block(self, at: str = "latest") -> Block:
-        found = record_of(self.ask("eth_getBlockByNumber", at, False), Block, "eth_getBlockByNumber")
+        found = record_of(
+            self.ask("eth_getBlockByNumber", at, False), Block, "eth_getBlockByNumber"
+        )
         if found is None:
             raise ChainUnreachable(f"there is no block {at}")
         return found
 
     def block_hash(self, number: int) -> str | None:
         """None where the chain is not that long."""
-        found = record_of(self.ask("eth_getBlockByNumber", hex(number), False), Block, "eth_getBlockByNumber")
+        found = record_of(
+            self.ask("eth_getBlockByNumber", hex(number), False), Block, "eth_getBlockByNumber"
+        )
         return None if found is None else found.hash
 
     def receipt(self, transaction: str) -> Receipt | None:
-        found = record_of(self.ask("eth_getTransactionReceipt", transaction), Receipt, "eth_getTransactionReceipt")
+        found = record_of(
+            self.ask("eth_getTransactionReceipt", transaction), Receipt, "eth_getTransactionReceipt"
+        )
         if found is not None and found.transaction_hash.lower() != transaction.lower():
-            raise ChainUnreachable("eth_getTransactionReceipt was answered with another transaction's")
+            raise ChainUnreachable(
+                "eth_getTransactionReceipt was answered with another transaction's"
+            )
         return found
 
     def logs(self, address: Address, topics: list[Any], first: int, last: int) -> list[Log]:
         """Raises `RpcError` in the node's words: it may be too much at once."""
-        asked = {"address": address, "topics": topics, "fromBlock": hex(first), "toBlock": hex(last)}
+        asked = {
+            "address": address,
+            "topics": topics,
+            "fromBlock": hex(first),
+            "toBlock": hex(last),
+        }
         found = record_of(self._endpoints.ask("eth_getLogs", asked), list[Log], "eth_getLogs")
         if found is None:
             raise ChainUnreachable("eth_getLogs was answered with nothing")
@@ -125,7 +147,9 @@ class NodeRpc:
         if base is None:
             return Market(base=None, price=self.number("eth_gasPrice"))
         try:
-            tip = number_of(self._endpoints.ask("eth_maxPriorityFeePerGas"), "eth_maxPriorityFeePerGas")
+            tip = number_of(
+                self._endpoints.ask("eth_maxPriorityFeePerGas"), "eth_maxPriorityFeePerGas"
+            )
         except RpcError:
             tip = DEFAULT_TIP
         return Market(base=number_of(base, "baseFeePerGas"), tip=tip)

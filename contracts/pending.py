@@ -1,6 +1,8 @@
-"""What was signed and is not settled, on disk: written before it is offered to the chain, so that a restart at any instant knows of it.
+"""What was signed and is not settled, on disk: written before it is offered to the chain, so that a
+restart at any instant knows of it.
 
-The file is locked while it is used, since the daemon and a command may hold the same wallet: together they are one owner of the nonce.
+The file is locked while it is used, since the daemon and a command may hold the same wallet:
+together they are one owner of the nonce.
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ from protocol.errors import UserError
 
 
 class PendingTransaction(msgspec.Struct, frozen=True, kw_only=True):
-    """One nonce's transaction. `hashes` are all that were signed for it, the first one first: any of them may be the one that is included.
+    """One nonce's transaction.
 
-    `subject` is whom or what it is about: one kind of thing about one subject is in flight once. `proof` is the topic of the event that shows its
-    effect, "" where state is read instead. `raw` is the last signed transaction. Times in unix seconds, `block` the head at the last offer.
+    `hashes` are all that were signed for it, the first one first: any of them may be the one that
+    is included.
+
+    `subject` is whom or what it is about: one kind of thing about one subject is in flight once.
+    `proof` is the topic of the event that shows its effect, "" where state is read instead. `raw`
+    is the last signed transaction. Times in unix seconds, `block` the head at the last offer.
     """
 
     kind: str
@@ -47,7 +53,9 @@ class PendingTransaction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Included(msgspec.Struct, frozen=True, kw_only=True):
-    """What was told to be done, and the block it is in: a deep reorganization may still take it out."""
+    """What was told to be done, and the block it is in: a deep reorganization may still take it
+    out.
+    """
 
     transaction: PendingTransaction
     block: int
@@ -66,7 +74,10 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PendingFile:
-    """The book's place. Without a path it lives in memory, for tests and for chains that are only read."""
+    """The book's place.
+
+    Without a path it lives in memory, for tests and for chains that are only read.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -76,7 +87,10 @@ class PendingFile:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else, in this process or another, reads or writes meanwhile. May be entered again by the same thread."""
+        """Nobody else, in this process or another, reads or writes meanwhile.
+
+        May be entered again by the same thread.
+        """
         with self._thread:
             self._depth += 1
             try:
@@ -84,7 +98,9 @@ class PendingFile:
                     yield
                     return
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                handle = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                handle = os.open(
+                    self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+                )
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX)
                     yield
@@ -94,7 +110,9 @@ class PendingFile:
                 self._depth -= 1
 
     def load(self) -> Book:
-        """Raises `UserError("PENDING_FILE")` for a file that is damaged: what it held may still be in flight, so it is not passed over."""
+        """Raises `UserError("PENDING_FILE")` for a file that is damaged: what it held may still be
+        in flight, so it is not passed over.
+        """
         if self._path is None:
             return self._memory
         try:
@@ -110,7 +128,10 @@ class PendingFile:
             ) from None
 
     def save(self, book: Book) -> None:
-        """Durable on return, whole or not at all. Raises `OSError` when the medium refuses; then nothing may be sent."""
+        """Durable on return, whole or not at all.
+
+        Raises `OSError` when the medium refuses; then nothing may be sent.
+        """
         if self._path is None:
             self._memory = book
             return

@@ -19,9 +19,17 @@ def signer_of(key: bytes) -> TransactionSigner:
 
 
 def claim_message(
-    chain_id: int, account: Address, payout: Address, total: int, deadline_s: int, *, pool: Address = REWARD_POOL
+    chain_id: int,
+    account: Address,
+    payout: Address,
+    total: int,
+    deadline_s: int,
+    *,
+    pool: Address = REWARD_POOL,
 ) -> dict[str, Any]:
-    """What `account` signs to have its rewards paid to `payout`: good for one total, on one chain, at one contract, until the deadline."""
+    """What `account` signs to have its rewards paid to `payout`: good for one total, on one chain,
+    at one contract, until the deadline.
+    """
     return {
         "types": {
             "EIP712Domain": [
@@ -38,7 +46,12 @@ def claim_message(
             ],
         },
         "primaryType": "Claim",
-        "domain": {"name": "HyperGPU RewardPool", "version": "1", "chainId": chain_id, "verifyingContract": pool},
+        "domain": {
+            "name": "HyperGPU RewardPool",
+            "version": "1",
+            "chainId": chain_id,
+            "verifyingContract": pool,
+        },
         "message": {"account": account, "payout": payout, "total": total, "deadline": deadline_s},
     }
 

@@ -1,10 +1,12 @@
-"""Calldata of the precompile addresses: raw 32-byte words, no selector, byte for byte as Plumise reads them.
+"""Calldata of the precompile addresses: raw 32-byte words, no selector, byte for byte as Plumise
+reads them.
 
     0x21 register    name, model hash, number of capabilities, capabilities ... [, agent]
     0x22 heartbeat   nothing | agent            ours also: agent, certified samples, last certificate
     0x23 claim       nothing | account          ours also: account, total ever earned, proof ...
 
-Accounts are left-padded. An account is only there when somebody else sends the transaction, or when ours has words behind it.
+Accounts are left-padded. An account is only there when somebody else sends the transaction, or when
+ours has words behind it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ WORD_BYTES = 32
 
 
 def name_word(name: str) -> bytes:
-    """UTF-8, right-padded with zeros; a longer name is cut between two characters, never inside one."""
+    """UTF-8, right-padded with zeros; a longer name is cut between two characters, never inside
+    one.
+    """
     return name.encode()[:WORD_BYTES].decode("utf-8", "ignore").encode().ljust(WORD_BYTES, b"\0")
 
 
@@ -38,9 +42,16 @@ def hash_word(digest: Hash) -> bytes:
     return bytes(digest)
 
 
-def register_words(name: str, model: Hash, capabilities: Sequence[Hash], agent: Address | None = None) -> bytes:
+def register_words(
+    name: str, model: Hash, capabilities: Sequence[Hash], agent: Address | None = None
+) -> bytes:
     """For 0x21. `agent` is who is registered when it is not the sender."""
-    words = [name_word(name), hash_word(model), number_word(len(capabilities)), *(hash_word(each) for each in capabilities)]
+    words = [
+        name_word(name),
+        hash_word(model),
+        number_word(len(capabilities)),
+        *(hash_word(each) for each in capabilities),
+    ]
     return b"".join(words if agent is None else [*words, account_word(agent)])
 
 

@@ -1,4 +1,6 @@
-"""Where trio begins: runs a node or an observer to its end, and turns what went wrong into an exit status and a message."""
+"""Where trio begins: runs a node or an observer to its end, and turns what went wrong into an exit
+status and a message.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,12 @@ from protocol.status import say
 
 Say = Callable[[str], None]
 _log = logging.getLogger(__name__)
-_LEVELS = {"info": logging.INFO, "good": logging.INFO, "warning": logging.WARNING, "bad": logging.ERROR}
+_LEVELS = {
+    "info": logging.INFO,
+    "good": logging.INFO,
+    "warning": logging.WARNING,
+    "bad": logging.ERROR,
+}
 
 
 def run_node(
@@ -36,9 +43,14 @@ def run_node(
     tell: Say,
     password: Password | None = None,
 ) -> int:
-    """`hypergpud start` after its settings are known. Without a manifest the peers to join are asked for theirs."""
+    """`hypergpud start` after its settings are known.
+
+    Without a manifest the peers to join are asked for theirs.
+    """
     journal.add_listener(_tell)
-    return _to_the_end(partial(node.run, config, manifest, signer, secret, journal, lifeline, tell, password))
+    return _to_the_end(
+        partial(node.run, config, manifest, signer, secret, journal, lifeline, tell, password)
+    )
 
 
 def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, tell: Say) -> int:
@@ -78,8 +90,12 @@ def _to_the_end(main: Callable[[], Awaitable[int]]) -> int:
                 ) from None
         raise
     except trio.TrioInternalError as error:
-        # py-libp2p runs trio system tasks; a failure in one ends the whole run. The service manager starts us again.
-        _log.critical("a library's background task failed, which ends the node; it can be started again", exc_info=error.__cause__ or error)
+        # py-libp2p runs trio system tasks; a failure in one ends the whole run. The service manager
+        # starts us again.
+        _log.critical(
+            "a library's background task failed, which ends the node; it can be started again",
+            exc_info=error.__cause__ or error,
+        )
         return 1
 
 

@@ -1,4 +1,7 @@
-"""The node's settings: a tree of small frozen records. `daemon/config_file.py` reads them from flags, environment and TOML."""
+"""The node's settings: a tree of small frozen records.
+
+`daemon/config_file.py` reads them from flags, environment and TOML.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from msgspec import Meta
 
 PREFIX = "HYPERGPU_"
 PATHS = frozenset({"worker.data_folders"})  # settings that are lists of paths
-SECRETS = frozenset({"chain.rpc"})  # settings that may hold a secret: no error repeats their value
+# Settings that may hold a secret: no error repeats their value.
+SECRETS = frozenset({"chain.rpc"})
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 ShortText = Annotated[str, Meta(max_length=64)]
@@ -25,7 +29,10 @@ Check = Callable[[Any], None]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of the sections: defaults live here and nowhere else. `checks` has the rules of single settings, which hold on construction."""
+    """Base of the sections: defaults live here and nowhere else.
+
+    `checks` has the rules of single settings, which hold on construction.
+    """
 
     checks: ClassVar[Mapping[str, Check]] = {}
 
@@ -36,7 +43,9 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
 def _name(name: str) -> None:
     if not name.isprintable():
-        raise ValueError("a name is printable text: no control characters and no marks that turn the writing direction")
+        raise ValueError(
+            "a name is printable text: no control characters and no marks that turn the writing direction"
+        )
 
 
 class NodeConfig(Section, frozen=True, kw_only=True):
@@ -49,9 +58,13 @@ def _listen_host(host: str) -> None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        raise ValueError(f"{host!r} is not an IP address; 0.0.0.0 listens on every one of this machine") from None
+        raise ValueError(
+            f"{host!r} is not an IP address; 0.0.0.0 listens on every one of this machine"
+        ) from None
     if address.version != 4:
-        raise ValueError(f"{host!r} is an IPv6 address, which nodes do not speak yet; 0.0.0.0 listens on every IPv4 address")
+        raise ValueError(
+            f"{host!r} is an IPv6 address, which nodes do not speak yet; 0.0.0.0 listens on every IPv4 address"
+        )
 
 
 WHOLE_ADDRESS = "/ip4/203.0.113.7/tcp/4001/p2p/12D3KooW..."
@@ -95,14 +108,20 @@ def _advertise(addresses: tuple[str, ...]) -> None:
 
 class NetworkConfig(Section, frozen=True, kw_only=True):
     listen_host: str = "0.0.0.0"
-    listen_port: Port = 0  # 0: that of the last start, else the system picks one
+    # 0: that of the last start, else the system picks one.
+    listen_port: Port = 0
     bulk_port: Port = 0
     hivemind_port: Port = 0
     join: tuple[str, ...] = ()
     advertise: tuple[str, ...] = ()
-    min_connections: Annotated[int, Meta(ge=1, le=256)] = 8  # below 8 gossip loses messages (measured with 16 and 24 nodes)
+    # Below 8 gossip loses messages (measured with 16 and 24 nodes).
+    min_connections: Annotated[int, Meta(ge=1, le=256)] = 8
 
-    checks: ClassVar[Mapping[str, Check]] = {"listen_host": _listen_host, "join": _join, "advertise": _advertise}
+    checks: ClassVar[Mapping[str, Check]] = {
+        "listen_host": _listen_host,
+        "join": _join,
+        "advertise": _advertise,
+    }
 
 
 def _device(device: str) -> None:
@@ -117,7 +136,8 @@ class WorkerConfig(Section, frozen=True, kw_only=True):
     precision: Literal["float32", "bfloat16"] = "float32"
     allow_custom_task: bool = False
     data_folders: tuple[str, ...] = ()
-    # For torch from a cold disk and the task's own data: an index over a large data set takes minutes.
+    # For torch from a cold disk and the task's own data: an index over a large data set takes
+    # minutes.
     load_timeout_s: Annotated[float, Meta(ge=1, le=86400)] = 600.0
 
     checks: ClassVar[Mapping[str, Check]] = {"device": _device}
@@ -125,7 +145,9 @@ class WorkerConfig(Section, frozen=True, kw_only=True):
 
 def _observer_host(host: str) -> None:
     if not host or any(letter.isspace() or letter == "/" for letter in host):
-        raise ValueError(f"{host!r} is no address: 127.0.0.1 is this machine alone, 0.0.0.0 every address of this machine")
+        raise ValueError(
+            f"{host!r} is no address: 127.0.0.1 is this machine alone, 0.0.0.0 every address of this machine"
+        )
 
 
 class ObserverConfig(Section, frozen=True, kw_only=True):
@@ -161,11 +183,16 @@ def _rpc(endpoints: tuple[str, ...]) -> None:
 
 
 class ChainConfig(Section, frozen=True, kw_only=True):
-    """How this node reaches the chain that a run names. Without endpoints it trains unpaid, and says so."""
+    """How this node reaches the chain that a run names.
+
+    Without endpoints it trains unpaid, and says so.
+    """
 
     rpc: tuple[str, ...] = ()
-    confirmations: Annotated[int, Meta(ge=1, le=64)] = 2  # deep enough on a chain of one proposer; more where blocks are reorganized
-    heartbeat_s: Annotated[float, Meta(ge=1, le=3600)] = 100.0  # a third of the 300 s after which a chain takes a node for dead
+    # Deep enough on a chain of one proposer; more where blocks are reorganized.
+    confirmations: Annotated[int, Meta(ge=1, le=64)] = 2
+    # A third of the 300 s after which a chain takes a node for dead.
+    heartbeat_s: Annotated[float, Meta(ge=1, le=3600)] = 100.0
 
     checks: ClassVar[Mapping[str, Check]] = {"rpc": _rpc}
 
@@ -179,7 +206,9 @@ def _has_host_and_port(url: str) -> bool:
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a node may decide for itself; what the members of a run agree on is in the manifest."""
+    """Everything a node may decide for itself; what the members of a run agree on is in the
+    manifest.
+    """
 
     home: Path
     node: NodeConfig = NodeConfig()
@@ -239,7 +268,10 @@ def variable(section: str, key: str) -> str:
 
 
 def default_toml() -> str:
-    """The file that a first start writes. Its settings are comments, so that a better default of a later version takes effect."""
+    """The file that a first start writes.
+
+    Its settings are comments, so that a better default of a later version takes effect.
+    """
     lines = [
         "# Settings of this node. Remove the '#' before a setting to change it; `hypergpud config show --origin` shows what is in force."
     ]
@@ -253,5 +285,8 @@ def default_toml() -> str:
 
 
 def toml_value(value: object) -> str:
-    """A setting's value as TOML writes it. TOML's basic strings and arrays of them are written like JSON's."""
+    """A setting's value as TOML writes it.
+
+    TOML's basic strings and arrays of them are written like JSON's.
+    """
     return msgspec.json.encode(value).decode()

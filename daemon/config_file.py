@@ -1,7 +1,8 @@
-"""The settings in force: flags, environment and TOML, in that order of strength, with every mistake found at once.
+"""The settings in force: flags, environment and TOML, in that order of strength, with every mistake
+found at once.
 
-A value's origin is kept, so that `config show --origin` can say why it is what it is. Unknown keys are errors that name the nearest known one:
-a setting that is silently ignored is worse than none.
+A value's origin is kept, so that `config show --origin` can say why it is what it is. Unknown keys
+are errors that name the nearest known one: a setting that is silently ignored is worse than none.
 """
 
 from __future__ import annotations
@@ -12,14 +13,25 @@ from typing import Any
 
 import msgspec
 
-from daemon.config import PATHS, PREFIX, SECRETS, SECTIONS, Config, Section, default_toml, keys, variable
+from daemon.config import (
+    PATHS,
+    PREFIX,
+    SECRETS,
+    SECTIONS,
+    Config,
+    Section,
+    default_toml,
+    keys,
+    variable,
+)
 from daemon.disk.new_file import write_new
 from daemon.home import CONFIG_FILE, is_unicode, unusable, user_path
 from protocol.errors import UserError
 from protocol.nearest import nearest
 from protocol.toml_text import Lines, key_lines, read_toml, suggestion, toml_text
 
-MAX_CONFIG_BYTES = 1 << 20  # a page of settings; a file above this is not one
+# A page of settings; a file above this is not one.
+MAX_CONFIG_BYTES = 1 << 20
 MAX_MISTAKES = 20  # shown at once
 
 
@@ -32,7 +44,9 @@ class Mistake(msgspec.Struct, frozen=True, kw_only=True):
 
     def line(self) -> str:
         """All of it in one sentence, for a list."""
-        return " ".join(part for part in (self.what, f"{self.why}." if self.why else "", self.fix) if part)
+        return " ".join(
+            part for part in (self.what, f"{self.why}." if self.why else "", self.fix) if part
+        )
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,12 +62,16 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_config(
-    home: Path, path: Path | None, flags: Mapping[str, str | tuple[str, ...]], environ: Mapping[str, str]
+    home: Path,
+    path: Path | None,
+    flags: Mapping[str, str | tuple[str, ...]],
+    environ: Mapping[str, str],
 ) -> tuple[Config, dict[str, str]]:
     """The settings in force and, for each dotted key, where its value came from.
 
-    `flags` maps dotted keys ("network.listen_port") to text, or for lists to texts. `path` None means the home's own file, which may be
-    missing. Raises `UserError("CONFIG")` (exit code 2) that names every key that is wrong, its origin and, for an unknown key, the nearest known.
+    `flags` maps dotted keys ("network.listen_port") to text, or for lists to texts. `path` None
+    means the home's own file, which may be missing. Raises `UserError("CONFIG")` (exit code 2) that
+    names every key that is wrong, its origin and, for an unknown key, the nearest known.
     """
     file = _read(path or home / CONFIG_FILE, required=path is not None)
     mistakes = list(_unknown_names(file, environ))
@@ -73,7 +91,9 @@ def load_config(
             continue
         origins[dotted] = origin
         try:
-            value = _converted(raw, field.type, strict=origin.startswith("file"), secret=dotted in SECRETS)
+            value = _converted(
+                raw, field.type, strict=origin.startswith("file"), secret=dotted in SECRETS
+            )
             if dotted in PATHS:
                 value = tuple(str(user_path(each, dotted, environ)) for each in value)
             if check := SECTIONS[section].checks.get(key):
@@ -85,12 +105,16 @@ def load_config(
             mistakes.append(_unusable(dotted, origin, str(error), file))
     if mistakes:
         raise _told(mistakes)
-    built: dict[str, Section] = {section: record(**values[section]) for section, record in SECTIONS.items()}
+    built: dict[str, Section] = {
+        section: record(**values[section]) for section, record in SECTIONS.items()
+    }
     return Config(home=home, **built), origins  # type: ignore[arg-type]  # SECTIONS pairs each name with its own record
 
 
 def write_default_config(home: Path) -> bool:
-    """Write the home's config file with every setting explained and left at its default. False when there is one already.
+    """Write the home's config file with every setting explained and left at its default.
+
+    False when there is one already.
 
     Raises `UserError("HOME")` where it cannot be written.
     """
@@ -108,7 +132,11 @@ def _converted(raw: Any, kind: Any, *, strict: bool, secret: bool) -> Any:
             shown = "..." if secret else raw
             raise ValueError(f"it is a list: write [{msgspec.json.encode(shown).decode()}]")
         raw = tuple(part.strip() for part in raw.split(",") if part.strip())
-    if any(not is_unicode(text) for text in (raw if isinstance(raw, tuple | list) else [raw]) if isinstance(text, str)):
+    if any(
+        not is_unicode(text)
+        for text in (raw if isinstance(raw, tuple | list) else [raw])
+        if isinstance(text, str)
+    ):
         raise ValueError("it is not UTF-8 text")
     return msgspec.convert(raw, kind, strict=strict)
 
@@ -123,15 +151,23 @@ def _read(path: Path, *, required: bool) -> File:
         return File(path=path, tables=read_toml(text), lines=key_lines(text))
     except FileNotFoundError:
         if required:
-            raise UserError("CONFIG", f"There is no config file {path}.", fix="check the path after --config", exit_code=2) from None
+            raise UserError(
+                "CONFIG",
+                f"There is no config file {path}.",
+                fix="check the path after --config",
+                exit_code=2,
+            ) from None
         return File(path=path)
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, not TOML, too large
+    except (OSError, ValueError) as error:
+        # ValueError: not UTF-8, not TOML, too large.
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         anew = f"mend it, or let hypergpud start write a new one: mv {path} {path}.old"
         fix = "check the path after --config" if required else anew
         if isinstance(error, PermissionError):
             fix = "run this as the user whom it belongs to"
-        raise UserError("CONFIG", f"Cannot read the config file {path}.", why=why, fix=fix, exit_code=2) from None
+        raise UserError(
+            "CONFIG", f"Cannot read the config file {path}.", why=why, fix=fix, exit_code=2
+        ) from None
 
 
 def _unknown_names(file: File, environ: Mapping[str, str]) -> Iterator[Mistake]:
@@ -141,15 +177,23 @@ def _unknown_names(file: File, environ: Mapping[str, str]) -> Iterator[Mistake]:
             what = f"{file.at(section)}: there is no section or setting {section!r}."
             yield Mistake(what=what, fix=_meant(section, [*SECTIONS, *dotted]))
         elif not isinstance(table, dict):
-            yield Mistake(what=f"{file.at(section)}: {section!r} is a section, not a setting.", fix=f"write it as [{section}]")
+            yield Mistake(
+                what=f"{file.at(section)}: {section!r} is a section, not a setting.",
+                fix=f"write it as [{section}]",
+            )
         else:
             for key in table:
                 full = f"{section}.{key}"
                 if full not in dotted:
-                    yield Mistake(what=f"{file.at(full)}: there is no setting {key!r} in [{section}].", fix=_meant(full, dotted))
+                    yield Mistake(
+                        what=f"{file.at(full)}: there is no setting {key!r} in [{section}].",
+                        fix=_meant(full, dotted),
+                    )
     variables = [variable(section, key) for section, key, _ in keys()]
     for name in environ:
-        if name not in variables and name.startswith(tuple(f"{PREFIX}{section.upper()}_" for section in SECTIONS)):
+        if name not in variables and name.startswith(
+            tuple(f"{PREFIX}{section.upper()}_" for section in SECTIONS)
+        ):
             meant = nearest(name, variables)
             yield Mistake(
                 what=f"There is no setting behind the environment variable {name}.",
@@ -169,12 +213,18 @@ def _unusable(name: str, origin: str, why: str, file: File) -> Mistake:
         "file": f"correct it in {file.path}, then: hypergpud config check",
     }
     where = f"file {file.at(name)}" if origin.startswith("file") else origin
-    return Mistake(what=f"The setting {name} ({where}) cannot be used.", why=why, fix=fixes[origin.split(maxsplit=1)[0]])
+    return Mistake(
+        what=f"The setting {name} ({where}) cannot be used.",
+        why=why,
+        fix=fixes[origin.split(maxsplit=1)[0]],
+    )
 
 
 def _told(mistakes: list[Mistake]) -> UserError:
     if len(mistakes) == 1:
-        return UserError("CONFIG", mistakes[0].what, why=mistakes[0].why, fix=mistakes[0].fix, exit_code=2)
+        return UserError(
+            "CONFIG", mistakes[0].what, why=mistakes[0].why, fix=mistakes[0].fix, exit_code=2
+        )
     shown = [mistake.line() for mistake in mistakes[:MAX_MISTAKES]]
     if len(mistakes) > MAX_MISTAKES:
         shown.append(f"and {len(mistakes) - MAX_MISTAKES} more")

@@ -1,4 +1,7 @@
-"""Why a process ends: signals, the lifeline of whoever started it, a command. One place turns them all into one event and one sentence."""
+"""Why a process ends: signals, the lifeline of whoever started it, a command.
+
+One place turns them all into one event and one sentence.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,20 @@ import trio
 from protocol.errors import UserError
 
 REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "asked to end by SIGTERM"}
-INTERRUPTED = 130  # the exit code of who was ordered to leave at once, as a shell reports it
-STUCK_S = 5.0  # from the order to leave to the end of everything that can be cancelled: seconds on a machine that is busy or swaps
-LEAVE_S = 20.0  # from the wish to end to the end: a step's border and a checkpoint; whoever asks twice waits no longer
+# The exit code of who was ordered to leave at once, as a shell reports it.
+INTERRUPTED = 130
+# From the order to leave to the end of everything that can be cancelled: seconds on a machine that
+# is busy or swaps.
+STUCK_S = 5.0
+# From the wish to end to the end: a step's border and a checkpoint; whoever asks twice waits no
+# longer.
+LEAVE_S = 20.0
 
 
 class Ending:
-    """Set once; `reason` is one sentence. `ordered` says that a second signal did not wait for the end in order.
+    """Set once; `reason` is one sentence.
+
+    `ordered` says that a second signal did not wait for the end in order.
 
     `failure` is why the node ends although nobody asked it to, where that is so.
     """
@@ -60,10 +70,14 @@ class Ending:
 
 
 class Leave:
-    """Calls `leave`, and ends the process where that does not end everything within `STUCK_S`: a thread in a call that nothing ends, as to a dead
-    file server. Nothing is lost that a crash would not lose: what is on disk is whole at every moment, and children see their parent end.
+    """Calls `leave`, and ends the process where that does not end everything within `STUCK_S`: a
+    thread in a call that nothing ends, as to a dead file server.
 
-    Used as `with`, around all that must end: a timer that ran on would end whatever this process does next.
+    Nothing is lost that a crash would not lose: what is on disk is whole at every moment, and
+    children see their parent end.
+
+    Used as `with`, around all that must end: a timer that ran on would end whatever this process
+    does next.
     """
 
     def __init__(self, ending: Ending, leave: Callable[[], None]) -> None:
@@ -86,15 +100,27 @@ class Leave:
     def _end(self) -> None:
         with suppress(OSError):
             failure = self._ending.failure
-            why = f"hypergpud: {failure}" if failure else f"Stopped: {self._ending.reason or 'left at once'}."
-            print(f"{why} Something was still busy, and is left behind.", file=sys.stderr, flush=True)
+            why = (
+                f"hypergpud: {failure}"
+                if failure
+                else f"Stopped: {self._ending.reason or 'left at once'}."
+            )
+            print(
+                f"{why} Something was still busy, and is left behind.", file=sys.stderr, flush=True
+            )
         os._exit(self._ending.exit_code)
 
 
 async def watch_signals(
-    ending: Ending, leave_now: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ending: Ending,
+    leave_now: Callable[[], None],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """SIGINT, SIGTERM and a terminal that is closed once: end in order. Twice: leave now. Under `nohup` a closed terminal says nothing."""
+    """SIGINT, SIGTERM and a terminal that is closed once: end in order.
+
+    Twice: leave now. Under `nohup` a closed terminal says nothing.
+    """
     closing = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
     with trio.open_signal_receiver(*REASONS, *closing) as signals:
         task_status.started()
@@ -107,7 +133,9 @@ async def watch_signals(
 
 
 async def watch_lifeline(ending: Ending, handle: int, leave_now: Callable[[], None]) -> None:
-    """Whoever started us holds the other end of this pipe; when it closes, they are gone, however they went."""
+    """Whoever started us holds the other end of this pipe; when it closes, they are gone, however
+    they went.
+    """
     os.set_blocking(handle, False)
     async with trio.lowlevel.FdStream(handle) as pipe:
         while await pipe.receive_some(64):

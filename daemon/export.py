@@ -1,4 +1,6 @@
-"""The model of a run as a safetensors file that other programs read (https://huggingface.co/docs/safetensors)."""
+"""The model of a run as a safetensors file that other programs read
+(https://huggingface.co/docs/safetensors).
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,13 @@ from protocol.errors import UserError
 from protocol.manifest import SignedManifest
 from protocol.ports import Checkpoint, DiskFull
 
-FLAT = "parameters"  # the one tensor of a file whose checkpoint does not know the model's names and shapes
+# The one tensor of a file whose checkpoint does not know the model's names and shapes.
+FLAT = "parameters"
 
 
-def export_run(home: Path, signed: SignedManifest, file: Path, *, force: bool, say: Callable[[str], None]) -> Checkpoint:
+def export_run(
+    home: Path, signed: SignedManifest, file: Path, *, force: bool, say: Callable[[str], None]
+) -> Checkpoint:
     """Write the newest whole checkpoint's parameters to `file`. Returns that checkpoint.
 
     Only reads the home. `say` hears of damaged checkpoints that were passed over.
@@ -65,7 +70,8 @@ def _newest(home: Path, signed: SignedManifest, say: Callable[[str], None]) -> C
             try:
                 checkpoint = read_checkpoint(entry.path, signed.run, entry.tip, entry.number)
             except FileNotFoundError:
-                continue  # removed by a running daemon: there is a newer one
+                # Removed by a running daemon: there is a newer one.
+                continue
             except Damaged as error:
                 reasons.append(f"Checkpoint {entry.number} {error}: {entry.path}")
                 continue
@@ -79,7 +85,9 @@ def _newest(home: Path, signed: SignedManifest, say: Callable[[str], None]) -> C
         "NO_CHECKPOINT",
         f"The run {signed.open().name} ({shown}) has no checkpoint to export.",
         why="; ".join(reasons) or f"{folder} holds none",
-        fix="" if reasons else f"hypergpud start --run {shown}   (the first certified round writes one)",
+        fix=""
+        if reasons
+        else f"hypergpud start --run {shown}   (the first certified round writes one)",
     )
 
 
@@ -100,7 +108,8 @@ def _write(file: Path, parts: list[memoryview], *, force: bool) -> None:
     reserved = False
     try:
         if not force:
-            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))  # the name is ours from here on
+            # The name is ours from here on.
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             reserved = True
         write_atomically(file, parts)
         reserved = False
@@ -108,7 +117,12 @@ def _write(file: Path, parts: list[memoryview], *, force: bool) -> None:
         raise _exists(file) from None
     except (DiskFull, OSError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UserError("EXPORT", f"Cannot write {file}.", why=why, fix="name a file in a folder that you can write to") from None
+        raise UserError(
+            "EXPORT",
+            f"Cannot write {file}.",
+            why=why,
+            fix="name a file in a folder that you can write to",
+        ) from None
     finally:
         # Also after Ctrl-C: an empty file would stand in the way of the next export.
         if reserved:

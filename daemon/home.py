@@ -1,4 +1,6 @@
-"""Where a node keeps what is its own: one directory, private to its user, named by flag, environment or platform convention."""
+"""Where a node keeps what is its own: one directory, private to its user, named by flag,
+environment or platform convention.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from pathlib import Path
 
 from protocol.errors import UserError
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # what a medium that is full, or a quota that is used up, says
+# What a medium that is full, or a quota that is used up, says.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _FIRST = {
     **dict.fromkeys(FULL, "free some space there"),
     errno.EACCES: "run this as the user whom it belongs to",
@@ -31,7 +34,8 @@ def home_directory(flag: str | None, environ: Mapping[str, str]) -> Path:
     """The home in force, absolute: the flag, else `HYPERGPU_HOME`, else this user's place for data
     (https://specifications.freedesktop.org/basedir-spec). Creates nothing.
 
-    Raises `UserError("PATH")` for a path that names nothing, "HOME" where the user has no place for data.
+    Raises `UserError("PATH")` for a path that names nothing, "HOME" where the user has no place for
+    data.
     """
     if flag is not None:
         return user_path(flag, "--home", environ)
@@ -54,38 +58,57 @@ def home_directory(flag: str | None, environ: Mapping[str, str]) -> Path:
 
 
 def user_path(text: str, origin: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """A path that somebody typed, absolute, with a `~` at its beginning expanded (a shell leaves it in `'~/x'` and in `--home=~/x`).
+    """A path that somebody typed, absolute, with a `~` at its beginning expanded (a shell leaves it
+    in `'~/x'` and in `--home=~/x`).
 
-    `origin` says where it was typed, for the error. Raises `UserError("PATH")`, exit code 2. Guarantees a path that the system's calls and
-    our files can carry: not empty, UTF-8, without NUL, no name longer than a file system takes.
+    `origin` says where it was typed, for the error. Raises `UserError("PATH")`, exit code 2.
+    Guarantees a path that the system's calls and our files can carry: not empty, UTF-8, without
+    NUL, no name longer than a file system takes.
     """
     if not text:
         raise _no_path(origin, "it is empty", "give a path, or leave it out")
     if "\0" in text:
-        raise _no_path(origin, "it contains a NUL character", "give the path of a file or directory")
+        raise _no_path(
+            origin, "it contains a NUL character", "give the path of a file or directory"
+        )
     if not is_unicode(text):
-        raise _no_path(origin, "it is not UTF-8 text", "rename the file or directory, or name another one")
+        raise _no_path(
+            origin, "it is not UTF-8 text", "rename the file or directory, or name another one"
+        )
     path = Path(text)
     if text.startswith("~"):
         user, _, rest = text[1:].partition("/")
         own = _home_of_user(user, environ)
         if own is None:
             whose = f"the user {user!r}" if user else "this user"
-            raise _no_path(origin, f"it begins with ~{user}, and {whose} has no home directory", "write the path in full, from / on")
+            raise _no_path(
+                origin,
+                f"it begins with ~{user}, and {whose} has no home directory",
+                "write the path in full, from / on",
+            )
         path = Path(own, rest)
     try:
         path = path.absolute()
         path.lstat()
     except OSError as error:
         if not path.is_absolute():
-            raise _no_path(origin, "it is relative, and the current directory does not exist any more", "cd to one that does") from None
+            raise _no_path(
+                origin,
+                "it is relative, and the current directory does not exist any more",
+                "cd to one that does",
+            ) from None
         if error.errno == errno.ENAMETOOLONG:
-            raise _no_path(origin, "it is longer than the file system takes", "name a shorter one") from None
+            raise _no_path(
+                origin, "it is longer than the file system takes", "name a shorter one"
+            ) from None
     return path
 
 
 def _home_of_user(name: str, environ: Mapping[str, str]) -> str | None:
-    """An absolute path, or None. An empty name means the user of this process, whose HOME counts first."""
+    """An absolute path, or None.
+
+    An empty name means the user of this process, whose HOME counts first.
+    """
     own = environ.get("HOME", "")
     if not name and own.startswith("/"):
         return own
@@ -97,7 +120,9 @@ def _home_of_user(name: str, environ: Mapping[str, str]) -> str | None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether UTF-8 can carry it: bytes of an argument that are not UTF-8 arrive as lone surrogates."""
+    """Whether UTF-8 can carry it: bytes of an argument that are not UTF-8 arrive as lone
+    surrogates.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -106,7 +131,9 @@ def is_unicode(text: str) -> bool:
 
 
 def _no_path(origin: str, why: str, fix: str) -> UserError:
-    return UserError("PATH", f"The path given by {origin} cannot be used.", why=why, fix=fix, exit_code=2)
+    return UserError(
+        "PATH", f"The path given by {origin} cannot be used.", why=why, fix=fix, exit_code=2
+    )
 
 
 def ensure_home(home: Path) -> None:
@@ -121,7 +148,9 @@ def ensure_home(home: Path) -> None:
 
 
 def unusable(home: Path, error: OSError) -> UserError:
-    """`UserError("HOME")` for a home in which something cannot be read or written; `error` names the file where it knows it."""
+    """`UserError("HOME")` for a home in which something cannot be read or written; `error` names
+    the file where it knows it.
+    """
     where = f"{error.filename}: " if error.filename and Path(error.filename) != home else ""
     other = "name another directory with --home PATH or HYPERGPU_HOME"
     first = _FIRST.get(error.errno or 0)

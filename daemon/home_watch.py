@@ -24,7 +24,8 @@ from daemon.pinned import identity
 from protocol.errors import UserError
 
 LOOK_S = 1.0  # three stats
-PATIENCE = 3  # looks in a row that the file system may fail, as a network's does for a moment
+# Looks in a row that the file system may fail, as a network's does for a moment.
+PATIENCE = 3
 MARK_BYTES = 256
 
 _log = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ class HomeWatch:
         self._lock = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
         self._failures = 0
         self._beats = 0.0
-        self._marked = True  # whether the lock says who holds it: a full disk may refuse that
+        # Whether the lock says who holds it: a full disk may refuse that.
+        self._marked = True
 
     def close(self) -> None:
         os.close(self._lock)
@@ -80,7 +82,8 @@ class HomeWatch:
             )
         try:
             return self._look_at_lock(now) or self._look_at_key()
-        except OSError as error:  # a read-only or full medium: the disk port tells of that
+        except OSError as error:
+            # A read-only or full medium: the disk port tells of that.
             _log.debug("the home's lock or key cannot be looked after: %s", error)
             return None
 
@@ -97,7 +100,11 @@ class HomeWatch:
             known = identity(os.stat(path)) == identity(os.fstat(self._lock))
         except FileNotFoundError:
             return self._lock_again(path)
-        if known and not self._marked and own_mark().startswith(os.pread(self._lock, MARK_BYTES, 0)):
+        if (
+            known
+            and not self._marked
+            and own_mark().startswith(os.pread(self._lock, MARK_BYTES, 0))
+        ):
             self._mark()
         if not known or os.pread(self._lock, MARK_BYTES, 0) != own_mark():
             return _lost(self._home, "was taken by another process", f"see who uses it, in {path}")
@@ -149,7 +156,9 @@ async def watch_home(home: Path, seed: bytes, forget: Callable[[UserError], None
         while True:
             await trio.sleep(LOOK_S)
             # A look at a network's file system may hang. It must not keep the node from leaving.
-            lost = await trio.to_thread.run_sync(watch.look, trio.current_time(), abandon_on_cancel=True)
+            lost = await trio.to_thread.run_sync(
+                watch.look, trio.current_time(), abandon_on_cancel=True
+            )
             if lost is not None:
                 forget(lost)
                 raise lost

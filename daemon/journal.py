@@ -1,7 +1,9 @@
-"""The journal of one node: stamps what happened, folds it into the status, tells listeners, and keeps the durable part on disk.
+"""The journal of one node: stamps what happened, folds it into the status, tells listeners, and
+keeps the durable part on disk.
 
-`record` never blocks and never fails: events wait in memory until `run`, beside everything else the node does, appends them as JSON lines.
-The file is for people and for later: the status of a node begins anew at each start.
+`record` never blocks and never fails: events wait in memory until `run`, beside everything else the
+node does, appends them as JSON lines. The file is for people and for later: the status of a node
+begins anew at each start.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ from protocol.status import Status, StatusState, fold, record
 FLUSH_INTERVAL_S = 1.0  # what a crash may lose
 ROTATE_BYTES = 16 << 20  # about 40,000 rounds of a small swarm
 KEPT_OLD = 2
-MAX_WAITING = 20_000  # events kept for a disk that does not take them, about 8 MB; the oldest go first
-# Dates of certificates that wait to be used, 30 MB. The journal and its older files hold about as many rounds.
+# Events kept for a disk that does not take them, about 8 MB; the oldest go first.
+MAX_WAITING = 20_000
+# Dates of certificates that wait to be used, 30 MB. The journal and its older files hold about as
+# many rounds.
 MAX_DATES = 1 << 17
 
 _log = logging.getLogger(__name__)
@@ -36,7 +40,10 @@ Listener = Callable[[Event], None]
 
 
 class Journal:
-    """Records events from one thread (the one that runs trio). Without a path nothing is written and no thread is used."""
+    """Records events from one thread (the one that runs trio).
+
+    Without a path nothing is written and no thread is used.
+    """
 
     def __init__(self, path: Path | None, wall_clock: Callable[[], float]) -> None:
         """`wall_clock` gives unix seconds. Opens nothing."""
@@ -51,7 +58,10 @@ class Journal:
         self._seen_at: OrderedDict[str, float] = OrderedDict()
 
     def record(self, event: Event) -> None:
-        """Take an event; `at` is put in here. In order: folded, kept for the disk where it is durable, told to the listeners."""
+        """Take an event; `at` is put in here.
+
+        In order: folded, kept for the disk where it is durable, told to the listeners.
+        """
         stamped = replace(event, at=self._wall_clock())
         self._state = fold(self._state, stamped)
         if isinstance(stamped, RoundCertified):
@@ -75,20 +85,31 @@ class Journal:
         return self._state.reputations.of(peer, self._wall_clock()).figure
 
     def remember(self, seen_at: Mapping[str, float]) -> None:
-        """When an earlier life saw which certificate (unix seconds, by its hash in hex): reputations are over a week."""
+        """When an earlier life saw which certificate (unix seconds, by its hash in hex):
+        reputations are over a week.
+        """
         self._seen_at.update(seen_at)
 
     def certified(self, certificates: Iterable[OpenCertificate]) -> None:
-        """Count certificates of the lineage for reputations. The journal only dates them: those without a date are passed over."""
+        """Count certificates of the lineage for reputations.
+
+        The journal only dates them: those without a date are passed over.
+        """
         for one in certificates:
             at = self._seen_at.pop(one.hash.hex(), None)
             if at is not None:
                 plan = one.plan
-                counted = {(plan.members[i], plan.offers[i].seq): plan.offers[i].samples for i in one.contributors}
+                counted = {
+                    (plan.members[i], plan.offers[i].seq): plan.offers[i].samples
+                    for i in one.contributors
+                }
                 self._state.reputations.saw(at, one.outcome.number, counted)
 
     def add_listener(self, listener: Listener) -> None:
-        """Call `listener` with each event, stamped, from now on. It must not block, must not record, and its exceptions are ours."""
+        """Call `listener` with each event, stamped, from now on.
+
+        It must not block, must not record, and its exceptions are ours.
+        """
         self._listeners.append(listener)
 
     def forget_file(self) -> None:
@@ -105,7 +126,8 @@ class Journal:
                 await trio.sleep(FLUSH_INTERVAL_S)
                 await self._flush_in_thread()
         finally:
-            self.flush()  # the loop's thread has ended: cancellation waits for it
+            # The loop's thread has ended: cancellation waits for it.
+            self.flush()
 
     def flush(self) -> None:
         """Write what waits, now and in this thread."""
@@ -116,7 +138,8 @@ class Journal:
     async def _flush_in_thread(self) -> None:
         lines = self._take()
         if lines:
-            with trio.CancelScope(shield=True):  # a write that began is seen through, so that no line is written twice or half
+            # A write that began is seen through, so that no line is written twice or half.
+            with trio.CancelScope(shield=True):
                 failure = await trio.to_thread.run_sync(self._append, lines)
             self._settle(lines, failure)
 
@@ -126,7 +149,9 @@ class Journal:
         return lines
 
     def _settle(self, lines: list[bytes], failure: OSError | None) -> None:
-        """After a write: back to the queue with what the disk did not take, and one warning for each time it begins to refuse."""
+        """After a write: back to the queue with what the disk did not take, and one warning for
+        each time it begins to refuse.
+        """
         if self._path is None:
             return
         if failure is not None:
@@ -162,7 +187,8 @@ class Journal:
             try:
                 before = os.fstat(handle).st_size
                 if before and os.pread(handle, 1, before - 1) != b"\n":
-                    data = b"\n" + data  # a crash tore the last line: it must not take the next one with it
+                    # A crash tore the last line: it must not take the next one with it.
+                    data = b"\n" + data
                 try:
                     view = memoryview(data)
                     while view:
@@ -184,15 +210,21 @@ class Journal:
                 return
         except FileNotFoundError:
             return
-        names = [self._path, *(self._path.with_name(f"{self._path.name}.{age}") for age in range(1, KEPT_OLD + 1))]
+        names = [
+            self._path,
+            *(self._path.with_name(f"{self._path.name}.{age}") for age in range(1, KEPT_OLD + 1)),
+        ]
         for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
             with suppress(FileNotFoundError):
                 os.replace(newer, older)
 
 
 def dates_of_certificates(path: Path, since_s: float) -> dict[str, float]:
-    """When each certificate was first seen (unix seconds, by its hash in hex), oldest first, from `since_s` on, by the journal at `path` and its
-    older files. Lines that cannot be read are passed over."""
+    """When each certificate was first seen (unix seconds, by its hash in hex), oldest first, from
+    `since_s` on, by the journal at `path` and its older files.
+
+    Lines that cannot be read are passed over.
+    """
     dates: dict[str, float] = {}
     for file in (*(path.with_name(f"{path.name}.{age}") for age in range(KEPT_OLD, 0, -1)), path):
         try:

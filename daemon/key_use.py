@@ -1,7 +1,10 @@
-"""Whether another running node uses this node's key: a home that was copied. Two such nodes contradict each other in the swarm.
+"""Whether another running node uses this node's key: a home that was copied.
 
-The younger one ends, with what to do. The older one goes on and says so in its status. What is known comes from signed records
-(`network/own_record.py`), and from calling an address: whoever answers there under this node's key, and is not this node, holds the key now.
+Two such nodes contradict each other in the swarm.
+
+The younger one ends, with what to do. The older one goes on and says so in its status. What is
+known comes from signed records (`network/own_record.py`), and from calling an address: whoever
+answers there under this node's key, and is not this node, holds the key now.
 """
 
 from __future__ import annotations
@@ -26,9 +29,12 @@ from protocol.identity import PeerId
 from protocol.journal import Trouble
 
 CODE = "KEY_IN_USE"
-PROBE_S = 5.0  # for an answer at an address; a node behind a router does not answer at all
-SELF_S = 1.0  # for our own side of a connection to ourselves to be there
-FORGET_S = 600.0  # as long as neighbours hand on the record of a node that is gone
+# For an answer at an address; a node behind a router does not answer at all.
+PROBE_S = 5.0
+# For our own side of a connection to ourselves to be there.
+SELF_S = 1.0
+# As long as neighbours hand on the record of a node that is gone.
+FORGET_S = 600.0
 MOST_WAITING = 16
 
 
@@ -47,8 +53,15 @@ class KeyUse:
             return
 
     async def run(self, network: LibP2PNetwork) -> None:
-        """Until cancelled, over a network that runs. Raises `UserError("KEY_IN_USE")` where another node holds the key and is older."""
-        named = [address for address in self._config.network.join if address.endswith(f"/p2p/{self._peer}")]
+        """Until cancelled, over a network that runs.
+
+        Raises `UserError("KEY_IN_USE")` where another node holds the key and is older.
+        """
+        named = [
+            address
+            for address in self._config.network.join
+            if address.endswith(f"/p2p/{self._peer}")
+        ]
         await self._look_at(named, network)
         troubled = False
         while True:
@@ -81,7 +94,9 @@ class KeyUse:
             )
 
     async def _look_at(self, addresses: Sequence[str], network: LibP2PNetwork) -> None:
-        """Raises `UserError` where a node answers at one of these addresses under our key, and is not ourselves."""
+        """Raises `UserError` where a node answers at one of these addresses under our key, and is
+        not ourselves.
+        """
         others = self._elsewhere(addresses, network)
         if others and await self._answers(others, network):
             raise self._in_use(others)
@@ -91,10 +106,16 @@ class KeyUse:
         return [address for address in addresses if address not in network.addresses]
 
     async def _answers(self, addresses: Sequence[str], network: LibP2PNetwork) -> bool:
-        """Called under a key of its own, so that our side of the connection can be told: an old address may lead to ourselves."""
+        """Called under a key of its own, so that our side of the connection can be told: an old
+        address may lead to ourselves.
+        """
         settings = network_settings(self._config, bulk=False)
-        settings = msgspec.structs.replace(settings, listen_port=0, join=tuple(addresses), min_connections=1)
-        certificate = load_or_make(self._config.home / BULK_CERTIFICATE_FILE, self._config.node.name)
+        settings = msgspec.structs.replace(
+            settings, listen_port=0, join=tuple(addresses), min_connections=1
+        )
+        certificate = load_or_make(
+            self._config.home / BULK_CERTIFICATE_FILE, self._config.node.name
+        )
         probe = LibP2PNetwork(settings, os.urandom(32), certificate)
         async with probe.running():
             with trio.move_on_after(PROBE_S):

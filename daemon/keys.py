@@ -1,4 +1,7 @@
-"""The node key: a 32-byte Ed25519 seed in the home, made on first use and never overwritten. A lost key is a lost identity."""
+"""The node key: a 32-byte Ed25519 seed in the home, made on first use and never overwritten.
+
+A lost key is a lost identity.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,9 @@ OF_OTHER_KEY = ".of-another-key"
 def load_or_make_key(home: Path) -> tuple[Signer, bytes]:
     """The node's signer and the seed behind it.
 
-    Guarantees: the file is whole or absent whatever happens, readable by its owner alone, and the same for two callers at once.
-    Raises `UserError` (exit code 5) for a key that others could read, that is damaged, or that cannot be read or written.
+    Guarantees: the file is whole or absent whatever happens, readable by its owner alone, and the
+    same for two callers at once. Raises `UserError` (exit code 5) for a key that others could read,
+    that is damaged, or that cannot be read or written.
     """
     path = home / KEY_FILE
     try:
@@ -49,7 +53,8 @@ def load_or_make_key(home: Path) -> tuple[Signer, bytes]:
 def _keep_private(path: Path) -> None:
     """Remove the key that was just made, where its file system lets others read it.
 
-    FAT and its kind have the permissions of the mount, and chmod changes nothing there. Raises `UserError("KEY_PERMISSIONS")`.
+    FAT and its kind have the permissions of the mount, and chmod changes nothing there. Raises
+    `UserError("KEY_PERMISSIONS")`.
     """
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
@@ -64,10 +69,14 @@ def _keep_private(path: Path) -> None:
 
 
 def _leave_old_identity(home: Path) -> None:
-    """Set aside what belongs to the key that was here before: its certificate, and the work that it alone may offer."""
+    """Set aside what belongs to the key that was here before: its certificate, and the work that it
+    alone may offer.
+    """
     for file in (home / BULK_CERTIFICATE_FILE, *home.glob(LEDGERS)):
         taken = {other.name for other in file.parent.glob(f"{file.name}{OF_OTHER_KEY}*")}
-        names = (f"{file.name}{OF_OTHER_KEY}{f'-{number}' if number > 1 else ''}" for number in count(1))
+        names = (
+            f"{file.name}{OF_OTHER_KEY}{f'-{number}' if number > 1 else ''}" for number in count(1)
+        )
         with suppress(FileNotFoundError):
             file.rename(file.with_name(next(name for name in names if name not in taken)))
 
@@ -75,7 +84,8 @@ def _leave_old_identity(home: Path) -> None:
 def _read(path: Path) -> bytes:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        about = os.fstat(handle)  # of the open file: what is checked is what is read
+        # Of the open file: what is checked is what is read.
+        about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode):
             raise _damaged(path, "it is no file")
         mode = stat.S_IMODE(about.st_mode)

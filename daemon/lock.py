@@ -48,7 +48,9 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
         return not self.boot or self.boot == boot_id()
 
     def __str__(self) -> str:
-        return f"process {self.pid or 'unknown'}" + ("" if self.here else f" on the machine {self.host}")
+        return f"process {self.pid or 'unknown'}" + (
+            "" if self.here else f" on the machine {self.host}"
+        )
 
 
 def boot_id() -> str:
@@ -63,7 +65,8 @@ def boot_id() -> str:
 def own_mark() -> bytes:
     """What the holder writes into the file.
 
-    The same for the life of the process: a machine gets another name while it runs, by DHCP for one.
+    The same for the life of the process: a machine gets another name while it runs, by DHCP for
+    one.
     """
     return _mark_of(os.getpid())
 
@@ -116,7 +119,9 @@ def acquire(handle: int) -> bool:
         if error.errno not in _NO_FLOCK:
             raise
         known = _read(handle)
-        return not (known.here and known.pid not in (0, os.getpid()) and Path(f"/proc/{known.pid}").exists())
+        return not (
+            known.here and known.pid not in (0, os.getpid()) and Path(f"/proc/{known.pid}").exists()
+        )
     return True
 
 
@@ -152,7 +157,12 @@ def holder(home: Path) -> Holder | None:
             return _read(handle)
         except OSError as error:
             known = _read(handle)
-            alive = error.errno in _NO_FLOCK and known.here and known.pid and Path(f"/proc/{known.pid}").exists()
+            alive = (
+                error.errno in _NO_FLOCK
+                and known.here
+                and known.pid
+                and Path(f"/proc/{known.pid}").exists()
+            )
             return known if alive else None
         return None
     finally:
@@ -179,7 +189,9 @@ def _touched_elsewhere(path: Path, before: Holder, say: Callable[[str], None]) -
     first_ns = _touched_ns(path)
     if time.time() - first_ns / 1e9 > OLD_S:
         return False
-    say(f"This home was in use on {before.host}, or before a restart of this machine. Looking for {LISTEN_S:.0f} s whether it still is.")
+    say(
+        f"This home was in use on {before.host}, or before a restart of this machine. Looking for {LISTEN_S:.0f} s whether it still is."
+    )
     deadline = time.monotonic() + LISTEN_S
     while time.monotonic() < deadline:
         time.sleep(POLL_S)

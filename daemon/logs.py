@@ -1,4 +1,6 @@
-"""Logging: lines for people on stderr, one JSON object a line in a bounded file for machines. Set up once, by the composition root.
+"""Logging: lines for people on stderr, one JSON object a line in a bounded file for machines.
+
+Set up once, by the composition root.
 
 Call it after importing libp2p, which sets up logging of its own when LIBP2P_DEBUG is set.
 """
@@ -17,13 +19,17 @@ import msgspec
 
 from protocol.status.figures import clean
 
-OURS = ("daemon", "protocol", "contracts", "simulator", "hypergpu")  # the last is the worker and what tasks print
+# The last is the worker and what tasks print.
+OURS = ("daemon", "protocol", "contracts", "simulator", "hypergpu")
 MAX_LINE_CHARS = 4000  # on a terminal; the file has all of it
-LOG_FILE_BYTES = 4 << 20  # a day of a chatty node; with one older file kept the log stays below 8 MiB
+# A day of a chatty node; with one older file kept the log stays below 8 MiB.
+LOG_FILE_BYTES = 4 << 20
 
 
 class JsonFormatter(logging.Formatter):
-    """`{"at": unix seconds, "level", "logger", "message", "error"?}`, one line whatever the message holds."""
+    """`{"at": unix seconds, "level", "logger", "message", "error"?}`, one line whatever the message
+    holds.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -51,7 +57,9 @@ class PlainFormatter(logging.Formatter):
 
 
 class _Forgiving(RotatingFileHandler):
-    """A disk that takes no line is said once each time it begins to refuse, instead of a traceback for each line: those are on stderr, too."""
+    """A disk that takes no line is said once each time it begins to refuse, instead of a traceback
+    for each line: those are on stderr, too.
+    """
 
     _failing = False
 
@@ -75,8 +83,17 @@ class _Forgiving(RotatingFileHandler):
                 )
 
 
-def set_up_logging(*, verbose: bool = False, quiet: bool = False, file: Path | None = None, stream: TextIO | None = None) -> None:
-    """Send our records at INFO (`verbose`: DEBUG) and the libraries' at WARNING to stderr and, as JSON, to `file`. `quiet`: only errors to stderr.
+def set_up_logging(
+    *,
+    verbose: bool = False,
+    quiet: bool = False,
+    file: Path | None = None,
+    stream: TextIO | None = None,
+) -> None:
+    """Send our records at INFO (`verbose`: DEBUG) and the libraries' at WARNING to stderr and, as
+    JSON, to `file`.
+
+    `quiet`: only errors to stderr.
 
     Replaces what was set up before, by us or by a library at import.
     """
@@ -85,7 +102,9 @@ def set_up_logging(*, verbose: bool = False, quiet: bool = False, file: Path | N
     plain.setLevel(logging.ERROR if quiet else logging.NOTSET)
     handlers: list[logging.Handler] = [plain]
     if file is not None:
-        machine = _Forgiving(file, maxBytes=LOG_FILE_BYTES, backupCount=1, encoding="utf-8", delay=True)
+        machine = _Forgiving(
+            file, maxBytes=LOG_FILE_BYTES, backupCount=1, encoding="utf-8", delay=True
+        )
         machine.setFormatter(JsonFormatter())
         handlers.append(machine)
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)

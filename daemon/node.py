@@ -1,4 +1,7 @@
-"""A node, put together: network, worker, disk and engine, its control socket and its journal. The composition root of `hypergpud start`."""
+"""A node, put together: network, worker, disk and engine, its control socket and its journal.
+
+The composition root of `hypergpud start`.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,8 @@ from protocol.ports import Disk, DiskFull, Network, Trainer
 from protocol.reputation import HOUR_S, WINDOW_HOURS
 from protocol.rules.versions import check_rules
 
-REPORT_S = 2.0  # between looks at traffic and refusals: what the page can show as now
+# Between looks at traffic and refusals: what the page can show as now.
+REPORT_S = 2.0
 
 
 def started(signed: SignedManifest, network: Network, *, name: str, role: str) -> NodeStarted:
@@ -89,7 +93,14 @@ async def report_network(network: Network, journal: Journal) -> None:
         )
         for reason, count in refusals.items():
             if count > before.get(reason, 0):
-                journal.record(Refused(reason=reason, peer="", detail="refused at an open port", count=count - before.get(reason, 0)))
+                journal.record(
+                    Refused(
+                        reason=reason,
+                        peer="",
+                        detail="refused at an open port",
+                        count=count - before.get(reason, 0),
+                    )
+                )
         before = refusals
         await trio.sleep(REPORT_S)
 
@@ -128,10 +139,23 @@ async def run(
                 say("Asking the node we join which run this is.")
                 manifest = await manifest_of_others(config, say)
                 await in_thread(partial(take_up, config, manifest))
-            status = await _live(config, manifest, signer, secret, serials, journal, ending, begun, nursery, say, password)
+            status = await _live(
+                config,
+                manifest,
+                signer,
+                secret,
+                serials,
+                journal,
+                ending,
+                begun,
+                nursery,
+                say,
+                password,
+            )
             leave_now()
     if ending.failure is None:  # a home that is lost takes nothing
-        with suppress(DiskFull):  # then the next life's numbers begin a little higher
+        # Then the next life's numbers begin a little higher.
+        with suppress(DiskFull):
             await trio.to_thread.run_sync(serials.close)
     journal.record(Stopped(reason=ending.reason or "left at once"))
     await trio.to_thread.run_sync(journal.flush)
@@ -153,7 +177,10 @@ def _commands(journal: Journal, ending: Ending) -> dict[str, Handler]:
 
 
 async def _leave_at_last(ending: Ending, begun: trio.Event, leave_now: Callable[[], None]) -> None:
-    """The engine ends in order. Should that take too long, leave anyway; before it has begun there is nothing to keep."""
+    """The engine ends in order.
+
+    Should that take too long, leave anyway; before it has begun there is nothing to keep.
+    """
     await ending.wait()
     if begun.is_set():
         await trio.sleep(LEAVE_S)
@@ -173,9 +200,13 @@ async def _live(
     say: Callable[[str], None],
     password: Password | None,
 ) -> int:
-    """Until the node is to end. Returns 1 when the task failed for good before anything was trained, else 0."""
+    """Until the node is to end.
+
+    Returns 1 when the task failed for good before anything was trained, else 0.
+    """
     manifest = signed.open()
-    check_rules(manifest.rules, signed.run.hex()[:SHOWN_DIGITS])  # before anything is written in the run's folder
+    # Before anything is written in the run's folder.
+    check_rules(manifest.rules, signed.run.hex()[:SHOWN_DIGITS])
     check_engine(manifest.engine)
     check_profile(manifest)
     await in_thread(partial(keep_manifest, config.home, signed))
@@ -191,12 +222,24 @@ async def _live(
     )
     binding = await in_thread(earning.prepare)
     week_ago_s = time.time() - WINDOW_HOURS * HOUR_S
-    journal.remember(await in_thread(lambda: dates_of_certificates(config.home / JOURNAL_FILE, week_ago_s)))
-    disk = FileDisk(config.home, in_thread, report=lambda words: journal.record(Warned(code="DAMAGED", message=words)))
-    feed = CertifiedFeed(disk, signed, in_thread, journal.record, (earning.figures.add, journal.certified))
+    journal.remember(
+        await in_thread(lambda: dates_of_certificates(config.home / JOURNAL_FILE, week_ago_s))
+    )
+    disk = FileDisk(
+        config.home,
+        in_thread,
+        report=lambda words: journal.record(Warned(code="DAMAGED", message=words)),
+    )
+    feed = CertifiedFeed(
+        disk, signed, in_thread, journal.record, (earning.figures.add, journal.certified)
+    )
     key_use = KeyUse(config, signer.peer, serials, journal)
-    settings = msgspec.structs.replace(network_settings(config), serials=serials.next, sighting=key_use.saw)
-    network = LibP2PNetwork(settings, secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, config.node.name))
+    settings = msgspec.structs.replace(
+        network_settings(config), serials=serials.next, sighting=key_use.saw
+    )
+    network = LibP2PNetwork(
+        settings, secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, config.node.name)
+    )
     worker = WorkerTrainer(
         manifest,
         signer.peer,
@@ -219,13 +262,17 @@ async def _live(
         short_of = falls_short(manifest, peer, journal.reputation(peer))
         return short_of or (earning.left_out(peer) if registered_only else "")
 
-    engine = _engine(config, signed, signer, serials, network, worker, disk, journal, binding, left_out)
+    engine = _engine(
+        config, signed, signer, serials, network, worker, disk, journal, binding, left_out
+    )
     earning.serve(network, in_thread)
 
     async with worker.running(), network.running():
         journal.record(started(signed, network, name=config.node.name, role="node"))
         if codecs().startswith("numpy"):
-            journal.record(Warned(code="CODECS", message=f"codecs are slower than they could be: {codecs()}"))
+            journal.record(
+                Warned(code="CODECS", message=f"codecs are slower than they could be: {codecs()}")
+            )
         nursery.start_soon(report_network, network, journal)
         nursery.start_soon(key_use.run, network)
         if network.lost_port:
@@ -244,8 +291,12 @@ async def _live(
             living.start_soon(earning.run, network, feed.caught_up, in_thread)
             for address in network.addresses[1:]:
                 say(f"Also reachable at {address}")
-            if config.network.listen_host == "0.0.0.0" and network.addresses[0].startswith("/ip4/127."):
-                say("No network was found: only nodes on this machine can join, until it has one and the node is started again.")
+            if config.network.listen_host == "0.0.0.0" and network.addresses[0].startswith(
+                "/ip4/127."
+            ):
+                say(
+                    "No network was found: only nodes on this machine can join, until it has one and the node is started again."
+                )
             if network.lost_port:
                 say(f"Attention: {_lost_port(network)}.")
             say(f"Ready: others join with  hypergpud start --join {network.addresses[0]}")
@@ -311,10 +362,20 @@ async def _keep_task(home: Path, signed: SignedManifest, worker: Trainer, journa
     try:
         await in_thread(partial(save_task, home, signed.run, task))
     except DiskFull as full:
-        journal.record(Warned(code="DISK_FULL", message=f"the next start will not know whether its task is the same: {full}"))
+        journal.record(
+            Warned(
+                code="DISK_FULL",
+                message=f"the next start will not know whether its task is the same: {full}",
+            )
+        )
 
 
-async def _run_engine(engine: Engine, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def _run_engine(
+    engine: Engine,
+    scope: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
     """When the engine is done, so is the node."""
     await engine.run(task_status=task_status)
     scope.cancel()

@@ -1,7 +1,8 @@
-"""An observer, put together: a light node that follows a run, verifies every certificate itself, and serves the page.
+"""An observer, put together: a light node that follows a run, verifies every certificate itself,
+and serves the page.
 
-It has no worker, no wallet and no offers; its key is made anew at each start. What it shows is folded from the same kind of journal as a
-node's status.
+It has no worker, no wallet and no offers; its key is made anew at each start. What it shows is
+folded from the same kind of journal as a node's status.
 """
 
 from __future__ import annotations
@@ -44,7 +45,14 @@ PUBLISH_S = 1.0  # between statuses handed to the page
 class Watcher:
     """Follows a run over a network that is about to start."""
 
-    def __init__(self, network: LibP2PNetwork, signer: Signer, signed: SignedManifest, name: str, journal: Journal) -> None:
+    def __init__(
+        self,
+        network: LibP2PNetwork,
+        signer: Signer,
+        signed: SignedManifest,
+        name: str,
+        journal: Journal,
+    ) -> None:
         self._run, self._name, self._journal = signed.run, name, journal
         self._signer, self._network = signer, network
         self.lineage = Lineage(signed.run, signed.open())
@@ -64,7 +72,8 @@ class Watcher:
             send=self._messenger.send,
         )
 
-        # What a node asks everybody it meets, before a beacon says who that is. Without an answer each question was a refusal here.
+        # What a node asks everybody it meets, before a beacon says who that is. Without an answer
+        # each question was a refusal here.
         serve_chain(network, signed.run, self._no_chain)
         serve_task(network, lambda: None)
 
@@ -108,10 +117,14 @@ class Watcher:
         )
 
 
-async def run(config: Config, join: tuple[str, ...], lifeline: int | None, say: Callable[[str], None]) -> int:
+async def run(
+    config: Config, join: tuple[str, ...], lifeline: int | None, say: Callable[[str], None]
+) -> int:
     """An observer's whole life. Returns the exit status."""
     ensure_home(config.home)
-    config = msgspec.structs.replace(config, network=msgspec.structs.replace(config.network, join=join))
+    config = msgspec.structs.replace(
+        config, network=msgspec.structs.replace(config.network, join=join)
+    )
     ending = Ending()
     with trio.CancelScope() as scope, Leave(ending, scope.cancel) as leave_now:
         async with trio.open_nursery() as nursery:
@@ -143,7 +156,11 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
         secret = os.urandom(32)
         signer = Signer(secret)
         name = config.node.name or "observer"
-        network = LibP2PNetwork(network_settings(config, bulk=False), secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, name))
+        network = LibP2PNetwork(
+            network_settings(config, bulk=False),
+            secret,
+            load_or_make(config.home / BULK_CERTIFICATE_FILE, name),
+        )
         journal = Journal(None, time.time)
         watcher = Watcher(network, signer, signed, name, journal)
         async with network.running(), trio.open_nursery() as nursery:

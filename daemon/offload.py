@@ -11,5 +11,8 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[], T], /) -> T:
-    """What `work` returns, from a thread; raises what it raises. Waited for to its end, cancelled or not."""
+    """What `work` returns, from a thread; raises what it raises.
+
+    Waited for to its end, cancelled or not.
+    """
     return await trio.to_thread.run_sync(work)

@@ -1,7 +1,9 @@
-"""What a home remembers from one start to the next: its port, which runs it was in, and where their members were seen.
+"""What a home remembers from one start to the next: its port, which runs it was in, and where their
+members were seen.
 
-`<home>/remembered.json` lets `hypergpud start` alone go on where it was: in the run that this home was in last, on the port where others look for it,
-with the members it met there. It is written when a run begins, and while it goes on.
+`<home>/remembered.json` lets `hypergpud start` alone go on where it was: in the run that this home
+was in last, on the port where others look for it, with the members it met there. It is written when
+a run begins, and while it goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from protocol.messages import UNREADABLE
 
 REMEMBERED_FILE = "remembered.json"
 MOST_RUNS = 32  # a line each; the manifests of all stay
-MOST_ADDRESSES = 32  # of a run's members: one that answers tells the others
+# Of a run's members: one that answers tells the others.
+MOST_ADDRESSES = 32
 MOST_BYTES = 1 << 20
 _ADDRESS = r"^/(ip4|dns4)/[^/]+/tcp/[0-9]+/p2p/[0-9A-Za-z]+$"
 
@@ -54,10 +57,20 @@ def recall(home: Path) -> Remembered | None:
         return None
 
 
-def remember(home: Path, signed: SignedManifest, port: int, members: tuple[str, ...] = (), hoped: tuple[str, ...] = ()) -> None:
-    """This home is in that run, on that port, with those members; where none are given, those known before stay. Raises `DiskFull`.
+def remember(
+    home: Path,
+    signed: SignedManifest,
+    port: int,
+    members: tuple[str, ...] = (),
+    hoped: tuple[str, ...] = (),
+) -> None:
+    """This home is in that run, on that port, with those members; where none are given, those known
+    before stay.
 
-    `hoped` are addresses at which nobody was met yet: they are called by the next start where no member is known.
+    Raises `DiskFull`.
+
+    `hoped` are addresses at which nobody was met yet: they are called by the next start where no
+    member is known.
     """
     keep_manifest(home, signed)
     known = recall(home) or Remembered()
@@ -65,9 +78,14 @@ def remember(home: Path, signed: SignedManifest, port: int, members: tuple[str, 
     before = next((visit for visit in known.runs if visit.run == name), Visit(run=name))
     hoped = tuple(address for address in hoped if re.fullmatch(_ADDRESS, address))
     visit = Visit(run=name, members=(members or before.members or hoped)[:MOST_ADDRESSES])
-    now = Remembered(port=port, runs=(visit, *(other for other in known.runs if other.run != name))[:MOST_RUNS])
+    now = Remembered(
+        port=port, runs=(visit, *(other for other in known.runs if other.run != name))[:MOST_RUNS]
+    )
     if now != known:
-        write_atomically(home / REMEMBERED_FILE, [memoryview(msgspec.json.format(msgspec.json.encode(now)) + b"\n")])
+        write_atomically(
+            home / REMEMBERED_FILE,
+            [memoryview(msgspec.json.format(msgspec.json.encode(now)) + b"\n")],
+        )
 
 
 def last_port(home: Path) -> int:
@@ -80,7 +98,9 @@ def kept_manifest(home: Path, run: Digest) -> SignedManifest | None:
     """The manifest of a run of this home; None when it is not there, or cannot be read."""
     try:
         with (run_folder(home, run) / MANIFEST_FILE).open("rb") as stream:
-            signed = msgspec.msgpack.decode(stream.read(MAX_MANIFEST_BYTES + 1024), type=SignedManifest)
+            signed = msgspec.msgpack.decode(
+                stream.read(MAX_MANIFEST_BYTES + 1024), type=SignedManifest
+            )
         signed.open()
     except (OSError, UserError, *UNREADABLE):
         return None
@@ -94,7 +114,10 @@ def members_of(home: Path, run: Digest) -> tuple[str, ...]:
 
 
 def last_run(home: Path) -> SignedManifest | None:
-    """The run that this home was in last; None for a home that was in none. Raises `UserError("RUN")` where that cannot be told."""
+    """The run that this home was in last; None for a home that was in none.
+
+    Raises `UserError("RUN")` where that cannot be told.
+    """
     known, kept = recall(home), runs_of(home)
     if known and known.runs:
         return _of_this_home(home, bytes.fromhex(known.runs[0].run))
@@ -102,7 +125,9 @@ def last_run(home: Path) -> SignedManifest | None:
         raise UserError(
             "RUN",
             f"This home was in several runs: {named(kept)}.",
-            why=f"{home / REMEMBERED_FILE} does not say which was the last" if known is None else "none of them was noted as the last",
+            why=f"{home / REMEMBERED_FILE} does not say which was the last"
+            if known is None
+            else "none of them was noted as the last",
             fix=f"hypergpud start --run {kept[0].run.hex()[:SHOWN_DIGITS]}   (or another of them)",
             exit_code=2,
         )
@@ -116,13 +141,19 @@ def chosen_run(home: Path, beginning: str | None) -> SignedManifest:
     last = last_run(home)
     if last is None:
         raise UserError(
-            "RUN", f"{home} was in no run yet.", fix="name the home with --home PATH, or begin with hypergpud start", exit_code=2
+            "RUN",
+            f"{home} was in no run yet.",
+            fix="name the home with --home PATH, or begin with hypergpud start",
+            exit_code=2,
         )
     return last
 
 
 def named_run(home: Path, beginning: str) -> SignedManifest:
-    """The run of this home whose id begins so. Raises `UserError("RUN")` that names those there are."""
+    """The run of this home whose id begins so.
+
+    Raises `UserError("RUN")` that names those there are.
+    """
     kept = runs_of(home)
     meant = [one for one in kept if one.run.hex().startswith(beginning.lower())]
     if len(meant) != 1:
@@ -131,22 +162,32 @@ def named_run(home: Path, beginning: str) -> SignedManifest:
             f"{'Several runs' if meant else 'No run'} of this home {'have' if meant else 'has'} an id that begins with {beginning!r}"
             f"{', and there is no file of that name' if not meant else ''}.",
             why=f"it was in {named(kept)}" if kept else f"{home} was in no run yet",
-            fix="hypergpud start --run FILE, or --run with more of the id" if meant else "hypergpud start --run FILE, or --join MULTIADDR",
+            fix="hypergpud start --run FILE, or --run with more of the id"
+            if meant
+            else "hypergpud start --run FILE, or --join MULTIADDR",
             exit_code=2,
         )
     return _of_this_home(home, meant[0].run)
 
 
 def same_but_rules(home: Path, manifest: Manifest) -> list[SignedManifest]:
-    """The runs of this home whose manifests say the same, whatever rules they name; the one written to last first."""
-    alike = [one.run for one in runs_of(home) if replace(one.manifest, rules=manifest.rules) == manifest]
+    """The runs of this home whose manifests say the same, whatever rules they name; the one written
+    to last first.
+    """
+    alike = [
+        one.run for one in runs_of(home) if replace(one.manifest, rules=manifest.rules) == manifest
+    ]
     return [signed for run in alike if (signed := kept_manifest(home, run)) is not None]
 
 
 def run_among(home: Path, peers: set[PeerId]) -> SignedManifest | None:
     """The run that this home was in last, when it was with one of these peers."""
     known = recall(home)
-    if not known or not known.runs or not peers & {address.rpartition("/p2p/")[2] for address in known.runs[0].members}:
+    if (
+        not known
+        or not known.runs
+        or not peers & {address.rpartition("/p2p/")[2] for address in known.runs[0].members}
+    ):
         return None
     return kept_manifest(home, bytes.fromhex(known.runs[0].run))
 

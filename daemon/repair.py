@@ -1,8 +1,9 @@
 """What of a run cannot be read is set aside, so that the run's members give it again.
 
-A node that cannot read what it certified stops (`daemon/disk/files.py`): it would begin anew over its own checkpoints. `repair` gives each
-such file another name, `....damaged`, beside its own, and deletes nothing. What is left fits together: certificates without a gap, and
-checkpoints and a ledger that stand on one of them.
+A node that cannot read what it certified stops (`daemon/disk/files.py`): it would begin anew over
+its own checkpoints. `repair` gives each such file another name, `....damaged`, beside its own, and
+deletes nothing. What is left fits together: certificates without a gap, and checkpoints and a
+ledger that stand on one of them.
 """
 
 from __future__ import annotations
@@ -53,13 +54,16 @@ def _stood(directory: Path, run: Digest) -> Tip | None:
 
 
 def _certificates(folder: Path, signed: SignedManifest, said: list[str]) -> dict[Digest, Digest]:
-    """The state that each certificate names, by the certificate's hash, for those that can be read and follow from each other.
+    """The state that each certificate names, by the certificate's hash, for those that can be read
+    and follow from each other.
 
-    Or from the newest checkpoint's tip: what a node got from others need not reach back to genesis (`Keeper._read_chain`).
+    Or from the newest checkpoint's tip: what a node got from others need not reach back to genesis
+    (`Keeper._read_chain`).
     """
     path = folder / CERTIFICATES
     stood = _stood(folder / CHECKPOINTS, signed.run)
-    behind = 0  # up to this number certificates are read, and follow from what is not here
+    # Up to this number certificates are read, and follow from what is not here.
+    behind = 0
     chain = ChainFile(path, no_fault, lambda _: None)
     lineage = Lineage(signed.run, signed.open())
     states: dict[Digest, Digest] = {signed.run: b""}  # of genesis: it follows from the manifest
@@ -87,17 +91,23 @@ def _certificates(folder: Path, signed: SignedManifest, said: list[str]) -> dict
             break
         good.append((number, body))
     if why:
-        said.append(f"Certificates: {why}. Those up to number {good[-1][0] if good else 0} stay. Set aside: {set_aside(path)}")
+        said.append(
+            f"Certificates: {why}. Those up to number {good[-1][0] if good else 0} stay. Set aside: {set_aside(path)}"
+        )
         write_chain(path, good)
     return states
 
 
-def _checkpoints(directory: Path, run: Digest, states: dict[Digest, Digest] | None, said: list[str]) -> None:
+def _checkpoints(
+    directory: Path, run: Digest, states: dict[Digest, Digest] | None, said: list[str]
+) -> None:
     """`states` by tip; None for an engine that certifies nothing."""
     try:
         kept = checkpoints_in(directory)
     except OSError as error:
-        said.append(f"Checkpoints cannot be read ({error.strerror}). Set aside: {set_aside(directory)}")
+        said.append(
+            f"Checkpoints cannot be read ({error.strerror}). Set aside: {set_aside(directory)}"
+        )
         return
     for entry in kept:
         try:
@@ -130,7 +140,9 @@ def _ledger(path: Path, run: Digest, states: dict[Digest, Digest] | None, said: 
         if states is None or tip in states:
             return
         why = "stands on a certificate that is not on disk"
-    said.append(f"The ledger, with work that waited for a round, {why}. Set aside: {set_aside(path)}")
+    said.append(
+        f"The ledger, with work that waited for a round, {why}. Set aside: {set_aside(path)}"
+    )
 
 
 def _stands(path: Path, said: list[str]) -> None:

@@ -1,4 +1,6 @@
-"""Which run a daemon works on: a TOML file, one that its home was in before, that of the nodes it joins, or the one that comes with HyperGPU."""
+"""Which run a daemon works on: a TOML file, one that its home was in before, that of the nodes it
+joins, or the one that comes with HyperGPU.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from daemon.config import Config
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.manifest import Manifest, SignedManifest, load_manifest, names_rules, parse_manifest, seal
+from protocol.manifest import (
+    Manifest,
+    SignedManifest,
+    load_manifest,
+    names_rules,
+    parse_manifest,
+    seal,
+)
 from protocol.rules.versions import KNOWN_RULES, check_rules
 
 BUNDLED_RUN = "stdlib-gpt.toml"
@@ -20,7 +29,10 @@ RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """A run, whom to join in it, and sentences about what was assumed. Without a manifest the nodes that are joined say what it is."""
+    """A run, whom to join in it, and sentences about what was assumed.
+
+    Without a manifest the nodes that are joined say what it is.
+    """
 
     manifest: SignedManifest | None
     join: tuple[str, ...]
@@ -28,7 +40,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bundled_run() -> Manifest:
-    """The run that needs nothing but Python: a byte-level GPT on the standard library's own sources."""
+    """The run that needs nothing but Python: a byte-level GPT on the standard library's own
+    sources.
+    """
     return parse_manifest(bundled_text(), f"the bundled {BUNDLED_RUN}")
 
 
@@ -43,10 +57,13 @@ def choose_run(file: Path | None) -> Manifest:
 
 
 def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer) -> Choice:
-    """What `start` works on, given --run and whom to join. Without either it goes on where this home was last.
+    """What `start` works on, given --run and whom to join.
 
-    Whoever was met in a run before is called again, where nobody else is named. Raises `UserError`: "MANIFEST", "MANIFEST_OWNER", "RUN" where it
-    cannot be told which run is meant, or "RULES" for a run of rules that this program does not take part in.
+    Without either it goes on where this home was last.
+
+    Whoever was met in a run before is called again, where nobody else is named. Raises `UserError`:
+    "MANIFEST", "MANIFEST_OWNER", "RUN" where it cannot be told which run is meant, or "RULES" for a
+    run of rules that this program does not take part in.
     """
     if named is None and join:
         return Choice(manifest=None, join=join, assumed=("the run of the node we join (--run)",))
@@ -55,16 +72,26 @@ def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer
     assumed: list[str] = []
     if named is not None:
         by_id = not named.exists() and RUN_ID.fullmatch(str(named))
-        manifest = remembered.named_run(home, str(named)) if by_id else _of_file(named, home, signer, assumed)
+        manifest = (
+            remembered.named_run(home, str(named))
+            if by_id
+            else _of_file(named, home, signer, assumed)
+        )
     elif (last := remembered.last_run(home)) is not None:
         manifest = last
-        assumed.append(f"the run {last.open().name} ({last.run.hex()[:12]}) that this home was in last (--run FILE, or --join MULTIADDR)")
+        assumed.append(
+            f"the run {last.open().name} ({last.run.hex()[:12]}) that this home was in last (--run FILE, or --join MULTIADDR)"
+        )
         if others := remembered.others(home, last.run):
-            assumed.append(f"none of the other runs that this home was in: {others} (--run with the id in brackets)")
+            assumed.append(
+                f"none of the other runs that this home was in: {others} (--run with the id in brackets)"
+            )
     else:
         manifest = seal_run(bundled_run(), signer)
         bundled = BUNDLED_RUN.removesuffix(".toml")
-        assumed.append(f"the bundled run {bundled} (--run FILE, or --join MULTIADDR to take part in another swarm)")
+        assumed.append(
+            f"the bundled run {bundled} (--run FILE, or --join MULTIADDR to take part in another swarm)"
+        )
     check_rules(manifest.open().rules, manifest.run.hex()[:SHOWN_DIGITS])
     members = () if join else remembered.members_of(home, manifest.run)
     if members:
@@ -75,9 +102,11 @@ def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer
 
 
 def take_up(config: Config, signed: SignedManifest) -> None:
-    """Check that this version and these settings can work on the run, and note at once that the next start goes on with it.
+    """Check that this version and these settings can work on the run, and note at once that the
+    next start goes on with it.
 
-    A start that is interrupted later leaves that note. Raises `UserError`: "ENGINE", "CHAIN", "TASK", "TASK_NOT_ALLOWED", "HOME".
+    A start that is interrupted later leaves that note. Raises `UserError`: "ENGINE", "CHAIN",
+    "TASK", "TASK_NOT_ALLOWED", "HOME".
     """
     from daemon import remembered  # noqa: PLC0415  # as in `choose`
     from daemon.chain.opening import check_profile  # noqa: PLC0415
@@ -92,7 +121,9 @@ def take_up(config: Config, signed: SignedManifest) -> None:
     check_profile(manifest)
     locate(manifest.task, WorkerSettings(allow_custom_task=config.worker.allow_custom_task))
     try:
-        remembered.remember(config.home, signed, remembered.last_port(config.home), hoped=config.network.join)
+        remembered.remember(
+            config.home, signed, remembered.last_port(config.home), hoped=config.network.join
+        )
     except DiskFull as full:
         raise UserError(
             "DISK_FULL",
@@ -103,7 +134,10 @@ def take_up(config: Config, signed: SignedManifest) -> None:
 
 
 def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> SignedManifest:
-    """The run of a file. One that this home began under an earlier version of the rules goes on under that version."""
+    """The run of a file.
+
+    One that this home began under an earlier version of the rules goes on under that version.
+    """
     from daemon import remembered  # noqa: PLC0415  # as in `choose`
 
     manifest = load_manifest(file)
@@ -113,7 +147,9 @@ def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> Sign
     for signed in kept:
         if (rules := signed.open().rules) in KNOWN_RULES:
             if rules != manifest.rules:
-                assumed.append(f"rules {rules}, under which this home began this run (rules = {manifest.rules} in the file begins another)")
+                assumed.append(
+                    f"rules {rules}, under which this home began this run (rules = {manifest.rules} in the file begins another)"
+                )
             return signed
     for signed in kept:
         shown = signed.run.hex()[:SHOWN_DIGITS]
@@ -125,7 +161,10 @@ def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> Sign
 
 
 def seal_run(manifest: Manifest, signer: Signer) -> SignedManifest:
-    """The manifest as it travels. Raises `UserError("MANIFEST_OWNER")` for one that another key must sign."""
+    """The manifest as it travels.
+
+    Raises `UserError("MANIFEST_OWNER")` for one that another key must sign.
+    """
     if manifest.owner not in ("", signer.peer):
         raise UserError(
             "MANIFEST_OWNER",

@@ -33,8 +33,8 @@ RENEW_S = 60.0
 # What a life may give out before it writes again, and what a killed life leaves unused: three
 # renewals, since a slow disk may miss one or two.
 AHEAD_NS = 3 * 60 * 10**9
-# What a clean stop leaves unused. Gossip counts its messages up from one number of ours, and no node
-# sends a billion messages that are not dated by the clock.
+# What a clean stop leaves unused. Gossip counts its messages up from one number of ours, and no
+# node sends a billion messages that are not dated by the clock.
 MARGIN_NS = 10**9
 # A life uses about a thousand numbers: two lives with one bound meet once in a million times.
 SPREAD_NS = 10**9
@@ -83,7 +83,10 @@ class Serials:
         self._bound = bound
 
     def close(self) -> None:
-        """Write back how far this life went: after its last number, at a clean stop. Raises `DiskFull`, which costs nothing."""
+        """Write back how far this life went: after its last number, at a clean stop.
+
+        Raises `DiskFull`, which costs nothing.
+        """
         bound = min(self._bound, self._last + MARGIN_NS)
         if self._path is not None:
             write_atomically(self._path, [memoryview(f"{bound}\n".encode())])
@@ -113,7 +116,9 @@ def _read(path: Path) -> int:
     except FileNotFoundError:
         return 0
     except OSError as error:
-        _log.warning("%s cannot be read (%s): serial numbers begin at the wall clock", path, error.strerror)
+        _log.warning(
+            "%s cannot be read (%s): serial numbers begin at the wall clock", path, error.strerror
+        )
         return 0
     if not text.isdigit() or not 0 < int(text) <= LATEST_NS + 2 * AHEAD_NS:
         _log.warning("%s is damaged: serial numbers begin at the wall clock", path)

@@ -1,7 +1,9 @@
-"""How much one peer may cost us: a bucket that empties as it asks for things and fills again with time.
+"""How much one peer may cost us: a bucket that empties as it asks for things and fills again with
+time.
 
-Pure: time is an argument. Whoever keeps one for each peer keeps a bounded number: keys are free, and who comes back under another one begins with
-a full bucket, which is why a bucket bounds what one connection costs and not what a crowd does.
+Pure: time is an argument. Whoever keeps one for each peer keeps a bounded number: keys are free,
+and who comes back under another one begins with a full bucket, which is why a bucket bounds what
+one connection costs and not what a crowd does.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from collections import OrderedDict
 
 from protocol.identity import PeerId
 
-KEPT_PEERS = 1024  # the ones heard of longest ago are forgotten: as many as a run of a thousand has
+# The ones heard of longest ago are forgotten: as many as a run of a thousand has.
+KEPT_PEERS = 1024
 
 
 class Allowance:
@@ -38,7 +41,10 @@ class Allowance:
         self._left = min(self._burst, self.left(now) + amount)
 
     def owe(self, amount: float, now: float) -> float:
-        """Takes `amount` even where less is left. Returns for how many seconds whoever caused it should wait then; 0 while nothing is owed."""
+        """Takes `amount` even where less is left.
+
+        Returns for how many seconds whoever caused it should wait then; 0 while nothing is owed.
+        """
         self._left = self.left(now) - amount
         return max(0.0, -self._left / self._per_s)
 

@@ -1,7 +1,8 @@
 """The certificate: a round's signed outcome, and the lineage that certificates form.
 
-A certificate's hash is the digest of its outcome (the bytes every vote signs), so whoever assembles it from whichever votes makes the same
-certificate. It carries its plan with all signed offers and its Cut: anybody can check all of it with nothing but the run's manifest and the parent.
+A certificate's hash is the digest of its outcome (the bytes every vote signs), so whoever assembles
+it from whichever votes makes the same certificate. It carries its plan with all signed offers and
+its Cut: anybody can check all of it with nothing but the run's manifest and the parent.
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ from protocol.identity import PeerId, short
 from protocol.leader import leader_of
 from protocol.manifest import MAX_GROUP_LIMIT, Manifest
 from protocol.merge import merge_parents, merge_round
-from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Cut, Id, Signature, Signed, Vote, open_as, payload_of, signature_is_valid
+from protocol.messages import (
+    MAX_MESSAGE_BYTES,
+    UNREADABLE,
+    Cut,
+    Id,
+    Signature,
+    Signed,
+    Vote,
+    open_as,
+    payload_of,
+    signature_is_valid,
+)
 from protocol.opened import OpenPlans
 from protocol.plan import OpenPlan
 from protocol.planning.history import History
@@ -27,10 +39,13 @@ from protocol.ports import Lane
 from protocol.rules.registry import rule_set, rules_of
 
 _DOMAIN = b"hypergpu/certificate/1\0"
-NEWCOMER_LANES = 8  # spare lanes of the data order for members the parent certificate does not know yet
+# Spare lanes of the data order for members the parent certificate does not know yet.
+NEWCOMER_LANES = 8
 
 
-class Certificate(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class Certificate(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
     """As it travels and as it is stored."""
 
     outcome: Annotated[bytes, Meta(max_length=4096)]  # the payload of every vote
@@ -40,7 +55,9 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, array_like=True, fo
 
 
 class OpenCertificate(msgspec.Struct, frozen=True, kw_only=True):
-    """A certificate whose signatures and arithmetic were checked; its place in a lineage is checked by `Lineage.extend`."""
+    """A certificate whose signatures and arithmetic were checked; its place in a lineage is checked
+    by `Lineage.extend`.
+    """
 
     raw: bytes
     hash: Digest
@@ -69,8 +86,12 @@ class OpenCertificate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def loss(self) -> float | None:
-        """The contributors' own training loss, weighted by samples: what they say, not what anybody checked."""
-        parts = [(self.plan.offers[i].loss, self.plan.offers[i].samples) for i in self.cut.contributors]
+        """The contributors' own training loss, weighted by samples: what they say, not what anybody
+        checked.
+        """
+        parts = [
+            (self.plan.offers[i].loss, self.plan.offers[i].samples) for i in self.cut.contributors
+        ]
         known = [(loss, samples) for loss, samples in parts if loss is not None]
         weight = sum(samples for _, samples in known)
         return sum(loss * samples for loss, samples in known) / weight if weight else None
@@ -85,7 +106,10 @@ def certificate_hash(run: Digest, outcome: bytes) -> Digest:
 
 
 def hash_of(run: Digest, raw: bytes) -> Digest:
-    """What names the certificate in these bytes, which nobody checks here. Raises `PeerFault("malformed")`."""
+    """What names the certificate in these bytes, which nobody checks here.
+
+    Raises `PeerFault("malformed")`.
+    """
     try:
         return certificate_hash(run, _decoder.decode(raw).outcome)
     except UNREADABLE as error:
@@ -93,7 +117,10 @@ def hash_of(run: Digest, raw: bytes) -> Digest:
 
 
 def parents_of(raw: bytes) -> tuple[Digest, ...]:
-    """The certificates that the one in these bytes names as its parents; nobody checks it here. Raises `PeerFault("malformed")`."""
+    """The certificates that the one in these bytes names as its parents; nobody checks it here.
+
+    Raises `PeerFault("malformed")`.
+    """
     try:
         return msgspec.msgpack.decode(_decoder.decode(raw).outcome, type=Vote).parents
     except UNREADABLE as error:
@@ -102,19 +129,33 @@ def parents_of(raw: bytes) -> tuple[Digest, ...]:
 
 def assemble(vote: Vote, plan: Signed, cut: Signed, votes: Mapping[PeerId, bytes]) -> bytes:
     """A certificate from the votes (peer to signature) for one outcome."""
-    return msgspec.msgpack.encode(Certificate(outcome=payload_of(vote), plan=plan, cut=cut, votes=tuple(sorted(votes.items()))))
+    return msgspec.msgpack.encode(
+        Certificate(
+            outcome=payload_of(vote), plan=plan, cut=cut, votes=tuple(sorted(votes.items()))
+        )
+    )
 
 
 def open_certificate(
-    raw: bytes, run: Digest, manifest: Manifest, chunks: int | None, *, trusted: bool = False, plans: OpenPlans | None = None
+    raw: bytes,
+    run: Digest,
+    manifest: Manifest,
+    chunks: int | None,
+    *,
+    trusted: bool = False,
+    plans: OpenPlans | None = None,
 ) -> OpenCertificate:
-    """Check everything a certificate says by itself. Raises `PeerFault`; `bad_certificate` unless a part has its own reason.
+    """Check everything a certificate says by itself.
 
-    Signatures, hashes, and that the votes are a majority of the plan. The plan is not made again: the majority did that before it
-    voted, and a later release may plan otherwise (`protocol/plan.py`).
+    Raises `PeerFault`; `bad_certificate` unless a part has its own reason.
 
-    `trusted` asks only whether the parts belong together: for what this node verified once and read back from its own disk, perhaps with
-    an earlier release. `plans` are those that it opened lately.
+    Signatures, hashes, and that the votes are a majority of the plan. The plan is not made again:
+    the majority did that before it voted, and a later release may plan otherwise
+    (`protocol/plan.py`).
+
+    `trusted` asks only whether the parts belong together: for what this node verified once and read
+    back from its own disk, perhaps with an earlier release. `plans` are those that it opened
+    lately.
     """
     if len(raw) > MAX_MESSAGE_BYTES:
         raise PeerFault("oversized", f"a certificate of {len(raw)} bytes")
@@ -130,49 +171,75 @@ def open_certificate(
     if certificate.cut.peer != plan.leader:
         raise PeerFault("bad_certificate", "the cut is not from the plan's leader")
     merging = len(vote.parents) == 2
-    if merging and (vote.parents[0] == vote.parents[1] or vote.parents != merge_parents(*vote.parents)):
+    if merging and (
+        vote.parents[0] == vote.parents[1] or vote.parents != merge_parents(*vote.parents)
+    ):
         raise PeerFault("bad_certificate", "the parents of a merge are not two in order")
-    if (merge_round(vote.parents), vote.number, vote.view) != (plan.plan.parent, plan.plan.number, plan.plan.view):
+    if (merge_round(vote.parents), vote.number, vote.view) != (
+        plan.plan.parent,
+        plan.plan.number,
+        plan.plan.view,
+    ):
         raise PeerFault("bad_certificate", "the votes are for another round than the plan")
     voters = tuple(peer for peer, _ in certificate.votes)
-    opened = OpenCertificate(raw=raw, hash=certificate_hash(run, certificate.outcome), outcome=vote, plan=plan, cut=cut, voters=voters)
+    opened = OpenCertificate(
+        raw=raw,
+        hash=certificate_hash(run, certificate.outcome),
+        outcome=vote,
+        plan=plan,
+        cut=cut,
+        voters=voters,
+    )
     if not trusted:
         rules_of(manifest).check_cut(cut, plan, manifest, merging=merging)
         _check_votes(opened, certificate, run, manifest)
     return opened
 
 
-def _check_votes(opened: OpenCertificate, certificate: Certificate, run: Digest, manifest: Manifest) -> None:
+def _check_votes(
+    opened: OpenCertificate, certificate: Certificate, run: Digest, manifest: Manifest
+) -> None:
     """Whether a majority of the plan signed the outcome. Raises `PeerFault("bad_certificate")`."""
     plan, voters = opened.plan, opened.voters
     if list(voters) != sorted(set(voters)) or not set(voters) <= set(plan.members):
         raise PeerFault("bad_certificate", "a voter votes twice or is not in the plan")
     if len(voters) < max(plan.majority, manifest.group.min_peers):
-        raise PeerFault("bad_certificate", f"{len(voters)} votes are no majority of {len(plan.members)}")
+        raise PeerFault(
+            "bad_certificate", f"{len(voters)} votes are no majority of {len(plan.members)}"
+        )
     for peer, signature in certificate.votes:
         if not signature_is_valid(run, certificate.outcome, peer, signature):
             raise PeerFault("bad_certificate", f"the vote of {short(peer)} is not signed by it")
 
 
 class Tip(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a lineage stands: what must be remembered of all certificates up to here to check the next one."""
+    """Where a lineage stands: what must be remembered of all certificates up to here to check the
+    next one.
+    """
 
     hash: Digest
     number: int
-    members: tuple[PeerId, ...]  # candidates for leading, in ascending order; empty at genesis
+    # Candidates for leading, in ascending order; empty at genesis.
+    members: tuple[PeerId, ...]
     last_seq: Mapping[PeerId, int]
     samples: int
-    state: Digest  # of the anchor and momentum; empty bytes at genesis, whose state follows from the manifest
+    # Of the anchor and momentum; empty bytes at genesis, whose state follows from the manifest.
+    state: Digest
     lane_base: int  # where the next round's data begins
-    layout: History | None = None  # what the last plan leaves for the next one
+    # What the last plan leaves for the next one.
+    layout: History | None = None
 
     def lane(self, peer: PeerId) -> Lane:
-        """Which samples `peer` draws in the round after this tip: members have a lane each, newcomers share a few by hash."""
+        """Which samples `peer` draws in the round after this tip: members have a lane each,
+        newcomers share a few by hash.
+        """
         count = len(self.members)
         if peer in self.members:
             index = self.members.index(peer)
         else:
-            index = count + int.from_bytes(digest(self.hash, peer.encode())[:4], "big") % NEWCOMER_LANES
+            index = (
+                count + int.from_bytes(digest(self.hash, peer.encode())[:4], "big") % NEWCOMER_LANES
+            )
         return Lane(base=self.lane_base, index=index, stride=count + NEWCOMER_LANES)
 
 
@@ -197,13 +264,22 @@ def genesis(run: Digest) -> Tip:
 def _check_leader(plan: OpenPlan, members: Iterable[PeerId]) -> None:
     order = rule_set(plan.rules).leader_order(plan.plan.parent, members)
     if plan.plan.view < len(order) and plan.leader != leader_of(order, plan.plan.view):
-        raise PeerFault("bad_certificate", f"{short(plan.leader)} does not lead view {plan.plan.view} of round {plan.plan.number}")
+        raise PeerFault(
+            "bad_certificate",
+            f"{short(plan.leader)} does not lead view {plan.plan.view} of round {plan.plan.number}",
+        )
 
 
 def _check_history(plan: OpenPlan, left: History | None) -> None:
-    """A plan that remembers what was not could have other rows than it should. After a merge nothing is remembered."""
+    """A plan that remembers what was not could have other rows than it should.
+
+    After a merge nothing is remembered.
+    """
     if plan.plan.before != left:
-        raise PeerFault("bad_certificate", f"the plan of round {plan.plan.number} remembers other rows than its parent left")
+        raise PeerFault(
+            "bad_certificate",
+            f"the plan of round {plan.plan.number} remembers other rows than its parent left",
+        )
 
 
 def _present(certificate: OpenCertificate) -> tuple[PeerId, ...]:
@@ -211,13 +287,19 @@ def _present(certificate: OpenCertificate) -> tuple[PeerId, ...]:
 
 
 def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> Tip:
-    """The lineage one certificate further. Raises `PeerFault("bad_certificate")` when it does not follow from `tip`.
+    """The lineage one certificate further.
 
-    `trusted` asks for parent and number alone: for what this node verified once, perhaps with another release of this program.
+    Raises `PeerFault("bad_certificate")` when it does not follow from `tip`.
+
+    `trusted` asks for parent and number alone: for what this node verified once, perhaps with
+    another release of this program.
     """
     outcome, plan = certificate.outcome, certificate.plan
     if outcome.parents != (tip.hash,) or outcome.number != tip.number + 1:
-        raise PeerFault("bad_certificate", f"certificate {outcome.number} does not follow certificate {tip.number}")
+        raise PeerFault(
+            "bad_certificate",
+            f"certificate {outcome.number} does not follow certificate {tip.number}",
+        )
     if not trusted:
         _check_leader(plan, tip.members)
         _check_history(plan, tip.layout)
@@ -226,8 +308,12 @@ def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> 
         if seq <= last_seq.get(peer, 0) and not trusted:
             raise PeerFault("bad_certificate", f"seq {seq} of {short(peer)} was certified before")
         last_seq[peer] = max(seq, last_seq.get(peer, 0))
-    # Also of those whose work the cut left out: they train on, and must not meet their own samples again.
-    longest = max(*(plan.offers[i].samples for i in certificate.contributors), *(offer.trajectory.drawn for offer in plan.offers))
+    # Also of those whose work the cut left out: they train on, and must not meet their own samples
+    # again.
+    longest = max(
+        *(plan.offers[i].samples for i in certificate.contributors),
+        *(offer.trajectory.drawn for offer in plan.offers),
+    )
     return Tip(
         hash=certificate.hash,
         number=outcome.number,
@@ -240,14 +326,29 @@ def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> 
     )
 
 
-def merge(first: Tip, second: Tip, weights: tuple[int, int], certificate: OpenCertificate, *, trusted: bool = False) -> Tip:
-    """The tip where two branches meet. `weights` are the samples certified on each since they parted.
+def merge(
+    first: Tip,
+    second: Tip,
+    weights: tuple[int, int],
+    certificate: OpenCertificate,
+    *,
+    trusted: bool = False,
+) -> Tip:
+    """The tip where two branches meet.
+
+    `weights` are the samples certified on each since they parted.
 
     Raises `PeerFault("bad_certificate")`; `trusted` as for `extend`.
     """
     outcome = certificate.outcome
-    if outcome.parents != (first.hash, second.hash) or outcome.number != max(first.number, second.number) + 1:
-        raise PeerFault("bad_certificate", f"certificate {outcome.number} does not merge certificates {first.number} and {second.number}")
+    if (
+        outcome.parents != (first.hash, second.hash)
+        or outcome.number != max(first.number, second.number) + 1
+    ):
+        raise PeerFault(
+            "bad_certificate",
+            f"certificate {outcome.number} does not merge certificates {first.number} and {second.number}",
+        )
     if not trusted:
         _check_leader(certificate.plan, {*first.members, *second.members})
         _check_history(certificate.plan, None)
@@ -256,7 +357,9 @@ def merge(first: Tip, second: Tip, weights: tuple[int, int], certificate: OpenCe
         hash=certificate.hash,
         number=outcome.number,
         members=_present(certificate),
-        last_seq={peer: max(first.last_seq.get(peer, 0), second.last_seq.get(peer, 0)) for peer in peers},
+        last_seq={
+            peer: max(first.last_seq.get(peer, 0), second.last_seq.get(peer, 0)) for peer in peers
+        },
         samples=first.samples + weights[1],
         state=outcome.state,
         lane_base=max(first.lane_base, second.lane_base),
@@ -265,5 +368,7 @@ def merge(first: Tip, second: Tip, weights: tuple[int, int], certificate: OpenCe
 
 
 def prefer(a: Tip, b: Tip) -> Tip:
-    """Which of two tips that do not descend from each other to follow: more certified samples, then the smaller hash."""
+    """Which of two tips that do not descend from each other to follow: more certified samples, then
+    the smaller hash.
+    """
     return max(a, b, key=lambda tip: (tip.samples, bytes(255 - byte for byte in tip.hash)))

@@ -1,20 +1,41 @@
-"""What binds a member to bytes before they are sent: the Merkle root in its offer, and the root that a reducer signs of its result."""
+"""What binds a member to bytes before they are sent: the Merkle root in its offer, and the root
+that a reducer signs of its result.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from protocol.digest import Buffer, Digest, Levels, leaves_of, merkle_root, range_proof, root_from_range
+from protocol.digest import (
+    Buffer,
+    Digest,
+    Levels,
+    leaves_of,
+    merkle_root,
+    range_proof,
+    root_from_range,
+)
 
 
 class Commitment(Protocol):
-    """How an exchange proves and checks what travels. `first` and `total` count chunks, `chunk_bytes` is the size of one."""
+    """How an exchange proves and checks what travels.
+
+    `first` and `total` count chunks, `chunk_bytes` is the size of one.
+    """
 
     def proof(self, tree: Levels, first: int, stop: int) -> tuple[Digest, ...]:
         """What goes with chunks `[first, stop)` of a contribution with this tree."""
 
-    def fits(self, data: Buffer, chunk_bytes: int, first: int, total: int, proof: Sequence[Digest], root: Digest) -> bool:
+    def fits(
+        self,
+        data: Buffer,
+        chunk_bytes: int,
+        first: int,
+        total: int,
+        proof: Sequence[Digest],
+        root: Digest,
+    ) -> bool:
         """Whether `data` is what the contribution with this root has from chunk `first` on."""
 
     def root(self, data: Buffer, chunk_bytes: int) -> Digest:
@@ -27,7 +48,15 @@ class Merkle:
     def proof(self, tree: Levels, first: int, stop: int) -> tuple[Digest, ...]:
         return tuple(range_proof(tree, first, stop))
 
-    def fits(self, data: Buffer, chunk_bytes: int, first: int, total: int, proof: Sequence[Digest], root: Digest) -> bool:
+    def fits(
+        self,
+        data: Buffer,
+        chunk_bytes: int,
+        first: int,
+        total: int,
+        proof: Sequence[Digest],
+        root: Digest,
+    ) -> bool:
         return root_from_range(leaves_of(data, chunk_bytes), first, total, proof) == root
 
     def root(self, data: Buffer, chunk_bytes: int) -> Digest:

@@ -1,12 +1,15 @@
 """Which samples are drawn when: a keyed permutation of the data set for every pass over it.
 
-A position counts samples through the whole run. Pass `position // dataset_size` has its own permutation, keyed by (seed, pass), and a
-node draws the positions of its lane (`protocol.ports.Lane`). Two lanes with one base and stride and different indices share no position,
-so within a pass no two nodes draw the same sample; and since a draw is a pure function of (seed, position), anybody can replay a step.
+A position counts samples through the whole run. Pass `position // dataset_size` has its own
+permutation, keyed by (seed, pass), and a node draws the positions of its lane
+(`protocol.ports.Lane`). Two lanes with one base and stride and different indices share no position,
+so within a pass no two nodes draw the same sample; and since a draw is a pure function of (seed,
+position), anybody can replay a step.
 
-The permutation is a Feistel network over the smallest even number of bits that holds the data set, walked until it lands inside
-(cycle walking: Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). Nothing is stored and nothing is shuffled: a position
-costs the same in a data set of a thousand samples or a billion. It is no cipher; it only has to look shuffled.
+The permutation is a Feistel network over the smallest even number of bits that holds the data set,
+walked until it lands inside (cycle walking: Black and Rogaway, "Ciphers with Arbitrary Finite
+Domains", 2002). Nothing is stored and nothing is shuffled: a position costs the same in a data set
+of a thousand samples or a billion. It is no cipher; it only has to look shuffled.
 """
 
 from __future__ import annotations
@@ -22,13 +25,18 @@ Indices = npt.NDArray[np.int64]
 
 MAX_POSITION = (1 << 63) - 1
 _DOMAIN = b"hypergpu/order/1\0"
-_ROUNDS = 6  # four make a good permutation of a large domain (Luby and Rackoff); small domains need a few more
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)  # splitmix64's finalizer (Steele, Lea and Flood, 2014)
+# Four make a good permutation of a large domain (Luby and Rackoff); small domains need a few more.
+_ROUNDS = 6
+# splitmix64's finalizer (Steele, Lea and Flood, 2014).
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def lane_positions(lane: Lane, first: int, count: int) -> Indices:
-    """Positions `base + index + k * stride` for k in [first, first + count). Raises `ValueError` for a lane that leaves 63 bits."""
+    """Positions `base + index + k * stride` for k in [first, first + count).
+
+    Raises `ValueError` for a lane that leaves 63 bits.
+    """
     if lane.base < 0 or lane.index < 0 or lane.stride < 1 or first < 0 or count < 0:
         raise ValueError(f"no such positions: {lane}, {count} from {first}")
     start = lane.base + lane.index + first * lane.stride
@@ -49,7 +57,9 @@ def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return value ^ (value >> np.uint64(31))
 
 
-def _feistel(value: npt.NDArray[np.uint64], half_bits: int, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _feistel(
+    value: npt.NDArray[np.uint64], half_bits: int, keys: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.uint64]:
     """One permutation of [0, 4**half_bits)."""
     shift = np.uint64(half_bits)
     mask = np.uint64((1 << half_bits) - 1)
@@ -59,10 +69,13 @@ def _feistel(value: npt.NDArray[np.uint64], half_bits: int, keys: npt.NDArray[np
     return (left << shift) | right
 
 
-def _permute(offsets: npt.NDArray[np.uint64], dataset_size: int, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _permute(
+    offsets: npt.NDArray[np.uint64], dataset_size: int, keys: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.uint64]:
     half_bits = max(1, ((dataset_size - 1).bit_length() + 1) // 2)
     walked = _feistel(offsets, half_bits, keys)
-    # The domain is less than four times the data set (or has four elements), so a walk takes under four steps on average.
+    # The domain is less than four times the data set (or has four elements), so a walk takes under
+    # four steps on average.
     outside = np.flatnonzero(walked >= dataset_size)
     while outside.size:
         walked[outside] = _feistel(walked[outside], half_bits, keys)
@@ -71,7 +84,10 @@ def _permute(offsets: npt.NDArray[np.uint64], dataset_size: int, keys: npt.NDArr
 
 
 def sample_indices(seed: int, dataset_size: int, positions: Indices) -> Indices:
-    """The samples drawn at `positions`, each in [0, dataset_size), in the same order. Shape (count,) to shape (count,)."""
+    """The samples drawn at `positions`, each in [0, dataset_size), in the same order.
+
+    Shape (count,) to shape (count,).
+    """
     if dataset_size < 1:
         raise ValueError("a data set has at least one sample")
     if positions.size and int(positions.min()) < 0:
@@ -80,5 +96,7 @@ def sample_indices(seed: int, dataset_size: int, positions: Indices) -> Indices:
     drawn = np.empty(positions.shape, dtype=np.int64)
     for number in np.unique(passes):
         here = passes == number
-        drawn[here] = _permute(offsets[here].astype(np.uint64), dataset_size, _keys(seed, int(number)))
+        drawn[here] = _permute(
+            offsets[here].astype(np.uint64), dataset_size, _keys(seed, int(number))
+        )
     return drawn

@@ -1,10 +1,12 @@
-"""Digests: BLAKE3 everywhere, and Merkle trees over fixed-size chunks with proofs for ranges of them.
+"""Digests: BLAKE3 everywhere, and Merkle trees over fixed-size chunks with proofs for ranges of
+them.
 
-BLAKE3 was chosen by measurement: on 16 KiB chunks it hashes 6.5 GB/s where SHA-256 hashes 1.8, on a processor with SHA instructions
-(`python -m timeit` on `blake3.blake3(chunk).digest()` and `hashlib.sha256(chunk).digest()`); older home machines lack those instructions.
-Leaves and inner nodes are hashed with different keys (BLAKE3's keyed mode), so a node can never pass for a leaf. RFC 6962 puts a byte before each
-instead; that byte shifts what follows off BLAKE3's own chunks, and 16 KiB after it take 1.5 times as long. A level of odd length carries its last
-node up unchanged.
+BLAKE3 was chosen by measurement: on 16 KiB chunks it hashes 6.5 GB/s where SHA-256 hashes 1.8, on a
+processor with SHA instructions (`python -m timeit` on `blake3.blake3(chunk).digest()` and
+`hashlib.sha256(chunk).digest()`); older home machines lack those instructions. Leaves and inner
+nodes are hashed with different keys (BLAKE3's keyed mode), so a node can never pass for a leaf. RFC
+6962 puts a byte before each instead; that byte shifts what follows off BLAKE3's own chunks, and 16
+KiB after it take 1.5 times as long. A level of odd length carries its last node up unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ Buffer = bytes | bytearray | memoryview
 """Bytes that are only read."""
 
 DIGEST_BYTES = 32
-SHOWN_DIGITS = 12  # of a run's id or a certificate's hash, where people read it; any beginning of it names one again
+# Of a run's id or a certificate's hash, where people read it; any beginning of it names one again.
+SHOWN_DIGITS = 12
 _LEAF = blake3(b"hypergpu/leaf").digest()
 _NODE = blake3(b"hypergpu/node").digest()
 EMPTY_ROOT: Digest = blake3(b"hypergpu/empty").digest()
@@ -42,11 +45,15 @@ def leaf_digest(chunk: Buffer) -> Digest:
 def leaves_of(data: Buffer, chunk_bytes: int) -> list[Digest]:
     """The leaves of `data` cut into chunks of `chunk_bytes`, the last one possibly shorter."""
     view = memoryview(data).cast("B")
-    return [leaf_digest(view[start : start + chunk_bytes]) for start in range(0, len(view), chunk_bytes)]
+    return [
+        leaf_digest(view[start : start + chunk_bytes]) for start in range(0, len(view), chunk_bytes)
+    ]
 
 
 def _parent_level(level: Sequence[Digest]) -> list[Digest]:
-    parents = [blake3(level[i] + level[i + 1], key=_NODE).digest() for i in range(0, len(level) - 1, 2)]
+    parents = [
+        blake3(level[i] + level[i + 1], key=_NODE).digest() for i in range(0, len(level) - 1, 2)
+    ]
     if len(level) % 2:
         parents.append(level[-1])
     return parents
@@ -80,7 +87,9 @@ def root_of(levels: Levels) -> Digest:
 
 
 def range_proof(levels: Levels, start: int, stop: int) -> list[Digest]:
-    """The digests that, with the leaves `[start, stop)`, give the root: at most two a level, from the bottom up."""
+    """The digests that, with the leaves `[start, stop)`, give the root: at most two a level, from
+    the bottom up.
+    """
     if not 0 <= start < stop <= (len(levels[0]) if levels else 0):
         raise ValueError(f"no range [{start}, {stop}) in {len(levels[0]) if levels else 0} leaves")
     proof: list[Digest] = []
@@ -94,8 +103,12 @@ def range_proof(levels: Levels, start: int, stop: int) -> list[Digest]:
     return proof
 
 
-def root_from_range(known: Iterable[Digest], start: int, total: int, proof: Sequence[Digest]) -> Digest | None:
-    """The root that leaves `[start, start + len(known))` of `total` and `proof` lead to; None when the proof does not fit."""
+def root_from_range(
+    known: Iterable[Digest], start: int, total: int, proof: Sequence[Digest]
+) -> Digest | None:
+    """The root that leaves `[start, start + len(known))` of `total` and `proof` lead to; None when
+    the proof does not fit.
+    """
     nodes = list(known)
     first, last, width = start, start + len(nodes) - 1, total
     if not nodes or start < 0 or last >= total:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from protocol.printable import printable
 
-MOST_FAULT_CHARS = 500  # of what is told of a peer's fault: its own words may be in it
+# Of what is told of a peer's fault: its own words may be in it.
+MOST_FAULT_CHARS = 500
 
 
 class HyperGPUError(Exception):
@@ -22,14 +23,18 @@ class HyperGPUError(Exception):
 class UserError(HyperGPUError):
     """Something the user can mend.
 
-    `code` is stable (users search for it), `what`, `why` and `fix` are one sentence each, `exit_code` is the
-    process's exit status (0 ok, 1 failed, 2 usage or config, 3 daemon not running, 4 doctor, 5 key, 6 chain).
+    `code` is stable (users search for it), `what`, `why` and `fix` are one sentence each,
+    `exit_code` is the process's exit status (0 ok, 1 failed, 2 usage or config, 3 daemon not
+    running, 4 doctor, 5 key, 6 chain).
     """
 
-    def __init__(self, code: str, what: str, *, why: str = "", fix: str = "", exit_code: int = 1) -> None:
+    def __init__(
+        self, code: str, what: str, *, why: str = "", fix: str = "", exit_code: int = 1
+    ) -> None:
         super().__init__(printable(what))
         self.code = code
-        self.what = printable(what)  # what a peer or a file says may be in all three
+        # What a peer or a file says may be in all three.
+        self.what = printable(what)
         self.why = printable(why)
         self.fix = printable(fix)
         self.exit_code = exit_code
@@ -54,8 +59,8 @@ class InvariantBroken(OurFault):
 class PeerFault(HyperGPUError):
     """A peer sent what the rules refuse.
 
-    `reason` is a short stable word from `REFUSALS` in `protocol.journal` (it becomes a metric's label), the
-    message says the rest. Handling one means: count it, drop what was sent, go on.
+    `reason` is a short stable word from `REFUSALS` in `protocol.journal` (it becomes a metric's
+    label), the message says the rest. Handling one means: count it, drop what was sent, go on.
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -1,8 +1,9 @@
 """Who signs: peer ids as libp2p writes them, and the Ed25519 key behind each.
 
 A peer id is the base58 text of the identity multihash of the libp2p public-key protobuf
-(https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md): `00 24 08 01 12 20` and the 32 bytes of the key. For Ed25519 the id
-therefore *is* the key: whoever knows the id can check a signature, and nothing has to be looked up.
+(https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md): `00 24 08 01 12 20` and the 32
+bytes of the key. For Ed25519 the id therefore *is* the key: whoever knows the id can check a
+signature, and nothing has to be looked up.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ PeerId = str
 _PREFIX = bytes.fromhex("002408011220")
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
-MAX_PEER_ID_CHARS = 60  # an Ed25519 id has 52; longer text is refused before any arithmetic on it
-KNOWN_SIGNATURES = 1024  # checked lately: of two rounds of 64 members...
-KNOWN_MESSAGE_BYTES = 1 << 13  # ...whose messages are kept with them, 8 MB at most; longer ones are not said twice
-KNOWN_KEYS = 4096  # parsed keys kept; above the largest swarm of one row times the rows a node talks to
+# An Ed25519 id has 52; longer text is refused before any arithmetic on it.
+MAX_PEER_ID_CHARS = 60
+# Checked lately: of two rounds of 64 members...
+KNOWN_SIGNATURES = 1024
+# ...whose messages are kept with them, 8 MB at most; longer ones are not said twice.
+KNOWN_MESSAGE_BYTES = 1 << 13
+# Parsed keys kept; above the largest swarm of one row times the rows a node talks to.
+KNOWN_KEYS = 4096
 
 
 def peer_id_of(public_key: bytes) -> PeerId:
@@ -41,7 +46,10 @@ def peer_id_of(public_key: bytes) -> PeerId:
 
 @lru_cache(maxsize=KNOWN_KEYS)
 def public_key_of(peer: PeerId) -> Ed25519PublicKey:
-    """The key behind a peer id. Raises `PeerFault("identity")` when the text is not the id of an Ed25519 key."""
+    """The key behind a peer id.
+
+    Raises `PeerFault("identity")` when the text is not the id of an Ed25519 key.
+    """
     if len(peer) > MAX_PEER_ID_CHARS:
         raise PeerFault("identity", f"a peer id of {len(peer)} characters")
     number = 0
@@ -51,7 +59,11 @@ def public_key_of(peer: PeerId) -> Ed25519PublicKey:
             raise PeerFault("identity", f"{peer!r} is not base58")
         number = number * 58 + value
     raw = number.to_bytes(64, "big")[-(len(_PREFIX) + 32) :]
-    if number >> (8 * (len(_PREFIX) + 32)) or not raw.startswith(_PREFIX) or peer_id_of(raw[-32:]) != peer:
+    if (
+        number >> (8 * (len(_PREFIX) + 32))
+        or not raw.startswith(_PREFIX)
+        or peer_id_of(raw[-32:]) != peer
+    ):
         raise PeerFault("identity", f"{peer!r} is not the id of an Ed25519 key")
     return Ed25519PublicKey.from_public_bytes(raw[-32:])
 
@@ -67,7 +79,9 @@ class Signer:
     def __init__(self, secret: bytes) -> None:
         """`secret` is the 32-byte Ed25519 seed."""
         self._key = Ed25519PrivateKey.from_private_bytes(secret)
-        self.public_key = self._key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        self.public_key = self._key.public_key().public_bytes(
+            serialization.Encoding.Raw, serialization.PublicFormat.Raw
+        )
         self.peer: PeerId = peer_id_of(self.public_key)
 
     def sign(self, message: bytes) -> bytes:
@@ -78,9 +92,12 @@ class Signer:
 def verify(peer: PeerId, signature: bytes, message: bytes) -> bool:
     """Whether `peer` signed `message`. Raises `PeerFault("identity")` for text that is no peer id.
 
-    An offer comes by itself, in the plan and in every copy of the certificate, a vote by itself and in the certificate: checked once.
+    An offer comes by itself, in the plan and in every copy of the certificate, a vote by itself and
+    in the certificate: checked once.
     """
-    return (_verify_once if len(message) <= KNOWN_MESSAGE_BYTES else _verify)(peer, signature, message)
+    return (_verify_once if len(message) <= KNOWN_MESSAGE_BYTES else _verify)(
+        peer, signature, message
+    )
 
 
 def _verify(peer: PeerId, signature: bytes, message: bytes) -> bool:

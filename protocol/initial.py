@@ -1,10 +1,12 @@
 """The parameters a run begins with, computed from the task's specs and the manifest's seed.
 
-Guarantees: the same specs and seed give the same bytes on every machine, so that genesis needs no download and no trust. That
-leaves only operations whose result a standard fixes: Philox's integers (numpy keeps the streams of its bit generators, NEP 19), their top 24 bits
-as an exact float32, and one IEEE multiplication. No normal distribution: logarithm and cosine differ between math libraries.
+Guarantees: the same specs and seed give the same bytes on every machine, so that genesis needs no
+download and no trust. That leaves only operations whose result a standard fixes: Philox's integers
+(numpy keeps the streams of its bit generators, NEP 19), their top 24 bits as an exact float32, and
+one IEEE multiplication. No normal distribution: logarithm and cosine differ between math libraries.
 
-Does not guarantee: anything about a model whose specs changed order. A tensor's values depend on its place among the specs, not its name.
+Does not guarantee: anything about a model whose specs changed order. A tensor's values depend on
+its place among the specs, not its name.
 """
 
 from __future__ import annotations
@@ -19,12 +21,17 @@ from protocol.errors import UserError
 from protocol.ports import ParameterSpec, Vector
 
 _DOMAIN = b"hypergpu/initial/1\0"
-_CHUNK = 1 << 20  # raw integers drawn at a time: 8 MB of scratch whatever the model's size
-_HALF = 1 << 23  # 24 bits, the width of a float32's significand, centred on zero
+# Raw integers drawn at a time: 8 MB of scratch whatever the model's size.
+_CHUNK = 1 << 20
+# 24 bits, the width of a float32's significand, centred on zero.
+_HALF = 1 << 23
 
 
 def _fill_uniform(out: Vector, bound: float, key: bytes) -> None:
-    """Fill `out` with values in [-bound, bound). Each 64-bit integer gives two of them, low half first."""
+    """Fill `out` with values in [-bound, bound).
+
+    Each 64-bit integer gives two of them, low half first.
+    """
     source = np.random.Philox(key=int.from_bytes(key, "little"))
     scale = np.float32(bound / _HALF)
     for start in range(0, out.size, 2 * _CHUNK):
@@ -36,7 +43,10 @@ def _fill_uniform(out: Vector, bound: float, key: bytes) -> None:
 
 
 def initial_parameters(specs: Sequence[ParameterSpec], seed: int) -> Vector:
-    """The flat vector, shape (sum of the specs' sizes,), in the specs' order. Raises `UserError("TASK")` for a rule it does not know."""
+    """The flat vector, shape (sum of the specs' sizes,), in the specs' order.
+
+    Raises `UserError("TASK")` for a rule it does not know.
+    """
     sizes = [prod(spec.shape) for spec in specs]
     flat: Vector = np.zeros(sum(sizes), dtype=np.float32)
     start = 0
@@ -49,7 +59,11 @@ def initial_parameters(specs: Sequence[ParameterSpec], seed: int) -> Vector:
             case "ones":
                 part.fill(1.0)
             case "uniform" if isfinite(spec.bound) and spec.bound >= 0:
-                _fill_uniform(part, spec.bound, digest(_DOMAIN, seed.to_bytes(8, "little"), place.to_bytes(8, "little"))[:16])
+                _fill_uniform(
+                    part,
+                    spec.bound,
+                    digest(_DOMAIN, seed.to_bytes(8, "little"), place.to_bytes(8, "little"))[:16],
+                )
             case _:
                 raise UserError(
                     "TASK",

@@ -1,7 +1,10 @@
-"""The journal: what happened to this node, as typed events. Status, page, metrics and log lines are all folds over it.
+"""The journal: what happened to this node, as typed events.
 
-An event says what happened, never what to show. `at` is unix seconds, put in by whoever writes the journal (wall time is for
-people; no rule of a round reads it). Events with `durable` False (frequent measurements) are folded but not written to disk.
+Status, page, metrics and log lines are all folds over it.
+
+An event says what happened, never what to show. `at` is unix seconds, put in by whoever writes the
+journal (wall time is for people; no rule of a round reads it). Events with `durable` False
+(frequent measurements) are folded but not written to disk.
 """
 
 from __future__ import annotations
@@ -13,28 +16,43 @@ import msgspec
 from protocol.identity import PeerId
 
 REFUSALS: tuple[str, ...] = (
-    "identity",  # text that is no peer id, or a sender that is not who it signs as
-    "unsigned",  # no signature, or one that does not verify
+    # Text that is no peer id, or a sender that is not who it signs as.
+    "identity",
+    # No signature, or one that does not verify.
+    "unsigned",
     "oversized",  # a frame or field above its limit
-    "malformed",  # bytes that do not decode, or values out of range
+    # Bytes that do not decode, or values out of range.
+    "malformed",
     "unknown_kind",  # a message or protocol nobody serves
     "other_run",  # belongs to another run
-    "rules",  # from a program that does not know the rules of this run
+    # From a program that does not know the rules of this run.
+    "rules",
     "stale",  # belongs to a round that is over
-    "not_leader",  # a plan or cut from somebody who does not lead
-    "not_member",  # from or about somebody who is not in the plan
-    "bad_plan",  # a plan that does not follow from its offers
-    "bad_proof",  # bytes that do not match the digest committed to
-    "wrong_sum",  # a slice's mean that is not what its contributions make, proved
-    "bad_binding",  # an offer that names a wallet which did not sign for it
-    "other_task",  # trained for a task that is not this node's
-    "not_admitted",  # from somebody whom the run's admission does not let in
+    # A plan or cut from somebody who does not lead.
+    "not_leader",
+    # From or about somebody who is not in the plan.
+    "not_member",
+    # A plan that does not follow from its offers.
+    "bad_plan",
+    # Bytes that do not match the digest committed to.
+    "bad_proof",
+    # A slice's mean that is not what its contributions make, proved.
+    "wrong_sum",
+    # An offer that names a wallet which did not sign for it.
+    "bad_binding",
+    # Trained for a task that is not this node's.
+    "other_task",
+    # From somebody whom the run's admission does not let in.
+    "not_admitted",
     "bad_certificate",  # a certificate that does not verify
-    "equivocation",  # two different signed statements where one is allowed
+    # Two different signed statements where one is allowed.
+    "equivocation",
     "duplicate",  # said before
     "busy",  # above a rate or concurrency limit
-    "tls",  # a bulk connection without the certificate we know
-    "handshake",  # a connection that never became a libp2p or TLS session
+    # A bulk connection without the certificate we know.
+    "tls",
+    # A connection that never became a libp2p or TLS session.
+    "handshake",
     "timeout",  # began something and went silent
 )
 """Every reason for which something from outside is refused; the labels of `hypergpu_receipts_total`-like counters, pre-registered at zero."""
@@ -58,7 +76,8 @@ class NodeStarted(Event, frozen=True, kw_only=True, tag=True):
     task: str
     engine: str
     min_peers: int
-    assumed: tuple[str, ...] = ()  # sentences: what was assumed for want of settings
+    # sentences: what was assumed for want of settings.
+    assumed: tuple[str, ...] = ()
 
 
 class TrainerReady(Event, frozen=True, kw_only=True, tag=True):
@@ -68,8 +87,12 @@ class TrainerReady(Event, frozen=True, kw_only=True, tag=True):
 
 
 class TrainerStopped(Event, frozen=True, kw_only=True, tag=True):
-    """The worker died alone; it is being restarted. With `limit` above 0 the task failed by itself, `failures` times by now, and a person must
-    mend it: after `limit` restarts there are no more (`for_good`). `fix` says what to do, `trace` is the traceback."""
+    """The worker died alone; it is being restarted.
+
+    With `limit` above 0 the task failed by itself, `failures` times by now, and a person must mend
+    it: after `limit` restarts there are no more (`for_good`). `fix` says what to do, `trace` is the
+    traceback.
+    """
 
     reason: str
     restarts: int
@@ -81,8 +104,11 @@ class TrainerStopped(Event, frozen=True, kw_only=True, tag=True):
 
 
 class BatchSkipped(Event, frozen=True, kw_only=True, tag=True):
-    """A batch raised, or its loss or gradient was not finite. `where` has its data indices and positions; `skipped` of `drawn` batches since the
-    worker started were such. Later ones are told when their number has doubled."""
+    """A batch raised, or its loss or gradient was not finite.
+
+    `where` has its data indices and positions; `skipped` of `drawn` batches since the worker
+    started were such. Later ones are told when their number has doubled.
+    """
 
     what: str
     where: str
@@ -92,15 +118,20 @@ class BatchSkipped(Event, frozen=True, kw_only=True, tag=True):
 
 
 class TaskDiffers(Event, frozen=True, kw_only=True, tag=True):
-    """A peer's task is not this node's: neither plans with the other. `difference` is the first one, as a sentence without its full stop; empty when
-    the peer has the same task now."""
+    """A peer's task is not this node's: neither plans with the other.
+
+    `difference` is the first one, as a sentence without its full stop; empty when the peer has the
+    same task now.
+    """
 
     peer: PeerId
     difference: str
 
 
 class PhaseEntered(Event, frozen=True, kw_only=True, tag=True):
-    """The node's own progress through a round; `reason` says why in a sentence with the numbers in it."""
+    """The node's own progress through a round; `reason` says why in a sentence with the numbers in
+    it.
+    """
 
     number: int
     view: int
@@ -151,9 +182,12 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoundCertified(Event, frozen=True, kw_only=True, tag=True):
-    """A certificate was verified and (by a node) adopted. `outcome` is this node's own part in it:
-    "counted", "late" (had something to offer, not in the plan), "lost" (in the plan, not in the cut), "idle" (nothing to offer), "observed"
-    (by an observer; or a merge, or one made while this node was elsewhere)."""
+    """A certificate was verified and (by a node) adopted.
+
+    `outcome` is this node's own part in it: "counted", "late" (had something to offer, not in the
+    plan), "lost" (in the plan, not in the cut), "idle" (nothing to offer), "observed" (by an
+    observer; or a merge, or one made while this node was elsewhere).
+    """
 
     number: int
     view: int
@@ -163,20 +197,25 @@ class RoundCertified(Event, frozen=True, kw_only=True, tag=True):
     shares: tuple[Share, ...]
     samples: int
     loss: float | None
-    state_digest: str  # hex, as this node computed it itself; empty when it only observed
+    # Hex, as this node computed it itself; empty when it only observed.
+    state_digest: str
     outcome: str
-    phase_seconds: dict[str, float]  # of this node: train, ready, scatter, reduce, vote
+    # Of this node: train, ready, scatter, reduce, vote.
+    phase_seconds: dict[str, float]
     reason: str
     plan: str = ""  # why its plan was as it was
     rows: tuple[int, ...] = ()  # members of each of its rows
-    predicted_s: float | None = None  # what its plan said of scatter and reduce together
+    # What its plan said of scatter and reduce together.
+    predicted_s: float | None = None
 
 
 class RoundAveraged(Event, frozen=True, kw_only=True, tag=True):
-    """A round of an engine without certificates: nothing about it is proved, `shares` are each member's own word, and it earns nothing.
+    """A round of an engine without certificates: nothing about it is proved, `shares` are each
+    member's own word, and it earns nothing.
 
-    `outcome` is "averaged" (the mean was taken), "partial" (the engine called it a success, but something was missing, and nothing was taken),
-    "apart" (most others stand elsewhere; their state is taken instead) or "failed".
+    `outcome` is "averaged" (the mean was taken), "partial" (the engine called it a success, but
+    something was missing, and nothing was taken), "apart" (most others stand elsewhere; their state
+    is taken instead) or "failed".
     """
 
     number: int
@@ -235,15 +274,20 @@ class PeerReport(Event, frozen=True, kw_only=True, tag=True):
     loss: float | None
     samples_per_second: float
     device: str
-    path: str = ""  # "direct", "stream", "relay", or "" when there is no connection of our own to it
+    # "direct", "stream", "relay", or "" when there is no connection of our own to it.
+    path: str = ""
     address: str = ""
     rtt_s: float | None = None
     jitter_s: float | None = None
-    loss_share: float | None = None  # of what was sent to it, what had to be sent again
-    bits_per_second: int = 0  # the most that its link was seen to carry, either way; 0 when not seen at work yet
-    quality: str = ""  # of our connection to it: perfect, good, average, poor, unstable, or unknown
+    # Of what was sent to it, what had to be sent again.
+    loss_share: float | None = None
+    # The most that its link was seen to carry, either way; 0 when not seen at work yet.
+    bits_per_second: int = 0
+    # Of our connection to it: perfect, good, average, poor, unstable, or unknown.
+    quality: str = ""
     quality_reason: str = ""
-    standing: str = ""  # trusted, quarantined, or probation: by the rounds of plans with us
+    # Trusted, quarantined, or probation: by the rounds of plans with us.
+    standing: str = ""
     standing_reason: str = ""
     durable: ClassVar[bool] = False
 
@@ -259,7 +303,8 @@ class Refused(Event, frozen=True, kw_only=True, tag=True):
     """Something from outside was refused; `reason` is one of `REFUSALS`."""
 
     reason: str
-    peer: str  # may be empty when nobody was authenticated
+    # May be empty when nobody was authenticated.
+    peer: str
     detail: str
     count: int = 1
     durable: ClassVar[bool] = False
@@ -288,21 +333,28 @@ class CheckpointWritten(Event, frozen=True, kw_only=True, tag=True):
     durable: ClassVar[bool] = False
 
 
-DISK_FULL = "DISK_FULL"  # the code of every warning that the disk took nothing
-NOT_OFFERED = "nothing can be offered"  # how such a warning begins that stops a node's part in rounds
+# The code of every warning that the disk took nothing.
+DISK_FULL = "DISK_FULL"
+# How such a warning begins that stops a node's part in rounds.
+NOT_OFFERED = "nothing can be offered"
 
 
 class Warned(Event, frozen=True, kw_only=True, tag=True):
-    """Something a person may want to know that stops nothing: a disk that is full, a damaged file passed over."""
+    """Something a person may want to know that stops nothing: a disk that is full, a damaged file
+    passed over.
+    """
 
     code: str
     message: str
 
 
 class Trouble(Event, frozen=True, kw_only=True, tag=True):
-    """A condition that lasts until a person acts: it stays in the verdict. The same `code` with an empty message says that it is over.
+    """A condition that lasts until a person acts: it stays in the verdict.
 
-    `level` is "warning" for what training goes on with as before, "bad" for what makes the work worthless.
+    The same `code` with an empty message says that it is over.
+
+    `level` is "warning" for what training goes on with as before, "bad" for what makes the work
+    worthless.
     """
 
     code: str
@@ -311,16 +363,20 @@ class Trouble(Event, frozen=True, kw_only=True, tag=True):
 
 
 class ChainReport(Event, frozen=True, kw_only=True, tag=True):
-    """How this node stands with the run's chain. `state` is "none" (the run names one, this node is not set up for it), "locked" (no password for
-    its wallet), "waiting" (not asked yet), "down", "refused", "wrong" (another chain than the run's) or "live" (registered, and its last heartbeat
-    was read back)."""
+    """How this node stands with the run's chain.
+
+    `state` is "none" (the run names one, this node is not set up for it), "locked" (no password for
+    its wallet), "waiting" (not asked yet), "down", "refused", "wrong" (another chain than the
+    run's) or "live" (registered, and its last heartbeat was read back).
+    """
 
     profile: str
     state: str
     account: str = ""
     payout: str = ""
     samples: int = 0  # cumulative, as the last heartbeat said
-    claimed: str = ""  # base units, as text: they outgrow what JSON readers keep exact
+    # Base units, as text: they outgrow what JSON readers keep exact.
+    claimed: str = ""
     reason: str = ""
 
 

@@ -1,7 +1,9 @@
-"""Keccak-256 as Ethereum uses it (the padding before SHA-3 was standardized), and addresses with the checksum of EIP-55.
+"""Keccak-256 as Ethereum uses it (the padding before SHA-3 was standardized), and addresses with
+the checksum of EIP-55.
 
-The one module of the protocol that imports pycryptodome: neither hashlib nor `cryptography` has this hash. hashlib's `sha3_256` pads differently
-and gives other digests. Settlement needs it, because the root that everybody recomputes is checked by a contract.
+The one module of the protocol that imports pycryptodome: neither hashlib nor `cryptography` has
+this hash. hashlib's `sha3_256` pads differently and gives other digests. Settlement needs it,
+because the root that everybody recomputes is checked by a contract.
 """
 
 from __future__ import annotations
@@ -25,11 +27,18 @@ def address_of(account: bytes) -> Address:
         raise ValueError(f"an account has 20 bytes, not {len(account)}")
     digits = account.hex()
     marks = keccak256(digits.encode()).hex()
-    return "0x" + "".join(digit.upper() if int(mark, 16) >= 8 else digit for digit, mark in zip(digits, marks, strict=False))
+    return "0x" + "".join(
+        digit.upper() if int(mark, 16) >= 8 else digit
+        for digit, mark in zip(digits, marks, strict=False)
+    )
 
 
 def account_bytes(address: Address) -> bytes:
-    """The 20 bytes of an address. Raises `ValueError` for what is none, and for capitals that spell another one (a mistyped digit)."""
+    """The 20 bytes of an address.
+
+    Raises `ValueError` for what is none, and for capitals that spell another one (a mistyped
+    digit).
+    """
     digits = address[2:]
     if not address.startswith("0x") or len(digits) != 40 or not digits.isascii():
         raise ValueError(f"{address!r} is not an address: 0x and 40 hex digits")
@@ -38,7 +47,9 @@ def account_bytes(address: Address) -> bytes:
     except ValueError:
         raise ValueError(f"{address!r} is not an address: 0x and 40 hex digits") from None
     if digits not in (digits.lower(), digits.upper()) and address_of(account) != address:
-        raise ValueError(f"{address} has the wrong capitals for an address (EIP-55): one of its digits was mistyped")
+        raise ValueError(
+            f"{address} has the wrong capitals for an address (EIP-55): one of its digits was mistyped"
+        )
     return account
 
 

@@ -1,6 +1,8 @@
-"""Where things are in the flat vector: chunks, slices, and how the vector is shared out among reducers.
+"""Where things are in the flat vector: chunks, slices, and how the vector is shared out among
+reducers.
 
-A chunk is the unit of everything: a leaf of a contribution's digest, a whole number of every codec's blocks, and where slices may be cut.
+A chunk is the unit of everything: a leaf of a contribution's digest, a whole number of every
+codec's blocks, and where slices may be cut.
 """
 
 from __future__ import annotations
@@ -26,13 +28,17 @@ def chunk_count(parameters: int) -> int:
 
 def element_range(start_chunk: int, stop_chunk: int, parameters: int) -> tuple[int, int]:
     """The elements `[start, stop)` that chunks `[start_chunk, stop_chunk)` cover."""
-    return min(start_chunk * CHUNK_ELEMENTS, parameters), min(stop_chunk * CHUNK_ELEMENTS, parameters)
+    return min(start_chunk * CHUNK_ELEMENTS, parameters), min(
+        stop_chunk * CHUNK_ELEMENTS, parameters
+    )
 
 
 def share_out(chunks: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """Borders of `len(shares)` contiguous slices of `chunks` chunks in proportion to `shares` (largest remainder, ties to the first).
+    """Borders of `len(shares)` contiguous slices of `chunks` chunks in proportion to `shares`
+    (largest remainder, ties to the first).
 
-    Returns `len(shares) + 1` ascending borders from 0 to `chunks`. A slice may be empty. Shares must be finite, not negative and not all zero.
+    Returns `len(shares) + 1` ascending borders from 0 to `chunks`. A slice may be empty. Shares
+    must be finite, not negative and not all zero.
     """
     total = sum(shares)
     if not total > 0 or min(shares) < 0 or not math.isfinite(total * chunks):

@@ -1,26 +1,26 @@
 """The contributor's ledger: why nothing is lost and nothing counted twice.
 
-A trajectory is training from one anchor without taking another. Its displacement T is the anchor minus
-the parameters, w its samples. Steps along a trajectory add up; trajectories are averaged, weighted by
-samples. `residue` (S) and `weight` (W) hold what earlier trajectories left: the sum of weight x
-displacement that is not certified, what encoding lost included, and its samples.
+A trajectory is training from one anchor without taking another. Its displacement T is the anchor
+minus the parameters, w its samples. Steps along a trajectory add up; trajectories are averaged,
+weighted by samples. `residue` (S) and `weight` (W) hold what earlier trajectories left: the sum of
+weight x displacement that is not certified, what encoding lost included, and its samples.
 
-An offer is q = encode((S + wT) / (W + w)) with weight W + w, under the next per-node `seq`. Until its
-bytes are given out, later steps replace it by an offer of the whole displacement: a node that was alone
-for long brings all of it, and the anchor moves to its parameters. Once given out it is the only offer of
-its parent: every later view repeats it, and steps after it are kept apart (`later`). They begin the
-trajectory from the next anchor.
+An offer is q = encode((S + wT) / (W + w)) with weight W + w, under the next per-node `seq`. Until
+its bytes are given out, later steps replace it by an offer of the whole displacement: a node that
+was alone for long brings all of it, and the anchor moves to its parameters. Once given out it is
+the only offer of its parent: every later view repeats it, and steps after it are kept apart
+(`later`). They begin the trajectory from the next anchor.
 
 A certificate that lists the offer: S += wT - (W + w) decode(q), W = 0. One that does not: S += wT,
-W += w; then S, W and the factor f of every offer that was given out are halved, since work on an older
-anchor fits less well. A certificate may be long on its way (a partition, a restart). Where one lists an
-earlier offer, S -= f (W + w) decode(q) and W -= f (W + w). After `max_carry_rounds` certificates in a
-row that list nothing of this node, S and W are dropped. Every sample that is dropped is returned to the
-caller, who reports it.
+W += w; then S, W and the factor f of every offer that was given out are halved, since work on an
+older anchor fits less well. A certificate may be long on its way (a partition, a restart). Where
+one lists an earlier offer, S -= f (W + w) decode(q) and W -= f (W + w). After `max_carry_rounds`
+certificates in a row that list nothing of this node, S and W are dropped. Every sample that is
+dropped is returned to the caller, who reports it.
 
-The run's cap (`max_samples`) bounds the weight of an offer, never its displacement. What is above the
-cap is dropped, S with it in proportion: the offer already has the whole displacement in it, and to offer
-the surplus again would move the anchor by the same displacement a second time.
+The run's cap (`max_samples`) bounds the weight of an offer, never its displacement. What is above
+the cap is dropped, S with it in proportion: the offer already has the whole displacement in it, and
+to offer the surplus again would move the anchor by the same displacement a second time.
 """
 
 from __future__ import annotations
@@ -41,28 +41,42 @@ SENT_KEPT = 3
 
 
 class Ledger:
-    """One node's ledger in one run. Mutable: it holds vectors of shape (parameters,). Whoever changes it makes it durable before telling anybody."""
+    """One node's ledger in one run.
 
-    def __init__(self, parameters: int, codec: Codec, max_samples: int, max_carry_rounds: int) -> None:
+    Mutable: it holds vectors of shape (parameters,). Whoever changes it makes it durable before
+    telling anybody.
+    """
+
+    def __init__(
+        self, parameters: int, codec: Codec, max_samples: int, max_carry_rounds: int
+    ) -> None:
         self.codec = codec
         self.max_samples = max_samples
         self.max_carry_rounds = max_carry_rounds
         self.residue: Vector = np.zeros(parameters, np.float32)
         self.weight = 0
-        self.displacement: Vector = np.zeros(parameters, np.float32)  # T, up to the offer once that was given out
+        # T, up to the offer once that was given out.
+        self.displacement: Vector = np.zeros(parameters, np.float32)
         self.samples = 0  # w
-        self.later: Vector | None = None  # what was trained after an offer that was given out
+        # What was trained after an offer that was given out.
+        self.later: Vector | None = None
         self.later_samples = 0
         self.later_rounds = 0
-        self.drawn = 0  # samples of this round's lane that were used, whatever became of them
-        self.rounds = 0  # of training in the trajectory: how often something new was offered
+        # Samples of this round's lane that were used, whatever became of them.
+        self.drawn = 0
+        # Of training in the trajectory: how often something new was offered.
+        self.rounds = 0
         self.next_seq = 1
         self.carried = 0
         self.offer = NOTHING
-        self.given = False  # whether the offer's bytes went to others: then it is the only one of this parent
-        self.settled = 0  # the last seq that was settled: with it, whatever was offered before it
-        self._grew = False  # whether something was added since the last offer
-        self._kept: dict[int, Kept] = {}  # a certificate that is on its way may list any of them
+        # Whether the offer's bytes went to others: then it is the only one of this parent.
+        self.given = False
+        # The last seq that was settled: with it, whatever was offered before it.
+        self.settled = 0
+        # Whether something was added since the last offer.
+        self._grew = False
+        # A certificate that is on its way may list any of them.
+        self._kept: dict[int, Kept] = {}
 
     @property
     def pending(self) -> int:
@@ -71,7 +85,9 @@ class Ledger:
 
     @property
     def local(self) -> Vector | None:
-        """The anchor minus the parameters that training goes on from; None where they are the anchor."""
+        """The anchor minus the parameters that training goes on from; None where they are the
+        anchor.
+        """
         if self.later is None:
             return self.displacement if self.samples else None
         return self.displacement + self.later
@@ -79,7 +95,9 @@ class Ledger:
     # -------------------------------------------------------------------------------------------- training and offers
 
     def add(self, delta: Vector, samples: int) -> None:
-        """A stretch of training was handed over: `delta` is parameters before minus after, finite, shape (parameters,)."""
+        """A stretch of training was handed over: `delta` is parameters before minus after, finite,
+        shape (parameters,).
+        """
         if not samples:
             return
         self.drawn += samples
@@ -95,8 +113,11 @@ class Ledger:
         self._grew = True
 
     def make_offer(self, memory: memoryview | None = None) -> Offer:
-        """The offer of this parent: the one that was given out, or all that is pending, encoded under the next seq, into `memory` of an encoding's
-        size if there is any. Raises `ValueError` for what cannot be encoded."""
+        """The offer of this parent: the one that was given out, or all that is pending, encoded
+        under the next seq, into `memory` of an encoding's size if there is any.
+
+        Raises `ValueError` for what cannot be encoded.
+        """
         grew, self._grew = self._grew, False
         if self.given:
             self.later_rounds += grew
@@ -113,7 +134,13 @@ class Ledger:
             encoded = memory
             self.codec.encode_into(self._learned(), total, memory)
         tree = levels_of(leaves_of(encoded, chunk_bytes(self.codec)))
-        self.offer = Offer(seq=self.next_seq, weight=min(total, self.max_samples), encoded=encoded, tree=tree, digest=root_of(tree))
+        self.offer = Offer(
+            seq=self.next_seq,
+            weight=min(total, self.max_samples),
+            encoded=encoded,
+            tree=tree,
+            digest=root_of(tree),
+        )
         self.next_seq += 1
         return self.offer
 
@@ -126,7 +153,9 @@ class Ledger:
         return learned
 
     def give_out(self) -> None:
-        """The offer's bytes go to others: from here on a certificate may list it, and no other offer is made for this parent."""
+        """The offer's bytes go to others: from here on a certificate may list it, and no other
+        offer is made for this parent.
+        """
         self.given = bool(self.offer.seq)
 
     # -------------------------------------------------------------------------------------------- certificates
@@ -136,15 +165,17 @@ class Ledger:
         return seq <= self.settled or seq == self.offer.seq or seq in self._kept
 
     def settle(self, listed_seq: int | None, *, beside: bool = False, share: float = 1.0) -> int:
-        """A certificate joined our ancestry; `listed_seq` is what it lists for us, None when it does not.
+        """A certificate joined our ancestry; `listed_seq` is what it lists for us, None when it
+        does not.
 
         `beside` says that it is of a branch which a later certificate merges with ours: it ends no
         trajectory and ages nothing. `share` scales what the certificate's encoding lost
         (`protocol/heavy.py`).
 
-        Returns the samples that were dropped: half of what waits, all of it after `max_carry_rounds`, what
-        is above the cap, or certified work that this ledger no longer knows (a restart from an older
-        ledger). The last loses a node's last steps; keeping them could count them twice.
+        Returns the samples that were dropped: half of what waits, all of it after
+        `max_carry_rounds`, what is above the cap, or certified work that this ledger no longer
+        knows (a restart from an older ledger). The last loses a node's last steps; keeping them
+        could count them twice.
         """
         if listed_seq is None or listed_seq <= self.settled:
             return 0 if beside else self._end() + self._age()
@@ -160,19 +191,26 @@ class Ledger:
         self.codec.add(counted.offer.encoded, -counted.factor * counted.offer.weight, self.residue)
         self.weight -= counted.left
         if self.weight < 0:
-            raise InvariantBroken(f"the ledger was certified for {-self.weight} samples more than it held")
-        if self.weight == 0:  # S is what encoding lost, and nothing else
+            raise InvariantBroken(
+                f"the ledger was certified for {-self.weight} samples more than it held"
+            )
+        # S is what encoding lost, and nothing else.
+        if self.weight == 0:
             self.residue *= np.float32(share)
         self.carried = 0
         self.settled = listed_seq
-        # Offers made after it hold its work too. Should one of them be certified on another branch, only dropping is safe.
+        # Offers made after it hold its work too. Should one of them be certified on another branch,
+        # only dropping is safe.
         self._kept.clear()
         self.offer, self.given = NOTHING, False
         return dropped
 
     def _end(self) -> int:
-        """The anchor moves: what the trajectory came to waits in S, and steps after its offer begin the next
-        one. Returns the samples above the cap."""
+        """The anchor moves: what the trajectory came to waits in S, and steps after its offer begin
+        the next one.
+
+        Returns the samples above the cap.
+        """
         offer = self.offer
         learned = self._learned()
         if learned is not self.residue:
@@ -186,7 +224,10 @@ class Ledger:
             self._kept[offer.seq] = Kept(offer=offer, factor=1.0, left=offer.weight)
             while len(self._kept) > SENT_KEPT:
                 del self._kept[min(self._kept)]
-        self.displacement, self.samples = self.displacement if self.later is None else self.later, self.later_samples
+        self.displacement, self.samples = (
+            self.displacement if self.later is None else self.later,
+            self.later_samples,
+        )
         if self.later is None:
             self.displacement[:] = 0.0
         self.rounds, self.later_rounds = self.later_rounds, 0
@@ -204,7 +245,8 @@ class Ledger:
         if self.carried >= self.max_carry_rounds:
             self.residue[:] = 0.0
             self.weight = self.carried = 0
-            self.settled = self.next_seq - 1  # of no offer so far is anything left that a certificate could count
+            # Of no offer so far is anything left that a certificate could count.
+            self.settled = self.next_seq - 1
             self._kept.clear()
             return before
         self._scale(0.5)
@@ -215,19 +257,27 @@ class Ledger:
         """What waits counts less, and with it what a later listing takes out."""
         self.residue *= np.float32(factor)
         self._kept = {
-            seq: Kept(offer=kept.offer, factor=factor * kept.factor, left=int(factor * kept.left)) for seq, kept in self._kept.items()
+            seq: Kept(offer=kept.offer, factor=factor * kept.factor, left=int(factor * kept.left))
+            for seq, kept in self._kept.items()
         }
 
     def rest(self) -> None:
-        """The anchor is that of an earlier certificate (its newer checkpoint was lost): what was trained since waits, since it begins elsewhere."""
+        """The anchor is that of an earlier certificate (its newer checkpoint was lost): what was
+        trained since waits, since it begins elsewhere.
+        """
         self._end()
 
     def credit(self, start: int, weighted_error: Vector) -> None:
-        """A reducer keeps what encoding its slice's mean lost: `weighted_error` is W_included x (mean - decoded) from element `start` on."""
+        """A reducer keeps what encoding its slice's mean lost: `weighted_error` is W_included x
+        (mean - decoded) from element `start` on.
+        """
         self.residue[start : start + weighted_error.size] += weighted_error
 
     def drop(self, next_seq: int) -> int:
-        """Forget everything pending and go on with at least `next_seq`. Returns the samples forgotten."""
+        """Forget everything pending and go on with at least `next_seq`.
+
+        Returns the samples forgotten.
+        """
         dropped = self.pending
         self.residue[:] = 0.0
         self.displacement[:] = 0.0
@@ -278,12 +328,22 @@ class Ledger:
         )
 
     def restore(self, record: LedgerRecord, *, given: bool = True) -> None:
-        """Take what was on disk. `given` is whether the offer there may have been given out. Raises `InvariantBroken` when it is of another model."""
+        """Take what was on disk.
+
+        `given` is whether the offer there may have been given out. Raises `InvariantBroken` when it
+        is of another model.
+        """
         if record.residue.shape != self.residue.shape:
-            raise InvariantBroken(f"the ledger on disk has {record.residue.size} parameters, the run's model {self.residue.size}")
+            raise InvariantBroken(
+                f"the ledger on disk has {record.residue.size} parameters, the run's model {self.residue.size}"
+            )
         self.residue[:] = record.residue
         self.weight, self.next_seq, self.carried = record.weight, record.next_seq, record.carried
-        self.drawn, self.rounds, self.later_rounds = record.drawn, record.rounds, record.later_rounds
+        self.drawn, self.rounds, self.later_rounds = (
+            record.drawn,
+            record.rounds,
+            record.later_rounds,
+        )
         self._grew = bool(record.samples) and not record.offered_seq
         if record.samples:
             self.displacement[:] = record.displacement
@@ -294,8 +354,16 @@ class Ledger:
             offer = self._again(sent.seq, sent.weight, sent.encoded, sent.digest)
             self._kept[sent.seq] = Kept(offer=offer, factor=sent.factor, left=sent.left)
         if record.offered_seq:
-            self.offer = self._again(record.offered_seq, record.offered_weight, record.offered, record.offered_digest)
+            self.offer = self._again(
+                record.offered_seq, record.offered_weight, record.offered, record.offered_digest
+            )
             self.given = given or bool(record.later_samples)
 
     def _again(self, seq: int, weight: int, encoded: Buffer, name: Digest) -> Offer:
-        return Offer(seq=seq, weight=weight, encoded=encoded, tree=levels_of(leaves_of(encoded, chunk_bytes(self.codec))), digest=name)
+        return Offer(
+            seq=seq,
+            weight=weight,
+            encoded=encoded,
+            tree=levels_of(leaves_of(encoded, chunk_bytes(self.codec))),
+            digest=name,
+        )

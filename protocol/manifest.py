@@ -1,7 +1,10 @@
-"""The manifest: everything the members of a run agree on before they meet. Its digest is the run id.
+"""The manifest: everything the members of a run agree on before they meet.
 
-A manifest is written as TOML (`configs/runs/*.toml`), becomes canonical bytes (`encode`), is hashed into the run id and signed by the
-run's owner. What is not in it a node may choose for itself; what is in it nobody may change without making another run.
+Its digest is the run id.
+
+A manifest is written as TOML (`configs/runs/*.toml`), becomes canonical bytes (`encode`), is hashed
+into the run id and signed by the run's owner. What is not in it a node may choose for itself; what
+is in it nobody may change without making another run.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES, MAX
 from protocol.settlement.rules import Settlement
 from protocol.toml_text import key_lines, mistakes_in, read_toml, toml_text
 
-MAX_MANIFEST_BYTES = 64 << 10  # a page of settings; the largest shipped one has 1 KB
-MAX_GROUP_LIMIT = 64  # one row carries its offers in each certificate: 64 of them are about 25 KB of gossip
+# A page of settings; the largest shipped one has 1 KB.
+MAX_MANIFEST_BYTES = 64 << 10
+# One row carries its offers in each certificate: 64 of them are about 25 KB of gossip.
+MAX_GROUP_LIMIT = 64
 _DOMAIN = b"hypergpu/manifest/1\0"
 _PUBLISHED_DOMAIN = b"hypergpu/published-manifest/1\0"
 
@@ -44,7 +49,9 @@ class Inner(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Outer(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Nesterov momentum on the averaged pseudo-gradient (DiLoCo, https://arxiv.org/abs/2311.08105, whose constants are the defaults)."""
+    """Nesterov momentum on the averaged pseudo-gradient (DiLoCo, https://arxiv.org/abs/2311.08105,
+    whose constants are the defaults).
+    """
 
     learning_rate: Positive = 0.7
     momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9
@@ -53,8 +60,9 @@ class Outer(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class RoundRules(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a round ends and how long each of its steps may take.
 
-    `steps` above 0 ends local training after that many steps instead of after `seconds` (synchronous, for comparisons).
-    The deadlines are what a crash that nobody notices costs; a lost connection is noticed at once.
+    `steps` above 0 ends local training after that many steps instead of after `seconds`
+    (synchronous, for comparisons). The deadlines are what a crash that nobody notices costs; a lost
+    connection is noticed at once.
     """
 
     seconds: Annotated[float, Meta(gt=0, le=86400)] = 60.0
@@ -66,7 +74,9 @@ class RoundRules(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Group(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`min_peers` bounds who may certify; `min_group` and `max_group` how many members a row may have, between which the plan chooses."""
+    """`min_peers` bounds who may certify; `min_group` and `max_group` how many members a row may
+    have, between which the plan chooses.
+    """
 
     min_peers: Annotated[int, Meta(ge=2, le=MAX_GROUP_LIMIT)] = 2
     min_group: Annotated[int, Meta(ge=2, le=MAX_GROUP_LIMIT)] = 2
@@ -74,8 +84,11 @@ class Group(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Limits(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`max_samples` caps the weight of one offer, never its displacement. Work that no certificate counts
-    waits: each certificate without it halves it, and after `max_carry_rounds` in a row it is dropped."""
+    """`max_samples` caps the weight of one offer, never its displacement.
+
+    Work that no certificate counts waits: each certificate without it halves it, and after
+    `max_carry_rounds` in a row it is dropped.
+    """
 
     max_samples: Count = 1_000_000
     max_carry_rounds: Count = 3
@@ -90,7 +103,9 @@ class Admission(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if bool(self.allowed) != (self.policy == "allowlist"):
-            raise ValueError('admission.allowed lists peers for policy = "allowlist", and for no other')
+            raise ValueError(
+                'admission.allowed lists peers for policy = "allowlist", and for no other'
+            )
 
 
 class Manifest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,7 +114,8 @@ class Manifest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     task: Annotated[str, Meta(min_length=1, max_length=256)]
     task_options: dict[str, int | float | str | bool] = {}
-    # By which version of the rules the members plan and average (`protocol/rules`). Bytes without it mean the first version.
+    # By which version of the rules the members plan and average (`protocol/rules`). Bytes without
+    # it mean the first version.
     rules: Annotated[int, Meta(ge=1, le=MAX_RULES)] = CURRENT_RULES
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
     engine: str = "native"
@@ -111,31 +127,50 @@ class Manifest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     round: RoundRules = RoundRules()
     group: Group = Group()
     limits: Limits = Limits()
-    settlement: Settlement | UnsetType = UNSET  # left out of the bytes where there is none, so that a run without a chain keeps its id
+    # Left out of the bytes where there is none, so that a run without a chain keeps its id.
+    settlement: Settlement | UnsetType = UNSET
     admission: Admission | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         for field in ("name", "task", "engine", "codec", "chain"):
             if not getattr(self, field).isprintable():
-                raise ValueError(f"{field} has characters that do not print: {getattr(self, field)!a}")
-        if self.admission is not UNSET and self.admission.policy == "registered" and self.settlement is UNSET:
-            raise ValueError('admission.policy = "registered" needs a [settlement]: bindings are signed for its contract')
+                raise ValueError(
+                    f"{field} has characters that do not print: {getattr(self, field)!a}"
+                )
+        if (
+            self.admission is not UNSET
+            and self.admission.policy == "registered"
+            and self.settlement is UNSET
+        ):
+            raise ValueError(
+                'admission.policy = "registered" needs a [settlement]: bindings are signed for its contract'
+            )
         if self.group.max_group < self.group.min_peers:
-            raise ValueError(f"max_group {self.group.max_group} is below min_peers {self.group.min_peers}")
+            raise ValueError(
+                f"max_group {self.group.max_group} is below min_peers {self.group.min_peers}"
+            )
         if self.group.max_group < self.group.min_group:
-            raise ValueError(f"max_group {self.group.max_group} is below min_group {self.group.min_group}")
+            raise ValueError(
+                f"max_group {self.group.max_group} is below min_group {self.group.min_group}"
+            )
         if self.chain == "none" and self.settlement is not UNSET:
-            raise ValueError('a run with a [settlement] names its chain; chain = "none" is settled nowhere')
+            raise ValueError(
+                'a run with a [settlement] names its chain; chain = "none" is settled nowhere'
+            )
 
 
 class _Version(msgspec.Struct, frozen=True):
-    """The one field of a manifest that is read before all others: the version says which other fields there are."""
+    """The one field of a manifest that is read before all others: the version says which other
+    fields there are.
+    """
 
     rules: Annotated[int, Meta(ge=1, le=MAX_RULES)] = FIRST_RULES
 
 
 class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """The manifest as it travels: its canonical bytes and the owner's signature (empty for a run nobody owns)."""
+    """The manifest as it travels: its canonical bytes and the owner's signature (empty for a run
+    nobody owns).
+    """
 
     body: bytes
     signature: bytes = b""
@@ -153,24 +188,43 @@ class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
     def open(self) -> Manifest:
         """The manifest inside, checked.
 
-        A manifest of any version opens, so that a run can be read and named. Whoever takes part in it calls `check_rules` first.
+        A manifest of any version opens, so that a run can be read and named. Whoever takes part in
+        it calls `check_rules` first.
 
         Raises:
             UserError: "MANIFEST" for anything that is not a manifest signed by its owner; "RULES" for a manifest of newer rules
                 with fields that this program does not know.
         """
         if len(self.body) > MAX_MANIFEST_BYTES:
-            raise UserError("MANIFEST", f"The run's manifest has {len(self.body)} bytes; {MAX_MANIFEST_BYTES} are allowed.", exit_code=2)
+            raise UserError(
+                "MANIFEST",
+                f"The run's manifest has {len(self.body)} bytes; {MAX_MANIFEST_BYTES} are allowed.",
+                exit_code=2,
+            )
         rules = FIRST_RULES
         try:
             rules = msgspec.msgpack.decode(self.body, type=_Version).rules
-            manifest = msgspec.structs.replace(msgspec.msgpack.decode(self.body, type=Manifest), rules=rules)
+            manifest = msgspec.structs.replace(
+                msgspec.msgpack.decode(self.body, type=Manifest), rules=rules
+            )
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             if rules > max(KNOWN_RULES):
-                raise UserError("RULES", refusal(rules), why=str(error), fix="install a newer hypergpu", exit_code=2) from None
-            raise UserError("MANIFEST", "The run's manifest cannot be read.", why=str(error), exit_code=2) from None
+                raise UserError(
+                    "RULES",
+                    refusal(rules),
+                    why=str(error),
+                    fix="install a newer hypergpu",
+                    exit_code=2,
+                ) from None
+            raise UserError(
+                "MANIFEST", "The run's manifest cannot be read.", why=str(error), exit_code=2
+            ) from None
         if manifest.owner and not self._is_signed_by(manifest.owner):
-            raise UserError("MANIFEST", f"The manifest of run {manifest.name!r} is not signed by its owner {manifest.owner}.", exit_code=2)
+            raise UserError(
+                "MANIFEST",
+                f"The manifest of run {manifest.name!r} is not signed by its owner {manifest.owner}.",
+                exit_code=2,
+            )
         return manifest
 
     def _is_signed_by(self, owner: PeerId) -> bool:
@@ -189,14 +243,20 @@ def seal(manifest: Manifest, owner: Signer | None = None) -> SignedManifest:
 
 
 def parse_manifest(text: str, where: str) -> Manifest:
-    """A manifest from TOML. Raises `UserError("MANIFEST")` that names every wrong key and, for an unknown one, the nearest known."""
+    """A manifest from TOML.
+
+    Raises `UserError("MANIFEST")` that names every wrong key and, for an unknown one, the nearest
+    known.
+    """
     try:
         tables = read_toml(text)
         mistakes = mistakes_in(tables, Manifest, key_lines(text))
         if not mistakes:
             return msgspec.convert(tables, Manifest)
     except ValueError as error:
-        raise UserError("MANIFEST", f"{where} is not a run manifest.", why=str(error), exit_code=2) from None
+        raise UserError(
+            "MANIFEST", f"{where} is not a run manifest.", why=str(error), exit_code=2
+        ) from None
     fix = "correct each of them"
     why = "\n       ".join(mistake.line() for mistake in mistakes)
     if len(mistakes) == 1:
@@ -220,5 +280,11 @@ def load_manifest(path: Path) -> Manifest:
         text = toml_text(raw)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UserError("MANIFEST", f"Cannot read the run file {path}.", why=why, fix="check the path after --run", exit_code=2) from None
+        raise UserError(
+            "MANIFEST",
+            f"Cannot read the run file {path}.",
+            why=why,
+            fix="check the path after --run",
+            exit_code=2,
+        ) from None
     return parse_manifest(text, str(path))

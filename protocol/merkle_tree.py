@@ -1,8 +1,11 @@
-"""The Merkle tree of a settlement: (account, total ever earned) leaves, byte for byte OpenZeppelin's standard tree.
+"""The Merkle tree of a settlement: (account, total ever earned) leaves, byte for byte
+OpenZeppelin's standard tree.
 
-A leaf is keccak256(keccak256(abi.encode(address, uint256))): hashed twice, so that no inner node (64 bytes, hashed once) can pass for a leaf. Leaves
-are sorted by their hash, pairs are sorted before they are hashed, so a proof is a plain list of siblings. The layout is that of
-@openzeppelin/merkle-tree: node i of the array has the children 2i + 1 and 2i + 2, the leaves stand at its end in reverse order.
+A leaf is keccak256(keccak256(abi.encode(address, uint256))): hashed twice, so that no inner node
+(64 bytes, hashed once) can pass for a leaf. Leaves are sorted by their hash, pairs are sorted
+before they are hashed, so a proof is a plain list of siblings. The layout is that of
+@openzeppelin/merkle-tree: node i of the array has the children 2i + 1 and 2i + 2, the leaves stand
+at its end in reverse order.
 """
 
 from __future__ import annotations
@@ -15,7 +18,10 @@ MAX_TOTAL = (1 << 256) - 1  # a uint256
 
 
 def leaf_of(account: Address, total: int) -> bytes:
-    """The leaf of `account` with `total` base units ever earned. Raises `ValueError` for no address or no uint256."""
+    """The leaf of `account` with `total` base units ever earned.
+
+    Raises `ValueError` for no address or no uint256.
+    """
     if not 0 <= total <= MAX_TOTAL:
         raise ValueError(f"{total} is not a uint256")
     return keccak256(keccak256(bytes(12) + account_bytes(account) + total.to_bytes(32, "big")))
@@ -70,7 +76,10 @@ class SettlementTree:
         return sum(self.totals.values())
 
     def proof(self, account: Address) -> tuple[bytes, ...]:
-        """The siblings from the leaf of `account` up. Raises `KeyError` when it is not in the tree."""
+        """The siblings from the leaf of `account` up.
+
+        Raises `KeyError` when it is not in the tree.
+        """
         place = self._place[address_of(account_bytes(account))]
         siblings = []
         while place > 0:

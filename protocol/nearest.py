@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-SHORTEST = 4  # letters of a beginning that stands for the whole name
-LONGEST = 64  # letters compared: a name above this is none of ours
+# Letters of a beginning that stands for the whole name.
+SHORTEST = 4
+# Letters compared: a name above this is none of ours.
+LONGEST = 64
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """The known name that `name` begins, or that has the fewest typing errors to it; empty where none is near.
+    """The known name that `name` begins, or that has the fewest typing errors to it; empty where
+    none is near.
 
-    Near means: at most two errors, and at most one for every four letters. A suggestion that is not near misleads.
+    Near means: at most two errors, and at most one for every four letters. A suggestion that is not
+    near misleads.
     """
-    beginning = [candidate for candidate in known if candidate.startswith(name)] if len(name) >= SHORTEST else []
+    beginning = (
+        [candidate for candidate in known if candidate.startswith(name)]
+        if len(name) >= SHORTEST
+        else []
+    )
     if len(beginning) == 1:
         return beginning[0]
     best, fewest = "", 3
@@ -26,7 +34,8 @@ def nearest(name: str, known: Collection[str]) -> str:
 
 
 def _typing_errors(one: str, other: str) -> int:
-    """Letters inserted, left out, replaced, or exchanged with their neighbour: the optimal string alignment distance.
+    """Letters inserted, left out, replaced, or exchanged with their neighbour: the optimal string
+    alignment distance.
 
     https://en.wikipedia.org/wiki/Damerau-Levenshtein_distance
     """

@@ -32,7 +32,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     seq: int = 0
     weight: int = 0
     encoded: Buffer = b""
-    tree: Levels = ()  # over the encoding's chunks; its root is the digest
+    # Over the encoding's chunks; its root is the digest.
+    tree: Levels = ()
     digest: Digest = EMPTY_ROOT
 
 

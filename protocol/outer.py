@@ -1,7 +1,9 @@
-"""The outer step: from the anchor all members hold and the mean they agreed on to the anchor they will all hold next.
+"""The outer step: from the anchor all members hold and the mean they agreed on to the anchor they
+will all hold next.
 
-Elementwise float32, one operation at a time: no operation is fused or reordered, so every machine gets the same bytes. numpy is the definition; a
-compiled loop (`codec/kernel.c`) does the same in one pass over memory where it makes the same bytes on a sample.
+Elementwise float32, one operation at a time: no operation is fused or reordered, so every machine
+gets the same bytes. numpy is the definition; a compiled loop (`codec/kernel.c`) does the same in
+one pass over memory where it makes the same bytes on a sample.
 """
 
 from __future__ import annotations
@@ -19,13 +21,22 @@ from protocol.ports import Vector
 
 
 def outer_step(
-    anchor: Vector, momentum: Vector, mean: Vector, rules: Outer, out_anchor: Vector, out_momentum: Vector, *, rounds: float = 1.0
+    anchor: Vector,
+    momentum: Vector,
+    mean: Vector,
+    rules: Outer,
+    out_anchor: Vector,
+    out_momentum: Vector,
+    *,
+    rounds: float = 1.0,
 ) -> None:
-    """Nesterov momentum as in DiLoCo (https://arxiv.org/abs/2311.08105): m' = mu m + g, anchor' = anchor - lr (g + mu m').
+    """Nesterov momentum as in DiLoCo (https://arxiv.org/abs/2311.08105): m' = mu m + g, anchor' =
+    anchor - lr (g + mu m').
 
-    All six shape (parameters,). `mean` is the averaged pseudo-gradient (anchor minus local); the outputs may not overlap the inputs. `rounds` says of
-    how many rounds of training it is (`protocol/heavy.py`): the last of them is stepped as above, g = mean / rounds, and the displacement of those
-    before it is taken as it is.
+    All six shape (parameters,). `mean` is the averaged pseudo-gradient (anchor minus local); the
+    outputs may not overlap the inputs. `rounds` says of how many rounds of training it is
+    (`protocol/heavy.py`): the last of them is stepped as above, g = mean / rounds, and the
+    displacement of those before it is taken as it is.
     """
     if rounds > 1.0:
         last = mean * np.float32(1 / rounds)
@@ -33,14 +44,30 @@ def outer_step(
         np.multiply(mean, np.float32(1 - 1 / rounds), out=last)
         np.subtract(out_anchor, last, out=out_anchor)
         return
-    compiled = _loops() if all(map(_is_plain, (anchor, momentum, mean, out_anchor, out_momentum))) else None
-    if compiled is None or not anchor.size == momentum.size == mean.size == out_anchor.size == out_momentum.size:
+    compiled = (
+        _loops()
+        if all(map(_is_plain, (anchor, momentum, mean, out_anchor, out_momentum)))
+        else None
+    )
+    if (
+        compiled is None
+        or not anchor.size == momentum.size == mean.size == out_anchor.size == out_momentum.size
+    ):
         step_in_numpy(anchor, momentum, mean, rules, out_anchor, out_momentum)
     else:
-        compiled.outer_step(anchor, momentum, mean, rules.learning_rate, rules.momentum, out_anchor, out_momentum)
+        compiled.outer_step(
+            anchor, momentum, mean, rules.learning_rate, rules.momentum, out_anchor, out_momentum
+        )
 
 
-def step_in_numpy(anchor: Vector, momentum: Vector, mean: Vector, rules: Outer, out_anchor: Vector, out_momentum: Vector) -> None:
+def step_in_numpy(
+    anchor: Vector,
+    momentum: Vector,
+    mean: Vector,
+    rules: Outer,
+    out_anchor: Vector,
+    out_momentum: Vector,
+) -> None:
     """What `outer_step` computes, by definition."""
     mu, rate = np.float32(rules.momentum), np.float32(rules.learning_rate)
     np.multiply(momentum, mu, out=out_momentum)
@@ -58,15 +85,20 @@ def _is_plain(vector: Vector) -> bool:
 
 @cache
 def _loops() -> Loops | None:
-    """The compiled loops, unless they step to other bytes than numpy on a sample with magnitudes from 1e-42 to 1e38."""
+    """The compiled loops, unless they step to other bytes than numpy on a sample with magnitudes
+    from 1e-42 to 1e38.
+    """
     compiled, rules, size = loops(), Outer(), 1027
     bits = np.random.Generator(np.random.PCG64(5)).integers(0, 1 << 32, (3, size), np.uint32)
-    anchor, momentum, mean = (bits & np.uint32(0xFEFFFFFF)).view(np.float32)  # no exponent is that of infinity
+    # No exponent is that of infinity.
+    anchor, momentum, mean = (bits & np.uint32(0xFEFFFFFF)).view(np.float32)
     outputs = np.empty((4, size), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         step_in_numpy(anchor, momentum, mean, rules, outputs[0], outputs[1])
     if compiled is not None:
-        compiled.outer_step(anchor, momentum, mean, rules.learning_rate, rules.momentum, outputs[2], outputs[3])
+        compiled.outer_step(
+            anchor, momentum, mean, rules.learning_rate, rules.momentum, outputs[2], outputs[3]
+        )
     return compiled if outputs[:2].tobytes() == outputs[2:].tobytes() else None
 
 
@@ -80,8 +112,14 @@ def state_leaf(part: Vector) -> Digest:
 
 
 def state_leaves(anchor: Vector, momentum: Vector) -> list[Digest]:
-    """Leaves of the state's digest: the anchor's bytes, then the momentum's, each cut into `STATE_CHUNK_BYTES`."""
-    return [leaf for part in (anchor, momentum) for leaf in leaves_of(part.astype("<f4", copy=False).data, STATE_CHUNK_BYTES)]
+    """Leaves of the state's digest: the anchor's bytes, then the momentum's, each cut into
+    `STATE_CHUNK_BYTES`.
+    """
+    return [
+        leaf
+        for part in (anchor, momentum)
+        for leaf in leaves_of(part.astype("<f4", copy=False).data, STATE_CHUNK_BYTES)
+    ]
 
 
 def state_digest(anchor: Vector, momentum: Vector) -> Digest:

@@ -1,11 +1,14 @@
-"""The plan: who averages with whom, a pure function of the Ready messages and of the run's rules (`protocol/rules`).
+"""The plan: who averages with whom, a pure function of the Ready messages and of the run's rules
+(`protocol/rules`).
 
-Whoever is to carry out a plan makes it again from the offers inside and compares (`open_plan`): a leader can choose whose offers it waited
-for, nothing else. The plan inside a certificate was checked so by the majority that voted under its digest. Whoever reads it later checks
-signatures and shape (`read_plan`), and never plans again: a run outlives the code that planned its rounds.
-Up to `max_group` members may form one row, a butterfly whose slices follow their bandwidths (`slices.py`). Where several rows are
-faster, or one may not be so long, near members are together in rows (`planning/`), by what they measured of each other
-(`network/views.py`); `rows.py` says what that means for each.
+Whoever is to carry out a plan makes it again from the offers inside and compares (`open_plan`): a
+leader can choose whose offers it waited for, nothing else. The plan inside a certificate was
+checked so by the majority that voted under its digest. Whoever reads it later checks signatures and
+shape (`read_plan`), and never plans again: a run outlives the code that planned its rounds. Up to
+`max_group` members may form one row, a butterfly whose slices follow their bandwidths
+(`slices.py`). Where several rows are faster, or one may not be so long, near members are together
+in rows (`planning/`), by what they measured of each other (`network/views.py`); `rows.py` says what
+that means for each.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
     leader: PeerId
     members: tuple[PeerId, ...]
     offers: tuple[Ready, ...]
-    rules: int = CURRENT_RULES  # the version that the run's manifest names
+    # The version that the run's manifest names.
+    rules: int = CURRENT_RULES
 
     @property
     def layout(self) -> Layout:
@@ -74,18 +78,27 @@ def make_plan(
 ) -> Plan:
     """The plan for these offers, where the parent's plan left `before`.
 
-    When more want in than a plan has room for, a hash that changes every view decides whose work waits a round. Who is too slow for the
-    manifest's deadlines is left out, and its work waits as well. Never the leader: whoever is not in a plan does not carry it out.
+    When more want in than a plan has room for, a hash that changes every view decides whose work
+    waits a round. Who is too slow for the manifest's deadlines is left out, and its work waits as
+    well. Never the leader: whoever is not in a plan does not carry it out.
     """
     group, rules = manifest.group, rules_of(manifest)
     by_peer = {signed.peer: (signed, ready) for signed, ready in offers}
     if len(by_peer) < group.min_peers:
         raise ValueError(f"{len(by_peer)} offers cannot make a plan of at least {group.min_peers}")
-    drawn = sorted(by_peer, key=lambda peer: (peer != leader, digest(parent, view.to_bytes(8, "big"), peer.encode())))
+    drawn = sorted(
+        by_peer,
+        key=lambda peer: (peer != leader, digest(parent, view.to_bytes(8, "big"), peer.encode())),
+    )
     chosen = [by_peer[peer] for peer in sorted(drawn[:MAX_GROUP_LIMIT])]
     sizes = sizes_of(manifest, chunks)
     in_time, late = _in_time(chosen, manifest, sizes, leader)
-    laid = rules.choose(_view(in_time), Bounds(least=min(group.min_group, len(in_time)), most=group.max_group), sizes, before)
+    laid = rules.choose(
+        _view(in_time),
+        Bounds(least=min(group.min_group, len(in_time)), most=group.max_group),
+        sizes,
+        before,
+    )
     reason = laid.reason
     if len(drawn) > len(chosen):
         reason += f"; {len(drawn)} were ready, a plan holds {MAX_GROUP_LIMIT}, the others' work waits a round"
@@ -108,19 +121,26 @@ def make_plan(
 def sizes_of(manifest: Manifest, chunks: int) -> Sizes:
     """Bytes of the run's vector as an offer, as partial sums and as a result."""
     codec = codec_named(manifest.codec)
-    return Sizes(offer=chunks * chunk_bytes(codec), partial=chunks * CHUNK_ELEMENTS * 4, result=chunks * chunk_bytes(codec.result))
+    return Sizes(
+        offer=chunks * chunk_bytes(codec),
+        partial=chunks * CHUNK_ELEMENTS * 4,
+        result=chunks * chunk_bytes(codec.result),
+    )
 
 
 def _view(offers: Sequence[Offer]) -> View:
     return view_of([(signed.peer, ready) for signed, ready in offers])
 
 
-def _in_time(offers: list[Offer], manifest: Manifest, sizes: Sizes, leader: PeerId) -> tuple[list[Offer], list[str]]:
-    """Who can move its own vector within the deadline of a scatter at all, and the names of those who cannot, with what they need.
+def _in_time(
+    offers: list[Offer], manifest: Manifest, sizes: Sizes, leader: PeerId
+) -> tuple[list[Offer], list[str]]:
+    """Who can move its own vector within the deadline of a scatter at all, and the names of those
+    who cannot, with what they need.
 
-    Leaving somebody out leaves out what it saw of others. So it is looked again until all are in time, and a plan made again from its own
-    offers comes to the same. Where more than a third is too slow the deadline is not one that this swarm can keep, and nobody is left out
-    for it.
+    Leaving somebody out leaves out what it saw of others. So it is looked again until all are in
+    time, and a plan made again from its own offers comes to the same. Where more than a third is
+    too slow the deadline is not one that this swarm can keep, and nobody is left out for it.
     """
     late: list[str] = []
     while True:
@@ -128,9 +148,15 @@ def _in_time(offers: list[Offer], manifest: Manifest, sizes: Sizes, leader: Peer
         if not view.measured:
             return offers, late
         model = Model(view, sizes)
-        needed = {i: model.alone_s(i) for i, (signed, _) in enumerate(offers) if signed.peer != leader}
+        needed = {
+            i: model.alone_s(i) for i, (signed, _) in enumerate(offers) if signed.peer != leader
+        }
         slow = {i for i, seconds in needed.items() if seconds > manifest.round.scatter_s}
-        if not slow or len(slow) > len(offers) // 3 or len(offers) - len(slow) < manifest.group.min_peers:
+        if (
+            not slow
+            or len(slow) > len(offers) // 3
+            or len(offers) - len(slow) < manifest.group.min_peers
+        ):
             return offers, late
         late += [f"{short(offers[i][0].peer)} ({needed[i]:.3g} s)" for i in sorted(slow)]
         offers = [offer for i, offer in enumerate(offers) if i not in slow]
@@ -140,17 +166,30 @@ def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | Non
     """Check a plan that is to be carried out, by making it again. Otherwise as `read_plan`."""
     read = read_plan(signed, run, manifest, chunks)
     plan, offers = read.plan, list(zip(read.plan.offers, read.offers, strict=True))
-    again = make_plan(plan.parent, plan.view, plan.number, offers, manifest, plan.borders[-1], leader=read.leader, before=plan.before)
+    again = make_plan(
+        plan.parent,
+        plan.view,
+        plan.number,
+        offers,
+        manifest,
+        plan.borders[-1],
+        leader=read.leader,
+        before=plan.before,
+    )
     if replace(again, reason=plan.reason) != plan:
         raise PeerFault("bad_plan", "the plan does not follow from its offers")
     return read
 
 
-def read_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenPlan:
-    """Check a plan's signatures, its offers and its shape. Raises `PeerFault` that says what does not fit.
+def read_plan(
+    signed: Signed, run: Digest, manifest: Manifest, chunks: int | None, *, trusted: bool = False
+) -> OpenPlan:
+    """Check a plan's signatures, its offers and its shape.
 
-    Guarantees that every member is in one row, and that slices cover the model: nothing downstream fails for what a stranger made up. Does
-    not guarantee that the plan follows from its offers.
+    Raises `PeerFault` that says what does not fit.
+
+    Guarantees that every member is in one row, and that slices cover the model: nothing downstream
+    fails for what a stranger made up. Does not guarantee that the plan follows from its offers.
 
     Args:
         chunks: the size of the run's model; None for an observer, which has no model and takes the plan's word for it.
@@ -161,15 +200,21 @@ def read_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | Non
     members = tuple(offer.peer for offer in plan.offers)
     for signed_offer, ready in opened if not trusted else ():
         if (ready.parent, ready.view, ready.number) != (plan.parent, plan.view, plan.number):
-            raise PeerFault("bad_plan", f"the offer of {short(signed_offer.peer)} is for another round or view")
+            raise PeerFault(
+                "bad_plan", f"the offer of {short(signed_offer.peer)} is for another round or view"
+            )
         if ready.samples > manifest.limits.max_samples:
             raise PeerFault(
-                "bad_plan", f"{short(signed_offer.peer)} offers {ready.samples} samples, the run allows {manifest.limits.max_samples}"
+                "bad_plan",
+                f"{short(signed_offer.peer)} offers {ready.samples} samples, the run allows {manifest.limits.max_samples}",
             )
         wallet_of_offer(manifest, signed_offer.peer, ready)
         check_admission(manifest, signed_offer.peer, ready)
         if bool(ready.samples) != bool(ready.seq):
-            raise PeerFault("bad_plan", f"{short(signed_offer.peer)} offers seq {ready.seq} with {ready.samples} samples")
+            raise PeerFault(
+                "bad_plan",
+                f"{short(signed_offer.peer)} offers seq {ready.seq} with {ready.samples} samples",
+            )
     if len(set(members)) != len(members):
         raise PeerFault("bad_plan", "a member is in the plan twice")
     if not trusted and not manifest.group.min_peers <= len(members) <= MAX_GROUP_LIMIT:
@@ -188,14 +233,25 @@ def read_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | Non
 
 
 def _check_shape(plan: Plan, chunks: int | None) -> None:
-    """Whether rows and borders are some division of the members and of the model. Raises `PeerFault("bad_plan")`."""
+    """Whether rows and borders are some division of the members and of the model.
+
+    Raises `PeerFault("bad_plan")`.
+    """
     size = plan.borders[-1] if plan.borders else None
     if size is None or size > MAX_PARAMETERS // CHUNK_ELEMENTS:
         raise PeerFault("bad_plan", f"a plan for a model of {size} chunks")
     if chunks is not None and size != chunks:
-        raise PeerFault("bad_plan", f"a plan for a model of {size} chunks; the run's task makes {chunks}")
-    if sorted(i for row in plan.rows for i in row) != list(range(len(plan.offers))) or not all(plan.rows):
+        raise PeerFault(
+            "bad_plan", f"a plan for a model of {size} chunks; the run's task makes {chunks}"
+        )
+    if sorted(i for row in plan.rows for i in row) != list(range(len(plan.offers))) or not all(
+        plan.rows
+    ):
         raise PeerFault("bad_plan", "a plan whose rows do not have every member once")
     ranks = min(len(row) for row in plan.rows)
-    if len(plan.borders) != ranks + 1 or plan.borders[0] != 0 or list(plan.borders) != sorted(plan.borders):
+    if (
+        len(plan.borders) != ranks + 1
+        or plan.borders[0] != 0
+        or list(plan.borders) != sorted(plan.borders)
+    ):
         raise PeerFault("bad_plan", f"a plan whose {ranks} slices do not cover the model in order")

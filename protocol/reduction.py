@@ -1,12 +1,17 @@
-"""The sum: a pure function of layout and Cut. The same contributions in the same order give the same bytes on every node.
+"""The sum: a pure function of layout and Cut.
 
-weight x value, added in the plan's member order in float32, divided by the included weight. A reducer and its substitute therefore make
-the same bytes, and anybody who holds the contributions can check them.
+The same contributions in the same order give the same bytes on every node.
 
-With several rows each row's mean is made so, in float32, and then the mean of those, weighted by what each row includes, in the order of the rows.
-A row's mean travels in the place of its sum since it is finite always; its weight follows from the Cut.
+weight x value, added in the plan's member order in float32, divided by the included weight. A
+reducer and its substitute therefore make the same bytes, and anybody who holds the contributions
+can check them.
 
-Each codec sums what it encoded (`Codec.mean`), so that a piece of the sum stays in cache while all contributions are added to it.
+With several rows each row's mean is made so, in float32, and then the mean of those, weighted by
+what each row includes, in the order of the rows. A row's mean travels in the place of its sum since
+it is finite always; its weight follows from the Cut.
+
+Each codec sums what it encoded (`Codec.mean`), so that a piece of the sum stays in cache while all
+contributions are added to it.
 """
 
 from __future__ import annotations
@@ -27,10 +32,12 @@ Mean = Callable[[Iterable[tuple[int, Buffer]], Codec, Vector], int]
 
 
 def weighted_mean(parts: Iterable[tuple[int, Buffer]], codec: Codec, out: Vector) -> int:
-    """The mean of the encoded `parts`, each (weight in samples, encoding of exactly `out.size` elements), in the order given.
+    """The mean of the encoded `parts`, each (weight in samples, encoding of exactly `out.size`
+    elements), in the order given.
 
-    Writes the float32 mean to `out`, shape (elements of the slice,), and returns the included weight. All zeros when nothing has weight. The
-    mean is finite always: where contributions are too great for float32 it is float32's end, or zero where both ends meet, on every node alike.
+    Writes the float32 mean to `out`, shape (elements of the slice,), and returns the included
+    weight. All zeros when nothing has weight. The mean is finite always: where contributions are
+    too great for float32 it is float32's end, or zero where both ends meet, on every node alike.
     Raises `PeerFault` when an encoding does not decode.
     """
     encodings = list(parts)
@@ -46,8 +53,11 @@ def weighted_mean(parts: Iterable[tuple[int, Buffer]], codec: Codec, out: Vector
     return total
 
 
-def mean_of_rows(rows: Sequence[tuple[int, Buffer]], out: Vector, mean_of: Mean = weighted_mean) -> int:
-    """The mean over all rows, of each one's (included weight, mean as little-endian float32), in the rows' order, without those that include nobody.
+def mean_of_rows(
+    rows: Sequence[tuple[int, Buffer]], out: Vector, mean_of: Mean = weighted_mean
+) -> int:
+    """The mean over all rows, of each one's (included weight, mean as little-endian float32), in
+    the rows' order, without those that include nobody.
 
     Else as `weighted_mean`.
     """
@@ -55,9 +65,14 @@ def mean_of_rows(rows: Sequence[tuple[int, Buffer]], out: Vector, mean_of: Mean 
 
 
 def mean_by_plan(
-    plan_rows: Sequence[Sequence[int]], parts: Mapping[int, tuple[int, Buffer]], codec: Codec, out: Vector, mean_of: Mean = weighted_mean
+    plan_rows: Sequence[Sequence[int]],
+    parts: Mapping[int, tuple[int, Buffer]],
+    codec: Codec,
+    out: Vector,
+    mean_of: Mean = weighted_mean,
 ) -> int:
-    """What all reducers of a plan come to together, for whoever checks them: `parts` are each contributor's (weight, encoding) by member index.
+    """What all reducers of a plan come to together, for whoever checks them: `parts` are each
+    contributor's (weight, encoding) by member index.
 
     `mean_of` is the sum of the run's rules.
     """

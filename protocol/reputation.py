@@ -1,4 +1,6 @@
-"""Reputation: how reliably a peer's work was certified lately, for eligibility and for display. Nothing is paid by it.
+"""Reputation: how reliably a peer's work was certified lately, for eligibility and for display.
+
+Nothing is paid by it.
 
     figure    certified rounds that counted the peer's work, per 1,000 rounds certified since it first appeared, over the last 7 days
     gate      0 for a peer that was in fewer than a fifth of the hours in which the run certified anything
@@ -6,8 +8,9 @@
     pool      high-performance, standard or basic, by its certified samples per round against the median peer's: measured by its peers,
               not told by itself
 
-It is each node's own view, from the certificates it saw and when it saw them: certificates carry no time. A (peer, seq) counts once, however many
-branches list it, as it is paid once. Kept in hours, so that a week of any peer is 168 small counts whatever the length of a round.
+It is each node's own view, from the certificates it saw and when it saw them: certificates carry no
+time. A (peer, seq) counts once, however many branches list it, as it is paid once. Kept in hours,
+so that a week of any peer is 168 small counts whatever the length of a round.
 """
 
 from __future__ import annotations
@@ -24,11 +27,14 @@ WINDOW_HOURS = 7 * 24
 DAY_HOURS = 24
 UPTIME_GATE = 0.2
 JUMP = 2.0
-MIN_ROUNDS = 5  # certified since a peer appeared, before anything is said of it
-KEPT_PEERS = 4096  # as many as a status shows; keys are free, so the one unseen longest goes
+# Certified since a peer appeared, before anything is said of it.
+MIN_ROUNDS = 5
+# As many as a status shows; keys are free, so the one unseen longest goes.
+KEPT_PEERS = 4096
 # The last counted offers. Branches meet within 512 rounds, and a plan has 64 members.
 KEPT_KEYS = 65_536
-HIGH, LOW = 2.0, 0.5  # of the median: below and above are half and twice its pace
+# Of the median: below and above are half and twice its pace.
+HIGH, LOW = 2.0, 0.5
 
 
 Key = tuple[PeerId, int]
@@ -78,7 +84,10 @@ class _Peer:
 
 
 class Reputations:
-    """The run's peers as this node saw them. Fed with certificates in the order they were seen; bounded whatever the clock does."""
+    """The run's peers as this node saw them.
+
+    Fed with certificates in the order they were seen; bounded whatever the clock does.
+    """
 
     def __init__(self) -> None:
         self._rounds: OrderedDict[int, int] = OrderedDict()  # certified, by hour
@@ -90,8 +99,8 @@ class Reputations:
     def saw(self, at_s: float, number: int, samples_of: Mapping[Key, int]) -> None:
         """Certificate `number` of a branch counted these samples of each (peer, seq).
 
-        A certificate without anything new (a merge, or one seen before) changes nothing. Two branches that certify round
-        `number` make one round of it: no peer can be in both.
+        A certificate without anything new (a merge, or one seen before) changes nothing. Two
+        branches that certify round `number` make one round of it: no peer can be in both.
         """
         fresh = {key: samples for key, samples in samples_of.items() if key not in self._keys}
         if not fresh:
@@ -115,7 +124,11 @@ class Reputations:
     def of(self, peer: PeerId, at_s: float) -> Reputation:
         """What is known of a peer now."""
         hour, known = int(at_s // HOUR_S), self._peers.get(peer)
-        hours = {one: entry for one, entry in known.hours.items() if hour - WINDOW_HOURS < one <= hour} if known else {}
+        hours = (
+            {one: entry for one, entry in known.hours.items() if hour - WINDOW_HOURS < one <= hour}
+            if known
+            else {}
+        )
         if known is None or not hours:
             return UNKNOWN
         first = min(hours)
@@ -123,18 +136,34 @@ class Reputations:
         certified = sum(run)
         uptime = min(1.0, len(hours) / max(len(run), 1))
         counted = sum(entry.counted for entry in hours.values())
-        figure = None if certified < MIN_ROUNDS else 0 if uptime < UPTIME_GATE else min(1000, 1000 * counted // certified)
-        return Reputation(figure=figure, uptime=uptime, pool=self._pool(known), alert=_jump(hours, hour))
+        figure = (
+            None
+            if certified < MIN_ROUNDS
+            else 0
+            if uptime < UPTIME_GATE
+            else min(1000, 1000 * counted // certified)
+        )
+        return Reputation(
+            figure=figure, uptime=uptime, pool=self._pool(known), alert=_jump(hours, hour)
+        )
 
     def _pool(self, peer: _Peer) -> str:
         if self._median is None:
             paces = sorted(one.pace for one in self._peers.values())
             self._median = paces[len(paces) // 2]
-        return "high-performance" if peer.pace >= HIGH * self._median else "basic" if peer.pace <= LOW * self._median else "standard"
+        return (
+            "high-performance"
+            if peer.pace >= HIGH * self._median
+            else "basic"
+            if peer.pace <= LOW * self._median
+            else "standard"
+        )
 
 
 def _outside(hours: OrderedDict[int, _Hour] | OrderedDict[int, int], hour: int) -> list[int]:
-    """What is older than the window, and the first ones in, should a clock that jumps have made more of them than it holds."""
+    """What is older than the window, and the first ones in, should a clock that jumps have made
+    more of them than it holds.
+    """
     old = [known for known in hours if known <= hour - WINDOW_HOURS]
     more = max(0, len(hours) - len(old) - WINDOW_HOURS)
     return old + [known for known in hours if known not in old][:more]
@@ -148,4 +177,8 @@ def _jump(hours: Mapping[int, _Hour], hour: int) -> str:
             before[known] += entry.samples
     now = hours[hour].samples if hour in hours else 0
     mean = sum(before.values()) / len(before) if before else 0.0
-    return f"{now:,} samples in this hour, where {mean:,.0f} were usual in the last day" if before and now > JUMP * mean else ""
+    return (
+        f"{now:,} samples in this hour, where {mean:,.0f} were usual in the last day"
+        if before and now > JUMP * mean
+        else ""
+    )

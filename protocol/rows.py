@@ -1,8 +1,9 @@
 """Rows: who sums what of whose work when a plan has several, read out of the plan alone.
 
-A member at position k of its row has rank k. It sums the slice of its rank over its own row's contributions; then the slice is divided among
-the members of that rank, one in each row, and each finishes one share of it from the sums of all rows. So a member's **part** is what
-its row scatters to it, and its **slice** what it finishes. With one row both are the same.
+A member at position k of its row has rank k. It sums the slice of its rank over its own row's
+contributions; then the slice is divided among the members of that rank, one in each row, and each
+finishes one share of it from the sums of all rows. So a member's **part** is what its row scatters
+to it, and its **slice** what it finishes. With one row both are the same.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import msgspec
 from protocol.layout import share_out
 from protocol.messages import Cut, Plan
 
-LAYOUTS_KEPT = 64  # plans are looked at often, and few at a time; in a simulated world by every node
+# Plans are looked at often, and few at a time; in a simulated world by every node.
+LAYOUTS_KEPT = 64
 
 Chunks = tuple[int, int]
 """From the first chunk to the one after the last."""
@@ -30,7 +32,9 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     row_of: tuple[int, ...]
     parts: tuple[Chunks, ...]  # what a member sums over its row
     slices: tuple[Chunks, ...]  # what it finishes over all rows
-    ranks: tuple[tuple[int, ...], ...]  # the members of its rank, in the order of the rows, itself among them; empty for one without a rank
+    # The members of its rank, in the order of the rows, itself among them; empty for one without a
+    # rank.
+    ranks: tuple[tuple[int, ...], ...]
 
     def sums(self, member: int) -> bool:
         """Whether it has anything to sum."""
@@ -61,8 +65,12 @@ def layout(plan: Plan, divide: ShareOut = share_out) -> Layout:
 
 
 @lru_cache(LAYOUTS_KEPT)
-def layout_of(rows: tuple[tuple[int, ...], ...], borders: tuple[int, ...], divide: ShareOut = share_out) -> Layout:
-    """`rows` have every index below their number of members once; `borders` are one more than the smallest row has members."""
+def layout_of(
+    rows: tuple[tuple[int, ...], ...], borders: tuple[int, ...], divide: ShareOut = share_out
+) -> Layout:
+    """`rows` have every index below their number of members once; `borders` are one more than the
+    smallest row has members.
+    """
     count = sum(len(row) for row in rows)
     row_of, parts, slices = [0] * count, [NOTHING] * count, [NOTHING] * count
     ranks: list[tuple[int, ...]] = [()] * count
@@ -77,21 +85,32 @@ def layout_of(rows: tuple[tuple[int, ...], ...], borders: tuple[int, ...], divid
             parts[member] = (start, stop)
             slices[member] = (start + shares[r], start + shares[r + 1])
             ranks[member] = owners
-    return Layout(rows=rows, row_of=tuple(row_of), parts=tuple(parts), slices=tuple(slices), ranks=tuple(ranks))
+    return Layout(
+        rows=rows,
+        row_of=tuple(row_of),
+        parts=tuple(parts),
+        slices=tuple(slices),
+        ranks=tuple(ranks),
+    )
 
 
 def even_rows(count: int, most: int) -> tuple[tuple[int, ...], ...]:
-    """As few rows of at most `most` as `count` members need, whose sizes differ by one at most, in the members' own order."""
+    """As few rows of at most `most` as `count` members need, whose sizes differ by one at most, in
+    the members' own order.
+    """
     number = -(-count // most)
     borders = share_out(count, [1.0] * number)
     return tuple(tuple(range(borders[r], borders[r + 1])) for r in range(number))
 
 
-def receivers(plan: Layout, cut: Cut, index: int, holder: int, gone: Iterable[int] = ()) -> tuple[int, ...]:
+def receivers(
+    plan: Layout, cut: Cut, index: int, holder: int, gone: Iterable[int] = ()
+) -> tuple[int, ...]:
     """Who gets the result of slice `index` from one that holds it.
 
-    Whoever finishes it gives it to its row and to those of its rank in the others, each of these to its own row; and where one of these is
-    `gone`, to that row itself. Beginning behind the holder, so that not everybody sends to the first one first.
+    Whoever finishes it gives it to its row and to those of its rank in the others, each of these to
+    its own row; and where one of these is `gone`, to that row itself. Beginning behind the holder,
+    so that not everybody sends to the first one first.
     """
     finisher = cut.owners[index] == holder
     lost = frozenset(gone)

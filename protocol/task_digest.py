@@ -1,11 +1,13 @@
-"""What a task is, in a few named parts, so that the members of a run can tell whether they train the same thing.
+"""What a task is, in a few named parts, so that the members of a run can tell whether they train
+the same thing.
 
-Every member describes the task as its own machine has it. Two descriptions are compared part by part, and the first
-difference is a sentence for people. A description is named by its digest, which travels in beacons and offers; the
-description itself is asked for only where the names differ.
+Every member describes the task as its own machine has it. Two descriptions are compared part by
+part, and the first difference is a sentence for people. A description is named by its digest, which
+travels in beacons and offers; the description itself is asked for only where the names differ.
 
-Names may differ where tasks do not: the last bits of a sine or a normal draw depend on the processor. Such contents
-carry a sketch beside their digest, and contents whose sketches agree count as equal.
+Names may differ where tasks do not: the last bits of a sine or a normal draw depend on the
+processor. Such contents carry a sketch beside their digest, and contents whose sketches agree count
+as equal.
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ from msgspec import Meta
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 
-MAX_TASK_BYTES = 1 << 20  # 4,096 tensors of about 100 bytes, and some: the most that a peer is read for
-MAX_TENSORS = 4096  # described one by one; models with more are described by the digest of the rest
-MAX_LABEL_CHARS = 256  # of a tensor's name or a file's: PyTorch's longest published ones have about 100
-SKETCH_TOLERANCE = 1e-5  # of the largest value in the sketch; math libraries differ by 1e-7, other contents by about 1
+# 4,096 tensors of about 100 bytes, and some: the most that a peer is read for.
+MAX_TASK_BYTES = 1 << 20
+# Described one by one; models with more are described by the digest of the rest.
+MAX_TENSORS = 4096
+# Of a tensor's name or a file's: PyTorch's longest published ones have about 100.
+MAX_LABEL_CHARS = 256
+# Of the largest value in the sketch; math libraries differ by 1e-7, other contents by about 1.
+SKETCH_TOLERANCE = 1e-5
 _DOMAIN = b"hypergpu/task/1\0"
 
 Label = Annotated[str, Meta(max_length=MAX_LABEL_CHARS)]
@@ -37,14 +43,20 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_un
 
 
 class Content(Part, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """What a tensor holds. `sketch` is empty for values that every machine computes alike (integers, text)."""
+    """What a tensor holds.
+
+    `sketch` is empty for values that every machine computes alike (integers, text).
+    """
 
     digest: Name = b""
     sketch: Annotated[tuple[float, ...], Meta(max_length=32)] = ()
 
 
 class TensorPart(Part, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """A parameter or buffer. `content` is None for a parameter that is trained: its values come from the run."""
+    """A parameter or buffer.
+
+    `content` is None for a parameter that is trained: its values come from the run.
+    """
 
     name: Label
     shape: Annotated[tuple[int, ...], Meta(max_length=64)]
@@ -60,7 +72,10 @@ class SourcePart(Part, frozen=True, kw_only=True, array_like=True, forbid_unknow
 
 
 class TaskDigest(Part, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """A task as one machine has it. `private` says that every node has data of its own: data are not compared then."""
+    """A task as one machine has it.
+
+    `private` says that every node has data of its own: data are not compared then.
+    """
 
     parameters: Annotated[tuple[TensorPart, ...], Meta(max_length=MAX_TENSORS + 1)] = ()
     frozen: Annotated[tuple[TensorPart, ...], Meta(max_length=MAX_TENSORS + 1)] = ()
@@ -119,7 +134,9 @@ def difference(ours: TaskDigest, theirs: TaskDigest) -> str:
 
 
 def changed_parameters(before: TaskDigest, now: TaskDigest) -> str:
-    """How the trained parameters differ from those of a model that was made before; empty where that model is still one of the task."""
+    """How the trained parameters differ from those of a model that was made before; empty where
+    that model is still one of the task.
+    """
     words = _tensors("parameter", now.parameters, before.parameters)
     for old, new in (
         ("the other node's task", "the model"),
@@ -166,7 +183,10 @@ def _same(mine: Content | None, other: Content | None) -> bool:
     if not all(map(math.isfinite, (*mine.sketch, *other.sketch))):
         return False
     scale = max(abs(value) for value in (*mine.sketch, *other.sketch))
-    return all(abs(a - b) <= SKETCH_TOLERANCE * scale for a, b in zip(mine.sketch, other.sketch, strict=True))
+    return all(
+        abs(a - b) <= SKETCH_TOLERANCE * scale
+        for a, b in zip(mine.sketch, other.sketch, strict=True)
+    )
 
 
 def _options(ours: TaskDigest, theirs: TaskDigest) -> str:
@@ -184,7 +204,8 @@ def _data(ours: TaskDigest, theirs: TaskDigest) -> str:
     if ours.dataset_size != theirs.dataset_size:
         return f"the other node's data set has {theirs.dataset_size:,} samples, ours {ours.dataset_size:,}"
     if not ours.sample or not theirs.sample:
-        return ""  # one of them is drawn at random, or could not be read: there is nothing to compare
+        # One of them is drawn at random, or could not be read: there is nothing to compare.
+        return ""
     if len(ours.sample) != len(theirs.sample):
         return f"the other node's batch has {_counted(len(theirs.sample), 'tensor')}, ours {len(ours.sample)}"
     for number, (mine, other) in enumerate(zip(ours.sample, theirs.sample, strict=True), start=1):

@@ -1,7 +1,9 @@
-"""TOML files that people write: read whatever an editor made of them, and every mistake found at once, with its line and the nearest name.
+"""TOML files that people write: read whatever an editor made of them, and every mistake found at
+once, with its line and the nearest name.
 
-`read_toml` takes what editors add (a byte order mark, line ends of Windows) and names what it cannot take (UTF-16, other encodings).
-`mistakes_in` compares the tables with the records that they become.
+`read_toml` takes what editors add (a byte order mark, line ends of Windows) and names what it
+cannot take (UTF-16, other encodings). `mistakes_in` compares the tables with the records that they
+become.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def read_toml(text: str) -> dict[str, Any]:
 
 
 def key_lines(text: str) -> Lines:
-    """The line, from 1, of each key of the file and of its tables; tables within tables are not looked into."""
+    """The line, from 1, of each key of the file and of its tables; tables within tables are not
+    looked into.
+    """
     found: dict[str, int] = {}
     twice: set[str] = set()
     section = ""
@@ -75,7 +79,9 @@ class Mistake(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.why}; did you mean {self.meant!r}?" if self.meant else self.why
 
 
-def mistakes_in(tables: Mapping[str, Any], record: type[msgspec.Struct], lines: Lines) -> list[Mistake]:
+def mistakes_in(
+    tables: Mapping[str, Any], record: type[msgspec.Struct], lines: Lines
+) -> list[Mistake]:
     """Each thing that keeps `tables` from becoming a `record`; empty where nothing does."""
     found = list(_mistakes(tables, record, lines, list(_names(record)), ""))
     if not found:
@@ -87,14 +93,24 @@ def mistakes_in(tables: Mapping[str, Any], record: type[msgspec.Struct], lines: 
     return found
 
 
-def _mistakes(tables: Mapping[str, Any], record: type[msgspec.Struct], lines: Lines, known: list[str], prefix: str) -> Iterable[Mistake]:
+def _mistakes(
+    tables: Mapping[str, Any],
+    record: type[msgspec.Struct],
+    lines: Lines,
+    known: list[str],
+    prefix: str,
+) -> Iterable[Mistake]:
     fields = {field.name: field for field in msgspec.structs.fields(record)}
     for key in tables:
         if key not in fields:
             name = f"{prefix}{key}"
             meant = suggestion(name, known)
             # Within its own table a key is written without the table's name.
-            own = meant.removeprefix(prefix) if meant.rpartition(".")[0] == prefix.rstrip(".") else meant
+            own = (
+                meant.removeprefix(prefix)
+                if meant.rpartition(".")[0] == prefix.rstrip(".")
+                else meant
+            )
             yield Mistake(why=f"{place(lines, name)}there is no setting {name!r}", meant=own)
     for name, field in fields.items():
         full = f"{prefix}{name}"
@@ -121,7 +137,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """The dotted name that was most likely meant, or nothing."""
     known = list(known)
     own = name.rpartition(".")[2]
-    # The right key in the wrong table, then a typing error in the whole name, then one in the key alone.
+    # The right key in the wrong table, then a typing error in the whole name, then one in the key
+    # alone.
     same = [full for full in known if full.rpartition(".")[2] == own]
     meant = (same[0] if same else "") or nearest(name, known)
     if not meant:

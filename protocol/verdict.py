@@ -1,4 +1,5 @@
-"""What evidence proves, and against whom: a signed mean held against the bytes that it was to be made of.
+"""What evidence proves, and against whom: a signed mean held against the bytes that it was to be
+made of.
 
 SliceResult, one row       the mean of all listed contributions: whoever signed another one lied
 RowSum                     the mean of those that stand in the row: the same
@@ -25,7 +26,10 @@ from protocol.rules.registry import rule_set
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Who summed wrongly, proved. `certificate` is the hash of the one it was for, `evidence` the digest of the proof."""
+    """Who summed wrongly, proved.
+
+    `certificate` is the hash of the one it was for, `evidence` the digest of the proof.
+    """
 
     peer: PeerId
     certificate: Digest
@@ -39,7 +43,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody signed: that the chunks from `first` to before `last` of the mean of these `contributors` have this `root`."""
+    """What somebody signed: that the chunks from `first` to before `last` of the mean of these
+    `contributors` have this `root`.
+    """
 
     peer: PeerId
     slice: int
@@ -47,19 +53,25 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     last: int
     root: Digest
     contributors: tuple[int, ...]
-    row: bool  # a row's sum, in float32; else the result, in the codec's own encoding of it
+    # A row's sum, in float32; else the result, in the codec's own encoding of it.
+    row: bool
     alone: bool  # whether nobody else's sum went into it
 
 
 def claim_of(certificate: OpenCertificate, signed: Signed, run: Digest) -> Claim:
-    """What `signed` says of this certificate. Raises `PeerFault`, "bad_proof" when it is nothing about it that its signer was to say."""
+    """What `signed` says of this certificate.
+
+    Raises `PeerFault`, "bad_proof" when it is nothing about it that its signer was to say.
+    """
     said = open_signed(signed, run)
     if not isinstance(said, SliceResult | RowSum):
         raise PeerFault("bad_proof", f"a {type(said).__name__} is no sum")
     plan, cut = certificate.plan, certificate.cut
     layout, owners, count = plan.layout, cut.owners, len(plan.members)
     summer = said.part if isinstance(said, RowSum) else said.slice
-    if (said.plan, said.cut) != (plan.digest, certificate.outcome.cut) or max(said.slice, summer) >= count:
+    if (said.plan, said.cut) != (plan.digest, certificate.outcome.cut) or max(
+        said.slice, summer
+    ) >= count:
         raise PeerFault("bad_proof", "the signed result is not of the certificate")
     first, last = layout.slices[said.slice]
     asked = said.slice in layout.ranks[summer] if isinstance(said, RowSum) else True
@@ -68,15 +80,32 @@ def claim_of(certificate: OpenCertificate, signed: Signed, run: Digest) -> Claim
     row = isinstance(said, RowSum)
     of = tuple(i for i in cut.contributors if not row or layout.row_of[i] == layout.row_of[summer])
     alone = row or len(layout.rows) == 1
-    return Claim(peer=signed.peer, slice=said.slice, first=first, last=last, root=said.root, contributors=of, row=row, alone=alone)
+    return Claim(
+        peer=signed.peer,
+        slice=said.slice,
+        first=first,
+        last=last,
+        root=said.root,
+        contributors=of,
+        row=row,
+        alone=alone,
+    )
 
 
-def is_right(certificate: OpenCertificate, claim: Claim, codec: Codec, parameters: int, evidence: Evidence) -> bool:
-    """Whether the reducer's chunk is what the contributors' chunks make. Raises `PeerFault("malformed")` when one does not decode."""
+def is_right(
+    certificate: OpenCertificate, claim: Claim, codec: Codec, parameters: int, evidence: Evidence
+) -> bool:
+    """Whether the reducer's chunk is what the contributors' chunks make.
+
+    Raises `PeerFault("malformed")` when one does not decode.
+    """
     start, stop = element_range(evidence.chunk, evidence.chunk + 1, parameters)
     mean = np.empty(stop - start, np.float32)
     offers = certificate.plan.offers
-    parts = {i: (offers[i].samples, piece.data) for i, piece in zip(claim.contributors, evidence.contributed, strict=True)}
+    parts = {
+        i: (offers[i].samples, piece.data)
+        for i, piece in zip(claim.contributors, evidence.contributed, strict=True)
+    }
     mean_of = rule_set(certificate.plan.rules).weighted_mean
     if claim.row:
         mean_of([parts[i] for i in sorted(parts)], codec, mean)
@@ -93,21 +122,36 @@ def hands(certificate: OpenCertificate, index: int) -> tuple[PeerId, ...]:
     return tuple(dict.fromkeys(plan.members[i] for i in (owners[index], *summed)))
 
 
-def judge(evidence: Evidence, run: Digest, manifest: Manifest, parameters: int, known: OpenCertificate | None = None) -> Verdict:
-    """Who is guilty by this evidence. Raises `PeerFault` when it proves nothing: "bad_proof" for an honest sum, too.
+def judge(
+    evidence: Evidence,
+    run: Digest,
+    manifest: Manifest,
+    parameters: int,
+    known: OpenCertificate | None = None,
+) -> Verdict:
+    """Who is guilty by this evidence.
 
-    `known` is the certificate in question, where it was verified before: the copy in the evidence is then not looked at, and what is left to
-    check is one signature and the hashes of the chunks, where a whole certificate has dozens of signatures.
+    Raises `PeerFault` when it proves nothing: "bad_proof" for an honest sum, too.
+
+    `known` is the certificate in question, where it was verified before: the copy in the evidence
+    is then not looked at, and what is left to check is one signature and the hashes of the chunks,
+    where a whole certificate has dozens of signatures.
     """
-    certificate = known or open_certificate(evidence.certificate, run, manifest, chunk_count(parameters))
+    certificate = known or open_certificate(
+        evidence.certificate, run, manifest, chunk_count(parameters)
+    )
     claim, total = claim_of(certificate, evidence.result, run), certificate.plan.plan.borders[-1]
     if not claim.alone:
         raise PeerFault("bad_proof", "in several rows no one member answers for a result")
     if not claim.first <= evidence.chunk < claim.last:
         raise PeerFault("bad_proof", f"{short(claim.peer)} was not to sum chunk {evidence.chunk}")
     if len(evidence.contributed) != len(claim.contributors):
-        raise PeerFault("bad_proof", f"{len(evidence.contributed)} of {len(claim.contributors)} contributions")
-    check_piece(evidence.reduced, evidence.chunk - claim.first, claim.last - claim.first, claim.root)
+        raise PeerFault(
+            "bad_proof", f"{len(evidence.contributed)} of {len(claim.contributors)} contributions"
+        )
+    check_piece(
+        evidence.reduced, evidence.chunk - claim.first, claim.last - claim.first, claim.root
+    )
     for index, piece in zip(claim.contributors, evidence.contributed, strict=True):
         check_piece(piece, evidence.chunk, total, certificate.plan.offers[index].contribution)
     if is_right(certificate, claim, codec_named(manifest.codec), parameters, evidence):

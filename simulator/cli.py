@@ -1,4 +1,6 @@
-"""`simulate`: worlds of nodes that run the real code while everything goes wrong, and what came of it."""
+"""`simulate`: worlds of nodes that run the real code while everything goes wrong, and what came of
+it.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,33 @@ PROFILES = ("good", "average", "poor", "unstable", "regions")
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--fuzz", type=click.IntRange(min=1), metavar="N", help="Play N random schedules of all faults instead.")
-@click.option("--nodes", type=click.IntRange(2, 10_000), help="How many nodes. Default: what the scenario was made for.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the world; with --fuzz, of the first schedule.")
-@click.option("--schedule", type=PATH, metavar="FILE", help="Play the story in FILE, as --save writes it.")
-@click.option("--save", type=NEW_FILE, metavar="FILE", help="Write the story (of the first failure, if any) to FILE.")
+@click.option(
+    "--fuzz",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Play N random schedules of all faults instead.",
+)
+@click.option(
+    "--nodes",
+    type=click.IntRange(2, 10_000),
+    help="How many nodes. Default: what the scenario was made for.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Of the world; with --fuzz, of the first schedule.",
+)
+@click.option(
+    "--schedule", type=PATH, metavar="FILE", help="Play the story in FILE, as --save writes it."
+)
+@click.option(
+    "--save",
+    type=NEW_FILE,
+    metavar="FILE",
+    help="Write the story (of the first failure, if any) to FILE.",
+)
 @click.option(
     "--plot",
     "picture",
@@ -27,9 +51,21 @@ PROFILES = ("good", "average", "poor", "unstable", "regions")
     metavar="FILE",
     help="Draw progress as an SVG file.",
 )
-@click.option("--jobs", type=click.IntRange(1, 64), help="Processes. Default: one for each core, 8 at most.")
-@click.option("--profile", type=click.Choice(PROFILES), default="regions", show_default=True, help="network: which links.")
-@click.option("--policy", metavar="POLICY", help="network: adaptive, or fixed:G. Default: adaptive beside all sizes.")
+@click.option(
+    "--jobs", type=click.IntRange(1, 64), help="Processes. Default: one for each core, 8 at most."
+)
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    default="regions",
+    show_default=True,
+    help="network: which links.",
+)
+@click.option(
+    "--policy",
+    metavar="POLICY",
+    help="network: adaptive, or fixed:G. Default: adaptive beside all sizes.",
+)
 @click.option("--list", "listing", is_flag=True, help="Name the scenarios.")
 @global_options(hidden=True)
 @click.pass_context
@@ -49,9 +85,11 @@ def simulate(
 ) -> int:
     """Play a scenario (or all) in a simulated world and check that every invariant holds.
 
-    Ends with 0 when everything went as it must. A failing schedule is shrunk to the faults that it takes, and printed.
+    Ends with 0 when everything went as it must. A failing schedule is shrunk to the faults that it
+    takes, and printed.
 
-    `simulate network` plays the bytes of plans alone, on stated links, and compares sizes of groups.
+    `simulate network` plays the bytes of plans alone, on stated links, and compares sizes of
+    groups.
     """
     if name == NETWORK and fuzz is None and schedule is None and not listing:
         from simulator.network import telling as network  # noqa: PLC0415

@@ -1,7 +1,9 @@
-"""Whose work is in a certificate, checked by content: its state must follow from its parent's and from exactly the offers that it lists.
+"""Whose work is in a certificate, checked by content: its state must follow from its parent's and
+from exactly the offers that it lists.
 
-The world sees every offer on its way to the disk, before anybody else hears of it. From those bytes the mean is made twice: by
-`protocol.reduction`, which must give the certified state bit for bit, and independently in float64, which must agree within rounding.
+The world sees every offer on its way to the disk, before anybody else hears of it. From those bytes
+the mean is made twice: by `protocol.reduction`, which must give the certified state bit for bit,
+and independently in float64, which must agree within rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from protocol.outer import outer_step, state_digest
 from protocol.ports import LedgerRecord, Vector
 from protocol.reduction import mean_by_plan
 
-ROUNDING = 1e-5  # relative to the largest value of a contribution: 64 float32 additions and a division stay below 2^-17
+# Relative to the largest value of a contribution: 64 float32 additions and a division stay below
+# 2^-17.
+ROUNDING = 1e-5
 
 State = tuple[Vector, Vector]
 
@@ -34,22 +38,41 @@ class Contents:
         self._states: dict[Digest, State] = {}
 
     def offered(self, peer: PeerId, record: LedgerRecord) -> str:
-        """An offer became durable. Returns what is wrong with it: the same seq may never stand for two offers."""
+        """An offer became durable.
+
+        Returns what is wrong with it: the same seq may never stand for two offers.
+        """
         if not record.offered_seq:
             return ""
         offer = (record.offered_weight, record.offered)
         known = self._offers.setdefault((peer, record.offered_seq), offer)
-        return "" if known == offer else f"{short(peer)} made two different offers under seq {record.offered_seq}"
+        return (
+            ""
+            if known == offer
+            else f"{short(peer)} made two different offers under seq {record.offered_seq}"
+        )
 
     def knows(self, tip: Digest) -> bool:
         return tip in self._states
 
     def keep(self, tip: Digest, value: Vector, momentum: Vector) -> None:
-        """The state of a tip that cannot be checked against a parent (genesis, or the first one seen)."""
+        """The state of a tip that cannot be checked against a parent (genesis, or the first one
+        seen).
+        """
         self._states[tip] = (value.copy(), momentum.copy())
 
-    def check(self, certificate: OpenCertificate, weights: tuple[int, int], value: Vector, momentum: Vector) -> str:
-        """What is wrong with the state that somebody holds for this certificate; empty when nothing is. `weights` are those of a merge."""
+    def check(
+        self,
+        certificate: OpenCertificate,
+        weights: tuple[int, int],
+        value: Vector,
+        momentum: Vector,
+    ) -> str:
+        """What is wrong with the state that somebody holds for this certificate; empty when nothing
+        is.
+
+        `weights` are those of a merge.
+        """
         parents = [self._states.get(parent) for parent in certificate.outcome.parents]
         self.keep(certificate.hash, value, momentum)
         known = [parent for parent in parents if parent is not None]
@@ -57,17 +80,26 @@ class Contents:
             return ""
         if len(known) == 2:
             return self._check_merge(certificate, known[0], known[1], weights)
-        listed = [(certificate.plan.members[i], certificate.plan.offers[i].seq) for i in certificate.contributors]
-        missing = [f"{short(peer)} seq {seq}" for peer, seq in listed if (peer, seq) not in self._offers]
+        listed = [
+            (certificate.plan.members[i], certificate.plan.offers[i].seq)
+            for i in certificate.contributors
+        ]
+        missing = [
+            f"{short(peer)} seq {seq}" for peer, seq in listed if (peer, seq) not in self._offers
+        ]
         if missing:
             return f"certificate {certificate.outcome.number} lists what was never offered: {', '.join(missing)}"
         parts = [self._offers[one] for one in listed]
         for (weight, _), i in zip(parts, certificate.contributors, strict=True):
             if weight != certificate.plan.offers[i].samples:
                 return f"certificate {certificate.outcome.number} counts {certificate.plan.offers[i].samples} samples where {weight} were offered"
-        return self._check_bits(certificate, known[0], parts) or self._check_float64(certificate, known[0], parts, momentum)
+        return self._check_bits(certificate, known[0], parts) or self._check_float64(
+            certificate, known[0], parts, momentum
+        )
 
-    def _check_merge(self, certificate: OpenCertificate, first: State, second: State, weights: tuple[int, int]) -> str:
+    def _check_merge(
+        self, certificate: OpenCertificate, first: State, second: State, weights: tuple[int, int]
+    ) -> str:
         merged = tuple(np.empty_like(part) for part in first)
         for one, two, out in zip(first, second, merged, strict=True):
             merge_vectors(one, two, weights, out)
@@ -75,10 +107,19 @@ class Contents:
             return f"merge {certificate.outcome.number} is not the mean of its parents weighted {weights[0]} to {weights[1]}"
         return ""
 
-    def _check_bits(self, certificate: OpenCertificate, parent: State, parts: list[tuple[int, bytes]]) -> str:
-        """The reduction's own arithmetic, encoded and decoded as it travels: neither depends on where the vector is cut into slices."""
+    def _check_bits(
+        self, certificate: OpenCertificate, parent: State, parts: list[tuple[int, bytes]]
+    ) -> str:
+        """The reduction's own arithmetic, encoded and decoded as it travels: neither depends on
+        where the vector is cut into slices.
+        """
         mean = np.zeros_like(parent[0])
-        mean_by_plan(certificate.plan.plan.rows, dict(zip(certificate.contributors, parts, strict=True)), self._codec, mean)
+        mean_by_plan(
+            certificate.plan.plan.rows,
+            dict(zip(certificate.contributors, parts, strict=True)),
+            self._codec,
+            mean,
+        )
         self._codec.decode(self._codec.encode(mean), mean)
         out = np.empty_like(mean), np.empty_like(mean)
         outer_step(*parent, mean, self._rules, *out, rounds=certificate.rounds)
@@ -86,15 +127,31 @@ class Contents:
             return f"the state of certificate {certificate.outcome.number} does not follow from the {len(parts)} offers that it lists"
         return ""
 
-    def _check_float64(self, certificate: OpenCertificate, parent: State, parts: list[tuple[int, bytes]], momentum: Vector) -> str:
-        """What entered the momentum, against the weighted mean in float64: neither uses a line of the code under test."""
+    def _check_float64(
+        self,
+        certificate: OpenCertificate,
+        parent: State,
+        parts: list[tuple[int, bytes]],
+        momentum: Vector,
+    ) -> str:
+        """What entered the momentum, against the weighted mean in float64: neither uses a line of
+        the code under test.
+        """
         if not self._codec.lossless:
             return ""
-        entered = (momentum.astype(np.float64) - np.float64(np.float32(self._rules.momentum)) * parent[1]) * certificate.rounds
+        entered = (
+            momentum.astype(np.float64) - np.float64(np.float32(self._rules.momentum)) * parent[1]
+        ) * certificate.rounds
         values = [(weight, np.frombuffer(data, "<f4").astype(np.float64)) for weight, data in parts]
         total = sum(weight for weight, _ in values)
-        mean: npt.NDArray[np.float64] = sum((weight * value for weight, value in values), np.zeros_like(entered)) / total
-        scale = max(1.0, float(np.abs(parent[1]).max()), *(float(np.abs(value).max()) for _, value in values))
+        mean: npt.NDArray[np.float64] = (
+            sum((weight * value for weight, value in values), np.zeros_like(entered)) / total
+        )
+        scale = max(
+            1.0,
+            float(np.abs(parent[1]).max()),
+            *(float(np.abs(value).max()) for _, value in values),
+        )
         worst = float(np.abs(entered - mean).max())
         if worst > ROUNDING * scale:
             return f"certificate {certificate.outcome.number} holds another mean than that of the offers it lists: {worst:g} apart at {scale:g}"

@@ -10,13 +10,19 @@ from simulator.story import DETECTION_S, SLOW_ROUNDS, Make, Story, Wanted, plain
 
 
 def churn(name: str, count: int, minutes: int) -> Make:
-    """Thirty percent of the nodes die every minute, each at a random moment, and come back a while later."""
+    """Thirty percent of the nodes die every minute, each at a random moment, and come back a while
+    later.
+    """
 
     def make(nodes: int | None, seed: int) -> Story:
         n = nodes or count
         rng = random.Random(f"churn {seed}")
         schedule = tuple(
-            f.Kill(node=node, at_s=60.0 * minute + round(rng.uniform(0, 60), 3), back_s=round(rng.uniform(5, 60), 3))
+            f.Kill(
+                node=node,
+                at_s=60.0 * minute + round(rng.uniform(0, 60), 3),
+                back_s=round(rng.uniform(5, 60), 3),
+            )
             for minute in range(minutes)
             for node in rng.sample(range(n), round(0.3 * n))
         )
@@ -41,17 +47,28 @@ def revolving_door(nodes: int | None, seed: int) -> Story:
     inside = {i: i < 5 for i in range(n)}
     for second in range(5, 60):
         node = rng.randrange(3, n)
-        schedule.append(f.Leave(node=node, at_s=float(second)) if inside[node] else f.Start(node=node, at_s=float(second)))
+        schedule.append(
+            f.Leave(node=node, at_s=float(second))
+            if inside[node]
+            else f.Start(node=node, at_s=float(second))
+        )
         inside[node] = not inside[node]
     return Story(
-        name="revolving-door", nodes=n, seed=seed, seconds=70.0, schedule=tuple(schedule), starts=tuple(range(5)), wanted=Wanted(rounds=6)
+        name="revolving-door",
+        nodes=n,
+        seed=seed,
+        seconds=70.0,
+        schedule=tuple(schedule),
+        starts=tuple(range(5)),
+        wanted=Wanted(rounds=6),
     )
 
 
 CROWDS: dict[str, Make] = {
     "many": plain(
         "many",
-        10.0,  # and then until everybody holds the first certificate and its anchor
+        # And then until everybody holds the first certificate and its anchor.
+        10.0,
         1000,
         lambda n: (),
         round=RoundRules(seconds=20.0, ready_s=5.0),

@@ -21,11 +21,15 @@ class Struck(msgspec.Struct, frozen=True, kw_only=True):
     at_s: float
     node: int
     fault: f.AnyFault
-    connected: frozenset[int] = frozenset()  # the seats that had a connection to it: who can notice
+    # The seats that had a connection to it: who can notice.
+    connected: frozenset[int] = frozenset()
 
 
 class Director:
-    """Watches one world. `struck` is what has happened so far, `over_s` when the last of it is over."""
+    """Watches one world.
+
+    `struck` is what has happened so far, `over_s` when the last of it is over.
+    """
 
     def __init__(self, world: World, schedule: f.Schedule) -> None:
         self.struck: list[Struck] = []
@@ -64,7 +68,11 @@ class Director:
     def _has_come(fault: f.AnyFault, seat: Seat, event: PhaseEntered) -> bool:
         when = fault.when
         assert when is not None
-        if event.phase != when.enters or when.node not in (None, seat.index) or when.number not in (None, event.number):
+        if (
+            event.phase != when.enters
+            or when.node not in (None, seat.index)
+            or when.number not in (None, event.number)
+        ):
             return False
         state = seat.state
         return when.role == "any" or (state is not None and state.leads == (when.role == "leader"))
@@ -80,9 +88,12 @@ class Director:
         node = getattr(fault, "node", f.WHOEVER)
         node = whoever if node == f.WHOEVER else node
         if hasattr(fault, "node") and not 0 <= node < len(self._world.seats):
-            return  # a schedule for a larger world, or nobody came to that step
+            # A schedule for a larger world, or nobody came to that step.
+            return
         now = trio.current_time()
-        self.struck.append(Struck(at_s=now, node=node, fault=fault, connected=self._connected(node)))
+        self.struck.append(
+            Struck(at_s=now, node=node, fault=fault, connected=self._connected(node))
+        )
         self.over_s = max(self.over_s, now + f.lasts_s(fault))
         self._happen(fault, node, now)
 
@@ -128,7 +139,10 @@ class Director:
                 self._trouble(fault, world.seats[node], now)
 
     def _sever(self, node: int, other: int, until_s: float) -> None:
-        one, two = self._world.seats[node].peer, self._world.seats[other % len(self._world.seats)].peer
+        one, two = (
+            self._world.seats[node].peer,
+            self._world.seats[other % len(self._world.seats)].peer,
+        )
         if one != two:
             self._world.swarm.sever(one, two)
             self._later(until_s, partial(self._world.swarm.mend, one, two))
@@ -140,7 +154,9 @@ class Director:
             return
         seat.paused = True
         speed = seat.speed
-        seat.set_speed(0.0)  # a stopped process does not train; the stretch under way is let go on, to its round's end at most
+        # A stopped process does not train; the stretch under way is let go on, to its round's end
+        # at most.
+        seat.set_speed(0.0)
         self._world.swarm.pause(seat.peer)
 
         def resume() -> None:
@@ -153,7 +169,11 @@ class Director:
 
     def _straggle(self, fault: f.Straggle, node: int, until_s: float) -> None:
         world, seat = self._world, self._world.seats[node]
-        others = [other.peer for other in world.seats if other is not seat] if fault.bits_per_second else []
+        others = (
+            [other.peer for other in world.seats if other is not seat]
+            if fault.bits_per_second
+            else []
+        )
         seat.set_speed(fault.speed)
         for other in others:
             here = world.swarm.link_between(seat.peer, other)
@@ -178,9 +198,13 @@ class Director:
             self._world.lost_samples += seat.trainer.progress().samples
             seat.trainer.inner.crash()
 
-    def _trouble(self, fault: f.Lose | f.Duplicate | f.Reorder | f.Corrupt, seat: Seat, now: float) -> None:
+    def _trouble(
+        self, fault: f.Lose | f.Duplicate | f.Reorder | f.Corrupt, seat: Seat, now: float
+    ) -> None:
         mischief = seat.mischief
-        name = {f.Lose: "lose", f.Duplicate: "double", f.Reorder: "swap", f.Corrupt: "corrupt"}[type(fault)]
+        name = {f.Lose: "lose", f.Duplicate: "double", f.Reorder: "swap", f.Corrupt: "corrupt"}[
+            type(fault)
+        ]
         setattr(mischief, name, fault.share)
         late_s = fault.late_s if isinstance(fault, f.Reorder) else None
         if late_s is not None:

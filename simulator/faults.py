@@ -1,7 +1,10 @@
-"""Faults as data: what goes wrong in a world, to whom and when. A schedule of them can be written to a file, shrunk and played again.
+"""Faults as data: what goes wrong in a world, to whom and when.
 
-A fault is placed at a time (`at_s`, virtual seconds from the start) or at a step of the protocol (`when`): `When(node=3, enters="reduce")`
-is the first moment at which node 3 enters that phase. `node=WHOEVER` is the node that came to that step. What lasts ends after `for_s`.
+A schedule of them can be written to a file, shrunk and played again.
+
+A fault is placed at a time (`at_s`, virtual seconds from the start) or at a step of the protocol
+(`when`): `When(node=3, enters="reduce")` is the first moment at which node 3 enters that phase.
+`node=WHOEVER` is the node that came to that step. What lasts ends after `for_s`.
 """
 
 from __future__ import annotations
@@ -25,9 +28,11 @@ Node = Annotated[int, Meta(ge=WHOEVER)]
 
 
 class When(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A step of the protocol: the first time that a node (any, where `node` is None) of that role enters that phase, and `after_s` later.
+    """A step of the protocol: the first time that a node (any, where `node` is None) of that role
+    enters that phase, and `after_s` later.
 
-    `after_s` 0 is before anything of that step has left the node. `number` narrows it to the round that would make that certificate.
+    `after_s` 0 is before anything of that step has left the node. `number` narrows it to the round
+    that would make that certificate.
     """
 
     enters: str
@@ -60,7 +65,10 @@ class Kill(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=Tru
 
 
 class Start(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """A node begins a life: it joins, or comes back with its disk. Nothing happens when it is alive."""
+    """A node begins a life: it joins, or comes back with its disk.
+
+    Nothing happens when it is alive.
+    """
 
     node: Node
 
@@ -94,7 +102,9 @@ class Pause(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=Tr
 
 
 class Straggle(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """The node trains at `speed` times its pace, and all its paths carry `bits_per_second` where that is given."""
+    """The node trains at `speed` times its pace, and all its paths carry `bits_per_second` where
+    that is given.
+    """
 
     node: Node
     speed: Share = 0.1
@@ -119,7 +129,9 @@ class Duplicate(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
 
 
 class Reorder(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """A share of what the node says is overtaken by what it says next; all of it is up to `late_s` late."""
+    """A share of what the node says is overtaken by what it says next; all of it is up to `late_s`
+    late.
+    """
 
     node: Node
     share: Share
@@ -128,7 +140,11 @@ class Reorder(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
 
 
 class Corrupt(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """A share of what the node says or sends has a bit turned before it is sealed: a broken machine. (Links detect what they do themselves.)"""
+    """A share of what the node says or sends has a bit turned before it is sealed: a broken
+    machine.
+
+    (Links detect what they do themselves.)
+    """
 
     node: Node
     share: Share
@@ -143,8 +159,11 @@ class SkewClock(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
 
 
 class Shift(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """The node's training of this round ends `by_s` later than the others', or earlier where that is negative: it is out of phase. Nothing else is
-    wrong with it. Nothing happens to a node that does not train at that instant."""
+    """The node's training of this round ends `by_s` later than the others', or earlier where that
+    is negative: it is out of phase.
+
+    Nothing else is wrong with it. Nothing happens to a node that does not train at that instant.
+    """
 
     node: Node
     by_s: float
@@ -170,7 +189,10 @@ class FillDisk(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
 
 
 class Lie(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """The node says what is not so; `kind` is a name of `simulator.liars.LIES`. For good, where `for_s` is None."""
+    """The node says what is not so; `kind` is a name of `simulator.liars.LIES`.
+
+    For good, where `for_s` is None.
+    """
 
     node: Node
     kind: str
@@ -200,7 +222,9 @@ Schedule = tuple[AnyFault, ...]
 
 
 def lasts_s(fault: AnyFault) -> float:
-    """For how long a fault goes on after it began; a node that is to come back is away for so long, a lie for good counts as over."""
+    """For how long a fault goes on after it began; a node that is to come back is away for so long,
+    a lie for good counts as over.
+    """
     if isinstance(fault, Kill):
         return fault.back_s or 0.0
     return getattr(fault, "for_s", None) or 0.0
@@ -211,10 +235,22 @@ def words(fault: AnyFault) -> str:
     where = f"at {fault.at_s:g} s" if fault.at_s is not None else ""
     if fault.when is not None:
         who = (
-            f"node {fault.when.node}" if fault.when.node is not None else f"a {fault.when.role}" if fault.when.role != "any" else "anybody"
+            f"node {fault.when.node}"
+            if fault.when.node is not None
+            else f"a {fault.when.role}"
+            if fault.when.role != "any"
+            else "anybody"
         )
         where = f"{fault.when.after_s:g} s after {who} enters {fault.when.enters}"
         where += f" of round {fault.when.number}" if fault.when.number is not None else ""
-    fields = {name: getattr(fault, name) for name in fault.__struct_fields__ if name not in ("at_s", "when")}
-    said = ", ".join(f"{name} {'whoever' if value == WHOEVER else value}" for name, value in fields.items() if value is not None)
+    fields = {
+        name: getattr(fault, name)
+        for name in fault.__struct_fields__
+        if name not in ("at_s", "when")
+    }
+    said = ", ".join(
+        f"{name} {'whoever' if value == WHOEVER else value}"
+        for name, value in fields.items()
+        if value is not None
+    )
     return f"{where}: {type(fault).__name__} ({said})"

@@ -1,4 +1,7 @@
-"""Random stories: everything that can go wrong, at random, from one seed. A story that fails is shrunk to the faults that it takes."""
+"""Random stories: everything that can go wrong, at random, from one seed.
+
+A story that fails is shrunk to the faults that it takes.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,15 @@ from simulator.story import Story
 MOST_NODES = 8
 LEAST_NODES = 3
 MOST_FAULTS = 6
-ROUND_S = 6.0  # of local training and exchange together, in a story's rounds
+# Of local training and exchange together, in a story's rounds.
+ROUND_S = 6.0
 LEAST_ROUNDS = 6
 MOST_ROUNDS = 20
-LINKS = ("near", "near", "perfect", "good", "average", "poor", "far", "world")  # "near" twice: half of what goes wrong needs no bad link
-FUZZED_LIES = tuple(name for name, lie in LIES.items() if not lie.unnoticed or name in ("false_held", "braggart"))
+# "near" twice: half of what goes wrong needs no bad link.
+LINKS = ("near", "near", "perfect", "good", "average", "poor", "far", "world")
+FUZZED_LIES = tuple(
+    name for name, lie in LIES.items() if not lie.unnoticed or name in ("false_held", "braggart")
+)
 FAULTED_STEPS = ("ready", "scatter", "reduce", "vote", "adopt", "offer", "fetch", "merge")
 SHRINKS = 40  # runs that shrinking may take
 
@@ -49,7 +56,9 @@ def random_story(seed: int, nodes: int | None = None) -> Story:
 
 
 def _row_size(drawn: float) -> int:
-    """A quarter of the stories may have several rows, and one in seven mostly has: those of many nodes."""
+    """A quarter of the stories may have several rows, and one in seven mostly has: those of many
+    nodes.
+    """
     return 32 if drawn < 0.75 else 4 if drawn < 0.85 else 3 if drawn < 0.95 else 2
 
 
@@ -61,7 +70,14 @@ def _lie(rng: random.Random, nodes: int, seconds: float) -> tuple[f.AnyFault, ..
     """At most one liar: two of three nodes that lie are a majority, and nothing is promised then."""
     if nodes < 4 or rng.random() > 0.25:
         return ()
-    return (f.Lie(node=rng.randrange(nodes), kind=rng.choice(FUZZED_LIES), at_s=_time(rng, seconds), for_s=round(rng.uniform(5, 30), 3)),)
+    return (
+        f.Lie(
+            node=rng.randrange(nodes),
+            kind=rng.choice(FUZZED_LIES),
+            at_s=_time(rng, seconds),
+            for_s=round(rng.uniform(5, 30), 3),
+        ),
+    )
 
 
 def _fault(rng: random.Random, nodes: int, seconds: float) -> f.AnyFault:
@@ -80,17 +96,31 @@ def _fault(rng: random.Random, nodes: int, seconds: float) -> f.AnyFault:
         }
         node = f.WHOEVER if rng.random() < 0.8 else node
     kinds: tuple[Callable[[], f.AnyFault], ...] = (
-        lambda: f.Kill(node=node, back_s=round(rng.uniform(0.0, 40.0), 3) if rng.random() < 0.7 else None, **place),
+        lambda: f.Kill(
+            node=node,
+            back_s=round(rng.uniform(0.0, 40.0), 3) if rng.random() < 0.7 else None,
+            **place,
+        ),
         lambda: f.Kill(node=node, back_s=round(rng.uniform(0.0, 5.0), 3), **place),
         lambda: f.Partition(groups=_groups(rng, nodes), for_s=for_s, **place),
         lambda: f.Sever(node=node, other=rng.randrange(nodes), for_s=for_s, **place),
         lambda: f.Pause(node=node, for_s=for_s, **place),
         lambda: f.Straggle(
-            node=node, speed=rng.choice((0.0, 0.05, 0.5)), bits_per_second=rng.choice((None, 1e5, 1e6)), for_s=for_s, **place
+            node=node,
+            speed=rng.choice((0.0, 0.05, 0.5)),
+            bits_per_second=rng.choice((None, 1e5, 1e6)),
+            for_s=for_s,
+            **place,
         ),
         lambda: f.Lose(node=node, share=rng.choice((0.1, 0.5, 1.0)), for_s=for_s, **place),
         lambda: f.Duplicate(node=node, share=rng.choice((0.2, 1.0)), for_s=for_s, **place),
-        lambda: f.Reorder(node=node, share=rng.choice((0.0, 0.3, 0.8)), late_s=rng.choice((0.0, 0.2, 2.0)), for_s=for_s, **place),
+        lambda: f.Reorder(
+            node=node,
+            share=rng.choice((0.0, 0.3, 0.8)),
+            late_s=rng.choice((0.0, 0.2, 2.0)),
+            for_s=for_s,
+            **place,
+        ),
         lambda: f.Corrupt(node=node, share=rng.choice((0.02, 0.3)), for_s=for_s, **place),
         lambda: f.SkewClock(node=node, by_s=rng.choice((-3600.0, 3600.0, -5.0)), **place),
         lambda: f.Shift(node=node, by_s=rng.choice((-4.0, -3.0, -1.0, 1.0, 3.0, 8.0)), **place),
@@ -110,7 +140,9 @@ def _groups(rng: random.Random, nodes: int) -> tuple[tuple[int, ...], ...]:
 
 
 def shrink(story: Story, fails: Callable[[Story], bool]) -> Story:
-    """The same story with fewer faults that still fails: each is left out in turn for as long as that helps, halves first."""
+    """The same story with fewer faults that still fails: each is left out in turn for as long as
+    that helps, halves first.
+    """
     runs = 0
     size = max(1, len(story.schedule) // 2)
     while size:

@@ -1,4 +1,5 @@
-"""What must always hold, checked in a world whenever a node moves to a certificate, saves its ledger or enters a phase.
+"""What must always hold, checked in a world whenever a node moves to a certificate, saves its
+ledger or enters a phase.
 
 agreement      nodes that hold the same certificate hold identical anchors
 nothing lost   what a node was certified for, what its ledger holds and what it dropped and said so add up to what its trainer handed over
@@ -33,9 +34,19 @@ from simulator.fakes.disk import KEPT
 from simulator.lies import LIES
 from simulator.seat import Seat
 
-NAMES = ("agreement", "nothing lost", "nothing twice", "one voice", "content", "bounds", "progress", "no crash")
+NAMES = (
+    "agreement",
+    "nothing lost",
+    "nothing twice",
+    "one voice",
+    "content",
+    "bounds",
+    "progress",
+    "no crash",
+)
 TRACE_LINES = 6  # of a crash: where it came from
-INBOX_SLACK = 256  # one event from each stream that was waiting to deliver
+# One event from each stream that was waiting to deliver.
+INBOX_SLACK = 256
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,16 +63,20 @@ class Invariants:
     def __init__(self, manifest: Manifest) -> None:
         self.broken: list[Violation] = []
         self.liars: dict[int, str] = {}  # seat to its lie, the honest left out
-        self.unnoticed = 0  # certificates whose content is not what their offers make, by a reducer's lie that nobody can see
+        # Certificates whose content is not what their offers make, by a reducer's lie that nobody
+        # can see.
+        self.unnoticed = 0
         self._contents = Contents(manifest)
         self._min_peers = manifest.group.min_peers
         self._states: dict[Digest, Digest] = {}
         self._told: set[tuple[str, int]] = set()
         self._twice: dict[Digest, bool] = {}  # tips whose ancestry was looked at
-        self._baseline: dict[tuple[int, int], int] = {}  # (node, life): what it had to account for besides its trainer's work
+        # (node, life): what it had to account for besides its trainer's work.
+        self._baseline: dict[tuple[int, int], int] = {}
         self._began_anew: set[tuple[int, int]] = set()
         self._dropped: dict[tuple[int, int], int] = {}
-        self._said: set[tuple[int, Phase, Digest, int]] = set()  # what may be said once: by whom, what, and of which round and view
+        # What may be said once: by whom, what, and of which round and view.
+        self._said: set[tuple[int, Phase, Digest, int]] = set()
 
     def held(self) -> dict[str, bool]:
         """Every invariant and whether it held."""
@@ -109,7 +124,9 @@ class Invariants:
         said = (seat.index, state.phase, state.parent, state.view)
         if said in self._said:
             self.fail(
-                "one voice", now, f"node {seat.index} enters {state.phase.value} of view {state.view} of round {state.number} a second time"
+                "one voice",
+                now,
+                f"node {seat.index} enters {state.phase.value} of view {state.view} of round {state.number} a second time",
             )
         self._said.add(said)
 
@@ -130,13 +147,21 @@ class Invariants:
         state = state_digest(anchor.value, anchor.momentum)
         known = self._states.setdefault(tip.hash, state)
         if known != state or (tip.state and tip.state != state):
-            self.fail("agreement", now, f"node {seat.index} holds another anchor than others at certificate {tip.number}")
+            self.fail(
+                "agreement",
+                now,
+                f"node {seat.index} holds another anchor than others at certificate {tip.number}",
+            )
         if self._contents.knows(tip.hash):
             return
         step = keeper.lineage.step(tip.hash)
         if step is None:
             return
-        parents = [parent for name in step.certificate.outcome.parents if (parent := keeper.lineage.tip(name)) is not None]
+        parents = [
+            parent
+            for name in step.certificate.outcome.parents
+            if (parent := keeper.lineage.tip(name)) is not None
+        ]
         weights = keeper.lineage.weights(parents[0], parents[1]) if len(parents) == 2 else (0, 0)
         wrong = self._contents.check(step.certificate, weights, anchor.value, anchor.momentum)
         if wrong and self._lying_reducer():
@@ -145,7 +170,9 @@ class Invariants:
             self.fail("content", now, wrong)
 
     def _lying_reducer(self) -> bool:
-        """Whether somebody is in this world who sums wrongly: what is certified until it is caught stays certified."""
+        """Whether somebody is in this world who sums wrongly: what is certified until it is caught
+        stays certified.
+        """
         return any(LIES[kind].wrong_sums for kind in self.liars.values())
 
     def _nothing_twice(self, keeper: Keeper, now: float) -> None:
@@ -155,12 +182,15 @@ class Invariants:
         path = keeper.lineage.path(keeper.lineage.root, keeper.tip)
         self._twice[keeper.tip.hash] = True
         if any(len(certificate.outcome.parents) == 2 for certificate in path):
-            return  # the documented exception: certified on both branches
+            # The documented exception: certified on both branches.
+            return
         for certificate in path:
             for listed in certificate.listed.items():
                 if listed in seen:
                     self.fail(
-                        "nothing twice", now, f"seq {listed[1]} of {short(listed[0])} is twice in the ancestry of {keeper.tip.number}"
+                        "nothing twice",
+                        now,
+                        f"seq {listed[1]} of {short(listed[0])} is twice in the ancestry of {keeper.tip.number}",
                     )
                 seen.add(listed)
 
@@ -181,7 +211,9 @@ class Invariants:
         if not self._contents.knows(keeper.tip.hash) and keeper.tip.hash == root.hash:
             self._contents.keep(root.hash, keeper.anchor.value, keeper.anchor.momentum)
         path = keeper.lineage.path(root, keeper.tip)
-        accounted = self._certified(seat, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
+        accounted = (
+            self._certified(seat, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
+        )
         collected = seat.trainer.collected if seat.trainer else 0
         self._baseline[key] = accounted - collected
         record = seat.medium.ledgers.get(keeper.lineage.root.hash)
@@ -193,7 +225,11 @@ class Invariants:
         had = self._certified(seat, keeper, keeper.lineage.path(root, stood_at))
         had += record.weight + record.samples + record.later_samples
         if accounted - collected < had and not any(len(c.outcome.parents) == 2 for c in path):
-            self.fail("nothing lost", now, f"node {seat.index} came back with {accounted - collected} samples where its disk held {had}")
+            self.fail(
+                "nothing lost",
+                now,
+                f"node {seat.index} came back with {accounted - collected} samples where its disk held {had}",
+            )
 
     def _nothing_lost(self, seat: Seat, keeper: Keeper, now: float) -> None:
         trainer = seat.trainer
@@ -201,12 +237,17 @@ class Invariants:
         if trainer is None or key not in self._baseline:
             return
         path = keeper.lineage.path(keeper.lineage.root, keeper.tip)
-        accounted = self._certified(seat, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
+        accounted = (
+            self._certified(seat, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
+        )
         expected = self._baseline[key] + trainer.collected
-        # Where branches met, work may be certified on both: that is more than was handed over, never less.
-        # Nor does a node that lost its certificates know what it was certified for before, and what it drops then may have been certified.
+        # Where branches met, work may be certified on both: that is more than was handed over,
+        # never less. Nor does a node that lost its certificates know what it was certified for
+        # before, and what it drops then may have been certified.
         merged = (
-            key in self._began_anew or bool(self._dropped.get(key)) or any(len(certificate.outcome.parents) == 2 for certificate in path)
+            key in self._began_anew
+            or bool(self._dropped.get(key))
+            or any(len(certificate.outcome.parents) == 2 for certificate in path)
         )
         if accounted < expected or (accounted > expected and not merged):
             self.fail(
@@ -227,7 +268,10 @@ class Invariants:
             "outcomes are voted for": (len(state.votes), OUTCOMES_KEPT),
             "certificates are kept": (len(keeper.lineage._steps), TIPS_KEPT),
             "certificates wait for their parents": (len(keeper.lineage._orphans), ORPHANS_KEPT),
-            "checkpoints are kept": (max((len(kept) for kept in seat.medium.checkpoints.values()), default=0), KEPT),
+            "checkpoints are kept": (
+                max((len(kept) for kept in seat.medium.checkpoints.values()), default=0),
+                KEPT,
+            ),
         }
         for what, (size, limit) in sizes.items():
             if size > limit and (what, seat.index) not in self._told:

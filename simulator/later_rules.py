@@ -1,4 +1,6 @@
-"""A version of the rules that this program does not have: what two releases in one world are tried with."""
+"""A version of the rules that this program does not have: what two releases in one world are tried
+with.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,14 @@ def ties_to_the_last(chunks: int, shares: Sequence[float]) -> tuple[int, ...]:
 
 @contextmanager
 def later_rules() -> Iterator[int]:
-    """Inside, the functions of `LATER_RULES` are there as well: the current ones with another tie rule. Gives that version."""
-    RULE_SETS[LATER_RULES] = msgspec.structs.replace(RULE_SETS[CURRENT_RULES], version=LATER_RULES, share_out=ties_to_the_last)
+    """Inside, the functions of `LATER_RULES` are there as well: the current ones with another tie
+    rule.
+
+    Gives that version.
+    """
+    RULE_SETS[LATER_RULES] = msgspec.structs.replace(
+        RULE_SETS[CURRENT_RULES], version=LATER_RULES, share_out=ties_to_the_last
+    )
     try:
         yield LATER_RULES
     finally:

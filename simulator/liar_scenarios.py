@@ -1,4 +1,6 @@
-"""Named stories of one peer that lies: what the honest must have refused it for, alone in a row and where results pass through several hands."""
+"""Named stories of one peer that lies: what the honest must have refused it for, alone in a row and
+where results pass through several hands.
+"""
 
 from __future__ import annotations
 
@@ -44,26 +46,41 @@ def _liar(kind: str) -> Make:
         count = nodes or (3 if kind in CHANCY else 5)
         liar, lie = 1, f.Lie(node=1, kind=kind, at_s=8.0)
         if kind in TOLD_BY_LEADERS:
-            liar, lie = f.WHOEVER, f.Lie(node=f.WHOEVER, kind=kind, when=f.When(enters="ready", role="leader", number=2))
+            liar, lie = (
+                f.WHOEVER,
+                f.Lie(
+                    node=f.WHOEVER, kind=kind, when=f.When(enters="ready", role="leader", number=2)
+                ),
+            )
         schedule: tuple[f.AnyFault, ...] = (lie,)
         if kind == "bad_state":
-            schedule += (f.Start(node=count - 1, at_s=20.0), *(f.Sever(node=count - 1, other=i, at_s=0.0, for_s=26.0) for i in (0, 2, 3)))
+            schedule += (
+                f.Start(node=count - 1, at_s=20.0),
+                *(f.Sever(node=count - 1, other=i, at_s=0.0, for_s=26.0) for i in (0, 2, 3)),
+            )
         return Story(
             name=f"liar-{kind}",
             nodes=count,
             seed=seed,
             seconds=LYING_S * (3 if kind in CHANCY else 1),
             schedule=schedule,
-            parameters=2 * count * CHUNK_ELEMENTS,  # so that everybody reduces something, and can lie about it
+            # So that everybody reduces something, and can lie about it.
+            parameters=2 * count * CHUNK_ELEMENTS,
             starts=tuple(range(count - 1)) if kind == "bad_state" else None,
-            wanted=Wanted(rounds=4, refused=tuple((liar, reason) for reason in NAMED.get(kind, ()))),
+            wanted=Wanted(
+                rounds=4, refused=tuple((liar, reason) for reason in NAMED.get(kind, ()))
+            ),
         )
 
     return make
 
 
 def _remembered(nodes: int | None, seed: int) -> Story:
-    """A liar is caught. Then all who caught it lose power and come back, and somebody new joins: nobody works with it any more."""
+    """A liar is caught.
+
+    Then all who caught it lose power and come back, and somebody new joins: nobody works with it
+    any more.
+    """
     count = max(nodes or 5, 4)
     honest = [i for i in range(count) if i != 1]
     return Story(
@@ -82,17 +99,24 @@ def _remembered(nodes: int | None, seed: int) -> Story:
     )
 
 
-LIARS: dict[str, Make] = {**{f"liar-{kind}": _liar(kind) for kind in LIES}, "liar-remembered": _remembered}
+LIARS: dict[str, Make] = {
+    **{f"liar-{kind}": _liar(kind) for kind in LIES},
+    "liar-remembered": _remembered,
+}
 
 UNNAMED_IN_ROWS = (
-    "liar-double_vote",  # in rows the first of the two makes the majority, and no more votes are looked at
-    "liar-split_sum",  # a result that passed through several hands: all of them are suspected
+    # In rows the first of the two makes the majority, and no more votes are looked at.
+    "liar-double_vote",
+    # A result that passed through several hands: all of them are suspected.
+    "liar-split_sum",
 )
 SUSPECTED_IN_ROWS = ("liar-split_sum",)
 
 
 def named_in_rows(name: str, wanted: Wanted) -> Wanted:
-    """What is wanted of a story when it is told again in several rows: some liars cannot be named there, of some a suspicion is all there is."""
+    """What is wanted of a story when it is told again in several rows: some liars cannot be named
+    there, of some a suspicion is all there is.
+    """
     if name not in UNNAMED_IN_ROWS:
         return wanted
     suspected = tuple(node for node, _ in wanted.refused) if name in SUSPECTED_IN_ROWS else ()

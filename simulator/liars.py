@@ -1,4 +1,5 @@
-"""Peers that lie: what an honest node was about to say, held up at the last moment before it leaves, changed, and signed where that helps.
+"""Peers that lie: what an honest node was about to say, held up at the last moment before it
+leaves, changed, and signed where that helps.
 
 `Liar` lets everything through; `simulator/lies.py` says what each lie changes.
 """
@@ -34,8 +35,10 @@ from protocol.messages import (
 class Liar:
     """Honest in everything; a lie overrides what it changes."""
 
-    wrong_sums: ClassVar[bool] = False  # whether certificates are wrong until it is caught
-    unnoticed: ClassVar[str] = ""  # why nobody can name who tells this, and what would; empty for lies that are refused
+    # Whether certificates are wrong until it is caught.
+    wrong_sums: ClassVar[bool] = False
+    # Why nobody can name who tells this, and what would; empty for lies that are refused.
+    unnoticed: ClassVar[str] = ""
 
     def __init__(self, signer: Signer, run: Digest, manifest: Manifest, rng: random.Random) -> None:
         self.signer, self.run, self.manifest, self.rng = signer, run, manifest, rng
@@ -78,14 +81,18 @@ class Liar:
     def slice(self, to: PeerId, header: SliceHeader, payload: bytes) -> tuple[SliceHeader, bytes]:
         return header, payload
 
-    def result(self, to: PeerId, header: ResultHeader, payload: bytes) -> tuple[ResultHeader, bytes]:
+    def result(
+        self, to: PeerId, header: ResultHeader, payload: bytes
+    ) -> tuple[ResultHeader, bytes]:
         return header, payload
 
     def row(self, to: PeerId, header: RowHeader, payload: bytes) -> tuple[RowHeader, bytes]:
         """What it summed of its row."""
         return header, payload
 
-    def handed_on(self, to: PeerId, header: ResultHeader, payload: bytes) -> tuple[ResultHeader, bytes]:
+    def handed_on(
+        self, to: PeerId, header: ResultHeader, payload: bytes
+    ) -> tuple[ResultHeader, bytes]:
         """Another's result, on its way to the liar's row."""
         return header, payload
 
@@ -97,7 +104,11 @@ class Liar:
 
     def framed(self, message: Message, original: Signed | None = None) -> bytes:
         signed = sign(self.signer, self.run, message)
-        return frame(encode_signed(original if original is not None and original.payload == signed.payload else signed))
+        return frame(
+            encode_signed(
+                original if original is not None and original.payload == signed.payload else signed
+            )
+        )
 
     def shifted(self, payload: bytes) -> bytes:
         """The same encoding with every value one larger."""
@@ -109,4 +120,6 @@ class Liar:
         """The header that goes with another payload."""
         result = open_as(SliceResult, header.result, self.run, trusted=True)
         root = merkle_root(leaves_of(payload, chunk_bytes(self.codec)))
-        return ResultHeader(result=sign(self.signer, self.run, replace(result, root=root)), size=len(payload))
+        return ResultHeader(
+            result=sign(self.signer, self.run, replace(result, root=root)), size=len(payload)
+        )

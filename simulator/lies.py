@@ -1,7 +1,7 @@
 """The lies, each a small class over `Liar`, named in `LIES`.
 
-What an honest swarm makes of each is in `simulator/liar_scenarios.py`: nearly all are refused and named; the few that are not are marked
-`unnoticed` with what would detect them.
+What an honest swarm makes of each is in `simulator/liar_scenarios.py`: nearly all are refused and
+named; the few that are not are marked `unnoticed` with what would detect them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class Steal(Liar):
     """Speaks in the name of whom it speaks to."""
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
-        return [frame(encode_signed(Signed(signed.payload, to, signed.signature))), frame(encode_signed(signed))]
+        return [
+            frame(encode_signed(Signed(signed.payload, to, signed.signature))),
+            frame(encode_signed(signed)),
+        ]
 
 
 class Replay(Liar):
@@ -92,11 +95,15 @@ class WrongBytes(Liar):
 
 
 class WrongSum(Liar):
-    """Reduces its slice to something else, the same for everybody, and signs it; its row's sums as well."""
+    """Reduces its slice to something else, the same for everybody, and signs it; its row's sums as
+    well.
+    """
 
     wrong_sums = True
 
-    def result(self, to: PeerId, header: ResultHeader, payload: bytes) -> tuple[ResultHeader, bytes]:
+    def result(
+        self, to: PeerId, header: ResultHeader, payload: bytes
+    ) -> tuple[ResultHeader, bytes]:
         wrong = self.shifted(payload)
         return self.signed_result(header, wrong), wrong
 
@@ -104,7 +111,9 @@ class WrongSum(Liar):
         wrong = (np.frombuffer(payload, "<f4") + np.float32(1.0)).astype("<f4").tobytes()
         summed = open_as(RowSum, header.summed, self.run, trusted=True)
         root = merkle_root(leaves_of(wrong, chunk_bytes(codec_named(ROW_CODEC))))
-        return RowHeader(summed=sign(self.signer, self.run, replace(summed, root=root)), size=len(wrong)), wrong
+        return RowHeader(
+            summed=sign(self.signer, self.run, replace(summed, root=root)), size=len(wrong)
+        ), wrong
 
 
 class SplitSum(Liar):
@@ -112,7 +121,9 @@ class SplitSum(Liar):
 
     wrong_sums = True
 
-    def result(self, to: PeerId, header: ResultHeader, payload: bytes) -> tuple[ResultHeader, bytes]:
+    def result(
+        self, to: PeerId, header: ResultHeader, payload: bytes
+    ) -> tuple[ResultHeader, bytes]:
         if to.encode()[-1] % 3:
             return header, payload
         wrong = self.shifted(payload)
@@ -120,12 +131,18 @@ class SplitSum(Liar):
 
 
 class WrongDigest(Liar):
-    """Sends a result, its own or another's, that does not lead to the digest that was signed for it."""
+    """Sends a result, its own or another's, that does not lead to the digest that was signed for
+    it.
+    """
 
-    def result(self, to: PeerId, header: ResultHeader, payload: bytes) -> tuple[ResultHeader, bytes]:
+    def result(
+        self, to: PeerId, header: ResultHeader, payload: bytes
+    ) -> tuple[ResultHeader, bytes]:
         return header, self.shifted(payload)
 
-    def handed_on(self, to: PeerId, header: ResultHeader, payload: bytes) -> tuple[ResultHeader, bytes]:
+    def handed_on(
+        self, to: PeerId, header: ResultHeader, payload: bytes
+    ) -> tuple[ResultHeader, bytes]:
         return header, self.shifted(payload)
 
 
@@ -133,7 +150,11 @@ class WrongVote(Liar):
     """Votes for a state that nobody computed."""
 
     def change(self, to: PeerId, message: AnyMessage) -> Message:
-        return replace(message, state=bytes(byte ^ 255 for byte in message.state)) if isinstance(message, Vote) else message
+        return (
+            replace(message, state=bytes(byte ^ 255 for byte in message.state))
+            if isinstance(message, Vote)
+            else message
+        )
 
 
 class DoubleVote(Liar):
@@ -142,7 +163,9 @@ class DoubleVote(Liar):
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
         frames = super().said(to, signed, message)
         if isinstance(message, Vote):
-            frames.append(self.framed(replace(message, state=bytes(byte ^ 255 for byte in message.state))))
+            frames.append(
+                self.framed(replace(message, state=bytes(byte ^ 255 for byte in message.state)))
+            )
         return frames
 
 
@@ -172,7 +195,14 @@ class Usurp(Liar):
         frames = super().said(to, signed, message)
         if isinstance(message, Held):
             everybody = (0, 1)
-            cut = Cut(plan=message.plan, number=1, contributors=everybody, present=everybody, owners=everybody, reason="because")
+            cut = Cut(
+                plan=message.plan,
+                number=1,
+                contributors=everybody,
+                present=everybody,
+                owners=everybody,
+                reason="because",
+            )
             frames.append(self.framed(cut))
         return frames
 
@@ -190,7 +220,9 @@ class OldSeq(Liar):
     """Offers under a seq that was certified long ago."""
 
     def change(self, to: PeerId, message: AnyMessage) -> Message:
-        return replace(message, seq=1) if isinstance(message, Ready) and message.seq > 1 else message
+        return (
+            replace(message, seq=1) if isinstance(message, Ready) and message.seq > 1 else message
+        )
 
 
 class FakeCertificate(Liar):
@@ -213,10 +245,14 @@ class FakeCertificate(Liar):
 class FalseHeld(Liar):
     """Says that it holds what it does not, and sends what it reduces to nobody."""
 
-    unnoticed = "it looks like a slow reducer: the leader counts it as lost when its results do not come"
+    unnoticed = (
+        "it looks like a slow reducer: the leader counts it as lost when its results do not come"
+    )
 
     def change(self, to: PeerId, message: AnyMessage) -> Message:
-        return replace(message, contributors=tuple(range(8))) if isinstance(message, Held) else message
+        return (
+            replace(message, contributors=tuple(range(8))) if isinstance(message, Held) else message
+        )
 
 
 class BadState(Liar):
@@ -235,7 +271,15 @@ class Braggart(Liar):
         if not topic.endswith("beacons"):
             return [data]
         beacon = open_as(Beacon, decode_signed(data), self.run, trusted=True)
-        return [encode_signed(sign(self.signer, self.run, replace(beacon, number=beacon.number + 1_000_000, tip=self.rng.randbytes(32))))]
+        return [
+            encode_signed(
+                sign(
+                    self.signer,
+                    self.run,
+                    replace(beacon, number=beacon.number + 1_000_000, tip=self.rng.randbytes(32)),
+                )
+            )
+        ]
 
 
 LIES: dict[str, type[Liar]] = {

@@ -34,10 +34,17 @@ def play_one(story: Story) -> Outcome:
 
 
 def play_random(seed: int, nodes: int | None) -> Outcome:
-    """The random story of a seed. Faults at steps that never came do not count against it, nor that nothing was certified where too few
-    honest nodes lived for a certificate."""
+    """The random story of a seed.
+
+    Faults at steps that never came do not count against it, nor that nothing was certified where
+    too few honest nodes lived for a certificate.
+    """
     story, report = play_one(random_story(seed, nodes))
-    if not report.ok and all(report.invariants.values()) and (report.rounds_certified or report.excuse):
+    if (
+        not report.ok
+        and all(report.invariants.values())
+        and (report.rounds_certified or report.excuse)
+    ):
         report = replace(report, ok=True, reason="")
     return story, report
 
@@ -52,7 +59,9 @@ def play_fuzz(first: int, count: int, nodes: int | None, jobs: int) -> Iterator[
 
 
 def _spread(
-    work: Callable[[object], Outcome] | Callable[[Story], Outcome] | partial[Outcome], items: Sequence[object], jobs: int
+    work: Callable[[object], Outcome] | Callable[[Story], Outcome] | partial[Outcome],
+    items: Sequence[object],
+    jobs: int,
 ) -> Iterator[Outcome]:
     if jobs == 1 or len(items) == 1:
         yield from map(work, items)  # type: ignore[arg-type]

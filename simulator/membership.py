@@ -1,8 +1,10 @@
-"""Ten thousand members: that everybody comes to know everybody, draws the same leaders, and that the leader's plan can be made and checked.
+"""Ten thousand members: that everybody comes to know everybody, draws the same leaders, and that
+the leader's plan can be made and checked.
 
-A world of so many whole nodes is out of reach: each beacon reaches everybody, and 10,000 squared is 10^8. Here all of them speak, with real keys and
-signed beacons at the pace that `daemon.swarm.members` gives a swarm of this size, and `LISTENERS` of them listen with the node's own table, each
-losing another share of what is said. Time is a number; nothing else is made up.
+A world of so many whole nodes is out of reach: each beacon reaches everybody, and 10,000 squared is
+10^8. Here all of them speak, with real keys and signed beacons at the pace that
+`daemon.swarm.members` gives a swarm of this size, and `LISTENERS` of them listen with the node's
+own table, each losing another share of what is said. Time is a number; nothing else is made up.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from simulator.story import Story
 NAME = "membership"
 NODES = 10_000
 LISTENERS = 16
-WAVES = 4  # beacons of each member: whoever loses one of fifty has heard everybody by then, but for one chance in six million
+# Beacons of each member: whoever loses one of fifty has heard everybody by then, but for one chance
+# in six million.
+WAVES = 4
 LOST = 0.02  # of all beacons, at each listener
 CHUNKS = 64
 
@@ -38,7 +42,13 @@ CHUNKS = 64
 def play_membership(nodes: int | None, seed: int) -> tuple[Story, Report]:
     """The story (for its name and size) and what came of it."""
     began, cpu = time.perf_counter(), time.process_time()
-    story = Story(name=NAME, nodes=nodes or NODES, seed=seed, seconds=WAVES * beacon_s(nodes or NODES), max_group=64)
+    story = Story(
+        name=NAME,
+        nodes=nodes or NODES,
+        seed=seed,
+        seconds=WAVES * beacon_s(nodes or NODES),
+        max_group=64,
+    )
     crowd = _Crowd(story)
     held = {"membership": crowd.meet(), "same leaders": crowd.draw(), "plan": crowd.plan()}
     return story, Report(
@@ -78,7 +88,12 @@ class _Crowd:
             self._events.append(event)
 
     def _beacon(self, signer: Signer, serial: int) -> Signed:
-        endpoint = Endpoint(peer=signer.peer, hosts=("10.0.0.1",), port=4002, certificate=digest(signer.public_key) * 10)
+        endpoint = Endpoint(
+            peer=signer.peer,
+            hosts=("10.0.0.1",),
+            port=4002,
+            certificate=digest(signer.public_key) * 10,
+        )
         said = Beacon(
             serial=serial,
             name=signer.peer[-8:],
@@ -96,7 +111,10 @@ class _Crowd:
         return sign(signer, self._run, said)
 
     def meet(self) -> str:
-        """All speak in turn, in another order each time. Returns who does not know whom, empty when everybody knows everybody."""
+        """All speak in turn, in another order each time.
+
+        Returns who does not know whom, empty when everybody knows everybody.
+        """
         now = 0.0
         for wave in range(1, WAVES + 1):
             for signer in self._rng.sample(self._signers, len(self._signers)):
@@ -128,12 +146,22 @@ class _Crowd:
         return ""
 
     def plan(self) -> str:
-        """The leader of view 0 plans from everybody's Ready, and whoever gets the plan makes it again."""
+        """The leader of view 0 plans from everybody's Ready, and whoever gets the plan makes it
+        again.
+        """
         leader = leader_of(self._state(next(iter(self._tables))).order, 0)
         signed = [sign(signer, self._run, self._ready(signer)) for signer in self._signers]
         offers = [(one, open_as(Ready, one, self._run)) for one in signed]
         made = make_plan(self._run, 0, 1, offers, self._manifest, CHUNKS, leader=leader)
-        again = make_plan(self._run, 0, 1, self._rng.sample(offers, len(offers)), self._manifest, CHUNKS, leader=leader)
+        again = make_plan(
+            self._run,
+            0,
+            1,
+            self._rng.sample(offers, len(offers)),
+            self._manifest,
+            CHUNKS,
+            leader=leader,
+        )
         if made != again:
             return "the plan depends on the order in which the offers came"
         own = next(signer for signer in self._signers if signer.peer == leader)
@@ -141,7 +169,10 @@ class _Crowd:
             opened = open_plan(sign(own, self._run, made), self._run, self._manifest, CHUNKS)
         except PeerFault as fault:
             return f"the plan does not pass where it is received: {fault}"
-        if len(opened.members) != min(self._manifest.group.max_group, len(self._signers)) or leader not in opened.members:
+        if (
+            len(opened.members) != min(self._manifest.group.max_group, len(self._signers))
+            or leader not in opened.members
+        ):
             return f"a plan of {len(opened.members)} members"
         return ""
 

@@ -1,7 +1,9 @@
-"""Between a node and its network: where what it says is lost, doubled, held up, damaged or replaced by lies.
+"""Between a node and its network: where what it says is lost, doubled, held up, damaged or replaced
+by lies.
 
-The node itself is honest and knows nothing of it: `MischievousNetwork` satisfies `ports.Network` around the fake one. What a link could never do
-to encrypted streams (turn a bit, replace a message) is done before the stream seals it, so that it is what a broken or lying *peer* would send.
+The node itself is honest and knows nothing of it: `MischievousNetwork` satisfies `ports.Network`
+around the fake one. What a link could never do to encrypted streams (turn a bit, replace a message)
+is done before the stream seals it, so that it is what a broken or lying *peer* would send.
 """
 
 from __future__ import annotations
@@ -15,7 +17,16 @@ from daemon.engines.native import bulk
 from daemon.swarm import messenger, state_transfer
 from daemon.swarm.framing import LENGTH_BYTES
 from protocol.identity import PeerId
-from protocol.ports import ByteStream, Endpoint, Link, LinkChange, Source, StreamHandler, Subscription, Traffic
+from protocol.ports import (
+    ByteStream,
+    Endpoint,
+    Link,
+    LinkChange,
+    Source,
+    StreamHandler,
+    Subscription,
+    Traffic,
+)
 from simulator.fakes.node import FakeNetwork
 from simulator.liars import Liar
 
@@ -34,7 +45,9 @@ class Mischief:
 
     @property
     def idle(self) -> bool:
-        return self.liar is None and not (self.lose or self.double or self.swap or self.late_s or self.corrupt)
+        return self.liar is None and not (
+            self.lose or self.double or self.swap or self.late_s or self.corrupt
+        )
 
     def happens(self, share: float) -> bool:
         return share > 0 and self.rng.random() < share
@@ -113,14 +126,17 @@ class _Messages(_Stream):
 
 
 class _Parcels(_Stream):
-    """The bulk sender writes a framed header, then the payload in pieces: lies and damage are done to the two together."""
+    """The bulk sender writes a framed header, then the payload in pieces: lies and damage are done
+    to the two together.
+    """
 
     def __init__(self, inner: ByteStream, mischief: Mischief) -> None:
         super().__init__(inner, mischief)
         self._header = b""
         self._payload = bytearray()
         self._missing = 0
-        self._passing = 0  # bytes of a parcel that began before the mischief did
+        # Bytes of a parcel that began before the mischief did.
+        self._passing = 0
 
     async def send_all(self, data: bytes | memoryview) -> None:
         mischief = self._mischief
@@ -169,7 +185,12 @@ class _Answers(_Stream):
 class MischievousNetwork:
     """Satisfies `ports.Network`."""
 
-    def __init__(self, inner: FakeNetwork, mischief: Mischief, later: Callable[[float, Callable[[object], None], object], None]) -> None:
+    def __init__(
+        self,
+        inner: FakeNetwork,
+        mischief: Mischief,
+        later: Callable[[float, Callable[[object], None], object], None],
+    ) -> None:
         """`later` does (at, act, argument): gossip has no stream that could be held up."""
         self.inner = inner
         self._mischief = mischief
@@ -217,7 +238,9 @@ class MischievousNetwork:
             return
         told = mischief.liar.gossip(topic, data) if mischief.liar else [data]
         for piece in mischief.suffer(told, 0):
-            late_s = mischief.late_s * mischief.rng.random() + (mischief.late_s if mischief.happens(mischief.swap) else 0.0)
+            late_s = mischief.late_s * mischief.rng.random() + (
+                mischief.late_s if mischief.happens(mischief.swap) else 0.0
+            )
             if late_s:
                 self._later(trio.current_time() + late_s, self._publish_late, (topic, piece))
             else:
@@ -228,7 +251,9 @@ class MischievousNetwork:
         topic, piece = what
         self.inner.publish_now(topic, piece)
 
-    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True) -> Subscription:
+    def subscribe(
+        self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True
+    ) -> Subscription:
         return self.inner.subscribe(topic, accept, keep=keep)
 
     async def provide(self, key: bytes) -> None:

@@ -68,7 +68,10 @@ class Played:
         longest, exchange = r.recovery_s(world, struck)
         detection = r.detection_s(world, struck)
         certified, usual = r.rounds(world), r.exchange_s(world, struck)
-        reasons = [f"{broken.invariant} at {broken.at_s:.3f} s: {broken.what}" for broken in world.invariants.broken]
+        reasons = [
+            f"{broken.invariant} at {broken.at_s:.3f} s: {broken.what}"
+            for broken in world.invariants.broken
+        ]
         reasons += self._missed(certified, included, bound, detection, exchange, usual)
         return r.Report(
             scenario=story.name,
@@ -110,12 +113,22 @@ class Played:
         wanted, missed = self.story.wanted, []
         if certified < wanted.rounds:
             missed.append(f"{certified} rounds were certified, {wanted.rounds} are wanted")
-        if wanted.goodput_of_bound is not None and (included or 0.0) < wanted.goodput_of_bound * (bound or 1.0):
-            missed.append(f"goodput {included or 0:.3f} is below {wanted.goodput_of_bound:g} of {bound or 1:.3f}")
+        if wanted.goodput_of_bound is not None and (included or 0.0) < wanted.goodput_of_bound * (
+            bound or 1.0
+        ):
+            missed.append(
+                f"goodput {included or 0:.3f} is below {wanted.goodput_of_bound:g} of {bound or 1:.3f}"
+            )
         if wanted.detection_s is not None and (detection is None or detection > wanted.detection_s):
-            missed.append(f"a crash was noticed after {detection} s, {wanted.detection_s:g} are allowed")
-        if wanted.recovery_exchange_s is not None and (exchange is None or exchange > wanted.recovery_exchange_s):
-            missed.append(f"the next certificate took {exchange} s without training, {wanted.recovery_exchange_s:g} are allowed")
+            missed.append(
+                f"a crash was noticed after {detection} s, {wanted.detection_s:g} are allowed"
+            )
+        if wanted.recovery_exchange_s is not None and (
+            exchange is None or exchange > wanted.recovery_exchange_s
+        ):
+            missed.append(
+                f"the next certificate took {exchange} s without training, {wanted.recovery_exchange_s:g} are allowed"
+            )
         if wanted.recovery_exchanges is not None:
             allowed = (detection or 0.0) + wanted.recovery_exchanges * (usual or 0.0)
             if exchange is None or exchange > allowed:
@@ -123,19 +136,32 @@ class Played:
                     f"the next certificate took {exchange} s without training; detection and {wanted.recovery_exchanges:g} exchanges of"
                     f" {usual} s before the first fault make {allowed:.3f}"
                 )
-        if wanted.longest_round_s is not None and (longest := r.longest_round_s(self.world)) > wanted.longest_round_s:
+        if (
+            wanted.longest_round_s is not None
+            and (longest := r.longest_round_s(self.world)) > wanted.longest_round_s
+        ):
             missed.append(f"a round took {longest:.2f} s, {wanted.longest_round_s:g} are allowed")
         for node, reason in wanted.refused:
             if not self._was_refused(node, reason):
                 missed.append(f"nobody refused node {node} for {reason!r}")
-        missed += [f"nobody suspected node {node} of a wrong sum" for node in wanted.suspected if not self._was_suspected(node)]
+        missed += [
+            f"nobody suspected node {node} of a wrong sum"
+            for node in wanted.suspected
+            if not self._was_suspected(node)
+        ]
         if wanted.liars_out_from_s is not None:
             missed += self._liars_in(wanted.liars_out_from_s)
         if self.director.waiting:
             missed.append(f"{self.director.waiting} steps at which faults were placed never came")
-        dropped = [event for event in self.world.of(WorkDropped) if isinstance(event, WorkDropped) and PASSED_BY not in event.reason]
+        dropped = [
+            event
+            for event in self.world.of(WorkDropped)
+            if isinstance(event, WorkDropped) and PASSED_BY not in event.reason
+        ]
         if wanted.drops_only_passed and dropped:
-            missed.append(f"{sum(event.samples for event in dropped)} samples were dropped: {dropped[0].reason}")
+            missed.append(
+                f"{sum(event.samples for event in dropped)} samples were dropped: {dropped[0].reason}"
+            )
         if wanted.learns and not self._learned():
             missed.append("the loss did not fall")
         return missed
@@ -144,14 +170,20 @@ class Played:
         liars = self.world.invariants.liars if node == WHOEVER else {node}
         peers = {self.world.seats[liar].peer for liar in liars}
         return any(
-            isinstance(event, Refused) and event.reason == reason and event.peer in peers and index not in liars
+            isinstance(event, Refused)
+            and event.reason == reason
+            and event.peer in peers
+            and index not in liars
             for _, index, event in self.world.history
         )
 
     def _was_suspected(self, node: int) -> bool:
         peer = self.world.seats[node].peer
         return any(
-            isinstance(event, Warned) and event.code == "WRONG_SUM" and peer in event.message and index not in self.world.invariants.liars
+            isinstance(event, Warned)
+            and event.code == "WRONG_SUM"
+            and peer in event.message
+            and index not in self.world.invariants.liars
             for _, index, event in self.world.history
         )
 
@@ -175,14 +207,20 @@ class Played:
         return told
 
     def _learned(self) -> bool:
-        losses = [event.loss for event in self.world.of(Trained) if isinstance(event, Trained) and event.loss is not None]
+        losses = [
+            event.loss
+            for event in self.world.of(Trained)
+            if isinstance(event, Trained) and event.loss is not None
+        ]
         return len(losses) > 1 and losses[-1] < losses[0]
 
 
 def play(story: Story) -> Played:
     """From beginning to end, in a virtual world of its own."""
     played = Played(story)
-    gc.disable()  # a world is garbage all at once, at its end; looking for some all the while costs a fifth of its time
+    # A world is garbage all at once, at its end; looking for some all the while costs a fifth of
+    # its time.
+    gc.disable()
     try:
         run_virtual(played.run, seed=story.seed)
     finally:

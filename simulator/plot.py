@@ -1,4 +1,8 @@
-"""A picture of a run for people who would rather look: rounds certified over time, above the number of nodes that live. Plain SVG."""
+"""A picture of a run for people who would rather look: rounds certified over time, above the number
+of nodes that live.
+
+Plain SVG.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from html import escape
 from simulator.report import Report
 
 WIDTH, HEIGHT, MARGIN = 860, 420, 56
-SPLIT = 0.7  # of the height is for rounds, the rest for nodes
+# Of the height is for rounds, the rest for nodes.
+SPLIT = 0.7
 STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#333}.t{font-size:15px;font-weight:600}.axis{stroke:#999;fill:none}"
     ".ideal{stroke:#bbb;stroke-dasharray:5 5;fill:none}.rounds{stroke:#0b6e4f;stroke-width:2;fill:none}"
@@ -31,7 +36,12 @@ class _Frame:
 
     def steps(self, points: Sequence[tuple[float, int]], until: float) -> str:
         """A line that keeps each value until the next."""
-        path, last = [f"M{self.x(0):.1f},{self.y(0 if points and points[0][0] > 0 else points[0][1] if points else 0):.1f}"], 0.0
+        path, last = (
+            [
+                f"M{self.x(0):.1f},{self.y(0 if points and points[0][0] > 0 else points[0][1] if points else 0):.1f}"
+            ],
+            0.0,
+        )
         for at, value in points:
             path.append(f"H{self.x(at):.1f}V{self.y(value):.1f}")
             last = at
@@ -39,13 +49,20 @@ class _Frame:
 
 
 def plot(report: Report, round_s: float) -> str:
-    """The SVG. `round_s` is how long a round would take if nothing went wrong; the dashed line is that."""
+    """The SVG.
+
+    `round_s` is how long a round would take if nothing went wrong; the dashed line is that.
+    """
     until = report.virtual_seconds
     middle = MARGIN + (HEIGHT - 2 * MARGIN) * SPLIT
     ideal = int(until / round_s)
     upper = _Frame(MARGIN, middle - 16, until, max(ideal, report.rounds_certified))
     lower = _Frame(middle + 16, HEIGHT - MARGIN, until, report.nodes)
-    goodput = "" if report.goodput is None else f", goodput {report.goodput:.3f} (bound {report.goodput_bound or 1:.3f})"
+    goodput = (
+        ""
+        if report.goodput is None
+        else f", goodput {report.goodput:.3f} (bound {report.goodput_bound or 1:.3f})"
+    )
     alive = lower.steps(report.alive, until)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><style>{STYLE}</style>',

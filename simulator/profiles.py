@@ -1,7 +1,9 @@
-"""What networks are like: the five qualities of `latency / loss / bandwidth / jitter`, and clusters or regions far apart.
+"""What networks are like: the five qualities of `latency / loss / bandwidth / jitter`, and clusters
+or regions far apart.
 
-The qualities are those by which the first HyperGPU judged a connection. Latency here is one way, drawn once for each path from the
-quality's range of round trips; a path keeps it, as a path between two homes does.
+The qualities are those by which the first HyperGPU judged a connection. Latency here is one way,
+drawn once for each path from the quality's range of round trips; a path keeps it, as a path between
+two homes does.
 """
 
 from __future__ import annotations
@@ -29,14 +31,19 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 QUALITIES: dict[str, Quality] = {
     "perfect": Quality(round_trip_s=(0.0, 0.001), loss=0.0, bits_per_second=math.inf, jitter_s=0.0),
     "good": Quality(round_trip_s=(0.010, 0.050), loss=0.001, bits_per_second=100e6, jitter_s=0.005),
-    "average": Quality(round_trip_s=(0.050, 0.150), loss=0.01, bits_per_second=50e6, jitter_s=0.020),
+    "average": Quality(
+        round_trip_s=(0.050, 0.150), loss=0.01, bits_per_second=50e6, jitter_s=0.020
+    ),
     "poor": Quality(round_trip_s=(0.150, 0.300), loss=0.05, bits_per_second=10e6, jitter_s=0.050),
-    "unstable": Quality(round_trip_s=(0.050, 0.500), loss=0.10, bits_per_second=20e6, jitter_s=0.100),
+    "unstable": Quality(
+        round_trip_s=(0.050, 0.500), loss=0.10, bits_per_second=20e6, jitter_s=0.100
+    ),
 }
 NEAR = LinkModel(latency_s=0.02)
 FAR = LinkModel(latency_s=0.25)  # half a second there and back
 FARTHEST = LinkModel(latency_s=0.5)
-NARROW = LinkModel(latency_s=0.01, bandwidth_bps=4e6)  # so that a vector of a megabyte takes long enough for links to be measured
+# So that a vector of a megabyte takes long enough for links to be measured.
+NARROW = LinkModel(latency_s=0.01, bandwidth_bps=4e6)
 
 CITIES: tuple[tuple[str, float, float], ...] = (
     ("Frankfurt", 50.1, 8.7),
@@ -47,14 +54,17 @@ CITIES: tuple[tuple[str, float, float], ...] = (
 )
 EARTH_KM = 6371.0
 FIBRE_KM_PER_S = 200_000.0  # light in glass
-DETOUR = 1.6  # cables are not great circles: measured round trips are about this much longer (https://wondernetwork.com/pings)
+# Cables are not great circles: measured round trips are about this much longer
+# (https://wondernetwork.com/pings).
+DETOUR = 1.6
 LAST_MILE_S = 0.008  # one way, both homes together
 
 REGIONS = 4
 INSIDE_S, BETWEEN_S = 0.015, (0.120, 0.220)  # round trips
 INSIDE_LOSS, BETWEEN_LOSS = 0.0001, 0.005
 ACCESS_BPS = 20e6
-FLOW_BITS = 1.22 * 8 * 1460  # over RTT x sqrt(loss): what one flow carries, bits a second
+# Over RTT x sqrt(loss): what one flow carries, bits a second.
+FLOW_BITS = 1.22 * 8 * 1460
 
 
 def _share(*parts: str) -> float:
@@ -95,7 +105,12 @@ def _distance_km(a: int, b: int) -> float:
 @cache
 def _between(a: int, b: int) -> LinkModel:
     seconds = LAST_MILE_S + DETOUR * _distance_km(a, b) / FIBRE_KM_PER_S
-    return LinkModel(latency_s=seconds, jitter_s=0.1 * seconds, bandwidth_bps=1e9 if a == b else 100e6, loss=0.0 if a == b else 0.001)
+    return LinkModel(
+        latency_s=seconds,
+        jitter_s=0.1 * seconds,
+        bandwidth_bps=1e9 if a == b else 100e6,
+        loss=0.0 if a == b else 0.001,
+    )
 
 
 def around_the_world(source: PeerId, target: PeerId) -> LinkModel:
@@ -110,7 +125,11 @@ def _between_regions(one: int, other: int) -> LinkModel:
     low, high = BETWEEN_S
     first, second = sorted((one, other))
     rtt_s = low + (high - low) * _share("regions", str(first), str(second))
-    return LinkModel(latency_s=rtt_s / 2, bandwidth_bps=FLOW_BITS / (rtt_s * math.sqrt(BETWEEN_LOSS)), loss=BETWEEN_LOSS)
+    return LinkModel(
+        latency_s=rtt_s / 2,
+        bandwidth_bps=FLOW_BITS / (rtt_s * math.sqrt(BETWEEN_LOSS)),
+        loss=BETWEEN_LOSS,
+    )
 
 
 @cache
@@ -120,7 +139,9 @@ def region_of(peer: PeerId) -> int:
 
 
 def four_regions(source: PeerId, target: PeerId) -> LinkModel:
-    """The paths of `simulate network --profile regions`: near ones inside a region, far and lossy ones between."""
+    """The paths of `simulate network --profile regions`: near ones inside a region, far and lossy
+    ones between.
+    """
     return _between_regions(region_of(source), region_of(target))
 
 

@@ -1,8 +1,10 @@
-"""Whether a world goes on: with `min_peers` live honest nodes that hear each other, certificates come.
+"""Whether a world goes on: with `min_peers` live honest nodes that hear each other, certificates
+come.
 
-Judged twice. From the beginning until the first fault nothing stands in the way, so that the first certificate must come within a round and a
-view. After the last fault everybody alive must move on within `patience_s`, along one lineage. Where too few honest nodes live nothing is
-promised, and the report says so.
+Judged twice. From the beginning until the first fault nothing stands in the way, so that the first
+certificate must come within a round and a view. After the last fault everybody alive must move on
+within `patience_s`, along one lineage. Where too few honest nodes live nothing is promised, and the
+report says so.
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ from simulator.seat import Seat
 from simulator.story import Story
 from simulator.world import World
 
-FORGET_S = 20.0  # until a silent peer counts as gone (daemon.swarm.members.silence_s, of few)
-TURNS = 3  # views that may come to nothing after the last fault: a leader that is gone, one that did not hear, one more
+# Until a silent peer counts as gone (daemon.swarm.members.silence_s, of few).
+FORGET_S = 20.0
+# Views that may come to nothing after the last fault: a leader that is gone, one that did not hear,
+# one more.
+TURNS = 3
 LOOK_S = 0.5  # between looks at who has moved
 
 Until = Callable[[float], Awaitable[None]]
@@ -26,7 +31,10 @@ Until = Callable[[float], Awaitable[None]]
 
 
 class Progress:
-    """The judge of one world. `excuse` says why nothing was promised at its end; empty when something was."""
+    """The judge of one world.
+
+    `excuse` says why nothing was promised at its end; empty when something was.
+    """
 
     def __init__(self, story: Story, world: World, director: Director) -> None:
         self.excuse = ""
@@ -40,10 +48,18 @@ class Progress:
 
     @property
     def patience_s(self) -> float:
-        """After the last fault, until everybody alive must have moved on: a silent loss is noticed, a few views fail, a round is trained."""
+        """After the last fault, until everybody alive must have moved on: a silent loss is noticed,
+        a few views fail, a round is trained.
+        """
         if self._story.patience_s is not None:
             return self._story.patience_s
-        return PING_TIMEOUT_S + PING_INTERVAL_S + FORGET_S + TURNS * self.view_s + 2 * self._story.round.seconds
+        return (
+            PING_TIMEOUT_S
+            + PING_INTERVAL_S
+            + FORGET_S
+            + TURNS * self.view_s
+            + 2 * self._story.round.seconds
+        )
 
     async def begin(self, until: Until) -> None:
         """To the first fault, or to the first certificate, whichever should come first."""
@@ -53,13 +69,19 @@ class Progress:
         deadline = min(2 * self._story.round.seconds + self.view_s, self._story.seconds)
         while trio.current_time() < deadline:
             await until(min(deadline, trio.current_time() + LOOK_S))
-            if self._director.struck or any(self._world.number(seat.index) for seat in self._world.seats):
+            if self._director.struck or any(
+                self._world.number(seat.index) for seat in self._world.seats
+            ):
                 return
         if deadline < self._story.seconds:
-            self._fail(f"nothing was certified within {deadline:g} s of the beginning, and no fault had struck")
+            self._fail(
+                f"nothing was certified within {deadline:g} s of the beginning, and no fault had struck"
+            )
 
     async def settle(self, until: Until) -> None:
-        """Wait until everybody alive has moved since the last fault and stands on one lineage, or until that is overdue."""
+        """Wait until everybody alive has moved since the last fault and stands on one lineage, or
+        until that is overdue.
+        """
         while True:
             while trio.current_time() < self._director.over_s:
                 await until(self._director.over_s)
@@ -76,7 +98,9 @@ class Progress:
                 await until(trio.current_time() + LOOK_S)
                 behind = self._behind(before)
             if not behind:
-                return  # otherwise a fault that was placed at a step came late: from its end on everybody has as long again
+                # Otherwise a fault that was placed at a step came late: from its end on everybody
+                # has as long again.
+                return
 
     def _fail(self, what: str) -> None:
         self._world.invariants.fail("progress", trio.current_time(), what)
@@ -107,6 +131,8 @@ class Progress:
             where = f"node {seat.index} ({seat.phase.value if seat.phase else 'starting'}"
             if mine is None or mine.tip.number <= before[seat.index]:
                 return f"{where}) is still at certificate {mine.tip.number if mine else 0}"
-            if not keeper.lineage.descends(keeper.tip, mine.tip) and not mine.lineage.descends(mine.tip, keeper.tip):
+            if not keeper.lineage.descends(keeper.tip, mine.tip) and not mine.lineage.descends(
+                mine.tip, keeper.tip
+            ):
                 return f"{where}) is on another branch than node {reference.index}, at {mine.tip.number} and {best}"
         return ""

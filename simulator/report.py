@@ -1,4 +1,6 @@
-"""What became of one run of a world: the record that `hypergpud simulate` prints, and how it is read off the history."""
+"""What became of one run of a world: the record that `hypergpud simulate` prints, and how it is
+read off the history.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,19 @@ from simulator.director import Struck
 from simulator.world import World
 
 CRASHES = (f.Kill,)
-BREAKS = (f.Kill, f.Leave, f.Partition, f.Pause, f.Sever)  # after which the next certificate is a recovery
+# After which the next certificate is a recovery.
+BREAKS = (f.Kill, f.Leave, f.Partition, f.Pause, f.Sever)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. Seconds are virtual. `goodput` is samples included / samples computed; `goodput_bound` what would be possible when the dying
-    lose their unfinished round. `detection_seconds` is the longest from a crash until everybody connected to the dead knew;
-    `recovery_seconds` the longest from a fault to the next certificate, `recovery_exchange_seconds` without the training in it;
-    `exchange_seconds` is what an exchange took before the first fault, from the offer to the next training, in the middle of all nodes and rounds.
+    """One run.
+
+    Seconds are virtual. `goodput` is samples included / samples computed; `goodput_bound` what
+    would be possible when the dying lose their unfinished round. `detection_seconds` is the longest
+    from a crash until everybody connected to the dead knew; `recovery_seconds` the longest from a
+    fault to the next certificate, `recovery_exchange_seconds` without the training in it;
+    `exchange_seconds` is what an exchange took before the first fault, from the offer to the next
+    training, in the middle of all nodes and rounds.
     """
 
     scenario: str
@@ -39,14 +46,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     exchange_seconds: float | None = None
     bytes_sent: int = 0
     faults: int = 0
-    excuse: str = ""  # why nothing was promised after the last fault
+    # Why nothing was promised after the last fault.
+    excuse: str = ""
     refused: dict[str, int] = {}
     unnoticed: int = 0
     virtual_seconds: float = 0.0
     real_seconds: float = 0.0
     cpu_seconds: float = 0.0  # of the process, in this run
     peak_memory_bytes: int = 0  # of the process so far
-    progress: tuple[tuple[float, int], ...] = ()  # when which certificate was there first; for the plot
+    # When which certificate was there first; for the plot.
+    progress: tuple[tuple[float, int], ...] = ()
     alive: tuple[tuple[float, int], ...] = ()  # how many nodes lived from when on
 
 
@@ -73,24 +82,39 @@ def longest_round_s(world: World) -> float:
 
 
 def goodput(world: World) -> tuple[float | None, float | None]:
-    """(samples included / samples computed, the same when only what the dying had not handed over were lost).
+    """(samples included / samples computed, the same when only what the dying had not handed over
+    were lost).
 
     What is still pending with the living is not counted as computed: it will be in a later round.
     """
-    collected = world.collected_before + sum(seat.trainer.collected for seat in world.seats if seat.trainer is not None)
-    keepers = [seat.engine.keeper for seat in world.seats if seat.engine is not None and seat.engine.keeper is not None]
-    pending = sum(seat.engine.keeper.ledger.pending for seat in world.seats if seat.alive and seat.engine and seat.engine.keeper)
+    collected = world.collected_before + sum(
+        seat.trainer.collected for seat in world.seats if seat.trainer is not None
+    )
+    keepers = [
+        seat.engine.keeper
+        for seat in world.seats
+        if seat.engine is not None and seat.engine.keeper is not None
+    ]
+    pending = sum(
+        seat.engine.keeper.ledger.pending
+        for seat in world.seats
+        if seat.alive and seat.engine and seat.engine.keeper
+    )
     if not keepers:
         return None, None
     best = max(keepers, key=lambda keeper: (keeper.tip.samples, keeper.tip.hash))
     computed = collected + world.lost_samples - pending
     if computed <= 0:
         return None, None
-    return min(1.0, best.tip.samples / computed), 1.0 - (world.lost_samples + world.unfinished_samples) / computed
+    return min(1.0, best.tip.samples / computed), 1.0 - (
+        world.lost_samples + world.unfinished_samples
+    ) / computed
 
 
 def detection_s(world: World, struck: list[Struck]) -> float | None:
-    """The longest time from a crash until the last of those who were connected to the dead knew of it."""
+    """The longest time from a crash until the last of those who were connected to the dead knew of
+    it.
+    """
     downs: dict[str, list[tuple[float, int]]] = {}
     for at, node, event in world.history:
         if isinstance(event, PeerDown | PeerForgotten):
@@ -104,13 +128,21 @@ def detection_s(world: World, struck: list[Struck]) -> float | None:
         for at, node in downs.get(world.seats[blow.node].peer, ()):
             if at >= blow.at_s and node in blow.connected:
                 told.setdefault(node, at - blow.at_s)
-        alive = [node for node in told if not any(who == node and blow.at_s <= at <= blow.at_s + told[node] for at, who in deaths)]
+        alive = [
+            node
+            for node in told
+            if not any(
+                who == node and blow.at_s <= at <= blow.at_s + told[node] for at, who in deaths
+            )
+        ]
         longest = max(longest or 0.0, *(told[node] for node in alive)) if alive else longest
     return longest
 
 
 def recovery_s(world: World, struck: list[Struck]) -> tuple[float | None, float | None]:
-    """(the longest time from a fault to the next certificate, the longest without the time its first holder spent training)."""
+    """(the longest time from a fault to the next certificate, the longest without the time its
+    first holder spent training).
+    """
     firsts = first_certificates(world)
     longest: float | None = None
     exchange: float | None = None
@@ -122,7 +154,9 @@ def recovery_s(world: World, struck: list[Struck]) -> tuple[float | None, float 
             continue
         at, node = following
         longest = max(longest or 0.0, at - blow.at_s)
-        exchange = max(exchange or 0.0, at - blow.at_s - _trained_between(world, node, blow.at_s, at))
+        exchange = max(
+            exchange or 0.0, at - blow.at_s - _trained_between(world, node, blow.at_s, at)
+        )
     return longest, exchange
 
 
@@ -132,7 +166,10 @@ def exchange_s(world: World, struck: list[Struck]) -> float | None:
     took = [
         sum(seconds for phase, seconds in event.phase_seconds.items() if phase != "train")
         for at, _, event in world.history
-        if at < first and isinstance(event, RoundCertified) and event.outcome == "counted" and event.phase_seconds
+        if at < first
+        and isinstance(event, RoundCertified)
+        and event.outcome == "counted"
+        and event.phase_seconds
     ]
     return median(took) if took else None
 

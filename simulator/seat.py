@@ -1,4 +1,7 @@
-"""A node's place in a simulated world: its key, its disk, its habits and its lives. Each life runs the real engine on fake ports."""
+"""A node's place in a simulated world: its key, its disk, its habits and its lives.
+
+Each life runs the real engine on fake ports.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,20 @@ from simulator.fakes.trainer import QuadraticTrainer
 from simulator.mischief import Mischief, MischievousNetwork
 
 NANOSECONDS = 1_000_000_000
-ASK_S = 30.0  # as `daemon/joining.py` waits for the first answer
+# As `daemon/joining.py` waits for the first answer.
+ASK_S = 30.0
 
 
 class CountingTrainer:
-    """A trainer that remembers how many samples it handed over, so that a world can check where they went."""
+    """A trainer that remembers how many samples it handed over, so that a world can check where
+    they went.
+    """
 
     def __init__(self, inner: QuadraticTrainer) -> None:
         self.inner = inner
         self.collected = 0
-        self.diverges = False  # the next stretch ends in values that are not finite
+        # The next stretch ends in values that are not finite.
+        self.diverges = False
 
     async def describe(self) -> TaskInfo:
         return await self.inner.describe()
@@ -91,7 +98,11 @@ class Witness:
 
 
 class Seat:
-    """One node. `life` counts its starts; `engine`, `network` and `trainer` are those of the current or last life."""
+    """One node.
+
+    `life` counts its starts; `engine`, `network` and `trainer` are those of the current or last
+    life.
+    """
 
     def __init__(self, index: int, rng: random.Random, samples_per_second: float) -> None:
         self.index = index
@@ -102,7 +113,8 @@ class Seat:
         self.samples_per_second = samples_per_second
         self.speed = 1.0
         self.clock_skew_s = 0.0
-        self.knows = KNOWN_RULES  # the versions of the rules that its program takes part in
+        # The versions of the rules that its program takes part in.
+        self.knows = KNOWN_RULES
         self.refused: UserError | None = None  # why its last life did not begin
         self.paused = False
         self.life = 0
@@ -136,8 +148,19 @@ class Seat:
         if self.trainer is not None:
             self.trainer.inner.samples_per_second = self.samples_per_second * factor
 
-    async def live(self, swarm: FakeSwarm, manifest: SignedManifest, parameters: int, witness: Witness, *, marked: bool) -> None:
-        """One life, to its end: until it is stopped or killed. A crash of the node's own code is reported, not raised: it is a finding."""
+    async def live(
+        self,
+        swarm: FakeSwarm,
+        manifest: SignedManifest,
+        parameters: int,
+        witness: Witness,
+        *,
+        marked: bool,
+    ) -> None:
+        """One life, to its end: until it is stopped or killed.
+
+        A crash of the node's own code is reported, not raised: it is a finding.
+        """
         self.life += 1
         self.alive = True
         network = self.network = swarm.network(self.secret)
@@ -170,7 +193,9 @@ class Seat:
             self.alive = False
 
     async def ask(self, swarm: FakeSwarm, member: PeerId) -> None:
-        """What `start --join` does first: ask a member which run it is in, and refuse one of rules that this program does not know."""
+        """What `start --join` does first: ask a member which run it is in, and refuse one of rules
+        that this program does not know.
+        """
         network = self.network = swarm.network(self.secret)
         self.refused = None
         try:
@@ -187,7 +212,10 @@ class Seat:
             self.refused = error
 
     def shift(self, by_s: float) -> None:
-        """End the training that is under way so much later. No fault of a port does that: the clock is everybody's, so the deadline itself moves."""
+        """End the training that is under way so much later.
+
+        No fault of a port does that: the clock is everybody's, so the deadline itself moves.
+        """
         engine = self.engine
         if engine is not None and engine._state is not None and engine._state.phase is Phase.TRAIN:
             engine._state = replace(engine._state, deadline=engine._state.deadline + by_s)

@@ -1,9 +1,12 @@
-"""One world, one look at each message: whether a key signed some bytes, and what they say, does not depend on who asks.
+"""One world, one look at each message: whether a key signed some bytes, and what they say, does not
+depend on who asks.
 
-A certificate's thirty signatures are checked by every node of a swarm. In a world all of them are in one process, and two thirds of
-its time would go there. What was never checked is checked for real, so a forged signature fails for whoever sees it first and for everybody
-after. A signature that a key of this world was seen making is valid by construction, and only that one: for the same signer and bytes.
-It is the signature that the node's own signer makes, to the byte (Ed25519 leaves nothing to chance), by libsodium in half the time.
+A certificate's thirty signatures are checked by every node of a swarm. In a world all of them are
+in one process, and two thirds of its time would go there. What was never checked is checked for
+real, so a forged signature fails for whoever sees it first and for everybody after. A signature
+that a key of this world was seen making is valid by construction, and only that one: for the same
+signer and bytes. It is the signature that the node's own signer makes, to the byte (Ed25519 leaves
+nothing to chance), by libsodium in half the time.
 """
 
 from __future__ import annotations
@@ -26,13 +29,18 @@ from protocol.opened import OpenPlans
 from protocol.plan import OpenPlan, open_plan, read_plan
 
 CHECKS_KEPT = 1 << 15  # several rounds of a thousand nodes
-ROUNDS_KEPT = 64  # plans and certificates: what nodes of one world are apart at most, but for a joiner that reads all from the start
+# Plans and certificates: what nodes of one world are apart at most, but for a joiner that reads all
+# from the start.
+ROUNDS_KEPT = 64
 
 
 @contextmanager
 def checked_once() -> Iterator[None]:
-    """Inside, what was found out about signatures, messages, plans and certificates is remembered. For worlds of one run, whose manifest
-    follows from its id. Failures are found out anew each time; a signature that did not fit is remembered not to."""
+    """Inside, what was found out about signatures, messages, plans and certificates is remembered.
+
+    For worlds of one run, whose manifest follows from its id. Failures are found out anew each
+    time; a signature that did not fit is remembered not to.
+    """
     memory = _Memory()
     replaced: tuple[tuple[Any, str, Any], ...] = (
         (Signer, "sign", memory.sign()),
@@ -56,13 +64,18 @@ def checked_once() -> Iterator[None]:
 
 
 class _Memory:
-    """What one world found out. Methods that stand for a function of the protocol take what it takes and give what it gives."""
+    """What one world found out.
+
+    Methods that stand for a function of the protocol take what it takes and give what it gives.
+    """
 
     def __init__(self) -> None:
-        self._made: dict[bytes, tuple[PeerId, bytes]] = {}  # signature to who made it for which bytes
+        # Signature to who made it for which bytes.
+        self._made: dict[bytes, tuple[PeerId, bytes]] = {}
         self._verified = lru_cache(maxsize=CHECKS_KEPT)(verify)
         self._messages = lru_cache(maxsize=CHECKS_KEPT)(open_signed)
-        self._told: tuple[bytes, Signed] | None = None  # gossip as it was last decoded: the same bytes go to everybody
+        # Gossip as it was last decoded: the same bytes go to everybody.
+        self._told: tuple[bytes, Signed] | None = None
         self._opened: tuple[Signed, Digest, AnyMessage] | None = None
 
         @lru_cache(maxsize=ROUNDS_KEPT)
@@ -70,11 +83,15 @@ class _Memory:
             return open_plan(signed, run, given.manifest, chunks)
 
         @lru_cache(maxsize=ROUNDS_KEPT)
-        def read_plan_of(signed: Signed, run: Digest, chunks: int | None, given: _Unhashed) -> OpenPlan:
+        def read_plan_of(
+            signed: Signed, run: Digest, chunks: int | None, given: _Unhashed
+        ) -> OpenPlan:
             return read_plan(signed, run, given.manifest, chunks)
 
         @lru_cache(maxsize=ROUNDS_KEPT)
-        def certificate_of(raw: bytes, run: Digest, chunks: int | None, given: _Unhashed) -> OpenCertificate:
+        def certificate_of(
+            raw: bytes, run: Digest, chunks: int | None, given: _Unhashed
+        ) -> OpenCertificate:
             return open_certificate(raw, run, given.manifest, chunks)
 
         self._plans, self._read_plans, self._certificates = plan_of, read_plan_of, certificate_of
@@ -97,7 +114,9 @@ class _Memory:
         return sign
 
     def verify(self, peer: PeerId, signature: bytes, message: bytes) -> bool:
-        return self._made.get(signature) == (peer, message) or self._verified(peer, signature, message)
+        return self._made.get(signature) == (peer, message) or self._verified(
+            peer, signature, message
+        )
 
     def open_signed(self, signed: Signed, run: Digest, *, trusted: bool = False) -> AnyMessage:
         if trusted:
@@ -111,16 +130,33 @@ class _Memory:
             self._told = (data, decode_signed(data))
         return self._told[1]
 
-    def open_plan(self, signed: Signed, run: Digest, rules: Manifest, chunks: int | None) -> OpenPlan:
+    def open_plan(
+        self, signed: Signed, run: Digest, rules: Manifest, chunks: int | None
+    ) -> OpenPlan:
         return self._plans(signed, run, chunks, _Unhashed(rules))
 
-    def read_plan(self, signed: Signed, run: Digest, rules: Manifest, chunks: int | None, *, trusted: bool = False) -> OpenPlan:
+    def read_plan(
+        self,
+        signed: Signed,
+        run: Digest,
+        rules: Manifest,
+        chunks: int | None,
+        *,
+        trusted: bool = False,
+    ) -> OpenPlan:
         if trusted:
             return read_plan(signed, run, rules, chunks, trusted=True)
         return self._read_plans(signed, run, chunks, _Unhashed(rules))
 
     def open_certificate(
-        self, raw: bytes, run: Digest, rules: Manifest, chunks: int | None, *, trusted: bool = False, plans: OpenPlans | None = None
+        self,
+        raw: bytes,
+        run: Digest,
+        rules: Manifest,
+        chunks: int | None,
+        *,
+        trusted: bool = False,
+        plans: OpenPlans | None = None,
     ) -> OpenCertificate:
         if trusted:
             return open_certificate(raw, run, rules, chunks, trusted=True)
@@ -128,7 +164,9 @@ class _Memory:
 
 
 class _Unhashed:
-    """The run's manifest as an argument that a cache does not look at: which one it is follows from the run."""
+    """The run's manifest as an argument that a cache does not look at: which one it is follows from
+    the run.
+    """
 
     def __init__(self, rules: Manifest) -> None:
         self.manifest = rules

@@ -1,4 +1,7 @@
-"""A story: everything that decides what a world will do, as one record. The same story gives the same history, byte for byte."""
+"""A story: everything that decides what a world will do, as one record.
+
+The same story gives the same history, byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,15 @@ from protocol.manifest import Group, Limits, Manifest, RoundRules
 from simulator.faults import AnyFault, Schedule, words
 from simulator.profiles import LINKS
 
-MAX_STORY_BYTES = 16 << 20  # the longest story that --fuzz ever shrank has some hundred kilobytes
+# The longest story that --fuzz ever shrank has some hundred kilobytes.
+MAX_STORY_BYTES = 16 << 20
 QUICK = RoundRules(seconds=5.0, ready_s=1.0, scatter_s=4.0, gather_s=4.0, vote_s=2.0)
 """Rounds short enough for many of them; the deadlines in the same order as the defaults."""
 
 SLOW_ROUNDS = RoundRules(seconds=20.0)  # with the default deadlines
 DETECTION_S = 5.0  # a crash is noticed within
-PARAMETERS = 3 * 4096  # three chunks: with more members than that some reduce nothing, which is a case of its own
+# Three chunks: with more members than that some reduce nothing, which is a case of its own.
+PARAMETERS = 3 * 4096
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,20 +32,30 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rounds: int = 1  # certificates in the longest ancestry
     goodput_of_bound: float | None = None
     detection_s: float | None = None
-    recovery_exchange_s: float | None = None  # from the last fault to the next certificate, training not counted
-    recovery_exchanges: float | None = None  # the same, as detection and so many exchanges of the same world before its first fault
-    longest_round_s: float | None = None  # between two certificates in a row of the longest ancestry
-    refused: tuple[tuple[int, str], ...] = ()  # (node, reason): somebody honest must have refused this node for it
+    # From the last fault to the next certificate, training not counted.
+    recovery_exchange_s: float | None = None
+    # The same, as detection and so many exchanges of the same world before its first fault.
+    recovery_exchanges: float | None = None
+    # Between two certificates in a row of the longest ancestry.
+    longest_round_s: float | None = None
+    # (node, reason): somebody honest must have refused this node for it.
+    refused: tuple[tuple[int, str], ...] = ()
     learns: bool = False  # the loss must fall
-    suspected: tuple[int, ...] = ()  # somebody honest must have said that this node may have summed wrongly
-    drops_only_passed: bool = False  # nobody may drop work but what certificates passed by: that halves, and goes
+    # Somebody honest must have said that this node may have summed wrongly.
+    suspected: tuple[int, ...] = ()
+    # Nobody may drop work but what certificates passed by: that halves, and goes.
+    drops_only_passed: bool = False
     liars_out_from_s: float | None = (
-        None  # from then on no honest leader plans with a liar, and all the honest have said why in their last life
+        # From then on no honest leader plans with a liar, and all the honest have said why in their
+        # last life.
+        None
     )
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`starts` are the seats filled at second 0 (all of them when None); the others wait for a `Start`."""
+    """`starts` are the seats filled at second 0 (all of them when None); the others wait for a
+    `Start`.
+    """
 
     name: str
     nodes: int
@@ -55,11 +70,15 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     link: str = "near"
     parameters: int = PARAMETERS
     samples_per_second: float = 20.0
-    marked: bool = True  # contributions are constants that name their peer and stretch, instead of real gradients of the quadratic
+    # Contributions are constants that name their peer and stretch, instead of real gradients of the
+    # quadratic.
+    marked: bool = True
     starts: tuple[int, ...] | None = None
     wanted: Wanted = Wanted()
     patience_s: float | None = (
-        None  # after the last fault, until everybody must have moved on; None: `World` computes it from the deadlines
+        # After the last fault, until everybody must have moved on; None: `World` computes it from
+        # the deadlines.
+        None
     )
 
     def __post_init__(self) -> None:
@@ -80,7 +99,9 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def text(self) -> str:
         """Lines for a person."""
-        lines = [f"{self.name}, seed {self.seed}: {self.nodes} nodes for {self.seconds:g} s, links {self.link}"]
+        lines = [
+            f"{self.name}, seed {self.seed}: {self.nodes} nodes for {self.seconds:g} s, links {self.link}"
+        ]
         return "\n".join([*lines, *(f"  {words(fault)}" for fault in self.schedule)])
 
 
@@ -88,8 +109,16 @@ Make = Callable[[int | None, int], Story]
 """A named story, of as many nodes as it likes best or of so many, from a seed."""
 
 
-def plain(name: str, seconds: float, count: int, schedule: Callable[[int], tuple[AnyFault, ...]], **more: object) -> Make:
-    """A story of `count` nodes (where nothing else is asked for) whose schedule may depend on how many they are."""
+def plain(
+    name: str,
+    seconds: float,
+    count: int,
+    schedule: Callable[[int], tuple[AnyFault, ...]],
+    **more: object,
+) -> Make:
+    """A story of `count` nodes (where nothing else is asked for) whose schedule may depend on how
+    many they are.
+    """
 
     def make(nodes: int | None, seed: int) -> Story:
         n = nodes or count

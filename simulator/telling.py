@@ -1,4 +1,6 @@
-"""What `simulate` plays and what it prints of it: a line for each run, and of a failure the shortest history that shows it."""
+"""What `simulate` plays and what it prints of it: a line for each run, and of a failure the
+shortest history that shows it.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,24 @@ def names() -> list[str]:
 
 
 def outcomes_of(
-    name: str | None, fuzz: int | None, schedule: Path | None, nodes: int | None, seed: int, jobs: int | None
+    name: str | None,
+    fuzz: int | None,
+    schedule: Path | None,
+    nodes: int | None,
+    seed: int,
+    jobs: int | None,
 ) -> Iterable[Outcome]:
-    """Play one of: a scenario's name or "all", so many random schedules, a story in a file. Raises `UserError("USAGE")` otherwise."""
+    """Play one of: a scenario's name or "all", so many random schedules, a story in a file.
+
+    Raises `UserError("USAGE")` otherwise.
+    """
     if sum(part is not None for part in (name, fuzz, schedule)) != 1:
-        raise UserError("USAGE", "Give one of: a scenario's name, all, --fuzz N, --schedule FILE.", fix="--list names them", exit_code=2)
+        raise UserError(
+            "USAGE",
+            "Give one of: a scenario's name, all, --fuzz N, --schedule FILE.",
+            fix="--list names them",
+            exit_code=2,
+        )
     count = jobs or jobs_here()
     if fuzz is not None:
         return play_fuzz(seed, fuzz, nodes, count)
@@ -41,7 +56,9 @@ def outcomes_of(
     return play_all([scenario(each, nodes, seed) for each in wanted], count)
 
 
-def tell(outcomes: Iterable[Outcome], *, as_json: bool, save: Path | None, picture: Path | None) -> int:
+def tell(
+    outcomes: Iterable[Outcome], *, as_json: bool, save: Path | None, picture: Path | None
+) -> int:
     """Print what came of it. Returns the exit status."""
     reports: list[Report] = []
     failed: list[Outcome] = []
@@ -58,7 +75,9 @@ def tell(outcomes: Iterable[Outcome], *, as_json: bool, save: Path | None, pictu
     told = failed[0][0] if failed else last
     if failed and not all(failed[0][1].invariants.values()):
         told, report = shortest(*failed[0])
-        click.echo(f"\nThe shortest history that breaks it:\n{told.text()}\n{report.reason}", err=True)
+        click.echo(
+            f"\nThe shortest history that breaks it:\n{told.text()}\n{report.reason}", err=True
+        )
     if save is not None and told is not None:
         write_story(told, save)
     if as_json:
@@ -74,7 +93,9 @@ def line(report: Report) -> str:
     def seconds(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 
-    goodput = "-" if report.goodput is None else f"{report.goodput:.3f}/{report.goodput_bound or 1:.3f}"
+    goodput = (
+        "-" if report.goodput is None else f"{report.goodput:.3f}/{report.goodput_bound or 1:.3f}"
+    )
     said = (
         f"{'ok  ' if report.ok else 'FAIL'} {report.scenario:<28} seed {report.seed:<6} {report.nodes:>4} nodes {report.rounds_certified:>4} rounds"
         f"  goodput/bound {goodput:<13} noticed {seconds(report.detection_seconds):>6} s  recovered {seconds(report.recovery_seconds):>6} s"

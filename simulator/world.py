@@ -1,7 +1,9 @@
-"""A world: nodes that run the real engine, over fake ports, in virtual time. The same seed gives the same history.
+"""A world: nodes that run the real engine, over fake ports, in virtual time.
 
-Only the outermost is made up: network, trainer, disk and clock. Round machine, engine, codecs, ledger and outer step are the node's own modules
-(`tests/simulator/test_world.py` asserts it).
+The same seed gives the same history.
+
+Only the outermost is made up: network, trainer, disk and clock. Round machine, engine, codecs,
+ledger and outer step are the node's own modules (`tests/simulator/test_world.py` asserts it).
 """
 
 from __future__ import annotations
@@ -12,7 +14,14 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from protocol.journal import Event, PeerReport, PhaseEntered, RoundCertified, WorkDropped, encode_event
+from protocol.journal import (
+    Event,
+    PeerReport,
+    PhaseEntered,
+    RoundCertified,
+    WorkDropped,
+    encode_event,
+)
 from protocol.manifest import Manifest, seal
 from protocol.ports import LedgerRecord
 from simulator.fakes.link import LinkMap
@@ -22,14 +31,19 @@ from simulator.lies import LIES
 from simulator.seat import Seat, Witness
 from simulator.signatures import checked_once
 
-FLOODED_NODES = 128  # above, gossip goes to everybody at once: from node to node it is n^2 times the degree
-LOOK_S = 0.05  # between looks at a condition that is waited for, in virtual time
+# Above, gossip goes to everybody at once: from node to node it is n^2 times the degree.
+FLOODED_NODES = 128
+# Between looks at a condition that is waited for, in virtual time.
+LOOK_S = 0.05
 
 Watcher = Callable[[float, Seat, Event], None]
 
 
 class World(Witness):
-    """`nodes` seats, all empty at first; `start` fills one. Use inside `running()` and `simulator.fakes.clock.run_virtual`."""
+    """`nodes` seats, all empty at first; `start` fills one.
+
+    Use inside `running()` and `simulator.fakes.clock.run_virtual`.
+    """
 
     def __init__(
         self,
@@ -44,14 +58,18 @@ class World(Witness):
     ) -> None:
         self.rng = random.Random(seed)
         many = nodes > FLOODED_NODES
-        self.swarm = FakeSwarm(self.rng, link, degree=LEAST_DEGREE if many else DEGREE, floods=not many)
+        self.swarm = FakeSwarm(
+            self.rng, link, degree=LEAST_DEGREE if many else DEGREE, floods=not many
+        )
         self.manifest = seal(manifest)
         self.invariants = Invariants(manifest)
         self.history: list[tuple[float, int, Event]] = []
         self.watchers: list[Watcher] = []
         self.seats = [Seat(i, self.rng, samples_per_second(i)) for i in range(nodes)]
-        self.lost_samples = 0  # trained and never handed over, because the node died
-        self.unfinished_samples = 0  # handed over or not, trained since the last certificate by nodes that died
+        # Trained and never handed over, because the node died.
+        self.lost_samples = 0
+        # Handed over or not, trained since the last certificate by nodes that died.
+        self.unfinished_samples = 0
         self.collected_before = 0  # handed over in earlier lives
         self._parameters = parameters
         self._marked = marked
@@ -81,7 +99,10 @@ class World(Witness):
         if self.manifest.open().rules in seat.knows:
             await seat.live(self.swarm, self.manifest, self._parameters, self, marked=self._marked)
         else:
-            await seat.ask(self.swarm, next(other.peer for other in self.seats if other.alive and other is not seat))
+            await seat.ask(
+                self.swarm,
+                next(other.peer for other in self.seats if other.alive and other is not seat),
+            )
 
     def _count_life(self, seat: Seat) -> None:
         if seat.trainer is not None:
@@ -114,7 +135,11 @@ class World(Witness):
     def lie(self, index: int, kind: str | None) -> None:
         """From now on the node tells this lie; None: it is honest again."""
         seat = self.seats[index]
-        liar = LIES[kind](seat.signer, self.manifest.run, self.manifest.open(), seat.mischief.rng) if kind else None
+        liar = (
+            LIES[kind](seat.signer, self.manifest.run, self.manifest.open(), seat.mischief.rng)
+            if kind
+            else None
+        )
         seat.mischief.liar = liar
         if kind:
             self.invariants.liars[index] = kind
@@ -123,7 +148,8 @@ class World(Witness):
 
     def happened(self, seat: Seat, event: Event) -> None:
         if isinstance(event, PeerReport):
-            return  # nine of ten events; what beacons lead to is in the others
+            # Nine of ten events; what beacons lead to is in the others.
+            return
         now = trio.current_time()
         self.history.append((now, seat.index, event))
         if isinstance(event, WorkDropped):
@@ -143,12 +169,20 @@ class World(Witness):
         self.invariants.crashed(seat, trio.current_time(), error)
 
     def log(self) -> bytes:
-        """Everything that happened but the reports of beacons, a line each: equal for equal stories."""
-        return b"".join(b"%.6f %d %s\n" % (at, index, encode_event(event)) for at, index, event in self.history)
+        """Everything that happened but the reports of beacons, a line each: equal for equal
+        stories.
+        """
+        return b"".join(
+            b"%.6f %d %s\n" % (at, index, encode_event(event)) for at, index, event in self.history
+        )
 
     def of(self, kind: type[Event], *, node: int | None = None, after: float = 0.0) -> list[Event]:
         """Events of one kind, of one node or all, from some instant on."""
-        return [event for at, index, event in self.history if isinstance(event, kind) and at >= after and node in (None, index)]
+        return [
+            event
+            for at, index, event in self.history
+            if isinstance(event, kind) and at >= after and node in (None, index)
+        ]
 
     def number(self, index: int) -> int:
         """The number of the certificate whose anchor a node holds."""
@@ -157,7 +191,11 @@ class World(Witness):
 
     def tips(self) -> set[bytes]:
         """The tips of the living."""
-        return {seat.engine.keeper.tip.hash for seat in self.seats if seat.alive and seat.engine and seat.engine.keeper}
+        return {
+            seat.engine.keeper.tip.hash
+            for seat in self.seats
+            if seat.alive and seat.engine and seat.engine.keeper
+        }
 
     def hearing(self) -> list[Seat]:
         """The living that are not stopped."""

@@ -1,4 +1,5 @@
-"""Debian's chromium, headless, driven over its DevTools websocket: enough of a browser to see what a reader of the page sees.
+"""Debian's chromium, headless, driven over its DevTools websocket: enough of a browser to see what
+a reader of the page sees.
 
 Blocking calls, so that a plain test or a thread can use it:
 
@@ -27,11 +28,13 @@ from typing import Any
 
 import aiohttp
 
-START_S = 30.0  # a cold start on two busy cores takes about 5 s
+# A cold start on two busy cores takes about 5 s.
+START_S = 30.0
 CALL_S = 20.0
 FLAGS = (
     "--headless",
-    "--no-sandbox",  # as root there is no sandbox to be had; it only ever opens our own page
+    # As root there is no sandbox to be had; it only ever opens our own page.
+    "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
     "--disable-dev-shm-usage",  # /dev/shm is tiny in containers
@@ -49,11 +52,19 @@ FLAGS = (
 
 def chromium_path() -> str | None:
     """Where chromium is, if it is."""
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
 
 
 class Browser:
-    """One tab. `problems` collects what the console would show in red: exceptions, refused loads, errors logged."""
+    """One tab.
+
+    `problems` collects what the console would show in red: exceptions, refused loads, errors
+    logged.
+    """
 
     def __init__(self, runner: asyncio.Runner, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._runner = runner
@@ -74,26 +85,46 @@ class Browser:
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page; a promise is awaited."""
-        answer = self._call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        answer = self._call(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
         if "exceptionDetails" in answer:
             raise AssertionError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
     def wait_for(self, expression: str, timeout_s: float = 10.0) -> None:
-        """Until the expression is true in the page. Raises `AssertionError` with the page's text after `timeout_s`."""
+        """Until the expression is true in the page.
+
+        Raises `AssertionError` with the page's text after `timeout_s`.
+        """
         look = (
             f"new Promise(done => {{ const end = performance.now() + {timeout_s * 1000:.0f}; (function look() {{ let seen = false; "
             f"try {{ seen = !!({expression}); }} catch {{}} if (seen || performance.now() > end) done(seen); else setTimeout(look, 50); }})(); }})"
         )
-        answer = self._call("Runtime.evaluate", timeout_s + CALL_S, expression=look, awaitPromise=True, returnByValue=True)
+        answer = self._call(
+            "Runtime.evaluate",
+            timeout_s + CALL_S,
+            expression=look,
+            awaitPromise=True,
+            returnByValue=True,
+        )
         if answer["result"].get("value") is not True:
             text = self.evaluate("document.body ? document.body.innerText : ''")
             raise AssertionError(f"not true within {timeout_s} s: {expression}\n{text}")
 
     def size(self, width: int, height: int, *, dark: bool = False) -> None:
         """The window, and whether its reader prefers dark."""
-        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        self._call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
 
     def screenshot(self, path: Path) -> None:
         """The whole page as PNG."""
@@ -141,8 +172,13 @@ class Browser:
             self.problems.append(details.get("exception", {}).get("description") or details["text"])
         elif said.get("method") == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.problems.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
-        elif said.get("method") == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
-            self.problems.append(" ".join(str(part.get("value", part.get("description"))) for part in params["args"]))
+        elif said.get("method") == "Runtime.consoleAPICalled" and params["type"] in (
+            "error",
+            "assert",
+        ):
+            self.problems.append(
+                " ".join(str(part.get("value", part.get("description"))) for part in params["args"])
+            )
 
 
 def _debugger_address(process: subprocess.Popen[str]) -> str:
@@ -178,13 +214,22 @@ def chromium() -> Iterator[Browser]:
     path = chromium_path()
     if path is None:
         raise RuntimeError("chromium is not installed: apt-get install chromium")
-    with tempfile.TemporaryDirectory(prefix="hypergpu-browser-", ignore_cleanup_errors=True) as profile:
+    with tempfile.TemporaryDirectory(
+        prefix="hypergpu-browser-", ignore_cleanup_errors=True
+    ) as profile:
         command = [path, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
-        watch = threading.Timer(START_S, _end, [process])  # ends the wait for its address, should it never come
-        drain = threading.Thread(target=lambda: [None for _ in process.stderr or ()], daemon=True)  # a full pipe would stop it
+        # Ends the wait for its address, should it never come.
+        watch = threading.Timer(START_S, _end, [process])
+        # A full pipe would stop it.
+        drain = threading.Thread(target=lambda: [None for _ in process.stderr or ()], daemon=True)
         try:
             watch.start()
             address = _debugger_address(process)

@@ -1,4 +1,7 @@
-"""A node's day as events: what tests of the status, the page and the terminal read. The same every time; `AT` is its last second."""
+"""A node's day as events: what tests of the status, the page and the terminal read.
+
+The same every time; `AT` is its last second.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,14 @@ def trainer_ready() -> TrainerReady:
     return TrainerReady(at=AT - 999, device="cpu (2 threads)", parameters=1_234_567, threads=2)
 
 
-def certified(number: int, outcome: str = "counted", *, at: float = AT, loss: float | None = None, members: int = 4) -> RoundCertified:
+def certified(
+    number: int,
+    outcome: str = "counted",
+    *,
+    at: float = AT,
+    loss: float | None = None,
+    members: int = 4,
+) -> RoundCertified:
     """Round `number`; every member but a late or lost one of ours contributed 100 samples."""
     contributors = PEERS[:members] if outcome in ("counted", "observed") else PEERS[1:members]
     shares = tuple(Share(peer=peer, samples=100, loss=3.0) for peer in contributors)
@@ -70,8 +80,13 @@ def certified(number: int, outcome: str = "counted", *, at: float = AT, loss: fl
         loss=6.0 - 0.05 * number if loss is None else loss,
         state_digest="" if outcome == "observed" else digest[::-1],
         outcome=outcome,
-        phase_seconds={} if outcome == "observed" else {"train": 12.0, "ready": 0.1, "scatter": 0.4, "reduce": 0.3, "vote": 0.1},
-        reason={"late": "the offer came 0.8 s after the plan", "lost": f"the connection to {NAMES[2]} broke"}.get(outcome, ""),
+        phase_seconds={}
+        if outcome == "observed"
+        else {"train": 12.0, "ready": 0.1, "scatter": 0.4, "reduce": 0.3, "vote": 0.1},
+        reason={
+            "late": "the offer came 0.8 s after the plan",
+            "lost": f"the connection to {NAMES[2]} broke",
+        }.get(outcome, ""),
     )
 
 
@@ -100,23 +115,57 @@ def day(role: str = "node", rounds: int = 6) -> list[Event]:
     events: list[Event] = [started(role)]
     if role == "node":
         events.append(trainer_ready())
-    events += [PeerUp(at=AT - 990, peer=PEERS[i], path="direct", address="/ip4/127.0.0.1/tcp/4002") for i in (1, 2, 3)]
+    events += [
+        PeerUp(at=AT - 990, peer=PEERS[i], path="direct", address="/ip4/127.0.0.1/tcp/4002")
+        for i in (1, 2, 3)
+    ]
     for number in range(1, rounds + 1):
         at = AT - 20 - ROUND_S * (rounds - number)
-        outcome = "observed" if role == "observer" else {2: "late", 4: "lost"}.get(number, "counted")
+        outcome = (
+            "observed" if role == "observer" else {2: "late", 4: "lost"}.get(number, "counted")
+        )
         if role == "node":
             events.append(TrainingProgress(at=at - 3, samples=80, loss=3.1, samples_per_second=8.0))
-            events.append(Trained(at=at - 2, number=number, steps=10, samples=100, loss=3.0, seconds=12.0))
+            events.append(
+                Trained(at=at - 2, number=number, steps=10, samples=100, loss=3.0, seconds=12.0)
+            )
         if number == 3:
-            events.append(ViewPassed(at=at - 1.5, number=number, view=0, reason="the leader kitchen was silent for 3.0 s"))
-        events.append(Planned(at=at - 1, number=number, view=0, leader=PEERS[1], members=PEERS[:4], reason="one row of 4"))
+            events.append(
+                ViewPassed(
+                    at=at - 1.5,
+                    number=number,
+                    view=0,
+                    reason="the leader kitchen was silent for 3.0 s",
+                )
+            )
+        events.append(
+            Planned(
+                at=at - 1,
+                number=number,
+                view=0,
+                leader=PEERS[1],
+                members=PEERS[:4],
+                reason="one row of 4",
+            )
+        )
         events.append(certified(number, outcome, at=at))
     if role == "node":
-        events.append(PhaseEntered(at=AT - 20, number=rounds + 1, view=0, phase="train", reason="12.0 s to go"))
+        events.append(
+            PhaseEntered(
+                at=AT - 20, number=rounds + 1, view=0, phase="train", reason="12.0 s to go"
+            )
+        )
     events += [report(1), report(2, path="relay"), report(3), report(4, path="")]
     events.append(Refused(at=AT - 5, reason="unsigned", peer="", detail="random bytes", count=3))
     events.append(
-        TrafficReport(at=AT, control_sent=1_000, control_received=2_000, bulk_sent=3_000_000, bulk_received=4_000_000, connections=3)
+        TrafficReport(
+            at=AT,
+            control_sent=1_000,
+            control_received=2_000,
+            bulk_sent=3_000_000,
+            bulk_received=4_000_000,
+            connections=3,
+        )
     )
     return events
 

@@ -41,7 +41,9 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
 @cache
 def artifact(contract: str) -> Artifact:
     """Raises `FileNotFoundError` for a contract that is none of ours."""
-    return msgspec.json.decode(files(__name__).joinpath(f"{contract}.json").read_bytes(), type=Artifact)
+    return msgspec.json.decode(
+        files(__name__).joinpath(f"{contract}.json").read_bytes(), type=Artifact
+    )
 
 
 def slots_of(found: Artifact) -> int:

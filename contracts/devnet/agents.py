@@ -43,5 +43,9 @@ def agent_status(call: Call, who: str) -> dict[str, Any]:
     }
 
 
-def _read(call: Call, contract: Address, signature: str, who: str, types: list[str]) -> tuple[Any, ...]:
-    return decode(types, call(contract, keccak256(signature.encode())[:4] + encode(["address"], [who])))
+def _read(
+    call: Call, contract: Address, signature: str, who: str, types: list[str]
+) -> tuple[Any, ...]:
+    return decode(
+        types, call(contract, keccak256(signature.encode())[:4] + encode(["address"], [who]))
+    )

@@ -20,7 +20,8 @@ from typing import Any
 
 from contracts.devnet.genesis import HARDFORK
 
-UP_S = 60.0  # it listens within a second on an idle machine, after 31 s on one with ten programs to a core
+# It listens within a second on an idle machine, after 31 s on one with ten programs to a core.
+UP_S = 60.0
 LOOK_S = 0.05
 END_S = 5.0
 TAIL_BYTES = 500
@@ -34,8 +35,17 @@ def found_anvil() -> Path | None:
 
 
 @contextmanager
-def anvil_serving(program: Path, genesis: dict[str, Any], *, host: str = "127.0.0.1", port: int = 0, block_s: float = 0) -> Iterator[str]:
-    """Its URL, until the block ends. anvil ends with this process, however that ends. `port` 0: any. `block_s` 0: a block for each transaction.
+def anvil_serving(
+    program: Path,
+    genesis: dict[str, Any],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    block_s: float = 0,
+) -> Iterator[str]:
+    """Its URL, until the block ends. anvil ends with this process, however that ends.
+
+    `port` 0: any. `block_s` 0: a block for each transaction.
 
     Raises `OSError` where it cannot be started or does not come up, with the end of what it said.
     """
@@ -45,14 +55,16 @@ def anvil_serving(program: Path, genesis: dict[str, Any], *, host: str = "127.0.
         command = [program, "--init", file, "--host", host, "--hardfork", HARDFORK, "--quiet"]
         command += ["--block-time", f"{block_s:g}"] if block_s else []
         chosen = _free_port(host, port)
-        dies_with_us = ctypes.CDLL(None).prctl  # looked up here: between fork and exec nothing may be loaded
+        # Looked up here: between fork and exec nothing may be loaded.
+        dies_with_us = ctypes.CDLL(None).prctl
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [*command, "--port", str(chosen)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                # SIGTERM: npm's package starts anvil through a script that hands this on and nothing else.
+                # SIGTERM: npm's package starts anvil through a script that hands this on and
+                # nothing else.
                 preexec_fn=lambda: dies_with_us(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),  # noqa: PLW1509  # one system call, no lock
             )
         try:
@@ -76,11 +88,14 @@ def _wait_for(process: subprocess.Popen[bytes], host: str, port: int, log: Path)
                 return
         time.sleep(LOOK_S)
     how = "does not listen" if process.poll() is None else f"ended with exit code {process.poll()}"
-    raise OSError(f"anvil {how}: {log.read_bytes()[-TAIL_BYTES:].decode('utf-8', 'replace').strip()}")
+    raise OSError(
+        f"anvil {how}: {log.read_bytes()[-TAIL_BYTES:].decode('utf-8', 'replace').strip()}"
+    )
 
 
 def _free_port(host: str, port: int) -> int:
-    """It, or for 0 one that was free a moment ago: anvil says what the system gave it only among lines that `--quiet` leaves out.
+    """It, or for 0 one that was free a moment ago: anvil says what the system gave it only among
+    lines that `--quiet` leaves out.
 
     Raises `OSError` where it is taken: whoever has it would be taken for anvil.
     """

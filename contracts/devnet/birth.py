@@ -1,4 +1,6 @@
-"""How a chain begins on py-evm: its rules, its first block, and what a contract's constructor leaves for it."""
+"""How a chain begins on py-evm: its rules, its first block, and what a contract's constructor
+leaves for it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _MERGED: dict[str, Any] = {"receipt_root": BLANK_ROOT_HASH, "transaction_root": 
 
 def chain_class(chain_id: int) -> Any:
     """py-evm's chain with these rules from its first block on."""
-    return MiningChain.configure(__name__="Devnet", vm_configuration=((0, CancunVM),), chain_id=chain_id)
+    return MiningChain.configure(
+        __name__="Devnet", vm_configuration=((0, CancunVM),), chain_id=chain_id
+    )
 
 
 def first_header(genesis: dict[str, Any]) -> dict[str, Any]:
@@ -40,18 +44,31 @@ def first_state(genesis: dict[str, Any]) -> dict[bytes, dict[str, Any]]:
             "balance": int(entry.get("balance", "0x0"), 16),
             "nonce": int(entry.get("nonce", "0x0"), 16),
             "code": bytes.fromhex(entry.get("code", "0x")[2:]),
-            "storage": {int(slot, 16): int(value, 16) for slot, value in entry.get("storage", {}).items()},
+            "storage": {
+                int(slot, 16): int(value, 16) for slot, value in entry.get("storage", {}).items()
+            },
         }
         for account, entry in genesis["alloc"].items()
     }
 
 
-def deployed(init_code: bytes, chain_id: int, at_s: int, slots: int) -> tuple[bytes, dict[int, int]]:
-    """The code and the storage in the first `slots` slots that a constructor leaves. Raises `ValueError` when it refuses."""
+def deployed(
+    init_code: bytes, chain_id: int, at_s: int, slots: int
+) -> tuple[bytes, dict[int, int]]:
+    """The code and the storage in the first `slots` slots that a constructor leaves.
+
+    Raises `ValueError` when it refuses.
+    """
     key = keys.PrivateKey(b"\x01" * 32)
     account = key.public_key.to_canonical_address()
     state = {account: {"balance": 10**24, "nonce": 0, "code": b"", "storage": {}}}
-    header = {"difficulty": 0, "gas_limit": 100_000_000, "timestamp": at_s - 1, "base_fee_per_gas": 10**9, **_MERGED}
+    header = {
+        "difficulty": 0,
+        "gas_limit": 100_000_000,
+        "timestamp": at_s - 1,
+        "base_fee_per_gas": 10**9,
+        **_MERGED,
+    }
     chain = chain_class(chain_id).from_genesis(AtomicDB(), header, state)
     unsigned = (
         chain.get_vm()
@@ -70,7 +87,9 @@ def deployed(init_code: bytes, chain_id: int, at_s: int, slots: int) -> tuple[by
     )
     _, _, computation = chain.apply_transaction(unsigned.as_signed_transaction(key))
     if computation.is_error:
-        raise ValueError(f"the constructor refuses: {refused(computation.error, computation.output)}")
+        raise ValueError(
+            f"the constructor refuses: {refused(computation.error, computation.output)}"
+        )
     where = computation.msg.storage_address
     left = chain.get_vm(chain.header).state
     storage = {slot: left.get_storage(where, slot) for slot in range(slots)}

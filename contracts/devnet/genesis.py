@@ -1,7 +1,9 @@
-"""The devnet's genesis, in geth's format: our contracts at the precompile addresses, as their constructors leave them.
+"""The devnet's genesis, in geth's format: our contracts at the precompile addresses, as their
+constructors leave them.
 
-Constructors are run once, in a throwaway EVM, and the code and storage they leave are copied: so owner, settlers and times are set by the
-contract's own rules, and nobody computes slots by hand. The same file starts anvil (`anvil --init FILE`) and geth.
+Constructors are run once, in a throwaway EVM, and the code and storage they leave are copied: so
+owner, settlers and times are set by the contract's own rules, and nobody computes slots by hand.
+The same file starts anvil (`anvil --init FILE`) and geth.
 """
 
 from __future__ import annotations
@@ -19,13 +21,18 @@ from protocol.keccak import Address, account_bytes, address_of, keccak256
 COIN = 10**18  # base units
 GAS_LIMIT = 30_000_000
 FIRST_BASE_FEE = 10**9
-DEVNET_CHAIN_ID = 4195600  # nobody's on chainlist; ours, so that a transaction for the devnet is worth nothing elsewhere
+# Nobody's on chainlist; ours, so that a transaction for the devnet is worth nothing elsewhere.
+DEVNET_CHAIN_ID = 4195600
 FAUCET = "faucet"
-HARDFORK = "cancun"  # the rules of the genesis, by anvil's name for them
+# The rules of the genesis, by anvil's name for them.
+HARDFORK = "cancun"
 
 
 def dev_key(name: str) -> bytes:
-    """The private key of one of the devnet's own accounts. Everybody knows it: worth nothing on any other chain."""
+    """The private key of one of the devnet's own accounts.
+
+    Everybody knows it: worth nothing on any other chain.
+    """
     return keccak256(b"hypergpu devnet " + name.encode())
 
 
@@ -48,13 +55,17 @@ class GenesisSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def foreign_contracts(genesis: dict[str, Any]) -> tuple[str, ...]:
-    """Those of our contracts whose code in `genesis` is not what this version compiles. Raises `KeyError`, `ValueError`, `TypeError`
-    for what is no genesis of ours."""
+    """Those of our contracts whose code in `genesis` is not what this version compiles.
+
+    Raises `KeyError`, `ValueError`, `TypeError` for what is no genesis of ours.
+    """
 
     def differs(contract: str, place: str) -> bool:
         code = bytes.fromhex(genesis["alloc"][place]["code"].removeprefix("0x"))
         # Behind the code stand the values that the constructor fixed.
-        return not code.startswith(bytes.fromhex(artifact(contract).bytecode_runtime.removeprefix("0x")))
+        return not code.startswith(
+            bytes.fromhex(artifact(contract).bytecode_runtime.removeprefix("0x"))
+        )
 
     return tuple(contract for contract, place in PLACES.items() if differs(contract, place))
 
@@ -68,10 +79,20 @@ def genesis_of(settings: GenesisSettings) -> dict[str, Any]:
         if contract == "reward_pool":
             arguments = encode(
                 ["address", "address[]", "uint256", "uint256", "uint256", "uint256"],
-                [settings.owner, list(settings.settlers), settings.needed, settings.start_s, settings.epoch_s, settings.delay_s],
+                [
+                    settings.owner,
+                    list(settings.settlers),
+                    settings.needed,
+                    settings.start_s,
+                    settings.epoch_s,
+                    settings.delay_s,
+                ],
             )
         code, storage = deployed(
-            bytes.fromhex(found.bytecode.removeprefix("0x")) + arguments, settings.chain_id, settings.start_s, slots_of(found)
+            bytes.fromhex(found.bytecode.removeprefix("0x")) + arguments,
+            settings.chain_id,
+            settings.start_s,
+            slots_of(found),
         )
         alloc[place] = {
             "balance": "0x0",
@@ -84,7 +105,17 @@ def genesis_of(settings: GenesisSettings) -> dict[str, Any]:
     return {
         "config": {
             "chainId": settings.chain_id,
-            **{f"{fork}Block": 0 for fork in ("homestead", "eip150", "eip155", "eip158", "byzantium", "constantinople")},
+            **{
+                f"{fork}Block": 0
+                for fork in (
+                    "homestead",
+                    "eip150",
+                    "eip155",
+                    "eip158",
+                    "byzantium",
+                    "constantinople",
+                )
+            },
             **{f"{fork}Block": 0 for fork in ("petersburg", "istanbul", "berlin", "london")},
             "terminalTotalDifficulty": 0,
             "shanghaiTime": 0,

@@ -1,4 +1,6 @@
-"""`eth_feeHistory`: base fees, how full blocks were, and the tips that were paid, as wallets ask for them before they choose a fee."""
+"""`eth_feeHistory`: base fees, how full blocks were, and the tips that were paid, as wallets ask
+for them before they choose a fee.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,13 @@ from contracts.devnet.shapes import price_of
 MOST_BLOCKS = 1024
 
 
-def fee_history(devnet: Devnet, count: int, last: int | None, percentiles: Sequence[float] | None) -> dict[str, Any]:
-    """The fees in `count` blocks up to number `last` (None: the head). Raises `Refused` for bad percentiles."""
+def fee_history(
+    devnet: Devnet, count: int, last: int | None, percentiles: Sequence[float] | None
+) -> dict[str, Any]:
+    """The fees in `count` blocks up to number `last` (None: the head).
+
+    Raises `Refused` for bad percentiles.
+    """
     asked = [float(one) for one in percentiles or ()]
     if asked != sorted(asked) or any(not 0 <= one <= 100 for one in asked):
         raise Refused("invalid reward percentile: they are numbers from 0 to 100 that rise")
@@ -27,7 +34,8 @@ def fee_history(devnet: Devnet, count: int, last: int | None, percentiles: Seque
         next_fee = devnet.base_fee() if after is None else int(after.base_fee_per_gas)
         answer: dict[str, Any] = {
             "oldestBlock": hex(numbers.start if numbers else newest),
-            "baseFeePerGas": [hex(block.header.base_fee_per_gas) for block in blocks] + [hex(next_fee)],
+            "baseFeePerGas": [hex(block.header.base_fee_per_gas) for block in blocks]
+            + [hex(next_fee)],
             "gasUsedRatio": [block.header.gas_used / block.header.gas_limit for block in blocks],
         }
         if percentiles:
@@ -37,13 +45,17 @@ def fee_history(devnet: Devnet, count: int, last: int | None, percentiles: Seque
 
 def _tips(inside: Sequence[Included], percentiles: Sequence[float]) -> list[str]:
     """The tip at each percentile of the block's gas, in wei; 0 for an empty block."""
-    paid = sorted((price_of(found) - found.block.header.base_fee_per_gas, found.gas) for found in inside)
+    paid = sorted(
+        (price_of(found) - found.block.header.base_fee_per_gas, found.gas) for found in inside
+    )
     whole = sum(gas for _, gas in paid)
     return [hex(_tip_at(paid, whole * one / 100)) for one in percentiles]
 
 
 def _tip_at(paid: Sequence[tuple[int, int]], gas_wanted: float) -> int:
-    """The tip of the transaction that holds the unit of gas `gas_wanted`, of (tip, gas) in order; 0 where there is none."""
+    """The tip of the transaction that holds the unit of gas `gas_wanted`, of (tip, gas) in order; 0
+    where there is none.
+    """
     passed = 0
     for tip, gas in paid:
         passed += gas

@@ -1,8 +1,10 @@
-"""Old empty blocks, kept as their times: at a block every 2 s they would be 34 MB a day, of which nothing is worth reading.
+"""Old empty blocks, kept as their times: at a block every 2 s they would be 34 MB a day, of which
+nothing is worth reading.
 
-An empty block follows from its parent and its time: the same state, the next base fee. So of `SEGMENT` blocks it is written how many seconds each
-came after its parent; the first of them, and all with transactions, stay whole, and the headers between are made again when somebody asks.
-A header is only dropped when the one that was made from its parent has the same hash.
+An empty block follows from its parent and its time: the same state, the next base fee. So of
+`SEGMENT` blocks it is written how many seconds each came after its parent; the first of them, and
+all with transactions, stay whole, and the headers between are made again when somebody asks. A
+header is only dropped when the one that was made from its parent has the same hash.
 """
 
 from __future__ import annotations
@@ -16,11 +18,15 @@ from eth.db.schema import SchemaV1
 
 from contracts.devnet.store import SqliteStore
 
-SEGMENT = 256  # blocks that are packed together, and made again together: 0.1 s
-KEPT = 256  # the last ones stay whole: BLOCKHASH looks back as far, and a reorganization goes no deeper
-MOST_REMEMBERED = 16  # segments that were made again: 10 MB, and a search by time asks for as many
+# Blocks that are packed together, and made again together: 0.1 s.
+SEGMENT = 256
+# The last ones stay whole: BLOCKHASH looks back as far, and a reorganization goes no deeper.
+KEPT = 256
+# Segments that were made again: 10 MB, and a search by time asks for as many.
+MOST_REMEMBERED = 16
 NEXT_KEY = b"hypergpu/packed"
-WHOLE = 0  # in place of the seconds of a block that is kept; a block comes at least one after its parent
+# In place of the seconds of a block that is kept; a block comes at least one after its parent.
+WHOLE = 0
 
 
 class EmptyBlocks:
@@ -28,11 +34,14 @@ class EmptyBlocks:
 
     def __init__(self, store: SqliteStore, chain: Any) -> None:
         self._store, self._chain = store, chain
-        self._next = int(store[NEXT_KEY]) if store.exists(NEXT_KEY) else 0  # the first segment that is not packed
+        # The first segment that is not packed.
+        self._next = int(store[NEXT_KEY]) if store.exists(NEXT_KEY) else 0
         self._made: OrderedDict[int, list[BlockHeaderAPI]] = OrderedDict()
 
     def pack_one(self, head: int) -> None:
-        """Pack the next segment that is old enough: one for each block that is made, so that a file which grew for weeks holds up nobody."""
+        """Pack the next segment that is old enough: one for each block that is made, so that a file
+        which grew for weeks holds up nobody.
+        """
         if (self._next + 1) * SEGMENT + KEPT > head:
             return
         first = self._next * SEGMENT
@@ -72,12 +81,18 @@ class EmptyBlocks:
         headers = [self._chain.get_canonical_block_header_by_number(segment * SEGMENT)]
         for number, seconds in enumerate(self._after(segment), segment * SEGMENT + 1):
             whole = seconds == WHOLE
-            headers.append(self._chain.get_canonical_block_header_by_number(number) if whole else self._following(headers[-1], seconds))
+            headers.append(
+                self._chain.get_canonical_block_header_by_number(number)
+                if whole
+                else self._following(headers[-1], seconds)
+            )
         return headers
 
     def _following(self, parent: BlockHeaderAPI, seconds: int) -> BlockHeaderAPI:
         """The header of an empty block so many seconds after its parent."""
-        header = self._chain.create_header_from_parent(parent, timestamp=parent.timestamp + seconds, gas_limit=parent.gas_limit)
+        header = self._chain.create_header_from_parent(
+            parent, timestamp=parent.timestamp + seconds, gas_limit=parent.gas_limit
+        )
         return header.copy(state_root=parent.state_root)
 
     def _after(self, segment: int) -> list[int]:

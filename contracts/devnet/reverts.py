@@ -6,7 +6,10 @@ from eth.exceptions import Revert
 
 
 class Refused(Exception):
-    """A transaction or call that the EVM does not take. `output` is what a contract returned when it reverted."""
+    """A transaction or call that the EVM does not take.
+
+    `output` is what a contract returned when it reverted.
+    """
 
     def __init__(self, message: str, output: bytes | None = None) -> None:
         super().__init__(message)

@@ -1,6 +1,8 @@
-"""The devnet's JSON-RPC: what geth answers to the calls that clients of ours make, Plumise's `agent_*`, a faucet, and the levers that tests pull.
+"""The devnet's JSON-RPC: what geth answers to the calls that clients of ours make, Plumise's
+`agent_*`, a faucet, and the levers that tests pull.
 
-One request in, one answer out; no sockets here. Unknown methods and wrong parameters are answered with JSON-RPC's own error codes.
+One request in, one answer out; no sockets here. Unknown methods and wrong parameters are answered
+with JSON-RPC's own error codes.
 """
 
 from __future__ import annotations
@@ -16,20 +18,36 @@ from contracts.devnet.evm import Devnet, Included
 from contracts.devnet.genesis import COIN, FAUCET, dev_key
 from contracts.devnet.history import fee_history
 from contracts.devnet.reverts import Refused
-from contracts.devnet.shapes import block_shape, hex_of, logs_shape, receipt_shape, transaction_shape
+from contracts.devnet.shapes import (
+    block_shape,
+    hex_of,
+    logs_shape,
+    receipt_shape,
+    transaction_shape,
+)
 from protocol.keccak import Address, account_bytes, address_of
 
-MOST_LOG_BLOCKS = 10_000  # of one eth_getLogs, as public endpoints limit it
+# Of one eth_getLogs, as public endpoints limit it.
+MOST_LOG_BLOCKS = 10_000
 FAUCET_COINS = 100
 CALL_GAS = 30_000_000
 NO_BLOCK = -1
 HASH_DIGITS = 2 + 64  # 0x and 32 bytes
 
-INVALID_REQUEST, NO_METHOD, INVALID_PARAMS, SERVER_ERROR, REVERTED = -32600, -32601, -32602, -32000, 3
+INVALID_REQUEST, NO_METHOD, INVALID_PARAMS, SERVER_ERROR, REVERTED = (
+    -32600,
+    -32601,
+    -32602,
+    -32000,
+    3,
+)
 
 
 class Rpc:
-    """The methods over one `Devnet`. With `auto_mine` each transaction gets a block of its own at once."""
+    """The methods over one `Devnet`.
+
+    With `auto_mine` each transaction gets a block of its own at once.
+    """
 
     def __init__(self, devnet: Devnet, *, auto_mine: bool) -> None:
         self._devnet = devnet
@@ -43,24 +61,40 @@ class Rpc:
             "eth_maxPriorityFeePerGas": lambda: hex(10**9),
             "eth_syncing": lambda: False,
             "eth_accounts": list,
-            "eth_getBalance": lambda who, at="latest": hex(devnet.balance(_account(who), self._number(at))),
+            "eth_getBalance": lambda who, at="latest": hex(
+                devnet.balance(_account(who), self._number(at))
+            ),
             "eth_getTransactionCount": self._transaction_count,
-            "eth_getCode": lambda who, at="latest": hex_of(devnet.code(_account(who), self._number(at))),
-            "eth_getStorageAt": lambda who, slot, at="latest": f"0x{devnet.storage(_account(who), _int(slot), self._number(at)):064x}",
+            "eth_getCode": lambda who, at="latest": hex_of(
+                devnet.code(_account(who), self._number(at))
+            ),
+            "eth_getStorageAt": lambda who, slot, at="latest": (
+                f"0x{devnet.storage(_account(who), _int(slot), self._number(at)):064x}"
+            ),
             "eth_call": self._call,
             "eth_estimateGas": self._estimate,
             "eth_sendRawTransaction": self._send_raw,
             "eth_getTransactionReceipt": self._receipt,
             "eth_getTransactionByHash": self._transaction,
             "eth_getBlockByNumber": lambda at, full=False: self._block(self._number(at), full),
-            "eth_getBlockByHash": lambda block_hash, full=False: self._block(self._hashed(block_hash), full),
+            "eth_getBlockByHash": lambda block_hash, full=False: self._block(
+                self._hashed(block_hash), full
+            ),
             "eth_getBlockReceipts": lambda at: self._in_block(self._named(at), receipt_shape),
             "eth_getBlockTransactionCountByNumber": lambda at: self._count(self._number(at)),
-            "eth_getBlockTransactionCountByHash": lambda block_hash: self._count(self._hashed(block_hash)),
-            "eth_getTransactionByBlockNumberAndIndex": lambda at, index: self._at(self._number(at), index),
-            "eth_getTransactionByBlockHashAndIndex": lambda block_hash, index: self._at(self._hashed(block_hash), index),
+            "eth_getBlockTransactionCountByHash": lambda block_hash: self._count(
+                self._hashed(block_hash)
+            ),
+            "eth_getTransactionByBlockNumberAndIndex": lambda at, index: self._at(
+                self._number(at), index
+            ),
+            "eth_getTransactionByBlockHashAndIndex": lambda block_hash, index: self._at(
+                self._hashed(block_hash), index
+            ),
             "eth_getLogs": self._logs,
-            "eth_feeHistory": lambda count, at="latest", tips=None: fee_history(devnet, _int(count), self._number(at), tips),
+            "eth_feeHistory": lambda count, at="latest", tips=None: fee_history(
+                devnet, _int(count), self._number(at), tips
+            ),
             "net_listening": lambda: True,
             "agent_isAgentAccount": lambda who, _at="latest": is_agent(self._contract, who),
             "agent_getStatus": lambda who, _at="latest": agent_status(self._contract, who),
@@ -109,10 +143,18 @@ class Rpc:
         return 0 if at == "earliest" else _int(at)
 
     def _transaction_count(self, who: str, at: Any = "latest") -> str:
-        return hex(self._devnet.nonce(_account(who), self._number(at), with_waiting=at == "pending"))
+        return hex(
+            self._devnet.nonce(_account(who), self._number(at), with_waiting=at == "pending")
+        )
 
     def _call(self, asked: dict[str, Any], at: Any = "latest", *_overrides: Any) -> str:
-        return hex_of(self._devnet.call(**_call_of(asked), gas=_int(asked.get("gas", hex(CALL_GAS))), number=self._number(at)))
+        return hex_of(
+            self._devnet.call(
+                **_call_of(asked),
+                gas=_int(asked.get("gas", hex(CALL_GAS))),
+                number=self._number(at),
+            )
+        )
 
     def _estimate(self, asked: dict[str, Any], *_at: Any) -> str:
         return hex(self._devnet.estimate(**_call_of(asked)))
@@ -141,25 +183,35 @@ class Rpc:
 
     def _named(self, at: Any) -> int | None:
         """As `_number`, for a parameter that may be a block's hash as well."""
-        return self._hashed(at) if isinstance(at, str) and len(at) == HASH_DIGITS else self._number(at)
+        return (
+            self._hashed(at) if isinstance(at, str) and len(at) == HASH_DIGITS else self._number(at)
+        )
 
     def _found(self, number: int | None) -> Any | None:
         return self._devnet.block(self._devnet.head.block_number if number is None else number)
 
     def _block(self, number: int | None, full: bool) -> dict[str, Any] | None:
         block = self._found(number)
-        return None if block is None else block_shape(block, list(self._devnet.receipts(block)) if full else None)
+        return (
+            None
+            if block is None
+            else block_shape(block, list(self._devnet.receipts(block)) if full else None)
+        )
 
     def _count(self, number: int | None) -> str | None:
         block = self._found(number)
         return None if block is None else hex(len(block.transactions))
 
-    def _in_block(self, number: int | None, shape: Callable[[Included], dict[str, Any]]) -> list[dict[str, Any]] | None:
+    def _in_block(
+        self, number: int | None, shape: Callable[[Included], dict[str, Any]]
+    ) -> list[dict[str, Any]] | None:
         block = self._found(number)
         return None if block is None else [shape(found) for found in self._devnet.receipts(block)]
 
     def _at(self, number: int | None, index: Any) -> dict[str, Any] | None:
-        inside = self._in_block(number, lambda found: transaction_shape(found.transaction, found)) or []
+        inside = (
+            self._in_block(number, lambda found: transaction_shape(found.transaction, found)) or []
+        )
         return inside[_int(index)] if 0 <= _int(index) < len(inside) else None
 
     def _logs(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
@@ -169,25 +221,35 @@ class Rpc:
             if first == NO_BLOCK:
                 raise Refused("unknown block")
         else:
-            begin, end = (self._number(asked.get(key, "latest")) for key in ("fromBlock", "toBlock"))
+            begin, end = (
+                self._number(asked.get(key, "latest")) for key in ("fromBlock", "toBlock")
+            )
             first, last = head if begin is None else begin, head if end is None else min(end, head)
         if last - first >= MOST_LOG_BLOCKS:
             raise Refused(f"query exceeds max block range {MOST_LOG_BLOCKS}")
         addresses = asked.get("address")
-        wanted = {account.lower() for account in ([addresses] if isinstance(addresses, str) else addresses or [])}
+        wanted = {
+            account.lower()
+            for account in ([addresses] if isinstance(addresses, str) else addresses or [])
+        }
         topics = asked.get("topics") or []
         logs: list[dict[str, Any]] = []
         for block in self._devnet.busy_blocks(first, last):
             for found in self._devnet.receipts(block):
                 logs += [
-                    log for log in logs_shape(found) if (not wanted or log["address"].lower() in wanted) and _fits(log["topics"], topics)
+                    log
+                    for log in logs_shape(found)
+                    if (not wanted or log["address"].lower() in wanted)
+                    and _fits(log["topics"], topics)
                 ]
         return logs
 
     # ---------------------------------------------------------------- Plumise's own, and ours
 
     def _contract(self, to: Address, data: bytes) -> bytes:
-        return self._devnet.call(sender=bytes(20), to=account_bytes(to), data=data, value=0, gas=CALL_GAS)
+        return self._devnet.call(
+            sender=bytes(20), to=account_bytes(to), data=data, value=0, gas=CALL_GAS
+        )
 
     def _faucet(self, who: str) -> str:
         """Sends coins that are worth nothing; returns the transaction's hash."""
@@ -221,7 +283,11 @@ class Rpc:
 
 def _error(number: Any, code: int, message: str, data: str | None = None) -> dict[str, Any]:
     error: dict[str, Any] = {"code": code, "message": message}
-    return {"jsonrpc": "2.0", "id": number, "error": error if data is None else error | {"data": data}}
+    return {
+        "jsonrpc": "2.0",
+        "id": number,
+        "error": error if data is None else error | {"data": data},
+    }
 
 
 def _bytes(text: str) -> bytes:
@@ -251,4 +317,7 @@ def _call_of(asked: dict[str, Any]) -> dict[str, Any]:
 def _fits(topics: list[str], asked: list[Any]) -> bool:
     if len(asked) > len(topics):
         return False
-    return all(want is None or topic in ([want] if isinstance(want, str) else want) for topic, want in zip(topics, asked, strict=False))
+    return all(
+        want is None or topic in ([want] if isinstance(want, str) else want)
+        for topic, want in zip(topics, asked, strict=False)
+    )

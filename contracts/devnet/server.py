@@ -1,4 +1,6 @@
-"""The devnet's HTTP side: JSON-RPC on loopback, and a thread that makes a block at every block time."""
+"""The devnet's HTTP side: JSON-RPC on loopback, and a thread that makes a block at every block
+time.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,17 @@ IDLE_S = 60.0  # a connection on which nothing is asked
 
 @contextmanager
 def serving(
-    genesis: dict[str, Any], kept: Path | None, *, host: str, port: int, block_s: float, now: Callable[[], float]
+    genesis: dict[str, Any],
+    kept: Path | None,
+    *,
+    host: str,
+    port: int,
+    block_s: float,
+    now: Callable[[], float],
 ) -> Iterator[tuple[str, Devnet]]:
-    """A devnet that answers until the block ends: its URL and the chain. `kept` None: in memory. `block_s` 0: a block for each transaction, at once.
+    """A devnet that answers until the block ends: its URL and the chain.
+
+    `kept` None: in memory. `block_s` 0: a block for each transaction, at once.
 
     Raises `OSError` when the port is taken, `ValueError` when `kept` began with another genesis.
     """
@@ -35,8 +45,13 @@ def serving(
 
     try:
         server = ThreadingHTTPServer((host, port), _handler_for(rpc))
-        server.daemon_threads = True  # a client that keeps its connection open does not hold up the end
-        threads = [threading.Thread(target=server.serve_forever, name="devnet-http", kwargs={"poll_interval": 0.05})]
+        # A client that keeps its connection open does not hold up the end.
+        server.daemon_threads = True
+        threads = [
+            threading.Thread(
+                target=server.serve_forever, name="devnet-http", kwargs={"poll_interval": 0.05}
+            )
+        ]
         if block_s:
             threads.append(threading.Thread(target=make_blocks, name="devnet-blocks"))
         for thread in threads:
@@ -59,7 +74,8 @@ def _handler_for(rpc: Rpc) -> type[BaseHTTPRequestHandler]:
         timeout = IDLE_S
 
         def do_POST(self) -> None:
-            # A page in a browser may send this only with a content type that needs the server's leave, which is never given.
+            # A page in a browser may send this only with a content type that needs the server's
+            # leave, which is never given.
             if self.headers.get("Content-Type", "").partition(";")[0].strip() != "application/json":
                 self._say(415, b"application/json, please\n", "text/plain")
                 return

@@ -1,7 +1,9 @@
-"""Blocks, transactions, receipts and logs as geth writes them in JSON: the execution-apis specification, for Cancun.
+"""Blocks, transactions, receipts and logs as geth writes them in JSON: the execution-apis
+specification, for Cancun.
 
-Every field that the specification requires is present, since clients read more than they need: ethers parses the signature of each transaction in
-a block. Fields that only some types of transaction have appear in those types alone.
+Every field that the specification requires is present, since clients read more than they need:
+ethers parses the signature of each transaction in a block. Fields that only some types of
+transaction have appear in those types alone.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ def hex_of(data: bytes) -> str:
 
 
 def block_shape(block: Any, inside: list[Included] | None) -> dict[str, Any]:
-    """A block with its transactions' hashes, or with the transactions themselves, `inside`, where they are asked for."""
+    """A block with its transactions' hashes, or with the transactions themselves, `inside`, where
+    they are asked for.
+    """
     header = block.header
     return {
         "number": hex(header.block_number),
@@ -150,7 +154,8 @@ def _kind(transaction: Any) -> int:
 
 def _access_list(transaction: Any) -> list[dict[str, Any]]:
     return [
-        {"address": address_of(account), "storageKeys": [f"0x{slot:064x}" for slot in slots]} for account, slots in transaction.access_list
+        {"address": address_of(account), "storageKeys": [f"0x{slot:064x}" for slot in slots]}
+        for account, slots in transaction.access_list
     ]
 
 

@@ -1,4 +1,6 @@
-"""Where the devnet's blocks and state are kept: a SQLite file, one transaction per block, so that a kill at any instant leaves whole blocks."""
+"""Where the devnet's blocks and state are kept: a SQLite file, one transaction per block, so that a
+kill at any instant leaves whole blocks.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,22 @@ from eth.db.backends.base import BaseDB
 
 
 class SqliteStore(BaseDB):
-    """py-evm's key-value store over SQLite; without a path in memory. Whoever uses it holds the devnet's lock: it serves one thread at a time."""
+    """py-evm's key-value store over SQLite; without a path in memory.
+
+    Whoever uses it holds the devnet's lock: it serves one thread at a time.
+    """
 
     def __init__(self, path: Path | None) -> None:
         """Raises `sqlite3.DatabaseError` for a file that is no database."""
-        self._base = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
+        self._base = sqlite3.connect(
+            path or ":memory:", check_same_thread=False, isolation_level=None
+        )
         self._base.execute("PRAGMA journal_mode=WAL")
-        self._base.execute("PRAGMA synchronous=FULL")  # a block that was told of survives a power cut
-        self._base.execute("CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+        # A block that was told of survives a power cut.
+        self._base.execute("PRAGMA synchronous=FULL")
+        self._base.execute(
+            "CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+        )
         self._base.execute("BEGIN")
 
     def commit(self) -> None:

@@ -1,6 +1,8 @@
-"""Published data sets: kept in the home under their digest, given to whoever asks, fetched from whoever has them.
+"""Published data sets: kept in the home under their digest, given to whoever asks, fetched from
+whoever has them.
 
-One request, one answer, one stream: the 32 bytes of the name, then a frame with the data set, or an empty one where the peer has none.
+One request, one answer, one stream: the 32 bytes of the name, then a frame with the data set, or an
+empty one where the peer has none.
 """
 
 from __future__ import annotations
@@ -17,12 +19,19 @@ from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId
 from protocol.ports import ByteStream, Network, Offload
-from protocol.settlement.dataset import MAX_DATASET_BYTES, Dataset, dataset_name, decode_dataset, encode_dataset
+from protocol.settlement.dataset import (
+    MAX_DATASET_BYTES,
+    Dataset,
+    dataset_name,
+    decode_dataset,
+    encode_dataset,
+)
 
 PROTOCOL = "/hypergpu/settlement/1"
 FOLDER = "settlements"
 NAME_BYTES = 32
-SERVED_AT_ONCE, SERVED_TO_PEER = 4, 1  # data sets on their way, to all peers and to one: each is held whole
+# Data sets on their way, to all peers and to one: each is held whole.
+SERVED_AT_ONCE, SERVED_TO_PEER = 4, 1
 ANSWER_S = 20.0  # for one peer, as with certificates
 
 
@@ -42,7 +51,12 @@ def load_dataset(home: Path, name: Digest) -> Dataset | None:
     try:
         return decode_dataset(raw, name)
     except PeerFault as fault:
-        raise UserError("DATASET", f"{_path(home, name)} is damaged.", why=str(fault), fix=f"remove it: rm {_path(home, name)}") from None
+        raise UserError(
+            "DATASET",
+            f"{_path(home, name)} is damaged.",
+            why=str(fault),
+            fix=f"remove it: rm {_path(home, name)}",
+        ) from None
 
 
 def serve_datasets(network: Network, home: Path, offload: Offload) -> None:
@@ -63,8 +77,13 @@ def serve_datasets(network: Network, home: Path, offload: Offload) -> None:
     network.serve(PROTOCOL, take)
 
 
-async def fetch_dataset(network: Network, peers: Iterable[PeerId], home: Path, name: Digest, offload: Offload) -> Dataset:
-    """From the first peer that has it; then it is kept here and given on. Raises `UserError("DATASET")` when nobody does."""
+async def fetch_dataset(
+    network: Network, peers: Iterable[PeerId], home: Path, name: Digest, offload: Offload
+) -> Dataset:
+    """From the first peer that has it; then it is kept here and given on.
+
+    Raises `UserError("DATASET")` when nobody does.
+    """
     asked = 0
     for peer in peers:
         asked += 1

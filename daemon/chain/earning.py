@@ -1,7 +1,10 @@
-"""Being paid: what a node adds to its training when its run is settled on a chain. Nothing of it is waited for by training.
+"""Being paid: what a node adds to its training when its run is settled on a chain.
 
-Three things, each missing without harm: the binding that its offers carry, the heartbeat, and the data sets of settlements, which every node keeps
-and gives on. What is missing is said in one sentence, with what mends it.
+Nothing of it is waited for by training.
+
+Three things, each missing without harm: the binding that its offers carry, the heartbeat, and the
+data sets of settlements, which every node keeps and gives on. What is missing is said in one
+sentence, with what mends it.
 """
 
 from __future__ import annotations
@@ -41,17 +44,23 @@ if TYPE_CHECKING:
     from daemon.wallet.keystore import UnlockedWallet
 
 BINDINGS_FOLDER = "bindings"
-LOOK_S = 60.0  # between looks for a settlement's data set; a root waits for its delay, which is longer
+# Between looks for a settlement's data set; a root waits for its delay, which is longer.
+LOOK_S = 60.0
 LOCKED = "start with --password-file PATH, or HYPERGPU_PASSWORD_FILE=PATH"
 
 
 async def in_chain_thread(work: Callable[[], object]) -> object:
-    """The chain's `Offload`: a thread of its own that a node which leaves does not wait for; what was sent is on disk, and looked after next time."""
+    """The chain's `Offload`: a thread of its own that a node which leaves does not wait for; what
+    was sent is on disk, and looked after next time.
+    """
     return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 class Earning:
-    """One node's part in being paid. Made before its network starts; blocking work is done in `prepare`."""
+    """One node's part in being paid.
+
+    Made before its network starts; blocking work is done in `prepare`.
+    """
 
     def __init__(
         self,
@@ -65,7 +74,11 @@ class Earning:
         password: Password | None,
         record: Callable[[Event], None],
     ) -> None:
-        self._home, self._settings, self._oracle, self._peer, self._name = home, settings, oracle, peer, name
+        self._home = home
+        self._settings = settings
+        self._oracle = oracle
+        self._peer = peer
+        self._name = name
         self._run = HomeRun(run=signed.run, manifest=signed.open())
         self._password, self._record = password, record
         self._wallet: UnlockedWallet | None = None
@@ -73,7 +86,9 @@ class Earning:
         self._chain: Chain | None = None
         self.figures = Figures(peer)
         settlement = self._run.manifest.settlement
-        self._registrar = None if settlement is UNSET else Registrar(settlement, peer, record, time.time)
+        self._registrar = (
+            None if settlement is UNSET else Registrar(settlement, peer, record, time.time)
+        )
 
     @property
     def wanted(self) -> bool:
@@ -81,7 +96,10 @@ class Earning:
         return self._run.manifest.chain != "none"
 
     def prepare(self) -> Binding | None:
-        """Unlock the wallet and give the binding for this node's offers. Blocking, about two seconds. Raises nothing that a person could mend."""
+        """Unlock the wallet and give the binding for this node's offers.
+
+        Blocking, about two seconds. Raises nothing that a person could mend.
+        """
         if not self.wanted:
             return None
         from daemon.wallet import files  # noqa: PLC0415  # eth-account is half a second that runs without a chain do not pay
@@ -89,32 +107,54 @@ class Earning:
         profile = self._run.manifest.chain
         try:
             if not files.has_wallet(self._home):
-                self._say(profile, "none", "this home has no wallet; make one with hypergpud wallet new, then start again")
+                self._say(
+                    profile,
+                    "none",
+                    "this home has no wallet; make one with hypergpud wallet new, then start again",
+                )
                 return None
             info = files.wallet_info(self._home)
             self._payout = info.payout
             if self._password is not None:
                 self._wallet = files.unlock(self._home, self._password)
             settlement = self._run.manifest.settlement
-            binding = None if settlement is UNSET else self._binding(settlement, account_bytes(info.payout))
+            binding = (
+                None
+                if settlement is UNSET
+                else self._binding(settlement, account_bytes(info.payout))
+            )
         except UserError as error:
-            self._say(profile, "locked" if error.exit_code == 5 else "none", f"{error.what} {error.why}".strip())
+            self._say(
+                profile,
+                "locked" if error.exit_code == 5 else "none",
+                f"{error.what} {error.why}".strip(),
+            )
             return None
         if self._wallet is None:
             self._say(profile, "locked", LOCKED)
         elif not self._settings.rpc:
-            self._say(profile, "none", 'no endpoint of the chain is known; write rpc = ["https://..."] under [chain] of config.toml')
+            self._say(
+                profile,
+                "none",
+                'no endpoint of the chain is known; write rpc = ["https://..."] under [chain] of config.toml',
+            )
         else:
             self._say(profile, "waiting", "its first heartbeat comes once the node trains")
         return binding
 
     def _binding(self, settlement: Settlement, payout: bytes) -> Binding | None:
         """A fresh one where the wallet is open; else the one it signed before, when it still fits."""
-        path = self._home / BINDINGS_FOLDER / f"{settlement.chain_id}-{settlement.contract_bytes.hex()}"
+        path = (
+            self._home
+            / BINDINGS_FOLDER
+            / f"{settlement.chain_id}-{settlement.contract_bytes.hex()}"
+        )
         if self._wallet is not None:
             from daemon.wallet.binding import bind  # noqa: PLC0415
 
-            made = bind(self._wallet, self._peer, payout, settlement.chain_id, settlement.contract_bytes)
+            made = bind(
+                self._wallet, self._peer, payout, settlement.chain_id, settlement.contract_bytes
+            )
             write_atomically(path, [memoryview(msgspec.msgpack.encode(made))])
             return made
         try:
@@ -134,12 +174,17 @@ class Earning:
     def left_out(self, peer: PeerId) -> str:
         """Why a run that takes registered nodes only leaves this one out; empty when it does not."""
         known = self._registrar.of(peer) if self._registrar is not None else None
-        return f"its registration is {known.state.value}: {known.reason}" if known is not None and known.barred else ""
+        return (
+            f"its registration is {known.state.value}: {known.reason}"
+            if known is not None and known.barred
+            else ""
+        )
 
     async def run(self, network: Network, counted: trio.Event, offload: Offload) -> None:
         """Heartbeats and data sets, until cancelled. Returns at once where there is nothing to do.
 
-        `counted` is set once `figures` has the certificates that were on disk at the start: nothing is reported before.
+        `counted` is set once `figures` has the certificates that were on disk at the start: nothing
+        is reported before.
         """
         if not self.wanted or not (self._settings.rpc or self._oracle.url):
             return
@@ -191,18 +236,24 @@ class Earning:
             assert isinstance(proposals, tuple)
             for proposal in proposals:
                 try:
-                    if await offload(lambda name=proposal.data: load_dataset(self._home, name)) is None:
+                    if (
+                        await offload(lambda name=proposal.data: load_dataset(self._home, name))
+                        is None
+                    ):
                         peers = [link.peer for link in network.links()]
                         await fetch_dataset(network, peers, self._home, proposal.data, offload)
                 except UserError as error:
-                    self._record(Warned(code=error.code, message=f"{error.what} {error.why}".strip()))
+                    self._record(
+                        Warned(code=error.code, message=f"{error.what} {error.why}".strip())
+                    )
             await trio.sleep(min(LOOK_S, self._settings.heartbeat_s))
 
     def _proposals(self) -> tuple[Proposal, ...]:
         try:
             pool = self._opened().pool()
         except (ChainError, UserError):
-            return ()  # the heartbeat says what is wrong with the chain
+            # The heartbeat says what is wrong with the chain.
+            return ()
         return tuple(one for one in (pool.active, pool.pending) if one is not None)
 
     def _say(self, profile: str, state: str, reason: str) -> None:

@@ -1,7 +1,9 @@
-"""The certificates of this node's lineage, read back from its disk: what figures of money and reputation are computed from.
+"""The certificates of this node's lineage, read back from its disk: what figures of money and
+reputation are computed from.
 
-A node appends each certificate that it adopts to its chain on disk, and the record of a merge carries the other branch's certificates. Numbers
-only grow there, so a reader that goes on from the last number misses nothing and reads nothing twice, across restarts and merges.
+A node appends each certificate that it adopts to its chain on disk, and the record of a merge
+carries the other branch's certificates. Numbers only grow there, so a reader that goes on from the
+last number misses nothing and reads nothing twice, across restarts and merges.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from protocol.journal import Event, Warned
 from protocol.manifest import SignedManifest
 from protocol.ports import Disk, Offload
 
-# Records. Opening one takes 15 us with four members, and the event loop shares the interpreter with it.
+# Records. Opening one takes 15 us with four members, and the event loop shares the interpreter with
+# it.
 READ_AT_ONCE = 64
 
 # Between looks for new certificates. A heartbeat comes every 100 s and a report every minute.
@@ -28,19 +31,34 @@ Take = Callable[[Sequence[OpenCertificate]], None]
 
 
 class _Read(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look found. `unreadable` says why the reading ends before the last record; empty when it does not."""
+    """What one look found.
+
+    `unreadable` says why the reading ends before the last record; empty when it does not.
+    """
 
     certificates: tuple[OpenCertificate, ...]
     unreadable: str = ""
 
 
 class CertifiedFeed:
-    """Hands the certificates of one run to each of `takers`: those on disk first, then each one as it is written."""
+    """Hands the certificates of one run to each of `takers`: those on disk first, then each one as
+    it is written.
+    """
 
     def __init__(
-        self, disk: Disk, signed: SignedManifest, offload: Offload, record: Callable[[Event], None], takers: Sequence[Take]
+        self,
+        disk: Disk,
+        signed: SignedManifest,
+        offload: Offload,
+        record: Callable[[Event], None],
+        takers: Sequence[Take],
     ) -> None:
-        self._disk, self._run, self._manifest, self._offload = disk, signed.run, signed.open(), offload
+        self._disk, self._run, self._manifest, self._offload = (
+            disk,
+            signed.run,
+            signed.open(),
+            offload,
+        )
         self._record, self._takers = record, tuple(takers)
         self._next = 1
         self._waiting = False  # for a disk that cannot be read now
@@ -48,7 +66,11 @@ class CertifiedFeed:
         """Set once the takers have everything that was on disk at the start."""
 
     async def run(self) -> None:
-        """Until cancelled. Stops at a certificate that does not read back, with a warning: what follows from it is not known."""
+        """Until cancelled.
+
+        Stops at a certificate that does not read back, with a warning: what follows from it is not
+        known.
+        """
         while await self._read_or_wait():
             await trio.sleep(LOOK_S)
         self.caught_up.set()
@@ -69,7 +91,12 @@ class CertifiedFeed:
         return more
 
     def _warn(self, what: str) -> None:
-        self._record(Warned(code="FIGURES", message=f"{what} Samples and reputation count up to certificate {self._next - 1}."))
+        self._record(
+            Warned(
+                code="FIGURES",
+                message=f"{what} Samples and reputation count up to certificate {self._next - 1}.",
+            )
+        )
 
     async def _read(self) -> bool:
         """Hand over what is new. Whether there may be more later."""

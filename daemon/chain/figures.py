@@ -1,7 +1,9 @@
-"""The figures of a heartbeat: certified samples of this node, cumulative, and the last certificate's hash.
+"""The figures of a heartbeat: certified samples of this node, cumulative, and the last
+certificate's hash.
 
-The certificates of this node's lineage are the only source. Neither a process's counters nor the journal's events are: counters begin again with
-a process, and an event names a peer's samples without the seq that they are paid under. A (peer, seq) counts once, as settlement pays it once
+The certificates of this node's lineage are the only source. Neither a process's counters nor the
+journal's events are: counters begin again with a process, and an event names a peer's samples
+without the seq that they are paid under. A (peer, seq) counts once, as settlement pays it once
 (`protocol/settlement/receipts.py`), in whatever order certificates come and however often.
 """
 
@@ -51,4 +53,8 @@ class Figures:
     @property
     def now(self) -> Figure | None:
         """None before there is a certificate."""
-        return None if self._newest is None else Figure(samples=self._samples, certificate=self._newest[1])
+        return (
+            None
+            if self._newest is None
+            else Figure(samples=self._samples, certificate=self._newest[1])
+        )

@@ -1,7 +1,9 @@
-"""Offences that a settler filed: kept in the home until a settlement carries them, each with its reason and the digest of its evidence.
+"""Offences that a settler filed: kept in the home until a settlement carries them, each with its
+reason and the digest of its evidence.
 
-What a node can prove from certificates alone (two offers under one number) needs no filing. Everything else is a settler's word, and other settlers
-see it, with the digest, before they agree: the evidence itself is kept beside the filing, under that digest, to be shown to whoever asks.
+What a node can prove from certificates alone (two offers under one number) needs no filing.
+Everything else is a settler's word, and other settlers see it, with the digest, before they agree:
+the evidence itself is kept beside the filing, under that digest, to be shown to whoever asks.
 """
 
 from __future__ import annotations
@@ -27,13 +29,18 @@ from protocol.settlement.totals import settle
 
 FILE = "offences"
 EVIDENCE_FOLDER = "evidence"
-MAX_EVIDENCE_BYTES = 64 << 20  # the signed pieces that prove a wrong sum are 20 MB in the largest group
-MAX_FILED = 1024  # a data set carries them for ever, 100 bytes each
+# The signed pieces that prove a wrong sum are 20 MB in the largest group.
+MAX_EVIDENCE_BYTES = 64 << 20
+# A data set carries them for ever, 100 bytes each.
+MAX_FILED = 1024
 _EVIDENCE = b"hypergpu/evidence/filed/1\0"
 
 
 class Filed(msgspec.Struct, frozen=True, kw_only=True):
-    """One offence as a settler tells it. `evidence` is the digest in hex, `samples` what is to be taken off."""
+    """One offence as a settler tells it.
+
+    `evidence` is the digest in hex, `samples` what is to be taken off.
+    """
 
     account: str
     reason: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -47,7 +54,10 @@ class Filed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sanctioned(msgspec.Struct, frozen=True, kw_only=True):
-    """A sanction as `rewards` shows it. `epoch` is the chain's; `state` says how long it lasts from the last settlement on."""
+    """A sanction as `rewards` shows it.
+
+    `epoch` is the chain's; `state` says how long it lasts from the last settlement on.
+    """
 
     account: str
     step: str
@@ -66,36 +76,70 @@ def filed(folder: Path) -> list[Filed]:
     except FileNotFoundError:
         return []
     except (msgspec.DecodeError, ValueError) as error:
-        raise UserError("OFFENCES", f"{path} is damaged.", why=str(error), fix="mend or remove it, and file them again") from None
+        raise UserError(
+            "OFFENCES",
+            f"{path} is damaged.",
+            why=str(error),
+            fix="mend or remove it, and file them again",
+        ) from None
 
 
-def file_offence(home: Path, folder: Path, account: Address, reason: str, evidence: Path, samples: int) -> Filed:
-    """Keep it, with its evidence. Filing one again changes its reason and samples. Raises `UserError`, `DiskFull`."""
+def file_offence(
+    home: Path, folder: Path, account: Address, reason: str, evidence: Path, samples: int
+) -> Filed:
+    """Keep it, with its evidence.
+
+    Filing one again changes its reason and samples. Raises `UserError`, `DiskFull`.
+    """
     try:
         with evidence.open("rb") as stream:
             raw = stream.read(MAX_EVIDENCE_BYTES + 1)
     except OSError as error:
-        raise UserError("EVIDENCE", f"{evidence} cannot be read.", why=error.strerror or str(error), exit_code=2) from None
+        raise UserError(
+            "EVIDENCE", f"{evidence} cannot be read.", why=error.strerror or str(error), exit_code=2
+        ) from None
     if not 0 < len(raw) <= MAX_EVIDENCE_BYTES:
-        raise UserError("EVIDENCE", f"{evidence} is no evidence: 1 byte to {MAX_EVIDENCE_BYTES >> 20} MB.", exit_code=2)
+        raise UserError(
+            "EVIDENCE",
+            f"{evidence} is no evidence: 1 byte to {MAX_EVIDENCE_BYTES >> 20} MB.",
+            exit_code=2,
+        )
     name = digest(_EVIDENCE, raw).hex()
     try:
-        made = msgspec.convert({"account": account, "reason": reason, "evidence": name, "samples": samples}, Filed)
+        made = msgspec.convert(
+            {"account": account, "reason": reason, "evidence": name, "samples": samples}, Filed
+        )
     except msgspec.ValidationError as error:
-        raise UserError("SANCTION", "That offence cannot be filed.", why=str(error), exit_code=2) from None
-    others = [one for one in filed(folder) if (one.account, one.evidence) != (made.account, made.evidence)]
+        raise UserError(
+            "SANCTION", "That offence cannot be filed.", why=str(error), exit_code=2
+        ) from None
+    others = [
+        one for one in filed(folder) if (one.account, one.evidence) != (made.account, made.evidence)
+    ]
     if len(others) >= MAX_FILED:
-        raise UserError("SANCTION", f"{MAX_FILED} offences are filed already.", fix="hypergpud sanction --withdraw EVIDENCE")
+        raise UserError(
+            "SANCTION",
+            f"{MAX_FILED} offences are filed already.",
+            fix="hypergpud sanction --withdraw EVIDENCE",
+        )
     write_atomically(home / EVIDENCE_FOLDER / name, [memoryview(raw)])
     _save(folder, [*others, made])
     return made
 
 
 def withdraw(folder: Path, evidence: str) -> list[Filed]:
-    """Forget those whose evidence begins so, and return them. What a settlement carries already stays there."""
+    """Forget those whose evidence begins so, and return them.
+
+    What a settlement carries already stays there.
+    """
     found = [one for one in filed(folder) if evidence and one.evidence.startswith(evidence.lower())]
     if not found:
-        raise UserError("SANCTION", f"Nothing is filed whose evidence begins with {evidence!r}.", fix="hypergpud sanction", exit_code=2)
+        raise UserError(
+            "SANCTION",
+            f"Nothing is filed whose evidence begins with {evidence!r}.",
+            fix="hypergpud sanction",
+            exit_code=2,
+        )
     _save(folder, [one for one in filed(folder) if one not in found])
     return found
 
@@ -107,30 +151,50 @@ def not_settled(offences: Sequence[Filed], epochs: Sequence[EpochTerms]) -> tupl
 
 
 def account_of(who: str, manifest: Manifest, certificates: Sequence[OpenCertificate]) -> Address:
-    """The account of an address, or of the node whose peer id begins so and whose offers named a wallet. Raises `UserError`."""
+    """The account of an address, or of the node whose peer id begins so and whose offers named a
+    wallet.
+
+    Raises `UserError`.
+    """
     if who.startswith("0x"):
         try:
             return checked_address(who)
         except ValueError as error:
-            raise UserError("ADDRESS", f"{who!r} is no address.", why=str(error), exit_code=2) from None
+            raise UserError(
+                "ADDRESS", f"{who!r} is no address.", why=str(error), exit_code=2
+            ) from None
     receipts = [
         receipt
         for certificate in certificates
-        for receipt in receipts_of(certificate, lambda peer, offer: wallet_of_offer(manifest, peer, offer))
+        for receipt in receipts_of(
+            certificate, lambda peer, offer: wallet_of_offer(manifest, peer, offer)
+        )
         if receipt.account is not None and receipt.peer.startswith(who)
     ]
     accounts = {receipt.account for receipt in receipts if receipt.account}
     if len(accounts) != 1:
         what = "No certificate counts work" if not accounts else f"{len(accounts)} accounts worked"
-        raise UserError("SANCTION", f"{what} for a peer that begins with {who!r}.", fix="name the account: 0x...", exit_code=2)
+        raise UserError(
+            "SANCTION",
+            f"{what} for a peer that begins with {who!r}.",
+            fix="name the account: 0x...",
+            exit_code=2,
+        )
     return address_of(accounts.pop())
 
 
-def sanctions_of(run: Digest, manifest: Manifest, dataset: Dataset, certificates: Sequence[OpenCertificate]) -> tuple[Sanctioned, ...]:
-    """Every sanction of a settlement, the oldest first. Raises `UserError("CERTIFICATES_MISSING")`."""
+def sanctions_of(
+    run: Digest, manifest: Manifest, dataset: Dataset, certificates: Sequence[OpenCertificate]
+) -> tuple[Sanctioned, ...]:
+    """Every sanction of a settlement, the oldest first.
+
+    Raises `UserError("CERTIFICATES_MISSING")`.
+    """
     if isinstance(manifest.settlement, msgspec.UnsetType):
         return ()
-    settled = settle(work_of(run, manifest, dataset.epochs, certificates), manifest.settlement.rules)
+    settled = settle(
+        work_of(run, manifest, dataset.epochs, certificates), manifest.settlement.rules
+    )
     return tuple(_shown(one, dataset) for one in settled.sanctions)
 
 

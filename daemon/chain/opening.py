@@ -1,4 +1,6 @@
-"""Opening the chain that a run names, from this node's settings: which profile, which endpoints, whose wallet."""
+"""Opening the chain that a run names, from this node's settings: which profile, which endpoints,
+whose wallet.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ PROFILES = ("none", OURS, "plumise")
 STATE_FOLDER = "chain"
 TURN_FILE = "turn"
 CHAIN_EXIT_CODE = 6
-PLUMISE_CHAIN_ID = 41956  # its main network, for runs that pay nothing themselves and only beat there
+# Its main network, for runs that pay nothing themselves and only beat there.
+PLUMISE_CHAIN_ID = 41956
 
 
 def check_profile(manifest: Manifest) -> None:
@@ -42,8 +45,13 @@ def check_profile(manifest: Manifest) -> None:
         )
 
 
-def open_chain(settings: ChainConfig, manifest: Manifest, home: Path, wallet: UnlockedWallet | None) -> Chain:
-    """The run's chain; without a wallet it can only be read. Asks nobody yet. Raises `UserError("CHAIN" | "RPC" | "SETTLEMENT")`."""
+def open_chain(
+    settings: ChainConfig, manifest: Manifest, home: Path, wallet: UnlockedWallet | None
+) -> Chain:
+    """The run's chain; without a wallet it can only be read.
+
+    Asks nobody yet. Raises `UserError("CHAIN" | "RPC" | "SETTLEMENT")`.
+    """
     from contracts.client import ChainSettings, connect  # noqa: PLC0415  # web3 takes a second, which only those pay who use a chain
     from contracts.signing import signer_of  # noqa: PLC0415
 
@@ -57,11 +65,17 @@ def open_chain(settings: ChainConfig, manifest: Manifest, home: Path, wallet: Un
             exit_code=2,
         )
     if manifest.settlement is UNSET and manifest.chain != "plumise":
-        raise UserError("SETTLEMENT", f"The run {manifest.name!r} does not say which chain it is settled on.", exit_code=2)
+        raise UserError(
+            "SETTLEMENT",
+            f"The run {manifest.name!r} does not say which chain it is settled on.",
+            exit_code=2,
+        )
     return connect(
         ChainSettings(
             profile=manifest.chain,
-            chain_id=PLUMISE_CHAIN_ID if manifest.settlement is UNSET else manifest.settlement.chain_id,
+            chain_id=PLUMISE_CHAIN_ID
+            if manifest.settlement is UNSET
+            else manifest.settlement.chain_id,
             urls=settings.rpc,
             confirmations=settings.confirmations,
         ),
@@ -72,10 +86,12 @@ def open_chain(settings: ChainConfig, manifest: Manifest, home: Path, wallet: Un
 
 @contextmanager
 def account_turn(home: Path) -> Iterator[None]:
-    """From sending to knowing how it ended, for one process of this home at a time; blocks until it is our turn.
+    """From sending to knowing how it ended, for one process of this home at a time; blocks until it
+    is our turn.
 
-    The client's own file keeps two processes from taking one nonce, but how a transaction ended is told to whoever looks first: a command would
-    never learn what became of its claim while the daemon beats with the same wallet (seen in the demo).
+    The client's own file keeps two processes from taking one nonce, but how a transaction ended is
+    told to whoever looks first: a command would never learn what became of its claim while the
+    daemon beats with the same wallet (seen in the demo).
     """
     folder = home / STATE_FOLDER
     make_private_directory(folder)

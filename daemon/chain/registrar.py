@@ -1,7 +1,9 @@
-"""Asking peers whether the wallet they work for is there, and answering when asked (`protocol/registration.py`).
+"""Asking peers whether the wallet they work for is there, and answering when asked
+(`protocol/registration.py`).
 
-One request, one answer, one stream: the challenge, then a frame with the wallet's key and signature, or an empty one from a peer whose wallet is
-locked. Challenges go to connected peers, few at a time; nothing waits for them.
+One request, one answer, one stream: the challenge, then a frame with the wallet's key and
+signature, or an empty one from a peer whose wallet is locked. Challenges go to connected peers, few
+at a time; nothing waits for them.
 """
 
 from __future__ import annotations
@@ -23,7 +25,16 @@ from protocol.journal import Event, PeerRegistered
 from protocol.keccak import address_of
 from protocol.messages import UNREADABLE, Hash, Signature
 from protocol.ports import ByteStream, Network, Offload
-from protocol.registration import NONCE_BYTES, VALID_S, Happening, Registration, RegistrationState, challenge_digest, judge_answer, moved
+from protocol.registration import (
+    NONCE_BYTES,
+    VALID_S,
+    Happening,
+    Registration,
+    RegistrationState,
+    challenge_digest,
+    judge_answer,
+    moved,
+)
 from protocol.settlement.rules import Settlement
 
 if TYPE_CHECKING:
@@ -33,7 +44,8 @@ T = TypeVar("T")
 
 PROTOCOL = "/hypergpu/registration/1"
 MAX_BYTES = 256
-LOOK_S = 30.0  # between looks at who is connected; a registration is not urgent
+# Between looks at who is connected; a registration is not urgent.
+LOOK_S = 30.0
 KEPT = 4096  # as many as a status shows
 
 
@@ -50,7 +62,13 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 class Registrar:
     """One node's view of who is registered. Bounded; a peer is asked again only when it is due."""
 
-    def __init__(self, settlement: Settlement, me: PeerId, record: Callable[[Event], None], wall_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settlement: Settlement,
+        me: PeerId,
+        record: Callable[[Event], None],
+        wall_s: Callable[[], float],
+    ) -> None:
         self._terms = settlement.chain_id, settlement.contract_bytes
         self._me, self._record, self._wall_s = me, record, wall_s
         self._known: OrderedDict[PeerId, Registration] = OrderedDict()
@@ -65,8 +83,12 @@ class Registrar:
             challenge = _decode(await FrameReader(stream).expect_frame(MAX_BYTES), Challenge)
             open_wallet, answer = wallet(), b""
             if open_wallet is not None:
-                signed = challenge_digest(self._me, challenge.nonce, challenge.expires_s, *self._terms)
-                answer = msgspec.msgpack.encode(Reply(open_wallet.public_key, open_wallet.sign_digest(signed)[:64]))
+                signed = challenge_digest(
+                    self._me, challenge.nonce, challenge.expires_s, *self._terms
+                )
+                answer = msgspec.msgpack.encode(
+                    Reply(open_wallet.public_key, open_wallet.sign_digest(signed)[:64])
+                )
             await stream.send_all(frame(answer))
             await stream.send_eof()
 
@@ -79,16 +101,27 @@ class Registrar:
                 await self.look_at(network, peer, chain, offload)
             await trio.sleep(LOOK_S)
 
-    async def look_at(self, network: Network, peer: PeerId, chain: Callable[[], Chain], offload: Offload) -> None:
+    async def look_at(
+        self, network: Network, peer: PeerId, chain: Callable[[], Chain], offload: Offload
+    ) -> None:
         """Ask a peer where that is due, and the chain about one whose wallet answered."""
         known = self.of(peer)
         if known.due(self._wall_s()):
             now_s = self._wall_s()
-            asked = moved(known, Happening.ASKED, now_s, nonce=os.urandom(NONCE_BYTES), expires_s=int(now_s + VALID_S))
+            asked = moved(
+                known,
+                Happening.ASKED,
+                now_s,
+                nonce=os.urandom(NONCE_BYTES),
+                expires_s=int(now_s + VALID_S),
+            )
             self._keep(asked)
             known = await self._ask(network, asked)
             self._keep(known)
-        if known.wallet and known.state not in {RegistrationState.REJECTED, RegistrationState.EXPIRED}:
+        if known.wallet and known.state not in {
+            RegistrationState.REJECTED,
+            RegistrationState.EXPIRED,
+        }:
             self._keep(await offload(lambda: self._on_chain(known, chain)))
 
     async def _ask(self, network: Network, asked: Registration) -> Registration:
@@ -96,14 +129,18 @@ class Registrar:
             with trio.move_on_after(VALID_S):
                 stream = await network.open_stream(asked.peer, PROTOCOL)
                 try:
-                    await stream.send_all(frame(msgspec.msgpack.encode(Challenge(asked.nonce, asked.expires_s))))
+                    await stream.send_all(
+                        frame(msgspec.msgpack.encode(Challenge(asked.nonce, asked.expires_s)))
+                    )
                     raw = await FrameReader(stream).expect_frame(MAX_BYTES)
                 finally:
                     await stream.aclose()
                 if not raw:
                     return moved(asked, Happening.SILENT, self._wall_s(), "its wallet is locked")
                 reply = _decode(raw, Reply)
-                return judge_answer(asked, reply.public_key, reply.signature, self._wall_s(), *self._terms)
+                return judge_answer(
+                    asked, reply.public_key, reply.signature, self._wall_s(), *self._terms
+                )
         except Unreachable as error:
             return moved(asked, Happening.SILENT, self._wall_s(), str(error))
         except PeerFault as fault:
@@ -114,11 +151,19 @@ class Registrar:
         try:
             agent = chain().agent(address_of(known.wallet))
         except (ChainError, UserError):
-            return known  # the heartbeat says what is wrong with the chain
+            # The heartbeat says what is wrong with the chain.
+            return known
         if not agent.registered:
-            return moved(known, Happening.OFF_CHAIN, self._wall_s(), "its wallet is not registered on the chain")
+            return moved(
+                known,
+                Happening.OFF_CHAIN,
+                self._wall_s(),
+                "its wallet is not registered on the chain",
+            )
         if not agent.active:
-            return moved(known, Happening.INACTIVE, self._wall_s(), "the chain has not heard of it lately")
+            return moved(
+                known, Happening.INACTIVE, self._wall_s(), "the chain has not heard of it lately"
+            )
         return moved(known, Happening.ON_CHAIN, self._wall_s())
 
     def _keep(self, found: Registration) -> None:
@@ -129,7 +174,11 @@ class Registrar:
             self._known.popitem(last=False)
         if before.state is not found.state:
             wallet = address_of(found.wallet) if found.wallet else ""
-            self._record(PeerRegistered(peer=found.peer, state=found.state.value, wallet=wallet, reason=found.reason))
+            self._record(
+                PeerRegistered(
+                    peer=found.peer, state=found.state.value, wallet=wallet, reason=found.reason
+                )
+            )
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

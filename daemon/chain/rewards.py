@@ -1,4 +1,6 @@
-"""What `hypergpud rewards` answers: what an account has earned, what of it is claimable, and whether the chain's roots follow from certificates."""
+"""What `hypergpud rewards` answers: what an account has earned, what of it is claimable, and
+whether the chain's roots follow from certificates.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ WAIT_S = 120.0  # for a claim: 40 blocks of Plumise
 
 
 class Rewards(msgspec.Struct, frozen=True, kw_only=True):
-    """An account's money, in base units as text; what `rewards --json` prints. `certified` is what no settlement has seen yet, in samples."""
+    """An account's money, in base units as text; what `rewards --json` prints.
+
+    `certified` is what no settlement has seen yet, in samples.
+    """
 
     account: str
     payout: str
@@ -36,7 +41,8 @@ class Rewards(msgspec.Struct, frozen=True, kw_only=True):
     earned: str  # in the active root
     claimed: str
     claimable: str
-    pending: str  # what a root that waits for its delay adds
+    # What a root that waits for its delay adds.
+    pending: str
     pending_at_s: int
     locked: str
     certified: int
@@ -45,7 +51,10 @@ class Rewards(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """How a claim went. `id` is the same for the same claim, however often it is made: the account and its total."""
+    """How a claim went.
+
+    `id` is the same for the same claim, however often it is made: the account and its total.
+    """
 
     id: str
     account: str
@@ -58,7 +67,9 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def rewards_of(chain: Chain, home: Path, run: HomeRun, account: Address, tell: Callable[[str], None]) -> Rewards:
+def rewards_of(
+    chain: Chain, home: Path, run: HomeRun, account: Address, tell: Callable[[str], None]
+) -> Rewards:
     """`tell` hears of certificates that cannot be read. Raises `ChainError`."""
     pool = chain.pool()
     active = _dataset(home, pool.active)
@@ -69,7 +80,11 @@ def rewards_of(chain: Chain, home: Path, run: HomeRun, account: Address, tell: C
     coming = max(0, (proof_for(pending, account)[0] if pending else earned) - earned)
     agent = chain.agent(account)
     locked, certified, sanctions = _beyond(home, run, pending or active, account, tell)
-    missing = [one.data.hex()[:12] for one, found in ((pool.active, active), (pool.pending, pending)) if one and not found]
+    missing = [
+        one.data.hex()[:12]
+        for one, found in ((pool.active, active), (pool.pending, pending))
+        if one and not found
+    ]
     return Rewards(
         account=account,
         payout=agent.payout if int(agent.payout, 16) else account,
@@ -89,32 +104,55 @@ def rewards_of(chain: Chain, home: Path, run: HomeRun, account: Address, tell: C
 
 
 def verify(chain: Chain, home: Path, run: HomeRun, tell: Callable[[str], None]) -> list[Check]:
-    """The active and the pending root, each computed again. `tell` hears of certificates that cannot be read. Raises `ChainError`, `UserError`."""
+    """The active and the pending root, each computed again.
+
+    `tell` hears of certificates that cannot be read. Raises `ChainError`, `UserError`.
+    """
     pool = chain.pool()
-    proposals = [(state, one) for state, one in (("active", pool.active), ("pending", pool.pending)) if one is not None]
+    proposals = [
+        (state, one)
+        for state, one in (("active", pool.active), ("pending", pool.pending))
+        if one is not None
+    ]
     if not proposals:
-        raise UserError("NO_ROOT", "There is no root on the chain yet: nothing has been settled.", fix="hypergpud settle, for a settler")
+        raise UserError(
+            "NO_ROOT",
+            "There is no root on the chain yet: nothing has been settled.",
+            fix="hypergpud settle, for a settler",
+        )
     certificates = certificates_of(home, run, tell)
     checks = []
     for state, proposal in proposals:
         dataset = load_dataset(home, proposal.data)
         if dataset is None:
             raise missing_dataset(proposal)
-        checks.append(check(chain, pool, state, proposal, dataset, run.run, run.manifest, certificates))
+        checks.append(
+            check(chain, pool, state, proposal, dataset, run.run, run.manifest, certificates)
+        )
     return checks
 
 
 def claim(
-    chain: Chain, home: Path, account: Address, *, dry_run: bool, threshold: int = 0, tell: Callable[[str], None] = lambda _: None
+    chain: Chain,
+    home: Path,
+    account: Address,
+    *,
+    dry_run: bool,
+    threshold: int = 0,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Claimed:
-    """Claim what the active root gives `account`. The account's wallet sends it, or its sponsor's; the payout address is paid.
+    """Claim what the active root gives `account`.
+
+    The account's wallet sends it, or its sponsor's; the payout address is paid.
 
     Raises `UserError`, `ChainError`. Claiming what was claimed pays nothing and sends nothing.
     """
     pool = chain.pool()
     if pool.active is None:
         raise UserError(
-            "NO_ROOT", "There is nothing to claim: no root is active yet.", why="earnings are claimable once a settlement is active"
+            "NO_ROOT",
+            "There is nothing to claim: no root is active yet.",
+            why="earnings are claimable once a settlement is active",
         )
     dataset = load_dataset(home, pool.active.data)
     if dataset is None:
@@ -141,19 +179,28 @@ def claim(
         )
         return msgspec.structs.replace(answer, reason=why)
     if amount < threshold:
-        return msgspec.structs.replace(answer, reason=f"{tokens(amount)} is below the threshold of {tokens(threshold)}")
+        return msgspec.structs.replace(
+            answer, reason=f"{tokens(amount)} is below the threshold of {tokens(threshold)}"
+        )
     if dry_run:
         return msgspec.structs.replace(answer, reason="only shown: nothing was sent")
     before = chain.claimed(account)
     try:
         sent = chain.claim(account, total, proof)
     except ChainRefused as error:
-        raise (_not_ours(account, chain.account) if error.reason.endswith(NOT_OURS) else error) from None
+        raise (
+            _not_ours(account, chain.account) if error.reason.endswith(NOT_OURS) else error
+        ) from None
     tell(f"Sent {sent.hash}; waiting for the chain.")
     try:
         settled = chain.wait(sent, WAIT_S)
     except ChainPending:
-        return msgspec.structs.replace(answer, sent=True, transaction=sent.hash, reason="not settled yet; rewards shows when it is")
+        return msgspec.structs.replace(
+            answer,
+            sent=True,
+            transaction=sent.hash,
+            reason="not settled yet; rewards shows when it is",
+        )
     return _told(answer, settled, chain.claimed(account) - before)
 
 
@@ -169,7 +216,11 @@ def _not_ours(account: Address, wallet: Address) -> UserError:
 def _told(answer: Claimed, settled: Settled, paid: int) -> Claimed:
     if not settled.done:
         raise ChainRefused(settled.reason or "it was not taken")
-    reason = "paid" if paid == int(answer.amount) else f"paid {tokens(paid)}: somebody else had claimed the rest"
+    reason = (
+        "paid"
+        if paid == int(answer.amount)
+        else f"paid {tokens(paid)}: somebody else had claimed the rest"
+    )
     return msgspec.structs.replace(
         answer,
         amount=str(paid),
@@ -204,16 +255,23 @@ def _beyond(
         certificates = certificates_of(home, run, tell)
         work = work_of(run.run, run.manifest, dataset.epochs if dataset else (), certificates)
     except UserError:
-        return 0, 0, ()  # no certificates here yet, or not all: what the chain says is shown without them
+        # No certificates here yet, or not all: what the chain says is shown without them.
+        return 0, 0, ()
     if isinstance(rules, msgspec.UnsetType):
         return 0, 0, ()
     seen = {receipt.key for one in work for receipt in one.receipts}
     counted = [
         receipt
         for certificate in certificates
-        for receipt in receipts_of(certificate, lambda peer, offer: wallet_of_offer(run.manifest, peer, offer))
+        for receipt in receipts_of(
+            certificate, lambda peer, offer: wallet_of_offer(run.manifest, peer, offer)
+        )
     ]
-    fresh = {receipt.key: receipt.samples for receipt in counted if receipt.account == own and receipt.key not in seen}
+    fresh = {
+        receipt.key: receipt.samples
+        for receipt in counted
+        if receipt.account == own and receipt.key not in seen
+    }
     sanctions = sanctions_of(run.run, run.manifest, dataset, certificates) if dataset else ()
     return settle(work, rules.rules).locked.get(own, 0), sum(fresh.values()), sanctions
 

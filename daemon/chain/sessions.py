@@ -1,6 +1,8 @@
-"""A run's session on the chain: what it says beside what this home knows, one step of its owner, and what a refusal means.
+"""A run's session on the chain: what it says beside what this home knows, one step of its owner,
+and what a refusal means.
 
-The contract alone judges a step: what it refuses is explained from what the chain then says, so that words and rules cannot part.
+The contract alone judges a step: what it refuses is explained from what the chain then says, so
+that words and rules cannot part.
 """
 
 from __future__ import annotations
@@ -12,18 +14,31 @@ import msgspec
 from daemon.chain.opening import CHAIN_EXIT_CODE
 from daemon.chain.rewards import WAIT_S
 from protocol.certificate import OpenCertificate
-from protocol.chain import NO_HASH, Chain, ChainError, ChainPending, ChainRefused, RunStatus, Sent, Settled
+from protocol.chain import (
+    NO_HASH,
+    Chain,
+    ChainError,
+    ChainPending,
+    ChainRefused,
+    RunStatus,
+    Sent,
+    Settled,
+)
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.keccak import ZERO_ADDRESS, Address
 from protocol.manifest import SignedManifest
 from protocol.status.figures import count
 
-MOST_REASON_BYTES = 96  # String[96] in sessions.vy; a longer sentence would be cut in the middle
+# String[96] in sessions.vy; a longer sentence would be cut in the middle.
+MOST_REASON_BYTES = 96
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """A run on the chain beside what this home holds of it. Hashes have 64 digits; what there is not, hash or owner, is empty."""
+    """A run on the chain beside what this home holds of it.
+
+    Hashes have 64 digits; what there is not, hash or owner, is empty.
+    """
 
     run: str
     name: str
@@ -34,13 +49,21 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     own_manifest: str
     same_manifest: bool
     certificate: str
-    certificate_round: int | None  # None: there is none, or it is not among this home's certificates
+    # None: there is none, or it is not among this home's certificates.
+    certificate_round: int | None
     last_certificate: str  # of this home
     last_round: int | None
 
 
-def session_of(status: RunStatus, signed: SignedManifest, account: Address | None, held: Sequence[OpenCertificate]) -> Session:
-    """`account` is this home's wallet, None where it has none; `held` are its certificates, oldest first."""
+def session_of(
+    status: RunStatus,
+    signed: SignedManifest,
+    account: Address | None,
+    held: Sequence[OpenCertificate],
+) -> Session:
+    """`account` is this home's wallet, None where it has none; `held` are its certificates, oldest
+    first.
+    """
     final = next((one for one in held if one.hash == status.certificate), None)
     return Session(
         run=signed.run.hex(),
@@ -58,8 +81,11 @@ def session_of(status: RunStatus, signed: SignedManifest, account: Address | Non
     )
 
 
-def final_certificate(held: Sequence[OpenCertificate], named: str | None, damage: Sequence[str]) -> OpenCertificate:
-    """The certificate that a run is completed with: the last one of this home, or the one whose hash begins with `named`.
+def final_certificate(
+    held: Sequence[OpenCertificate], named: str | None, damage: Sequence[str]
+) -> OpenCertificate:
+    """The certificate that a run is completed with: the last one of this home, or the one whose
+    hash begins with `named`.
 
     `damage` is what was found damaged while they were read. Raises `UserError`.
     """
@@ -83,7 +109,11 @@ def final_certificate(held: Sequence[OpenCertificate], named: str | None, damage
     meant = [one for one in held if digits and one.hash.hex().startswith(digits)]
     if len(meant) == 1:
         return meant[0]
-    last = f"; the last one, of round {count(held[-1].outcome.number)}, is {held[-1].hash.hex()[:SHOWN_DIGITS]}" if held else ""
+    last = (
+        f"; the last one, of round {count(held[-1].outcome.number)}, is {held[-1].hash.hex()[:SHOWN_DIGITS]}"
+        if held
+        else ""
+    )
     raise UserError(
         "CERTIFICATE",
         f"{'Several certificates' if meant else 'No certificate'} of this home's chain {'have' if meant else 'has'} "
@@ -110,7 +140,10 @@ def checked_reason(text: str) -> str:
 
 
 def step(chain: Chain, run: bytes, send: Callable[[], Sent]) -> Settled:
-    """Send one step and see it through. Raises `UserError` that says what a refusal means, `ChainError`."""
+    """Send one step and see it through.
+
+    Raises `UserError` that says what a refusal means, `ChainError`.
+    """
     try:
         settled = chain.wait(send(), WAIT_S)
     except ChainRefused as error:
@@ -149,7 +182,11 @@ def _no_such_run(now: RunStatus) -> Words:
 
 
 def _already_created(now: RunStatus) -> Words:
-    return "This run's session is created already.", f"this home's wallet owns it, and it is {now.state}", _next(now)
+    return (
+        "This run's session is created already.",
+        f"this home's wallet owns it, and it is {now.state}",
+        _next(now),
+    )
 
 
 def _not_created(now: RunStatus) -> Words:
@@ -162,17 +199,33 @@ def _not_created(now: RunStatus) -> Words:
 def _not_active(now: RunStatus) -> Words:
     """Of completing."""
     if now.state == "created":
-        return "This run is not active yet.", "only a run that was active can be completed", _next(now)
+        return (
+            "This run is not active yet.",
+            "only a run that was active can be completed",
+            _next(now),
+        )
     return _ended(now)
 
 
 def _ended(now: RunStatus) -> Words:
-    with_what = f", with certificate {now.certificate.hex()[:SHOWN_DIGITS]}" if now.certificate != NO_HASH else ""
-    return f"This run is {now.state} already.", f"it has ended{with_what}, and nothing changes that", _next(now)
+    with_what = (
+        f", with certificate {now.certificate.hex()[:SHOWN_DIGITS]}"
+        if now.certificate != NO_HASH
+        else ""
+    )
+    return (
+        f"This run is {now.state} already.",
+        f"it has ended{with_what}, and nothing changes that",
+        _next(now),
+    )
 
 
 def _no_certificate(now: RunStatus) -> Words:
-    return "A run is not completed without a certificate.", "its hash is zero", "hypergpud session cancel --reason TEXT"
+    return (
+        "A run is not completed without a certificate.",
+        "its hash is zero",
+        "hypergpud session cancel --reason TEXT",
+    )
 
 
 def _no_run(now: RunStatus) -> Words:

@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-MARK = "HYPERGPU_FAMILY"  # the environment variable whose value tells one family from every other
+# The environment variable whose value tells one family from every other.
+MARK = "HYPERGPU_FAMILY"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-_ENDED_S = 5.0  # a process that SIGKILL does not end in that time hangs in a driver or in a network's file system
+# A process that SIGKILL does not end in that time hangs in a driver or in a network's file system.
+_ENDED_S = 5.0
 _LOOK_S = 0.005
 
 
@@ -31,7 +33,9 @@ def adopt_orphans() -> None:
 def reap_orphans(but: int) -> None:
     """Let ended children go that were adopted, up to the first that is `but`."""
     with suppress(ChildProcessError):
-        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None and ended.si_pid != but:
+        while (
+            ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        ) is not None and ended.si_pid != but:
             os.waitpid(ended.si_pid, 0)
 
 
@@ -77,7 +81,12 @@ def _descendants(ancestor: int) -> list[int]:
     for pid in _processes():
         try:
             # The second field of proc(5)'s stat is the command in brackets, and may hold anything.
-            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            fields = (
+                Path(f"/proc/{pid}/stat")
+                .read_text(encoding="utf-8", errors="replace")
+                .rpartition(")")[2]
+                .split()
+            )
         except OSError:
             continue
         if fields[0] not in "ZX":

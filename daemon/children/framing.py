@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 MAX_FRAME_BYTES = (
     4 << 20
-)  # the largest is a worker's `Up`: about 100 bytes for each of a model's tensors, of which the largest have thousands
+    # The largest is a worker's `Up`: about 100 bytes for each of a model's tensors, of which the
+    # largest have thousands.
+)
 _LENGTH_BYTES = 4
 
 
@@ -18,7 +20,10 @@ def frame_body(body: bytes, what: str) -> bytes:
 
 
 class Deframer:
-    """Bytes in as they come, whole bodies out. Raises `ValueError` for a length above the limit, before anything of it is kept."""
+    """Bytes in as they come, whole bodies out.
+
+    Raises `ValueError` for a length above the limit, before anything of it is kept.
+    """
 
     def __init__(self) -> None:
         self._kept = bytearray()

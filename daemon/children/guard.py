@@ -67,7 +67,10 @@ def _start(module: str, link: int, memory: int, more: list[str]) -> int:
     try:
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.execv(sys.executable, [sys.executable, "-P", "-m", module, str(link), str(memory), str(guard), *more])
+        os.execv(
+            sys.executable,
+            [sys.executable, "-P", "-m", module, str(link), str(memory), str(guard), *more],
+        )
     finally:
         os._exit(127)
 
@@ -77,7 +80,8 @@ def _wait(child: int, link: int) -> None:
     exited = os.pidfd_open(child)
     watched = select.poll()
     watched.register(exited, select.POLLIN)
-    watched.register(link, 0)  # the other end's close is reported unasked
+    # The other end's close is reported unasked.
+    watched.register(link, 0)
     watched.poll()
 
 

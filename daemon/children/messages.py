@@ -1,4 +1,7 @@
-"""What all children and their node say alike: msgpack records behind a length. What is said besides stands in a child's own `messages.py`."""
+"""What all children and their node say alike: msgpack records behind a length.
+
+What is said besides stands in a child's own `messages.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """One child process as the node sees it: spawned, talked to, watched, ended.
 
-It is spawned and never forked (threads and CUDA do not survive a fork), in its own session (Ctrl-C at the terminal is for the node), and from the
-calling thread: trio's own process functions spawn from a helper thread, whose end would be taken for the parent's death by the kernel.
+It is spawned and never forked (threads and CUDA do not survive a fork), in its own session (Ctrl-C
+at the terminal is for the node), and from the calling thread: trio's own process functions spawn
+from a helper thread, whose end would be taken for the parent's death by the kernel.
 """
 
 from __future__ import annotations
@@ -29,13 +30,18 @@ from daemon.children.family import MARK, end_marked
 from daemon.children.framing import Deframer
 from protocol.status.figures import clean
 
-EXIT_GRACE_S = 5.0  # from the end of the conversation to the exit, so that the true exit status is seen; then it is killed
-GUARD_S = 6.0  # for a guard to end what it guards: it gives up after 5 s
+# From the end of the conversation to the exit, so that the true exit status is seen; then it is
+# killed.
+EXIT_GRACE_S = 5.0
+# For a guard to end what it guards: it gives up after 5 s.
+GUARD_S = 6.0
 STDERR_GRACE_S = 1.0  # for last words still in the pipe
-KEPT_LINES = 40  # a crash tells its threads' frames: of two threads about 25
+# A crash tells its threads' frames: of two threads about 25.
+KEPT_LINES = 40
 KEPT_LINE_CHARS = 500
 KEPT_LINE_BYTES = 4 * KEPT_LINE_CHARS  # UTF-8 has at most four bytes a character
-# A progress bar writes ten lines a second; a task that prints each sample must neither fill the log nor take the node's time.
+# A progress bar writes ten lines a second; a task that prints each sample must neither fill the log
+# nor take the node's time.
 LINES_PER_S, LINES_AT_ONCE = 20.0, 200.0
 _READ_BYTES = 65536
 _LINE_ENDS = re.compile(rb"[\r\n]+")  # progress bars end their lines with \r
@@ -63,7 +69,10 @@ class LineRation:
 
 
 class ChildProcess(Generic[R]):
-    """A started child that says `R`s. `kill` may be called at any time; `ended` must be awaited before the object is dropped."""
+    """A started child that says `R`s.
+
+    `kill` may be called at any time; `ended` must be awaited before the object is dropped.
+    """
 
     def __init__(
         self,
@@ -75,10 +84,14 @@ class ChildProcess(Generic[R]):
         arguments: Sequence[str] = (),
         guarded: bool = False,
     ) -> None:
-        """Spawns `python -P -m MODULE SOCKET_FD MEMORY_FD PARENT_PID ARGUMENTS`: a constructor that acts, because there is no child that was not
-        started. `decode` makes reports of what it says and raises `msgspec.DecodeError` or `ValueError`; `log` gets its stderr.
+        """Spawns `python -P -m MODULE SOCKET_FD MEMORY_FD PARENT_PID ARGUMENTS`: a constructor that
+        acts, because there is no child that was not started.
 
-        A `guarded` child is started by `guard.py`, whose process is the one that is seen here: it ends as the child does.
+        `decode` makes reports of what it says and raises `msgspec.DecodeError` or `ValueError`;
+        `log` gets its stderr.
+
+        A `guarded` child is started by `guard.py`, whose process is the one that is seen here: it
+        ends as the child does.
         """
         self._guarded, self._mark = guarded, secrets.token_hex(16)
         command = ["daemon.children.guard", module] if guarded else [module]
@@ -118,7 +131,11 @@ class ChildProcess(Generic[R]):
         self.reaped = False
 
     async def send(self, framed: bytes) -> None:
-        """Send a message behind its length. Raises `trio.BrokenResourceError` when it is gone. Must not be cancelled half way: shield it."""
+        """Send a message behind its length.
+
+        Raises `trio.BrokenResourceError` when it is gone. Must not be cancelled half way: shield
+        it.
+        """
         await self._link.send_all(framed)
 
     async def reports(self) -> AsyncIterator[R]:
@@ -140,7 +157,9 @@ class ChildProcess(Generic[R]):
                 yield report
 
     async def hang_up_when_gone(self) -> None:
-        """End `reports` when the process is gone, after what it said: a child that it forked may hold its end of the conversation open."""
+        """End `reports` when the process is gone, after what it said: a child that it forked may
+        hold its end of the conversation open.
+        """
         exited = os.pidfd_open(self.pid)
         try:
             await trio.lowlevel.wait_readable(exited)
@@ -150,7 +169,10 @@ class ChildProcess(Generic[R]):
             self._link.socket.shutdown(socket.SHUT_RD)
 
     async def listen_to_errors(self) -> None:
-        """Log its output line by line, up to a rate, and keep the last lines. Ends when nobody can write there any more."""
+        """Log its output line by line, up to a rate, and keep the last lines.
+
+        Ends when nobody can write there any more.
+        """
         rest = b""
         ration = LineRation(trio.current_time())
         while True:
@@ -163,13 +185,17 @@ class ChildProcess(Generic[R]):
                 lines, rest = [rest], b""
             rest = rest[-KEPT_LINE_BYTES:]
             for line in lines:
-                text = clean(line[:KEPT_LINE_BYTES].decode(errors="replace").rstrip(), KEPT_LINE_CHARS)
+                text = clean(
+                    line[:KEPT_LINE_BYTES].decode(errors="replace").rstrip(), KEPT_LINE_CHARS
+                )
                 if not text:
                     continue
                 self._lines.append(text)
                 if ration.allows(trio.current_time()):
                     if ration.left_out:
-                        self._log.warning("%d lines of output came too fast and are left out", ration.left_out)
+                        self._log.warning(
+                            "%d lines of output came too fast and are left out", ration.left_out
+                        )
                         ration.left_out = 0
                     self._log.info("%s", text)
             if not data:
@@ -181,7 +207,10 @@ class ChildProcess(Generic[R]):
         self._kill_group()
 
     async def ended(self) -> None:
-        """Wait for its exit, help after a grace, reap it and close everything but stderr. Not to be cancelled: call it shielded."""
+        """Wait for its exit, help after a grace, reap it and close everything but stderr.
+
+        Not to be cancelled: call it shielded.
+        """
         with trio.move_on_after(EXIT_GRACE_S) as grace:
             await trio.lowlevel.wait_readable(self._exited)
         if grace.cancelled_caught:
@@ -190,7 +219,8 @@ class ChildProcess(Generic[R]):
                 await trio.lowlevel.wait_readable(self._exited)
             os.killpg(self.pid, signal.SIGKILL)
             await trio.lowlevel.wait_readable(self._exited)
-        os.killpg(self.pid, signal.SIGKILL)  # whatever it had started; not reaped, so the number is still its own
+        # Whatever it had started; not reaped, so the number is still its own.
+        os.killpg(self.pid, signal.SIGKILL)
         end_marked(self._mark)
         self._popen.wait()
         self.reaped = True
@@ -199,7 +229,9 @@ class ChildProcess(Generic[R]):
         await trio.aclose_forcefully(self._link)
 
     async def close_errors(self) -> None:
-        """After `ended`: a descendant that left its group could hold the pipe open, so its end is not waited for."""
+        """After `ended`: a descendant that left its group could hold the pipe open, so its end is
+        not waited for.
+        """
         await self._errors.aclose()
 
     def _kill_group(self) -> None:
@@ -234,13 +266,18 @@ class ChildProcess(Generic[R]):
             return f"it was ended: {self._killed_because}"
         if code is not None and code < 0:
             name = signal.Signals(-code).name
-            hint = " (when memory runs out, this is what the system does)" if name == "SIGKILL" else ""
+            hint = (
+                " (when memory runs out, this is what the system does)" if name == "SIGKILL" else ""
+            )
             return f"it was ended by {name}{hint}" + (f"; it last said: {last}" if last else "")
         return f"it exited with status {code}" + (f": {last}" if last else "")
 
 
 def _directory() -> str | None:
-    """Ours (None) while it exists. Without one MKL finds no libraries of its own, and torch ends."""
+    """Ours (None) while it exists.
+
+    Without one MKL finds no libraries of its own, and torch ends.
+    """
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -249,7 +286,9 @@ def _directory() -> str | None:
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Ours, with our packages importable whatever the working directory (-P keeps that off the path)."""
+    """Ours, with our packages importable whatever the working directory (-P keeps that off the
+    path).
+    """
     root = str(Path(next(iter(daemon.__path__))).resolve().parent)
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), **more}

@@ -1,4 +1,6 @@
-"""What `rewards`, `settle` and `session` share: which run, which chain, whose account, and how a chain's failure becomes an exit code."""
+"""What `rewards`, `settle` and `session` share: which run, which chain, whose account, and how a
+chain's failure becomes an exit code.
+"""
 
 from __future__ import annotations
 
@@ -68,9 +70,15 @@ def _as_user_errors() -> Iterator[None]:
         ) from None
     except WrongChain as error:
         raise UserError(
-            "WRONG_CHAIN", "That is not the chain of this run.", why=str(error), fix="check rpc under [chain]", exit_code=CHAIN_EXIT_CODE
+            "WRONG_CHAIN",
+            "That is not the chain of this run.",
+            why=str(error),
+            fix="check rpc under [chain]",
+            exit_code=CHAIN_EXIT_CODE,
         ) from None
     except ChainRefused as error:
         raise UserError("REFUSED", "The chain refused.", why=error.reason) from None
     except ChainError as error:
-        raise UserError("CHAIN", "The chain did not settle it.", why=str(error), exit_code=CHAIN_EXIT_CODE) from None
+        raise UserError(
+            "CHAIN", "The chain did not settle it.", why=str(error), exit_code=CHAIN_EXIT_CODE
+        ) from None

@@ -1,4 +1,7 @@
-"""Text in the columns of a terminal: how wide letters are, lines that fit, cells that are cut. Pure but for the terminal's own width."""
+"""Text in the columns of a terminal: how wide letters are, lines that fit, cells that are cut.
+
+Pure but for the terminal's own width.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ import shutil
 import unicodedata
 
 MISSING = "…"
-NARROWEST = 40  # columns; below this a wrapped line has no room beside its label
+# Columns; below this a wrapped line has no room beside its label.
+NARROWEST = 40
 _ZERO = ("Mn", "Me", "Cf")
 _WIDE = ("W", "F")
 
 
 def columns(text: str) -> int:
-    """How many terminal columns `text` takes: East Asian wide letters take two, combining marks none (UAX 11)."""
+    """How many terminal columns `text` takes: East Asian wide letters take two, combining marks
+    none (UAX 11).
+    """
     if text.isascii():
         return len(text)
     return sum(_width(letter) for letter in text)
@@ -33,7 +39,8 @@ def cut(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int, indent: int) -> str:
-    """`text` broken at spaces, and between wide letters, into lines of at most `width` columns; all but the first begin with `indent` spaces.
+    """`text` broken at spaces, and between wide letters, into lines of at most `width` columns; all
+    but the first begin with `indent` spaces.
 
     A longer word without wide letters (an address, a path) stays whole: it is there to be copied.
     """
@@ -58,7 +65,9 @@ def wrapped(text: str, width: int, indent: int) -> str:
 
 
 def fitted(widths: list[int], room: int, gap: int, least: int) -> list[int]:
-    """The widths of a table's columns, the widest made narrower (down to `least`) until the line takes `room` columns."""
+    """The widths of a table's columns, the widest made narrower (down to `least`) until the line
+    takes `room` columns.
+    """
     narrowed = list(widths)
     while sum(narrowed) + gap * (len(narrowed) - 1) > room and max(narrowed, default=0) > least:
         narrowed[narrowed.index(max(narrowed))] -= 1
@@ -66,7 +75,9 @@ def fitted(widths: list[int], room: int, gap: int, least: int) -> list[int]:
 
 
 def output_width(*, terminal: bool) -> int | None:
-    """The width that lines should keep: that of `COLUMNS`, else of the terminal; None for output that has none."""
+    """The width that lines should keep: that of `COLUMNS`, else of the terminal; None for output
+    that has none.
+    """
     wanted = os.environ.get("COLUMNS", "")
     if not terminal and not (wanted.isascii() and wanted.isdigit() and int(wanted)):
         return None

@@ -50,7 +50,11 @@ def check(context: click.Context) -> None:
     talk = invocation(context)
     _, origins = _load(talk)
     chosen = sum(origin != "default" for origin in origins.values())
-    talk.result('{"ok":true}' if talk.as_json else f"The settings are fine: {chosen} chosen, {len(origins) - chosen} at their defaults.")
+    talk.result(
+        '{"ok":true}'
+        if talk.as_json
+        else f"The settings are fine: {chosen} chosen, {len(origins) - chosen} at their defaults."
+    )
 
 
 def _load(talk: Invocation) -> tuple[Config, dict[str, str]]:
@@ -62,6 +66,11 @@ def _as_json(talk: Invocation, settings: Config, origins: dict[str, str], origin
     for section in SECTIONS:
         values = msgspec.to_builtins(getattr(settings, section))
         shown[section] = (
-            {key: {"value": value, "origin": origins[f"{section}.{key}"]} for key, value in values.items()} if origin else values
+            {
+                key: {"value": value, "origin": origins[f"{section}.{key}"]}
+                for key, value in values.items()
+            }
+            if origin
+            else values
         )
     return msgspec.json.encode(shown).decode()

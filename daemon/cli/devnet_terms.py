@@ -1,4 +1,6 @@
-"""What a run and a home need to use a devnet, as text that can be pasted: the run's `[settlement]`, the home's `[chain]`, who settles."""
+"""What a run and a home need to use a devnet, as text that can be pasted: the run's `[settlement]`,
+the home's `[chain]`, who settles.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,13 @@ def terms_of(url: str, chain_id: int) -> DevnetTerms:
 
 
 def pasteable(terms: DevnetTerms) -> str:
-    """The terms as TOML for a run's file and a home's config, and the settlers with the keys that everybody knows."""
+    """The terms as TOML for a run's file and a home's config, and the settlers with the keys that
+    everybody knows.
+    """
     known = {dev_account(name): "0x" + dev_key(name).hex() for name in KNOWN_NAMES}
-    settlers = [f"#   {one}{f'  key {known[one]}' if one in known else ''}" for one in terms.settlers]
+    settlers = [
+        f"#   {one}{f'  key {known[one]}' if one in known else ''}" for one in terms.settlers
+    ]
     lines = [
         "# In the run's file (hypergpud start --run FILE):",
         'chain = "hypergpu"  # above the first [section]',

@@ -1,10 +1,15 @@
-"""The console script. It imports nothing of its own before Ctrl-C is heard: the command line's libraries take as long as a short command."""
+"""The console script.
+
+It imports nothing of its own before Ctrl-C is heard: the command line's libraries take as long as a
+short command.
+"""
 
 from __future__ import annotations
 
 import os
 
-INTERRUPTED = 130  # what a shell reports of a program that SIGINT ended
+# What a shell reports of a program that SIGINT ended.
+INTERRUPTED = 130
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""`export`: the model of a run of this home as a safetensors file. Only reads the home; works beside a daemon and without one."""
+"""`export`: the model of a run of this home as a safetensors file.
+
+Only reads the home; works beside a daemon and without one.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ class ExportAnswer(msgspec.Struct, frozen=True, kw_only=True):
 def export(context: click.Context, words: tuple[str, ...], force: bool) -> None:
     """Write a run's newest model to FILE, in the format safetensors.
 
-    RUN is the beginning of a run's id. Default: the run that this home was in last. Reads runs of all rules.
+    RUN is the beginning of a run's id. Default: the run that this home was in last. Reads runs of
+    all rules.
     """
     if not 1 <= len(words) <= 2:
         raise UserError(
@@ -46,7 +50,13 @@ def export(context: click.Context, words: tuple[str, ...], force: bool) -> None:
     written = export_run(talk.home, signed, file, force=force, say=talk.say)
     rules = signed.open().rules
     if talk.as_json:
-        answer = ExportAnswer(file=str(file), run=signed.run.hex(), rules=rules, round=written.number, parameters=int(written.anchor.size))
+        answer = ExportAnswer(
+            file=str(file),
+            run=signed.run.hex(),
+            rules=rules,
+            round=written.number,
+            parameters=int(written.anchor.size),
+        )
         talk.result(msgspec.json.encode(answer).decode())
         return
     talk.result(

@@ -1,6 +1,9 @@
-"""Whatever ends a command without being foreseen, as a sentence: what happened, why, what to type. No traceback reaches a volunteer's terminal.
+"""Whatever ends a command without being foreseen, as a sentence: what happened, why, what to type.
 
-A fault of ours keeps its traceback where a report can take it from: in the home's log, or on stderr with --verbose or without a home.
+No traceback reaches a volunteer's terminal.
+
+A fault of ours keeps its traceback where a report can take it from: in the home's log, or on stderr
+with --verbose or without a home.
 """
 
 from __future__ import annotations
@@ -46,7 +49,11 @@ def explained(error: BaseException, home: Path | None, *, verbose: bool) -> User
             fix="install it again: make setup, or pip install hypergpu",
         )
     if any(isinstance(leaf, MemoryError) for leaf in leaves):
-        return UserError("MEMORY", "This machine has not enough free memory for that.", fix="end other programs, or ask for less")
+        return UserError(
+            "MEMORY",
+            "This machine has not enough free memory for that.",
+            fix="end other programs, or ask for less",
+        )
     return _bug(error, leaves, home, verbose=verbose)
 
 
@@ -69,15 +76,23 @@ def _refused_by_system(error: OSError) -> UserError:
     )
 
 
-def _bug(error: BaseException, leaves: list[BaseException], home: Path | None, *, verbose: bool) -> UserError:
-    causes = "; ".join(f"{type(leaf).__name__}: {leaf}{_place(leaf)}" for leaf in leaves[:MAX_CAUSES])
+def _bug(
+    error: BaseException, leaves: list[BaseException], home: Path | None, *, verbose: bool
+) -> UserError:
+    causes = "; ".join(
+        f"{type(leaf).__name__}: {leaf}{_place(leaf)}" for leaf in leaves[:MAX_CAUSES]
+    )
     told = "".join(traceback.format_exception(error))
     kept = None if verbose else _into_log(home, told)
     return UserError(
         "FAULT",
-        "hypergpud failed by a fault of its own." if not isinstance(error, OurFault) else "This node broke one of its own rules.",
+        "hypergpud failed by a fault of its own."
+        if not isinstance(error, OurFault)
+        else "This node broke one of its own rules.",
         why=causes if kept else f"{causes}\n{told}",
-        fix=f"report it with what is at the end of {kept}" if kept else "report it with the text above",
+        fix=f"report it with what is at the end of {kept}"
+        if kept
+        else "report it with the text above",
     )
 
 

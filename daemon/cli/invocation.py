@@ -17,7 +17,8 @@ from protocol.errors import UserError
 from protocol.status.figures import clean
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-SHOWN_CHARS = 1000  # of one line of talk: a sentence that repeats what somebody typed or sent has an end
+# Of one line of talk: a sentence that repeats what somebody typed or sent has an end.
+SHOWN_CHARS = 1000
 
 
 class Invocation(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,18 +44,24 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
         return user_path(named, "HYPERGPU_CONFIG") if named else None
 
     def color(self, stream: Any) -> bool:
-        """Whether to colour what goes to `stream` (https://no-color.org: set and not empty means no)."""
+        """Whether to colour what goes to `stream` (https://no-color.org: set and not empty means
+        no).
+        """
         return not self.no_color and not os.environ.get("NO_COLOR") and is_terminal(stream)
 
     def say(self, line: str) -> None:
-        """Talk: for the person, not for the next program. When that person has left (a closed terminal, a pipe to `head`) nothing else ends."""
+        """Talk: for the person, not for the next program.
+
+        When that person has left (a closed terminal, a pipe to `head`) nothing else ends.
+        """
         if not self.quiet:
             tell(line)
 
     def result(self, text: str) -> None:
         """What was asked for, JSON always as UTF-8.
 
-        Raises `BrokenPipeError` where the reader left, and `UserError("OUTPUT")` where the output takes nothing.
+        Raises `BrokenPipeError` where the reader left, and `UserError("OUTPUT")` where the output
+        takes nothing.
         """
         try:
             binary = getattr(sys.stdout, "buffer", None)
@@ -81,14 +88,25 @@ def output_error(error: OSError) -> UserError:
 
 
 def tell(text: str) -> None:
-    """Write to stderr what is for a person, each line without control characters. A stderr that takes nothing ends nothing."""
+    """Write to stderr what is for a person, each line without control characters.
+
+    A stderr that takes nothing ends nothing.
+    """
     with suppress(OSError):
-        print("\n".join(clean(line, SHOWN_CHARS) for line in text.split("\n")), file=sys.stderr, flush=True)
+        print(
+            "\n".join(clean(line, SHOWN_CHARS) for line in text.split("\n")),
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def is_terminal(stream: Any) -> bool:
     """Whether colours and cursor movements mean something there: a terminal that is not dumb."""
-    return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb")
+    return (
+        stream is not None
+        and stream.isatty()
+        and os.environ.get("TERM", "dumb") not in ("", "dumb")
+    )
 
 
 def invocation(context: click.Context) -> Invocation:
@@ -100,12 +118,20 @@ def invocation(context: click.Context) -> Invocation:
 def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
     # An empty path is kept: it is a mistake to report, and no wish for the default.
     if value is not None and value is not False:
-        context.find_root().obj = msgspec.structs.replace(invocation(context), **{str(parameter.name): value})
+        context.find_root().obj = msgspec.structs.replace(
+            invocation(context), **{str(parameter.name): value}
+        )
 
 
 _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("--config", "config_flag"), {"metavar": "PATH", "help": "Config file instead of the home's config.toml."}),
-    (("--home", "home_flag"), {"metavar": "PATH", "help": "Directory with the node's key, config and state."}),
+    (
+        ("--config", "config_flag"),
+        {"metavar": "PATH", "help": "Config file instead of the home's config.toml."},
+    ),
+    (
+        ("--home", "home_flag"),
+        {"metavar": "PATH", "help": "Directory with the node's key, config and state."},
+    ),
     (("--json", "as_json"), {"is_flag": True, "help": "Print the result as JSON."}),
     (("--quiet", "-q", "quiet"), {"is_flag": True, "help": "Print only results and errors."}),
     (("--verbose", "-v", "verbose"), {"is_flag": True, "help": "Log more."}),
@@ -114,11 +140,15 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 
 
 def global_options(*, hidden: bool) -> Callable[[Command], Command]:
-    """The global options, understood before the command's name and (there out of the help's way) after it."""
+    """The global options, understood before the command's name and (there out of the help's way)
+    after it.
+    """
 
     def add(command: Command) -> Command:
         for names, attributes in reversed(_OPTIONS):
-            command = click.option(*names, expose_value=False, callback=_keep, hidden=hidden, **attributes)(command)
+            command = click.option(
+                *names, expose_value=False, callback=_keep, hidden=hidden, **attributes
+            )(command)
         return command
 
     return add

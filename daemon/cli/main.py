@@ -1,4 +1,7 @@
-"""`hypergpud`: finds the command, runs it, turns how it ended into an exit code. The composition root of every short-lived process."""
+"""`hypergpud`: finds the command, runs it, turns how it ended into an exit code.
+
+The composition root of every short-lived process.
+"""
 
 from __future__ import annotations
 
@@ -58,11 +61,14 @@ SUMMARIES: Mapping[str, str] = {
 }
 """The first sentence of each command's help: `--help` loads no command for it. A test compares them."""
 COMPLETION = "_HYPERGPUD_COMPLETE"
-FAILED, USAGE, INTERRUPTED = 1, 2, 130  # 130: what a shell reports of a program that SIGINT ended
+# 130: what a shell reports of a program that SIGINT ended.
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class LazyGroup(CommandGroup):
-    """Imports the module of a command when that command is asked for: `status` must not pay for `start`."""
+    """Imports the module of a command when that command is asked for: `status` must not pay for
+    `start`.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -88,7 +94,14 @@ def _show_version(context: click.Context, _: click.Parameter, value: bool) -> No
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @global_options(hidden=False)
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Print the version.")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Print the version.",
+)
 def cli() -> None:
     """Train one model on GPUs that belong to many people.
 
@@ -97,12 +110,19 @@ def cli() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """One call, as an exit code: 0 ok, 1 failed, 2 usage or config, 3 daemon not running, 4 doctor, 5 key, 6 chain, 130 interrupted."""
+    """One call, as an exit code: 0 ok, 1 failed, 2 usage or config, 3 daemon not running, 4 doctor,
+    5 key, 6 chain, 130 interrupted.
+    """
     for argument in arguments:
-        # A lone surrogate: bytes that are not UTF-8. No file of settings, message or JSON could carry it.
+        # A lone surrogate: bytes that are not UTF-8. No file of settings, message or JSON could
+        # carry it.
         if not argument.isascii() and not is_unicode(argument):
             what = f"The argument {argument!a} is not UTF-8 text."
-            return _fail(UserError("USAGE", what, fix="type it again, or rename what it names", exit_code=USAGE))
+            return _fail(
+                UserError(
+                    "USAGE", what, fix="type it again, or rename what it names", exit_code=USAGE
+                )
+            )
     try:
         context = cli.make_context("hypergpud", list(arguments))
     except BaseException as error:  # noqa: BLE001  # the composition root
@@ -128,13 +148,21 @@ def _ended(error: BaseException, talk: Invocation) -> int:
             return USAGE
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "hypergpud"
-            return _fail(UserError("USAGE", error.format_message(), fix=f"{command} --help says what it takes", exit_code=USAGE))
+            return _fail(
+                UserError(
+                    "USAGE",
+                    error.format_message(),
+                    fix=f"{command} --help says what it takes",
+                    exit_code=USAGE,
+                )
+            )
         case click.ClickException():
             return _fail(UserError("USAGE", error.format_message(), exit_code=error.exit_code))
         case click.Abort() | KeyboardInterrupt() | EOFError():
             return INTERRUPTED
         case BrokenPipeError() if _reader_left():
-            return FAILED  # `hypergpud status | head -1`: nobody needs words
+            # `hypergpud status | head -1`: nobody needs words.
+            return FAILED
         case Exception() | BaseExceptionGroup():
             from daemon.cli.failure import explained, leaves_of  # noqa: PLC0415  # only on the way to an error
 
@@ -168,7 +196,9 @@ def _home(talk: Invocation) -> Path | None:
 
 
 def _complete(instruction: str) -> int:
-    """A shell asks for words to complete (https://click.palletsprojects.com/en/stable/shell-completion/)."""
+    """A shell asks for words to complete
+    (https://click.palletsprojects.com/en/stable/shell-completion/).
+    """
     from click.shell_completion import shell_complete  # noqa: PLC0415  # for a shell's question alone
 
     return shell_complete(cli, {}, "hypergpud", COMPLETION, instruction)
@@ -183,7 +213,8 @@ def main() -> None:
         code = INTERRUPTED
     settle_streams()
     if threading.active_count() > 1:
-        # Threads of libraries may be in calls that take long. What said "Stopped" is gone at once; Python would end them one after the other.
+        # Threads of libraries may be in calls that take long. What said "Stopped" is gone at once;
+        # Python would end them one after the other.
         os._exit(code)
     sys.exit(code)
 

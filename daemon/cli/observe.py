@@ -17,17 +17,33 @@ from protocol.status import Status
 
 
 @click.command()
-@click.option("--join", multiple=True, metavar="MULTIADDR", help="A node of the swarm. Default: the daemon on this home, where one runs.")
-@click.option("--host", metavar="ADDRESS", help="Address of the page. Anything but loopback shows it to others.")
+@click.option(
+    "--join",
+    multiple=True,
+    metavar="MULTIADDR",
+    help="A node of the swarm. Default: the daemon on this home, where one runs.",
+)
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    help="Address of the page. Anything but loopback shows it to others.",
+)
 @click.option("--port", metavar="PORT", help="Port of the page; 0: the system picks one.")
 @click.option("--lifeline", type=LIFELINE, hidden=True, help="End when this inherited pipe closes.")
 @global_options(hidden=True)
 @click.pass_context
-def observe(context: click.Context, join: tuple[str, ...], host: str | None, port: str | None, lifeline: int | None) -> int:
+def observe(
+    context: click.Context,
+    join: tuple[str, ...],
+    host: str | None,
+    port: str | None,
+    lifeline: int | None,
+) -> int:
     """Watch a swarm and serve its status page."""
     talk = invocation(context)
     given = {"observer.host": host, "observer.port": port}
-    # A home's fixed ports are its daemon's; an observer beside it takes any, since nobody needs to find it.
+    # A home's fixed ports are its daemon's; an observer beside it takes any, since nobody needs to
+    # find it.
     flags: dict[str, str | tuple[str, ...]] = {"network.listen_port": "0", "network.bulk_port": "0"}
     flags |= {key: value for key, value in given.items() if value is not None}
     if join:

@@ -1,6 +1,9 @@
-"""A status as text for a terminal: `hypergpud status` and `hypergpud peers`. Pure, and quick to import (no rich, no journal).
+"""A status as text for a terminal: `hypergpud status` and `hypergpud peers`.
 
-Nothing is said by colour alone: every level has a mark of its own. Times are ages, counted from the status' own `as_of`.
+Pure, and quick to import (no rich, no journal).
+
+Nothing is said by colour alone: every level has a mark of its own. Times are ages, counted from the
+status' own `as_of`.
 """
 
 from __future__ import annotations
@@ -10,11 +13,23 @@ from collections.abc import Sequence
 from daemon.cli.columns import columns, cut, fitted, wrapped
 from protocol.network.standing import TRUSTED
 from protocol.status import Peer, Status
-from protocol.status.figures import MISSING, compact, count, duration, loss, of, phase_words, rate, size, tail
+from protocol.status.figures import (
+    MISSING,
+    compact,
+    count,
+    duration,
+    loss,
+    of,
+    phase_words,
+    rate,
+    size,
+    tail,
+)
 
 MARKS = {"good": "✓", "info": "i", "warning": "!", "bad": "✕"}
 OUTCOMES = {"counted": "✓", "observed": "●", "late": "◔", "lost": "✕", "idle": "–", "missed": "!"}
-OUTCOMES |= {"averaged": "≈", "partial": "!", "apart": "!", "failed": "✕"}  # of an engine without certificates
+# Of an engine without certificates.
+OUTCOMES |= {"averaged": "≈", "partial": "!", "apart": "!", "failed": "✕"}
 MEANINGS = {
     "counted": "counted",
     "observed": "certified",
@@ -30,12 +45,20 @@ MEANINGS = {
 SHOWN_EVENTS = 8
 MARGIN = 13  # columns of an event's age and mark
 LABEL = 10  # columns of the left-hand words
-WIDTH = 110  # lines of prose are wrapped here, and earlier on a narrower terminal
+# Lines of prose are wrapped here, and earlier on a narrower terminal.
+WIDTH = 110
 GAP = 2  # columns between those of a table
 LEAST = 8  # columns of a cell that is cut
 
 _CODES = {"good": "32", "info": "36", "warning": "33", "bad": "31", "dim": "2", "bold": "1"}
-_OUTCOME_STYLES = {"counted": "good", "observed": "info", "late": "warning", "lost": "bad", "idle": "dim", "missed": "warning"}
+_OUTCOME_STYLES = {
+    "counted": "good",
+    "observed": "info",
+    "late": "warning",
+    "lost": "bad",
+    "idle": "dim",
+    "missed": "warning",
+}
 
 
 class _Ink:
@@ -60,7 +83,10 @@ def ago(at: float, now: float) -> str:
 
 def _lines(ink: _Ink, label: str, lines: Sequence[str]) -> list[str]:
     head = ink("bold", label) + " " * (LABEL - len(label))
-    return [(head if i == 0 else " " * LABEL) + line for i, line in enumerate(line for line in lines if line)]
+    return [
+        (head if i == 0 else " " * LABEL) + line
+        for i, line in enumerate(line for line in lines if line)
+    ]
 
 
 def _you(status: Status, ink: _Ink, width: int) -> list[str]:
@@ -70,7 +96,9 @@ def _you(status: Status, ink: _Ink, width: int) -> list[str]:
     if you.role == "observer":
         who = f"{you.name or MISSING} ({tail(you.peer)}), an observer: it verifies and shows, it does not train"
         return _lines(ink, "You", [wrapped(who, width, LABEL), *you.addresses[:1]])
-    doing = phase_words(you.phase) + (f": {you.phase_reason.rstrip('.')}" if you.phase_reason else "")
+    doing = phase_words(you.phase) + (
+        f": {you.phase_reason.rstrip('.')}" if you.phase_reason else ""
+    )
     figures = [f"{rate(you.samples_per_second)} samples/s", f"{count(you.samples_total)} trained"]
     if you.samples_pending:
         figures.append(f"{count(you.samples_pending)} not certified yet")
@@ -82,8 +110,16 @@ def _you(status: Status, ink: _Ink, width: int) -> list[str]:
         figures.append(f"loss {loss(you.loss)}")
     if you.computing is not None:
         figures.append(f"computing {100 * you.computing:.0f}% of the time")
-    device = you.device + (f", {of(you.worker_restarts, 'restart')}" if you.worker_restarts else "") if you.device else ""
-    where = [f"others join with: hypergpud start --join {you.addresses[0]}"] if you.addresses and not status.run.rounds_certified else []
+    device = (
+        you.device + (f", {of(you.worker_restarts, 'restart')}" if you.worker_restarts else "")
+        if you.device
+        else ""
+    )
+    where = (
+        [f"others join with: hypergpud start --join {you.addresses[0]}"]
+        if you.addresses and not status.run.rounds_certified
+        else []
+    )
     name = f"{you.name or MISSING} ({tail(you.peer)})"
     prose = [wrapped(line, width, LABEL) for line in (name, doing, ", ".join(figures), device)]
     return _lines(ink, "You", [*prose, *where])
@@ -91,7 +127,11 @@ def _you(status: Status, ink: _Ink, width: int) -> list[str]:
 
 def _run(status: Status, ink: _Ink, width: int) -> list[str]:
     run = status.run
-    figures = [f"round {count(run.number)}", f"{count(run.rounds_certified)} certified", of(run.samples_certified, "sample")]
+    figures = [
+        f"round {count(run.number)}",
+        f"{count(run.rounds_certified)} certified",
+        of(run.samples_certified, "sample"),
+    ]
     if run.loss is not None:
         figures.append(f"loss {loss(run.loss_first)} → {loss(run.loss)}")
     if run.round_seconds is not None:
@@ -104,14 +144,28 @@ def _run(status: Status, ink: _Ink, width: int) -> list[str]:
 
 def _network(status: Status, ink: _Ink, width: int) -> list[str]:
     network, run = status.network, status.run
-    sent, received = network.control_sent + network.bulk_sent, network.control_received + network.bulk_received
-    direct, streams, relayed = (sum(peer.path == path for peer in status.peers) for path in ("direct", "stream", "relay"))
+    sent, received = (
+        network.control_sent + network.bulk_sent,
+        network.control_received + network.bulk_received,
+    )
+    direct, streams, relayed = (
+        sum(peer.path == path for peer in status.peers) for path in ("direct", "stream", "relay")
+    )
     without = f"{streams} without a direct path for gradients, " if streams else ""
-    together = f"{of(run.nodes, 'node')} training, {rate(run.samples_per_second)} samples/s together"
+    together = (
+        f"{of(run.nodes, 'node')} training, {rate(run.samples_per_second)} samples/s together"
+    )
     links = f"{together}; {direct} direct, {without}{relayed} through a relay"
     plan = run.plan + _how_far_off(run.prediction_error) if run.plan else ""
-    refused = ", ".join(f"{count(number)} {reason}" for reason, number in status.refusals.items() if number)
-    lines = [links, plan, f"sent {size(sent)}, received {size(received)}", f"refused: {refused}" if refused else ""]
+    refused = ", ".join(
+        f"{count(number)} {reason}" for reason, number in status.refusals.items() if number
+    )
+    lines = [
+        links,
+        plan,
+        f"sent {size(sent)}, received {size(received)}",
+        f"refused: {refused}" if refused else "",
+    ]
     return _lines(ink, "Network", [wrapped(line, width, LABEL) for line in lines])
 
 
@@ -122,10 +176,19 @@ def _how_far_off(error: float | None) -> str:
 def _rounds(status: Status, ink: _Ink, width: int) -> list[str]:
     if not status.rounds:
         return []
-    strip = "".join(ink(_OUTCOME_STYLES.get(known.outcome, ""), OUTCOMES.get(known.outcome, "?")) for known in reversed(status.rounds))
+    strip = "".join(
+        ink(_OUTCOME_STYLES.get(known.outcome, ""), OUTCOMES.get(known.outcome, "?"))
+        for known in reversed(status.rounds)
+    )
     used = {known.outcome for known in status.rounds}
-    legend = ", ".join(f"{OUTCOMES[outcome]} {meaning}" for outcome, meaning in MEANINGS.items() if outcome in used)
-    return _lines(ink, "Rounds", [strip, "\n".join(ink("dim", line) for line in wrapped(legend, width, LABEL).split("\n"))])
+    legend = ", ".join(
+        f"{OUTCOMES[outcome]} {meaning}" for outcome, meaning in MEANINGS.items() if outcome in used
+    )
+    return _lines(
+        ink,
+        "Rounds",
+        [strip, "\n".join(ink("dim", line) for line in wrapped(legend, width, LABEL).split("\n"))],
+    )
 
 
 def _events(status: Status, ink: _Ink, width: int) -> list[str]:
@@ -133,12 +196,16 @@ def _events(status: Status, ink: _Ink, width: int) -> list[str]:
     for event in status.events[:SHOWN_EVENTS]:
         age = ago(event.at, status.as_of)
         text = wrapped(event.text, width, LABEL + MARGIN)
-        lines.append(f"{ink('dim', f'{age:<11}')}{ink(event.level, MARKS.get(event.level, ' ') if event.level != 'info' else '·')} {text}")
+        lines.append(
+            f"{ink('dim', f'{age:<11}')}{ink(event.level, MARKS.get(event.level, ' ') if event.level != 'info' else '·')} {text}"
+        )
     return _lines(ink, "Events", lines)
 
 
 def _failure(status: Status, ink: _Ink, width: int) -> list[str]:
-    """The traceback of a task that fails, in its own lines; what it comes to is in the verdict or the events."""
+    """The traceback of a task that fails, in its own lines; what it comes to is in the verdict or
+    the events.
+    """
     return _lines(ink, "Failure", status.you.failure_trace)
 
 
@@ -148,7 +215,9 @@ def verdict_line(status: Status, color: bool) -> str:
 
 
 def status_text(status: Status, color: bool, width: int | None = None) -> str:
-    """The whole status, the verdict first, prose in at most `width` columns; without a last line feed."""
+    """The whole status, the verdict first, prose in at most `width` columns; without a last line
+    feed.
+    """
     ink, room = _Ink(color), min(width or WIDTH, WIDTH)
     parts = [part(status, ink, room) for part in (_failure, _you, _run, _network, _rounds)]
     rewards = _lines(ink, "Rewards", [wrapped(status.rewards, room, LABEL)])
@@ -168,7 +237,10 @@ def _peer_cells(peer: Peer, now: float) -> tuple[str, ...]:
         phase_words(peer.phase) or MISSING,
         f"round {count(peer.number)}" if peer.tip else MISSING,
         f"{rate(peer.samples_per_second)}/s" if peer.role == "node" else MISSING,
-        (f"{peer.reputation}" if peer.reputation is not None else "new") + (" !" if peer.alert else "") if peer.role == "node" else MISSING,
+        (f"{peer.reputation}" if peer.reputation is not None else "new")
+        + (" !" if peer.alert else "")
+        if peer.role == "node"
+        else MISSING,
         peer.pool or MISSING,
         peer.registration or MISSING,
         ago(peer.last_seen, now),
@@ -176,7 +248,9 @@ def _peer_cells(peer: Peer, now: float) -> tuple[str, ...]:
 
 
 def peers_text(status: Status, color: bool, width: int | None = None) -> str:
-    """One line for each peer, the connected ones first, cells cut where a line would be wider than `width`; without a last line feed."""
+    """One line for each peer, the connected ones first, cells cut where a line would be wider than
+    `width`; without a last line feed.
+    """
     ink = _Ink(color)
     if not status.peers:
         return "Nobody has been heard of yet."
@@ -197,14 +271,26 @@ def peers_text(status: Status, color: bool, width: int | None = None) -> str:
         "LAST SEEN",
     )
     cells = [_peer_cells(peer, status.as_of) for peer in status.peers]
-    told = [i for i in range(len(heads)) if any(row[i] != MISSING for row in cells)]  # a run without a chain has no wallets to tell of
+    # A run without a chain has no wallets to tell of.
+    told = [i for i in range(len(heads)) if any(row[i] != MISSING for row in cells)]
     rows = [tuple(row[i] for i in told) for row in (heads, *cells)]
     widths = [max(columns(row[i]) for row in rows) for i in range(len(told))]
     if width is not None:
         widths = fitted(widths, width, GAP, LEAST)
-        rows = [tuple(cut(cell, wide) for cell, wide in zip(row, widths, strict=True)) for row in rows]
+        rows = [
+            tuple(cut(cell, wide) for cell, wide in zip(row, widths, strict=True)) for row in rows
+        ]
     gap = " " * GAP
-    lines = [gap.join(cell + " " * (wide - columns(cell)) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        gap.join(
+            cell + " " * (wide - columns(cell)) for cell, wide in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
     styles = ["bold", *("" if peer.connected else "dim" for peer in status.peers)]
-    alerts = [f"! {peer.name or tail(peer.peer)}: {peer.alert}" for peer in status.peers if peer.alert]
-    return "\n".join([*(ink(style, line) for style, line in zip(styles, lines, strict=True)), *alerts])
+    alerts = [
+        f"! {peer.name or tail(peer.peer)}: {peer.alert}" for peer in status.peers if peer.alert
+    ]
+    return "\n".join(
+        [*(ink(style, line) for style, line in zip(styles, lines, strict=True)), *alerts]
+    )

@@ -26,7 +26,8 @@ class RepairAnswer(msgspec.Struct, frozen=True, kw_only=True):
 def repair(context: click.Context, run: str | None) -> None:
     """Set aside the damaged files of a run; the next start gets them from its members.
 
-    RUN is the beginning of a run's id. Default: the run that this home was in last. Deletes nothing.
+    RUN is the beginning of a run's id. Default: the run that this home was in last. Deletes
+    nothing.
     """
     from daemon import repair as work  # noqa: PLC0415  # numpy and the protocol, which a mistake in the options does not pay
     from daemon.chain.records import run_folder  # noqa: PLC0415
@@ -43,14 +44,23 @@ def repair(context: click.Context, run: str | None) -> None:
         try:
             said = work.repair(run_folder(talk.home, signed.run), signed)
         except DiskFull as full:
-            raise UserError("DISK_FULL", "The run cannot be repaired.", why=str(full), fix="free some space there") from None
+            raise UserError(
+                "DISK_FULL",
+                "The run cannot be repaired.",
+                why=str(full),
+                fix="free some space there",
+            ) from None
     if talk.as_json:
-        talk.result(msgspec.json.encode(RepairAnswer(run=signed.run.hex(), set_aside=said)).decode())
+        talk.result(
+            msgspec.json.encode(RepairAnswer(run=signed.run.hex(), set_aside=said)).decode()
+        )
         return
     for sentence in said:
         talk.result(sentence)
     name = signed.open().name
     if said:
-        talk.result(f"Nothing was deleted. hypergpud start --run {shown} gets certificates and state of {name} from its members.")
+        talk.result(
+            f"Nothing was deleted. hypergpud start --run {shown} gets certificates and state of {name} from its members."
+        )
     else:
         talk.result(f"Nothing of the run {name} ({shown}) is damaged.")

@@ -1,4 +1,6 @@
-"""`rewards`, `rewards verify`, `rewards claim`: what was earned, whether the chain says so, and having it paid."""
+"""`rewards`, `rewards verify`, `rewards claim`: what was earned, whether the chain says so, and
+having it paid.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,18 @@ from daemon.cli.arguments import CommandGroup
 from daemon.cli.invocation import global_options, invocation
 from daemon.cli.wallet import password_file
 
-run_option = click.option("--run", "run_id", metavar="ID", help="The run, by the beginning of its id. Default: the last one.")
-account_option = click.option("--account", metavar="ADDRESS", help="Another account than this home's wallet.")
+run_option = click.option(
+    "--run",
+    "run_id",
+    metavar="ID",
+    help="The run, by the beginning of its id. Default: the last one.",
+)
+account_option = click.option(
+    "--account", metavar="ADDRESS", help="Another account than this home's wallet."
+)
 
-# What the commands do is imported when one of them runs: --help looks at all of them, and web3 alone takes a second.
+# What the commands do is imported when one of them runs: --help looks at all of them, and web3
+# alone takes a second.
 
 
 @click.group(cls=CommandGroup, invoke_without_command=True)
@@ -34,7 +44,9 @@ def rewards(context: click.Context, run_id: str | None, account: str | None) -> 
 @global_options(hidden=True)
 @click.pass_context
 def verify(context: click.Context, run_id: str | None) -> int:
-    """Add up the certificates on this disk and compare with the root on the chain; exit code 1 where they differ."""
+    """Add up the certificates on this disk and compare with the root on the chain; exit code 1
+    where they differ.
+    """
     from daemon.cli.rewards_answers import verify as answer  # noqa: PLC0415
 
     return answer(invocation(context), run_id)
@@ -43,7 +55,11 @@ def verify(context: click.Context, run_id: str | None) -> int:
 @rewards.command()
 @click.option("--dry-run", is_flag=True, help="Say what would be paid; send nothing.")
 @click.option(
-    "--at-least", "threshold", metavar="TOKENS", default="0", help="Claim only from this amount on: a fee is paid for each claim."
+    "--at-least",
+    "threshold",
+    metavar="TOKENS",
+    default="0",
+    help="Claim only from this amount on: a fee is paid for each claim.",
 )
 @run_option
 @account_option
@@ -51,9 +67,24 @@ def verify(context: click.Context, run_id: str | None) -> int:
 @global_options(hidden=True)
 @click.pass_context
 def claim(
-    context: click.Context, dry_run: bool, threshold: str, run_id: str | None, account: str | None, password_file: Path | None
+    context: click.Context,
+    dry_run: bool,
+    threshold: str,
+    run_id: str | None,
+    account: str | None,
+    password_file: Path | None,
 ) -> None:
-    """Have what is claimable paid, to the payout address. An account's own wallet sends it, or that of the sponsor it approved."""
+    """Have what is claimable paid, to the payout address.
+
+    An account's own wallet sends it, or that of the sponsor it approved.
+    """
     from daemon.cli.rewards_answers import claim as answer  # noqa: PLC0415
 
-    answer(invocation(context), run_id, account, dry_run=dry_run, threshold=threshold, password_file=password_file)
+    answer(
+        invocation(context),
+        run_id,
+        account,
+        dry_run=dry_run,
+        threshold=threshold,
+        password_file=password_file,
+    )

@@ -32,11 +32,23 @@ def verify(talk: Invocation, run_id: str | None) -> int:
     given = access(talk, run_id)
     with reading(talk, given) as chain:
         checks = money.verify(chain, talk.home, given.run, talk.say)
-    talk.result(msgspec.json.encode(checks).decode() if talk.as_json else "\n".join(_check_text(check) for check in checks))
+    talk.result(
+        msgspec.json.encode(checks).decode()
+        if talk.as_json
+        else "\n".join(_check_text(check) for check in checks)
+    )
     return 0 if all(check.agrees for check in checks) else 1
 
 
-def claim(talk: Invocation, run_id: str | None, account: str | None, *, dry_run: bool, threshold: str, password_file: Path | None) -> None:
+def claim(
+    talk: Invocation,
+    run_id: str | None,
+    account: str | None,
+    *,
+    dry_run: bool,
+    threshold: str,
+    password_file: Path | None,
+) -> None:
     """Raises `UserError`."""
     given = access(talk, run_id)
     who = _account(talk.home, account)
@@ -47,7 +59,9 @@ def claim(talk: Invocation, run_id: str | None, account: str | None, *, dry_run:
     else:
         wallet = unlocked(talk, password_file)
         with signing(talk, given, wallet) as chain:
-            answer = money.claim(chain, talk.home, who, dry_run=False, threshold=least, tell=talk.say)
+            answer = money.claim(
+                chain, talk.home, who, dry_run=False, threshold=least, tell=talk.say
+            )
     talk.result(msgspec.json.encode(answer).decode() if talk.as_json else _claim_text(answer))
 
 
@@ -57,22 +71,31 @@ def _account(home: Path, named: str | None) -> Address:
     try:
         return checked_address(named)
     except ValueError as error:
-        raise UserError("ADDRESS", f"{named!r} is no address.", why=str(error), exit_code=2) from None
+        raise UserError(
+            "ADDRESS", f"{named!r} is no address.", why=str(error), exit_code=2
+        ) from None
 
 
 def _rewards_text(found: money.Rewards) -> str:
     lines = [
         f"account    {found.account}",
-        f"payout     {found.payout}" + ("  (the account itself)" if found.payout == found.account else ""),
-        f"claimable  {tokens(int(found.claimable))}" + ("  hypergpud rewards claim" if int(found.claimable) else ""),
+        f"payout     {found.payout}"
+        + ("  (the account itself)" if found.payout == found.account else ""),
+        f"claimable  {tokens(int(found.claimable))}"
+        + ("  hypergpud rewards claim" if int(found.claimable) else ""),
         f"claimed    {tokens(int(found.claimed))}",
         f"earned     {tokens(int(found.earned))}"
-        + (f"  up to epoch {found.active_epoch}" if found.active_epoch >= 0 else "  no root is active yet"),
+        + (
+            f"  up to epoch {found.active_epoch}"
+            if found.active_epoch >= 0
+            else "  no root is active yet"
+        ),
     ]
     if int(found.pending):
         wait_s = found.pending_at_s - time.time()
         lines.append(
-            f"pending    {tokens(int(found.pending))}  " + (f"in {duration(wait_s)}" if wait_s > 0 else "once anyone activates it")
+            f"pending    {tokens(int(found.pending))}  "
+            + (f"in {duration(wait_s)}" if wait_s > 0 else "once anyone activates it")
         )
     if int(found.locked):
         lines.append(f"locked     {tokens(int(found.locked))}")
@@ -80,7 +103,9 @@ def _rewards_text(found: money.Rewards) -> str:
         lines.append(f"certified  {count(found.certified)} samples that wait for a settlement")
     for one in sorted(found.sanctions, key=lambda each: each.account != found.account):
         whose = "yours" if one.account == found.account else one.account
-        lines.append(f"sanction   {whose}: {one.step} in epoch {one.epoch}, {one.state}: {one.reason} (evidence {one.evidence[:12]})")
+        lines.append(
+            f"sanction   {whose}: {one.step} in epoch {one.epoch}, {one.state}: {one.reason} (evidence {one.evidence[:12]})"
+        )
     if found.note:
         lines.append(f"note       {found.note}")
     return "\n".join(lines)
@@ -101,7 +126,9 @@ def _check_text(check: Check) -> str:
 def _claim_text(answer: money.Claimed) -> str:
     if not answer.sent:
         return (
-            f"Nothing was sent: {answer.reason}." if not int(answer.amount) else f"{tokens(int(answer.amount))} claimable: {answer.reason}."
+            f"Nothing was sent: {answer.reason}."
+            if not int(answer.amount)
+            else f"{tokens(int(answer.amount))} claimable: {answer.reason}."
         )
     if answer.reason == "not settled yet; rewards shows when it is":
         return f"Sent {answer.transaction}: {answer.reason}."

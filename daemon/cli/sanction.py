@@ -1,4 +1,6 @@
-"""`sanction`, for a settler: files an offence with its reason and evidence; the next settlement carries it."""
+"""`sanction`, for a settler: files an offence with its reason and evidence; the next settlement
+carries it.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,25 @@ from daemon.cli.rewards import run_option
 
 @click.command()
 @click.argument("who", required=False)
-@click.option("--reason", metavar="TEXT", help="One sentence that everybody will read, up to 256 characters.")
-@click.option("--evidence", type=PATH, metavar="FILE", help="What shows it. Its digest is published, a copy kept.")
 @click.option(
-    "--samples", type=click.IntRange(min=0), default=0, show_default=True, help="What it concerned: taken off what it earns next."
+    "--reason", metavar="TEXT", help="One sentence that everybody will read, up to 256 characters."
 )
-@click.option("--withdraw", metavar="EVIDENCE", help="Forget what was filed under a digest that begins so.")
+@click.option(
+    "--evidence",
+    type=PATH,
+    metavar="FILE",
+    help="What shows it. Its digest is published, a copy kept.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="What it concerned: taken off what it earns next.",
+)
+@click.option(
+    "--withdraw", metavar="EVIDENCE", help="Forget what was filed under a digest that begins so."
+)
 @run_option
 @global_options(hidden=True)
 @click.pass_context
@@ -31,11 +46,16 @@ def sanction(
     withdraw: str | None,
     run_id: str | None,
 ) -> None:
-    """For a settler: file an offence of WHO, an account (0x...) or the beginning of a peer id. Without WHO: list what is filed.
+    """For a settler: file an offence of WHO, an account (0x...) or the beginning of a peer id.
 
-    The next hypergpud settle carries it; other settlers see it before they agree. Steps: subtract, quarantine, forfeit, ban.
+    Without WHO: list what is filed.
+
+    The next hypergpud settle carries it; other settlers see it before they agree. Steps: subtract,
+    quarantine, forfeit, ban.
     """
     from daemon.cli import sanction_answers  # noqa: PLC0415  # --help looks at all commands
 
-    wish = sanction_answers.Wish(who=who, reason=reason, evidence=evidence, samples=samples, withdraw=withdraw, run_id=run_id)
+    wish = sanction_answers.Wish(
+        who=who, reason=reason, evidence=evidence, samples=samples, withdraw=withdraw, run_id=run_id
+    )
     sanction_answers.sanction(invocation(context), wish)

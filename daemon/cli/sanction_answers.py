@@ -1,4 +1,6 @@
-"""What `sanction` does: files an offence, withdraws it, or lists what is filed and whether a settlement carries it."""
+"""What `sanction` does: files an offence, withdraws it, or lists what is filed and whether a
+settlement carries it.
+"""
 
 from __future__ import annotations
 
@@ -54,5 +56,8 @@ def _show(talk: Invocation, offences: list[Filed], what: str) -> None:
     if talk.as_json:
         talk.result(msgspec.json.encode(offences).decode())
         return
-    lines = [f"{one.account}  {count(one.samples)} samples  {one.reason}  (evidence {one.evidence[:12]}, {what})" for one in offences]
+    lines = [
+        f"{one.account}  {count(one.samples)} samples  {one.reason}  (evidence {one.evidence[:12]}, {what})"
+        for one in offences
+    ]
     talk.result("\n".join(lines) or "Nothing is filed.")

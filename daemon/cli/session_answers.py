@@ -1,4 +1,6 @@
-"""What the `session` commands do: show a run's session, or send one step of its owner and say what came of it."""
+"""What the `session` commands do: show a run's session, or send one step of its owner and say what
+came of it.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,12 @@ def show(talk: Invocation, run_id: str | None, owner: str | None) -> None:
 def create(talk: Invocation, run_id: str | None, password_file: Path | None) -> None:
     """Raises `UserError`."""
     meant = _meant(talk, run_id)
-    _take(talk, meant, password_file, lambda chain: chain.create_run(meant.signed.run, meant.signed.published))
+    _take(
+        talk,
+        meant,
+        password_file,
+        lambda chain: chain.create_run(meant.signed.run, meant.signed.published),
+    )
 
 
 def activate(talk: Invocation, run_id: str | None, password_file: Path | None) -> None:
@@ -64,13 +71,21 @@ def activate(talk: Invocation, run_id: str | None, password_file: Path | None) -
     _take(talk, meant, password_file, lambda chain: chain.activate_run(meant.signed.run))
 
 
-def complete(talk: Invocation, run_id: str | None, password_file: Path | None, certificate: str | None) -> None:
+def complete(
+    talk: Invocation, run_id: str | None, password_file: Path | None, certificate: str | None
+) -> None:
     """Raises `UserError`."""
     meant = _meant(talk, run_id)
     damage: list[str] = []
     held = certificates_on_disk(talk.home, meant.given.run, damage.append)
     final = final_certificate(held, certificate, damage)
-    _take(talk, meant, password_file, lambda chain: chain.complete_run(meant.signed.run, final.hash), final.hash)
+    _take(
+        talk,
+        meant,
+        password_file,
+        lambda chain: chain.complete_run(meant.signed.run, final.hash),
+        final.hash,
+    )
 
 
 def cancel(talk: Invocation, run_id: str | None, password_file: Path | None, reason: str) -> None:
@@ -80,13 +95,20 @@ def cancel(talk: Invocation, run_id: str | None, password_file: Path | None, rea
     _take(talk, meant, password_file, lambda chain: chain.cancel_run(meant.signed.run, words))
 
 
-def _take(talk: Invocation, meant: _Meant, password_file: Path | None, send: Callable[[Chain], Sent], certificate: Hash = NO_HASH) -> None:
+def _take(
+    talk: Invocation,
+    meant: _Meant,
+    password_file: Path | None,
+    send: Callable[[Chain], Sent],
+    certificate: Hash = NO_HASH,
+) -> None:
     """Send, wait, print what the chain says afterwards, with this `certificate` in it."""
     wallet = unlocked(talk, password_file)
     with signing(talk, meant.given, wallet) as chain:
         settled = step(chain, meant.signed.run, lambda: send(chain))
         status = chain.run(meant.signed.run, chain.account)
-    if status.certificate != certificate:  # an earlier call was still in flight, and was seen through in place of this one
+    # An earlier call was still in flight, and was seen through in place of this one.
+    if status.certificate != certificate:
         raise UserError(
             "CERTIFICATE",
             f"The run is completed with {status.certificate.hex()[:SHOWN_DIGITS]}, not with {certificate.hex()[:SHOWN_DIGITS]}.",
@@ -94,17 +116,27 @@ def _take(talk: Invocation, meant: _Meant, password_file: Path | None, send: Cal
         )
     found = _beside(talk, meant, status, status.owner)
     if talk.as_json:
-        talk.result(msgspec.json.encode(Taken(session=found, transaction=settled.hash, fee=str(settled.fee))).decode())
+        talk.result(
+            msgspec.json.encode(
+                Taken(session=found, transaction=settled.hash, fee=str(settled.fee))
+            ).decode()
+        )
     else:
-        talk.result(f"{_text(found, status.owner)}\ntransaction  {settled.hash}, fee {tokens(settled.fee)}")
+        talk.result(
+            f"{_text(found, status.owner)}\ntransaction  {settled.hash}, fee {tokens(settled.fee)}"
+        )
 
 
 def _beside(talk: Invocation, meant: _Meant, status: RunStatus, own: Address | None) -> Session:
-    return session_of(status, meant.signed, own, certificates_on_disk(talk.home, meant.given.run, talk.say))
+    return session_of(
+        status, meant.signed, own, certificates_on_disk(talk.home, meant.given.run, talk.say)
+    )
 
 
 def _owner(named: str | None, own: Address | None) -> Address:
-    """The account whose session is meant. Any account may create a session of any run, so the owner is never guessed.
+    """The account whose session is meant.
+
+    Any account may create a session of any run, so the owner is never guessed.
 
     Raises `UserError("ADDRESS" | "OWNER")`.
     """
@@ -112,7 +144,9 @@ def _owner(named: str | None, own: Address | None) -> Address:
         try:
             return checked_address(named)
         except ValueError as error:
-            raise UserError("ADDRESS", f"{named!r} is no address.", why=str(error), exit_code=2) from None
+            raise UserError(
+                "ADDRESS", f"{named!r} is no address.", why=str(error), exit_code=2
+            ) from None
     if own is None:
         raise UserError(
             "OWNER",
@@ -151,7 +185,9 @@ def _meant(talk: Invocation, run_id: str | None) -> _Meant:
             fix="name another run of this home: hypergpud session show RUN",
             exit_code=2,
         )
-    return _Meant(signed=signed, given=Access(config=config, run=HomeRun(run=signed.run, manifest=manifest)))
+    return _Meant(
+        signed=signed, given=Access(config=config, run=HomeRun(run=signed.run, manifest=manifest))
+    )
 
 
 def _chosen(home: Path, named: str | None) -> SignedManifest:
@@ -161,7 +197,11 @@ def _chosen(home: Path, named: str | None) -> SignedManifest:
             last = last_run(home)
         except UserError as error:
             raise UserError(
-                error.code, error.what, why=error.why, fix="name the run: hypergpud session show RUN", exit_code=error.exit_code
+                error.code,
+                error.what,
+                why=error.why,
+                fix="name the run: hypergpud session show RUN",
+                exit_code=error.exit_code,
             ) from None
         if last is not None:
             return last
@@ -174,7 +214,11 @@ def _chosen(home: Path, named: str | None) -> SignedManifest:
         "RUN",
         f"{'There are several runs' if meant else 'There is no run'}{which} in {home}.",
         why=named_runs(kept) or "it was in no run yet",
-        fix="name more of the id" if meant else "name one of those" if kept else "hypergpud start, then ask again",
+        fix="name more of the id"
+        if meant
+        else "name one of those"
+        if kept
+        else "hypergpud start, then ask again",
         exit_code=2,
     )
 
@@ -192,7 +236,10 @@ def _text(found: Session, whose: Address) -> str:
     if found.same_manifest:
         lines.append(f"manifest     0x{found.manifest}  ✓ this home's")
     else:
-        lines += [f"manifest     0x{found.manifest}  ✕ NOT this home's", f"             0x{found.own_manifest} in this home"]
+        lines += [
+            f"manifest     0x{found.manifest}  ✕ NOT this home's",
+            f"             0x{found.own_manifest} in this home",
+        ]
     if found.certificate:
         lines.append(f"certificate  0x{found.certificate}  {_place(found)}")
     return "\n".join(lines)

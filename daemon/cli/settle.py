@@ -1,4 +1,5 @@
-"""`settle`, for a settler: proposes the root that the certificates give, agrees to another settler's, disputes one that they do not give.
+"""`settle`, for a settler: proposes the root that the certificates give, agrees to another
+settler's, disputes one that they do not give.
 
 And fills the pool, which the root is paid from.
 """
@@ -16,12 +17,33 @@ from daemon.cli.wallet import password_file
 
 
 @click.command()
-@click.option("--epoch", type=click.IntRange(min=0), help="The epoch to settle. Default: the last one that is over.")
-@click.option("--pool", metavar="TOKENS", help="What the epoch hands out. Default: all that the pool holds and has promised to nobody.")
-@click.option("--like", type=PATH, metavar="FILE", help="Agree to the data set another settler published, if it is right.")
+@click.option(
+    "--epoch",
+    type=click.IntRange(min=0),
+    help="The epoch to settle. Default: the last one that is over.",
+)
+@click.option(
+    "--pool",
+    metavar="TOKENS",
+    help="What the epoch hands out. Default: all that the pool holds and has promised to nobody.",
+)
+@click.option(
+    "--like",
+    type=PATH,
+    metavar="FILE",
+    help="Agree to the data set another settler published, if it is right.",
+)
 @click.option("--dispute", metavar="REASON", help="Drop the pending root; the active one stays.")
-@click.option("--root", metavar="HASH", help="With --dispute: the root that is meant, by its beginning. Another pending one is left alone.")
-@click.option("--fund", metavar="TOKENS", help="Put so much of this wallet into the pool. It never comes back but as rewards.")
+@click.option(
+    "--root",
+    metavar="HASH",
+    help="With --dispute: the root that is meant, by its beginning. Another pending one is left alone.",
+)
+@click.option(
+    "--fund",
+    metavar="TOKENS",
+    help="Put so much of this wallet into the pool. It never comes back but as rewards.",
+)
 @click.option("--dry-run", is_flag=True, help="Compute and show; send nothing.")
 @run_option
 @password_file
@@ -39,9 +61,11 @@ def settle(
     run_id: str | None,
     password_file: Path | None,
 ) -> None:
-    """For a settler: propose the cumulative root of an epoch, and publish its data set under its hash.
+    """For a settler: propose the cumulative root of an epoch, and publish its data set under its
+    hash.
 
-    A pending root whose delay is over is activated first; that, anyone may do. So is --fund, which settles nothing.
+    A pending root whose delay is over is activated first; that, anyone may do. So is --fund, which
+    settles nothing.
     """
     from daemon.cli import settle_answers  # noqa: PLC0415  # --help looks at all commands, and web3 alone takes a second
 

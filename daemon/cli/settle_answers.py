@@ -1,4 +1,6 @@
-"""What `settle` does: proposes, agrees, activates, disputes or fills the pool, and says what came of it."""
+"""What `settle` does: proposes, agrees, activates, disputes or fills the pool, and says what came
+of it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ from daemon.cli.invocation import Invocation
 from protocol.chain import Chain, ChainRefused, PoolStatus, Proposal, Sent
 from protocol.errors import PeerFault, UserError
 from protocol.keccak import address_of
-from protocol.settlement.dataset import MAX_DATASET_BYTES, Dataset, dataset_name, decode_dataset, make_dataset
+from protocol.settlement.dataset import (
+    MAX_DATASET_BYTES,
+    Dataset,
+    dataset_name,
+    decode_dataset,
+    make_dataset,
+)
 from protocol.status.figures import tokens
 
 
@@ -36,7 +44,10 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What `settle --json` prints. `done` is "proposed", "activated", "disputed", "shown" or "nothing"."""
+    """What `settle --json` prints.
+
+    `done` is "proposed", "activated", "disputed", "shown" or "nothing".
+    """
 
     done: str
     epoch: int
@@ -78,7 +89,11 @@ def settle(talk: Invocation, wish: Wish) -> None:
         if status.pending is not None and _is_ready(chain, status):
             _see_through(chain, chain.activate())
             talk.say(f"Epoch {status.pending.epoch} is active: claims are open.")
-            if status.pending.epoch >= status.epoch - 1 and wish.epoch is None and wish.like is None:
+            if (
+                status.pending.epoch >= status.epoch - 1
+                and wish.epoch is None
+                and wish.like is None
+            ):
                 _show(talk, _plain("activated", status.pending, "claims are open"))
                 return
         _show(talk, _propose(talk, given, chain, wish.epoch, wanted, wish.like, dry_run=False))
@@ -90,13 +105,26 @@ def _fund(talk: Invocation, given: Access, wish: Wish, amount: int) -> None:
             _see_through(chain, chain.fund(amount))
         balance = chain.pool().balance
     if talk.as_json:
-        talk.result(msgspec.json.encode({"funded": str(0 if wish.dry_run else amount), "pool": str(balance)}).decode())
+        talk.result(
+            msgspec.json.encode(
+                {"funded": str(0 if wish.dry_run else amount), "pool": str(balance)}
+            ).decode()
+        )
         return
-    talk.result(f"{'Nothing was sent' if wish.dry_run else f'{tokens(amount)} put into the pool'}; it holds {tokens(balance)}.")
+    talk.result(
+        f"{'Nothing was sent' if wish.dry_run else f'{tokens(amount)} put into the pool'}; it holds {tokens(balance)}."
+    )
 
 
 def _propose(
-    talk: Invocation, given: Access, chain: Chain, epoch: int | None, pool: int | None, like: Path | None, *, dry_run: bool
+    talk: Invocation,
+    given: Access,
+    chain: Chain,
+    epoch: int | None,
+    pool: int | None,
+    like: Path | None,
+    *,
+    dry_run: bool,
 ) -> Answer:
     status = chain.pool()
     certificates = certificates_of(talk.home, given.run, talk.say)
@@ -104,21 +132,48 @@ def _propose(
     number = settling.epoch_to_settle(status, epoch)
     if like is not None:
         dataset = _published(like)
-        proposal = Proposal(epoch=dataset.epochs[-1].epoch, root=dataset.root, total=dataset.total, data=dataset_name(like.read_bytes()))
-        check = settling.check(chain, status, "proposed", proposal, dataset, run, manifest, certificates)
+        proposal = Proposal(
+            epoch=dataset.epochs[-1].epoch,
+            root=dataset.root,
+            total=dataset.total,
+            data=dataset_name(like.read_bytes()),
+        )
+        check = settling.check(
+            chain, status, "proposed", proposal, dataset, run, manifest, certificates
+        )
         if not check.agrees:
-            raise UserError("DISAGREES", "The certificates do not give that data set.", why=check.reason, fix="tell its settler")
-        again = make_dataset(run, manifest, dataset.epochs, certificates)[1]  # whose sanctions one votes for is shown first
-        draft = settling.Draft(proposal=proposal, dataset=dataset, settled=again, pool=int.from_bytes(dataset.epochs[-1].pool, "big"))
+            raise UserError(
+                "DISAGREES",
+                "The certificates do not give that data set.",
+                why=check.reason,
+                fix="tell its settler",
+            )
+        # Whose sanctions one votes for is shown first.
+        again = make_dataset(run, manifest, dataset.epochs, certificates)[1]
+        draft = settling.Draft(
+            proposal=proposal,
+            dataset=dataset,
+            settled=again,
+            pool=int.from_bytes(dataset.epochs[-1].pool, "big"),
+        )
     else:
         before = _before(talk, status)
         draft = settling.draft(
-            chain, run, manifest, certificates, before, epoch=number, pool=pool, offences=filed(run_folder(talk.home, run))
+            chain,
+            run,
+            manifest,
+            certificates,
+            before,
+            epoch=number,
+            pool=pool,
+            offences=filed(run_folder(talk.home, run)),
         )
     keep_dataset(talk.home, draft.dataset)
     if not dry_run:
         _see_through(chain, chain.propose(draft.proposal))
-    return _answer("shown" if dry_run else "proposed", draft, _next_words(chain, draft.proposal, dry_run))
+    return _answer(
+        "shown" if dry_run else "proposed", draft, _next_words(chain, draft.proposal, dry_run)
+    )
 
 
 def _next_words(chain: Chain, proposal: Proposal, dry_run: bool) -> str:
@@ -152,9 +207,13 @@ def _published(path: Path) -> Dataset:
             raw = stream.read(MAX_DATASET_BYTES + 1)
         return decode_dataset(raw, dataset_name(raw))
     except OSError as error:
-        raise UserError("DATASET", f"{path} cannot be read.", why=error.strerror or str(error), exit_code=2) from None
+        raise UserError(
+            "DATASET", f"{path} cannot be read.", why=error.strerror or str(error), exit_code=2
+        ) from None
     except PeerFault as fault:
-        raise UserError("DATASET", f"{path} is no data set of a settlement.", why=str(fault), exit_code=2) from None
+        raise UserError(
+            "DATASET", f"{path} is no data set of a settlement.", why=str(fault), exit_code=2
+        ) from None
 
 
 def _dispute(chain: Chain, reason: str, root: str | None) -> Answer:
@@ -208,13 +267,17 @@ def _answer(done: str, draft: settling.Draft, reason: str) -> Answer:
     return msgspec.structs.replace(
         _plain(done, draft.proposal, reason),
         pool=str(draft.pool),
-        accounts={address_of(account): str(int.from_bytes(amount, "big")) for account, amount in draft.dataset.totals},
+        accounts={
+            address_of(account): str(int.from_bytes(amount, "big"))
+            for account, amount in draft.dataset.totals
+        },
         sanctions=[
             f"{address_of(one.account)}: {one.step.name.lower()} in epoch {one.epoch}, {one.reason} (evidence {one.evidence.hex()[:12]})"
             for one in settled.sanctions
         ],
         withheld=[
-            f"{address_of(one.account) if one.account else 'nobody'}: {one.samples} samples, {one.reason}" for one in settled.withheld
+            f"{address_of(one.account) if one.account else 'nobody'}: {one.samples} samples, {one.reason}"
+            for one in settled.withheld
         ],
     )
 
@@ -223,10 +286,17 @@ def _show(talk: Invocation, answer: Answer) -> None:
     if talk.as_json:
         talk.result(msgspec.json.encode(answer).decode())
         return
-    lines = [f"epoch {answer.epoch}: {answer.done}, {answer.reason}", f"  root      0x{answer.root}, {tokens(int(answer.total))} in all"]
+    lines = [
+        f"epoch {answer.epoch}: {answer.done}, {answer.reason}",
+        f"  root      0x{answer.root}, {tokens(int(answer.total))} in all",
+    ]
     if answer.accounts:
         lines.append(f"  pool      {tokens(int(answer.pool))} in this epoch")
-        lines += [f"  {account}  {tokens(int(amount))}" for account, amount in answer.accounts.items()]
-    lines += [f"  sanction  {line}" for line in answer.sanctions] + [f"  withheld  {line}" for line in answer.withheld]
+        lines += [
+            f"  {account}  {tokens(int(amount))}" for account, amount in answer.accounts.items()
+        ]
+    lines += [f"  sanction  {line}" for line in answer.sanctions] + [
+        f"  withheld  {line}" for line in answer.withheld
+    ]
     lines.append(f"  data set  {answer.dataset}")
     talk.result("\n".join(lines))

@@ -22,7 +22,8 @@ from protocol.errors import UserError
 from protocol.identity import Signer, short
 from protocol.manifest import SignedManifest
 
-PRIVATE = 0o077  # keys, checkpoints, logs: nothing of a node is other people's to read, unless its user says so
+# Keys, checkpoints, logs: nothing of a node is other people's to read, unless its user says so.
+PRIVATE = 0o077
 
 
 @click.command()
@@ -33,9 +34,18 @@ PRIVATE = 0o077  # keys, checkpoints, logs: nothing of a node is other people's 
     metavar="FILE|ID",
     help="The run's manifest (TOML), or the id of a run that this home was in. Default: the last of those, else the bundled one.",
 )
-@click.option("--join", multiple=True, metavar="MULTIADDR", help="A node that is in the swarm already; may be given several times.")
+@click.option(
+    "--join",
+    multiple=True,
+    metavar="MULTIADDR",
+    help="A node that is in the swarm already; may be given several times.",
+)
 @click.option("--name", metavar="TEXT", help="How others see this node.")
-@click.option("--port", metavar="PORT", help="TCP port to listen on; 0: that of the last start, else the system picks one.")
+@click.option(
+    "--port",
+    metavar="PORT",
+    help="TCP port to listen on; 0: that of the last start, else the system picks one.",
+)
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--password-file",
@@ -73,9 +83,13 @@ def start(
         config, origins = load_config(home, talk.config, flags, os.environ)
         signer, secret = load_or_make_key(home)
         if not config.node.name:
-            config = msgspec.structs.replace(config, node=msgspec.structs.replace(config.node, name=f"node-{short(signer.peer)}"))
+            config = msgspec.structs.replace(
+                config, node=msgspec.structs.replace(config.node, name=f"node-{short(signer.peer)}")
+            )
         chosen = choose(run_file, config.network.join, home, signer)
-        config = msgspec.structs.replace(config, network=msgspec.structs.replace(config.network, join=chosen.join))
+        config = msgspec.structs.replace(
+            config, network=msgspec.structs.replace(config.network, join=chosen.join)
+        )
         for sentence in (*_assumed(config, origins), *chosen.assumed):
             talk.say(f"Assumed: {sentence}")
         if chosen.manifest is not None:
@@ -90,7 +104,9 @@ def _assumed(config: Config, origins: dict[str, str]) -> list[str]:
 
     said = [f"home {config.home} (--home)"]
     if recall(config.home) is None:
-        said.append(f"no port and no members from before: {config.home / REMEMBERED_FILE} cannot be read, and is written anew")
+        said.append(
+            f"no port and no members from before: {config.home / REMEMBERED_FILE} cannot be read, and is written anew"
+        )
     if origins["node.name"] == "default":
         said.append(f"name {config.node.name} (--name)")
     if origins["network.listen_port"] == "default":
@@ -106,8 +122,13 @@ def _assumed(config: Config, origins: dict[str, str]) -> list[str]:
 
 
 def _password(home: Path, manifest: SignedManifest | None, flag: Path | None) -> Password | None:
-    """The wallet's password where there is a wallet and a use for it. At a terminal it is asked for only when the run is known to pay."""
-    if not (home / WALLET_FILE).exists() or (manifest is not None and manifest.open().chain == "none"):
+    """The wallet's password where there is a wallet and a use for it.
+
+    At a terminal it is asked for only when the run is known to pay.
+    """
+    if not (home / WALLET_FILE).exists() or (
+        manifest is not None and manifest.open().chain == "none"
+    ):
         return None
     from daemon.wallet.files import address_in_home  # noqa: PLC0415  # eth-account, for runs that pay
 
@@ -115,7 +136,8 @@ def _password(home: Path, manifest: SignedManifest | None, flag: Path | None) ->
         return find_password(flag, os.environ, address_in_home(home), may_ask=manifest is not None)
     except UserError as error:
         if error.code == "WALLET_LOCKED":
-            return None  # it trains unpaid, and its status says why
+            # It trains unpaid, and its status says why.
+            return None
         raise
 
 
@@ -128,7 +150,8 @@ def _run(
     lifeline: int | None,
     password: Password | None,
 ) -> int:
-    # Imported here: a wrong setting is reported at once, not after the second that the network's libraries take.
+    # Imported here: a wrong setting is reported at once, not after the second that the network's
+    # libraries take.
     from daemon.app import run_node  # noqa: PLC0415
     from daemon.journal import Journal  # noqa: PLC0415
     from daemon.logs import set_up_logging  # noqa: PLC0415  # and set up after libp2p, which sets up its own at import

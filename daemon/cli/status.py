@@ -15,7 +15,8 @@ from daemon.cli.render import peers_text, status_text
 from daemon.control.client import call
 from protocol.status import Status
 
-WATCH_INTERVAL_S = 1.0  # the status changes with training progress, twice a second at most
+# The status changes with training progress, twice a second at most.
+WATCH_INTERVAL_S = 1.0
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
 
@@ -41,14 +42,25 @@ def status(context: click.Context, watch: bool) -> None:
 @click.pass_context
 def peers(context: click.Context, watch: bool) -> None:
     """One line for each peer: path, round-trip time, round, last seen."""
-    _show(invocation(context), watch, peers_text, lambda answer: msgspec.json.encode(msgspec.json.decode(answer, type=PeersAnswer)))
+    _show(
+        invocation(context),
+        watch,
+        peers_text,
+        lambda answer: msgspec.json.encode(msgspec.json.decode(answer, type=PeersAnswer)),
+    )
 
 
 Show = Callable[[Status, bool, int | None], str]
 """A status as text: with colours or without, in so many columns."""
 
 
-def _show(talk: Invocation, watch: bool, text: Show, as_json: Callable[[bytes], bytes], every_s: float = WATCH_INTERVAL_S) -> None:
+def _show(
+    talk: Invocation,
+    watch: bool,
+    text: Show,
+    as_json: Callable[[bytes], bytes],
+    every_s: float = WATCH_INTERVAL_S,
+) -> None:
     color = talk.color(sys.stdout)
     while True:
         answer = call(talk.home, "status")
@@ -58,7 +70,9 @@ def _show(talk: Invocation, watch: bool, text: Show, as_json: Callable[[bytes], 
             terminal = is_terminal(sys.stdout)
             clear = _HOME_AND_CLEAR if watch and terminal else ""
             width = output_width(terminal=terminal)
-            talk.result(clear + text(msgspec.json.decode(answer, type=Status), color, width).rstrip("\n"))
+            talk.result(
+                clear + text(msgspec.json.decode(answer, type=Status), color, width).rstrip("\n")
+            )
         if not watch:
             return
         time.sleep(every_s)

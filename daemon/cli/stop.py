@@ -15,8 +15,10 @@ from daemon.home import LOG_FILE
 from daemon.lock import lock_holder
 from protocol.errors import UserError
 
-STOP_TIMEOUT_S = 30.0  # a step of training to its end, a checkpoint of a large model, goodbyes
-POLL_S = 0.05  # the kernel tells nobody that a lock was released
+# A step of training to its end, a checkpoint of a large model, goodbyes.
+STOP_TIMEOUT_S = 30.0
+# The kernel tells nobody that a lock was released.
+POLL_S = 0.05
 
 
 @click.command()

@@ -1,4 +1,6 @@
-"""`wallet new|import|show|backup|set-payout`: the account that signs for this node, and the address that is paid."""
+"""`wallet new|import|show|backup|set-payout`: the account that signs for this node, and the address
+that is paid.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from protocol.errors import UserError
 
 PRIVATE = 0o077
 
-# The keystore is imported when a command runs: --help looks at all commands, and eth-account takes half a second.
+# The keystore is imported when a command runs: --help looks at all commands, and eth-account takes
+# half a second.
 
 password_file = click.option(
     "--password-file",
@@ -55,7 +58,9 @@ def new(context: click.Context, password_file: Path | None) -> None:
 @global_options(hidden=True)
 @click.pass_context
 def import_(context: click.Context, source: str, password_file: Path | None) -> None:
-    """Take over a keystore v3, or a private key in hexadecimal, from FILE (- is the standard input)."""
+    """Take over a keystore v3, or a private key in hexadecimal, from FILE (- is the standard
+    input).
+    """
     from daemon.wallet import files  # noqa: PLC0415
     from daemon.wallet.password import find_password  # noqa: PLC0415
 
@@ -76,7 +81,11 @@ def show(context: click.Context) -> None:
 
     talk = invocation(context)
     info = files.wallet_info(talk.home)
-    payout = f"{info.payout}  (the wallet itself)" if info.payout_is_wallet else f"{info.payout}  (only watched: its key is not here)"
+    payout = (
+        f"{info.payout}  (the wallet itself)"
+        if info.payout_is_wallet
+        else f"{info.payout}  (only watched: its key is not here)"
+    )
     text = f"wallet    {info.address}\npayout    {payout}\nkeystore  {info.keystore}"
     talk.result(msgspec.json.encode(info).decode() if talk.as_json else text)
 
@@ -100,16 +109,25 @@ def backup(context: click.Context, target: Path) -> None:
 @global_options(hidden=True)
 @click.pass_context
 def set_payout(context: click.Context, address: str) -> None:
-    """Have rewards paid to ADDRESS, which may be a cold wallet. In force from the next start of the node."""
+    """Have rewards paid to ADDRESS, which may be a cold wallet.
+
+    In force from the next start of the node.
+    """
     from daemon.wallet import files  # noqa: PLC0415
 
     talk = invocation(context)
     payout = files.set_payout(talk.home, address)
-    talk.result(msgspec.json.encode({"payout": payout}).decode() if talk.as_json else f"Rewards go to {payout} from the next start on.")
+    talk.result(
+        msgspec.json.encode({"payout": payout}).decode()
+        if talk.as_json
+        else f"Rewards go to {payout} from the next start on."
+    )
 
 
 def _say_made(talk: Invocation, address: str) -> None:
-    talk.say("Back it up: hypergpud wallet backup PATH. Whoever loses keystore or password loses the account.")
+    talk.say(
+        "Back it up: hypergpud wallet backup PATH. Whoever loses keystore or password loses the account."
+    )
     talk.result(msgspec.json.encode({"address": address}).decode() if talk.as_json else address)
 
 
@@ -124,9 +142,16 @@ def _read_source(source: str) -> bytes:
                 raw = file.read(MAX_KEYSTORE_BYTES + 1)
     except OSError as error:
         # The argument is not repeated: somebody may have put the key itself there.
-        raise UserError("IMPORT", "The file to import cannot be read.", why=error.strerror or "", exit_code=2) from None
+        raise UserError(
+            "IMPORT", "The file to import cannot be read.", why=error.strerror or "", exit_code=2
+        ) from None
     if len(raw) > MAX_KEYSTORE_BYTES:
-        raise UserError("IMPORT", "The file to import is no wallet.", why=f"it has more than {MAX_KEYSTORE_BYTES} bytes", exit_code=2)
+        raise UserError(
+            "IMPORT",
+            "The file to import is no wallet.",
+            why=f"it has more than {MAX_KEYSTORE_BYTES} bytes",
+            exit_code=2,
+        )
     return raw
 
 
@@ -144,9 +169,15 @@ def _key_of_keystore(raw: bytes, password_file: Path | None) -> bytes:
         password = find_password(password_file, os.environ, read_keystore(raw).address or "")
         return unseal(raw, password.text).private_key()
     except WrongPassword:
-        raise UserError("WALLET_LOCKED", "That password does not open the keystore to import.", exit_code=KEY_EXIT_CODE) from None
+        raise UserError(
+            "WALLET_LOCKED",
+            "That password does not open the keystore to import.",
+            exit_code=KEY_EXIT_CODE,
+        ) from None
     except BadKeystore as error:
-        raise UserError("IMPORT", "The file to import is no keystore v3.", why=str(error), exit_code=2) from None
+        raise UserError(
+            "IMPORT", "The file to import is no keystore v3.", why=str(error), exit_code=2
+        ) from None
 
 
 def _key_of_hex(raw: bytes) -> bytes:
@@ -160,5 +191,10 @@ def _key_of_hex(raw: bytes) -> bytes:
             raise ValueError
         wallet_of(key)
     except (ValueError, BadKeystore):
-        raise UserError("IMPORT", "The file to import holds no private key.", why="a key is 64 hexadecimal digits", exit_code=2) from None
+        raise UserError(
+            "IMPORT",
+            "The file to import holds no private key.",
+            why="a key is 64 hexadecimal digits",
+            exit_code=2,
+        ) from None
     return key

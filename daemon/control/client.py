@@ -1,4 +1,6 @@
-"""The asking side: a plain blocking socket, since `hypergpud status` has 0.3 s from the start of the process to its answer."""
+"""The asking side: a plain blocking socket, since `hypergpud status` has 0.3 s from the start of
+the process to its answer.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,17 @@ from daemon.lock import holder
 from protocol.errors import OurFault, UserError
 
 NOT_RUNNING_EXIT_CODE = 3
-RETRY_S = 2.5  # a socket that was removed is made again within a second; a start takes about two to the socket
+# A socket that was removed is made again within a second; a start takes about two to the socket.
+RETRY_S = 2.5
 POLL_S = 0.05
 
 
 def call(home: Path, name: str, *, timeout_s: float = CLIENT_TIMEOUT_S) -> bytes:
     """The daemon's answer to `name` as JSON, within `timeout_s` in all.
 
-    A daemon that holds the home and does not listen (it begins, or its socket was removed and is made again) is asked again for `RETRY_S`.
-    Raises `UserError`: "NOT_RUNNING" (exit code 3) where no daemon holds the home, "STARTING" where one holds it and still does not listen,
+    A daemon that holds the home and does not listen (it begins, or its socket was removed and is
+    made again) is asked again for `RETRY_S`. Raises `UserError`: "NOT_RUNNING" (exit code 3) where
+    no daemon holds the home, "STARTING" where one holds it and still does not listen,
     "NOT_ANSWERING" where it does not answer in time, or the error that the daemon answered with.
     """
     deadline = time.monotonic() + timeout_s
@@ -31,7 +35,11 @@ def call(home: Path, name: str, *, timeout_s: float = CLIENT_TIMEOUT_S) -> bytes
     except TimeoutError:
         raise _silent(home, f"it gave no answer to {name!r} within {timeout_s:g} s") from None
     except PermissionError:
-        raise UserError("FORBIDDEN", f"The daemon on {home} belongs to another user.", fix="run the command as that user") from None
+        raise UserError(
+            "FORBIDDEN",
+            f"The daemon on {home} belongs to another user.",
+            fix="run the command as that user",
+        ) from None
     except OSError:
         raise _absent(home) from None
     if not line.endswith(b"\n"):
@@ -41,7 +49,9 @@ def call(home: Path, name: str, *, timeout_s: float = CLIENT_TIMEOUT_S) -> bytes
     except msgspec.DecodeError as error:
         raise OurFault(f"the daemon's answer cannot be read: {error}") from error
     if not answer.ok:
-        raise UserError(answer.code, answer.what, why=answer.why, fix=answer.fix, exit_code=answer.exit_code)
+        raise UserError(
+            answer.code, answer.what, why=answer.why, fix=answer.fix, exit_code=answer.exit_code
+        )
     return bytes(answer.result)
 
 
@@ -60,7 +70,10 @@ def _exchange_again(home: Path, request: bytes, deadline: float) -> bytes:
 
 def _exchange(home: Path, request: bytes, deadline: float) -> bytes:
     received = bytearray()
-    with socket_address(home) as address, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+    with (
+        socket_address(home) as address,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection,
+    ):
         connection.settimeout(_left(deadline))
         connection.connect(address)
         connection.sendall(request)
@@ -113,5 +126,6 @@ def _silent(home: Path, why: str) -> UserError:
         "NOT_ANSWERING",
         f"The daemon on {home} ({held or 'process unknown'}) does not answer.",
         why=why,
-        fix=f"look at the end of {home / LOG_FILE}" + (f"; if it is stuck: kill {held.pid}, then start it again" if held else ""),
+        fix=f"look at the end of {home / LOG_FILE}"
+        + (f"; if it is stuck: kill {held.pid}, then start it again" if held else ""),
     )

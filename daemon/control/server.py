@@ -1,4 +1,7 @@
-"""The answering side: a Unix socket (0600) in the home. Whatever arrives on it, only a well-formed call of a known name does anything."""
+"""The answering side: a Unix socket (0600) in the home.
+
+Whatever arrives on it, only a well-formed call of a known name does anything.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from protocol.nearest import nearest
 Handler = Callable[[], Awaitable[bytes]]
 """Answers a call with JSON, or raises `UserError`, which the caller is then shown."""
 
-MAX_CONNECTIONS = 16  # commands of one person; more wait in the backlog
+# Commands of one person; more wait in the backlog.
+MAX_CONNECTIONS = 16
 BACKLOG = 64
 LOOK_S = 1.0  # between looks at the socket's name
 
@@ -29,14 +33,19 @@ _log = logging.getLogger(__name__)
 
 
 async def serve_control(
-    home: Path, handlers: Mapping[str, Handler], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    home: Path,
+    handlers: Mapping[str, Handler],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer the home's commands until cancelled; started once the socket takes connections.
 
-    The caller holds the home's lock: a socket that is there already was left by a daemon that is gone, and is replaced.
-    A socket whose name disappears or is replaced (a cleaner of old files) is made again within `LOOK_S`, and one line of the log says so.
-    Guarantees: one answer a connection, at most `MAX_CONNECTIONS` at once, each over within its time limits; a client that sends garbage, too
-    much, too little or nothing is told so where possible and changes nothing. A handler that began is cancelled only with the server.
+    The caller holds the home's lock: a socket that is there already was left by a daemon that is
+    gone, and is replaced. A socket whose name disappears or is replaced (a cleaner of old files) is
+    made again within `LOOK_S`, and one line of the log says so. Guarantees: one answer a
+    connection, at most `MAX_CONNECTIONS` at once, each over within its time limits; a client that
+    sends garbage, too much, too little or nothing is told so where possible and changes nothing. A
+    handler that began is cancelled only with the server.
     """
     slots = trio.Semaphore(MAX_CONNECTIONS)
     async with trio.open_nursery() as nursery:
@@ -57,7 +66,12 @@ async def serve_control(
             listener = await _listen_again(home)
 
 
-async def _accept(listener: trio.socket.SocketType, handlers: Mapping[str, Handler], slots: trio.Semaphore, nursery: trio.Nursery) -> None:
+async def _accept(
+    listener: trio.socket.SocketType,
+    handlers: Mapping[str, Handler],
+    slots: trio.Semaphore,
+    nursery: trio.Nursery,
+) -> None:
     while True:
         await slots.acquire()
         taken = False
@@ -65,10 +79,17 @@ async def _accept(listener: trio.socket.SocketType, handlers: Mapping[str, Handl
             connection, _ = await listener.accept()
             taken = True
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED):
+            if error.errno not in (
+                errno.EMFILE,
+                errno.ENFILE,
+                errno.ENOBUFS,
+                errno.ENOMEM,
+                errno.ECONNABORTED,
+            ):
                 raise
             _log.warning("a command could not be taken: %s", error.strerror)
-            await trio.sleep(0.1)  # out of descriptors: others must be closed first
+            # Out of descriptors: others must be closed first.
+            await trio.sleep(0.1)
             continue
         finally:
             if not taken:
@@ -98,7 +119,9 @@ async def _listen_again(home: Path) -> trio.socket.SocketType:
             listener = _listen(home)
         except UserError as error:
             if not told:
-                _log.warning("the control socket was removed, and cannot be made again yet: %s", error.why)
+                _log.warning(
+                    "the control socket was removed, and cannot be made again yet: %s", error.why
+                )
             told = True
             await trio.sleep(LOOK_S)
         else:
@@ -111,7 +134,9 @@ def _listen(home: Path) -> trio.socket.SocketType:
     plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         (home / SOCKET_FILE).unlink(missing_ok=True)
-        os.fchmod(plain.fileno(), 0o600)  # before bind: the name never exists with wider permissions (Linux takes them from the socket)
+        # Before bind: the name never exists with wider permissions (Linux takes them from the
+        # socket).
+        os.fchmod(plain.fileno(), 0o600)
         with socket_address(home) as address:
             plain.bind(address)
     except OSError as error:
@@ -122,14 +147,18 @@ def _listen(home: Path) -> trio.socket.SocketType:
     return trio.socket.from_stdlib_socket(plain)
 
 
-async def _answer_one(connection: trio.socket.SocketType, handlers: Mapping[str, Handler], slots: trio.Semaphore) -> None:
+async def _answer_one(
+    connection: trio.socket.SocketType, handlers: Mapping[str, Handler], slots: trio.Semaphore
+) -> None:
     try:
-        with suppress(OSError):  # the client went away: nobody is left to tell
+        # The client went away: nobody is left to tell.
+        with suppress(OSError):
             line = b""
             with trio.move_on_after(SERVER_TIMEOUT_S):
                 line = await _read_line(connection)
             answer = msgspec.json.encode(await _answer(line, handlers)) + b"\n"
-            # Shielded, so that the answer to `stop` arrives although it ends this server. A client that does not read ends with the deadline.
+            # Shielded, so that the answer to `stop` arrives although it ends this server. A client
+            # that does not read ends with the deadline.
             with trio.move_on_after(SERVER_TIMEOUT_S, shield=True):
                 await _send_all(connection, answer)
     finally:
@@ -139,20 +168,48 @@ async def _answer_one(connection: trio.socket.SocketType, handlers: Mapping[str,
 
 async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> Answer:
     if not line.endswith(b"\n"):
-        return Answer(ok=False, code="CONTROL", what=f"A request is one line of JSON, at most {MAX_REQUEST_BYTES} bytes long.", exit_code=2)
+        return Answer(
+            ok=False,
+            code="CONTROL",
+            what=f"A request is one line of JSON, at most {MAX_REQUEST_BYTES} bytes long.",
+            exit_code=2,
+        )
     try:
         request = msgspec.json.decode(line, type=Request)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return Answer(ok=False, code="CONTROL", what="The request cannot be read.", why=str(error), exit_code=2)
+        return Answer(
+            ok=False,
+            code="CONTROL",
+            what="The request cannot be read.",
+            why=str(error),
+            exit_code=2,
+        )
     handler = handlers.get(request.call)
     if handler is None:
         meant = nearest(request.call, list(handlers))
-        fix = f"did you mean {meant}?" if meant else f"this daemon knows: {', '.join(sorted(handlers))}"
-        return Answer(ok=False, code="CONTROL", what=f"The daemon knows no call {request.call[:64]!r}.", fix=fix, exit_code=2)
+        fix = (
+            f"did you mean {meant}?"
+            if meant
+            else f"this daemon knows: {', '.join(sorted(handlers))}"
+        )
+        return Answer(
+            ok=False,
+            code="CONTROL",
+            what=f"The daemon knows no call {request.call[:64]!r}.",
+            fix=fix,
+            exit_code=2,
+        )
     try:
         return Answer(ok=True, result=msgspec.Raw(await handler()))
     except UserError as error:
-        return Answer(ok=False, code=error.code, what=error.what, why=error.why, fix=error.fix, exit_code=error.exit_code)
+        return Answer(
+            ok=False,
+            code=error.code,
+            what=error.what,
+            why=error.why,
+            fix=error.fix,
+            exit_code=error.exit_code,
+        )
 
 
 async def _read_line(connection: trio.socket.SocketType) -> bytes:

@@ -1,7 +1,9 @@
-"""Whether nodes hold the same model: their checkpoint files are read and their anchors compared, byte for byte.
+"""Whether nodes hold the same model: their checkpoint files are read and their anchors compared,
+byte for byte.
 
-On purpose this trusts nothing that a daemon says, and shares no code with what wrote the files: the safetensors format is an 8-byte
-little-endian length, that many bytes of JSON with each tensor's place, then the tensors (https://github.com/huggingface/safetensors#format).
+On purpose this trusts nothing that a daemon says, and shares no code with what wrote the files: the
+safetensors format is an 8-byte little-endian length, that many bytes of JSON with each tensor's
+place, then the tensors (https://github.com/huggingface/safetensors#format).
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ from typing import Any
 import msgspec
 
 ANCHOR = "anchor"
-MAX_HEADER_BYTES = 1 << 20  # the format's own readers allow 100 MB; a checkpoint has three tensors
+# The format's own readers allow 100 MB; a checkpoint has three tensors.
+MAX_HEADER_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 20
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
-    """`agreed` is whether the anchors are identical; `number` is the round they were compared at, None when there was none to compare."""
+    """`agreed` is whether the anchors are identical; `number` is the round they were compared at,
+    None when there was none to compare.
+    """
 
     agreed: bool
     number: int | None
@@ -29,30 +34,51 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
 def compare_anchors(homes: Sequence[Path], run: str) -> Agreement:
     """Compare the anchors of the last checkpoint that all `homes` have of the run (its id in hex).
 
-    Not agreed, too, when a home has no checkpoint of a number that the others have, when a file cannot be read, or with fewer than two homes.
+    Not agreed, too, when a home has no checkpoint of a number that the others have, when a file
+    cannot be read, or with fewer than two homes.
     """
     if len(homes) < 2:
-        return Agreement(agreed=False, number=None, reason=f"only {len(homes)} was left, and agreement takes two")
+        return Agreement(
+            agreed=False, number=None, reason=f"only {len(homes)} was left, and agreement takes two"
+        )
     kept = [_checkpoints(home, run) for home in homes]
     common = set(kept[0]).intersection(*kept[1:])
     if not common:
-        newest = ", ".join(f"{home.name} at {max(files, default='none')}" for home, files in zip(homes, kept, strict=True))
-        return Agreement(agreed=False, number=None, reason=f"no checkpoint is common to all: {newest}")
+        newest = ", ".join(
+            f"{home.name} at {max(files, default='none')}"
+            for home, files in zip(homes, kept, strict=True)
+        )
+        return Agreement(
+            agreed=False, number=None, reason=f"no checkpoint is common to all: {newest}"
+        )
     number = max(common)
     digests: dict[str, str] = {}
     for home, files in zip(homes, kept, strict=True):
         try:
             digests[home.name] = anchor_digest(files[number])
         except (OSError, ValueError) as error:
-            return Agreement(agreed=False, number=number, reason=f"the checkpoint {files[number]} cannot be read: {error}")
+            return Agreement(
+                agreed=False,
+                number=number,
+                reason=f"the checkpoint {files[number]} cannot be read: {error}",
+            )
     if len(set(digests.values())) > 1:
         held = ", ".join(f"{name} {digest[:12]}" for name, digest in digests.items())
-        return Agreement(agreed=False, number=number, reason=f"the anchors of round {number} differ: {held}")
-    return Agreement(agreed=True, number=number, reason=f"all {len(homes)} hold the same {_size(kept[0][number])} anchor at round {number}")
+        return Agreement(
+            agreed=False, number=number, reason=f"the anchors of round {number} differ: {held}"
+        )
+    return Agreement(
+        agreed=True,
+        number=number,
+        reason=f"all {len(homes)} hold the same {_size(kept[0][number])} anchor at round {number}",
+    )
 
 
 def anchor_digest(file: Path) -> str:
-    """SHA-256 of the anchor's bytes in one checkpoint file, with its type and shape. Raises `ValueError` for what is no checkpoint."""
+    """SHA-256 of the anchor's bytes in one checkpoint file, with its type and shape.
+
+    Raises `ValueError` for what is no checkpoint.
+    """
     with file.open("rb") as stream:
         header = _header(stream.read(8), stream)
         place = header.get(ANCHOR)
@@ -82,9 +108,15 @@ def _header(length: bytes, stream: Any) -> dict[str, Any]:
 
 
 def _checkpoints(home: Path, run: str) -> dict[int, Path]:
-    """The home's checkpoint files of the run by number; of two with one number (siblings) the newer."""
-    files = sorted(home.glob(f"runs/{run}/checkpoints/*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
-    return {int(number): file for file in files if (number := file.name.partition("-")[0]).isdigit()}
+    """The home's checkpoint files of the run by number; of two with one number (siblings) the
+    newer.
+    """
+    files = sorted(
+        home.glob(f"runs/{run}/checkpoints/*.safetensors"), key=lambda file: file.stat().st_mtime_ns
+    )
+    return {
+        int(number): file for file in files if (number := file.name.partition("-")[0]).isdigit()
+    }
 
 
 def _size(file: Path) -> str:

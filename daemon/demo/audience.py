@@ -1,4 +1,8 @@
-"""Who watches a demo: a terminal gets the live view, anything else one plain line for each certified round. All of it is talk (stderr)."""
+"""Who watches a demo: a terminal gets the live view, anything else one plain line for each
+certified round.
+
+All of it is talk (stderr).
+"""
 
 from __future__ import annotations
 
@@ -77,13 +81,21 @@ class LiveView:
 
 def _sized(environ: Mapping[str, str]) -> dict[str, str]:
     """Without a size of 0, which rich believes and draws nothing in."""
-    return {name: value for name, value in environ.items() if name not in ("COLUMNS", "LINES") or value.strip("0")}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in ("COLUMNS", "LINES") or value.strip("0")
+    }
 
 
 @contextmanager
 def audience(talk: Invocation) -> Iterator[Audience]:
     """The one that fits where stderr goes."""
-    seats: Audience = LiveView(talk.color(sys.stderr)) if is_terminal(sys.stderr) and not talk.quiet else Lines(talk)
+    seats: Audience = (
+        LiveView(talk.color(sys.stderr))
+        if is_terminal(sys.stderr) and not talk.quiet
+        else Lines(talk)
+    )
     try:
         yield seats
     finally:

@@ -1,7 +1,8 @@
 """The wish to leave a demo, as a signal brings it.
 
-Not a `threading.Event`: its `set` takes the lock that `wait` holds for most of its bytecodes, and a handler runs in the thread that it
-interrupts, so that Ctrl-C in the wrong microsecond would end nothing and hold everything.
+Not a `threading.Event`: its `set` takes the lock that `wait` holds for most of its bytecodes, and a
+handler runs in the thread that it interrupts, so that Ctrl-C in the wrong microsecond would end
+nothing and hold everything.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Leave:
 
     def set(self) -> None:
         self._wished = True
-        with suppress(BlockingIOError):  # the pipe is full of wishes: the one who waits wakes all the same
+        # The pipe is full of wishes: the one who waits wakes all the same.
+        with suppress(BlockingIOError):
             os.write(self._told, b"\0")
 
     def wait(self, timeout_s: float) -> bool:
@@ -51,7 +53,10 @@ def until_signalled() -> Iterator[Leave]:
             raise KeyboardInterrupt
         leave.set()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield leave
     finally:

@@ -1,4 +1,6 @@
-"""A child of the demo: a real `hypergpud` in its own session and home, which ends when the demo does, however the demo ends."""
+"""A child of the demo: a real `hypergpud` in its own session and home, which ends when the demo
+does, however the demo ends.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +24,21 @@ from protocol.status import Status
 OUTPUT_FILE = "output.log"
 TAIL_LINES = 12  # enough for a traceback's end
 TAIL_BYTES = 16 << 10
-URL_BYTES = 64 << 10  # a child prints where it serves among its first lines
+# A child prints where it serves among its first lines.
+URL_BYTES = 64 << 10
 _URL = re.compile(r"http://127\.0\.0\.1:\d+")
-STATUS_TIMEOUT_S = 1.0  # a daemon too busy (or stopped) to answer is asked again at the next look
+# A daemon too busy (or stopped) to answer is asked again at the next look.
+STATUS_TIMEOUT_S = 1.0
 
 
 class Lifeline:
-    """A pipe that only this process holds open: its children see it close when this process ends, also by SIGKILL."""
+    """A pipe that only this process holds open: its children see it close when this process ends,
+    also by SIGKILL.
+    """
 
     def __init__(self) -> None:
-        self.read_end, self._write_end = os.pipe()  # neither end is inheritable unless passed on
+        # Neither end is inheritable unless passed on.
+        self.read_end, self._write_end = os.pipe()
 
     def close(self) -> None:
         """End what still holds on to it."""
@@ -43,16 +50,27 @@ class Child:
     """One `hypergpud` process with a home of its own."""
 
     def __init__(self, name: str, home: Path, prefix: Sequence[str] = ()) -> None:
-        """Starts nothing. `prefix` goes before its command and keeps its process number, as `nsenter` does."""
+        """Starts nothing.
+
+        `prefix` goes before its command and keeps its process number, as `nsenter` does.
+        """
         self.name = name
         self.home = home
         self._prefix = tuple(prefix)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, lifeline: Lifeline, settings: Mapping[str, Mapping[str, object]], arguments: Sequence[str]) -> None:
-        """Write the home's config and run `hypergpud *arguments` on it. The caller's `HYPERGPU_*` settings do not reach it.
+    def start(
+        self,
+        lifeline: Lifeline,
+        settings: Mapping[str, Mapping[str, object]],
+        arguments: Sequence[str],
+    ) -> None:
+        """Write the home's config and run `hypergpud *arguments` on it.
 
-        One that ended may be started again: its home, and the config in it, are then taken as they are.
+        The caller's `HYPERGPU_*` settings do not reach it.
+
+        One that ended may be started again: its home, and the config in it, are then taken as they
+        are.
         """
         self.home.mkdir(mode=0o700, exist_ok=True)
         write_new(self.home / CONFIG_FILE, _toml(settings).encode())
@@ -66,7 +84,8 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=environ,
                 pass_fds=(lifeline.read_end,),
-                start_new_session=True,  # Ctrl-C in the terminal is the demo's alone to handle
+                # Ctrl-C in the terminal is the demo's alone to handle.
+                start_new_session=True,
             )
 
     @property
@@ -92,7 +111,9 @@ class Child:
     def status(self) -> Status | None:
         """What it says of itself; None where it does not answer, or does not know its run yet."""
         try:
-            status = msgspec.json.decode(call(self.home, "status", timeout_s=STATUS_TIMEOUT_S), type=Status)
+            status = msgspec.json.decode(
+                call(self.home, "status", timeout_s=STATUS_TIMEOUT_S), type=Status
+            )
         except (HyperGPUError, OSError):
             return None
         return status if status.you.peer else None
@@ -146,7 +167,8 @@ class Child:
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, number)  # not reaped, so the number is still its own
+            # Not reaped, so the number is still its own.
+            os.killpg(self._process.pid, number)
 
 
 def _toml(settings: Mapping[str, Mapping[str, object]]) -> str:

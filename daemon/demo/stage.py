@@ -1,8 +1,9 @@
 """The demo from curtain to curtain: start real daemons, watch them, stop them, judge.
 
-The first daemon is up before the others are told to join it; the observer comes last, since it has nothing to show before. Whatever
-ends the demo (enough rounds, Ctrl-C, nothing happening, an error of ours), the same steps end the children, and the lifeline ends them
-when the demo itself is killed.
+The first daemon is up before the others are told to join it; the observer comes last, since it has
+nothing to show before. Whatever ends the demo (enough rounds, Ctrl-C, nothing happening, an error
+of ours), the same steps end the children, and the lifeline ends them when the demo itself is
+killed.
 """
 
 from __future__ import annotations
@@ -33,18 +34,31 @@ if TYPE_CHECKING:
     from daemon.demo.payday import Payday
 
 LOOK_S = 0.5  # training progress changes twice a second
-UP_TIMEOUT_S = 90.0  # a daemon is up in 3 s on an idle machine; a loaded one with a cold disk took 40
-PATIENCE_S = 180.0  # without a new certified round, beyond what the run's own round takes; the first one must come within 60 s
-STOP_TIMEOUT_S = 25.0  # a daemon itself leaves within 20 s of being asked, whatever it was doing
+# A daemon is up in 3 s on an idle machine; a loaded one with a cold disk took 40.
+UP_TIMEOUT_S = 90.0
+# Without a new certified round, beyond what the run's own round takes; the first one must come
+# within 60 s.
+PATIENCE_S = 180.0
+# A daemon itself leaves within 20 s of being asked, whatever it was doing.
+STOP_TIMEOUT_S = 25.0
 LOOPBACK = "127.0.0.1"
 INTERRUPTED = 130
 
 
-def run_demo(talk: Invocation, *, peers: int, rounds: int, run_file: Path | None, chain: bool = False, anvil: bool = False) -> int:
-    """Show the swarm until `rounds` are certified everywhere (0: until Ctrl-C), print the verdict, and return the exit code.
+def run_demo(
+    talk: Invocation,
+    *,
+    peers: int,
+    rounds: int,
+    run_file: Path | None,
+    chain: bool = False,
+    anvil: bool = False,
+) -> int:
+    """Show the swarm until `rounds` are certified everywhere (0: until Ctrl-C), print the verdict,
+    and return the exit code.
 
-    Guarantees that nothing it started is running when it returns. Raises `UserError` where the run's file is wrong or the first daemon does
-    not come up.
+    Guarantees that nothing it started is running when it returns. Raises `UserError` where the
+    run's file is wrong or the first daemon does not come up.
     """
     manifest = choose_run(run_file)
     patience_s = PATIENCE_S + 4 * manifest.round.seconds
@@ -55,11 +69,15 @@ def run_demo(talk: Invocation, *, peers: int, rounds: int, run_file: Path | None
         try:
             chosen = run_file.absolute() if run_file else None
             payday = _payday(root, chosen, peers, leave, seats, anvil) if chain else None
-            with Stage(root, payday.run_file(_text_of(chosen)) if payday else chosen, peers, seats, payday) as stage:
+            with Stage(
+                root, payday.run_file(_text_of(chosen)) if payday else chosen, peers, seats, payday
+            ) as stage:
                 reason = stage.play(rounds, patience_s, leave)
                 paid = stage.pay()
                 stage.close()
-                agreement = compare_anchors([child.home for child in stage.members()], stage.tally.run)
+                agreement = compare_anchors(
+                    [child.home for child in stage.members()], stage.tally.run
+                )
                 verdict = stage.tally.verdict(peers, agreement, paid)
         except UserError:
             seats.tell(f"The logs are kept in {root}")
@@ -70,8 +88,13 @@ def run_demo(talk: Invocation, *, peers: int, rounds: int, run_file: Path | None
         if reason:
             seats.tell(reason)
         seats.leave()
-        talk.result(msgspec.json.encode(verdict).decode() if talk.as_json else verdict_text(verdict, agreement))
-        interrupted = leave.is_set() and rounds > 0  # without --rounds, Ctrl-C is how a demo ends
+        talk.result(
+            msgspec.json.encode(verdict).decode()
+            if talk.as_json
+            else verdict_text(verdict, agreement)
+        )
+        # Without --rounds, Ctrl-C is how a demo ends.
+        interrupted = leave.is_set() and rounds > 0
         if interrupted or (verdict.good and not reason):
             shutil.rmtree(root, ignore_errors=True)
             return INTERRUPTED if interrupted else 0
@@ -82,7 +105,14 @@ def run_demo(talk: Invocation, *, peers: int, rounds: int, run_file: Path | None
 class Stage:
     """The children of one demo. Leaving the block ends every one of them."""
 
-    def __init__(self, root: Path, run_file: Path | None, peers: int, seats: Audience, payday: Payday | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        run_file: Path | None,
+        peers: int,
+        seats: Audience,
+        payday: Payday | None = None,
+    ) -> None:
         self._root = root
         self._run_file = run_file
         self._peers = peers
@@ -109,10 +139,15 @@ class Stage:
         return [child for child in self._daemons if child.name not in self._mourned]
 
     def members(self) -> list[Child]:
-        """The finishers that took part in a certificate. One that never did holds no anchor to compare, and is told of."""
+        """The finishers that took part in a certificate.
+
+        One that never did holds no anchor to compare, and is told of.
+        """
         newcomers = [child.name for child in self.finishers if not self.tally.reached(child.name)]
         if newcomers and self.tally.rounds:
-            self._seats.tell(f"{', '.join(newcomers)} had no certified round yet, and no anchor to compare.")
+            self._seats.tell(
+                f"{', '.join(newcomers)} had no certified round yet, and no anchor to compare."
+            )
         return [child for child in self.finishers if child.name not in newcomers]
 
     def play(self, rounds: int, patience_s: float, leave: Leave) -> str:
@@ -132,11 +167,16 @@ class Stage:
             living = [child for child in self.finishers if child.alive]
             if not living:
                 return "Every daemon died."
-            missing = [child for child in living if self.tally.reached(child.name) < rounds] if rounds else living
+            missing = (
+                [child for child in living if self.tally.reached(child.name) < rounds]
+                if rounds
+                else living
+            )
             if not missing:
                 return ""
             late = self._late(missing, moved, patience_s)
-            # With a goal, one that does not get there would keep all waiting for ever; without one, the others are still worth watching.
+            # With a goal, one that does not get there would keep all waiting for ever; without one,
+            # the others are still worth watching.
             if late and (rounds or len(late) == len(living)):
                 tails = "\n".join(f"  {child.name}:\n{child.tail()}" for child in self._children())
                 return f"{', '.join(late)} certified no round for {patience_s:.0f} s. The ends of the logs:\n{tails}"
@@ -149,7 +189,9 @@ class Stage:
             return None
         from daemon.demo.payday import POOL  # noqa: PLC0415  # as in `_payday`
 
-        earners = [child.name for child in self.members() if child.alive and self.tally.reached(child.name)]
+        earners = [
+            child.name for child in self.members() if child.alive and self.tally.reached(child.name)
+        ]
         try:
             paid = self._payday.pay(earners)
         except (UserError, ChainError) as error:
@@ -170,7 +212,9 @@ class Stage:
                 )
                 child.kill()
 
-    def _late(self, children: list[Child], moved: dict[str, tuple[int, float]], patience_s: float) -> list[str]:
+    def _late(
+        self, children: list[Child], moved: dict[str, tuple[int, float]], patience_s: float
+    ) -> list[str]:
         """Who has not moved for too long. `moved` keeps how far each was, and since when."""
         now = time.monotonic()
         for child in children:
@@ -209,20 +253,35 @@ class Stage:
         while not leave.wait(LOOK_S / 4):
             status = child.status()
             if status is not None and status.you.addresses:
-                return tuple(address for address in status.you.addresses if f"/{LOOPBACK}/" in address) or status.you.addresses
+                return (
+                    tuple(address for address in status.you.addresses if f"/{LOOPBACK}/" in address)
+                    or status.you.addresses
+                )
             if not child.alive or time.monotonic() > deadline:
-                how = f"it {child.ending}" if not child.alive else f"it was not up after {UP_TIMEOUT_S:.0f} s"
-                raise UserError("DEMO_START", "The first daemon did not come up.", why=f"{how}; the end of its log:\n{child.tail()}")
+                how = (
+                    f"it {child.ending}"
+                    if not child.alive
+                    else f"it was not up after {UP_TIMEOUT_S:.0f} s"
+                )
+                raise UserError(
+                    "DEMO_START",
+                    "The first daemon did not come up.",
+                    why=f"{how}; the end of its log:\n{child.tail()}",
+                )
         return ()
 
     def _look(self) -> None:
-        statuses: Mapping[str, Status | None] = {child.name: child.status() if child.alive else None for child in self._daemons}
+        statuses: Mapping[str, Status | None] = {
+            child.name: child.status() if child.alive else None for child in self._daemons
+        }
         for certified in self.tally.take(statuses):
             self._seats.certified(certified, self._peers)
         for child in self._daemons:
             if not child.alive and child.name not in self._mourned:
                 self._mourned.add(child.name)
-                self._seats.tell(f"{child.name} {child.ending}; the others go on. The end of its log:\n{child.tail()}")
+                self._seats.tell(
+                    f"{child.name} {child.ending}; the others go on. The end of its log:\n{child.tail()}"
+                )
         if self._observer and not self._page_told and (page := self._observer.url()):
             self._seats.tell(f"The page of this swarm: {page}/")
             self._page_told = True
@@ -233,12 +292,17 @@ class Stage:
         if self._observer or not all(self.tally.heard(child.name) for child in self.finishers):
             return
         self._observer = Child("observer", self._root / "observer")
-        settings: dict[str, dict[str, object]] = {"network": {"listen_host": LOOPBACK}, "observer": {"host": LOOPBACK, "port": 0}}
+        settings: dict[str, dict[str, object]] = {
+            "network": {"listen_host": LOOPBACK},
+            "observer": {"host": LOOPBACK, "port": 0},
+        }
         arguments = ["observe", *(part for address in join for part in ("--join", address))]
         self._observer.start(self._lifeline, settings, arguments)
 
 
-def _payday(root: Path, run_file: Path | None, peers: int, leave: Leave, seats: Audience, anvil: bool) -> Payday:
+def _payday(
+    root: Path, run_file: Path | None, peers: int, leave: Leave, seats: Audience, anvil: bool
+) -> Payday:
     """Raises `UserError("MANIFEST")` for a run that names a chain of its own."""
     from daemon.demo.payday import Payday  # noqa: PLC0415  # web3: two seconds that a demo without a chain does not pay
 
@@ -250,7 +314,9 @@ def _payday(root: Path, run_file: Path | None, peers: int, leave: Leave, seats: 
             fix="leave out --chain",
             exit_code=2,
         )
-    return Payday(root, [f"node-{number}" for number in range(1, peers + 1)], leave, seats.tell, anvil=anvil)
+    return Payday(
+        root, [f"node-{number}" for number in range(1, peers + 1)], leave, seats.tell, anvil=anvil
+    )
 
 
 def _text_of(run_file: Path | None) -> str:

@@ -1,4 +1,8 @@
-"""What came out of a demo: certified rounds gathered from the daemons' statuses, and the figures drawn from them. Pure."""
+"""What came out of a demo: certified rounds gathered from the daemons' statuses, and the figures
+drawn from them.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,8 @@ class Paid(msgspec.Struct, frozen=True, kw_only=True):
     payout: str
     samples: int  # as it told the chain
     amount: str
-    verified: bool  # it computed the root from its own certificates, and it was the chain's
+    # It computed the root from its own certificates, and it was the chain's.
+    verified: bool
 
 
 class Payout(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +45,10 @@ class Payout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The demo's result, field for field what `demo --json` prints. `payout` is there when the demo had a chain."""
+    """The demo's result, field for field what `demo --json` prints.
+
+    `payout` is there when the demo had a chain.
+    """
 
     peers: int
     rounds_certified: int
@@ -53,7 +61,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def good(self) -> bool:
-        return self.rounds_certified > 0 and self.agreement and (self.payout is None or self.payout.good)
+        return (
+            self.rounds_certified > 0
+            and self.agreement
+            and (self.payout is None or self.payout.good)
+        )
 
 
 class Tally:
@@ -106,7 +118,10 @@ class Tally:
             loss_first=losses[0] if losses else None,
             loss_last=losses[-1] if losses else None,
             samples_per_second=round(self._samples_per_second(rounds), 2),
-            bytes_sent=sum(status.network.control_sent + status.network.bulk_sent for status in self._last.values()),
+            bytes_sent=sum(
+                status.network.control_sent + status.network.bulk_sent
+                for status in self._last.values()
+            ),
             payout=payout,
         )
 
@@ -114,7 +129,9 @@ class Tally:
         """Certified samples over the time they took, exchanging included."""
         if not rounds:
             return 0.0
-        counted, began_at = (rounds[1:], rounds[0].at) if len(rounds) > 1 else (rounds, self._began_at)
+        counted, began_at = (
+            (rounds[1:], rounds[0].at) if len(rounds) > 1 else (rounds, self._began_at)
+        )
         seconds = rounds[-1].at - began_at
         return sum(certified.samples for certified in counted) / seconds if seconds > 0 else 0.0
 
@@ -135,7 +152,11 @@ def verdict_text(verdict: Verdict, agreement: Agreement) -> str:
         first = f"{_rounds(verdict)} certified by {verdict.peers} peers, but they do NOT agree: {agreement.reason}."
     else:
         first = f"{_rounds(verdict)} certified by {verdict.peers} peers, and they agree byte for byte: {agreement.reason}."
-    loss = "unknown" if verdict.loss_first is None else f"{verdict.loss_first:.4f} -> {verdict.loss_last:.4f}"
+    loss = (
+        "unknown"
+        if verdict.loss_first is None
+        else f"{verdict.loss_first:.4f} -> {verdict.loss_last:.4f}"
+    )
     return "\n".join(
         [
             first,
@@ -150,10 +171,21 @@ def verdict_text(verdict: Verdict, agreement: Agreement) -> str:
 def _payout_lines(payout: Payout) -> list[str]:
     """What each claimed, and the sum beside the pool."""
     wide = max((len(one.name) for one in payout.paid), default=0)
-    lines = [f"    {one.name:<{wide}}  {tokens(int(one.amount)):>24}  at {one.payout}" for one in payout.paid]
-    adds = "exactly the pool" if payout.total == int(payout.pool) else f"the pool was {tokens(int(payout.pool))}"
+    lines = [
+        f"    {one.name:<{wide}}  {tokens(int(one.amount)):>24}  at {one.payout}"
+        for one in payout.paid
+    ]
+    adds = (
+        "exactly the pool"
+        if payout.total == int(payout.pool)
+        else f"the pool was {tokens(int(payout.pool))}"
+    )
     return ["  claimed", *lines, f"    {'sum':<{wide}}  {tokens(payout.total):>24}  {adds}"]
 
 
 def _rounds(verdict: Verdict) -> str:
-    return "1 round was" if verdict.rounds_certified == 1 else f"{verdict.rounds_certified} rounds were"
+    return (
+        "1 round was"
+        if verdict.rounds_certified == 1
+        else f"{verdict.rounds_certified} rounds were"
+    )

@@ -1,1 +1,3 @@
-"""What survives a restart: checkpoints, the ledger and the chain of certificates, as files in the node's home."""
+"""What survives a restart: checkpoints, the ledger and the chain of certificates, as files in the
+node's home.
+"""

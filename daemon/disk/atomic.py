@@ -1,8 +1,8 @@
 """Writing a file so that a crash at any instant leaves the old one or the new one, whole.
 
-Write a draft beside it, fsync the draft, rename it over the old one, fsync the directory: rename is atomic, but without the first fsync
-the new name may come back with no bytes behind it, and without the second the old name may come back
-(https://lwn.net/Articles/457667/).
+Write a draft beside it, fsync the draft, rename it over the old one, fsync the directory: rename is
+atomic, but without the first fsync the new name may come back with no bytes behind it, and without
+the second the old name may come back (https://lwn.net/Articles/457667/).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ FaultHook = Callable[[Step], None]
 """Called before each step; a test raises from it, and nothing after that point happens, as with a power cut."""
 
 DRAFT_PREFIX = ".draft-"
-WRITE_BYTES = 64 << 20  # one call's worth; Linux itself stops at 2 GB
+# One call's worth; Linux itself stops at 2 GB.
+WRITE_BYTES = 64 << 20
 
 
 def no_fault(_step: Step) -> None:
@@ -37,7 +38,9 @@ def free_bytes(path: Path) -> int:
 
 
 def refused(path: Path, needed: int, error: OSError | None = None) -> DiskFull:
-    """The exception for a medium that did not take `needed` bytes; how many are free is said where that may be why."""
+    """The exception for a medium that did not take `needed` bytes; how many are free is said where
+    that may be why.
+    """
     if error is not None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DiskFull(f"{path} cannot be written: {error.strerror or error}")
     try:
@@ -75,17 +78,27 @@ def make_private_directory(directory: Path) -> None:
         sync_directory(made.parent)
 
 
-def write_atomically(path: Path, parts: Sequence[memoryview], fault: FaultHook = no_fault, *, written_ns: int | None = None) -> int:
-    """Put `parts`, one after the other, at `path` (0600), dated `written_ns` where given. Durable on return; returns the size in bytes.
+def write_atomically(
+    path: Path,
+    parts: Sequence[memoryview],
+    fault: FaultHook = no_fault,
+    *,
+    written_ns: int | None = None,
+) -> int:
+    """Put `parts`, one after the other, at `path` (0600), dated `written_ns` where given.
 
-    Raises `DiskFull` when the medium does not take it; the old file is then untouched and no draft is left.
+    Durable on return; returns the size in bytes.
+
+    Raises `DiskFull` when the medium does not take it; the old file is then untouched and no draft
+    is left.
     """
     size = sum(part.nbytes for part in parts)
     draft = path.with_name(DRAFT_PREFIX + path.name)
     try:
         make_private_directory(path.parent)
         if free_bytes(path.parent) < size:
-            raise refused(path, size)  # before the last free byte is taken from everybody else
+            # Before the last free byte is taken from everybody else.
+            raise refused(path, size)
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             for part in parts:
@@ -103,19 +116,27 @@ def write_atomically(path: Path, parts: Sequence[memoryview], fault: FaultHook =
         sync_directory(path.parent)
     except OSError as error:
         full = refused(path, size, error)
-        with suppress(OSError):  # a medium that refuses everything: the next start clears it
+        # A medium that refuses everything: the next start clears it.
+        with suppress(OSError):
             draft.unlink(missing_ok=True)
         raise full from error
     return size
 
 
 def set_aside(path: Path) -> Path:
-    """Give a file another name beside its own, so that nothing reads it and nothing is written over it. Returns where it is now.
+    """Give a file another name beside its own, so that nothing reads it and nothing is written over
+    it.
+
+    Returns where it is now.
 
     Where the medium takes no change, that is where it was.
     """
     taken = {path.name, *(other.name for other in path.parent.glob(f"{path.name}.damaged*"))}
-    name = next(name for i in count(1) if (name := f"{path.name}.damaged{f'-{i}' if i > 1 else ''}") not in taken)
+    name = next(
+        name
+        for i in count(1)
+        if (name := f"{path.name}.damaged{f'-{i}' if i > 1 else ''}") not in taken
+    )
     aside = path.with_name(name)
     try:
         path.rename(aside)
@@ -125,7 +146,11 @@ def set_aside(path: Path) -> Path:
 
 
 def remove_drafts(directory: Path) -> None:
-    """What writes that never ended have left. Only for whoever holds the home: another writer's draft would go too."""
-    with suppress(OSError):  # nothing there, or nothing that can be changed: a draft is never read
+    """What writes that never ended have left.
+
+    Only for whoever holds the home: another writer's draft would go too.
+    """
+    # Nothing there, or nothing that can be changed: a draft is never read.
+    with suppress(OSError):
         for draft in directory.glob(DRAFT_PREFIX + "*"):
             draft.unlink(missing_ok=True)

@@ -1,10 +1,12 @@
 """A run's chain of certificates in one file that only grows, so that adding one is one small write.
 
-A record is its body's length, its number, a digest over both and the body, and the body. Read from the start, a record with a number not above
-the last one's cuts the chain back to it: a branch is left by one append, and there is no instant at which neither branch is on disk.
+A record is its body's length, its number, a digest over both and the body, and the body. Read from
+the start, a record with a number not above the last one's cuts the chain back to it: a branch is
+left by one append, and there is no instant at which neither branch is on disk.
 
-The first record that is not whole ends the chain. An append that a power cut broke off leaves such a record at the end of the file: the
-next append writes over it. Anything else is damage, and nothing is written over it: the file is as it was until a person decides.
+The first record that is not whole ends the chain. An append that a power cut broke off leaves such
+a record at the end of the file: the next append writes over it. Anything else is damage, and
+nothing is written over it: the file is as it was until a person decides.
 """
 
 from __future__ import annotations
@@ -16,7 +18,15 @@ from contextlib import suppress
 from pathlib import Path
 from struct import Struct
 
-from daemon.disk.atomic import FaultHook, free_bytes, make_private_directory, refused, sync_directory, write_all, write_atomically
+from daemon.disk.atomic import (
+    FaultHook,
+    free_bytes,
+    make_private_directory,
+    refused,
+    sync_directory,
+    write_all,
+    write_atomically,
+)
 from protocol.digest import digest
 from protocol.ports import DiskFull
 
@@ -24,7 +34,8 @@ _HEAD = Struct("<IQ32s")  # length of the body, number, digest
 _SIGNED = Struct("<IQ")
 # One append holds one record at most (`MAX_RECORD_BYTES` in `daemon/swarm/chain_sync.py`).
 MOST_TORN_BYTES = 16 << 20
-MOST_WASTE_BYTES = 4 << 20  # of branches left behind, before the file is written anew
+# Of branches left behind, before the file is written anew.
+MOST_WASTE_BYTES = 4 << 20
 
 
 def _record(number: int, body: bytes) -> bytes:
@@ -32,7 +43,9 @@ def _record(number: int, body: bytes) -> bytes:
 
 
 def _is_torn(path: Path, start: int, size: int) -> bool:
-    """Whether the bytes from `start` on are what a power cut leaves of one append: a record that ends too early, or nothing but zeros."""
+    """Whether the bytes from `start` on are what a power cut leaves of one append: a record that
+    ends too early, or nothing but zeros.
+    """
     with path.open("rb") as file:
         file.seek(start)
         head = file.read(_HEAD.size)
@@ -43,7 +56,10 @@ def _is_torn(path: Path, start: int, size: int) -> bool:
 
 
 def write_chain(path: Path, records: Sequence[tuple[int, bytes]]) -> None:
-    """A file of these records, by (number, body), in the place of the one that is there. Durable on return. Raises `DiskFull`."""
+    """A file of these records, by (number, body), in the place of the one that is there.
+
+    Durable on return. Raises `DiskFull`.
+    """
     write_atomically(path, [memoryview(_record(number, body)) for number, body in records])
 
 
@@ -58,7 +74,9 @@ class ChainFile:
         self._places: list[tuple[int, int]] = []  # offset and length of each body
         self._end = 0  # of the last whole record
         self._live_bytes = 0
-        self.damage = ""  # why the file's rest cannot be read, and where it begins; empty for a whole file and for a torn append
+        # Why the file's rest cannot be read, and where it begins; empty for a whole file and for a
+        # torn append.
+        self.damage = ""
         self._read_index()
 
     @property
@@ -70,7 +88,9 @@ class ChainFile:
         """Durable on return. Raises `DiskFull`; the chain is then as it was."""
         record = _record(number, body)
         if self.damage:
-            raise DiskFull(f"{self._path} is damaged, and nothing is written over it: {self.damage}")
+            raise DiskFull(
+                f"{self._path} is damaged, and nothing is written over it: {self.damage}"
+            )
         try:
             make_private_directory(self._path.parent)
             if free_bytes(self._path.parent) < len(record):
@@ -83,7 +103,8 @@ class ChainFile:
                     self._forget_lost(size, number)
                 if size != self._end:
                     self._fault("cut")
-                    os.ftruncate(handle, self._end)  # a torn tail, or a branch of a write that failed
+                    # A torn tail, or a branch of a write that failed.
+                    os.ftruncate(handle, self._end)
                 os.lseek(handle, self._end, os.SEEK_SET)
                 self._fault("append")
                 try:
@@ -107,14 +128,21 @@ class ChainFile:
                 self._compact()
 
     def read(self, first: int, limit: int) -> list[bytes]:
-        """Up to `limit` bodies from number `first` on. Raises `OSError` where the file cannot be read."""
+        """Up to `limit` bodies from number `first` on.
+
+        Raises `OSError` where the file cannot be read.
+        """
         start = bisect_left(self._numbers, first)
         bodies: list[bytes] = []
         if limit <= 0 or start == len(self._numbers):
             return bodies
         handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            for number, (offset, length) in zip(self._numbers[start : start + limit], self._places[start : start + limit], strict=True):
+            for number, (offset, length) in zip(
+                self._numbers[start : start + limit],
+                self._places[start : start + limit],
+                strict=True,
+            ):
                 record = os.pread(handle, _HEAD.size + length, offset - _HEAD.size)
                 body = record[_HEAD.size :]
                 if record != _record(number, body):
@@ -174,7 +202,9 @@ class ChainFile:
                     )
                 else:
                     self.damage = f"what follows number {self.last}, at byte {self._end:,} of {size:,}, does not match its digest"
-                    self._report(f"The certificates are damaged {good}, at byte {self._end:,}: {self._path}")
+                    self._report(
+                        f"The certificates are damaged {good}, at byte {self._end:,}: {self._path}"
+                    )
 
     def _take(self, number: int, offset: int, length: int) -> None:
         keep = bisect_left(self._numbers, number)
@@ -186,10 +216,12 @@ class ChainFile:
         self._end = offset + length
 
     def _forget_lost(self, size: int, number: int) -> None:
-        """Somebody removed the file or cut it to `size` bytes while it was in use. Go on behind what is left.
+        """Somebody removed the file or cut it to `size` bytes while it was in use.
 
-        A hole of zeros in its place would be damage that stops the next start. A chain with a gap is
-        read from the checkpoint on, as that of a node that joined late.
+        Go on behind what is left.
+
+        A hole of zeros in its place would be damage that stops the next start. A chain with a gap
+        is read from the checkpoint on, as that of a node that joined late.
         """
         kept = sum(offset + length <= size for offset, length in self._places)
         del self._numbers[kept:], self._places[kept:]
@@ -201,10 +233,13 @@ class ChainFile:
         )
 
     def _compact(self) -> None:
-        """Write the living records into a new file: the branches left behind have grown larger than the chain."""
+        """Write the living records into a new file: the branches left behind have grown larger than
+        the chain.
+        """
         bodies = self.read(0, len(self._numbers))
         if len(bodies) != len(self._numbers):
-            return  # damage found just now: nothing is thrown away
+            # Damage found just now: nothing is thrown away.
+            return
         numbers = list(self._numbers)
         records = [_record(number, body) for number, body in zip(numbers, bodies, strict=True)]
         write_atomically(self._path, [memoryview(record) for record in records], self._fault)

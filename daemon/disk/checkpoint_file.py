@@ -1,4 +1,6 @@
-"""A checkpoint as a safetensors file: `anchor`, `momentum` and `inner`, and in the metadata of which run, where in it, under which certificate."""
+"""A checkpoint as a safetensors file: `anchor`, `momentum` and `inner`, and in the metadata of
+which run, where in it, under which certificate.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,19 @@ from protocol.ports import Checkpoint
 
 FORMAT = "hypergpu/checkpoint/1"
 SHAPES = "shapes"
-MOST_SHAPES_BYTES = 512 << 10  # half of what a header may have (`tensors.py`): a model of more than 5,000 tensors goes without
+# Half of what a header may have (`tensors.py`): a model of more than 5,000 tensors goes without.
+MOST_SHAPES_BYTES = 512 << 10
 STOOD = "stood"
-MOST_STOOD_BYTES = 384 << 10  # a run in which more than 4,000 members were counted goes without
+# A run in which more than 4,000 members were counted goes without.
+MOST_STOOD_BYTES = 384 << 10
 _NAME = re.compile(r"(\d{10,20})-([0-9a-f]{64})\.safetensors")
 
 
 class Kept(msgspec.Struct, frozen=True, order=True):
-    """A checkpoint on disk; the greatest is the newest. Two of one number are branches: the one written last counts."""
+    """A checkpoint on disk; the greatest is the newest.
+
+    Two of one number are branches: the one written last counts.
+    """
 
     number: int
     written_ns: int
@@ -33,14 +40,20 @@ class Kept(msgspec.Struct, frozen=True, order=True):
 
 
 def checkpoints_in(directory: Path) -> list[Kept]:
-    """Every checkpoint there by its name, whole or not, oldest first. Raises `OSError` where the directory cannot be read."""
+    """Every checkpoint there by its name, whole or not, oldest first.
+
+    Raises `OSError` where the directory cannot be read.
+    """
     kept = []
     for name in _names(directory):
         parts = _NAME.fullmatch(name)
         if parts is not None:
             path = directory / name
-            with suppress(FileNotFoundError):  # removed while we looked: there is a newer one
-                kept.append(Kept(int(parts[1]), path.stat().st_mtime_ns, path, bytes.fromhex(parts[2])))
+            # Removed while we looked: there is a newer one.
+            with suppress(FileNotFoundError):
+                kept.append(
+                    Kept(int(parts[1]), path.stat().st_mtime_ns, path, bytes.fromhex(parts[2]))
+                )
     return sorted(kept)
 
 
@@ -62,7 +75,11 @@ def _metadata(run: Digest, tip: Digest, number: int) -> dict[str, str]:
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, fault: FaultHook, written_ns: int) -> None:
     """Durable on return. Raises `DiskFull`."""
-    tensors = {"anchor": checkpoint.anchor, "momentum": checkpoint.momentum, "inner": checkpoint.inner}
+    tensors = {
+        "anchor": checkpoint.anchor,
+        "momentum": checkpoint.momentum,
+        "inner": checkpoint.inner,
+    }
     metadata = _metadata(checkpoint.run, checkpoint.tip, checkpoint.number)
     shapes = msgspec.json.encode(checkpoint.shapes)
     if len(shapes) <= MOST_SHAPES_BYTES:

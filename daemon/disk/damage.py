@@ -33,6 +33,7 @@ class Damage:
         finally:
             while self._found:
                 words = self._found.popleft()
-                if words not in self.told and len(self.told) < MOST_REPORTS:  # what peers ask for may be found damaged every time
+                # What peers ask for may be found damaged every time.
+                if words not in self.told and len(self.told) < MOST_REPORTS:
                     self.told.append(words)
                     self._report(words)

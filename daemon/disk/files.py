@@ -7,10 +7,12 @@
     <root>/runs/<run>/certificates                              see `chain_file`
     <root>/runs/<run>/proofs/                                   see `proof_files`
 
-All of it is private to its owner (files 0600, directories 0700). One process writes; others may read at the same time.
+All of it is private to its owner (files 0600, directories 0700). One process writes; others may
+read at the same time.
 
-What cannot be read is neither removed nor written over. Where a node cannot go on without it, reading raises `UserError("DAMAGED")`, which
-names the file and the command that sets it aside (`daemon/repair.py`).
+What cannot be read is neither removed nor written over. Where a node cannot go on without it,
+reading raises `UserError("DAMAGED")`, which names the file and the command that sets it aside
+(`daemon/repair.py`).
 """
 
 from __future__ import annotations
@@ -26,9 +28,23 @@ from pathlib import Path
 import msgspec
 import trio
 
-from daemon.disk.atomic import FaultHook, make_private_directory, no_fault, refused, remove_drafts, set_aside, sync_directory
+from daemon.disk.atomic import (
+    FaultHook,
+    make_private_directory,
+    no_fault,
+    refused,
+    remove_drafts,
+    set_aside,
+    sync_directory,
+)
 from daemon.disk.chain_file import ChainFile
-from daemon.disk.checkpoint_file import Kept, checkpoint_name, checkpoints_in, read_checkpoint, write_checkpoint
+from daemon.disk.checkpoint_file import (
+    Kept,
+    checkpoint_name,
+    checkpoints_in,
+    read_checkpoint,
+    write_checkpoint,
+)
 from daemon.disk.damage import Damage, Report
 from daemon.disk.ledger_file import read_ledger, write_ledger
 from daemon.disk.open_state import OpenState, open_state
@@ -40,14 +56,17 @@ from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import UserError
 from protocol.ports import Checkpoint, DiskFull, LedgerRecord, Offload, Stand
 
-KEPT = 3  # the newest may be found damaged, and a joining node may still be reading the one before
-LEFT_KEPT = 3  # of branches that were left on purpose: what a node certified itself is not gone at once
+# The newest may be found damaged, and a joining node may still be reading the one before.
+KEPT = 3
+# Of branches that were left on purpose: what a node certified itself is not gone at once.
+LEFT_KEPT = 3
 LEFT = "left"
 CERTIFICATES = "certificates"
 STANDS = "stands"
 LEDGER = "ledger.safetensors"
 CHECKPOINTS = "checkpoints"
-# Of every run. A number comes first: a draft has the same ending, and is read by nobody before it is whole.
+# Of every run. A number comes first: a draft has the same ending, and is read by nobody before it
+# is whole.
 CHECKPOINT_OF = "runs/*/checkpoints/[0-9]*-{tip}.safetensors"
 
 
@@ -55,7 +74,12 @@ class FileDisk:
     """Satisfies `ports.Disk`. `damaged` lists, in words, what was found damaged since the start."""
 
     def __init__(
-        self, root: Path, offload: Offload, keep: int = KEPT, fault: FaultHook = no_fault, report: Report = lambda _: None
+        self,
+        root: Path,
+        offload: Offload,
+        keep: int = KEPT,
+        fault: FaultHook = no_fault,
+        report: Report = lambda _: None,
     ) -> None:
         """`report` hears each of `damaged` once."""
         if keep < 1:
@@ -75,7 +99,11 @@ class FileDisk:
     # ------------------------------------------------------------------------------------------ checkpoints
 
     async def _change(self, work: Callable[[], None]) -> None:
-        """`work`, which writes. Raises `DiskFull` where the root was removed or replaced since the first write: nothing makes it anew."""
+        """`work`, which writes.
+
+        Raises `DiskFull` where the root was removed or replaced since the first write: nothing
+        makes it anew.
+        """
 
         def look_first() -> None:
             try:
@@ -89,20 +117,32 @@ class FileDisk:
 
         await self._apart(look_first)
 
-    async def save_checkpoint(self, checkpoint: Checkpoint, superseded: Collection[Digest] = ()) -> None:
+    async def save_checkpoint(
+        self, checkpoint: Checkpoint, superseded: Collection[Digest] = ()
+    ) -> None:
         async with self._writing:
             await self._change(lambda: self._save_checkpoint(checkpoint, superseded))
 
     def _save_checkpoint(self, checkpoint: Checkpoint, superseded: Collection[Digest]) -> None:
         self._clear_drafts(checkpoint.run)
-        path = self._checkpoints(checkpoint.run) / checkpoint_name(checkpoint.number, checkpoint.tip)
-        # The file system's own dates have the clock's steps and a tick's resolution: two branches of one number could change places.
-        written_ns = max([time.time_ns(), *(entry.written_ns + 1 for entry in self._kept(checkpoint.run))])
+        path = self._checkpoints(checkpoint.run) / checkpoint_name(
+            checkpoint.number, checkpoint.tip
+        )
+        # The file system's own dates have the clock's steps and a tick's resolution: two branches
+        # of one number could change places.
+        written_ns = max(
+            [time.time_ns(), *(entry.written_ns + 1 for entry in self._kept(checkpoint.run))]
+        )
         write_checkpoint(path, checkpoint, self._fault, written_ns)
-        old = [entry for entry in self._kept(checkpoint.run) if entry.path != path and entry.tip in superseded]
+        old = [
+            entry
+            for entry in self._kept(checkpoint.run)
+            if entry.path != path and entry.tip in superseded
+        ]
         for entry in old[: max(0, len(old) - (self._keep - 1))]:
             self._fault("remove")
-            with suppress(OSError):  # the new one is safe; what cannot be removed now is tried again after the next
+            # The new one is safe; what cannot be removed now is tried again after the next.
+            with suppress(OSError):
                 entry.path.unlink(missing_ok=True)
 
     async def leave_checkpoints(self, run: Digest, tips: Collection[Digest]) -> None:
@@ -140,15 +180,22 @@ class FileDisk:
                 whole = read_checkpoint(entry.path, run, entry.tip, entry.number)
                 break
             except FileNotFoundError:
-                continue  # removed while we looked: there is a newer one
+                # Removed while we looked: there is a newer one.
+                continue
             except Damaged as error:
                 damaged.append((entry, error))
         if damaged and whole is None:
             entry, error = damaged[0]
-            raise self.damage(run, f"No checkpoint of this run can be read; the newest, number {entry.number}, {error}.", str(entry.path))
+            raise self.damage(
+                run,
+                f"No checkpoint of this run can be read; the newest, number {entry.number}, {error}.",
+                str(entry.path),
+            )
         then = f"Number {whole.number} is taken instead" if whole else ""
         for entry, error in damaged:
-            self._found(f"Checkpoint {entry.number} {error}. {then}; the next ones push the damaged file out: {entry.path}")
+            self._found(
+                f"Checkpoint {entry.number} {error}. {then}; the next ones push the damaged file out: {entry.path}"
+            )
         return whole
 
     async def open_state(self, tip: Digest) -> OpenState | None:
@@ -159,7 +206,9 @@ class FileDisk:
             try:
                 return open_state(path, self._apart)
             except Damaged as error:
-                self._found(f"A checkpoint {error}. Members who ask for it are sent elsewhere; the next ones push it out: {path}")
+                self._found(
+                    f"A checkpoint {error}. Members who ask for it are sent elsewhere; the next ones push it out: {path}"
+                )
             except OSError:
                 continue
         return None
@@ -179,7 +228,9 @@ class FileDisk:
                 start, stop = place_of(handle, ("anchor", "momentum"))
                 return os.pread(handle, max(0, min(size, stop - start - offset)), start + offset)
             except (Damaged, OSError) as error:
-                self._found(f"A checkpoint {error}. Members who ask for it are sent elsewhere; the next ones push it out: {path}")
+                self._found(
+                    f"A checkpoint {error}. Members who ask for it are sent elsewhere; the next ones push it out: {path}"
+                )
             finally:
                 os.close(handle)
         return None
@@ -203,17 +254,24 @@ class FileDisk:
         except FileNotFoundError:
             return None
         except Unreadable as error:
-            raise self.damage(run, f"The ledger {error}.", f"work that waits for a round may be in it: {self._ledger(run)}") from None
+            raise self.damage(
+                run,
+                f"The ledger {error}.",
+                f"work that waits for a round may be in it: {self._ledger(run)}",
+            ) from None
         except Damaged as error:
             aside = set_aside(self._ledger(run))
-            self._found(f"The ledger {error}. Work that waited in it for a round is lost; the damaged file was set aside: {aside}")
+            self._found(
+                f"The ledger {error}. Work that waited in it for a round is lost; the damaged file was set aside: {aside}"
+            )
             return None
 
     # ------------------------------------------------------------------------------------------ stands
 
     async def save_stands(self, run: Digest, stands: Sequence[Stand]) -> None:
         body = msgspec.msgpack.encode(tuple(stands))
-        async with self._quick:  # not behind a checkpoint on its way, which takes seconds and is another file
+        # Not behind a checkpoint on its way, which takes seconds and is another file.
+        async with self._quick:
             slots = await self._apart(lambda: self._stands(run))
             if slots.exists:
                 await self._change(lambda: slots.write(body))
@@ -235,7 +293,11 @@ class FileDisk:
         if slots is None:
             slots = SlotsFile(self._run(run) / STANDS, self._fault, self._found)
             if slots.unreadable:
-                raise self.damage(run, f"The stands of this run cannot be read ({slots.unreadable}).", str(self._run(run) / STANDS))
+                raise self.damage(
+                    run,
+                    f"The stands of this run cannot be read ({slots.unreadable}).",
+                    str(self._run(run) / STANDS),
+                )
             self._slots[run] = slots
         return slots
 
@@ -246,7 +308,8 @@ class FileDisk:
             await self._change(lambda: self._chain(run).append(number, certificate))
 
     async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
-        async with self._writing:  # the index must not change while it is read
+        # The index must not change while it is read.
+        async with self._writing:
             return await self._apart(lambda: self._read_certificates(run, first, limit))
 
     def _read_certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
@@ -254,8 +317,12 @@ class FileDisk:
             return self._chain(run).read(first, limit)
         except OSError as error:
             path = self._run(run) / CERTIFICATES
-            self._found(f"The certificates cannot be read now ({error.strerror}). It is tried again: {path}")
-            raise self.damage(run, "The certificates of this run cannot be read.", f"{error.strerror}: {path}") from None
+            self._found(
+                f"The certificates cannot be read now ({error.strerror}). It is tried again: {path}"
+            )
+            raise self.damage(
+                run, "The certificates of this run cannot be read.", f"{error.strerror}: {path}"
+            ) from None
 
     def _chain(self, run: Digest) -> ChainFile:
         chain = self._chains.get(run)
@@ -263,7 +330,11 @@ class FileDisk:
             path = self._run(run) / CERTIFICATES
             chain = ChainFile(path, self._fault, self._found)
             if chain.damage:
-                raise self.damage(run, f"The certificates of this run do not read back: {chain.damage}.", str(path))
+                raise self.damage(
+                    run,
+                    f"The certificates of this run do not read back: {chain.damage}.",
+                    str(path),
+                )
             self._chains[run] = chain
         return chain
 
@@ -289,7 +360,9 @@ class FileDisk:
         """The error for what cannot be read of a run; its advice is a command that works."""
         folder = self._run(run)
         rights = "let the user who runs this read it (chmod u+rwX, or chown), or "
-        command = f"hypergpud --home {shlex.quote(str(self._root))} repair {run.hex()[:SHOWN_DIGITS]}"
+        command = (
+            f"hypergpud --home {shlex.quote(str(self._root))} repair {run.hex()[:SHOWN_DIGITS]}"
+        )
         does = "sets aside what cannot be read and deletes nothing; the next start gets certificates and state from the run's members"
         return UserError(
             "DAMAGED",
@@ -316,7 +389,10 @@ class FileDisk:
             raise self.damage(run, "The checkpoints of this run cannot be read.", why) from None
 
     def _checkpoints_of(self, tip: Digest) -> list[Path]:
-        """The checkpoints of any run with that tip. None while the disk does not list its folders: members are sent elsewhere."""
+        """The checkpoints of any run with that tip.
+
+        None while the disk does not list its folders: members are sent elsewhere.
+        """
         try:
             return list(self._root.glob(CHECKPOINT_OF.format(tip=tip.hex())))
         except OSError as error:
@@ -326,7 +402,9 @@ class FileDisk:
             return []
 
     def _clear_drafts(self, run: Digest) -> None:
-        """Before the first write into a run, not on opening: whoever only reads must not take a writer's draft away."""
+        """Before the first write into a run, not on opening: whoever only reads must not take a
+        writer's draft away.
+        """
         if run not in self._cleared:
             self._cleared.add(run)
             remove_drafts(self._run(run))

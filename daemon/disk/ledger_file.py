@@ -1,7 +1,7 @@
 """The contributor's ledger as a safetensors file.
 
-Tensors: `residue`; `displacement` and `later` of the trajectory; `offered`; `sent-<seq>` for each offer of
-an earlier parent. Metadata: the counts.
+Tensors: `residue`; `displacement` and `later` of the trajectory; `offered`; `sent-<seq>` for each
+offer of an earlier parent. Metadata: the counts.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def write_ledger(path: Path, record: LedgerRecord, fault: FaultHook) -> None:
 
 
 def read_ledger(path: Path, run: Digest) -> LedgerRecord:
-    """Raises `Damaged`, `UserError("LEDGER")` for that of another version, or `FileNotFoundError` where there is none."""
+    """Raises `Damaged`, `UserError("LEDGER")` for that of another version, or `FileNotFoundError`
+    where there is none.
+    """
     tensors, metadata = read(path)
     version = metadata.get("format", "")
     if version.startswith(_FORMATS) and version != FORMAT:
@@ -86,7 +88,11 @@ def read_ledger(path: Path, run: Digest) -> LedgerRecord:
             drawn=int(metadata["drawn"]),
             rounds=int(metadata["rounds"]),
             later_rounds=int(metadata["later_rounds"]),
-            sent=tuple(_sent(name, metadata[name], tensors[name]) for name in sorted(tensors) if name.startswith(SENT)),
+            sent=tuple(
+                _sent(name, metadata[name], tensors[name])
+                for name in sorted(tensors)
+                if name.startswith(SENT)
+            ),
         )
     except (KeyError, ValueError) as error:
         raise Damaged(f"lacks something ({error})") from None

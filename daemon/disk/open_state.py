@@ -31,12 +31,18 @@ class OpenState:
 
     def _read(self, offset: int, size: int) -> bytes | None:
         try:
-            return os.pread(self._handle, max(0, min(size, self._stop - self._start - offset)), self._start + offset)
+            return os.pread(
+                self._handle,
+                max(0, min(size, self._stop - self._start - offset)),
+                self._start + offset,
+            )
         except OSError:
             return None
 
     async def aclose(self) -> None:
-        """Closed when the last read that is under way has ended: the number of a closed descriptor may be another file's."""
+        """Closed when the last read that is under way has ended: the number of a closed descriptor
+        may be another file's.
+        """
         self._closing = True
         self._close_unused()
 

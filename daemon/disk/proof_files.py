@@ -27,7 +27,10 @@ class ProofFiles:
         self._directory, self._fault, self._report = directory, fault, report
 
     def save(self, proof: bytes) -> None:
-        """Durable on return. Raises `DiskFull`, and `ValueError` for one that is larger than all may be."""
+        """Durable on return.
+
+        Raises `DiskFull`, and `ValueError` for one that is larger than all may be.
+        """
         if len(proof) > PROOFS_BYTES:
             raise ValueError(f"a proof of {len(proof)} bytes where {PROOFS_BYTES} are kept of all")
         name, entries = digest(proof), self._entries()
@@ -35,7 +38,9 @@ class ProofFiles:
             return
         remove_drafts(self._directory)
         order = entries[-1][0] + 1 if entries else 1
-        write_atomically(self._directory / f"{order:010d}-{name.hex()}.proof", [memoryview(proof)], self._fault)
+        write_atomically(
+            self._directory / f"{order:010d}-{name.hex()}.proof", [memoryview(proof)], self._fault
+        )
         self._prune()
 
     def names(self) -> list[Digest]:
@@ -45,7 +50,10 @@ class ProofFiles:
         for _, kept, path in self._entries():
             if kept == name and path.suffix == ".proof":
                 try:
-                    if path.stat().st_size <= PROOFS_BYTES and digest(proof := path.read_bytes()) == name:
+                    if (
+                        path.stat().st_size <= PROOFS_BYTES
+                        and digest(proof := path.read_bytes()) == name
+                    ):
                         return proof
                     self._set_aside(path, "does not match its digest any more")
                 except FileNotFoundError:
@@ -59,20 +67,28 @@ class ProofFiles:
         try:
             path.rename(aside)
             done, where = "it was set aside", aside
-        except OSError as error:  # a medium that takes no change: it is found damaged again the next time
+        except OSError as error:
+            # A medium that takes no change: it is found damaged again the next time.
             done, where = f"it cannot be set aside ({error.strerror})", path
-        self._report(f"A proof {why}; {done}. Whom it convicts may work with this node until that is proved again: {where}")
+        self._report(
+            f"A proof {why}; {done}. Whom it convicts may work with this node until that is proved again: {where}"
+        )
 
     def _entries(self) -> list[tuple[int, Digest, Path]]:
-        """Order, digest and place of each file, the oldest first; none while the folder cannot be read."""
+        """Order, digest and place of each file, the oldest first; none while the folder cannot be
+        read.
+        """
         entries = []
         try:
             paths = list(self._directory.glob("*"))
         except OSError as error:
-            self._report(f"The proofs cannot be listed now ({error.strerror}). It is tried again: {self._directory}")
+            self._report(
+                f"The proofs cannot be listed now ({error.strerror}). It is tried again: {self._directory}"
+            )
             return []
         for path in paths:
-            if name := _NAME.fullmatch(path.name):  # a directory of that name, too: it is set aside like anything that is no proof
+            # A directory of that name, too: it is set aside like anything that is no proof.
+            if name := _NAME.fullmatch(path.name):
                 entries.append((int(name[1]), bytes.fromhex(name[2]), path))
         return sorted(entries)
 
@@ -84,5 +100,6 @@ class ProofFiles:
                 size += path.stat().st_size
             if kept > PROOFS_KEPT or size > PROOFS_BYTES:
                 self._fault("remove")
-                with suppress(OSError):  # the new one is safe; tried again with the next
+                # The new one is safe; tried again with the next.
+                with suppress(OSError):
                     path.unlink(missing_ok=True)

@@ -1,8 +1,10 @@
-"""A small record that is replaced often, in one file with room for two: the new one is written over the older, so that the last one stays whole.
+"""A small record that is replaced often, in one file with room for two: the new one is written over
+the older, so that the last one stays whole.
 
-A slot is the body's length, a serial, a digest over both and the body, and the body. The whole slot with the greater serial counts. Nothing is
-renamed and the file never grows, so that making a record durable is one write of data and no change of the file system's own books: 0.15 ms where
-a file beside it and a rename take 1 to 16 (ext4 on a virtual disk).
+A slot is the body's length, a serial, a digest over both and the body, and the body. The whole slot
+with the greater serial counts. Nothing is renamed and the file never grows, so that making a record
+durable is one write of data and no change of the file system's own books: 0.15 ms where a file
+beside it and a rename take 1 to 16 (ext4 on a virtual disk).
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from protocol.digest import digest
 
 _HEAD = Struct("<IQ32s")  # length of the body, serial, digest
 _SIGNED = Struct("<IQ")
-SLOT_BYTES = 4096  # a page: no write to one slot touches the other
+# A page: no write to one slot touches the other.
+SLOT_BYTES = 4096
 MAX_BODY_BYTES = SLOT_BYTES - _HEAD.size
 LOST = "What this node had said in a round under way is forgotten, and others may refuse it in that one"
 
@@ -38,7 +41,10 @@ def _read(slot: bytes) -> tuple[int, bytes] | None:
 
 
 class SlotsFile:
-    """Blocking; used by one thread at a time. `body` is what was last written, empty when nothing was; `exists` says whether the file does."""
+    """Blocking; used by one thread at a time.
+
+    `body` is what was last written, empty when nothing was; `exists` says whether the file does.
+    """
 
     def __init__(self, path: Path, fault: FaultHook, report: Callable[[str], None]) -> None:
         self.body = b""
@@ -46,7 +52,8 @@ class SlotsFile:
         self._serial = 0
         self._next = 0  # the slot that the next record goes to
         self.exists = True
-        self.unreadable = ""  # why the system does not give the file's bytes; empty where it does
+        # Why the system does not give the file's bytes; empty where it does.
+        self.unreadable = ""
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -64,12 +71,18 @@ class SlotsFile:
             report(f"The stands hold no whole record. {LOST}: {path}")
 
     def write(self, body: bytes) -> None:
-        """Durable on return. Raises `DiskFull`; the last record is then still there, and `ValueError` for more than a slot holds."""
+        """Durable on return.
+
+        Raises `DiskFull`; the last record is then still there, and `ValueError` for more than a
+        slot holds.
+        """
         if len(body) > MAX_BODY_BYTES:
             raise ValueError(f"{len(body)} bytes in a slot for {MAX_BODY_BYTES}")
         slot = _slot(self._serial + 1, body)
         if not self.exists:
-            write_atomically(self._path, [memoryview(slot), memoryview(bytes(SLOT_BYTES))], self._fault)
+            write_atomically(
+                self._path, [memoryview(slot), memoryview(bytes(SLOT_BYTES))], self._fault
+            )
             self.exists, self._next = True, 0
         else:
             try:

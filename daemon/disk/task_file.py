@@ -1,7 +1,7 @@
 """What the task was when this home last trained a run: `<home>/runs/<run>/task`.
 
-A model on disk is a vector. When the task's parameters have other names, shapes or another order than then, the same vector
-would be read as another model, without a sign.
+A model on disk is a vector. When the task's parameters have other names, shapes or another order
+than then, the same vector would be read as another model, without a sign.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ TASK_FILE = "task"
 
 
 def load_task(home: Path, run: Digest) -> TaskDigest | None:
-    """The task of this run's model in `home`; None where there is no model, or it was not written down, or cannot be read."""
+    """The task of this run's model in `home`; None where there is no model, or it was not written
+    down, or cannot be read.
+    """
     folder = home / "runs" / run.hex()
     if not any(folder.glob("**/*.safetensors")):
         return None

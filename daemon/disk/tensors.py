@@ -1,7 +1,9 @@
-"""Records as safetensors files (https://huggingface.co/docs/safetensors): 8 bytes of header length, a JSON header, the raw tensors.
+"""Records as safetensors files (https://huggingface.co/docs/safetensors): 8 bytes of header length,
+a JSON header, the raw tensors.
 
-Written by hand, because the library offers no way to fsync, to say which step failed, or to keep its own drafts apart; read by the library,
-so that what is written here is what everybody else calls safetensors. The header's metadata carries a digest over all the rest.
+Written by hand, because the library offers no way to fsync, to say which step failed, or to keep
+its own drafts apart; read by the library, so that what is written here is what everybody else calls
+safetensors. The header's metadata carries a digest over all the rest.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class Damaged(Exception):
 
 
 class Unreadable(Damaged):
-    """The system does not give the file's bytes: they may be whole, and come back with a permission or a medium."""
+    """The system does not give the file's bytes: they may be whole, and come back with a permission
+    or a medium.
+    """
 
 
 def _raw(tensor: npt.NDArray[np.generic]) -> memoryview:
@@ -40,31 +44,47 @@ def _raw(tensor: npt.NDArray[np.generic]) -> memoryview:
 
 
 def _digest_of(tensors: Tensors, metadata: Mapping[str, str]) -> str:
-    words = msgspec.json.encode(sorted((key, value) for key, value in metadata.items() if key != "digest"))
+    words = msgspec.json.encode(
+        sorted((key, value) for key, value in metadata.items() if key != "digest")
+    )
     return digest(words, *(_raw(tensor) for _, tensor in sorted(tensors.items()))).hex()
 
 
 def encode(tensors: Tensors, metadata: Mapping[str, str]) -> list[memoryview]:
-    """The file's parts in order, tensors in the order given. They are views: the tensors must not change until they are written."""
-    header: dict[str, object] = {"__metadata__": {**metadata, "digest": _digest_of(tensors, metadata)}}
+    """The file's parts in order, tensors in the order given.
+
+    They are views: the tensors must not change until they are written.
+    """
+    header: dict[str, object] = {
+        "__metadata__": {**metadata, "digest": _digest_of(tensors, metadata)}
+    }
     parts, offset = [], 0
     for name, tensor in tensors.items():
         part = _raw(tensor)
-        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, offset + part.nbytes]}
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + part.nbytes],
+        }
         offset += part.nbytes
         parts.append(part)
     text = msgspec.json.encode(header)
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8, as the format recommends
+    # Tensors begin at a multiple of 8, as the format recommends.
+    text += b" " * (-len(text) % 8)
     return [memoryview(len(text).to_bytes(8, "little") + text), *parts]
 
 
 def read(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]]:
-    """Tensors and metadata of a whole file. Raises `Damaged`, or `FileNotFoundError` where there is none.
+    """Tensors and metadata of a whole file.
 
-    Reads with pread, not through a memory map: a bad sector is then an exception and not a dead process.
+    Raises `Damaged`, or `FileNotFoundError` where there is none.
+
+    Reads with pread, not through a memory map: a bad sector is then an exception and not a dead
+    process.
     """
     try:
-        with path.open("rb") as first:  # safetensors tells a file that is refused from a damaged one by its words alone
+        # Safetensors tells a file that is refused from a damaged one by its words alone.
+        with path.open("rb") as first:
             first.read(1)
         with safe_open(path, framework="np", backend="pread") as file:
             metadata = file.metadata() or {}
@@ -75,9 +95,9 @@ def read(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]
         raise Unreadable(f"cannot be read ({error.strerror or error})") from None
     except (SafetensorError, ValueError, KeyError) as error:
         raise Damaged(f"cannot be read ({error})") from None
-    if any(tensor.dtype not in _NAMES or tensor.ndim != 1 for tensor in tensors.values()) or metadata.get("digest") != _digest_of(
-        tensors, metadata
-    ):
+    if any(
+        tensor.dtype not in _NAMES or tensor.ndim != 1 for tensor in tensors.values()
+    ) or metadata.get("digest") != _digest_of(tensors, metadata):
         raise Damaged("does not match its digest")
     return tensors, metadata
 
@@ -87,7 +107,10 @@ class _Place(msgspec.Struct, frozen=True):
 
 
 def place_of(handle: int, names: tuple[str, ...]) -> tuple[int, int]:
-    """Where in the open file the named tensors, which must follow each other, begin and end. Raises `Damaged`."""
+    """Where in the open file the named tensors, which must follow each other, begin and end.
+
+    Raises `Damaged`.
+    """
     try:
         length = int.from_bytes(os.pread(handle, 8, 0), "little")
         if not 0 < length <= MAX_HEADER_BYTES:

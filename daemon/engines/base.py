@@ -15,8 +15,8 @@ ENGINES = ("native", "hivemind")
 class Engine(Protocol):
     """Runs a node's part in a run: training, exchanging, keeping what must survive.
 
-    Guarantees: `run` goes on until cancelled or `finish` was called, and leaves everything durable. Registers its protocols when it is made, so it is
-    made before the network starts.
+    Guarantees: `run` goes on until cancelled or `finish` was called, and leaves everything durable.
+    Registers its protocols when it is made, so it is made before the network starts.
     """
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

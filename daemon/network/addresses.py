@@ -9,11 +9,14 @@ from typing import NamedTuple
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, public_key_of
 
-MAX_ADDRESS_CHARS = 160  # /dns4/<host name>/tcp/<port>/p2p/<52 characters>, with room
+# /dns4/<host name>/tcp/<port>/p2p/<52 characters>, with room.
+MAX_ADDRESS_CHARS = 160
 
 
 class Place(NamedTuple):
-    """A multiaddr of the two kinds we speak: /ip4/HOST/tcp/PORT or /dns4/HOST/tcp/PORT, with the peer expected there."""
+    """A multiaddr of the two kinds we speak: /ip4/HOST/tcp/PORT or /dns4/HOST/tcp/PORT, with the
+    peer expected there.
+    """
 
     kind: str
     host: str
@@ -29,29 +32,53 @@ class Place(NamedTuple):
 
 
 def parse_place(text: str) -> Place:
-    """Raises `PeerFault("malformed")` for anything but /ip4|dns4/HOST/tcp/PORT/p2p/PEER, `PeerFault("identity")` for a bad peer id."""
+    """Raises `PeerFault("malformed")` for anything but /ip4|dns4/HOST/tcp/PORT/p2p/PEER,
+    `PeerFault("identity")` for a bad peer id.
+    """
     parts = text.split("/")
-    if len(text) > MAX_ADDRESS_CHARS or len(parts) != 7 or parts[0] or (parts[3], parts[5]) != ("tcp", "p2p"):
-        raise PeerFault("malformed", f"{text[:MAX_ADDRESS_CHARS]!r} is not /ip4/HOST/tcp/PORT/p2p/PEER")
+    if (
+        len(text) > MAX_ADDRESS_CHARS
+        or len(parts) != 7
+        or parts[0]
+        or (parts[3], parts[5]) != ("tcp", "p2p")
+    ):
+        raise PeerFault(
+            "malformed", f"{text[:MAX_ADDRESS_CHARS]!r} is not /ip4/HOST/tcp/PORT/p2p/PEER"
+        )
     _, kind, host, _, port, _, peer = parts
     if kind == "ip4":
         try:
             ipaddress.IPv4Address(host)
         except ValueError:
             raise PeerFault("malformed", f"{host!r} is no IPv4 address") from None
-    elif kind != "dns4" or not host or not host.replace("-", "").replace(".", "").isalnum() or not host.isascii():
+    elif (
+        kind != "dns4"
+        or not host
+        or not host.replace("-", "").replace(".", "").isalnum()
+        or not host.isascii()
+    ):
         raise PeerFault("malformed", f"{text!r} names neither an IPv4 address nor a host")
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536 and port[0] != "0"):
+    if not (
+        port.isascii()
+        and port.isdigit()
+        and len(port) <= 5
+        and 0 < int(port) < 65_536
+        and port[0] != "0"
+    ):
         raise PeerFault("malformed", f"{port!r} is no TCP port")
     public_key_of(peer)
     return Place(kind, host, int(port), peer)
 
 
 def primary_host() -> str | None:
-    """The IPv4 address of the interface towards the internet; None on a machine without one. Connecting UDP sends nothing."""
+    """The IPv4 address of the interface towards the internet; None on a machine without one.
+
+    Connecting UDP sends nothing.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): routed by default, owned by nobody
+            # TEST-NET-1 (RFC 5737): routed by default, owned by nobody.
+            probe.connect(("192.0.2.1", 9))
         except OSError:
             return None
         host: str = probe.getsockname()[0]
@@ -59,7 +86,10 @@ def primary_host() -> str | None:
 
 
 def advertised_hosts(listen_host: str, advertise: tuple[str, ...]) -> tuple[str, ...]:
-    """The hosts to hand out, the most useful first. What the user said wins; a wildcard becomes the primary address and loopback."""
+    """The hosts to hand out, the most useful first.
+
+    What the user said wins; a wildcard becomes the primary address and loopback.
+    """
     if advertise:
         return advertise
     if listen_host not in ("0.0.0.0", ""):

@@ -1,7 +1,11 @@
-"""Who is where: a bounded address book, and the signed records with which nodes tell each other of members. Pure.
+"""Who is where: a bounded address book, and the signed records with which nodes tell each other of
+members.
 
-A record is believed because the peer it speaks of signed it; a hint (a join address, a provider's address) only says where to try.
-Only members that were connected to us within `FRESH_S` are handed on, so that the dead disappear from the swarm's memory.
+Pure.
+
+A record is believed because the peer it speaks of signed it; a hint (a join address, a provider's
+address) only says where to try. Only members that were connected to us within `FRESH_S` are handed
+on, so that the dead disappear from the swarm's memory.
 """
 
 from __future__ import annotations
@@ -17,23 +21,34 @@ from protocol.identity import PeerId, Signer, verify
 MAX_ENTRIES = 1024  # of the book
 MAX_PLACES = 8  # addresses of one peer
 MAX_PROVEN = 4  # hosts at which one peer was met
-MAX_OF_SOURCE = 32  # peers that one peer told of and that were never met: one exchange's worth
-REMEMBERED_PLACES = 2  # of one peer, from one life to the next: called again and again, whoever it says lives there
+# Peers that one peer told of and that were never met: one exchange's worth.
+MAX_OF_SOURCE = 32
+# Of one peer, from one life to the next: called again and again, whoever it says lives there.
+REMEMBERED_PLACES = 2
 MAX_KEYS = 4  # runs a node can be in
 MAX_RECORDS = 32  # handed out at a time
 MAX_RECORD_BYTES = 2048
 MAX_EXCHANGE_BYTES = MAX_RECORDS * (MAX_RECORD_BYTES + 64 + 16) + 16
 FRESH_S = 600.0
-BACKOFF_S = (1.0, 60.0)  # after the first failure, and at most; doubled in between
-JOIN_BACKOFF_MOST_S = 10.0  # join addresses are how a node that lost everybody comes back
+# After the first failure, and at most; doubled in between.
+BACKOFF_S = (1.0, 60.0)
+# Join addresses are how a node that lost everybody comes back.
+JOIN_BACKOFF_MOST_S = 10.0
 FORGET_AFTER_FAILURES = 6  # in a row, about two minutes
-YIELD_S = 0.5  # of two who learn of each other at once, the one with the greater id waits this long for the other's call
+# Of two who learn of each other at once, the one with the greater id waits this long for the
+# other's call.
+YIELD_S = 0.5
 
 _DOMAIN = b"hypergpu/peer-record/1\x00"
 
 
-class PeerRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """A member's own words: where it is and which keys (runs) it provides. The greater `seq` is the newer."""
+class PeerRecord(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
+    """A member's own words: where it is and which keys (runs) it provides.
+
+    The greater `seq` is the newer.
+    """
 
     peer: PeerId
     addresses: tuple[str, ...]
@@ -41,14 +56,18 @@ class PeerRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, for
     seq: int
 
 
-class SignedPeerRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class SignedPeerRecord(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
     """The encoded record and its peer's signature."""
 
     body: bytes
     signature: bytes
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class Exchange(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
     """What each side of `/hypergpu/peers/1` sends: its own record first."""
 
     records: tuple[SignedPeerRecord, ...]
@@ -58,27 +77,46 @@ _record_decoder = msgspec.msgpack.Decoder(PeerRecord)
 _exchange_decoder = msgspec.msgpack.Decoder(Exchange)
 
 
-def seal_record(signer: Signer, places: Iterable[Place], keys: Iterable[bytes], seq: int) -> SignedPeerRecord:
+def seal_record(
+    signer: Signer, places: Iterable[Place], keys: Iterable[bytes], seq: int
+) -> SignedPeerRecord:
     addresses = tuple(str(place) for place in places)[:MAX_PLACES]
-    body = msgspec.msgpack.encode(PeerRecord(peer=signer.peer, addresses=addresses, keys=tuple(sorted(keys))[:MAX_KEYS], seq=seq))
+    body = msgspec.msgpack.encode(
+        PeerRecord(
+            peer=signer.peer, addresses=addresses, keys=tuple(sorted(keys))[:MAX_KEYS], seq=seq
+        )
+    )
     return SignedPeerRecord(body=body, signature=signer.sign(_DOMAIN + body))
 
 
 def read_record(signed: SignedPeerRecord) -> PeerRecord:
-    """What it says, before anybody has checked who says it. Raises `PeerFault`: oversized, malformed."""
+    """What it says, before anybody has checked who says it.
+
+    Raises `PeerFault`: oversized, malformed.
+    """
     if len(signed.body) > MAX_RECORD_BYTES:
         raise PeerFault("oversized", f"a peer record of {len(signed.body)} bytes")
     try:
         record = _record_decoder.decode(signed.body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise PeerFault("malformed", f"a peer record: {error}") from None
-    if len(record.addresses) > MAX_PLACES or len(record.keys) > MAX_KEYS or any(len(key) != 32 for key in record.keys):
-        raise PeerFault("malformed", f"a peer record of {len(record.addresses)} addresses and {len(record.keys)} keys")
+    if (
+        len(record.addresses) > MAX_PLACES
+        or len(record.keys) > MAX_KEYS
+        or any(len(key) != 32 for key in record.keys)
+    ):
+        raise PeerFault(
+            "malformed",
+            f"a peer record of {len(record.addresses)} addresses and {len(record.keys)} keys",
+        )
     return record
 
 
 def check_record(signed: SignedPeerRecord, record: PeerRecord) -> tuple[Place, ...]:
-    """The places it gives, when its peer signed it. Raises `PeerFault`: identity, unsigned, malformed."""
+    """The places it gives, when its peer signed it.
+
+    Raises `PeerFault`: identity, unsigned, malformed.
+    """
     if not verify(record.peer, signed.signature, _DOMAIN + signed.body):
         raise PeerFault("unsigned", f"a peer record that {record.peer} did not sign")
     places = tuple(parse_place(address) for address in record.addresses)
@@ -110,7 +148,8 @@ class Entry:
         self.peer = peer
         self.source = source
         self.named: frozenset[Place] = frozenset()  # by the user
-        self.proven: list[str] = []  # hosts at which its key was proved, the last one first
+        # Hosts at which its key was proved, the last one first.
+        self.proven: list[str] = []
         self.places: list[Place] = []
         self.keys: frozenset[bytes] = frozenset()
         self.signed: SignedPeerRecord | None = None
@@ -146,13 +185,24 @@ class Book:
             if source:
                 self._make_room_of(source)
             if len(self._entries) >= MAX_ENTRIES:
-                self._entries.pop(min((e for e in self._entries.values() if not e.join), key=lambda e: (e.connected_at, -e.failures)).peer)
+                self._entries.pop(
+                    min(
+                        (e for e in self._entries.values() if not e.join),
+                        key=lambda e: (e.connected_at, -e.failures),
+                    ).peer
+                )
             entry = self._entries[peer] = Entry(peer, source)
         return entry
 
     def _make_room_of(self, source: PeerId) -> None:
-        """One peer's tales fill no more than their share: the oldest of those it told of and nobody met makes room."""
-        told = [e for e in self._entries.values() if e.source == source and e.connected_at == float("-inf")]
+        """One peer's tales fill no more than their share: the oldest of those it told of and nobody
+        met makes room.
+        """
+        told = [
+            e
+            for e in self._entries.values()
+            if e.source == source and e.connected_at == float("-inf")
+        ]
         if len(told) >= MAX_OF_SOURCE:
             del self._entries[told[0].peer]
 
@@ -174,7 +224,10 @@ class Book:
         return [place for entry in self._entries.values() for place in entry.named]
 
     def hint(self, places: Iterable[Place], source: PeerId) -> bool:
-        """Addresses somebody else gave: tried after the peer's own. True when a peer is new to us."""
+        """Addresses somebody else gave: tried after the peer's own.
+
+        True when a peer is new to us.
+        """
         new = False
         for place in places:
             if place.peer == self._own:
@@ -186,11 +239,15 @@ class Book:
         return new
 
     def learn(self, signed: SignedPeerRecord, now: float, source: PeerId) -> bool:
-        """A record that `source` handed us. True when it told of a peer we did not know. Raises `PeerFault`."""
+        """A record that `source` handed us.
+
+        True when it told of a peer we did not know. Raises `PeerFault`.
+        """
         record = read_record(signed)
         known = self._entries.get(record.peer)
         if record.peer == self._own or (known is not None and known.seq >= record.seq):
-            return False  # most of what neighbours hand us: no signature is checked for it
+            # Most of what neighbours hand us: no signature is checked for it.
+            return False
         places = check_record(signed, record)
         entry = self._entry(record.peer, source)
         entry.signed, entry.seq, entry.keys = signed, record.seq, frozenset(record.keys)
@@ -237,29 +294,58 @@ class Book:
 
     def to_dial(self, connected: set[PeerId], keys: frozenset[bytes], now: float) -> list[PeerId]:
         """Who to try now, best first: in our run, few failures. Members of other runs come last."""
-        ready = [e for e in self._entries.values() if e.places and e.peer not in connected and e.not_before <= now]
-        return [e.peer for e in sorted(ready, key=lambda e: (bool(keys and e.keys and not keys & e.keys), e.failures, -e.connected_at))]
+        ready = [
+            e
+            for e in self._entries.values()
+            if e.places and e.peer not in connected and e.not_before <= now
+        ]
+        return [
+            e.peer
+            for e in sorted(
+                ready,
+                key=lambda e: (
+                    bool(keys and e.keys and not keys & e.keys),
+                    e.failures,
+                    -e.connected_at,
+                ),
+            )
+        ]
 
     def next_due(self, connected: set[PeerId], now: float) -> float | None:
         """When somebody we could not try just now may be tried again."""
-        times = [e.not_before for e in self._entries.values() if e.places and e.peer not in connected and e.not_before > now]
+        times = [
+            e.not_before
+            for e in self._entries.values()
+            if e.places and e.peer not in connected and e.not_before > now
+        ]
         return min(times, default=None)
 
     def members(self, keys: frozenset[bytes]) -> int:
         """How many peers in our run we know to exist."""
         return sum(1 for e in self._entries.values() if not (keys and e.keys and not keys & e.keys))
 
-    def places_of_members(self, connected: set[PeerId], keys: frozenset[bytes], now: float) -> list[Place]:
-        """Where peers of our run are that were there a while ago, `REMEMBERED_PLACES` each; those connected now come first.
+    def places_of_members(
+        self, connected: set[PeerId], keys: frozenset[bytes], now: float
+    ) -> list[Place]:
+        """Where peers of our run are that were there a while ago, `REMEMBERED_PLACES` each; those
+        connected now come first.
 
-        Only at hosts where the peer was met, or that the user named: the next life takes these for the user's own words, and calls them free
-        of the bounds of `dialing.py`. What a peer says of itself could name any host.
+        Only at hosts where the peer was met, or that the user named: the next life takes these for
+        the user's own words, and calls them free of the bounds of `dialing.py`. What a peer says of
+        itself could name any host.
         """
         there = [
-            e for e in self._entries.values() if e.signed and (e.peer in connected or now - e.connected_at < FRESH_S) and keys & e.keys
+            e
+            for e in self._entries.values()
+            if e.signed
+            and (e.peer in connected or now - e.connected_at < FRESH_S)
+            and keys & e.keys
         ]
         there.sort(key=lambda e: (e.peer not in connected, -e.connected_at))
-        met = ([place for place in e.places if place in e.named or place.host in e.proven] for e in there)
+        met = (
+            [place for place in e.places if place in e.named or place.host in e.proven]
+            for e in there
+        )
         return [place for places in met for place in places[:REMEMBERED_PLACES]]
 
     def record_of(self, peer: PeerId) -> SignedPeerRecord | None:
@@ -269,7 +355,11 @@ class Book:
 
     def to_hand_out(self, connected: set[PeerId], now: float) -> list[SignedPeerRecord]:
         fresh = [
-            e for e in self._entries.values() if e.signed and (e.peer in connected or now - e.connected_at < FRESH_S) and not e.failures
+            e
+            for e in self._entries.values()
+            if e.signed
+            and (e.peer in connected or now - e.connected_at < FRESH_S)
+            and not e.failures
         ]
         fresh.sort(key=lambda e: (e.peer not in connected, -e.connected_at))
         return [e.signed for e in fresh if e.signed]

@@ -1,8 +1,9 @@
-"""The border to a library that raises anything: what crosses it becomes `Unreachable`, or is counted and forgotten.
+"""The border to a library that raises anything: what crosses it becomes `Unreachable`, or is
+counted and forgotten.
 
-py-libp2p lets parse errors, cipher errors and assertion errors of its dependencies escape for bytes a stranger sent, and runs its
-tasks so that one escaped exception ends them all. Its calls are therefore made inside one of these two contexts. Cancellation is
-never touched.
+py-libp2p lets parse errors, cipher errors and assertion errors of its dependencies escape for bytes
+a stranger sent, and runs its tasks so that one escaped exception ends them all. Its calls are
+therefore made inside one of these two contexts. Cancellation is never touched.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ _log = logging.getLogger(__name__)
 
 
 class Refusals:
-    """Counts of what was refused before a handler saw it, by reason. The reasons are the words of `REFUSALS`, zeros included."""
+    """Counts of what was refused before a handler saw it, by reason.
+
+    The reasons are the words of `REFUSALS`, zeros included.
+    """
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
@@ -44,7 +48,9 @@ def _split(error: BaseException) -> tuple[BaseException | None, BaseException | 
 
 
 class foreign:
-    """Inside, every failure of the library is raised as `Unreachable`; our own exceptions and cancellation pass."""
+    """Inside, every failure of the library is raised as `Unreachable`; our own exceptions and
+    cancellation pass.
+    """
 
     def __init__(self, doing: str) -> None:
         self._doing = doing
@@ -52,7 +58,12 @@ class foreign:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Literal[False]:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Literal[False]:
         if error is None or isinstance(error, HyperGPUError):
             return False
         ordinary, other = _split(error)
@@ -64,7 +75,10 @@ class foreign:
 
 
 class contained:
-    """Inside, every failure is logged for debugging and forgotten; cancellation passes. `failed` tells whether there was one."""
+    """Inside, every failure is logged for debugging and forgotten; cancellation passes.
+
+    `failed` tells whether there was one.
+    """
 
     def __init__(self, doing: str) -> None:
         self._doing = doing
@@ -73,7 +87,12 @@ class contained:
     def __enter__(self) -> contained:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
         if error is None:
             return False
         ordinary, other = _split(error)
@@ -88,8 +107,13 @@ class contained:
 
 
 def _words(error: BaseException) -> str:
-    """One line that says what it was, also for exceptions without a message. The library wraps; what helps is at the bottom of the chain."""
-    while (inner := error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__) is not None:
+    """One line that says what it was, also for exceptions without a message.
+
+    The library wraps; what helps is at the bottom of the chain.
+    """
+    while (
+        inner := error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
+    ) is not None:
         error = inner
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()

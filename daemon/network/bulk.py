@@ -5,10 +5,12 @@
     length (1 byte), protocol (ASCII)     ->  is it served? is there room? -> 1 byte: 0 opened, else why not
     ... the protocol's own bytes, both ways, each direction ended by its own close_notify
 
-The server's byte is what proves to the client that it was let in: a TLS 1.3 client is done before the server has judged it.
+The server's byte is what proves to the client that it was let in: a TLS 1.3 client is done before
+the server has judged it.
 
-What strangers can multiply here: unfinished handshakes (`handshakes.py` says which makes room), sessions (of those a peer that does not matter
-gives one up, the peer with the most first), and certificates (of those who do not matter the one admitted first makes room).
+What strangers can multiply here: unfinished handshakes (`handshakes.py` says which makes room),
+sessions (of those a peer that does not matter gives one up, the peer with the most first), and
+certificates (of those who do not matter the one admitted first makes room).
 """
 
 from __future__ import annotations
@@ -37,11 +39,16 @@ from protocol.identity import PeerId
 from protocol.ports import MAX_STREAMS_PER_PEER, Endpoint, StreamHandler
 
 MAX_PROTOCOL_BYTES = 100  # ours have about 25
-MAX_SESSIONS = 512  # open at once, all peers: 32 members of a group with every slice in flight, and room
-MAX_HANDSHAKES = 128  # begun and not yet let in, all addresses: bounds what a flood of half-open connections can hold
-MAX_ADMITTED = 1024  # certificates believed at once: sixteen times the largest plan
-HANDSHAKE_TIMEOUT_S = 5.0  # three round trips of 500 ms, and a busy peer
-FIRST_BYTE_S = 3.0  # until an incoming connection must have said something
+# Open at once, all peers: 32 members of a group with every slice in flight, and room.
+MAX_SESSIONS = 512
+# Begun and not yet let in, all addresses: bounds what a flood of half-open connections can hold.
+MAX_HANDSHAKES = 128
+# Certificates believed at once: sixteen times the largest plan.
+MAX_ADMITTED = 1024
+# Three round trips of 500 ms, and a busy peer.
+HANDSHAKE_TIMEOUT_S = 5.0
+# Until an incoming connection must have said something.
+FIRST_BYTE_S = 3.0
 CONNECT_TIMEOUT_S = 5.0
 
 OPENED, UNKNOWN, BUSY = b"\x00", b"\x01", b"\x02"
@@ -59,7 +66,14 @@ class BulkTraffic:
 class BulkStream:
     """A `ByteStream` over one TLS session."""
 
-    def __init__(self, session: TlsSession, peer: PeerId, traffic: BulkTraffic, endings: Endings, host: str = "") -> None:
+    def __init__(
+        self,
+        session: TlsSession,
+        peer: PeerId,
+        traffic: BulkTraffic,
+        endings: Endings,
+        host: str = "",
+    ) -> None:
         """`host` is where the peer was called."""
         self.host = host
         self._session = session
@@ -111,8 +125,11 @@ class BulkStream:
 
 
 class BulkPlane:
-    """Opens and serves bulk streams. `handle(stream, handler, release)` runs a handler, calls `release` at its end and returns when
-    the stream is over."""
+    """Opens and serves bulk streams.
+
+    `handle(stream, handler, release)` runs a handler, calls `release` at its end and returns when
+    the stream is over.
+    """
 
     def __init__(
         self,
@@ -137,7 +154,8 @@ class BulkPlane:
         self._called: dict[PeerId, WeakSet[TlsSession]] = {}  # by whom we called
         self._scratch = Scratch()
         self._matters = matters
-        self._serving: dict[TlsSession, PeerId] = {}  # sessions that others opened and that were let in
+        # Sessions that others opened and that were let in.
+        self._serving: dict[TlsSession, PeerId] = {}
         self._handshakes = Handshakes(MAX_HANDSHAKES)
 
     async def cut(self) -> None:
@@ -159,11 +177,19 @@ class BulkPlane:
         try:
             x509.load_der_x509_certificate(endpoint.certificate)
         except ValueError as error:
-            raise PeerFault("malformed", f"the endpoint of {endpoint.peer} holds no certificate: {error}") from error
+            raise PeerFault(
+                "malformed", f"the endpoint of {endpoint.peer} holds no certificate: {error}"
+            ) from error
         self._admitted[endpoint.peer] = endpoint.certificate
         self._admitted.move_to_end(endpoint.peer)
-        while len(self._admitted) > MAX_ADMITTED:  # keys are free: who matters stays, of the others the oldest goes
-            del self._admitted[next((peer for peer in self._admitted if not self._matters(peer)), next(iter(self._admitted)))]
+        # Keys are free: who matters stays, of the others the oldest goes.
+        while len(self._admitted) > MAX_ADMITTED:
+            del self._admitted[
+                next(
+                    (peer for peer in self._admitted if not self._matters(peer)),
+                    next(iter(self._admitted)),
+                )
+            ]
         self._peers = {certificate: peer for peer, certificate in self._admitted.items()}
 
     def is_admitted(self, peer: PeerId) -> bool:
@@ -186,15 +212,21 @@ class BulkPlane:
                 await session.send_all(bytes((len(name),)) + name)
                 answer = await session.receive_some(1)
             if answer != OPENED:
-                raise Unreachable(f"{protocol}: {endpoint.peer} {_ANSWERS.get(answer, 'closed the connection')}")
+                raise Unreachable(
+                    f"{protocol}: {endpoint.peer} {_ANSWERS.get(answer, 'closed the connection')}"
+                )
             opened = True
         except trio.TooSlowError:
-            raise Unreachable(f"{endpoint.peer} did not answer within {HANDSHAKE_TIMEOUT_S:.0f} s") from None
+            raise Unreachable(
+                f"{endpoint.peer} did not answer within {HANDSHAKE_TIMEOUT_S:.0f} s"
+            ) from None
         except HandshakeFailed as error:
             self._refusals.count("tls", f"{endpoint.peer} at {endpoint.hosts}: {error}")
             raise Unreachable(f"{endpoint.peer} is not the peer we expect: {error}") from error
         finally:
-            if not opened and not (session.refused and self._endings.start(TlsSession.linger, session)):
+            if not opened and not (
+                session.refused and self._endings.start(TlsSession.linger, session)
+            ):
                 await session.aclose()
         self._called = {peer: sessions for peer, sessions in self._called.items() if sessions}
         self._called.setdefault(endpoint.peer, WeakSet()).add(session)
@@ -219,17 +251,28 @@ class BulkPlane:
     # ------------------------------------------------------------------------------------------------ serving
 
     async def listen(self, listeners: list[trio.SocketListener]) -> None:
-        """Accept until cancelled. trio itself waits and goes on when there are no file descriptors left."""
+        """Accept until cancelled. trio itself waits and goes on when there are no file descriptors
+        left.
+        """
         await trio.serve_listeners(self._serve_one, listeners)
 
     async def _serve_one(self, transport: trio.SocketStream) -> None:
         tune(transport)
         scope = trio.CancelScope()
         heard = trio.Event()
-        began = Handshake(prefix_of(_host_of(transport)), trio.current_time(), heard.is_set, scope.cancel)
+        began = Handshake(
+            prefix_of(_host_of(transport)), trio.current_time(), heard.is_set, scope.cancel
+        )
         if self._handshakes.begin(began) is not None:
-            self._refusals.count("busy", f"an unfinished handshake made room: {len(self._handshakes)} are open")
-        session = TlsSession(transport, self._server_context, lambda certificate: certificate in self._peers, self._scratch)
+            self._refusals.count(
+                "busy", f"an unfinished handshake made room: {len(self._handshakes)} are open"
+            )
+        session = TlsSession(
+            transport,
+            self._server_context,
+            lambda certificate: certificate in self._peers,
+            self._scratch,
+        )
         async with aclosing(session):
             greeted: tuple[BulkStream, StreamHandler] | None = None
             try:
@@ -249,15 +292,27 @@ class BulkPlane:
                     del self._serving[session]
 
     async def _make_room(self) -> None:
-        """With as many sessions as may be, the peer with the most of those that do not matter gives one up."""
+        """With as many sessions as may be, the peer with the most of those that do not matter gives
+        one up.
+        """
         if len(self._serving) < MAX_SESSIONS:
             return
         held = Counter(self._serving.values())
-        chosen = max(self._serving, key=lambda session: (not self._matters(self._serving[session]), held[self._serving[session]]))
-        self._refusals.count("busy", f"{len(self._serving)} bulk sessions: one of {self._serving[chosen]} makes room")
+        chosen = max(
+            self._serving,
+            key=lambda session: (
+                not self._matters(self._serving[session]),
+                held[self._serving[session]],
+            ),
+        )
+        self._refusals.count(
+            "busy", f"{len(self._serving)} bulk sessions: one of {self._serving[chosen]} makes room"
+        )
         await chosen.aclose()
 
-    async def _greet(self, session: TlsSession, transport: trio.SocketStream, heard: trio.Event) -> tuple[BulkStream, StreamHandler] | None:
+    async def _greet(
+        self, session: TlsSession, transport: trio.SocketStream, heard: trio.Event
+    ) -> tuple[BulkStream, StreamHandler] | None:
         """Who is it and what do they want; None when refused."""
         try:
             with trio.fail_after(FIRST_BYTE_S):
@@ -279,7 +334,9 @@ class BulkPlane:
                     self._refusals.count("unknown_kind", f"{peer} asked for {name!r}")
                     await session.send_all(UNKNOWN)
                 elif self._slots.full(peer):
-                    self._refusals.count("busy", f"{peer} has its {MAX_STREAMS_PER_PEER} bulk streams")
+                    self._refusals.count(
+                        "busy", f"{peer} has its {MAX_STREAMS_PER_PEER} bulk streams"
+                    )
                     await session.send_all(BUSY)
                 else:
                     await session.send_all(OPENED)
@@ -294,7 +351,10 @@ class BulkPlane:
 
 
 def bind(host: str, port: int) -> trio.SocketListener:
-    """A listening socket. Raises `OSError`. No SO_REUSEPORT: a second daemon on one port must fail, not share."""
+    """A listening socket.
+
+    Raises `OSError`. No SO_REUSEPORT: a second daemon on one port must fail, not share.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

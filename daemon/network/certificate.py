@@ -1,7 +1,9 @@
-"""The node's bulk certificate: self-signed, known to others byte for byte, made on first use and kept beside the key.
+"""The node's bulk certificate: self-signed, known to others byte for byte, made on first use and
+kept beside the key.
 
-It names nobody and is signed by nobody: a peer believes it because it arrived inside something the node signed. It is backdated and
-long-lived, so that a clock wrong by months does not matter; freshness comes from rounds, not from certificates.
+It names nobody and is signed by nobody: a peer believes it because it arrived inside something the
+node signed. It is backdated and long-lived, so that a clock wrong by months does not matter;
+freshness comes from rounds, not from certificates.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from cryptography.x509.oid import NameOID
 from protocol.errors import UserError
 from protocol.status.figures import clean
 
-# Peers pin the certificate itself. TLS looks at its dates nevertheless, with the clocks of two strangers, one of which may be decades off: the first
-# year of the format, and the date that RFC 5280 (4.1.2.5) gives to what does not end.
+# Peers pin the certificate itself. TLS looks at its dates nevertheless, with the clocks of two
+# strangers, one of which may be decades off: the first year of the format, and the date that RFC
+# 5280 (4.1.2.5) gives to what does not end.
 VALID_FROM = datetime.datetime(1950, 1, 1, tzinfo=datetime.UTC)
 VALID_TO = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
-# cryptography bounds a common name at 64 bytes of UTF-8 (X.520). The other 17 make it unique: OpenSSL looks trusted certificates up by name.
+# cryptography bounds a common name at 64 bytes of UTF-8 (X.520). The other 17 make it unique:
+# OpenSSL looks trusted certificates up by name.
 MAX_NAME_BYTES = 47
 
 
@@ -36,7 +40,10 @@ class BulkCertificate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_or_make(path: Path, name: str) -> BulkCertificate:
-    """The certificate at `path`, made first when there is none. Raises `UserError("CERTIFICATE")` when the file is damaged, or none can be made."""
+    """The certificate at `path`, made first when there is none.
+
+    Raises `UserError("CERTIFICATE")` when the file is damaged, or none can be made.
+    """
     try:
         if path.exists():
             pem = path.read_bytes()
@@ -64,7 +71,11 @@ def load_or_make(path: Path, name: str) -> BulkCertificate:
 
 
 def _make(name: str) -> bytes:
-    """Key and certificate in PEM. Ed25519: a mutual TLS 1.3 handshake costs both sides together 1.14 ms of one core, with P-256 1.18."""
+    """Key and certificate in PEM.
+
+    Ed25519: a mutual TLS 1.3 handshake costs both sides together 1.14 ms of one core, with P-256
+    1.18.
+    """
     key = Ed25519PrivateKey.generate()
     shown = clean(name, MAX_NAME_BYTES).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
     common_name = f"{shown or 'hypergpu'} {secrets.token_hex(8)}"
@@ -79,7 +90,9 @@ def _make(name: str) -> bytes:
         .not_valid_after(VALID_TO)
         .sign(key, algorithm=None)
     )
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     return private + certificate.public_bytes(serialization.Encoding.PEM)
 
 

@@ -1,4 +1,5 @@
-"""A libp2p connection that is measured, bounded, and safe to cancel: yamux with our own writing, pinging and limits.
+"""A libp2p connection that is measured, bounded, and safe to cancel: yamux with our own writing,
+pinging and limits.
 
 What py-libp2p 0.8's yamux lacks, and where it is mended here:
 
@@ -28,7 +29,15 @@ from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.io.trio import TrioTCPStream
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
-from libp2p.stream_muxer.yamux.yamux import FLAG_SYN, HEADER_SIZE, PROTOCOL_ID, TYPE_PING, YAMUX_HEADER_FORMAT, Yamux, YamuxStream
+from libp2p.stream_muxer.yamux.yamux import (
+    FLAG_SYN,
+    HEADER_SIZE,
+    PROTOCOL_ID,
+    TYPE_PING,
+    YAMUX_HEADER_FORMAT,
+    Yamux,
+    YamuxStream,
+)
 from libp2p.transport.upgrader import TransportUpgrader
 
 from daemon.network.border import contained
@@ -38,22 +47,43 @@ from protocol.ports import MAX_STREAMS_PER_PEER
 _log = logging.getLogger(__name__)
 
 PING_INTERVAL_S = 1.0
-FIRST_INTERVAL_S = 0.5  # while a connection is not trusted: a second after it was made, silence on it is noticed as on any other
-PATIENCE_S = (3.0, 9.0)  # for an answer, least and most: silence is reported within 4 s, 5 s where round trips take 0.5 s, 10 s at worst
-YOUNG_PATIENCE_S = 4.0  # least, once there was an answer at all: silence on a connection of a second's age is reported within 4.5 s
-ROUND_TRIPS_OF_PATIENCE = 8  # of the slowest recent one: queues fill and machines get busy over seconds, and the round trips show it
+# While a connection is not trusted: a second after it was made, silence on it is noticed as on any
+# other.
+FIRST_INTERVAL_S = 0.5
+# For an answer, least and most: silence is reported within 4 s, 5 s where round trips take 0.5 s,
+# 10 s at worst.
+PATIENCE_S = (3.0, 9.0)
+# Least, once there was an answer at all: silence on a connection of a second's age is reported
+# within 4.5 s.
+YOUNG_PATIENCE_S = 4.0
+# Of the slowest recent one: queues fill and machines get busy over seconds, and the round trips
+# show it.
+ROUND_TRIPS_OF_PATIENCE = 8
 RECENT_ROUND_TRIPS = 12  # 12 s of them
-TRUSTED_ROUND_TRIPS = 3  # with fewer they count double, and with none an answer has the most time: a node that joins is busy connecting
-RTT_SMOOTHING = 0.25  # weight of a new measurement; half of a change shows after three
-MAX_STREAMS = 4 * MAX_STREAMS_PER_PEER  # both directions of ours, and libp2p's own
-MAX_WINDOW_BYTES = 1 << 20  # of one stream: 10 MB/s over 100 ms, which is plenty for control
-MAX_BUFFERED_BYTES = 32 << 20  # of one connection, unread: every stream of ours with a full window
-UNREAD_IN_ALL_BYTES = 96 << 20  # of all connections: what is honest is read as it comes, so that this is a flood's share of the memory
-UNREAD_SHARE_BYTES = 1 << 19  # of one connection, below which nobody adds up what the others hold
-MAX_FRAME_BYTES = 1 << 20  # go-yamux and we send 64 KB, rust-yamux 16 KB
-MAX_QUEUED_FRAMES = 4096  # answers (12 bytes each) queued behind a stuck socket; then their writers wait
-COALESCED_BYTES = 1 << 16  # small frames leave together, up to one Noise message
-READ_AHEAD_BYTES = 1 << 16  # of one connection: one Noise message, and with it the small ones of a turn
+# With fewer they count double, and with none an answer has the most time: a node that joins is busy
+# connecting.
+TRUSTED_ROUND_TRIPS = 3
+# Weight of a new measurement; half of a change shows after three.
+RTT_SMOOTHING = 0.25
+# Both directions of ours, and libp2p's own.
+MAX_STREAMS = 4 * MAX_STREAMS_PER_PEER
+# Of one stream: 10 MB/s over 100 ms, which is plenty for control.
+MAX_WINDOW_BYTES = 1 << 20
+# Of one connection, unread: every stream of ours with a full window.
+MAX_BUFFERED_BYTES = 32 << 20
+# Of all connections: what is honest is read as it comes, so that this is a flood's share of the
+# memory.
+UNREAD_IN_ALL_BYTES = 96 << 20
+# Of one connection, below which nobody adds up what the others hold.
+UNREAD_SHARE_BYTES = 1 << 19
+# Go-yamux and we send 64 KB, rust-yamux 16 KB.
+MAX_FRAME_BYTES = 1 << 20
+# Answers (12 bytes each) queued behind a stuck socket; then their writers wait.
+MAX_QUEUED_FRAMES = 4096
+# Small frames leave together, up to one Noise message.
+COALESCED_BYTES = 1 << 16
+# Of one connection: one Noise message, and with it the small ones of a turn.
+READ_AHEAD_BYTES = 1 << 16
 
 
 class CountedStream(TrioTCPStream):
@@ -91,7 +121,11 @@ class CountedStream(TrioTCPStream):
 
     def segments(self) -> Segments:
         """What the kernel counted."""
-        return segments(self.stream.socket) if isinstance(self.stream, trio.SocketStream) else Segments()
+        return (
+            segments(self.stream.socket)
+            if isinstance(self.stream, trio.SocketStream)
+            else Segments()
+        )
 
     async def cut(self) -> None:
         """Close the socket now; every reader and writer above notices."""
@@ -120,12 +154,20 @@ class UnreadBytes:
 
     def too_much(self, coming: int) -> MeasuredYamux | None:
         """The connection that holds most, when `coming` bytes more are too many in all."""
-        held = {one: one.unread() for one in self._connections if not one.event_shutting_down.is_set()}
-        return max(held, key=held.__getitem__) if held and sum(held.values()) + coming > self._most else None
+        held = {
+            one: one.unread() for one in self._connections if not one.event_shutting_down.is_set()
+        }
+        return (
+            max(held, key=held.__getitem__)
+            if held and sum(held.values()) + coming > self._most
+            else None
+        )
 
 
 class MeasuredYamux(Yamux):
-    """`rtt_s` is the smoothed round-trip time, None before the first answer; `lost` says why the connection was given up."""
+    """`rtt_s` is the smoothed round-trip time, None before the first answer; `lost` says why the
+    connection was given up.
+    """
 
     def __init__(
         self,
@@ -148,7 +190,9 @@ class MeasuredYamux(Yamux):
 
     @property
     def jitter_s(self) -> float | None:
-        """The median distance of the last round trips from their median; None before there are enough."""
+        """The median distance of the last round trips from their median; None before there are
+        enough.
+        """
         if not self.trusted:
             return None
         middle = median(self._recent_s)
@@ -171,7 +215,9 @@ class MeasuredYamux(Yamux):
     # ------------------------------------------------------------------------------------------------ writing
 
     async def _write_frame(self, data: bytes) -> None:
-        """Data frames wait until they are written (back-pressure); answers only when very many wait before them."""
+        """Data frames wait until they are written (back-pressure); answers only when very many wait
+        before them.
+        """
         if self._dead or self.event_shutting_down.is_set():
             raise ConnectionClosedError("the connection is closed", transport="tcp")
         frame = _Frame(data)
@@ -226,9 +272,12 @@ class MeasuredYamux(Yamux):
         while not self.event_shutting_down.is_set():
             self._ping_id = (self._ping_id + 1) & 0xFFFFFFFF
             self._ping_event = trio.Event()
-            self._rtt = 0.0  # the library averages with what it finds here; the smoothing is ours
+            # The library averages with what it finds here; the smoothing is ours.
+            self._rtt = 0.0
             sent_at = self._ping_sent_time = trio.current_time()
-            self._queue.append(_Frame(struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_PING, FLAG_SYN, 0, self._ping_id)))
+            self._queue.append(
+                _Frame(struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_PING, FLAG_SYN, 0, self._ping_id))
+            )
             self._wake.set()
             patience_s = self._patience_s()
             answered = await self._answer_within(sent_at, patience_s)
@@ -237,7 +286,11 @@ class MeasuredYamux(Yamux):
                 return
             measured = max(self._rtt, 1e-6)
             self._recent_s.append(measured)
-            self.rtt_s = measured if self.rtt_s is None else self.rtt_s + RTT_SMOOTHING * (measured - self.rtt_s)
+            self.rtt_s = (
+                measured
+                if self.rtt_s is None
+                else self.rtt_s + RTT_SMOOTHING * (measured - self.rtt_s)
+            )
             self._forget_ended_streams()
             await trio.sleep(PING_INTERVAL_S if self.trusted else FIRST_INTERVAL_S)
 
@@ -247,15 +300,22 @@ class MeasuredYamux(Yamux):
         return len(self._recent_s) >= TRUSTED_ROUND_TRIPS
 
     def _patience_s(self) -> float:
-        """How long an answer may take. A false alarm costs a round its member, a late one the round its time."""
+        """How long an answer may take.
+
+        A false alarm costs a round its member, a late one the round its time.
+        """
         least, most = PATIENCE_S
         if not self._recent_s:
             return most
         slowest_s = ROUND_TRIPS_OF_PATIENCE * max(self._recent_s)
-        return min(max(least, slowest_s) if self.trusted else max(YOUNG_PATIENCE_S, 2 * slowest_s), most)
+        return min(
+            max(least, slowest_s) if self.trusted else max(YOUNG_PATIENCE_S, 2 * slowest_s), most
+        )
 
     async def _answer_within(self, sent_at: float, patience_s: float) -> bool:
-        """Whether the answer comes, given that anything that arrives in the meantime (a large transfer) proves life too."""
+        """Whether the answer comes, given that anything that arrives in the meantime (a large
+        transfer) proves life too.
+        """
         deadline = sent_at + patience_s
         while True:
             with trio.move_on_at(deadline):
@@ -267,7 +327,9 @@ class MeasuredYamux(Yamux):
             deadline = alive_until
 
     def _forget_ended_streams(self) -> None:
-        """A reader that wakes up after its stream's end puts its event back into the library's table, where nobody removes it."""
+        """A reader that wakes up after its stream's end puts its event back into the library's
+        table, where nobody removes it.
+        """
         for stream_id in self.stream_events.keys() - self.streams.keys():
             del self.stream_events[stream_id]
 
@@ -295,39 +357,58 @@ class MeasuredYamux(Yamux):
 
     async def _read_data_body(self, length: int) -> bytes:
         buffered = self.unread()
-        if buffered > UNREAD_SHARE_BYTES and (fullest := self._unread_in_all.too_much(length)) is not None:
-            await fullest.cut(f"it left {fullest.unread()} bytes unread while all connections held more than their share")
+        if (
+            buffered > UNREAD_SHARE_BYTES
+            and (fullest := self._unread_in_all.too_much(length)) is not None
+        ):
+            await fullest.cut(
+                f"it left {fullest.unread()} bytes unread while all connections held more than their share"
+            )
             if fullest is self:
                 raise trio.TooSlowError(self.lost)
         if length > MAX_FRAME_BYTES or buffered + length > MAX_BUFFERED_BYTES:
             await self.cut(f"it sent a frame of {length} bytes on top of {buffered} unread ones")
-            raise trio.TooSlowError(self.lost)  # the one exception on which the library's reader ends the connection
+            # The one exception on which the library's reader ends the connection.
+            raise trio.TooSlowError(self.lost)
         return await super()._read_data_body(length)
 
 
 def _bounded(stream: YamuxStream) -> YamuxStream:
-    """The stream, with a receive window that stops growing at `MAX_WINDOW_BYTES` (the library's at 16 MB) and is given back by halves."""
+    """The stream, with a receive window that stops growing at `MAX_WINDOW_BYTES` (the library's at
+    16 MB) and is given back by halves.
+    """
     grow, give_back = stream._apply_autotune_epoch, stream._auto_tune_and_send_window_update
 
     async def give_back_halves(*, bytes_read: int = 0) -> None:
         unread = len(stream.conn.stream_buffers.get(stream.stream_id, b""))
-        if 2 * (stream.target_recv_window - stream.recv_window - unread) >= stream.target_recv_window:
+        if (
+            2 * (stream.target_recv_window - stream.recv_window - unread)
+            >= stream.target_recv_window
+        ):
             await give_back(bytes_read=bytes_read)
 
-    stream._apply_autotune_epoch = lambda buffered: grow(buffered) if stream.target_recv_window < MAX_WINDOW_BYTES else 0  # type: ignore[method-assign]
+    stream._apply_autotune_epoch = lambda buffered: (
+        grow(buffered) if stream.target_recv_window < MAX_WINDOW_BYTES else 0
+    )  # type: ignore[method-assign]
     stream._auto_tune_and_send_window_update = give_back_halves  # type: ignore[method-assign]
     return stream
 
 
-_BELOW = ("conn", "read_writer", "read_write_closer", "stream")  # what the library's layers call the layer below them
+# What the library's layers call the layer below them.
+_BELOW = ("conn", "read_writer", "read_write_closer", "stream")
 
 
 def _socket_of(connection: Any) -> CountedStream:
-    """The TCP stream below the layers of a secured connection. Raises `TypeError` when the library's layers have changed."""
+    """The TCP stream below the layers of a secured connection.
+
+    Raises `TypeError` when the library's layers have changed.
+    """
     for _ in range(10):
         if isinstance(connection, CountedStream):
             return connection
-        connection = next((getattr(connection, name) for name in _BELOW if hasattr(connection, name)), None)
+        connection = next(
+            (getattr(connection, name) for name in _BELOW if hasattr(connection, name)), None
+        )
     raise TypeError("no TCP stream below a secured connection")
 
 

@@ -1,13 +1,17 @@
-"""The DHT: Kademlia under our own protocol name, used for provider records alone (who has what, to enter a swarm by).
+"""The DHT: Kademlia under our own protocol name, used for provider records alone (who has what, to
+enter a swarm by).
 
-py-libp2p 0.8 takes a `protocol_prefix` and then talks `/ipfs/kad/1.0.0` regardless, so that our nodes would join the public IPFS DHT;
-`_OwnName` gives it a host on which that name is ours. Its provider store answers a search from what it holds itself whenever it
-holds anything, and refuses the 21st provider of a key for the two days in which dead ones expire; both are mended here. Value
+py-libp2p 0.8 takes a `protocol_prefix` and then talks `/ipfs/kad/1.0.0` regardless, so that our
+nodes would join the public IPFS DHT; `_OwnName` gives it a host on which that name is ours. Its
+provider store answers a search from what it holds itself whenever it holds anything, and refuses
+the 21st provider of a key for the two days in which dead ones expire; both are mended here. Value
 records are off: there is no namespace that could validate one.
 
-Strangers can announce themselves under any key, so a record of a run's key may hold strangers alone. `providers.py` says which of them
-stay, and a run is announced under `SHARDS` keys, which lie at different places of the DHT: anyone who wants to hide it must fill the records of all
-of them, at the peers nearest to each. Members are found by neighbours and remembered addresses first; the DHT is a way in, not the only one.
+Strangers can announce themselves under any key, so a record of a run's key may hold strangers
+alone. `providers.py` says which of them stay, and a run is announced under `SHARDS` keys, which lie
+at different places of the DHT: anyone who wants to hide it must fill the records of all of them, at
+the peers nearest to each. Members are found by neighbours and remembered addresses first; the DHT
+is a way in, not the only one.
 """
 
 from __future__ import annotations
@@ -44,17 +48,26 @@ SHARDS = 4  # keys under which a run is announced
 ASKED = 20  # peers asked in a search: Kademlia's k
 QUERY_TIMEOUT_S = 5.0
 SEARCH_TIMEOUT_S = 20.0
-REPROVIDE_S = 600.0  # records live for two days; members come and go much faster
-MAX_FOUND = 512  # peers that one search remembers: more answers than that are a flood
-STREAMS_OF_PEER = 16  # that a peer may have open to us: a search asks for the shards of a key at once, twice over
+# Records live for two days; members come and go much faster.
+REPROVIDE_S = 600.0
+# Peers that one search remembers: more answers than that are a flood.
+MAX_FOUND = 512
+# That a peer may have open to us: a search asks for the shards of a key at once, twice over.
+STREAMS_OF_PEER = 16
 STREAMS_IN_ALL = 64
-STREAM_S = 10.0  # for what a peer asks on one stream: two of the library's own timeouts
-FIRST_REPROVIDES_S = (3.0, 60.0)  # after start, while the routing table fills
+# For what a peer asks on one stream: two of the library's own timeouts.
+STREAM_S = 10.0
+# After start, while the routing table fills.
+FIRST_REPROVIDES_S = (3.0, 60.0)
 
 
 class _OwnName:
-    """The host, with `/ipfs/kad/1.0.0` renamed on the way in and out. Out only to peers that are connected: `connect` sees to that. In, a peer
-    has `STREAMS_OF_PEER` streams for `STREAM_S` each, since twelve that stay open would occupy all of the library's handlers."""
+    """The host, with `/ipfs/kad/1.0.0` renamed on the way in and out.
+
+    Out only to peers that are connected: `connect` sees to that. In, a peer has `STREAMS_OF_PEER`
+    streams for `STREAM_S` each, since twelve that stay open would occupy all of the library's
+    handlers.
+    """
 
     def __init__(self, host: BasicHost, connect: Callable[[ID], Awaitable[None]]) -> None:
         self._host = host
@@ -83,20 +96,30 @@ class _OwnName:
 
     async def new_stream(self, peer: ID, protocols: list[str]) -> INetStream:
         await self._connect(peer)
-        return await self._host.new_stream(peer, [_OURS if name == PROTOCOL_ID else name for name in protocols])  # type: ignore[misc]
+        return await self._host.new_stream(
+            peer, [_OURS if name == PROTOCOL_ID else name for name in protocols]
+        )  # type: ignore[misc]
 
 
 class _Providers(ProviderStore):
     """The library's interface over our own table."""
 
-    def __init__(self, host: Any, peer_routing: Any, table: ProviderTable[Any], prefix: Callable[[PeerId], str]) -> None:
+    def __init__(
+        self,
+        host: Any,
+        peer_routing: Any,
+        table: ProviderTable[Any],
+        prefix: Callable[[PeerId], str],
+    ) -> None:
         super().__init__(host=host, peer_routing=peer_routing)
         self._table = table
         self._prefix = prefix
 
     def add_provider(self, key: bytes, provider: PeerInfo) -> None:
         peer: PeerId = provider.peer_id.to_base58()
-        addresses = [address for address in provider.addrs if len(address.to_bytes()) <= MAX_ADDRESS_BYTES]
+        addresses = [
+            address for address in provider.addrs if len(address.to_bytes()) <= MAX_ADDRESS_BYTES
+        ]
         kept = PeerInfo(provider.peer_id, addresses[:MAX_ADDRESSES])
         if peer == self.local_peer_id.to_base58():
             self._table.own(key)
@@ -111,7 +134,10 @@ class _Providers(ProviderStore):
 
 def shards_of(key: bytes) -> tuple[bytes, ...]:
     """The keys under which `key` is announced, itself the first."""
-    return (key, *(digest(b"hypergpu/shard/1\0", key, bytes((number,))) for number in range(1, SHARDS)))
+    return (
+        key,
+        *(digest(b"hypergpu/shard/1\0", key, bytes((number,))) for number in range(1, SHARDS)),
+    )
 
 
 class Dht:
@@ -124,8 +150,10 @@ class Dht:
         matters: Callable[[PeerId], bool],
         prefix: Callable[[PeerId], str],
     ) -> None:
-        """`connect` connects to a peer that may be at these addresses, or raises `Unreachable`; `matters` says whose announcements are never
-        pushed out by others; `prefix` gives the address prefix of a connected peer."""
+        """`connect` connects to a peer that may be at these addresses, or raises `Unreachable`;
+        `matters` says whose announcements are never pushed out by others; `prefix` gives the
+        address prefix of a connected peer.
+        """
         self._learn = learn
         self._connect = connect
         self._prefix = prefix
@@ -159,7 +187,8 @@ class Dht:
             max_peers_per_subnet=0,  # one lab or home is one subnet
         )
         kad.provider_store = _Providers(named, kad.peer_routing, self._table, self._prefix)
-        kad._inbound_limiter = trio.CapacityLimiter(STREAMS_IN_ALL)  # `_OwnName` counts them, by peer too
+        # `_OwnName` counts them, by peer too.
+        kad._inbound_limiter = trio.CapacityLimiter(STREAMS_IN_ALL)
         self._own, self._kad = host.get_id(), kad
         async with service(kad), trio.open_nursery() as nursery:
             nursery.start_soon(self._reprovide)
@@ -173,7 +202,9 @@ class Dht:
         """Connecting alone does not fill the routing table."""
         if self._kad is not None and addresses:
             with contained("adding to the routing table"):
-                await self._kad.routing_table.add_peer(PeerInfo(ID.from_base58(peer), addresses), skip_server_mode_check=True)
+                await self._kad.routing_table.add_peer(
+                    PeerInfo(ID.from_base58(peer), addresses), skip_server_mode_check=True
+                )
 
     def lost(self, peer: PeerId) -> None:
         if self._kad is not None:
@@ -196,7 +227,9 @@ class Dht:
                 await self.provide(key)
 
     async def find_providers(self, key: bytes) -> list[PeerId]:
-        """Asks the peers nearest to each of the key's shards, and those we are connected to, whatever we hold ourselves."""
+        """Asks the peers nearest to each of the key's shards, and those we are connected to,
+        whatever we hold ourselves.
+        """
         found: dict[str, PeerInfo] = {}
         async with trio.open_nursery() as nursery:
             for shard in shards_of(key):
@@ -224,7 +257,9 @@ class Dht:
 
         async def ask(peer: ID) -> None:
             with contained("asking for providers"), trio.move_on_after(QUERY_TIMEOUT_S):
-                providers, _ = await kad.provider_store._get_providers_from_peer_with_closers(peer, key)
+                providers, _ = await kad.provider_store._get_providers_from_peer_with_closers(
+                    peer, key
+                )
                 add(providers)
 
         async with trio.open_nursery() as nursery:

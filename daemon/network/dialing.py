@@ -1,7 +1,8 @@
 """Where a node connects because others told it to, and how often.
 
-A stranger signs a record with a key that it made a moment ago, and names any address in it. So a signature says who speaks and nothing
-about the address. These rules keep a node from being a tool against others:
+A stranger signs a record with a key that it made a moment ago, and names any address in it. So a
+signature says who speaks and nothing about the address. These rules keep a node from being a tool
+against others:
 
 - Free are addresses that the user named, and hosts from which the peer itself was heard or at which it once proved its key.
 - Everything else is tried on somebody's behalf: an IPv4 address alone (names would be resolved for strangers), a port from 1024 on (no
@@ -24,14 +25,23 @@ from daemon.network.prefixes import LOOPBACK_PREFIX, prefix_of
 from protocol.allowance import Allowance, Allowances
 from protocol.identity import PeerId
 
-LEAST_PORT = 1024  # below are services of the system: whoever listens there for HyperGPU calls out itself, or is joined by name
-TRIED_OF_PEER = 2  # unproven addresses of one peer at a time; most name their internet and their local one
-TRIES_PER_S, TRIES_AT_ONCE = 0.2, 16.0  # in all that led nowhere: a small swarm's worth at once, then one in five seconds
-BULK_TRIES_AT_ONCE = 64.0  # for bulk streams, which go to the members of one plan at one moment
-SOURCE_TRIES_PER_S, SOURCE_TRIES_AT_ONCE = 0.05, 8.0  # told by one peer: half of the members that it handed out may be gone
-PREFIX_TRIES_PER_S, PREFIX_TRIES_AT_ONCE = 0.05, 4.0  # to one prefix that is not loopback: nobody is scanned through us
+# Below are services of the system: whoever listens there for HyperGPU calls out itself, or is
+# joined by name.
+LEAST_PORT = 1024
+# Unproven addresses of one peer at a time; most name their internet and their local one.
+TRIED_OF_PEER = 2
+# In all that led nowhere: a small swarm's worth at once, then one in five seconds.
+TRIES_PER_S, TRIES_AT_ONCE = 0.2, 16.0
+# For bulk streams, which go to the members of one plan at one moment.
+BULK_TRIES_AT_ONCE = 64.0
+# Told by one peer: half of the members that it handed out may be gone.
+SOURCE_TRIES_PER_S, SOURCE_TRIES_AT_ONCE = 0.05, 8.0
+# To one prefix that is not loopback: nobody is scanned through us.
+PREFIX_TRIES_PER_S, PREFIX_TRIES_AT_ONCE = 0.05, 4.0
 
-_PRIVATE = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
+_PRIVATE = tuple(
+    map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
+)
 
 
 def network_of(address: ipaddress.IPv4Address) -> ipaddress.IPv4Network:
@@ -48,7 +58,10 @@ def _address(host: str) -> ipaddress.IPv4Address | None:
 
 
 class DialPolicy:
-    """One node's. `heard` gives the hosts that peers were heard from and those that the user named."""
+    """One node's.
+
+    `heard` gives the hosts that peers were heard from and those that the user named.
+    """
 
     def __init__(
         self,
@@ -58,7 +71,11 @@ class DialPolicy:
     ) -> None:
         own = [address for host in own_hosts if (address := _address(host)) is not None]
         self._only_loopback = bool(own) and all(address.is_loopback for address in own)
-        self._beside = [ipaddress.IPv4Network((address, 24), strict=False) for address in own if not address.is_loopback]
+        self._beside = [
+            ipaddress.IPv4Network((address, 24), strict=False)
+            for address in own
+            if not address.is_loopback
+        ]
         self._heard = heard
         self._in_all = Allowance(per_s=TRIES_PER_S, burst=at_once, now=0.0)
         self._of_source = Allowances(per_s=SOURCE_TRIES_PER_S, burst=SOURCE_TRIES_AT_ONCE)
@@ -73,7 +90,12 @@ class DialPolicy:
             return f"port {port} of {host} belongs to the system"
         if address.is_loopback:
             return "" if self._only_loopback else f"{host} is this machine itself"
-        if address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved:
+        if (
+            address.is_link_local
+            or address.is_multicast
+            or address.is_unspecified
+            or address.is_reserved
+        ):
             return f"{host} is no address of a peer"
         if address.is_global or self._is_near(address):
             return ""
@@ -83,7 +105,9 @@ class DialPolicy:
         if any(address in network for network in self._beside):
             return True
         network = network_of(address)
-        return any((heard := _address(host)) is not None and heard in network for host in self._heard())
+        return any(
+            (heard := _address(host)) is not None and heard in network for host in self._heard()
+        )
 
     def spend(self, host: str, source: PeerId, now: float) -> bool:
         """Whether an address that `source` told of may be tried now; counts it when it may."""

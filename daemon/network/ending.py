@@ -1,7 +1,9 @@
-"""How a stream is given back without cutting off what was sent: say the end, read a little further, then close.
+"""How a stream is given back without cutting off what was sent: say the end, read a little further,
+then close.
 
-Closing a socket (or resetting a yamux stream) while bytes from the other side are unread destroys what is still on its way to it. So
-a stream that is whole is ended in a task of its own, which outlives the caller's interest by seconds at most.
+Closing a socket (or resetting a yamux stream) while bytes from the other side are unread destroys
+what is still on its way to it. So a stream that is whole is ended in a task of its own, which
+outlives the caller's interest by seconds at most.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ import trio
 
 from protocol.errors import Unreachable
 
-LINGER_S = 5.0  # a round trip of 500 ms, and a peer that is busy
-LINGER_BYTES = 1 << 18  # who sends more than this after we lost interest is cut off: one yamux window
+# A round trip of 500 ms, and a peer that is busy.
+LINGER_S = 5.0
+# Who sends more than this after we lost interest is cut off: one yamux window.
+LINGER_BYTES = 1 << 18
 
 
 _Stream = TypeVar("_Stream")

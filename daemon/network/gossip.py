@@ -1,4 +1,5 @@
-"""Gossip: GossipSub over the host's connections, messages signed by their origin, judged before they are passed on.
+"""Gossip: GossipSub over the host's connections, messages signed by their origin, judged before
+they are passed on.
 
 Settings of py-libp2p 0.8 that matter, with what happened otherwise:
 
@@ -47,10 +48,13 @@ HEARTBEAT_S = 1
 QUEUE_MESSAGES = 1024  # of one subscription that nobody reads...
 QUEUE_BYTES = 64 << 20  # ...and their bytes
 REFUSED_COUNTS = (
-    50  # messages, for one that was refused: a forged certificate costs its judge dozens of signatures, and nobody honest brings any
+    # Messages, for one that was refused: a forged certificate costs its judge dozens of signatures,
+    # and nobody honest brings any.
+    50
 )
 MAX_SUBSCRIPTIONS_OF_PEER = 32  # topics; a run has a handful
-SEEN_S, SEEN_SWEEP_S = 120, 30  # for which a message is known as said, and between looks for those to forget
+# For which a message is known as said, and between looks for those to forget.
+SEEN_S, SEEN_SWEEP_S = 120, 30
 
 
 class Inbox:
@@ -96,7 +100,10 @@ class Inbox:
 
 
 class Gossip:
-    """Topics are subscribed to before it runs. `crash` is told of exceptions in our own code that the library would hide."""
+    """Topics are subscribed to before it runs.
+
+    `crash` is told of exceptions in our own code that the library would hide.
+    """
 
     def __init__(
         self,
@@ -108,8 +115,11 @@ class Gossip:
         prefix: Callable[[PeerId], str] = lambda _peer: "",
         matters: Callable[[PeerId], bool] = lambda _peer: False,
     ) -> None:
-        """`known` says of whom anybody may bring a message: of those that are connected themselves or matter; `prefix` gives the address prefix
-        of a connected peer. Those of whom `matters` is true hear us also past a mesh full of strangers."""
+        """`known` says of whom anybody may bring a message: of those that are connected themselves
+        or matter; `prefix` gives the address prefix of a connected peer.
+
+        Those of whom `matters` is true hear us also past a mesh full of strangers.
+        """
         self._known, self._prefix, self._matters = known, prefix, matters
         self._introductions = Introductions()
         self._own = own
@@ -120,7 +130,9 @@ class Gossip:
         self._rations = Rations()
         self._pubsub: BoundedPubsub | None = None
 
-    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True) -> Inbox:
+    def subscribe(
+        self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True
+    ) -> Inbox:
         if self._pubsub is not None:
             raise RuntimeError("topics are subscribed to before the network starts")
         if topic in self._topics:
@@ -131,9 +143,13 @@ class Gossip:
 
     @asynccontextmanager
     async def running(self, host: BasicHost, first_serial: int) -> AsyncIterator[None]:
-        """Ready for peers inside the block; entered before the first connection. Messages are numbered from `first_serial` on."""
+        """Ready for peers inside the block; entered before the first connection.
+
+        Messages are numbered from `first_serial` on.
+        """
         router = Router(
-            [PROTOCOL_ID_V11],  # 1.2 adds an IDONTWANT for every message, which doubles the packets of small ones
+            # 1.2 adds an IDONTWANT for every message, which doubles the packets of small ones.
+            [PROTOCOL_ID_V11],
             DEGREE,
             DEGREE_LOW,
             DEGREE_HIGH,
@@ -191,10 +207,15 @@ class Gossip:
         if self._known(signer):
             self._introductions.forget(signer)
             return True
-        return self._introductions.allows(signer, bringer, self._prefix(bringer), trio.current_time())
+        return self._introductions.allows(
+            signer, bringer, self._prefix(bringer), trio.current_time()
+        )
 
     def _judge(self, bringer: ID, message: rpc_pb2.Message) -> bool:
-        """Whether a message whose signature is right goes on, to us and to others. Called once for each."""
+        """Whether a message whose signature is right goes on, to us and to others.
+
+        Called once for each.
+        """
         try:
             signer: PeerId = ID(message.from_id).to_base58()
             public_key_of(signer)

@@ -1,15 +1,18 @@
-"""Connections that strangers began and that are no session yet: how many there may be, and which one makes room.
+"""Connections that strangers began and that are no session yet: how many there may be, and which
+one makes room.
 
-Whoever connects costs a socket, a task and a buffer before anything is known of it but its address. The table never refuses a newcomer.
-When it is full, the connection that is least likely to become a session is dropped. The choice goes in this order, as in Bitcoin Core's
-eviction (`node/eviction.cpp`):
+Whoever connects costs a socket, a task and a buffer before anything is known of it but its address.
+The table never refuses a newcomer. When it is full, the connection that is least likely to become a
+session is dropped. The choice goes in this order, as in Bitcoin Core's eviction
+(`node/eviction.cpp`):
 
 1. a connection of the prefix that holds the most places;
 2. within that prefix, a connection that has sent nothing;
 3. of those, the oldest.
 
-So forty silent connections, or four thousand, cost a newcomer nothing: the newcomer speaks at once and the silent ones make room. Somebody
-who speaks and then stops is the oldest of its prefix soon. A flood from one prefix drops its own connections and nobody else's.
+So forty silent connections, or four thousand, cost a newcomer nothing: the newcomer speaks at once
+and the silent ones make room. Somebody who speaks and then stops is the oldest of its prefix soon.
+A flood from one prefix drops its own connections and nobody else's.
 
 Pure: time is an argument, and dropping is what `drop` does.
 """
@@ -23,7 +26,9 @@ from collections.abc import Callable
 class Handshake:
     """One unfinished handshake. `heard` tells whether the other side has sent a byte."""
 
-    def __init__(self, prefix: str, began_s: float, heard: Callable[[], bool], drop: Callable[[], None]) -> None:
+    def __init__(
+        self, prefix: str, began_s: float, heard: Callable[[], bool], drop: Callable[[], None]
+    ) -> None:
         self.prefix = prefix
         self.began_s = began_s
         self.heard = heard

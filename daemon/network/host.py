@@ -1,13 +1,16 @@
-"""The libp2p host: one TCP port, Noise alone, our yamux; accepting, dialing and stream negotiation are ours and bounded.
+"""The libp2p host: one TCP port, Noise alone, our yamux; accepting, dialing and stream negotiation
+are ours and bounded.
 
-Parts of py-libp2p 0.8 that are left out on purpose: its listener (it runs in a trio system task, where one exception ends the
-process, and it keeps a place of its 250 for every inbound connection that ever was), its dialer (one address per peer, a minute's ban
-after one failure), identify on our side (system tasks again; what we need to know travels in signed records), its auto-connector
-and its resource manager (both count per address, and a lab or a home is one address).
+Parts of py-libp2p 0.8 that are left out on purpose: its listener (it runs in a trio system task,
+where one exception ends the process, and it keeps a place of its 250 for every inbound connection
+that ever was), its dialer (one address per peer, a minute's ban after one failure), identify on our
+side (system tasks again; what we need to know travels in signed records), its auto-connector and
+its resource manager (both count per address, and a lab or a home is one address).
 
-An incoming connection passes three gates. Until it has sent a byte it is a socket and nothing more, for `FIRST_BYTE_S` at most. Until its
-handshake is done it holds one of `MAX_HANDSHAKES` places (`handshakes.py` says who makes room). As a session it holds one of
-`MAX_CONNECTIONS` (`residents.py` says who makes room).
+An incoming connection passes three gates. Until it has sent a byte it is a socket and nothing more,
+for `FIRST_BYTE_S` at most. Until its handshake is done it holds one of `MAX_HANDSHAKES` places
+(`handshakes.py` says who makes room). As a session it holds one of `MAX_CONNECTIONS`
+(`residents.py` says who makes room).
 """
 
 from __future__ import annotations
@@ -47,25 +50,34 @@ from protocol.allowance import Allowances
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
 
-MAX_CONNECTIONS = 192  # all peers; a member of the largest row talks to 31 others, a bootstrap node carries more
-MAX_CONNECTIONS_OF_PEER = 3  # both sides may have called at once, and an old connection may be dying
-MAX_HANDSHAKES = 128  # begun by others and unfinished, all addresses: a socket, a task and 30 KB each
-FIRST_BYTE_S = 3.0  # until an incoming connection must have said something: a round trip of 500 ms, and a busy peer
-EVICTIONS_PER_S, EVICTIONS_AT_ONCE = 2.0, 32.0  # for newcomers of one prefix: above that the newcomer goes, not somebody else
+# All peers; a member of the largest row talks to 31 others, a bootstrap node carries more.
+MAX_CONNECTIONS = 192
+# Both sides may have called at once, and an old connection may be dying.
+MAX_CONNECTIONS_OF_PEER = 3
+# Begun by others and unfinished, all addresses: a socket, a task and 30 KB each.
+MAX_HANDSHAKES = 128
+# Until an incoming connection must have said something: a round trip of 500 ms, and a busy peer.
+FIRST_BYTE_S = 3.0
+# For newcomers of one prefix: above that the newcomer goes, not somebody else.
+EVICTIONS_PER_S, EVICTIONS_AT_ONCE = 2.0, 32.0
 MAX_STREAMS_IN_NEGOTIATION = 64  # of one peer
-HANDSHAKE_TIMEOUT_S = 10  # four round trips of 500 ms, and two busy peers
+# Four round trips of 500 ms, and two busy peers.
+HANDSHAKE_TIMEOUT_S = 10
 DIAL_TIMEOUT_S = 15.0  # TCP connect and handshake together
 NEGOTIATE_TIMEOUT_S = 10
 
-for _name in ("libp2p", "async_service", "multiaddr", "noise"):  # after the import: the library sets up logging when it is imported
+# After the import: the library sets up logging when it is imported.
+for _name in ("libp2p", "async_service", "multiaddr", "noise"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 def number_own_records_from(first: int) -> None:
-    """Let the library number the addresses that this node signs from `first` on, which is above the numbers of earlier lives.
+    """Let the library number the addresses that this node signs from `first` on, which is above the
+    numbers of earlier lives.
 
-    The library takes the wall clock. A peer drops every message that comes with an older record than it knows: a node that was started again
-    with its clock an hour behind was heard by nobody, and was not told of what others subscribe to.
+    The library takes the wall clock. A peer drops every message that comes with an older record
+    than it knows: a node that was started again with its clock an hour behind was heard by nobody,
+    and was not told of what others subscribe to.
     """
     peer_record._last_timestamp = max(peer_record._last_timestamp, first)
 
@@ -73,7 +85,8 @@ def number_own_records_from(first: int) -> None:
 class _NoAutoConnector:
     """Stands where the library's own peer manager stood."""
 
-    _is_connecting = True  # it believes one is at work and starts none
+    # It believes one is at work and starts none.
+    _is_connecting = True
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
@@ -85,7 +98,9 @@ class _NoAutoConnector:
 class _Transport(TCP):
     """Dials with TCP_NODELAY and a stream that knows when it last received."""
 
-    async def _dial_resolved(self, maddr: Multiaddr, source: tuple[str, int] | None = None) -> RawConnection:
+    async def _dial_resolved(
+        self, maddr: Multiaddr, source: tuple[str, int] | None = None
+    ) -> RawConnection:
         host, port = maddr.value_for_protocol("ip4"), maddr.value_for_protocol("tcp")
         with foreign(f"connecting to {host}:{port}"):
             stream = await trio.open_tcp_stream(str(host), int(str(port)))
@@ -94,7 +109,10 @@ class _Transport(TCP):
 
 
 class _Basic(BasicHost):
-    """Makes its own addresses once. The library makes them anew for every message of gossip, 8% of what a round's control costs."""
+    """Makes its own addresses once.
+
+    The library makes them anew for every message of gossip, 8% of what a round's control costs.
+    """
 
     @cached_property
     def _addresses(self) -> list[Multiaddr]:
@@ -122,12 +140,14 @@ class Host:
         self._handshakes = Handshakes(MAX_HANDSHAKES)
         self._residents: dict[MeasuredYamux, Resident] = {}
         self._evictions = Allowances(per_s=EVICTIONS_PER_S, burst=EVICTIONS_AT_ONCE)
-        self._chance = random.Random()  # seeded by the system: nobody may foresee who makes room
+        # Seeded by the system: nobody may foresee who makes room.
+        self._chance = random.Random()
         self._negotiating: Counter[PeerId] = Counter()
         peerstore = BoundedPeerStore()
         peerstore.add_key_pair(self.id, keys)
         noise = Noise(keys, noise_privkey=create_noise_key_pair().private_key)
-        most = MAX_CONNECTIONS + MAX_HANDSHAKES  # who makes room is ours to say, and said after the handshake
+        # Who makes room is ours to say, and said after the handshake.
+        most = MAX_CONNECTIONS + MAX_HANDSHAKES
         config = ConnectionConfig(
             max_connections=most,
             high_watermark=most,
@@ -142,7 +162,8 @@ class Host:
             peerstore,
             Upgrader(noise, HANDSHAKE_TIMEOUT_S, UnreadBytes()),
             [_Transport()],
-            retry_config=RetryConfig(max_retries=0),  # who retries, when and where is the peer manager's business
+            # Who retries, when and where is the peer manager's business.
+            retry_config=RetryConfig(max_retries=0),
             connection_config=config,
         )
         self.swarm.auto_connector = _NoAutoConnector()  # type: ignore[assignment]
@@ -161,23 +182,35 @@ class Host:
     # ------------------------------------------------------------------------------------------------ connections
 
     async def listen(self, listener: trio.SocketListener) -> None:
-        """Accept until cancelled. trio itself waits and goes on when there are no file descriptors left."""
+        """Accept until cancelled. trio itself waits and goes on when there are no file descriptors
+        left.
+        """
         await trio.serve_listeners(self._accept, [listener])
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         tune(stream)
         tcp = CountedStream(stream)
         scope = trio.CancelScope()
-        began = Handshake(prefix_of(tcp.remote_host), trio.current_time(), lambda: tcp.heard, scope.cancel)
+        began = Handshake(
+            prefix_of(tcp.remote_host), trio.current_time(), lambda: tcp.heard, scope.cancel
+        )
         muxed: Any = None
         if self._handshakes.begin(began) is not None:
-            self._refusals.count("busy", f"an unfinished handshake made room: {len(self._handshakes)} are open")
+            self._refusals.count(
+                "busy", f"an unfinished handshake made room: {len(self._handshakes)} are open"
+            )
         try:
-            with scope, contained("an incoming connection") as outcome, trio.fail_after(HANDSHAKE_TIMEOUT_S):
+            with (
+                scope,
+                contained("an incoming connection") as outcome,
+                trio.fail_after(HANDSHAKE_TIMEOUT_S),
+            ):
                 with trio.fail_after(FIRST_BYTE_S):
                     await trio.lowlevel.wait_readable(stream.socket)
                 tcp.heard = True
-                muxed = await self.swarm.upgrade_inbound_raw_conn(RawConnection(tcp, False), Multiaddr("/ip4/0.0.0.0/tcp/0"))
+                muxed = await self.swarm.upgrade_inbound_raw_conn(
+                    RawConnection(tcp, False), Multiaddr("/ip4/0.0.0.0/tcp/0")
+                )
             if outcome.failed is not None:
                 reason = "timeout" if isinstance(outcome.failed, trio.TooSlowError) else "handshake"
                 self._refusals.count(reason, str(outcome.failed))
@@ -191,23 +224,38 @@ class Host:
         self._residents[muxed] = Resident(peer, began.prefix, trio.current_time(), matters=False)
         try:
             await self._make_room(muxed)
-            await tcp.closed.wait()  # `serve_listeners` closes the socket when this returns
+            # `serve_listeners` closes the socket when this returns.
+            await tcp.closed.wait()
         finally:
             del self._residents[muxed]
 
     def open_connections(self) -> int:
-        """Both ways. The library goes on counting one that was cut until all of its tasks have noticed."""
-        return sum(connection.muxed_conn.is_open for connections in self.swarm.connections.values() for connection in connections)
+        """Both ways.
+
+        The library goes on counting one that was cut until all of its tasks have noticed.
+        """
+        return sum(
+            connection.muxed_conn.is_open
+            for connections in self.swarm.connections.values()
+            for connection in connections
+        )
 
     async def _make_room(self, newest: MeasuredYamux) -> None:
-        """When there are more connections than may be, cut one: that of a stranger whose prefix evicted too many, else `makes_room`'s choice."""
+        """When there are more connections than may be, cut one: that of a stranger whose prefix
+        evicted too many, else `makes_room`'s choice.
+        """
         if self.open_connections() <= MAX_CONNECTIONS:
             return
         now, came = trio.current_time(), self._residents[newest]
         out = newest
-        # A member that comes back shares its prefix with strangers where all are on one machine or behind one router.
+        # A member that comes back shares its prefix with strangers where all are on one machine or
+        # behind one router.
         if self._matters(came.peer) or self._evictions.of(came.prefix, now).take(1.0, now):
-            others = {muxed: one._replace(matters=self._matters(one.peer)) for muxed, one in self._residents.items() if muxed is not newest}
+            others = {
+                muxed: one._replace(matters=self._matters(one.peer))
+                for muxed, one in self._residents.items()
+                if muxed is not newest
+            }
             chosen = makes_room(list(others.values()), self._chance)
             out = next((muxed for muxed, one in others.items() if one is chosen), newest)
         self._refusals.count("busy", f"a connection made room: {self.open_connections()} are open")
@@ -223,7 +271,9 @@ class Host:
         with foreign(f"dialing {place}"), trio.fail_after(DIAL_TIMEOUT_S):
             transport = place.transport
             if place.kind == "dns4":
-                found = await trio.socket.getaddrinfo(place.host, place.port, trio.socket.AF_INET, trio.socket.SOCK_STREAM)
+                found = await trio.socket.getaddrinfo(
+                    place.host, place.port, trio.socket.AF_INET, trio.socket.SOCK_STREAM
+                )
                 transport = f"/ip4/{found[0][4][0]}/tcp/{place.port}"
             await self.swarm.dial_addr(Multiaddr(transport), peer)
 
@@ -245,7 +295,10 @@ class Host:
         self.basic.set_stream_handler(protocol, handle)  # type: ignore[arg-type]
 
     async def _take_stream(self, stream: Any) -> None:
-        """Every incoming stream of every connection, in a task of its own. Nothing but cancellation leaves here."""
+        """Every incoming stream of every connection, in a task of its own.
+
+        Nothing but cancellation leaves here.
+        """
         peer: PeerId = stream.muxed_conn.peer_id.to_base58()
         if self._negotiating[peer] >= MAX_STREAMS_IN_NEGOTIATION:
             self._refusals.count("busy", f"{peer} negotiates {self._negotiating[peer]} streams")
@@ -254,15 +307,22 @@ class Host:
         self._negotiating[peer] += 1
         try:
             with contained("negotiating a stream") as outcome:
-                protocol, handler = await self.basic.multiselect.negotiate(MultiselectCommunicator(stream), NEGOTIATE_TIMEOUT_S)
+                protocol, handler = await self.basic.multiselect.negotiate(
+                    MultiselectCommunicator(stream), NEGOTIATE_TIMEOUT_S
+                )
         finally:
             self._negotiating[peer] -= 1
             if not self._negotiating[peer]:
                 del self._negotiating[peer]
         if outcome.failed is not None or protocol is None or handler is None:
-            if not stream.muxed_conn.event_shutting_down.is_set():  # a connection that broke refused nothing
-                silent = isinstance(outcome.failed, MultiselectError) and isinstance(outcome.failed.__context__, trio.TooSlowError)
-                self._refusals.count("timeout" if silent else "unknown_kind", f"{peer}: {outcome.failed}")
+            # A connection that broke refused nothing.
+            if not stream.muxed_conn.event_shutting_down.is_set():
+                silent = isinstance(outcome.failed, MultiselectError) and isinstance(
+                    outcome.failed.__context__, trio.TooSlowError
+                )
+                self._refusals.count(
+                    "timeout" if silent else "unknown_kind", f"{peer}: {outcome.failed}"
+                )
             await self._reset(stream)
             return
         stream.set_protocol(protocol)

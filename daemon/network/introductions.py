@@ -1,9 +1,11 @@
 """Whose gossip a connection may bring to a node that has never heard of the signer.
 
-Keys are free: one connection could bring the beacons of four thousand. Each stranger that a neighbour brings takes one of that neighbour's
-places, of its prefix's and of all, until the stranger has been silent for `FORGOTTEN_S`. Above that the message is dropped as if it had not
-come. Another neighbour with places left may bring it: in a swarm of a thousand, sixteen neighbours share the work. Not counted are signers
-that are connected to us themselves, and those that matter to us (members whose work was certified).
+Keys are free: one connection could bring the beacons of four thousand. Each stranger that a
+neighbour brings takes one of that neighbour's places, of its prefix's and of all, until the
+stranger has been silent for `FORGOTTEN_S`. Above that the message is dropped as if it had not come.
+Another neighbour with places left may bring it: in a swarm of a thousand, sixteen neighbours share
+the work. Not counted are signers that are connected to us themselves, and those that matter to us
+(members whose work was certified).
 
 Pure: time is an argument.
 """
@@ -15,10 +17,13 @@ from typing import NamedTuple
 
 from protocol.identity import PeerId
 
-OF_BRINGER = 64  # a thousand members over sixteen neighbours
-OF_PREFIX = 256  # four neighbours of one network; on loopback everybody
+# A thousand members over sixteen neighbours.
+OF_BRINGER = 64
+# Four neighbours of one network; on loopback everybody.
+OF_PREFIX = 256
 IN_ALL = 1024  # as many as a run of a thousand has
-FORGOTTEN_S = 90.0  # without a message: twice the pause between the beacons of a thousand
+# Without a message: twice the pause between the beacons of a thousand.
+FORGOTTEN_S = 90.0
 
 
 class _Stranger(NamedTuple):
@@ -31,7 +36,8 @@ class Introductions:
     """The strangers whose messages are listened to."""
 
     def __init__(self) -> None:
-        self._strangers: OrderedDict[PeerId, _Stranger] = OrderedDict()  # the one silent for longest first
+        # The one silent for longest first.
+        self._strangers: OrderedDict[PeerId, _Stranger] = OrderedDict()
         self._of_bringer: Counter[PeerId] = Counter()
         self._of_prefix: Counter[str] = Counter()
 
@@ -46,7 +52,11 @@ class Introductions:
             self._strangers.move_to_end(signer)
             return True
         self._forget_silent(now)
-        if len(self._strangers) >= IN_ALL or self._of_bringer[bringer] >= OF_BRINGER or self._of_prefix[prefix] >= OF_PREFIX:
+        if (
+            len(self._strangers) >= IN_ALL
+            or self._of_bringer[bringer] >= OF_BRINGER
+            or self._of_prefix[prefix] >= OF_PREFIX
+        ):
             self._tidy(bringer, prefix)
             return False
         self._strangers[signer] = _Stranger(bringer, prefix, now)

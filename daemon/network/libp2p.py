@@ -1,4 +1,6 @@
-"""`Network` on the real internet: composes host, gossip, DHT, peer manager and bulk plane, and lives from `running()`'s entry to its exit."""
+"""`Network` on the real internet: composes host, gossip, DHT, peer manager and bulk plane, and
+lives from `running()`'s entry to its exit.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,25 @@ from daemon.network.stream import ControlStream, ControlTraffic
 from daemon.network.stream_server import StreamServer
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId, Signer
-from protocol.ports import MAX_HOSTS, ByteStream, Endpoint, Link, LinkChange, Source, StreamHandler, Traffic
+from protocol.ports import (
+    MAX_HOSTS,
+    ByteStream,
+    Endpoint,
+    Link,
+    LinkChange,
+    Source,
+    StreamHandler,
+    Traffic,
+)
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Port 0 is any free one, `usual_port` where that is free. `advertise` holds hosts; empty, they are worked out. Without `bulk` (an observer)
-    nothing listens for it. `serials` gives numbers that grow, also from one life of this node's key to the next. `sighting` is
-    called with each record of this key that somebody else signed."""
+    """Port 0 is any free one, `usual_port` where that is free.
+
+    `advertise` holds hosts; empty, they are worked out. Without `bulk` (an observer) nothing
+    listens for it. `serials` gives numbers that grow, also from one life of this node's key to the
+    next. `sighting` is called with each record of this key that somebody else signed.
+    """
 
     listen_host: str = "0.0.0.0"
     listen_port: int = 0
@@ -52,11 +66,19 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LibP2PNetwork:
-    """A `protocol.ports.Network`. The constructor opens nothing; `serve`, `serve_bulk` and `subscribe` come before `running()`."""
+    """A `protocol.ports.Network`.
 
-    def __init__(self, settings: NetworkSettings, secret: bytes, certificate: BulkCertificate) -> None:
-        """`secret` is the 32-byte Ed25519 seed. Raises `UserError("JOIN")` for a join address that is none, `UserError("KEY_LOG")` where there can
-        be no bulk stream."""
+    The constructor opens nothing; `serve`, `serve_bulk` and `subscribe` come before `running()`.
+    """
+
+    def __init__(
+        self, settings: NetworkSettings, secret: bytes, certificate: BulkCertificate
+    ) -> None:
+        """`secret` is the 32-byte Ed25519 seed.
+
+        Raises `UserError("JOIN")` for a join address that is none, `UserError("KEY_LOG")` where
+        there can be no bulk stream.
+        """
         self._settings = settings
         self._secret = secret
         self._signer = Signer(secret)
@@ -67,9 +89,19 @@ class LibP2PNetwork:
         self._endings = Endings()
         self._kept: frozenset[PeerId] = frozenset()
         self._server = StreamServer(self._refusals, self._control, self._endings, self._matters)
-        self._bulk = BulkPlane(certificate, self._refusals, self._endings, self._server.run_handler, self._matters)
+        self._bulk = BulkPlane(
+            certificate, self._refusals, self._endings, self._server.run_handler, self._matters
+        )
         self._paths = BulkPaths(self._open_direct, self._open_over_libp2p)
-        self._gossip = Gossip(self.peer, self._refusals, self._control, self._crash, self._is_known, self._prefix_of, self._matters)
+        self._gossip = Gossip(
+            self.peer,
+            self._refusals,
+            self._control,
+            self._crash,
+            self._is_known,
+            self._prefix_of,
+            self._matters,
+        )
         self._links = Links(self._gossip.connection_ended)
         self._book = Book(self.peer, self._join)
         self._dht = Dht(self._learn, self._connect_at, self._matters, self._prefix_of)
@@ -86,14 +118,25 @@ class LibP2PNetwork:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Listening and joining inside the block. Raises `UserError("PORT")` when a port is taken."""
+        """Listening and joining inside the block.
+
+        Raises `UserError("PORT")` when a port is taken.
+        """
         given = self._settings
         control = _listen(given.listen_host, given.listen_port, given.usual_port)
-        bulk = _listen(self._settings.listen_host, self._settings.bulk_port) if self._settings.bulk else None
+        bulk = (
+            _listen(self._settings.listen_host, self._settings.bulk_port)
+            if self._settings.bulk
+            else None
+        )
         hosts = advertised_hosts(self._settings.listen_host, self._settings.advertise)
         port = control.socket.getsockname()[1]
-        self._lost_port = given.usual_port if given.usual_port not in (0, port) and not given.listen_port else 0
-        self._places = tuple(Place("ip4" if _is_ip(host) else "dns4", host, port, self.peer) for host in hosts)
+        self._lost_port = (
+            given.usual_port if given.usual_port not in (0, port) and not given.listen_port else 0
+        )
+        self._places = tuple(
+            Place("ip4" if _is_ip(host) else "dns4", host, port, self.peer) for host in hosts
+        )
         self._bulk_port = bulk.socket.getsockname()[1] if bulk else 0
         number_own_records_from(self._settings.serials())
         host = Host(self._secret, self._places, self._refusals, self._matters)
@@ -104,7 +147,9 @@ class LibP2PNetwork:
             self._links,
             self._book,
             reach,
-            own=OwnRecord(self._signer, self._places, self._settings.serials, self._settings.sighting),
+            own=OwnRecord(
+                self._signer, self._places, self._settings.serials, self._settings.sighting
+            ),
             min_connections=self._settings.min_connections,
             refusals=self._refusals,
             open_stream=self.open_stream,
@@ -135,7 +180,10 @@ class LibP2PNetwork:
                 self._dht.running(host.basic),
                 trio.open_nursery() as nursery,
             ):
-                self._host, self._manager, self._nursery, self._server.nursery = host, manager, nursery, nursery
+                self._host = host
+                self._manager = manager
+                self._nursery = nursery
+                self._server.nursery = nursery
                 nursery.start_soon(self._endings.run)
                 nursery.start_soon(host.listen, control)
                 if bulk:
@@ -184,13 +232,24 @@ class LibP2PNetwork:
         return self._lost_port
 
     def members(self) -> tuple[str, ...]:
-        """Multiaddrs of other members of what this node provides, who were connected a while ago; those connected now come first."""
-        return tuple(map(str, self._book.places_of_members(self._links.peers(), self._dht.provided, trio.current_time())))
+        """Multiaddrs of other members of what this node provides, who were connected a while ago;
+        those connected now come first.
+        """
+        return tuple(
+            map(
+                str,
+                self._book.places_of_members(
+                    self._links.peers(), self._dht.provided, trio.current_time()
+                ),
+            )
+        )
 
     @property
     def endpoint(self) -> Endpoint:
         hosts = tuple(place.host for place in self._places)[:MAX_HOSTS] if self._bulk_port else ()
-        return Endpoint(peer=self.peer, hosts=hosts, port=self._bulk_port, certificate=self._certificate.der)
+        return Endpoint(
+            peer=self.peer, hosts=hosts, port=self._bulk_port, certificate=self._certificate.der
+        )
 
     # ------------------------------------------------------------------------------------------------ who matters
 
@@ -258,7 +317,9 @@ class LibP2PNetwork:
 
         async def take_over_libp2p(stream: ByteStream) -> None:
             if not self._bulk.is_admitted(stream.peer):
-                raise PeerFault("tls", "a bulk stream over libp2p from somebody whose endpoint was not admitted")
+                raise PeerFault(
+                    "tls", "a bulk stream over libp2p from somebody whose endpoint was not admitted"
+                )
             await stream.send_all(LET_IN)
             self._paths.came(stream.peer, direct=False)
             await handler(stream)
@@ -274,7 +335,9 @@ class LibP2PNetwork:
     async def publish(self, topic: str, data: bytes) -> None:
         await self._gossip.publish(topic, data)
 
-    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True) -> Inbox:
+    def subscribe(
+        self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True
+    ) -> Inbox:
         return self._gossip.subscribe(topic, accept, keep=keep)
 
     async def provide(self, key: bytes) -> None:
@@ -310,7 +373,9 @@ class LibP2PNetwork:
 
     def refusals(self) -> Mapping[str, int]:
         counts = self._refusals.snapshot()
-        counts["busy"] += sum(connection.refused_streams for connection in self._links.connections())
+        counts["busy"] += sum(
+            connection.refused_streams for connection in self._links.connections()
+        )
         return counts
 
 
@@ -339,7 +404,8 @@ def _listen(host: str, port: int, usual: int = 0) -> trio.SocketListener:
         try:
             return bind(host, usual)
         except OSError:
-            pass  # another program has it now: any other will do, and `lost_port` says so
+            # Another program has it now: any other will do, and `lost_port` says so.
+            pass
     try:
         return bind(host, port)
     except (OSError, OverflowError) as error:

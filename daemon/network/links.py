@@ -16,7 +16,8 @@ from daemon.network.tcp_info import Segments
 from protocol.identity import PeerId
 from protocol.ports import Link, LinkChange
 
-MAX_PENDING_CHANGES = 4096  # of one reader that does not read; then the oldest are lost
+# Of one reader that does not read; then the oldest are lost.
+MAX_PENDING_CHANGES = 4096
 
 
 class _Feed:
@@ -84,7 +85,11 @@ class Links(INotifee):
     def segments(self, peer: PeerId) -> Segments:
         """What the kernel counted on the connections to a peer."""
         up = self._up.get(peer)
-        return sum((connection.muxed_conn.segments() for connection in up.connections), Segments()) if up else Segments()
+        return (
+            sum((connection.muxed_conn.segments() for connection in up.connections), Segments())
+            if up
+            else Segments()
+        )
 
     def changes(self) -> AsyncIterator[LinkChange]:
         feed = _Feed([LinkChange(peer=peer, up=True, reason="connected") for peer in self._up])
@@ -98,10 +103,13 @@ class Links(INotifee):
         peer: PeerId = conn.muxed_conn.peer_id.to_base58()
         up = self._up.get(peer)
         if conn.is_closed:
-            return  # its "disconnected" has been, or comes and finds nothing
+            # Its "disconnected" has been, or comes and finds nothing.
+            return
         if up is None:
             up = self._up[peer] = _Up(trio.current_time())
-            self._say(LinkChange(peer=peer, up=True, reason=f"connected at {_address(conn.muxed_conn)}"))
+            self._say(
+                LinkChange(peer=peer, up=True, reason=f"connected at {_address(conn.muxed_conn)}")
+            )
         up.connections.append(conn)
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
@@ -134,4 +142,11 @@ def _address(muxed: Any) -> str:
 
 def _link(peer: PeerId, up: _Up) -> Link:
     best = up.best()
-    return Link(peer=peer, path="direct", address=_address(best), rtt_s=best.rtt_s, since_s=up.since_s, jitter_s=best.jitter_s)
+    return Link(
+        peer=peer,
+        path="direct",
+        address=_address(best),
+        rtt_s=best.rtt_s,
+        since_s=up.since_s,
+        jitter_s=best.jitter_s,
+    )

@@ -1,4 +1,5 @@
-"""The peer manager: keeps enough connections, replaces lost ones, and trades addresses of members with its neighbours.
+"""The peer manager: keeps enough connections, replaces lost ones, and trades addresses of members
+with its neighbours.
 
 Rules:
 
@@ -39,15 +40,22 @@ from protocol.identity import PeerId
 from protocol.ports import ByteStream
 
 PEERS_PROTOCOL = "/hypergpu/peers/1"
-SMALL_SWARM = 16  # other members with whom a node connects to everybody: gossip in one hop, and no search for slice partners
-DIALS_AT_ONCE = 6  # a connection costs a core about 0.25 s on a busy machine, and mostly waits on a distant one
+# Other members with whom a node connects to everybody: gossip in one hop, and no search for slice
+# partners.
+SMALL_SWARM = 16
+# A connection costs a core about 0.25 s on a busy machine, and mostly waits on a distant one.
+DIALS_AT_ONCE = 6
 EXCHANGE_S = (1.0, 30.0)
 EXCHANGE_TIMEOUT_S = 10.0
-SEARCH_S = 30.0  # between searches in the DHT while too few are known
+# Between searches in the DHT while too few are known.
+SEARCH_S = 30.0
 LENGTH_BYTES = 4
-TOLD_AT_ONCE = 4  # neighbours, when another node uses our key
-LATER_S = 10.0  # until an address is looked at again for which there was no allowance
-DHT_SOURCE = "dht"  # who told of what the DHT said: its answers name nobody
+# Neighbours, when another node uses our key.
+TOLD_AT_ONCE = 4
+# Until an address is looked at again for which there was no allowance.
+LATER_S = 10.0
+# Who told of what the DHT said: its answers name nobody.
+DHT_SOURCE = "dht"
 
 
 class PeerManager:
@@ -151,7 +159,8 @@ class PeerManager:
             room = min(wanted - len(busy), DIALS_AT_ONCE - len(self._dialing))
             candidates = self._book.to_dial(busy, self._dht.provided, now)
             if known > SMALL_SWARM:
-                random.shuffle(candidates)  # random neighbours keep a large swarm in one piece
+                # Random neighbours keep a large swarm in one piece.
+                random.shuffle(candidates)
             for peer in candidates[: max(room, 0)]:
                 nursery.start_soon(attempt, peer)
             due = self._book.next_due(busy, now)
@@ -162,7 +171,11 @@ class PeerManager:
     async def _watch(self, nursery: trio.Nursery) -> None:
         async for change in self._links.changes():
             if change.up:
-                self._book.connected(change.peer, trio.current_time(), next(iter(self._links.hosts_of(change.peer)), ""))
+                self._book.connected(
+                    change.peer,
+                    trio.current_time(),
+                    next(iter(self._links.hosts_of(change.peer)), ""),
+                )
                 nursery.start_soon(self._greet, change.peer)
             else:
                 self._book.lost(change.peer, trio.current_time())
@@ -194,7 +207,8 @@ class PeerManager:
                 finally:
                     await stream.aclose()
         except Unreachable:
-            pass  # the link says so too, if it is more than this stream
+            # The link says so too, if it is more than this stream.
+            pass
         except PeerFault as fault:
             self._refusals.count(fault.reason, str(fault))
 
@@ -203,8 +217,11 @@ class PeerManager:
         if len(known) >= MAX_RECORDS:
             known = random.sample(known, MAX_RECORDS - 1)
         about_asker = self._book.record_of(asker)
-        if about_asker is not None:  # first, so that a node learns of another one with its key
-            known = [about_asker, *(one for one in known if one is not about_asker)][: MAX_RECORDS - 1]
+        # First, so that a node learns of another one with its key.
+        if about_asker is not None:
+            known = [about_asker, *(one for one in known if one is not about_asker)][
+                : MAX_RECORDS - 1
+            ]
         return encode_exchange([self._own.sealed(self._dht.provided), *known])
 
     def _take(self, data: bytes, source: PeerId) -> None:
@@ -227,7 +244,9 @@ class PeerManager:
             with trio.move_on_after(pause * random.uniform(0.7, 1.3)):
                 await self._sealed_anew.wait()
             up = sorted(self._links.peers())
-            asked = random.sample(up, min(len(up), TOLD_AT_ONCE if self._sealed_anew.is_set() else 1))
+            asked = random.sample(
+                up, min(len(up), TOLD_AT_ONCE if self._sealed_anew.is_set() else 1)
+            )
             self._sealed_anew = trio.Event()
             for peer in asked:
                 await self._exchange_with(peer)
@@ -238,7 +257,10 @@ class PeerManager:
     async def _search(self) -> None:
         while True:
             await trio.sleep(SEARCH_S * random.uniform(0.7, 1.3))
-            if self._links.peers() and self._book.members(self._dht.provided) < self._min_connections:
+            if (
+                self._links.peers()
+                and self._book.members(self._dht.provided) < self._min_connections
+            ):
                 for key in self._dht.provided:
                     await self._dht.find_providers(key)
 

@@ -12,8 +12,9 @@ first number of a life is greater than all numbers of every life before it:
     smaller than our first                  an earlier life, or an older node `earlier`: call its address
 
 An answer lies in the range of the younger life, between the numbers that the younger node uses
-itself, and so does every later record of the node that answered. So of two nodes with one key the younger learns that it is the younger, from a signature
-that can only be made after it began, and the older one is never mistaken for a copy.
+itself, and so does every later record of the node that answered. So of two nodes with one key the
+younger learns that it is the younger, from a signature that can only be made after it began, and
+the older one is never mistaken for a copy.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from daemon.network.addresses import Place
 from daemon.network.book import SignedPeerRecord, check_record, read_record, seal_record
 from protocol.identity import Signer
 
-MOST_JUDGED = 64  # numbers of foreign records that are not looked at again
+# Numbers of foreign records that are not looked at again.
+MOST_JUDGED = 64
 # A record is sealed for each change of our keys and for each answer: dozens in a long life. Two
 # lives that begin from one backup are up to 1e9 numbers apart (`daemon/serials.py`), so ranges of
 # this length meet once in 500,000 times.
@@ -45,9 +47,18 @@ class KeySighting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OwnRecord:
-    """Sealed anew when the keys change, each time with a greater number. `serial` gives numbers that grow."""
+    """Sealed anew when the keys change, each time with a greater number.
 
-    def __init__(self, signer: Signer, places: Iterable[Place], serial: Callable[[], int], tell: Callable[[KeySighting], None]) -> None:
+    `serial` gives numbers that grow.
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        places: Iterable[Place],
+        serial: Callable[[], int],
+        tell: Callable[[KeySighting], None],
+    ) -> None:
         self._signer, self._places, self._serial, self._tell = signer, tuple(places), serial, tell
         self._first = self._begin = serial()
         self._next = self._first
@@ -68,7 +79,10 @@ class OwnRecord:
         return read_record(signed).peer == self._signer.peer
 
     def heard(self, signed: SignedPeerRecord) -> bool:
-        """A record of this key that somebody handed over. True when ours was sealed anew. Raises `PeerFault`."""
+        """A record of this key that somebody handed over.
+
+        True when ours was sealed anew. Raises `PeerFault`.
+        """
         number = read_record(signed).seq
         if number in self._made or number in self._judged:
             return False

@@ -1,7 +1,9 @@
-"""Which way bulk streams go: direct TCP with TLS where there is a path, else the same bytes over a stream of the libp2p connection.
+"""Which way bulk streams go: direct TCP with TLS where there is a path, else the same bytes over a
+stream of the libp2p connection.
 
-A home router lets its node call out and lets nobody in: between it and others there is a libp2p connection, which it opened, and no second one in
-the other direction. Who is at the other end is known by Noise then, and by its key; it is let in only when its endpoint was admitted, as for TLS.
+A home router lets its node call out and lets nobody in: between it and others there is a libp2p
+connection, which it opened, and no second one in the other direction. Who is at the other end is
+known by Noise then, and by its key; it is let in only when its endpoint was admitted, as for TLS.
 """
 
 from __future__ import annotations
@@ -14,11 +16,16 @@ from protocol.errors import Unreachable
 from protocol.identity import PeerId
 from protocol.ports import ByteStream, Endpoint
 
-AGAIN_S = 120.0  # until a direct path is looked for again: looking costs a connect's timeout for each address
-OVER_LIBP2P = "/stream/2"  # behind a bulk protocol's name, where libp2p carries it
-LET_IN = b"\x00"  # the first byte back, as of the bulk plane: a stream that was negotiated is not one that was let in
+# Until a direct path is looked for again: looking costs a connect's timeout for each address.
+AGAIN_S = 120.0
+# Behind a bulk protocol's name, where libp2p carries it.
+OVER_LIBP2P = "/stream/2"
+# The first byte back, as of the bulk plane: a stream that was negotiated is not one that was let
+# in.
+LET_IN = b"\x00"
 LET_IN_S = 5.0  # until it comes, as there
-MAX_KNOWN = 4096  # peers to which there was no path: four times as many as certificates are admitted at once
+# Peers to which there was no path: four times as many as certificates are admitted at once.
+MAX_KNOWN = 4096
 
 
 class NoPath(Unreachable):
@@ -41,10 +48,15 @@ async def let_in(stream: ByteStream) -> None:
 
 
 class BulkPaths:
-    """Remembers to whom there is no direct path. `direct` raises `NoPath` for that and `Unreachable` for all else."""
+    """Remembers to whom there is no direct path.
+
+    `direct` raises `NoPath` for that and `Unreachable` for all else.
+    """
 
     def __init__(
-        self, direct: Callable[[Endpoint, str], Awaitable[ByteStream]], over_libp2p: Callable[[PeerId, str], Awaitable[ByteStream]]
+        self,
+        direct: Callable[[Endpoint, str], Awaitable[ByteStream]],
+        over_libp2p: Callable[[PeerId, str], Awaitable[ByteStream]],
     ) -> None:
         self._direct, self._over_libp2p = direct, over_libp2p
         self._again: dict[PeerId, float] = {}

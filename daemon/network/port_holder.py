@@ -21,7 +21,11 @@ def port_holder(port: int) -> str:
             for descriptor in os.listdir(f"/proc/{entry}/fd"):
                 with suppress(OSError):
                     if os.readlink(f"/proc/{entry}/fd/{descriptor}") in inodes:
-                        name = Path(f"/proc/{entry}/comm").read_text(encoding="utf-8", errors="replace").strip()
+                        name = (
+                            Path(f"/proc/{entry}/comm")
+                            .read_text(encoding="utf-8", errors="replace")
+                            .strip()
+                        )
                         return f"process {entry} ({name})"
     return ""
 

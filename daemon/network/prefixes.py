@@ -1,8 +1,10 @@
-"""Address prefixes: what one owner of addresses holds at little cost, and so what counts as one source.
+"""Address prefixes: what one owner of addresses holds at little cost, and so what counts as one
+source.
 
-An IPv4 host buys its neighbours within a /24, and a home or a rented machine gets a whole /48 to /64 of IPv6. Bitcoin Core groups peers by
-/16 and /32 (`netaddress.cpp`, GetGroup), py-libp2p's routing table by /24 and /48. On loopback all peers share one prefix: no limit of a
-prefix may be so small that a demo of 16 daemons on one machine reaches it.
+An IPv4 host buys its neighbours within a /24, and a home or a rented machine gets a whole /48 to
+/64 of IPv6. Bitcoin Core groups peers by /16 and /32 (`netaddress.cpp`, GetGroup), py-libp2p's
+routing table by /24 and /48. On loopback all peers share one prefix: no limit of a prefix may be so
+small that a demo of 16 daemons on one machine reaches it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Who announced which key to us, so that strangers who announce themselves cannot push a run's members out.
+"""Who announced which key to us, so that strangers who announce themselves cannot push a run's
+members out.
 
-A peer is kept under a key while it announces itself again. When a key has as many as it may, one of its younger half makes room, from the
-prefix that holds most. A peer that matters to us, and one that has been there for long, stays. Answers hold those that matter first, then a
-random choice of the rest: with 20 of 64 at a time, somebody who asks twice sees others. When there are too many keys, the one with the fewest
-peers goes, and never one of our own.
+A peer is kept under a key while it announces itself again. When a key has as many as it may, one of
+its younger half makes room, from the prefix that holds most. A peer that matters to us, and one
+that has been there for long, stays. Answers hold those that matter first, then a random choice of
+the rest: with 20 of 64 at a time, somebody who asks twice sees others. When there are too many
+keys, the one with the fewest peers goes, and never one of our own.
 
 Pure but for chance: time is an argument.
 """
@@ -18,12 +20,18 @@ from typing import Generic, NamedTuple, TypeVar
 from daemon.network.prefixes import LOOPBACK_PREFIX
 from protocol.identity import PeerId
 
-MAX_KEYS = 1024  # keys whose providers we keep for others; a swarm has a few for each run
-MAX_KEYS_OF_PEER = 16  # under which one peer is kept: the runs that a node can be in, four keys each
-MAX_PROVIDERS = 64  # of one key; any few live ones are enough to enter by
-MAX_OF_PREFIX = 32  # of one key's providers, from one prefix that is not loopback
-ANSWERED = 20  # handed out at a time: Kademlia's k, and all that one message should hold
-KEPT_S = 1800.0  # three times the pause between announcements: who has not said it since is not there
+# Keys whose providers we keep for others; a swarm has a few for each run.
+MAX_KEYS = 1024
+# Under which one peer is kept: the runs that a node can be in, four keys each.
+MAX_KEYS_OF_PEER = 16
+# Of one key; any few live ones are enough to enter by.
+MAX_PROVIDERS = 64
+# Of one key's providers, from one prefix that is not loopback.
+MAX_OF_PREFIX = 32
+# Handed out at a time: Kademlia's k, and all that one message should hold.
+ANSWERED = 20
+# Three times the pause between announcements: who has not said it since is not there.
+KEPT_S = 1800.0
 
 T = TypeVar("T", bound=Hashable)
 
@@ -62,7 +70,10 @@ class ProviderTable(Generic[T]):
             return True
         if self._of_peer[peer] >= MAX_KEYS_OF_PEER and not self._matters(peer):
             return False
-        if prefix != LOOPBACK_PREFIX and sum(one.prefix == prefix for one in there.values()) >= MAX_OF_PREFIX:
+        if (
+            prefix != LOOPBACK_PREFIX
+            and sum(one.prefix == prefix for one in there.values()) >= MAX_OF_PREFIX
+        ):
             return False
         if not there and len(self._keys) >= MAX_KEYS and not self._drop_key():
             return False
@@ -98,17 +109,28 @@ class ProviderTable(Generic[T]):
 
     def _drop_one(self, key: bytes) -> None:
         there = self._keys[key]
-        strangers = sorted((peer for peer in there if not self._matters(peer)), key=lambda peer: there[peer].since_s)
+        strangers = sorted(
+            (peer for peer in there if not self._matters(peer)),
+            key=lambda peer: there[peer].since_s,
+        )
         young = strangers[len(strangers) // 2 :] or list(there)
         crowd = Counter(one.prefix for one in there.values())
         most = max(crowd[there[peer].prefix] for peer in young)
-        self._remove(key, self._chance.choice([peer for peer in young if crowd[there[peer].prefix] == most]))
+        self._remove(
+            key, self._chance.choice([peer for peer in young if crowd[there[peer].prefix] == most])
+        )
 
     def _drop_key(self) -> bool:
         others = [key for key in self._keys if key not in self._own]
         if not others:
             return False
-        least = min(others, key=lambda key: (len(self._keys[key]), -min(one.since_s for one in self._keys[key].values())))
+        least = min(
+            others,
+            key=lambda key: (
+                len(self._keys[key]),
+                -min(one.since_s for one in self._keys[key].values()),
+            ),
+        )
         for peer in list(self._keys[least]):
             self._remove(least, peer)
         return True

@@ -1,4 +1,5 @@
-"""py-libp2p's gossip, with what strangers could multiply in it bounded, and streams kept while connections come and go.
+"""py-libp2p's gossip, with what strangers could multiply in it bounded, and streams kept while
+connections come and go.
 
 - A peer above its rates is not read on (`UnhurriedStream`), and what it sent before that is dropped unchecked.
 - A peer opens any number of gossip streams, and each holds up to a message of the largest size. The newest one is read, as in go-libp2p;
@@ -31,18 +32,29 @@ from protocol.errors import Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_GOSSIP_BYTES
 
-DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 6, 12  # libp2p's recommended 6, 4, 12, raised for small swarms: one more hop costs more than a copy
-MAX_RPC_BYTES = MAX_GOSSIP_BYTES + (1 << 16)  # a message of the largest size, its signature and a few control messages
-MAX_RPCS_QUEUED = 256  # for one peer; the default of 32 loses a burst of beacons. The messages themselves are shared by all queues
-RATE_MESSAGES_PER_S, BURST_MESSAGES = 500.0, 2000.0  # from one peer: 1,000 members with a beacon every 10 s are 100/s
+# libp2p's recommended 6, 4, 12, raised for small swarms: one more hop costs more than a copy.
+DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 6, 12
+# A message of the largest size, its signature and a few control messages.
+MAX_RPC_BYTES = MAX_GOSSIP_BYTES + (1 << 16)
+# For one peer; the default of 32 loses a burst of beacons. The messages themselves are shared by
+# all queues.
+MAX_RPCS_QUEUED = 256
+# From one peer: 1,000 members with a beacon every 10 s are 100/s.
+RATE_MESSAGES_PER_S, BURST_MESSAGES = 500.0, 2000.0
 RATE_BYTES_PER_S, BURST_BYTES = float(8 << 20), float(32 << 20)  # from one peer
 ANNOUNCE_S = 20.0  # 300 bytes to each neighbour
-MAX_CONTROLS = 32  # of each kind in one message from a peer: a heartbeat has one of each for each topic
-MAX_MESSAGE_IDS = 256  # named in one IHAVE or IWANT: what a thousand members say in ten seconds
-MAX_BACKOFF_S = 300  # for which a peer may ask to be left out of a mesh
-MAX_BACKED_OFF = 512  # peers of one topic whose wish outlives their connection
-MAX_ID_BYTES, MAX_SEQNO_BYTES = 64, 16  # of a signer's id (38 bytes) and a message's number (8), which are remembered
-SEEN_MESSAGES = 1 << 16  # ids remembered, 100 bytes each: two minutes of what one peer may bring
+# Of each kind in one message from a peer: a heartbeat has one of each for each topic.
+MAX_CONTROLS = 32
+# Named in one IHAVE or IWANT: what a thousand members say in ten seconds.
+MAX_MESSAGE_IDS = 256
+# For which a peer may ask to be left out of a mesh.
+MAX_BACKOFF_S = 300
+# Peers of one topic whose wish outlives their connection.
+MAX_BACKED_OFF = 512
+# Of a signer's id (38 bytes) and a message's number (8), which are remembered.
+MAX_ID_BYTES, MAX_SEQNO_BYTES = 64, 16
+# Ids remembered, 100 bytes each: two minutes of what one peer may bring.
+SEEN_MESSAGES = 1 << 16
 
 
 class Rations:
@@ -53,13 +65,21 @@ class Rations:
         self._bytes = Allowances(per_s=RATE_BYTES_PER_S, burst=BURST_BYTES)
 
     def take(self, bringer: PeerId, messages: float, size: int) -> float:
-        """Counts what came. Returns for how many seconds nothing more of this peer should be looked at; 0 while it is within its rates."""
+        """Counts what came.
+
+        Returns for how many seconds nothing more of this peer should be looked at; 0 while it is
+        within its rates.
+        """
         now = trio.current_time()
-        return max(self._messages.of(bringer, now).owe(messages, now), self._bytes.of(bringer, now).owe(size, now))
+        return max(
+            self._messages.of(bringer, now).owe(messages, now),
+            self._bytes.of(bringer, now).owe(size, now),
+        )
 
 
 class UnhurriedStream:
-    """A gossip stream whose reader waits while its peer is above its rates: the library would make a task of every message it reads.
+    """A gossip stream whose reader waits while its peer is above its rates: the library would make
+    a task of every message it reads.
 
     `supersede` ends the stream for its reader, also while the reader waits.
     """
@@ -92,7 +112,8 @@ class SeenMessages(LastSeenCache):
 
     def add(self, key: bytes) -> bool:
         new: bool = super().add(key)
-        with self.lock:  # a thread of the library's looks through it now and then
+        # A thread of the library's looks through it now and then.
+        with self.lock:
             while len(self.cache) > SEEN_MESSAGES:
                 del self.cache[next(iter(self.cache))]
         return new
@@ -101,8 +122,9 @@ class SeenMessages(LastSeenCache):
 class Router(GossipSub):
     """A mesh that strangers cannot take over.
 
-    Any peer may graft itself into a mesh, and a mesh above its size prunes by chance: twenty strangers that pass nothing on put a
-    member out of it, for a minute after they left. So of the peers that matter, `DEGREE_LOW` hear a message in any case.
+    Any peer may graft itself into a mesh, and a mesh above its size prunes by chance: twenty
+    strangers that pass nothing on put a member out of it, for a minute after they left. So of the
+    peers that matter, `DEGREE_LOW` hear a message in any case.
     """
 
     matters: Callable[[PeerId], bool] = staticmethod(lambda _peer: False)
@@ -117,33 +139,55 @@ class Router(GossipSub):
         topics = list(topic_ids)
         chosen = set(super()._get_peers_to_send(topics, msg_forwarder, origin, msg_id))
         known = self.pubsub.peer_topics if self.pubsub is not None else {}
-        kept = {one for topic in topics for one in known.get(topic, ()) if self.matters(one.to_base58())}
+        kept = {
+            one for topic in topics for one in known.get(topic, ()) if self.matters(one.to_base58())
+        }
         lacking = DEGREE_LOW - len(kept & chosen)
         if lacking > 0:
-            chosen.update(sorted(kept - chosen - {msg_forwarder, origin}, key=ID.to_bytes)[:lacking])
+            chosen.update(
+                sorted(kept - chosen - {msg_forwarder, origin}, key=ID.to_bytes)[:lacking]
+            )
         return chosen
 
     def _check_equivocation(self, msg: rpc_pb2.Message) -> bool:
         return True
 
     async def handle_rpc(self, rpc: rpc_pb2.RPC, sender_peer_id: ID) -> None:
-        """Without what a stranger could multiply: topics nobody has, long lists, peers that we should connect to."""
+        """Without what a stranger could multiply: topics nobody has, long lists, peers that we
+        should connect to.
+        """
         topics, control = self.mesh.keys() | self.fanout.keys(), rpc.control
         kept = rpc_pb2.ControlMessage()
         for ihave in control.ihave[:MAX_CONTROLS]:
             if ihave.topicID in topics:
-                kept.ihave.append(rpc_pb2.ControlIHave(topicID=ihave.topicID, messageIDs=ihave.messageIDs[:MAX_MESSAGE_IDS]))
+                kept.ihave.append(
+                    rpc_pb2.ControlIHave(
+                        topicID=ihave.topicID, messageIDs=ihave.messageIDs[:MAX_MESSAGE_IDS]
+                    )
+                )
         for iwant in control.iwant[:MAX_CONTROLS]:
-            kept.iwant.append(rpc_pb2.ControlIWant(messageIDs=list(dict.fromkeys(iwant.messageIDs[:MAX_MESSAGE_IDS]))))
-        kept.graft.extend(graft for graft in control.graft[:MAX_CONTROLS] if graft.topicID in topics)
+            kept.iwant.append(
+                rpc_pb2.ControlIWant(
+                    messageIDs=list(dict.fromkeys(iwant.messageIDs[:MAX_MESSAGE_IDS]))
+                )
+            )
+        kept.graft.extend(
+            graft for graft in control.graft[:MAX_CONTROLS] if graft.topicID in topics
+        )
         for prune in control.prune[:MAX_CONTROLS]:
             if prune.topicID in topics:
-                kept.prune.append(rpc_pb2.ControlPrune(topicID=prune.topicID, backoff=min(prune.backoff, MAX_BACKOFF_S)))
+                kept.prune.append(
+                    rpc_pb2.ControlPrune(
+                        topicID=prune.topicID, backoff=min(prune.backoff, MAX_BACKOFF_S)
+                    )
+                )
         rpc.control.CopyFrom(kept)
         await super().handle_rpc(rpc, sender_peer_id)
 
     def remove_peer(self, peer_id: ID) -> None:
-        """The library keeps the wishes of peers that are gone: the last `MAX_BACKED_OFF` of a topic are enough."""
+        """The library keeps the wishes of peers that are gone: the last `MAX_BACKED_OFF` of a topic
+        are enough.
+        """
         super().remove_peer(peer_id)
         for wishes in self.back_off.values():
             while len(wishes) > MAX_BACKED_OFF:
@@ -153,12 +197,15 @@ class Router(GossipSub):
 class BoundedPubsub(Pubsub):
     """Keeps streams to peers with whom connections come and go.
 
-    The library's queue and its replay of recent messages write to one stream at once, and messages of more than a frame (64 KB) arrived
-    interleaved: here one at a time. When a stream of a peer breaks it forgets what the peer subscribes to, which a peer whose own
-    stream is whole does not say again: kept here while there is a connection, and said again every `ANNOUNCE_S` in any case. When one of
-    two connections ends, it keeps writing to the stream on it: told here. When a stream cannot be opened (on the one of two connections
-    that is just ending) it gives the peer up: here it goes on trying while there is a connection. It checks the signature of whatever
-    comes, in a task for each message: here a peer above its rates is not read on, and what it sent before that is dropped unchecked.
+    The library's queue and its replay of recent messages write to one stream at once, and messages
+    of more than a frame (64 KB) arrived interleaved: here one at a time. When a stream of a peer
+    breaks it forgets what the peer subscribes to, which a peer whose own stream is whole does not
+    say again: kept here while there is a connection, and said again every `ANNOUNCE_S` in any case.
+    When one of two connections ends, it keeps writing to the stream on it: told here. When a stream
+    cannot be opened (on the one of two connections that is just ending) it gives the peer up: here
+    it goes on trying while there is a connection. It checks the signature of whatever comes, in a
+    task for each message: here a peer above its rates is not read on, and what it sent before that
+    is dropped unchecked.
     """
 
     def __init__(
@@ -178,7 +225,8 @@ class BoundedPubsub(Pubsub):
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
         if peer_id in self._registering:
-            return  # under way, and tried again by whoever began it
+            # Under way, and tried again by whoever began it.
+            return
         self._registering.add(peer_id)
         try:
             with foreign("opening a gossip stream"):
@@ -210,12 +258,22 @@ class BoundedPubsub(Pubsub):
             if self._rations.take(bringer, 1, len(msg.data)):
                 self._refusals.count("busy", f"gossip above its rate, brought by {bringer}")
                 return
-            if len(msg.from_id) > MAX_ID_BYTES or len(msg.seqno) > MAX_SEQNO_BYTES or len(msg.topicIDs) != 1:
-                self._refusals.count("malformed", f"gossip with an id of {len(msg.from_id) + len(msg.seqno)} bytes, brought by {bringer}")
+            if (
+                len(msg.from_id) > MAX_ID_BYTES
+                or len(msg.seqno) > MAX_SEQNO_BYTES
+                or len(msg.topicIDs) != 1
+            ):
+                self._refusals.count(
+                    "malformed",
+                    f"gossip with an id of {len(msg.from_id) + len(msg.seqno)} bytes, brought by {bringer}",
+                )
                 return
-            # Before its signature is checked and before the library remembers the judgement: another neighbour may bring the same message.
+            # Before its signature is checked and before the library remembers the judgement:
+            # another neighbour may bring the same message.
             if not self._may_bring(bringer, ID(msg.from_id).to_base58()):
-                self._refusals.count("busy", f"{bringer} brings gossip of more strangers than it may")
+                self._refusals.count(
+                    "busy", f"{bringer} brings gossip of more strangers than it may"
+                )
                 return
         await super().push_msg(msg_forwarder, msg)
 
@@ -231,8 +289,9 @@ class BoundedPubsub(Pubsub):
 
     async def write_msg(self, stream: Any, rpc_msg: rpc_pb2.RPC) -> bool:
         if not rpc_msg.subscriptions:
-            # The sender's signed addresses, which it puts on everything. Whoever gets them checks the signature twice, a sixth of what
-            # gossip costs; once with every announcement is enough.
+            # The sender's signed addresses, which it puts on everything. Whoever gets them checks
+            # the signature twice, a sixth of what gossip costs; once with every announcement is
+            # enough.
             rpc_msg.ClearField("senderRecord")
         async with self._writing.setdefault(stream, trio.Lock()):
             return await super().write_msg(stream, rpc_msg)
@@ -248,7 +307,11 @@ class BoundedPubsub(Pubsub):
             self._handle_dead_peer(connection.peer_id)
 
     def _handle_dead_peer(self, peer_id: ID) -> None:
-        kept = [topic for topic, peers in self.peer_topics.items() if peer_id in peers] if self._peer_is_connected(peer_id) else []
+        kept = (
+            [topic for topic, peers in self.peer_topics.items() if peer_id in peers]
+            if self._peer_is_connected(peer_id)
+            else []
+        )
         super()._handle_dead_peer(peer_id)
         for topic in kept:
             self.handle_subscription(peer_id, rpc_pb2.RPC.SubOpts(subscribe=True, topicid=topic))

@@ -13,7 +13,8 @@ from daemon.network.links import Links
 from protocol.identity import PeerId
 from protocol.ports import Endpoint
 
-MAX_BULK_HOSTS = 4  # of one endpoint, tried in turn for 5 s each
+# Of one endpoint, tried in turn for 5 s each.
+MAX_BULK_HOSTS = 4
 
 
 class Reach:
@@ -29,11 +30,16 @@ class Reach:
         return self._links.hosts() | {place.host for place in self._book.named()}
 
     def places(self, peer: PeerId, reasons: list[str]) -> Iterator[tuple[Place, PeerId]]:
-        """The addresses to try, each with whoever pays for it: nobody for those that are free. Why others are left out goes to `reasons`."""
+        """The addresses to try, each with whoever pays for it: nobody for those that are free.
+
+        Why others are left out goes to `reasons`.
+        """
         entry = self._book.entry_of(peer)
         if entry is None:
             return
-        free = [place for place in entry.places if is_free(place, place in entry.named, entry.proven)]
+        free = [
+            place for place in entry.places if is_free(place, place in entry.named, entry.proven)
+        ]
         for place in free:
             yield place, ""
         told = 0
@@ -42,7 +48,9 @@ class Reach:
                 continue
             if why := self._policy.why_not(place.host, place.port):
                 reasons.append(why)
-            elif told >= TRIED_OF_PEER or not self._policy.spend(place.host, entry.source, trio.current_time()):
+            elif told >= TRIED_OF_PEER or not self._policy.spend(
+                place.host, entry.source, trio.current_time()
+            ):
                 reasons.append(f"too many addresses led nowhere to try {place.host} now")
                 return
             else:
@@ -60,8 +68,9 @@ class Reach:
         return [*self._links.hosts_of(peer), *(entry.proven if entry else ())]
 
     def bulk_hosts(self, endpoint: Endpoint) -> tuple[str, ...]:
-        """Where to call for a bulk stream: hosts that the peer says and where it was met, then what else it says, as far as that may be tried,
-        then other hosts where it was met."""
+        """Where to call for a bulk stream: hosts that the peer says and where it was met, then what
+        else it says, as far as that may be tried, then other hosts where it was met.
+        """
         peer, policy, now = endpoint.peer, self._bulk_policy, trio.current_time()
         entry = self._book.entry_of(peer)
         met = self._met(peer)
@@ -69,7 +78,11 @@ class Reach:
         hosts = [host for host in endpoint.hosts if host in met or host in named]
         told = 0
         for host in endpoint.hosts:
-            allowed = host not in hosts and told < TRIED_OF_PEER and not policy.why_not(host, endpoint.port)
+            allowed = (
+                host not in hosts
+                and told < TRIED_OF_PEER
+                and not policy.why_not(host, endpoint.port)
+            )
             if allowed and policy.spend(host, peer, now):
                 hosts.append(host)
                 told += 1
@@ -77,6 +90,7 @@ class Reach:
 
     def bulk_met(self, peer: PeerId, host: str) -> None:
         """The peer showed its certificate there."""
-        if host not in self._met(peer):  # calls to the others were free, so there is nothing to give back
+        # Calls to the others were free, so there is nothing to give back.
+        if host not in self._met(peer):
             self._bulk_policy.proved(host, peer, trio.current_time())
         self._book.met(peer, host)

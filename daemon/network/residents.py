@@ -1,10 +1,12 @@
 """Which established connection makes room when a node has as many as it may hold.
 
-Keys are free, so a stranger can bring as many authenticated connections as it likes. Never dropped are connections to peers that matter
-(members whose work was certified, addresses that the user named), connections that this node made itself, and the older half of the rest:
-a member that has been here for hours does not leave for somebody who came now. Of the younger half a connection of the most crowded prefix
-is dropped, chosen by chance, since a rule that can be foreseen can be avoided (Bitcoin Core protects the longer half of its peers for the
-same reason, `node/eviction.cpp`).
+Keys are free, so a stranger can bring as many authenticated connections as it likes. Never dropped
+are connections to peers that matter (members whose work was certified, addresses that the user
+named), connections that this node made itself, and the older half of the rest: a member that has
+been here for hours does not leave for somebody who came now. Of the younger half a connection of
+the most crowded prefix is dropped, chosen by chance, since a rule that can be foreseen can be
+avoided (Bitcoin Core protects the longer half of its peers for the same reason,
+`node/eviction.cpp`).
 
 Pure: chance is an argument.
 """

@@ -1,7 +1,8 @@
 """Runs py-libp2p's services so that one failed task of theirs ends itself and nothing else.
 
-The library's own manager cancels the whole service, and with it the node, when any task of it raises; a stranger's malformed message
-is enough for that. This one implements the same interface with a nursery whose tasks are contained.
+The library's own manager cancels the whole service, and with it the node, when any task of it
+raises; a stranger's malformed message is enough for that. This one implements the same interface
+with a nursery whose tasks are contained.
 """
 
 from __future__ import annotations
@@ -52,14 +53,24 @@ class ContainedManager(InternalManagerAPI):
     def stats(self) -> Stats:
         return Stats(tasks=TaskStats(total_count=0, finished_count=0))
 
-    def run_task(self, async_fn: Callable[..., Any], *args: Any, daemon: bool = False, name: str | None = None) -> None:
+    def run_task(
+        self,
+        async_fn: Callable[..., Any],
+        *args: Any,
+        daemon: bool = False,
+        name: str | None = None,
+    ) -> None:
         if self.is_running:
             self._nursery.start_soon(self._contain, async_fn, args, name=name or async_fn)
 
-    def run_daemon_task(self, async_fn: Callable[..., Any], *args: Any, name: str | None = None) -> None:
+    def run_daemon_task(
+        self, async_fn: Callable[..., Any], *args: Any, name: str | None = None
+    ) -> None:
         self.run_task(async_fn, *args, name=name)
 
-    def run_child_service(self, service: ServiceAPI, daemon: bool = False, name: str | None = None) -> ManagerAPI:
+    def run_child_service(
+        self, service: ServiceAPI, daemon: bool = False, name: str | None = None
+    ) -> ManagerAPI:
         service._manager = self
         self.run_task(service.run, name=name)
         return self
@@ -75,7 +86,8 @@ class ContainedManager(InternalManagerAPI):
             return
         self.failures += 1
         owner = getattr(async_fn, "__self__", None)
-        if hasattr(owner, "cut"):  # the reader of a connection: without it the connection is deaf
+        # The reader of a connection: without it the connection is deaf.
+        if hasattr(owner, "cut"):
             await owner.cut("its reader failed")
 
     async def wait_started(self) -> None:

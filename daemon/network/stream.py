@@ -13,8 +13,10 @@ from daemon.network.ending import Endings, end_gently
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
 
-WRITE_BYTES = (1 << 16) - 12  # one yamux frame of ours; 64 KB pieces are the fastest (350 MB/s; 16 KB 100, 1 MB 216)
-RESET_NOTICED_S = 0.25  # a sender before a closed window looks this often whether the stream still exists
+# One yamux frame of ours; 64 KB pieces are the fastest (350 MB/s; 16 KB 100, 1 MB 216).
+WRITE_BYTES = (1 << 16) - 12
+# A sender before a closed window looks this often whether the stream still exists.
+RESET_NOTICED_S = 0.25
 
 
 class ControlTraffic:
@@ -26,7 +28,10 @@ class ControlTraffic:
 
 
 class _WindowLock:
-    """Stands where the library's lock on a stream's window stood. The window opens under it, so its release is what a sender waits for."""
+    """Stands where the library's lock on a stream's window stood.
+
+    The window opens under it, so its release is what a sender waits for.
+    """
 
     def __init__(self) -> None:
         self._lock = trio.Lock()
@@ -42,9 +47,14 @@ class _WindowLock:
 
 
 class ControlStream:
-    """One task may send while another receives. A send that was cancelled in its middle resets the stream."""
+    """One task may send while another receives.
 
-    def __init__(self, stream: NetStream, peer: PeerId, traffic: ControlTraffic, endings: Endings) -> None:
+    A send that was cancelled in its middle resets the stream.
+    """
+
+    def __init__(
+        self, stream: NetStream, peer: PeerId, traffic: ControlTraffic, endings: Endings
+    ) -> None:
         self._stream = stream
         self._muxed: Any = stream.muxed_stream
         self._window_lock = self._muxed.window_lock = _WindowLock()
@@ -84,7 +94,9 @@ class ControlStream:
                 self._broken = self._broken or "a send was cut short"
 
     async def _window(self) -> int:
-        """What the other side is ready to take, waiting for as long as it takes. libp2p's own write gives up after 5 s of a closed window."""
+        """What the other side is ready to take, waiting for as long as it takes. libp2p's own write
+        gives up after 5 s of a closed window.
+        """
         while self._muxed.send_window <= 0:
             if self._muxed.closed or self._muxed.reset_received:
                 raise Unreachable("the stream was reset")
@@ -134,7 +146,11 @@ class ControlStream:
         if self._closed:
             return
         self._closed = True
-        if self._broken or (self._sent_eof and self._seen_eof) or not self._endings.start(end_gently, self):
+        if (
+            self._broken
+            or (self._sent_eof and self._seen_eof)
+            or not self._endings.start(end_gently, self)
+        ):
             await self.abort()
 
     async def linger(self) -> None:
@@ -144,7 +160,8 @@ class ControlStream:
         """Cut it off now. Never raises."""
         self._closed = True
         self._broken = self._broken or "the stream was closed"
-        with trio.CancelScope(shield=True), trio.move_on_after(1.0):  # only frames of 12 bytes, which wait for nobody
+        # Only frames of 12 bytes, which wait for nobody.
+        with trio.CancelScope(shield=True), trio.move_on_after(1.0):
             try:
                 with foreign("closing a stream"):
                     if self._sent_eof and self._seen_eof:

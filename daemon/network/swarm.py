@@ -23,11 +23,15 @@ from multiaddr import Multiaddr
 
 from daemon.network.border import contained
 
-MAX_PEERS = 512  # of which the library keeps addresses: the routing table's own, and the peers of connections
-MAX_ADDRESSES = 8  # of one peer; as many as our own records may hold
-MAX_ADDRESS_BYTES = 160  # of one of them: a DNS name of 63 characters, a port and a peer id
+# Of which the library keeps addresses: the routing table's own, and the peers of connections.
+MAX_PEERS = 512
+# Of one peer; as many as our own records may hold.
+MAX_ADDRESSES = 8
+# Of one of them: a DNS name of 63 characters, a port and a peer id.
+MAX_ADDRESS_BYTES = 160
 PUSH_PATIENCE_S = 5.0
-PUSH_BYTES = 1 << 16  # of a pushed identify message that are read before the stream is reset
+# Of a pushed identify message that are read before the stream is reset.
+PUSH_BYTES = 1 << 16
 
 
 class BoundedSwarm(Swarm):
@@ -36,9 +40,13 @@ class BoundedSwarm(Swarm):
     async def dial_peer(self, peer_id: ID) -> list[INetConn]:
         """The connections there are. Raises `SwarmException` when there is none."""
         await trio.lowlevel.checkpoint()
-        there = [connection for connection in self.get_connections(peer_id) if not connection.is_closed]
+        there = [
+            connection for connection in self.get_connections(peer_id) if not connection.is_closed
+        ]
         if not there:
-            raise SwarmException(f"there is no connection to {peer_id}, and libp2p makes none by itself")
+            raise SwarmException(
+                f"there is no connection to {peer_id}, and libp2p makes none by itself"
+            )
         return there
 
 
@@ -50,7 +58,9 @@ class BoundedPeerStore(PeerStore):
 
     def consume_peer_record(self, envelope: Envelope, ttl: int) -> bool:
         addresses = envelope.record().addrs
-        if len(addresses) > MAX_ADDRESSES or any(len(address.to_bytes()) > MAX_ADDRESS_BYTES for address in addresses):
+        if len(addresses) > MAX_ADDRESSES or any(
+            len(address.to_bytes()) > MAX_ADDRESS_BYTES for address in addresses
+        ):
             return False
         accepted = super().consume_peer_record(envelope, ttl)
         if len(self.peer_record_map) > MAX_PEERS:
@@ -59,7 +69,9 @@ class BoundedPeerStore(PeerStore):
 
     def add_addrs(self, peer_id: ID, addrs: Sequence[Multiaddr], ttl: int = 0) -> None:
         """The last `MAX_ADDRESSES` stay."""
-        fits = [address for address in addrs if len(address.to_bytes()) <= MAX_ADDRESS_BYTES][:MAX_ADDRESSES]
+        fits = [address for address in addrs if len(address.to_bytes()) <= MAX_ADDRESS_BYTES][
+            :MAX_ADDRESSES
+        ]
         known = self.peer_data_map.get(peer_id)
         if known is not None and len({*known.get_addrs(), *fits}) > MAX_ADDRESSES:
             known.clear_addrs()

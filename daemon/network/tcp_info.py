@@ -1,6 +1,8 @@
-"""What the kernel counted on a TCP connection (`TCP_INFO`, linux/tcp.h): segments of data sent, and how many of them again.
+"""What the kernel counted on a TCP connection (`TCP_INFO`, linux/tcp.h): segments of data sent, and
+how many of them again.
 
-Where the system does not say, nothing is known. Segments sent again are those that were lost, and a few that were only late.
+Where the system does not say, nothing is known. Segments sent again are those that were lost, and a
+few that were only late.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ import struct
 
 import msgspec
 
-_ASKED_BYTES = 192  # the fields up to here have not moved since Linux 4.6; an older kernel answers with fewer
+# The fields up to here have not moved since Linux 4.6; an older kernel answers with fewer.
+_ASKED_BYTES = 192
 _RETRANSMITTED = struct.Struct("=100xI")  # tcpi_total_retrans
-_SENT = struct.Struct("=156xI")  # tcpi_data_segs_out, those sent again included
+# tcpi_data_segs_out, those sent again included.
+_SENT = struct.Struct("=156xI")
 
 
 class Segments(msgspec.Struct, frozen=True):

@@ -1,8 +1,11 @@
-"""One TLS 1.3 session over a trio socket, with half-close: OpenSSL's handshake (`tls_handshake.py`), then records (`tls_records.py`).
+"""One TLS 1.3 session over a trio socket, with half-close: OpenSSL's handshake
+(`tls_handshake.py`), then records (`tls_records.py`).
 
-trio's own `SSLStream` cannot end one direction alone and hands out a record (16 KB) at a time. This one encrypts and reads the socket in pieces of
-512 KB and decrypts into the buffer that its reader gives. `hypergpud bench tls` measures it: 1.7 to 2.1 GB/s between two processes on the test
-machine; a blocking `ssl.SSLSocket` in a thread, and this one while it had its records from `ssl.SSLObject`, make 1.1.
+trio's own `SSLStream` cannot end one direction alone and hands out a record (16 KB) at a time. This
+one encrypts and reads the socket in pieces of 512 KB and decrypts into the buffer that its reader
+gives. `hypergpud bench tls` measures it: 1.7 to 2.1 GB/s between two processes on the test machine;
+a blocking `ssl.SSLSocket` in a thread, and this one while it had its records from `ssl.SSLObject`,
+make 1.1.
 """
 
 from __future__ import annotations
@@ -20,33 +23,54 @@ import trio
 from daemon.network.tcp_info import Segments, segments
 from daemon.network.tls_control import RecordError
 from daemon.network.tls_handshake import HandshakeFailed, TlsContext
-from daemon.network.tls_records import OVERHEAD_BYTES, RECORD_BYTES, WIRE_BYTES, Opening, RecordBuffer, Sealing
+from daemon.network.tls_records import (
+    OVERHEAD_BYTES,
+    RECORD_BYTES,
+    WIRE_BYTES,
+    Opening,
+    RecordBuffer,
+    Sealing,
+)
 from protocol.errors import Unreachable
 
-PIECE_RECORDS = 32  # encrypted or read at a time, 0.2 ms of work; fewer wake the other side too often: 4 cost a third more CPU
+# Encrypted or read at a time, 0.2 ms of work; fewer wake the other side too often: 4 cost a third
+# more CPU.
+PIECE_RECORDS = 32
 PIECE_BYTES = PIECE_RECORDS * RECORD_BYTES
-LINGER_S = 1.0  # for an alert to arrive: a round trip of 500 ms, twice
-LINGER_BYTES = 1 << 20  # what a peer may have sent before it reads our alert: a socket's buffer
+# For an alert to arrive: a round trip of 500 ms, twice.
+LINGER_S = 1.0
+# What a peer may have sent before it reads our alert: a socket's buffer.
+LINGER_BYTES = 1 << 20
 
 
 class Scratch:
-    """Where ciphertext is read to and written from. The sessions of one thread may share one, since none waits while it uses it."""
+    """Where ciphertext is read to and written from.
+
+    The sessions of one thread may share one, since none waits while it uses it.
+    """
 
     def __init__(self) -> None:
-        self.came = RecordBuffer(PIECE_RECORDS + 2)  # a record that began before, and what came now
+        # A record that began before, and what came now.
+        self.came = RecordBuffer(PIECE_RECORDS + 2)
         self.sealed = RecordBuffer(PIECE_RECORDS)
 
 
 def tune(stream: trio.SocketStream) -> None:
-    """Frames leave when they are written. Buffer sizes are left to the kernel: a size that is set stays, and ends its tuning."""
+    """Frames leave when they are written.
+
+    Buffer sizes are left to the kernel: a size that is set stays, and ends its tuning.
+    """
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class TlsSession:
-    """Encrypts and decrypts. Raises `Unreachable` when the connection is broken, `HandshakeFailed` from `handshake` alone.
+    """Encrypts and decrypts.
 
-    One task may send while another one receives. A `send_all` that was cancelled in its middle breaks the session: bytes of a record are missing,
-    and nothing may follow them. A receive that was cancelled has lost nothing.
+    Raises `Unreachable` when the connection is broken, `HandshakeFailed` from `handshake` alone.
+
+    One task may send while another one receives. A `send_all` that was cancelled in its middle
+    breaks the session: bytes of a record are missing, and nothing may follow them. A receive that
+    was cancelled has lost nothing.
     """
 
     def __init__(
@@ -66,8 +90,10 @@ class TlsSession:
         self._sending = trio.Lock()
         self._broken = ""
         self._ended = False
-        self._alert: int | None = None  # to be sent as soon as no record is under way
-        self.refused = False  # whether we told the other side that we give up
+        # To be sent as soon as no record is under way.
+        self._alert: int | None = None
+        # Whether we told the other side that we give up.
+        self.refused = False
 
     @property
     def usable(self) -> bool:
@@ -120,12 +146,16 @@ class TlsSession:
         while True:
             size = self._open(have, target)
             if size or self._over(target):
-                await trio.lowlevel.cancel_shielded_checkpoint()  # what was decrypted is the caller's: no cancellation may lose it
+                # What was decrypted is the caller's: no cancellation may lose it.
+                await trio.lowlevel.cancel_shielded_checkpoint()
                 return size
             have = await self._read(wanted)
 
     def unsent(self) -> int:
-        """Bytes, of ciphertext, that the kernel holds until the other side has them. 0 where the system does not say."""
+        """Bytes, of ciphertext, that the kernel holds until the other side has them.
+
+        0 where the system does not say.
+        """
         request = getattr(termios, "TIOCOUTQ", None)  # Linux: SIOCOUTQ, tcp(7)
         if request is None or self._broken:
             return 0
@@ -161,7 +191,8 @@ class TlsSession:
                 while read < LINGER_BYTES and (size := await sock.recv_into(room)):
                     read += size
         except (OSError, trio.ClosedResourceError):
-            pass  # the other side is gone, so it needs no alert
+            # The other side is gone, so it needs no alert.
+            pass
         finally:
             await self.aclose()
 
@@ -178,7 +209,8 @@ class TlsSession:
         """A piece, or the end, by one task at a time: records are numbered."""
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            self._sending.acquire_nowait()  # mostly free: waiting for a lock that is free is a turn of the event loop
+            # Mostly free: waiting for a lock that is free is a turn of the event loop.
+            self._sending.acquire_nowait()
         except trio.WouldBlock:
             await self._sending.acquire()
         try:
@@ -190,7 +222,11 @@ class TlsSession:
             if opening.update_asked or sealing.spent:
                 opening.update_asked = False
                 records.append(sealing.update())
-            records += [sealing.close()] if content is None else sealing.data(content, self._scratch.sealed)
+            records += (
+                [sealing.close()]
+                if content is None
+                else sealing.data(content, self._scratch.sealed)
+            )
             await self._write(records)
         finally:
             self._sending.release()
@@ -219,7 +255,8 @@ class TlsSession:
             return
         record = self._sealing.alert(self._alert)
         self._alert = None
-        with suppress(OSError):  # the connection is gone, or the other side does not read
+        # The connection is gone, or the other side does not read.
+        with suppress(OSError):
             self.refused = os.write(self._transport.socket.fileno(), record) == len(record)
 
     def _over(self, target: memoryview) -> bool:
@@ -227,15 +264,19 @@ class TlsSession:
         return not target or self._opening is None or self._opening.ended
 
     async def _read(self, wanted: int) -> int:
-        """As much as `wanted` behind what came before, in the scratch until the next turn of the loop. Returns how much lies there; in a handshake
-        0 is the connection's end."""
+        """As much as `wanted` behind what came before, in the scratch until the next turn of the
+        loop.
+
+        Returns how much lies there; in a handshake 0 is the connection's end.
+        """
         sock, memory, rest = self._transport.socket, self._scratch.came.memory, self._rest
         begun = len(rest)
         try:
             while True:
                 memory[:begun] = rest
                 try:
-                    # Not through trio's socket: its checkpoint after a read would let another session use the scratch before us.
+                    # Not through trio's socket: its checkpoint after a read would let another
+                    # session use the scratch before us.
                     received = os.readv(sock.fileno(), [memory[begun : begun + wanted]])
                     break
                 except BlockingIOError:
@@ -243,12 +284,16 @@ class TlsSession:
         except (OSError, trio.ClosedResourceError) as error:
             raise self._break(f"connection broken: {error}") from error
         if not received and self._opening is not None:
-            raise self._break("the connection ended without a word")  # no close_notify: somebody may have cut it short
+            # No close_notify: somebody may have cut it short.
+            raise self._break("the connection ended without a word")
         return begun + received
 
     async def _write(self, records: Sequence[memoryview | bytes]) -> None:
-        """As trio's `SocketStream.send_all`, which takes several times as long for each piece to find out that it need not wait. What has to wait
-        is copied out of the scratch."""
+        """As trio's `SocketStream.send_all`, which takes several times as long for each piece to
+        find out that it need not wait.
+
+        What has to wait is copied out of the scratch.
+        """
         sock = self._transport.socket
         try:
             try:

@@ -34,7 +34,8 @@ MAX_HELLO_BYTES = 1 << 14
 """A longer ClientHello is not searched for extensions. OpenSSL refuses one above 131,396 bytes; the
 longest that a TLS library sends, with two post-quantum key shares, has about 3,000."""
 
-_ABOUT_TRUST = ("certificate", "unknown ca")  # in OpenSSL's reasons and in its names of alerts
+# In OpenSSL's reasons and in its names of alerts.
+_ABOUT_TRUST = ("certificate", "unknown ca")
 
 
 class HandshakeFailed(Exception):
@@ -97,7 +98,9 @@ class _Session(msgspec.Struct):
     secrets: dict[bytes, bytes] = {}
 
 
-def _is_trusted(connection: SSL.Connection, certificate: crypto.X509, _error: int, _depth: int, _ok: int) -> bool:
+def _is_trusted(
+    connection: SSL.Connection, certificate: crypto.X509, _error: int, _depth: int, _ok: int
+) -> bool:
     """OpenSSL asks this for each certificate of a chain, whatever it thinks of it itself.
 
     Names, dates and issuers do not count: certificates are compared byte for byte. OpenSSL checks
@@ -116,7 +119,9 @@ def _keep_secret(connection: SSL.Connection, line: bytes) -> None:
 class Handshake:
     """Moves no byte itself: `feed` it what came, `step`, and send what is `unsent`."""
 
-    def __init__(self, connection: SSL.Connection, trusts: Callable[[bytes], bool], *, server_side: bool) -> None:
+    def __init__(
+        self, connection: SSL.Connection, trusts: Callable[[bytes], bool], *, server_side: bool
+    ) -> None:
         self._tls, self._server_side = connection, server_side
         self._session = _Session(trusts=trusts)
         connection.set_app_data(self._session)
@@ -124,7 +129,8 @@ class Handshake:
             connection.set_accept_state()
         else:
             connection.set_connect_state()
-        self._came = bytearray()  # what OpenSSL has not read: it is given whole records
+        # What OpenSSL has not read: it is given whole records.
+        self._came = bytearray()
         self._hello: bytearray | None = bytearray() if server_side else None
         self._limit = RECORD_BYTES
         self._failed = self._spoke = False
@@ -157,7 +163,9 @@ class Handshake:
         except SSL.Error as error:
             self._failed = True
             reason = _reason_of(error)
-            raise HandshakeFailed(reason, stranger=any(words in reason for words in _ABOUT_TRUST)) from None
+            raise HandshakeFailed(
+                reason, stranger=any(words in reason for words in _ABOUT_TRUST)
+            ) from None
         return True
 
     def _advance(self) -> bool:
@@ -192,7 +200,8 @@ class Handshake:
         if len(hello) >= size or len(hello) > MAX_HELLO_BYTES:
             code = _fragment_code(bytes(hello[:size]))
             self._limit = FRAGMENT_BYTES.get(code, RECORD_BYTES)
-            self._hello = None  # a second hello, after a retry request, repeats the extension
+            # A second hello, after a retry request, repeats the extension.
+            self._hello = None
 
     def unsent(self) -> bytes:
         """Take what is to be sent now. After a failure this is an alert."""
@@ -200,10 +209,12 @@ class Handshake:
         while True:
             try:
                 sent += self._tls.bio_read(1 << 16)
-            except SSL.Error:  # WantReadError with an empty buffer; the buffer has no other error
+            except SSL.Error:
+                # WantReadError with an empty buffer; the buffer has no other error.
                 break
         if self._failed and not sent and not self._spoke:
-            return UNEXPECTED_MESSAGE  # OpenSSL has no word for a peer that speaks no TLS
+            # OpenSSL has no word for a peer that speaks no TLS.
+            return UNEXPECTED_MESSAGE
         self._spoke = self._spoke or bool(sent)
         return bytes(sent)
 
@@ -221,12 +232,15 @@ class Handshake:
         certificate = self._tls.get_peer_certificate()
         if suite is None or certificate is None or not {ours, theirs} <= secrets.keys():
             raise HandshakeFailed("OpenSSL did not report what it agreed on")
-        # A server's last step sends tickets, under the first numbers of the keys that we go on with.
+        # A server's last step sends tickets, under the first numbers of the keys that we go on
+        # with.
         used = _count_data_records(unsent) if self._server_side else 0
         return Agreed(
             certificate=crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate),
             sealing=Sealing(suite, secrets[ours], limit=self._limit, used=used),
-            opening=Opening(suite, secrets[theirs], limit=self._limit, from_server=not self._server_side),
+            opening=Opening(
+                suite, secrets[theirs], limit=self._limit, from_server=not self._server_side
+            ),
             early=bytes(self._came),
         )
 
@@ -256,8 +270,10 @@ def _fragment_code(hello: bytes) -> int:
     """
     if not hello or hello[0] != _CLIENT_HELLO:
         return 0
-    at = 4 + 2 + 32  # the message's header, the version, the random
-    for length_bytes in (1, 2, 1):  # session id, cipher suites, compression methods
+    # The message's header, the version, the random.
+    at = 4 + 2 + 32
+    # Session id, cipher suites, compression methods.
+    for length_bytes in (1, 2, 1):
         at += length_bytes + int.from_bytes(hello[at : at + length_bytes], "big")
     at += 2  # the length of all extensions
     while at + 4 <= len(hello):

@@ -1,9 +1,12 @@
-"""TLS 1.3's protection of records (RFC 8446, 5.2 and 7.3) with the AEAD of `cryptography`, for the bytes behind a handshake.
+"""TLS 1.3's protection of records (RFC 8446, 5.2 and 7.3) with the AEAD of `cryptography`, for the
+bytes behind a handshake.
 
-OpenSSL shakes hands; what it agreed on is used here. Python's `ssl` can give OpenSSL's records to nobody but a memory buffer
-or a blocking call, and moves every byte six times between the caller's memory and the socket. Here a record is decrypted into the memory its
-reader gave and encrypted into what the socket is written from, by the newer of the two OpenSSLs that a node has loaded, which is also twice as fast
-at AES-GCM on processors with VAES. On the wire it is TLS 1.3, whoever speaks it at the other end.
+OpenSSL shakes hands; what it agreed on is used here. Python's `ssl` can give OpenSSL's records to
+nobody but a memory buffer or a blocking call, and moves every byte six times between the caller's
+memory and the socket. Here a record is decrypted into the memory its reader gave and encrypted into
+what the socket is written from, by the newer of the two OpenSSLs that a node has loaded, which is
+also twice as fast at AES-GCM on processors with VAES. On the wire it is TLS 1.3, whoever speaks it
+at the other end.
 """
 
 from __future__ import annotations
@@ -28,26 +31,36 @@ from daemon.network.tls_control import (
     RecordError,
 )
 
-RECORD_BYTES = 1 << 14  # the most plaintext in a record (RFC 8446, 5.1)
+# The most plaintext in a record (RFC 8446, 5.1).
+RECORD_BYTES = 1 << 14
 HEADER_BYTES = 5
 TAG_BYTES = 16
-OVERHEAD_BYTES = HEADER_BYTES + 1 + TAG_BYTES  # of a record: its header, the byte that says what it is, the tag
+# Of a record: its header, the byte that says what it is, the tag.
+OVERHEAD_BYTES = HEADER_BYTES + 1 + TAG_BYTES
 WIRE_BYTES = RECORD_BYTES + OVERHEAD_BYTES  # a full record as we write it
-MAX_PROTECTED_BYTES = RECORD_BYTES + 256  # what a header may announce (RFC 8446, 5.2): others may pad
-MAX_KEY_RECORDS = 1 << 24  # under one key: the bound for AES-GCM is 2^24.5 full records (RFC 8446, 5.5)
-TURN_RECORDS = 256  # that are not full, before others have their turn: 1 ms of CPU, sent with a byte of data in each
-MAX_IDLE_RECORDS = 32  # in a row that bring no data: OpenSSL's own bound, so that nobody keeps us busy with nothing
+# What a header may announce (RFC 8446, 5.2): others may pad.
+MAX_PROTECTED_BYTES = RECORD_BYTES + 256
+# Under one key: the bound for AES-GCM is 2^24.5 full records (RFC 8446, 5.5).
+MAX_KEY_RECORDS = 1 << 24
+# That are not full, before others have their turn: 1 ms of CPU, sent with a byte of data in each.
+TURN_RECORDS = 256
+# In a row that bring no data: OpenSSL's own bound, so that nobody keeps us busy with nothing.
+MAX_IDLE_RECORDS = 32
 
-_WARNING, _FATAL = 1, 2  # levels of alerts; TLS 1.3 goes by the code alone
+# Levels of alerts; TLS 1.3 goes by the code alone.
+_WARNING, _FATAL = 1, 2
 _header = struct.Struct(">BHH")
-_VERSION = 0x0303  # what every record after the first says (RFC 8446, 5.1)
+# What every record after the first says (RFC 8446, 5.1).
+_VERSION = 0x0303
 _FULL = _header.pack(DATA, _VERSION, WIRE_BYTES - HEADER_BYTES)
 
 
 class Suite:
     """A cipher suite: its AEAD is AES-GCM."""
 
-    def __init__(self, key_bytes: int, algorithm: type[hashes.SHA256] | type[hashes.SHA384]) -> None:
+    def __init__(
+        self, key_bytes: int, algorithm: type[hashes.SHA256] | type[hashes.SHA384]
+    ) -> None:
         self.key_bytes = key_bytes
         self._algorithm = algorithm
 
@@ -65,7 +78,9 @@ class Suite:
 SUITES = {
     "TLS_AES_256_GCM_SHA384": Suite(32, hashes.SHA384),
     "TLS_AES_128_GCM_SHA256": Suite(16, hashes.SHA256),
-}  # by the name OpenSSL gives; the third of TLS 1.3's common ones, ChaCha20-Poly1305, comes after these in every default
+    # By the name OpenSSL gives; the third of TLS 1.3's common ones, ChaCha20-Poly1305, comes after
+    # these in every default.
+}
 
 
 class _Direction:
@@ -75,7 +90,9 @@ class _Direction:
     were used up in the handshake.
     """
 
-    def __init__(self, suite: Suite, secret: bytes, *, limit: int = RECORD_BYTES, used: int = 0) -> None:
+    def __init__(
+        self, suite: Suite, secret: bytes, *, limit: int = RECORD_BYTES, used: int = 0
+    ) -> None:
         self._suite = suite
         self._limit = limit
         self._begin(secret)
@@ -92,8 +109,11 @@ class _Direction:
 
 
 class RecordBuffer:
-    """Memory for records one behind the other. Views of the places where full ones lie are made once: for each record anew they cost a quarter of
-    what its encryption does. Their headers are there from the beginning."""
+    """Memory for records one behind the other.
+
+    Views of the places where full ones lie are made once: for each record anew they cost a quarter
+    of what its encryption does. Their headers are there from the beginning.
+    """
 
     def __init__(self, records: int) -> None:
         self.memory = memoryview(bytearray((_FULL + bytes(WIRE_BYTES - HEADER_BYTES)) * records))
@@ -105,9 +125,12 @@ class RecordBuffer:
 class Sealing(_Direction):
     """What we send."""
 
-    def __init__(self, suite: Suite, secret: bytes, *, limit: int = RECORD_BYTES, used: int = 0) -> None:
+    def __init__(
+        self, suite: Suite, secret: bytes, *, limit: int = RECORD_BYTES, used: int = 0
+    ) -> None:
         super().__init__(suite, secret, limit=limit, used=used)
-        self._plain = memoryview(bytearray(RECORD_BYTES) + bytes((DATA,)))  # a full record's content, and the byte that says what it is
+        # A full record's content, and the byte that says what it is.
+        self._plain = memoryview(bytearray(RECORD_BYTES) + bytes((DATA,)))
 
     @property
     def spent(self) -> bool:
@@ -115,15 +138,20 @@ class Sealing(_Direction):
         return self._records >= MAX_KEY_RECORDS
 
     def data(self, content: memoryview, buffer: RecordBuffer) -> list[memoryview | bytes]:
-        """`content` as records, the full ones in `buffer`, which has room for them and is used for nothing else."""
+        """`content` as records, the full ones in `buffer`, which has room for them and is used for
+        nothing else.
+        """
         if self._limit < RECORD_BYTES:
             starts = range(0, len(content), self._limit)
             # In one piece: writev(2) takes no more than 1,024.
-            return [b"".join(self._seal(DATA, content[start : start + self._limit]) for start in starts)]
+            return [
+                b"".join(self._seal(DATA, content[start : start + self._limit]) for start in starts)
+            ]
         plain, seal, iv, number = self._plain, self._aead.encrypt_into, self._iv, self._records
         full, rest = divmod(len(content), RECORD_BYTES)
         at = 0
-        for body in buffer.bodies[:full]:  # the innermost loop of a round, as `_open_full` has its other one
+        # The innermost loop of a round, as `_open_full` has its other one.
+        for body in buffer.bodies[:full]:
             plain[:RECORD_BYTES] = content[at : at + RECORD_BYTES]
             seal((iv ^ number).to_bytes(12, "big"), plain, _FULL, body)
             at += RECORD_BYTES
@@ -133,7 +161,10 @@ class Sealing(_Direction):
         return [*sealed, self._seal(DATA, content[-rest:])] if rest else sealed
 
     def update(self) -> bytes:
-        """A record which says that another key follows, and the change to it. The other side's may stay."""
+        """A record which says that another key follows, and the change to it.
+
+        The other side's may stay.
+        """
         record = self._seal(HANDSHAKE, bytes((KEY_UPDATE, 0, 0, 1, 0)))
         self._update()
         return record
@@ -154,14 +185,21 @@ class Sealing(_Direction):
 
 
 class Opening(_Direction):
-    """What comes. `ended` when the other side said that nothing follows; `update_asked` when it wants another key from us before the next data."""
+    """What comes.
 
-    def __init__(self, suite: Suite, secret: bytes, *, limit: int = RECORD_BYTES, from_server: bool = True) -> None:
+    `ended` when the other side said that nothing follows; `update_asked` when it wants another key
+    from us before the next data.
+    """
+
+    def __init__(
+        self, suite: Suite, secret: bytes, *, limit: int = RECORD_BYTES, from_server: bool = True
+    ) -> None:
         """Only a server sends tickets: `from_server` says whether they are acceptable."""
         super().__init__(suite, secret, limit=limit)
         self._control = ControlMessages(self._update, from_server=from_server)
         self.update_asked = False
-        self._left: memoryview = memoryview(b"")  # of the last record, what its reader had no room for
+        # Of the last record, what its reader had no room for.
+        self._left: memoryview = memoryview(b"")
         self._idle = 0
 
     @property
@@ -170,10 +208,14 @@ class Opening(_Direction):
         return self._control.ended
 
     def open(self, buffer: RecordBuffer, have: int, target: memoryview) -> tuple[int, int]:
-        """Decrypt records, which begin with the first of the `have` bytes in `buffer`, into `target`. Returns how many bytes were used and written;
-        what was not used comes again, with more behind it.
+        """Decrypt records, which begin with the first of the `have` bytes in `buffer`, into
+        `target`.
 
-        What `target` holds behind what was written is nobody's. Raises `RecordError`: nothing that follows can be read.
+        Returns how many bytes were used and written; what was not used comes again, with more
+        behind it.
+
+        What `target` holds behind what was written is nobody's. Raises `RecordError`: nothing that
+        follows can be read.
         """
         room = len(target)
         written = min(len(self._left), room)
@@ -181,17 +223,31 @@ class Opening(_Direction):
             target[:written] = self._left[:written]
             self._left = self._left[written:]
         used = 0
-        if written < room and not self.ended and not self._control.partial and self._limit == RECORD_BYTES:
+        if (
+            written < room
+            and not self.ended
+            and not self._control.partial
+            and self._limit == RECORD_BYTES
+        ):
             used, written = self._open_full(buffer, have, target, written)
         opened = 0
-        while written < room and not self.ended and have - used >= HEADER_BYTES and opened < TURN_RECORDS:
+        while (
+            written < room
+            and not self.ended
+            and have - used >= HEADER_BYTES
+            and opened < TURN_RECORDS
+        ):
             kind, _, size = _header.unpack_from(buffer.memory, used)
             if kind != DATA or not TAG_BYTES < size <= MAX_PROTECTED_BYTES:
-                raise RecordError(f"a record of kind {kind} and {size} bytes", _header_alert(kind, size))
+                raise RecordError(
+                    f"a record of kind {kind} and {size} bytes", _header_alert(kind, size)
+                )
             body = used + HEADER_BYTES
             if have - body < size:
                 break
-            content = self._content(self._decrypt(buffer.memory[used:body], buffer.memory[body : body + size]))
+            content = self._content(
+                self._decrypt(buffer.memory[used:body], buffer.memory[body : body + size])
+            )
             used, opened = body + size, opened + 1
             taken = min(len(content), room - written)
             target[written : written + taken] = content[:taken]
@@ -199,8 +255,13 @@ class Opening(_Direction):
             written += taken
         return used, written
 
-    def _open_full(self, buffer: RecordBuffer, have: int, target: memoryview, written: int) -> tuple[int, int]:
-        """As many full records as there are, straight to where they belong. One that is something else, or for which there is no room, is left."""
+    def _open_full(
+        self, buffer: RecordBuffer, have: int, target: memoryview, written: int
+    ) -> tuple[int, int]:
+        """As many full records as there are, straight to where they belong.
+
+        One that is something else, or for which there is no room, is left.
+        """
         opened, most = 0, min(have // WIRE_BYTES, (len(target) - written - 1) // RECORD_BYTES)
         decrypt, iv, number = self._aead.decrypt_into, self._iv, self._records
         try:
@@ -223,7 +284,9 @@ class Opening(_Direction):
     def _decrypt(self, header: memoryview, body: memoryview) -> memoryview:
         plain = memoryview(bytearray(len(body) - TAG_BYTES))
         try:
-            self._aead.decrypt_into((self._iv ^ self._records).to_bytes(12, "big"), body, header, plain)
+            self._aead.decrypt_into(
+                (self._iv ^ self._records).to_bytes(12, "big"), body, header, plain
+            )
         except InvalidTag:
             raise _forged() from None
         self._records += 1

@@ -1,7 +1,8 @@
 """The bridge: the one thing that the trio side and the web thread share.
 
-Trio publishes immutable `Status` records; the web thread renders the newest one when somebody asks, at most once a second, and
-answers everybody from those bytes. So a thousand readers cost what one costs, and nobody costs nothing.
+Trio publishes immutable `Status` records; the web thread renders the newest one when somebody asks,
+at most once a second, and answers everybody from those bytes. So a thousand readers cost what one
+costs, and nobody costs nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from daemon.observer.page import page_html
 from protocol.digest import digest
 from protocol.status import Peer, Round, Status, StatusState, record
 
-REFRESH_S = 1.0  # how old an answer may be while something newer was published
-SILENT_S = 10.0  # the trio side publishes every second; silent this long it hangs, and /healthz says so
+# How old an answer may be while something newer was published.
+REFRESH_S = 1.0
+# The trio side publishes every second; silent this long it hangs, and /healthz says so.
+SILENT_S = 10.0
 
 _encode = msgspec.json.Encoder().encode
 
@@ -64,13 +67,16 @@ def render(status: Status) -> Snapshot:
 
 
 class Bridge:
-    """Guarantees: `publish` never waits and may be called from any thread; `snapshot` never shows a status older than `REFRESH_S` while a
-    newer one was published. `snapshot` and `silent_s` belong to the web thread. `clock` is monotonic seconds.
+    """Guarantees: `publish` never waits and may be called from any thread; `snapshot` never shows a
+    status older than `REFRESH_S` while a newer one was published.
+
+    `snapshot` and `silent_s` belong to the web thread. `clock` is monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._published: tuple[Status, float] = (record(StatusState(), time.time()), clock())  # one reference, replaced whole
+        # One reference, replaced whole.
+        self._published: tuple[Status, float] = (record(StatusState(), time.time()), clock())
         self._snapshot: Snapshot | None = None
         self._rendered_at = 0.0
 
@@ -84,17 +90,23 @@ class Bridge:
         return self._clock() - self._published[1]
 
     def snapshot(self) -> Snapshot:
-        """The newest status rendered, or the last one rendered while that is younger than `REFRESH_S`."""
+        """The newest status rendered, or the last one rendered while that is younger than
+        `REFRESH_S`.
+        """
         status, _ = self._published
         known = self._snapshot
-        if known is not None and (known.source is status or self._clock() - self._rendered_at < REFRESH_S):
+        if known is not None and (
+            known.source is status or self._clock() - self._rendered_at < REFRESH_S
+        ):
             return known
         self._snapshot = render(status)
         self._rendered_at = self._clock()
         return self._snapshot
 
 
-async def publish_regularly(bridge: Bridge, source: Callable[[], Status], interval_s: float = REFRESH_S) -> None:
+async def publish_regularly(
+    bridge: Bridge, source: Callable[[], Status], interval_s: float = REFRESH_S
+) -> None:
     """Publish what `source` says until cancelled; a task of the trio side."""
     while True:
         bridge.publish(source())

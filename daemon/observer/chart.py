@@ -1,7 +1,8 @@
 """The loss curve as SVG: drawn on the server, readable without JavaScript, the same in any width.
 
-The picture is stretched to its box (`preserveAspectRatio="none"`) with strokes that do not scale, and the labels are HTML around it: so
-they keep their size on a telephone. Its own text (title, description) says what it shows to those who cannot see it.
+The picture is stretched to its box (`preserveAspectRatio="none"`) with strokes that do not scale,
+and the labels are HTML around it: so they keep their size on a telephone. Its own text (title,
+description) says what it shows to those who cannot see it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import msgspec
 from protocol.status import KEPT_POINTS, Point
 from protocol.status.figures import compact, loss, of
 
-WIDTH = 600  # of the view box; as many columns as points are kept
+# Of the view box; as many columns as points are kept.
+WIDTH = 600
 HEIGHT = 200
-MAX_HOVERED = 120  # points that show their figures under the mouse: five pixels each
+# Points that show their figures under the mouse: five pixels each.
+MAX_HOVERED = 120
 assert KEPT_POINTS <= WIDTH
 
 
@@ -34,7 +37,9 @@ class Axis(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def nice_axis(low: float, high: float, most: int = 5) -> Axis:
-    """The shortest axis with at most `most` steps of 1, 2, 2.5 or 5 times a power of ten that holds both ends."""
+    """The shortest axis with at most `most` steps of 1, 2, 2.5 or 5 times a power of ten that holds
+    both ends.
+    """
     if high - low < max(abs(high), 1e-9) * 1e-6:
         pad = max(abs(high) * 0.1, 1e-3)
         low, high = low - pad, high + pad
@@ -48,7 +53,9 @@ def nice_axis(low: float, high: float, most: int = 5) -> Axis:
 
 
 def _figures(point: Point) -> str:
-    return escape(f"round {point.number}: loss {loss(point.loss)} after {of(point.samples, 'sample')}")
+    return escape(
+        f"round {point.number}: loss {loss(point.loss)} after {of(point.samples, 'sample')}"
+    )
 
 
 def _hover(places: Sequence[tuple[float, float]], points: Sequence[Point]) -> str:
@@ -71,22 +78,26 @@ def loss_chart(points: Sequence[Point]) -> str:
     low, high = min(point.loss for point in points), max(point.loss for point in points)
     vertical = nice_axis(low, high)
     least, most = points[0].samples, max(points[-1].samples, 1)  # they only grow
-    left = 0 if least < most * 0.2 else least  # begin at zero unless that would waste the width
+    # Begin at zero unless that would waste the width.
+    left = 0 if least < most * 0.2 else least
     span = max(most - left, 1)
     places = [
-        ((point.samples - left) / span * WIDTH, HEIGHT * (1 - (point.loss - vertical.low) / (vertical.high - vertical.low)))
+        (
+            (point.samples - left) / span * WIDTH,
+            HEIGHT * (1 - (point.loss - vertical.low) / (vertical.high - vertical.low)),
+        )
         for point in points
     ]
     line = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     area = f"{line}L{places[-1][0]:.1f} {HEIGHT}L{places[0][0]:.1f} {HEIGHT}Z"
-    grid = "".join(f"M0 {HEIGHT * i / vertical.steps:.1f}H{WIDTH}" for i in range(vertical.steps + 1))
+    grid = "".join(
+        f"M0 {HEIGHT * i / vertical.steps:.1f}H{WIDTH}" for i in range(vertical.steps + 1)
+    )
     dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in (places if len(places) <= 60 else places[-1:]))
     ticks = "".join(f"<li>{escape(f'{value:.4g}')}</li>" for value in reversed(vertical.labels()))
     along = "".join(f"<li>{escape(compact(left + span * part))}</li>" for part in (0, 0.5, 1))
     first, last = points[0], points[-1]
-    told = (
-        f"From {loss(first.loss)} in round {first.number} to {loss(last.loss)} in round {last.number}, after {of(last.samples, 'sample')}."
-    )
+    told = f"From {loss(first.loss)} in round {first.number} to {loss(last.loss)} in round {last.number}, after {of(last.samples, 'sample')}."
     return f"""<figure class="chart">{caption}
 <div class="plot"><ol class="ticks" aria-hidden="true">{ticks}</ol>
 <svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-labelledby="loss-title loss-told">

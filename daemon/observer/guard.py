@@ -1,8 +1,10 @@
-"""Who is answered: checks on a request before anything is looked up, and the headers of every answer.
+"""Who is answered: checks on a request before anything is looked up, and the headers of every
+answer.
 
-What is guarded against: a stranger's web page that reads this one through the visitor's browser, by pointing its own name at our
-address (Host), by asking across origins (Origin, Sec-Fetch-Site), or by framing it; and whatever a peer's name may contain, if it
-ever got past the escaping (Content-Security-Policy: nothing is loaded or run but our own files).
+What is guarded against: a stranger's web page that reads this one through the visitor's browser, by
+pointing its own name at our address (Host), by asking across origins (Origin, Sec-Fetch-Site), or
+by framing it; and whatever a peer's name may contain, if it ever got past the escaping
+(Content-Security-Policy: nothing is loaded or run but our own files).
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def host_name(value: str) -> str:
-    """The name in a Host header: lower case, without port, brackets or a last dot. Empty for what is no host."""
+    """The name in a Host header: lower case, without port, brackets or a last dot.
+
+    Empty for what is no host.
+    """
     value = value.strip().lower()
     if value.startswith("["):
         name, bracket, port = value[1:].partition("]")
@@ -50,16 +55,31 @@ class Guard:
     """The checks for one listening address."""
 
     def __init__(self, settings: ObserverSettings, bound: BoundAddress) -> None:
-        self._names = {*ALWAYS, bound.host.lower(), *(host_name(name) for name in settings.hosts)} - {"", "0.0.0.0", "::"}
+        self._names = {
+            *ALWAYS,
+            bound.host.lower(),
+            *(host_name(name) for name in settings.hosts),
+        } - {"", "0.0.0.0", "::"}
 
-    def check(self, method: str, target: str, headers: Mapping[str, str], local_address: str) -> Refusal | None:
-        """None for a request that may be answered. `local_address` is where it was received: on a wildcard address, the machine's own
-        address is a fine host to ask for (a rebinding page always comes with a name)."""
+    def check(
+        self, method: str, target: str, headers: Mapping[str, str], local_address: str
+    ) -> Refusal | None:
+        """None for a request that may be answered.
+
+        `local_address` is where it was received: on a wildcard address, the machine's own address
+        is a fine host to ask for (a rebinding page always comes with a name).
+        """
         if method not in METHODS:
-            return Refusal(status=405, code="METHOD", what=f"Only {' and '.join(METHODS)} are served: nothing can be changed here.")
+            return Refusal(
+                status=405,
+                code="METHOD",
+                what=f"Only {' and '.join(METHODS)} are served: nothing can be changed here.",
+            )
         if len(target) > MAX_TARGET_CHARS:
             return Refusal(
-                status=414, code="TARGET", what=f"The address asked for has {len(target)} characters; {MAX_TARGET_CHARS} are allowed."
+                status=414,
+                code="TARGET",
+                what=f"The address asked for has {len(target)} characters; {MAX_TARGET_CHARS} are allowed.",
             )
         host = headers.get("Host", "")
         name = host_name(host)
@@ -72,7 +92,16 @@ class Guard:
             )
         origin = headers.get("Origin")
         if origin is not None and origin.partition("://")[2].lower() != host.strip().lower():
-            return Refusal(status=403, code="ORIGIN", what="Pages of another origin may not read this server.")
-        if headers.get("Sec-Fetch-Site") == "cross-site" and headers.get("Sec-Fetch-Mode") != "navigate":
-            return Refusal(status=403, code="ORIGIN", what="Pages of another site may link to this server but not load from it.")
+            return Refusal(
+                status=403, code="ORIGIN", what="Pages of another origin may not read this server."
+            )
+        if (
+            headers.get("Sec-Fetch-Site") == "cross-site"
+            and headers.get("Sec-Fetch-Mode") != "navigate"
+        ):
+            return Refusal(
+                status=403,
+                code="ORIGIN",
+                what="Pages of another site may link to this server but not load from it.",
+            )
         return None

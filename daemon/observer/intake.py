@@ -1,4 +1,6 @@
-"""Usage reports over HTTP: reads a body within its bounds, and has the receiver judge it in a thread of its own, one at a time."""
+"""Usage reports over HTTP: reads a body within its bounds, and has the receiver judge it in a
+thread of its own, one at a time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from daemon.oracle.reports import LEGACY_PATH, MAX_BODY_BYTES, METRICS_PATH
 
 REPORT_PATHS = (LEGACY_PATH, METRICS_PATH)
 BODY_S = 5.0  # a report is one packet
-MOST_WAITING = 64  # each takes a few milliseconds: a queue of a fifth of a second
+# Each takes a few milliseconds: a queue of a fifth of a second.
+MOST_WAITING = 64
 
 
 class Intake:
@@ -29,16 +32,22 @@ class Intake:
     async def take(self, request: web.BaseRequest) -> Verdict:
         """What to answer to a report."""
         if (request.content_length or 0) > MAX_BODY_BYTES:
-            return Verdict(status=413, reason="oversized", what=f"A report has at most {MAX_BODY_BYTES} bytes.")
+            return Verdict(
+                status=413, reason="oversized", what=f"A report has at most {MAX_BODY_BYTES} bytes."
+            )
         if self._waiting >= MOST_WAITING:
             return Verdict(status=429, reason="busy", what="Too many reports at once; try again.")
         self._waiting += 1
         try:
             body = await asyncio.wait_for(self._body(request), BODY_S)
             sender = request.remote or ""
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._judge, request.path, body, sender)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._judge, request.path, body, sender
+            )
         except TimeoutError:
-            return Verdict(status=400, reason="timeout", what=f"The report did not come within {BODY_S:g} s.")
+            return Verdict(
+                status=400, reason="timeout", what=f"The report did not come within {BODY_S:g} s."
+            )
         finally:
             self._waiting -= 1
 

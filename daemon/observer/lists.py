@@ -1,4 +1,7 @@
-"""The page's lists: the strip of last rounds, the peers, the last events, what was refused. As HTML, every text escaped."""
+"""The page's lists: the strip of last rounds, the peers, the last events, what was refused.
+
+As HTML, every text escaped.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from protocol.network.standing import TRUSTED
 from protocol.status import Peer, Round, Status
 from protocol.status.figures import MISSING, count, duration, loss, of, phase_words, rate, tail
 
-SHOWN_PEERS = 200  # rows of the table; the rest is in /api/v1/peers
+# Rows of the table; the rest is in /api/v1/peers.
+SHOWN_PEERS = 200
 SHOWN_NAMES = 12  # of one round
 LATEST = 253402300799.0  # the last second that a date can show
 
@@ -25,7 +29,12 @@ OUTCOMES = {
     "apart": ("!", "others stood elsewhere"),
     "failed": ("✕", "not averaged"),
 }
-_LEVELS = {"good": ("✓", "good"), "info": ("·", ""), "warning": ("!", "warning"), "bad": ("✕", "bad")}
+_LEVELS = {
+    "good": ("✓", "good"),
+    "info": ("·", ""),
+    "warning": ("!", "warning"),
+    "bad": ("✕", "bad"),
+}
 
 
 def when(at: float) -> str:
@@ -50,7 +59,9 @@ def _described(known: Round, names: dict[str, str]) -> str:
             head += f", loss {loss(known.loss)}"
     parts = [head]
     if known.contributors:
-        named = ", ".join(names.get(peer) or tail(peer) for peer in known.contributors[:SHOWN_NAMES])
+        named = ", ".join(
+            names.get(peer) or tail(peer) for peer in known.contributors[:SHOWN_NAMES]
+        )
         more = len(known.contributors) - SHOWN_NAMES
         parts.append(f"Counted: {named}{f' and {more} more' if more > 0 else ''}")
     if known.reason:
@@ -88,7 +99,10 @@ def _rounds_table(status: Status) -> str:
         f"<td>{escape(_phases(known))}</td></tr>"
         for known in status.rounds
     )
-    heads = "".join(f"<th scope=col>{head}</th>" for head in ("Round", "When", "Outcome", "Counted", "Samples", "Loss", "Phases"))
+    heads = "".join(
+        f"<th scope=col>{head}</th>"
+        for head in ("Round", "When", "Outcome", "Counted", "Samples", "Loss", "Phases")
+    )
     return (
         "<details><summary>The same as a table</summary><div class=wide><table class=figures>"
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>"
@@ -96,11 +110,18 @@ def _rounds_table(status: Status) -> str:
 
 
 def _phases(known: Round) -> str:
-    return ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in known.phase_seconds.items()) or MISSING
+    return (
+        ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in known.phase_seconds.items())
+        or MISSING
+    )
 
 
 def _path(peer: Peer) -> str:
-    glyph, word = {"direct": ("●", "direct"), "stream": ("◍", "stream"), "relay": ("◐", "relay")}.get(peer.path, ("○", "none"))
+    glyph, word = {
+        "direct": ("●", "direct"),
+        "stream": ("◍", "stream"),
+        "relay": ("◐", "relay"),
+    }.get(peer.path, ("○", "none"))
     return f'<span class="path {word}"><span aria-hidden="true">{glyph}</span> {word}</span>'
 
 
@@ -114,13 +135,22 @@ def _standing(peer: Peer) -> str:
 
 
 def _peer_row(peer: Peer) -> str:
-    role = "" if peer.role == "node" else f' <span class="tag">{escape(peer.role or "stranger")}</span>'
+    role = (
+        ""
+        if peer.role == "node"
+        else f' <span class="tag">{escape(peer.role or "stranger")}</span>'
+    )
     device = f' title="{escape(peer.device)}"' if peer.device else ""
     training = peer.role == "node"
     cells = (
         ("Path", _path(peer)),
         ("RTT", escape(duration(peer.rtt_s))),
-        ("Link", f'<span title="{escape(peer.quality_reason)}">{escape(peer.quality)}</span>' if peer.quality else MISSING),
+        (
+            "Link",
+            f'<span title="{escape(peer.quality_reason)}">{escape(peer.quality)}</span>'
+            if peer.quality
+            else MISSING,
+        ),
         ("Standing", _standing(peer)),
         ("Doing", escape(phase_words(peer.phase)) or MISSING),
         ("Round", count(peer.number) if peer.tip else MISSING),
@@ -128,7 +158,9 @@ def _peer_row(peer: Peer) -> str:
         ("Samples/s", rate(peer.samples_per_second) if training else MISSING),
         ("Last seen", when(peer.last_seen)),
     )
-    identity = f'<span class="dim mono" title="{escape(peer.peer)}">{escape(tail(peer.peer))}</span>'
+    identity = (
+        f'<span class="dim mono" title="{escape(peer.peer)}">{escape(tail(peer.peer))}</span>'
+    )
     name = f'<span class="name">{escape(peer.name) or "unnamed"}</span> {identity}'
     data = "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in cells)
     return f'<tr><th scope="row"{device}>{name}{role}</th>{data}</tr>'
@@ -140,11 +172,26 @@ def peers_table(status: Status) -> str:
         return '<p class="empty">Nobody has been heard of yet.</p>'
     heads = "".join(
         f'<th scope="col">{head}</th>'
-        for head in ("Peer", "Path", "RTT", "Link", "Standing", "Doing", "Round", "Loss", "Samples/s", "Last seen")
+        for head in (
+            "Peer",
+            "Path",
+            "RTT",
+            "Link",
+            "Standing",
+            "Doing",
+            "Round",
+            "Loss",
+            "Samples/s",
+            "Last seen",
+        )
     )
     rows = "".join(_peer_row(peer) for peer in status.peers[:SHOWN_PEERS])
     rest = len(status.peers) - SHOWN_PEERS
-    more = f'<p class="dim">and {count(rest)} more in <a href="/api/v1/peers">/api/v1/peers</a></p>' if rest > 0 else ""
+    more = (
+        f'<p class="dim">and {count(rest)} more in <a href="/api/v1/peers">/api/v1/peers</a></p>'
+        if rest > 0
+        else ""
+    )
     return f'<div class="wide"><table class="peers"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{more}'
 
 
@@ -157,7 +204,9 @@ def events_list(status: Status) -> str:
         glyph, meaning = _LEVELS.get(event.level, _LEVELS["info"])
         spoken = f'<span class="hidden">{meaning}: </span>' if meaning else ""
         mark = f'<span class="glyph" aria-hidden="true">{glyph}</span>'
-        lines.append(f'<li class="{escape(event.level)}">{mark}<p>{spoken}{escape(event.text)}</p>{when(event.at)}</li>')
+        lines.append(
+            f'<li class="{escape(event.level)}">{mark}<p>{spoken}{escape(event.text)}</p>{when(event.at)}</li>'
+        )
     return f'<ol tabindex="0" aria-label="Last events, newest first">{"".join(lines)}</ol>'
 
 
@@ -166,4 +215,8 @@ def refusals_line(status: Status) -> str:
     refused = {reason: number for reason, number in status.refusals.items() if number}
     if not refused:
         return "Nothing from outside was refused."
-    return "Refused from outside: " + escape(", ".join(f"{count(number)} {reason}" for reason, number in refused.items())) + "."
+    return (
+        "Refused from outside: "
+        + escape(", ".join(f"{count(number)} {reason}" for reason, number in refused.items()))
+        + "."
+    )

@@ -1,7 +1,8 @@
 """`/metrics`: the status in Prometheus' text format.
 
-Names, units and labels follow https://prometheus.io/docs/practices/naming/. Every label's values are known beforehand and start at zero; no
-peer's id, name or address is ever a label (strangers choose those, and each would be a new time series).
+Names, units and labels follow https://prometheus.io/docs/practices/naming/. Every label's values
+are known beforehand and start at zero; no peer's id, name or address is ever a label (strangers
+choose those, and each would be a new time series).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _labelled(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[str, float]) -> Metric:
+def _labelled(
+    family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[str, float]
+) -> Metric:
     for label, value in values.items():
         family.add_metric([label], value)
     return family
@@ -34,7 +37,9 @@ def _labelled(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[s
 
 def _of_rounds(status: Status) -> Iterator[Metric]:
     you, run = status.you, status.run
-    yield GaugeMetricFamily("hypergpu_round", "Number of the newest certificate this node has verified.", run.number)
+    yield GaugeMetricFamily(
+        "hypergpu_round", "Number of the newest certificate this node has verified.", run.number
+    )
     results = {
         "counted": you.rounds_counted,
         "late": you.rounds_late,
@@ -43,15 +48,31 @@ def _of_rounds(status: Status) -> Iterator[Metric]:
         "missed": you.rounds_missed,
         "observed": run.rounds_certified if you.role == "observer" else 0,
     }
-    yield _labelled(CounterMetricFamily("hypergpu_rounds", "Rounds by what became of this node's part.", labels=["result"]), results)
-    yield CounterMetricFamily("hypergpu_rounds_certified", "Certificates verified.", run.rounds_certified)
+    yield _labelled(
+        CounterMetricFamily(
+            "hypergpu_rounds", "Rounds by what became of this node's part.", labels=["result"]
+        ),
+        results,
+    )
+    yield CounterMetricFamily(
+        "hypergpu_rounds_certified", "Certificates verified.", run.rounds_certified
+    )
     failures = {reason: results[reason] for reason in ("late", "lost", "missed")}
     text = "Rounds in which averaging did not take this node's work."
-    yield _labelled(CounterMetricFamily("hypergpu_averaging_failures", text, labels=["reason"]), failures)
+    yield _labelled(
+        CounterMetricFamily("hypergpu_averaging_failures", text, labels=["reason"]), failures
+    )
     last = next((known for known in status.rounds if known.outcome != "missed"), None)
     seconds = {phase: last.phase_seconds.get(phase, 0.0) if last else 0.0 for phase in PHASES}
-    yield _labelled(GaugeMetricFamily("hypergpu_round_seconds", "Seconds of the last round by phase.", labels=["phase"]), seconds)
-    interval = GaugeMetricFamily("hypergpu_round_interval_seconds", "Seconds between the last two certificates.")
+    yield _labelled(
+        GaugeMetricFamily(
+            "hypergpu_round_seconds", "Seconds of the last round by phase.", labels=["phase"]
+        ),
+        seconds,
+    )
+    interval = GaugeMetricFamily(
+        "hypergpu_round_interval_seconds", "Seconds between the last two certificates."
+    )
     interval.add_metric([], _number(run.round_seconds))
     yield interval
     text = "How far plans' predicted seconds were from what exchanges took, as a share, median of the last rounds; NaN before the first."
@@ -59,18 +80,42 @@ def _of_rounds(status: Status) -> Iterator[Metric]:
     error.add_metric([], _number(run.prediction_error))
     yield error
     text = "When a certificate last counted this node's work (an observer: when it last verified one); 0 for never."
-    yield GaugeMetricFamily("hypergpu_last_counted_round_timestamp_seconds", text, you.last_counted_at)
+    yield GaugeMetricFamily(
+        "hypergpu_last_counted_round_timestamp_seconds", text, you.last_counted_at
+    )
 
 
 def _of_training(status: Status) -> Iterator[Metric]:
     you, run = status.you, status.run
-    yield CounterMetricFamily("hypergpu_samples", "Samples this node has trained on.", you.samples_total)
-    yield CounterMetricFamily("hypergpu_certified_samples", "Samples of the whole run in verified certificates.", run.samples_certified)
-    yield CounterMetricFamily("hypergpu_dropped_samples", "Samples of this node that became too old to be offered.", you.samples_dropped)
-    yield GaugeMetricFamily("hypergpu_pending_samples", "Samples of this node that no certificate lists yet.", you.samples_pending)
-    yield GaugeMetricFamily("hypergpu_samples_per_second", "Samples a second on this node.", you.samples_per_second)
-    yield GaugeMetricFamily("hypergpu_run_samples_per_second", "Samples a second of all nodes, by their own word.", run.samples_per_second)
-    loss = GaugeMetricFamily("hypergpu_loss", "Training loss of the newest certificate; NaN before the first.")
+    yield CounterMetricFamily(
+        "hypergpu_samples", "Samples this node has trained on.", you.samples_total
+    )
+    yield CounterMetricFamily(
+        "hypergpu_certified_samples",
+        "Samples of the whole run in verified certificates.",
+        run.samples_certified,
+    )
+    yield CounterMetricFamily(
+        "hypergpu_dropped_samples",
+        "Samples of this node that became too old to be offered.",
+        you.samples_dropped,
+    )
+    yield GaugeMetricFamily(
+        "hypergpu_pending_samples",
+        "Samples of this node that no certificate lists yet.",
+        you.samples_pending,
+    )
+    yield GaugeMetricFamily(
+        "hypergpu_samples_per_second", "Samples a second on this node.", you.samples_per_second
+    )
+    yield GaugeMetricFamily(
+        "hypergpu_run_samples_per_second",
+        "Samples a second of all nodes, by their own word.",
+        run.samples_per_second,
+    )
+    loss = GaugeMetricFamily(
+        "hypergpu_loss", "Training loss of the newest certificate; NaN before the first."
+    )
     loss.add_metric([], _number(run.loss))
     yield loss
     text = "Times the worker died alone and was restarted."
@@ -83,29 +128,60 @@ def _of_network(status: Status) -> Iterator[Metric]:
     peers = {"direct": 0.0, "stream": 0.0, "relay": 0.0, "none": 0.0}
     for peer in status.peers:
         peers[PATHS.get(peer.path, "none")] += 1
-    yield _labelled(GaugeMetricFamily("hypergpu_peers", "Peers known, by how they are reached.", labels=["path"]), peers)
-    standings = {name: float(sum(peer.standing == name for peer in status.peers)) for name in (TRUSTED, PROBATION, QUARANTINED)}
+    yield _labelled(
+        GaugeMetricFamily(
+            "hypergpu_peers", "Peers known, by how they are reached.", labels=["path"]
+        ),
+        peers,
+    )
+    standings = {
+        name: float(sum(peer.standing == name for peer in status.peers))
+        for name in (TRUSTED, PROBATION, QUARANTINED)
+    }
     text = "Peers known, by what their rounds with this node made of them."
-    yield _labelled(GaugeMetricFamily("hypergpu_peer_standings", text, labels=["standing"]), standings)
-    yield GaugeMetricFamily("hypergpu_nodes", "Nodes training now, this one included.", status.run.nodes)
+    yield _labelled(
+        GaugeMetricFamily("hypergpu_peer_standings", text, labels=["standing"]), standings
+    )
+    yield GaugeMetricFamily(
+        "hypergpu_nodes", "Nodes training now, this one included.", status.run.nodes
+    )
     yield GaugeMetricFamily("hypergpu_connections", "Open connections.", network.connections)
-    moved = CounterMetricFamily("hypergpu_network_bytes", "Payload bytes moved.", labels=["direction", "plane"])
+    moved = CounterMetricFamily(
+        "hypergpu_network_bytes", "Payload bytes moved.", labels=["direction", "plane"]
+    )
     moved.add_metric(["sent", "control"], network.control_sent)
     moved.add_metric(["received", "control"], network.control_received)
     moved.add_metric(["sent", "bulk"], network.bulk_sent)
     moved.add_metric(["received", "bulk"], network.bulk_received)
     yield moved
-    refused = CounterMetricFamily("hypergpu_refusals", "What came from outside and was refused.", labels=["reason"])
+    refused = CounterMetricFamily(
+        "hypergpu_refusals", "What came from outside and was refused.", labels=["reason"]
+    )
     yield _labelled(refused, {reason: float(count) for reason, count in status.refusals.items()})
 
 
 def _of_node(status: Status) -> Iterator[Metric]:
     you, run = status.you, status.run
-    facts = {"version": you.version, "role": you.role, "run": run.run, "run_name": run.name, "engine": run.engine}
+    facts = {
+        "version": you.version,
+        "role": you.role,
+        "run": run.run,
+        "run_name": run.name,
+        "engine": run.engine,
+    }
     yield InfoMetricFamily("hypergpu_node", "What this node is.", value=facts)
     levels = {level: float(level == status.level) for level in LEVELS}
-    yield _labelled(GaugeMetricFamily("hypergpu_verdict", "1 for the level of the verdict, 0 for the others.", labels=["level"]), levels)
-    yield GaugeMetricFamily("hypergpu_start_time_seconds", "When this node started.", you.started_at)
+    yield _labelled(
+        GaugeMetricFamily(
+            "hypergpu_verdict",
+            "1 for the level of the verdict, 0 for the others.",
+            labels=["level"],
+        ),
+        levels,
+    )
+    yield GaugeMetricFamily(
+        "hypergpu_start_time_seconds", "When this node started.", you.started_at
+    )
 
 
 class StatusCollector(Collector):

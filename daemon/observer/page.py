@@ -1,8 +1,9 @@
-"""The page: one status as an HTML document, complete on first paint and readable without JavaScript.
+"""The page: one status as an HTML document, complete on first paint and readable without
+JavaScript.
 
-Whatever a peer says of itself goes through `escape`; nothing here builds markup from a status in any other way. No inline script or
-style: the Content-Security-Policy would refuse them. The script replaces what changed with what this module renders anew, so there
-is one rendering and not two.
+Whatever a peer says of itself goes through `escape`; nothing here builds markup from a status in
+any other way. No inline script or style: the Content-Security-Policy would refuse them. The script
+replaces what changed with what this module renders anew, so there is one rendering and not two.
 """
 
 from __future__ import annotations
@@ -13,9 +14,25 @@ from html import escape
 from daemon.observer.chart import loss_chart
 from daemon.observer.lists import events_list, peers_table, refusals_line, rounds_strip, when
 from protocol.status import Status
-from protocol.status.figures import MISSING, compact, count, duration, loss, of, phase_words, rate, size, tail
+from protocol.status.figures import (
+    MISSING,
+    compact,
+    count,
+    duration,
+    loss,
+    of,
+    phase_words,
+    rate,
+    size,
+    tail,
+)
 
-LEVELS = {"good": ("✓", "Good"), "info": ("i", "For your information"), "warning": ("!", "Warning"), "bad": ("✕", "Bad")}
+LEVELS = {
+    "good": ("✓", "Good"),
+    "info": ("i", "For your information"),
+    "warning": ("!", "Warning"),
+    "bad": ("✕", "Bad"),
+}
 Row = tuple[str, str, str]  # what, figure, remark
 
 
@@ -39,10 +56,22 @@ def _run_card(status: Status) -> str:
         ("Loss", falling, "first → now"),
         ("Samples certified", count(run.samples_certified), ""),
         ("Round time", duration(run.round_seconds), ""),
-        ("Task", run.task or MISSING, f"{compact(run.parameters)} parameters" if run.parameters else ""),
-        ("State", run.state_digest[:12] or run.tip[:12] or MISSING, "digest" if run.state_digest else "certificate" if run.tip else ""),
+        (
+            "Task",
+            run.task or MISSING,
+            f"{compact(run.parameters)} parameters" if run.parameters else "",
+        ),
+        (
+            "State",
+            run.state_digest[:12] or run.tip[:12] or MISSING,
+            "digest" if run.state_digest else "certificate" if run.tip else "",
+        ),
     ]
-    certified = of(run.rounds_certified, "round certified", "rounds certified") if run.engine != "hivemind" else "hivemind: not certified"
+    certified = (
+        of(run.rounds_certified, "round certified", "rounds certified")
+        if run.engine != "hivemind"
+        else "hivemind: not certified"
+    )
     return _card("Run", f"Round {count(run.number)}", certified, rows)
 
 
@@ -52,13 +81,27 @@ def _swarm_card(status: Status) -> str:
     relayed = sum(peer.path == "relay" for peer in status.peers)
     error = run.prediction_error
     rows: list[Row] = [
-        ("Groups", run.plan or MISSING, f"predictions {100 * error:.0f}% off" if error is not None else ""),
+        (
+            "Groups",
+            run.plan or MISSING,
+            f"predictions {100 * error:.0f}% off" if error is not None else "",
+        ),
         ("Speed", rate(run.samples_per_second), "samples/s together"),
         ("Links", f"{direct} direct", f"{relayed} through a relay"),
-        ("Sent", size(network.control_sent + network.bulk_sent), f"{size(network.bulk_sent)} of it gradients"),
-        ("Received", size(network.control_received + network.bulk_received), f"{size(network.bulk_received)} of it gradients"),
+        (
+            "Sent",
+            size(network.control_sent + network.bulk_sent),
+            f"{size(network.bulk_sent)} of it gradients",
+        ),
+        (
+            "Received",
+            size(network.control_received + network.bulk_received),
+            f"{size(network.bulk_received)} of it gradients",
+        ),
     ]
-    return _card("Swarm", count(run.nodes), "node training" if run.nodes == 1 else "nodes training", rows)
+    return _card(
+        "Swarm", count(run.nodes), "node training" if run.nodes == 1 else "nodes training", rows
+    )
 
 
 def _you_card(status: Status) -> str:
@@ -76,11 +119,24 @@ def _you_card(status: Status) -> str:
         ("Doing", phase_words(you.phase), you.phase_reason),
         ("Rounds counted", count(you.rounds_counted), missed),
         ("Samples", count(you.samples_total), f"{count(you.samples_pending)} not certified yet"),
-        ("Computing", f"{100 * you.computing:.0f}%" if you.computing is not None else MISSING, "of the last round's time"),
-        ("Device", you.device or MISSING, of(you.worker_restarts, "restart") if you.worker_restarts else ""),
+        (
+            "Computing",
+            f"{100 * you.computing:.0f}%" if you.computing is not None else MISSING,
+            "of the last round's time",
+        ),
+        (
+            "Device",
+            you.device or MISSING,
+            of(you.worker_restarts, "restart") if you.worker_restarts else "",
+        ),
         ("Rewards", status.rewards, ""),
     ]
-    return _card(f"You · {you.name or tail(you.peer)}" if you.peer else "You", rate(you.samples_per_second), "samples/s", rows)
+    return _card(
+        f"You · {you.name or tail(you.peer)}" if you.peer else "You",
+        rate(you.samples_per_second),
+        "samples/s",
+        rows,
+    )
 
 
 def page_html(status: Status) -> str:
@@ -88,7 +144,11 @@ def page_html(status: Status) -> str:
     glyph, meaning = LEVELS.get(status.level, LEVELS["info"])
     name = status.run.name or "HyperGPU"
     title = f"{name} · round {status.run.number}" if status.run.rounds_certified else name
-    run_id = f'<span class="dim mono" title="run id {escape(status.run.run)}">{escape(status.run.run[:8])}</span>' if status.run.run else ""
+    run_id = (
+        f'<span class="dim mono" title="run id {escape(status.run.run)}">{escape(status.run.run[:8])}</span>'
+        if status.run.run
+        else ""
+    )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>{escape(title)} · HyperGPU</title>

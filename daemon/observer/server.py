@@ -1,7 +1,8 @@
 """The web thread: aiohttp in one asyncio loop, under the trio nursery.
 
-The socket is bound on the trio side, before there is a thread, so that "the port is taken" is a plain exception of the caller's. Stopping
-is one message into the loop; open connections get `GRACE_S` and are dropped.
+The socket is bound on the trio side, before there is a thread, so that "the port is taken" is a
+plain exception of the caller's. Stopping is one message into the loop; open connections get
+`GRACE_S` and are dropped.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from daemon.observer.settings import BoundAddress, ObserverSettings
 from daemon.observer.web import make_server
 from protocol.errors import UserError
 
-GRACE_S = 0.5  # for answers under way when the server stops; they are ready bytes
+# For answers under way when the server stops; they are ready bytes.
+GRACE_S = 0.5
 BACKLOG = 128
 
 
@@ -33,21 +35,31 @@ def _why(error: OSError, settings: ObserverSettings) -> UserError:
         fix = "stop the other program, or choose another port: --port PORT, or port under [observer] in config.toml (0 takes any free one)"
         return UserError("PORT_IN_USE", what, why="another program listens there already", fix=fix)
     if error.errno == errno.EACCES:
-        return UserError("PORT_DENIED", what, why="ports below 1024 belong to root", fix="set port under [observer] to 1024 or above")
-    fix = "set host under [observer] in config.toml to an address of this machine, such as 127.0.0.1"
+        return UserError(
+            "PORT_DENIED",
+            what,
+            why="ports below 1024 belong to root",
+            fix="set port under [observer] to 1024 or above",
+        )
+    fix = (
+        "set host under [observer] in config.toml to an address of this machine, such as 127.0.0.1"
+    )
     return UserError("OBSERVER_ADDRESS", what, why=str(error), fix=fix)
 
 
 def bind(settings: ObserverSettings) -> socket.socket:
     """A listening socket. Raises `UserError` that says what to type."""
     try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise _why(error, settings) from None
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart must not wait for old connections' TIME_WAIT
+        # A restart must not wait for old connections' TIME_WAIT.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
         listener.setblocking(False)
@@ -60,7 +72,9 @@ def bind(settings: ObserverSettings) -> socket.socket:
 class _Thread:
     """The asyncio side. `stop` may be called from the trio side at any time."""
 
-    def __init__(self, bridge: Bridge, guard: Guard, listener: socket.socket, intake: Intake | None) -> None:
+    def __init__(
+        self, bridge: Bridge, guard: Guard, listener: socket.socket, intake: Intake | None
+    ) -> None:
         self._bridge = bridge
         self._guard = guard
         self._listener = listener
@@ -97,7 +111,8 @@ class _Thread:
         """Ask the loop to end; the thread is gone within `GRACE_S` and a little."""
         self._asked_to_stop = True
         if self._loop is not None and self._stopping is not None:
-            with suppress(RuntimeError):  # the loop is closed: it has ended by itself
+            # The loop is closed: it has ended by itself.
+            with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._stopping.set)
 
 
@@ -105,8 +120,9 @@ class _Thread:
 async def web_server(bridge: Bridge, settings: ObserverSettings) -> AsyncIterator[BoundAddress]:
     """Serve the bridge's snapshots while the block runs.
 
-    Guarantees: inside the block the address answers; after it, cancelled or not, the port is free and the thread has ended, within a
-    second. Raises `UserError` when the address cannot be had. Should the thread fail, the block is cancelled and the failure raised.
+    Guarantees: inside the block the address answers; after it, cancelled or not, the port is free
+    and the thread has ended, within a second. Raises `UserError` when the address cannot be had.
+    Should the thread fail, the block is cancelled and the failure raised.
     """
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
@@ -115,9 +131,12 @@ async def web_server(bridge: Bridge, settings: ObserverSettings) -> AsyncIterato
     thread = _Thread(bridge, Guard(settings, bound), listener, intake)
     started = trio.Event()
     token = trio.lowlevel.current_trio_token()
-    limiter = trio.CapacityLimiter(math.inf)  # it runs as long as the program: it takes no place from those that come and go
+    # It runs as long as the program: it takes no place from those that come and go.
+    limiter = trio.CapacityLimiter(math.inf)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: trio.to_thread.run_sync(thread.run, token, started, limiter=limiter))
+        nursery.start_soon(
+            lambda: trio.to_thread.run_sync(thread.run, token, started, limiter=limiter)
+        )
         try:
             await started.wait()
             yield bound

@@ -12,16 +12,20 @@ DEFAULT_PORT = 8765
 
 
 class ObserverSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`host` is the address to listen on; loopback unless somebody decides otherwise. `port` 0 takes any free one.
+    """`host` is the address to listen on; loopback unless somebody decides otherwise.
 
-    `hosts` are further names under which the page may be asked for (of a reverse proxy, say). A request for any other name is refused:
-    a stranger's web page could otherwise point its own name at this machine and read everything (DNS rebinding).
+    `port` 0 takes any free one.
+
+    `hosts` are further names under which the page may be asked for (of a reverse proxy, say). A
+    request for any other name is refused: a stranger's web page could otherwise point its own name
+    at this machine and read everything (DNS rebinding).
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = DEFAULT_PORT
     hosts: tuple[str, ...] = ()
-    reports: Path | None = None  # the database of usage reports; None takes none
+    # The database of usage reports; None takes none.
+    reports: Path | None = None
 
 
 class BoundAddress(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,5 +37,6 @@ class BoundAddress(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def url(self) -> str:
         """What to type into a browser on this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # the wildcard is no place to go to
+        # The wildcard is no place to go to.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"

@@ -6,7 +6,8 @@
     /api/v1/rounds    its rounds                   /static/*  our own style, script and icon
     POST /api/v1/report, /api/v1/metrics/report    usage reports, where they are taken
 
-Errors are JSON with a stable code. Answers that have an ETag are revalidated every time (`no-cache`), all others are not stored.
+Errors are JSON with a stable code. Answers that have an ETag are revalidated every time
+(`no-cache`), all others are not stored.
 """
 
 from __future__ import annotations
@@ -28,10 +29,17 @@ from protocol.digest import digest
 
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
-_STATIC_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
-IDLE_S = 20.0  # a connection that brought no whole request for so long is closed; the page asks every second
-MAX_CONNECTIONS = 512  # a browser opens up to six; more readers than this belong behind a proxy
-MAX_HEADER_BYTES = 16384  # a header field: cookies of everything else on localhost arrive here too
+_STATIC_TYPES = {
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+# A connection that brought no whole request for so long is closed; the page asks every second.
+IDLE_S = 20.0
+# A browser opens up to six; more readers than this belong behind a proxy.
+MAX_CONNECTIONS = 512
+# A header field: cookies of everything else on localhost arrive here too.
+MAX_HEADER_BYTES = 16384
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +67,9 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 def refuse(refusal: Refusal) -> Answer:
     """A refusal as an answer."""
-    return Answer(body=msgspec.json.encode(ErrorBody(error=refusal)), content_type=JSON, status=refusal.status)
+    return Answer(
+        body=msgspec.json.encode(ErrorBody(error=refusal)), content_type=JSON, status=refusal.status
+    )
 
 
 def _verdict(verdict: Verdict) -> Answer:
@@ -74,7 +84,9 @@ def static_answers() -> dict[str, Answer]:
         content_type = _STATIC_TYPES.get(file.name.rpartition(".")[2])
         if content_type:
             body = file.read_bytes()
-            answers[f"/static/{file.name}"] = Answer(body=body, content_type=content_type, etag=f'"{digest(body).hex()[:32]}"')
+            answers[f"/static/{file.name}"] = Answer(
+                body=body, content_type=content_type, etag=f'"{digest(body).hex()[:32]}"'
+            )
     return answers
 
 
@@ -89,7 +101,8 @@ class Site:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._static = static_answers()
-        self._static["/favicon.ico"] = self._static["/static/icon.svg"]  # browsers ask for it unasked
+        # Browsers ask for it unasked.
+        self._static["/favicon.ico"] = self._static["/static/icon.svg"]
         self._pages: dict[str, Callable[[Snapshot], Answer]] = {
             "/": lambda now: Answer(body=now.page, content_type=HTML, etag=now.etag),
             "/api/v1/status": lambda now: Answer(body=now.status, content_type=JSON, etag=now.etag),
@@ -108,29 +121,50 @@ class Site:
         if path in self._static:
             return self._static[path]
         known = ", ".join(sorted(self._pages))
-        return refuse(Refusal(status=404, code="NOT_FOUND", what="Nothing is served at this path.", fix=f"the paths are {known}"))
+        return refuse(
+            Refusal(
+                status=404,
+                code="NOT_FOUND",
+                what="Nothing is served at this path.",
+                fix=f"the paths are {known}",
+            )
+        )
 
     def _healthz(self, now: Snapshot) -> Answer:
         silent_s = self._bridge.silent_s
-        return _health(silent_s < SILENT_S, now.source.as_of, f"the swarm side has published nothing for {silent_s:.0f} s")
+        return _health(
+            silent_s < SILENT_S,
+            now.source.as_of,
+            f"the swarm side has published nothing for {silent_s:.0f} s",
+        )
 
     def _readyz(self, now: Snapshot) -> Answer:
         status = now.source
         if not status.you.peer:
             return _health(False, status.as_of, "not started yet")
         found = bool(status.rounds) or any(peer.connected for peer in status.peers)
-        return _health(found or status.you.role == "node", status.as_of, "no peer of the run has been reached yet")
+        return _health(
+            found or status.you.role == "node",
+            status.as_of,
+            "no peer of the run has been reached yet",
+        )
 
 
 def is_known(header: str, etag: str) -> bool:
     """Whether If-None-Match names `etag` (weak comparison, RFC 9110 13.1.2)."""
     bare = etag.removeprefix("W/")
-    return bool(etag) and any(one.strip().removeprefix("W/") in (bare, "*") for one in header.split(","))
+    return bool(etag) and any(
+        one.strip().removeprefix("W/") in (bare, "*") for one in header.split(",")
+    )
 
 
 def respond(answer: Answer, if_none_match: str = "") -> web.Response:
     """The answer with its headers; 304 without a body where the reader has it already."""
-    headers = {**SECURITY_HEADERS, "Content-Type": answer.content_type, "Cache-Control": "no-cache" if answer.etag else "no-store"}
+    headers = {
+        **SECURITY_HEADERS,
+        "Content-Type": answer.content_type,
+        "Cache-Control": "no-cache" if answer.etag else "no-store",
+    }
     if answer.etag:
         headers["ETag"] = answer.etag
     if answer.status == 405:
@@ -141,7 +175,11 @@ def respond(answer: Answer, if_none_match: str = "") -> web.Response:
 
 
 class Connection(web.RequestHandler):
-    """One client's connection. It is dropped when `IDLE_S` pass without an answer of ours: nobody holds a place by saying nothing slowly."""
+    """One client's connection.
+
+    It is dropped when `IDLE_S` pass without an answer of ours: nobody holds a place by saying
+    nothing slowly.
+    """
 
     __slots__ = ("_deadline",)
 
@@ -155,11 +193,22 @@ class Connection(web.RequestHandler):
         self._deadline = asyncio.get_running_loop().call_later(IDLE_S, self.force_close)
 
     def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
     ) -> web.StreamResponse:
-        """What is no HTTP is the sender's fault: answered in a sentence, not logged. Anything else is ours: logged by aiohttp with its cause."""
+        """What is no HTTP is the sender's fault: answered in a sentence, not logged.
+
+        Anything else is ours: logged by aiohttp with its cause.
+        """
         if status < 500:
-            refusal = Refusal(status=status, code="BAD_REQUEST", what="That is no HTTP request, or one with too much in it.")
+            refusal = Refusal(
+                status=status,
+                code="BAD_REQUEST",
+                what="That is no HTTP request, or one with too much in it.",
+            )
             response: web.StreamResponse = respond(refuse(refusal))
         else:
             response = super().handle_error(request, status, exc, message)
@@ -198,14 +247,19 @@ class Server(web.Server):
 
 
 def make_server(bridge: Bridge, guard: Guard, intake: Intake | None = None) -> Server:
-    """The server for one event loop; call it in that loop. Usage reports go to `intake`, where there is one."""
+    """The server for one event loop; call it in that loop.
+
+    Usage reports go to `intake`, where there is one.
+    """
     site = Site(bridge)
 
     async def handle(request: web.BaseRequest) -> web.Response:
         local = request.transport.get_extra_info("sockname") if request.transport else None
         reporting = intake is not None and request.method == "POST" and request.path in REPORT_PATHS
         method = "GET" if reporting else request.method  # whom we answer does not depend on it
-        refusal = guard.check(method, request.path_qs, request.headers, str(local[0]) if local else "")
+        refusal = guard.check(
+            method, request.path_qs, request.headers, str(local[0]) if local else ""
+        )
         if intake is not None and reporting and not refusal:
             answer = _verdict(await intake.take(request))
         else:

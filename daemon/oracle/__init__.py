@@ -1,1 +1,3 @@
-"""Usage reports as a Plumise-style oracle takes them: made byte for byte, sent until taken, and received by the observer."""
+"""Usage reports as a Plumise-style oracle takes them: made byte for byte, sent until taken, and
+received by the observer.
+"""

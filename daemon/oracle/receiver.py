@@ -1,10 +1,12 @@
-"""Taking reports: each is checked for size, rate, form, time, order and signature, in this order, and refused with a status and a reason.
+"""Taking reports: each is checked for size, rate, form, time, order and signature, in this order,
+and refused with a status and a reason.
 
     413  too large                    400  no report, too old or too new, or not newer than the wallet's last one
     429  too many, try again later    401  not signed by the wallet it names
 
-The last timestamp of each wallet is on disk before the answer is given, and kept for longer than a report may be old: a signature that is still
-within its time can never be used twice, whatever is restarted in between.
+The last timestamp of each wallet is on disk before the answer is given, and kept for longer than a
+report may be old: a signature that is still within its time can never be used twice, whatever is
+restarted in between.
 """
 
 from __future__ import annotations
@@ -20,10 +22,13 @@ from daemon.oracle.reports import MAX_BODY_BYTES, BadReport, read_report
 from protocol.keccak import account_bytes, address_of
 
 SKEW_S = 60  # the API's own
-KEPT_S = 10 * SKEW_S  # how long a wallet's last timestamp outlives the last instant at which a replay could be taken
-BURST, REFILL_S = 20, 1.0  # reports of one sender at once, and seconds until it may send another
+# How long a wallet's last timestamp outlives the last instant at which a replay could be taken.
+KEPT_S = 10 * SKEW_S
+# Reports of one sender at once, and seconds until it may send another.
+BURST, REFILL_S = 20, 1.0
 MOST_SENDERS = 4096
-MOST_WALLETS = 100_000  # 5 MB; above it new wallets wait until old ones are forgotten
+# 5 MB; above it new wallets wait until old ones are forgotten.
+MOST_WALLETS = 100_000
 
 Recover = Callable[[str, bytes], str | None]
 """The address that signed a text (EIP-191) with 65 bytes, None where none did."""
@@ -46,11 +51,17 @@ class Receiver:
     def __init__(self, path: Path | None, recover: Recover, now: Callable[[], float]) -> None:
         """`path` is the database's; None keeps it in memory. `now` gives unix seconds."""
         self._recover, self._now = recover, now
-        self._senders: OrderedDict[str, tuple[float, float]] = OrderedDict()  # allowance, and when it was that
-        self._database = sqlite3.connect(":memory:" if path is None else path, isolation_level=None, check_same_thread=False)
+        # Allowance, and when it was that.
+        self._senders: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._database = sqlite3.connect(
+            ":memory:" if path is None else path, isolation_level=None, check_same_thread=False
+        )
         self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=FULL")  # the timestamp must outlive a power cut, or the report could be taken again
-        self._database.execute("CREATE TABLE IF NOT EXISTS reports (wallet BLOB PRIMARY KEY, last INTEGER NOT NULL, tokens TEXT NOT NULL)")
+        # The timestamp must outlive a power cut, or the report could be taken again.
+        self._database.execute("PRAGMA synchronous=FULL")
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS reports (wallet BLOB PRIMARY KEY, last INTEGER NOT NULL, tokens TEXT NOT NULL)"
+        )
 
     def close(self) -> None:
         self._database.close()
@@ -58,7 +69,9 @@ class Receiver:
     def take(self, path: str, body: bytes, sender: str) -> Verdict:
         """What to answer. `sender` is who is counted for the rate: the client's address."""
         if len(body) > MAX_BODY_BYTES:
-            return Verdict(status=413, reason="oversized", what=f"A report has at most {MAX_BODY_BYTES} bytes.")
+            return Verdict(
+                status=413, reason="oversized", what=f"A report has at most {MAX_BODY_BYTES} bytes."
+            )
         if not self._allowed(sender):
             return Verdict(status=429, reason="rate", what=f"One report a second, {BURST} at once.")
         try:
@@ -68,29 +81,53 @@ class Receiver:
         now = self._now()
         if abs(now - report.timestamp) > SKEW_S:
             return Verdict(
-                status=400, reason="skew", what=f"The timestamp is {report.timestamp - now:+.0f} s from now; {SKEW_S} s are allowed."
+                status=400,
+                reason="skew",
+                what=f"The timestamp is {report.timestamp - now:+.0f} s from now; {SKEW_S} s are allowed.",
             )
         wallet = account_bytes("0x" + report.wallet[2:].lower())
         last = self._last(wallet)
         if last is not None and report.timestamp <= last:
-            return Verdict(status=400, reason="replay", what=f"The timestamp is not after {last}, that of the wallet's last report.")
+            return Verdict(
+                status=400,
+                reason="replay",
+                what=f"The timestamp is not after {last}, that of the wallet's last report.",
+            )
         if self._recover(report.message, report.signature) != address_of(wallet):
-            return Verdict(status=401, reason="signature", what="The report is not signed by the wallet it names.")
+            return Verdict(
+                status=401,
+                reason="signature",
+                what="The report is not signed by the wallet it names.",
+            )
         if last is None and not self._room(now):
-            return Verdict(status=429, reason="full", what="Too many wallets have reported lately; try again later.")
+            return Verdict(
+                status=429,
+                reason="full",
+                what="Too many wallets have reported lately; try again later.",
+            )
         self._database.execute(
             "INSERT INTO reports VALUES (?, ?, ?) ON CONFLICT(wallet) DO UPDATE SET last = excluded.last, tokens = ?",
-            (wallet, report.timestamp, str(report.tokens), str(self.tokens(report.wallet) + report.tokens)),
+            (
+                wallet,
+                report.timestamp,
+                str(report.tokens),
+                str(self.tokens(report.wallet) + report.tokens),
+            ),
         )
         return TAKEN
 
     def tokens(self, wallet: str) -> int:
         """What a wallet has reported in all, as far as it is kept."""
-        row = self._database.execute("SELECT tokens FROM reports WHERE wallet = ?", (account_bytes("0x" + wallet[2:].lower()),)).fetchone()
+        row = self._database.execute(
+            "SELECT tokens FROM reports WHERE wallet = ?",
+            (account_bytes("0x" + wallet[2:].lower()),),
+        ).fetchone()
         return int(row[0]) if row else 0
 
     def _last(self, wallet: bytes) -> int | None:
-        row = self._database.execute("SELECT last FROM reports WHERE wallet = ?", (wallet,)).fetchone()
+        row = self._database.execute(
+            "SELECT last FROM reports WHERE wallet = ?", (wallet,)
+        ).fetchone()
         return int(row[0]) if row else None
 
     def _room(self, now: float) -> bool:
@@ -108,5 +145,6 @@ class Receiver:
         allowed = allowance >= 1.0
         self._senders[sender] = (allowance - 1.0 if allowed else allowance, now)
         while len(self._senders) > MOST_SENDERS:
-            self._senders.popitem(last=False)  # the one that was silent longest: its allowance is full again, or nearly
+            # The one that was silent longest: its allowance is full again, or nearly.
+            self._senders.popitem(last=False)
         return allowed

@@ -1,8 +1,10 @@
-"""Sending reports: certified work waits in a durable buffer until the oracle took it; only then is it gone.
+"""Sending reports: certified work waits in a durable buffer until the oracle took it; only then is
+it gone.
 
-What was certified and not reported is the difference of two cumulative figures, what certificates say and what the oracle took, and the latter is
-written down after each success: a POST that fails, a restart and a lost answer drop nothing. After a lost answer the same work is reported once
-more, under a later timestamp: the API has no way to ask what it took.
+What was certified and not reported is the difference of two cumulative figures, what certificates
+say and what the oracle took, and the latter is written down after each success: a POST that fails,
+a restart and a lost answer drop nothing. After a lost answer the same work is reported once more,
+under a later timestamp: the API has no way to ask what it took.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from protocol.ports import DiskFull
 
 TOLD_FILE = "oracle"
 POST_TIMEOUT_S = 10.0
-EVERY_S = 60.0  # an hour of work is never more than a minute away from being told
+# An hour of work is never more than a minute away from being told.
+EVERY_S = 60.0
 
 Sign = Callable[[str], bytes]
 Post = Callable[[str, bytes], int]
@@ -74,7 +77,9 @@ class Reporter:
         now: Callable[[], float] = time.time,
         send: Post = post,
     ) -> None:
-        """`figures` gives cumulative certified samples and rounds; `sign` the EIP-191 signature of a text."""
+        """`figures` gives cumulative certified samples and rounds; `sign` the EIP-191 signature of
+        a text.
+        """
         self._url = url.rstrip("/") + (LEGACY_PATH if legacy else METRICS_PATH)
         self._legacy, self._wallet, self._sign, self._figures = legacy, wallet, sign, figures
         self._record, self._now, self._send = record, now, send
@@ -94,7 +99,8 @@ class Reporter:
         samples, rounds = self._figures()
         if samples <= self.told.samples:
             return True
-        timestamp = max(int(self._now()), self.told.timestamp + 1)  # strictly increasing, also after the clock was set back
+        # Strictly increasing, also after the clock was set back.
+        timestamp = max(int(self._now()), self.told.timestamp + 1)
         usage = Usage(
             tokens=samples - self.told.samples,
             requests=max(rounds - self.told.rounds, 0),
@@ -112,14 +118,23 @@ class Reporter:
         try:
             write_atomically(self._path, [memoryview(msgspec.json.encode(self.told))])
         except DiskFull as full:
-            self._record(Warned(code="ORACLE", message=f"what the oracle took could not be written down: {full}"))
+            self._record(
+                Warned(
+                    code="ORACLE", message=f"what the oracle took could not be written down: {full}"
+                )
+            )
         return True
 
     def _body(self, usage: Usage, timestamp: int) -> bytes:
         if self._legacy:
             payload = legacy_payload(self._wallet, usage, timestamp)
             return legacy_body(payload, self._sign(legacy_message(payload)))
-        return metrics_body(self._wallet, usage, timestamp, self._sign(metrics_message(self._wallet, usage.tokens, timestamp)))
+        return metrics_body(
+            self._wallet,
+            usage,
+            timestamp,
+            self._sign(metrics_message(self._wallet, usage.tokens, timestamp)),
+        )
 
     def _failed(self, reason: str) -> bool:
         if reason != self._failing:  # said once, tried again every minute
@@ -133,5 +148,10 @@ class Reporter:
         except FileNotFoundError:
             return Told()
         except (OSError, msgspec.DecodeError, ValueError) as error:
-            self._record(Warned(code="ORACLE", message=f"{self._path} cannot be read, reporting from the beginning: {error}"))
+            self._record(
+                Warned(
+                    code="ORACLE",
+                    message=f"{self._path} cannot be read, reporting from the beginning: {error}",
+                )
+            )
             return Told()

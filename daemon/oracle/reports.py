@@ -3,8 +3,9 @@
     metrics   POST /api/v1/metrics/report   a flat body; EIP-191 over {"agent":..,"processed_tokens":..,"timestamp":..}, keys in that order
     legacy    POST /api/v1/report           {"payload": {...}, "signature": ..}; EIP-191 over the payload as compact JSON with sorted keys
 
-Numbers are signed as they were sent, so a body is read with its own spelling of them kept: 1.5 stays 1.5, and 2.0 stays 2.0. Unknown fields are
-refused: what is not signed for could be anybody's addition.
+Numbers are signed as they were sent, so a body is read with its own spelling of them kept: 1.5
+stays 1.5, and 2.0 stays 2.0. Unknown fields are refused: what is not signed for could be anybody's
+addition.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from protocol.keccak import Address
 
 METRICS_PATH = "/api/v1/metrics/report"
 LEGACY_PATH = "/api/v1/report"
-MAX_BODY_BYTES = 16 << 10  # a report has 400 bytes; proofs are a few words each
+# A report has 400 bytes; proofs are a few words each.
+MAX_BODY_BYTES = 16 << 10
 
 Count = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 Amount = Annotated[float, Meta(ge=0, le=1e12)]
@@ -46,7 +48,9 @@ class MetricsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     uptimeSeconds: Count
     timestamp: Count
     signature: SignatureText
-    proofs: Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=32)] | UnsetType = UNSET
+    proofs: (
+        Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=32)] | UnsetType
+    ) = UNSET
 
 
 class LegacyPayload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,7 +103,8 @@ def metrics_body(wallet: Address, usage: Usage, timestamp: int, signature: bytes
             requestCount=usage.requests,
             uptimeSeconds=usage.uptime_s,
             timestamp=timestamp,
-            signature="0x" + signature.hex(),  # hex() has no 0x, and a server that asks for one takes nothing else
+            # hex() has no 0x, and a server that asks for one takes nothing else.
+            signature="0x" + signature.hex(),
         )
     )
 
@@ -128,7 +133,11 @@ def read_report(path: str, body: bytes) -> Report:
             flat = msgspec.json.decode(body, type=MetricsBody)
             message = metrics_message(flat.wallet, flat.tokensProcessed, flat.timestamp)
             return Report(
-                wallet=flat.wallet, tokens=flat.tokensProcessed, timestamp=flat.timestamp, message=message, signature=_bytes(flat.signature)
+                wallet=flat.wallet,
+                tokens=flat.tokensProcessed,
+                timestamp=flat.timestamp,
+                message=message,
+                signature=_bytes(flat.signature),
             )
         outer = msgspec.json.decode(body, type=_Legacy)
         payload = msgspec.json.decode(outer.payload, type=LegacyPayload)

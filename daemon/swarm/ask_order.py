@@ -1,7 +1,9 @@
-"""Whom to ask first for what gossip missed, so that those who only claim to have it cannot keep a node from asking the others.
+"""Whom to ask first for what gossip missed, so that those who only claim to have it cannot keep a
+node from asking the others.
 
-Anybody can say in a beacon that it is far ahead. Peers whose work was certified are asked before strangers, equals in turn, and a stranger that
-gave nothing when it was asked is left alone for a while, longer each time. Pure: time is an argument.
+Anybody can say in a beacon that it is far ahead. Peers whose work was certified are asked before
+strangers, equals in turn, and a stranger that gave nothing when it was asked is left alone for a
+while, longer each time. Pure: time is an argument.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from collections.abc import Callable, Iterable
 
 from protocol.identity import PeerId
 
-PAUSE_S = (1.0, 120.0)  # after the first answer without anything new, and at most; doubled in between
-MEMBER_PAUSE_S = 2.0  # at most, for a peer of the best rank: what it lacked just now it may hold in the next round
+# After the first answer without anything new, and at most; doubled in between.
+PAUSE_S = (1.0, 120.0)
+# At most, for a peer of the best rank: what it lacked just now it may hold in the next round.
+MEMBER_PAUSE_S = 2.0
 KEPT_PEERS = 1024
 
 
@@ -20,13 +24,27 @@ class AskOrder:
     """What one node remembers of those it asked."""
 
     def __init__(self) -> None:
-        self._in_vain: OrderedDict[PeerId, tuple[int, float]] = OrderedDict()  # how often in a row, and until when it is left alone
+        # How often in a row, and until when it is left alone.
+        self._in_vain: OrderedDict[PeerId, tuple[int, float]] = OrderedDict()
         self._asked_s: OrderedDict[PeerId, float] = OrderedDict()
 
-    def order(self, peers: Iterable[PeerId], ranked: Callable[[PeerId], int], now: float) -> list[PeerId]:
-        """Those to ask, best first: by `ranked` (least first), then by how often they gave nothing and when they were asked, then as given."""
-        ready = [peer for peer in dict.fromkeys(peers) if self._in_vain.get(peer, (0, 0.0))[1] <= now]
-        return sorted(ready, key=lambda peer: (ranked(peer), self._in_vain.get(peer, (0, 0.0))[0], self._asked_s.get(peer, 0.0)))
+    def order(
+        self, peers: Iterable[PeerId], ranked: Callable[[PeerId], int], now: float
+    ) -> list[PeerId]:
+        """Those to ask, best first: by `ranked` (least first), then by how often they gave nothing
+        and when they were asked, then as given.
+        """
+        ready = [
+            peer for peer in dict.fromkeys(peers) if self._in_vain.get(peer, (0, 0.0))[1] <= now
+        ]
+        return sorted(
+            ready,
+            key=lambda peer: (
+                ranked(peer),
+                self._in_vain.get(peer, (0, 0.0))[0],
+                self._asked_s.get(peer, 0.0),
+            ),
+        )
 
     def asked(self, peer: PeerId, now: float) -> None:
         """It is being asked."""

@@ -1,10 +1,13 @@
-"""Certificates from a peer: whoever lags or joins asks for the chain, and verifies every link of it itself.
+"""Certificates from a peer: whoever lags or joins asks for the chain, and verifies every link of it
+itself.
 
-One request, one answer, one stream: `ChainRequest`, then a `ChainReply` frame and a frame for each record, oldest first. A record is what a
-node moved along in one step: mostly one certificate; with a merge the other branch's certificates and then the merge.
+One request, one answer, one stream: `ChainRequest`, then a `ChainReply` frame and a frame for each
+record, oldest first. A record is what a node moved along in one step: mostly one certificate; with
+a merge the other branch's certificates and then the merge.
 
-Nobody holds a whole answer. The asking side takes one certificate after the other out of the stream and gives it to its lineage before the next
-one is read. The answering side serves few at a time, for a limited time.
+Nobody holds a whole answer. The asking side takes one certificate after the other out of the stream
+and gives it to its lineage before the next one is read. The answering side serves few at a time,
+for a limited time.
 """
 
 from __future__ import annotations
@@ -31,16 +34,23 @@ from protocol.rules.versions import FIRST_RULES, KNOWN_RULES, MAX_RULES, check_r
 
 PROTOCOL = "/hypergpu/chain/1"
 MANIFEST_PROTOCOL = "/hypergpu/manifest/2"
-FIRST_MANIFEST_PROTOCOL = "/hypergpu/manifest/1"  # of programs that know the first rules alone, and say nothing of themselves
-CERTIFICATES_PER_REQUEST = 256  # a round of a demo makes 3 KB: under 1 MB an answer
+# Of programs that know the first rules alone, and say nothing of themselves.
+FIRST_MANIFEST_PROTOCOL = "/hypergpu/manifest/1"
+# A round of a demo makes 3 KB: under 1 MB an answer.
+CERTIFICATES_PER_REQUEST = 256
 REQUEST_BYTES = 256
 MAX_RECORD_BYTES = 16 << 20  # a merge after 4,000 rounds apart
-RULES_SILENCE_S = 60.0  # between two warnings of programs that do not know the rules: anybody can ask again and again
+# Between two warnings of programs that do not know the rules: anybody can ask again and again.
+RULES_SILENCE_S = 60.0
 MOST_VERSIONS = 32  # of the rules that one program knows
-REPLY_BYTES = 64 << 20  # of one answer: 256 rounds of 64 members are 25 MB. What is beyond is asked for again from there
-SENT_BYTES = 1 << 20  # of one answer that we give, its first record aside: who wants more asks again
-SERVED_AT_ONCE, SERVED_TO_PEER = 32, 2  # answers on their way, to all peers and to one
-ANSWER_S = 20.0  # for one request: a peer that has nothing to say for this long is asked no more
+# Of one answer: 256 rounds of 64 members are 25 MB. What is beyond is asked for again from there.
+REPLY_BYTES = 64 << 20
+# Of one answer that we give, its first record aside: who wants more asks again.
+SENT_BYTES = 1 << 20
+# Answers on their way, to all peers and to one.
+SERVED_AT_ONCE, SERVED_TO_PEER = 32, 2
+# For one request: a peer that has nothing to say for this long is asked no more.
+ANSWER_S = 20.0
 
 
 class ChainRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -49,7 +59,9 @@ class ChainRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class ChainReply(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """`age_s` is for how long the answering node has trained from its tip: a joiner ends its first round with the others."""
+    """`age_s` is for how long the answering node has trained from its tip: a joiner ends its first
+    round with the others.
+    """
 
     tip: Hash
     number: Natural
@@ -63,7 +75,9 @@ _records = msgspec.msgpack.Decoder(list[bytes])
 class ManifestRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What a program that would join says first: which versions of the rules it knows."""
 
-    rules: Annotated[tuple[Annotated[int, Meta(ge=1, le=MAX_RULES)], ...], Meta(max_length=MOST_VERSIONS)]
+    rules: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=MAX_RULES)], ...], Meta(max_length=MOST_VERSIONS)
+    ]
 
 
 Answer = Callable[[int, int], Awaitable[tuple[ChainReply, list[bytes]]]]
@@ -121,8 +135,13 @@ Take = Callable[[bytes], Awaitable[bool]]
 """Takes one certificate; False when no more of this answer are wanted."""
 
 
-async def read_chain(network: Network, peer: PeerId, run: Digest, first: int, take: Take) -> ChainReply:
-    """Give a peer's certificates from number `first` on to `take`, one by one as they come. Raises `Unreachable` or `PeerFault`."""
+async def read_chain(
+    network: Network, peer: PeerId, run: Digest, first: int, take: Take
+) -> ChainReply:
+    """Give a peer's certificates from number `first` on to `take`, one by one as they come.
+
+    Raises `Unreachable` or `PeerFault`.
+    """
     with trio.move_on_after(ANSWER_S):
         stream = await network.open_stream(peer, PROTOCOL)
         try:
@@ -144,7 +163,10 @@ async def read_chain(network: Network, peer: PeerId, run: Digest, first: int, ta
 
 
 async def _read_record(reader: FrameReader, size: int, take: Take) -> bool:
-    """The certificates of one record of `size` bytes (`pack_record`), without ever holding two. False when `take` wants no more."""
+    """The certificates of one record of `size` bytes (`pack_record`), without ever holding two.
+
+    False when `take` wants no more.
+    """
     count, left = await _header(reader, size, _ARRAYS)
     for _ in range(count):
         length, left = await _header(reader, left, _BINARIES)
@@ -163,7 +185,10 @@ _ARRAYS, _BINARIES = {0xDC: 2, 0xDD: 4}, {0xC4: 1, 0xC5: 2, 0xC6: 4}
 
 
 async def _header(reader: FrameReader, left: int, markers: dict[int, int]) -> tuple[int, int]:
-    """A msgpack header: what it counts, and how much of `left` is left behind it. Raises `PeerFault("malformed")`."""
+    """A msgpack header: what it counts, and how much of `left` is left behind it.
+
+    Raises `PeerFault("malformed")`.
+    """
     if left < 1:
         raise PeerFault("malformed", "a record that ends inside")
     marker = (await reader.read_exactly(1))[0]
@@ -175,11 +200,14 @@ async def _header(reader: FrameReader, left: int, markers: dict[int, int]) -> tu
     return int.from_bytes(await reader.read_exactly(length), "big"), left - 1 - length
 
 
-def serve_manifest(network: Network, manifest: SignedManifest, refuse: Refuse, record: Callable[[Event], None]) -> None:
+def serve_manifest(
+    network: Network, manifest: SignedManifest, refuse: Refuse, record: Callable[[Event], None]
+) -> None:
     """Hand the run's manifest to anyone who asks: it is all that a newcomer needs to know.
 
-    A program that does not know the run's rules gets the manifest as well, and refuses by itself. `refuse` hears of each such program, and
-    `record` of one a minute, so that the people on both sides read why it did not join.
+    A program that does not know the run's rules gets the manifest as well, and refuses by itself.
+    `refuse` hears of each such program, and `record` of one a minute, so that the people on both
+    sides read why it did not join.
     """
     rules = manifest.open().rules
     told_s = -RULES_SILENCE_S
@@ -206,14 +234,21 @@ def serve_manifest(network: Network, manifest: SignedManifest, refuse: Refuse, r
     network.serve(FIRST_MANIFEST_PROTOCOL, take_first)
 
 
-async def fetch_manifest(network: Network, peer: PeerId, known: Collection[int] = KNOWN_RULES) -> SignedManifest:
-    """The manifest of the run a peer is in. Raises `Unreachable` or `PeerFault`; the caller opens and so checks it.
+async def fetch_manifest(
+    network: Network, peer: PeerId, known: Collection[int] = KNOWN_RULES
+) -> SignedManifest:
+    """The manifest of the run a peer is in.
 
-    `known` are the versions of the rules that the caller takes part in; the peer hears of them. A peer that knows the first rules alone is
-    asked in its own way: its manifest says why it cannot be joined.
+    Raises `Unreachable` or `PeerFault`; the caller opens and so checks it.
+
+    `known` are the versions of the rules that the caller takes part in; the peer hears of them. A
+    peer that knows the first rules alone is asked in its own way: its manifest says why it cannot
+    be joined.
     """
     try:
-        return await _fetch_manifest(network, peer, MANIFEST_PROTOCOL, ManifestRequest(rules=tuple(sorted(known))))
+        return await _fetch_manifest(
+            network, peer, MANIFEST_PROTOCOL, ManifestRequest(rules=tuple(sorted(known)))
+        )
     except Unreachable as refused:
         try:
             return await _fetch_manifest(network, peer, FIRST_MANIFEST_PROTOCOL, None)
@@ -221,7 +256,9 @@ async def fetch_manifest(network: Network, peer: PeerId, known: Collection[int] 
             raise refused from None
 
 
-async def fetch_run(network: Network, peer: PeerId, known: Collection[int] = KNOWN_RULES) -> SignedManifest:
+async def fetch_run(
+    network: Network, peer: PeerId, known: Collection[int] = KNOWN_RULES
+) -> SignedManifest:
     """As `fetch_manifest`, for a program that would take part: opened, and of rules that it knows.
 
     Raises `UserError("MANIFEST")` and `UserError("RULES")` besides.
@@ -231,13 +268,17 @@ async def fetch_run(network: Network, peer: PeerId, known: Collection[int] = KNO
     return signed
 
 
-async def _fetch_manifest(network: Network, peer: PeerId, protocol: str, request: ManifestRequest | None) -> SignedManifest:
+async def _fetch_manifest(
+    network: Network, peer: PeerId, protocol: str, request: ManifestRequest | None
+) -> SignedManifest:
     with trio.move_on_after(ANSWER_S):
         stream = await network.open_stream(peer, protocol)
         try:
             if request is not None:
                 await stream.send_all(frame(msgspec.msgpack.encode(request)))
-            return decode_as(SignedManifest, await FrameReader(stream).expect_frame(MAX_MANIFEST_BYTES + 256))
+            return decode_as(
+                SignedManifest, await FrameReader(stream).expect_frame(MAX_MANIFEST_BYTES + 256)
+            )
         finally:
             await stream.aclose()
     raise Unreachable(f"no manifest within {ANSWER_S:g} s")

@@ -1,7 +1,8 @@
 """One state on its way in, from several peers at once.
 
-Every chunk is checked against the certificate before it is kept. What was fetched stays fetched, whoever gave it: peers may come and go. The
-vectors belong to the download alone until it is complete, so that nothing else that a node does can touch them, nor they anything else.
+Every chunk is checked against the certificate before it is kept. What was fetched stays fetched,
+whoever gave it: peers may come and go. The vectors belong to the download alone until it is
+complete, so that nothing else that a node does can touch them, nor they anything else.
 """
 
 from __future__ import annotations
@@ -15,24 +16,36 @@ import numpy as np
 import trio
 
 from daemon.swarm.framing import FrameReader, frame
-from daemon.swarm.state_transfer import PROTOCOL, REQUEST_BYTES, StateReply, StateRequest, chunk_sizes
+from daemon.swarm.state_transfer import (
+    PROTOCOL,
+    REQUEST_BYTES,
+    StateReply,
+    StateRequest,
+    chunk_sizes,
+)
 from protocol.digest import DIGEST_BYTES, Digest, leaf_digest, merkle_root
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
 from protocol.messages import UNREADABLE
 from protocol.ports import ByteStream, Network, Vector
 
-# Chunks of 256 KiB that one peer is asked for at once: 42 Mbit/s over 200 ms, from each of several. With one its link would be idle for a round
-# trip after each; with many the last peers would be left alone with theirs at the end.
+# Chunks of 256 KiB that one peer is asked for at once: 42 Mbit/s over 200 ms, from each of several.
+# With one its link would be idle for a round trip after each; with many the last peers would be
+# left alone with theirs at the end.
 ASKED_AHEAD = 4
 OPEN_S = 15.0  # to connect to a peer and open a stream
-# For one chunk of 256 KiB: 70 kbit/s. A peer that is slower holds up its piece, which another peer gives sooner.
+# For one chunk of 256 KiB: 70 kbit/s. A peer that is slower holds up its piece, which another peer
+# gives sooner.
 CHUNK_S = 30.0
 
-PEERS_AT_ONCE = 6  # at home an uplink is a fifth of a downlink: five fill it, and one of them may give nothing
+# At home an uplink is a fifth of a downlink: five fill it, and one of them may give nothing.
+PEERS_AT_ONCE = 6
 ATTEMPTS = 5  # with each peer that gives nothing
-AGAIN_S = 2.0  # between attempts with one peer: long enough for it to come to hold the state
-SILENT_S = 40.0  # without verified bytes a download has come to nothing: longer than any peer may take for one chunk
+# Between attempts with one peer: long enough for it to come to hold the state.
+AGAIN_S = 2.0
+# Without verified bytes a download has come to nothing: longer than any peer may take for one
+# chunk.
+SILENT_S = 40.0
 
 
 class KnownState(msgspec.Struct, frozen=True):
@@ -44,10 +57,21 @@ class KnownState(msgspec.Struct, frozen=True):
 
 
 class Download:
-    """The state of one certificate. `value` and `momentum` have shape (parameters,); they are complete when `done`."""
+    """The state of one certificate.
 
-    def __init__(self, tip: Digest, state: Digest, parameters: int, on_chunk: Callable[[], None] = lambda: None) -> None:
-        """`state` is the digest that the certificate names; `on_chunk` is called when verified bytes came."""
+    `value` and `momentum` have shape (parameters,); they are complete when `done`.
+    """
+
+    def __init__(
+        self,
+        tip: Digest,
+        state: Digest,
+        parameters: int,
+        on_chunk: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`state` is the digest that the certificate names; `on_chunk` is called when verified
+        bytes came.
+        """
         self.tip = tip
         self.value: Vector = np.empty(parameters, np.float32)
         self.momentum: Vector = np.empty(parameters, np.float32)
@@ -82,7 +106,10 @@ class Download:
         return KnownState(leaves, self.value, self.momentum)
 
     async def reuse(self, states: Iterable[KnownState]) -> None:
-        """Copy the chunks that are known to be equal. Each is checked as if it had been fetched: what it is copied from may change meanwhile."""
+        """Copy the chunks that are known to be equal.
+
+        Each is checked as if it had been fetched: what it is copied from may change meanwhile.
+        """
         assert self.leaves is not None
         for known in states:
             for i in sorted(self._missing):
@@ -94,8 +121,13 @@ class Download:
                         self.reused_bytes += piece.nbytes
                     await trio.lowlevel.checkpoint()
 
-    async def from_peer(self, network: Network, peer: PeerId, known: Callable[[], Iterable[KnownState]] = tuple) -> None:
-        """Fetch what is missing from this peer, beside others, until nothing is. Raises `Unreachable` or `PeerFault` when it does not give it."""
+    async def from_peer(
+        self, network: Network, peer: PeerId, known: Callable[[], Iterable[KnownState]] = tuple
+    ) -> None:
+        """Fetch what is missing from this peer, beside others, until nothing is.
+
+        Raises `Unreachable` or `PeerFault` when it does not give it.
+        """
         stream = await _opened(network, peer)
         try:
             reader = FrameReader(stream)
@@ -111,14 +143,18 @@ class Download:
 
     # -------------------------------------------------------------------------------------------- one peer
 
-    async def _fetch_leaves(self, stream: ByteStream, reader: FrameReader, peer: PeerId) -> list[Digest]:
+    async def _fetch_leaves(
+        self, stream: ByteStream, reader: FrameReader, peer: PeerId
+    ) -> list[Digest]:
         await stream.send_all(self._request(0, 0))
         data = bytearray(DIGEST_BYTES * len(self._chunks))
         await _expect(reader, len(data))
         await _read(reader, data)
         leaves = [bytes(data[i : i + DIGEST_BYTES]) for i in range(0, len(data), DIGEST_BYTES)]
         if merkle_root(leaves) != self._state:
-            raise PeerFault("bad_proof", f"the leaves from {peer} do not lead to the certified state")
+            raise PeerFault(
+                "bad_proof", f"the leaves from {peer} do not lead to the certified state"
+            )
         return leaves
 
     async def _fetch(self, stream: ByteStream, reader: FrameReader, peer: PeerId) -> None:
@@ -138,7 +174,9 @@ class Download:
                 self._give_back(index)
 
     def _take(self, ours: Container[int]) -> int | None:
-        """The next chunk to ask a peer for: one that nobody is asked for, else one that one other peer is asked for, which may be slow."""
+        """The next chunk to ask a peer for: one that nobody is asked for, else one that one other
+        peer is asked for, which may be slow.
+        """
         free = (i for i in self._missing if i not in ours)
         index = min(free, key=lambda i: (self._asked[i], i), default=None)
         if index is None or self._asked[index] > 1:
@@ -157,7 +195,9 @@ class Download:
         self.received_bytes += len(data)
         assert self.leaves is not None
         if leaf_digest(data) != self.leaves[index]:
-            raise PeerFault("bad_proof", f"state chunk {index} from {peer} is not the certified one")
+            raise PeerFault(
+                "bad_proof", f"state chunk {index} from {peer} is not the certified one"
+            )
         if index in self._missing:
             self._keep(index, memoryview(data))
             self.given[peer] += len(data)
@@ -170,7 +210,9 @@ class Download:
     def _place(self, index: int, value: Vector, momentum: Vector) -> tuple[Vector, int, int]:
         """Which of the two vectors a chunk lies in, and its first and last element there."""
         offset, size = self._chunks[index]
-        vector, start = (value, offset) if offset < 4 * value.size else (momentum, offset - 4 * value.size)
+        vector, start = (
+            (value, offset) if offset < 4 * value.size else (momentum, offset - 4 * value.size)
+        )
         return vector, start // 4, (start + size) // 4
 
     def _keep(self, index: int, data: memoryview) -> None:
@@ -199,7 +241,9 @@ async def _expect(reader: FrameReader, size: int) -> None:
     """The head of an answer with so many bytes."""
     with trio.move_on_after(CHUNK_S):
         try:
-            reply = msgspec.msgpack.decode(await reader.expect_frame(REQUEST_BYTES), type=StateReply)
+            reply = msgspec.msgpack.decode(
+                await reader.expect_frame(REQUEST_BYTES), type=StateReply
+            )
         except UNREADABLE as error:
             raise PeerFault("malformed", f"not a state reply: {error}") from None
         if not reply.held:
@@ -224,9 +268,12 @@ async def download_from(
     known: Callable[[], Iterable[KnownState]],
     refuse: Callable[[str, PeerId, str], None],
 ) -> str:
-    """Complete a download from several holders at once, the first of `holders` first. Returns why it came to nothing, or nothing.
+    """Complete a download from several holders at once, the first of `holders` first.
 
-    `holders` is read again whenever a peer has ended. A peer that fails is tried again after others. While verified bytes come, it goes on.
+    Returns why it came to nothing, or nothing.
+
+    `holders` is read again whenever a peer has ended. A peer that fails is tried again after
+    others. While verified bytes come, it goes on.
     """
     reasons: dict[PeerId, str] = {}
     failures: Counter[PeerId] = Counter()
@@ -254,7 +301,11 @@ async def download_from(
             able = [peer for peer in holders() if failures[peer] < ATTEMPTS]
             if not able and not busy:
                 break
-            free = [peer for peer in able if peer not in busy and trio.current_time() >= not_before.get(peer, 0.0)]
+            free = [
+                peer
+                for peer in able
+                if peer not in busy and trio.current_time() >= not_before.get(peer, 0.0)
+            ]
             for peer in free[: PEERS_AT_ONCE - len(busy)]:
                 busy.add(peer)
                 nursery.start_soon(one, peer)
@@ -263,4 +314,7 @@ async def download_from(
         nursery.cancel_scope.cancel()
     if download.done:
         return ""
-    return "; ".join(f"{short(peer)}: {why}" for peer, why in reasons.items()) or "no peer that holds it is known"
+    return (
+        "; ".join(f"{short(peer)}: {why}" for peer, why in reasons.items())
+        or "no peer that holds it is known"
+    )

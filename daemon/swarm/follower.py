@@ -1,10 +1,13 @@
-"""Following a run: its beacons and certificates, by gossip and, where gossip missed something, by asking.
+"""Following a run: its beacons and certificates, by gossip and, where gossip missed something, by
+asking.
 
-A node and an observer follow in the same way. What is new is handed over synchronously: `on_steps` for certificates that joined the
-lineage, `on_members` when anything about who is there may have changed, `on_gone` when the connection to a peer broke.
+A node and an observer follow in the same way. What is new is handed over synchronously: `on_steps`
+for certificates that joined the lineage, `on_members` when anything about who is there may have
+changed, `on_gone` when the connection to a peer broke.
 
-A beacon costs a signature, and everything that follows from it. So one signer is heard `BEACONS_PER_S` times a second, and a certificate counts
-for several. `ask_order.py` says whom to ask for what gossip missed.
+A beacon costs a signature, and everything that follows from it. So one signer is heard
+`BEACONS_PER_S` times a second, and a certificate counts for several. `ask_order.py` says whom to
+ask for what gossip missed.
 """
 
 from __future__ import annotations
@@ -23,20 +26,44 @@ from protocol.certificate import Tip
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
-from protocol.messages import Announce, AnyMessage, Beacon, Signed, decode_signed, encode_signed, open_as, sign
+from protocol.messages import (
+    Announce,
+    AnyMessage,
+    Beacon,
+    Signed,
+    decode_signed,
+    encode_signed,
+    open_as,
+    sign,
+)
 from protocol.ports import Network
 
-SYNC_S = 1.0  # between looks at whether somebody is ahead: a certificate that gossip lost costs this and a request
-MAX_BEACON_BYTES = 4096  # ours have 600 bytes; eight long host names and a large certificate fit
-BEACONS_PER_S, BEACONS_AT_ONCE = 4.0, 40.0  # heard of one signer: an honest one has a change to tell twice a second at most
-CERTIFICATE_COUNTS = 4.0  # beacons, for a certificate: one a second is more than any round makes
-REQUESTS_IN_A_ROW = 64  # of one peer: somebody who makes up certificates without end does not keep us from the others
-STRANGERS_CERTIFICATES_PER_S, STRANGERS_CERTIFICATES_AT_ONCE = 2.0, 16.0  # of all strangers: each costs milliseconds to verify
-STRANGERS_PAUSE_S = 0.01  # after each certificate of a stranger's answer, where a round goes on beside it: three times what it costs
-ASKED_IN_TURN = 3  # peers at once: one that is silent costs the others nothing
-USELESS = 32  # certificates of one answer without a parent here, before the rest is not read: another branch is looked for further back
-ASKED_AT_ONCE = 8  # by a newcomer: what its other neighbours hold it hears from their beacons
-STEP_BACK = 16  # certificates asked for below the first one when its parent is not known here: a partition of a demo's length
+# Between looks at whether somebody is ahead: a certificate that gossip lost costs this and a
+# request.
+SYNC_S = 1.0
+# Ours have 600 bytes; eight long host names and a large certificate fit.
+MAX_BEACON_BYTES = 4096
+# Heard of one signer: an honest one has a change to tell twice a second at most.
+BEACONS_PER_S, BEACONS_AT_ONCE = 4.0, 40.0
+# Beacons, for a certificate: one a second is more than any round makes.
+CERTIFICATE_COUNTS = 4.0
+# Of one peer: somebody who makes up certificates without end does not keep us from the others.
+REQUESTS_IN_A_ROW = 64
+# Of all strangers: each costs milliseconds to verify.
+STRANGERS_CERTIFICATES_PER_S, STRANGERS_CERTIFICATES_AT_ONCE = 2.0, 16.0
+# After each certificate of a stranger's answer, where a round goes on beside it: three times what
+# it costs.
+STRANGERS_PAUSE_S = 0.01
+# Peers at once: one that is silent costs the others nothing.
+ASKED_IN_TURN = 3
+# Certificates of one answer without a parent here, before the rest is not read: another branch is
+# looked for further back.
+USELESS = 32
+# By a newcomer: what its other neighbours hold it hears from their beacons.
+ASKED_AT_ONCE = 8
+# Certificates asked for below the first one when its parent is not known here: a partition of a
+# demo's length.
+STEP_BACK = 16
 
 
 class Follower:
@@ -63,18 +90,24 @@ class Follower:
         self._on_steps, self._on_members, self._on_gone = on_steps, on_members, on_gone
         self._beacon, self._send = beacon, send
         self._order = AskOrder()
-        self._stands = False  # whether there are rounds of ours that go on beside everything here
-        self._strangers = Allowance(per_s=STRANGERS_CERTIFICATES_PER_S, burst=STRANGERS_CERTIFICATES_AT_ONCE, now=0.0)
+        # Whether there are rounds of ours that go on beside everything here.
+        self._stands = False
+        self._strangers = Allowance(
+            per_s=STRANGERS_CERTIFICATES_PER_S, burst=STRANGERS_CERTIFICATES_AT_ONCE, now=0.0
+        )
         self._heard = Allowances(per_s=BEACONS_PER_S, burst=BEACONS_AT_ONCE)
         self._poked = trio.Event()
         self._lagging = trio.Event()
-        self._news = trio.Event()  # something changed since nobody had anything for us
-        self._stale = trio.Event()  # something changed that `on_members` was not called for yet
+        # Something changed since nobody had anything for us.
+        self._news = trio.Event()
+        # Something changed that `on_members` was not called for yet.
+        self._stale = trio.Event()
         self._new_links: set[PeerId] = set()
         self._asked = 0
         self._beacons_topic = f"hypergpu/{run.hex()}/beacons"
         self._certificates_topic = f"hypergpu/{run.hex()}/certificates"
-        # What is accepted has been dealt with: it had to verify before anything is passed on. Nothing is left to be read.
+        # What is accepted has been dealt with: it had to verify before anything is passed on.
+        # Nothing is left to be read.
         network.subscribe(self._beacons_topic, self._accept_beacon, keep=False)
         network.subscribe(self._certificates_topic, self._accept_certificate, keep=False)
 
@@ -86,11 +119,15 @@ class Follower:
             nursery.start_soon(self._measure)
             nursery.start_soon(self._settle)
             nursery.start_soon(self._watch_links)
-            nursery.start_soon(self._members.tasks.compare, self._network, self._refuse, self._compared)
+            nursery.start_soon(
+                self._members.tasks.compare, self._network, self._refuse, self._compared
+            )
             task_status.started()
 
     def stand(self, tip: Tip) -> None:
-        """This node stands on `tip`: its ancestry stays, and those who made it come before strangers."""
+        """This node stands on `tip`: its ancestry stays, and those who made it come before
+        strangers.
+        """
         self._lineage.stand(tip)
         self._stands = tip.number > 0
         self._members.prove(tip.members)
@@ -128,7 +165,9 @@ class Follower:
             self._changed()
 
     def _changed(self) -> None:
-        """Something about who is there: acted on at once among few, gathered for a while among many."""
+        """Something about who is there: acted on at once among few, gathered for a while among
+        many.
+        """
         self._news.set()
         if settling_s(len(self._members)):
             self._stale.set()
@@ -153,7 +192,10 @@ class Follower:
             self._look()
 
     def take_certificate(self, raw: bytes, source: PeerId = "") -> None:
-        """A certificate from anywhere; without a `source` it is our own. Raises `PeerFault` when it does not verify."""
+        """A certificate from anywhere; without a `source` it is our own.
+
+        Raises `PeerFault` when it does not verify.
+        """
         steps = self._lineage.add(raw, source=source)
         self._news.set()
         for made in steps:
@@ -172,7 +214,11 @@ class Follower:
 
     def _too_many_certificates(self, peer: PeerId) -> bool:
         if self._members.rank(peer) and not self._strangers.take(1.0, trio.current_time()):
-            self._refuse("busy", peer, f"more than {STRANGERS_CERTIFICATES_PER_S:g} certificates a second of strangers")
+            self._refuse(
+                "busy",
+                peer,
+                f"more than {STRANGERS_CERTIFICATES_PER_S:g} certificates a second of strangers",
+            )
             return True
         return self._too_often(peer, CERTIFICATE_COUNTS)
 
@@ -198,7 +244,8 @@ class Follower:
             self.take_certificate(data, peer)
         except PeerFault as fault:
             if fault.reason == OTHER_TASK:
-                return True  # right, and not for us: those that have its task may hear it through us
+                # Right, and not for us: those that have its task may hear it through us.
+                return True
             self._refuse(fault.reason, peer, str(fault))
             return False
         return True
@@ -225,10 +272,12 @@ class Follower:
             async for change in self._network.changes():
                 if change.up:
                     self._new_links.add(change.peer)
-                    self._send(change.peer, self._signed_beacon())  # gossip would bring it too, in seconds
+                    # Gossip would bring it too, in seconds.
+                    self._send(change.peer, self._signed_beacon())
                     if self._lineage.front.number == 0 and self._asked < ASKED_AT_ONCE:
                         self._asked += 1
-                        # A newcomer that waited for beacons could meet another one first, and the two would begin the run a second time.
+                        # A newcomer that waited for beacons could meet another one first, and the
+                        # two would begin the run a second time.
                         nursery.start_soon(self._greet, change.peer)
                 else:
                     self._new_links.discard(change.peer)
@@ -246,7 +295,8 @@ class Follower:
     # -------------------------------------------------------------------------------------------- what gossip missed
 
     async def _catch_up(self) -> None:
-        seen: tuple[int, Digest] | None = None  # where nobody had anything for us, so that there is nothing to look for
+        # Where nobody had anything for us, so that there is nothing to look for.
+        seen: tuple[int, Digest] | None = None
         while True:
             with trio.move_on_after(SYNC_S):
                 await self._lagging.wait()
@@ -257,8 +307,11 @@ class Follower:
                 self._news = trio.Event()
                 await self._news.wait()
                 continue
-            # Whoever stands on another branch need not be ahead: left to itself, a short branch could never make the long one merge with it.
-            strangers = self._members.strangers(lambda tip: self._lineage.tip(tip) is not None, best.number - TIPS_KEPT)
+            # Whoever stands on another branch need not be ahead: left to itself, a short branch
+            # could never make the long one merge with it.
+            strangers = self._members.strangers(
+                lambda tip: self._lineage.tip(tip) is not None, best.number - TIPS_KEPT
+            )
             sources = [*self._members.ahead_of(best.number), *strangers]
             seen = None if sources else now
             if sources or self._lineage.waiting:
@@ -266,13 +319,17 @@ class Follower:
                 await trio.sleep(SYNC_S / 2)
 
     def _note_age(self, tip: Digest, age_s: float) -> None:
-        """How long ago a certificate was made: with it, a node that downloads its state ends the round with the others."""
+        """How long ago a certificate was made: with it, a node that downloads its state ends the
+        round with the others.
+        """
         self.ages[tip] = (age_s, trio.current_time())
         if len(self.ages) > 2 * STEP_BACK:
             del self.ages[next(iter(self.ages))]
 
     async def ask(self, peers: Iterable[PeerId]) -> None:
-        """Ask a few peers at once for the certificates after our front, until one gives something new."""
+        """Ask a few peers at once for the certificates after our front, until one gives something
+        new.
+        """
         ours = [peer for peer in peers if not self._members.has_other_task(peer)]
         chosen = self._order.order(ours, self._members.rank, trio.current_time())[:ASKED_IN_TURN]
         async with trio.open_nursery() as nursery:
@@ -303,11 +360,13 @@ class Follower:
 
             async def take(raw: bytes, answer: _Answer = answer) -> bool:
                 waited = self._lineage.waiting
-                # A peer that has our task stands on these, whatever version of the task they were made with.
+                # A peer that has our task stands on these, whatever version of the task they were
+                # made with.
                 steps = self._lineage.add(raw, of_any_task=True, source=peer, asked=True)
                 self._news.set()
                 if steps:
-                    answer.reaches, answer.last = True, max(answer.last, *(made.tip.number for made in steps))
+                    answer.reaches = True
+                    answer.last = max(answer.last, *(made.tip.number for made in steps))
                     self._on_steps(steps)
                 elif waited:
                     answer.useless += 1
@@ -323,7 +382,8 @@ class Follower:
             if answer.reaches and answer.last < reply.number:
                 first = answer.last + 1
             elif not answer.reaches and self._lineage.tip(reply.tip) is None and first > 1:
-                first, back = max(1, first - back), back * 2  # another branch: look for where it left ours
+                # Another branch: look for where it left ours.
+                first, back = max(1, first - back), back * 2
             else:
                 break
         return gave

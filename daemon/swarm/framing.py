@@ -11,7 +11,8 @@ from protocol.messages import UNREADABLE
 from protocol.ports import ByteStream
 
 LENGTH_BYTES = 4
-READ_BYTES = 1 << 16  # one read's size: what the transports deliver at once
+# One read's size: what the transports deliver at once.
+READ_BYTES = 1 << 16
 
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -40,7 +41,8 @@ class FrameReader:
     async def next_frame(self, limit: int) -> bytes | None:
         """One frame, or None when the other side finished between frames.
 
-        Raises `PeerFault("oversized")` before reading a longer one than `limit`, `Unreachable` when the stream broke or ended inside a frame.
+        Raises `PeerFault("oversized")` before reading a longer one than `limit`, `Unreachable` when
+        the stream broke or ended inside a frame.
         """
         buffer = self._buffer
         if len(buffer) < LENGTH_BYTES and not await self._fill(LENGTH_BYTES, may_end=True):
@@ -56,7 +58,10 @@ class FrameReader:
         return payload
 
     async def begin_frame(self, limit: int) -> int:
-        """The size of the next frame, whose bytes the caller reads with `read_exactly`. Raises as `next_frame` does."""
+        """The size of the next frame, whose bytes the caller reads with `read_exactly`.
+
+        Raises as `next_frame` does.
+        """
         await self._fill(LENGTH_BYTES)
         size = int.from_bytes(self._buffer[:LENGTH_BYTES], "big")
         if size > limit:

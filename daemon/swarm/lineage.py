@@ -1,10 +1,13 @@
-"""The lineage of certificates this node has verified: where the tips are, how to get from one to another.
+"""The lineage of certificates this node has verified: where the tips are, how to get from one to
+another.
 
-Every certificate is verified before it is kept. One whose parent is unknown waits (a few do), and whoever brought it is asked for
-the chain between. Tips that do not descend from each other are branches; those who live on them merge them.
+Every certificate is verified before it is kept. One whose parent is unknown waits (a few do), and
+whoever brought it is asked for the chain between. Tips that do not descend from each other are
+branches; those who live on them merge them.
 
-Strangers can certify whatever they like among keys of their own. So what is kept has owners: the ancestry of what this node stands on
-(`stand`) is its own, and nothing that comes in takes its place. Everything else belongs to whoever brought it, and each of them has a share.
+Strangers can certify whatever they like among keys of their own. So what is kept has owners: the
+ancestry of what this node stands on (`stand`) is its own, and nothing that comes in takes its
+place. Everything else belongs to whoever brought it, and each of them has a share.
 """
 
 from __future__ import annotations
@@ -15,18 +18,31 @@ from functools import cmp_to_key
 
 import msgspec
 
-from protocol.certificate import OpenCertificate, Tip, extend, genesis, merge, open_certificate, prefer
+from protocol.certificate import (
+    OpenCertificate,
+    Tip,
+    extend,
+    genesis,
+    merge,
+    open_certificate,
+    prefer,
+)
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.manifest import Manifest
 from protocol.messages import task_of
 from protocol.opened import OpenPlans
 
-TIPS_KEPT = 512  # of our own ancestry, and of what one peer gave when it was asked: a partition of 512 rounds can still be recognized
+# Of our own ancestry, and of what one peer gave when it was asked: a partition of 512 rounds can
+# still be recognized.
+TIPS_KEPT = 512
 OTHERS_KEPT = 1024  # certificates of all others
-TOLD_KEPT = 256  # of them, told unasked: each head among them is looked at again and again
-TOLD_BY_ONE = 32  # of one peer, that it told of unasked: a branch's last, which is merged or asked for
-ASKED = " asked"  # behind a source's name, for what it gave when it was asked
+# Of them, told unasked: each head among them is looked at again and again.
+TOLD_KEPT = 256
+# Of one peer, that it told of unasked: a branch's last, which is merged or asked for.
+TOLD_BY_ONE = 32
+# Behind a source's name, for what it gave when it was asked.
+ASKED = " asked"
 OTHER_TASK = "other_task"
 BRIDGES_KEPT = 256  # of each branch the newest counts
 ORPHANS_KEPT = 32  # certificates whose parent is on its way
@@ -41,14 +57,18 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lineage:
-    """The verified certificates of one run. Pure. `chunks` is the size of the run's model, None while (or where) it is not known."""
+    """The verified certificates of one run.
+
+    Pure. `chunks` is the size of the run's model, None while (or where) it is not known.
+    """
 
     def __init__(self, run: Digest, manifest: Manifest, chunks: int | None = None) -> None:
         self._run = run
         self._manifest = manifest
         self.plans = OpenPlans(run, manifest)
         self.chunks = chunks
-        self.refuses_task: Callable[[bytes], str] = lambda _: ""  # why the task with that name is not ours; nothing where it is
+        # Why the task with that name is not ours; nothing where it is.
+        self.refuses_task: Callable[[bytes], str] = lambda _: ""
         self.root = genesis(run)
         self.best = self.root
         self._standing: Tip | None = None
@@ -58,8 +78,9 @@ class Lineage:
         self._shares: dict[str, OrderedDict[Digest, None]] = {}  # by whose word, the oldest first
         self._orphans: OrderedDict[Digest, tuple[OpenCertificate, str, bool]] = OrderedDict()
         self._heads: dict[Digest, Tip] = {}
-        # Certificates that were forgotten on the way from a place where this node stood: from which. A node that was away for longer than
-        # is kept would take what the others certified meanwhile for another branch.
+        # Certificates that were forgotten on the way from a place where this node stood: from
+        # which. A node that was away for longer than is kept would take what the others certified
+        # meanwhile for another branch.
         self._bridges: OrderedDict[Digest, Digest] = OrderedDict()
 
     def tip(self, name: Digest) -> Tip | None:
@@ -76,7 +97,9 @@ class Lineage:
 
     @property
     def front(self) -> Tip:
-        """Where to ask others from: the head that this node follows; without a place of its own (an observer's) the preferred one."""
+        """Where to ask others from: the head that this node follows; without a place of its own (an
+        observer's) the preferred one.
+        """
         if self._standing is None:
             return self.best
         if self._front is None:
@@ -95,14 +118,28 @@ class Lineage:
             self._forget(next(iter(self._own)))
         self._shares = {source: share for source, share in self._shares.items() if share}
 
-    def add(self, raw: bytes, *, trusted: bool = False, of_any_task: bool = False, source: str = "", asked: bool = False) -> list[Step]:
-        """Verify a certificate that `source` brought and keep it. Returns what became part of the lineage: itself and orphans that waited for it.
+    def add(
+        self,
+        raw: bytes,
+        *,
+        trusted: bool = False,
+        of_any_task: bool = False,
+        source: str = "",
+        asked: bool = False,
+    ) -> list[Step]:
+        """Verify a certificate that `source` brought and keep it.
 
-        `asked` when it came as an answer, which may be long. Empty when it was known, or waits for a parent. Raises `PeerFault`;
-        `PeerFault("other_task")` for one whose offers were made for another task than ours, unless it is `of_any_task` or on our own disk.
+        Returns what became part of the lineage: itself and orphans that waited for it.
+
+        `asked` when it came as an answer, which may be long. Empty when it was known, or waits for
+        a parent. Raises `PeerFault`; `PeerFault("other_task")` for one whose offers were made for
+        another task than ours, unless it is `of_any_task` or on our own disk.
         """
-        chunks = None if trusted else self.chunks  # what was verified once was verified for the model of then
-        certificate = open_certificate(raw, self._run, self._manifest, chunks, trusted=trusted, plans=self.plans)
+        # What was verified once was verified for the model of then.
+        chunks = None if trusted else self.chunks
+        certificate = open_certificate(
+            raw, self._run, self._manifest, chunks, trusted=trusted, plans=self.plans
+        )
         if certificate.hash in self._steps or certificate.hash in self._orphans:
             return []
         if not trusted and not of_any_task:
@@ -111,18 +148,26 @@ class Lineage:
             self._wait(certificate, source, asked)
             return []
         added = [self._keep(certificate, source, asked, trusted=trusted)]
-        while (waiting := next((one for one in self._orphans.values() if self._parents_known(one[0])), None)) is not None:
+        while (
+            waiting := next(
+                (one for one in self._orphans.values() if self._parents_known(one[0])), None
+            )
+        ) is not None:
             del self._orphans[waiting[0].hash]
             try:
                 added.append(self._keep(*waiting))
             except PeerFault:
-                continue  # well signed, but it does not follow from its parents: nobody can make it follow
+                # Well signed, but it does not follow from its parents: nobody can make it follow.
+                continue
         return added
 
     def _check_task(self, certificate: OpenCertificate) -> None:
         for offer in certificate.plan.offers:
             if why := self.refuses_task(task_of(offer)):
-                raise PeerFault(OTHER_TASK, f"certificate {certificate.hash.hex()[:12]} was made with another task: {why}")
+                raise PeerFault(
+                    OTHER_TASK,
+                    f"certificate {certificate.hash.hex()[:12]} was made with another task: {why}",
+                )
 
     @property
     def waiting(self) -> bool:
@@ -140,10 +185,20 @@ class Lineage:
     def _parents_known(self, certificate: OpenCertificate) -> bool:
         return all(self.tip(parent) is not None for parent in certificate.outcome.parents)
 
-    def _keep(self, certificate: OpenCertificate, source: str, asked: bool, *, trusted: bool = False) -> Step:
-        parents = [tip for name in certificate.outcome.parents if (tip := self.tip(name)) is not None]
+    def _keep(
+        self, certificate: OpenCertificate, source: str, asked: bool, *, trusted: bool = False
+    ) -> Step:
+        parents = [
+            tip for name in certificate.outcome.parents if (tip := self.tip(name)) is not None
+        ]
         if len(parents) == 2:
-            made = merge(parents[0], parents[1], self.weights(parents[0], parents[1]), certificate, trusted=trusted)
+            made = merge(
+                parents[0],
+                parents[1],
+                self.weights(parents[0], parents[1]),
+                certificate,
+                trusted=trusted,
+            )
         else:
             made = extend(parents[0], certificate, trusted=trusted)
         step = Step(certificate=certificate, tip=made)
@@ -152,12 +207,18 @@ class Lineage:
             self._heads.pop(parent.hash, None)
         self._heads[made.hash] = made
         self._front = None
-        self.best = made if any(parent.hash == self.best.hash for parent in parents) else prefer(self.best, made)
+        self.best = (
+            made
+            if any(parent.hash == self.best.hash for parent in parents)
+            else prefer(self.best, made)
+        )
         self._charge(made.hash, source, asked)
         return step
 
     def _charge(self, name: Digest, source: str, asked: bool) -> None:
-        """Count a certificate among its source's; where it or all have too many, the oldest of the one with most goes."""
+        """Count a certificate among its source's; where it or all have too many, the oldest of the
+        one with most goes.
+        """
         account = source + ASKED if asked else source
         share = self._shares.setdefault(account, OrderedDict())
         share[name] = None
@@ -181,12 +242,22 @@ class Lineage:
                 if not share:
                     del self._shares[account]
         if name == self.best.hash:
-            self.best = next(iter(self._ordered(list(self._heads.values()))), None) or self._standing or self.root
+            self.best = (
+                next(iter(self._ordered(list(self._heads.values()))), None)
+                or self._standing
+                or self.root
+            )
 
     def _bridge(self, step: Step) -> None:
-        """`step` is forgotten. What descends from it descends from where this node stands, if that led to it."""
+        """`step` is forgotten.
+
+        What descends from it descends from where this node stands, if that led to it.
+        """
         standing = self._standing.hash if self._standing is not None else None
-        origins = [standing if parent == standing else self._bridges.get(parent) for parent in step.certificate.outcome.parents]
+        origins = [
+            standing if parent == standing else self._bridges.get(parent)
+            for parent in step.certificate.outcome.parents
+        ]
         origin = next((one for one in origins if one is not None), None)
         if origin is not None:
             self._bridges[step.tip.hash] = origin
@@ -196,12 +267,19 @@ class Lineage:
     # ------------------------------------------------------------------------------------------ branches
 
     def path(self, old: Tip, new: Tip) -> list[OpenCertificate]:
-        """The certificates of `new`'s ancestry that are not in `old`'s, parents before children, as far back as they are kept."""
-        if (step := self._steps.get(new.hash)) is not None and step.certificate.outcome.parents == (old.hash,):
+        """The certificates of `new`'s ancestry that are not in `old`'s, parents before children, as
+        far back as they are kept.
+        """
+        if (step := self._steps.get(new.hash)) is not None and step.certificate.outcome.parents == (
+            old.hash,
+        ):
             return [step.certificate]  # the usual case, without walking
         behind = self._ancestry(old)
         ahead = [step for name, step in self._ancestry(new).items() if name not in behind]
-        return [step.certificate for step in sorted(ahead, key=lambda step: (step.tip.number, step.tip.hash))]
+        return [
+            step.certificate
+            for step in sorted(ahead, key=lambda step: (step.tip.number, step.tip.hash))
+        ]
 
     def weights(self, first: Tip, second: Tip) -> tuple[int, int]:
         """The samples certified on each of two branches since they parted."""
@@ -212,7 +290,10 @@ class Lineage:
         )
 
     def descends(self, new: Tip, old: Tip) -> bool:
-        """Whether `old` is `new` or in its ancestry. Walks back no further than `old`: strangers may bring a thousand heads."""
+        """Whether `old` is `new` or in its ancestry.
+
+        Walks back no further than `old`: strangers may bring a thousand heads.
+        """
         if old.hash in (new.hash, self.root.hash):
             return True
         open_ends, seen = [new.hash], set()
@@ -231,21 +312,38 @@ class Lineage:
         return False
 
     def ahead(self, tip: Tip) -> Tip | None:
-        """The branch to follow from `tip`: the preferred head that descends from it; None when there is none."""
+        """The branch to follow from `tip`: the preferred head that descends from it; None when
+        there is none.
+        """
         return next(iter(self.all_ahead(tip)), None)
 
     def all_ahead(self, tip: Tip) -> list[Tip]:
         """Heads that descend from `tip`, the preferred one first."""
-        return self._ordered([head for head in self._heads.values() if head.hash != tip.hash and self.descends(head, tip)])
+        return self._ordered(
+            [
+                head
+                for head in self._heads.values()
+                if head.hash != tip.hash and self.descends(head, tip)
+            ]
+        )
 
     def beside(self, tip: Tip, held: Callable[[Tip], bool] = lambda _: True) -> list[Tip]:
-        """Heads of other branches that are `held`: neither they nor `tip` descend from each other. The preferred one first."""
-        others = [h for h in self._heads.values() if held(h) and not self.descends(h, tip) and not self.descends(tip, h)]
+        """Heads of other branches that are `held`: neither they nor `tip` descend from each other.
+
+        The preferred one first.
+        """
+        others = [
+            h
+            for h in self._heads.values()
+            if held(h) and not self.descends(h, tip) and not self.descends(tip, h)
+        ]
         return self._ordered(others)
 
     @staticmethod
     def _ordered(tips: list[Tip]) -> list[Tip]:
-        return sorted(tips, key=cmp_to_key(lambda a, b: 0 if a is b else -1 if prefer(a, b) is a else 1))
+        return sorted(
+            tips, key=cmp_to_key(lambda a, b: 0 if a is b else -1 if prefer(a, b) is a else 1)
+        )
 
     def _ancestry(self, tip: Tip) -> dict[Digest, Step]:
         """The kept certificates that led to `tip`, its own among them."""

@@ -1,15 +1,18 @@
 """Who else is in the run: the latest signed beacon of every peer, and whether it is alive.
 
-A peer is alive while its beacons come and no connection to it was seen to break since the last one. Alive and at our tip is what
-a leader waits for; everything else here is for people to look at.
+A peer is alive while its beacons come and no connection to it was seen to break since the last one.
+Alive and at our tip is what a leader waits for; everything else here is for people to look at.
 
-Everybody hears everybody's beacons, so their pace goes down as members become more: what one node hears stays below `BEACONS_PER_S`, as
-SWIM and memberlist keep a member's load constant (https://www.cs.cornell.edu/projects/Quicksilver/public_pdfs/SWIM.pdf). Up to 125 members
-nothing changes. What it costs is how soon a silent peer is forgotten: 20 s then, 160 s with a thousand. A crash is not noticed that way but by
-those connected to the dead, at once; whoever is not connected to it and leads waits `ready_s` for it in vain, and plans without it.
+Everybody hears everybody's beacons, so their pace goes down as members become more: what one node
+hears stays below `BEACONS_PER_S`, as SWIM and memberlist keep a member's load constant
+(https://www.cs.cornell.edu/projects/Quicksilver/public_pdfs/SWIM.pdf). Up to 125 members nothing
+changes. What it costs is how soon a silent peer is forgotten: 20 s then, 160 s with a thousand. A
+crash is not noticed that way but by those connected to the dead, at once; whoever is not connected
+to it and leads waits `ready_s` for it in vain, and plans without it.
 
-A key costs nothing, so a beacon of a key that no certificate of ours names (a stranger's) is worth little. Strangers slow our own beacons down
-to a fifth at most (`pace`), and no round waits for a stranger that was alive for a while and took no part (`awaited_at`).
+A key costs nothing, so a beacon of a key that no certificate of ours names (a stranger's) is worth
+little. Strangers slow our own beacons down to a fifth at most (`pace`), and no round waits for a
+stranger that was alive for a while and took no part (`awaited_at`).
 """
 
 from __future__ import annotations
@@ -28,23 +31,37 @@ from protocol.messages import Beacon
 from protocol.ports import Endpoint, Link
 from protocol.round.phases import Phase
 
-BEACON_S = 5.0  # between beacons of few: the page's idea of now
-BEACONS_PER_S = 25.0  # heard by one node of many, when nothing happens: 20 KB/s with every copy that gossip brings
-CHANGES_TOLD = 2  # beacons instead of one in the same time, when there is something to tell
-POKE_GAP_S = 0.5  # at least so long between two beacons of few, however much changes
-BEACONS_LOST = 4  # so many beacons may be missed before a peer is forgotten
-FEW_MEMBERS = 64  # up to here every change is acted on at once...
-LOOKS_PER_S = 1.0  # ...and with a thousand and more so often: a set of a thousand is made anew each time
-MAX_MEMBERS = 1 << 14  # remembered at once, 1 KB each; the one heard longest ago makes room
-STRANGERS_PER_MEMBER = 4  # that count for the pace of our beacons, for each member and each peer that is connected
+# Between beacons of few: the page's idea of now.
+BEACON_S = 5.0
+# Heard by one node of many, when nothing happens: 20 KB/s with every copy that gossip brings.
+BEACONS_PER_S = 25.0
+# Beacons instead of one in the same time, when there is something to tell.
+CHANGES_TOLD = 2
+# At least so long between two beacons of few, however much changes.
+POKE_GAP_S = 0.5
+# So many beacons may be missed before a peer is forgotten.
+BEACONS_LOST = 4
+# Up to here every change is acted on at once...
+FEW_MEMBERS = 64
+# ...and with a thousand and more so often: a set of a thousand is made anew each time.
+LOOKS_PER_S = 1.0
+# Remembered at once, 1 KB each; the one heard longest ago makes room.
+MAX_MEMBERS = 1 << 14
+# That count for the pace of our beacons, for each member and each peer that is connected.
+STRANGERS_PER_MEMBER = 4
 STRANGER_ROUNDS = 3.0  # for which a stranger is waited for
-PROVEN_KEPT = 1024  # members by our certificates, the ones certified last
-TRAINING = (Phase.TRAIN.value, Phase.OFFER.value)  # phases in which a node has made no offer of the round yet
-TIPS_FROZEN = 8  # sets of the living kept as they were last asked for: a round asks for one or two
+# Members by our certificates, the ones certified last.
+PROVEN_KEPT = 1024
+# Phases in which a node has made no offer of the round yet.
+TRAINING = (Phase.TRAIN.value, Phase.OFFER.value)
+# Sets of the living kept as they were last asked for: a round asks for one or two.
+TIPS_FROZEN = 8
 
 
 def beacon_s(members: int) -> float:
-    """Seconds between two beacons of a node that knows so many others, when it has nothing new to tell."""
+    """Seconds between two beacons of a node that knows so many others, when it has nothing new to
+    tell.
+    """
     return max(BEACON_S, members / BEACONS_PER_S)
 
 
@@ -59,7 +76,9 @@ def silence_s(members: int) -> float:
 
 
 def stranger_patience_s(times: RoundRules) -> float:
-    """For how long a round waits for a stranger that takes no part: long enough to train once and to offer twice."""
+    """For how long a round waits for a stranger that takes no part: long enough to train once and
+    to offer twice.
+    """
     return STRANGER_ROUNDS * (times.seconds + times.ready_s)
 
 
@@ -73,8 +92,10 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
     beacon: Beacon
     heard_s: float
-    lost: bool = False  # a connection broke and no newer beacon came since
-    apart: bool = False  # it has another task than we, or one that was not compared yet: nothing is planned with it
+    # A connection broke and no newer beacon came since.
+    lost: bool = False
+    # It has another task than we, or one that was not compared yet: nothing is planned with it.
+    apart: bool = False
 
     @property
     def is_live_node(self) -> bool:
@@ -89,7 +110,9 @@ def _moved(before: Beacon, after: Beacon) -> bool:
 class Members:
     """The table of members. Pure but for the events it records."""
 
-    def __init__(self, me: PeerId, record: Callable[[Event], None], admit: Callable[[Endpoint], None]) -> None:
+    def __init__(
+        self, me: PeerId, record: Callable[[Event], None], admit: Callable[[Endpoint], None]
+    ) -> None:
         self._me = me
         self._record = record
         self._admit = admit
@@ -98,28 +121,42 @@ class Members:
         self._live: dict[Digest, dict[PeerId, None]] = {}  # the living nodes by tip
         self._frozen: dict[Digest, frozenset[PeerId]] = {}  # the same as it was last asked for
         self._proven: dict[PeerId, None] = {}  # the one certified longest ago first
-        self._took_part: dict[PeerId, float] = {}  # when a stranger in the table came, or last did what only a member does
+        # When a stranger in the table came, or last did what only a member does.
+        self._took_part: dict[PeerId, float] = {}
         self.neighbours = Neighbours(me)
         self.tasks = TaskAgreement(record)
-        self.version = 0  # grows when anything changes about who is there, or where
+        # Grows when anything changes about who is there, or where.
+        self.version = 0
 
     def __len__(self) -> int:
         return len(self._members)
 
     def take(self, peer: PeerId, beacon: Beacon, now: float) -> bool:
-        """A verified beacon. True when it changes who is there, or where: most say the same as before, and with a thousand members what
-        follows from each would take all of a node's time."""
+        """A verified beacon.
+
+        True when it changes who is there, or where: most say the same as before, and with a
+        thousand members what follows from each would take all of a node's time.
+        """
         known = self._members.get(peer)
         if peer == self._me or (known is not None and beacon.serial <= known.beacon.serial):
             return False
         if known is None and len(self._members) >= MAX_MEMBERS:
-            self._remove(next((one for one in self._members if one not in self._proven), next(iter(self._members))))
+            self._remove(
+                next(
+                    (one for one in self._members if one not in self._proven),
+                    next(iter(self._members)),
+                )
+            )
         if known is None or (peer in self._links and _moved(known.beacon, beacon)):
             self._took_part[peer] = now
         apart = not self.tasks.heard(peer, beacon.task) if beacon.role == "node" else False
         changed = self._put(peer, Member(beacon=beacon, heard_s=now, apart=apart))
         endpoint = beacon.endpoint
-        if endpoint is not None and endpoint.peer == peer and (known is None or known.beacon.endpoint != endpoint):
+        if (
+            endpoint is not None
+            and endpoint.peer == peer
+            and (known is None or known.beacon.endpoint != endpoint)
+        ):
             self._admit(endpoint)
         self._record(self._report(peer, beacon))
         return changed
@@ -215,17 +252,23 @@ class Members:
         """Other nodes that are alive and hold the anchor of `tip`."""
         frozen = self._frozen.get(tip)
         if frozen is None:
-            frozen = self._frozen[tip] = frozenset(self._live[tip]) if tip in self._live else frozenset()
+            frozen = self._frozen[tip] = (
+                frozenset(self._live[tip]) if tip in self._live else frozenset()
+            )
             if len(self._frozen) > TIPS_FROZEN:
                 del self._frozen[next(iter(self._frozen))]
         return frozen
 
     def training_at(self, tip: Digest) -> frozenset[PeerId]:
-        """Of those, the nodes whose last beacon says that they still train for the round after `tip`: a round waits for them.
+        """Of those, the nodes whose last beacon says that they still train for the round after
+        `tip`: a round waits for them.
 
-        Members by our certificates alone, once there are any. Keys are free, and a few of a stranger's could hold up each round.
+        Members by our certificates alone, once there are any. Keys are free, and a few of a
+        stranger's could hold up each round.
         """
-        training = frozenset(peer for peer in self.live_at(tip) if self._members[peer].beacon.phase in TRAINING)
+        training = frozenset(
+            peer for peer in self.live_at(tip) if self._members[peer].beacon.phase in TRAINING
+        )
         return training & self._proven.keys() if self._proven else training
 
     # -------------------------------------------------------------------------------------------- who counts
@@ -253,11 +296,17 @@ class Members:
         return 0 if peer in self._proven else 1 if peer in self._links else 2
 
     def awaited_at(self, tip: Digest, now: float, patience_s: float) -> frozenset[PeerId]:
-        """Those of `live_at(tip)` that a round may wait for: members, and strangers that came or took part within `patience_s`."""
+        """Those of `live_at(tip)` that a round may wait for: members, and strangers that came or
+        took part within `patience_s`.
+        """
         live = self.live_at(tip)
         if live <= self._proven.keys():
             return live
-        return frozenset(peer for peer in live if peer in self._proven or now - self._took_part.get(peer, now) <= patience_s)
+        return frozenset(
+            peer
+            for peer in live
+            if peer in self._proven or now - self._took_part.get(peer, now) <= patience_s
+        )
 
     @property
     def pace(self) -> int:
@@ -273,24 +322,35 @@ class Members:
         return sorted(ahead, key=lambda peer: -self._members[peer].beacon.number)
 
     def strangers(self, knows: Callable[[Digest], bool], number: int) -> list[PeerId]:
-        """Nodes from certificate `number` on whose tip we do not know: they are ahead, or stand on a branch that we have not seen."""
+        """Nodes from certificate `number` on whose tip we do not know: they are ahead, or stand on
+        a branch that we have not seen.
+        """
         unknown = [there for tip, there in self._live.items() if not knows(tip)]
         return [p for there in unknown for p in there if self._members[p].beacon.number >= number]
 
     def holders_of(self, tip: Digest) -> list[PeerId]:
         """Nodes that say they hold the anchor of `tip`, the nearest first."""
         far = float("inf")
-        near = {peer: link.rtt_s if link.rtt_s is not None else far for peer, link in self._links.items()}
+        near = {
+            peer: link.rtt_s if link.rtt_s is not None else far
+            for peer, link in self._links.items()
+        }
         return sorted(self.live_at(tip), key=lambda peer: (near.get(peer, far), peer))
 
     def is_connected(self, peer: PeerId) -> bool:
         """Whether there is a connection to a peer: what it holds can be had without dialling."""
         return peer in self._links
 
-    def endpoint_of(self, peer: PeerId, fingerprint: Digest, fingerprint_of: Callable[[Endpoint], Digest]) -> Endpoint | None:
+    def endpoint_of(
+        self, peer: PeerId, fingerprint: Digest, fingerprint_of: Callable[[Endpoint], Digest]
+    ) -> Endpoint | None:
         """The bulk endpoint with this fingerprint, once the peer's beacon brought it."""
         member = self._members.get(peer)
-        if member is None or member.beacon.endpoint is None or fingerprint_of(member.beacon.endpoint) != fingerprint:
+        if (
+            member is None
+            or member.beacon.endpoint is None
+            or fingerprint_of(member.beacon.endpoint) != fingerprint
+        ):
             return None
         return member.beacon.endpoint
 

@@ -1,10 +1,12 @@
-"""Signed messages to and from single peers: one long-lived stream each way, opened when first needed.
+"""Signed messages to and from single peers: one long-lived stream each way, opened when first
+needed.
 
-Guarantees: messages to one peer keep their order; `send` never waits. Does not guarantee delivery: what could not be sent over a fresh stream, or
-did not fit the queue of a peer that takes nothing, is dropped and counted. The round has a deadline for everything that may be lost.
+Guarantees: messages to one peer keep their order; `send` never waits. Does not guarantee delivery:
+what could not be sent over a fresh stream, or did not fit the queue of a peer that takes nothing,
+is dropped and counted. The round has a deadline for everything that may be lost.
 
-Checking a message costs more than sending one. A peer above its rates is not refused, it is read more slowly, over all its streams together: what it
-floods waits in its own buffers.
+Checking a message costs more than sending one. A peer above its rates is not refused, it is read
+more slowly, over all its streams together: what it floods waits in its own buffers.
 """
 
 from __future__ import annotations
@@ -18,20 +20,37 @@ from protocol.allowance import Allowances
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.messages import MAX_MESSAGE_BYTES, AnyMessage, Signed, decode_signed, encode_signed, open_signed
+from protocol.messages import (
+    MAX_MESSAGE_BYTES,
+    AnyMessage,
+    Signed,
+    decode_signed,
+    encode_signed,
+    open_signed,
+)
 from protocol.ports import ByteStream, Network
 
 PROTOCOL = "/hypergpu/message/1"
-QUEUED_MESSAGES = 64  # to one peer: a round sends it fewer than ten
-IDLE_S = 120.0  # an unused outgoing stream is given back after two default rounds...
-SWEEP_S = 30.0  # ...and up to so much later: one look at all of them costs less than a deadline around every message
-# Of one peer at once: the one it speaks on, and the last one whose messages may still be under way. Each holds up to a message unfinished.
+# To one peer: a round sends it fewer than ten.
+QUEUED_MESSAGES = 64
+# An unused outgoing stream is given back after two default rounds...
+IDLE_S = 120.0
+# ...and up to so much later: one look at all of them costs less than a deadline around every
+# message.
+SWEEP_S = 30.0
+# Of one peer at once: the one it speaks on, and the last one whose messages may still be under way.
+# Each holds up to a message unfinished.
 STREAMS_READ = 2
 ENVELOPE_BYTES = 256  # around a message: id, signature, framing
 
-MESSAGES_PER_S, MESSAGES_AT_ONCE = 200.0, 1000.0  # from one peer: a round has fewer than ten, and 200 signatures are 2% of a core
-MESSAGE_BYTES = 1 << 13  # for so many a message counts as one more: hashing them takes a tenth of what checking the signature does
-REFUSED_COUNTS = 20  # messages, that one which was refused counts for: it is told in the journal, and nobody honest sends any
+# From one peer: a round has fewer than ten, and 200 signatures are 2% of a core.
+MESSAGES_PER_S, MESSAGES_AT_ONCE = 200.0, 1000.0
+# For so many a message counts as one more: hashing them takes a tenth of what checking the
+# signature does.
+MESSAGE_BYTES = 1 << 13
+# Messages, that one which was refused counts for: it is told in the journal, and nobody honest
+# sends any.
+REFUSED_COUNTS = 20
 
 Refuse = Callable[[str, PeerId, str], None]
 """Counts a refusal: reason, peer, detail."""
@@ -39,7 +58,10 @@ Deliver = Callable[[Signed, AnyMessage], Awaitable[None]]
 
 
 class Messenger:
-    """Sends and takes messages of one run. `deliver` is awaited for each verified message, one at a time for one stream."""
+    """Sends and takes messages of one run.
+
+    `deliver` is awaited for each verified message, one at a time for one stream.
+    """
 
     def __init__(self, network: Network, run: Digest, deliver: Deliver, refuse: Refuse) -> None:
         self._network = network
@@ -47,9 +69,11 @@ class Messenger:
         self._deliver = deliver
         self._refuse = refuse
         self._queues: dict[PeerId, trio.MemorySendChannel[bytes]] = {}
-        self._used_s: dict[PeerId, float] = {}  # when something was last queued, for each of them
+        # When something was last queued, for each of them.
+        self._used_s: dict[PeerId, float] = {}
         self._nursery: trio.Nursery | None = None
-        self._reading: dict[PeerId, dict[trio.CancelScope, None]] = {}  # the streams of each peer, the oldest first
+        # The streams of each peer, the oldest first.
+        self._reading: dict[PeerId, dict[trio.CancelScope, None]] = {}
         self._allowances = Allowances(per_s=MESSAGES_PER_S, burst=MESSAGES_AT_ONCE)
         network.serve(PROTOCOL, self._take)
 
@@ -66,9 +90,12 @@ class Messenger:
                 self._nursery = None
 
     def send(self, peer: PeerId, signed: Signed) -> None:
-        """Queue a message; drops it (counted as "busy" against the peer that takes nothing) when the queue is full."""
+        """Queue a message; drops it (counted as "busy" against the peer that takes nothing) when
+        the queue is full.
+        """
         if self._nursery is None:
-            return  # the node is stopping: nothing it says from here on needs to arrive
+            # The node is stopping: nothing it says from here on needs to arrive.
+            return
         queue = self._queues.get(peer)
         if queue is None:
             queue, outgoing = trio.open_memory_channel[bytes](QUEUED_MESSAGES)
@@ -78,20 +105,30 @@ class Messenger:
         try:
             queue.send_nowait(frame(encode_signed(signed)))
         except trio.WouldBlock:
-            self._refuse("busy", peer, f"{QUEUED_MESSAGES} messages wait for a peer that takes none")
+            self._refuse(
+                "busy", peer, f"{QUEUED_MESSAGES} messages wait for a peer that takes none"
+            )
 
     def _give_back(self, before_s: float) -> None:
-        """The streams for which nothing was queued since and where nothing is under way: who delivers there finds its queue closed."""
+        """The streams for which nothing was queued since and where nothing is under way: who
+        delivers there finds its queue closed.
+        """
         for peer in [peer for peer, used_s in self._used_s.items() if used_s < before_s]:
             if self._queues[peer].statistics().tasks_waiting_receive:
                 self._queues.pop(peer).close()
                 del self._used_s[peer]
 
-    async def _deliver_to(self, peer: PeerId, queue: trio.MemorySendChannel[bytes], outgoing: trio.MemoryReceiveChannel[bytes]) -> None:
+    async def _deliver_to(
+        self,
+        peer: PeerId,
+        queue: trio.MemorySendChannel[bytes],
+        outgoing: trio.MemoryReceiveChannel[bytes],
+    ) -> None:
         stream: ByteStream | None = None
         try:
             async for data in outgoing:
-                for _attempt in range(2):  # an old stream may have broken unnoticed: once more over a fresh one
+                # An old stream may have broken unnoticed: once more over a fresh one.
+                for _attempt in range(2):
                     try:
                         if stream is None:
                             stream = await self._network.open_stream(peer, PROTOCOL)
@@ -137,13 +174,17 @@ class Messenger:
                 await self._slow(stream.peer, 1 + len(data) / MESSAGE_BYTES)
                 signed = decode_signed(data)
                 if signed.peer != stream.peer:
-                    raise PeerFault("identity", f"a message signed by {signed.peer} on a stream of {stream.peer}")
+                    raise PeerFault(
+                        "identity",
+                        f"a message signed by {signed.peer} on a stream of {stream.peer}",
+                    )
                 message = open_signed(signed, self._run)
             except PeerFault as fault:
                 self._refuse(fault.reason, stream.peer, str(fault))
                 await self._slow(stream.peer, REFUSED_COUNTS)
                 if fault.reason in {"malformed", "oversized"}:
-                    return  # what follows on this stream cannot be trusted to be framed
+                    # What follows on this stream cannot be trusted to be framed.
+                    return
                 continue
             await self._deliver(signed, message)
 

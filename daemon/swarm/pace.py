@@ -1,7 +1,8 @@
 """How fast a node trains, and with what loss, as others are told.
 
-A trainer's report counts from the last time it was given an anchor. A beacon goes out whenever the phase changes, which is just then: half of
-all beacons said 0 samples a second and no loss. So a beacon says what the trainer did last, until it has done something since.
+A trainer's report counts from the last time it was given an anchor. A beacon goes out whenever the
+phase changes, which is just then: half of all beacons said 0 samples a second and no loss. So a
+beacon says what the trainer did last, until it has done something since.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import msgspec
 
 from protocol.ports import Progress, Trainer
 
-LATELY_S = 60.0  # for how long what was done last is news: a round's averaging takes seconds, its deadlines are 65 s together
+# For how long what was done last is news: a round's averaging takes seconds, its deadlines are 65 s
+# together.
+LATELY_S = 60.0
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +35,8 @@ class LastPace:
         """What to tell at `now`. Nothing, once the trainer died or did nothing for a while."""
         progress = self._trainer.progress()
         if progress.steps and progress != self._last:
-            self._known, self._seen_s = Pace(samples_per_second=progress.samples_per_second, loss=progress.loss), now
+            self._known = Pace(samples_per_second=progress.samples_per_second, loss=progress.loss)
+            self._seen_s = now
         elif self._trainer.restarts != self._life or now - self._seen_s > LATELY_S:
             self._known = Pace()
         self._last, self._life = progress, self._trainer.restarts

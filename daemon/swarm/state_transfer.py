@@ -1,10 +1,12 @@
 """The words of a state's way from a peer to a peer, and the side that gives it.
 
-A `StateRequest` names a tip and a range of chunks; the answer is a `StateReply` and the bytes. The leaves come first: they must lead to the
-digest that the certificate names, and from then on each chunk proves itself. `daemon/swarm/download.py` is the side that asks.
+A `StateRequest` names a tip and a range of chunks; the answer is a `StateReply` and the bytes. The
+leaves come first: they must lead to the digest that the certificate names, and from then on each
+chunk proves itself. `daemon/swarm/download.py` is the side that asks.
 
-A state is given from memory while it is the current anchor, and from its checkpoint otherwise. Whoever has begun to read a state can finish: the
-checkpoint stays open when the disk removes it, until nobody has asked for a while.
+A state is given from memory while it is the current anchor, and from its checkpoint otherwise.
+Whoever has begun to read a state can finish: the checkpoint stays open when the disk removes it,
+until nobody has asked for a while.
 """
 
 from __future__ import annotations
@@ -26,11 +28,15 @@ from protocol.ports import ByteStream, Disk, KeptState, Network
 PROTOCOL = "/hypergpu/state/1"
 REQUEST_BYTES = 256
 CHUNKS_PER_REQUEST = 16  # 4 MiB: what one request may ask for
-SERVED_AT_ONCE, SERVED_TO_PEER = 16, 2  # pieces on their way, to all peers and to one: 64 MiB, however many ask
-PIECE_S = 60.0  # for one answer: 4 MiB at half a megabit a second
-# A state that no request came for in this time is let go. A downloader asks every few seconds, and tries again after a lost connection.
+# Pieces on their way, to all peers and to one: 64 MiB, however many ask.
+SERVED_AT_ONCE, SERVED_TO_PEER = 16, 2
+# For one answer: 4 MiB at half a megabit a second.
+PIECE_S = 60.0
+# A state that no request came for in this time is let go. A downloader asks every few seconds, and
+# tries again after a lost connection.
 IDLE_S = 60.0
-# States open at once: as many as a disk keeps, and as many again that it has removed. Open and removed, a file still takes its place on the disk.
+# States open at once: as many as a disk keeps, and as many again that it has removed. Open and
+# removed, a file still takes its place on the disk.
 OPEN_STATES = 6
 
 Current = Callable[[Digest, int, int], bytes | None]
@@ -55,7 +61,11 @@ class StateReply(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 def chunk_sizes(parameters: int) -> list[tuple[int, int]]:
     """(offset, size) of each chunk of a state's bytes: the anchor's chunks, then the momentum's."""
     part = 4 * parameters
-    return [(base + start, min(STATE_CHUNK_BYTES, part - start)) for base in (0, part) for start in range(0, part, STATE_CHUNK_BYTES)]
+    return [
+        (base + start, min(STATE_CHUNK_BYTES, part - start))
+        for base in (0, part)
+        for start in range(0, part, STATE_CHUNK_BYTES)
+    ]
 
 
 class _Open(msgspec.Struct):
@@ -70,15 +80,26 @@ class GivenStates:
     """What one node gives to those who download a state."""
 
     def __init__(
-        self, disk: Disk, leaves: Mapping[Digest, list[Digest]], parameters: Callable[[], int], current: Current = lambda *_: None
+        self,
+        disk: Disk,
+        leaves: Mapping[Digest, list[Digest]],
+        parameters: Callable[[], int],
+        current: Current = lambda *_: None,
     ) -> None:
         """`leaves` has those of the last few states, by tip."""
-        self._disk, self._leaves, self._parameters, self._current = disk, leaves, parameters, current
-        self._open: OrderedDict[Digest, _Open] = OrderedDict()  # the one asked for longest ago first
+        self._disk = disk
+        self._leaves = leaves
+        self._parameters = parameters
+        self._current = current
+        # The one asked for longest ago first.
+        self._open: OrderedDict[Digest, _Open] = OrderedDict()
         self._opening = trio.Lock()
 
     async def answer(self, request: StateRequest) -> bytes | None:
-        """The bytes asked for, None when they are not here. Raises `PeerFault` for a range that no state has."""
+        """The bytes asked for, None when they are not here.
+
+        Raises `PeerFault` for a range that no state has.
+        """
         await self._begin(request.tip)
         held = self._open.get(request.tip)
         leaves = held.leaves if held is not None else self._leaves.get(request.tip)
@@ -86,16 +107,26 @@ class GivenStates:
             return None
         if request.count == 0:
             return b"".join(leaves)
-        chunks = chunk_sizes(self._parameters())[request.first : request.first + min(request.count, CHUNKS_PER_REQUEST)]
+        chunks = chunk_sizes(self._parameters())[
+            request.first : request.first + min(request.count, CHUNKS_PER_REQUEST)
+        ]
         if not chunks:
             raise PeerFault("malformed", f"state chunk {request.first} does not exist")
         offset, last = chunks[0][0], chunks[-1]
         size = last[0] + last[1] - offset
         there = self._current(request.tip, offset, size)
-        return there if there is not None else await held.state.read(offset, size) if held is not None else None
+        return (
+            there
+            if there is not None
+            else await held.state.read(offset, size)
+            if held is not None
+            else None
+        )
 
     async def _begin(self, tip: Digest) -> None:
-        """Open the checkpoint of a state that is asked for, as soon as it is written: from then on the state stays readable."""
+        """Open the checkpoint of a state that is asked for, as soon as it is written: from then on
+        the state stays readable.
+        """
         now = trio.current_time()
         async with self._opening:
             if tip not in self._open and (leaves := self._leaves.get(tip)) is not None:
@@ -133,18 +164,28 @@ def serve_state(network: Network, given: GivenStates) -> None:
             async with turns.turn(stream.peer):
                 with trio.move_on_after(PIECE_S) as patience:
                     payload = await given.answer(request)
-                    await stream.send_all(frame(msgspec.msgpack.encode(StateReply(held=payload is not None, size=len(payload or b"")))))
+                    await stream.send_all(
+                        frame(
+                            msgspec.msgpack.encode(
+                                StateReply(held=payload is not None, size=len(payload or b""))
+                            )
+                        )
+                    )
                     if payload:
                         await stream.send_all(payload)
             if patience.cancelled_caught:
-                raise PeerFault("timeout", f"a piece of the state was not taken within {PIECE_S:g} s")
+                raise PeerFault(
+                    "timeout", f"a piece of the state was not taken within {PIECE_S:g} s"
+                )
         await given.sweep()
 
     network.serve(PROTOCOL, take)
 
 
 async def _next_request(reader: FrameReader) -> bytes | None:
-    """The next request of a stream; None at its end, and when none came for so long that the stream is better given back."""
+    """The next request of a stream; None at its end, and when none came for so long that the stream
+    is better given back.
+    """
     with trio.move_on_after(IDLE_S):
         return await reader.next_frame(REQUEST_BYTES)
     return None

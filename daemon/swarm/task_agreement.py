@@ -1,10 +1,13 @@
-"""Which task the other members have, and where it differs from ours: a node averages with those alone that train the same.
+"""Which task the other members have, and where it differs from ours: a node averages with those
+alone that train the same.
 
-Beacons and offers carry the name of their sender's task. A name that is ours needs nothing more. Another one may still stand for
-the same task (`protocol/task_digest.py`), so the description behind it is asked for once, from a peer that has it, and compared;
-what came of it holds for each peer with that name. Until then such a peer is not planned with.
+Beacons and offers carry the name of their sender's task. A name that is ours needs nothing more.
+Another one may still stand for the same task (`protocol/task_digest.py`), so the description behind
+it is asked for once, from a peer that has it, and compared; what came of it holds for each peer
+with that name. Until then such a peer is not planned with.
 
-Bounded: names and peers that were told are remembered for so many, one peer is asked every so many seconds, few at a time.
+Bounded: names and peers that were told are remembered for so many, one peer is asked every so many
+seconds, few at a time.
 """
 
 from __future__ import annotations
@@ -23,13 +26,19 @@ from protocol.ports import ByteStream, Network
 from protocol.task_digest import MAX_TASK_BYTES, TaskDigest, decode_task, difference, encode_task
 
 PROTOCOL = "/hypergpu/task/1"
-KNOWN_NAMES = 64  # besides ours: versions of a task's code and kinds of processors in one run
-PEERS_TOLD = 256  # for which a difference was told: each is told once, until it has another task
-PEERS_ASKED = 256  # of which it is remembered when they were asked
-# Differences told in TOLD_S: keys are free to make, and each could have a task of its own. All are left out, told or not.
+# Besides ours: versions of a task's code and kinds of processors in one run.
+KNOWN_NAMES = 64
+# For which a difference was told: each is told once, until it has another task.
+PEERS_TOLD = 256
+# Of which it is remembered when they were asked.
+PEERS_ASKED = 256
+# Differences told in TOLD_S: keys are free to make, and each could have a task of its own. All are
+# left out, told or not.
 TOLD_AT_MOST, TOLD_S = 20, 60.0
-ASK_GAP_S = 10.0  # between two questions to one peer, whatever names its beacons bring
-ASKED_AT_ONCE = 4  # a silent peer holds its place for ANSWER_S; descriptions of 4 x 1 MiB at most are under way
+# Between two questions to one peer, whatever names its beacons bring.
+ASK_GAP_S = 10.0
+# A silent peer holds its place for ANSWER_S; descriptions of 4 x 1 MiB at most are under way.
+ASKED_AT_ONCE = 4
 ANSWER_S = 5.0
 UNDESCRIBED = "its task has another name than ours, and it did not say what it is"
 
@@ -58,13 +67,17 @@ async def fetch_task(network: Network, peer: PeerId) -> TaskDigest:
 
 
 class TaskAgreement:
-    """One node's knowledge of the others' tasks. An observer has no task of its own, and every task is right to it."""
+    """One node's knowledge of the others' tasks.
+
+    An observer has no task of its own, and every task is right to it.
+    """
 
     def __init__(self, record: Callable[[Event], None]) -> None:
         self._record = record
         self.ours: TaskDigest | None = None
         self.name = b""  # of ours; empty while the worker starts
-        self._differences: OrderedDict[bytes, str] = OrderedDict()  # by name; empty for the same task
+        # By name; empty for the same task.
+        self._differences: OrderedDict[bytes, str] = OrderedDict()
         self._told: OrderedDict[PeerId, str] = OrderedDict()
         self._told_s: deque[float] = deque(maxlen=TOLD_AT_MOST)
         self._wanted: OrderedDict[PeerId, bytes] = OrderedDict()
@@ -77,7 +90,8 @@ class TaskAgreement:
         self._differences.clear()
 
     def differs(self, name: bytes) -> str | None:
-        """The first difference of the task with that name; empty where there is none, None where it is not known yet.
+        """The first difference of the task with that name; empty where there is none, None where it
+        is not known yet.
 
         A peer that names no task says nothing wrong: its worker is starting.
         """
@@ -88,10 +102,17 @@ class TaskAgreement:
     def refusal(self, name: bytes) -> str:
         """Why an offer for the task with that name is not taken; empty where it is."""
         differs = self.differs(name)
-        return "its task has another name than ours and was not compared yet" if differs is None else differs
+        return (
+            "its task has another name than ours and was not compared yet"
+            if differs is None
+            else differs
+        )
 
     def heard(self, peer: PeerId, name: bytes) -> bool:
-        """A beacon of `peer` names its task. Returns whether the two agree; asks about a name that is not known."""
+        """A beacon of `peer` names its task.
+
+        Returns whether the two agree; asks about a name that is not known.
+        """
         differs = self.differs(name)
         if differs is None:
             if peer in self._wanted or len(self._wanted) < KNOWN_NAMES:
@@ -118,8 +139,13 @@ class TaskAgreement:
 
     # ------------------------------------------------------------------------------------------ asking
 
-    async def compare(self, network: Network, refuse: Refuse, compared: Callable[[bytes], None]) -> None:
-        """Ask for what is wanted, and call `compared` with each name that is known then. Until cancelled."""
+    async def compare(
+        self, network: Network, refuse: Refuse, compared: Callable[[bytes], None]
+    ) -> None:
+        """Ask for what is wanted, and call `compared` with each name that is known then.
+
+        Until cancelled.
+        """
         places = trio.Semaphore(ASKED_AT_ONCE)
 
         async def ask(peer: PeerId, name: bytes) -> None:
@@ -153,7 +179,8 @@ class TaskAgreement:
         try:
             theirs = await fetch_task(network, peer)
         except Unreachable:
-            self._tell(peer, UNDESCRIBED)  # its next beacon asks again, and so does that of each peer with the same task
+            # Its next beacon asks again, and so does that of each peer with the same task.
+            self._tell(peer, UNDESCRIBED)
         except PeerFault as fault:
             refuse(fault.reason, peer, str(fault))
             self._tell(peer, UNDESCRIBED)
@@ -171,7 +198,9 @@ class TaskAgreement:
         return differs
 
     async def greet(self, network: Network, peer: PeerId) -> bool:
-        """Ask a peer that was just connected what its task is, before anything of it is followed. False where it is another.
+        """Ask a peer that was just connected what its task is, before anything of it is followed.
+
+        False where it is another.
 
         A peer that does not answer is followed: its beacons and offers are looked at anyway.
         """

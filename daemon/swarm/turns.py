@@ -24,7 +24,8 @@ from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.ports import Source
 
-LOOK_S = 0.05  # between looks at whether the turn has come: no waiter is woken for another one's sake
+# Between looks at whether the turn has come: no waiter is woken for another one's sake.
+LOOK_S = 0.05
 # What the slowest reader has while others wait: a chunk of 256 KiB at 210 kbit/s.
 LEAST_TURN_S = 10.0
 

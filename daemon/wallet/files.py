@@ -1,6 +1,8 @@
-"""The wallet in a home: `wallet.json` (a keystore v3, never overwritten) and `payout` (the address that is paid, where it is another one).
+"""The wallet in a home: `wallet.json` (a keystore v3, never overwritten) and `payout` (the address
+that is paid, where it is another one).
 
-The payout address may be anybody's: a cold wallet whose key is nowhere near this machine is only named here. Files are 0600 and written whole.
+The payout address may be anybody's: a cold wallet whose key is nowhere near this machine is only
+named here. Files are 0600 and written whole.
 """
 
 from __future__ import annotations
@@ -51,7 +53,12 @@ def wallet_info(home: Path) -> WalletInfo:
     """Raises `UserError("NO_WALLET" | "WALLET_NOT_OURS" | "WALLET_UNREADABLE" | "PAYOUT")`."""
     address = address_in_home(home)
     payout = payout_of(home) or address
-    return WalletInfo(address=address, payout=payout, payout_is_wallet=payout == address, keystore=str(home / WALLET_FILE))
+    return WalletInfo(
+        address=address,
+        payout=payout,
+        payout_is_wallet=payout == address,
+        keystore=str(home / WALLET_FILE),
+    )
 
 
 def address_in_home(home: Path) -> str:
@@ -67,7 +74,9 @@ def unlock(home: Path, password: Password) -> UnlockedWallet:
     try:
         return unseal(_document(home), password.text)
     except WrongPassword:
-        raise locked(f"the password from {password.source} does not open {home / WALLET_FILE}") from None
+        raise locked(
+            f"the password from {password.source} does not open {home / WALLET_FILE}"
+        ) from None
     except BadKeystore as error:
         raise _unreadable(home, str(error)) from None
 
@@ -75,8 +84,8 @@ def unlock(home: Path, password: Password) -> UnlockedWallet:
 def create(home: Path, key: bytes, password: str, *, scrypt_n: int = SCRYPT_N) -> str:
     """Put a key into the home, encrypted. Returns its address.
 
-    Raises `UserError`: "WALLET_EXISTS" (a wallet is never overwritten), "WALLET_PERMISSIONS" where it could not be kept
-    private, "WALLET_WRITE".
+    Raises `UserError`: "WALLET_EXISTS" (a wallet is never overwritten), "WALLET_PERMISSIONS" where
+    it could not be kept private, "WALLET_WRITE".
     """
     ensure_home(home)
     refuse_second(home)
@@ -113,36 +122,60 @@ def refuse_second(home: Path) -> None:
 
 
 def back_up(home: Path, target: Path) -> Path:
-    """A copy of the keystore, still encrypted. `target` may be a directory. Never overwrites. Returns where it is."""
+    """A copy of the keystore, still encrypted.
+
+    `target` may be a directory. Never overwrites. Returns where it is.
+    """
     document = _document(home)
     path = target / f"hypergpu-wallet-{address_in_home(home)}.json" if target.is_dir() else target
     try:
         made = write_new(path, document)
     except OSError as error:
-        raise UserError("BACKUP", f"Cannot write the backup {path}.", why=error.strerror or str(error)) from None
+        raise UserError(
+            "BACKUP", f"Cannot write the backup {path}.", why=error.strerror or str(error)
+        ) from None
     if not made:
-        raise UserError("BACKUP", f"There is a file {path} already.", why="a backup never overwrites", fix="name another file")
+        raise UserError(
+            "BACKUP",
+            f"There is a file {path} already.",
+            why="a backup never overwrites",
+            fix="name another file",
+        )
     return path
 
 
 def set_payout(home: Path, text: str) -> str:
-    """From now on this address is paid. Returns it as EIP-55 text. Raises `UserError("ADDRESS")` (exit code 2)."""
+    """From now on this address is paid.
+
+    Returns it as EIP-55 text. Raises `UserError("ADDRESS")` (exit code 2).
+    """
     try:
         address = checked_address(text)
     except ValueError as error:
-        raise UserError("ADDRESS", f"{text!r} is not an address that can be paid.", why=str(error), exit_code=2) from None
+        raise UserError(
+            "ADDRESS", f"{text!r} is not an address that can be paid.", why=str(error), exit_code=2
+        ) from None
     if address == ZERO_ADDRESS:
-        raise UserError("ADDRESS", "Nobody has the key of the zero address; what is paid there is lost.", exit_code=2)
+        raise UserError(
+            "ADDRESS",
+            "Nobody has the key of the zero address; what is paid there is lost.",
+            exit_code=2,
+        )
     ensure_home(home)
     try:
         write_atomically(home / PAYOUT_FILE, [memoryview(address.encode() + b"\n")])
     except DiskFull as error:
-        raise UserError("DISK", "The payout address could not be written.", why=str(error)) from None
+        raise UserError(
+            "DISK", "The payout address could not be written.", why=str(error)
+        ) from None
     return address
 
 
 def payout_of(home: Path) -> str | None:
-    """The payout address that was set, or None. Raises `UserError("PAYOUT")` for a damaged file: money must not go astray silently."""
+    """The payout address that was set, or None.
+
+    Raises `UserError("PAYOUT")` for a damaged file: money must not go astray silently.
+    """
     path = home / PAYOUT_FILE
     try:
         text = path.read_text(encoding="ascii").strip()
@@ -151,7 +184,11 @@ def payout_of(home: Path) -> str | None:
         return None
     except (OSError, ValueError) as error:
         raise UserError(
-            "PAYOUT", f"{path} holds no address.", why=str(error), fix="hypergpud wallet set-payout ADDRESS", exit_code=2
+            "PAYOUT",
+            f"{path} holds no address.",
+            why=str(error),
+            fix="hypergpud wallet set-payout ADDRESS",
+            exit_code=2,
         ) from None
 
 
@@ -189,14 +226,24 @@ def _document(home: Path) -> bytes:
 
 def _not_ours(path: Path, why: str) -> UserError:
     """A wallet that this user may not read: nothing is wrong with it, so a backup mends nothing."""
-    owner, fix = "", "run hypergpud as the user that the wallet belongs to, or name another home with --home PATH"
-    with suppress(OSError):  # what is in the directory may be hidden too
+    owner, fix = (
+        "",
+        "run hypergpud as the user that the wallet belongs to, or name another home with --home PATH",
+    )
+    # What is in the directory may be hidden too.
+    with suppress(OSError):
         uid = path.stat().st_uid
         if uid == os.geteuid():
             fix = f"chmod 600 {path}"
         else:
             owner = f"; it belongs to the user {_user(uid)}, and this is {_user(os.geteuid())}"
-    return UserError("WALLET_NOT_OURS", f"The wallet {path} may not be read.", why=why + owner, fix=fix, exit_code=KEY_EXIT_CODE)
+    return UserError(
+        "WALLET_NOT_OURS",
+        f"The wallet {path} may not be read.",
+        why=why + owner,
+        fix=fix,
+        exit_code=KEY_EXIT_CODE,
+    )
 
 
 def _user(uid: int) -> str:
@@ -208,7 +255,11 @@ def _user(uid: int) -> str:
 
 def _unreadable(home: Path, why: str) -> UserError:
     return UserError(
-        "WALLET_UNREADABLE", f"{home / WALLET_FILE} cannot be used.", why=why, fix="put your backup in its place", exit_code=KEY_EXIT_CODE
+        "WALLET_UNREADABLE",
+        f"{home / WALLET_FILE} cannot be used.",
+        why=why,
+        fix="put your backup in its place",
+        exit_code=KEY_EXIT_CODE,
     )
 
 

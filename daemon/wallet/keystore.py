@@ -1,7 +1,9 @@
-"""The keystore: an account's key, encrypted as Web3 Secret Storage (v3), and what it signs. The one importer of eth-account.
+"""The keystore: an account's key, encrypted as Web3 Secret Storage (v3), and what it signs.
 
-Source: https://ethereum.org/en/developers/docs/data-structures-and-encoding/web3-secret-storage/. Nothing in here prints or logs,
-and the key is in no `repr` and in no exception.
+The one importer of eth-account.
+
+Source: https://ethereum.org/en/developers/docs/data-structures-and-encoding/web3-secret-storage/.
+Nothing in here prints or logs, and the key is in no `repr` and in no exception.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from daemon.wallet.document import KEY_BYTES, BadKeystore, Keystore, read_keysto
 from daemon.wallet.text import forms_of, normalized
 from protocol.keccak import Address
 
-SCRYPT_N = 1 << 18  # of the format's own description: about a second and 256 MB for whoever guesses a password, each time
+# Of the format's own description: about a second and 256 MB for whoever guesses a password, each
+# time.
+SCRYPT_N = 1 << 18
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 
 
@@ -39,7 +43,10 @@ class UnlockedWallet:
         return f"UnlockedWallet({self.address})"
 
     def sign_digest(self, digest: bytes) -> bytes:
-        """65 bytes r ‖ s ‖ v (27 or 28) over a 32-byte digest that the caller computed (EIP-712). Deterministic (RFC 6979), s in the lower half."""
+        """65 bytes r ‖ s ‖ v (27 or 28) over a 32-byte digest that the caller computed (EIP-712).
+
+        Deterministic (RFC 6979), s in the lower half.
+        """
         return bytes(self._account.unsafe_sign_hash(digest).signature)
 
     def sign_text(self, text: str) -> bytes:
@@ -57,7 +64,10 @@ def new_key() -> bytes:
 
 
 def wallet_of(key: bytes) -> UnlockedWallet:
-    """The account of a key. Raises `BadKeystore` for 32 bytes that are none (0, or not below the curve's order)."""
+    """The account of a key.
+
+    Raises `BadKeystore` for 32 bytes that are none (0, or not below the curve's order).
+    """
     try:
         return UnlockedWallet(Account.from_key(key))
     except Exception:  # noqa: BLE001  # eth-keys raises several kinds, and their texts may quote the key: none of that goes on
@@ -65,21 +75,31 @@ def wallet_of(key: bytes) -> UnlockedWallet:
 
 
 def seal(key: bytes, password: str, *, scrypt_n: int = SCRYPT_N) -> bytes:
-    """The key as a keystore document (JSON), which geth, ethers and web3 open with the same password."""
+    """The key as a keystore document (JSON), which geth, ethers and web3 open with the same
+    password.
+    """
     document = Account.encrypt(key, normalized(password), kdf="scrypt", iterations=scrypt_n)
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
 def address_in(document: bytes) -> Address:
-    """The EIP-55 address that a keystore says it holds; no password is needed. Raises `BadKeystore`, also where it names none."""
+    """The EIP-55 address that a keystore says it holds; no password is needed.
+
+    Raises `BadKeystore`, also where it names none.
+    """
     address = read_keystore(document).address
     if address is None:
-        raise BadKeystore("it names no address; hypergpud wallet import takes it over, and adds one")
+        raise BadKeystore(
+            "it names no address; hypergpud wallet import takes it over, and adds one"
+        )
     return address
 
 
 def unseal(document: bytes, password: str) -> UnlockedWallet:
-    """Open a keystore, with any form of the password (`daemon.wallet.text`). Raises `WrongPassword` or `BadKeystore`."""
+    """Open a keystore, with any form of the password (`daemon.wallet.text`).
+
+    Raises `WrongPassword` or `BadKeystore`.
+    """
     keystore = read_keystore(document)
     for form in forms_of(password):
         key = _decrypted(keystore, form)
@@ -110,8 +130,10 @@ def _decrypted(keystore: Keystore, password: str) -> bytes | None:
 
 
 def recover_text(text: str, signature: bytes) -> Address | None:
-    """Who signed `text` as EIP-191 wraps it, with 65 bytes; None for what is no signature. A second spelling of one signature (s in the upper
-    half) is none."""
+    """Who signed `text` as EIP-191 wraps it, with 65 bytes; None for what is no signature.
+
+    A second spelling of one signature (s in the upper half) is none.
+    """
     if len(signature) != 65 or int.from_bytes(signature[32:64], "big") > _HALF_ORDER:
         return None
     try:

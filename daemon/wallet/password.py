@@ -1,5 +1,7 @@
-"""Where the wallet's password comes from, in this order: `--password-file`, `HYPERGPU_PASSWORD_FILE`, a systemd credential, the OS keyring,
-a prompt. Never from an argument or a variable itself: both can be read by others.
+"""Where the wallet's password comes from, in this order: `--password-file`,
+`HYPERGPU_PASSWORD_FILE`, a systemd credential, the OS keyring, a prompt.
+
+Never from an argument or a variable itself: both can be read by others.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from daemon.wallet.text import text_of
 from protocol.errors import UserError
 
 VARIABLE = "HYPERGPU_PASSWORD_FILE"
-CREDENTIAL = "hypergpu-wallet"  # systemd: LoadCredential=hypergpu-wallet:/path
+# systemd: LoadCredential=hypergpu-wallet:/path.
+CREDENTIAL = "hypergpu-wallet"
 KEYRING_SERVICE = "hypergpu"
 MAX_PASSWORD_BYTES = 4096
 KEY_EXIT_CODE = 5
@@ -48,21 +51,34 @@ def locked(why: str) -> UserError:
 
 
 def find_password(
-    flag: Path | None, environ: Mapping[str, str], account: str, *, prompt: Prompt | None = None, twice: bool = False, may_ask: bool = True
+    flag: Path | None,
+    environ: Mapping[str, str],
+    account: str,
+    *,
+    prompt: Prompt | None = None,
+    twice: bool = False,
+    may_ask: bool = True,
 ) -> Password:
-    """The first source that has one. `account` names the wallet in the keyring. `prompt` None: ask at the terminal, where there is one.
-    Without `may_ask` nobody is asked.
+    """The first source that has one.
+
+    `account` names the wallet in the keyring. `prompt` None: ask at the terminal, where there is
+    one. Without `may_ask` nobody is asked.
 
     Raises `UserError("WALLET_LOCKED" | "PASSWORD_FILE")`, exit code 5.
     """
     if flag is not None:
         return Password(text=read_password_file(flag, "--password-file"), source="--password-file")
     if named := environ.get(VARIABLE):
-        return Password(text=read_password_file(user_path(named, VARIABLE, environ), VARIABLE), source=VARIABLE)
+        return Password(
+            text=read_password_file(user_path(named, VARIABLE, environ), VARIABLE), source=VARIABLE
+        )
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         credential = Path(directory) / CREDENTIAL
         if credential.exists():
-            return Password(text=read_password_file(credential, "systemd credential", private=False), source="systemd credential")
+            return Password(
+                text=read_password_file(credential, "systemd credential", private=False),
+                source="systemd credential",
+            )
     if (kept := _from_keyring(account)) is not None:
         return Password(text=kept, source="keyring")
     if not may_ask:
@@ -71,9 +87,11 @@ def find_password(
 
 
 def read_password_file(path: Path, source: str, *, private: bool = True) -> str:
-    """The file's first line, without a byte order mark and without its end, whichever system wrote them.
+    """The file's first line, without a byte order mark and without its end, whichever system wrote
+    them.
 
-    Raises `UserError("PASSWORD_FILE")` when others can read the file too, or its first line is empty.
+    Raises `UserError("PASSWORD_FILE")` when others can read the file too, or its first line is
+    empty.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -83,27 +101,50 @@ def read_password_file(path: Path, source: str, *, private: bool = True) -> str:
         finally:
             os.close(handle)
         if private and mode & 0o077:
-            raise _file_error(path, source, f"its permissions are {mode:04o}: others can read it", f"chmod 600 {path}")
+            raise _file_error(
+                path,
+                source,
+                f"its permissions are {mode:04o}: others can read it",
+                f"chmod 600 {path}",
+            )
         if len(raw) > MAX_PASSWORD_BYTES:
-            raise _file_error(path, source, f"it has more than {MAX_PASSWORD_BYTES} bytes", "put the password alone on its first line")
+            raise _file_error(
+                path,
+                source,
+                f"it has more than {MAX_PASSWORD_BYTES} bytes",
+                "put the password alone on its first line",
+            )
         text = text_of(raw).split("\n", 1)[0].removesuffix("\r")
     except OSError as error:
         raise _file_error(path, source, error.strerror or str(error), "check the path") from None
     except UnicodeDecodeError:
         raise _file_error(
-            path, source, "it is neither UTF-8 text nor UTF-16 with its mark", "put the password alone on its first line"
+            path,
+            source,
+            "it is neither UTF-8 text nor UTF-16 with its mark",
+            "put the password alone on its first line",
         ) from None
     if not text:
-        raise _file_error(path, source, "its first line is empty", "put the password alone on its first line")
+        raise _file_error(
+            path, source, "its first line is empty", "put the password alone on its first line"
+        )
     return text
 
 
 def _file_error(path: Path, source: str, why: str, fix: str) -> UserError:
-    return UserError("PASSWORD_FILE", f"The password file {path} ({source}) cannot be used.", why=why, fix=fix, exit_code=KEY_EXIT_CODE)
+    return UserError(
+        "PASSWORD_FILE",
+        f"The password file {path} ({source}) cannot be used.",
+        why=why,
+        fix=fix,
+        exit_code=KEY_EXIT_CODE,
+    )
 
 
 def _from_keyring(account: str) -> str | None:
-    """None without the extra `hypergpu[keyring]`, without a keyring that is unlocked, and without an entry."""
+    """None without the extra `hypergpu[keyring]`, without a keyring that is unlocked, and without
+    an entry.
+    """
     try:
         import keyring  # noqa: PLC0415  # an extra: most servers have no keyring
         from keyring.errors import KeyringError  # noqa: PLC0415
@@ -119,7 +160,9 @@ def _from_keyring(account: str) -> str | None:
 def _ask(prompt: Prompt | None, *, twice: bool) -> str:
     if prompt is None:
         if not sys.stdin.isatty():
-            raise locked("there is no password file, no credential, no keyring entry, and no terminal to ask at")
+            raise locked(
+                "there is no password file, no credential, no keyring entry, and no terminal to ask at"
+            )
         prompt = getpass.getpass
     text = prompt("Password of the wallet: ")
     if not text:

@@ -6,11 +6,18 @@ import codecs
 import unicodedata
 
 BOM = "\ufeff"
-_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 
 
 def text_of(raw: bytes) -> str:
-    """UTF-8, or what a byte order mark at the beginning says: Windows' Notepad and PowerShell write one. The mark is no part of the text.
+    """UTF-8, or what a byte order mark at the beginning says: Windows' Notepad and PowerShell write
+    one.
+
+    The mark is no part of the text.
 
     Raises `UnicodeDecodeError`.
     """
@@ -21,15 +28,19 @@ def text_of(raw: bytes) -> str:
 
 
 def normalized(password: str) -> str:
-    """The one form under which a new wallet is kept: NFKC, as ethers has it. The same letters typed on another system open it."""
+    """The one form under which a new wallet is kept: NFKC, as ethers has it.
+
+    The same letters typed on another system open it.
+    """
     return unicodedata.normalize("NFKC", password)
 
 
 def forms_of(password: str) -> tuple[str, ...]:
     """What may have been meant by a password, the likeliest first.
 
-    Other programs (geth, web3) and earlier versions of this one took the password as it was typed, which on some systems is
-    decomposed, and earlier versions took a byte order mark in a password file for a part of the password.
+    Other programs (geth, web3) and earlier versions of this one took the password as it was typed,
+    which on some systems is decomposed, and earlier versions took a byte order mark in a password
+    file for a part of the password.
     """
     forms = [normalized(password), password]
     forms += [unicodedata.normalize(form, password) for form in ("NFC", "NFD")]

@@ -6,5 +6,6 @@
             \\_________ messages.py  framing ________/  loop.py     steps, AdamW, deltas
              \\________ buffers.py  shared memory __/   flat_model.py, device.py, tasks/
 
-Only the right column and `tasks/` import torch, and only when they are used: importing this package imports nothing.
+Only the right column and `tasks/` import torch, and only when they are used: importing this package
+imports nothing.
 """

@@ -1,7 +1,11 @@
-"""AdamW (https://arxiv.org/abs/1711.05101) over one flat vector, with clipping of the whole gradient. Worker process only.
+"""AdamW (https://arxiv.org/abs/1711.05101) over one flat vector, with clipping of the whole
+gradient.
 
-Written out rather than `torch.optim.AdamW`: the state is the flat vector that a checkpoint holds, and the first use of `torch.optim` imports
-torch's compiler, a second of every worker's start. The update is torch's own, term by term (a test compares them).
+Worker process only.
+
+Written out rather than `torch.optim.AdamW`: the state is the flat vector that a checkpoint holds,
+and the first use of `torch.optim` imports torch's compiler, a second of every worker's start. The
+update is torch's own, term by term (a test compares them).
 """
 
 from __future__ import annotations
@@ -12,12 +16,16 @@ from daemon.worker.flat_model import FlatModel
 from protocol.manifest import Inner
 
 EPSILON = 1e-8  # torch's and the paper's
-_STEP_WORDS = 2  # the step count in base 2**20: one float32 holds integers up to 2**24 only
+# The step count in base 2**20: one float32 holds integers up to 2**24 only.
+_STEP_WORDS = 2
 _STEP_BASE = 1 << 20
 
 
 class AdamW:
-    """`flat -= update(grad)`, in place. `state_size` float32 make its whole state: first moment, second moment, step count."""
+    """`flat -= update(grad)`, in place.
+
+    `state_size` float32 make its whole state: first moment, second moment, step count.
+    """
 
     def __init__(self, model: FlatModel, rules: Inner) -> None:
         self._model = model
@@ -41,7 +49,9 @@ class AdamW:
         self._first.lerp_(grad, 1 - rules.beta1)
         self._second.mul_(rules.beta2).addcmul_(grad, grad, value=1 - rules.beta2)
         first_left, second_left = 1 - rules.beta1**self._steps, 1 - rules.beta2**self._steps
-        denominator = torch.sqrt(self._second, out=self._scratch).div_(second_left**0.5).add_(EPSILON)
+        denominator = (
+            torch.sqrt(self._second, out=self._scratch).div_(second_left**0.5).add_(EPSILON)
+        )
         flat.addcdiv_(self._first, denominator, value=-rules.learning_rate / first_left)
 
     def save(self, out: torch.Tensor) -> None:
@@ -53,12 +63,26 @@ class AdamW:
         out[2 * count + 1] = self._steps % _STEP_BASE
 
     def load(self, state: torch.Tensor) -> None:
-        """Take what `save` wrote. Raises `ValueError`, and changes nothing, when it can be no such state."""
+        """Take what `save` wrote.
+
+        Raises `ValueError`, and changes nothing, when it can be no such state.
+        """
         count = self._first.numel()
         high, low = float(state[2 * count]), float(state[2 * count + 1])
-        whole = high.is_integer() and low.is_integer() and 0 <= high <= 1 << 24 and 0 <= low < _STEP_BASE
-        if not whole or not bool(torch.isfinite(state).all()) or bool((state[count : 2 * count] < 0).any()):
-            raise ValueError("this is not the state of the inner optimizer: not finite, a negative second moment, or no step count")
+        whole = (
+            high.is_integer()
+            and low.is_integer()
+            and 0 <= high <= 1 << 24
+            and 0 <= low < _STEP_BASE
+        )
+        if (
+            not whole
+            or not bool(torch.isfinite(state).all())
+            or bool((state[count : 2 * count] < 0).any())
+        ):
+            raise ValueError(
+                "this is not the state of the inner optimizer: not finite, a negative second moment, or no step count"
+            )
         self._first.copy_(state[:count])
         self._second.copy_(state[count : 2 * count])
         self._steps = int(high) * _STEP_BASE + int(low)

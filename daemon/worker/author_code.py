@@ -1,6 +1,9 @@
-"""Where the worker calls code of a task's author, and what comes of it when that code fails. Worker process only.
+"""Where the worker calls code of a task's author, and what comes of it when that code fails.
 
-A task raises what it likes, and calls `sys.exit`. Here, and nowhere else in the worker, all of that becomes one of three:
+Worker process only.
+
+A task raises what it likes, and calls `sys.exit`. Here, and nowhere else in the worker, all of that
+becomes one of three:
 
     SampleFault  this batch cannot be used; others may be fine, so the batch is skipped and counted
     TaskFault    a person must change the task, its data or the run: training cannot go on as its author meant
@@ -21,7 +24,8 @@ from pathlib import Path
 
 from protocol.errors import UserError
 
-MAX_TRACE_CHARS = 6000  # what a log line may be asked to hold; the end says what happened, so the beginning goes
+# What a log line may be asked to hold; the end says what happened, so the beginning goes.
+MAX_TRACE_CHARS = 6000
 MAX_ERROR_CHARS = 300
 _WORKER = Path(__file__).resolve().parent
 _TASKS = _WORKER / "tasks"
@@ -36,7 +40,10 @@ _REFUSALS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 class AuthorFault(Exception):
-    """Base of the first two. `what` is one sentence without its full stop; `trace` is empty where nothing was raised."""
+    """Base of the first two.
+
+    `what` is one sentence without its full stop; `trace` is empty where nothing was raised.
+    """
 
     def __init__(self, what: str, *, fix: str = "", trace: str = "") -> None:
         super().__init__(what)
@@ -68,10 +75,15 @@ def memory_short(call: str, error: BaseException) -> MemoryShort | None:
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether it, or what it was raised from, says that there was no memory. The node has no torch to ask."""
+    """Whether it, or what it was raised from, says that there was no memory.
+
+    The node has no torch to ask.
+    """
     torch = sys.modules.get("torch")
     while error is not None:
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        if isinstance(error, MemoryError) or (
+            isinstance(error, OSError) and error.errno == errno.ENOMEM
+        ):
             return True
         if torch is not None and isinstance(error, torch.OutOfMemoryError):
             return True
@@ -82,8 +94,12 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def author_code(call: str, kind: type[AuthorFault] = TaskFault, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Run the author's `call` ("batch()"): whatever it raises comes out as a `kind`. A `UserError`, our own faults and those `passing` pass.
+def author_code(
+    call: str, kind: type[AuthorFault] = TaskFault, passing: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Run the author's `call` ("batch()"): whatever it raises comes out as a `kind`.
+
+    A `UserError`, our own faults and those `passing` pass.
 
     A lack of memory comes out as `MemoryShort`.
     """
@@ -91,9 +107,15 @@ def author_code(call: str, kind: type[AuthorFault] = TaskFault, passing: tuple[t
         yield
     except (AuthorFault, MemoryShort, UserError, *passing):
         raise
-    except SystemExit as error:  # it would end the worker in silence, and no batch is the reason
-        raise TaskFault(what_failed(call, error), fix="raise an exception where something is wrong", trace=trace_of(error)) from error
-    except Exception as error:  # the border to code that is not ours: any exception of it is that code's
+    except SystemExit as error:
+        # It would end the worker in silence, and no batch is the reason.
+        raise TaskFault(
+            what_failed(call, error),
+            fix="raise an exception where something is wrong",
+            trace=trace_of(error),
+        ) from error
+    except Exception as error:
+        # The border to code that is not ours: any exception of it is that code's.
         if (short := memory_short(call, error)) is not None:
             raise short from error
         raise kind(what_failed(call, error), trace=trace_of(error)) from error
@@ -113,24 +135,36 @@ def what_failed(call: str, error: BaseException) -> str:
     if frame is None:
         return f"Task failed in {call}: {words}"
     place = f"{Path(frame.filename).name}:{frame.lineno}"
-    inside = "" if call.startswith(f"{frame.name}(") or frame.name == "<module>" else f" in {frame.name}()"
+    inside = (
+        ""
+        if call.startswith(f"{frame.name}(") or frame.name == "<module>"
+        else f" in {frame.name}()"
+    )
     return f"Task failed in {place} {call}{inside}: {words}"
 
 
 def place_of(function: Callable[..., object]) -> str:
     """wine.py:34 loss(): where a method of the author begins."""
-    code = getattr(function, "__code__", None) or getattr(getattr(function, "__func__", None), "__code__", None)
+    code = getattr(function, "__code__", None) or getattr(
+        getattr(function, "__func__", None), "__code__", None
+    )
     if code is None:
         return f"{getattr(function, '__name__', 'it')}()"
     return f"{Path(code.co_filename).name}:{code.co_firstlineno} {code.co_name}()"
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback as Python prints it, without our frames and those of imports; its beginning goes where it is too long."""
+    """The traceback as Python prints it, without our frames and those of imports; its beginning
+    goes where it is too long.
+    """
     told = traceback.TracebackException.from_exception(error)
     part: traceback.TracebackException | None = told
     while part is not None:
-        kept = [frame for frame in part.stack if not _is_ours(frame.filename) and not _is_import(frame.filename)]
+        kept = [
+            frame
+            for frame in part.stack
+            if not _is_ours(frame.filename) and not _is_import(frame.filename)
+        ]
         if kept or isinstance(error, SyntaxError):  # which says its place itself
             part.stack = traceback.StackSummary.from_list(kept)
         part = part.__cause__ or part.__context__
@@ -141,7 +175,9 @@ def trace_of(error: BaseException) -> str:
 def _own_frame(error: BaseException) -> traceback.FrameSummary | None:
     """The innermost frame in the author's code; None where the error did not pass through any."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _is_ours(frame.filename) and not is_library(frame.filename)]
+    own = [
+        frame for frame in frames if not _is_ours(frame.filename) and not is_library(frame.filename)
+    ]
     return own[-1] if own else None
 
 
@@ -151,10 +187,14 @@ def _is_ours(filename: str) -> bool:
 
 
 def _is_import(filename: str) -> bool:
-    return "importlib" in filename and (filename.startswith("<") or Path(filename).is_relative_to(_STDLIB))
+    return "importlib" in filename and (
+        filename.startswith("<") or Path(filename).is_relative_to(_STDLIB)
+    )
 
 
 def is_library(filename: str) -> bool:
     """Whether a file is Python's or an installed package's."""
     path = Path(filename)
-    return filename.startswith("<") or path.is_relative_to(_STDLIB) or bool(_INSTALLED & {*path.parts})
+    return (
+        filename.startswith("<") or path.is_relative_to(_STDLIB) or bool(_INSTALLED & {*path.parts})
+    )

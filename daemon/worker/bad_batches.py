@@ -1,4 +1,7 @@
-"""Batches that could not be used, counted: a few are the data's, many are the task's. Worker process only."""
+"""Batches that could not be used, counted: a few are the data's, many are the task's.
+
+Worker process only.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,19 @@ from daemon.worker.messages import Skipped
 
 Indices = npt.NDArray[np.int64]
 
-# One bad sample spoils the batch it is in. In a data set of a few batches that is a large share of them; above a quarter
-# the average would mostly be of what happens to work, which is not what the author meant to train.
+# One bad sample spoils the batch it is in. In a data set of a few batches that is a large share of
+# them; above a quarter the average would mostly be of what happens to work, which is not what the
+# author meant to train.
 BAD_SHARE = 0.25
-BAD_AT_ONCE = 4  # beside the share: a bad sample may come early. So a task that fails at every batch ends at its sixth
-# Batches in a row whose loss or gradient is not finite, after others that were fine: the parameters are where nothing
-# can be learned from, so training begins again from the last anchor. Bad samples do not come in rows.
+# Beside the share: a bad sample may come early. So a task that fails at every batch ends at its
+# sixth.
+BAD_AT_ONCE = 4
+# Batches in a row whose loss or gradient is not finite, after others that were fine: the parameters
+# are where nothing can be learned from, so training begins again from the last anchor. Bad samples
+# do not come in rows.
 DIVERGED_IN_A_ROW = 5
-TOLD_EACH = 3  # the first are told one by one, later ones when their number has doubled
+# The first are told one by one, later ones when their number has doubled.
+TOLD_EACH = 3
 SHOWN_INDICES = 16  # of a batch, in words
 # In the sentence that ends the training, which also says what to do: a status cuts long sentences.
 SHOWN_AT_THE_END = 4
@@ -34,8 +42,17 @@ class BadBatches:
         self._in_a_row = 0
         self.last: Skipped | None = None  # the newest, with where it was
 
-    def add(self, positions: Indices, indices: Indices, fault: SampleFault, culprit: Callable[[], int | None]) -> None:
-        """Count a bad batch. `culprit` finds the place in the batch of a sample that fails alone; it is asked where a line is worth it.
+    def add(
+        self,
+        positions: Indices,
+        indices: Indices,
+        fault: SampleFault,
+        culprit: Callable[[], int | None],
+    ) -> None:
+        """Count a bad batch.
+
+        `culprit` finds the place in the batch of a sample that fails alone; it is asked where a
+        line is worth it.
 
         Raises `TaskFault` when they are too many.
         """
@@ -45,7 +62,13 @@ class BadBatches:
         place = culprit() if self.tell else None
         if place is not None:
             where = f"sample {indices[place]} (position {positions[place]}) of {where}"
-        self.last = Skipped(what=fault.what, where=where, trace=fault.trace, skipped=self.bad, drawn=self.good + self.bad)
+        self.last = Skipped(
+            what=fault.what,
+            where=where,
+            trace=fault.trace,
+            skipped=self.bad,
+            drawn=self.good + self.bad,
+        )
         if self.bad > BAD_AT_ONCE + BAD_SHARE * (self.good + self.bad):
             where = _where(indices, positions, SHOWN_AT_THE_END)
             raise TaskFault(
@@ -61,7 +84,10 @@ class BadBatches:
 
     @property
     def diverged(self) -> bool:
-        """Whether the last batches were all not finite, though others had been. Counts anew from then on."""
+        """Whether the last batches were all not finite, though others had been.
+
+        Counts anew from then on.
+        """
         if not self.good or self._in_a_row < DIVERGED_IN_A_ROW:
             return False
         self._in_a_row = 0

@@ -1,4 +1,7 @@
-"""What a task's methods return, checked. Each `TaskFault` says what came and what belongs there. Worker process only."""
+"""What a task's methods return, checked.
+
+Each `TaskFault` says what came and what belongs there. Worker process only.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ def checked_size(task: Task) -> int:
         size = None
     if size is None:
         raise TaskFault(
-            f"{place_of(task.dataset_size)} returned {said!r}, a {type(said).__name__}", fix="return an integer, as in len(self.labels)"
+            f"{place_of(task.dataset_size)} returned {said!r}, a {type(said).__name__}",
+            fix="return an integer, as in len(self.labels)",
         )
     if size < 1:
         raise TaskFault(
@@ -30,7 +34,10 @@ def checked_size(task: Task) -> int:
             fix="check the path to the data, and that it holds samples",
         )
     if size > MAX_POSITION:
-        raise TaskFault(f"{place_of(task.dataset_size)} returned {size}, which does not fit 63 bits", fix="return the number of samples")
+        raise TaskFault(
+            f"{place_of(task.dataset_size)} returned {size}, which does not fit 63 bits",
+            fix="return the number of samples",
+        )
     return size
 
 
@@ -69,7 +76,10 @@ def checked_loss(task: Task, loss: object) -> torch.Tensor:
             fix='return the mean over the batch: .mean(), or reduction="mean"',
         )
     if not loss.is_floating_point():
-        raise TaskFault(f"{place_of(task.loss)} returned a tensor of type {loss.dtype}", fix="return a float32 scalar")
+        raise TaskFault(
+            f"{place_of(task.loss)} returned a tensor of type {loss.dtype}",
+            fix="return a float32 scalar",
+        )
     if not loss.requires_grad:
         raise TaskFault(
             f"The result of {place_of(task.loss)} depends on no parameter (it requires no gradient)",

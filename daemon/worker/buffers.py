@@ -1,4 +1,7 @@
-"""What node and worker share: anchor, delta and the inner optimizer's state, as flat float32. The worker gives the memory its size."""
+"""What node and worker share: anchor, delta and the inner optimizer's state, as flat float32.
+
+The worker gives the memory its size.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,17 @@ def give_size(fd: int, parameters: int, inner: int) -> None:
 
 
 class Buffers:
-    """The mapping. `anchor` and `delta` have shape (parameters,), `inner` (inner,). Views keep the memory alive after everything else is gone."""
+    """The mapping.
+
+    `anchor` and `delta` have shape (parameters,), `inner` (inner,). Views keep the memory alive
+    after everything else is gone.
+    """
 
     def __init__(self, fd: int, parameters: int, inner: int) -> None:
-        """Maps `fd`, which may be closed afterwards. Raises `ValueError` when its size or seals are not those of these vectors."""
-        self.anchor, self.delta, self.inner = memory.map_vectors(fd, (parameters, parameters, inner))
+        """Maps `fd`, which may be closed afterwards.
+
+        Raises `ValueError` when its size or seals are not those of these vectors.
+        """
+        self.anchor, self.delta, self.inner = memory.map_vectors(
+            fd, (parameters, parameters, inner)
+        )

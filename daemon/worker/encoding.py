@@ -1,4 +1,7 @@
-"""The codecs' encoders in torch, on whatever device the values are: the same bytes as numpy's (`protocol/codec/`). Worker process only.
+"""The codecs' encoders in torch, on whatever device the values are: the same bytes as numpy's
+(`protocol/codec/`).
+
+Worker process only.
 
 Three things that torch does otherwise and that bits depend on:
 - a tensor divided by a number is multiplied with its reciprocal on CUDA: divisors are tensors on the device here;
@@ -6,7 +9,8 @@ Three things that torch does otherwise and that bits depend on:
 - the worker's CPU flushes denormals (`device.py`): quotients below 2**-126 then become zero, which int8, int4, float16 and topk encode as zero
   anyway, and float32 and bfloat16 do not. On CUDA torch flushes nothing.
 
-top-k chooses its elements on the device, and what it chose, one in 64, goes through the numpy encoder.
+top-k chooses its elements on the device, and what it chose, one in 64, goes through the numpy
+encoder.
 """
 
 from __future__ import annotations
@@ -24,12 +28,16 @@ _FLOAT16_MAX = float(torch.finfo(torch.float16).max)
 
 
 def encode(codec: str, values: torch.Tensor, over: float = 1.0) -> torch.Tensor:
-    """Encode `values` / `over`, float32 of shape (elements,), into bytes on the same device, shape (bytes,).
+    """Encode `values` / `over`, float32 of shape (elements,), into bytes on the same device, shape
+    (bytes,).
 
-    Raises `ValueError` for a value that is not finite, and `KeyError` for a codec that has no encoder.
+    Raises `ValueError` for a value that is not finite, and `KeyError` for a codec that has no
+    encoder.
     """
     if values.dtype != torch.float32 or values.ndim != 1 or not values.is_contiguous():
-        raise ValueError(f"a codec works on contiguous float32, not on {values.dtype} of shape {tuple(values.shape)}")
+        raise ValueError(
+            f"a codec works on contiguous float32, not on {values.dtype} of shape {tuple(values.shape)}"
+        )
     if not values.numel():
         return torch.empty(0, dtype=torch.uint8, device=values.device)
     quotients = values if over == 1.0 else values / _number(values, over)
@@ -39,12 +47,18 @@ def encode(codec: str, values: torch.Tensor, over: float = 1.0) -> torch.Tensor:
         case "float32":
             return quotients.view(torch.uint8)
         case "bfloat16":
-            return quotients.clamp(-_BFLOAT16_MAX, _BFLOAT16_MAX).to(torch.bfloat16).view(torch.uint8)
+            return (
+                quotients.clamp(-_BFLOAT16_MAX, _BFLOAT16_MAX).to(torch.bfloat16).view(torch.uint8)
+            )
         case "float16":
             return quotients.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).to(torch.float16).view(torch.uint8)
     reference = REFERENCES[codec]
     whole = values.numel() // CHUNK_ELEMENTS * CHUNK_ELEMENTS
-    parts = [_chunks(reference, quotients[:whole].view(-1, CHUNK_ELEMENTS)).reshape(-1)] if whole else []
+    parts = (
+        [_chunks(reference, quotients[:whole].view(-1, CHUNK_ELEMENTS)).reshape(-1)]
+        if whole
+        else []
+    )
     if whole < values.numel():
         parts.append(_chunks(reference, quotients[whole:].view(1, -1)).reshape(-1))
     return torch.cat(parts)
@@ -63,7 +77,9 @@ def _chunks(codec: Codec, values: torch.Tensor) -> torch.Tensor:
             raise KeyError(codec.name)
     chunks, elements = values.shape
     head = scales.to(torch.int16).view(chunks, -1).view(torch.uint8)
-    return torch.cat([head, levels.reshape(chunks, -1)[:, : codec.size(elements) - head.shape[1]]], dim=1)
+    return torch.cat(
+        [head, levels.reshape(chunks, -1)[:, : codec.size(elements) - head.shape[1]]], dim=1
+    )
 
 
 def _blocks(values: torch.Tensor, block: int) -> torch.Tensor:
@@ -74,7 +90,9 @@ def _blocks(values: torch.Tensor, block: int) -> torch.Tensor:
 
 
 def _int8(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The scales as bfloat16 bits, shape (chunks, blocks), and the levels as bytes, shape (chunks, blocks, block)."""
+    """The scales as bfloat16 bits, shape (chunks, blocks), and the levels as bytes, shape (chunks,
+    blocks, block).
+    """
     peaks = blocks.abs().amax(dim=2)
     scales = _bfloat16_bits(peaks / _number(peaks, 127.0)).clamp(min=SMALLEST_SCALE)
     return scales, _levels(blocks, scales).view(torch.uint8)
@@ -100,7 +118,9 @@ def _levels(blocks: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
 
 
 def _bfloat16_bits(values: torch.Tensor) -> torch.Tensor:
-    """Of values that are not negative: the upper halves of their bits, rounded to nearest, ties to even."""
+    """Of values that are not negative: the upper halves of their bits, rounded to nearest, ties to
+    even.
+    """
     bits = values.view(torch.int32)
     return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
 

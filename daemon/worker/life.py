@@ -17,9 +17,13 @@ from daemon.worker.restarts import Failure
 from daemon.worker.settings import WorkerSettings
 from protocol.errors import UserError
 
-# What a process does to itself, at the same place each time it comes there. Everything else is done to it by others.
-_OWN_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS})
-# What the last line of a process says that ended where no memory was left, before it could report that.
+# What a process does to itself, at the same place each time it comes there. Everything else is done
+# to it by others.
+_OWN_SIGNALS = frozenset(
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
+)
+# What the last line of a process says that ended where no memory was left, before it could report
+# that.
 _OUT_OF_MEMORY = re.compile(r"[\w.]*(MemoryError|OutOfMemoryError)\b|.*std::bad_alloc")
 _FRAME = re.compile(r'\s*File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')
 
@@ -32,12 +36,14 @@ class Life:
         self.process = start_worker(settings)
         self.buffers: Buffers | None = None  # set when it is up
         self.unable: UserError | None = None
-        self.failed: Failure | None = None  # as it said itself, or as the supervisor found
+        # As it said itself, or as the supervisor found.
+        self.failed: Failure | None = None
         self.started = trio.Event()  # it is up, or it will never be
         self.up_since = 0.0
         self.longest_step_s = 0.0
         self.anchored = False
-        self.taken = False  # whether the work of the last Collected reached our caller
+        # Whether the work of the last Collected reached our caller.
+        self.taken = False
         self.stretch = 0
         self.asked = 0
         self.answer: Report | None = None
@@ -55,7 +61,9 @@ class Life:
         if self.failed is not None:
             return self.failed
         if self.unable is not None:
-            return Failure(what=self.unable.what.rstrip("."), fix=self.unable.fix, trace=self.unable.why)
+            return Failure(
+                what=self.unable.what.rstrip("."), fix=self.unable.fix, trace=self.unable.why
+            )
         code = self.process.code
         if self.process.was_killed or code is None or (code < 0 and -code not in _OWN_SIGNALS):
             return None
@@ -63,15 +71,23 @@ class Life:
         if any(_OUT_OF_MEMORY.match(line) for line in lines):
             return Failure(what=OUT_OF_MEMORY, trace="\n".join(lines), passes=True)
         crash = _crash(code, lines)
-        return Failure(what=crash or f"The worker failed: {self.process.why()}", trace="\n".join(lines))
+        return Failure(
+            what=crash or f"The worker failed: {self.process.why()}", trace="\n".join(lines)
+        )
 
 
 def _crash(code: int, lines: Sequence[str]) -> str:
-    """Where a process was when a signal of its own ended it, as `faulthandler` writes it; empty where that is not known."""
+    """Where a process was when a signal of its own ended it, as `faulthandler` writes it; empty
+    where that is not known.
+    """
     if code >= 0:
         return ""
     began = next((at for at, line in enumerate(lines) if line.startswith("Current thread")), None)
-    frames = [found for line in lines[began:] if (found := _FRAME.match(line))] if began is not None else []
+    frames = (
+        [found for line in lines[began:] if (found := _FRAME.match(line))]
+        if began is not None
+        else []
+    )
     if not frames:
         return ""
     own = next((frame for frame in frames if not is_library(frame["file"])), frames[0])

@@ -1,4 +1,5 @@
-"""The lives of a node's worker: spawned, listened to, started again when it dies alone, given up when its task fails by itself.
+"""The lives of a node's worker: spawned, listened to, started again when it dies alone, given up
+when its task fails by itself.
 
 down ──spawn──▶ starting ──Up──▶ up ──exit, hang──▶ down (wait 1 s, 2 s, ... 60 s) ──▶ starting ...
                    ├──Unable, first time──▶ unable: a person has to mend something
@@ -15,12 +16,29 @@ import trio
 from daemon.children.messages import Done, frame
 from daemon.worker.buffers import Buffers
 from daemon.worker.life import Life
-from daemon.worker.messages import Begin, Collected, Failed, Noticed, Progressed, Refused, Skipped, Unable, Up
+from daemon.worker.messages import (
+    Begin,
+    Collected,
+    Failed,
+    Noticed,
+    Progressed,
+    Refused,
+    Skipped,
+    Unable,
+    Up,
+)
 from daemon.worker.process import STDERR_GRACE_S
 from daemon.worker.restarts import Failure, Patience, Restarts
 from daemon.worker.settings import Job, WorkerSettings
 from protocol.errors import UserError
-from protocol.journal import BatchSkipped, Event, TrainerReady, TrainerStopped, TrainingProgress, Warned
+from protocol.journal import (
+    BatchSkipped,
+    Event,
+    TrainerReady,
+    TrainerStopped,
+    TrainingProgress,
+    Warned,
+)
 from protocol.ports import Progress, TaskInfo, TrainerLost
 from protocol.task_digest import TaskDigest, changed_parameters, difference
 
@@ -30,7 +48,10 @@ NO_PROGRESS = Progress(steps=0, samples=0, loss=None, samples_per_second=0.0)
 
 
 class WorkerLives:
-    """Keeps one worker alive. Its attributes are read by the trainer, which asks the worker that is `up`."""
+    """Keeps one worker alive.
+
+    Its attributes are read by the trainer, which asks the worker that is `up`.
+    """
 
     def __init__(
         self,
@@ -40,18 +61,25 @@ class WorkerLives:
         patience: Patience,
         before: TaskDigest | None = None,
     ) -> None:
-        """`before` is the task of the model that this home holds: the worker's must be able to read that model."""
-        self._job, self._settings, self._on_event, self._patience = job, settings, on_event, patience
+        """`before` is the task of the model that this home holds: the worker's must be able to read
+        that model.
+        """
+        self._job = job
+        self._settings = settings
+        self._on_event = on_event
+        self._patience = patience
         self._before = before
         self.up: Life | None = None
         self.info: TaskInfo | None = None
         self.unable: UserError | TrainerLost | None = None  # why none will come up any more
-        self.lost = ""  # why the last one died; empty while none has
+        # Why the last one died; empty while none has.
+        self.lost = ""
         self.restarts = Restarts(patience)
         self.gave_up: Failure | None = None  # why the task will not be tried any more
         self.trained = False  # whether any sample was
         self.progress = NO_PROGRESS
-        self.turn = trio.Event()  # set and replaced whenever one comes up, dies, or cannot
+        # Set and replaced whenever one comes up, dies, or cannot.
+        self.turn = trio.Event()
 
     def end(self) -> None:
         """No worker will come up any more: the trainer was stopped."""
@@ -62,7 +90,8 @@ class WorkerLives:
             up_s, failure = 0.0, None
             try:
                 life = Life(self._settings)
-            except OSError as error:  # no memory, no process, no descriptor to be had
+            except OSError as error:
+                # No memory, no process, no descriptor to be had.
                 self.lost = f"it could not be started: {error}"
             else:
                 up_s = await self._live(life)
@@ -103,12 +132,16 @@ class WorkerLives:
                 "TASK_FAILED",
                 f"{failure.what}.",
                 why=f"restarting it ({self._patience.restarts} times) did not help, and without its task a node has no part in the run",
-                fix=failure.fix or "mend the task, then start the node again; the traceback is in the log",
+                fix=failure.fix
+                or "mend the task, then start the node again; the traceback is in the log",
             )
         self._next_turn()
 
     async def _live(self, life: Life) -> float:
-        """One worker's whole life. Returns how long it was up, after it was reaped and `_lost` says why it ended."""
+        """One worker's whole life.
+
+        Returns how long it was up, after it was reaped and `_lost` says why it ended.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(life.process.listen_to_errors)
@@ -120,7 +153,8 @@ class WorkerLives:
                     await life.process.ended()
                 nursery.cancel_scope.deadline = trio.current_time() + STDERR_GRACE_S
         finally:
-            # Reached with the worker alive when `running` ends. It has nothing to save, so it is simply ended.
+            # Reached with the worker alive when `running` ends. It has nothing to save, so it is
+            # simply ended.
             with trio.CancelScope(shield=True):
                 if not life.process.reaped:
                     life.process.kill("the node is stopping")
@@ -134,7 +168,11 @@ class WorkerLives:
         return trio.current_time() - life.up_since if life.up_since else 0.0
 
     async def _watch_start(self, life: Life) -> None:
-        limit_s = self._settings.load_timeout_s if self._patience.start_s is None else self._patience.start_s
+        limit_s = (
+            self._settings.load_timeout_s
+            if self._patience.start_s is None
+            else self._patience.start_s
+        )
         with trio.move_on_after(limit_s):
             await life.started.wait()
             return
@@ -164,7 +202,9 @@ class WorkerLives:
                     self._follow(life, report)
                 case Noticed(code=code, message=message):
                     self._on_event(Warned(code=code, message=message))
-                case Done(id=number) | Refused(id=number) | Collected(id=number) if number == life.asked:
+                case Done(id=number) | Refused(id=number) | Collected(id=number) if (
+                    number == life.asked
+                ):
                     if isinstance(report, Collected):
                         life.longest_step_s = report.longest_step_s
                         self.trained = self.trained or report.samples > 0
@@ -176,15 +216,32 @@ class WorkerLives:
     def _tell_skipped(self, report: Skipped) -> None:
         if report.trace:
             log.warning("%s", report.trace)
-        self._on_event(BatchSkipped(what=report.what, where=report.where, skipped=report.skipped, drawn=report.drawn, trace=report.trace))
+        self._on_event(
+            BatchSkipped(
+                what=report.what,
+                where=report.where,
+                skipped=report.skipped,
+                drawn=report.drawn,
+                trace=report.trace,
+            )
+        )
 
     def _welcome(self, life: Life, up: Up) -> None:
         if self.info is not None and (changed := difference(self.info.task, up.info.task)):
-            changed = changed.replace("the other node's", "the restarted worker's").replace("the other node", "the restarted worker")
-            life.failed = Failure(what=f"The task is not the one it was when this node started: {changed}", fix="start the node again")
+            changed = changed.replace("the other node's", "the restarted worker's").replace(
+                "the other node", "the restarted worker"
+            )
+            life.failed = Failure(
+                what=f"The task is not the one it was when this node started: {changed}",
+                fix="start the node again",
+            )
             life.process.kill("its task is not the one it had before")
             return
-        if self.info is None and self._before is not None and (changed := changed_parameters(self._before, up.info.task)):
+        if (
+            self.info is None
+            and self._before is not None
+            and (changed := changed_parameters(self._before, up.info.task))
+        ):
             life.unable = UserError(
                 "TASK_CHANGED",
                 "The task makes another model than the one that this home holds.",
@@ -203,13 +260,28 @@ class WorkerLives:
         life.up_since = trio.current_time()
         self.up, self.info = life, up.info
         self._next_turn()
-        self._on_event(TrainerReady(device=up.info.device, parameters=up.info.parameters, threads=up.info.threads))
+        self._on_event(
+            TrainerReady(
+                device=up.info.device, parameters=up.info.parameters, threads=up.info.threads
+            )
+        )
 
     def _follow(self, life: Life, report: Progressed) -> None:
         life.longest_step_s = report.longest_step_s
         self.trained = self.trained or report.samples > 0
-        self.progress = Progress(steps=report.steps, samples=report.samples, loss=report.loss, samples_per_second=report.samples_per_second)
-        self._on_event(TrainingProgress(samples=report.samples, loss=report.loss, samples_per_second=report.samples_per_second))
+        self.progress = Progress(
+            steps=report.steps,
+            samples=report.samples,
+            loss=report.loss,
+            samples_per_second=report.samples_per_second,
+        )
+        self._on_event(
+            TrainingProgress(
+                samples=report.samples,
+                loss=report.loss,
+                samples_per_second=report.samples_per_second,
+            )
+        )
 
     def _next_turn(self) -> None:
         self.turn.set()

@@ -1,8 +1,11 @@
-"""The training itself: steps from an anchor along a lane, and what was learned as a delta. Worker process only; no sockets here.
+"""The training itself: steps from an anchor along a lane, and what was learned as a delta.
 
-Work (delta, samples, loss) counts from `_start`, the parameters at the last `train` or at the last hand-over that arrived. A stretch (what
-progress reports) counts from the last `train` or `resume`. Nothing that is not finite leaves: a batch whose loss or gradient is not finite, or
-that raises, changes nothing and is counted (`bad_batches.py`).
+Worker process only; no sockets here.
+
+Work (delta, samples, loss) counts from `_start`, the parameters at the last `train` or at the last
+hand-over that arrived. A stretch (what progress reports) counts from the last `train` or `resume`.
+Nothing that is not finite leaves: a batch whose loss or gradient is not finite, or that raises,
+changes nothing and is counted (`bad_batches.py`).
 """
 
 from __future__ import annotations
@@ -31,9 +34,12 @@ from protocol.digest import digest
 from protocol.ports import Lane, Progress, Vector
 from protocol.task_digest import TaskDigest
 
-WATCHED_STEPS = 3  # of a life: what a task builds at its first call is there by then
-CULPRIT_S = 2.0  # for looking which sample of a bad batch it is: a line in the log is worth no more
-WATCH_S = 0.5  # between walks over the model after them: 1 ms for a thousand tensors
+# Of a life: what a task builds at its first call is there by then.
+WATCHED_STEPS = 3
+# For looking which sample of a bad batch it is: a line in the log is worth no more.
+CULPRIT_S = 2.0
+# Between walks over the model after them: 1 ms for a thousand tensors.
+WATCH_S = 0.5
 
 
 class Learned(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +52,10 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingLoop:
-    """Owns model, optimizer and position in the data. Called from one thread; every method ends at a step's border."""
+    """Owns model, optimizer and position in the data.
+
+    Called from one thread; every method ends at a step's border.
+    """
 
     def __init__(self, task: Task, device: Device, job: Job) -> None:
         self._task = task
@@ -59,10 +68,12 @@ class TrainingLoop:
         self._guard = ModelGuard(self._net, task)
         self.bad = BadBatches()
         self._calls = 0  # of the task's loss in this life
-        self._watched_s = 0.0  # when the whole model was last walked over
+        # When the whole model was last walked over.
+        self._watched_s = 0.0
         self._optimizer = AdamW(self._net, job.inner)
         self._start = torch.zeros_like(self._net.flat)
-        # In float64 and on the device, so that reading it now and then changes neither its value nor the pace.
+        # In float64 and on the device, so that reading it now and then changes neither its value
+        # nor the pace.
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device.torch)
         self._lane = Lane(base=0, index=0, stride=1)
         self._drawn = 0  # samples of the lane used so far
@@ -81,11 +92,15 @@ class TrainingLoop:
 
     def describe(self) -> TaskDigest:
         """The task, for the other members. Call once, before training."""
-        return describe_task(self._task, self._net, self._job.task, self.dataset_size, self._job.seed)
+        return describe_task(
+            self._task, self._net, self._job.task, self.dataset_size, self._job.seed
+        )
 
     def share(self, buffers: Buffers) -> None:
         """Where anchors come from and deltas go."""
-        self._anchor, self._delta, self._inner = (_tensor(part) for part in (buffers.anchor, buffers.delta, buffers.inner))
+        self._anchor, self._delta, self._inner = (
+            _tensor(part) for part in (buffers.anchor, buffers.delta, buffers.inner)
+        )
 
     # ---------------------------------------------------------------------------------------- commands
 
@@ -99,26 +114,38 @@ class TrainingLoop:
         return self._anchored
 
     def train(self, lane: Lane, max_steps: int | None) -> None:
-        """Take the shared anchor. Raises `ValueError` for an impossible lane, before anything changed."""
+        """Take the shared anchor.
+
+        Raises `ValueError` for an impossible lane, before anything changed.
+        """
         lane_positions(lane, 0, self._batch)
         self._net.flat.copy_(self._anchor)
         self._anchored = True
         self._lane, self._drawn = lane, 0
-        # What a task draws at random (dropout) is replayable too: the same node on the same lane draws the same.
+        # What a task draws at random (dropout) is replayable too: the same node on the same lane
+        # draws the same.
         place = f"{self._job.seed}/{self._job.peer}/{lane.base}/{lane.index}/{lane.stride}"
-        torch.manual_seed(int.from_bytes(digest(b"hypergpu/task-noise/1\0", place.encode())[:8], "little"))
+        torch.manual_seed(
+            int.from_bytes(digest(b"hypergpu/task-noise/1\0", place.encode())[:8], "little")
+        )
         self.rebase()
         self._begin_stretch(max_steps)
 
     def resume(self, lane: Lane, max_steps: int | None) -> None:
-        """Train on; the same lane goes on where it was. Raises `ValueError` for an impossible lane."""
+        """Train on; the same lane goes on where it was.
+
+        Raises `ValueError` for an impossible lane.
+        """
         lane_positions(lane, 0, self._batch)
         if lane != self._lane:
             self._lane, self._drawn = lane, 0
         self._begin_stretch(max_steps)
 
     def pause(self) -> Learned:
-        """Stop, and write the delta of all work since the start into the shared memory. Raises `TaskFault` where the model is not whole."""
+        """Stop, and write the delta of all work since the start into the shared memory.
+
+        Raises `TaskFault` where the model is not whole.
+        """
         if self._steps:
             self._guard.check_hand_over()
         waited, was_training = monotonic(), self.training
@@ -128,7 +155,12 @@ class TrainingLoop:
         if was_training:
             self._seconds += monotonic() - waited
         samples = self._steps * self._batch
-        return Learned(samples=samples, steps=self._steps, loss=loss_sum / samples if samples else None, seconds=self._seconds)
+        return Learned(
+            samples=samples,
+            steps=self._steps,
+            loss=loss_sum / samples if samples else None,
+            seconds=self._seconds,
+        )
 
     def finite(self) -> bool:
         """Whether what `pause` handed over is fit to be averaged with others' work."""
@@ -161,7 +193,11 @@ class TrainingLoop:
     # ---------------------------------------------------------------------------------------- training
 
     def step(self) -> None:
-        """One batch. Raises `SampleFault` when it cannot be used: then nothing changed but the place in the data. Raises `TaskFault`."""
+        """One batch.
+
+        Raises `SampleFault` when it cannot be used: then nothing changed but the place in the data.
+        Raises `TaskFault`.
+        """
         began = monotonic()
         positions = lane_positions(self._lane, self._drawn, self._batch)
         self._drawn += self._batch
@@ -184,7 +220,9 @@ class TrainingLoop:
         self.longest_step_s = max(self.longest_step_s, took)
 
     def _culprit(self, indices: npt.NDArray[np.int64]) -> int | None:
-        """The place of the first sample that fails by itself, None where each of those looked at is fine alone."""
+        """The place of the first sample that fails by itself, None where each of those looked at is
+        fine alone.
+        """
         ending = monotonic() + CULPRIT_S
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             for place in range(len(indices)):
@@ -192,7 +230,11 @@ class TrainingLoop:
                     break
                 try:
                     with author_code("batch()", SampleFault):
-                        batch = self._device.put(checked_batch(self._task, self._task.batch(indices[place : place + 1]), 1))
+                        batch = self._device.put(
+                            checked_batch(
+                                self._task, self._task.batch(indices[place : place + 1]), 1
+                            )
+                        )
                     with author_code("loss()", SampleFault), self._device.autocast():
                         loss = float(self._task.loss(self._net.model, batch).detach().sum())
                 except AuthorFault:
@@ -219,7 +261,10 @@ class TrainingLoop:
         self._calls += 1
         self._guard.check_moved()
         if not self._net.gather_grad():
-            raise TaskFault("The loss depends on no parameter of the model", fix="compute it with the model that loss() is given")
+            raise TaskFault(
+                "The loss depends on no parameter of the model",
+                fix="compute it with the model that loss() is given",
+            )
         size = self._net.grad_norm().double()
         # Waits for the device, as torch's GradScaler does at each step.
         value, norm = torch.stack([loss.detach().double().to(size.device), size]).tolist()
@@ -231,14 +276,20 @@ class TrainingLoop:
         return loss.detach()
 
     def progress(self) -> Progress:
-        """Of this stretch; `loss` is the mean since the last call and not finite when training has gone wrong. Waits for the device."""
+        """Of this stretch; `loss` is the mean since the last call and not finite when training has
+        gone wrong.
+
+        Waits for the device.
+        """
         new = (self._steps - self._reported_steps) * self._batch
         total = float(self._loss_sum)
         loss = (total - self._reported_loss) / new if new else None
         self._reported_steps, self._reported_loss = self._steps, total
         samples = self._stretch_steps * self._batch
         rate = samples / self._stretch_seconds if self._stretch_seconds else 0.0
-        return Progress(steps=self._stretch_steps, samples=samples, loss=loss, samples_per_second=rate)
+        return Progress(
+            steps=self._stretch_steps, samples=samples, loss=loss, samples_per_second=rate
+        )
 
     def _begin_stretch(self, max_steps: int | None) -> None:
         self._steps_left = max_steps

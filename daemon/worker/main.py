@@ -1,4 +1,5 @@
-"""The worker process's entry: `python -P -m daemon.worker.main SOCKET_FD MEMORY_FD PARENT_PID`, started by `process.py` alone.
+"""The worker process's entry: `python -P -m daemon.worker.main SOCKET_FD MEMORY_FD PARENT_PID`,
+started by `process.py` alone.
 
 Guarantees: it does not outlive its parent (`daemon/children/lifeline.py`).
 """
@@ -22,19 +23,30 @@ from daemon.worker.messages import Command, decode_command
 def main() -> None:
     link_fd, memory_fd, parent = (int(argument) for argument in sys.argv[1:4])
     die_with_parent(parent)
-    os.set_inheritable(link_fd, False)  # a task's own children must not keep the link open
+    # A task's own children must not keep the link open.
+    os.set_inheritable(link_fd, False)
     os.set_inheritable(memory_fd, False)
-    os.dup2(2, 1)  # what a task prints belongs to the log, line by line
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 (open to the end)
+    # What a task prints belongs to the log, line by line.
+    os.dup2(2, 1)
+    # It stays open to the end of the process.
+    sys.stdout = open(  # noqa: SIM115
+        1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
     faulthandler.enable()
     link = socket.socket(fileno=link_fd)
     inbox: SimpleQueue[Command] = SimpleQueue()
-    threading.Thread(target=read_link, args=(link, lambda body: inbox.put(decode_command(body))), name="commands", daemon=True).start()
+    threading.Thread(
+        target=read_link,
+        args=(link, lambda body: inbox.put(decode_command(body))),
+        name="commands",
+        daemon=True,
+    ).start()
 
     def send(message: Message) -> None:
         link.sendall(frame(message))
 
-    # Here and not above: torch takes seconds to import, and a parent that dies meanwhile must be noticed.
+    # Here and not above: torch takes seconds to import, and a parent that dies meanwhile must be
+    # noticed.
     from daemon.worker.session import Session  # noqa: PLC0415
 
     os.register_at_fork(after_in_child=lambda: _let_go(link_fd))

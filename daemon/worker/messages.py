@@ -1,7 +1,9 @@
-"""What node and worker say to each other over their socket pair: small msgpack records behind a length, never a tensor.
+"""What node and worker say to each other over their socket pair: small msgpack records behind a
+length, never a tensor.
 
-Commands go down one at a time and each is answered once, with its `id`. `Progressed`, `Skipped` and `Noticed` come up by themselves. The first
-command is `Begin`, answered by `Up` or, when a person has to mend something, `Unable`. `Failed` comes last of all, at any time.
+Commands go down one at a time and each is answered once, with its `id`. `Progressed`, `Skipped` and
+`Noticed` come up by themselves. The first command is `Begin`, answered by `Up` or, when a person
+has to mend something, `Unable`. `Failed` comes last of all, at any time.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ class Train(Message, frozen=True, kw_only=True, tag=True):
 
 
 class Resume(Message, frozen=True, kw_only=True, tag=True):
-    """Train on. `taken` says that the work of the last `Collected` arrived; otherwise it stays part of the next one."""
+    """Train on.
+
+    `taken` says that the work of the last `Collected` arrived; otherwise it stays part of the next
+    one.
+    """
 
     id: int
     lane: Lane
@@ -57,7 +63,9 @@ class LoadInner(Message, frozen=True, kw_only=True, tag=True):
 
 
 class Up(Message, frozen=True, kw_only=True, tag=True):
-    """The task is loaded and the shared memory has its size; `inner` is the length of the inner optimizer's state."""
+    """The task is loaded and the shared memory has its size; `inner` is the length of the inner
+    optimizer's state.
+    """
 
     info: TaskInfo
     inner: int
@@ -74,8 +82,11 @@ class Unable(Message, frozen=True, kw_only=True, tag=True):
 
 
 class Failed(Message, frozen=True, kw_only=True, tag=True):
-    """The task's own code failed or broke a rule, which a person must mend; the worker ends. `what` is a sentence without its full stop and names
-    file and line; `trace` is the traceback, empty where nothing was raised. `passes`: memory was short, which may pass."""
+    """The task's own code failed or broke a rule, which a person must mend; the worker ends.
+
+    `what` is a sentence without its full stop and names file and line; `trace` is the traceback,
+    empty where nothing was raised. `passes`: memory was short, which may pass.
+    """
 
     what: str
     fix: str
@@ -84,7 +95,10 @@ class Failed(Message, frozen=True, kw_only=True, tag=True):
 
 
 class Skipped(Message, frozen=True, kw_only=True, tag=True):
-    """A batch could not be used: the sample's coordinates are in `where`. `skipped` of `drawn` batches of this life were such."""
+    """A batch could not be used: the sample's coordinates are in `where`.
+
+    `skipped` of `drawn` batches of this life were such.
+    """
 
     what: str
     where: str
@@ -94,7 +108,9 @@ class Skipped(Message, frozen=True, kw_only=True, tag=True):
 
 
 class Refused(Message, frozen=True, kw_only=True, tag=True):
-    """The command does not fit the worker's state (to resume without an anchor, to save while training), or its values are `unfit`."""
+    """The command does not fit the worker's state (to resume without an anchor, to save while
+    training), or its values are `unfit`.
+    """
 
     id: int
     why: str
@@ -102,7 +118,10 @@ class Refused(Message, frozen=True, kw_only=True, tag=True):
 
 
 class Collected(Message, frozen=True, kw_only=True, tag=True):
-    """The delta is in the shared memory. `longest_step_s` is of this worker's whole life, as in `Progressed`."""
+    """The delta is in the shared memory.
+
+    `longest_step_s` is of this worker's whole life, as in `Progressed`.
+    """
 
     id: int
     samples: int
@@ -113,7 +132,10 @@ class Collected(Message, frozen=True, kw_only=True, tag=True):
 
 
 class Progressed(Message, frozen=True, kw_only=True, tag=True):
-    """How the stretch begun by command `stretch` goes. `loss` is the mean since the last report, the rest since the stretch began."""
+    """How the stretch begun by command `stretch` goes.
+
+    `loss` is the mean since the last report, the rest since the stretch began.
+    """
 
     stretch: int
     steps: int

@@ -1,8 +1,9 @@
 """Notices when a model no longer computes with what is averaged. Worker process only.
 
-The optimizer moves the flat vector. A parameter whose memory is elsewhere, that was added later, or that no module has registered, is
-not moved by it; a buffer or a frozen parameter that changes is state which every node has by itself. Both train something else than the
-task's author wrote, without a sign. The guard names the tensor before the step that would use it.
+The optimizer moves the flat vector. A parameter whose memory is elsewhere, that was added later, or
+that no module has registered, is not moved by it; a buffer or a frozen parameter that changes is
+state which every node has by itself. Both train something else than the task's author wrote,
+without a sign. The guard names the tensor before the step that would use it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,21 @@ from daemon.worker.author_code import TaskFault
 from daemon.worker.flat_model import FlatModel
 from daemon.worker.tasks.task import Task
 
-COMPARED_BYTES = 16 << 20  # of constant tensors, compared by content at each hand-over: 10 ms; what is beyond by torch's count of changes
-SEARCH_DEPTH = 4  # of lists and dicts in which a tensor's name is looked for
-_REGISTERED = frozenset({"_parameters", "_buffers", "_modules"})  # where torch keeps what a module has registered
+# Of constant tensors, compared by content at each hand-over: 10 ms; what is beyond by torch's count
+# of changes.
+COMPARED_BYTES = 16 << 20
+# Of lists and dicts in which a tensor's name is looked for.
+SEARCH_DEPTH = 4
+# Where torch keeps what a module has registered.
+_REGISTERED = frozenset({"_parameters", "_buffers", "_modules"})
 _NORMS = (nn.modules.batchnorm._NormBase,)
 
 
 class ModelGuard:
-    """Holds what the model looked like when it was loaded. Each check raises `TaskFault` that names the tensor and says what to do."""
+    """Holds what the model looked like when it was loaded.
+
+    Each check raises `TaskFault` that names the tensor and says what to do.
+    """
 
     def __init__(self, net: FlatModel, task: Task) -> None:
         self._net, self._task = net, task
@@ -38,7 +46,10 @@ class ModelGuard:
         self._frozen = {id(parameter) for _, parameter in net.frozen}
 
     def check_moved(self) -> None:
-        """The parameters that the optimizer moves are those the model computes with. Cheap: before every update."""
+        """The parameters that the optimizer moves are those the model computes with.
+
+        Cheap: before every update.
+        """
         for (name, parameter, _), address in zip(self._net.moved, self._addresses, strict=True):
             if parameter.data_ptr() != address:
                 raise TaskFault(
@@ -52,7 +63,10 @@ class ModelGuard:
                 )
 
     def check_model(self) -> None:
-        """No parameter came, went or was replaced, and what is constant still is. A walk over the whole model."""
+        """No parameter came, went or was replaced, and what is constant still is.
+
+        A walk over the whole model.
+        """
         self.check_moved()
         names: set[int] = set()
         for name, parameter in self._net.model.named_parameters():
@@ -65,7 +79,10 @@ class ModelGuard:
                 )
         for number, name in self._moved.items():
             if number not in names:
-                raise TaskFault(f"The parameter {name} is no longer part of the model", fix="keep the model as model() made it")
+                raise TaskFault(
+                    f"The parameter {name} is no longer part of the model",
+                    fix="keep the model as model() made it",
+                )
         self._check_constant(contents=False)
 
     def check_hand_over(self) -> None:
@@ -79,7 +96,9 @@ class ModelGuard:
             kept = self._kept.get(name)
             if kept is None:
                 if _is_persistent(model, name):
-                    raise TaskFault(f"The buffer {name} was added after model()", fix="register it in model()")
+                    raise TaskFault(
+                        f"The buffer {name} was added after model()", fix="register it in model()"
+                    )
                 continue
             if kept.changed(tensor, content=contents):
                 raise TaskFault(
@@ -88,7 +107,10 @@ class ModelGuard:
                 )
 
     def check_graph(self, loss: torch.Tensor) -> None:
-        """Every parameter that the loss depends on is one that the optimizer moves. A walk over autograd's graph."""
+        """Every parameter that the loss depends on is one that the optimizer moves.
+
+        A walk over autograd's graph.
+        """
         for leaf in _leaves(loss):
             if id(leaf) in self._moved:
                 continue
@@ -102,7 +124,10 @@ class ModelGuard:
 
     def _name_of(self, wanted: torch.Tensor) -> str:
         places: list[tuple[str, object]] = [("task", vars(self._task))]
-        places += [(f"model.{at}" if at else "model", vars(module)) for at, module in self._net.model.named_modules()]
+        places += [
+            (f"model.{at}" if at else "model", vars(module))
+            for at, module in self._net.model.named_modules()
+        ]
         for at, holder in places:
             for name, tensor in _tensors_in(holder, at, SEARCH_DEPTH):
                 if tensor is wanted:
@@ -111,7 +136,9 @@ class ModelGuard:
 
 
 class _Kept:
-    """A constant tensor as it was: where it lies, how often torch saw it changed, and what it holds where there is room for that."""
+    """A constant tensor as it was: where it lies, how often torch saw it changed, and what it holds
+    where there is room for that.
+    """
 
     def __init__(self, tensor: torch.Tensor, *, content: bool) -> None:
         self._seen = tensor.data_ptr(), _changes(tensor)
@@ -148,7 +175,9 @@ def _constant(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _is_persistent(model: nn.Module, name: str) -> bool:
-    """Whether a buffer is part of the model's state; others are caches that a module makes when it needs them."""
+    """Whether a buffer is part of the model's state; others are caches that a module makes when it
+    needs them.
+    """
     owner, _, own = name.rpartition(".")
     try:
         return own not in model.get_submodule(owner)._non_persistent_buffers_set
@@ -157,7 +186,11 @@ def _is_persistent(model: nn.Module, name: str) -> bool:
 
 
 def _kind(name: str, model: nn.Module) -> str:
-    return "The frozen parameter" if any(name == at for at, _ in model.named_parameters()) else "The buffer"
+    return (
+        "The frozen parameter"
+        if any(name == at for at, _ in model.named_parameters())
+        else "The buffer"
+    )
 
 
 def _instead(name: str, model: nn.Module) -> str:

@@ -1,4 +1,8 @@
-"""What a model must be to be trained in a swarm; each refusal names the tensor and says what to use. Worker process only."""
+"""What a model must be to be trained in a swarm; each refusal names the tensor and says what to
+use.
+
+Worker process only.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,26 @@ from protocol.errors import UserError
 
 def refuse(why: str, fix: str) -> UserError:
     """The error for a model that breaks a rule."""
-    return UserError("TASK", "The task's model cannot be trained in a swarm.", why=why, fix=fix, exit_code=2)
+    return UserError(
+        "TASK", "The task's model cannot be trained in a swarm.", why=why, fix=fix, exit_code=2
+    )
 
 
 def check_model(model: object) -> None:
-    """Raises `UserError("TASK")` for a model whose parameters cannot be one flat vector of float32, or whose state is no parameter."""
+    """Raises `UserError("TASK")` for a model whose parameters cannot be one flat vector of float32,
+    or whose state is no parameter.
+    """
     if not isinstance(model, nn.Module):
-        raise refuse(f"model() returned a {type(model).__name__}", "return a torch.nn.Module (does model() lack a return?)")
+        raise refuse(
+            f"model() returned a {type(model).__name__}",
+            "return a torch.nn.Module (does model() lack a return?)",
+        )
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats and module.training:
+        if (
+            isinstance(module, nn.modules.batchnorm._NormBase)
+            and module.track_running_stats
+            and module.training
+        ):
             raise refuse(
                 f"{name or 'it'} is a {type(module).__name__}, whose running statistics are no parameters: every node would keep its own",
                 "use GroupNorm or LayerNorm, or keep the layer in eval mode",
@@ -31,8 +46,12 @@ def check_model(model: object) -> None:
                 "call the model once on a sample in model(), or use the module with its sizes",
             )
         if tensor.is_meta:
-            raise refuse(f"{name} is on the meta device, without values", "make the model on the CPU")
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+            raise refuse(
+                f"{name} is on the meta device, without values", "make the model on the CPU"
+            )
+    trained = [
+        (name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad
+    ]
     for name, parameter in trained:
         if parameter.dtype != torch.float32:
             raise refuse(
@@ -40,12 +59,17 @@ def check_model(model: object) -> None:
                 "make parameters float32; the precision setting chooses the arithmetic. A frozen one (requires_grad = False) may have any type",
             )
     if not any(parameter.numel() for _, parameter in trained):
-        raise refuse("it has no parameters that require a gradient", "return a module with such parameters from model()")
+        raise refuse(
+            "it has no parameters that require a gradient",
+            "return a module with such parameters from model()",
+        )
     _check_memory(model, {name for name, _ in trained})
 
 
 def _check_memory(model: nn.Module, trained: set[str]) -> None:
-    """Two tensors in one piece of memory would be two after the parameters moved into the flat vector, and train apart."""
+    """Two tensors in one piece of memory would be two after the parameters moved into the flat
+    vector, and train apart.
+    """
     owners: dict[int, str] = {}
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not tensor.numel():

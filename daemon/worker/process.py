@@ -18,7 +18,8 @@ def start_worker(settings: WorkerSettings) -> ChildProcess[Report]:
         "daemon.worker.main",
         decode_report,
         logging.getLogger("hypergpu.worker.output"),
-        # The order of a set of texts, from which tasks build modules, is the same on every node and after every restart.
+        # The order of a set of texts, from which tasks build modules, is the same on every node and
+        # after every restart.
         environment={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONHASHSEED": "0"},
         guarded=True,
     )

@@ -10,26 +10,35 @@ from __future__ import annotations
 
 import msgspec
 
-# The pauses before them make 1 + 2 + 4 s: a file server that was away for a moment is back, a typing error is not.
+# The pauses before them make 1 + 2 + 4 s: a file server that was away for a moment is back, a
+# typing error is not.
 RESTARTS_FOR_A_PERSON = 3
-FORGIVEN_S = 600.0  # up for so long, a worker's task is taken to work, and its next failure counts as the first
+# Up for so long, a worker's task is taken to work, and its next failure counts as the first.
+FORGIVEN_S = 600.0
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """How long the worker may stay silent, and how fast and how often it is started again."""
 
-    start_s: float | None = None  # None: the owner's `worker.load_timeout_s`
-    first_step_s: float = 300.0  # nothing is known yet; CUDA loads its kernels, a task may build an index
-    answer_s: float = 30.0  # a command waits for one step's border; the rest is what a swapping or throttled machine may add
+    # None: the owner's `worker.load_timeout_s`.
+    start_s: float | None = None
+    # Nothing is known yet; CUDA loads its kernels, a task may build an index.
+    first_step_s: float = 300.0
+    # A command waits for one step's border; the rest is what a swapping or throttled machine may
+    # add.
+    answer_s: float = 30.0
     answer_steps: float = 20.0  # times the longest step so far
-    healthy_s: float = 60.0  # up for so long, the next death counts as the first again
+    # Up for so long, the next death counts as the first again.
+    healthy_s: float = 60.0
     first_wait_s: float = 1.0
-    longest_wait_s: float = 60.0  # a machine short of memory is not helped by a process that imports torch every second
+    # A machine short of memory is not helped by a process that imports torch every second.
+    longest_wait_s: float = 60.0
     restarts: int = RESTARTS_FOR_A_PERSON
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person must mend: one sentence without its full stop, what to do, and the traceback where there is one.
+    """What a person must mend: one sentence without its full stop, what to do, and the traceback
+    where there is one.
 
     `passes` says that it may pass without a person: then it is tried for ever.
     """
@@ -50,7 +59,10 @@ class Restarts:
         self.failures = 0  # of the task itself, since it last worked
 
     def ended(self, failure: Failure | None, up_s: float) -> float | None:
-        """A life ended after `up_s` seconds of being up. Returns the pause before the next one, None when there is none."""
+        """A life ended after `up_s` seconds of being up.
+
+        Returns the pause before the next one, None when there is none.
+        """
         patience = self._patience
         if up_s >= patience.healthy_s:
             self._wait_s = patience.first_wait_s

@@ -1,4 +1,8 @@
-"""The worker's conversation with its node: commands are obeyed between two steps, everything else is training. Worker process only."""
+"""The worker's conversation with its node: commands are obeyed between two steps, everything else
+is training.
+
+Worker process only.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +39,19 @@ from daemon.worker.tasks.catalog import load_task
 from protocol.errors import UserError
 from protocol.ports import TaskInfo
 
-REPORT_EVERY_S = 0.5  # what a live view needs; a report costs one small message and, on CUDA, one wait for the device
+# What a live view needs; a report costs one small message and, on CUDA, one wait for the device.
+REPORT_EVERY_S = 0.5
 
 
 class Session:
-    """One life of the worker process. `run` never returns but by `SystemExit` or a failure of the task."""
+    """One life of the worker process.
 
-    def __init__(self, inbox: SimpleQueue[Command], send: Callable[[Message], None], memory_fd: int) -> None:
+    `run` never returns but by `SystemExit` or a failure of the task.
+    """
+
+    def __init__(
+        self, inbox: SimpleQueue[Command], send: Callable[[Message], None], memory_fd: int
+    ) -> None:
         self._inbox = inbox
         self._send = send
         self._memory_fd = memory_fd
@@ -49,14 +59,25 @@ class Session:
         self._reported_at = 0.0
 
     def run(self) -> None:
-        """Load the task, then train and obey. A `UserError` while loading is told to the node and ends the process with its exit code."""
+        """Load the task, then train and obey.
+
+        A `UserError` while loading is told to the node and ends the process with its exit code.
+        """
         begin = self._inbox.get()
         if not isinstance(begin, Begin):
             raise TypeError(f"the first command is Begin, not {type(begin).__name__}")
         try:
             self._live(begin)
         except UserError as error:
-            self._send(Unable(code=error.code, what=error.what, why=error.why, fix=error.fix, exit_code=error.exit_code))
+            self._send(
+                Unable(
+                    code=error.code,
+                    what=error.what,
+                    why=error.why,
+                    fix=error.fix,
+                    exit_code=error.exit_code,
+                )
+            )
             raise SystemExit(error.exit_code) from None
         except TaskFault as fault:
             self._send(Failed(what=fault.what, fix=fault.fix, trace=fault.trace))
@@ -71,7 +92,10 @@ class Session:
             self._end_short(short_of)
 
     def _end_short(self, short: MemoryShort) -> NoReturn:
-        """A new process begins with no fragments. The node starts one when the machine may have room."""
+        """A new process begins with no fragments.
+
+        The node starts one when the machine may have room.
+        """
         self._send(Failed(what=short.what, fix="", trace=short.trace, passes=True))
         raise SystemExit(1)
 
@@ -120,7 +144,9 @@ class Session:
                 self._guarded(number, lambda: loop.train(lane, max_steps))
                 self._stretch = number
             case Resume(id=number) if not loop.anchored:
-                self._send(Refused(id=number, why="there is nothing to resume: no anchor was given"))
+                self._send(
+                    Refused(id=number, why="there is nothing to resume: no anchor was given")
+                )
             case Resume(id=number, lane=lane, max_steps=max_steps, taken=taken):
                 if taken:
                     loop.rebase()

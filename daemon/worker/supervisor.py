@@ -1,8 +1,9 @@
 """The real Trainer: one worker process at a time, started again when it dies alone (`lives.py`).
 
-A call made while the worker is starting for the first time waits. After a death every call but `describe` raises `TrainerLost`: until it is up
-again, and `resume` and `collect` until it was given an anchor again, because what it had learned is gone. After it was given up, `describe`
-waits until the end, and every other call raises `TrainerLost`.
+A call made while the worker is starting for the first time waits. After a death every call but
+`describe` raises `TrainerLost`: until it is up again, and `resume` and `collect` until it was given
+an anchor again, because what it had learned is gone. After it was given up, `describe` waits until
+the end, and every other call raises `TrainerLost`.
 """
 
 from __future__ import annotations
@@ -42,16 +43,23 @@ from protocol.task_digest import TaskDigest
 __all__ = ["Patience", "WorkerTrainer"]
 
 
-RECHECK_S = 2.0  # a node that was itself stopped past the limit finds the answer in its socket, but sees the clock first
+# A node that was itself stopped past the limit finds the answer in its socket, but sees the clock
+# first.
+RECHECK_S = 2.0
 SEND_LIMIT_S = (
-    10.0  # a command has a few hundred bytes and the socket's buffer 200 KB: only a worker that reads nothing for long refuses it
+    # A command has a few hundred bytes and the socket's buffer 200 KB: only a worker that reads
+    # nothing for long refuses it.
+    10.0
 )
 
 
 class WorkerTrainer:
-    """`protocol.ports.Trainer` over a worker process. `running()` starts and stops it; calls are made inside that block.
+    """`protocol.ports.Trainer` over a worker process.
 
-    A call that is cancelled leaves nothing half done: the work of a cancelled `collect` is part of the next one.
+    `running()` starts and stops it; calls are made inside that block.
+
+    A call that is cancelled leaves nothing half done: the work of a cancelled `collect` is part of
+    the next one.
     """
 
     def __init__(
@@ -92,8 +100,11 @@ class WorkerTrainer:
         return self._lives.progress
 
     async def describe(self) -> TaskInfo:
-        """Raises `UserError` when the task cannot be loaded on this machine, `TrainerLost` after the end of `running`. Waits on for a task that was
-        up once and was given up."""
+        """Raises `UserError` when the task cannot be loaded on this machine, `TrainerLost` after
+        the end of `running`.
+
+        Waits on for a task that was up once and was given up.
+        """
         while self._lives.up is None or self._lives.info is None:
             if self._lives.unable is not None:
                 raise self._lives.unable
@@ -123,7 +134,13 @@ class WorkerTrainer:
         if not isinstance(answer, Collected) or life.buffers is None:
             raise OurFault(f"the worker answered collect with {answer}")
         life.taken = True
-        return Work(delta=life.buffers.delta, samples=answer.samples, steps=answer.steps, loss=answer.loss, seconds=answer.seconds)
+        return Work(
+            delta=life.buffers.delta,
+            samples=answer.samples,
+            steps=answer.steps,
+            loss=answer.loss,
+            seconds=answer.seconds,
+        )
 
     async def inner_state(self) -> Vector:
         life, _ = await self._ask(lambda _, number: SaveInner(id=number))
@@ -133,7 +150,9 @@ class WorkerTrainer:
         return await trio.to_thread.run_sync(buffers.inner.copy)
 
     async def restore_inner_state(self, state: Vector) -> None:
-        await self._ask(lambda _, number: LoadInner(id=number), put=(lambda buffers: buffers.inner, state))
+        await self._ask(
+            lambda _, number: LoadInner(id=number), put=(lambda buffers: buffers.inner, state)
+        )
 
     # ---------------------------------------------------------------------------------------- one question at a time
 
@@ -144,26 +163,40 @@ class WorkerTrainer:
         put: tuple[Callable[[Buffers], Vector], Vector] | None = None,
         after_anchor: bool = False,
     ) -> tuple[Life, Report]:
-        """Ask the worker that is up, writing a vector into the shared memory first where `put` says so."""
+        """Ask the worker that is up, writing a vector into the shared memory first where `put` says
+        so.
+        """
         async with self._asking:
             life = await self._up()
             if after_anchor and self._lives.lost and not life.anchored:
                 raise TrainerLost(self._lives.lost)
-            await self._answer(life)  # of a call that was cancelled: the worker may still be using the shared memory
+            # Of a call that was cancelled: the worker may still be using the shared memory.
+            await self._answer(life)
             if put is not None and life.buffers is not None:
                 target, value = put[0](life.buffers), put[1]
                 if value.shape != target.shape:
-                    raise ValueError(f"the worker takes a vector of shape {target.shape}, not {value.shape}")
-                await trio.to_thread.run_sync(partial(np.copyto, target, value))  # hundreds of MB for a large model
+                    raise ValueError(
+                        f"the worker takes a vector of shape {target.shape}, not {value.shape}"
+                    )
+                # Hundreds of MB for a large model.
+                await trio.to_thread.run_sync(partial(np.copyto, target, value))
             if self._lives.up is not life:
                 raise TrainerLost(self._lives.lost)
             self._numbers += 1
             life.asked, life.answer, life.answered = self._numbers, None, trio.Event()
             message = command(life, self._numbers)
-            self._lives.progress = NO_PROGRESS if isinstance(message, Train | Resume) else self._lives.progress
-            # Shielded: half a frame would end the conversation. A worker that is dying is not an error here; its end sets `answered`.
+            self._lives.progress = (
+                NO_PROGRESS if isinstance(message, Train | Resume) else self._lives.progress
+            )
+            # Shielded: half a frame would end the conversation. A worker that is dying is not an
+            # error here; its end sets `answered`.
             dying = suppress(trio.BrokenResourceError, trio.ClosedResourceError)
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + SEND_LIMIT_S) as sending, dying:
+            with (
+                trio.CancelScope(
+                    shield=True, deadline=trio.current_time() + SEND_LIMIT_S
+                ) as sending,
+                dying,
+            ):
                 await life.process.send(frame(message))
             if sending.cancelled_caught:
                 life.process.kill(f"it read nothing for {SEND_LIMIT_S:.0f} s")
@@ -174,7 +207,8 @@ class WorkerTrainer:
             if isinstance(answer, Refused):
                 if answer.unfit:
                     raise ValueError(answer.why)
-                # It lives, in another state than its caller takes it to be in. `train` brings it from any state to a known one.
+                # It lives, in another state than its caller takes it to be in. `train` brings it
+                # from any state to a known one.
                 raise TrainerLost(f"the worker refused {type(message).__name__}: {answer.why}")
             return life, answer
 
@@ -190,19 +224,28 @@ class WorkerTrainer:
     async def _answer(self, life: Life) -> None:
         """Wait until the last question was answered, or its worker died of not answering."""
         patience, longest = self._patience, life.longest_step_s
-        limit_s = patience.answer_s + patience.answer_steps * longest if longest else patience.first_step_s
+        limit_s = (
+            patience.answer_s + patience.answer_steps * longest
+            if longest
+            else patience.first_step_s
+        )
         for last_s in (limit_s, RECHECK_S):
             with trio.move_on_after(last_s):
                 await life.answered.wait()
         if not life.answered.is_set():
-            life.process.kill(f"it gave no answer for {limit_s:.0f} s (its longest step took {longest:.1f} s)")
+            life.process.kill(
+                f"it gave no answer for {limit_s:.0f} s (its longest step took {longest:.1f} s)"
+            )
             await life.answered.wait()
 
     # ---------------------------------------------------------------------------------------- lives
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Spawns the worker and keeps one alive; on exit there is none. Raises `UserError` at once for a task that may not run here."""
+        """Spawns the worker and keeps one alive; on exit there is none.
+
+        Raises `UserError` at once for a task that may not run here.
+        """
         locate(self._job.task, self._settings)
         try:
             async with trio.open_nursery() as nursery:
@@ -212,7 +255,8 @@ class WorkerTrainer:
                 finally:
                     self._lives.end()
                     nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:  # an exception of the block comes out as it was, not in a group of one
+        except BaseExceptionGroup as group:
+            # An exception of the block comes out as it was, not in a group of one.
             if len(group.exceptions) > 1:
                 raise
             raise group.exceptions[0] from group.exceptions[0].__cause__

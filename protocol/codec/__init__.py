@@ -1,4 +1,6 @@
-"""Codecs: how a float32 vector travels. Every decoder is exact numpy, the same values on every machine.
+"""Codecs: how a float32 vector travels.
+
+Every decoder is exact numpy, the same values on every machine.
 
 | name | bits an element | lossy part | result |
 |---|---|---|---|
@@ -8,8 +10,9 @@
 | int4 | 4.25 | half a step of 1/8 of a block's peak | itself |
 | topk | 0.16 | all but 64 of 4096 elements | 256 of 4096, 0.51 bits |
 
-A codec works chunk by chunk (`protocol.layout.CHUNK_ELEMENTS`), so any run of chunks can be cut out of an encoding, checked and decoded
-by itself. Lossy codecs are used with error feedback: what an encoding lost stays in its owner's ledger (`protocol/ledger.py`).
+A codec works chunk by chunk (`protocol.layout.CHUNK_ELEMENTS`), so any run of chunks can be cut out
+of an encoding, checked and decoded by itself. Lossy codecs are used with error feedback: what an
+encoding lost stays in its owner's ledger (`protocol/ledger.py`).
 
 All but topk are compiled where they can be (`compiled.py`); `implementation` says whether they are.
 """
@@ -31,7 +34,9 @@ __all__ = ["CODECS", "REFERENCES", "Codec", "chunk_bytes", "codec_named", "imple
 
 _TOPK = TopK("topk", 64, result=TopK("topk_result", 16))
 
-REFERENCES: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(), Float16(), Int8(), Int4(), _TOPK)}
+REFERENCES: dict[str, Codec] = {
+    codec.name: codec for codec in (Float32(), BFloat16(), Float16(), Int8(), Int4(), _TOPK)
+}
 """The codecs in numpy: what every other implementation is held against."""
 
 
@@ -40,7 +45,10 @@ def _kernel() -> Kernel:
     return installed([codec for codec in REFERENCES.values() if codec is not _TOPK])
 
 
-CODECS: dict[str, Codec] = {name: codec if codec is _TOPK else Compiled(codec, _kernel) for name, codec in REFERENCES.items()}
+CODECS: dict[str, Codec] = {
+    name: codec if codec is _TOPK else Compiled(codec, _kernel)
+    for name, codec in REFERENCES.items()
+}
 
 
 def implementation() -> str:
@@ -59,7 +67,9 @@ def codec_named(name: str) -> Codec:
         return CODECS[name]
     except KeyError:
         raise UserError(
-            "CODEC", f"The run's codec {name!r} is not known to this version; known: {', '.join(CODECS)}.", exit_code=2
+            "CODEC",
+            f"The run's codec {name!r} is not known to this version; known: {', '.join(CODECS)}.",
+            exit_code=2,
         ) from None
 
 

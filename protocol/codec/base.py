@@ -1,8 +1,10 @@
 """What a codec is, and the checks that all of them share.
 
-Encoders are made of operations that IEEE 754 fixes to the bit (compare, add, multiply, divide, round to integer) and of integers, one numpy
-operation at a time: no transcendental function, no sum whose order a processor chooses, no fused operation. So the encoding, too, is the
-same bytes on every machine, which is what lets a substitute reducer make the bytes that the lost one would have made.
+Encoders are made of operations that IEEE 754 fixes to the bit (compare, add, multiply, divide,
+round to integer) and of integers, one numpy operation at a time: no transcendental function, no sum
+whose order a processor chooses, no fused operation. So the encoding, too, is the same bytes on
+every machine, which is what lets a substitute reducer make the bytes that the lost one would have
+made.
 """
 
 from __future__ import annotations
@@ -32,10 +34,11 @@ INFINITE = 0x7F800000
 class Codec(Protocol):
     """How a float32 vector travels.
 
-    Guarantees: all of it are pure functions of the values, the same on every machine; an encoding can be cut at chunk borders, and
-    a run of whole chunks encodes to the same bytes alone as within a vector; encoding a decoded vector loses nothing more.
-    Vectors are contiguous, shape (elements,), else `ValueError`. Whatever reads an encoding raises `PeerFault("malformed")` for a wrong size, value,
-    scale or index.
+    Guarantees: all of it are pure functions of the values, the same on every machine; an encoding
+    can be cut at chunk borders, and a run of whole chunks encodes to the same bytes alone as within
+    a vector; encoding a decoded vector loses nothing more. Vectors are contiguous, shape
+    (elements,), else `ValueError`. Whatever reads an encoding raises `PeerFault("malformed")` for a
+    wrong size, value, scale or index.
     """
 
     name: str
@@ -55,7 +58,9 @@ class Codec(Protocol):
         """
 
     def encode_into(self, values: Vector, over: float, out: memoryview) -> None:
-        """As `encode`, into memory of the right size; what it holds after `ValueError` is worth nothing."""
+        """As `encode`, into memory of the right size; what it holds after `ValueError` is worth
+        nothing.
+        """
 
     def check(self, data: Buffer, elements: int) -> None:
         """Raises what decoding would raise, and writes nothing."""
@@ -64,10 +69,16 @@ class Codec(Protocol):
         """Decode into `out`."""
 
     def add(self, data: Buffer, weight: float, out: Vector) -> None:
-        """`out` += `weight` x decoded, in float32; with a negative weight it is taken away, to the same bit. Nothing is added when it is refused."""
+        """`out` += `weight` x decoded, in float32; with a negative weight it is taken away, to the
+        same bit.
+
+        Nothing is added when it is refused.
+        """
 
     def mean(self, parts: Sequence[tuple[int, Buffer]], out: Vector) -> None:
-        """The sum of `parts` that `protocol/reduction.py` defines, over the sum of their weights, which is not 0, into `out`."""
+        """The sum of `parts` that `protocol/reduction.py` defines, over the sum of their weights,
+        which is not 0, into `out`.
+        """
 
 
 def check_size(data: Buffer, expected: int) -> None:
@@ -79,12 +90,21 @@ def check_size(data: Buffer, expected: int) -> None:
 def check_room(out: memoryview, expected: int) -> None:
     """Raises `ValueError` when an encoding cannot be written there."""
     if out.nbytes != expected or out.readonly or not out.c_contiguous:
-        raise ValueError(f"{out.nbytes} bytes, {'read-only' if out.readonly else 'writable'}, for an encoding of {expected}")
+        raise ValueError(
+            f"{out.nbytes} bytes, {'read-only' if out.readonly else 'writable'}, for an encoding of {expected}"
+        )
 
 
 def check_vector(vector: Vector, *, written: bool = False) -> None:
-    """Raises `ValueError` for what a codec cannot walk over: it works on contiguous float32 of shape (elements,)."""
-    if vector.dtype != np.float32 or vector.ndim != 1 or not vector.flags.c_contiguous or (written and not vector.flags.writeable):
+    """Raises `ValueError` for what a codec cannot walk over: it works on contiguous float32 of
+    shape (elements,).
+    """
+    if (
+        vector.dtype != np.float32
+        or vector.ndim != 1
+        or not vector.flags.c_contiguous
+        or (written and not vector.flags.writeable)
+    ):
         raise ValueError(
             f"a codec works on contiguous float32, not on {vector.dtype} of shape {vector.shape} with {vector.strides} strides"
         )
@@ -96,6 +116,11 @@ def not_finite() -> PeerFault:
 
 
 def check_peak(peak: int, first: int) -> None:
-    """`peak` is the greatest magnitude, as bits, among elements of which `first` is the first. Raises `ValueError` when it is no number."""
+    """`peak` is the greatest magnitude, as bits, among elements of which `first` is the first.
+
+    Raises `ValueError` when it is no number.
+    """
     if peak >= INFINITE:
-        raise ValueError(f"a value near element {first} is not finite: it cannot be offered to anybody")
+        raise ValueError(
+            f"a value near element {first} is not finite: it cannot be offered to anybody"
+        )

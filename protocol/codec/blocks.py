@@ -1,13 +1,16 @@
 """Blockwise integers: a block of elements shares one scale, an element is a small integer times it.
 
-A chunk is its blocks' scales, then its blocks' levels. The scale is a bfloat16. Measured on pseudo-gradients of the byte GPT, scaled so that
-their root mean square is 1e-9 to 100: the relative error of int8 is 0.475% with bfloat16 scales everywhere; with float16 scales it is 0.474%
-from 1e-3 up, 1.5% at 1e-5 and 100% at 1e-6 and below, where the scales fall under float16's smallest number; with float32 scales 0.474%. And
-a bfloat16 scale times an integer of 8 bits is exact in float32: a decoder never rounds.
+A chunk is its blocks' scales, then its blocks' levels. The scale is a bfloat16. Measured on
+pseudo-gradients of the byte GPT, scaled so that their root mean square is 1e-9 to 100: the relative
+error of int8 is 0.475% with bfloat16 scales everywhere; with float16 scales it is 0.474% from 1e-3
+up, 1.5% at 1e-5 and 100% at 1e-6 and below, where the scales fall under float16's smallest number;
+with float32 scales 0.474%. And a bfloat16 scale times an integer of 8 bits is exact in float32: a
+decoder never rounds.
 
-What helped, in microseconds for 65,536 elements: the maxima of blocks with `maximum.reduceat` on the bits 8 (256) and 11 (64), against 24 and
-68 for `max(axis=1)` on floats; int4's one level too many taken back by comparing 5, against 25 for `minimum` with a scalar; nibbles two at a
-time as 16-bit integers 14, against 22 for a table of pairs. The whole: `hypergpud bench codecs`.
+What helped, in microseconds for 65,536 elements: the maxima of blocks with `maximum.reduceat` on
+the bits 8 (256) and 11 (64), against 24 and 68 for `max(axis=1)` on floats; int4's one level too
+many taken back by comparing 5, against 25 for `minimum` with a scalar; nibbles two at a time as
+16-bit integers 14, against 22 for a table of pairs. The whole: `hypergpud bench codecs`.
 """
 
 from __future__ import annotations
@@ -28,15 +31,19 @@ SMALLEST_SCALE = 0x0280
 A block of smaller values becomes zeros; their error is below 1e-37 and stays in the ledger."""
 
 _NEUTRAL_SCALE = 0x3F80  # 1.0, for blocks beyond the vector's end
-_EXACT_WEIGHTS = 1 << 16  # whole numbers below it, times a bfloat16, are exact in float32
+# Whole numbers below it, times a bfloat16, are exact in float32.
+_EXACT_WEIGHTS = 1 << 16
 
 
 class _Blocks(Reference):
-    """Cutting into chunks, and the short last chunk: as a whole one padded with zeros, of which the beginning travels."""
+    """Cutting into chunks, and the short last chunk: as a whole one padded with zeros, of which the
+    beginning travels.
+    """
 
     block: int  # elements that share a scale
     level_bits: int  # of an element
-    largest_scale: int  # as bfloat16 bits: the largest whose product with the largest level is finite
+    # As bfloat16 bits: the largest whose product with the largest level is finite.
+    largest_scale: int
 
     def size(self, elements: int) -> int:
         whole, rest = divmod(elements, CHUNK_ELEMENTS)
@@ -51,19 +58,25 @@ class _Blocks(Reference):
         grid, tail = self._cut(out, whole)
         scratch = np.empty(max(whole, 1) * CHUNK_ELEMENTS, np.float32)
         if whole:
-            self._encode_chunks(values[: whole * CHUNK_ELEMENTS], first, scratch, *self._split(grid))
+            self._encode_chunks(
+                values[: whole * CHUNK_ELEMENTS], first, scratch, *self._split(grid)
+            )
         if rest:
             padded = np.zeros(CHUNK_ELEMENTS, np.float32)
             padded[:rest] = values[values.size - rest :]
             chunk = np.empty((1, sum(self._parts(CHUNK_ELEMENTS))), np.uint8)
-            self._encode_chunks(padded, first + values.size - rest, scratch[:CHUNK_ELEMENTS], *self._split(chunk))
+            self._encode_chunks(
+                padded, first + values.size - rest, scratch[:CHUNK_ELEMENTS], *self._split(chunk)
+            )
             tail[:] = chunk[0, self._travels(rest)]
 
     def _decode(self, data: Bytes8, out: Vector) -> None:
         self._weighted(data, 1, out)
 
     def _weighted(self, data: Bytes8, weight: float, out: Vector) -> None:
-        """Multiplies the scales, one of a block, where that rounds nothing: bfloat16 has 8 bits, and a weight below 2**16 leaves 24 at most."""
+        """Multiplies the scales, one of a block, where that rounds nothing: bfloat16 has 8 bits,
+        and a weight below 2**16 leaves 24 at most.
+        """
         whole, rest = divmod(out.size, CHUNK_ELEMENTS)
         grid, tail = self._cut(data, whole)
         late = False
@@ -74,7 +87,9 @@ class _Blocks(Reference):
         if rest:
             np.multiply(self._short(tail, rest), np.float32(weight), out=out[out.size - rest :])
         if late:
-            np.multiply(out[: whole * CHUNK_ELEMENTS], np.float32(weight), out=out[: whole * CHUNK_ELEMENTS])
+            np.multiply(
+                out[: whole * CHUNK_ELEMENTS], np.float32(weight), out=out[: whole * CHUNK_ELEMENTS]
+            )
 
     def _short(self, tail: Bytes8, elements: int) -> Vector:
         """The short last chunk, decoded."""
@@ -105,7 +120,12 @@ class _Blocks(Reference):
         """Which bytes of a padded chunk are those of its first `elements`, shape (bytes,)."""
         scales, levels = self._parts(elements)
         behind = self._parts(CHUNK_ELEMENTS)[0]
-        return np.concatenate([np.arange(scales, dtype=np.uint32), np.arange(behind, behind + levels, dtype=np.uint32)])
+        return np.concatenate(
+            [
+                np.arange(scales, dtype=np.uint32),
+                np.arange(behind, behind + levels, dtype=np.uint32),
+            ]
+        )
 
     def _split(self, chunks: Bytes8) -> tuple[Bits16, Bytes8]:
         """Views of the scales, shape (chunks, blocks), and of the levels, shape (chunks, bytes)."""
@@ -113,7 +133,10 @@ class _Blocks(Reference):
         return chunks[:, :behind].view("<u2"), chunks[:, behind:]
 
     def _checked(self, chunks: Bytes8) -> tuple[Vector, Bytes8]:
-        """The scales of received chunks, shape (blocks, 1), and their levels. Raises `PeerFault` for scales that no encoder makes."""
+        """The scales of received chunks, shape (blocks, 1), and their levels.
+
+        Raises `PeerFault` for scales that no encoder makes.
+        """
         scales, levels = self._split(chunks)
         ordered = np.ascontiguousarray(scales).reshape(-1)
         sizes = self._scale_size(ordered)
@@ -130,8 +153,12 @@ class _Blocks(Reference):
         """What of a scale's bits must be between the smallest and the largest."""
 
     @abstractmethod
-    def _encode_chunks(self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8) -> None:
-        """Encode whole chunks, `first` being their place in the vector; `scratch` is as long as `values`."""
+    def _encode_chunks(
+        self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8
+    ) -> None:
+        """Encode whole chunks, `first` being their place in the vector; `scratch` is as long as
+        `values`.
+        """
 
     @abstractmethod
     def _decode_chunks(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
@@ -151,27 +178,37 @@ def _with_weight(scales: Vector, weight: float) -> tuple[Vector, bool]:
 
 
 def _of_blocks(scales: Vector, out: Vector) -> None:
-    """Each block's scale for each of its elements, `out` shape (blocks, elements). Multiplying with what is written out so takes less than
-    letting numpy stretch the scales as it multiplies, where the factor is not in the first cache: encoding gains 15%, decoding nothing."""
+    """Each block's scale for each of its elements, `out` shape (blocks, elements).
+
+    Multiplying with what is written out so takes less than letting numpy stretch the scales as it
+    multiplies, where the factor is not in the first cache: encoding gains 15%, decoding nothing.
+    """
     np.copyto(out, scales.reshape(-1, 1))
 
 
 class Int8(_Blocks):
-    """Blocks of 256, levels -127 to 127: 8.0625 bits an element. The block's greatest magnitude is 127 steps.
+    """Blocks of 256, levels -127 to 127: 8.0625 bits an element.
 
-    An element's error is at most half a step: 1/254 of the block's greatest magnitude, and up to 1/256 more of that by the scale's rounding.
-    Rounding the scale down cannot make more than 127.497 steps of the greatest magnitude, so that no level needs limiting.
+    The block's greatest magnitude is 127 steps.
+
+    An element's error is at most half a step: 1/254 of the block's greatest magnitude, and up to
+    1/256 more of that by the scale's rounding. Rounding the scale down cannot make more than
+    127.497 steps of the greatest magnitude, so that no level needs limiting.
     """
 
     name = "int8"
     block = 256
     level_bits = 8
-    largest_scale = 0x7C01  # 127 times it is the largest such product below float32's end; the nearest scale is never above it
+    # 127 times it is the largest such product below float32's end; the nearest scale is never above
+    # it.
+    largest_scale = 0x7C01
 
     def _scale_size(self, scales: Bits16) -> Bits16:
         return scales  # a set sign is above the largest
 
-    def _encode_chunks(self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8) -> None:
+    def _encode_chunks(
+        self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8
+    ) -> None:
         bits = np.bitwise_and(values.view(np.uint32), MAGNITUDE, out=scratch.view(np.uint32))
         peaks = np.maximum.reduceat(bits, np.arange(0, values.size, self.block))
         check_peak(int(peaks.max()), first)
@@ -184,7 +221,8 @@ class Int8(_Blocks):
         np.copyto(levels.view(np.int8), scratch.reshape(levels.shape), casting="unsafe")
 
     def _check_levels(self, levels: Bytes8) -> None:
-        if levels.view(np.int8).min() == -128:  # no encoder makes it, and 128 times the largest scale is infinite
+        # No encoder makes it, and 128 times the largest scale is infinite.
+        if levels.view(np.int8).min() == -128:
             raise PeerFault("malformed", "an encoding with a level that is out of range")
 
     def _decode_chunks(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
@@ -194,27 +232,34 @@ class Int8(_Blocks):
 
 
 class Int4(_Blocks):
-    """Blocks of 64, levels -8 to 7, the earlier element in the low half of a byte: 4.25 bits an element.
+    """Blocks of 64, levels -8 to 7, the earlier element in the low half of a byte: 4.25 bits an
+    element.
 
-    The scale is signed so that the block's greatest magnitude is level -8, whichever sign it has: all 16 levels are used, and the error is a
-    tenth below that of -7 to 7 (on the byte GPT's pseudo-gradients of the first and sixth round 7.0 and 9.3% against 7.7 and 10.6%; 4-bit normal
-    floats have 9.0 and 9.3%). An element's error is at most half a step, a sixteenth of the block's greatest magnitude; for those nearest to
-    the opposite of the greatest it is up to about one step, an eighth.
+    The scale is signed so that the block's greatest magnitude is level -8, whichever sign it has:
+    all 16 levels are used, and the error is a tenth below that of -7 to 7 (on the byte GPT's
+    pseudo-gradients of the first and sixth round 7.0 and 9.3% against 7.7 and 10.6%; 4-bit normal
+    floats have 9.0 and 9.3%). An element's error is at most half a step, a sixteenth of the block's
+    greatest magnitude; for those nearest to the opposite of the greatest it is up to about one
+    step, an eighth.
     """
 
     name = "int4"
     block = 64
     level_bits = 4
-    largest_scale = 0x7DFF  # 8 times it is the largest bfloat16, 16 sixteenths of it are itself
+    # 8 times it is the largest bfloat16, 16 sixteenths of it are itself.
+    largest_scale = 0x7DFF
     _AS_IS = np.uint16(0x7FFF)
 
     def _scale_size(self, scales: Bits16) -> Bits16:
         return scales & self._AS_IS
 
-    def _encode_chunks(self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8) -> None:
+    def _encode_chunks(
+        self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8
+    ) -> None:
         source = values.view(np.uint32)
         bits = np.left_shift(source, np.uint32(1), out=scratch.view(np.uint32))
-        bits |= source >> np.uint32(31)  # magnitude above sign: the greatest magnitude of a block brings its sign along
+        # Magnitude above sign: the greatest magnitude of a block brings its sign along.
+        bits |= source >> np.uint32(31)
         peaks = np.maximum.reduceat(bits, np.arange(0, values.size, self.block))
         magnitudes, positive = peaks >> np.uint32(1), (peaks & np.uint32(1)) == 0
         check_peak(int(magnitudes.max()), first)
@@ -222,7 +267,8 @@ class Int4(_Blocks):
         np.minimum(steps, np.uint16(self.largest_scale), out=steps)
         small = steps < SMALLEST_SCALE
         steps[small] = SMALLEST_SCALE
-        steps |= (positive & ~small).astype(np.uint16) << np.uint16(15)  # a positive peak is -8 times a negative step
+        # A positive peak is -8 times a negative step.
+        steps |= (positive & ~small).astype(np.uint16) << np.uint16(15)
         scales[:] = steps.reshape(scales.shape)
         _of_blocks(np.float32(1.0) / from_bfloat16(steps), scratch.reshape(-1, self.block))
         np.multiply(values, scratch, out=scratch)
@@ -238,7 +284,8 @@ class Int4(_Blocks):
 
     def _decode_chunks(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
         pairs = levels.astype(np.uint16)
-        lower = pairs << np.uint16(4)  # each half moves to the top of a byte of its own
+        # Each half moves to the top of a byte of its own.
+        lower = pairs << np.uint16(4)
         pairs <<= np.uint16(8)
         pairs |= lower
         pairs &= np.uint16(0xF0F0)

@@ -1,6 +1,8 @@
-"""A codec whose loops are compiled where they can be: numpy's bytes in one pass over memory, three to eight times as fast.
+"""A codec whose loops are compiled where they can be: numpy's bytes in one pass over memory, three
+to eight times as fast.
 
-The numpy codec stays the definition. It does the work where there are no loops, and it is asked for the reason when a loop refuses.
+The numpy codec stays the definition. It does the work where there are no loops, and it is asked for
+the reason when a loop refuses.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """The codecs that keep every element: float32 as it is, and its two halves, float16 and bfloat16.
 
-float16 is finer (11 bits of significand against 8) between 6e-5 and 65504, and loses everything below 3e-8: the codec for a run whose
-pseudo-gradients are known to lie there. bfloat16 has float32's range.
+float16 is finer (11 bits of significand against 8) between 6e-5 and 65504, and loses everything
+below 3e-8: the codec for a run whose pseudo-gradients are known to lie there. bfloat16 has
+float32's range.
 
-In numpy the float16 conversion takes one value at a time, six times as long as compiled (`hypergpud bench codecs`).
+In numpy the float16 conversion takes one value at a time, six times as long as compiled (`hypergpud
+bench codecs`).
 """
 
 from __future__ import annotations
@@ -14,20 +16,26 @@ from protocol.codec.base import INFINITE, MAGNITUDE, Bits16, Bits32, Bytes8, che
 from protocol.codec.reference import Reference
 from protocol.ports import Vector
 
-_BFLOAT16_OVERFLOWS = 0x7F7F8000  # magnitudes from here on would round to infinity: 0x7F7F is the largest finite bfloat16
+# Magnitudes from here on would round to infinity: 0x7F7F is the largest finite bfloat16.
+_BFLOAT16_OVERFLOWS = 0x7F7F8000
 _FLOAT16_MAX = np.float32(65504.0)
 _FLOAT16_MAX_BITS = 0x477FE000
 
 
 def _peak(bits: Bits32, first: int) -> int:
-    """The greatest magnitude of a piece, as bits; of `first` on in the vector. Raises `ValueError` when it is no number."""
+    """The greatest magnitude of a piece, as bits; of `first` on in the vector.
+
+    Raises `ValueError` when it is no number.
+    """
     peak = int((bits & MAGNITUDE).max())
     check_peak(peak, first)
     return peak
 
 
 def to_bfloat16(bits: Bits32, peak: int = INFINITE) -> Bits16:
-    """The upper halves of float32 `bits`, rounded to nearest, ties to even; what would become infinite (only where `peak` may) saturates."""
+    """The upper halves of float32 `bits`, rounded to nearest, ties to even; what would become
+    infinite (only where `peak` may) saturates.
+    """
     rounded = bits >> np.uint32(16)
     rounded &= np.uint32(1)
     rounded += np.uint32(0x7FFF)
@@ -63,7 +71,9 @@ class Float32(Reference):
 
 
 class BFloat16(Reference):
-    """The upper half of a float32, rounded to nearest, ties to even; the largest finite values saturate instead of becoming infinite."""
+    """The upper half of a float32, rounded to nearest, ties to even; the largest finite values
+    saturate instead of becoming infinite.
+    """
 
     name = "bfloat16"
 
@@ -84,7 +94,9 @@ class BFloat16(Reference):
 
 
 class Float16(Reference):
-    """IEEE half precision, rounded to nearest, ties to even; magnitudes above 65504 saturate (the ledger keeps the rest)."""
+    """IEEE half precision, rounded to nearest, ties to even; magnitudes above 65504 saturate (the
+    ledger keeps the rest).
+    """
 
     name = "float16"
 

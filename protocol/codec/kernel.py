@@ -1,7 +1,9 @@
-"""The compiled loops of the codecs, `kernel.c`: how they are found, called, and turned away when they would make other bytes than numpy.
+"""The compiled loops of the codecs, `kernel.c`: how they are found, called, and turned away when
+they would make other bytes than numpy.
 
-They are a plain shared object without any Python in it, built when the package is installed and called through ctypes: numpy has imported that
-already, a call costs a few microseconds against milliseconds of work, and other threads run meanwhile. A node works without: no compiler at
+They are a plain shared object without any Python in it, built when the package is installed and
+called through ctypes: numpy has imported that already, a call costs a few microseconds against
+milliseconds of work, and other threads run meanwhile. A node works without: no compiler at
 installation, another byte order, or `HYPERGPU_CODECS=numpy` to compare the two.
 """
 
@@ -29,9 +31,11 @@ REVISION = 2
 
 
 class Loops:
-    """The functions of `kernel.c` for vectors that are not empty and that `check_vector` lets pass, and encodings of the right size.
+    """The functions of `kernel.c` for vectors that are not empty and that `check_vector` lets pass,
+    and encodings of the right size.
 
-    Each says whether it is done: False when a value may not leave or bytes may not enter, and what was written is then worth nothing.
+    Each says whether it is done: False when a value may not leave or bytes may not enter, and what
+    was written is then worth nothing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +44,14 @@ class Loops:
         self._library = ctypes.CDLL(str(path))
 
     def encode(self, codec: Codec, values: Vector, over: float, out: Bytes8) -> bool:
-        return self._call(codec, "encode", _floats(values), _count(values.size), _float(over), ctypes.c_void_p(out.ctypes.data))
+        return self._call(
+            codec,
+            "encode",
+            _floats(values),
+            _count(values.size),
+            _float(over),
+            ctypes.c_void_p(out.ctypes.data),
+        )
 
     def check(self, codec: Codec, data: Buffer, elements: int) -> bool:
         return self._call(codec, "check", _address(data), _count(elements))
@@ -49,16 +60,34 @@ class Loops:
         return self._call(codec, "decode", _address(data), _count(out.size), _floats(out))
 
     def add(self, codec: Codec, data: Buffer, weight: float, out: Vector) -> bool:
-        return self._call(codec, "add", _address(data), _count(out.size), _float(weight), _floats(out))
+        return self._call(
+            codec, "add", _address(data), _count(out.size), _float(weight), _floats(out)
+        )
 
     def mean(self, codec: Codec, parts: Sequence[tuple[int, Buffer]], out: Vector) -> bool:
         sources = (ctypes.c_void_p * len(parts))(*[_address(data).value for _, data in parts])
         weights = (ctypes.c_float * len(parts))(*[_float(weight).value for weight, _ in parts])
         total = _float(sum(weight for weight, _ in parts))
-        return self._call(codec, "mean", sources, weights, _count(len(parts)), total, _count(out.size), _floats(out))
+        return self._call(
+            codec,
+            "mean",
+            sources,
+            weights,
+            _count(len(parts)),
+            total,
+            _count(out.size),
+            _floats(out),
+        )
 
     def outer_step(
-        self, anchor: Vector, momentum: Vector, mean: Vector, rate: float, mu: float, out_anchor: Vector, out_momentum: Vector
+        self,
+        anchor: Vector,
+        momentum: Vector,
+        mean: Vector,
+        rate: float,
+        mu: float,
+        out_anchor: Vector,
+        out_momentum: Vector,
     ) -> None:
         """See `protocol/outer.py`. All of one size."""
         sources = (_floats(anchor), _floats(momentum), _floats(mean))
@@ -69,7 +98,8 @@ class Loops:
         return int(self._library.kernel_revision())
 
     def _call(self, codec: Codec, loop: str, *arguments: object) -> bool:
-        return not getattr(self._library, f"{codec.name}_{loop}")(*arguments)  # by name ctypes looks a function up once, by index each time
+        # By name ctypes looks a function up once, by index each time.
+        return not getattr(self._library, f"{codec.name}_{loop}")(*arguments)
 
 
 class Kernel(NamedTuple):
@@ -80,7 +110,9 @@ class Kernel(NamedTuple):
 
 
 def installed(trusted: Sequence[Codec]) -> Kernel:
-    """The loops that the installation left beside this file, unless they shall not or cannot be used."""
+    """The loops that the installation left beside this file, unless they shall not or cannot be
+    used.
+    """
     if os.environ.get(SWITCH) == "numpy":
         return Kernel(None, f"numpy: asked for by {SWITCH}")
     if sys.byteorder != "little":
@@ -90,25 +122,40 @@ def installed(trusted: Sequence[Codec]) -> Kernel:
 
 
 def load(path: Path | None, trusted: Sequence[Codec]) -> Kernel:
-    """The loops in the shared object at `path` if they make the same bytes as the `trusted` numpy codecs."""
+    """The loops in the shared object at `path` if they make the same bytes as the `trusted` numpy
+    codecs.
+    """
     if path is None:
-        return Kernel(None, "numpy: the compiled loops are missing; install again with a C compiler to have them")
+        return Kernel(
+            None,
+            "numpy: the compiled loops are missing; install again with a C compiler to have them",
+        )
     try:
         loops = Loops(path)
         revision = loops.revision()
     except (OSError, AttributeError) as error:
         return Kernel(None, f"numpy: the compiled loops cannot be loaded ({error})")
     if revision != REVISION:
-        return Kernel(None, f"numpy: the compiled loops are of revision {revision}, this version needs {REVISION}; install again")
+        return Kernel(
+            None,
+            f"numpy: the compiled loops are of revision {revision}, this version needs {REVISION}; install again",
+        )
     for codec in trusted:
         if not _agree(loops, codec):
-            return Kernel(None, f"numpy: the compiled {codec.name} makes other bytes on this machine")
+            return Kernel(
+                None, f"numpy: the compiled {codec.name} makes other bytes on this machine"
+            )
     return Kernel(loops, "compiled")
 
 
 def _agree(loops: Loops, codec: Codec) -> bool:
-    """Whether both make the same of a sample with a short chunk and magnitudes from 1e-42 to 1e38. Takes a millisecond."""
-    bits = np.random.Generator(np.random.PCG64(4)).integers(0, 1 << 32, CHUNK_ELEMENTS + 301, np.uint32)
+    """Whether both make the same of a sample with a short chunk and magnitudes from 1e-42 to 1e38.
+
+    Takes a millisecond.
+    """
+    bits = np.random.Generator(np.random.PCG64(4)).integers(
+        0, 1 << 32, CHUNK_ELEMENTS + 301, np.uint32
+    )
     values = (bits & np.uint32(0xFEFFFFFF)).view(np.float32)  # no exponent is that of infinity
     data = codec.encode(values, 3)
     means = np.empty((2, values.size), np.float32)

@@ -1,7 +1,8 @@
 """Fresh memory for an encoding, filled in place.
 
-A page that is touched for the first time costs a fault, 3.5 microseconds on the test machine's virtual CPUs: 40 MB of fresh bytes take 37 ms, which
-is six times as long as encoding into them. Asked for large pages (as numpy asks for its arrays) they take 8.
+A page that is touched for the first time costs a fault, 3.5 microseconds on the test machine's
+virtual CPUs: 40 MB of fresh bytes take 37 ms, which is six times as long as encoding into them.
+Asked for large pages (as numpy asks for its arrays) they take 8.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import numpy as np
 
 from protocol.codec.base import Bytes8
 
-LARGE_BYTES = 1 << 22  # from here on large pages are asked for, as numpy does: two of 2 MiB
+# From here on large pages are asked for, as numpy does: two of 2 MiB.
+LARGE_BYTES = 1 << 22
 
-_new_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize_t)(("PyBytes_FromStringAndSize", ctypes.pythonapi))
+_new_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize_t)(
+    ("PyBytes_FromStringAndSize", ctypes.pythonapi)
+)
 """CPython's own way to make bytes that are filled afterwards, by whoever made them and before anybody else sees them."""
 
 
@@ -27,11 +31,13 @@ _view_of = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t
 
 
 def fresh_bytes(size: int) -> tuple[bytes, Bytes8]:
-    """Bytes of unspecified contents and a view to fill them through, shape (size,), which does not keep them alive.
+    """Bytes of unspecified contents and a view to fill them through, shape (size,), which does not
+    keep them alive.
 
     Give the bytes away only when they are filled, and the view to nobody.
     """
-    if size < 2:  # CPython shares the bytes of length 0 and 1
+    # CPython shares the bytes of length 0 and 1.
+    if size < 2:
         raise ValueError(f"no encoding has {size} bytes to be filled")
     data: bytes = _new_bytes(None, size)
     address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
@@ -46,7 +52,11 @@ def _ask_for_large_pages(address: int, size: int) -> None:
     advise = _madvise()
     if advise is not None:
         start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
-        advise(ctypes.c_void_p(start), ctypes.c_size_t(address + size - start), ctypes.c_int(mmap.MADV_HUGEPAGE))
+        advise(
+            ctypes.c_void_p(start),
+            ctypes.c_size_t(address + size - start),
+            ctypes.c_int(mmap.MADV_HUGEPAGE),
+        )
 
 
 @cache

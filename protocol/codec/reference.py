@@ -1,6 +1,8 @@
-"""What the numpy codecs share: they work piece by piece, and check, add and average by decoding a piece at a time.
+"""What the numpy codecs share: they work piece by piece, and check, add and average by decoding a
+piece at a time.
 
-They are the definition. The compiled loops (`kernel.py`) make the same bytes faster, and step aside where there was no compiler.
+They are the definition. The compiled loops (`kernel.py`) make the same bytes faster, and step aside
+where there was no compiler.
 """
 
 from __future__ import annotations
@@ -41,14 +43,20 @@ class Reference(ABC):
 
     @abstractmethod
     def _encode(self, values: Vector, first: int, out: Bytes8) -> None:
-        """Encode a piece, at least one element; `first` is its place in the vector, for the refusal. Raises `ValueError`."""
+        """Encode a piece, at least one element; `first` is its place in the vector, for the
+        refusal.
+
+        Raises `ValueError`.
+        """
 
     @abstractmethod
     def _decode(self, data: Bytes8, out: Vector) -> None:
         """Decode a piece, at least one element. Raises `PeerFault`."""
 
     def _check(self, data: Bytes8, scratch: Vector) -> None:
-        """Raises what decoding a piece would; `scratch` is as long as it, and of use to who must decode for that."""
+        """Raises what decoding a piece would; `scratch` is as long as it, and of use to who must
+        decode for that.
+        """
         self._decode(data, scratch)
 
     def _weighted(self, data: Bytes8, weight: float, out: Vector) -> None:

@@ -1,28 +1,34 @@
-"""Top-k: of every chunk the elements with the greatest magnitudes travel, the rest waits in the ledger.
+"""Top-k: of every chunk the elements with the greatest magnitudes travel, the rest waits in the
+ledger.
 
-Of 4096 elements 64 travel in 84 bytes, 195 times smaller than float32 (12-bit indices and 2-bit values without any scale make 146 times):
+Of 4096 elements 64 travel in 84 bytes, 195 times smaller than float32 (12-bit indices and 2-bit
+values without any scale make 146 times):
 
   bytes 0 to 3     two magnitudes, bfloat16, the lesser first
   10 bits times k  packed from the lowest bit of each byte on: 2k bits of where, 6k bits of where exactly, k signs, k choices of magnitude
 
-*Where* is Elias-Fano coding (https://doi.org/10.1145/321812.321820): the chunk is seen as k buckets of 64, and for each bucket its number of
-chosen elements stands in unary, a one for each and a zero behind, so that bit (bucket + rank) is set for every element; the place inside the
-bucket follows in 6 bits. That is 8 bits an index, always, where the entropy of such a choice is 7.4. A short last chunk of n elements sends
-k = ceil(n / 64).
+*Where* is Elias-Fano coding (https://doi.org/10.1145/321812.321820): the chunk is seen as k buckets
+of 64, and for each bucket its number of chosen elements stands in unary, a one for each and a zero
+behind, so that bit (bucket + rank) is set for every element; the place inside the bucket follows in
+6 bits. That is 8 bits an index, always, where the entropy of such a choice is 7.4. A short last
+chunk of n elements sends k = ceil(n / 64).
 
-*Values*: a sign and one of two magnitudes, chosen so that their squared error is the least possible (all k - 1 ways to part the sorted
-magnitudes are compared). On the byte GPT's pseudo-gradients 64 exact values hold 18.4% of a chunk's square sum, two magnitudes 18.2%, one
-magnitude 17.9%, eight 18.3%: finer values are not worth their bits, and the ledger keeps the difference.
+*Values*: a sign and one of two magnitudes, chosen so that their squared error is the least possible
+(all k - 1 ways to part the sorted magnitudes are compared). On the byte GPT's pseudo-gradients 64
+exact values hold 18.4% of a chunk's square sum, two magnitudes 18.2%, one magnitude 17.9%, eight
+18.3%: finer values are not worth their bits, and the ledger keeps the difference.
 
-A mean of such contributions has elements in as many places as it has contributors. `result` therefore sends one element of 16, in 260 bytes
-a chunk: with it the byte GPT learns among 4 and among 8 peers as it does with results in int4, which are 8 times longer, to within a third of
-a round in eight.
+A mean of such contributions has elements in as many places as it has contributors. `result`
+therefore sends one element of 16, in 260 bytes a chunk: with it the byte GPT learns among 4 and
+among 8 peers as it does with results in int4, which are 8 times longer, to within a third of a
+round in eight.
 
-The ledger keeps all of it, undecayed: SparseLoCo (https://arxiv.org/abs/2508.15706) decays its error by 0.95 a round and steps without
-momentum, because what is sent late was meant for another place. A run with this codec should say `outer.momentum = 0` and
-`outer.learning_rate = 1`.
+The ledger keeps all of it, undecayed: SparseLoCo (https://arxiv.org/abs/2508.15706) decays its
+error by 0.95 a round and steps without momentum, because what is sent late was meant for another
+place. A run with this codec should say `outer.momentum = 0` and `outer.learning_rate = 1`.
 
-What helped, in microseconds for 65,536 elements: `partition` on magnitudes as integers 26, on floats 60, `argpartition` 94.
+What helped, in microseconds for 65,536 elements: `partition` on magnitudes as integers 26, on
+floats 60, `argpartition` 94.
 """
 
 from __future__ import annotations
@@ -40,18 +46,21 @@ from protocol.layout import CHUNK_ELEMENTS
 from protocol.ports import Vector
 
 _HEAD_BYTES = 4  # two magnitudes
-_INFINITE_HALF = 0x7F80  # as a bfloat16; with a sign it is greater still
+# As a bfloat16; with a sign it is greater still.
+_INFINITE_HALF = 0x7F80
 
 Flags = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
 
 class TopK(Reference):
-    """One element of every `bucket` (a power of two, 2 to 64) travels: with 64, 0.164 bits an element.
+    """One element of every `bucket` (a power of two, 2 to 64) travels: with 64, 0.164 bits an
+    element.
 
-    Of a chunk of n elements k = ceil(n / bucket) travel, none smaller than one that stays; of equal ones the first. The square sum of what an
-    encoding loses is at most 1 - k/2n of the chunk's: the k greatest hold k/n of it, and two magnitudes never hold less than half of that (in
-    the worst case known, magnitudes that fall like 1 / sqrt(rank), 90%).
+    Of a chunk of n elements k = ceil(n / bucket) travel, none smaller than one that stays; of equal
+    ones the first. The square sum of what an encoding loses is at most 1 - k/2n of the chunk's: the
+    k greatest hold k/n of it, and two magnitudes never hold less than half of that (in the worst
+    case known, magnitudes that fall like 1 / sqrt(rank), 90%).
     """
 
     def __init__(self, name: str, bucket: int, result: Codec | None = None) -> None:
@@ -73,7 +82,9 @@ class TopK(Reference):
         return -(-elements // self._bucket)
 
     def _chunk_size(self, elements: int) -> int:
-        return _HEAD_BYTES + -(-self.kept(elements) * (4 + self._place_bits) // 8) if elements else 0
+        return (
+            _HEAD_BYTES + -(-self.kept(elements) * (4 + self._place_bits) // 8) if elements else 0
+        )
 
     def _encode(self, values: Vector, first: int, out: Bytes8) -> None:
         for part, where, start in self._rows(values, out):
@@ -84,7 +95,9 @@ class TopK(Reference):
             self._decode_rows(where, part)
 
     def _rows(self, values: Vector, data: Bytes8) -> Iterator[tuple[Vector, Bytes8, int]]:
-        """Chunks of one length: the whole ones, shapes (chunks, elements) and (chunks, bytes), and the short one; with their first element."""
+        """Chunks of one length: the whole ones, shapes (chunks, elements) and (chunks, bytes), and
+        the short one; with their first element.
+        """
         whole, rest = divmod(values.size, CHUNK_ELEMENTS)
         start, at = whole * CHUNK_ELEMENTS, self.size(whole * CHUNK_ELEMENTS)
         if whole:
@@ -93,42 +106,60 @@ class TopK(Reference):
             yield values[start:].reshape(1, -1), data[at:].reshape(1, -1), start
 
     def _encode_rows(self, values: Vector, first: int) -> Bytes8:
-        """Shape (chunks, elements) to (chunks, bytes); `first` is the place of the first element in the vector."""
+        """Shape (chunks, elements) to (chunks, bytes); `first` is the place of the first element in
+        the vector.
+        """
         magnitudes = values.view(np.uint32) & MAGNITUDE
         check_peak(int(magnitudes.max()), first)
         places = _greatest(magnitudes, self.kept(values.shape[1]))
         return self.pack(places, np.take_along_axis(values, places, axis=1))
 
     def pack(self, places: Places, values: Vector) -> Bytes8:
-        """Encode what was chosen of each chunk: ascending places and the values there, shapes (chunks, kept)."""
+        """Encode what was chosen of each chunk: ascending places and the values there, shapes
+        (chunks, kept).
+        """
         chosen = np.ascontiguousarray(values).view(np.uint32)
         chunks, kept = chosen.shape
         levels, greater = _two_magnitudes((chosen & MAGNITUDE).view(np.float32))
         where = np.zeros((chunks, 2 * kept), np.uint8)
         np.put_along_axis(where, places // self._bucket + np.arange(kept), 1, axis=1)
         inside = (places % self._bucket).astype(np.uint8)[..., None]
-        exactly = np.unpackbits(inside, axis=2, count=self._place_bits, bitorder="little").reshape(chunks, -1)
+        exactly = np.unpackbits(inside, axis=2, count=self._place_bits, bitorder="little").reshape(
+            chunks, -1
+        )
         signs = (chosen >> np.uint32(31)).astype(np.uint8)
         body = np.concatenate([where, exactly, signs, greater.astype(np.uint8)], axis=1)
-        return np.concatenate([levels.astype("<u2").view(np.uint8), np.packbits(body, axis=1, bitorder="little")], axis=1)
+        return np.concatenate(
+            [levels.astype("<u2").view(np.uint8), np.packbits(body, axis=1, bitorder="little")],
+            axis=1,
+        )
 
     def _decode_rows(self, data: Bytes8, out: Vector) -> None:
-        """Shape (chunks, bytes) to (chunks, elements). Raises `PeerFault` for what `_encode_rows` does not make."""
+        """Shape (chunks, bytes) to (chunks, elements).
+
+        Raises `PeerFault` for what `_encode_rows` does not make.
+        """
         chunks, elements = out.shape
         kept = self.kept(elements)
         levels = np.ascontiguousarray(data[:, :_HEAD_BYTES]).view("<u2")
         if levels.max() >= _INFINITE_HALF or (levels[:, 0] > levels[:, 1]).any():
-            raise PeerFault("malformed", "an encoding with magnitudes that are not finite or not in order")
+            raise PeerFault(
+                "malformed", "an encoding with magnitudes that are not finite or not in order"
+            )
         bits = np.unpackbits(data[:, _HEAD_BYTES:], axis=1, bitorder="little")
         borders = np.cumsum([2 * kept, self._place_bits * kept, kept, kept])
         where, exactly, signs, greater, behind = np.split(bits, borders, axis=1)
         if behind.any() or (np.count_nonzero(where, axis=1) != kept).any():
             raise PeerFault("malformed", "an encoding with the wrong number of indices")
         buckets = np.flatnonzero(where).reshape(chunks, kept) % (2 * kept) - np.arange(kept)
-        inside = np.packbits(exactly.reshape(chunks, kept, self._place_bits), axis=2, bitorder="little").reshape(chunks, kept)
+        inside = np.packbits(
+            exactly.reshape(chunks, kept, self._place_bits), axis=2, bitorder="little"
+        ).reshape(chunks, kept)
         places = buckets * self._bucket + inside
         if (places[:, -1] >= elements).any() or (places[:, 1:] <= places[:, :-1]).any():
-            raise PeerFault("malformed", "an encoding with indices that are out of range or not in order")
+            raise PeerFault(
+                "malformed", "an encoding with indices that are out of range or not in order"
+            )
         values = from_bfloat16(np.take_along_axis(levels, greater.astype(np.int64), axis=1))
         signed = values.view(np.uint32) | (signs.astype(np.uint32) << np.uint32(31))
         out[:] = 0.0
@@ -136,12 +167,17 @@ class TopK(Reference):
 
 
 def _greatest(magnitudes: Bits32, kept: int) -> Places:
-    """Where each row has its `kept` greatest, ascending, shape (rows, kept); of equal ones the first. The values alone decide."""
+    """Where each row has its `kept` greatest, ascending, shape (rows, kept); of equal ones the
+    first.
+
+    The values alone decide.
+    """
     elements = magnitudes.shape[1]
     least = np.partition(magnitudes, elements - kept, axis=1)[:, elements - kept, None]
     chosen = magnitudes >= least
     tied = np.flatnonzero(np.count_nonzero(chosen, axis=1) > kept)
-    if tied.size:  # equal ones at the border: in real gradients a chunk with few elements that are not zero
+    # Equal ones at the border: in real gradients a chunk with few elements that are not zero.
+    if tied.size:
         above = magnitudes[tied] > least[tied]
         equal = magnitudes[tied] == least[tied]
         room = kept - np.count_nonzero(above, axis=1)
@@ -151,13 +187,15 @@ def _greatest(magnitudes: Bits32, kept: int) -> Places:
 
 
 def _two_magnitudes(values: Vector) -> tuple[Bits16, Flags]:
-    """The two magnitudes that leave the least squared error of `values`, shape (rows, kept), and which of these take the greater one.
+    """The two magnitudes that leave the least squared error of `values`, shape (rows, kept), and
+    which of these take the greater one.
 
     The magnitudes are bfloat16, shape (rows, 2).
     """
     rows, kept = values.shape
     ordered = np.sort(values, axis=1)
-    sums = np.cumsum(ordered, axis=1, dtype=np.float64)  # one after the other by definition, unlike `sum`
+    # One after the other by definition, unlike `sum`.
+    sums = np.cumsum(ordered, axis=1, dtype=np.float64)
     below = np.arange(1, kept + 1)
     above = np.maximum(kept - below, 1)
     explained = sums**2 / below + (sums[:, -1:] - sums) ** 2 / above
@@ -165,7 +203,8 @@ def _two_magnitudes(values: Vector) -> tuple[Bits16, Flags]:
     row = np.arange(rows)
     lesser = sums[row, split] / below[split]
     greater = (sums[:, -1] - sums[row, split]) / above[split]
-    means = np.stack([lesser, np.maximum(lesser, greater)], axis=1).astype(np.float32)  # all in one class: the other's mean is 0
+    # All in one class: the other's mean is 0.
+    means = np.stack([lesser, np.maximum(lesser, greater)], axis=1).astype(np.float32)
     levels = to_bfloat16(means.view(np.uint32))
     border = ordered[row, np.minimum(split + 1, kept - 1)]
     return levels, (values >= border[:, None]) & (levels[:, 1:] > levels[:, :1])

@@ -1,7 +1,8 @@
-"""How good a connection is: a score of 0 to 100 from what was measured, and a class that changes only when three measurements agree.
+"""How good a connection is: a score of 0 to 100 from what was measured, and a class that changes
+only when three measurements agree.
 
-The score is the mean of four, each read off the table of qualities (`facts` of the first HyperGPU): its bounds between two classes are worth 75,
-50, 25 and 0. Classes are named as in that table.
+The score is the mean of four, each read off the table of qualities (`facts` of the first HyperGPU):
+its bounds between two classes are worth 75, 50, 25 and 0. Classes are named as in that table.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ from itertools import pairwise
 
 import msgspec
 
-CLASSES: tuple[tuple[str, float], ...] = (("perfect", 90.0), ("good", 65.0), ("average", 40.0), ("poor", 20.0), ("unstable", 0.0))
+CLASSES: tuple[tuple[str, float], ...] = (
+    ("perfect", 90.0),
+    ("good", 65.0),
+    ("average", 40.0),
+    ("poor", 20.0),
+    ("unstable", 0.0),
+)
 """Names and the least score of each, the best first."""
 
-AGREEING = 3  # measurements in a row that must name one class before it is taken
+# Measurements in a row that must name one class before it is taken.
+AGREEING = 3
 
 RTT_MS = ((1.0, 100.0), (50.0, 75.0), (150.0, 50.0), (300.0, 25.0), (500.0, 0.0))
 LOSS_PERCENT = ((0.0, 100.0), (0.1, 75.0), (1.0, 50.0), (5.0, 25.0), (10.0, 0.0))
@@ -22,7 +30,9 @@ MBIT = ((1.0, 0.0), (10.0, 25.0), (50.0, 50.0), (100.0, 75.0), (1000.0, 100.0))
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """One measurement of a connection; None for what this one could not tell, which then does not count."""
+    """One measurement of a connection; None for what this one could not tell, which then does not
+    count.
+    """
 
     rtt_s: float
     jitter_s: float
@@ -31,7 +41,9 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
-    """The class of a connection, why, and which other class the last measurements named, how often in a row."""
+    """The class of a connection, why, and which other class the last measurements named, how often
+    in a row.
+    """
 
     name: str = "unknown"
     score: float = 0.0
@@ -58,15 +70,29 @@ def observe(quality: Quality, measured: Measured) -> Quality:
         return Quality(name=named, score=points, reason=quality.reason)
     times = quality.times + 1 if named == quality.leaning else 1
     if times < AGREEING:
-        return Quality(name=quality.name, score=quality.score, reason=quality.reason, leaning=named, times=times)
-    return Quality(name=named, score=points, reason=f"{named}: {_words(measured)}, {AGREEING} measurements agree (score {points:.0f})")
+        return Quality(
+            name=quality.name,
+            score=quality.score,
+            reason=quality.reason,
+            leaning=named,
+            times=times,
+        )
+    return Quality(
+        name=named,
+        score=points,
+        reason=f"{named}: {_words(measured)}, {AGREEING} measurements agree (score {points:.0f})",
+    )
 
 
 def _words(measured: Measured) -> str:
     said = f"{1000 * measured.rtt_s:.0f} ms, jitter {1000 * measured.jitter_s:.0f} ms"
     if measured.loss is not None:
         said += f", loss {100 * measured.loss:.2g}%"
-    return said if measured.bits_per_second is None else f"{said}, {measured.bits_per_second / 1e6:.3g} Mbit/s"
+    return (
+        said
+        if measured.bits_per_second is None
+        else f"{said}, {measured.bits_per_second / 1e6:.3g} Mbit/s"
+    )
 
 
 def _read(table: tuple[tuple[float, float], ...], value: float) -> float:

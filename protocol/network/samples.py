@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-WINDOW = 5  # samples: two may be wrong, and three that agree are believed
+# samples: two may be wrong, and three that agree are believed.
+WINDOW = 5
 SETTLING = 3  # samples before a window says anything
 
 

@@ -19,7 +19,10 @@ TRUSTED, QUARANTINED, PROBATION = "trusted", "quarantined", "probation"
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node makes of a peer, and why. `outcomes` are of the last rounds, the newest last; True is a success."""
+    """What a node makes of a peer, and why.
+
+    `outcomes` are of the last rounds, the newest last; True is a success.
+    """
 
     name: str = TRUSTED
     reason: str = "nothing speaks against it"
@@ -33,31 +36,51 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def saw(standing: Standing, ok: bool, now: float) -> Standing:
-    """The standing after one more round in which the peer did what it owed, or did not (`now` in seconds, monotonic)."""
+    """The standing after one more round in which the peer did what it owed, or did not (`now` in
+    seconds, monotonic).
+    """
     standing = look(standing, now)
     outcomes = (*standing.outcomes, ok)[-REMEMBERED:]
     failed = sum(not one for one in outcomes)
     if standing.name == QUARANTINED:
-        return standing  # it is in no plan of ours: what is heard of it counts when it is over
+        # It is in no plan of ours: what is heard of it counts when it is over.
+        return standing
     if standing.name == PROBATION:
         if not ok:
             return _quarantined(outcomes, "it failed again on probation", now)
         done = standing.successes + 1
         if done < SUCCESSES:
-            return Standing(name=PROBATION, reason=f"{done} of {SUCCESSES} successes on probation", outcomes=outcomes, successes=done)
+            return Standing(
+                name=PROBATION,
+                reason=f"{done} of {SUCCESSES} successes on probation",
+                outcomes=outcomes,
+                successes=done,
+            )
         return Standing(reason=f"{SUCCESSES} successes on probation", outcomes=(True,) * SUCCESSES)
     if len(outcomes) >= LEAST_ROUNDS and failed > FAILING * len(outcomes):
         return _quarantined(outcomes, f"{failed} of its last {len(outcomes)} rounds failed", now)
-    reason = f"{failed} of its last {len(outcomes)} rounds failed" if failed else "nothing speaks against it"
+    reason = (
+        f"{failed} of its last {len(outcomes)} rounds failed"
+        if failed
+        else "nothing speaks against it"
+    )
     return Standing(reason=reason, outcomes=outcomes)
 
 
 def look(standing: Standing, now: float) -> Standing:
     """The standing as time alone changes it."""
     if standing.name == QUARANTINED and now >= standing.until_s:
-        return Standing(name=PROBATION, reason=f"{QUARANTINE_S:g} s of quarantine are over; {SUCCESSES} successes are wanted")
+        return Standing(
+            name=PROBATION,
+            reason=f"{QUARANTINE_S:g} s of quarantine are over; {SUCCESSES} successes are wanted",
+        )
     return standing
 
 
 def _quarantined(outcomes: tuple[bool, ...], why: str, now: float) -> Standing:
-    return Standing(name=QUARANTINED, reason=f"{why}: left out for {QUARANTINE_S:g} s", outcomes=outcomes, until_s=now + QUARANTINE_S)
+    return Standing(
+        name=QUARANTINED,
+        reason=f"{why}: left out for {QUARANTINE_S:g} s",
+        outcomes=outcomes,
+        until_s=now + QUARANTINE_S,
+    )

@@ -1,9 +1,10 @@
 """Which rows a round gets, and why, in a sentence.
 
-The fastest by the model, with three reservations. A little time is given up for moving bytes less far: links between far peers are few,
-shared and paid for by somebody. The size of the last round is kept unless another one was better by 15% in two rounds running, or by
-a little in three, so that groups do not flap; that is what `History` remembers. And nothing is predicted, nor remembered, before enough is
-measured.
+The fastest by the model, with three reservations. A little time is given up for moving bytes less
+far: links between far peers are few, shared and paid for by somebody. The size of the last round is
+kept unless another one was better by 15% in two rounds running, or by a little in three, so that
+groups do not flap; that is what `History` remembers. And nothing is predicted, nor remembered,
+before enough is measured.
 """
 
 from __future__ import annotations
@@ -25,11 +26,19 @@ from protocol.slices import best_shares
 MUCH, LITTLE = (
     0.15,
     0.03,
-)  # of the time with the last size: gains worth a change after two rounds and after three; less is within the model's error
-NEARNESS = 0.03  # of the time at most is given up for moving bytes less far, and all of it only for not moving them at all
-UNMEASURED = 32  # members at most whom one row holds well enough until something is measured, whatever the network
-GUESSED = ((100_000_000, 0.001), (20_000_000, 0.01), (20_000_000, 0.1))  # of a home's link, and the loss on every path
-FINALISTS = 3  # proposals whose slices are sized before they are compared again: that takes longer than all the rest
+    # Of the time with the last size: gains worth a change after two rounds and after three; less is
+    # within the model's error.
+)
+# Of the time at most is given up for moving bytes less far, and all of it only for not moving them
+# at all.
+NEARNESS = 0.03
+# Members at most whom one row holds well enough until something is measured, whatever the network.
+UNMEASURED = 32
+# Of a home's link, and the loss on every path.
+GUESSED = ((100_000_000, 0.001), (20_000_000, 0.01), (20_000_000, 0.1))
+# Proposals whose slices are sized before they are compared again: that takes longer than all the
+# rest.
+FINALISTS = 3
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +57,9 @@ class _Proposal(msgspec.Struct, frozen=True, kw_only=True):
     estimate: Estimate
 
     def price(self, furthest: float) -> float:
-        """Its time, and a little for how far it moves its bytes beside the proposal that moves them furthest."""
+        """Its time, and a little for how far it moves its bytes beside the proposal that moves them
+        furthest.
+        """
         return self.seconds * (1 + NEARNESS * self.estimate.distance / (furthest or 1.0))
 
     @property
@@ -70,14 +81,23 @@ def choose(view: View, bounds: Bounds, sizes: Sizes, before: History | None) -> 
     if not view.measured and before is not None:
         return _lost_sight(view, bounds, before)
     if not view.measured:
-        return _blind(view, even_rows(members, bounds.most), bounds) if members <= UNMEASURED else _guessed(view, bounds, sizes)
+        return (
+            _blind(view, even_rows(members, bounds.most), bounds)
+            if members <= UNMEASURED
+            else _guessed(view, bounds, sizes)
+        )
     model, cutting = Model(view, sizes), Cutting(view)
     fewest = -(-members // bounds.most)
     counts = _counts(fewest, max(fewest, members // bounds.least))
     kept = _nearest_count(members, before.size, fewest, counts[-1]) if before else None
-    proposals = {count: _propose(model, cutting, count, bounds) for count in sorted({*counts, *([kept] if kept else [])})}
+    proposals = {
+        count: _propose(model, cutting, count, bounds)
+        for count in sorted({*counts, *([kept] if kept else [])})
+    }
     furthest = max(one.estimate.distance for one in proposals.values())
-    finalists = sorted(proposals, key=lambda count: (proposals[count].price(furthest), count))[:FINALISTS]
+    finalists = sorted(proposals, key=lambda count: (proposals[count].price(furthest), count))[
+        :FINALISTS
+    ]
     for count in {*finalists, *([kept] if kept else [])}:
         proposals[count] = _sized(model, proposals[count])
     best = min(proposals.values(), key=lambda one: (one.price(furthest), one.size))
@@ -88,7 +108,11 @@ def choose(view: View, bounds: Bounds, sizes: Sizes, before: History | None) -> 
 
 
 def fixed(view: View, size: int, bounds: Bounds, sizes: Sizes) -> Layout:
-    """Rows of about `size` members whatever the model thinks: what an adaptive choice is compared with. Otherwise as `choose`."""
+    """Rows of about `size` members whatever the model thinks: what an adaptive choice is compared
+    with.
+
+    Otherwise as `choose`.
+    """
     members, cutting = len(view.members), Cutting(view)
     fewest = -(-members // bounds.most)
     count = _nearest_count(members, size, fewest, max(fewest, members // bounds.least))
@@ -123,28 +147,44 @@ def _blind(view: View, rows: Rows, bounds: Bounds) -> Layout:
     ups = [_weakest([view.members[i].up_bits for i in each]) for each in owners]
     downs = [_weakest([view.members[i].down_bits for i in each]) for each in owners]
     reason = f"{_shape(rows)}: too little is measured to choose; {len(view.members)} were ready, max_group is {bounds.most}"
-    return Layout(rows=rows, shares=tuple(best_shares(ups, downs)), predicted_s=None, reason=reason, after=None)
+    return Layout(
+        rows=rows,
+        shares=tuple(best_shares(ups, downs)),
+        predicted_s=None,
+        reason=reason,
+        after=None,
+    )
 
 
 def _lost_sight(view: View, bounds: Bounds, before: History) -> Layout:
-    """When what was measured contradicts itself, as after everything changed: the size stays, slices are equal."""
+    """When what was measured contradicts itself, as after everything changed: the size stays,
+    slices are equal.
+    """
     members = len(view.members)
     fewest = -(-members // bounds.most)
-    rows = Cutting(view).rows(_nearest_count(members, before.size, fewest, max(fewest, members // bounds.least)), bounds)[0]
+    rows = Cutting(view).rows(
+        _nearest_count(members, before.size, fewest, max(fewest, members // bounds.least)), bounds
+    )[0]
     reason = f"{_shape(rows)} as before: what was measured contradicts itself"
     return Layout(rows=rows, shares=_equal(rows), predicted_s=None, reason=reason, after=before)
 
 
 def _guessed(view: View, bounds: Bounds, sizes: Sizes) -> Layout:
-    """Before anything is measured, among many: rows that are not far from the best on any of several networks that it may be. Nothing is predicted
-    and nothing remembered. Rows that are too small for lossy paths take a multiple of the time, too large ones a part more anywhere."""
+    """Before anything is measured, among many: rows that are not far from the best on any of
+    several networks that it may be.
+
+    Nothing is predicted and nothing remembered. Rows that are too small for lossy paths take a
+    multiple of the time, too large ones a part more anywhere.
+    """
     members = len(view.members)
     if not any(member.at for member in view.members):
         return _blind(view, even_rows(members, bounds.most), bounds)
     cutting = Cutting(view)
     fewest = -(-members // bounds.most)
     most = max(fewest, members // bounds.least)
-    counts = sorted({fewest, *(1 << k for k in range(most.bit_length()) if fewest <= 1 << k <= most)})
+    counts = sorted(
+        {fewest, *(1 << k for k in range(most.bit_length()) if fewest <= 1 << k <= most)}
+    )
     proposed = [rows for count in counts for rows in cutting.rows(count, bounds)]
     regret = [1.0] * len(proposed)
     for bits, loss in GUESSED:
@@ -156,7 +196,9 @@ def _guessed(view: View, bounds: Bounds, sizes: Sizes) -> Layout:
         )
         model = Model(guess, sizes)
         seconds = [model.estimate(rows, _equal(rows)).seconds for rows in proposed]
-        regret = [max(worst, each / min(seconds)) for worst, each in zip(regret, seconds, strict=True)]
+        regret = [
+            max(worst, each / min(seconds)) for worst, each in zip(regret, seconds, strict=True)
+        ]
     return _blind(view, proposed[regret.index(min(regret))], bounds)
 
 
@@ -190,7 +232,9 @@ def _sized(model: Model, proposal: _Proposal) -> _Proposal:
 
 
 def _counts(fewest: int, most: int) -> list[int]:
-    """Numbers of rows worth trying: all up to eight, then half as many again and twice as many, and so on."""
+    """Numbers of rows worth trying: all up to eight, then half as many again and twice as many, and
+    so on.
+    """
     counts, step = list(range(1, 9)), 8
     while counts[-1] < most:
         counts += [step + step // 2, 2 * step]
@@ -203,11 +247,15 @@ def _nearest_count(members: int, size: int, fewest: int, most: int) -> int:
 
 
 def _contrast(best: _Proposal, proposals: Iterable[_Proposal]) -> _Proposal | None:
-    """What the sentence compares with: what was faster but moves its bytes further, else the one row, else the fastest of another size."""
+    """What the sentence compares with: what was faster but moves its bytes further, else the one
+    row, else the fastest of another size.
+    """
     others = [one for one in proposals if one.size != best.size]
     fastest = min(others, key=lambda one: one.seconds, default=None)
     alone = [one for one in others if len(one.rows) == 1]
-    return alone[0] if alone and fastest is not None and fastest.seconds >= best.seconds else fastest
+    return (
+        alone[0] if alone and fastest is not None and fastest.seconds >= best.seconds else fastest
+    )
 
 
 def _sentence(best: _Proposal, other: _Proposal | None) -> str:
@@ -227,4 +275,6 @@ def _shape(rows: Rows) -> str:
 
 
 def _layout(one: _Proposal, reason: str, after: History) -> Layout:
-    return Layout(rows=one.rows, shares=one.shares, predicted_s=one.seconds, reason=reason, after=after)
+    return Layout(
+        rows=one.rows, shares=one.shares, predicted_s=one.seconds, reason=reason, after=after
+    )

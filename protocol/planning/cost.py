@@ -6,10 +6,11 @@
     spread      and then the results of their parts; meanwhile each sends its row what it has
     gather      to the last member of each row
 
-Each step takes as long as its slowest member: what its uplink and its downlink must move, or what its longest path carries of one slice,
-whichever is more; then half a round trip for the last byte to arrive, and for each message the work that it makes. To this comes what a
-lost member costs times the probability of losing one (Petals and PCCL measure it; the form is that of `T(M) = ... + [1 - (1 - p)^M] x
-repair`).
+Each step takes as long as its slowest member: what its uplink and its downlink must move, or what
+its longest path carries of one slice, whichever is more; then half a round trip for the last byte
+to arrive, and for each message the work that it makes. To this comes what a lost member costs times
+the probability of losing one (Petals and PCCL measure it; the form is that of `T(M) = ... + [1 - (1
+- p)^M] x repair`).
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ from protocol.network.samples import median
 from protocol.network.views import UNKNOWN, View
 from protocol.planning.rows import Rows
 
-MESSAGE_S = 0.005  # of one message at one end: 0.09 s for about 16 in a certified round of four (`bench allreduce`, control over py-libp2p)
-DETECTION_S = 4.0  # until everybody connected to a silent member knows (`daemon/network`)
+# Of one message at one end: 0.09 s for about 16 in a certified round of four (`bench allreduce`,
+# control over py-libp2p).
+MESSAGE_S = 0.005
+# Until everybody connected to a silent member knows (`daemon/network`).
+DETECTION_S = 4.0
 SECOND_US = 1_000_000
-EXTREMES = 3  # members of a group from which distances are taken: the longest path of a member ends at one of them, or nearly
+# Members of a group from which distances are taken: the longest path of a member ends at one of
+# them, or nearly.
+EXTREMES = 3
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +47,9 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """What a proposal comes to."""
 
     seconds: float  # expected, with losses
-    distance: float  # byte-seconds: what is moved times how far, by which "most bytes stay between near peers" is judged
+    # byte-seconds: what is moved times how far, by which "most bytes stay between near peers" is
+    # judged.
+    distance: float
 
 
 class Model:
@@ -51,7 +59,9 @@ class Model:
         self._flows = view.flows
         self._loss = view.failure_rate
         self._longest_us = view.longest_us
-        self._bits = Sizes(offer=8 * sizes.offer, partial=8 * sizes.partial, result=8 * sizes.result)
+        self._bits = Sizes(
+            offer=8 * sizes.offer, partial=8 * sizes.partial, result=8 * sizes.result
+        )
         ups = [member.up_bits for member in view.members if member.up_bits != UNKNOWN]
         downs = [member.down_bits for member in view.members if member.down_bits != UNKNOWN]
         if not ups:
@@ -64,17 +74,23 @@ class Model:
     def weakest(self, rows: Rows) -> tuple[list[int], list[int]]:
         """What the weakest owner of each rank carries up and down: what slices are sized for."""
         ranks = range(min(len(row) for row in rows))
-        return [int(min(self._up[row[k]] for row in rows)) for k in ranks], [int(min(self._down[row[k]] for row in rows)) for k in ranks]
+        return [int(min(self._up[row[k]] for row in rows)) for k in ranks], [
+            int(min(self._down[row[k]] for row in rows)) for k in ranks
+        ]
 
     def alone_s(self, member: int) -> float:
-        """What a member needs at least to give away its own vector, or to take one: nobody's layout makes it faster."""
+        """What a member needs at least to give away its own vector, or to take one: nobody's layout
+        makes it faster.
+        """
         return self._bits.offer / min(self._up[member], self._down[member])
 
     def estimate(self, rows: Rows, shares: Sequence[float]) -> Estimate:
         """For the fractions of the vector that the ranks own."""
         ranks, count = len(shares), len(rows)
         row_reach = [self._reach(row) for row in rows]
-        rank_reach = [self._reach([row[k] for row in rows]) for k in range(ranks)] if count > 1 else []
+        rank_reach = (
+            [self._reach([row[k] for row in rows]) for k in range(ranks)] if count > 1 else []
+        )
         everywhere = self._reach([row[0] for row in rows]) if count > 1 else row_reach[0]
         largest = max(shares)
         scatter, reduce, rest, distance = 0.0, 0.0, 0.0, 0.0
@@ -83,9 +99,18 @@ class Model:
             handling = MESSAGE_S * others
             for k, (i, reach) in enumerate(zip(row, reaches, strict=True)):
                 own = shares[k] if k < ranks else 0.0
-                up, down, flow, late = self._up[i], self._down[i], self._flows.bits(reach), reach / 2 / SECOND_US
+                up, down, flow, late = (
+                    self._up[i],
+                    self._down[i],
+                    self._flows.bits(reach),
+                    reach / 2 / SECOND_US,
+                )
                 away, gathered = 1 - own, others * own
-                sent = max(away * self._bits.offer / up, gathered * self._bits.offer / down, largest * self._bits.offer / flow)
+                sent = max(
+                    away * self._bits.offer / up,
+                    gathered * self._bits.offer / down,
+                    largest * self._bits.offer / flow,
+                )
                 scatter = max(scatter, sent + late + handling)
                 through = max(gathered * self._bits.result / up, largest * self._bits.result / flow)
                 parts = 0.0
@@ -95,27 +120,41 @@ class Model:
                     far_flow = self._flows.bits(far)
                     hop = far / 2 / SECOND_US + MESSAGE_S * partners
                     reduce = max(
-                        reduce, max(partners * part * self._bits.partial / min(up, down), part * self._bits.partial / far_flow) + hop
+                        reduce,
+                        max(
+                            partners * part * self._bits.partial / min(up, down),
+                            part * self._bits.partial / far_flow,
+                        )
+                        + hop,
                     )
-                    # Beside what goes to the row each spread result gets its share of the uplink, or what the path carries.
+                    # Beside what goes to the row each spread result gets its share of the uplink,
+                    # or what the path carries.
                     rate = min(far_flow, up / (others + partners))
                     parts = part * self._bits.result / rate + hop
-                    through = max(through + partners * part * self._bits.result / up, parts + through * partners / count)
+                    through = max(
+                        through + partners * part * self._bits.result / up,
+                        parts + through * partners / count,
+                    )
                     distance += (self._bits.partial + self._bits.result) * partners * part * far
                 gather = max(through, away * self._bits.result / down) + late + handling
                 rest = max(rest, gather)
                 distance += (self._bits.offer * away + self._bits.result * gathered) * reach
         cut = 2 * max(max(reaches) for reaches in (*row_reach, everywhere)) / 2 / SECOND_US
         total = scatter + cut + reduce + rest
-        return Estimate(seconds=total + self._losses(rows, largest, len(rows[0])), distance=distance / SECOND_US)
+        return Estimate(
+            seconds=total + self._losses(rows, largest, len(rows[0])), distance=distance / SECOND_US
+        )
 
     def _losses(self, rows: Rows, largest: float, row: int) -> float:
-        """The expected cost of losing members: somebody else must get a slice again from a whole row."""
+        """The expected cost of losing members: somebody else must get a slice again from a whole
+        row.
+        """
         if not self._loss:
             return 0.0
         members = sum(len(each) for each in rows)
         none, power = 1.0, 1.0 - self._loss
-        while members:  # (1 - p)^n in a fixed order of multiplications
+        # (1 - p)^n in a fixed order of multiplications.
+        while members:
             if members & 1:
                 none *= power
             power, members = power * power, members >> 1
@@ -123,7 +162,9 @@ class Model:
         return (1.0 - none) * (DETECTION_S + (row - 1) * largest * self._bits.offer / down)
 
     def _reach(self, group: Sequence[int]) -> list[int]:
-        """For each member of a group how far, in microseconds, the furthest of the others is, as seen from the group's extremes."""
+        """For each member of a group how far, in microseconds, the furthest of the others is, as
+        seen from the group's extremes.
+        """
         known = [i for i in group if self._at[i] is not None]
         if len(known) < 2:
             return [0] * len(group)
@@ -131,12 +172,19 @@ class Model:
         furthest = dict.fromkeys(group, 0)
         start = known[0]
         for _ in range(EXTREMES):
-            distances = {i: estimate_us(_at(self._at[i]), _at(self._at[start])) if i != start else 0 for i in known}
+            distances = {
+                i: estimate_us(_at(self._at[i]), _at(self._at[start])) if i != start else 0
+                for i in known
+            }
             for i, distance in distances.items():
                 furthest[i] = max(furthest[i], distance)
                 furthest[start] = max(furthest[start], distance)
             extremes.append(start)
-            start = max((i for i in known if i not in extremes), key=lambda i: (furthest[i], -i), default=start)
+            start = max(
+                (i for i in known if i not in extremes),
+                key=lambda i: (furthest[i], -i),
+                default=start,
+            )
             if start in extremes:
                 break
         typical = median(list(furthest.values()))

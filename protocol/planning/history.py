@@ -1,4 +1,6 @@
-"""What one round's plan remembers for the next, in the plan itself: whoever checks a plan needs nothing that it does not hold."""
+"""What one round's plan remembers for the next, in the plan itself: whoever checks a plan needs
+nothing that it does not hold.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,17 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-SOON, LATER = 2, 3  # rounds running in which a size must have been better, by much or by a little, before it is taken
+# Rounds running in which a size must have been better, by much or by a little, before it is taken.
+SOON, LATER = 2, 3
 MOST_MEMBERS = 1 << 20
 
 
-class History(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """What a round's plan leaves for the next: the size of its rows, and towards which sizes the model leaned, for how many rounds."""
+class History(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
+    """What a round's plan leaves for the next: the size of its rows, and towards which sizes the
+    model leaned, for how many rounds.
+    """
 
     size: Annotated[int, Meta(ge=1, le=MOST_MEMBERS)]
     leaning: Annotated[int, Meta(ge=-1, le=1)] = 0  # 1: larger rows would be faster

@@ -1,8 +1,9 @@
 """Rows of near members: an order in which neighbours are near each other, and where it is cut.
 
-The order is that of the leaves of a tree: members are laid along the line between two that are far apart, parted in its widest gap that
-is not near an end, and each part is parted again. Heights do not count: an access that takes long is as long to everybody. Cutting the
-one order at different places gives rows of any number, so the tree is made once for all proposals.
+The order is that of the leaves of a tree: members are laid along the line between two that are far
+apart, parted in its widest gap that is not near an end, and each part is parted again. Heights do
+not count: an access that takes long is as long to everybody. Cutting the one order at different
+places gives rows of any number, so the tree is made once for all proposals.
 """
 
 from __future__ import annotations
@@ -20,13 +21,19 @@ Rows = tuple[tuple[int, ...], ...]
 
 Place = tuple[int, int, int]
 
-DEEPEST = 24  # partings, one within the other: more only when single members are peeled off, and then the order of ids does
-ONE_PLACE_US2 = 2_000**2  # members within 2 ms of each other are not told apart by coordinates
-MARGIN = 8  # of a group at least goes to each side, so that the tree does not peel off single members
-GAP = 6  # a step in the order this much longer than the median one parts two clusters
+# Partings, one within the other: more only when single members are peeled off, and then the order
+# of ids does.
+DEEPEST = 24
+# Members within 2 ms of each other are not told apart by coordinates.
+ONE_PLACE_US2 = 2_000**2
+# Of a group at least goes to each side, so that the tree does not peel off single members.
+MARGIN = 8
+# A step in the order this much longer than the median one parts two clusters.
+GAP = 6
 
 
-WIDEST = 3  # and it is at least this part of the longest step
+# And it is at least this part of the longest step.
+WIDEST = 3
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +44,10 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def near_order(places: Sequence[Coordinate | None]) -> tuple[int, ...]:
-    """All members, near ones beside each other. Members nobody can place come last, in their own order."""
+    """All members, near ones beside each other.
+
+    Members nobody can place come last, in their own order.
+    """
     cores = [(at.x_us, at.y_us, at.z_us) if at is not None else (0, 0, 0) for at in places]
     placed = [i for i, at in enumerate(places) if at is not None]
     order: list[int] = []
@@ -46,7 +56,9 @@ def near_order(places: Sequence[Coordinate | None]) -> tuple[int, ...]:
     return (*order, *(i for i, at in enumerate(places) if at is None))
 
 
-def _part(group: list[int], cores: Sequence[Place], last: Place, depth: int, order: list[int]) -> None:
+def _part(
+    group: list[int], cores: Sequence[Place], last: Place, depth: int, order: list[int]
+) -> None:
     """Append the members of `group` to `order`, beginning at the end that is nearer to `last`."""
     one = max(group, key=lambda i: (_square(cores[i], cores[group[0]]), -i))
     two = max(group, key=lambda i: (_square(cores[i], cores[one]), -i))
@@ -55,10 +67,14 @@ def _part(group: list[int], cores: Sequence[Place], last: Place, depth: int, ord
         return
     if _square(cores[two], last) < _square(cores[one], last):
         one, two = two, one
-    along = {i: _square(cores[i], cores[one]) - _square(cores[i], cores[two]) for i in group}  # linear in the place
+    # Linear in the place.
+    along = {i: _square(cores[i], cores[one]) - _square(cores[i], cores[two]) for i in group}
     line = sorted(group, key=lambda i: (along[i], i))
     margin = max(1, len(line) // MARGIN)
-    cut = max(range(margin, len(line) - margin + 1), key=lambda at: (along[line[at]] - along[line[at - 1]], -at))
+    cut = max(
+        range(margin, len(line) - margin + 1),
+        key=lambda at: (along[line[at]] - along[line[at - 1]], -at),
+    )
     first, rest = line[:cut], line[cut:]
     _part(first, cores, last, depth + 1, order)
     _part(rest, cores, cores[order[-1]], depth + 1, order)
@@ -82,7 +98,9 @@ class Cutting:
         self._clusters = self._find_clusters()
 
     def rows(self, count: int, bounds: Bounds) -> tuple[Rows, ...]:
-        """Proposals of `count` rows: in even parts, and, of about as many, with clusters parted first where their size allows it."""
+        """Proposals of `count` rows: in even parts, and, of about as many, with clusters parted
+        first where their size allows it.
+        """
         most = bounds.most
         proposals = [self._ranked(_even(0, len(self.order), count))]
         if len(self._clusters) > 1 and count > 1:
@@ -97,11 +115,18 @@ class Cutting:
         return tuple(dict.fromkeys(proposals))
 
     def _find_clusters(self) -> list[tuple[int, int]]:
-        """Runs of the order without a gap in them. A member that stands alone goes with those before it: it may only be badly placed."""
+        """Runs of the order without a gap in them.
+
+        A member that stands alone goes with those before it: it may only be badly placed.
+        """
         size = len(self.order)
         borders = [0]
         for i in range(2, size - 1):
-            if self._steps[i] > self._wide and self._steps[i + 1] <= self._wide and i - borders[-1] > 1:
+            if (
+                self._steps[i] > self._wide
+                and self._steps[i + 1] <= self._wide
+                and i - borders[-1] > 1
+            ):
                 borders.append(i)
         return list(pairwise([*borders, size]))
 
@@ -112,7 +137,9 @@ class Cutting:
         return tuple(self._by_strength(self.order[a:b]) for a, b in pairwise(borders))
 
     def _by_strength(self, row: Sequence[int]) -> tuple[int, ...]:
-        """Strong links first in every row, so that owners of one rank are alike and the weakest of a long row own nothing."""
+        """Strong links first in every row, so that owners of one rank are alike and the weakest of
+        a long row own nothing.
+        """
 
         def strength(i: int) -> tuple[int, int, int]:
             member = self._view.members[i]
@@ -122,7 +149,9 @@ class Cutting:
 
 
 def _even(start: int, stop: int, count: int) -> list[int]:
-    """Where to cut `[start, stop)` into `count` parts whose sizes differ by one at most: everybody waits for the longest row."""
+    """Where to cut `[start, stop)` into `count` parts whose sizes differ by one at most: everybody
+    waits for the longest row.
+    """
     return [start + (stop - start) * i // count for i in range(1, count)]
 
 

@@ -1,7 +1,9 @@
-"""The picture of a round, drawn from the transition table: `python -m protocol.round.diagram` prints what ARCHITECTURE.md shows.
+"""The picture of a round, drawn from the transition table: `python -m protocol.round.diagram`
+prints what ARCHITECTURE.md shows.
 
-A Mermaid state diagram (https://mermaid.js.org/syntax/stateDiagram.html) with one arrow for each pair of phases; the events that can lead along it
-are its label. Events that leave a node in its phase are not drawn: `TABLE` has them.
+A Mermaid state diagram (https://mermaid.js.org/syntax/stateDiagram.html) with one arrow for each
+pair of phases; the events that can lead along it are its label. Events that leave a node in its
+phase are not drawn: `TABLE` has them.
 """
 
 from __future__ import annotations
@@ -51,10 +53,15 @@ def arrows() -> dict[tuple[Phase, Phase], list[type[Happening]]]:
 
 
 def draw() -> str:
-    """The diagram as a fenced Mermaid block, ending without a line feed. The same text for the same table."""
+    """The diagram as a fenced Mermaid block, ending without a line feed.
+
+    The same text for the same table.
+    """
     phases = list(Phase)
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {phases[0].value}"]
-    for (phase, other), events in sorted(arrows().items(), key=lambda arrow: tuple(phases.index(end) for end in arrow[0])):
+    for (phase, other), events in sorted(
+        arrows().items(), key=lambda arrow: tuple(phases.index(end) for end in arrow[0])
+    ):
         lines.append(f"    {phase.value} --> {other.value}: {label(events)}")
     return "\n".join([*lines, "```"])
 

@@ -46,27 +46,44 @@ from protocol.round.views import (
     train_again,
 )
 
-DECLINED_KEPT = 8  # plans that this node said it takes no part in: one leader makes one a view, and more than one leader is rare
-PARTIAL_HELD = 0.5  # at this share of the scatter's time a reducer tells the leader what it has, whole or not
+# Plans that this node said it takes no part in: one leader makes one a view, and more than one
+# leader is rare.
+DECLINED_KEPT = 8
+# At this share of the scatter's time a reducer tells the leader what it has, whole or not.
+PARTIAL_HELD = 0.5
 
 
 def end_training(state: State, event: Happening, now: float) -> Step:
-    state, actions = enter(state, Phase.OFFER, now, f"the round's local training is over; making the offer for round {state.number}")
+    state, actions = enter(
+        state,
+        Phase.OFFER,
+        now,
+        f"the round's local training is over; making the offer for round {state.number}",
+    )
     return state, [*actions, MakeOffer()]
 
 
 def offer_made(state: State, event: OfferMade, now: float) -> Step:
-    # Our own offer to this view from before we went on training alone is over: a plan with it would be our first of two in one view.
+    # Our own offer to this view from before we went on training alone is over: a plan with it would
+    # be our first of two in one view.
     others = {peer: entry for peer, entry in state.readies.items() if peer != state.rules.me}
     state = replace(state, offer=event.ready, readies=others)
     if len(state.live - state.gone) + 1 < state.rules.manifest.group.min_peers:
         return go_alone(state, now)
-    return begin_view(state, now, state.view, f"{event.ready.samples} samples offered as seq {event.ready.seq}")
+    return begin_view(
+        state, now, state.view, f"{event.ready.samples} samples offered as seq {event.ready.seq}"
+    )
 
 
 def live_changed(state: State, event: LiveChanged, now: float) -> Step:
-    """Who is alive, as beacons say. Whoever was lost and is heard again is lost no more: else two nodes could miss each other for good."""
-    state = replace(state, live=event.live, avoided=event.avoided, gone=state.gone - (event.live - state.live))
+    """Who is alive, as beacons say.
+
+    Whoever was lost and is heard again is lost no more: else two nodes could miss each other for
+    good.
+    """
+    state = replace(
+        state, live=event.live, avoided=event.avoided, gone=state.gone - (event.live - state.live)
+    )
     state, actions = follow_order(state)
     state, planning = leading.try_plan(state, now, final=False)
     return state, [*actions, *planning]
@@ -75,12 +92,17 @@ def live_changed(state: State, event: LiveChanged, now: float) -> Step:
 def gone_in_ready(state: State, event: PeerGone, now: float) -> Step:
     state, _ = note_gone(state, event, now)
     if event.peer == state.leader:
-        return pass_view(state, now, f"the leader of view {state.view}, {short(event.peer)}, was lost")
+        return pass_view(
+            state, now, f"the leader of view {state.view}, {short(event.peer)}, was lost"
+        )
     return leading.try_plan(state, now, final=False)
 
 
 def _wrong_offer(state: State, peer: PeerId, ready: Ready) -> tuple[str, str] | None:
-    """Why an offer to this round can be in no certificate, as (reason, detail). One such offer in a plan would spoil the round for all."""
+    """Why an offer to this round can be in no certificate, as (reason, detail).
+
+    One such offer in a plan would spoil the round for all.
+    """
     most = state.rules.manifest.limits.max_samples
     if ready.samples > most:
         return "malformed", f"{short(peer)} offers {ready.samples} samples, the run allows {most}"
@@ -99,19 +121,32 @@ def _wrong_offer(state: State, peer: PeerId, ready: Ready) -> tuple[str, str] | 
 def ready_got(state: State, event: ReadyGot, now: float) -> Step:
     """Keep an offer for this round; go along when half of the others are ahead of us."""
     view, peer = event.ready.view, event.signed.peer
-    if event.ready.parent != state.parent or event.ready.number != state.number or view < state.view:
+    if (
+        event.ready.parent != state.parent
+        or event.ready.number != state.number
+        or view < state.view
+    ):
         return state, []
     if (wrong := _wrong_offer(state, peer, event.ready)) is not None:
         return state, [Refuse(peer=peer, reason=wrong[0], detail=wrong[1])]
     state = keep_ready(state, peer, (event.signed, event.ready))
     others = state.live - state.gone
-    ahead = {p: r.view for p, (_, r) in state.readies.items() if p in others and (r.view > state.view or state.phase is Phase.TRAIN)}
+    ahead = {
+        p: r.view
+        for p, (_, r) in state.readies.items()
+        if p in others and (r.view > state.view or state.phase is Phase.TRAIN)
+    }
     many = bool(ahead) and 2 * len(ahead) >= len(others)
     if state.phase is Phase.TRAIN:
         return end_training(state, event, now) if many else (state, [])
     if state.phase is Phase.READY:
         if many:
-            return begin_view(state, now, min(ahead.values()), f"{len(ahead)} of {len(others)} others are in a later view")
+            return begin_view(
+                state,
+                now,
+                min(ahead.values()),
+                f"{len(ahead)} of {len(others)} others are in a later view",
+            )
         return leading.try_plan(state, now, final=False)
     if state.decided:
         return state, []
@@ -123,28 +158,48 @@ def ready_got(state: State, event: ReadyGot, now: float) -> Step:
     ):
         return pass_view(state, now, f"{short(peer)}, which led view {state.view}, gave it up")
     if state.phase in {Phase.SCATTER, Phase.REDUCE} and view > state.view and state.hopeless:
-        # Without this a leader carries out a plan that nobody else does any more, while they wait for it in a view that they leave in turn.
-        return pass_view(state, now, f"{short(peer)} is in view {view}, and the majority of view {state.view} with it")
-    if state.leads and state.plan is not None and peer not in state.plan.members and view == state.view:
+        # Without this a leader carries out a plan that nobody else does any more, while they wait
+        # for it in a view that they leave in turn.
+        return pass_view(
+            state,
+            now,
+            f"{short(peer)} is in view {view}, and the majority of view {state.view} with it",
+        )
+    if (
+        state.leads
+        and state.plan is not None
+        and peer not in state.plan.members
+        and view == state.view
+    ):
         return state, resend_plan(state, peer)
     return state, []
 
 
 def withdraw(state: State, plan: OpenPlan, reason: str) -> Step:
-    """Tell the members of a plan with us that we take no part in it, once. Without this they wait for our part as long as a scatter may take."""
+    """Tell the members of a plan with us that we take no part in it, once.
+
+    Without this they wait for our part as long as a scatter may take.
+    """
     if state.rules.me not in plan.index or plan.digest in state.declined:
         return state, []
     state = replace(state, declined=(*state.declined, plan.digest)[-DECLINED_KEPT:])
     others = tuple(peer for peer in plan.members if peer != state.rules.me)
-    return state, [Send(to=others, message=Withdrawal(plan=plan.digest, reason=reason[:MAX_REASON_CHARS]))]
+    return state, [
+        Send(to=others, message=Withdrawal(plan=plan.digest, reason=reason[:MAX_REASON_CHARS]))
+    ]
 
 
 def plan_missed(state: State, event: PlanGot, now: float) -> Step:
-    """A plan that comes where this node does not wait for one. It may come twice: then there is nothing to say."""
+    """A plan that comes where this node does not wait for one.
+
+    It may come twice: then there is nothing to say.
+    """
     plan = event.plan
     if state.plan is not None and plan.digest == state.plan.digest:
         return state, []
-    return withdraw(state, plan, f"in {state.phase.value} of view {state.view} of round {state.number}")
+    return withdraw(
+        state, plan, f"in {state.phase.value} of view {state.view} of round {state.number}"
+    )
 
 
 def plan_got(state: State, event: PlanGot, now: float) -> Step:
@@ -152,20 +207,45 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
     if plan.plan.parent != state.parent or plan.plan.view != state.view:
         return plan_missed(state, event, now)
     if plan.leader not in state.asked:
-        return state, [Refuse(peer=plan.leader, reason="not_leader", detail=f"a plan for view {state.view}, which it does not lead")]
+        return state, [
+            Refuse(
+                peer=plan.leader,
+                reason="not_leader",
+                detail=f"a plan for view {state.view}, which it does not lead",
+            )
+        ]
     if plan.plan.before != state.remembered:
-        return state, [Refuse(peer=plan.leader, reason="bad_plan", detail="a plan that remembers other rows than its parent left")]
+        return state, [
+            Refuse(
+                peer=plan.leader,
+                reason="bad_plan",
+                detail="a plan that remembers other rows than its parent left",
+            )
+        ]
     me = plan.index.get(state.rules.me)
     if me is None:
-        return left_out(state, now, f"too late for the plan of view {state.view}; the work waits a round")
+        return left_out(
+            state, now, f"too late for the plan of view {state.view}; the work waits a round"
+        )
     if state.offer is None or plan.offers[me] != replace(state.offer, view=state.view):
         state, telling = withdraw(state, plan, "it holds an offer that is over")
-        return state, [*telling, Refuse(peer=plan.leader, reason="bad_plan", detail="a plan with an offer we did not make")]
+        return state, [
+            *telling,
+            Refuse(
+                peer=plan.leader, reason="bad_plan", detail="a plan with an offer we did not make"
+            ),
+        ]
     for peer, offer in zip(plan.members, plan.offers, strict=True):
         if (wrong := _wrong_offer(state, peer, offer)) is not None:
-            return state, [Refuse(peer=plan.leader, reason="bad_plan", detail=f"a plan in which {wrong[1]}")]
+            return state, [
+                Refuse(peer=plan.leader, reason="bad_plan", detail=f"a plan in which {wrong[1]}")
+            ]
     if state.merge is None and not any(offer.samples for offer in plan.offers):
-        return train_again(state, now, f"none of the {len(plan.members)} members of view {state.view} has anything to offer")
+        return train_again(
+            state,
+            now,
+            f"none of the {len(plan.members)} members of view {state.view} has anything to offer",
+        )
     rules = state.rules.manifest.round
     leads = plan.leader == state.rules.me
     state, actions = enter(
@@ -178,7 +258,13 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
         plan_signed=event.signed,
         overdue=False,
     )
-    planned = Planned(number=state.number, view=state.view, leader=plan.leader, members=plan.members, reason=plan.plan.reason)
+    planned = Planned(
+        number=state.number,
+        view=state.view,
+        leader=plan.leader,
+        members=plan.members,
+        reason=plan.plan.reason,
+    )
     actions += [Note(event=planned), TakeStand(parent=state.parent, view=state.view)]
     if state.merge is not None:
         return state, [*actions, *(leading.merge_cut(state) if leads else [])]
@@ -187,8 +273,14 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
 
 def stand_lost(state: State, event: StandLost, now: float) -> Step:
     """A node that might forget what it scattered and voted for, and do it again, does neither."""
-    state, telling = withdraw(state, state.plan, event.reason) if state.plan is not None else (state, [])
-    state, actions = left_out(state, now, f"taking no part in view {state.view}, since that cannot be written down: {event.reason}")
+    state, telling = (
+        withdraw(state, state.plan, event.reason) if state.plan is not None else (state, [])
+    )
+    state, actions = left_out(
+        state,
+        now,
+        f"taking no part in view {state.view}, since that cannot be written down: {event.reason}",
+    )
     return state, [*telling, *actions]
 
 
@@ -197,14 +289,21 @@ def ready_overdue(state: State, event: Tick, now: float) -> Step:
     rules = state.rules.manifest.round
     training = event.training & others - state.readies.keys()
     if 2 * len(training) > len(others) and now < state.entered + rules.seconds:
-        # Most others still train, so that nobody can make a plan: this node is early. In a later view they would not find it.
+        # Most others still train, so that nobody can make a plan: this node is early. In a later
+        # view they would not find it.
         return replace(state, deadline=now + rules.ready_s), []
     if state.leads:
         return leading.try_plan(state, now, final=True)
     if not others:
         return go_alone(state, now)
-    return pass_view(state, now, f"no plan from {short(state.leader)} within {FOLLOWER_PATIENCE * state.rules.manifest.round.ready_s:g} s")
+    return pass_view(
+        state,
+        now,
+        f"no plan from {short(state.leader)} within {FOLLOWER_PATIENCE * state.rules.manifest.round.ready_s:g} s",
+    )
 
 
 def watch_overdue(state: State, event: Tick, now: float) -> Step:
-    return pass_view(state, now, f"no certificate came from those who went on without us in view {state.view}")
+    return pass_view(
+        state, now, f"no certificate came from those who went on without us in view {state.view}"
+    )

@@ -10,12 +10,17 @@ from protocol.plan import OpenPlan, make_plan
 from protocol.round.phases import Action, Phase, Send, State, TakeStand
 from protocol.round.views import Step, go_alone, pass_view
 
-ENOUGH = 2 / 3  # of what is to be held, or of those who are to hold it: with less after the deadline a member is too slow for this plan
-MAX_CUTS = 8  # of one view: each loses at least one member, and a view that lost eight is better begun anew
+# Of what is to be held, or of those who are to hold it: with less after the deadline a member is
+# too slow for this plan.
+ENOUGH = 2 / 3
+# Of one view: each loses at least one member, and a view that lost eight is better begun anew.
+MAX_CUTS = 8
 
 
 def try_plan(state: State, now: float, *, final: bool) -> Step:
-    """Plan when everybody expected is ready; when `final`, with whoever is, or pass the view, or go on alone."""
+    """Plan when everybody expected is ready; when `final`, with whoever is, or pass the view, or go
+    on alone.
+    """
     if state.phase is not Phase.READY or not state.leads:
         return state, []
     rules = state.rules
@@ -28,10 +33,18 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
     everybody = expected - state.passed <= ready and len(ready) >= rules.manifest.group.min_peers
     if rules.me in ready and len(ready) >= rules.manifest.group.min_peers and (everybody or final):
         plan = make_plan(
-            state.parent, state.view, state.number, kept, rules.manifest, rules.chunks, leader=rules.me, before=state.remembered
+            state.parent,
+            state.view,
+            state.number,
+            kept,
+            rules.manifest,
+            rules.chunks,
+            leader=rules.me,
+            before=state.remembered,
         )
         members = tuple(signed.peer for signed in plan.offers)
-        # Should it not be carried out here either, the next look is in a while, not at once and for ever.
+        # Should it not be carried out here either, the next look is in a while, not at once and for
+        # ever.
         state = replace(state, deadline=now + rules.manifest.round.ready_s)
         return state, [
             TakeStand(parent=state.parent, view=state.view),
@@ -42,17 +55,26 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
     if len(expected) >= rules.manifest.group.min_peers:
         missing = ", ".join(short(peer) for peer in sorted(expected - ready))
         return pass_view(
-            state, now, f"no plan in view {state.view}: {missing or 'nobody else'} not ready within {rules.manifest.round.ready_s:g} s"
+            state,
+            now,
+            f"no plan in view {state.view}: {missing or 'nobody else'} not ready within {rules.manifest.round.ready_s:g} s",
         )
     return go_alone(state, now)
 
 
 def _avoided(state: State, ready: set[PeerId]) -> frozenset[PeerId]:
-    """Who failed most of its rounds with us and is to wait. A leader chooses whose offers it waits for, and this is why; but nobody is left out
-    where the others would be few, for a plan without them might not come to a certificate at all."""
+    """Who failed most of its rounds with us and is to wait.
+
+    A leader chooses whose offers it waits for, and this is why; but nobody is left out where the
+    others would be few, for a plan without them might not come to a certificate at all.
+    """
     avoided = (state.avoided & ready) - {state.rules.me}
     rest = len(ready) - len(avoided)
-    return frozenset(avoided) if rest >= state.rules.manifest.group.min_peers and 2 * rest > len(ready) else frozenset()
+    return (
+        frozenset(avoided)
+        if rest >= state.rules.manifest.group.min_peers and 2 * rest > len(ready)
+        else frozenset()
+    )
 
 
 def _others(members: tuple[PeerId, ...], me: PeerId) -> tuple[PeerId, ...]:
@@ -65,20 +87,34 @@ def _lost(state: State) -> frozenset[PeerId]:
 
 
 def _slow(plan: OpenPlan, state: State) -> frozenset[PeerId]:
-    """Who kept the others waiting until the deadline: owners that hold too little of what others of their row hold, and contributors that too few
-    hold. Without this one slow downlink emptied the cut, since only what all owners hold can be in it. Nobody, where too few would be left."""
+    """Who kept the others waiting until the deadline: owners that hold too little of what others of
+    their row hold, and contributors that too few hold.
+
+    Without this one slow downlink emptied the cut, since only what all owners hold can be in it.
+    Nobody, where too few would be left.
+    """
     alive = {i for i, peer in enumerate(plan.members) if peer not in _lost(state)}
     slow: set[int] = set()
     for row in plan.layout.rows:
-        held = {i: state.lead.held.get(plan.members[i], frozenset()) & alive for i in row if i in alive and plan.layout.sums(i)}
+        held = {
+            i: state.lead.held.get(plan.members[i], frozenset()) & alive
+            for i in row
+            if i in alive and plan.layout.sums(i)
+        }
         most = max((len(each) for each in held.values()), default=0)
         late = {i for i, each in held.items() if len(each) < ENOUGH * most}
         others = held.keys() - late
-        unheld = {j for j in _offering(plan) & alive & set(row) if sum(j in held[i] for i in others - {j}) < ENOUGH * len(others - {j})}
+        unheld = {
+            j
+            for j in _offering(plan) & alive & set(row)
+            if sum(j in held[i] for i in others - {j}) < ENOUGH * len(others - {j})
+        }
         slow |= late | unheld
     slow.discard(plan.index[state.rules.me])
     least = max(plan.majority, state.rules.manifest.group.min_peers)
-    return frozenset(plan.members[i] for i in slow) if len(alive) - len(slow) >= least else frozenset()
+    return (
+        frozenset(plan.members[i] for i in slow) if len(alive) - len(slow) >= least else frozenset()
+    )
 
 
 def _reducers(plan: OpenPlan) -> tuple[int, ...]:
@@ -91,18 +127,28 @@ def _offering(plan: OpenPlan) -> frozenset[int]:
 
 
 def try_cut(state: State, now: float, *, final: bool) -> Step:
-    """The first Cut: when every live reducer holds all that live members of its row offered; when `final`, what they all hold.
+    """The first Cut: when every live reducer holds all that live members of its row offered; when
+    `final`, what they all hold.
 
-    Each contributor is held whole by every live owner in its row: one set of contributors holds for the whole vector.
+    Each contributor is held whole by every live owner in its row: one set of contributors holds for
+    the whole vector.
     """
-    if state.phase is not Phase.SCATTER or not state.leads or state.plan is None or state.merge is not None:
+    if (
+        state.phase is not Phase.SCATTER
+        or not state.leads
+        or state.plan is None
+        or state.merge is not None
+    ):
         return state, []
     plan = state.plan
     held = dict(state.lead.held)
     if final:
-        held[state.rules.me] = state.held  # whatever it lacks itself, the leader is not silent
+        # Whatever it lacks itself, the leader is not silent.
+        held[state.rules.me] = state.held
         silent = frozenset(plan.members[i] for i in _reducers(plan) if plan.members[i] not in held)
-        state = replace(state, lead=replace(state.lead, held=held, silent=state.lead.silent | silent))
+        state = replace(
+            state, lead=replace(state.lead, held=held, silent=state.lead.silent | silent)
+        )
         state = replace(state, lead=replace(state.lead, slow=state.lead.slow | _slow(plan, state)))
     lost = _lost(state)
     alive = [i for i, peer in enumerate(plan.members) if peer not in lost]
@@ -111,7 +157,9 @@ def try_cut(state: State, now: float, *, final: bool) -> Step:
     contributors: set[int] = set()
     for r, row in enumerate(plan.layout.rows):
         of_row = wanted.intersection(row)
-        holders = [held.get(plan.members[i], frozenset()) for i in reducers if plan.layout.row_of[i] == r]
+        holders = [
+            held.get(plan.members[i], frozenset()) for i in reducers if plan.layout.row_of[i] == r
+        ]
         if not final and any(not of_row <= holder for holder in holders):
             return state, []
         contributors |= of_row.intersection(*holders) if holders else frozenset()
@@ -119,23 +167,41 @@ def try_cut(state: State, now: float, *, final: bool) -> Step:
 
 
 def merge_cut(state: State) -> list[Action]:
-    """A merge has nothing to scatter: its cut follows its plan at once, names everybody and includes nobody."""
+    """A merge has nothing to scatter: its cut follows its plan at once, names everybody and
+    includes nobody.
+    """
     plan = state.plan
     assert plan is not None
     everybody = tuple(range(len(plan.members)))
     reason = f"merging certificates {state.tip.number} and {state.merge.other.number if state.merge else '?'}"
-    cut = Cut(plan=plan.digest, number=1, contributors=(), present=everybody, owners=everybody, reason=reason)
+    cut = Cut(
+        plan=plan.digest,
+        number=1,
+        contributors=(),
+        present=everybody,
+        owners=everybody,
+        reason=reason,
+    )
     return [Send(to=_others(plan.members, state.rules.me), message=cut)]
 
 
 def recut(state: State, now: float, *, final: bool) -> Step:
-    """A further Cut when an owner was lost before its result was here: a substitute sums that slice from what contributors kept."""
-    if state.phase is not Phase.REDUCE or not state.leads or state.plan is None or state.cut is None:
+    """A further Cut when an owner was lost before its result was here: a substitute sums that slice
+    from what contributors kept.
+    """
+    if (
+        state.phase is not Phase.REDUCE
+        or not state.leads
+        or state.plan is None
+        or state.cut is None
+    ):
         return state, []
     plan, cut = state.plan, state.cut
     missing = _missing(plan, state)
     if final:
-        silent = frozenset(plan.members[cut.owners[i]] for i in _waited_for(plan, state)) - {state.rules.me}
+        silent = frozenset(plan.members[cut.owners[i]] for i in _waited_for(plan, state)) - {
+            state.rules.me
+        }
         state = replace(state, lead=replace(state.lead, silent=state.lead.silent | silent))
     lost = _lost(state)
     # A lost contributor matters as well: a substitute may be waiting for its bytes.
@@ -143,16 +209,26 @@ def recut(state: State, now: float, *, final: bool) -> Step:
         cut.number > 1 and any(plan.members[i] in lost for i in cut.contributors) and bool(missing)
     )
     if not stalled:
-        return (state, []) if not final else pass_view(state, now, f"slices {missing} of view {state.view} did not come in time")
+        return (
+            (state, [])
+            if not final
+            else pass_view(
+                state, now, f"slices {missing} of view {state.view} did not come in time"
+            )
+        )
     alive = [i for i in cut.present if plan.members[i] not in lost]
     contributors = frozenset(cut.contributors) & frozenset(alive)
-    return _send_cut(state, now, cut.number + 1, alive, contributors, frozenset(cut.contributors) - contributors)
+    return _send_cut(
+        state, now, cut.number + 1, alive, contributors, frozenset(cut.contributors) - contributors
+    )
 
 
 def beyond_recut(state: State) -> bool:
-    """Whether a lost member owes us a slice and the leader, who alone could name a substitute, is lost as well.
+    """Whether a lost member owes us a slice and the leader, who alone could name a substitute, is
+    lost as well.
 
-    Without this the survivors of a leader that died as a reducer waited for the whole of `gather_s` twice over: 40 s with the defaults.
+    Without this the survivors of a leader that died as a reducer waited for the whole of `gather_s`
+    twice over: 40 s with the defaults.
     """
     plan, cut = state.plan, state.cut
     absent = state.absent
@@ -163,19 +239,30 @@ def beyond_recut(state: State) -> bool:
 
 def _missing(plan: OpenPlan, state: State) -> list[int]:
     """Slices whose result is not here."""
-    return [i for i in range(len(plan.members)) if plan.layout.finishes(i) and i not in state.results]
+    return [
+        i for i in range(len(plan.members)) if plan.layout.finishes(i) and i not in state.results
+    ]
 
 
 def _needed(plan: OpenPlan, state: State) -> frozenset[int]:
-    """Members whose work, or whose substitute's, the missing slices wait for: whoever finishes one, and those of its rank, who sum it over their
-    rows. Not one whose own slice is here: it summed before it finished that, and what it would hand on comes from where it was made."""
+    """Members whose work, or whose substitute's, the missing slices wait for: whoever finishes one,
+    and those of its rank, who sum it over their rows.
+
+    Not one whose own slice is here: it summed before it finished that, and what it would hand on
+    comes from where it was made.
+    """
     missing = _missing(plan, state)
-    return frozenset(j for i in missing for j in plan.layout.ranks[i] if j == i or j not in state.results)
+    return frozenset(
+        j for i in missing for j in plan.layout.ranks[i] if j == i or j not in state.results
+    )
 
 
 def _waited_for(plan: OpenPlan, state: State) -> frozenset[int]:
-    """Of those, the ones that cannot have done theirs. A slice of a rank that is here says that all of the rank summed: each finished slice holds
-    the sums of all rows. Where none is here it may be any of them."""
+    """Of those, the ones that cannot have done theirs.
+
+    A slice of a rank that is here says that all of the rank summed: each finished slice holds the
+    sums of all rows. Where none is here it may be any of them.
+    """
     late: set[int] = set()
     for i in _missing(plan, state):
         ranked = plan.layout.ranks[i]
@@ -183,7 +270,14 @@ def _waited_for(plan: OpenPlan, state: State) -> frozenset[int]:
     return frozenset(late)
 
 
-def _send_cut(state: State, now: float, number: int, alive: list[int], contributors: frozenset[int], without: frozenset[int]) -> Step:
+def _send_cut(
+    state: State,
+    now: float,
+    number: int,
+    alive: list[int],
+    contributors: frozenset[int],
+    without: frozenset[int],
+) -> Step:
     plan = state.plan
     assert plan is not None
     least = max(plan.majority, state.rules.manifest.group.min_peers)
@@ -194,7 +288,11 @@ def _send_cut(state: State, now: float, number: int, alive: list[int], contribut
             f"{len(alive)} of {len(plan.members)} members left in view {state.view} with {len(contributors)} contributions; {least} are needed",
         )
     slow = [short(peer) for peer in plan.members if peer in state.lead.slow]
-    lost = [short(peer) for i, peer in enumerate(plan.members) if i not in alive and peer not in state.lead.slow]
+    lost = [
+        short(peer)
+        for i, peer in enumerate(plan.members)
+        if i not in alive and peer not in state.lead.slow
+    ]
     reason = f"cut {number}: {len(contributors)} of {len(_offering(plan))} contributions"
     if without:
         reason += f", without {', '.join(short(plan.members[i]) for i in sorted(without))}"
@@ -208,14 +306,16 @@ def _send_cut(state: State, now: float, number: int, alive: list[int], contribut
         contributors=tuple(sorted(contributors)),
         present=tuple(alive),
         owners=_owners(plan, alive),
-        reason=reason[:MAX_REASON_CHARS],  # half of a large group may be named in it, and twice
+        # Half of a large group may be named in it, and twice.
+        reason=reason[:MAX_REASON_CHARS],
     )
     return state, [Send(to=_others(plan.members, state.rules.me), message=cut)]
 
 
 def _owners(plan: OpenPlan, alive: list[int]) -> tuple[int, ...]:
-    """Who does every member's work: itself where it lives, else the living member of its row with the least to sum, the first of equals; where
-    its whole row is lost, anybody's."""
+    """Who does every member's work: itself where it lives, else the living member of its row with
+    the least to sum, the first of equals; where its whole row is lost, anybody's.
+    """
     parts = plan.layout.parts
     load = {i: parts[i][1] - parts[i][0] for i in alive}
     owners = []

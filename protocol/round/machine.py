@@ -1,16 +1,20 @@
 """The round's rules as one transition table.
 
-A node trains until the round's end and makes an offer of what it learned (TRAIN, OFFER). The offer goes to the leader of the view
-(READY); a leader that says nothing in time is passed over, and the same offer goes to the next one. The leader's plan makes a node a member:
-it sends every reducer its slice (SCATTER) until the leader's cut says whose contributions count. Then slices are summed, results gathered, the
-outer step computed (REDUCE) and a vote cast for the state that came out (VOTE). A majority of the plan is a certificate. A node that computed
-that state adopts it (ADOPT), any other downloads it (FETCH), and whoever was left out watches for it (WATCH). Whatever fails ends the view,
-never the round: offer and votes are kept.
+A node trains until the round's end and makes an offer of what it learned (TRAIN, OFFER). The offer
+goes to the leader of the view (READY); a leader that says nothing in time is passed over, and the
+same offer goes to the next one. The leader's plan makes a node a member: it sends every reducer its
+slice (SCATTER) until the leader's cut says whose contributions count. Then slices are summed,
+results gathered, the outer step computed (REDUCE) and a vote cast for the state that came out
+(VOTE). A majority of the plan is a certificate. A node that computed that state adopts it (ADOPT),
+any other downloads it (FETCH), and whoever was left out watches for it (WATCH). Whatever fails ends
+the view, never the round: offer and votes are kept.
 
-In each view a node scatters and votes at most once, also when it is started again in the middle of it: before it does the first of them, it is
-durable that the view is taken. It never goes back to an earlier view.
+In each view a node scatters and votes at most once, also when it is started again in the middle of
+it: before it does the first of them, it is durable that the view is taken. It never goes back to an
+earlier view.
 
-`TABLE` is the whole of it: an event that has no row in a phase is ignored there, and a handler that led elsewhere than its row says is our bug.
+`TABLE` is the whole of it: an event that has no row in a phase is ignored there, and a handler that
+led elsewhere than its row says is our bug.
 """
 
 from __future__ import annotations
@@ -75,11 +79,20 @@ def begin(
     age_s: float = 0.0,
     stands: Mapping[Digest, int] = MappingProxyType({}),
 ) -> State:
-    """The state of a node that holds the anchor of `tip` and trains; the others have trained for `age_s` already.
+    """The state of a node that holds the anchor of `tip` and trains; the others have trained for
+    `age_s` already.
 
     `stands` has, by parent, the first view that was not taken before a restart.
     """
-    state = State(rules=rules, tip=tip, phase=Phase.TRAIN, deadline=math.inf, live=live, view=stands.get(tip.hash, 0), stands=stands)
+    state = State(
+        rules=rules,
+        tip=tip,
+        phase=Phase.TRAIN,
+        deadline=math.inf,
+        live=live,
+        view=stands.get(tip.hash, 0),
+        stands=stands,
+    )
     return replace(state, deadline=training_deadline(state, now, age_s))
 
 
@@ -90,13 +103,22 @@ def vote_overdue(state: State, event: Tick, now: float) -> Step:
 
 
 def adopted(state: State, event: Adopted, now: float) -> Step:
-    fresh = begin(state.rules, event.tip, now, live=frozenset(), age_s=event.age_s, stands=state.stands)
-    return enter(fresh, Phase.TRAIN, now, f"training for round {fresh.number} from certificate {event.tip.number}", deadline=fresh.deadline)
+    fresh = begin(
+        state.rules, event.tip, now, live=frozenset(), age_s=event.age_s, stands=state.stands
+    )
+    return enter(
+        fresh,
+        Phase.TRAIN,
+        now,
+        f"training for round {fresh.number} from certificate {event.tip.number}",
+        deadline=fresh.deadline,
+    )
 
 
 Handler = Callable[[State, Any, float], Step]
 P = Phase
-_VIEW = {P.READY, P.TRAIN}  # where the end of a view can lead: to the next one, or to training alone
+# Where the end of a view can lead: to the next one, or to training alone.
+_VIEW = {P.READY, P.TRAIN}
 _MOVE = {P.ADOPT, P.FETCH}
 
 TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
@@ -194,14 +216,20 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
 
 
 def step(state: State, event: Happening, now: float) -> tuple[State, list[Action]]:
-    """One event. Pure: the same arguments give the same result. Raises `InvariantBroken` when a handler leaves the table."""
+    """One event.
+
+    Pure: the same arguments give the same result. Raises `InvariantBroken` when a handler leaves
+    the table.
+    """
     row = TABLE.get((state.phase, type(event)))
     if row is None:
         return state, []
     handler, leads_to = row
     after, actions = handler(state, event, now)
     if after.phase not in leads_to:
-        raise InvariantBroken(f"{type(event).__name__} in {state.phase.value} led to {after.phase.value}, which the table does not allow")
+        raise InvariantBroken(
+            f"{type(event).__name__} in {state.phase.value} led to {after.phase.value}, which the table does not allow"
+        )
     if after.view < state.view and after.parent == state.parent and after.phase is not Phase.MERGE:
         raise InvariantBroken(f"from view {state.view} back to view {after.view}")
     return after, actions

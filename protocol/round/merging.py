@@ -76,7 +76,9 @@ def merge_prepared(state: State, event: MergePrepared, now: float) -> Step:
     merge = Merge(other=event.other, state=event.state)
     first = state.stands.get(merge_round(merge_parents(state.tip.hash, event.other.hash)), 0)
     state = replace(state, merge=replace(merge, first_view=first), offer=event.ready, view=first)
-    return begin_view(state, now, first, f"the average with certificate {event.other.number} is computed")
+    return begin_view(
+        state, now, first, f"the average with certificate {event.other.number} is computed"
+    )
 
 
 def state_lost(state: State, event: StateLost, now: float) -> Step:
@@ -88,7 +90,9 @@ def state_lost(state: State, event: StateLost, now: float) -> Step:
 def merge_overdue(state: State, event: Tick, now: float) -> Step:
     """Rounds on this node's own branch go on; the other one is met again later."""
     number = state.meeting.number if state.meeting is not None else "?"
-    return _give_up(state, now, f"the state of certificate {number} of the other branch does not come")
+    return _give_up(
+        state, now, f"the state of certificate {number} of the other branch does not come"
+    )
 
 
 def _give_up(state: State, now: float, reason: str) -> Step:

@@ -1,4 +1,6 @@
-"""The words of the round machine: its phases, its state, what can happen to it, and what it can ask for."""
+"""The words of the round machine: its phases, its state, what can happen to it, and what it can ask
+for.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,25 @@ class Phase(Enum):
     """Where a node stands in a round."""
 
     TRAIN = "train"  # local steps, until the round's end
-    OFFER = "offer"  # the trainer hands over, the ledger encodes, the disk makes it durable
-    READY = "ready"  # the offer is with the view's leader; waiting for its plan
-    SCATTER = "scatter"  # slices go to their reducers; waiting for the cut
-    REDUCE = "reduce"  # own slices are summed, results gathered, the outer step computed
-    VOTE = "vote"  # the vote is out; waiting for a certificate
-    WATCH = "watch"  # left out of the plan or the cut; waiting for the others' certificate
-    MERGE = "merge"  # another branch was met; downloading its anchor and averaging it with ours into the spare buffer
+    # The trainer hands over, the ledger encodes, the disk makes it durable.
+    OFFER = "offer"
+    # The offer is with the view's leader; waiting for its plan.
+    READY = "ready"
+    # Slices go to their reducers; waiting for the cut.
+    SCATTER = "scatter"
+    # Own slices are summed, results gathered, the outer step computed.
+    REDUCE = "reduce"
+    # The vote is out; waiting for a certificate.
+    VOTE = "vote"
+    # Left out of the plan or the cut; waiting for the others' certificate.
+    WATCH = "watch"
+    # Another branch was met; downloading its anchor and averaging it with ours into the spare
+    # buffer.
+    MERGE = "merge"
     ADOPT = "adopt"  # the spare buffer becomes the anchor
-    FETCH = "fetch"  # the anchor of a certificate that this node did not compute is coming; training goes on, rounds wait for it
+    # The anchor of a certificate that this node did not compute is coming; training goes on, rounds
+    # wait for it.
+    FETCH = "fetch"
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,15 +56,22 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lead(msgspec.Struct, frozen=True, kw_only=True):
-    """What the leader of the current view gathers. `held` maps a member to the contributors it holds whole."""
+    """What the leader of the current view gathers.
+
+    `held` maps a member to the contributors it holds whole.
+    """
 
     held: Mapping[PeerId, frozenset[int]] = {}
-    silent: frozenset[PeerId] = frozenset()  # taken for dead because they said nothing in time
-    slow: frozenset[PeerId] = frozenset()  # so slow that most had their part when they had not: left out of this plan, alive as they are
+    # Taken for dead because they said nothing in time.
+    silent: frozenset[PeerId] = frozenset()
+    # So slow that most had their part when they had not: left out of this plan, alive as they are.
+    slow: frozenset[PeerId] = frozenset()
 
 
 class Merge(msgspec.Struct, frozen=True, kw_only=True):
-    """A merge under way: the other branch's tip, and the digest of the averaged state in the spare buffer."""
+    """A merge under way: the other branch's tip, and the digest of the averaged state in the spare
+    buffer.
+    """
 
     other: Tip
     state: Digest
@@ -75,15 +94,20 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     tip: Tip
     phase: Phase
     view: int = 0
-    deadline: float  # monotonic seconds; infinity when only an event can end the phase
+    # Monotonic seconds; infinity when only an event can end the phase.
+    deadline: float
     entered: float = 0.0  # monotonic seconds: when this phase began
-    live: frozenset[PeerId] = frozenset()  # other nodes that are alive and at the same tip
-    avoided: frozenset[PeerId] = frozenset()  # in quarantine here: not in a plan of ours while enough others are ready
+    # Other nodes that are alive and at the same tip.
+    live: frozenset[PeerId] = frozenset()
+    # In quarantine here: not in a plan of ours while enough others are ready.
+    avoided: frozenset[PeerId] = frozenset()
     gone: frozenset[PeerId] = frozenset()  # lost since this round began
-    passed: frozenset[PeerId] = frozenset()  # leaders just passed over: a plan does not wait for them
+    # Leaders just passed over: a plan does not wait for them.
+    passed: frozenset[PeerId] = frozenset()
     offer: Ready | None = None
     asked: frozenset[PeerId] = frozenset()  # leaders that have our Ready of this view
-    readies: Mapping[PeerId, tuple[Signed, Ready]] = {}  # the latest of each peer, for this view or a later one
+    # The latest of each peer, for this view or a later one.
+    readies: Mapping[PeerId, tuple[Signed, Ready]] = {}
     plan: OpenPlan | None = None
     plan_signed: Signed | None = None
     # The last plan that each peer said it takes no part in. Kept before the plan itself is here.
@@ -91,26 +115,39 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     declined: tuple[Digest, ...] = ()  # the last plans that this node said so of
     cut: Cut | None = None
     cut_signed: Signed | None = None
-    held: frozenset[int] = frozenset()  # contributors whose part of our slices we hold whole
-    overdue: bool = False  # whether half of the scatter's time is over
-    told: bool = False  # whether the leader has a Held from us: from then on it hears of every change
-    results: frozenset[int] = frozenset()  # slices whose result under the current cut is here
-    vote: Vote | None = None  # the last one this node cast after this tip
-    spare: Vote | None = None  # the outcome whose state is in the spare buffer
+    # Contributors whose part of our slices we hold whole.
+    held: frozenset[int] = frozenset()
+    # Whether half of the scatter's time is over.
+    overdue: bool = False
+    # Whether the leader has a Held from us: from then on it hears of every change.
+    told: bool = False
+    # Slices whose result under the current cut is here.
+    results: frozenset[int] = frozenset()
+    # The last one this node cast after this tip.
+    vote: Vote | None = None
+    # The outcome whose state is in the spare buffer.
+    spare: Vote | None = None
     votes: Mapping[Digest, Mapping[PeerId, bytes]] = {}  # by the digest of the vote's payload
-    voted: Mapping[PeerId, Vote] = {}  # the last vote of each peer: it has one in a view
-    outcomes: Mapping[Digest, Outcome] = {}  # the last one this node computed, by the same digest: it can assemble its certificate
-    inquired: bool = False  # whether members were asked for a certificate in this vote
+    # The last vote of each peer: it has one in a view.
+    voted: Mapping[PeerId, Vote] = {}
+    # The last one this node computed, by the same digest: it can assemble its certificate.
+    outcomes: Mapping[Digest, Outcome] = {}
+    # Whether members were asked for a certificate in this vote.
+    inquired: bool = False
     lead: Lead = Lead()
     merge: Merge | None = None
-    stands: Mapping[Digest, int] = {}  # rounds left for a merge, and merges left, by parent: the view in which each is taken up again
+    # Rounds left for a merge, and merges left, by parent: the view in which each is taken up again.
+    stands: Mapping[Digest, int] = {}
     target: OpenCertificate | None = None  # what ADOPT and FETCH move to
-    meeting: Tip | None = None  # in MERGE: the other branch, whose state is coming
+    # In MERGE: the other branch, whose state is coming.
+    meeting: Tip | None = None
 
     @property
     def parents(self) -> tuple[Digest, ...]:
         """Of the certificate that this round would make."""
-        return merge_parents(self.tip.hash, self.merge.other.hash) if self.merge else (self.tip.hash,)
+        return (
+            merge_parents(self.tip.hash, self.merge.other.hash) if self.merge else (self.tip.hash,)
+        )
 
     @property
     def parent(self) -> Digest:
@@ -129,7 +166,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def order(self) -> tuple[PeerId, ...]:
-        """The leaders after the tip (or both tips), in turn: the members named there, and after them whoever else is known."""
+        """The leaders after the tip (or both tips), in turn: the members named there, and after
+        them whoever else is known.
+        """
         members = {*self.tip.members, *(self.merge.other.members if self.merge else ())}
         newcomers = (self.live | {self.rules.me}).difference(members)
         leader_order = rules_of(self.rules.manifest).leader_order
@@ -141,19 +180,33 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def decided(self) -> bool:
-        """Whether this round's certificate is here already and only our own computation of it is not."""
+        """Whether this round's certificate is here already and only our own computation of it is
+        not.
+        """
         return self.target is not None
 
     @property
     def later(self) -> frozenset[PeerId]:
-        """The peers that are known to be in a later view of this round: they never come back to this one."""
-        return frozenset(peer for peer, (_, ready) in self.readies.items() if ready.view > self.view)
+        """The peers that are known to be in a later view of this round: they never come back to
+        this one.
+        """
+        return frozenset(
+            peer for peer, (_, ready) in self.readies.items() if ready.view > self.view
+        )
 
     @property
     def absent(self) -> frozenset[PeerId]:
-        """The peers that do nothing for the current plan any more: lost, in a later view, or withdrawn from it. Nothing waits for them."""
+        """The peers that do nothing for the current plan any more: lost, in a later view, or
+        withdrawn from it.
+
+        Nothing waits for them.
+        """
         plan = self.plan
-        elsewhere = {peer for peer, name in self.withdrawn.items() if plan is not None and name == plan.digest}
+        elsewhere = {
+            peer
+            for peer, name in self.withdrawn.items()
+            if plan is not None and name == plan.digest
+        }
         return self.gone | self.later | elsewhere
 
     @property
@@ -172,11 +225,17 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Happening(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of the machine's events. What came from a peer was verified before: signature, run, sizes."""
+    """Base of the machine's events.
+
+    What came from a peer was verified before: signature, run, sizes.
+    """
 
 
 class Tick(Happening, frozen=True, kw_only=True):
-    """The deadline passed. `training` are the others at our tip that still train, as their beacons say."""
+    """The deadline passed.
+
+    `training` are the others at our tip that still train, as their beacons say.
+    """
 
     training: frozenset[PeerId] = frozenset()
 
@@ -196,7 +255,9 @@ class OfferMade(Happening, frozen=True, kw_only=True):
 
 
 class LiveChanged(Happening, frozen=True, kw_only=True):
-    """Who is alive, and of them whom this node would not plan with (`protocol/network/standing.py`)."""
+    """Who is alive, and of them whom this node would not plan with
+    (`protocol/network/standing.py`).
+    """
 
     live: frozenset[PeerId]
     avoided: frozenset[PeerId] = frozenset()
@@ -271,7 +332,11 @@ class ForkGot(Happening, frozen=True, kw_only=True):
 
 
 class MergePrepared(Happening, frozen=True, kw_only=True):
-    """The average of our state and the other branch's is in the spare buffer; `state` is its digest. `ready` has nothing to offer."""
+    """The average of our state and the other branch's is in the spare buffer; `state` is its
+    digest.
+
+    `ready` has nothing to offer.
+    """
 
     other: Tip
     state: Digest
@@ -311,7 +376,9 @@ class StateLost(Happening, frozen=True, kw_only=True):
 
 
 class StandLost(Happening, frozen=True, kw_only=True):
-    """What `TakeStand` asked for could not be made durable; what was asked for after it was not done."""
+    """What `TakeStand` asked for could not be made durable; what was asked for after it was not
+    done.
+    """
 
     reason: str
 
@@ -324,7 +391,9 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MakeOffer(Action, frozen=True, kw_only=True):
-    """Collect from the trainer, add to the ledger, encode under the next seq, make it durable; then `OfferMade`."""
+    """Collect from the trainer, add to the ledger, encode under the next seq, make it durable; then
+    `OfferMade`.
+    """
 
 
 class TrainOn(Action, frozen=True, kw_only=True):
@@ -332,8 +401,11 @@ class TrainOn(Action, frozen=True, kw_only=True):
 
 
 class TakeStand(Action, frozen=True, kw_only=True):
-    """Make durable that this view of the round after `parent` is taken, before doing what is asked for next: after a restart the node is in a later
-    one. Where that fails, `StandLost` and nothing else. Costs nothing when it is durable already."""
+    """Make durable that this view of the round after `parent` is taken, before doing what is asked
+    for next: after a restart the node is in a later one.
+
+    Where that fails, `StandLost` and nothing else. Costs nothing when it is durable already.
+    """
 
     parent: Digest
     view: int
@@ -360,7 +432,9 @@ class Scatter(Action, frozen=True, kw_only=True):
 
 
 class Reduce(Action, frozen=True, kw_only=True):
-    """Move slices to their owners under this cut, sum our own, send and take results (`ResultGot`), compute (`Computed`)."""
+    """Move slices to their owners under this cut, sum our own, send and take results (`ResultGot`),
+    compute (`Computed`).
+    """
 
     plan: OpenPlan
     cut: Cut
@@ -368,7 +442,9 @@ class Reduce(Action, frozen=True, kw_only=True):
 
 
 class Serve(Action, frozen=True, kw_only=True):
-    """Do for this cut what others need of us, and compute nothing: our vote under an earlier one stands."""
+    """Do for this cut what others need of us, and compute nothing: our vote under an earlier one
+    stands.
+    """
 
     plan: OpenPlan
     cut: Cut
@@ -376,7 +452,11 @@ class Serve(Action, frozen=True, kw_only=True):
 
 
 class HandOn(Action, frozen=True, kw_only=True):
-    """Send these members the results of these slices of a plan, which others made who are absent now. What they signed proves itself."""
+    """Send these members the results of these slices of a plan, which others made who are absent
+    now.
+
+    What they signed proves itself.
+    """
 
     plan: Digest
     slices: tuple[int, ...]
@@ -394,7 +474,9 @@ class Inquire(Action, frozen=True, kw_only=True):
 
 
 class Publish(Action, frozen=True, kw_only=True):
-    """A certificate was assembled here: verify it like anybody's, tell the members, gossip it to everybody else if that is up to us."""
+    """A certificate was assembled here: verify it like anybody's, tell the members, gossip it to
+    everybody else if that is up to us.
+    """
 
     certificate: bytes
     to: tuple[PeerId, ...]
@@ -402,21 +484,28 @@ class Publish(Action, frozen=True, kw_only=True):
 
 
 class Adopt(Action, frozen=True, kw_only=True):
-    """What we computed, or `downloaded`, is what was certified: it becomes the anchor. Then `Adopted`."""
+    """What we computed, or `downloaded`, is what was certified: it becomes the anchor.
+
+    Then `Adopted`.
+    """
 
     certificate: OpenCertificate
     downloaded: bool = False
 
 
 class Examine(Action, frozen=True, kw_only=True):
-    """Look after the reducers of a certificate with what came of them, before it is let go. `disputed`: another state was computed here from it."""
+    """Look after the reducers of a certificate with what came of them, before it is let go.
+
+    `disputed`: another state was computed here from it.
+    """
 
     certificate: OpenCertificate
     disputed: bool
 
 
 class Fetch(Action, frozen=True, kw_only=True):
-    """Have the state of this certificate downloaded beside all else: `StateComing` while it comes, then `StateHere` or `StateLost`.
+    """Have the state of this certificate downloaded beside all else: `StateComing` while it comes,
+    then `StateHere` or `StateLost`.
 
     Costs nothing where that is under way.
     """
@@ -436,13 +525,17 @@ class GiveUp(Action, frozen=True, kw_only=True):
 
 
 class PrepareMerge(Action, frozen=True, kw_only=True):
-    """Have the other branch's state downloaded: `StateComing` while it comes, then `StateHere` or `StateLost`."""
+    """Have the other branch's state downloaded: `StateComing` while it comes, then `StateHere` or
+    `StateLost`.
+    """
 
     other: Tip
 
 
 class Average(Action, frozen=True, kw_only=True):
-    """The other branch's state is here: average it with ours into the spare buffer; then `MergePrepared`."""
+    """The other branch's state is here: average it with ours into the spare buffer; then
+    `MergePrepared`.
+    """
 
     other: Tip
 

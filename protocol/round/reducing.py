@@ -37,7 +37,8 @@ from protocol.round.views import (
 )
 from protocol.rules.registry import rules_of
 
-PARTIAL_HELD = 0.5  # at this share of the scatter's time a reducer tells the leader what it has, whole or not
+# At this share of the scatter's time a reducer tells the leader what it has, whole or not.
+PARTIAL_HELD = 0.5
 
 
 def gone_in_scatter(state: State, event: PeerGone, now: float) -> Step:
@@ -48,7 +49,11 @@ def gone_in_scatter(state: State, event: PeerGone, now: float) -> Step:
 def withdrawn_in_scatter(state: State, event: WithdrawalGot, now: float) -> Step:
     """A member takes no part: what it would have sent is not waited for."""
     state = note_withdrawal(state, event)
-    return _scatter_without(state, now, event.peer, "withdrew") if event.peer in state.absent else (state, [])
+    return (
+        _scatter_without(state, now, event.peer, "withdrew")
+        if event.peer in state.absent
+        else (state, [])
+    )
 
 
 def ready_in_scatter(state: State, event: ReadyGot, now: float) -> Step:
@@ -57,7 +62,9 @@ def ready_in_scatter(state: State, event: ReadyGot, now: float) -> Step:
     state, actions = gathering.ready_got(state, event, now)
     if state.phase is not Phase.SCATTER or state.later == known:
         return state, actions
-    state, more = _scatter_without(state, now, event.signed.peer, f"went on to view {event.ready.view}")
+    state, more = _scatter_without(
+        state, now, event.signed.peer, f"went on to view {event.ready.view}"
+    )
     return state, [*actions, *more]
 
 
@@ -66,7 +73,11 @@ def _scatter_without(state: State, now: float, peer: PeerId, how: str) -> Step:
     if state.decided:
         return state, []
     if plan is not None and (peer == plan.leader or state.hopeless):
-        return pass_view(state, now, f"{short(peer)} {how} in scatter, {'its leader' if peer == plan.leader else 'and the majority'}")
+        return pass_view(
+            state,
+            now,
+            f"{short(peer)} {how} in scatter, {'its leader' if peer == plan.leader else 'and the majority'}",
+        )
     if state.merge is not None:
         return state, []
     state, telling = _tell_held(state)
@@ -82,7 +93,11 @@ def gone_in_reduce(state: State, event: PeerGone, now: float) -> Step:
 def withdrawn_in_reduce(state: State, event: WithdrawalGot, now: float) -> Step:
     """A member takes no part: what it owes is somebody else's to do."""
     state = note_withdrawal(state, event)
-    return _reduce_without(state, now, event.peer, "withdrew") if event.peer in state.absent else (state, [])
+    return (
+        _reduce_without(state, now, event.peer, "withdrew")
+        if event.peer in state.absent
+        else (state, [])
+    )
 
 
 def ready_in_reduce(state: State, event: ReadyGot, now: float) -> Step:
@@ -91,7 +106,9 @@ def ready_in_reduce(state: State, event: ReadyGot, now: float) -> Step:
     state, actions = gathering.ready_got(state, event, now)
     if state.phase is not Phase.REDUCE or state.later == known:
         return state, actions
-    state, more = _reduce_without(state, now, event.signed.peer, f"went on to view {event.ready.view}")
+    state, more = _reduce_without(
+        state, now, event.signed.peer, f"went on to view {event.ready.view}"
+    )
     return state, [*actions, *more]
 
 
@@ -101,12 +118,18 @@ def _reduce_without(state: State, now: float, peer: PeerId, how: str) -> Step:
     if state.hopeless:
         return pass_view(state, now, f"{short(peer)} {how} in reduce, and the majority with it")
     if leading.beyond_recut(state):
-        return pass_view(state, now, f"{short(peer)} {how} in reduce: a slice is missing, and the leader that could name a substitute")
+        return pass_view(
+            state,
+            now,
+            f"{short(peer)} {how} in reduce: a slice is missing, and the leader that could name a substitute",
+        )
     return leading.recut(state, now, final=False)
 
 
 def _tell_held(state: State) -> Step:
-    """Tell the leader what we hold: once it is all that living members of our row offered, and at every change from then on."""
+    """Tell the leader what we hold: once it is all that living members of our row offered, and at
+    every change from then on.
+    """
     plan = state.plan
     assert plan is not None
     row = plan.layout.mates(plan.index[state.rules.me])
@@ -126,7 +149,13 @@ def held_here(state: State, event: HeldHere, now: float) -> Step:
 
 def held_got(state: State, event: HeldGot, now: float) -> Step:
     plan = state.plan
-    if plan is None or event.held.plan != plan.digest or event.peer not in plan.members or not state.leads or state.decided:
+    if (
+        plan is None
+        or event.held.plan != plan.digest
+        or event.peer not in plan.members
+        or not state.leads
+        or state.decided
+    ):
         return state, []
     held = {**state.lead.held, event.peer: frozenset(event.held.contributors)}
     return leading.try_cut(replace(state, lead=replace(state.lead, held=held)), now, final=False)
@@ -145,7 +174,9 @@ def scatter_overdue(state: State, event: Tick, now: float) -> Step:
     if not state.overdue:
         state, actions = (state, []) if state.told else _tell_held(replace(state, told=True))
         return replace(state, overdue=True, deadline=now + rest), actions
-    return pass_view(state, now, f"no cut from {short(state.leader)} within {allowed * PARTIAL_HELD + rest:g} s")
+    return pass_view(
+        state, now, f"no cut from {short(state.leader)} within {allowed * PARTIAL_HELD + rest:g} s"
+    )
 
 
 def cut_got(state: State, event: CutGot, now: float) -> Step:
@@ -158,10 +189,16 @@ def cut_got(state: State, event: CutGot, now: float) -> Step:
     if plan.index[state.rules.me] not in cut.present:
         if state.target is not None:
             return voting.fetch(state, state.target, now)
-        return left_out(state, now, f"left out of cut {cut.number}: {short(plan.leader)} took this node for lost, or it was too slow")
+        return left_out(
+            state,
+            now,
+            f"left out of cut {cut.number}: {short(plan.leader)} took this node for lost, or it was too slow",
+        )
     if state.merge is not None:
         return voting.cast_merge(replace(state, cut=cut, cut_signed=event.signed), now)
-    patience = gather_s(plan, state.rules.manifest.round) * (1.0 if state.leads else FOLLOWER_PATIENCE)
+    patience = gather_s(plan, state.rules.manifest.round) * (
+        1.0 if state.leads else FOLLOWER_PATIENCE
+    )
     state, actions = enter(
         state,
         Phase.REDUCE,
@@ -177,9 +214,11 @@ def cut_got(state: State, event: CutGot, now: float) -> Step:
 
 
 def serve(state: State, event: CutGot, now: float) -> Step:
-    """A later cut than the one we voted under: a reducer died while it handed its result out, and it did not reach all.
+    """A later cut than the one we voted under: a reducer died while it handed its result out, and
+    it did not reach all.
 
-    The vote stands, one a view. But the others need the slices that are ours under this cut, or they wait for them until the view is over.
+    The vote stands, one a view. But the others need the slices that are ours under this cut, or
+    they wait for them until the view is over.
     """
     plan, cut = state.plan, event.cut
     if plan is None or cut.plan != plan.digest or state.merge is not None:
@@ -191,17 +230,29 @@ def serve(state: State, event: CutGot, now: float) -> Step:
 
 
 def _check(state: State, event: CutGot) -> tuple[bool, list[Action]]:
-    """Whether a cut of the current plan is from who may make it, newer than the one we know, and fits; what to refuse where it is not."""
+    """Whether a cut of the current plan is from who may make it, newer than the one we know, and
+    fits; what to refuse where it is not.
+    """
     plan, cut, known = state.plan, event.cut, state.cut
     assert plan is not None
     by = event.signed.peer
     if by != plan.leader:
-        return False, [Refuse(peer=by, reason="not_leader", detail="a cut for a plan that is not its own")]
+        return False, [
+            Refuse(peer=by, reason="not_leader", detail="a cut for a plan that is not its own")
+        ]
     if known is not None and cut.number <= known.number:
-        again = state.cut_signed is not None and cut.number == known.number and event.signed.digest != state.cut_signed.digest
-        return False, [Refuse(peer=by, reason="equivocation", detail=f"two cuts {cut.number}")] if again else []
+        again = (
+            state.cut_signed is not None
+            and cut.number == known.number
+            and event.signed.digest != state.cut_signed.digest
+        )
+        return False, [
+            Refuse(peer=by, reason="equivocation", detail=f"two cuts {cut.number}")
+        ] if again else []
     try:
-        rules_of(state.rules.manifest).check_cut(cut, plan, state.rules.manifest, merging=state.merge is not None)
+        rules_of(state.rules.manifest).check_cut(
+            cut, plan, state.rules.manifest, merging=state.merge is not None
+        )
     except PeerFault as fault:
         return False, [Refuse(peer=by, reason=fault.reason, detail=str(fault))]
     return True, []

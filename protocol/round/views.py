@@ -1,4 +1,6 @@
-"""How a view begins and ends: entering a phase, passing over a leader, sending the offer to the next one."""
+"""How a view begins and ends: entering a phase, passing over a leader, sending the offer to the
+next one.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +44,24 @@ READIES_KEPT = 256
 """Peers whose offers are kept: four times the largest group. The others' senders send again in the next view."""
 
 
-def enter(state: State, phase: Phase, now: float, reason: str, *, deadline: float = math.inf, **changes: Any) -> Step:
+def enter(
+    state: State,
+    phase: Phase,
+    now: float,
+    reason: str,
+    *,
+    deadline: float = math.inf,
+    **changes: Any,
+) -> Step:
     """Move to a phase, and say why."""
     moved = replace(state, phase=phase, deadline=deadline, entered=now, **changes)
-    return moved, [Note(event=PhaseEntered(number=state.number, view=moved.view, phase=phase.value, reason=reason))]
+    return moved, [
+        Note(
+            event=PhaseEntered(
+                number=state.number, view=moved.view, phase=phase.value, reason=reason
+            )
+        )
+    ]
 
 
 def note_gone(state: State, event: PeerGone, now: float) -> Step:
@@ -64,27 +80,39 @@ def withdrawal_got(state: State, event: WithdrawalGot, now: float) -> Step:
 
 
 def begin_view(state: State, now: float, view: int, reason: str) -> Step:
-    """Send the offer to the leader of `view`, or of the later one where half of the others wait already, passing over candidates that are
-    known not to be there."""
+    """Send the offer to the leader of `view`, or of the later one where half of the others wait
+    already, passing over candidates that are known not to be there.
+    """
     assert state.offer is not None
     here = (state.live - state.gone) | {state.rules.me}
-    # Their offers came while this node was still busy with an earlier view. Without looking at them two nodes chase each other for ever:
-    # each waits in a view that the other left 50 ms before (seen with two real nodes, 36 views long).
+    # Their offers came while this node was still busy with an earlier view. Without looking at them
+    # two nodes chase each other for ever: each waits in a view that the other left 50 ms before
+    # (seen with two real nodes, 36 views long).
     if (later := later_view(state, view)) is not None:
         reason += f"; going to view {later}, where others wait"
         view = later
     order = state.order
     skipped: list[PeerId] = []
-    while ((leader := leader_of(order, view)) not in here or _is_beyond(state, leader, view)) and len(skipped) < len(order):
+    while (
+        (leader := leader_of(order, view)) not in here or _is_beyond(state, leader, view)
+    ) and len(skipped) < len(order):
         skipped.append(leader)
         view += 1
     if skipped:
         reason += f"; passed over {', '.join(short(peer) for peer in dict.fromkeys(skipped))}, not connected or in a later view"
-    # Others may have noticed before us that a leader is dead, and took us along: it would be waited for until the view's end (3 s, seen with a
-    # stopped leader of four). Should it live, it comes by itself, or its work waits a round.
-    passed = frozenset(leader_of(order, earlier) for earlier in range(max(state.view, view - PASSED), view))
-    # The leaders of the views before that have our offer to them must not plan with it: nobody would find us there.
-    left = tuple(sorted(state.asked - {leader, state.rules.me} - state.gone)) if view > state.view else ()
+    # Others may have noticed before us that a leader is dead, and took us along: it would be waited
+    # for until the view's end (3 s, seen with a stopped leader of four). Should it live, it comes
+    # by itself, or its work waits a round.
+    passed = frozenset(
+        leader_of(order, earlier) for earlier in range(max(state.view, view - PASSED), view)
+    )
+    # The leaders of the views before that have our offer to them must not plan with it: nobody
+    # would find us there.
+    left = (
+        tuple(sorted(state.asked - {leader, state.rules.me} - state.gone))
+        if view > state.view
+        else ()
+    )
     waits = state.rules.manifest.round.ready_s
     leads = leader == state.rules.me
     state, actions = enter(
@@ -118,14 +146,22 @@ def _is_beyond(state: State, peer: PeerId, view: int) -> bool:
 
 
 def later_view(state: State, view: int) -> int | None:
-    """The first view after `view` that one of the others is in, when half of them or more are in later ones."""
+    """The first view after `view` that one of the others is in, when half of them or more are in
+    later ones.
+    """
     others = state.live - state.gone
-    ahead = [ready.view for peer, (_, ready) in state.readies.items() if peer in others and ready.view > view]
+    ahead = [
+        ready.view
+        for peer, (_, ready) in state.readies.items()
+        if peer in others and ready.view > view
+    ]
     return min(ahead) if ahead and 2 * len(ahead) >= len(others) else None
 
 
 def _call_on(state: State, leader: PeerId) -> list[Action]:
-    """The offer, and the vote of an earlier view: a leader that comes to hold a majority for it publishes that certificate."""
+    """The offer, and the vote of an earlier view: a leader that comes to hold a majority for it
+    publishes that certificate.
+    """
     assert state.offer is not None
     actions: list[Action] = [Send(to=(leader,), message=replace(state.offer, view=state.view))]
     if state.vote is not None:
@@ -134,7 +170,9 @@ def _call_on(state: State, leader: PeerId) -> list[Action]:
 
 
 def follow_order(state: State) -> Step:
-    """At genesis the order changes as peers become known: the offer goes to the new leader as well, in the same view."""
+    """At genesis the order changes as peers become known: the offer goes to the new leader as well,
+    in the same view.
+    """
     if state.phase is not Phase.READY or state.leader in state.asked or state.offer is None:
         return state, []
     leader = state.leader
@@ -143,13 +181,23 @@ def follow_order(state: State) -> Step:
 
 
 def pass_view(state: State, now: float, reason: str) -> Step:
-    """This view came to nothing: the next leader's turn, with the same offer. A merge that came to nothing for long is given up."""
+    """This view came to nothing: the next leader's turn, with the same offer.
+
+    A merge that came to nothing for long is given up.
+    """
     tried = state.view + 1 - (state.merge.first_view if state.merge else 0)
     if state.merge is not None and tried > MERGE_PATIENCE * len(state.order):
-        return back_to_training(state, now, f"the merge came to nothing in {tried} views, the last time because: {reason}")
+        return back_to_training(
+            state,
+            now,
+            f"the merge came to nothing in {tried} views, the last time because: {reason}",
+        )
     note = Note(event=ViewPassed(number=state.number, view=state.view, reason=reason))
-    # The members that follow this plan need not wait for its deadline: our offer to a later view says that it is over, or over without us.
-    carried_out = state.plan is not None and (state.leads or state.phase in {Phase.SCATTER, Phase.REDUCE})
+    # The members that follow this plan need not wait for its deadline: our offer to a later view
+    # says that it is over, or over without us.
+    carried_out = state.plan is not None and (
+        state.leads or state.phase in {Phase.SCATTER, Phase.REDUCE}
+    )
     members = state.plan.members if state.plan is not None and carried_out else ()
     state, actions = begin_view(state, now, state.view + 1, reason)
     assert state.offer is not None
@@ -159,7 +207,10 @@ def pass_view(state: State, now: float, reason: str) -> Step:
 
 
 def go_alone(state: State, now: float) -> Step:
-    """The round's end came and nobody else is there. A node alone certifies nothing; it trains on and keeps what it learned."""
+    """The round's end came and nobody else is there.
+
+    A node alone certifies nothing; it trains on and keeps what it learned.
+    """
     if state.merge is not None:
         return back_to_training(state, now, "nobody else takes part in the merge")
     manifest = state.rules.manifest
@@ -168,13 +219,26 @@ def go_alone(state: State, now: float) -> Step:
     pending = max(offer.samples, offer.trajectory.drawn) if offer else 0
     reason = f"a certificate takes {manifest.group.min_peers} members, and no other is here that is ready; what was learned is kept as the next offer"
     state, actions = enter(
-        state, Phase.TRAIN, now, reason, deadline=training_deadline(state, now), offer=None, asked=frozenset(), lead=Lead()
+        state,
+        Phase.TRAIN,
+        now,
+        reason,
+        deadline=training_deadline(state, now),
+        offer=None,
+        asked=frozenset(),
+        lead=Lead(),
     )
-    return state, [Note(event=Alone(number=state.number, samples_pending=pending, reason=reason)), *actions, TrainOn()]
+    return state, [
+        Note(event=Alone(number=state.number, samples_pending=pending, reason=reason)),
+        *actions,
+        TrainOn(),
+    ]
 
 
 def train_again(state: State, now: float, reason: str) -> Step:
-    """A round of empty offers makes no certificate: everybody trains once more, and meets in the next view."""
+    """A round of empty offers makes no certificate: everybody trains once more, and meets in the
+    next view.
+    """
     state, actions = enter(
         state,
         Phase.TRAIN,
@@ -190,7 +254,9 @@ def train_again(state: State, now: float, reason: str) -> Step:
 
 
 def back_to_training(state: State, now: float, reason: str) -> Step:
-    """Back to training on our own branch, from a merge or a download that came to nothing; the other branch will be met again."""
+    """Back to training on our own branch, from a merge or a download that came to nothing; the
+    other branch will be met again.
+    """
     state = remember_view(state)
     state, actions = enter(
         state,
@@ -211,12 +277,17 @@ def back_to_training(state: State, now: float, reason: str) -> Step:
 
 
 def remember_view(state: State) -> State:
-    """The round is left for another: whenever it is taken up again, it is in no view in which this node may have scattered or voted."""
+    """The round is left for another: whenever it is taken up again, it is in no view in which this
+    node may have scattered or voted.
+    """
     if state.phase is Phase.MERGE:
-        return state  # in no view of any round: the one that was left for it is remembered already
+        # In no view of any round: the one that was left for it is remembered already.
+        return state
     unused = state.phase in {Phase.TRAIN, Phase.OFFER, Phase.READY}
     next_view = max(state.stands.get(state.parent, 0), state.view if unused else state.view + 1)
-    kept = [(parent, view) for parent, view in state.stands.items() if parent != state.parent][1 - STANDS_KEPT :]
+    kept = [(parent, view) for parent, view in state.stands.items() if parent != state.parent][
+        1 - STANDS_KEPT :
+    ]
     return replace(state, stands={**dict(kept), state.parent: next_view})
 
 
@@ -227,9 +298,13 @@ def training_deadline(state: State, now: float, age_s: float = 0.0) -> float:
 
 
 def keep_ready(state: State, peer: PeerId, entry: tuple[Signed, Ready]) -> State:
-    """Remember a peer's latest offer, to this view or a later one; what earlier views were offered is over."""
+    """Remember a peer's latest offer, to this view or a later one; what earlier views were offered
+    is over.
+    """
     kept = {known: old for known, old in state.readies.items() if old[1].view >= state.view}
-    if (peer in kept or len(kept) < READIES_KEPT) and (peer not in kept or kept[peer][1].view <= entry[1].view):
+    if (peer in kept or len(kept) < READIES_KEPT) and (
+        peer not in kept or kept[peer][1].view <= entry[1].view
+    ):
         kept[peer] = entry
     return replace(state, readies=kept)
 

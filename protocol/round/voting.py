@@ -1,4 +1,6 @@
-"""Votes and what becomes of them: who takes them, when they are a certificate, what a certificate does to a node."""
+"""Votes and what becomes of them: who takes them, when they are a certificate, what a certificate
+does to a node.
+"""
 
 from __future__ import annotations
 
@@ -41,16 +43,28 @@ from protocol.round.phases import (
     VoteGot,
     WithdrawalGot,
 )
-from protocol.round.views import Step, back_to_training, enter, note_gone, note_withdrawal, pass_view
+from protocol.round.views import (
+    Step,
+    back_to_training,
+    enter,
+    note_gone,
+    note_withdrawal,
+    pass_view,
+)
 
-OUTCOMES_KEPT = 8  # different outcomes whose votes are kept after one tip: honest members make one per view
-VOTERS_KEPT = 256  # peers whose last vote is remembered: four times the largest group
-ADVANCE_S = 10.0  # a download that brought verified bytes is waited for so much longer: a chunk of 256 KiB at 250 kbit/s
+# Different outcomes whose votes are kept after one tip: honest members make one per view.
+OUTCOMES_KEPT = 8
+# Peers whose last vote is remembered: four times the largest group.
+VOTERS_KEPT = 256
+# A download that brought verified bytes is waited for so much longer: a chunk of 256 KiB at 250
+# kbit/s.
+ADVANCE_S = 10.0
 # For how many rounds a download may keep a node out of its rounds while others live at its tip. A
 # state that takes longer comes beside the rounds: its certificate may be anybody's, and its bytes
 # may come as slowly as somebody likes.
 HELD_ROUNDS = 3.0
-INQUIRED_MEMBERS = 3  # asked for a certificate when none came: the leader and two more, as ROUND says
+# Asked for a certificate when none came: the leader and two more, as ROUND says.
+INQUIRED_MEMBERS = 3
 
 
 def takers(state: State) -> tuple[PeerId, ...]:
@@ -64,13 +78,24 @@ def takers(state: State) -> tuple[PeerId, ...]:
 
 def cast(state: State, event: Computed, now: float) -> Step:
     """Everything is summed and the outer step done: say which state we would move to."""
-    if state.plan is None or state.cut_signed is None or state.plan_signed is None or event.vote.cut != state.cut_signed.digest:
+    if (
+        state.plan is None
+        or state.cut_signed is None
+        or state.plan_signed is None
+        or event.vote.cut != state.cut_signed.digest
+    ):
         return state, []
     if state.target is not None:
         same = _is(state.target, event.vote)
-        return _adopt(replace(state, spare=event.vote), state.target, now) if same else fetch(state, state.target, now)
+        return (
+            _adopt(replace(state, spare=event.vote), state.target, now)
+            if same
+            else fetch(state, state.target, now)
+        )
     key = digest(payload_of(event.vote))
-    outcome = Outcome(vote=event.vote, plan=state.plan, plan_signed=state.plan_signed, cut_signed=state.cut_signed)
+    outcome = Outcome(
+        vote=event.vote, plan=state.plan, plan_signed=state.plan_signed, cut_signed=state.cut_signed
+    )
     to = takers(state)
     me = state.rules.me
     state, actions = enter(
@@ -85,7 +110,12 @@ def cast(state: State, event: Computed, now: float) -> Step:
         inquired=False,
     )
     ours_last = (*(peer for peer in to if peer != me), me)
-    return state, [*actions, *_disputes(state, state.voted), *_hand_on(state), Send(to=ours_last, message=event.vote)]
+    return state, [
+        *actions,
+        *_disputes(state, state.voted),
+        *_hand_on(state),
+        Send(to=ours_last, message=event.vote),
+    ]
 
 
 def cast_merge(state: State, now: float) -> Step:
@@ -116,7 +146,9 @@ def take_vote(state: State, event: VoteGot, now: float) -> Step:
         return state, []
     before = state.voted.get(peer)
     if before is not None and before.view == event.vote.view:
-        return state, [Refuse(peer=peer, reason="equivocation", detail=f"two votes in view {event.vote.view}")]
+        return state, [
+            Refuse(peer=peer, reason="equivocation", detail=f"two votes in view {event.vote.view}")
+        ]
     if before is not None or len(state.voted) < VOTERS_KEPT:
         state = replace(state, voted={**state.voted, peer: event.vote})
     disputed = _disputes(state, {peer: event.vote})
@@ -147,32 +179,59 @@ def _without(state: State, now: float) -> Step:
 
 
 def _hand_on(state: State) -> list[Action]:
-    """Give what an absent reducer made to the members that have not voted: it may have died while it handed its result out.
+    """Give what an absent reducer made to the members that have not voted: it may have died while
+    it handed its result out.
 
-    The leader has all results when it votes, so that no Cut names a substitute for what it does not lack. Without this the members that lack the
-    result, and all others with them, waited for the end of the view (10 s with the default deadlines). One of those who take the votes does it.
+    The leader has all results when it votes, so that no Cut names a substitute for what it does not
+    lack. Without this the members that lack the result, and all others with them, waited for the
+    end of the view (10 s with the default deadlines). One of those who take the votes does it.
     """
     plan, cut, vote, absent = state.plan, state.cut, state.vote, state.absent
-    if state.phase is not Phase.VOTE or plan is None or cut is None or vote is None or state.merge is not None:
+    if (
+        state.phase is not Phase.VOTE
+        or plan is None
+        or cut is None
+        or vote is None
+        or state.merge is not None
+    ):
         return []
     first = next((peer for peer in takers(state) if peer not in absent), None)
-    slices = tuple(i for i in range(len(plan.members)) if plan.layout.finishes(i) and plan.members[cut.owners[i]] in absent)
-    voted = {peer for peer, theirs in state.voted.items() if (theirs.plan, theirs.view) == (vote.plan, vote.view)}
-    lacking = tuple(i for i in cut.present if plan.members[i] not in absent | voted | {state.rules.me})
-    return [HandOn(plan=plan.digest, slices=slices, to=lacking)] if first == state.rules.me and slices and lacking else []
+    slices = tuple(
+        i
+        for i in range(len(plan.members))
+        if plan.layout.finishes(i) and plan.members[cut.owners[i]] in absent
+    )
+    voted = {
+        peer
+        for peer, theirs in state.voted.items()
+        if (theirs.plan, theirs.view) == (vote.plan, vote.view)
+    }
+    lacking = tuple(
+        i for i in cut.present if plan.members[i] not in absent | voted | {state.rules.me}
+    )
+    return (
+        [HandOn(plan=plan.digest, slices=slices, to=lacking)]
+        if first == state.rules.me and slices and lacking
+        else []
+    )
 
 
 def _leave_if_divided(state: State, now: float) -> Step:
     """End a view in which no outcome can win any more, whoever else still votes.
 
-    Of a reducer that dies while it hands its result out, some have all that they need and vote, and the others vote under the next Cut. Only who
-    takes the votes can tell; a leader's offer to the next view tells the rest. An outcome that no taker came to cannot win, whoever votes for it:
+    Of a reducer that dies while it hands its result out, some have all that they need and vote, and
+    the others vote under the next Cut. Only who takes the votes can tell; a leader's offer to the
+    next view tells the rest. An outcome that no taker came to cannot win, whoever votes for it:
     certifying takes its state.
     """
     plan, vote = state.plan, state.vote
     if plan is None or vote is None or state.decided or state.rules.me not in takers(state):
         return state, []
-    cast_here = {p: v for p, v in state.voted.items() if p in plan.members and (v.plan, v.view) == (plan.digest, state.view)}
+    cast_here = {
+        p: v
+        for p, v in state.voted.items()
+        if p in plan.members and (v.plan, v.view) == (plan.digest, state.view)
+    }
     cast_here[state.rules.me] = vote
     absent = state.absent
     silent = [peer for peer in plan.members if peer not in cast_here and peer not in absent]
@@ -181,15 +240,27 @@ def _leave_if_divided(state: State, now: float) -> Step:
     judges = [peer for peer in takers(state) if peer not in state.gone]
     open_to_all = any(peer in silent for peer in judges)
     certifiable = {payload_of(cast_here[peer]) for peer in judges if peer in cast_here}
-    if any(count + len(silent) >= needed and (open_to_all or outcome in certifiable) for outcome, count in votes):
+    if any(
+        count + len(silent) >= needed and (open_to_all or outcome in certifiable)
+        for outcome, count in votes
+    ):
         return state, []
     said = " to ".join(str(count) for _, count in votes)
-    enough = f"{needed} are needed" if votes[0][1] + len(silent) < needed else "none of those who take them has the state of most"
-    return pass_view(state, now, f"the votes of view {state.view} are divided, {said}, and {enough}")
+    enough = (
+        f"{needed} are needed"
+        if votes[0][1] + len(silent) < needed
+        else "none of those who take them has the state of most"
+    )
+    return pass_view(
+        state, now, f"the votes of view {state.view} are divided, {said}, and {enough}"
+    )
 
 
 def _disputes(state: State, voted: Mapping[PeerId, Vote]) -> list[Action]:
-    """Who votes for another state than this node computed from the same Cut. One of the two, or a reducer between them, is wrong."""
+    """Who votes for another state than this node computed from the same Cut.
+
+    One of the two, or a reducer between them, is wrong.
+    """
     disputes: list[Action] = []
     for outcome in state.outcomes.values():
         ours = outcome.vote
@@ -201,19 +272,26 @@ def _disputes(state: State, voted: Mapping[PeerId, Vote]) -> list[Action]:
 
 
 def certify(state: State, key: bytes) -> Step:
-    """Assemble a certificate when a majority of the plan's members voted for one outcome that we know."""
+    """Assemble a certificate when a majority of the plan's members voted for one outcome that we
+    know.
+    """
     outcome = state.outcomes.get(key)
     if outcome is None or state.spare != outcome.vote:
-        return state, []  # its state is not here (any more): a certificate that nobody could give the state of would stop the run
+        # Its state is not here (any more): a certificate that nobody could give the state of would
+        # stop the run.
+        return state, []
     members = outcome.plan.members
-    votes = {peer: signature for peer, signature in state.votes.get(key, {}).items() if peer in members}
+    votes = {
+        peer: signature for peer, signature in state.votes.get(key, {}).items() if peer in members
+    }
     if len(votes) < max(outcome.plan.majority, state.rules.manifest.group.min_peers):
         return state, []
     raw = assemble(outcome.vote, outcome.plan_signed, outcome.cut_signed, votes)
     me = state.rules.me
     others = tuple(peer for peer in members if peer != me)
-    # Each of the three takers tells every member; one of them is enough for everybody else, who notice within a beacon what gossip lost. Of an
-    # earlier view it is not known who else comes to it.
+    # Each of the three takers tells every member; one of them is enough for everybody else, who
+    # notice within a beacon what gossip lost. Of an earlier view it is not known who else comes to
+    # it.
     late = state.plan is None or state.plan.digest != outcome.plan.digest
     first = late or next((peer for peer in takers(state) if peer not in state.gone), me) == me
     return state, [Publish(certificate=raw, to=others, gossip=first)]
@@ -229,34 +307,51 @@ def inquire(state: State, now: float) -> Step:
 
 
 def follow(state: State, event: CertificateGot, now: float) -> Step:
-    """A certificate after our tip: adopt what we computed when it is what was certified, download it when it is not.
+    """A certificate after our tip: adopt what we computed when it is what was certified, download
+    it when it is not.
 
-    A majority may be there before we are: with the certificate's own plan still being carried out here, the rest of it costs less than a download.
+    A majority may be there before we are: with the certificate's own plan still being carried out
+    here, the rest of it costs less than a download.
     """
     certificate = event.certificate
     if certificate.hash == state.tip.hash:
         return state, []
     if state.spare is not None and _is(certificate, state.spare):
         return _adopt(state, certificate, now)
-    nearly = state.phase in {Phase.SCATTER, Phase.REDUCE} and state.plan is not None and state.plan.digest == certificate.plan.digest
+    nearly = (
+        state.phase in {Phase.SCATTER, Phase.REDUCE}
+        and state.plan is not None
+        and state.plan.digest == certificate.plan.digest
+    )
     if state.target is not None and state.target.hash == certificate.hash:
         return state, []
     if nearly and state.target is None:
-        return replace(state, target=certificate, deadline=min(state.deadline, now + state.rules.manifest.round.vote_s)), []
+        return replace(
+            state,
+            target=certificate,
+            deadline=min(state.deadline, now + state.rules.manifest.round.vote_s),
+        ), []
     return fetch(state, certificate, now)
 
 
 def _adopt(state: State, certificate: OpenCertificate, now: float) -> Step:
     reason = f"certificate {certificate.outcome.number} names the state computed here"
     state, actions = enter(state, Phase.ADOPT, now, reason, target=certificate)
-    return state, [*actions, Examine(certificate=certificate, disputed=False), Adopt(certificate=certificate)]
+    return state, [
+        *actions,
+        Examine(certificate=certificate, disputed=False),
+        Adopt(certificate=certificate),
+    ]
 
 
 def fetch(state: State, certificate: OpenCertificate, now: float) -> Step:
-    """Go for the certificate's state. Training goes on meanwhile; rounds after the old tip are left to those who know no better.
+    """Go for the certificate's state.
 
-    A state that does not begin to come, or does not come on, is done without: its certificate may be anybody's.
-    A newer certificate in place of an older one gives no more time: there may be any number of them.
+    Training goes on meanwhile; rounds after the old tip are left to those who know no better.
+
+    A state that does not begin to come, or does not come on, is done without: its certificate may
+    be anybody's. A newer certificate in place of an older one gives no more time: there may be any
+    number of them.
     """
     since = state.entered if state.phase is Phase.FETCH else now
     disputed = state.spare is not None and state.spare.cut == certificate.outcome.cut
@@ -271,7 +366,13 @@ def fetch(state: State, certificate: OpenCertificate, now: float) -> Step:
     )
     state = replace(state, entered=since)
     state = replace(state, deadline=_held_until(state, state.deadline))
-    return state, [Examine(certificate=certificate, disputed=disputed), Abandon(), *actions, TrainOn(), Fetch(certificate=certificate)]
+    return state, [
+        Examine(certificate=certificate, disputed=disputed),
+        Abandon(),
+        *actions,
+        TrainOn(),
+        Fetch(certificate=certificate),
+    ]
 
 
 def live_in_fetch(state: State, event: LiveChanged, now: float) -> Step:
@@ -296,11 +397,20 @@ def _held_until(state: State, wanted: float) -> float:
 
 
 def state_here(state: State, event: StateHere, now: float) -> Step:
-    """A state is here, whole. In FETCH it is what this node waits for; anywhere else it came after this node had gone on without it."""
+    """A state is here, whole.
+
+    In FETCH it is what this node waits for; anywhere else it came after this node had gone on
+    without it.
+    """
     if event.tip != state.tip.hash or not event.ahead:
-        return state, []  # this node moved meanwhile, or gave up the merge that the state was for
+        # This node moved meanwhile, or gave up the merge that the state was for.
+        return state, []
     reason = f"the state of certificate {event.certificate.outcome.number} is here"
-    abandoned: list[Action] = [] if state.phase is Phase.FETCH else [Examine(certificate=event.certificate, disputed=False), Abandon()]
+    abandoned: list[Action] = (
+        []
+        if state.phase is Phase.FETCH
+        else [Examine(certificate=event.certificate, disputed=False), Abandon()]
+    )
     state, actions = enter(state, Phase.ADOPT, now, reason, target=event.certificate)
     return state, [*abandoned, *actions, Adopt(certificate=event.certificate, downloaded=True)]
 
@@ -315,13 +425,20 @@ def state_lost(state: State, event: StateLost, now: float) -> Step:
 
 
 def fetch_overdue(state: State, event: Tick, now: float) -> Step:
-    """What comes of it later is taken then. Should its holders come back on a branch of their own, it is met and merged like any other."""
+    """What comes of it later is taken then.
+
+    Should its holders come back on a branch of their own, it is met and merged like any other.
+    """
     assert state.target is not None
     name, number = state.target.hash, state.target.outcome.number
     held_s = now - state.entered
     reason = f"training on from certificate {state.tip.number}, since the state of certificate {number} does not come"
     state, actions = back_to_training(state, now, reason)
-    return state, [GiveUp(certificate=name, held_s=held_s), Note(event=Stuck(reason=reason)), *actions]
+    return state, [
+        GiveUp(certificate=name, held_s=held_s),
+        Note(event=Stuck(reason=reason)),
+        *actions,
+    ]
 
 
 def _is(certificate: OpenCertificate, vote: Vote) -> bool:

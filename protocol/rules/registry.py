@@ -1,10 +1,12 @@
 """The functions behind each version of the rules: everything that two members must compute alike.
 
-A member plans, divides, sums, steps and merges by the version that its run's manifest names, whatever the newest version is.
-A function that a released version names never changes. Who changes a rule writes the new function beside the old one, registers
-it here under the next number, and lets `CURRENT_RULES` and `KNOWN_RULES` (`versions.py`) name that number. Data that carries its
-own proof is not computed again: a certificate is checked by its signatures and hashes (`protocol/certificate.py`).
-`tests/protocol/rules/test_pins.py` fails when a registered version computes something else than it did.
+A member plans, divides, sums, steps and merges by the version that its run's manifest names,
+whatever the newest version is. A function that a released version names never changes. Who changes
+a rule writes the new function beside the old one, registers it here under the next number, and lets
+`CURRENT_RULES` and `KNOWN_RULES` (`versions.py`) name that number. Data that carries its own proof
+is not computed again: a certificate is checked by its signatures and hashes
+(`protocol/certificate.py`). `tests/protocol/rules/test_pins.py` fails when a registered version
+computes something else than it did.
 """
 
 from __future__ import annotations
@@ -42,19 +44,32 @@ if TYPE_CHECKING:
 class CutCheck(Protocol):
     """Whether a Cut fits its plan. Raises `PeerFault("bad_plan")` where it does not."""
 
-    def __call__(self, cut: Cut, plan: OpenPlan, manifest: Manifest, *, merging: bool = False) -> None: ...
+    def __call__(
+        self, cut: Cut, plan: OpenPlan, manifest: Manifest, *, merging: bool = False
+    ) -> None: ...
 
 
 class OuterStep(Protocol):
     """See `protocol.outer.outer_step`. All vectors have shape (parameters,)."""
 
     def __call__(
-        self, anchor: Vector, momentum: Vector, mean: Vector, rules: Outer, out_anchor: Vector, out_momentum: Vector, *, rounds: float = 1.0
+        self,
+        anchor: Vector,
+        momentum: Vector,
+        mean: Vector,
+        rules: Outer,
+        out_anchor: Vector,
+        out_momentum: Vector,
+        *,
+        rounds: float = 1.0,
     ) -> None: ...
 
 
 class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of the rules. Every function is pure and gives the same bytes on every machine."""
+    """One version of the rules.
+
+    Every function is pure and gives the same bytes on every machine.
+    """
 
     version: int
     choose: Callable[[View, Bounds, Sizes, History | None], Layout]
@@ -87,7 +102,8 @@ _TODAY = RuleSet(
 )
 
 RULE_SETS: dict[int, RuleSet] = {
-    # What is left of the first version is what reading its certificates needs; nobody plans by it any more.
+    # What is left of the first version is what reading its certificates needs; nobody plans by it
+    # any more.
     FIRST_RULES: msgspec.structs.replace(_TODAY, version=FIRST_RULES),
     CURRENT_RULES: _TODAY,
 }
@@ -95,10 +111,15 @@ RULE_SETS: dict[int, RuleSet] = {
 
 
 def rule_set(version: int) -> RuleSet:
-    """The functions of one version. Raises `UserError("RULES")` for one that this program does not have."""
+    """The functions of one version.
+
+    Raises `UserError("RULES")` for one that this program does not have.
+    """
     found = RULE_SETS.get(version)
     if found is None:
-        raise UserError("RULES", refusal(version, RULE_SETS), fix="install a newer hypergpu", exit_code=2)
+        raise UserError(
+            "RULES", refusal(version, RULE_SETS), fix="install a newer hypergpu", exit_code=2
+        )
     return found
 
 

@@ -1,4 +1,5 @@
-"""Which versions of the rules this program takes part in, and what it tells a person about all others.
+"""Which versions of the rules this program takes part in, and what it tells a person about all
+others.
 
 1   every run from before manifests named a version. This program reads and exports such a run, and does not take part in it.
 2   the current version. New runs get it.
@@ -19,27 +20,38 @@ CURRENT_RULES = 2
 KNOWN_RULES: frozenset[int] = frozenset({CURRENT_RULES})
 """The versions that this program takes part in."""
 
-MAX_RULES = 1 << 31  # a version is a small number; anything larger is noise
+# A version is a small number; anything larger is noise.
+MAX_RULES = 1 << 31
 
 
 def in_words(versions: Collection[int]) -> str:
     """As in "2" or "2 and 3" or "2, 3 and 4"."""
     numbers = [str(version) for version in sorted(versions)]
-    return " and ".join([", ".join(numbers[:-1]), numbers[-1]] if numbers[1:] else numbers) or "no version"
+    return (
+        " and ".join([", ".join(numbers[:-1]), numbers[-1]] if numbers[1:] else numbers)
+        or "no version"
+    )
 
 
 def refusal(rules: int, known: Collection[int] = KNOWN_RULES) -> str:
     """Why a program that knows `known` cannot take part in a run of `rules`; empty where it can."""
     if rules in known:
         return ""
-    advice = "Upgrade hypergpu." if rules > max(known, default=0) else "This program only reads such a run."
+    advice = (
+        "Upgrade hypergpu."
+        if rules > max(known, default=0)
+        else "This program only reads such a run."
+    )
     return f"This run uses rules {rules}; this program knows rules {in_words(known)}. {advice}"
 
 
-def check_rules(rules: int, run: str, known: Collection[int] = KNOWN_RULES, *, of_home: bool = True) -> None:
+def check_rules(
+    rules: int, run: str, known: Collection[int] = KNOWN_RULES, *, of_home: bool = True
+) -> None:
     """Raises `UserError("RULES")` where a program that knows `known` cannot take part in a run.
 
-    `run` is the beginning of its id; `of_home` says that its files are in this home, else it is the run of a node that was asked.
+    `run` is the beginning of its id; `of_home` says that its files are in this home, else it is the
+    run of a node that was asked.
     """
     if not (what := refusal(rules, known)):
         return

@@ -1,1 +1,4 @@
-"""What is paid to whom: pure, in integers, from certificates alone. Everybody who holds the certificates gets the same totals."""
+"""What is paid to whom: pure, in integers, from certificates alone.
+
+Everybody who holds the certificates gets the same totals.
+"""

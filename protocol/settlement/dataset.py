@@ -1,7 +1,9 @@
-"""The published data set of a settlement: everything that, with the certificates, gives the root again.
+"""The published data set of a settlement: everything that, with the certificates, gives the root
+again.
 
-It travels as the canonical bytes of one record, named by their digest, which the proposal carries to the chain. What it says of totals and root is
-only there to be read; whoever checks it computes them and compares. What cannot be computed from certificates is short and named: each epoch's pool
+It travels as the canonical bytes of one record, named by their digest, which the proposal carries
+to the chain. What it says of totals and root is only there to be read; whoever checks it computes
+them and compares. What cannot be computed from certificates is short and named: each epoch's pool
 and last certificate, the accounts that sent no heartbeat, and the offences that were told.
 """
 
@@ -25,25 +27,38 @@ from protocol.settlement.receipts import by_epoch
 from protocol.settlement.sanctions import Offence
 from protocol.settlement.totals import EpochWork, Settled, settle
 
-MAX_DATASET_BYTES = 16 << 20  # 1,000 accounts are 60 KB, and each epoch adds 100 bytes: a century of daily epochs
+# 1,000 accounts are 60 KB, and each epoch adds 100 bytes: a century of daily epochs.
+MAX_DATASET_BYTES = 16 << 20
 _DOMAIN = b"hypergpu/settlement/1\0"
 
 Account = Annotated[bytes, Meta(min_length=20, max_length=20)]
-Amount = Annotated[bytes, Meta(max_length=32)]  # big-endian: amounts outgrow msgpack's integers
+# big-endian: amounts outgrow msgpack's integers.
+Amount = Annotated[bytes, Meta(max_length=32)]
 
 
-class EpochTerms(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """One epoch: its number on the chain, what it hands out, its last certificate, and what certificates do not say."""
+class EpochTerms(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
+    """One epoch: its number on the chain, what it hands out, its last certificate, and what
+    certificates do not say.
+    """
 
     epoch: Annotated[int, Meta(ge=0)]
     pool: Amount
     tip: Hash
     silent: tuple[Account, ...] = ()
-    offences: tuple[tuple[Account, Hash, Annotated[str, Meta(max_length=256)], Annotated[int, Meta(ge=0)]], ...] = ()
+    offences: tuple[
+        tuple[Account, Hash, Annotated[str, Meta(max_length=256)], Annotated[int, Meta(ge=0)]], ...
+    ] = ()
 
 
-class Dataset(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """A settlement up to the last of `epochs`. `totals` are in order of account, without those that earned nothing."""
+class Dataset(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
+    """A settlement up to the last of `epochs`.
+
+    `totals` are in order of account, without those that earned nothing.
+    """
 
     run: Hash
     chain_id: int
@@ -58,11 +73,15 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid
 
     def total_of(self, account: bytes) -> int:
         """What the account may claim in all; 0 for one that is not in it."""
-        return next((int.from_bytes(amount, "big") for name, amount in self.totals if name == account), 0)
+        return next(
+            (int.from_bytes(amount, "big") for name, amount in self.totals if name == account), 0
+        )
 
     def tree(self) -> SettlementTree:
         """Raises `ValueError` where nobody earned anything."""
-        return SettlementTree((address_of(account), int.from_bytes(amount, "big")) for account, amount in self.totals)
+        return SettlementTree(
+            (address_of(account), int.from_bytes(amount, "big")) for account, amount in self.totals
+        )
 
 
 def amount_bytes(amount: int) -> bytes:
@@ -80,7 +99,9 @@ def dataset_name(raw: bytes) -> Digest:
 
 
 def decode_dataset(raw: bytes, name: Digest) -> Dataset:
-    """Raises `PeerFault("bad_proof")` for other bytes than those named, `PeerFault("malformed")` for what is no data set."""
+    """Raises `PeerFault("bad_proof")` for other bytes than those named, `PeerFault("malformed")`
+    for what is no data set.
+    """
     if len(raw) > MAX_DATASET_BYTES:
         raise PeerFault("oversized", f"a data set of {len(raw)} bytes")
     if dataset_name(raw) != name:
@@ -91,10 +112,20 @@ def decode_dataset(raw: bytes, name: Digest) -> Dataset:
         raise PeerFault("malformed", f"not a data set: {error}") from None
 
 
-def work_of(run: Digest, manifest: Manifest, epochs: Iterable[EpochTerms], certificates: Iterable[OpenCertificate]) -> list[EpochWork]:
+def work_of(
+    run: Digest,
+    manifest: Manifest,
+    epochs: Iterable[EpochTerms],
+    certificates: Iterable[OpenCertificate],
+) -> list[EpochWork]:
     """The input of `settle`. Raises `UserError("CERTIFICATES_MISSING")`."""
     terms = list(epochs)
-    receipts = by_epoch(certificates, [one.tip for one in terms], run, lambda peer, offer: wallet_of_offer(manifest, peer, offer))
+    receipts = by_epoch(
+        certificates,
+        [one.tip for one in terms],
+        run,
+        lambda peer, offer: wallet_of_offer(manifest, peer, offer),
+    )
     return [
         EpochWork(
             pool=int.from_bytes(one.pool, "big"),
@@ -110,11 +141,17 @@ def work_of(run: Digest, manifest: Manifest, epochs: Iterable[EpochTerms], certi
 
 
 def make_dataset(
-    run: Digest, manifest: Manifest, epochs: Iterable[EpochTerms], certificates: Iterable[OpenCertificate]
+    run: Digest,
+    manifest: Manifest,
+    epochs: Iterable[EpochTerms],
+    certificates: Iterable[OpenCertificate],
 ) -> tuple[Dataset, Settled]:
-    """The data set for these epochs, computed from the certificates, and how it came about. A pure function of its arguments.
+    """The data set for these epochs, computed from the certificates, and how it came about.
 
-    Raises `ValueError` for a run that is settled nowhere or where nobody earned anything yet, `UserError("CERTIFICATES_MISSING")`.
+    A pure function of its arguments.
+
+    Raises `ValueError` for a run that is settled nowhere or where nobody earned anything yet,
+    `UserError("CERTIFICATES_MISSING")`.
     """
     settlement = manifest.settlement
     if settlement is UNSET:
@@ -124,7 +161,9 @@ def make_dataset(
     if not settled.totals:
         raise ValueError("nobody has earned anything that is not locked any more")
     totals = tuple((account, amount_bytes(amount)) for account, amount in settled.totals.items())
-    tree = SettlementTree((address_of(account), amount) for account, amount in settled.totals.items())
+    tree = SettlementTree(
+        (address_of(account), amount) for account, amount in settled.totals.items()
+    )
     dataset = Dataset(
         run=run,
         chain_id=settlement.chain_id,

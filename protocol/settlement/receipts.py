@@ -1,8 +1,10 @@
 """Receipts: which offer of whom a certificate counted, and in which epoch it is paid.
 
-A receipt is named by (peer, seq). The certificate is the witness: a majority of its plan signed that the work was included, so nothing here is the
-worker's own word but the number of its samples, which the manifest caps. An epoch is the ancestry of its last certificate without the
-ancestries of the epochs before: no clock decides where an epoch ends, and a branch that is merged later is paid in the epoch that it came back in.
+A receipt is named by (peer, seq). The certificate is the witness: a majority of its plan signed
+that the work was included, so nothing here is the worker's own word but the number of its samples,
+which the manifest caps. An epoch is the ancestry of its last certificate without the ancestries of
+the epochs before: no clock decides where an epoch ends, and a branch that is merged later is paid
+in the epoch that it came back in.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ Key = tuple[PeerId, int]
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, order=True):
-    """One counted offer. `account` is None where the offer carried no binding: there is nobody to pay."""
+    """One counted offer.
+
+    `account` is None where the offer carried no binding: there is nobody to pay.
+    """
 
     peer: PeerId
     seq: int
@@ -42,8 +47,13 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, order=True):
         return self.samples, self.contribution, self.account or b""
 
 
-def receipts_of(certificate: OpenCertificate, account_of: Callable[[PeerId, Ready], Account | None]) -> list[Receipt]:
-    """Those of one certificate, in the plan's order. `account_of` says whom an offer's binding names."""
+def receipts_of(
+    certificate: OpenCertificate, account_of: Callable[[PeerId, Ready], Account | None]
+) -> list[Receipt]:
+    """Those of one certificate, in the plan's order.
+
+    `account_of` says whom an offer's binding names.
+    """
     plan = certificate.plan
     return [
         Receipt(
@@ -57,8 +67,13 @@ def receipts_of(certificate: OpenCertificate, account_of: Callable[[PeerId, Read
     ]
 
 
-def ancestry(tip: Digest, parents: Mapping[Digest, Sequence[Digest]], root: Digest) -> frozenset[Digest]:
-    """`tip` and all certificates before it. Raises `UserError("CERTIFICATES_MISSING")` where one of them is not at hand."""
+def ancestry(
+    tip: Digest, parents: Mapping[Digest, Sequence[Digest]], root: Digest
+) -> frozenset[Digest]:
+    """`tip` and all certificates before it.
+
+    Raises `UserError("CERTIFICATES_MISSING")` where one of them is not at hand.
+    """
     seen: set[Digest] = set()
     waiting = [tip]
     while waiting:
@@ -83,7 +98,10 @@ def by_epoch(
     root: Digest,
     account_of: Callable[[PeerId, Ready], Account | None],
 ) -> list[tuple[Receipt, ...]]:
-    """The receipts of each epoch, whose last certificates are `tips`, oldest epoch first. The order of `certificates` does not matter."""
+    """The receipts of each epoch, whose last certificates are `tips`, oldest epoch first.
+
+    The order of `certificates` does not matter.
+    """
     known = {certificate.hash: certificate for certificate in certificates}
     parents = {name: certificate.outcome.parents for name, certificate in known.items()}
     epochs: list[tuple[Receipt, ...]] = []
@@ -91,6 +109,8 @@ def by_epoch(
     for tip in tips:
         here = ancestry(tip, parents, root)
         fresh = sorted(here - before)
-        epochs.append(tuple(receipt for name in fresh for receipt in receipts_of(known[name], account_of)))
+        epochs.append(
+            tuple(receipt for name in fresh for receipt in receipts_of(known[name], account_of))
+        )
         before |= here
     return epochs

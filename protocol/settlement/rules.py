@@ -13,8 +13,9 @@ ADDRESS_BYTES = 20
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Epochs are counted, not timed.
 
-    `lock_epochs`: how long earnings stay locked before they are in a root. Volunteers have no stake to lose; they can lose these.
-    `held_epochs`: how long work waits for an account that shows no sign of life.
+    `lock_epochs`: how long earnings stay locked before they are in a root. Volunteers have no stake
+    to lose; they can lose these. `held_epochs`: how long work waits for an account that shows no
+    sign of life.
     """
 
     lock_epochs: Annotated[int, Meta(ge=0, le=1000)] = 1
@@ -24,7 +25,10 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a run is settled: the chain's id and the contract of the pool. A binding is signed for exactly these two."""
+    """Where a run is settled: the chain's id and the contract of the pool.
+
+    A binding is signed for exactly these two.
+    """
 
     chain_id: Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
     contract: str
@@ -32,7 +36,9 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __post_init__(self) -> None:
         if len(self.contract_bytes) != ADDRESS_BYTES:
-            raise ValueError(f"settlement.contract {self.contract!r} is no address: 0x and 40 hexadecimal digits")
+            raise ValueError(
+                f"settlement.contract {self.contract!r} is no address: 0x and 40 hexadecimal digits"
+            )
 
     @property
     def contract_bytes(self) -> bytes:

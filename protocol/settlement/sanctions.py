@@ -1,12 +1,14 @@
-"""Sanctions in steps, as a pure function of the offences that were found: subtract, quarantine with probation, forfeit, ban.
+"""Sanctions in steps, as a pure function of the offences that were found: subtract, quarantine with
+probation, forfeit, ban.
 
     step 1  subtract    the offence's samples are taken off what the account earns from then on; nothing that was paid is touched
     step 2  quarantine  and nothing is earned for `quarantine_epochs`; what was done in them is never paid
     step 3  forfeit     and the locked window, earned but not claimable yet, is lost
     step 4  ban         and nothing is earned any more
 
-An account without an offence for `probation_epochs` after its last one (after its quarantine, where it was in one) begins at step 1 again; nobody
-comes back from a ban. Every sanction carries its reason and the hash of its evidence, so that whoever has the evidence can check it.
+An account without an offence for `probation_epochs` after its last one (after its quarantine, where
+it was in one) begins at step 1 again; nobody comes back from a ban. Every sanction carries its
+reason and the hash of its evidence, so that whoever has the evidence can check it.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ class Step(enum.IntEnum):
 
 
 class Offence(msgspec.Struct, frozen=True, kw_only=True, order=True):
-    """Something provable that an account's node did. `samples` is what it concerned; `evidence` names what proves it."""
+    """Something provable that an account's node did.
+
+    `samples` is what it concerned; `evidence` names what proves it.
+    """
 
     epoch: int
     account: Account
@@ -51,14 +56,20 @@ class Sanction(msgspec.Struct, frozen=True, kw_only=True, order=True):
     account: Account
     step: Step
     samples: int
-    until: int  # the first epoch in which the account earns again; 0 where it does not stop earning, NEVER for a ban
+    # The first epoch in which the account earns again; 0 where it does not stop earning, NEVER for
+    # a ban.
+    until: int
     reason: str
     evidence: Digest
 
 
 def judge(offences: Iterable[Offence], rules: Rules) -> list[Sanction]:
-    """The sanctions that follow, in order of epoch and account. The order of `offences` does not matter; one told twice counts once."""
-    steps: dict[Account, tuple[int, int]] = {}  # how far, and the epoch from which on the probation counts
+    """The sanctions that follow, in order of epoch and account.
+
+    The order of `offences` does not matter; one told twice counts once.
+    """
+    # How far, and the epoch from which on the probation counts.
+    steps: dict[Account, tuple[int, int]] = {}
     sanctions: list[Sanction] = []
     seen: set[tuple[Account, Digest]] = set()
     for offence in sorted(offences):
@@ -70,7 +81,13 @@ def judge(offences: Iterable[Offence], rules: Rules) -> list[Sanction]:
             continue
         clean = step and offence.epoch >= since + rules.probation_epochs
         now = Step.SUBTRACT if clean else Step(step + 1)
-        until = 0 if now == Step.SUBTRACT else NEVER if now == Step.BAN else offence.epoch + rules.quarantine_epochs
+        until = (
+            0
+            if now == Step.SUBTRACT
+            else NEVER
+            if now == Step.BAN
+            else offence.epoch + rules.quarantine_epochs
+        )
         steps[offence.account] = (now, max(offence.epoch, until))
         sanctions.append(
             Sanction(
@@ -86,20 +103,38 @@ def judge(offences: Iterable[Offence], rules: Rules) -> list[Sanction]:
     return sanctions
 
 
-def equivocations(epoch: int, receipts: Iterable[Receipt], before: Mapping[Key, Receipt]) -> list[Offence]:
-    """Offers of one (peer, seq) that say two things: a node makes an offer durable before it gives it out, and repeats it byte for byte.
+def equivocations(
+    epoch: int, receipts: Iterable[Receipt], before: Mapping[Key, Receipt]
+) -> list[Offence]:
+    """Offers of one (peer, seq) that say two things: a node makes an offer durable before it gives
+    it out, and repeats it byte for byte.
 
-    `before` has what was counted in earlier epochs. The evidence is in the two signed offers that the certificates carry.
+    `before` has what was counted in earlier epochs. The evidence is in the two signed offers that
+    the certificates carry.
     """
     first: dict[Key, Receipt] = {}
     found: list[Offence] = []
     for receipt in sorted(receipts, key=lambda one: (one.key, one.rank)):
         known = before.get(receipt.key) or first.setdefault(receipt.key, receipt)
         account = receipt.account or known.account
-        if (known.contribution, known.samples) != (receipt.contribution, receipt.samples) and account is not None:
-            said = sorted((one.contribution, one.samples.to_bytes(8, "big")) for one in (known, receipt))
-            evidence = digest(_EVIDENCE, receipt.peer.encode(), receipt.seq.to_bytes(8, "big"), *(part for one in said for part in one))
+        if (known.contribution, known.samples) != (
+            receipt.contribution,
+            receipt.samples,
+        ) and account is not None:
+            said = sorted(
+                (one.contribution, one.samples.to_bytes(8, "big")) for one in (known, receipt)
+            )
+            evidence = digest(
+                _EVIDENCE,
+                receipt.peer.encode(),
+                receipt.seq.to_bytes(8, "big"),
+                *(part for one in said for part in one),
+            )
             reason = f"{short(receipt.peer)} signed two different offers as seq {receipt.seq}"
             samples = max(known.samples, receipt.samples)
-            found.append(Offence(epoch=epoch, account=account, evidence=evidence, reason=reason, samples=samples))
+            found.append(
+                Offence(
+                    epoch=epoch, account=account, evidence=evidence, reason=reason, samples=samples
+                )
+            )
     return found

@@ -1,9 +1,11 @@
 """Cumulative totals: what each account has earned up to an epoch, and may claim.
 
-Rules. Certified samples are the only thing that is paid: not time, not what a heartbeat says, not the size of a gradient. A (peer, seq) is paid
-once, however many certificates list it and whenever its node was started anew. Work without a binding is nobody's. Work of an account
-that shows no sign of life waits, and is paid in the epoch in which there is one, or lapses. What an epoch's pool gave is never divided
-again: a total only grows, and a claim pays the total less what was claimed, so claims are no input here.
+Rules. Certified samples are the only thing that is paid: not time, not what a heartbeat says, not
+the size of a gradient. A (peer, seq) is paid once, however many certificates list it and whenever
+its node was started anew. Work without a binding is nobody's. Work of an account that shows no sign
+of life waits, and is paid in the epoch in which there is one, or lapses. What an epoch's pool gave
+is never divided again: a total only grows, and a claim pays the total less what was claimed, so
+claims are no input here.
 """
 
 from __future__ import annotations
@@ -20,7 +22,11 @@ from protocol.settlement.shares import share_pool
 
 
 class EpochWork(msgspec.Struct, frozen=True, kw_only=True):
-    """One epoch's input. `silent` are the accounts that worked in it and sent no heartbeat: those few, and not the many that did."""
+    """One epoch's input.
+
+    `silent` are the accounts that worked in it and sent no heartbeat: those few, and not the many
+    that did.
+    """
 
     pool: int
     receipts: tuple[Receipt, ...]
@@ -37,7 +43,10 @@ class Withheld(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """Where everybody stands after the last epoch. `totals` is what goes into the root: claimable for ever."""
+    """Where everybody stands after the last epoch.
+
+    `totals` is what goes into the root: claimable for ever.
+    """
 
     totals: dict[Account, int]
     locked: dict[Account, int]
@@ -55,7 +64,8 @@ class _Books:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self.first: dict[Key, Receipt] = {}  # everything that was ever counted, paid or not
+        # Everything that was ever counted, paid or not.
+        self.first: dict[Key, Receipt] = {}
         self.waiting: dict[Key, tuple[int, Receipt]] = {}  # with the epoch it came in
         self.earned: list[dict[Account, int]] = []
         self.debts: defaultdict[Account, int] = defaultdict(int)  # samples to be taken off
@@ -63,8 +73,12 @@ class _Books:
         self.sanctions: list[Sanction] = []
 
     def stopped(self, epoch: int) -> dict[Account, Sanction]:
-        """The accounts that earn nothing in `epoch`, each with the sanction that says so (the last one: steps only rise)."""
-        return {one.account: one for one in self.sanctions if one.until == NEVER or one.until > epoch}
+        """The accounts that earn nothing in `epoch`, each with the sanction that says so (the last
+        one: steps only rise).
+        """
+        return {
+            one.account: one for one in self.sanctions if one.until == NEVER or one.until > epoch
+        }
 
     def sanction(self, epoch: int, found: Sequence[Offence]) -> None:
         self.offences += found
@@ -78,11 +92,15 @@ class _Books:
 
 
 def settle(epochs: Sequence[EpochWork], rules: Rules) -> Settled:
-    """All epochs from the first on, oldest first. Deterministic; the order of receipts within an epoch does not matter."""
+    """All epochs from the first on, oldest first.
+
+    Deterministic; the order of receipts within an epoch does not matter.
+    """
     books = _Books(rules)
     withheld: list[Withheld] = []
     for epoch, work in enumerate(epochs):
-        # An offence counts in the epoch it was found in: judged late, it must not change what earlier epochs gave.
+        # An offence counts in the epoch it was found in: judged late, it must not change what
+        # earlier epochs gave.
         told = tuple(msgspec.structs.replace(one, epoch=epoch) for one in work.offences)
         books.sanction(epoch, [*equivocations(epoch, work.receipts, books.first), *told])
         stopped = books.stopped(epoch)
@@ -92,7 +110,9 @@ def settle(epochs: Sequence[EpochWork], rules: Rules) -> Settled:
                 if receipt.account is not None:
                     books.waiting[receipt.key] = (epoch, receipt)
         withheld = [
-            Withheld(account=None, samples=one.samples, reason="the offer named no wallet") for one in work.receipts if one.account is None
+            Withheld(account=None, samples=one.samples, reason="the offer named no wallet")
+            for one in work.receipts
+            if one.account is None
         ]
         weights: defaultdict[Account, int] = defaultdict(int)
         for key, (since, receipt) in sorted(books.waiting.items()):
@@ -101,7 +121,11 @@ def settle(epochs: Sequence[EpochWork], rules: Rules) -> Settled:
             if (sanction := stopped.get(account)) is not None:
                 del books.waiting[key]
                 withheld.append(
-                    Withheld(account=account, samples=receipt.samples, reason=f"{sanction.step.name.lower()}: {sanction.reason}")
+                    Withheld(
+                        account=account,
+                        samples=receipt.samples,
+                        reason=f"{sanction.step.name.lower()}: {sanction.reason}",
+                    )
                 )
             elif account not in work.silent:
                 del books.waiting[key]
@@ -111,12 +135,24 @@ def settle(epochs: Sequence[EpochWork], rules: Rules) -> Settled:
                 reason = f"no heartbeat for {epoch - since + 1} epochs; the work lapsed"
                 withheld.append(Withheld(account=account, samples=receipt.samples, reason=reason))
             else:
-                withheld.append(Withheld(account=account, samples=receipt.samples, reason="no heartbeat in this epoch; the work waits"))
+                withheld.append(
+                    Withheld(
+                        account=account,
+                        samples=receipt.samples,
+                        reason="no heartbeat in this epoch; the work waits",
+                    )
+                )
         for account in weights:
             taken = min(weights[account], books.debts[account])
             weights[account] -= taken
             books.debts[account] -= taken
-        books.earned.append({account: amount for account, amount in share_pool(work.pool, weights).items() if amount})
+        books.earned.append(
+            {
+                account: amount
+                for account, amount in share_pool(work.pool, weights).items()
+                if amount
+            }
+        )
     return _settled(books, withheld)
 
 

@@ -1,9 +1,12 @@
-"""The status of a node or observer: one record, folded from the journal, that the command line, the page, the JSON and /metrics all render.
+"""The status of a node or observer: one record, folded from the journal, that the command line, the
+page, the JSON and /metrics all render.
 
-`fold(state, event)` and `record(state, now)` are pure; see `protocol/journal.py` for the events. The records are a contract.
+`fold(state, event)` and `record(state, now)` are pure; see `protocol/journal.py` for the events.
+The records are a contract.
 
-Reading a status must not load what writing one needs (the journal's identities bring cryptography, 60 ms that `hypergpud status` does not
-have), so the writing half is looked up when it is first asked for.
+Reading a status must not load what writing one needs (the journal's identities bring cryptography,
+60 ms that `hypergpud status` does not have), so the writing half is looked up when it is first
+asked for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How figures and names are written for people: the same in sentences, terminal, page.
 
-Pure text, standard library only. `clean` is what makes a stranger's text fit to show: what it returns has one line, only printable
-characters (so no terminal escapes, no bidirectional overrides, no lone surrogates) and a bounded length.
+Pure text, standard library only. `clean` is what makes a stranger's text fit to show: what it
+returns has one line, only printable characters (so no terminal escapes, no bidirectional overrides,
+no lone surrogates) and a bounded length.
 """
 
 from __future__ import annotations
@@ -9,15 +10,20 @@ from __future__ import annotations
 import math
 
 MISSING = "–"
-BIGGEST = 1 << 53  # the largest integer that JSON readers in JavaScript keep exact
-DECIMALS = 18  # of a token, as of every coin on an EVM: a base unit is the last of them
+# The largest integer that JSON readers in JavaScript keep exact.
+BIGGEST = 1 << 53
+# Of a token, as of every coin on an EVM: a base unit is the last of them.
+DECIMALS = 18
 
 
 def clean(text: str, limit: int) -> str:
     """`text` on one line, without anything unprintable, at most `limit` characters."""
     cut = text[: limit + 1]
     if not cut.isprintable():
-        cut = "".join(letter if letter.isprintable() else (" " if letter.isspace() else "\ufffd") for letter in cut)
+        cut = "".join(
+            letter if letter.isprintable() else (" " if letter.isspace() else "\ufffd")
+            for letter in cut
+        )
     return cut if len(cut) <= limit else cut[: limit - 1] + "…"
 
 
@@ -82,14 +88,24 @@ def duration(seconds: float | None) -> str:
         return MISSING
     seconds = max(seconds, 0.0)
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0095 or seconds == 0 else f"{seconds * 1000:.1f} ms"
+        return (
+            f"{seconds * 1000:.0f} ms"
+            if seconds >= 0.0095 or seconds == 0
+            else f"{seconds * 1000:.1f} ms"
+        )
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     total = round(seconds)
-    for size, unit, part, part_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+    for size, unit, part, part_unit in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
         if total >= size:
             rest = total % size // part
-            return f"{total // size} {unit} {rest} {part_unit}" if rest else f"{total // size} {unit}"
+            return (
+                f"{total // size} {unit} {rest} {part_unit}" if rest else f"{total // size} {unit}"
+            )
     return f"{total} s"
 
 

@@ -1,8 +1,9 @@
 """The fold: how each event changes the state behind a status.
 
-Rules. Any events in any order are taken; none raises and none makes the state grow past its bounds. What a peer says of itself is cleaned
-here, once, so that nothing downstream has to (numbers finite and within what JSON keeps exact, text printable and short). A certificate
-already folded changes nothing. Time comes from the events alone.
+Rules. Any events in any order are taken; none raises and none makes the state grow past its bounds.
+What a peer says of itself is cleaned here, once, so that nothing downstream has to (numbers finite
+and within what JSON keeps exact, text printable and short). A certificate already folded changes
+nothing. Time comes from the events alone.
 """
 
 from __future__ import annotations
@@ -20,16 +21,34 @@ from protocol.status.rounds import is_known, planned, round_averaged, round_cert
 from protocol.status.sentences import say
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
-REFUSAL_SILENCE_S = 60.0  # one sentence a minute for each reason: refusals are counted, not narrated
-MAX_TRACE_LINES, MAX_TRACE_COLUMNS = 40, 200  # of a traceback that is shown: two screens; the log has all of it
-KEPT_OTHER_TASKS = 64  # peers of which it is known that they train something else: a full group's
+# One sentence a minute for each reason: refusals are counted, not narrated.
+REFUSAL_SILENCE_S = 60.0
+# Of a traceback that is shown: two screens; the log has all of it.
+MAX_TRACE_LINES, MAX_TRACE_COLUMNS = 40, 200
+# Peers of which it is known that they train something else: a full group's.
+KEPT_OTHER_TASKS = 64
 MAX_TROUBLES = 8
 MAX_TROUBLE_CHARS = 512
-MAX_ADDRESSES = 32  # of this node: a few for each of its interfaces
+# Of this node: a few for each of its interfaces.
+MAX_ADDRESSES = 32
 
-_QUIET = (journal.PhaseEntered, journal.TrainingProgress, journal.PeerReport, journal.TrafficReport, journal.CheckpointWritten)
-_OF_OTHERS = (journal.TaskDiffers, journal.PeerRegistered, journal.PeerUp, journal.PeerDown, journal.PeerForgotten, journal.Refused)
-_REPEATED = {journal.Alone: "alone", journal.Stuck: "stuck", journal.ChainReport: "chain"}  # said again and again: the newest is enough
+_QUIET = (
+    journal.PhaseEntered,
+    journal.TrainingProgress,
+    journal.PeerReport,
+    journal.TrafficReport,
+    journal.CheckpointWritten,
+)
+_OF_OTHERS = (
+    journal.TaskDiffers,
+    journal.PeerRegistered,
+    journal.PeerUp,
+    journal.PeerDown,
+    journal.PeerForgotten,
+    journal.Refused,
+)
+# Said again and again: the newest is enough.
+_REPEATED = {journal.Alone: "alone", journal.Stuck: "stuck", journal.ChainReport: "chain"}
 OFFERING = "offer"  # the phase that waits for the disk
 
 
@@ -40,7 +59,9 @@ def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
         name=clean(event.name, MAX_NAME_CHARS),
         role=clean(event.role, MAX_NAME_CHARS),
         version=clean(event.version, MAX_NAME_CHARS),
-        addresses=tuple(clean(address, MAX_TEXT_CHARS) for address in event.addresses[:MAX_ADDRESSES]),
+        addresses=tuple(
+            clean(address, MAX_TEXT_CHARS) for address in event.addresses[:MAX_ADDRESSES]
+        ),
         started_at=natural(event.at),
     )
     state.run = replace(
@@ -63,11 +84,16 @@ def _trainer_ready(state: StatusState, event: journal.TrainerReady) -> None:
 
 def _trainer_stopped(state: StatusState, event: journal.TrainerStopped) -> None:
     state.you = replace(state.you, worker_restarts=whole(event.restarts), samples_per_second=0.0)
-    state.trainer_up, state.trainer_down = False, clean(event.reason, MAX_TEXT_CHARS) or "it gave no reason"
+    state.trainer_up, state.trainer_down = (
+        False,
+        clean(event.reason, MAX_TEXT_CHARS) or "it gave no reason",
+    )
     state.gave_up = event.for_good
     if event.limit:
         _, sentence = say(event)
-        state.you = replace(state.you, failure=sentence, failure_trace=_trace_lines(event.trace), batches_skipped=0)
+        state.you = replace(
+            state.you, failure=sentence, failure_trace=_trace_lines(event.trace), batches_skipped=0
+        )
 
 
 def _trace_lines(trace: str) -> tuple[str, ...]:
@@ -123,7 +149,11 @@ def _training_progress(state: StatusState, event: journal.TrainingProgress) -> N
     loss = finite(event.loss)
     if event.samples > 0:
         _works(state)
-    state.you = replace(state.you, samples_per_second=natural(event.samples_per_second), loss=loss if loss is not None else state.you.loss)
+    state.you = replace(
+        state.you,
+        samples_per_second=natural(event.samples_per_second),
+        loss=loss if loss is not None else state.you.loss,
+    )
 
 
 def _alone(state: StatusState, event: journal.Alone) -> None:
@@ -159,7 +189,11 @@ def _traffic(state: StatusState, event: journal.TrafficReport) -> None:
 def _work_dropped(state: StatusState, event: journal.WorkDropped) -> None:
     dropped = whole(event.samples)
     pending = max(0, state.you.samples_pending - dropped)
-    state.you = replace(state.you, samples_pending=pending, samples_dropped=whole(state.you.samples_dropped + dropped))
+    state.you = replace(
+        state.you,
+        samples_pending=pending,
+        samples_dropped=whole(state.you.samples_dropped + dropped),
+    )
 
 
 def _chain_report(state: StatusState, event: journal.ChainReport) -> None:
@@ -169,7 +203,9 @@ def _chain_report(state: StatusState, event: journal.ChainReport) -> None:
 
 def _stopped(state: StatusState, event: journal.Stopped) -> None:
     state.stopped = clean(event.reason, MAX_TEXT_CHARS)
-    state.you = replace(state.you, phase="stopped", phase_reason=state.stopped, samples_per_second=0.0)
+    state.you = replace(
+        state.you, phase="stopped", phase_reason=state.stopped, samples_per_second=0.0
+    )
 
 
 def _checkpoint_written(state: StatusState, event: journal.CheckpointWritten) -> None:
@@ -178,7 +214,8 @@ def _checkpoint_written(state: StatusState, event: journal.CheckpointWritten) ->
 
 def _warned(state: StatusState, event: journal.Warned) -> None:
     if event.code == journal.DISK_FULL:
-        state.disk_full, state.disk_full_at = clean(event.message, MAX_TEXT_CHARS), natural(event.at)
+        state.disk_full = clean(event.message, MAX_TEXT_CHARS)
+        state.disk_full_at = natural(event.at)
 
 
 def _trouble(state: StatusState, event: journal.Trouble) -> None:
@@ -241,11 +278,18 @@ def _is_told(state: StatusState, event: journal.Event) -> bool:
 
 
 def fold(state: StatusState, event: journal.Event) -> StatusState:
-    """Take one event into `state`, and return it. Never raises, never grows past the bounds; about 5 microseconds."""
+    """Take one event into `state`, and return it.
+
+    Never raises, never grows past the bounds; about 5 microseconds.
+    """
     if _is_told(state, event):
         level, text = say(event, state.who)
         sentence = Sentence(at=natural(event.at), level=level, text=text)
         full = isinstance(event, journal.Warned) and event.code == journal.DISK_FULL
-        state.tell("disk" if full else _REPEATED.get(type(event), ""), sentence, others=isinstance(event, _OF_OTHERS))
+        state.tell(
+            "disk" if full else _REPEATED.get(type(event), ""),
+            sentence,
+            others=isinstance(event, _OF_OTHERS),
+        )
     EFFECTS[type(event)](state, event)
     return state

@@ -11,10 +11,15 @@ from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
 
 def _keep_peer(state: StatusState, peer: Peer) -> None:
-    """Put a peer at the young end; when there are too many the one longest unheard of goes, unconnected ones first."""
+    """Put a peer at the young end; when there are too many the one longest unheard of goes,
+    unconnected ones first.
+    """
     state.peers.pop(peer.peer, None)
     if len(state.peers) >= KEPT_PEERS:
-        oldest = next((known.peer for known in state.peers.values() if not known.connected), next(iter(state.peers)))
+        oldest = next(
+            (known.peer for known in state.peers.values() if not known.connected),
+            next(iter(state.peers)),
+        )
         del state.peers[oldest]
     state.peers[peer.peer] = peer
 
@@ -44,17 +49,29 @@ def peer_up(state: StatusState, event: journal.PeerUp) -> None:
         return
     known = state.peers.get(event.peer) or _stranger(clean(event.peer, MAX_NAME_CHARS))
     address = clean(event.address, MAX_TEXT_CHARS)
-    _keep_peer(state, replace(known, path=clean(event.path, 16), address=address, connected=True, last_seen=natural(event.at)))
+    _keep_peer(
+        state,
+        replace(
+            known,
+            path=clean(event.path, 16),
+            address=address,
+            connected=True,
+            last_seen=natural(event.at),
+        ),
+    )
 
 
 def peer_down(state: StatusState, event: journal.PeerDown) -> None:
     known = state.peers.get(event.peer)
     if known is None:
         return
-    if not known.tip:  # never sent a beacon: it was a passer-by, not a member
+    # Never sent a beacon: it was a passer-by, not a member.
+    if not known.tip:
         del state.peers[event.peer]
         return
-    state.peers[event.peer] = replace(known, path="", rtt_s=None, connected=False, quality="", quality_reason="")
+    state.peers[event.peer] = replace(
+        known, path="", rtt_s=None, connected=False, quality="", quality_reason=""
+    )
 
 
 def peer_report(state: StatusState, event: journal.PeerReport) -> None:
@@ -88,7 +105,10 @@ def peer_report(state: StatusState, event: journal.PeerReport) -> None:
         registration=known.registration if (known := state.peers.get(event.peer)) else "",
         reputation=reputation.figure,
         pool=reputation.pool,
-        alert=reputation.alert or (f"it has another task: {other}" if (other := state.other_tasks.get(event.peer)) else ""),
+        alert=reputation.alert
+        or (
+            f"it has another task: {other}" if (other := state.other_tasks.get(event.peer)) else ""
+        ),
     )
     _keep_peer(state, peer)
 

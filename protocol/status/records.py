@@ -1,7 +1,9 @@
-"""The status records: a contract. Their field names are those of `/api/v1/status` and of `hypergpud status --json`.
+"""The status records: a contract.
 
-Nothing of ours is imported here: `hypergpud status` reads these records and must answer at once, and `protocol.identity`, where
-`PeerId` lives, brings a cryptography library with it.
+Their field names are those of `/api/v1/status` and of `hypergpud status --json`.
+
+Nothing of ours is imported here: `hypergpud status` reads these records and must answer at once,
+and `protocol.identity`, where `PeerId` lives, brings a cryptography library with it.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ PeerId = str  # the alias of protocol.identity
 
 KEPT_ROUNDS = 40  # the page's strip of rounds
 KEPT_EVENTS = 50  # the page's list of last events
-KEPT_POINTS = 600  # points of the loss curve: one for each pixel column of its widest drawing
-KEPT_PEERS = 4096  # peers shown; beacons are free to make, so somebody could sign them with any number of keys
+# Points of the loss curve: one for each pixel column of its widest drawing.
+KEPT_POINTS = 600
+# Peers shown; beacons are free to make, so somebody could sign them with any number of keys.
+KEPT_PEERS = 4096
 
 
 class Sentence(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +51,15 @@ class You(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float
     rounds_missed: int = 0  # views that passed without a certificate
     samples_dropped: int = 0  # work too old to be offered
-    last_counted_at: float = 0.0  # when a certificate last counted our work (an observer: when one was last verified)
-    batches_skipped: int = 0  # that raised or were not finite, since the worker started
-    failure: str = ""  # why the task fails, or trains nothing; empty while it trains
+    # When a certificate last counted our work (an observer: when one was last verified).
+    last_counted_at: float = 0.0
+    # That raised or were not finite, since the worker started.
+    batches_skipped: int = 0
+    # Why the task fails, or trains nothing; empty while it trains.
+    failure: str = ""
     failure_trace: tuple[str, ...] = ()  # the lines of its traceback
-    computing: float | None = None  # the share of the last round's time in which steps were computed
+    # The share of the last round's time in which steps were computed.
+    computing: float | None = None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,16 +79,22 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     loss_first: float | None
     loss: float | None
     round_seconds: float | None
-    nodes: int = 0  # that train, this one included, heard of in the last `HEARD_S` seconds
-    samples_per_second: float = 0.0  # of those nodes together, by their own word
+    # That train, this one included, heard of in the last `HEARD_S` seconds.
+    nodes: int = 0
+    # Of those nodes together, by their own word.
+    samples_per_second: float = 0.0
     plan: str = ""  # why the last round's plan was as it was
     prediction_error: float | None = (
-        None  # of what plans said their exchange would take: the median of the rounds kept, as a share of what it took
+        # Of what plans said their exchange would take: the median of the rounds kept, as a share of
+        # what it took.
+        None
     )
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
-    """One certified or missed round; `outcome` is RoundCertified's, or "missed" for a view that passed."""
+    """One certified or missed round; `outcome` is RoundCertified's, or "missed" for a view that
+    passed.
+    """
 
     number: int
     view: int
@@ -114,8 +128,11 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """Another node or observer, from its signed beacons and our link to it. `path` is "direct", "relay", "stream" (connected,
-    but gradients go over that connection, for want of a direct path for them) or "" for no link of ours."""
+    """Another node or observer, from its signed beacons and our link to it.
+
+    `path` is "direct", "relay", "stream" (connected, but gradients go over that connection, for
+    want of a direct path for them) or "" for no link of ours.
+    """
 
     peer: PeerId
     name: str
@@ -133,18 +150,28 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     last_seen: float
     connected: bool
     jitter_s: float | None = None
-    loss_share: float | None = None  # of what was sent to it, what had to be sent again
-    bits_per_second: int = 0  # the most that its link was seen to carry; 0 when not seen at work
-    quality: str = ""  # of our connection: perfect, good, average, poor, unstable, unknown; "" without one
+    # Of what was sent to it, what had to be sent again.
+    loss_share: float | None = None
+    # The most that its link was seen to carry; 0 when not seen at work.
+    bits_per_second: int = 0
+    # Of our connection: perfect, good, average, poor, unstable, unknown; "" without one.
+    quality: str = ""
     quality_reason: str = ""
-    standing: str = ""  # trusted, quarantined, or probation, by the rounds of plans with us
+    # Trusted, quarantined, or probation, by the rounds of plans with us.
+    standing: str = ""
     standing_reason: str = ""
-    reputation: int | None = None  # 0 to 1,000: of 1,000 rounds of the last week, how many counted its work; None while it is new
-    pool: str = ""  # "high-performance", "standard" or "basic", by certified samples a round; empty while none is certified
+    # 0 to 1,000: of 1,000 rounds of the last week, how many counted its work; None while it is new.
+    reputation: int | None = None
+    # "high-performance", "standard" or "basic", by certified samples a round; empty while none is
+    # certified.
+    pool: str = ""
     registration: str = (
-        ""  # "pending", "challenged", "verified", "approved", "rejected", "expired", "suspended"; empty where the run has no chain
+        # "pending", "challenged", "verified", "approved", "rejected", "expired", "suspended"; empty
+        # where the run has no chain.
+        ""
     )
-    alert: str = ""  # a sentence, when it suddenly does much more than before
+    # A sentence, when it suddenly does much more than before.
+    alert: str = ""
 
 
 class NetworkFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,9 +191,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     you: You
     run: Run
     rounds: tuple[Round, ...]  # newest first, at most KEPT_ROUNDS
-    peers: tuple[Peer, ...]  # at most KEPT_PEERS, the connected ones first
+    # At most KEPT_PEERS, the connected ones first.
+    peers: tuple[Peer, ...]
     network: NetworkFigures
     refusals: dict[str, int]  # every word of REFUSALS
-    rewards: str  # a sentence; "no chain: this run pays nothing" until a run names one
+    # A sentence; "no chain: this run pays nothing" until a run names one.
+    rewards: str
     events: tuple[Sentence, ...]  # newest first, at most KEPT_EVENTS
-    curve: tuple[Point, ...] = ()  # oldest first, at most KEPT_POINTS, evenly thinned over the whole run
+    # Oldest first, at most KEPT_POINTS, evenly thinned over the whole run.
+    curve: tuple[Point, ...] = ()

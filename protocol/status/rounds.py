@@ -1,4 +1,6 @@
-"""The fold's part about rounds: what a plan, a view that passed and a certificate change in the state behind a status."""
+"""The fold's part about rounds: what a plan, a view that passed and a certificate change in the
+state behind a status.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,17 @@ from protocol.status.records import Point, Round
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
 MAX_MEMBERS = 64  # shown of one round; one row has no more
-TOGETHER_S = 0.05  # certificates closer together than that were heard of at once, by a node that was away: that is no round's length
+# Certificates closer together than that were heard of at once, by a node that was away: that is no
+# round's length.
+TOGETHER_S = 0.05
 MAX_PHASES = 16  # of one round; there are eight
 
-_COUNTERS = {"counted": "rounds_counted", "late": "rounds_late", "lost": "rounds_lost", "idle": "rounds_idle"}
+_COUNTERS = {
+    "counted": "rounds_counted",
+    "late": "rounds_late",
+    "lost": "rounds_lost",
+    "idle": "rounds_idle",
+}
 
 
 def planned(state: StatusState, event: journal.Planned) -> None:
@@ -27,7 +36,9 @@ def planned(state: StatusState, event: journal.Planned) -> None:
 
 def view_passed(state: StatusState, event: journal.ViewPassed) -> None:
     plan = state.plan
-    planned = plan.members if plan and (plan.number, plan.view) == (event.number, event.view) else ()
+    planned = (
+        plan.members if plan and (plan.number, plan.view) == (event.number, event.view) else ()
+    )
     state.you = replace(state.you, rounds_missed=state.you.rounds_missed + 1)
     missed = Round(
         number=whole(event.number),
@@ -52,17 +63,25 @@ def _ids(peers: tuple[str, ...]) -> tuple[str, ...]:
 
 def is_known(state: StatusState, event: journal.RoundCertified) -> bool:
     certificate = clean(event.certificate, MAX_NAME_CHARS)
-    return any(known.certificate == certificate for known in state.rounds if known.outcome != "missed")
+    return any(
+        known.certificate == certificate for known in state.rounds if known.outcome != "missed"
+    )
 
 
 def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
     if is_known(state, event):
         return
-    certificate, state_digest, outcome = (clean(text, MAX_NAME_CHARS) for text in (event.certificate, event.state_digest, event.outcome))
+    certificate, state_digest, outcome = (
+        clean(text, MAX_NAME_CHARS)
+        for text in (event.certificate, event.state_digest, event.outcome)
+    )
     samples, loss = whole(event.samples), finite(event.loss)
     before = state.newest
     took = natural(event.at - before.at) if before and before.number + 1 == event.number else 0.0
-    phases = ((clean(phase, MAX_NAME_CHARS), natural(seconds)) for phase, seconds in event.phase_seconds.items())
+    phases = (
+        (clean(phase, MAX_NAME_CHARS), natural(seconds))
+        for phase, seconds in event.phase_seconds.items()
+    )
     state.rounds.appendleft(
         Round(
             number=whole(event.number),
@@ -106,27 +125,46 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
         you = replace(you, **{counter: getattr(you, counter) + 1})
     if event.outcome == "counted" or you.role == "observer":
         mine = sum(whole(share.samples) for share in event.shares if share.peer == you.peer)
-        you = replace(you, samples_pending=max(0, you.samples_pending - mine), last_counted_at=natural(event.at))
+        you = replace(
+            you,
+            samples_pending=max(0, you.samples_pending - mine),
+            last_counted_at=natural(event.at),
+        )
     state.you = you
     if loss is not None:
-        state.add_point(Point(number=whole(event.number), at=natural(event.at), samples=state.run.samples_certified, loss=loss))
+        state.add_point(
+            Point(
+                number=whole(event.number),
+                at=natural(event.at),
+                samples=state.run.samples_certified,
+                loss=loss,
+            )
+        )
     state.alone, state.stuck = False, ""
 
 
 def _prediction_error(rounds: Iterable[Round]) -> float | None:
-    """The median, over rounds whose plan predicted their exchange and in which this node took part, of how far off that was, as a share of
-    what it took; None without any."""
+    """The median, over rounds whose plan predicted their exchange and in which this node took part,
+    of how far off that was, as a share of what it took; None without any.
+    """
     errors = [
-        abs(one.predicted_s - one.exchange_s) / one.exchange_s for one in rounds if one.predicted_s is not None and one.exchange_s > 0
+        abs(one.predicted_s - one.exchange_s) / one.exchange_s
+        for one in rounds
+        if one.predicted_s is not None and one.exchange_s > 0
     ]
     return median(errors) if errors else None
 
 
 def round_averaged(state: StatusState, event: journal.RoundAveraged) -> None:
-    """No certificate: it shows among the rounds and counts as none of those that are verified or paid."""
+    """No certificate: it shows among the rounds and counts as none of those that are verified or
+    paid.
+    """
     outcome, averaged = clean(event.outcome, MAX_NAME_CHARS), event.outcome == "averaged"
     peers = _ids(tuple(share.peer for share in event.shares))
-    phases = ((clean(phase, MAX_NAME_CHARS), natural(seconds)) for phase, seconds in event.phase_seconds.items())
+    phases = (
+        (clean(phase, MAX_NAME_CHARS), natural(seconds))
+        for phase, seconds in event.phase_seconds.items()
+    )
     before = next((known for known in state.rounds if known.outcome == "averaged"), None)
     number, loss = whole(event.number), finite(event.loss)
     state.rounds.appendleft(

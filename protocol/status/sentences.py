@@ -1,7 +1,8 @@
-"""Every event in plain words: what happened, with its numbers, as one sentence a person can read without knowing the code.
+"""Every event in plain words: what happened, with its numbers, as one sentence a person can read
+without knowing the code.
 
-`say(event, who)` is total over `protocol.journal.AnyEvent`; a test holds it to that. Reasons that somebody already put into words
-(plans, views, refusals) are passed on, not paraphrased.
+`say(event, who)` is total over `protocol.journal.AnyEvent`; a test holds it to that. Reasons that
+somebody already put into words (plans, views, refusals) are passed on, not paraphrased.
 """
 
 from __future__ import annotations
@@ -11,7 +12,19 @@ from typing import Any
 
 from protocol import journal
 from protocol.identity import PeerId
-from protocol.status.figures import clean, count, duration, loss, of, phase_words, rate, size, tail, tokens, whole
+from protocol.status.figures import (
+    clean,
+    count,
+    duration,
+    loss,
+    of,
+    phase_words,
+    rate,
+    size,
+    tail,
+    tokens,
+    whole,
+)
 
 MAX_SENTENCE_CHARS = 400  # four lines on a telephone
 
@@ -37,7 +50,10 @@ def _trainer_ready(event: journal.TrainerReady, who: Who) -> Words:
 
 def _trainer_stopped(event: journal.TrainerStopped, who: Who) -> Words:
     if not event.limit:
-        return "bad", f"The trainer died and is being restarted ({of(event.restarts, 'restart')} so far){because(event.reason)}"
+        return (
+            "bad",
+            f"The trainer died and is being restarted ({of(event.restarts, 'restart')} so far){because(event.reason)}",
+        )
     what = event.reason.rstrip(".")
     if event.for_good:
         return "bad", f"{what}. {not_training(event.limit)}{_hint(event.fix)}"
@@ -55,13 +71,19 @@ def _hint(fix: str) -> str:
 
 def _batch_skipped(event: journal.BatchSkipped, who: Who) -> Words:
     counted = f"{count(event.skipped)} of {of(event.drawn, 'batch', 'batches')} so far"
-    return "warning", f"Skipped a batch ({counted}): {event.what.rstrip('.')}; {event.where.rstrip('.')}."
+    return (
+        "warning",
+        f"Skipped a batch ({counted}): {event.what.rstrip('.')}; {event.where.rstrip('.')}.",
+    )
 
 
 def _task_differs(event: journal.TaskDiffers, who: Who) -> Words:
     if not event.difference:
         return "info", f"{who(event.peer)} has the same task now."
-    return "warning", f"{who(event.peer)} has another task, so neither averages with the other{because(event.difference)}"
+    return (
+        "warning",
+        f"{who(event.peer)} has another task, so neither averages with the other{because(event.difference)}",
+    )
 
 
 def _phase_entered(event: journal.PhaseEntered, who: Who) -> Words:
@@ -71,13 +93,21 @@ def _phase_entered(event: journal.PhaseEntered, who: Who) -> Words:
 def _trained(event: journal.Trained, who: Who) -> Words:
     if not event.samples:
         return "info", f"Nothing was trained for round {event.number}."
-    speed = f" ({rate(whole(event.samples) / event.seconds)} samples/s)" if event.seconds > 0 else ""
+    speed = (
+        f" ({rate(whole(event.samples) / event.seconds)} samples/s)" if event.seconds > 0 else ""
+    )
     at_loss = f", loss {loss(event.loss)}" if event.loss is not None else ""
-    return "info", f"Trained {of(event.samples, 'sample')} in {duration(event.seconds)}{speed} for round {event.number}{at_loss}."
+    return (
+        "info",
+        f"Trained {of(event.samples, 'sample')} in {duration(event.seconds)}{speed} for round {event.number}{at_loss}.",
+    )
 
 
 def _training_progress(event: journal.TrainingProgress, who: Who) -> Words:
-    return "info", f"Training: {of(event.samples, 'sample')} so far, {rate(event.samples_per_second)} a second, loss {loss(event.loss)}."
+    return (
+        "info",
+        f"Training: {of(event.samples, 'sample')} so far, {rate(event.samples_per_second)} a second, loss {loss(event.loss)}.",
+    )
 
 
 def _planned(event: journal.Planned, who: Who) -> Words:
@@ -87,7 +117,10 @@ def _planned(event: journal.Planned, who: Who) -> Words:
 
 def _view_passed(event: journal.ViewPassed, who: Who) -> Words:
     again = "" if event.view == 0 else f", try {event.view + 1}"
-    return "warning", f"Round {event.number}{again}, ended without a certificate{because(event.reason)}"
+    return (
+        "warning",
+        f"Round {event.number}{again}, ended without a certificate{because(event.reason)}",
+    )
 
 
 _OUTCOMES = {
@@ -113,7 +146,10 @@ def _round_certified(event: journal.RoundCertified, who: Who) -> Words:
 
 _AVERAGED = {
     "averaged": ("info", "was averaged"),
-    "partial": ("warning", "was averaged only in part and is not taken; your work waits for the next one"),
+    "partial": (
+        "warning",
+        "was averaged only in part and is not taken; your work waits for the next one",
+    ),
     "apart": ("warning", "found this node elsewhere than most others"),
     "failed": ("warning", "was not averaged; your work waits for the next one"),
 }
@@ -121,7 +157,11 @@ _AVERAGED = {
 
 def _round_averaged(event: journal.RoundAveraged, who: Who) -> Words:
     level, what = _AVERAGED.get(event.outcome, ("info", event.outcome))
-    at_loss = f", loss {loss(event.loss)}" if event.loss is not None and event.outcome == "averaged" else ""
+    at_loss = (
+        f", loss {loss(event.loss)}"
+        if event.loss is not None and event.outcome == "averaged"
+        else ""
+    )
     return level, f"Round {event.number} {what}{at_loss}{because(event.reason)}"
 
 
@@ -141,7 +181,9 @@ def _stuck(event: journal.Stuck, who: Who) -> Words:
 
 def _peer_up(event: journal.PeerUp, who: Who) -> Words:
     path = "through a relay" if event.path == "relay" else "directly"
-    return "info", f"Connected {path} to {who(event.peer)}" + (f" at {event.address}." if event.address else ".")
+    return "info", f"Connected {path} to {who(event.peer)}" + (
+        f" at {event.address}." if event.address else "."
+    )
 
 
 def _peer_down(event: journal.PeerDown, who: Who) -> Words:
@@ -149,11 +191,17 @@ def _peer_down(event: journal.PeerDown, who: Who) -> Words:
 
 
 def _peer_report(event: journal.PeerReport, who: Who) -> Words:
-    return "info", f"Heard from {who(event.peer)}: round {event.number}, {phase_words(event.phase)}."
+    return (
+        "info",
+        f"Heard from {who(event.peer)}: round {event.number}, {phase_words(event.phase)}.",
+    )
 
 
 def _peer_forgotten(event: journal.PeerForgotten, who: Who) -> Words:
-    return "warning", f"Gave up on {who(event.peer)}: silent for {duration(event.silent_s)}, it no longer counts as a member."
+    return (
+        "warning",
+        f"Gave up on {who(event.peer)}: silent for {duration(event.silent_s)}, it no longer counts as a member.",
+    )
 
 
 def _refused(event: journal.Refused, who: Who) -> Words:
@@ -163,16 +211,28 @@ def _refused(event: journal.Refused, who: Who) -> Words:
 
 
 def _traffic(event: journal.TrafficReport, who: Who) -> Words:
-    sent, received = event.control_sent + event.bulk_sent, event.control_received + event.bulk_received
-    return "info", f"Sent {size(sent)} and received {size(received)} over {of(event.connections, 'connection')}."
+    sent, received = (
+        event.control_sent + event.bulk_sent,
+        event.control_received + event.bulk_received,
+    )
+    return (
+        "info",
+        f"Sent {size(sent)} and received {size(received)} over {of(event.connections, 'connection')}.",
+    )
 
 
 def _work_dropped(event: journal.WorkDropped, who: Who) -> Words:
-    return "warning", f"{of(event.samples, 'sample')} will not be offered any more{because(event.reason)}"
+    return (
+        "warning",
+        f"{of(event.samples, 'sample')} will not be offered any more{because(event.reason)}",
+    )
 
 
 def _checkpoint(event: journal.CheckpointWritten, who: Who) -> Words:
-    return "info", f"Round {event.number} is on disk: {size(event.size_bytes)} in {duration(event.seconds)}."
+    return (
+        "info",
+        f"Round {event.number} is on disk: {size(event.size_bytes)} in {duration(event.seconds)}.",
+    )
 
 
 def _warned(event: journal.Warned, who: Who) -> Words:
@@ -201,13 +261,17 @@ def _chain_report(event: journal.ChainReport, who: Who) -> Words:
     if event.state == "live":
         paid = f" to {event.payout}" if event.payout else ""
         told = f", {of(event.samples, 'certified sample')} told to the chain"
-        claimed = f", {tokens(int(event.claimed))} tokens claimed" if event.claimed.isdecimal() else ""
+        claimed = (
+            f", {tokens(int(event.claimed))} tokens claimed" if event.claimed.isdecimal() else ""
+        )
         return level, f"Paid on {event.profile}{paid}: heartbeat read back{told}{claimed}."
     return level, f"{what}{because(event.reason)}"
 
 
 def _peer_registered(event: journal.PeerRegistered, who: Who) -> Words:
-    level = {"rejected": "warning", "suspended": "warning", "approved": "good"}.get(event.state, "info")
+    level = {"rejected": "warning", "suspended": "warning", "approved": "good"}.get(
+        event.state, "info"
+    )
     return level, f"The registration of {who(event.peer)} is {event.state}{because(event.reason)}"
 
 

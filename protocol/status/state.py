@@ -1,7 +1,8 @@
 """What the fold keeps between events. Everything in it is bounded, whatever the events say.
 
-The parts are the frozen records of the status themselves, replaced when they change, so that `record` copies references and no more.
-Sentences are kept in two lists: what strangers can cause (connections, refusals) never pushes out what this node did.
+The parts are the frozen records of the status themselves, replaced when they change, so that
+`record` copies references and no more. Sentences are kept in two lists: what strangers can cause
+(connections, refusals) never pushes out what this node did.
 """
 
 from __future__ import annotations
@@ -12,9 +13,21 @@ from protocol.identity import PeerId
 from protocol.journal import REFUSALS, Planned
 from protocol.reputation import Reputations
 from protocol.status.figures import clean, tail
-from protocol.status.records import KEPT_EVENTS, KEPT_POINTS, KEPT_ROUNDS, NetworkFigures, Peer, Point, Round, Run, Sentence, You
+from protocol.status.records import (
+    KEPT_EVENTS,
+    KEPT_POINTS,
+    KEPT_ROUNDS,
+    NetworkFigures,
+    Peer,
+    Point,
+    Round,
+    Run,
+    Sentence,
+    You,
+)
 
-KEPT_FROM_OTHERS = 15  # of the KEPT_EVENTS sentences, how many may be about peers coming, going and being refused
+# Of the KEPT_EVENTS sentences, how many may be about peers coming, going and being refused.
+KEPT_FROM_OTHERS = 15
 MAX_NAME_CHARS = 64  # as in a beacon
 MAX_TEXT_CHARS = 256
 
@@ -57,7 +70,10 @@ _NO_RUN = Run(
 
 
 class StatusState:
-    """The state behind a status. Made empty, changed by `fold`, read by `record`; not shared between threads."""
+    """The state behind a status.
+
+    Made empty, changed by `fold`, read by `record`; not shared between threads.
+    """
 
     def __init__(self) -> None:
         self.you: You = _NOBODY
@@ -71,36 +87,53 @@ class StatusState:
         self.last_point: Point | None = None
         self.point_stride = 1
         self.points_seen = 0
-        self.sentences: deque[tuple[int, str, Sentence]] = deque(maxlen=KEPT_EVENTS - KEPT_FROM_OTHERS)  # newest last
+        # Newest last.
+        self.sentences: deque[tuple[int, str, Sentence]] = deque(
+            maxlen=KEPT_EVENTS - KEPT_FROM_OTHERS
+        )
         self.sentences_of_others: deque[tuple[int, str, Sentence]] = deque(maxlen=KEPT_FROM_OTHERS)
         self.serial = 0
         self.min_peers = 2
         self.working_on = 0  # the number of the round being worked on
         self.plan: Planned | None = None
-        self.newest: Round | None = None  # the last certified round; many failed tries may have pushed it out of `rounds`
+        # The last certified round; many failed tries may have pushed it out of `rounds`.
+        self.newest: Round | None = None
         self.alone = False
         self.trainer_up = False
         self.trainer_down = ""
-        self.gave_up = False  # the task failed too often: there is no trainer until the node is started anew
-        self.other_tasks: dict[PeerId, str] = {}  # peers that train something else, with the first difference
+        # The task failed too often: there is no trainer until the node is started anew.
+        self.gave_up = False
+        # Peers that train something else, with the first difference.
+        self.other_tasks: dict[PeerId, str] = {}
         self.stuck = ""
         # What the disk did not take, and when it refused that last; empty once it took it.
         self.disk_full, self.disk_full_at = "", 0.0
         self.reputations = Reputations()
-        self.rewards = ""  # how the node stands with the chain; empty until it said anything
+        # How the node stands with the chain; empty until it said anything.
+        self.rewards = ""
         self.stopped: str | None = None
-        self.troubles: dict[str, tuple[str, str]] = {}  # by code: level, and what a person has to mend
-        self.computed_s = 0.0  # seconds of steps since the last round was certified
+        # By code: level, and what a person has to mend.
+        self.troubles: dict[str, tuple[str, str]] = {}
+        # Seconds of steps since the last round was certified.
+        self.computed_s = 0.0
 
     def who(self, peer: PeerId) -> str:
-        """A peer's name for a sentence: its own, with the end of its id because names are not unique."""
+        """A peer's name for a sentence: its own, with the end of its id because names are not
+        unique.
+        """
         if peer == self.you.peer:
             return "you"
         known = self.peers.get(peer)
-        return f"{known.name} ({tail(peer)})" if known and known.name else clean(tail(peer), MAX_NAME_CHARS)
+        return (
+            f"{known.name} ({tail(peer)})"
+            if known and known.name
+            else clean(tail(peer), MAX_NAME_CHARS)
+        )
 
     def tell(self, kind: str, sentence: Sentence, *, others: bool = False) -> None:
-        """Keep a sentence; one of the same non-empty `kind` that is still the newest of its list is replaced."""
+        """Keep a sentence; one of the same non-empty `kind` that is still the newest of its list is
+        replaced.
+        """
         kept = self.sentences_of_others if others else self.sentences
         if kind and kept and kept[-1][1] == kind:
             kept.pop()
@@ -113,7 +146,9 @@ class StatusState:
         return tuple(sentence for _, _, sentence in both)
 
     def add_point(self, point: Point) -> None:
-        """Extend the curve; once it is full every second point goes, and from then on only every second one is kept."""
+        """Extend the curve; once it is full every second point goes, and from then on only every
+        second one is kept.
+        """
         if self.points_seen % self.point_stride == 0:
             if len(self.points) >= KEPT_POINTS - 1:  # one place is the last point's
                 self.points = self.points[::2]

@@ -30,10 +30,15 @@ from protocol.status.records import Peer, Run, Status
 from protocol.status.sentences import because
 from protocol.status.state import StatusState
 
-HEARD_S = 30.0  # a peer counts among those training while its last beacon is not older; beacons come every few seconds
-STALE_ROUNDS = 5.0  # rounds without a certificate before the verdict says so: two failed views and a restart are normal
+# A peer counts among those training while its last beacon is not older; beacons come every few
+# seconds.
+HEARD_S = 30.0
+# Rounds without a certificate before the verdict says so: two failed views and a restart are
+# normal.
+STALE_ROUNDS = 5.0
 STALE_AT_LEAST_S = 60.0
-DISK_SILENT_S, DISK_SILENT_ROUNDS = 30.0, 3.0  # an offer is tried again every 10 s, a checkpoint every round
+# An offer is tried again every 10 s, a checkpoint every round.
+DISK_SILENT_S, DISK_SILENT_ROUNDS = 30.0, 3.0
 NO_REWARDS = "no chain: this run pays nothing"
 NOT_CERTIFIED = "nothing: rounds of the engine hivemind carry no certificate and earn nothing"
 UNCERTIFIED = ("averaged", "partial", "apart", "failed")
@@ -54,15 +59,25 @@ def _stale(state: StatusState, now: float) -> Verdict | None:
     silent = now - last.at
     if silent <= max(STALE_ROUNDS * state.run.round_seconds, STALE_AT_LEAST_S):
         return None
-    minutes = duration(silent // 60 * 60)  # whole minutes: the sentence should not change every second
-    tried = next((f" Last try{because(known.reason)}" for known in state.rounds if known.outcome == "missed" and known.reason), "")
+    # Whole minutes: the sentence should not change every second.
+    minutes = duration(silent // 60 * 60)
+    tried = next(
+        (
+            f" Last try{because(known.reason)}"
+            for known in state.rounds
+            if known.outcome == "missed" and known.reason
+        ),
+        "",
+    )
     return "bad", f"No round was certified for {minutes}; the last was round {last.number}.{tried}"
 
 
 def _disk_full(state: StatusState, now: float) -> Verdict | None:
     """While the disk refuses: each refusal is said again at the next attempt."""
     silent = now - state.disk_full_at
-    if not state.disk_full or silent > max(DISK_SILENT_S, DISK_SILENT_ROUNDS * (state.run.round_seconds or 0.0)):
+    if not state.disk_full or silent > max(
+        DISK_SILENT_S, DISK_SILENT_ROUNDS * (state.run.round_seconds or 0.0)
+    ):
         return None
     level = "bad" if state.disk_full.startswith(NOT_OFFERED) else "warning"
     what_to_do = "Free some space there; the node then goes on by itself"
@@ -73,7 +88,10 @@ def _alone(state: StatusState, training: list[Peer]) -> Verdict:
     if state.other_tasks:
         peer, what = next(reversed(state.other_tasks.items()))
         others = of(len(state.other_tasks), "peer has", "peers have")
-        return "bad", f"Alone: {others} another task. {state.who(peer)}: {what}. Use the same version of the task on every node."
+        return (
+            "bad",
+            f"Alone: {others} another task. {state.who(peer)}: {what}. Use the same version of the task on every node.",
+        )
     needed = "a second peer" if state.min_peers <= 2 else f"{state.min_peers - 1} more peers"
     done = f"trained {of(state.you.samples_pending, 'sample')} that wait for {needed}"
     here = [peer for peer in training if peer.connected]
@@ -107,12 +125,20 @@ def _own_rounds(state: StatusState) -> Verdict | None:
     if idle:
         why.append(f"{idle} with nothing to offer")
     if outcomes["missed"]:
-        why.append(of(outcomes["missed"], "try ended without a certificate", "tries ended without a certificate"))
+        why.append(
+            of(
+                outcomes["missed"],
+                "try ended without a certificate",
+                "tries ended without a certificate",
+            )
+        )
     sentence += f"; {', '.join(why)}" if why else ""
     offered = total - idle
     if offered and counted * 10 >= offered * 9:
         return "good", sentence
-    return ("bad" if offered >= 5 and counted * 2 < offered else "warning" if offered else "info"), sentence
+    return (
+        "bad" if offered >= 5 and counted * 2 < offered else "warning" if offered else "info"
+    ), sentence
 
 
 def _averaged_rounds(state: StatusState) -> Verdict | None:
@@ -122,11 +148,19 @@ def _averaged_rounds(state: StatusState) -> Verdict | None:
     if not total:
         return None
     averaged = outcomes["averaged"]
-    last = "Your last round was" if total == 1 else f"{averaged} of your last {count(total)} rounds were"
+    last = (
+        "Your last round was"
+        if total == 1
+        else f"{averaged} of your last {count(total)} rounds were"
+    )
     sentence = f"{last} averaged" if total > 1 or averaged else "Your first round was not averaged"
     troubles = {"partial": "only in part", "apart": "spent catching up", "failed": "failed"}
-    why = [f"{outcomes[outcome]} {words}" for outcome, words in troubles.items() if outcomes[outcome]]
-    sentence += (f" ({', '.join(why)})" if why else "") + "; not certified: hivemind's rounds prove nothing and earn nothing"
+    why = [
+        f"{outcomes[outcome]} {words}" for outcome, words in troubles.items() if outcomes[outcome]
+    ]
+    sentence += (
+        f" ({', '.join(why)})" if why else ""
+    ) + "; not certified: hivemind's rounds prove nothing and earn nothing"
     return ("info" if averaged * 10 >= total * 9 else "warning"), sentence
 
 
@@ -144,7 +178,10 @@ def _run_seen(state: StatusState, training: list[Peer]) -> Verdict:
                 "info",
                 f"{nodes} training, at round {count(furthest)} by their own word; not certified: the engine hivemind has no certificates",
             )
-        return "info", f"{of(len(training), 'node is', 'nodes are')} training; no round has been certified yet"
+        return (
+            "info",
+            f"{of(len(training), 'node is', 'nodes are')} training; no round has been certified yet",
+        )
     part = f"the last with {len(last.contributors)} of {of(len(last.members), 'member')}"
     sentence = f"{of(run.rounds_certified, 'round')} certified, {part}"
     if run.loss_first is not None and run.loss is not None:
@@ -160,7 +197,10 @@ def _run_seen(state: StatusState, training: list[Peer]) -> Verdict:
 
 
 def verdict_of(state: StatusState, now: float) -> Verdict:
-    """Level and sentence, by the rules above. A trouble that lasts goes with it, and one that is bad comes first."""
+    """Level and sentence, by the rules above.
+
+    A trouble that lasts goes with it, and one that is bad comes first.
+    """
     level, sentence = _verdict_of(state, now)
     if state.stopped is not None:
         return level, sentence
@@ -184,7 +224,10 @@ def _verdict_of(state: StatusState, now: float) -> Verdict:
     if you.failure and (state.trainer_down or state.trainer_up):
         return "bad", you.failure
     if state.trainer_down:
-        return "bad", f"The trainer died and is being restarted ({of(you.worker_restarts, 'time')} so far){because(state.trainer_down)}"
+        return (
+            "bad",
+            f"The trainer died and is being restarted ({of(you.worker_restarts, 'time')} so far){because(state.trainer_down)}",
+        )
     if full := _disk_full(state, now):
         return full
     if state.alone:
@@ -199,8 +242,15 @@ def _verdict_of(state: StatusState, now: float) -> Verdict:
     if not state.trainer_up:
         return "info", "Starting: waiting for the trainer"
     doing = phase_words(you.phase).capitalize()
-    company = f"with {of(len(training), 'other node')}" if training else "no other node has been heard of yet"
-    return "info", f"{doing}, round {count(state.working_on)}, {company}; no round has been certified yet"
+    company = (
+        f"with {of(len(training), 'other node')}"
+        if training
+        else "no other node has been heard of yet"
+    )
+    return (
+        "info",
+        f"{doing}, round {count(state.working_on)}, {company}; no round has been certified yet",
+    )
 
 
 def _order(peer: Peer) -> tuple[bool, bool, str, PeerId]:
@@ -210,12 +260,17 @@ def _order(peer: Peer) -> tuple[bool, bool, str, PeerId]:
 def _run_now(state: StatusState, now: float) -> Run:
     training = _recent(list(state.peers.values()), now)
     is_node = state.you.role == "node" and bool(state.you.peer) and state.stopped is None
-    speed = sum(peer.samples_per_second for peer in training) + (state.you.samples_per_second if is_node else 0.0)
+    speed = sum(peer.samples_per_second for peer in training) + (
+        state.you.samples_per_second if is_node else 0.0
+    )
     return replace(state.run, nodes=len(training) + is_node, samples_per_second=speed)
 
 
 def record(state: StatusState, now: float) -> Status:
-    """The status at `now` (unix seconds, the clock of the events' `at`). Pure; the state may be folded further afterwards."""
+    """The status at `now` (unix seconds, the clock of the events' `at`).
+
+    Pure; the state may be folded further afterwards.
+    """
     level, sentence = verdict_of(state, now)
     return Status(
         as_of=now,

@@ -17,15 +17,38 @@ def bench() -> None:
 @bench.command()
 @click.option("--kind", type=click.Choice(KINDS), help="What happens to the victim. Default: both.")
 @click.option("--step", type=click.Choice(STEPS), help="Where in the round. Default: everywhere.")
-@click.option("--engines", type=NAMES, default="native", show_default=True, metavar="NAMES", help="Which engines, with commas between.")
-@click.option("--runs", type=click.IntRange(1, 1000), default=10, show_default=True, help="How often each.")
-@click.option("--elements", type=click.IntRange(1 << 14, 1 << 28), default=1_000_000, show_default=True, help="Of the model, float32.")
+@click.option(
+    "--engines",
+    type=NAMES,
+    default="native",
+    show_default=True,
+    metavar="NAMES",
+    help="Which engines, with commas between.",
+)
+@click.option(
+    "--runs", type=click.IntRange(1, 1000), default=10, show_default=True, help="How often each."
+)
+@click.option(
+    "--elements",
+    type=click.IntRange(1 << 14, 1 << 28),
+    default=1_000_000,
+    show_default=True,
+    help="Of the model, float32.",
+)
 @global_options(hidden=True)
 @click.pass_context
-def faults(context: click.Context, kind: str | None, step: str | None, engines: tuple[str, ...], runs: int, elements: int) -> int:
+def faults(
+    context: click.Context,
+    kind: str | None,
+    step: str | None,
+    engines: tuple[str, ...],
+    runs: int,
+    elements: int,
+) -> int:
     """Kill or stop one of four members in mid-round; compare and recompute what the others hold.
 
-    Fails when anything was wrong with the native engine, or late. What hivemind makes of the same faults is a finding, not a failure.
+    Fails when anything was wrong with the native engine, or late. What hivemind makes of the same
+    faults is a finding, not a failure.
     """
     import msgspec  # noqa: PLC0415
 
@@ -42,22 +65,65 @@ def faults(context: click.Context, kind: str | None, step: str | None, engines: 
         say=call.say,
     )
     call.result(msgspec.json.encode(records).decode() if call.as_json else table(records))
-    return 0 if all(record.perfect and record.in_time for record in records if record.engine == "native") else 1
+    return (
+        0
+        if all(record.perfect and record.in_time for record in records if record.engine == "native")
+        else 1
+    )
 
 
 @bench.command()
-@click.option("--peers", type=click.IntRange(2, 16), default=4, show_default=True, help="Processes of each engine and codec.")
-@click.option("--elements", type=click.IntRange(1 << 12, 1 << 28), default=10_000_000, show_default=True, help="Of the vector, float32.")
-@click.option("--codecs", type=NAMES, default="float32,bfloat16,float16,int8,int4", show_default=True, metavar="NAMES")
-@click.option("--engines", type=NAMES, default="native,hivemind,gloo", show_default=True, metavar="NAMES")
 @click.option(
-    "--rate", default="none", show_default=True, metavar="RATE", help="Of each peer's link, each way: 100mbit, 1gbit. Needs root."
+    "--peers",
+    type=click.IntRange(2, 16),
+    default=4,
+    show_default=True,
+    help="Processes of each engine and codec.",
 )
 @click.option(
-    "--rtt", type=FiniteRange(0.0, 1000.0), default=0.0, show_default=True, help="Milliseconds between any two and back. Needs root."
+    "--elements",
+    type=click.IntRange(1 << 12, 1 << 28),
+    default=10_000_000,
+    show_default=True,
+    help="Of the vector, float32.",
 )
-@click.option("--repeat", type=click.IntRange(1, 100), default=5, show_default=True, help="Rounds of each, interleaved.")
-@click.option("--certified/--no-certified", default=True, show_default=True, help="Also whole certified rounds, beside native alone.")
+@click.option(
+    "--codecs",
+    type=NAMES,
+    default="float32,bfloat16,float16,int8,int4",
+    show_default=True,
+    metavar="NAMES",
+)
+@click.option(
+    "--engines", type=NAMES, default="native,hivemind,gloo", show_default=True, metavar="NAMES"
+)
+@click.option(
+    "--rate",
+    default="none",
+    show_default=True,
+    metavar="RATE",
+    help="Of each peer's link, each way: 100mbit, 1gbit. Needs root.",
+)
+@click.option(
+    "--rtt",
+    type=FiniteRange(0.0, 1000.0),
+    default=0.0,
+    show_default=True,
+    help="Milliseconds between any two and back. Needs root.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 100),
+    default=5,
+    show_default=True,
+    help="Rounds of each, interleaved.",
+)
+@click.option(
+    "--certified/--no-certified",
+    default=True,
+    show_default=True,
+    help="Also whole certified rounds, beside native alone.",
+)
 @global_options(hidden=True)
 @click.pass_context
 def allreduce(
@@ -71,10 +137,13 @@ def allreduce(
     repeat: int,
     certified: bool,
 ) -> int:
-    """Average one vector with every engine, side by side, each peer its own process. A wrong result is no figure.
+    """Average one vector with every engine, side by side, each peer its own process.
 
-    Seconds run from the first peer that begins to the last that holds the mean. Fails when a result of native was wrong, and when an engine has no
-    right round at all: a group that does not form is tried three times.
+    A wrong result is no figure.
+
+    Seconds run from the first peer that begins to the last that holds the mean. Fails when a result
+    of native was wrong, and when an engine has no right round at all: a group that does not form is
+    tried three times.
     """
     import msgspec  # noqa: PLC0415
 
@@ -97,14 +166,30 @@ def allreduce(
     missing = running.without_figure(records)
     for line in missing:
         click.echo(line, err=True)
-    right = all(not record.wrong and record.agree for record in records if record.engine == "native")
+    right = all(
+        not record.wrong and record.agree for record in records if record.engine == "native"
+    )
     return 0 if right and not missing else 1
 
 
 @bench.command()
-@click.option("--elements", type=click.IntRange(1, 1 << 28), default=10_000_000, show_default=True, help="Of the vector, float32.")
-@click.option("--repeat", type=click.IntRange(1, 1000), default=5, show_default=True, help="How often each; the median counts.")
-@click.option("--device", metavar="NAME", help="Also the encoders on this device of torch: cuda, cuda:1, cpu.")
+@click.option(
+    "--elements",
+    type=click.IntRange(1, 1 << 28),
+    default=10_000_000,
+    show_default=True,
+    help="Of the vector, float32.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    help="How often each; the median counts.",
+)
+@click.option(
+    "--device", metavar="NAME", help="Also the encoders on this device of torch: cuda, cuda:1, cpu."
+)
 @global_options(hidden=True)
 @click.pass_context
 def codecs(context: click.Context, elements: int, repeat: int, device: str | None) -> None:
@@ -121,12 +206,26 @@ def codecs(context: click.Context, elements: int, repeat: int, device: str | Non
 
 
 @bench.command()
-@click.option("--mb", type=click.IntRange(10, 100_000), default=500, show_default=True, help="Moved in each try.")
-@click.option("--repeat", type=click.IntRange(1, 1000), default=5, show_default=True, help="How often each; the median counts.")
+@click.option(
+    "--mb",
+    type=click.IntRange(10, 100_000),
+    default=500,
+    show_default=True,
+    help="Moved in each try.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    help="How often each; the median counts.",
+)
 @global_options(hidden=True)
 @click.pass_context
 def tls(context: click.Context, mb: int, repeat: int) -> None:
-    """Time one stream between two processes: in the clear, through a blocking TLS socket, and as bulk streams do it."""
+    """Time one stream between two processes: in the clear, through a blocking TLS socket, and as
+    bulk streams do it.
+    """
     import msgspec  # noqa: PLC0415
 
     from simulator.bench import tls as measuring  # noqa: PLC0415

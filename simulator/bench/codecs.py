@@ -1,8 +1,10 @@
-"""`hypergpud bench codecs`: what each codec costs and what it loses, compiled and in numpy, on one core; with a device, its encoders there too.
+"""`hypergpud bench codecs`: what each codec costs and what it loses, compiled and in numpy, on one
+core; with a device, its encoders there too.
 
-Gigabytes are of float32, before encoding or after decoding, over the CPU seconds of the thread that did it: fresh memory counts, what other
-processes take from this one does not. `encode` makes an offer out of sums of weighted gradients (it divides by the weight), `reduce` makes the mean
-of four members' encodings. On a device seconds are the clock's, and the vector lies there already.
+Gigabytes are of float32, before encoding or after decoding, over the CPU seconds of the thread that
+did it: fresh memory counts, what other processes take from this one does not. `encode` makes an
+offer out of sums of weighted gradients (it divides by the weight), `reduce` makes the mean of four
+members' encodings. On a device seconds are the clock's, and the vector lies there already.
 """
 
 from __future__ import annotations
@@ -23,13 +25,18 @@ WEIGHTS = (70, 101, 333, 64)  # samples of four members
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One codec in one implementation. `size_ratio` is encoded bytes over float32 bytes; `max_error` the greatest error over the greatest value."""
+    """One codec in one implementation.
+
+    `size_ratio` is encoded bytes over float32 bytes; `max_error` the greatest error over the
+    greatest value.
+    """
 
     codec: str
     implementation: str
     elements: int
     encode_gb_s: float
-    check_gb_s: float | None = None  # None on a device, where nothing is decoded
+    # None on a device, where nothing is decoded.
+    check_gb_s: float | None = None
     decode_gb_s: float | None = None
     reduce_gb_s: float | None = None
     size_ratio: float
@@ -37,7 +44,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bench_codecs(elements: int, repeat: int, device: str | None = None) -> list[Record]:
-    """Raises `InvariantBroken` when two implementations of a codec make different bytes, `UserError("DEVICE")` for a device that is not here."""
+    """Raises `InvariantBroken` when two implementations of a codec make different bytes,
+    `UserError("DEVICE")` for a device that is not here.
+    """
     values = np.random.Generator(np.random.PCG64(3)).standard_normal(elements, np.float32)
     records = []
     for name, codec in CODECS.items():
@@ -47,7 +56,11 @@ def bench_codecs(elements: int, repeat: int, device: str | None = None) -> list[
             if codec.encode(values, 3) != reference.encode(values, 3):
                 raise InvariantBroken(f"{name} makes other bytes compiled than in numpy")
         records.append(_measured(reference, "numpy", values, repeat))
-    return records + _on_device(values, device, repeat, {record.codec: record for record in records}) if device else records
+    return (
+        records + _on_device(values, device, repeat, {record.codec: record for record in records})
+        if device
+        else records
+    )
 
 
 def _on_device(values: Vector, device: str, repeat: int, known: dict[str, Record]) -> list[Record]:
@@ -70,7 +83,11 @@ def _on_device(values: Vector, device: str, repeat: int, known: dict[str, Record
 def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> Record:
     size_bytes, out = values.nbytes, np.empty_like(values)
     data = codec.encode(values)
-    quarter = max(values.size // len(WEIGHTS) // CHUNK_ELEMENTS, 1) * CHUNK_ELEMENTS if values.size >= CHUNK_ELEMENTS else values.size
+    quarter = (
+        max(values.size // len(WEIGHTS) // CHUNK_ELEMENTS, 1) * CHUNK_ELEMENTS
+        if values.size >= CHUNK_ELEMENTS
+        else values.size
+    )
     parts = [(weight, data[: codec.size(quarter)]) for weight in WEIGHTS]
 
     def rate(work: Callable[[], object], done_bytes: int) -> float:
@@ -88,7 +105,9 @@ def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> Record:
         max_error=0.0,
     )
     codec.decode(data, out)
-    return msgspec.structs.replace(record, max_error=float(np.abs(out - values).max() / np.abs(values).max()))
+    return msgspec.structs.replace(
+        record, max_error=float(np.abs(out - values).max() / np.abs(values).max())
+    )
 
 
 def _cpu_seconds(work: Callable[[], object]) -> float:
@@ -99,7 +118,18 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
 
 def table(records: Sequence[Record]) -> str:
     """For a terminal."""
-    rows = [("codec", "by", "encode GB/s", "check GB/s", "decode GB/s", "reduce GB/s", "size", "max error")]
+    rows = [
+        (
+            "codec",
+            "by",
+            "encode GB/s",
+            "check GB/s",
+            "decode GB/s",
+            "reduce GB/s",
+            "size",
+            "max error",
+        )
+    ]
     for record in records:
         rates = (record.encode_gb_s, record.check_gb_s, record.decode_gb_s, record.reduce_gb_s)
         rows.append(
@@ -112,4 +142,7 @@ def table(records: Sequence[Record]) -> str:
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

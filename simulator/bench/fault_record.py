@@ -8,15 +8,20 @@ import msgspec
 
 from simulator.harness.steps import Kind, Step
 
-NOTICED_WITHIN_S = 5.0  # at default settings, whatever the fault: a member that is silent costs a round no more than that
+# At default settings, whatever the fault: a member that is silent costs a round no more than that.
+NOTICED_WITHIN_S = 5.0
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One combination. Seconds are medians over its trials, of the slowest survivor, training not counted.
+    """One combination.
 
-    `seconds_after_fault_median` runs from the signal to the next certificate, `following_seconds_median` from there to the one after it;
-    `within_bound` counts trials whose first certificate came within twice the fault-free exchange and the detection. For an engine without
-    certificates `seconds_after_fault_median` runs to the last survivor's answer, a failure too, and what it has not is None or 0.
+    Seconds are medians over its trials, of the slowest survivor, training not counted.
+
+    `seconds_after_fault_median` runs from the signal to the next certificate,
+    `following_seconds_median` from there to the one after it; `within_bound` counts trials whose
+    first certificate came within twice the fault-free exchange and the detection. For an engine
+    without certificates `seconds_after_fault_median` runs to the last survivor's answer, a failure
+    too, and what it has not is None or 0.
     """
 
     engine: str
@@ -39,12 +44,22 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def perfect(self) -> bool:
         """Whether nothing at all was wrong."""
-        return self.runs_survivors_agree == self.runs and self.runs_exact == self.runs and self.false_successes == 0
+        return (
+            self.runs_survivors_agree == self.runs
+            and self.runs_exact == self.runs
+            and self.false_successes == 0
+        )
 
     @property
     def in_time(self) -> bool:
-        """Whether every trial was noticed and over when it should be. What else the machine does counts here."""
-        return self.within_bound == self.runs and (self.detection_seconds_max or 0.0) <= NOTICED_WITHIN_S
+        """Whether every trial was noticed and over when it should be.
+
+        What else the machine does counts here.
+        """
+        return (
+            self.within_bound == self.runs
+            and (self.detection_seconds_max or 0.0) <= NOTICED_WITHIN_S
+        )
 
 
 def table(records: Sequence[Record]) -> str:
@@ -87,5 +102,17 @@ def table(records: Sequence[Record]) -> str:
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, *(f"{record.engine}, {record.kind} in {record.step}: {note}" for record in records for note in record.notes)])
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join(
+        [
+            *lines,
+            *(
+                f"{record.engine}, {record.kind} in {record.step}: {note}"
+                for record in records
+                for note in record.notes
+            ),
+        ]
+    )

@@ -1,8 +1,10 @@
-"""`hypergpud bench faults`: real processes, one of them killed or stopped in mid-round, the survivors' anchors compared and made once more.
+"""`hypergpud bench faults`: real processes, one of them killed or stopped in mid-round, the
+survivors' anchors compared and made once more.
 
-Of each combination of kind and step a number of trials: the victim is a member and the view's leader alternately, struck on entering the step in two
-trials and somewhere in its first milliseconds in the next two. One cohort serves all trials: the victim is woken, or started again on its disk, and
-must be in a certificate again before the next.
+Of each combination of kind and step a number of trials: the victim is a member and the view's
+leader alternately, struck on entering the step in two trials and somewhere in its first
+milliseconds in the next two. One cohort serves all trials: the victim is woken, or started again on
+its disk, and must be in a certificate again before the next.
 """
 
 from __future__ import annotations
@@ -29,9 +31,13 @@ from simulator.harness.trial import Trial, Trials
 ENGINES = ("native", "hivemind")
 MEMBERS = 4
 SEED = 20
-TRAINING_S = 1.0  # of a round: time to audit what was certified before, between exchanges; all deadlines are the defaults
-LATE_S = 0.03  # the most that a strike waits in its step: a third of what a step takes with a million elements
-FAILURES_ALLOWED = 3  # cohorts that came to nothing, before the benchmark gives up
+# Of a round: time to audit what was certified before, between exchanges; all deadlines are the
+# defaults.
+TRAINING_S = 1.0
+# The most that a strike waits in its step: a third of what a step takes with a million elements.
+LATE_S = 0.03
+# Cohorts that came to nothing, before the benchmark gives up.
+FAILURES_ALLOWED = 3
 
 Say = Callable[[str], None]
 
@@ -40,7 +46,12 @@ def check_engines(engines: Sequence[str]) -> None:
     """Raises `UserError("ENGINE")`."""
     for engine in engines:
         if engine not in ENGINES:
-            raise UserError("ENGINE", f"There is no engine {engine!r}.", why=f"this version has: {', '.join(ENGINES)}", exit_code=2)
+            raise UserError(
+                "ENGINE",
+                f"There is no engine {engine!r}.",
+                why=f"this version has: {', '.join(ENGINES)}",
+                exit_code=2,
+            )
 
 
 def bench_faults(
@@ -58,9 +69,13 @@ def bench_faults(
         records: list[Record] = []
         for engine in engines:
             if engine == "native":
-                records += trio.run(_measure, Path(folder), tuple(_planned(kinds, steps, runs)), runs, elements, say)
+                records += trio.run(
+                    _measure, Path(folder), tuple(_planned(kinds, steps, runs)), runs, elements, say
+                )
             else:
-                records += trio.run(measure_hivemind, Path(folder), kinds, steps, runs, elements, say)
+                records += trio.run(
+                    measure_hivemind, Path(folder), kinds, steps, runs, elements, say
+                )
         return records
 
 
@@ -77,7 +92,9 @@ def _planned(kinds: Sequence[Kind], steps: Sequence[Step], runs: int) -> Iterato
                 yield _Planned(kind, step, run)
 
 
-async def _measure(root: Path, planned: tuple[_Planned, ...], runs: int, elements: int, say: Say) -> list[Record]:
+async def _measure(
+    root: Path, planned: tuple[_Planned, ...], runs: int, elements: int, say: Say
+) -> list[Record]:
     done: dict[tuple[Kind, Step], list[Trial | str]] = {(one.kind, one.step): [] for one in planned}
     rest = list(planned)
     failures = 0
@@ -93,16 +110,27 @@ async def _measure(root: Path, planned: tuple[_Planned, ...], runs: int, element
                 one = rest.pop(0)
                 done[one.kind, one.step].append(str(error).splitlines()[0])
     for one in rest:
-        done[one.kind, one.step].append(f"not tried: {FAILURES_ALLOWED} cohorts came to nothing before")
+        done[one.kind, one.step].append(
+            f"not tried: {FAILURES_ALLOWED} cohorts came to nothing before"
+        )
     return [_record(kind, step, runs, trials) for (kind, step), trials in done.items()]
 
 
 async def _with_one_cohort(
-    home: Path, rest: list[_Planned], done: dict[tuple[Kind, Step], list[Trial | str]], elements: int, say: Say
+    home: Path,
+    rest: list[_Planned],
+    done: dict[tuple[Kind, Step], list[Trial | str]],
+    elements: int,
+    say: Say,
 ) -> None:
-    """Trials, taken off `rest` as they are done. Raises `Unreachable` when one does not come to its end."""
+    """Trials, taken off `rest` as they are done.
+
+    Raises `Unreachable` when one does not come to its end.
+    """
     rng = random.Random(SEED)
-    signed = seal(Manifest(name="faults", task="content", seed=SEED, round=RoundRules(seconds=TRAINING_S)))
+    signed = seal(
+        Manifest(name="faults", task="content", seed=SEED, round=RoundRules(seconds=TRAINING_S))
+    )
     async with cohort_of(MEMBERS, home, signed, elements) as cohort:
         trials = Trials(cohort, home)
         say(f"starting {MEMBERS} members with {elements:,} elements each")
@@ -123,7 +151,11 @@ async def _with_one_cohort(
 
 def _words(one: _Planned, trial: Trial) -> str:
     who = "the leader" if trial.leader else "a member"
-    right = "agree and exact" if trial.agree and trial.exact and not trial.false_successes else f"WRONG: {'; '.join(trial.notes)}"
+    right = (
+        "agree and exact"
+        if trial.agree and trial.exact and not trial.false_successes
+        else f"WRONG: {'; '.join(trial.notes)}"
+    )
     return (
         f"{one.kind} in {one.step}, run {one.run + 1}: {who}, {1000 * trial.late_s:.0f} ms into it, round {trial.number}: {right}; "
         f"certificate after {trial.after_s:.2f} s (noticed after {trial.detection_s:.2f} s), the next after {trial.following_s:.2f} s more; "
@@ -154,7 +186,9 @@ def _record(kind: Kind, step: Step, runs: int, trials: list[Trial | str]) -> Rec
         detection_seconds_max=round(max(trial.detection_s for trial in good), 3) if good else None,
         fault_free_seconds_median=middle(free),
         back_seconds_median=middle([trial.back_s for trial in good]),
-        within_bound=sum(usual is not None and trial.after_s <= 2 * usual + trial.detection_s for trial in good),
+        within_bound=sum(
+            usual is not None and trial.after_s <= 2 * usual + trial.detection_s for trial in good
+        ),
         leaders_struck=sum(trial.leader for trial in good),
         notes=tuple(note for note in notes if note),
     )

@@ -1,4 +1,6 @@
-"""hivemind's part of `hypergpud bench faults`: the same faults at the same steps, as far as its all-reduce has them, to the engine's processes."""
+"""hivemind's part of `hypergpud bench faults`: the same faults at the same steps, as far as its
+all-reduce has them, to the engine's processes.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +18,28 @@ from simulator.harness.steps import Kind, Step
 
 MEMBERS = 4
 SEED = 20
-LATE_S = 0.03  # the most that a strike waits in its step, as for the native engine
-FAILURES_ALLOWED = 3  # cohorts that came to nothing, before the benchmark gives up
+# The most that a strike waits in its step, as for the native engine.
+LATE_S = 0.03
+# Cohorts that came to nothing, before the benchmark gives up.
+FAILURES_ALLOWED = 3
 
 VOTE_NOTE = "hivemind has no vote: struck when the member holds its whole result and has not told its caller"
 
 
 async def measure_hivemind(
-    root: Path, kinds: Sequence[Kind], steps: Sequence[Step], runs: int, elements: int, say: Callable[[str], None]
+    root: Path,
+    kinds: Sequence[Kind],
+    steps: Sequence[Step],
+    runs: int,
+    elements: int,
+    say: Callable[[str], None],
 ) -> list[Record]:
     """All combinations, one after the other; a cohort that comes to nothing is replaced."""
     rng = random.Random(SEED)
     rest = [(kind, step, run) for kind in kinds for step in steps for run in range(runs)]
-    done: dict[tuple[Kind, Step], list[HivemindTrial | str]] = {(kind, step): [] for kind in kinds for step in steps}
+    done: dict[tuple[Kind, Step], list[HivemindTrial | str]] = {
+        (kind, step): [] for kind in kinds for step in steps
+    }
     failures = 0
     while rest and failures < FAILURES_ALLOWED:
         say(f"starting {MEMBERS} hivemind members with {elements:,} elements each")
@@ -54,7 +65,11 @@ async def measure_hivemind(
 
 
 def _words(kind: Kind, step: Step, run: int, trial: HivemindTrial) -> str:
-    right = "agree and exact" if trial.agree and trial.exact else "; ".join(trial.notes) or "survivors differ"
+    right = (
+        "agree and exact"
+        if trial.agree and trial.exact
+        else "; ".join(trial.notes) or "survivors differ"
+    )
     return f"hivemind, {kind} in {step}, run {run + 1}: {right}; the last answer after {trial.after_s:.1f} s"
 
 
@@ -62,7 +77,10 @@ def _record(kind: Kind, step: Step, runs: int, trials: list[HivemindTrial | str]
     good = [trial for trial in trials if isinstance(trial, HivemindTrial)]
     settings = bench_settings(SEED)
     told = sum(trial.successes for trial in good)
-    false, seen = sum(trial.false_successes for trial in good), sum(trial.seen_false for trial in good)
+    false, seen = (
+        sum(trial.false_successes for trial in good),
+        sum(trial.seen_false for trial in good),
+    )
     survivors = len(good) * (MEMBERS - 1)
     summary = f"{told} of {survivors} survivors were told of a success (sender {settings.chunk_s:g} s, whole all-reduce {settings.all_reduce_s:g} s)"
     if false:
@@ -76,13 +94,21 @@ def _record(kind: Kind, step: Step, runs: int, trials: list[HivemindTrial | str]
         runs_survivors_agree=sum(trial.agree for trial in good),
         runs_exact=sum(trial.exact for trial in good),
         false_successes=false,
-        seconds_after_fault_median=round(median([trial.after_s for trial in good]), 3) if good else None,
+        seconds_after_fault_median=round(median([trial.after_s for trial in good]), 3)
+        if good
+        else None,
         following_seconds_median=None,
         detection_seconds_median=None,
         detection_seconds_max=None,
         fault_free_seconds_median=round(usual, 3) if usual is not None else None,
         back_seconds_median=None,
-        within_bound=sum(usual is not None and trial.exact and trial.after_s <= 2 * usual for trial in good),
+        within_bound=sum(
+            usual is not None and trial.exact and trial.after_s <= 2 * usual for trial in good
+        ),
         leaders_struck=0,
-        notes=(summary, *((VOTE_NOTE,) if step == "vote" else ()), *(trial for trial in trials if isinstance(trial, str))),
+        notes=(
+            summary,
+            *((VOTE_NOTE,) if step == "vote" else ()),
+            *(trial for trial in trials if isinstance(trial, str)),
+        ),
     )

@@ -1,4 +1,6 @@
-"""Processes in sessions of their own that a benchmark tells and asks things, a line at a time, and that are gone with it, children and all."""
+"""Processes in sessions of their own that a benchmark tells and asks things, a line at a time, and
+that are gone with it, children and all.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,18 @@ from typing import IO, Self
 
 from protocol.errors import Unreachable
 
-MAX_LINE_BYTES = 1 << 20  # an endpoint with its certificate has 1 KB; hivemind's addresses less
+# An endpoint with its certificate has 1 KB; hivemind's addresses less.
+MAX_LINE_BYTES = 1 << 20
 GONE_S = 5.0
 LOG_TAIL_BYTES = 2000
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Processes:
-    """A context manager: what was started is there inside it. `name` is what a process is called when it fails."""
+    """A context manager: what was started is there inside it.
+
+    `name` is what a process is called when it fails.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -32,20 +38,33 @@ class Processes:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def __len__(self) -> int:
         return len(self._processes)
 
     def start(self, module: str, argument: str, prefix: Sequence[str] = ()) -> None:
-        """One more: `module` as a program with one argument, run by the command `prefix` where there is one."""
+        """One more: `module` as a program with one argument, run by the command `prefix` where
+        there is one.
+        """
         command = [*prefix, sys.executable, "-m", module, argument]
         log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the others
         self._logs.append(log)
         self._processes.append(
             subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, bufsize=0, env=_environment()
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                bufsize=0,
+                env=_environment(),
             )
         )
 
@@ -55,7 +74,10 @@ class Processes:
         pipe.write(line)
 
     def hear(self, index: int, limit_s: float) -> bytes:
-        """Its next line, the line feed included. Raises `Unreachable` when it died or fell silent."""
+        """Its next line, the line feed included.
+
+        Raises `Unreachable` when it died or fell silent.
+        """
         pipe = self._processes[index].stdout
         assert pipe is not None
         data, deadline = b"", time.monotonic() + limit_s
@@ -124,5 +146,7 @@ def _session(leader: int) -> list[int]:
 
 
 def _environment() -> dict[str, str]:
-    """One thread for numeric libraries: the peers share the machine's cores as they would in a benchmark of one thread each."""
+    """One thread for numeric libraries: the peers share the machine's cores as they would in a
+    benchmark of one thread each.
+    """
     return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -1,4 +1,6 @@
-"""`hypergpud bench tls`: one stream between two processes, in the clear, through a blocking TLS socket, and as bulk streams do it."""
+"""`hypergpud bench tls`: one stream between two processes, in the clear, through a blocking TLS
+socket, and as bulk streams do it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ ANSWER_S = 120.0  # a gigabyte at 10 MB/s
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One way. Rates are of payload; CPU seconds for each GB (10^9 bytes), sender and receiver together; medians."""
+    """One way.
+
+    Rates are of payload; CPU seconds for each GB (10^9 bytes), sender and receiver together;
+    medians.
+    """
 
     way: str
     size_bytes: int
@@ -64,8 +70,16 @@ def table(records: list[Record]) -> str:
 
 def _once(way: str, parcels: int, certificate: BulkCertificate) -> Try:
     with Processes(f"bench tls, {way}") as ends:
-        ends.start(ENDS, words_of(End(way=way, port=0, parcels=parcels, certificate=str(certificate.path))))
+        ends.start(
+            ENDS, words_of(End(way=way, port=0, parcels=parcels, certificate=str(certificate.path)))
+        )
         port = int(ends.hear(0, ANSWER_S))
-        ends.start(ENDS, words_of(End(way=way, port=port, parcels=parcels, certificate=str(certificate.path))))
+        ends.start(
+            ENDS,
+            words_of(End(way=way, port=port, parcels=parcels, certificate=str(certificate.path))),
+        )
         sent, received = (made_of(ends.hear(index, ANSWER_S)) for index in (0, 1))
-    return Try(seconds=max(sent.seconds, received.seconds), cpu_seconds=sent.cpu_seconds + received.cpu_seconds)
+    return Try(
+        seconds=max(sent.seconds, received.seconds),
+        cpu_seconds=sent.cpu_seconds + received.cpu_seconds,
+    )

@@ -1,4 +1,6 @@
-"""One end of `bench tls`, a process of its own: sends what it listens for somebody to take, or takes it, and says how long that took."""
+"""One end of `bench tls`, a process of its own: sends what it listens for somebody to take, or
+takes it, and says how long that took.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,18 @@ import trio
 from daemon.network.tls import PIECE_BYTES, TlsSession, tune
 from daemon.network.tls_handshake import TlsContext
 
-PARCEL_BYTES = 10 << 20  # what is sent at once: a slice of 10 million float32 among four
+# What is sent at once: a slice of 10 million float32 among four.
+PARCEL_BYTES = 10 << 20
 DONE = b"."
 HOST = "127.0.0.1"
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an end is to do. With `port` 0 it listens, says where, and sends; else it takes what is sent there. `certificate` is a file."""
+    """What an end is to do.
+
+    With `port` 0 it listens, says where, and sends; else it takes what is sent there. `certificate`
+    is a file.
+    """
 
     way: str
     port: int
@@ -71,7 +78,11 @@ def _send(way: str, sock: socket.socket, parcels: int, certificate: str) -> Try:
     data = memoryview(bytes(PARCEL_BYTES))
     if way == "bulk":
         return trio.run(_send_bulk, sock, parcels, data, certificate)
-    stream = _context(certificate, server=True).wrap_socket(sock, server_side=True) if way == "blocking" else sock
+    stream = (
+        _context(certificate, server=True).wrap_socket(sock, server_side=True)
+        if way == "blocking"
+        else sock
+    )
 
     def work() -> None:
         for _ in range(parcels):
@@ -119,7 +130,9 @@ async def _send_bulk(sock: socket.socket, parcels: int, data: memoryview, certif
     return made
 
 
-async def _receive_bulk(sock: socket.socket, parcels: int, target: memoryview, certificate: str) -> Try:
+async def _receive_bulk(
+    sock: socket.socket, parcels: int, target: memoryview, certificate: str
+) -> Try:
     session = await _session(sock, certificate, server=False)
     began, cpu = time.monotonic(), _cpu()
     for _ in range(parcels):
@@ -135,7 +148,9 @@ async def _receive_bulk(sock: socket.socket, parcels: int, target: memoryview, c
 def main() -> None:
     end = msgspec.json.decode(sys.argv[1], type=End)
     if end.port:
-        made = _receive(end.way, socket.create_connection((HOST, end.port)), end.parcels, end.certificate)
+        made = _receive(
+            end.way, socket.create_connection((HOST, end.port)), end.parcels, end.certificate
+        )
     else:
         with socket.create_server((HOST, 0)) as listener:
             print(listener.getsockname()[1], flush=True)

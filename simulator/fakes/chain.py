@@ -1,6 +1,8 @@
-"""One account's client of a chain in memory: the rules of our contracts in plain Python, over the blocks of `ledger.py`.
+"""One account's client of a chain in memory: the rules of our contracts in plain Python, over the
+blocks of `ledger.py`.
 
-The property suite holds this and the real client on the real contracts to the same behaviour and reasons.
+The property suite holds this and the real client on the real contracts to the same behaviour and
+reasons.
 """
 
 from __future__ import annotations
@@ -33,11 +35,21 @@ MOST_SAMPLES = (1 << 53) - 1
 
 
 class FakeChain:
-    """Satisfies `protocol.chain.Chain` for one account. `sleep` moves the clock on while something waits."""
+    """Satisfies `protocol.chain.Chain` for one account.
+
+    `sleep` moves the clock on while something waits.
+    """
 
     profile = "hypergpu"
 
-    def __init__(self, ledger: FakeLedger, account: Address, sleep: Callable[[float], None], *, chain_id: int = 1) -> None:
+    def __init__(
+        self,
+        ledger: FakeLedger,
+        account: Address,
+        sleep: Callable[[float], None],
+        *,
+        chain_id: int = 1,
+    ) -> None:
         self.account = account
         self._ledger = ledger
         self._sleep = sleep
@@ -62,11 +74,17 @@ class FakeChain:
         if found is None:
             return AgentStatus(address=address, payout=payout)
         active = self._ledger.now_s() <= found.last_heartbeat_s + HEARTBEAT_TIMEOUT_S
-        return msgspec.structs.replace(found, active=active, payout=payout, rewards=state.claimed.get(address, 0))
+        return msgspec.structs.replace(
+            found, active=active, payout=payout, rewards=state.claimed.get(address, 0)
+        )
 
     def heard(self, accounts: Sequence[Address], since_s: int, until_s: int) -> frozenset[Address]:
         heard = self._state().heard
-        return frozenset(each for each in accounts if any(since_s <= at_s < until_s for at_s in heard.get(each, ())))
+        return frozenset(
+            each
+            for each in accounts
+            if any(since_s <= at_s < until_s for at_s in heard.get(each, ()))
+        )
 
     def balance(self, address: Address) -> int:
         return self._state().balances.get(address, 0)
@@ -101,14 +119,23 @@ class FakeChain:
 
     # ---------------------------------------------------------------- who takes part
 
-    def register(self, name: str, *, model: Hash = NO_HASH, capabilities: Sequence[Hash] = (), agent: Address | None = None) -> Sent:
+    def register(
+        self,
+        name: str,
+        *,
+        model: Hash = NO_HASH,
+        capabilities: Sequence[Hash] = (),
+        agent: Address | None = None,
+    ) -> Sent:
         who = agent or self.account
 
         def change(state: FakeState, at_s: int) -> None:
             _check(who == self.account, "registry: not a sponsor")
             _check(who not in state.agents, "registry: already registered")
             cut = name_word(name).rstrip(b"\0").decode()
-            state.agents[who] = AgentStatus(address=who, registered=True, name=cut, last_heartbeat_s=at_s, registered_at_s=at_s)
+            state.agents[who] = AgentStatus(
+                address=who, registered=True, name=cut, last_heartbeat_s=at_s, registered_at_s=at_s
+            )
             state.heard[who] = (at_s,)
 
         return self._send("register", who, change)
@@ -128,7 +155,9 @@ class FakeChain:
             _check(who in state.agents, "registry: not registered")
             _check(samples >= state.agents[who].samples, "registry: samples went back")
             _check(samples <= MOST_SAMPLES, "registry: too many samples")
-            state.agents[who] = msgspec.structs.replace(state.agents[who], samples=samples, certificate=certificate, last_heartbeat_s=at_s)
+            state.agents[who] = msgspec.structs.replace(
+                state.agents[who], samples=samples, certificate=certificate, last_heartbeat_s=at_s
+            )
             state.heard[who] = (*state.heard[who], at_s)
 
         return self._send("heartbeat", who, change)
@@ -141,9 +170,15 @@ class FakeChain:
             _check(self.account in self._ledger.settlers, "pool: not a settler")
             _check(state.pending is None, "pool: another root is pending")
             _check(proposal.root != NO_HASH, "pool: no root")
-            _check(state.active is None or proposal.epoch > state.active.epoch, "pool: epoch already settled")
+            _check(
+                state.active is None or proposal.epoch > state.active.epoch,
+                "pool: epoch already settled",
+            )
             _check(proposal.epoch < self._ledger.epoch(), "pool: epoch is not over")
-            _check(state.active is None or proposal.total >= state.active.total, "pool: total went back")
+            _check(
+                state.active is None or proposal.total >= state.active.total,
+                "pool: total went back",
+            )
             _check_covered(state, proposal)
             state.votes[self.account] = proposal
             if sum(vote == proposal for vote in state.votes.values()) >= self._ledger.needed:
@@ -153,7 +188,10 @@ class FakeChain:
 
     def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> Sent:
         def change(state: FakeState, at_s: int) -> None:
-            _check(self.account in (*self._ledger.settlers, self._ledger.owner), "pool: may not dispute")
+            _check(
+                self.account in (*self._ledger.settlers, self._ledger.owner),
+                "pool: may not dispute",
+            )
             _check(state.pending is not None, "pool: no root is pending")
             _check(state.pending == proposal, "pool: not the pending root")
             _check(at_s < state.ready_at_s(at_s), "pool: dispute is over")
@@ -184,7 +222,10 @@ class FakeChain:
             _check(not state.paused, "pausable: contract is paused")
             amount = total - state.claimed.get(address, 0)
             _check(amount > 0, "pool: nothing to claim")
-            covered = state.active is not None and sum(state.claimed.values()) + amount <= state.active.total
+            covered = (
+                state.active is not None
+                and sum(state.claimed.values()) + amount <= state.active.total
+            )
             _check(covered, "pool: beyond the root's total")
             payout = state.payouts.get(address, address)
             state.claimed[address] = total
@@ -205,7 +246,10 @@ class FakeChain:
     def pause(self, paused: bool) -> Sent:
         def change(state: FakeState, at_s: int) -> None:
             _check(self.account == self._ledger.owner, "ownable: caller is not the owner")
-            _check(state.paused != paused, "pausable: contract is paused" if paused else "pausable: contract is not paused")
+            _check(
+                state.paused != paused,
+                "pausable: contract is paused" if paused else "pausable: contract is not paused",
+            )
             if paused:
                 state.paused_at_s = at_s
             else:
@@ -219,7 +263,9 @@ class FakeChain:
     def create_run(self, run: Hash, manifest: Hash) -> Sent:
         def change(state: FakeState, _: int) -> None:
             _check((self.account, run) not in state.runs, "sessions: already created")
-            state.runs[self.account, run] = RunStatus(run=run, state="created", owner=self.account, manifest=manifest)
+            state.runs[self.account, run] = RunStatus(
+                run=run, state="created", owner=self.account, manifest=manifest
+            )
 
         return self._send("create_run", run.hex(), change)
 
@@ -227,18 +273,32 @@ class FakeChain:
         return self._move("activate_run", run, ("created",), "sessions: not created", "active")
 
     def complete_run(self, run: Hash, certificate: Hash) -> Sent:
-        return self._move("complete_run", run, ("active",), "sessions: not active", "completed", certificate)
+        return self._move(
+            "complete_run", run, ("active",), "sessions: not active", "completed", certificate
+        )
 
     def cancel_run(self, run: Hash, reason: str) -> Sent:
-        return self._move("cancel_run", run, ("created", "active"), "sessions: already ended", "cancelled")
+        return self._move(
+            "cancel_run", run, ("created", "active"), "sessions: already ended", "cancelled"
+        )
 
-    def _move(self, kind: str, run: Hash, out_of: tuple[str, ...], otherwise: str, to: str, certificate: Hash = NO_HASH) -> Sent:
+    def _move(
+        self,
+        kind: str,
+        run: Hash,
+        out_of: tuple[str, ...],
+        otherwise: str,
+        to: str,
+        certificate: Hash = NO_HASH,
+    ) -> Sent:
         def change(state: FakeState, _: int) -> None:
             named = self.account, run
             _check(named in state.runs, "sessions: no such run")
             _check(state.runs[named].state in out_of, otherwise)
             _check(to != "completed" or certificate != NO_HASH, "sessions: no certificate")
-            state.runs[named] = msgspec.structs.replace(state.runs[named], state=to, certificate=certificate)
+            state.runs[named] = msgspec.structs.replace(
+                state.runs[named], state=to, certificate=certificate
+            )
 
         return self._send(kind, run.hex(), change)
 
@@ -265,7 +325,9 @@ class FakeChain:
                 if each.sent == sent:
                     return each
             if problem is None and sent not in self.pending():
-                raise ChainRefused(f"client: {sent.kind} ({sent.hash}) is not in flight, and how it ended is forgotten")
+                raise ChainRefused(
+                    f"client: {sent.kind} ({sent.hash}) is not in flight, and how it ended is forgotten"
+                )
             if waited >= timeout_s:
                 raise problem or ChainPending(sent, timeout_s)
             self._sleep(1.0)

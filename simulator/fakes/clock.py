@@ -1,9 +1,11 @@
-"""Virtual time: a world whose clock jumps to the next deadline, and a schedule of many small future acts that the clock itself does.
+"""Virtual time: a world whose clock jumps to the next deadline, and a schedule of many small future
+acts that the clock itself does.
 
-A world replays exactly for a seed only if trio's choice among runnable tasks is seeded too. Trio shuffles them on purpose and has no public
-switch for that, hence the private names below (https://github.com/python-trio/trio/issues/890); a test compares two runs. The jump itself is
-trio's `MockClock._autojump`, which is private as well: a task that woke for every act cost three times what the act itself does. So is the way in
-which a scope tells of its deadline (`_Deadline`).
+A world replays exactly for a seed only if trio's choice among runnable tasks is seeded too. Trio
+shuffles them on purpose and has no public switch for that, hence the private names below
+(https://github.com/python-trio/trio/issues/890); a test compares two runs. The jump itself is
+trio's `MockClock._autojump`, which is private as well: a task that woke for every act cost three
+times what the act itself does. So is the way in which a scope tells of its deadline (`_Deadline`).
 """
 
 from __future__ import annotations
@@ -21,14 +23,24 @@ from trio.testing import MockClock
 T = TypeVar("T")
 
 
-def run_virtual(main: Callable[..., Awaitable[T]], *args: object, seed: int = 0, instruments: Sequence[Instrument] = ()) -> T:
-    """`trio.run` in virtual time: starts at second 0, never waits, and does the same thing for the same seed.
+def run_virtual(
+    main: Callable[..., Awaitable[T]],
+    *args: object,
+    seed: int = 0,
+    instruments: Sequence[Instrument] = (),
+) -> T:
+    """`trio.run` in virtual time: starts at second 0, never waits, and does the same thing for the
+    same seed.
 
     Nothing in it may use threads or sockets: the clock would jump past them.
     """
     internals: Any = trio._core._run  # type: ignore[attr-defined]
     scope: Any = trio.CancelScope
-    before = internals._ALLOW_DETERMINISTIC_SCHEDULING, internals._r, scope._might_change_registered_deadline
+    before = (
+        internals._ALLOW_DETERMINISTIC_SCHEDULING,
+        internals._r,
+        scope._might_change_registered_deadline,
+    )
     internals._ALLOW_DETERMINISTIC_SCHEDULING, internals._r = True, random.Random(seed)
     scope._might_change_registered_deadline = _changing
     clock = MockClock(autojump_threshold=0)
@@ -36,19 +48,27 @@ def run_virtual(main: Callable[..., Awaitable[T]], *args: object, seed: int = 0,
 
     async def begin() -> T:
         if not instruments:
-            # A plain dict: trio asks it three times a turn and twice a step whether anybody watches, and its own is a slow `UserDict`.
+            # A plain dict: trio asks it three times a turn and twice a step whether anybody
+            # watches, and its own is a slow `UserDict`.
             internals.GLOBAL_RUN_CONTEXT.runner.instruments = {}
         return await main(*args)
 
     try:
         return trio.run(begin, clock=clock, instruments=instruments)
     finally:
-        internals._ALLOW_DETERMINISTIC_SCHEDULING, internals._r, scope._might_change_registered_deadline = before
+        (
+            internals._ALLOW_DETERMINISTIC_SCHEDULING,
+            internals._r,
+            scope._might_change_registered_deadline,
+        ) = before
 
 
 class _Deadline:
-    """Around a change of a scope: its deadline is noted or forgotten by trio's loop. What trio does in a generator, which is made anew twice for
-    every scope; a world has tens of thousands of them in a minute."""
+    """Around a change of a scope: its deadline is noted or forgotten by trio's loop.
+
+    What trio does in a generator, which is made anew twice for every scope; a world has tens of
+    thousands of them in a minute.
+    """
 
     __slots__ = ("_scope",)
 
@@ -76,7 +96,8 @@ def _changing(scope: trio.CancelScope) -> _Deadline:
 
 
 class _Jumper:
-    """Where the clock goes when every task waits: to the next act or the next deadline, whichever is first.
+    """Where the clock goes when every task waits: to the next act or the next deadline, whichever
+    is first.
 
     Takes the place of two methods of one `MockClock`, which may not be subclassed.
     """
@@ -90,7 +111,9 @@ class _Jumper:
         patched.jumper = self
 
     def _jump(self) -> None:
-        """Called by trio's loop with nothing to run: do what comes next, until a task has something to do."""
+        """Called by trio's loop with nothing to run: do what comes next, until a task has something
+        to do.
+        """
         runner: Any = trio._core._run.GLOBAL_RUN_CONTEXT.runner  # type: ignore[attr-defined]
         while True:
             deadline_s = runner.deadlines.next_deadline()
@@ -111,8 +134,9 @@ class _Jumper:
 class Schedule:
     """Acts to come, done in order of time and, within one tick, in the order they were entered.
 
-    Times are rounded up to ticks, so that what they wake runs together: each different instant at which a task runs costs a turn of trio's
-    loop, several times what delivering a message costs. One millisecond is below every latency that a simulation asks about.
+    Times are rounded up to ticks, so that what they wake runs together: each different instant at
+    which a task runs costs a turn of trio's loop, several times what delivering a message costs.
+    One millisecond is below every latency that a simulation asks about.
     """
 
     def __init__(self, tick_s: float = 0.001) -> None:
@@ -123,9 +147,13 @@ class Schedule:
         self._error: BaseException | None = None
 
     def at(self, when_s: float, act: Callable[[Any], None], argument: Any) -> None:
-        """Call `act(argument)` at `when_s` on trio's clock, or as soon as every task waits when that has passed. `act` must not raise.
+        """Call `act(argument)` at `when_s` on trio's clock, or as soon as every task waits when
+        that has passed.
 
-        The clock may then be a rounding error short of `when_s`: what waits for a time waits for its act, and does not look at the clock.
+        `act` must not raise.
+
+        The clock may then be a rounding error short of `when_s`: what waits for a time waits for
+        its act, and does not look at the clock.
         """
         tick = math.ceil(when_s / self._tick_s - 1e-6)
         acts = self._acts.get(tick)

@@ -1,4 +1,7 @@
-"""A disk in memory. The medium outlives the disk object as a disk outlives its process, and fails where it is told to."""
+"""A disk in memory.
+
+The medium outlives the disk object as a disk outlives its process, and fails where it is told to.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,20 @@ class PowerCut(Exception):
 class MemoryMedium:
     """What survives. Give it to the `MemoryDisk` of each of a node's lives.
 
-    `capacity_bytes` bounds what is kept together with what is being written; `write_s` is how long a write takes in virtual time (a node that is
-    cancelled in it has not written); `cut_at` n makes the n-th step from now (from 0) of writing raise `PowerCut` instead of being done. A
-    write has three: the draft, putting it in place, and making that durable. A cut before the last leaves the old or the new record, as
-    `keeps_unsynced` says.
+    `capacity_bytes` bounds what is kept together with what is being written; `write_s` is how long
+    a write takes in virtual time (a node that is cancelled in it has not written); `cut_at` n makes
+    the n-th step from now (from 0) of writing raise `PowerCut` instead of being done. A write has
+    three: the draft, putting it in place, and making that durable. A cut before the last leaves the
+    old or the new record, as `keeps_unsynced` says.
     """
 
-    def __init__(self, *, capacity_bytes: float = float("inf"), write_s: float = 0.0, keeps_unsynced: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        capacity_bytes: float = float("inf"),
+        write_s: float = 0.0,
+        keeps_unsynced: bool = False,
+    ) -> None:
         self.capacity_bytes = capacity_bytes
         self.write_s = write_s
         self.keeps_unsynced = keeps_unsynced
@@ -41,7 +51,11 @@ class MemoryMedium:
         self.proofs: dict[Digest, list[bytes]] = {}
 
     def used_bytes(self) -> int:
-        kept: int = sum(_size(checkpoint) for checkpoints in self.checkpoints.values() for checkpoint in checkpoints)
+        kept: int = sum(
+            _size(checkpoint)
+            for checkpoints in self.checkpoints.values()
+            for checkpoint in checkpoints
+        )
         kept += sum(_ledger_size(record) for record in self.ledgers.values())
         kept += STANDS_BYTES * len(self.stands)
         kept += sum(len(proof) for proofs in self.proofs.values() for proof in proofs)
@@ -57,7 +71,9 @@ class MemoryMedium:
 
 
 def _size(checkpoint: Checkpoint) -> int:
-    return sum(int(part.nbytes) for part in (checkpoint.anchor, checkpoint.momentum, checkpoint.inner))
+    return sum(
+        int(part.nbytes) for part in (checkpoint.anchor, checkpoint.momentum, checkpoint.inner)
+    )
 
 
 def _ledger_size(record: LedgerRecord) -> int:
@@ -67,13 +83,22 @@ def _ledger_size(record: LedgerRecord) -> int:
 
 def _copied(checkpoint: Checkpoint) -> Checkpoint:
     return msgspec.structs.replace(
-        checkpoint, anchor=checkpoint.anchor.copy(), momentum=checkpoint.momentum.copy(), inner=checkpoint.inner.copy()
+        checkpoint,
+        anchor=checkpoint.anchor.copy(),
+        momentum=checkpoint.momentum.copy(),
+        inner=checkpoint.inner.copy(),
     )
 
 
 def _copied_ledger(record: LedgerRecord) -> LedgerRecord:
-    vectors = {"residue": record.residue, "displacement": record.displacement, "later": record.later}
-    return msgspec.structs.replace(record, **{name: vector.copy() for name, vector in vectors.items()})
+    vectors = {
+        "residue": record.residue,
+        "displacement": record.displacement,
+        "later": record.later,
+    }
+    return msgspec.structs.replace(
+        record, **{name: vector.copy() for name, vector in vectors.items()}
+    )
 
 
 class MemoryDisk:
@@ -85,7 +110,9 @@ class MemoryDisk:
         self._keep = keep
         self._writing = trio.Lock()
 
-    async def save_checkpoint(self, checkpoint: Checkpoint, superseded: Collection[Digest] = ()) -> None:
+    async def save_checkpoint(
+        self, checkpoint: Checkpoint, superseded: Collection[Digest] = ()
+    ) -> None:
         new = _copied(checkpoint)
 
         def put() -> Callable[[], None]:
@@ -163,14 +190,19 @@ class MemoryDisk:
     async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
         def put() -> Callable[[], None]:
             old = self._medium.chains.get(run, [])
-            self._medium.chains[run] = [*(entry for entry in old if entry[0] < number), (number, bytes(certificate))]
+            self._medium.chains[run] = [
+                *(entry for entry in old if entry[0] < number),
+                (number, bytes(certificate)),
+            ]
             return lambda: self._medium.chains.__setitem__(run, old)
 
         await self._write(f"certificate {number}", len(certificate), put)
 
     async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
         await trio.lowlevel.checkpoint()
-        return [body for number, body in self._medium.chains.get(run, []) if number >= first][: max(0, limit)]
+        return [body for number, body in self._medium.chains.get(run, []) if number >= first][
+            : max(0, limit)
+        ]
 
     async def save_proof(self, run: Digest, proof: bytes) -> None:
         if len(proof) > PROOFS_BYTES:
@@ -194,7 +226,9 @@ class MemoryDisk:
 
     async def load_proof(self, run: Digest, name: Digest) -> bytes | None:
         await trio.lowlevel.checkpoint()
-        return next((proof for proof in self._medium.proofs.get(run, ()) if digest(proof) == name), None)
+        return next(
+            (proof for proof in self._medium.proofs.get(run, ()) if digest(proof) == name), None
+        )
 
     async def open_state(self, tip: Digest) -> OpenCheckpoint | None:
         await trio.lowlevel.checkpoint()
@@ -217,9 +251,15 @@ class MemoryDisk:
     async def _write(self, what: str, size: int, put: Callable[[], Callable[[], None]]) -> None:
         """`put` puts the new record in place and returns how to take it back."""
         async with self._writing:
-            free = self._medium.capacity_bytes - self._medium.used_bytes() if self._medium.capacity_bytes != float("inf") else float("inf")
+            free = (
+                self._medium.capacity_bytes - self._medium.used_bytes()
+                if self._medium.capacity_bytes != float("inf")
+                else float("inf")
+            )
             if size > free:
-                raise DiskFull(f"{what} needs {size:,} bytes, {max(0, int(free)):,} bytes are free in memory")
+                raise DiskFull(
+                    f"{what} needs {size:,} bytes, {max(0, int(free)):,} bytes are free in memory"
+                )
             self._medium.step()
             if self._medium.write_s:
                 await trio.sleep(self._medium.write_s)
@@ -251,6 +291,11 @@ class OpenCheckpoint:
 
 def _slice(checkpoint: Checkpoint, start: int, stop: int) -> bytes:
     """Bytes [start, stop) of anchor then momentum."""
-    anchor, momentum = (np.ascontiguousarray(part).data.cast("B") for part in (checkpoint.anchor, checkpoint.momentum))
+    anchor, momentum = (
+        np.ascontiguousarray(part).data.cast("B")
+        for part in (checkpoint.anchor, checkpoint.momentum)
+    )
     border = len(anchor)
-    return bytes(anchor[start:stop]) + bytes(momentum[max(0, start - border) : max(0, stop - border)])
+    return bytes(anchor[start:stop]) + bytes(
+        momentum[max(0, start - border) : max(0, stop - border)]
+    )

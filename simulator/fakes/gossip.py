@@ -1,8 +1,11 @@
-"""Gossip in the made-up network: a message floods from node to node along the links, and each node judges it before passing it on.
+"""Gossip in the made-up network: a message floods from node to node along the links, and each node
+judges it before passing it on.
 
-It differs from the real one in one way: a node does not send to a neighbour that is bound to have the message earlier by another path (it
-could not know). The outcome is the same for a fraction of the events; the bytes that real duplicates cost are not counted. In a world of many
-nodes (`FakeSwarm.floods` off) it differs in more: everybody hears a message at one instant, and nobody is spared one that others refused.
+It differs from the real one in one way: a node does not send to a neighbour that is bound to have
+the message earlier by another path (it could not know). The outcome is the same for a fraction of
+the events; the bytes that real duplicates cost are not counted. In a world of many nodes
+(`FakeSwarm.floods` off) it differs in more: everybody hears a message at one instant, and nobody is
+spared one that others refused.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import trio
 
 from protocol.identity import PeerId
 
-QUEUE_LIMIT = 256  # messages; ten seconds of a hundred nodes' beacons at their usual pace
+# Messages; ten seconds of a hundred nodes' beacons at their usual pace.
+QUEUE_LIMIT = 256
 
 
 class FakeSubscription:
@@ -47,7 +51,10 @@ class FakeSubscription:
 
 
 class Rumour:
-    """One message under way. What each node knows of it is kept here, so that it goes when the message has gone round."""
+    """One message under way.
+
+    What each node knows of it is kept here, so that it goes when the message has gone round.
+    """
 
     __slots__ = ("data", "expected", "origin", "seen", "topic")
 

@@ -1,6 +1,8 @@
-"""A chain in memory without its contracts: blocks, waiting transactions and their ends, with a clock that is given and faults that are told.
+"""A chain in memory without its contracts: blocks, waiting transactions and their ends, with a
+clock that is given and faults that are told.
 
-Blocks come by themselves every `block_s` of the clock, whenever somebody looks. What a transaction does is the client's (`chain.py`).
+Blocks come by themselves every `block_s` of the clock, whenever somebody looks. What a transaction
+does is the client's (`chain.py`).
 """
 
 from __future__ import annotations
@@ -10,10 +12,21 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from protocol.chain import AgentStatus, ChainHead, ChainRefused, ChainUnreachable, Hash, Proposal, RunStatus, Sent, Settled
+from protocol.chain import (
+    AgentStatus,
+    ChainHead,
+    ChainRefused,
+    ChainUnreachable,
+    Hash,
+    Proposal,
+    RunStatus,
+    Sent,
+    Settled,
+)
 from protocol.keccak import Address, keccak256
 
-GAS = 50_000  # of everything: what a real heartbeat costs
+# Of everything: what a real heartbeat costs.
+GAS = 50_000
 
 
 class FakeState(msgspec.Struct, kw_only=True):
@@ -32,7 +45,8 @@ class FakeState(msgspec.Struct, kw_only=True):
     # When the pending root's delay ends. It stands still while paused, since `paused_at_s`.
     ends_at_s: int = 0
     paused_at_s: int = 0
-    disputed: set[Address] = set()  # settlers whose dispute is used up until the next root is active
+    # Settlers whose dispute is used up until the next root is active.
+    disputed: set[Address] = set()
     paused: bool = False
 
     def ready_at_s(self, at_s: int) -> int:
@@ -94,7 +108,9 @@ class FakeLedger:
         for each in [each for each in self._flying if self._now() >= each.at_s + self._block_s]:
             self._flying.remove(each)
             self._number += 1
-            about = Settled(sent=each.sent, done=True, hash=each.sent.hash, block=self._number, gas=GAS, fee=GAS)
+            about = Settled(
+                sent=each.sent, done=True, hash=each.sent.hash, block=self._number, gas=GAS, fee=GAS
+            )
             draft = copy.deepcopy(self.state)
             try:
                 each.change(draft, self.now_s())
@@ -117,7 +133,12 @@ class FakeLedger:
         return self._start_s + (self.epoch() + 1) * self.epoch_s
 
     def head(self, chain_id: int) -> ChainHead:
-        return ChainHead(chain_id=chain_id, number=self._number, hash=keccak256(self._number.to_bytes(8, "big")), at_s=self._at_s)
+        return ChainHead(
+            chain_id=chain_id,
+            number=self._number,
+            hash=keccak256(self._number.to_bytes(8, "big")),
+            at_s=self._at_s,
+        )
 
     def send(self, sender: Address, kind: str, subject: str, change: Change) -> Sent:
         self.look()
@@ -127,8 +148,12 @@ class FakeLedger:
         change(copy.deepcopy(self.state), self.now_s())  # what an estimate of its gas finds out
         nonce = self._nonces.get(sender, 0)
         self._nonces[sender] = nonce + 1
-        sent = Sent(kind=kind, nonce=nonce, hash="0x" + keccak256(f"{sender} {nonce}".encode()).hex())
-        self._flying.append(_Flying(sent=sent, subject=subject, sender=sender, change=change, at_s=self._now()))
+        sent = Sent(
+            kind=kind, nonce=nonce, hash="0x" + keccak256(f"{sender} {nonce}".encode()).hex()
+        )
+        self._flying.append(
+            _Flying(sent=sent, subject=subject, sender=sender, change=change, at_s=self._now())
+        )
         return sent
 
     def flying(self, sender: Address) -> tuple[Sent, ...]:

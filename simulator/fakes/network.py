@@ -1,8 +1,11 @@
-"""`FakeSwarm`: the made-up internet between `FakeNetwork`s. It knows everybody, carries everything, and breaks what it is told to break.
+"""`FakeSwarm`: the made-up internet between `FakeNetwork`s.
 
-It stands in for libp2p, its DHT and its peer manager, and for TCP and TLS below them, by what they do and not by how: nodes that start
-connect to `degree` random others (all of them in a small swarm), replace what they lose, and find each other without being introduced.
-Who a peer is follows from the object that speaks, so nothing here can be forged; what a peer *says* can be anything.
+It knows everybody, carries everything, and breaks what it is told to break.
+
+It stands in for libp2p, its DHT and its peer manager, and for TCP and TLS below them, by what they
+do and not by how: nodes that start connect to `degree` random others (all of them in a small
+swarm), replace what they lose, and find each other without being introduced. Who a peer is follows
+from the object that speaks, so nothing here can be forged; what a peer *says* can be anything.
 
 Faults, each of which may come at any moment:
 
@@ -31,11 +34,16 @@ from simulator.fakes.link import LinkMap, LinkModel, Pipe, flight_time, same_lin
 from simulator.fakes.node import DIAL_ROUND_TRIPS, FakeNetwork
 from simulator.fakes.wire import Wire
 
-PING_TIMEOUT_S = 10.0  # a silent connection is given up so long after the last answer...
-PING_INTERVAL_S = 3.0  # ...and up to so much later, since pings do not all start at once: the port's users count on 15 s
-RECONNECT_S = 1.0  # from losing a connection to asking for another one
-DEGREE = 16  # what the real peer manager grows to when that many exist...
-LEAST_DEGREE = 8  # ...and its lower bound, which is what worlds of many keep
+# A silent connection is given up so long after the last answer...
+PING_TIMEOUT_S = 10.0
+# ...and up to so much later, since pings do not all start at once: the port's users count on 15 s.
+PING_INTERVAL_S = 3.0
+# From losing a connection to asking for another one.
+RECONNECT_S = 1.0
+# What the real peer manager grows to when that many exist...
+DEGREE = 16
+# ...and its lower bound, which is what worlds of many keep.
+LEAST_DEGREE = 8
 BULK_PORT = 4002
 
 
@@ -43,9 +51,17 @@ class FakeSwarm:
     """A world of networks. `async with swarm.running():` around everything that uses it."""
 
     def __init__(
-        self, rng: random.Random, link: LinkMap | None = None, *, degree: int = DEGREE, tick_s: float = 0.001, floods: bool = True
+        self,
+        rng: random.Random,
+        link: LinkMap | None = None,
+        *,
+        degree: int = DEGREE,
+        tick_s: float = 0.001,
+        floods: bool = True,
     ) -> None:
-        """Without `floods` gossip does not go from node to node, but to everybody at once after as many hops as it would take."""
+        """Without `floods` gossip does not go from node to node, but to everybody at once after as
+        many hops as it would take.
+        """
         self.rng = rng
         self.schedule = Schedule(tick_s)
         self.nodes: dict[PeerId, FakeNetwork] = {}
@@ -70,16 +86,24 @@ class FakeSwarm:
             yield
             nursery.cancel_scope.cancel()
 
-    def network(self, secret: bytes, *, uplink_bps: float = float("inf"), downlink_bps: float = float("inf")) -> FakeNetwork:
-        """The network of the node with this 32-byte key seed. A node that died gets its next life by asking again."""
+    def network(
+        self, secret: bytes, *, uplink_bps: float = float("inf"), downlink_bps: float = float("inf")
+    ) -> FakeNetwork:
+        """The network of the node with this 32-byte key seed.
+
+        A node that died gets its next life by asking again.
+        """
         peer = Signer(secret).peer
         earlier = self.nodes.get(peer)
         if earlier is not None and earlier.alive:
             raise ValueError(f"{peer} is alive")
         number = list(self.nodes).index(peer) if earlier else len(self.nodes)
         host = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
-        certificate = random.Random(secret).randbytes(300)  # the size of a real one; the same in every life of the node
-        self.nodes[peer] = FakeNetwork(self, peer, Endpoint(peer=peer, hosts=(host,), port=BULK_PORT, certificate=certificate))
+        # The size of a real one; the same in every life of the node.
+        certificate = random.Random(secret).randbytes(300)
+        self.nodes[peer] = FakeNetwork(
+            self, peer, Endpoint(peer=peer, hosts=(host,), port=BULK_PORT, certificate=certificate)
+        )
         self._hosts[host] = peer
         self._uplinks[peer] = Pipe(uplink_bps)
         self._downlinks[peer] = Pipe(downlink_bps)
@@ -104,12 +128,19 @@ class FakeSwarm:
         self._plan_connecting(self.nodes[peer])
 
     def partition(self, *groups: Iterable[PeerId]) -> None:
-        """From now on only members of the same group hear each other; who is in none of them is with the others in none."""
-        self._groups = {peer: number for number, group in enumerate(groups, start=1) for peer in group}
+        """From now on only members of the same group hear each other; who is in none of them is
+        with the others in none.
+        """
+        self._groups = {
+            peer: number for number, group in enumerate(groups, start=1) for peer in group
+        }
         self._look_at_cuts()
 
     def heal(self) -> None:
-        """End the partition. Nodes dial again some of those they lost, as well as what they are short of."""
+        """End the partition.
+
+        Nodes dial again some of those they lost, as well as what they are short of.
+        """
         self._groups = {}
         self._look_at_cuts()
         for node in self.nodes.values():
@@ -154,11 +185,17 @@ class FakeSwarm:
 
     def round_trip(self, here: FakeNetwork, there: FakeNetwork) -> float:
         """Seconds, jitter at its mean."""
-        thither, hither = self.link_between(here.peer, there.peer), self.link_between(there.peer, here.peer)
+        thither, hither = (
+            self.link_between(here.peer, there.peer),
+            self.link_between(there.peer, here.peer),
+        )
         return thither.latency_s + thither.jitter_s / 2 + (hither.latency_s + hither.jitter_s / 2)
 
     def transit(self, source: FakeNetwork, target: FakeNetwork, size: int) -> tuple[float, float]:
-        """When `size` bytes sent now have left, and when they arrive. Takes their place in every pipe on the way."""
+        """When `size` bytes sent now have left, and when they arrive.
+
+        Takes their place in every pipe on the way.
+        """
         here, there = source.peer, target.peer
         model = self.link_between(here, there)
         leaves = self._uplinks[here].pass_through(size, trio.current_time())
@@ -212,9 +249,17 @@ class FakeSwarm:
         self._wires.pop(wire, None)
 
     def link_up(self, pair: tuple[PeerId, PeerId]) -> None:
-        """Two nodes have shaken hands; nothing happens when they are linked already or cannot hear each other."""
+        """Two nodes have shaken hands; nothing happens when they are linked already or cannot hear
+        each other.
+        """
         here, there = self.nodes[pair[0]], self.nodes[pair[1]]
-        if here.alive and there.alive and not self.is_cut(here, there) and there.peer not in here.wires and here.peer not in there.wires:
+        if (
+            here.alive
+            and there.alive
+            and not self.is_cut(here, there)
+            and there.peer not in here.wires
+            and here.peer not in there.wires
+        ):
             wire = self.connect(here, there, is_link=True)
             here.link_made(wire, there.peer)
             there.link_made(wire, here.peer)
@@ -223,10 +268,17 @@ class FakeSwarm:
         """A node lost its link to a peer: it will look for another one."""
         self._missed.setdefault(node.peer, {})[peer] = None
         if node.alive:
-            self.schedule.at(trio.current_time() + RECONNECT_S * (0.5 + self.rng.random()), self._plan_connecting, node)
+            self.schedule.at(
+                trio.current_time() + RECONNECT_S * (0.5 + self.rng.random()),
+                self._plan_connecting,
+                node,
+            )
 
     def _plan_connecting(self, node: FakeNetwork) -> None:
-        """Dial as many random live nodes as the node is short of. Called when something changed, never in a loop."""
+        """Dial as many random live nodes as the node is short of.
+
+        Called when something changed, never in a loop.
+        """
         short_of = self._degree - len(node.wires)
         if not node.alive or node.paused or short_of <= 0:
             return
@@ -235,7 +287,12 @@ class FakeSwarm:
             self._dial_soon(node, other.peer, 0.0)
 
     def _could_dial(self, node: FakeNetwork, other: FakeNetwork) -> bool:
-        return other.alive and other is not node and other.peer not in node.wires and not self.is_cut(node, other)
+        return (
+            other.alive
+            and other is not node
+            and other.peer not in node.wires
+            and not self.is_cut(node, other)
+        )
 
     def _dial_soon(self, node: FakeNetwork, peer: PeerId, delay_s: float) -> None:
         seconds = delay_s + DIAL_ROUND_TRIPS * self.round_trip(node, self.nodes[peer])
@@ -244,7 +301,9 @@ class FakeSwarm:
     # ------------------------------------------------------------------------------------------ gossip among many
 
     def tell_everybody(self, rumour: Rumour) -> None:
-        """Have a message heard by all who are connected at all, after the flight of so many hops as a random graph of this degree has."""
+        """Have a message heard by all who are connected at all, after the flight of so many hops as
+        a random graph of this degree has.
+        """
         origin = self.nodes[rumour.origin]
         if origin.wires:
             hops = max(1, math.ceil(math.log(max(2, len(self.nodes)), self._degree)))
@@ -255,7 +314,12 @@ class FakeSwarm:
         origin = self.nodes[rumour.origin]
         whole = not (origin.paused or self._severed or self._groups)
         for node in self.nodes.values():
-            if node.alive and node.wires and node is not origin and not (node.paused if whole else self.is_cut(origin, node)):
+            if (
+                node.alive
+                and node.wires
+                and node is not origin
+                and not (node.paused if whole else self.is_cut(origin, node))
+            ):
                 node.hear_at_once(rumour)
 
     # ------------------------------------------------------------------------------------------ lookups
@@ -272,6 +336,13 @@ class FakeSwarm:
         self._provided.setdefault(key, {})[peer] = None
 
     def providers(self, key: bytes, node: FakeNetwork) -> list[PeerId]:
-        """Those on this side of a partition. A node that was killed is still listed, as a DHT's records outlive who wrote them."""
+        """Those on this side of a partition.
+
+        A node that was killed is still listed, as a DHT's records outlive who wrote them.
+        """
         groups = self._groups
-        return [peer for peer in self._provided.get(key, ()) if groups.get(peer, 0) == groups.get(node.peer, 0)]
+        return [
+            peer
+            for peer in self._provided.get(key, ())
+            if groups.get(peer, 0) == groups.get(node.peer, 0)
+        ]

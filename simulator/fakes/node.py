@@ -13,7 +13,17 @@ import trio
 from daemon.network.prefixes import prefix_of
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
-from protocol.ports import MAX_GOSSIP_BYTES, MAX_STREAMS_PER_PEER, ByteStream, Endpoint, Link, LinkChange, Source, StreamHandler, Traffic
+from protocol.ports import (
+    MAX_GOSSIP_BYTES,
+    MAX_STREAMS_PER_PEER,
+    ByteStream,
+    Endpoint,
+    Link,
+    LinkChange,
+    Source,
+    StreamHandler,
+    Traffic,
+)
 from simulator.fakes.gossip import FakeSubscription, Rumour
 from simulator.fakes.wire import HEADER_BYTES, FakeStream, Wire
 
@@ -22,13 +32,18 @@ if TYPE_CHECKING:
 
 DIAL_ROUND_TRIPS = 2  # TCP, then Noise
 BULK_ROUND_TRIPS = 2  # TCP, then TLS 1.3
-DIAL_TIMEOUT_S = 5.0  # what the real network waits for a host that does not answer
+# What the real network waits for a host that does not answer.
+DIAL_TIMEOUT_S = 5.0
 LOOKUP_S = 0.3  # a few hops of Kademlia
-GOSSIP_OVERHEAD_BYTES = 150  # signature, key, topic and sequence number of a gossip message
+# Signature, key, topic and sequence number of a gossip message.
+GOSSIP_OVERHEAD_BYTES = 150
 
 
 class FakeChanges:
-    """Link changes for one reader. Unbounded, but a node reads its own, and there is one for each connection made or lost."""
+    """Link changes for one reader.
+
+    Unbounded, but a node reads its own, and there is one for each connection made or lost.
+    """
 
     def __init__(self, first: Sequence[LinkChange]) -> None:
         self._queue = deque(first)
@@ -49,7 +64,10 @@ class FakeChanges:
 
 
 class FakeNetwork:
-    """Made by `FakeSwarm.network`. `async with network.running():` is its life; `FakeSwarm.kill` cancels what runs inside."""
+    """Made by `FakeSwarm.network`.
+
+    `async with network.running():` is its life; `FakeSwarm.kill` cancels what runs inside.
+    """
 
     def __init__(self, swarm: FakeSwarm, peer: PeerId, endpoint: Endpoint) -> None:
         self.peer = peer
@@ -72,7 +90,10 @@ class FakeNetwork:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """In the swarm while inside. Ends by itself, cancelling its inside, when the node is killed."""
+        """In the swarm while inside.
+
+        Ends by itself, cancelling its inside, when the node is killed.
+        """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._swarm.enter(self)
@@ -90,7 +111,9 @@ class FakeNetwork:
     def serve_bulk(self, protocol: str, handler: StreamHandler) -> None:
         self._register(self._bulk_handlers, protocol, handler)
 
-    def _register(self, handlers: dict[str, StreamHandler], protocol: str, handler: StreamHandler) -> None:
+    def _register(
+        self, handlers: dict[str, StreamHandler], protocol: str, handler: StreamHandler
+    ) -> None:
         if self._nursery is not None or protocol in handlers:
             raise ValueError(f"{protocol} must be registered once, before the network starts")
         handlers[protocol] = handler
@@ -111,7 +134,9 @@ class FakeNetwork:
         server = await self._dial(target, endpoint.peer, BULK_ROUND_TRIPS)
         if endpoint.certificate != server.endpoint.certificate:
             server.refuse("tls")
-            raise Unreachable(f"{short(endpoint.peer)} shows another certificate than the one we know")
+            raise Unreachable(
+                f"{short(endpoint.peer)} shows another certificate than the one we know"
+            )
         if not server.admits(self.endpoint):
             raise Unreachable(f"{short(endpoint.peer)} does not know our certificate")
         return await self._open(self._swarm.connect(self, server, is_link=False), protocol)
@@ -125,7 +150,9 @@ class FakeNetwork:
             self.refuse("tls")
         return admitted
 
-    async def _dial(self, target: FakeNetwork | None, peer: PeerId, round_trips: int) -> FakeNetwork:
+    async def _dial(
+        self, target: FakeNetwork | None, peer: PeerId, round_trips: int
+    ) -> FakeNetwork:
         """The node behind an address, after so many round trips."""
         if target is None:
             raise Unreachable(f"no address of {short(peer)} is known")
@@ -160,7 +187,12 @@ class FakeNetwork:
         plane = (source, wire.is_link)
         if handler is None or self._serving[plane] >= MAX_STREAMS_PER_PEER or self._nursery is None:
             self.refuse("unknown_kind" if handler is None else "busy")
-            wire.send(side, HEADER_BYTES, opener.break_off, f"{short(self.peer)} refused a stream of {opener.protocol}")
+            wire.send(
+                side,
+                HEADER_BYTES,
+                opener.break_off,
+                f"{short(self.peer)} refused a stream of {opener.protocol}",
+            )
             wire.retire_unused(side)
             return
         stream = FakeStream(wire, side, opener.protocol)
@@ -169,7 +201,9 @@ class FakeNetwork:
         self._serving[plane] += 1
         self._nursery.start_soon(self._handle, handler, stream, plane)
 
-    async def _handle(self, handler: StreamHandler, stream: FakeStream, plane: tuple[PeerId, bool]) -> None:
+    async def _handle(
+        self, handler: StreamHandler, stream: FakeStream, plane: tuple[PeerId, bool]
+    ) -> None:
         try:
             await handler(stream)
         except PeerFault as fault:
@@ -199,7 +233,9 @@ class FakeNetwork:
                 self.count_sent(True, len(data) * len(self.wires))
                 self._swarm.tell_everybody(rumour)
 
-    def subscribe(self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True) -> FakeSubscription:
+    def subscribe(
+        self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True
+    ) -> FakeSubscription:
         if self._nursery is not None or topic in self._subscriptions:
             raise ValueError(f"{topic} must be subscribed to once, before the network starts")
         self._subscriptions[topic] = FakeSubscription(accept, keep=keep)
@@ -278,13 +314,20 @@ class FakeNetwork:
         ]
 
     def changes(self) -> AsyncIterator[LinkChange]:
-        watcher = FakeChanges([LinkChange(peer=peer, up=True, reason="connected before") for peer in self.wires])
+        watcher = FakeChanges(
+            [LinkChange(peer=peer, up=True, reason="connected before") for peer in self.wires]
+        )
         self._watchers.append(watcher)
         return watcher
 
     def traffic(self) -> Traffic:
         control_sent, control_received, bulk_sent, bulk_received = self._moved
-        return Traffic(control_sent=control_sent, control_received=control_received, bulk_sent=bulk_sent, bulk_received=bulk_received)
+        return Traffic(
+            control_sent=control_sent,
+            control_received=control_received,
+            bulk_sent=bulk_sent,
+            bulk_received=bulk_received,
+        )
 
     def refusals(self) -> Mapping[str, int]:
         return dict(self._refusals)

@@ -1,11 +1,13 @@
-"""A trainer without a device: it walks towards a point, a step every so many virtual seconds, the same way every time.
+"""A trainer without a device: it walks towards a point, a step every so many virtual seconds, the
+same way every time.
 
-The loss is |x - target|^2 / parameters, the target a point all peers share plus a little of each peer's own, the gradient noisy in a way that
-follows from the sample's position alone. With momentum as its inner state it behaves as a real one does towards everything outside:
-what it does depends on the anchor, the lane, the inner state and the time it is given, and on nothing else.
+The loss is |x - target|^2 / parameters, the target a point all peers share plus a little of each
+peer's own, the gradient noisy in a way that follows from the sample's position alone. With momentum
+as its inner state it behaves as a real one does towards everything outside: what it does depends on
+the anchor, the lane, the inner state and the time it is given, and on nothing else.
 
-With `marked=True` a stretch moves the parameters by a constant that names peer and stretch (`mark_of`), so that a test can tell whose work is
-in a mean.
+With `marked=True` a stretch moves the parameters by a constant that names peer and stretch
+(`mark_of`), so that a test can tell whose work is in a mean.
 """
 
 from __future__ import annotations
@@ -24,12 +26,15 @@ from protocol.task_digest import SourcePart, TaskDigest, TensorPart
 
 LEARNING_RATE = np.float32(0.05)
 MOMENTUM = np.float32(0.5)
-PEER_SPREAD = np.float32(0.05)  # of the peers' own targets around the shared one, which lies within [-1, 1]
+# Of the peers' own targets around the shared one, which lies within [-1, 1].
+PEER_SPREAD = np.float32(0.05)
 NOISE = np.float32(0.05)
-NOISE_ROWS = 64  # positions share so many rows of noise: cheap, and still different from step to step
+# Positions share so many rows of noise: cheap, and still different from step to step.
+NOISE_ROWS = 64
 DATASET_SIZE = 1 << 20
 RESTART_S = 1.0  # the real supervisor's first backoff
-MARK_UNIT = 2.0**-12  # marks are multiples of it up to 2^12: exact in float32
+# Marks are multiples of it up to 2^12: exact in float32.
+MARK_UNIT = 2.0**-12
 
 
 def mark_of(peer: PeerId, stretch: int) -> float:
@@ -39,21 +44,29 @@ def mark_of(peer: PeerId, stretch: int) -> float:
 
 @lru_cache(maxsize=4)
 def _target(seed: int, parameters: int) -> Vector:
-    """The point that all peers of a run share. The same for every trainer of a world, so made once."""
+    """The point that all peers of a run share.
+
+    The same for every trainer of a world, so made once.
+    """
     shared = np.random.Generator(np.random.PCG64(seed))
     return (shared.random(parameters, dtype=np.float32) - np.float32(0.5)) * np.float32(2.0)
 
 
 @lru_cache(maxsize=4)
 def _noise(seed: int, parameters: int) -> Vector:
-    """The rows of noise, shape (NOISE_ROWS, parameters): as large as 64 models, and nothing that a marked world needs."""
+    """The rows of noise, shape (NOISE_ROWS, parameters): as large as 64 models, and nothing that a
+    marked world needs.
+    """
     shared = np.random.Generator(np.random.PCG64(seed))
     shared.random(parameters, dtype=np.float32)  # the target's
     return shared.standard_normal((NOISE_ROWS, parameters), dtype=np.float32) * NOISE
 
 
 class QuadraticTrainer:
-    """Satisfies `ports.Trainer`. `samples_per_second` may be changed; it counts from the next `train` or `resume`."""
+    """Satisfies `ports.Trainer`.
+
+    `samples_per_second` may be changed; it counts from the next `train` or `resume`.
+    """
 
     def __init__(
         self,
@@ -74,7 +87,10 @@ class QuadraticTrainer:
         self._batch_size = batch_size
         self._marked = marked
         own = np.random.Generator(np.random.PCG64([seed, zlib.crc32(peer.encode())]))
-        self._target = _target(seed, parameters) + own.standard_normal(parameters, dtype=np.float32) * PEER_SPREAD
+        self._target = (
+            _target(seed, parameters)
+            + own.standard_normal(parameters, dtype=np.float32) * PEER_SPREAD
+        )
         self._info = TaskInfo(
             parameters=parameters,
             specs=(ParameterSpec(name="point", shape=(parameters,), init="uniform", bound=1.0),),
@@ -131,7 +147,9 @@ class QuadraticTrainer:
         if trio.current_time() < self._up_again_s:
             raise TrainerLost(f"the trainer is being restarted: {self._lost}")
         if anchor.shape != self._now.shape or anchor.dtype != np.float32:
-            raise ValueError(f"an anchor of {anchor.shape} {anchor.dtype} does not fit {self._now.shape} float32")
+            raise ValueError(
+                f"an anchor of {anchor.shape} {anchor.dtype} does not fit {self._now.shape} float32"
+            )
         self._lost = None
         self._anchored = True
         self._now[:] = anchor
@@ -185,7 +203,9 @@ class QuadraticTrainer:
     def progress(self) -> Progress:
         steps = self._steps_at(trio.current_time()) if self._lane is not None else 0
         loss = self._loss() if steps else None
-        return Progress(steps=steps, samples=steps * self._batch_size, loss=loss, samples_per_second=self._rate)
+        return Progress(
+            steps=steps, samples=steps * self._batch_size, loss=loss, samples_per_second=self._rate
+        )
 
     # ------------------------------------------------------------------------------------------ inside
 
@@ -223,7 +243,9 @@ class QuadraticTrainer:
         noise = _noise(self._seed, self._now.size)
         for step in range(steps):
             losses += self._loss()
-            position = lane.base + lane.index + (self._drawn + step * self._batch_size) * lane.stride
+            position = (
+                lane.base + lane.index + (self._drawn + step * self._batch_size) * lane.stride
+            )
             gradient = self._now - self._target + noise[position % NOISE_ROWS]
             self._velocity *= MOMENTUM
             self._velocity += gradient
@@ -240,4 +262,6 @@ class QuadraticTrainer:
             delta = self._start - self._now
         self._start[:] = self._now
         self._stretches += steps > 0
-        return Work(delta=delta, samples=steps * self._batch_size, steps=steps, loss=loss, seconds=seconds)
+        return Work(
+            delta=delta, samples=steps * self._batch_size, steps=steps, loss=loss, seconds=seconds
+        )

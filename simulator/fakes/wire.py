@@ -1,8 +1,9 @@
 """One connection between two made-up nodes, and the byte streams on it.
 
-Everything that crosses a wire is a *piece*: a size, an act and its argument. A piece takes its turn in the pipes on the way, flies, and
-is done at the other end in the order it was sent. Where the way is cut (a partition, a stopped process) what lands is held back, as TCP
-would go on sending it; when the way opens again it is done, unless an end gave the connection up in between.
+Everything that crosses a wire is a *piece*: a size, an act and its argument. A piece takes its turn
+in the pipes on the way, flies, and is done at the other end in the order it was sent. Where the way
+is cut (a partition, a stopped process) what lands is held back, as TCP would go on sending it; when
+the way opens again it is done, unless an end gave the connection up in between.
 """
 
 from __future__ import annotations
@@ -20,15 +21,22 @@ if TYPE_CHECKING:
     from simulator.fakes.network import FakeSwarm
     from simulator.fakes.node import FakeNetwork
 
-CONTROL_WINDOW = 256 << 10  # yamux: what a stream may have under way before the reader has taken it
-BULK_WINDOW = 4 << 20  # Linux's default limit for a TCP connection's receive buffer is 6 MB
+# yamux: what a stream may have under way before the reader has taken it.
+CONTROL_WINDOW = 256 << 10
+# Linux's default limit for a TCP connection's receive buffer is 6 MB.
+BULK_WINDOW = 4 << 20
 CONTROL_PIECE = 64 << 10  # what the real network writes at once
-BULK_PIECE = 256 << 10  # four TLS writes; fewer pieces, fewer events
-HEADER_BYTES = 12  # a yamux frame without data: opening, acknowledging, closing, window updates
+# Four TLS writes; fewer pieces, fewer events.
+BULK_PIECE = 256 << 10
+# A yamux frame without data: opening, acknowledging, closing, window updates.
+HEADER_BYTES = 12
 
 
 class Wire:
-    """A connection. Each of its two ends is up or not by itself: one may not know yet that the other is gone."""
+    """A connection.
+
+    Each of its two ends is up or not by itself: one may not know yet that the other is gone.
+    """
 
     __slots__ = (
         "cut",
@@ -45,10 +53,13 @@ class Wire:
         "up",
     )
 
-    def __init__(self, swarm: FakeSwarm, ends: tuple[FakeNetwork, FakeNetwork], *, is_link: bool) -> None:
+    def __init__(
+        self, swarm: FakeSwarm, ends: tuple[FakeNetwork, FakeNetwork], *, is_link: bool
+    ) -> None:
         self.swarm = swarm
         self.ends = ends
-        self.is_link = is_link  # the lasting control connection; otherwise one bulk stream's own
+        # The lasting control connection; otherwise one bulk stream's own.
+        self.is_link = is_link
         self.since_s = trio.current_time()
         self.up = [True, True]
         self.streams: tuple[dict[FakeStream, None], dict[FakeStream, None]] = ({}, {})
@@ -57,12 +68,17 @@ class Wire:
         self.held: list[tuple[int, Callable[[Any], None], Any]] = []
         self.cut = False
         self.flushing = False
-        self.generation = 0  # of cuts: a ping that timed out for an earlier one means nothing
+        # Of cuts: a ping that timed out for an earlier one means nothing.
+        self.generation = 0
 
     def send(self, side: int, size: int, act: Callable[[Any], None], argument: Any) -> float:
-        """Have `act(argument)` done at the other side; returns when it lands if nothing is cut until then."""
+        """Have `act(argument)` done at the other side; returns when it lands if nothing is cut
+        until then.
+        """
         other = 1 - side
-        self.last_leaving[side], landing = self.swarm.transit(self.ends[side], self.ends[other], size)
+        self.last_leaving[side], landing = self.swarm.transit(
+            self.ends[side], self.ends[other], size
+        )
         if landing < self.last_landing[other]:
             landing = self.last_landing[other]
         else:
@@ -88,11 +104,17 @@ class Wire:
         self.generation += 1
         if cut:
             for side in (0, 1):
-                self.swarm.schedule.at(self.swarm.ping_deadline(), self._ping_unanswered, (side, self.generation))
+                self.swarm.schedule.at(
+                    self.swarm.ping_deadline(), self._ping_unanswered, (side, self.generation)
+                )
         elif self.held:
-            # What was lost on the way is sent again: it lands after one more flight, ahead of everything sent since.
+            # What was lost on the way is sent again: it lands after one more flight, ahead of
+            # everything sent since.
             self.flushing = True
-            latency = max(self.swarm.latency(self.ends[0], self.ends[1]), self.swarm.latency(self.ends[1], self.ends[0]))
+            latency = max(
+                self.swarm.latency(self.ends[0], self.ends[1]),
+                self.swarm.latency(self.ends[1], self.ends[0]),
+            )
             self.swarm.schedule.at(trio.current_time() + latency, self._flush, self.generation)
 
     def _flush(self, generation: int) -> None:
@@ -156,14 +178,17 @@ class FakeStream:
         self._window = CONTROL_WINDOW if wire.is_link else BULK_WINDOW
         self._piece = CONTROL_PIECE if wire.is_link else BULK_PIECE
         self._credit = self._window
-        self._leaving = False  # the last piece is still on its way through a pipe
-        self._taken = 0  # by the reader, not yet told to the sender
+        # The last piece is still on its way through a pipe.
+        self._leaving = False
+        # By the reader, not yet told to the sender.
+        self._taken = 0
         self._buffer: deque[bytes] = deque()
         self._read = 0  # of the first piece in the buffer
         self._ended = False  # by the other side
         self._finished = False  # by us: no more is sent
         self.closed = False
-        self._deaf = False  # the other side closed: what is sent now would reach nobody
+        # The other side closed: what is sent now would reach nobody.
+        self._deaf = False
         self._broken: str | None = None
         self._readable = trio.lowlevel.ParkingLot()
         self._writable = trio.lowlevel.ParkingLot()
@@ -177,7 +202,8 @@ class FakeStream:
         view = memoryview(data).cast("B")
         start, size = 0, len(view)
         while start < size:
-            # One piece at a time takes its place in the pipes: streams that share one take turns, and a vote passes between slices.
+            # One piece at a time takes its place in the pipes: streams that share one take turns,
+            # and a vote passes between slices.
             while self._credit <= 0 or self._leaving:
                 await self._writable.park()
                 self._check_sending()
@@ -221,7 +247,8 @@ class FakeStream:
         return len(piece)
 
     def unsent(self) -> int:
-        return 0  # `send_all` returned when the last piece had left through the pipe, or nearly
+        # `send_all` returned when the last piece had left through the pipe, or nearly.
+        return 0
 
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -235,7 +262,9 @@ class FakeStream:
     # ------------------------------------------------------------------------------------------ called by wire and node
 
     def close(self) -> None:
-        """`aclose` without the ceremony: the other side reads what was sent and then the end, and may not send any more."""
+        """`aclose` without the ceremony: the other side reads what was sent and then the end, and
+        may not send any more.
+        """
         if not self.closed:
             self._finish(closing=True)
             self.closed = True

@@ -1,11 +1,15 @@
 """The audit: every certificate's state made once more from nothing but what it lists.
 
-The harness knows what each stretch of each member contains (`content`), and hears which stretches went into which offer. From the first
-certificate on it follows every ledger and every state by itself. A certificate is exact when
+The harness knows what each stretch of each member contains (`content`), and hears which stretches
+went into which offer. From the first certificate on it follows every ledger and every state by
+itself. A certificate is exact when
 
-- each contribution it lists is, by the Merkle root its contributor signed, bit for bit what that contributor's stretches make,
-- the state it names is, bit for bit, the outer step from its parent's state with the weighted mean of those contributions, and
-- that state is, within float32 rounding, the one that float64 arithmetic makes of the stretches themselves, without ledger, codec or reduction.
+- each contribution it lists is, by the Merkle root its contributor signed, bit for bit what that
+  contributor's stretches make,
+- the state it names is, bit for bit, the outer step from its parent's state with the weighted mean
+  of those contributions, and
+- that state is, within float32 rounding, the one that float64 arithmetic makes of the stretches
+  themselves, without ledger, codec or reduction.
 """
 
 from __future__ import annotations
@@ -31,15 +35,22 @@ from simulator.harness.book import Book, MadeOffer
 from simulator.harness.content import task_info, vector_of
 from simulator.harness.lines import AnyLine, Certified, Collected, Entered, Offered, Resumed, Up
 
-STATES_KEPT = 8  # states of recent certificates: a later one may branch off any of them
-OFFERS_KEPT = 4  # of each member: one certificate lists the newest or, in a branch, one just before
-ROUNDING = 1e-5  # relative to the largest value: four float32 additions, a division and the outer step stay below 2^-19
+# States of recent certificates: a later one may branch off any of them.
+STATES_KEPT = 8
+# Of each member: one certificate lists the newest or, in a branch, one just before.
+OFFERS_KEPT = 4
+# Relative to the largest value: four float32 additions, a division and the outer step stay below
+# 2^-19.
+ROUNDING = 1e-5
 
 State = tuple[Vector, Vector]
 
 
 class Audit:
-    """Hears all lines of all members, those of one member in order. `findings` has a sentence for each certificate: empty when it is exact."""
+    """Hears all lines of all members, those of one member in order.
+
+    `findings` has a sentence for each certificate: empty when it is exact.
+    """
 
     def __init__(self, signed: SignedManifest, elements: int) -> None:
         self.findings: dict[str, str] = {}
@@ -52,7 +63,9 @@ class Audit:
         self._offers: dict[PeerId, OrderedDict[int, MadeOffer]] = {}
         self._waiting: OrderedDict[Digest, Step] = OrderedDict()
         genesis = initial_parameters(task_info(elements).specs, self._manifest.seed)
-        self._states: OrderedDict[Digest, State] = OrderedDict({signed.run: (genesis, np.zeros_like(genesis))})
+        self._states: OrderedDict[Digest, State] = OrderedDict(
+            {signed.run: (genesis, np.zeros_like(genesis))}
+        )
 
     def take(self, member: int, line: AnyLine) -> None:
         """One line. Certificates whose contributions are all known by then are audited at once."""
@@ -80,7 +93,9 @@ class Audit:
                 self._learn(line)
                 step = self.steps.get(line.hash)
                 if step is None:
-                    book.doubts.append(f"it adopted certificate {line.number}, which does not verify")
+                    book.doubts.append(
+                        f"it adopted certificate {line.number}, which does not verify"
+                    )
                 else:
                     self._settle(book, step, last=bool(line.state))
                 self._look()
@@ -103,15 +118,31 @@ class Audit:
 
     @property
     def doubts(self) -> list[str]:
-        """Where a member's ledger was not what its own lines make it; its contributions are then not what they should be either."""
-        return [f"member {member}: {doubt}" for member, book in self._books.items() for doubt in book.doubts]
+        """Where a member's ledger was not what its own lines make it; its contributions are then
+        not what they should be either.
+        """
+        return [
+            f"member {member}: {doubt}"
+            for member, book in self._books.items()
+            for doubt in book.doubts
+        ]
 
     def finish(self) -> None:
-        """Nothing more will be heard of the certificates so far: what could not be audited is not exact."""
+        """Nothing more will be heard of the certificates so far: what could not be audited is not
+        exact.
+        """
         for name, step in self._waiting.items():
             known = all(parent in self._states for parent in step.certificate.outcome.parents)
-            missing = ", ".join(f"{short(peer)} seq {seq}" for peer, seq in step.certificate.listed.items() if not self._offer(peer, seq))
-            self.findings[name.hex()] = f"it lists what was never offered: {missing}" if known else "its parent's state is not known"
+            missing = ", ".join(
+                f"{short(peer)} seq {seq}"
+                for peer, seq in step.certificate.listed.items()
+                if not self._offer(peer, seq)
+            )
+            self.findings[name.hex()] = (
+                f"it lists what was never offered: {missing}"
+                if known
+                else "its parent's state is not known"
+            )
         self._waiting.clear()
 
     def _learn(self, line: Certified) -> None:
@@ -136,7 +167,9 @@ class Audit:
             for name, step in list(self._waiting.items()):
                 certificate = step.certificate
                 known = all(parent in self._states for parent in certificate.outcome.parents)
-                if known and all(self._offer(peer, seq) for peer, seq in certificate.listed.items()):
+                if known and all(
+                    self._offer(peer, seq) for peer, seq in certificate.listed.items()
+                ):
                     self.findings[name.hex()] = self._examine(step)
                     del self._waiting[name]
                     progress = True
@@ -156,7 +189,10 @@ class Audit:
                 merge_vectors(one, two, weights, out)
             wrong = ""
         else:
-            offers = [(i, self._offer(certificate.plan.members[i], certificate.plan.offers[i].seq)) for i in certificate.contributors]
+            offers = [
+                (i, self._offer(certificate.plan.members[i], certificate.plan.offers[i].seq))
+                for i in certificate.contributors
+            ]
             made = [(certificate.plan.offers[i], offer) for i, offer in offers if offer is not None]
             wrong = "; ".join(
                 f"the contribution of member {offer.member} is not what its stretches make"
@@ -167,30 +203,49 @@ class Audit:
             parts = {i: (offer.samples, offer.encoded) for i, offer in offers if offer is not None}
             mean_by_plan(certificate.plan.plan.rows, parts, self._codec, mean)
             outer_step(*before, mean, self._manifest.outer, *after, rounds=certificate.rounds)
-            wrong = wrong or self._apart([offer for _, offer in made], certificate.rounds, before, after)
+            wrong = wrong or self._apart(
+                [offer for _, offer in made], certificate.rounds, before, after
+            )
         self._states[certificate.hash] = after
         while len(self._states) > STATES_KEPT:
             self._states.popitem(last=False)
         if state_digest(*after) != outcome.state:
-            wrong = wrong or f"its state is not that of the {len(certificate.contributors)} contributions it lists"
+            wrong = (
+                wrong
+                or f"its state is not that of the {len(certificate.contributors)} contributions it lists"
+            )
         return wrong
 
     def _apart(self, offers: list[MadeOffer], rounds: float, before: State, after: State) -> str:
-        """How far the anchor is from what float64 makes of the stretches; empty when that is rounding."""
+        """How far the anchor is from what float64 makes of the stretches; empty when that is
+        rounding.
+        """
         mean: npt.NDArray[np.float64] = np.zeros(self._elements)
         counted = sum(offer.samples for offer in offers)
         walks = [(offer.member, walk) for offer in offers for walk in offer.walks]
         for member, walk in walks:
-            for part in walk.stretches:  # steps along a trajectory add up, at the weight of all of them
-                moved = vector_of(self._manifest.seed, member, part.life, part.stretch, self._elements).astype(np.float64)
+            # Steps along a trajectory add up, at the weight of all of them.
+            for part in walk.stretches:
+                moved = vector_of(
+                    self._manifest.seed, member, part.life, part.stretch, self._elements
+                ).astype(np.float64)
                 mean += walk.factor * walk.samples * moved
         total = sum(walk.factor * walk.samples for _, walk in walks)
-        if abs(total - counted) > sum(walk.factor < 1 for _, walk in walks):  # a half of an odd number is rounded down
+        # A half of an odd number is rounded down.
+        if abs(total - counted) > sum(walk.factor < 1 for _, walk in walks):
             return f"{total} samples were handed over, {counted} are counted"
         mean /= counted
         mu, rate = self._manifest.outer.momentum, self._manifest.outer.learning_rate
         momentum = mu * before[1].astype(np.float64) + mean / rounds
-        anchor = before[0].astype(np.float64) - rate * (mean / rounds + mu * momentum) - mean * (1 - 1 / rounds)
+        anchor = (
+            before[0].astype(np.float64)
+            - rate * (mean / rounds + mu * momentum)
+            - mean * (1 - 1 / rounds)
+        )
         worst = float(np.abs(anchor - after[0]).max())
         scale = max(1.0, float(np.abs(before[0]).max()), float(np.abs(before[1]).max()))
-        return f"its anchor is {worst:g} from the exact mean, at values up to {scale:g}" if worst > ROUNDING * scale else ""
+        return (
+            f"its anchor is {worst:g} from the exact mean, at values up to {scale:g}"
+            if worst > ROUNDING * scale
+            else ""
+        )

@@ -1,7 +1,9 @@
-"""A member's ledger, kept by somebody else: what is in each of its offers, bit for bit, through kills and returns.
+"""A member's ledger, kept by somebody else: what is in each of its offers, bit for bit, through
+kills and returns.
 
-It runs `protocol.ledger` on the stretches that the member said it handed over, in the order in which it said so. A member that comes back must come
-back with a ledger that it had a moment before; anything else is a doubt.
+It runs `protocol.ledger` on the stretches that the member said it handed over, in the order in
+which it said so. A member that comes back must come back with a ledger that it had a moment before;
+anything else is a doubt.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from protocol.ports import LedgerRecord
 from simulator.harness.content import vector_of
 from simulator.harness.lines import Collected, Offered, Resumed
 
-BOOKS_KEPT = 6  # of each member: its disk is a round behind at most, and a round writes two
+# Of each member: its disk is a round behind at most, and a round writes two.
+BOOKS_KEPT = 6
 
 
 class Stretch(msgspec.Struct, frozen=True):
@@ -56,7 +59,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
     record: LedgerRecord
     digest: str
-    settled: int  # what the certificate it stood at says of the member's last seq
+    # What the certificate it stood at says of the member's last seq.
+    settled: int
     waiting: tuple[Walk, ...]
     present: tuple[Stretch, ...]
     later: tuple[Stretch, ...]
@@ -68,30 +72,47 @@ class Book:
 
     def __init__(self, member: int, signed: SignedManifest, elements: int) -> None:
         self.peer: PeerId = ""
-        self.doubts: list[str] = []  # why this book may not be the member's own ledger any more
+        # Why this book may not be the member's own ledger any more.
+        self.doubts: list[str] = []
         self._run, self._manifest = signed.run, signed.open()
         self._member, self._seed, self._elements = member, self._manifest.seed, elements
-        self.tip: Digest = signed.run  # the certificate that its member stands at
-        self.on_its_way = False  # whether it hears of certificates on the way to a later one
+        # The certificate that its member stands at.
+        self.tip: Digest = signed.run
+        # Whether it hears of certificates on the way to a later one.
+        self.on_its_way = False
         self._ledger = self._empty()
-        self._last_seq = 0  # certified in the ancestry of the certificate it stands at
-        self._waiting: tuple[Walk, ...] = ()  # trajectories that ended and are not certified
+        # Certified in the ancestry of the certificate it stands at.
+        self._last_seq = 0
+        # Trajectories that ended and are not certified.
+        self._waiting: tuple[Walk, ...] = ()
         self._present: tuple[Stretch, ...] = ()
         self._later: tuple[Stretch, ...] = ()  # after the offer that was given out
-        self._offers: dict[int, tuple[Walk, ...]] = {}  # by seq: what is in offers that may still be certified
+        # By seq: what is in offers that may still be certified.
+        self._offers: dict[int, tuple[Walk, ...]] = {}
         self._kept: deque[Kept] = deque(maxlen=BOOKS_KEPT)
         self._keep()
 
     def _empty(self) -> Ledger:
         limits = self._manifest.limits
-        return Ledger(self._elements, codec_named(self._manifest.codec), limits.max_samples, limits.max_carry_rounds)
+        return Ledger(
+            self._elements,
+            codec_named(self._manifest.codec),
+            limits.max_samples,
+            limits.max_carry_rounds,
+        )
 
     def _keep(self) -> None:
         record = self._ledger.record(self._run, self._run)
-        vectors = {"residue": record.residue, "displacement": record.displacement, "later": record.later}
+        vectors = {
+            "residue": record.residue,
+            "displacement": record.displacement,
+            "later": record.later,
+        }
         self._kept.append(
             Kept(
-                record=msgspec.structs.replace(record, **{name: vector.copy() for name, vector in vectors.items()}),
+                record=msgspec.structs.replace(
+                    record, **{name: vector.copy() for name, vector in vectors.items()}
+                ),
                 digest=digest_of(self._ledger),
                 settled=self._last_seq,
                 waiting=self._waiting,
@@ -102,19 +123,39 @@ class Book:
         )
 
     def resumed(self, line: Resumed) -> None:
-        """The member's ledger came back from its disk: one that it had a moment ago, whole, rounding and all. What came after it is lost."""
+        """The member's ledger came back from its disk: one that it had a moment ago, whole,
+        rounding and all.
+
+        What came after it is lost.
+        """
         self.tip = bytes.fromhex(line.hash)
         told = (line.offered_seq, line.vectors)
-        found = next((kept for kept in reversed(self._kept) if (kept.record.offered_seq, kept.digest) == told), None)
+        found = next(
+            (
+                kept
+                for kept in reversed(self._kept)
+                if (kept.record.offered_seq, kept.digest) == told
+            ),
+            None,
+        )
         if found is None:
-            self.doubts.append(f"it came back with a ledger that it never had: {line.weight} samples, seq {line.offered_seq} on offer")
+            self.doubts.append(
+                f"it came back with a ledger that it never had: {line.weight} samples, seq {line.offered_seq} on offer"
+            )
             return
         self._ledger = self._empty()
         self._ledger.restore(found.record, given=line.given)
         self._ledger.settled = self._last_seq = found.settled
-        self._waiting, self._present, self._later, self._offers = found.waiting, found.present, found.later, dict(found.offers)
+        self._waiting, self._present, self._later, self._offers = (
+            found.waiting,
+            found.present,
+            found.later,
+            dict(found.offers),
+        )
         if self._ledger.pending != line.weight:
-            self.doubts.append(f"it came back with {line.weight} samples where its ledger holds {self._ledger.pending}")
+            self.doubts.append(
+                f"it came back with {line.weight} samples where its ledger holds {self._ledger.pending}"
+            )
 
     def gave_out(self) -> None:
         """The offer's bytes go to the reducers."""
@@ -126,14 +167,26 @@ class Book:
             self._later = (*self._later, stretch)
         else:
             self._present = (*self._present, stretch)
-        self._ledger.add(vector_of(self._seed, self._member, line.life, line.stretch, self._elements), line.samples)
+        self._ledger.add(
+            vector_of(self._seed, self._member, line.life, line.stretch, self._elements),
+            line.samples,
+        )
 
     def offered(self, line: Offered) -> MadeOffer | None:
         offer = self._ledger.make_offer()
-        if (offer.seq, offer.weight, offer.digest.hex()) != (line.seq, line.samples, line.contribution):
-            self.doubts.append(f"it offered {line.samples} samples as seq {line.seq}, its stretches make {offer.weight} as seq {offer.seq}")
+        if (offer.seq, offer.weight, offer.digest.hex()) != (
+            line.seq,
+            line.samples,
+            line.contribution,
+        ):
+            self.doubts.append(
+                f"it offered {line.samples} samples as seq {line.seq}, its stretches make {offer.weight} as seq {offer.seq}"
+            )
         if offer.weight and not self._ledger.given:
-            self._offers[offer.seq] = (*self._waiting, *([Walk(stretches=self._present)] if self._present else []))
+            self._offers[offer.seq] = (
+                *self._waiting,
+                *([Walk(stretches=self._present)] if self._present else []),
+            )
         self._keep()
         if not offer.weight:
             return None
@@ -145,8 +198,13 @@ class Book:
             walks=self._offers.get(offer.seq, ()),
         )
 
-    def certified(self, listed_seq: int | None, *, beside: bool, rounds: float, forgets: bool) -> None:
-        """A certificate on its member's way; `beside` and `rounds` as for `Ledger.settle`. `forgets` says that the member was no founder."""
+    def certified(
+        self, listed_seq: int | None, *, beside: bool, rounds: float, forgets: bool
+    ) -> None:
+        """A certificate on its member's way; `beside` and `rounds` as for `Ledger.settle`.
+
+        `forgets` says that the member was no founder.
+        """
         if forgets:
             self._ledger.drop(self._ledger.next_seq)
             self._waiting = self._present = self._later = ()
@@ -158,10 +216,18 @@ class Book:
             ended = [Walk(stretches=self._present)] if self._present else []
             self._waiting, self._present, self._later = (*self._waiting, *ended), self._later, ()
         if counts:
-            counted = {stretch for walk in self._offers.get(listed_seq or 0, ()) for stretch in walk.stretches}
-            self._waiting = tuple(walk for walk in self._waiting if not counted & set(walk.stretches))
+            counted = {
+                stretch
+                for walk in self._offers.get(listed_seq or 0, ())
+                for stretch in walk.stretches
+            }
+            self._waiting = tuple(
+                walk for walk in self._waiting if not counted & set(walk.stretches)
+            )
         elif self._ledger.carried > carried:
-            self._waiting = tuple(msgspec.structs.replace(walk, factor=walk.factor / 2) for walk in self._waiting)
+            self._waiting = tuple(
+                msgspec.structs.replace(walk, factor=walk.factor / 2) for walk in self._waiting
+            )
         if not self._ledger.weight:
             self._waiting = ()
         if not self._ledger.pending:
@@ -178,4 +244,6 @@ class Book:
 def digest_of(ledger: Ledger) -> str:
     """Of all its vectors, to the bit."""
     later = ledger.residue[:0] if ledger.later is None else ledger.later
-    return digest(*(vector.data.cast("B") for vector in (ledger.residue, ledger.displacement, later))).hex()
+    return digest(
+        *(vector.data.cast("B") for vector in (ledger.residue, ledger.displacement, later))
+    ).hex()

@@ -1,4 +1,5 @@
-"""Clusters of network namespaces far apart: several bridges, each with members on shaped cables, and long, narrow ways between them.
+"""Clusters of network namespaces far apart: several bridges, each with members on shaped cables,
+and long, narrow ways between them.
 
     hub of cluster 0 (bridge) ── veth ── member 0, 1, ...      10.213.0.10, .11, ...
         └ far ──┐
@@ -30,8 +31,9 @@ END_S = 5.0
 
 
 class Far(msgspec.Struct, frozen=True, kw_only=True):
-    """The way from any cluster to any other: how long it takes once, and what a cluster sends to all the others together, bits a second; None is
-    unlimited."""
+    """The way from any cluster to any other: how long it takes once, and what a cluster sends to
+    all the others together, bits a second; None is unlimited.
+    """
 
     delay_s: float
     bits: float | None = None
@@ -43,7 +45,10 @@ def why_no_clusters() -> str:
 
 
 class Clusters:
-    """Members are numbered through: those of the first cluster, then those of the second. Made by `clusters`."""
+    """Members are numbered through: those of the first cluster, then those of the second.
+
+    Made by `clusters`.
+    """
 
     def __init__(self, parts: Sequence[Namespaces]) -> None:
         self._parts = parts
@@ -66,12 +71,21 @@ class Clusters:
 
 
 @contextmanager
-def clusters(count: int, size: int, far: Far, *, up_bits: float | None, down_bits: float | None) -> Iterator[Clusters]:
+def clusters(
+    count: int, size: int, far: Far, *, up_bits: float | None, down_bits: float | None
+) -> Iterator[Clusters]:
     """`count` clusters of `size` members. Raises `UserError("NETNS")` where that is impossible."""
     if reason := why_no_clusters():
-        raise UserError("NETNS", "There can be no clusters of network namespaces here.", why=reason, fix="run as root")
+        raise UserError(
+            "NETNS",
+            "There can be no clusters of network namespaces here.",
+            why=reason,
+            fix="run as root",
+        )
     with ExitStack() as stack:
-        parts = [stack.enter_context(namespaces(size, f"{NETWORK}.{number}")) for number in range(count)]
+        parts = [
+            stack.enter_context(namespaces(size, f"{NETWORK}.{number}")) for number in range(count)
+        ]
         for part in parts:
             _lead_out(part, far)
             for member in range(size):
@@ -96,13 +110,26 @@ def _lead_out(part: Namespaces, far: Far) -> None:
 @contextmanager
 def _ways(parts: Sequence[Namespaces], far: Far) -> Iterator[None]:
     """The process between them, as long as the block."""
-    command = [sys.executable, "-m", distance.__name__, "--delay-s", str(far.delay_s), *(f"{part.subnet}={part.hub}" for part in parts)]
-    between = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        distance.__name__,
+        "--delay-s",
+        str(far.delay_s),
+        *(f"{part.subnet}={part.hub}" for part in parts),
+    ]
+    between = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
     assert between.stdin is not None
     assert between.stdout is not None
     try:
         if between.stdout.readline() != distance.READY:
-            raise UserError("NETNS", "The ways between clusters could not be opened.", why="its last words are above")
+            raise UserError(
+                "NETNS",
+                "The ways between clusters could not be opened.",
+                why="its last words are above",
+            )
         yield
     finally:
         for pipe in (between.stdin, between.stdout):

@@ -1,4 +1,6 @@
-"""Members as processes: started, struck, woken, started again, and listened to. Whatever happens to the harness, nothing of them is left.
+"""Members as processes: started, struck, woken, started again, and listened to.
+
+Whatever happens to the harness, nothing of them is left.
 
 async with cohort_of(4, root, manifest, elements) as cohort:
     await cohort.until(lambda: cohort.whole_house(1), "all four are in a certificate", 60.0)
@@ -20,11 +22,22 @@ import trio
 from protocol.errors import Unreachable, UserError
 from protocol.identity import PeerId
 from protocol.manifest import SignedManifest
-from simulator.harness.lines import MAX_LINE_BYTES, AnyCommand, AnyLine, Certified, Entered, Struck, Up, decode_line, encode
+from simulator.harness.lines import (
+    MAX_LINE_BYTES,
+    AnyCommand,
+    AnyLine,
+    Certified,
+    Entered,
+    Struck,
+    Up,
+    decode_line,
+    encode,
+)
 
 OUTPUT_FILE = "output.log"
 MANIFEST_FILE = "manifest.bin"
-UP_S = 60.0  # to listen: 1.5 s on an idle machine, imports for the most part
+# To listen: 1.5 s on an idle machine, imports for the most part.
+UP_S = 60.0
 GONE_S = 5.0  # for a killed process to be gone
 LOG_TAIL_BYTES = 3000
 
@@ -40,7 +53,8 @@ class Member:
         self.address = ""
         self.lines: list[AnyLine] = []
         self.life_began = 0
-        self.tip: Certified | None = None  # the last certificate whose state it says it holds, in this life
+        # The last certificate whose state it says it holds, in this life.
+        self.tip: Certified | None = None
         self.phase = ""
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped = False
@@ -66,7 +80,9 @@ class Member:
 class Cohort:
     """All members of one run."""
 
-    def __init__(self, root: Path, signed: SignedManifest, elements: int, count: int, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, root: Path, signed: SignedManifest, elements: int, count: int, nursery: trio.Nursery
+    ) -> None:
         self.signed, self.elements = signed, elements
         self.members = [Member(index, root / f"member-{index}") for index in range(count)]
         self.heard: list[tuple[int, AnyLine]] = []  # what nobody has taken yet
@@ -77,12 +93,21 @@ class Cohort:
     # -------------------------------------------------------------------------------------------- lives
 
     async def start(self, member: Member, *extra: str, prefix: Sequence[str] = ()) -> None:
-        """A life of a member, to where it listens. It joins those that are up. `prefix` is a command that runs the member's (`nsenter ...`)."""
+        """A life of a member, to where it listens.
+
+        It joins those that are up. `prefix` is a command that runs the member's (`nsenter ...`).
+        """
         member.home.mkdir(mode=0o700, exist_ok=True)
         member.life += 1
-        member.life_began, member.tip, member.phase, member.stopped = len(member.lines), None, "", False
+        member.life_began = len(member.lines)
+        member.tip = None
+        member.phase = ""
+        member.stopped = False
         joins = [
-            part for other in self.members if other.alive and other.address and other is not member for part in ("--join", other.address)
+            part
+            for other in self.members
+            if other.alive and other.address and other is not member
+            for part in ("--join", other.address)
         ]
         command = [
             sys.executable,
@@ -93,14 +118,31 @@ class Cohort:
             "--manifest",
             str(self._root / MANIFEST_FILE),
         ]
-        command += ["--index", str(member.index), "--life", str(member.life), "--elements", str(self.elements), *joins, *extra]
+        command += [
+            "--index",
+            str(member.index),
+            "--life",
+            str(member.life),
+            "--elements",
+            str(self.elements),
+            *joins,
+            *extra,
+        ]
         with (member.home / OUTPUT_FILE).open("ab") as output:
             # From this thread: the kernel ends a member when the *thread* that started it ends.
             member.process = subprocess.Popen(  # noqa: ASYNC220  # a fork, some milliseconds
-                [*prefix, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, start_new_session=True
+                [*prefix, *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                start_new_session=True,
             )
         self._nursery.start_soon(self._listen, member, member.process)
-        await self.until(lambda: any(isinstance(line, Up) for line in self.said(member)), f"member {member.index} listens", UP_S)
+        await self.until(
+            lambda: any(isinstance(line, Up) for line in self.said(member)),
+            f"member {member.index} listens",
+            UP_S,
+        )
 
     async def _listen(self, member: Member, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
@@ -164,30 +206,48 @@ class Cohort:
         return member.lines[member.life_began :]
 
     def take(self) -> list[tuple[int, AnyLine]]:
-        """What all said since the last call, in the order in which it happened (one clock: `lines`)."""
+        """What all said since the last call, in the order in which it happened (one clock:
+        `lines`).
+        """
         heard, self.heard = self.heard, []
         return sorted(heard, key=lambda one: one[1].at_s)
 
     async def until(self, happened: Callable[[], object], what: str, limit_s: float) -> None:
-        """Wait for lines to make `happened` true. Raises `Unreachable` when they do not in time, or a member dies that nobody struck."""
+        """Wait for lines to make `happened` true.
+
+        Raises `Unreachable` when they do not in time, or a member dies that nobody struck.
+        """
         with trio.move_on_after(limit_s):
             while not happened():
                 for member in self.members:
-                    if member.process is not None and not member.alive and not any(isinstance(line, Struck) for line in self.said(member)):
-                        raise Unreachable(f"member {member.index} died while waiting until {what}:\n{member.tail()}")
+                    if (
+                        member.process is not None
+                        and not member.alive
+                        and not any(isinstance(line, Struck) for line in self.said(member))
+                    ):
+                        raise Unreachable(
+                            f"member {member.index} died while waiting until {what}:\n{member.tail()}"
+                        )
                 with trio.move_on_after(1.0):  # a death is no line
                     await self._news.wait()
             return
-        where = ", ".join(f"{m.index}: {m.phase} after certificate {m.tip.number if m.tip else 0}" for m in self.members)
+        where = ", ".join(
+            f"{m.index}: {m.phase} after certificate {m.tip.number if m.tip else 0}"
+            for m in self.members
+        )
         raise Unreachable(f"not within {limit_s:g} s: {what} ({where})")
 
 
 @asynccontextmanager
-async def cohort_of(count: int, root: Path, signed: SignedManifest, elements: int) -> AsyncIterator[Cohort]:
+async def cohort_of(
+    count: int, root: Path, signed: SignedManifest, elements: int
+) -> AsyncIterator[Cohort]:
     """A cohort, none of it started. All of it is gone when the block is left."""
     if not sys.platform.startswith("linux"):
         raise UserError(
-            "PLATFORM", "Real members are put under fault on Linux alone.", why="they are bound to their parent's life by prctl(2)"
+            "PLATFORM",
+            "Real members are put under fault on Linux alone.",
+            why="they are bound to their parent's life by prctl(2)",
         )
     async with trio.open_nursery() as nursery:
         cohort = Cohort(root, signed, elements, count, nursery)

@@ -1,7 +1,9 @@
-"""Contributions that can be recognized: which vector a member hands over follows from who it is and which stretch of training it was.
+"""Contributions that can be recognized: which vector a member hands over follows from who it is and
+which stretch of training it was.
 
-Nothing is learned. A stretch is a vector of random float32 in [-1, 1) that anybody can make again from (seed, member, life, stretch), so that what a
-certificate claims to have averaged can be averaged once more by somebody who only read the certificate.
+Nothing is learned. A stretch is a vector of random float32 in [-1, 1) that anybody can make again
+from (seed, member, life, stretch), so that what a certificate claims to have averaged can be
+averaged once more by somebody who only read the certificate.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ from protocol.ports import Lane, ParameterSpec, Progress, TaskInfo, Vector, Work
 SAMPLES = (96, 61, 128, 33)
 """Samples of one stretch, by member modulo four: different, so that wrong weights show; not all powers of two, so that rounding is there."""
 
-STRETCHES_KEPT = 12  # vectors kept to be asked for again: an audit needs each twice
+# Vectors kept to be asked for again: an audit needs each twice.
+STRETCHES_KEPT = 12
 
 
 def task_info(elements: int) -> TaskInfo:
     """A task of one tensor."""
     spec = ParameterSpec(name="content", shape=(elements,), init="uniform", bound=1.0)
-    return TaskInfo(parameters=elements, specs=(spec,), dataset_size=1 << 20, device="made up", threads=1)
+    return TaskInfo(
+        parameters=elements, specs=(spec,), dataset_size=1 << 20, device="made up", threads=1
+    )
 
 
 def samples_of(member: int) -> int:
@@ -33,8 +38,12 @@ def samples_of(member: int) -> int:
 
 @lru_cache(maxsize=STRETCHES_KEPT)
 def vector_of(seed: int, member: int, life: int, stretch: int, elements: int) -> Vector:
-    """The pseudo-gradient of one stretch, shape (elements,); read-only. numpy keeps the streams of its bit generators (NEP 19)."""
-    values = np.random.Generator(np.random.PCG64([seed, member, life, stretch])).random(elements, dtype=np.float32)
+    """The pseudo-gradient of one stretch, shape (elements,); read-only. numpy keeps the streams of
+    its bit generators (NEP 19).
+    """
+    values = np.random.Generator(np.random.PCG64([seed, member, life, stretch])).random(
+        elements, dtype=np.float32
+    )
     values *= np.float32(2.0)
     values -= np.float32(1.0)
     values.flags.writeable = False
@@ -42,12 +51,21 @@ def vector_of(seed: int, member: int, life: int, stretch: int, elements: int) ->
 
 
 class ContentTrainer:
-    """Satisfies `ports.Trainer` in real time, without a thread or a device. `told(stretch, samples)` is called before a stretch is handed over."""
+    """Satisfies `ports.Trainer` in real time, without a thread or a device.
+
+    `told(stretch, samples)` is called before a stretch is handed over.
+    """
 
     restarts = 0
 
-    def __init__(self, *, seed: int, member: int, life: int, elements: int, told: Callable[[int, int], None]) -> None:
-        self._seed, self._member, self._life, self._elements, self._told = seed, member, life, elements, told
+    def __init__(
+        self, *, seed: int, member: int, life: int, elements: int, told: Callable[[int, int], None]
+    ) -> None:
+        self._seed = seed
+        self._member = member
+        self._life = life
+        self._elements = elements
+        self._told = told
         self._stretch = 0
         self._began_s: float | None = None  # None: paused
         self._nothing = np.zeros(elements, np.float32)
@@ -84,5 +102,8 @@ class ContentTrainer:
     def progress(self) -> Progress:
         running = self._began_s is not None
         return Progress(
-            steps=int(running), samples=samples_of(self._member) if running else 0, loss=1.0 if running else None, samples_per_second=0.0
+            steps=int(running),
+            samples=samples_of(self._member) if running else 0,
+            loss=1.0 if running else None,
+            samples_per_second=0.0,
         )

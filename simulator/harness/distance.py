@@ -1,8 +1,10 @@
-"""What lies between clusters of namespaces: takes every packet that leaves one, holds it for as long as the way takes, hands it to the one it is for.
+"""What lies between clusters of namespaces: takes every packet that leaves one, holds it for as
+long as the way takes, hands it to the one it is for.
 
-netem is not in every kernel, tun devices are nearly. In each cluster's hub such a device, `far`, leads into this process; what bandwidth a
-cluster has towards the others is `far`'s own queue to say (`tbf`, as on the members' cables). The members see a longer way and nothing else:
-their own TCP fills it, waits for it and loses on it.
+netem is not in every kernel, tun devices are nearly. In each cluster's hub such a device, `far`,
+leads into this process; what bandwidth a cluster has towards the others is `far`'s own queue to say
+(`tbf`, as on the members' cables). The members see a longer way and nothing else: their own TCP
+fills it, waits for it and loses on it.
 
     python -m simulator.harness.distance --delay-s 0.04 10.213.0=PID 10.213.1=PID ...      until its standard input closes
 
@@ -29,9 +31,11 @@ TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 LONGEST_BYTES = 1 << 16  # of a packet
-HELD_PACKETS = 20_000  # under way at most: 240 Mbit/s for a second; what comes beyond is dropped, as routers do
+# Under way at most: 240 Mbit/s for a second; what comes beyond is dropped, as routers do.
+HELD_PACKETS = 20_000
 IPV4 = 4
-DESTINATION = slice(16, 19)  # of an IPv4 header: the first three parts of the address
+# Of an IPv4 header: the first three parts of the address.
+DESTINATION = slice(16, 19)
 
 
 def main(arguments: list[str]) -> None:
@@ -49,9 +53,13 @@ def main(arguments: list[str]) -> None:
 
 
 def attach(pid: int) -> int:
-    """The descriptor of `far` in the namespace of a process. Leaves this one there. Raises `OSError`."""
+    """The descriptor of `far` in the namespace of a process.
+
+    Leaves this one there. Raises `OSError`.
+    """
     with Path(f"/proc/{pid}/ns/net").open("rb") as namespace:
-        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):  # os.setns comes with Python 3.12
+        # os.setns comes with Python 3.12.
+        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), f"setns to the network of {pid}")
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     ioctl(device, TUNSETIFF, struct.pack("16sH22x", DEVICE.encode(), IFF_TUN | IFF_NO_PI))

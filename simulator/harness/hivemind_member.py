@@ -1,7 +1,9 @@
-"""A hivemind process that can be struck in mid-round: the engine's own (`daemon/engines/hivemind/main.py`), with somebody who listens to its moments.
+"""A hivemind process that can be struck in mid-round: the engine's own
+(`daemon/engines/hivemind/main.py`), with somebody who listens to its moments.
 
-What it is to be struck by is a file in its folder, read at each moment of a round. The signal goes to the whole process group, hivemind's
-averager, DHT and daemon with it, as a machine's end or sleep would.
+What it is to be struck by is a file in its folder, read at each moment of a round. The signal goes
+to the whole process group, hivemind's averager, DHT and daemon with it, as a machine's end or sleep
+would.
 """
 
 from __future__ import annotations
@@ -20,7 +22,12 @@ from simulator.harness.steps import Kind, Step
 
 STRIKE_FILE = "strike"
 
-MOMENT_OF: dict[Step, str] = {"scatter": "scatter", "reduce": "reduce", "gather": "gather", "vote": "whole"}
+MOMENT_OF: dict[Step, str] = {
+    "scatter": "scatter",
+    "reduce": "reduce",
+    "gather": "gather",
+    "vote": "whole",
+}
 """The native engine's steps in hivemind's all-reduce, which moves a vector in parts of half a megabyte, all steps at once:
 
 scatter: the member is about to send its first part.
@@ -32,12 +39,15 @@ taking from it.
 
 
 class HivemindStrike(msgspec.Struct, frozen=True, kw_only=True):
-    """Strike this member the first time it comes to `step`, `after_s` into it, or when the step ends before."""
+    """Strike this member the first time it comes to `step`, `after_s` into it, or when the step
+    ends before.
+    """
 
     kind: Kind
     step: Step
     after_s: float
-    report: str  # the file that gets the time of the signal, CLOCK_MONOTONIC
+    # The file that gets the time of the signal, CLOCK_MONOTONIC.
+    report: str
 
 
 class Striker:
@@ -66,7 +76,8 @@ class Striker:
         self._due = None
         written = Path(strike.report + ".part")
         written.write_text(f"{time.monotonic()}", encoding="ascii")
-        written.rename(strike.report)  # whoever waits for the file finds it whole
+        # Whoever waits for the file finds it whole.
+        written.rename(strike.report)
         self._file.unlink(missing_ok=True)
         os.killpg(0, signal.SIGKILL if strike.kind == "kill" else signal.SIGSTOP)
 

@@ -1,4 +1,6 @@
-"""Four hivemind members in real processes, the engine's own; one is struck in mid-round, and what the others then hold is compared and made again."""
+"""Four hivemind members in real processes, the engine's own; one is struck in mid-round, and what
+the others then hold is compared and made again.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,12 @@ from simulator.harness.steps import Kind, Step
 
 MODULE = "simulator.harness.hivemind_member"
 UP_S = 180.0  # four imports of torch at once
-FIND_S = 20.0  # for a group: matchmaking among four takes 0.1 to 1 s
-STRUCK_S = 10.0  # after the survivors' last answer, for the victim to come to its step
-ATTEMPTS = 5  # at a whole fault-free round, before the cohort is given up
+# For a group: matchmaking among four takes 0.1 to 1 s.
+FIND_S = 20.0
+# After the survivors' last answer, for the victim to come to its step.
+STRUCK_S = 10.0
+# At a whole fault-free round, before the cohort is given up.
+ATTEMPTS = 5
 TOLERANCE = 1e-5
 """How far apart two tensors may be, or a tensor and its mean, and still count as the same: values are below 1, hivemind adds in the order of
 arrival and hands out differences, which rounding moves some 1e-7 apart even when nothing goes wrong. Bit for bit nobody would ever agree.
@@ -40,11 +45,14 @@ arrival and hands out differences, which rounding moves some 1e-7 apart even whe
 class HivemindTrial(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one fault, from the survivors' answers and tensors."""
 
-    agree: bool  # all hold one mean, or all were told of a failure and hold what they gave
-    exact: bool  # all were told of a success and hold the mean of the members they were told of
+    # All hold one mean, or all were told of a failure and hold what they gave.
+    agree: bool
+    # All were told of a success and hold the mean of the members they were told of.
+    exact: bool
     successes: int
     false_successes: int
-    seen_false: int  # of those, in how many hivemind's own counts, which it does not report, show a hole
+    # Of those, in how many hivemind's own counts, which it does not report, show a hole.
+    seen_false: int
     after_s: float
     late_s: float
     fault_free_s: float
@@ -60,7 +68,9 @@ def bench_settings(seed: int) -> AveragerSettings:
 class HivemindCohort:
     """The members, all up once `whole` was awaited."""
 
-    def __init__(self, processes: Sequence[HivemindProcess], root: Path, elements: int, seed: int) -> None:
+    def __init__(
+        self, processes: Sequence[HivemindProcess], root: Path, elements: int, seed: int
+    ) -> None:
         self.processes, self._root, self._elements, self._seed = processes, root, elements, seed
         self._stretch = 0
         self._fault_free_s = 0.0
@@ -77,25 +87,43 @@ class HivemindCohort:
         for index, process in enumerate(others, 1):
             life = first.lives * 1000 + process.lives
             if self._met.get(index) != life:
-                if not isinstance(await process.ask(lambda number: Meet(id=number, maddrs=first.maddrs)), Done):
+                if not isinstance(
+                    await process.ask(lambda number: Meet(id=number, maddrs=first.maddrs)), Done
+                ):
                     raise Unreachable(f"hivemind member {index} does not reach member 0")
                 self._met[index] = life
 
-    async def _round(self, victim: int | None = None) -> tuple[list[Report | None], list[Vector], list[float]]:
-        """One round of all, over when everybody but `victim` has answered: the answers (None for one that died), what each gave, and when each
-        answered."""
+    async def _round(
+        self, victim: int | None = None
+    ) -> tuple[list[Report | None], list[Vector], list[float]]:
+        """One round of all, over when everybody but `victim` has answered: the answers (None for
+        one that died), what each gave, and when each answered.
+        """
         self._stretch += 1
-        given = [vector_of(self._seed, index, 0, self._stretch, self._elements) for index in range(len(self.processes))]
+        given = [
+            vector_of(self._seed, index, 0, self._stretch, self._elements)
+            for index in range(len(self.processes))
+        ]
         answers: list[Report | None] = [None] * len(self.processes)
         at = [0.0] * len(self.processes)
 
         async def take_part(index: int, process: HivemindProcess, scope: trio.CancelScope) -> None:
             process.vector[:] = given[index]
-            said = Said(peer=str(index), number=self._stretch, samples=samples_of(index), loss=None, sketch=())
+            said = Said(
+                peer=str(index),
+                number=self._stretch,
+                samples=samples_of(index),
+                loss=None,
+                sketch=(),
+            )
             with suppress(HivemindLost):
                 answers[index] = await process.ask(
                     lambda number: Average(
-                        id=number, weight=float(samples_of(index)), group_size=len(self.processes), find_s=FIND_S, said=said
+                        id=number,
+                        weight=float(samples_of(index)),
+                        group_size=len(self.processes),
+                        find_s=FIND_S,
+                        said=said,
                     )
                 )
             at[index] = time.monotonic()
@@ -108,7 +136,10 @@ class HivemindCohort:
         return answers, given, at
 
     async def whole(self) -> None:
-        """A round without a fault, in which all four are whole and exact. Raises `Unreachable` when it does not come to that."""
+        """A round without a fault, in which all four are whole and exact.
+
+        Raises `Unreachable` when it does not come to that.
+        """
         why = ""
         for _ in range(ATTEMPTS):
             try:
@@ -129,7 +160,10 @@ class HivemindCohort:
             if len(good) == len(self.processes):
                 self._fault_free_s = max(answer.all_reduce_s for answer in good)
                 return
-            why = "; ".join(answer.why if isinstance(answer, Failed) else type(answer).__name__ for answer in answers)
+            why = "; ".join(
+                answer.why if isinstance(answer, Failed) else type(answer).__name__
+                for answer in answers
+            )
         raise Unreachable(f"no whole round of hivemind's in {ATTEMPTS} attempts: {why}")
 
     async def strike(self, kind: Kind, step: Step, after_s: float, victim: int) -> HivemindTrial:
@@ -141,7 +175,8 @@ class HivemindCohort:
         (folder / STRIKE_FILE).write_bytes(msgspec.json.encode(order))
         answers, given, at = await self._round(victim)
         with trio.move_on_after(STRUCK_S):
-            while not report.exists():  # to the last step it may come when the others are through
+            # To the last step it may come when the others are through.
+            while not report.exists():
                 await trio.sleep(0.05)
         if not report.exists():
             raise Unreachable(f"hivemind member {victim} never came to {step}")
@@ -149,8 +184,17 @@ class HivemindCohort:
         survivors = [index for index in range(len(self.processes)) if index != victim]
         held = {index: self.processes[index].vector.copy() for index in survivors}
         if kind == "stop" and pid is not None:
-            os.killpg(pid, signal.SIGKILL)  # a member that overslept its round is started again: what it would do is not asked here
-        return self._judge(survivors, answers, given, held, max(0.0, max(at[index] for index in survivors) - struck_s), after_s)
+            # A member that overslept its round is started again: what it would do is not asked
+            # here.
+            os.killpg(pid, signal.SIGKILL)
+        return self._judge(
+            survivors,
+            answers,
+            given,
+            held,
+            max(0.0, max(at[index] for index in survivors) - struck_s),
+            after_s,
+        )
 
     def _judge(
         self,
@@ -179,7 +223,9 @@ class HivemindCohort:
                 )
         tensors = list(held.values())
         same = all(_apart(tensor, tensors[0]) <= TOLERANCE for tensor in tensors)
-        untouched = not successes and all(_apart(held[index], given[index]) <= TOLERANCE for index in survivors)
+        untouched = not successes and all(
+            _apart(held[index], given[index]) <= TOLERANCE for index in survivors
+        )
         return HivemindTrial(
             agree=untouched or (same and successes == len(survivors)),
             exact=successes == len(survivors) and not false,
@@ -207,10 +253,14 @@ def _apart(one: Vector, other: Vector) -> float:
 
 
 @asynccontextmanager
-async def hivemind_cohort(count: int, root: Path, elements: int, seed: int) -> AsyncIterator[HivemindCohort]:
+async def hivemind_cohort(
+    count: int, root: Path, elements: int, seed: int
+) -> AsyncIterator[HivemindCohort]:
     """Members that start now; all of them are gone when the block is left."""
     settings = msgspec.structs.replace(bench_settings(seed), group_size=count)
-    make = partial(HivemindProcess, PeerSettings(), settings, elements, lambda _why: None, module=MODULE)
+    make = partial(
+        HivemindProcess, PeerSettings(), settings, elements, lambda _why: None, module=MODULE
+    )
     processes = [make() for _ in range(count)]
     async with AsyncExitStack() as stack:
         for process in processes:

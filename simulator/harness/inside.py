@@ -1,6 +1,8 @@
-"""Inside a member: what the engine does becomes lines, and strikes and dumps are carried out where the engine stands.
+"""Inside a member: what the engine does becomes lines, and strikes and dumps are carried out where
+the engine stands.
 
-A strike is a real signal that the process sends to itself at an exact step: from outside, a step of some milliseconds could not be hit.
+A strike is a real signal that the process sends to itself at an exact step: from outside, a step of
+some milliseconds could not be hit.
 """
 
 from __future__ import annotations
@@ -64,13 +66,16 @@ class Inside:
         self.engine: ToldEngine | None = None
         self._output = output
         self._strike: Strike | None = None
-        self._in_step_since: float | None = None  # of the strike's step, when it was entered
+        # Of the strike's step, when it was entered.
+        self._in_step_since: float | None = None
         self._timer = trio.Event()
         self._dumps: list[Dump] = []
         self._resumed = False
 
     def say(self, line: Callable[..., AnyLine], **fields: Any) -> None:
-        """Blocks while the harness does not read: what was said is in the pipe before anything else happens."""
+        """Blocks while the harness does not read: what was said is in the pipe before anything else
+        happens.
+        """
         data = memoryview(encode(line(at_s=time.monotonic(), **fields)))
         while data:
             data = data[os.write(self._output, data) :]
@@ -82,8 +87,19 @@ class Inside:
         state = self.engine.state if self.engine else None
         if isinstance(event, p.OfferMade):
             ready = event.ready
-            self.say(Offered, number=ready.number, seq=ready.seq, samples=ready.samples, contribution=ready.contribution.hex())
-        elif isinstance(event, p.ResultGot) and state is not None and state.plan is not None and state.cut is not None:
+            self.say(
+                Offered,
+                number=ready.number,
+                seq=ready.seq,
+                samples=ready.samples,
+                contribution=ready.contribution.hex(),
+            )
+        elif (
+            isinstance(event, p.ResultGot)
+            and state is not None
+            and state.plan is not None
+            and state.cut is not None
+        ):
             plan, me = state.plan, state.rules.me
             if event.slice == plan.index.get(me) and event.slice not in state.results:
                 self.say(Summed, number=state.number)
@@ -101,7 +117,9 @@ class Inside:
             case journal.ViewPassed(number=number, view=view, reason=reason):
                 self.say(Passed, number=number, view=view, reason=reason)
             case journal.CaughtUp(number=number, seconds=seconds):
-                self.say(Said, text=f"downloaded the anchor of certificate {number} in {seconds:.2f} s")
+                self.say(
+                    Said, text=f"downloaded the anchor of certificate {number} in {seconds:.2f} s"
+                )
             case journal.WorkDropped(samples=samples, reason=reason):
                 self.say(Said, text=f"dropped {samples} samples: {reason}")
             case journal.Warned(code=code, message=message):
@@ -117,7 +135,8 @@ class Inside:
         engine = self.engine
         assert engine is not None
         state, keeper = engine.state, engine.keeper
-        if not self._resumed and keeper is not None:  # the first phase of a life is entered when its state is in place
+        # The first phase of a life is entered when its state is in place.
+        if not self._resumed and keeper is not None:
             self._resumed = True
             ledger = keeper.ledger
             self.say(
@@ -131,15 +150,30 @@ class Inside:
             )
         self._left_step()
         leads = state is not None and state.leads
-        self.say(Entered, number=event.number, view=event.view, phase=event.phase, reason=event.reason, leads=leads)
+        self.say(
+            Entered,
+            number=event.number,
+            view=event.view,
+            phase=event.phase,
+            reason=event.reason,
+            leads=leads,
+        )
         self._came_to(event.phase, event.number)
 
     def _certified(self, event: journal.RoundCertified) -> None:
         engine = self.engine
         assert engine is not None
         raw = engine.raw_certificate(bytes.fromhex(event.certificate))
-        self.say(Certified, number=event.number, hash=event.certificate, state=event.state_digest, seconds=event.phase_seconds, raw=raw)
-        if event.state_digest:  # the last of the path: the anchor is that of this certificate now
+        self.say(
+            Certified,
+            number=event.number,
+            hash=event.certificate,
+            state=event.state_digest,
+            seconds=event.phase_seconds,
+            raw=raw,
+        )
+        # The last of the path: the anchor is that of this certificate now.
+        if event.state_digest:
             for dump in [dump for dump in self._dumps if dump.number <= event.number]:
                 self._dumps.remove(dump)
                 self._dump(dump)
@@ -167,7 +201,9 @@ class Inside:
         late_s = time.monotonic() - since if since is not None else 0.0
         number = state.number if state else 0
         leads = state is not None and state.leads
-        self.say(Struck, kind=strike.kind, step=strike.step, number=number, leads=leads, late_s=late_s)
+        self.say(
+            Struck, kind=strike.kind, step=strike.step, number=number, leads=leads, late_s=late_s
+        )
         os.kill(os.getpid(), SIGNALS[strike.kind])
 
     async def strike_late(self) -> None:
@@ -192,7 +228,8 @@ class Inside:
                 *commands, buffer = buffer.split(b"\n")
                 for command in commands:
                     self._obey(decode_command(command))
-        os._exit(0)  # nobody is left to say goodbye to, and what is durable is durable
+        # Nobody is left to say goodbye to, and what is durable is durable.
+        os._exit(0)
 
     def _obey(self, command: Strike | Dump) -> None:
         if isinstance(command, Strike):
@@ -208,7 +245,8 @@ class Inside:
             self.say(Said, text="there is no anchor to dump yet")
             return
         anchor = keeper.anchor
-        with Path(dump.path).open("wb") as file:  # whole before it is announced: this thread is the one that changes the anchor
+        # Whole before it is announced: this thread is the one that changes the anchor.
+        with Path(dump.path).open("wb") as file:
             file.write(anchor.value.astype("<f4", copy=False).data)
             file.write(anchor.momentum.astype("<f4", copy=False).data)
         self.say(Dumped, number=keeper.tip.number, hash=keeper.tip.hash.hex(), path=dump.path)

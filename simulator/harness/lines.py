@@ -1,6 +1,8 @@
-"""What a member and its harness say to each other: one JSON object a line, lines from the member stamped with the machine's monotonic clock.
+"""What a member and its harness say to each other: one JSON object a line, lines from the member
+stamped with the machine's monotonic clock.
 
-CLOCK_MONOTONIC is one clock for all processes of a machine, so times of different members can be subtracted from each other.
+CLOCK_MONOTONIC is one clock for all processes of a machine, so times of different members can be
+subtracted from each other.
 """
 
 from __future__ import annotations
@@ -27,8 +29,10 @@ class Up(Line, frozen=True, kw_only=True, tag=True):
 
 
 class Resumed(Line, frozen=True, kw_only=True, tag=True):
-    """Its state is in place (of certificate `hash`, the run id at genesis), the ledger as it came from disk: `vectors` is the digest of what it
-    holds, `offered_seq` 0 when nothing is on offer, `given` whether that may have been given out."""
+    """Its state is in place (of certificate `hash`, the run id at genesis), the ledger as it came
+    from disk: `vectors` is the digest of what it holds, `offered_seq` 0 when nothing is on
+    offer, `given` whether that may have been given out.
+    """
 
     number: int
     hash: str
@@ -63,7 +67,9 @@ class Collected(Line, frozen=True, kw_only=True, tag=True):
 
 
 class Offered(Line, frozen=True, kw_only=True, tag=True):
-    """What is in the ledger is offered; `contribution` is the root that the signed offer commits to."""
+    """What is in the ledger is offered; `contribution` is the root that the signed offer commits
+    to.
+    """
 
     number: int
     seq: int
@@ -72,8 +78,11 @@ class Offered(Line, frozen=True, kw_only=True, tag=True):
 
 
 class Certified(Line, frozen=True, kw_only=True, tag=True):
-    """A certificate joined its ancestry. `state` is the digest of the anchor and momentum as the member holds them, empty for certificates passed on
-    the way to a later one. `seconds` is how long its phases took."""
+    """A certificate joined its ancestry.
+
+    `state` is the digest of the anchor and momentum as the member holds them, empty for
+    certificates passed on the way to a later one. `seconds` is how long its phases took.
+    """
 
     number: int
     hash: str
@@ -108,7 +117,9 @@ class Struck(Line, frozen=True, kw_only=True, tag=True):
 
 
 class Dumped(Line, frozen=True, kw_only=True, tag=True):
-    """The anchor and the momentum behind it are at `path`, little-endian float32, as of certificate `hash` (the run id at genesis)."""
+    """The anchor and the momentum behind it are at `path`, little-endian float32, as of certificate
+    `hash` (the run id at genesis).
+    """
 
     number: int
     hash: str
@@ -121,13 +132,28 @@ class Said(Line, frozen=True, kw_only=True, tag=True):
     text: str
 
 
-AnyLine = Up | Resumed | Entered | Summed | Collected | Offered | Certified | PeerLost | Passed | Struck | Dumped | Said
+AnyLine = (
+    Up
+    | Resumed
+    | Entered
+    | Summed
+    | Collected
+    | Offered
+    | Certified
+    | PeerLost
+    | Passed
+    | Struck
+    | Dumped
+    | Said
+)
 
 
 class Strike(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """To a member: send yourself the signal the first time you come to `step` in round `number` or later, `after_s` into it.
+    """To a member: send yourself the signal the first time you come to `step` in round `number` or
+    later, `after_s` into it.
 
-    A step that is over sooner is struck at its end, before anything of the next one has left the member.
+    A step that is over sooner is struck at its end, before anything of the next one has left the
+    member.
     """
 
     kind: Kind
@@ -137,7 +163,9 @@ class Strike(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Dump(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """To a member: write your anchor to `path`, now, or (`number` above 0) when you come to hold certificate `number` or a later one."""
+    """To a member: write your anchor to `path`, now, or (`number` above 0) when you come to hold
+    certificate `number` or a later one.
+    """
 
     path: str
     number: int = 0

@@ -1,7 +1,9 @@
-"""One real member of a swarm under test: `python -m simulator.harness.member --home DIR --index N --elements N --manifest FILE`.
+"""One real member of a swarm under test: `python -m simulator.harness.member --home DIR --index N
+--elements N --manifest FILE`.
 
-Network, bulk plane, disk and engine are those of `hypergpud start`; only the trainer is made up (`content`), so that what it contributes can be
-recognized. It prints what happens as JSON lines (`lines`), takes commands on its standard input, and dies when that closes.
+Network, bulk plane, disk and engine are those of `hypergpud start`; only the trainer is made up
+(`content`), so that what it contributes can be recognized. It prints what happens as JSON lines
+(`lines`), takes commands on its standard input, and dies when that closes.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ async def live(settings: argparse.Namespace, output: int) -> None:
         member=settings.index,
         life=settings.life,
         elements=settings.elements,
-        told=lambda stretch, samples: member.say(Collected, life=settings.life, stretch=stretch, samples=samples),
+        told=lambda stretch, samples: member.say(
+            Collected, life=settings.life, stretch=stretch, samples=samples
+        ),
     )
     member.engine = ToldEngine(
         told=member.told,
@@ -68,7 +72,11 @@ async def live(settings: argparse.Namespace, output: int) -> None:
         signer=signer,
         network=network,
         trainer=trainer,
-        disk=FileDisk(home, in_thread, report=lambda words: member.record(Warned(code="DAMAGED", message=words))),
+        disk=FileDisk(
+            home,
+            in_thread,
+            report=lambda words: member.record(Warned(code="DAMAGED", message=words)),
+        ),
         offload=in_thread,
         record=member.record,
         serial=time.time_ns,
@@ -83,25 +91,44 @@ async def live(settings: argparse.Namespace, output: int) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m simulator.harness.member", description=__doc__)
-    parser.add_argument("--home", type=Path, required=True, help="directory with key, state and log; it exists")
-    parser.add_argument("--manifest", type=Path, required=True, help="file with the sealed manifest")
-    parser.add_argument("--index", type=int, required=True, help="which member this is: decides what it contributes")
-    parser.add_argument("--life", type=int, default=0, help="how often it was started before: no stretch is contributed twice")
+    parser.add_argument(
+        "--home", type=Path, required=True, help="directory with key, state and log; it exists"
+    )
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="file with the sealed manifest"
+    )
+    parser.add_argument(
+        "--index", type=int, required=True, help="which member this is: decides what it contributes"
+    )
+    parser.add_argument(
+        "--life",
+        type=int,
+        default=0,
+        help="how often it was started before: no stretch is contributed twice",
+    )
     parser.add_argument("--elements", type=int, required=True)
     parser.add_argument("--join", action="append", default=[], metavar="MULTIADDR")
     parser.add_argument("--listen", default="127.0.0.1")
-    parser.add_argument("--advertise", action="append", default=[], metavar="HOST", help="where others reach it, if not where it listens")
+    parser.add_argument(
+        "--advertise",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="where others reach it, if not where it listens",
+    )
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--bulk-port", type=int, default=0)
     settings = parser.parse_args(arguments)
     settings.join, settings.advertise = tuple(settings.join), tuple(settings.advertise)
-    # A stopped process does not notice that its standard input closed: the kernel must end it with its parent.
+    # A stopped process does not notice that its standard input closed: the kernel must end it with
+    # its parent.
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(1)
     output = os.dup(1)
-    os.dup2(2, 1)  # whatever a library prints must not come between our lines
+    # Whatever a library prints must not come between our lines.
+    os.dup2(2, 1)
     set_up_logging(file=settings.home / "member.log")
     trio.run(partial(live, settings, output))
 

@@ -1,12 +1,15 @@
-"""Network namespaces with shaped links, where root is there: every member a machine of its own behind a cable of its own.
+"""Network namespaces with shaped links, where root is there: every member a machine of its own
+behind a cable of its own.
 
     hub (bridge) ── veth ── member 0    10.213.0.10
                  ── veth ── member 1    10.213.0.11  ...
 
-No namespace has a name and nothing is made outside of them: each exists through one process that sleeps in it until its standard input closes.
-When whoever made them ends, however it ends, those processes end, and the kernel removes namespaces, bridge, cables and queues with them.
+No namespace has a name and nothing is made outside of them: each exists through one process that
+sleeps in it until its standard input closes. When whoever made them ends, however it ends, those
+processes end, and the kernel removes namespaces, bridge, cables and queues with them.
 
-Bandwidth comes from `tbf` on both ends of a cable. netem is not in every kernel: latency comes from `relay`, or for whole machines from `distance`.
+Bandwidth comes from `tbf` on both ends of a cable. netem is not in every kernel: latency comes from
+`relay`, or for whole machines from `distance`.
 """
 
 from __future__ import annotations
@@ -23,10 +26,15 @@ MAX_MEMBERS = 64  # addresses 10.213.0.10 to .73
 SUBNET = "10.213.0"
 FIRST_HOST = 10
 READY = b"in\n"
-COMMAND_S = 10.0  # for one `ip` or `tc`: milliseconds, unless the machine is in trouble
-NETEM_PACKETS = "100000"  # on their way at once: 1 Gbit/s for a second
-LATENCY = "100ms"  # what a queue may hold before it drops: a home router's, not a data centre's
-LEAST_BURST_BYTES = 16_384  # tbf passes no packet larger than its bucket, and veth has segments of up to 64 KB cut to the MTU below
+# For one `ip` or `tc`: milliseconds, unless the machine is in trouble.
+COMMAND_S = 10.0
+# On their way at once: 1 Gbit/s for a second.
+NETEM_PACKETS = "100000"
+# What a queue may hold before it drops: a home router's, not a data centre's.
+LATENCY = "100ms"
+# Tbf passes no packet larger than its bucket, and veth has segments of up to 64 KB cut to the MTU
+# below.
+LEAST_BURST_BYTES = 16_384
 
 
 def why_not() -> str:
@@ -36,12 +44,16 @@ def why_not() -> str:
         return f"{', '.join(missing)} not installed (Debian: util-linux, iproute2)"
     if os.geteuid() != 0:
         return "not root"
-    tried = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, timeout=COMMAND_S, check=False)
+    tried = subprocess.run(
+        ["unshare", "--net", "true"], capture_output=True, text=True, timeout=COMMAND_S, check=False
+    )
     return tried.stderr.strip() if tried.returncode else ""
 
 
 def why_no_netem() -> str:
-    """Why the kernel cannot hold packets on a cable; empty when it can, and where there can be no namespaces at all."""
+    """Why the kernel cannot hold packets on a cable; empty when it can, and where there can be no
+    namespaces at all.
+    """
     if why_not():
         return ""
     tried = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
@@ -65,7 +77,9 @@ class Namespaces:
         return f"{self.subnet}.{FIRST_HOST + member}"
 
     def prefix(self, member: int) -> tuple[str, ...]:
-        """What to put before a command so that it runs in the member's namespace; the command keeps its process number."""
+        """What to put before a command so that it runs in the member's namespace; the command keeps
+        its process number.
+        """
         return ("nsenter", f"--net=/proc/{self._pid(member)}/ns/net", "--")
 
     def run(self, member: int, *command: str) -> str:
@@ -82,21 +96,41 @@ class Namespaces:
         return _in(self._hub, *command)
 
     def shape(self, member: int, *, up_bits: float | None, down_bits: float | None) -> None:
-        """Bandwidth of the member's cable: what it sends and what it receives, bits a second; None is unlimited."""
+        """Bandwidth of the member's cable: what it sends and what it receives, bits a second; None
+        is unlimited.
+        """
         _shape(self._pid(member), "eth0", up_bits)
         _shape(self._hub, f"m{member}", down_bits)
 
     def delay(self, member: int, seconds: float) -> None:
-        """Hold every packet on the member's cable for so long, each way. Raises `UserError("NETNS")` where the kernel has no netem."""
+        """Hold every packet on the member's cable for so long, each way.
+
+        Raises `UserError("NETNS")` where the kernel has no netem.
+        """
         for pid, device in ((self._pid(member), "eth0"), (self._hub, f"m{member}")):
             try:
                 # Under the rate's own queue where there is one: tbf takes one child.
                 shaped = "tbf" in _in(pid, "tc", "qdisc", "show", "dev", device)
                 place = ("parent", "1:1") if shaped else ("root",)
-                _in(pid, "tc", "qdisc", "add", "dev", device, *place, "netem", "delay", f"{1e6 * seconds:.0f}us", "limit", NETEM_PACKETS)
+                _in(
+                    pid,
+                    "tc",
+                    "qdisc",
+                    "add",
+                    "dev",
+                    device,
+                    *place,
+                    "netem",
+                    "delay",
+                    f"{1e6 * seconds:.0f}us",
+                    "limit",
+                    NETEM_PACKETS,
+                )
             except UserError as error:
                 fix = "leave --rtt out; hypergpud simulate has latencies in virtual time"
-                raise UserError("NETNS", "Links cannot be given a latency here.", why=f"netem: {error}", fix=fix) from None
+                raise UserError(
+                    "NETNS", "Links cannot be given a latency here.", why=f"netem: {error}", fix=fix
+                ) from None
 
     def cut(self, member: int) -> None:
         """Pull the cable: packets vanish, nobody is told."""
@@ -117,14 +151,29 @@ class Namespaces:
         _in(self._hub, "ip", "link", "set", "hub", "up")
         for member in range(count):
             inside = self._hold()
-            _in(self._hub, "ip", "link", "add", f"m{member}", "type", "veth", "peer", "name", "eth0", "netns", str(inside))
+            _in(
+                self._hub,
+                "ip",
+                "link",
+                "add",
+                f"m{member}",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                str(inside),
+            )
             _in(self._hub, "ip", "link", "set", f"m{member}", "master", "hub", "up")
             _in(inside, "ip", "address", "add", f"{self.host(member)}/24", "dev", "eth0")
             _in(inside, "ip", "link", "set", "eth0", "up")
             _in(inside, "ip", "link", "set", "lo", "up")
 
     def _hold(self) -> int:
-        """A process in a namespace of its own: says when it is in it, and ends when its standard input does."""
+        """A process in a namespace of its own: says when it is in it, and ends when its standard
+        input does.
+        """
         holder = subprocess.Popen(
             ["unshare", "--net", "sh", "-c", "echo in; exec cat >/dev/null"],
             stdin=subprocess.PIPE,
@@ -153,12 +202,20 @@ class Namespaces:
 
 @contextmanager
 def namespaces(count: int, subnet: str = SUBNET) -> Iterator[Namespaces]:
-    """Namespaces for `count` members, connected and not shaped; `subnet` is the first three parts of their addresses. Raises `UserError("NETNS")`
-    where that is impossible."""
+    """Namespaces for `count` members, connected and not shaped; `subnet` is the first three parts
+    of their addresses.
+
+    Raises `UserError("NETNS")` where that is impossible.
+    """
     if not 1 <= count <= MAX_MEMBERS:
         raise ValueError(f"{count} namespaces: 1 to {MAX_MEMBERS} fit the subnet")
     if reason := why_not():
-        raise UserError("NETNS", "There can be no network namespaces here.", why=reason, fix="run as root, or use the relay")
+        raise UserError(
+            "NETNS",
+            "There can be no network namespaces here.",
+            why=reason,
+            fix="run as root, or use the relay",
+        )
     made = Namespaces(subnet)
     try:
         made.make(count)
@@ -203,5 +260,9 @@ def _in(pid: int, *command: str) -> str:
 def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)
     if done.returncode:
-        raise UserError("NETNS", f"{' '.join(command[3:])} failed in a network namespace.", why=done.stderr.strip())
+        raise UserError(
+            "NETNS",
+            f"{' '.join(command[3:])} failed in a network namespace.",
+            why=done.stderr.strip(),
+        )
     return done.stdout

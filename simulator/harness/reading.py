@@ -1,4 +1,6 @@
-"""What members' lines tell: when they adopted, how long they exchanged, when they noticed that somebody was gone."""
+"""What members' lines tell: when they adopted, how long they exchanged, when they noticed that
+somebody was gone.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,15 @@ from protocol.identity import PeerId, short
 from simulator.harness.lines import AnyLine, Certified, Entered, Passed, PeerLost
 
 
-def certified(lines: Sequence[AnyLine], since: float, *, with_passed: bool = False) -> list[Certified]:
+def certified(
+    lines: Sequence[AnyLine], since: float, *, with_passed: bool = False
+) -> list[Certified]:
     """Certificates adopted after `since`; those passed on the way to a later one too, if wanted."""
-    return [line for line in lines if isinstance(line, Certified) and line.at_s > since and (with_passed or line.state)]
+    return [
+        line
+        for line in lines
+        if isinstance(line, Certified) and line.at_s > since and (with_passed or line.state)
+    ]
 
 
 def exchanging_s(lines: Sequence[AnyLine], start: float, end: float) -> float:
@@ -25,13 +33,29 @@ def exchanging_s(lines: Sequence[AnyLine], start: float, end: float) -> float:
 
 
 def exchange_s(lines: Sequence[AnyLine], number: int) -> float | None:
-    began = next((line.at_s for line in lines if isinstance(line, Entered) and (line.number, line.phase) == (number, "offer")), None)
-    ended = next((line.at_s for line in lines if isinstance(line, Certified) and line.number == number and line.state), None)
+    began = next(
+        (
+            line.at_s
+            for line in lines
+            if isinstance(line, Entered) and (line.number, line.phase) == (number, "offer")
+        ),
+        None,
+    )
+    ended = next(
+        (
+            line.at_s
+            for line in lines
+            if isinstance(line, Certified) and line.number == number and line.state
+        ),
+        None,
+    )
     return ended - began if began is not None and ended is not None else None
 
 
 def noticed_s(lines: Sequence[AnyLine], since: float, victim: PeerId) -> float | None:
-    """When this member first acted on somebody's absence: a broken connection, a cut that names who was lost, a view that was given up."""
+    """When this member first acted on somebody's absence: a broken connection, a cut that names who
+    was lost, a view that was given up.
+    """
     for line in lines:
         if line.at_s <= since:
             continue

@@ -1,13 +1,15 @@
 """A TCP relay between members, for links that are cut, late or narrow, without root.
 
-All of 127.0.0.0/8 is this machine. A member listens on an address of its own and is advertised under another one, where the relay listens on the
-same ports: every connection to it passes through here, in both planes. Who calls is known from the kernel (whose socket has that port,
+All of 127.0.0.0/8 is this machine. A member listens on an address of its own and is advertised
+under another one, where the relay listens on the same ports: every connection to it passes through
+here, in both planes. Who calls is known from the kernel (whose socket has that port,
 `/proc/net/tcp`), so a link has two ends and each direction of it its own condition.
 
     relay between      a ----> 127.88.0.2 (advertised) --relay--> 127.87.0.2 (b listens)
 
-Guarantees: bytes arrive in order or the connection breaks; a cut link breaks its connections and refuses new ones; a frozen one keeps them and
-delivers nothing, as a cable that was pulled does. Does not guarantee more of timing than a busy event loop can.
+Guarantees: bytes arrive in order or the connection breaks; a cut link breaks its connections and
+refuses new ones; a frozen one keeps them and delivers nothing, as a cable that was pulled does.
+Does not guarantee more of timing than a busy event loop can.
 """
 
 from __future__ import annotations
@@ -21,13 +23,19 @@ import msgspec
 import trio
 
 PIECE_BYTES = 1 << 16
-BUFFERED_BYTES = 1 << 20  # on its way in one direction of one connection: 10 MB/s over 100 ms; then the sender waits
-BURST_S = 0.02  # what a bucket holds, in seconds of its rate: finer than the round trips that are made up here
+# On its way in one direction of one connection: 10 MB/s over 100 ms; then the sender waits.
+BUFFERED_BYTES = 1 << 20
+# What a bucket holds, in seconds of its rate: finer than the round trips that are made up here.
+BURST_S = 0.02
 CONNECT_S = 5.0
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one direction of a link. `bytes_per_second` None is as fast as it goes. Cut refuses, frozen swallows nothing and delivers nothing."""
+    """Of one direction of a link.
+
+    `bytes_per_second` None is as fast as it goes. Cut refuses, frozen swallows nothing and delivers
+    nothing.
+    """
 
     delay_s: float = 0.0
     bytes_per_second: float | None = None
@@ -55,7 +63,10 @@ class Bucket:
 
 
 class Relay:
-    """Forwards to members by name. `condition(a, b)` is that of what a sends to b; unknown callers are named ""."""
+    """Forwards to members by name.
+
+    `condition(a, b)` is that of what a sends to b; unknown callers are named "".
+    """
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.bytes_moved = 0
@@ -67,11 +78,16 @@ class Relay:
         self._changed = trio.Event()
 
     def introduce(self, name: str, pid: Callable[[], int | None]) -> None:
-        """Whose connections are those of `name`: the process with this number now, None while there is none."""
+        """Whose connections are those of `name`: the process with this number now, None while there
+        is none.
+        """
         self._pids[name] = pid
 
     async def forward(self, name: str, host: str, to_host: str, port: int = 0) -> int:
-        """Listen for `name` on `host` and pass on to `to_host`, on the same port. Returns the port. Raises `OSError` when it is taken."""
+        """Listen for `name` on `host` and pass on to `to_host`, on the same port.
+
+        Returns the port. Raises `OSError` when it is taken.
+        """
         (listener,) = await trio.open_tcp_listeners(port, host=host)
         taken: int = listener.socket.getsockname()[1]
 
@@ -87,7 +103,11 @@ class Relay:
         return self._conditions.get((sender, receiver), CLEAR)
 
     def set(self, sender: str, receiver: str, condition: Condition) -> None:
-        """One direction. From now on, for bytes under way too; a cut breaks both directions, since TCP has no one-way connections."""
+        """One direction.
+
+        From now on, for bytes under way too; a cut breaks both directions, since TCP has no one-way
+        connections.
+        """
         self._conditions[sender, receiver] = condition
         if condition.cut:
             for scope in self._open.pop(frozenset({sender, receiver}), set()):
@@ -101,7 +121,9 @@ class Relay:
         self.set(other, one, condition)
 
     def split(self, groups: list[list[str]], condition: Condition) -> None:
-        """The same condition on every link between different groups: `Condition(cut=True)` is a partition, `CLEAR` its end."""
+        """The same condition on every link between different groups: `Condition(cut=True)` is a
+        partition, `CLEAR` its end.
+        """
         for i, group in enumerate(groups):
             for others in groups[i + 1 :]:
                 for one in group:
@@ -124,16 +146,28 @@ class Relay:
                     onward = await trio.open_tcp_stream(to_host, port)
                 streams.append(onward)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._pass, stream, onward, (caller, name), nursery.cancel_scope)
-                    nursery.start_soon(self._pass, onward, stream, (name, caller), nursery.cancel_scope)
+                    nursery.start_soon(
+                        self._pass, stream, onward, (caller, name), nursery.cancel_scope
+                    )
+                    nursery.start_soon(
+                        self._pass, onward, stream, (name, caller), nursery.cancel_scope
+                    )
             except (OSError, trio.TooSlowError):
-                pass  # nobody listens there: the caller sees its connection break, as it would without us
+                # Nobody listens there: the caller sees its connection break, as it would without
+                # us.
+                pass
             finally:
                 self._open.get(link, set()).discard(scope)
                 for one in streams:
                     await _close(one)
 
-    async def _pass(self, source: trio.SocketStream, target: trio.SocketStream, way: tuple[str, str], broken: trio.CancelScope) -> None:
+    async def _pass(
+        self,
+        source: trio.SocketStream,
+        target: trio.SocketStream,
+        way: tuple[str, str],
+        broken: trio.CancelScope,
+    ) -> None:
         """One direction of one connection: read, hold for as long as the way takes, write."""
         put, get = trio.open_memory_channel[tuple[float, bytes]](BUFFERED_BYTES // PIECE_BYTES)
 

@@ -1,4 +1,7 @@
-"""What can be done to a member and where in its round. Imports nothing: the command line shows these words without loading a swarm."""
+"""What can be done to a member and where in its round.
+
+Imports nothing: the command line shows these words without loading a swarm.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,16 @@
-"""What no plan of a layout can beat on the link model: the lower bounds of one flat group and of rows with an exchange between them.
+"""What no plan of a layout can beat on the link model: the lower bounds of one flat group and of
+rows with an exchange between them.
 
-Every node sends its vector once to owners and, as an owner, the mean once to everybody, whatever the layout:
+Every node sends its vector once to owners and, as an owner, the mean once to everybody, whatever
+the layout:
 
     flat       2 (n - 1) / n of the vector over the uplink, or what the slowest path carries of 1 / n of it, twice
     two-level  (k - 1) / k in the row, then (r - 1) / (k r) twice between the r owners of a rank, then (k - 1) / k in the row: the same volume.
                The slowest path between regions carries 1 / n of the vector twice, and only what is spread may overlap with what
                goes to the row.
 
-Nothing is said here of messages' handling or of unequal shares of a link. Rounds that neither layout can shorten allow no speed-up, and say so.
+Nothing is said here of messages' handling or of unequal shares of a link. Rounds that neither
+layout can shorten allow no speed-up, and say so.
 """
 
 from __future__ import annotations
@@ -44,7 +47,10 @@ def flat_s(links: Links) -> float:
     """One group of all."""
     n, bits = links.nodes, 8 * VECTOR_BYTES
     away = ~np.eye(n, dtype=bool)
-    step = max(bits * (n - 1) / n / min(links.up.min(), links.down.min()), bits / n / links.flow_bits[away].min())
+    step = max(
+        bits * (n - 1) / n / min(links.up.min(), links.down.min()),
+        bits / n / links.flow_bits[away].min(),
+    )
     between = links.between_bits[np.isfinite(links.between_bits)]
     if between.size:
         region = np.bincount(links.region)
@@ -61,9 +67,13 @@ def two_level_s(links: Links, row: int) -> float:
     far_flow = float(links.flow_bits[far].min()) if far.any() else near_flow
     step = max(bits * (row - 1) / row / link, bits / row / near_flow)
     sums = max(bits * (rows - 1) / n / link, bits / n / far_flow)
-    return float(step + sums + max(step + bits * (rows - 1) / n / link, bits / n / far_flow) + _late(links))
+    return float(
+        step + sums + max(step + bits * (rows - 1) / n / link, bits / n / far_flow) + _late(links)
+    )
 
 
 def _late(links: Links) -> float:
-    """The longest way once for the scatter or the sums, and once for the gather, which no layout saves."""
+    """The longest way once for the scatter or the sums, and once for the gather, which no layout
+    saves.
+    """
     return float(links.rtt_s.max())

@@ -1,4 +1,6 @@
-"""Policies side by side: rounds of one network, planned from what its nodes measured, played on the links."""
+"""Policies side by side: rounds of one network, planned from what its nodes measured, played on the
+links.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from simulator.network.movement import Moved, move
 
 ROUNDS = 12
 LEAST_ROW = 2
-COMPUTING_S = 60.0  # of each round, as the manifest's default has it
+# Of each round, as the manifest's default has it.
+COMPUTING_S = 60.0
 SIZES = Sizes(offer=VECTOR_BYTES, partial=VECTOR_BYTES, result=VECTOR_BYTES)
 ADAPTIVE, FIXED = "adaptive", "fixed:"
 
@@ -39,7 +42,11 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One policy on one network. `seconds_mean` counts the rounds spent adapting; `goodput` is the share of time computing, those included."""
+    """One policy on one network.
+
+    `seconds_mean` counts the rounds spent adapting; `goodput` is the share of time computing, those
+    included.
+    """
 
     profile: str
     nodes: int
@@ -48,7 +55,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     row_size_median: float
     round_seconds_median: float
     predicted_seconds_median: float | None
-    prediction_error_median: float | None  # relative, of the rounds in which something was predicted
+    # Relative, of the rounds in which something was predicted.
+    prediction_error_median: float | None
     inter_region_bytes: float  # of a round, median
     goodput: float
     seconds_mean: float
@@ -67,33 +75,59 @@ def parse_policy(policy: str) -> int | None:
     """The size that a policy fixes; None for `adaptive`. Raises `UserError("USAGE")`."""
     if policy == ADAPTIVE:
         return None
-    if policy.startswith(FIXED) and policy[len(FIXED) :].isdecimal() and int(policy[len(FIXED) :]) >= LEAST_ROW:
+    if (
+        policy.startswith(FIXED)
+        and policy[len(FIXED) :].isdecimal()
+        and int(policy[len(FIXED) :]) >= LEAST_ROW
+    ):
         return int(policy[len(FIXED) :])
-    raise UserError("USAGE", f"No such policy: {policy!r}.", fix="adaptive, or fixed:G with rows of G members, 2 or more", exit_code=2)
+    raise UserError(
+        "USAGE",
+        f"No such policy: {policy!r}.",
+        fix="adaptive, or fixed:G with rows of G members, 2 or more",
+        exit_code=2,
+    )
 
 
 @lru_cache(4)
-def _course(profile: str, nodes: int, seed: int, rounds: int, change: Change | None) -> list[tuple[Links, list[Coordinate]]]:
-    """Of every round the links, and where the nodes believe to be when it is planned. No policy changes either."""
+def _course(
+    profile: str, nodes: int, seed: int, rounds: int, change: Change | None
+) -> list[tuple[Links, list[Coordinate]]]:
+    """Of every round the links, and where the nodes believe to be when it is planned.
+
+    No policy changes either.
+    """
     links, settling = links_of(profile, nodes, seed), Settling(nodes, seed)
     course: list[tuple[Links, list[Coordinate]]] = []
     for number in range(rounds):
         believed = settling.round(links)
-        if change is not None and number == change.at:  # while the exchange runs, before anybody has measured it
+        # While the exchange runs, before anybody has measured it.
+        if change is not None and number == change.at:
             slow = np.random.default_rng([seed, nodes]).permutation(nodes) < change.share * nodes
             links = links.slowed(slow, change.times)
         course.append((links, believed))
     return course
 
 
-def run(profile: str, nodes: int, policy: str, seed: int, rounds: int = ROUNDS, change: Change | None = None) -> Record:
+def run(
+    profile: str,
+    nodes: int,
+    policy: str,
+    seed: int,
+    rounds: int = ROUNDS,
+    change: Change | None = None,
+) -> Record:
     """So many rounds under one policy."""
     size, measuring, played = parse_policy(policy), Nodes(nodes, seed), _Played()
     bounds, before = Bounds(least=LEAST_ROW, most=nodes), None
     gone: list[Round] = []
     for number, (links, believed) in enumerate(_course(profile, nodes, seed, rounds, change)):
         view = view_of(measuring.readies(digest(b"round", number.to_bytes(8, "big")), believed))
-        layout = choose(view, bounds, SIZES, before) if size is None else fixed(view, size, bounds, SIZES)
+        layout = (
+            choose(view, bounds, SIZES, before)
+            if size is None
+            else fixed(view, size, bounds, SIZES)
+        )
         went = played.move(layout, links)
         gone.append(_round(layout, went))
         measuring.took_part(links, went, layout.rows, layout.shares)
@@ -110,7 +144,8 @@ class _Played:
     def move(self, layout: Layout, links: Links) -> Moved:
         key = (layout.rows, layout.shares, id(links))
         if key not in self._known:
-            self._known = {key: move(layout.rows, layout.shares, links)}  # the last one alone: a matrix of all pairs is large
+            # The last one alone: a matrix of all pairs is large.
+            self._known = {key: move(layout.rows, layout.shares, links)}
         return self._known[key]
 
 
@@ -135,8 +170,14 @@ def _record(profile: str, nodes: int, policy: str, seed: int, rounds: Sequence[R
         seed=seed,
         row_size_median=statistics.median(one.row_size for one in rounds),
         round_seconds_median=statistics.median(one.seconds for one in rounds),
-        predicted_seconds_median=statistics.median(told for told, _ in predicted) if predicted else None,
-        prediction_error_median=statistics.median(abs(told - real) / real for told, real in predicted) if predicted else None,
+        predicted_seconds_median=statistics.median(told for told, _ in predicted)
+        if predicted
+        else None,
+        prediction_error_median=statistics.median(
+            abs(told - real) / real for told, real in predicted
+        )
+        if predicted
+        else None,
         inter_region_bytes=statistics.median(one.between_bytes for one in rounds),
         goodput=COMPUTING_S / (COMPUTING_S + mean),
         seconds_mean=mean,

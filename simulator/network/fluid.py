@@ -1,8 +1,10 @@
-"""Max-min fair sharing: what each flow gets of the links that it crosses, as many TCP flows come to share them.
+"""Max-min fair sharing: what each flow gets of the links that it crosses, as many TCP flows come to
+share them.
 
-All rates grow together until a link is full or a flow has all that it can take; those stay, the others grow on (Bertsekas and Gallager, Data
-Networks, 6.5.2). A link is full of flows for good as soon as it leaves each of them no more than any other link of theirs does; all such
-links are settled in one pass, so that the passes are few however many flows there are.
+All rates grow together until a link is full or a flow has all that it can take; those stay, the
+others grow on (Bertsekas and Gallager, Data Networks, 6.5.2). A link is full of flows for good as
+soon as it leaves each of them no more than any other link of theirs does; all such links are
+settled in one pass, so that the passes are few however many flows there are.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ EQUAL = 1 + 1e-9  # what rounding makes of equal shares
 
 
 class Crossed(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of link: which one each flow crosses (shape (flows,)), and what each carries (shape (links,))."""
+    """One kind of link: which one each flow crosses (shape (flows,)), and what each carries (shape
+    (links,)).
+    """
 
     which: Ints
     bits: Floats

@@ -1,12 +1,17 @@
-"""The link model: which networks plans are judged on. Stated before there was a planner, and not bent to it afterwards.
+"""The link model: which networks plans are judged on.
 
-`regions`: four equal regions. A round trip takes 15 ms inside one and 120 to 220 ms between two, drawn once for each pair of regions. Access is
-100 Mbit/s down, 20 up. Loss is 0.01% inside and 0.5% between; a flow carries at most 1.22 x MSS / (RTT x sqrt(loss)) (Mathis et al. 1997,
-https://doi.org/10.1145/263932.264023), and parallel flows of one pair in one direction share that. Two regions share 1 Gbit/s each way.
+Stated before there was a planner, and not bent to it afterwards.
 
-The others are the qualities that the first HyperGPU defined: a range of round trips, loss, bits a second each way, jitter. Nodes lie in a
-plane, so that some are near each other, and the range is that of the shortest to the longest way across; a tenth is drawn
-for each path beside it, since real paths follow no plane. The same bound on a flow holds for them.
+`regions`: four equal regions. A round trip takes 15 ms inside one and 120 to 220 ms between two,
+drawn once for each pair of regions. Access is 100 Mbit/s down, 20 up. Loss is 0.01% inside and 0.5%
+between; a flow carries at most 1.22 x MSS / (RTT x sqrt(loss)) (Mathis et al. 1997,
+https://doi.org/10.1145/263932.264023), and parallel flows of one pair in one direction share that.
+Two regions share 1 Gbit/s each way.
+
+The others are the qualities that the first HyperGPU defined: a range of round trips, loss, bits a
+second each way, jitter. Nodes lie in a plane, so that some are near each other, and the range is
+that of the shortest to the longest way across; a tenth is drawn for each path beside it, since real
+paths follow no plane. The same bound on a flow holds for them.
 """
 
 from __future__ import annotations
@@ -25,7 +30,8 @@ INSIDE_S, BETWEEN_S = 0.015, (0.120, 0.220)
 INSIDE_LOSS, BETWEEN_LOSS = 0.0001, 0.005
 REGION_UP, REGION_DOWN = 20e6, 100e6
 BETWEEN_BITS = 1e9
-DETOUR = 0.1  # of a round trip: how far a path may be from what the plane says
+# Of a round trip: how far a path may be from what the plane says.
+DETOUR = 0.1
 MOST_BITS = 10e9  # of a link without a bound of its own
 
 Floats = npt.NDArray[np.float64]
@@ -35,7 +41,10 @@ PROFILES = (*QUALITIES, "regions")
 
 
 class Links(msgspec.Struct, frozen=True, kw_only=True):
-    """What connects `nodes` nodes. Bits and seconds; matrices are [from, to] and of shape (nodes, nodes)."""
+    """What connects `nodes` nodes.
+
+    Bits and seconds; matrices are [from, to] and of shape (nodes, nodes).
+    """
 
     nodes: int
     up: Floats  # shape (nodes,)
@@ -44,7 +53,9 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
     loss: Floats
     jitter_s: float
     region: Ints  # shape (nodes,)
-    between_bits: Floats  # shape (regions, regions): shared by everything between two; infinite inside one
+    between_bits: (
+        Floats  # shape (regions, regions): shared by everything between two; infinite inside one
+    )
 
     @property
     def flow_bits(self) -> Floats:
@@ -55,19 +66,24 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
 
     def slowed(self, nodes: npt.NDArray[np.bool_], times: float) -> Links:
         """The same network after every path of those nodes has become so many times as long."""
-        return msgspec.structs.replace(self, rtt_s=np.where(nodes[:, None] | nodes[None, :], self.rtt_s * times, self.rtt_s))
+        return msgspec.structs.replace(
+            self, rtt_s=np.where(nodes[:, None] | nodes[None, :], self.rtt_s * times, self.rtt_s)
+        )
 
 
 def links_of(profile: str, nodes: int, seed: int) -> Links:
     """The network of a profile. Raises `KeyError` for an unknown one."""
-    rng = np.random.default_rng([seed, nodes, PROFILES.index(profile) if profile in PROFILES else 0])
+    rng = np.random.default_rng(
+        [seed, nodes, PROFILES.index(profile) if profile in PROFILES else 0]
+    )
     if profile == "regions":
         return _regions(nodes, rng)
     return _quality(profile, nodes, rng)
 
 
 def _regions(nodes: int, rng: np.random.Generator) -> Links:
-    region = rng.permutation(np.arange(nodes) % REGIONS)  # who is where says nothing of a node's place in the order of peers
+    # Who is where says nothing of a node's place in the order of peers.
+    region = rng.permutation(np.arange(nodes) % REGIONS)
     apart = np.triu(rng.uniform(*BETWEEN_S, (REGIONS, REGIONS)), 1)
     apart += apart.T
     same = region[:, None] == region[None, :]

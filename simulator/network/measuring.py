@@ -1,7 +1,8 @@
-"""What made-up nodes measure of a made-up network, said as real ones say it: pings, transfers, losses, and the Readies that follow.
+"""What made-up nodes measure of a made-up network, said as real ones say it: pings, transfers,
+losses, and the Readies that follow.
 
-Every figure has the error that a measurement has: a ping comes with jitter, a loss is counted among the packets that were sent, a link
-is seen only as busy as the exchange made it.
+Every figure has the error that a measurement has: a ping comes with jitter, a loss is counted among
+the packets that were sent, a link is seen only as busy as the exchange made it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from protocol.ports import Link
 from simulator.network.links import MSS_BYTES, VECTOR_BYTES, Floats, Ints, Links
 from simulator.network.movement import Moved
 
-PINGS = 8  # of each neighbour in a round: one every 7.5 s in a round of a minute
+# Of each neighbour in a round: one every 7.5 s in a round of a minute.
+PINGS = 8
 NEIGHBOURS = 24  # that a node is connected to all the time
-PARTNERS = 2  # of its rank that a node measures in a round
+# Of its rank that a node measures in a round.
+PARTNERS = 2
 
 
 def round_trip_us(links: Links, i: int, j: int, rng: random.Random) -> int:
@@ -34,16 +37,23 @@ def round_trip_us(links: Links, i: int, j: int, rng: random.Random) -> int:
 
 
 class Settling:
-    """Coordinates as the pings of neighbours settle them, round after round. They are the same whatever the plans are."""
+    """Coordinates as the pings of neighbours settle them, round after round.
+
+    They are the same whatever the plans are.
+    """
 
     def __init__(self, nodes: int, seed: int) -> None:
         self._rng = random.Random(f"pings {nodes} {seed}")
         self._salts = [digest(i.to_bytes(4, "big"))[:3] for i in range(nodes)]
-        self._windows: list[dict[int, Window]] = [{j: Window() for j in self._some(i, nodes)} for i in range(nodes)]
+        self._windows: list[dict[int, Window]] = [
+            {j: Window() for j in self._some(i, nodes)} for i in range(nodes)
+        ]
         self.coordinates = [ORIGIN] * nodes
 
     def _some(self, i: int, nodes: int) -> list[int]:
-        return [j for j in self._rng.sample(range(nodes), min(NEIGHBOURS + 1, nodes)) if j != i][:NEIGHBOURS]
+        return [j for j in self._rng.sample(range(nodes), min(NEIGHBOURS + 1, nodes)) if j != i][
+            :NEIGHBOURS
+        ]
 
     def round(self, links: Links) -> list[Coordinate]:
         """Where everybody is after a round's pings."""
@@ -53,7 +63,9 @@ class Settling:
                     self._windows[i][j] = window.add(round_trip_us(links, i, j, self._rng))
                     settled = self._windows[i][j].settled
                     if settled is not None:
-                        self.coordinates[i] = moved(self.coordinates[i], self.coordinates[j], settled, self._salts[i])
+                        self.coordinates[i] = moved(
+                            self.coordinates[i], self.coordinates[j], settled, self._salts[i]
+                        )
         return list(self.coordinates)
 
 
@@ -65,16 +77,22 @@ class _Lost(msgspec.Struct):
 
 
 class Nodes:
-    """All nodes and what each has measured, kept as real ones keep it. Node i is `peers[i]`, in ascending order, as a plan's members are."""
+    """All nodes and what each has measured, kept as real ones keep it.
+
+    Node i is `peers[i]`, in ascending order, as a plan's members are.
+    """
 
     def __init__(self, nodes: int, seed: int) -> None:
         self._rng = random.Random(f"measuring {nodes} {seed}")
         self.peers: tuple[PeerId, ...] = tuple(f"node-{i:05d}" for i in range(nodes))
         self._known = [Neighbours(peer) for peer in self.peers]
         self._paths: list[dict[int, _Lost]] = [{} for _ in range(nodes)]
-        self._most_up, self._most_down = np.zeros(nodes), np.zeros(nodes)  # bits a second that a node saw its own links carry
+        # Bits a second that a node saw its own links carry.
+        self._most_up, self._most_down = np.zeros(nodes), np.zeros(nodes)
 
-    def took_part(self, links: Links, moved_: Moved, rows: Sequence[Sequence[int]], shares: Sequence[float]) -> None:
+    def took_part(
+        self, links: Links, moved_: Moved, rows: Sequence[Sequence[int]], shares: Sequence[float]
+    ) -> None:
         """What members learned in an exchange of those whose slices they got."""
         owned, others, even = np.zeros(links.nodes), np.zeros(links.nodes), np.zeros(links.nodes)
         for row in rows:
@@ -83,20 +101,29 @@ class Nodes:
             even[list(row)] = np.minimum(owned[list(row)][:, None], np.asarray(shares)).sum(axis=1)
         took, sent = VECTOR_BYTES * owned * others, VECTOR_BYTES * (1 - owned)
         with np.errstate(invalid="ignore"):
-            self._most_down = np.fmax(self._most_down, 8 * took / np.nanmax(_with_none(moved_.slice_s, 0), axis=0))
-            self._most_up = np.fmax(self._most_up, 8 * sent / np.nanmax(_with_none(moved_.slice_s, 1), axis=1))
+            self._most_down = np.fmax(
+                self._most_down, 8 * took / np.nanmax(_with_none(moved_.slice_s, 0), axis=0)
+            )
+            self._most_up = np.fmax(
+                self._most_up, 8 * sent / np.nanmax(_with_none(moved_.slice_s, 1), axis=1)
+            )
         for i in range(links.nodes):
             known = self._known[i]
             for j in self._drawn(np.flatnonzero(np.isfinite(moved_.slice_s[:, i]))):
                 self._met(links, i, j, links.loss[j, i], owned[i])
                 seconds = moved_.slice_s[j, i] / self._rng.uniform(0.97, 1.0)
                 busy = 8 * took[i] / seconds / self._most_down[i]
-                by_then = VECTOR_BYTES * (even[i] - min(owned[i], owned[j]))  # lanes share an uplink evenly: longer ones have had as much
-                known.sent_us(self.peers[j], int(by_then), int(owned[i] * VECTOR_BYTES), seconds, busy)
+                # Lanes share an uplink evenly: longer ones have had as much.
+                by_then = VECTOR_BYTES * (even[i] - min(owned[i], owned[j]))
+                known.sent_us(
+                    self.peers[j], int(by_then), int(owned[i] * VECTOR_BYTES), seconds, busy
+                )
             for j in self._drawn(np.flatnonzero(np.isfinite(moved_.slice_s[i]))):
                 self._met(links, i, j, links.loss[i, j], owned[j])
                 # Until it was acknowledged: half a round trip after it was there.
-                seconds = (moved_.slice_s[i, j] + links.rtt_s[i, j] / 2) / self._rng.uniform(0.97, 1.0)
+                seconds = (moved_.slice_s[i, j] + links.rtt_s[i, j] / 2) / self._rng.uniform(
+                    0.97, 1.0
+                )
                 busy = 8 * sent[i] / seconds / self._most_up[i]
                 known.took(self.peers[j], int(took[j]), int(owned[j] * VECTOR_BYTES), seconds, busy)
         for k in range(len(shares) if len(rows) > 1 else 0):
@@ -116,12 +143,25 @@ class Nodes:
         path.again += int(np.random.default_rng(self._rng.getrandbits(32)).binomial(packets, loss))
         for _ in range(WINDOW):
             rtt_s = round_trip_us(links, i, j, self._rng) / 1e6
-            link = Link(peer=self.peers[j], path="direct", address="", rtt_s=rtt_s, since_s=0.0, segments=path.packets, again=path.again)
+            link = Link(
+                peer=self.peers[j],
+                path="direct",
+                address="",
+                rtt_s=rtt_s,
+                since_s=0.0,
+                segments=path.packets,
+                again=path.again,
+            )
             self._known[i].linked([link])
 
-    def readies(self, parent: bytes, coordinates: Sequence[Coordinate]) -> list[tuple[PeerId, Ready]]:
+    def readies(
+        self, parent: bytes, coordinates: Sequence[Coordinate]
+    ) -> list[tuple[PeerId, Ready]]:
         """What everybody says of itself and of others in a round."""
-        return [(peer, self._ready(i, parent, at)) for i, (peer, at) in enumerate(zip(self.peers, coordinates, strict=True))]
+        return [
+            (peer, self._ready(i, parent, at))
+            for i, (peer, at) in enumerate(zip(self.peers, coordinates, strict=True))
+        ]
 
     def _ready(self, i: int, parent: bytes, at: Coordinate) -> Ready:
         return Ready(

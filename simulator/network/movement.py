@@ -1,15 +1,19 @@
-"""What a plan's bytes do on the links: every parcel from the first of the scatter to the last of the gather, and when it arrives.
+"""What a plan's bytes do on the links: every parcel from the first of the scatter to the last of
+the gather, and when it arrives.
 
-Members send each other parcels in order over one lane for each direction of a pair, as the engine does:
+Members send each other parcels in order over one lane for each direction of a pair, as the engine
+does:
 
     in a row    the offer's slice | the share of the result that its sender finished | the other shares, when it has them all
     in a rank   the sum over the row of the receiver's share | the result of the sender's share
 
-A parcel starts when what it is made of is there: the leader has heard that everything is held and said so (half a round trip each), all
-rows' sums of a share have come, all shares of a slice have. It arrives half a round trip after its last bit left. Taking it costs its
-receiver a moment, one after the other. Nothing here knows the planner's model of the same.
+A parcel starts when what it is made of is there: the leader has heard that everything is held and
+said so (half a round trip each), all rows' sums of a share have come, all shares of a slice have.
+It arrives half a round trip after its last bit left. Taking it costs its receiver a moment, one
+after the other. Nothing here knows the planner's model of the same.
 
-Lanes that end within half a percent of the time passed end together, each at its own time: what they leave free is used that much later.
+Lanes that end within half a percent of the time passed end together, each at its own time: what
+they leave free is used that much later.
 """
 
 from __future__ import annotations
@@ -22,10 +26,14 @@ import numpy as np
 from simulator.network.fluid import Crossed, share_out
 from simulator.network.links import VECTOR_BYTES, Floats, Ints, Links
 
-TAKING_S = 0.005  # a parcel's control message at its receiver: 0.09 s for about 16 in a certified round of four (`bench allreduce`)
+# A parcel's control message at its receiver: 0.09 s for about 16 in a certified round of four
+# (`bench allreduce`).
+TAKING_S = 0.005
 TOGETHER = 0.005  # of the time passed
 TOGETHER_S = 0.001
-STARTING = 0.0003  # of the time passed: by how much a parcel may start late for the sake of others that start soon after
+# Of the time passed: by how much a parcel may start late for the sake of others that start soon
+# after.
+STARTING = 0.0003
 
 SLICE, OWN, REST, SUM, RESULT, NONE = range(6)
 """Kinds of parcels, in the order of the picture above."""
@@ -48,7 +56,11 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Lanes(msgspec.Struct, frozen=True, kw_only=True):
-    """All lanes. Row i of the matrices, of shape (lanes, 3), has the parcels of lane i in order; one of 0 bits is none."""
+    """All lanes.
+
+    Row i of the matrices, of shape (lanes, 3), has the parcels of lane i in order; one of 0 bits is
+    none.
+    """
 
     source: Ints
     target: Ints
@@ -56,12 +68,22 @@ class _Lanes(msgspec.Struct, frozen=True, kw_only=True):
     bits: Floats
 
 
-def move(rows: Sequence[Sequence[int]], shares: Sequence[float], links: Links, vector_bytes: float = VECTOR_BYTES) -> Moved:
-    """Play one exchange. `rows` are the plan's, of indices into `links`; `shares` what the ranks own, together 1."""
+def move(
+    rows: Sequence[Sequence[int]],
+    shares: Sequence[float],
+    links: Links,
+    vector_bytes: float = VECTOR_BYTES,
+) -> Moved:
+    """Play one exchange.
+
+    `rows` are the plan's, of indices into `links`; `shares` what the ranks own, together 1.
+    """
     return _Play(_lanes(rows, shares, links.nodes, 8 * vector_bytes), links, rows[0][0]).play()
 
 
-def _lanes(rows: Sequence[Sequence[int]], shares: Sequence[float], nodes: int, bits: float) -> _Lanes:
+def _lanes(
+    rows: Sequence[Sequence[int]], shares: Sequence[float], nodes: int, bits: float
+) -> _Lanes:
     owned, count, ranks = np.zeros(nodes), len(rows), len(shares)
     for row in rows:
         owned[np.asarray(row[:ranks])] = np.asarray(shares) * bits
@@ -80,7 +102,12 @@ def _lanes(rows: Sequence[Sequence[int]], shares: Sequence[float], nodes: int, b
         targets.append(two)
         kinds.append(np.tile(IN_RANK, (len(one), 1)))
         sizes.append(np.stack([part, part, np.zeros(len(one))], axis=1))
-    return _Lanes(source=np.concatenate(sources), target=np.concatenate(targets), kinds=np.concatenate(kinds), bits=np.concatenate(sizes))
+    return _Lanes(
+        source=np.concatenate(sources),
+        target=np.concatenate(targets),
+        kinds=np.concatenate(kinds),
+        bits=np.concatenate(sizes),
+    )
 
 
 def _pairs(group: Sequence[int]) -> tuple[Ints, Ints]:
@@ -97,7 +124,11 @@ class _Play:
         self._lanes, self._links, self._leader = lanes, links, leader
         nodes, regions = links.nodes, len(links.between_bits)
         between = links.region[lanes.source] * regions + links.region[lanes.target]
-        self._crossed = ((lanes.source, links.up), (lanes.target, links.down), (between, links.between_bits.ravel()))
+        self._crossed = (
+            (lanes.source, links.up),
+            (lanes.target, links.down),
+            (between, links.between_bits.ravel()),
+        )
         self._most = links.flow_bits[lanes.source, lanes.target]
         self._late = links.rtt_s[lanes.source, lanes.target] / 2
         self._at = np.zeros(len(lanes.source), np.int64)  # which of its parcels a lane is at
@@ -122,7 +153,9 @@ class _Play:
             waiting = np.flatnonzero(self._at < PARCELS)
             if not waiting.size:
                 break
-            starts[waiting] = self._opens[WAITS[lanes.kinds[waiting, self._at[waiting]]], lanes.source[waiting]]
+            starts[waiting] = self._opens[
+                WAITS[lanes.kinds[waiting, self._at[waiting]]], lanes.source[waiting]
+            ]
             busy = waiting[starts[waiting] <= now]
             later = starts[waiting[starts[waiting] > now]]
             soon = float(later.min()) if later.size else np.inf
@@ -130,9 +163,15 @@ class _Play:
                 assert soon < np.inf, "parcels wait for what never comes"
                 now, fresh = soon, waiting[:0]
                 continue
-            rates = share_out(self._most[busy], tuple(Crossed(which=which[busy], bits=bits) for which, bits in self._crossed))
+            rates = share_out(
+                self._most[busy],
+                tuple(Crossed(which=which[busy], bits=bits) for which, bits in self._crossed),
+            )
             ends = now + left[busy] / rates
-            until = max(min(float(ends.min()), soon), min(now + max(TOGETHER * now, TOGETHER_S), float(ends.max())))
+            until = max(
+                min(float(ends.min()), soon),
+                min(now + max(TOGETHER * now, TOGETHER_S), float(ends.max())),
+            )
             until = min(until, soon + STARTING * now)
             done = ends <= until * (1 + 1e-12)
             left[busy] -= rates * (until - now)
@@ -159,13 +198,17 @@ class _Play:
         return fresh[self._at[fresh] < PARCELS]
 
     def _arrived(self, lanes: Ints, left_s: Floats) -> None:
-        """Parcels whose last bit left: their receivers take them one after the other, and what waited for them may begin."""
+        """Parcels whose last bit left: their receivers take them one after the other, and what
+        waited for them may begin.
+        """
         if not lanes.size:
             return
         arrival, target = left_s + self._late[lanes], self._lanes.target[lanes]
         kinds = self._lanes.kinds[lanes, self._at[lanes]]
         slices = lanes[kinds == SLICE]
-        self._slice_s[self._lanes.source[slices], self._lanes.target[slices]] = arrival[kinds == SLICE]
+        self._slice_s[self._lanes.source[slices], self._lanes.target[slices]] = arrival[
+            kinds == SLICE
+        ]
         self._take(target, arrival)
         np.subtract.at(self._to_come, (kinds, target), 1)
         met = np.unique(target)
@@ -182,7 +225,8 @@ class _Play:
         order = np.lexsort((arrival, target))
         target, arrival = target[order], arrival[order]
         met, first, count = np.unique(target, return_index=True, return_counts=True)
-        behind = np.repeat(first + count, count) - np.arange(len(target))  # how many, itself included, are taken from this one on
+        # How many, itself included, are taken from this one on.
+        behind = np.repeat(first + count, count) - np.arange(len(target))
         last = np.maximum.reduceat(arrival + TAKING_S * behind, first)
         self._busy[met] = np.maximum(self._busy[met] + TAKING_S * count, last)
 

@@ -16,8 +16,13 @@ from simulator.network.links import links_of
 NODES = 64
 
 
-def play(profile: str, nodes: int, policy: str | None, seed: int, say: Callable[[str], None]) -> list[Record]:
-    """The records of one policy, or of adaptive and all fixed sizes. Raises `UserError("USAGE")` for a policy that is none."""
+def play(
+    profile: str, nodes: int, policy: str | None, seed: int, say: Callable[[str], None]
+) -> list[Record]:
+    """The records of one policy, or of adaptive and all fixed sizes.
+
+    Raises `UserError("USAGE")` for a policy that is none.
+    """
     wanted = [policy] if policy else [ADAPTIVE, *(f"{FIXED}{size}" for size in fixed_sizes(nodes))]
     for name in wanted:
         parse_policy(name)

@@ -1,4 +1,6 @@
-"""Both chains for a test: the embedded EVM, and anvil where `make anvil` was done (skipped with the reason otherwise)."""
+"""Both chains for a test: the embedded EVM, and anvil where `make anvil` was done (skipped with the
+reason otherwise).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ import pytest
 from tests.contracts.ground import ANVIL, NO_ANVIL, AnvilGround, EvmGround, anvil
 from tests.contracts.levers import Levers
 
-ON_ANVIL = pytest.param("anvil", marks=[pytest.mark.real, pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL)])
+ON_ANVIL = pytest.param(
+    "anvil", marks=[pytest.mark.real, pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL)]
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""Chains for tests: the embedded EVM in this process, and anvil where `make anvil` was done. Both begin with the same genesis."""
+"""Chains for tests: the embedded EVM in this process, and anvil where `make anvil` was done.
+
+Both begin with the same genesis.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,14 @@ from contracts.client import ChainSettings, HttpTransport, connect, result_of
 from contracts.devnet.agents import agent_status, is_agent
 from contracts.devnet.anvil import anvil_serving
 from contracts.devnet.evm import Devnet
-from contracts.devnet.genesis import FAUCET, GAS_LIMIT, GenesisSettings, dev_account, dev_key, genesis_of
+from contracts.devnet.genesis import (
+    FAUCET,
+    GAS_LIMIT,
+    GenesisSettings,
+    dev_account,
+    dev_key,
+    genesis_of,
+)
 from contracts.devnet.rpc import Rpc
 from contracts.devnet.store import SqliteStore
 from contracts.endpoints import Transport
@@ -49,7 +59,10 @@ def genesis(start_s: int = START_S, chain_id: int = 4195600) -> dict[str, Any]:
 
 
 class RpcTransport:
-    """The devnet's JSON-RPC without a socket. `down`: it answers like a host that is not there. `asked` counts methods."""
+    """The devnet's JSON-RPC without a socket.
+
+    `down`: it answers like a host that is not there. `asked` counts methods.
+    """
 
     def __init__(self, rpc: Rpc, url: str = "http://in.process") -> None:
         self.url = url
@@ -68,7 +81,9 @@ class RpcTransport:
 class EvmGround:
     """A fresh embedded EVM, a block for each transaction; its clock stands still but for `advance`."""
 
-    def __init__(self, *, start_s: int = START_S, chain_id: int = 4195600, auto_mine: bool = True) -> None:
+    def __init__(
+        self, *, start_s: int = START_S, chain_id: int = 4195600, auto_mine: bool = True
+    ) -> None:
         self.now_s = float(start_s)
         self.devnet = Devnet(genesis(start_s, chain_id), SqliteStore(None), lambda: self.now_s)
         self.rpc = Rpc(self.devnet, auto_mine=auto_mine)
@@ -81,9 +96,18 @@ class EvmGround:
             self._chains[name] = self.client(name)
         return self._chains[name]
 
-    def client(self, name: str, *, profile: str = "hypergpu", kept: Path | None = None, confirmations: int = 1) -> ChainClient:
+    def client(
+        self,
+        name: str,
+        *,
+        profile: str = "hypergpu",
+        kept: Path | None = None,
+        confirmations: int = 1,
+    ) -> ChainClient:
         return connect(
-            ChainSettings(profile=profile, chain_id=self.chain_id, urls=(), confirmations=confirmations),
+            ChainSettings(
+                profile=profile, chain_id=self.chain_id, urls=(), confirmations=confirmations
+            ),
             signer_of(dev_key(name)),
             kept,
             now=lambda: self.now_s,
@@ -128,7 +152,8 @@ class EvmGround:
                 "nonce": self.devnet.nonce(bytes.fromhex(signer.address[2:])),
                 "to": signer.address,
                 "value": 0,
-                "data": b"\xff" * ((limit - 21_000 - 50_000) // 16),  # 16 gas a byte (EIP-2028); no transaction of ours fits into the rest
+                # 16 gas a byte (EIP-2028); no transaction of ours fits into the rest.
+                "data": b"\xff" * ((limit - 21_000 - 50_000) // 16),
                 "gas": limit,
                 "maxFeePerGas": 10_000 * GWEI,
                 "maxPriorityFeePerGas": 100 * GWEI,
@@ -161,9 +186,18 @@ class AnvilGround:
             self._chains[name] = self.client(name)
         return self._chains[name]
 
-    def client(self, name: str, *, profile: str = "hypergpu", kept: Path | None = None, confirmations: int = 1) -> ChainClient:
+    def client(
+        self,
+        name: str,
+        *,
+        profile: str = "hypergpu",
+        kept: Path | None = None,
+        confirmations: int = 1,
+    ) -> ChainClient:
         return connect(
-            ChainSettings(profile=profile, chain_id=self.chain_id, urls=(), confirmations=confirmations),
+            ChainSettings(
+                profile=profile, chain_id=self.chain_id, urls=(), confirmations=confirmations
+            ),
             signer_of(dev_key(name)),
             kept,
             now=lambda: self.now_s,
@@ -210,7 +244,9 @@ class AnvilGround:
 
 
 class Cuttable:
-    """A transport that a test can cut. anvil knows no `agent_*`: they are answered from the registry, as the devnet does it."""
+    """A transport that a test can cut. anvil knows no `agent_*`: they are answered from the
+    registry, as the devnet does it.
+    """
 
     def __init__(self, through: Transport) -> None:
         self.url = through.url
@@ -227,7 +263,9 @@ class Cuttable:
         return self._through(method, parameters)
 
     def _call(self, to: Address, data: bytes) -> bytes:
-        return bytes.fromhex(self._through("eth_call", ({"to": to, "data": "0x" + data.hex()}, "latest"))[2:])
+        return bytes.fromhex(
+            self._through("eth_call", ({"to": to, "data": "0x" + data.hex()}, "latest"))[2:]
+        )
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""The list of guards: what is taken out of a copy of the tree, and the test that must then fail. `guards.toml` is the list itself."""
+"""The list of guards: what is taken out of a copy of the tree, and the test that must then fail.
+
+`guards.toml` is the list itself.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,40 @@ REPOSITORY = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("guards.toml")
 SOURCES = REPOSITORY / "contracts" / "src"
 COMPILER = REPOSITORY / ".venv-contracts" / "bin" / "python"
-COPIED = ("contracts", "protocol", "daemon", "simulator", "configs", "tests", "hypergpu.py", "pyproject.toml", "Makefile")
+COPIED = (
+    "contracts",
+    "protocol",
+    "daemon",
+    "simulator",
+    "configs",
+    "tests",
+    "hypergpu.py",
+    "pyproject.toml",
+    "Makefile",
+)
 NOT_COPIED = shutil.ignore_patterns("__pycache__", ".hypothesis")
-TESTS_FAILED = 1  # pytest's exit code; 2 and above mean that nothing was shown (a test that is not there, an import that broke)
-TEST_S = 120  # for one test of a trial: the slowest takes 5 s, and more than 60 on a machine with ten programs to a core
-HANGS_S = 20  # where a test is known to hang without its guard, which is then what shows: with the guard each takes less than a second
+# Pytest's exit code; 2 and above mean that nothing was shown (a test that is not there, an import
+# that broke).
+TESTS_FAILED = 1
+# For one test of a trial: the slowest takes 5 s, and more than 60 on a machine with ten programs to
+# a core.
+TEST_S = 120
+# Where a test is known to hang without its guard, which is then what shows: with the guard each
+# takes less than a second.
+HANGS_S = 20
 TRIAL_S = 280  # for all of a trial
 TIMED_OUT = "Failed: Timeout"  # what pytest-timeout says of a test
 CALLS = re.compile(r"(assert |pausable\._require|ownable\._check|self\._check_|@nonreentrant)")
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`guard` stands in `file`, within the function `of` where that is named, and becomes `without`. `trap` says what it keeps out. Either it has a
-    `test` or `cannot_fail` says why it has none. `hangs`: without it its test does not end; `dies`: the interpreter is killed. Neither shows anything
-    of a guard that does not say so."""
+    """`guard` stands in `file`, within the function `of` where that is named, and becomes
+    `without`.
+
+    `trap` says what it keeps out. Either it has a `test` or `cannot_fail` says why it has none.
+    `hangs`: without it its test does not end; `dies`: the interpreter is killed. Neither shows
+    anything of a guard that does not say so.
+    """
 
     file: str
     guard: str
@@ -48,7 +71,9 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def name(self) -> str:
-        return f"{Path(self.file).stem}: {self.of + ': ' if self.of else ''}{' '.join(self.guard.split())}"[:120]
+        return f"{Path(self.file).stem}: {self.of + ': ' if self.of else ''}{' '.join(self.guard.split())}"[
+            :120
+        ]
 
     @property
     def is_contract(self) -> bool:
@@ -62,19 +87,27 @@ def all_guards() -> list[Guard]:
 def place_of(guard: Guard, text: str) -> int:
     """Where it begins. Raises `ValueError` unless it is there, and once within its function."""
     start = text.index(f"def {guard.of}(") if guard.of else 0
-    following = re.compile(r"\n\n\n|\n    (?:async )?def |\n@").search(text, start + 1) if guard.of else None
+    following = (
+        re.compile(r"\n\n\n|\n    (?:async )?def |\n@").search(text, start + 1)
+        if guard.of
+        else None
+    )
     part = text[start : following.start() if following else len(text)]
     if guard.guard == "@nonreentrant":  # stands above its function
         return text.rindex(guard.guard, 0, start)
     if part.count(guard.guard) != 1:
-        raise ValueError(f"{guard.file}: {guard.guard!r} is {part.count(guard.guard)} times in {guard.of or 'it'}")
+        raise ValueError(
+            f"{guard.file}: {guard.guard!r} is {part.count(guard.guard)} times in {guard.of or 'it'}"
+        )
     return start + part.index(guard.guard)
 
 
 def taken_out(guard: Guard, text: str) -> str:
     """The file without the guard."""
     at = place_of(guard, text)
-    without = guard.without or ("" if guard.guard == "@nonreentrant" or not guard.is_contract else "pass")
+    without = guard.without or (
+        "" if guard.guard == "@nonreentrant" or not guard.is_contract else "pass"
+    )
     return text[:at] + without + text[at + len(guard.guard) :]
 
 
@@ -105,9 +138,22 @@ def fails_without(guard: Guard, scratch: Path) -> str:
     file = scratch / guard.file
     file.write_text(taken_out(guard, file.read_text()))
     if guard.is_contract:
-        subprocess.run([COMPILER, scratch / "contracts" / "build.py", "--only", file.stem], check=True, capture_output=True)
+        subprocess.run(
+            [COMPILER, scratch / "contracts" / "build.py", "--only", file.stem],
+            check=True,
+            capture_output=True,
+        )
     limit = HANGS_S if guard.hangs else TEST_S
-    command = [sys.executable, "-m", "pytest", "-x", "--no-header", "--timeout", str(limit), guard.test]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "--no-header",
+        "--timeout",
+        str(limit),
+        guard.test,
+    ]
     try:
         done = subprocess.run(
             command,
@@ -122,16 +168,24 @@ def fails_without(guard: Guard, scratch: Path) -> str:
         return f"{guard.test} did not end within {TRIAL_S} s"
     if done.returncode == TESTS_FAILED and TIMED_OUT in done.stdout and not guard.hangs:
         return f"{guard.test} was not over after {limit} s, and nothing says that it hangs"
-    if done.returncode == TESTS_FAILED or (done.returncode < 0 and guard.dies):  # below 0: a signal ended it
+    # Below 0: a signal ended it.
+    if done.returncode == TESTS_FAILED or (done.returncode < 0 and guard.dies):
         return ""
     return f"exit code {done.returncode} of {guard.test}:\n{done.stdout[-800:]}"
 
 
 def ids_in(files: Iterable[str]) -> set[str]:
-    """The ids of all tests in them as pytest gives them, each with its parameters and without, as pytest takes them."""
+    """The ids of all tests in them as pytest gives them, each with its parameters and without, as
+    pytest takes them.
+    """
     command = [sys.executable, "-m", "pytest", "--collect-only", *files]
     said = subprocess.run(
-        command, cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=True
+        command,
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     whole = {line for line in said.stdout.splitlines() if "::" in line}
     return whole | {line.partition("[")[0] for line in whole}

@@ -29,7 +29,14 @@ class Levers(Protocol):
 
     def chain(self, name: str) -> ChainClient: ...
 
-    def client(self, name: str, *, profile: str = "hypergpu", kept: Path | None = None, confirmations: int = 1) -> ChainClient: ...
+    def client(
+        self,
+        name: str,
+        *,
+        profile: str = "hypergpu",
+        kept: Path | None = None,
+        confirmations: int = 1,
+    ) -> ChainClient: ...
 
     def account(self, name: str) -> Address: ...
 
@@ -52,7 +59,9 @@ class Levers(Protocol):
         """Of the next block, base units per gas."""
 
     def crowd(self) -> None:
-        """A block that is so full that the next one's base fee is higher, and nothing of ours has room in it."""
+        """A block that is so full that the next one's base fee is higher, and nothing of ours has
+        room in it.
+        """
 
 
 class Changing:
@@ -66,16 +75,35 @@ class Changing:
         return self._change(method, self._through(method, parameters))
 
 
-def called(ground: Levers, to: Address, data: bytes, *, sender: str = "anna", value: int = 0) -> str:
-    """What a contract answers to bytes that no client of ours sends. Raises `ChainRefused` where it reverts."""
-    asked = {"from": ground.account(sender), "to": to, "data": "0x" + data.hex(), "value": hex(value), "gas": hex(CALL_GAS)}
+def called(
+    ground: Levers, to: Address, data: bytes, *, sender: str = "anna", value: int = 0
+) -> str:
+    """What a contract answers to bytes that no client of ours sends.
+
+    Raises `ChainRefused` where it reverts.
+    """
+    asked = {
+        "from": ground.account(sender),
+        "to": to,
+        "data": "0x" + data.hex(),
+        "value": hex(value),
+        "gas": hex(CALL_GAS),
+    }
     try:
         return str(ground.transport("eth_call", (asked, "latest")))
     except RpcError as error:
         raise refusal(error) from None
 
 
-def over(transport: Any, ground: Levers, name: str, kept: Path | None, *, confirmations: int = 1, **more: Any) -> ChainClient:
+def over(
+    transport: Any,
+    ground: Levers,
+    name: str,
+    kept: Path | None,
+    *,
+    confirmations: int = 1,
+    **more: Any,
+) -> ChainClient:
     """A client that asks through a transport of the test's; while it waits, blocks come."""
     return connect(
         ChainSettings(chain_id=ground.chain_id, urls=(), confirmations=confirmations, **more),

@@ -18,11 +18,22 @@ def test_each_source_has_its_artifact_and_its_place() -> None:
     sources = {source.stem: source for source in (REPOSITORY / "contracts" / "src").glob("*.vy")}
     assert set(sources) == set(PLACES)
     for name, source in sources.items():
-        assert artifact(name).source_sha256 == sha256(source.read_bytes()).hexdigest(), f"{name} changed; type: make contracts"
+        assert artifact(name).source_sha256 == sha256(source.read_bytes()).hexdigest(), (
+            f"{name} changed; type: make contracts"
+        )
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not COMPILER.exists(), reason="the contracts' compiler is not installed; type: make contracts-check")
+@pytest.mark.skipif(
+    not COMPILER.exists(),
+    reason="the contracts' compiler is not installed; type: make contracts-check",
+)
 def test_the_compiler_makes_the_committed_bytes() -> None:
-    done = subprocess.run([COMPILER, "contracts/build.py", "--check"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [COMPILER, "contracts/build.py", "--check"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,8 @@
-"""An endpoint that answers without end: too many bytes, too slowly, nested too deep, packed too well. Over real sockets."""
+"""An endpoint that answers without end: too many bytes, too slowly, nested too deep, packed too
+well.
+
+Over real sockets.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,9 @@ Write = Callable[[bytes], object]
 
 
 @contextmanager
-def answering(body: Callable[[Write, threading.Event], None], headers: dict[str, str] | None = None) -> Iterator[str]:
+def answering(
+    body: Callable[[Write, threading.Event], None], headers: dict[str, str] | None = None
+) -> Iterator[str]:
     """The URL of a server that writes `body` to every request, and is told when the test is over."""
     over = threading.Event()
 
@@ -52,7 +58,9 @@ def answering(body: Callable[[Write, threading.Event], None], headers: dict[str,
 
 
 def test_an_answer_within_the_limits_is_read() -> None:
-    with answering(lambda write, _: write(b'{"jsonrpc": "2.0", "id": 0, "result": "' + b"x" * 100_000 + b'"}')) as url:
+    with answering(
+        lambda write, _: write(b'{"jsonrpc": "2.0", "id": 0, "result": "' + b"x" * 100_000 + b'"}')
+    ) as url:
         assert HttpTransport(url)("eth_chainId", ()) == "x" * 100_000
 
 

@@ -1,6 +1,10 @@
-"""The book of what is in flight: written before anything is offered, read by the next process, one nonce for each thing. On both chains.
+"""The book of what is in flight: written before anything is offered, read by the next process, one
+nonce for each thing.
 
-The clock is the test's own; nothing waits. What must hold: nothing is sent twice, and nothing that was signed is forgotten.
+On both chains.
+
+The clock is the test's own; nothing waits. What must hold: nothing is sent twice, and nothing that
+was signed is forgotten.
 """
 
 from __future__ import annotations
@@ -30,8 +34,12 @@ def ground(ground: Levers) -> Levers:
 
 
 @pytest.mark.parametrize("arrives", [True, False])
-def test_an_offer_that_got_no_answer_is_not_sent_under_another_nonce(ground: Levers, tmp_path: Path, arrives: bool) -> None:
-    """The connection breaks in the middle of eth_sendRawTransaction, after or before the node took it."""
+def test_an_offer_that_got_no_answer_is_not_sent_under_another_nonce(
+    ground: Levers, tmp_path: Path, arrives: bool
+) -> None:
+    """The connection breaks in the middle of eth_sendRawTransaction, after or before the node took
+    it.
+    """
     through = ground.transport
 
     class Breaking:
@@ -58,7 +66,8 @@ def test_an_offer_that_got_no_answer_is_not_sent_under_another_nonce(ground: Lev
 
 def test_a_restart_at_any_moment_sees_everything_through(ground: Levers, tmp_path: Path) -> None:
     sent = ground.client("anna", kept=tmp_path).register("anna")
-    assert ground.client("anna", kept=tmp_path).register("anna") == sent  # the next process does not send it again
+    # The next process does not send it again.
+    assert ground.client("anna", kept=tmp_path).register("anna") == sent
     assert ground.client("anna", kept=tmp_path).pending() == (sent,)
     blocks(ground, 1)
     assert ground.client("anna", kept=tmp_path).wait(sent, 1).done
@@ -74,28 +83,40 @@ def test_it_is_on_disk_before_it_is_offered(ground: Levers, tmp_path: Path) -> N
 
         def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
             if method == "eth_sendRawTransaction":
-                seen.append([each.raw for each in book_of(tmp_path).transactions] == [parameters[0]])
+                seen.append(
+                    [each.raw for each in book_of(tmp_path).transactions] == [parameters[0]]
+                )
             return through(method, parameters)
 
     over(Looking(), ground, "anna", tmp_path).register("anna")
     assert seen == [True]
 
 
-def test_two_processes_with_one_wallet_never_use_a_nonce_twice(ground: Levers, tmp_path: Path) -> None:
+def test_two_processes_with_one_wallet_never_use_a_nonce_twice(
+    ground: Levers, tmp_path: Path
+) -> None:
     daemon, command = ground.client("anna", kept=tmp_path), ground.client("anna", kept=tmp_path)
-    sent = [daemon.register("anna"), command.create_run(b"r" * 32, b"m" * 32), daemon.fund(5), command.fund(6)]
+    sent = [
+        daemon.register("anna"),
+        command.create_run(b"r" * 32, b"m" * 32),
+        daemon.fund(5),
+        command.fund(6),
+    ]
     assert [each.nonce for each in sent] == [0, 1, 2, 3]
     blocks(ground, 1)
     assert {ended.sent for ended in (*daemon.reconcile(), *command.reconcile())} == set(sent)
 
 
-def test_a_nonce_that_another_program_took_is_told_and_not_at_once(ground: Levers, tmp_path: Path) -> None:
+def test_a_nonce_that_another_program_took_is_told_and_not_at_once(
+    ground: Levers, tmp_path: Path
+) -> None:
     anna, other = ground.client("anna", kept=tmp_path), ground.client("anna")
     sent = anna.register("anna")
     ground.forget(sent.hash)
     other.fund(1)
     blocks(ground, 1)
-    assert anna.reconcile() == ()  # an endpoint that is behind shows the same
+    # An endpoint that is behind shows the same.
+    assert anna.reconcile() == ()
     ground.now_s += MISSING_S
     (ended,) = anna.reconcile()
     assert not ended.done
@@ -114,7 +135,9 @@ def test_a_chain_that_was_begun_anew_has_other_nonces(tmp_path: Path) -> None:
 
 
 def test_what_a_node_forgot_keeps_its_nonce(ground: Levers, tmp_path: Path) -> None:
-    """The node counts one less than was signed: what is sent next goes behind what it forgot, not in its place."""
+    """The node counts one less than was signed: what is sent next goes behind what it forgot, not
+    in its place.
+    """
     anna = ground.client("anna", kept=tmp_path)
     first = anna.register("anna")
     ground.forget(first.hash)
@@ -127,7 +150,9 @@ def test_what_a_node_forgot_keeps_its_nonce(ground: Levers, tmp_path: Path) -> N
 
 
 def test_a_replacement_is_on_disk_before_it_is_offered(ground: Levers, tmp_path: Path) -> None:
-    """The process is killed while it offers the higher fee, which the node takes: the next one knows that hash."""
+    """The process is killed while it offers the higher fee, which the node takes: the next one
+    knows that hash.
+    """
     through = ground.transport
 
     class Killed(BaseException):
@@ -163,8 +188,12 @@ def blocks_without_it(ground: Levers, transaction: str) -> None:
     blocks(ground, RAISE_AFTER_BLOCKS)
 
 
-def test_a_nonce_too_low_because_it_was_included_already_is_no_refusal(ground: Levers, tmp_path: Path) -> None:
-    """The first endpoint took it and its answer was lost; the second, offered the same, has it in a block already."""
+def test_a_nonce_too_low_because_it_was_included_already_is_no_refusal(
+    ground: Levers, tmp_path: Path
+) -> None:
+    """The first endpoint took it and its answer was lost; the second, offered the same, has it in a
+    block already.
+    """
     through = ground.transport
 
     class Twice:
@@ -230,7 +259,9 @@ def test_what_no_node_will_take_leaves_nothing_behind(ground: Levers, tmp_path: 
     assert anna.pending() == ()
 
 
-def test_an_account_without_money_is_refused_and_leaves_nothing_behind(ground: Levers, tmp_path: Path) -> None:
+def test_an_account_without_money_is_refused_and_leaves_nothing_behind(
+    ground: Levers, tmp_path: Path
+) -> None:
     poor = ground.client("nobody funded this", kept=tmp_path)
     with pytest.raises(ChainRefused, match=r"(?i)insufficient funds"):
         poor.register("poor")

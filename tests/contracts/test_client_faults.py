@@ -1,6 +1,7 @@
 """A chain that stops, reorganizes, forgets a transaction, doubles its price. On both chains.
 
-The clock is the test's own; nothing waits. What must hold: each thing that was sent is included exactly once, and its end is told truly.
+The clock is the test's own; nothing waits. What must hold: each thing that was sent is included
+exactly once, and its end is told truly.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def ground(ground: Levers) -> Levers:
     return ground
 
 
-def test_ten_minutes_without_a_block_raise_no_fee_and_lose_nothing(ground: Levers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ten_minutes_without_a_block_raise_no_fee_and_lose_nothing(
+    ground: Levers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("contracts.chain.POLL_S", 30.0)  # ten minutes in twenty looks
     anna = ground.client("anna", kept=tmp_path)
     sent = anna.register("anna")
@@ -40,7 +43,9 @@ def test_ten_minutes_without_a_block_raise_no_fee_and_lose_nothing(ground: Lever
     assert anna.wait(sent, 1).hash == sent.hash
 
 
-def test_ten_minutes_without_an_answer_lose_nothing(ground: Levers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ten_minutes_without_an_answer_lose_nothing(
+    ground: Levers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("contracts.chain.POLL_S", 30.0)  # ten minutes in twenty looks
     anna = ground.client("anna", kept=tmp_path)
     sent = anna.register("anna")
@@ -52,7 +57,9 @@ def test_ten_minutes_without_an_answer_lose_nothing(ground: Levers, tmp_path: Pa
     assert anna.wait(sent, 1).done
 
 
-def test_a_transaction_that_the_node_forgot_is_offered_again_the_same_bytes(ground: Levers, tmp_path: Path) -> None:
+def test_a_transaction_that_the_node_forgot_is_offered_again_the_same_bytes(
+    ground: Levers, tmp_path: Path
+) -> None:
     anna = ground.client("anna", kept=tmp_path)
     sent = anna.register("anna")
     ground.forget(sent.hash)
@@ -63,7 +70,9 @@ def test_a_transaction_that_the_node_forgot_is_offered_again_the_same_bytes(grou
     assert anna.wait(sent, 1).hash == sent.hash
 
 
-def test_what_is_stuck_while_blocks_come_is_replaced_at_a_higher_fee(ground: Levers, tmp_path: Path) -> None:
+def test_what_is_stuck_while_blocks_come_is_replaced_at_a_higher_fee(
+    ground: Levers, tmp_path: Path
+) -> None:
     """The price of gas more than doubles past what was offered, in blocks that are full."""
     anna = ground.client("anna", kept=tmp_path)
     sent = anna.register("anna")
@@ -103,7 +112,9 @@ def test_no_fee_is_above_the_ceiling(ground: Levers, tmp_path: Path) -> None:
     assert anna.wait(sent, 1).hash == sent.hash
 
 
-def test_a_reorganization_takes_it_out_and_it_comes_in_again(ground: Levers, tmp_path: Path) -> None:
+def test_a_reorganization_takes_it_out_and_it_comes_in_again(
+    ground: Levers, tmp_path: Path
+) -> None:
     anna = ground.client("anna", kept=tmp_path, confirmations=3)
     blocks(ground, 1)
     sent = anna.register("anna")
@@ -120,8 +131,12 @@ def test_a_reorganization_takes_it_out_and_it_comes_in_again(ground: Levers, tmp
     assert anna.agent(anna.account).registered
 
 
-def test_a_reorganization_deeper_than_what_counts_as_settled_is_noticed(ground: Levers, tmp_path: Path, caplog: Any) -> None:
-    """Told to be done, and taken out ten blocks later: in flight again, by the next process too, under its own nonce, and told again."""
+def test_a_reorganization_deeper_than_what_counts_as_settled_is_noticed(
+    ground: Levers, tmp_path: Path, caplog: Any
+) -> None:
+    """Told to be done, and taken out ten blocks later: in flight again, by the next process too,
+    under its own nonce, and told again.
+    """
     anna = ground.client("anna", kept=tmp_path, confirmations=2)
     sent = anna.register("anna")
     blocks(ground, 10)
@@ -148,7 +163,9 @@ def test_a_reorganization_deeper_than_what_counts_as_settled_is_noticed(ground: 
     assert book_of(tmp_path).watched == ()
 
 
-def test_a_transaction_that_reverts_after_all_tells_the_reason(ground: Levers, tmp_path: Path) -> None:
+def test_a_transaction_that_reverts_after_all_tells_the_reason(
+    ground: Levers, tmp_path: Path
+) -> None:
     """Two that each would succeed alone: the second finds the first done."""
     through = ground.transport
 
@@ -160,7 +177,10 @@ def test_a_transaction_that_reverts_after_all_tells_the_reason(ground: Levers, t
         def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
             return hex(200_000) if method == "eth_estimateGas" else through(method, parameters)
 
-    anna, bert = over(Behind(), ground, "anna", tmp_path / "a"), over(Behind(), ground, "bert", tmp_path / "b")
+    anna, bert = (
+        over(Behind(), ground, "anna", tmp_path / "a"),
+        over(Behind(), ground, "bert", tmp_path / "b"),
+    )
     ground.stop(False)
     fund(ground, 1000)
     propose(ground, {"anna": 300})
@@ -173,7 +193,9 @@ def test_a_transaction_that_reverts_after_all_tells_the_reason(ground: Levers, t
     assert [each.reason for each in ended if not each.done] == ["pool: no root is pending"]
 
 
-def test_a_price_above_the_ceiling_is_not_offered_even_first(ground: Levers, tmp_path: Path) -> None:
+def test_a_price_above_the_ceiling_is_not_offered_even_first(
+    ground: Levers, tmp_path: Path
+) -> None:
     anna = over(ground.transport, ground, "anna", tmp_path, most_per_gas=GWEI)
     anna.register("anna")
     assert [each.fees.most for each in book_of(tmp_path).transactions] == [GWEI]

@@ -1,4 +1,5 @@
-"""A node that answers garbage, or is another chain, or shows receipts for nothing; and one that knows no EIP-1559.
+"""A node that answers garbage, or is another chain, or shows receipts for nothing; and one that
+knows no EIP-1559.
 
 What lies is between the client and the chain, so the embedded EVM is enough.
 """
@@ -29,7 +30,9 @@ def ground() -> EvmGround:
     return EvmGround(auto_mine=False)
 
 
-def test_a_chain_without_eip_1559_gets_legacy_transactions(ground: EvmGround, tmp_path: Path) -> None:
+def test_a_chain_without_eip_1559_gets_legacy_transactions(
+    ground: EvmGround, tmp_path: Path
+) -> None:
     def old(method: str, answer: Any) -> Any:
         if method == "eth_getBlockByNumber" and answer:
             answer.pop("baseFeePerGas")
@@ -46,21 +49,39 @@ def test_a_chain_without_eip_1559_gets_legacy_transactions(ground: EvmGround, tm
 GARBAGE = (None, "", "0x", "zz", -1, [], {}, {"number": 5}, "0x" + "f" * 5000)
 
 
-@pytest.mark.parametrize("method", ["eth_call", "eth_estimateGas", "eth_getTransactionCount", "eth_blockNumber", "eth_getBlockByNumber"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "eth_call",
+        "eth_estimateGas",
+        "eth_getTransactionCount",
+        "eth_blockNumber",
+        "eth_getBlockByNumber",
+    ],
+)
 def test_garbage_is_unreachable_and_nothing_is_sent_on_it(ground: EvmGround, method: str) -> None:
     answer: list[Any] = []
-    garbling = Changing(ground.transport, lambda asked, true: answer[0] if asked == method else true)
+    garbling = Changing(
+        ground.transport, lambda asked, true: answer[0] if asked == method else true
+    )
     anna = over(garbling, ground, "anna", None)
     for garbage in GARBAGE:
         answer[:] = [garbage]
-        ask = (lambda: anna.agent(anna.account)) if method == "eth_call" else (lambda: anna.register("anna"))
+        ask = (
+            (lambda: anna.agent(anna.account))
+            if method == "eth_call"
+            else (lambda: anna.register("anna"))
+        )
         with pytest.raises(ChainUnreachable):
             ask()
     assert anna.pending() == ()
 
 
 @given(
-    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
 )
 @settings(max_examples=15, deadline=None)
 def test_receipts_of_garbage_keep_what_is_in_flight(garbage: Any) -> None:
@@ -72,7 +93,11 @@ def test_receipts_of_garbage_keep_what_is_in_flight(garbage: Any) -> None:
         on = False
 
         def __call__(self, asked: str, parameters: Sequence[Any]) -> Any:
-            return garbage if self.on and asked == "eth_getTransactionReceipt" else ground.transport(asked, parameters)
+            return (
+                garbage
+                if self.on and asked == "eth_getTransactionReceipt"
+                else ground.transport(asked, parameters)
+            )
 
     transport = Garbling()
     anna = over(transport, ground, "anna", None)
@@ -97,15 +122,26 @@ def test_a_plain_chain_is_told_from_ours_before_anything_is_sent(ground: EvmGrou
     """A plain EVM answers calls to empty addresses with status 1."""
     through = ground.transport
     tries: list[tuple[Callable[[str, Any], Any], str]] = [
-        (lambda method, answer: "0x" if method == "eth_getCode" else answer, "no code at 0x0000000000000000000000000000000000000021"),
-        (lambda method, answer: "0x1" if method == "eth_chainId" else answer, "expected chain 4195600, found chain 1"),
+        (
+            lambda method, answer: "0x" if method == "eth_getCode" else answer,
+            "no code at 0x0000000000000000000000000000000000000021",
+        ),
+        (
+            lambda method, answer: "0x1" if method == "eth_chainId" else answer,
+            "expected chain 4195600, found chain 1",
+        ),
     ]
     for change, why in tries:
 
         class Other:
             url = through.url
 
-            def __call__(self, method: str, parameters: Sequence[Any], change: Callable[[str, Any], Any] = change) -> Any:
+            def __call__(
+                self,
+                method: str,
+                parameters: Sequence[Any],
+                change: Callable[[str, Any], Any] = change,
+            ) -> Any:
                 assert method != "eth_sendRawTransaction"
                 return change(method, through(method, parameters))
 
@@ -134,7 +170,9 @@ def test_a_receipt_of_something_else_is_no_receipt(ground: EvmGround, tmp_path: 
         url = through.url
 
         def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
-            return through(method, (other.hash,) if method == "eth_getTransactionReceipt" else parameters)
+            return through(
+                method, (other.hash,) if method == "eth_getTransactionReceipt" else parameters
+            )
 
     anna = over(Mixed(), ground, "anna", tmp_path)
     sent = anna.fund(1)
@@ -145,11 +183,17 @@ def test_a_receipt_of_something_else_is_no_receipt(ground: EvmGround, tmp_path: 
 
 
 def test_events_of_others_are_nobodys_heartbeat(ground: EvmGround) -> None:
-    """A node that looks at neither address nor topic of what it is asked for: what is not the registry's heartbeat is none."""
+    """A node that looks at neither address nor topic of what it is asked for: what is not the
+    registry's heartbeat is none.
+    """
     anna, through = ground.client("anna"), ground.transport
     anna.register("anna")
     blocks(ground, 1)
-    event = {"address": AGENT_REGISTRY, "topics": [HEARTBEAT, "0x" + anna.account[2:].lower().rjust(64, "0")], "data": "0x"}
+    event = {
+        "address": AGENT_REGISTRY,
+        "topics": [HEARTBEAT, "0x" + anna.account[2:].lower().rjust(64, "0")],
+        "data": "0x",
+    }
     shown: list[dict[str, object]] = []
 
     class Careless:
@@ -160,16 +204,24 @@ def test_events_of_others_are_nobodys_heartbeat(ground: EvmGround) -> None:
 
     reader = over(Careless(), ground, "bert", None)
     since_s, until_s = 0, anna.head().at_s + 1
-    for change in ({"address": REWARD_POOL}, {"topics": ["0x" + "12" * 32, event["topics"][1]]}, {"topics": [HEARTBEAT]}):
+    for change in (
+        {"address": REWARD_POOL},
+        {"topics": ["0x" + "12" * 32, event["topics"][1]]},
+        {"topics": [HEARTBEAT]},
+    ):
         shown[:] = [event | change]
         assert reader.heard([anna.account], since_s, until_s) == frozenset()
     shown[:] = [event]
     assert reader.heard([anna.account], since_s, until_s) == {anna.account}
 
 
-@pytest.mark.parametrize("answer", [None, {}, [{"address": "0x12", "topics": "x", "data": 5}], [7], "0x"])
+@pytest.mark.parametrize(
+    "answer", [None, {}, [{"address": "0x12", "topics": "x", "data": 5}], [7], "0x"]
+)
 def test_events_of_garbage_are_unreachable(ground: EvmGround, answer: Any) -> None:
-    garbling = Changing(ground.transport, lambda method, true: answer if method == "eth_getLogs" else true)
+    garbling = Changing(
+        ground.transport, lambda method, true: answer if method == "eth_getLogs" else true
+    )
     reader = over(garbling, ground, "bert", None)
     with pytest.raises(ChainUnreachable):
         reader.heard([reader.account], 0, ground.devnet.head.timestamp + 1)

@@ -1,4 +1,5 @@
-"""The contracts themselves: raw words, sponsors, signed claims, proofs of OpenZeppelin's package, a thousand accounts, and what gas it takes.
+"""The contracts themselves: raw words, sponsors, signed claims, proofs of OpenZeppelin's package, a
+thousand accounts, and what gas it takes.
 
 What a client never sends is sent here by hand. On both chains, like the port's suite.
 """
@@ -13,7 +14,13 @@ import msgspec
 import pytest
 
 from contracts.abi import call_data
-from contracts.artifacts import AGENT_REGISTRY, CLAIM_WORDS, HEARTBEAT_WORDS, REGISTER_WORDS, REWARD_POOL
+from contracts.artifacts import (
+    AGENT_REGISTRY,
+    CLAIM_WORDS,
+    HEARTBEAT_WORDS,
+    REGISTER_WORDS,
+    REWARD_POOL,
+)
 from contracts.chain import ChainClient
 from contracts.devnet.genesis import dev_account, dev_key
 from contracts.signing import claim_message, sign_claim
@@ -72,10 +79,22 @@ WORD = bytes(32)
     ("to", "data", "reason"),
     [
         (REGISTER_WORDS, WORD * 2, "register: too short"),
-        (REGISTER_WORDS, WORD * 2 + number_word(1), "register: length does not fit the capabilities"),
-        (REGISTER_WORDS, WORD * 2 + number_word(0) + WORD * 2, "register: length does not fit the capabilities"),
+        (
+            REGISTER_WORDS,
+            WORD * 2 + number_word(1),
+            "register: length does not fit the capabilities",
+        ),
+        (
+            REGISTER_WORDS,
+            WORD * 2 + number_word(0) + WORD * 2,
+            "register: length does not fit the capabilities",
+        ),
         (REGISTER_WORDS, WORD * 2 + number_word(17) + WORD * 17, "register: too many capabilities"),
-        (REGISTER_WORDS, WORD * 2 + number_word((1 << 256) - 1) + WORD, "register: too many capabilities"),
+        (
+            REGISTER_WORDS,
+            WORD * 2 + number_word((1 << 256) - 1) + WORD,
+            "register: too many capabilities",
+        ),
         (REGISTER_WORDS, WORD * 3 + b"\xff" * 32, "register: not an address"),
         (REGISTER_WORDS, WORD * 3 + WORD, "registry: no agent"),
         (HEARTBEAT_WORDS, WORD[:31], "heartbeat: 0, 1 or 3 words"),
@@ -89,7 +108,9 @@ WORD = bytes(32)
         (CLAIM_WORDS, WORD * 3, "pool: wrong proof"),
     ],
 )
-def test_words_that_are_none_are_refused(ground: Levers, to: Address, data: bytes, reason: str) -> None:
+def test_words_that_are_none_are_refused(
+    ground: Levers, to: Address, data: bytes, reason: str
+) -> None:
     with pytest.raises(ChainRefused, match=reason):
         called(ground, to, data)
 
@@ -97,20 +118,33 @@ def test_words_that_are_none_are_refused(ground: Levers, to: Address, data: byte
 @pytest.mark.parametrize("to", [REGISTER_WORDS, HEARTBEAT_WORDS, CLAIM_WORDS])
 def test_money_sent_to_a_precompile_comes_back(ground: Levers, to: Address) -> None:
     with pytest.raises(ChainRefused):
-        called(ground, to, b"" if to != REGISTER_WORDS else register_words("", NO_HASH, []), value=1)
+        called(
+            ground, to, b"" if to != REGISTER_WORDS else register_words("", NO_HASH, []), value=1
+        )
 
 
 def test_only_the_precompiles_change_the_registry(ground: Levers) -> None:
     account = dev_account(ANNA)
-    beat = call_data("heartbeat(address,address,bool,uint256,bytes32)", account, account, True, 5, NO_HASH)
+    beat = call_data(
+        "heartbeat(address,address,bool,uint256,bytes32)", account, account, True, 5, NO_HASH
+    )
     with pytest.raises(ChainRefused, match="registry: only 0x22 beats"):
         called(ground, AGENT_REGISTRY, beat)
-    register = call_data("register(address,address,bytes32,bytes32,bytes32[])", account, account, NO_HASH, NO_HASH, [])
+    register = call_data(
+        "register(address,address,bytes32,bytes32,bytes32[])",
+        account,
+        account,
+        NO_HASH,
+        NO_HASH,
+        [],
+    )
     with pytest.raises(ChainRefused, match="registry: only 0x21 registers"):
         called(ground, AGENT_REGISTRY, register)
 
 
-def test_an_approved_sponsor_registers_and_beats_for_an_agent_until_it_is_taken_back(ground: Levers) -> None:
+def test_an_approved_sponsor_registers_and_beats_for_an_agent_until_it_is_taken_back(
+    ground: Levers,
+) -> None:
     anna, bert = ground.chain(ANNA), ground.chain(BERT)
     assert isinstance(anna, ChainClient)
     done(anna, anna.approve_sponsor(bert.account))
@@ -138,7 +172,9 @@ def test_a_plain_heartbeat_keeps_the_last_figures(ground: Levers) -> None:
 # -------------------------------------------------------------------- claims that are signed
 
 
-def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(ground: Levers) -> None:
+def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(
+    ground: Levers,
+) -> None:
     anna, bert = ground.chain(ANNA), ground.chain(BERT)
     assert isinstance(bert, ChainClient)
     fund(ground, 1000)
@@ -147,23 +183,34 @@ def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(gr
     chain, elsewhere = ground.chain_id, address_of(b"\x42" * 20)
     own = claim_message(chain, anna.account, COLD, 300, deadline)
 
-    def claim(signature: bytes, payout: Address = COLD, total: int = 300, until: int = deadline) -> None:
+    def claim(
+        signature: bytes, payout: Address = COLD, total: int = 300, until: int = deadline
+    ) -> None:
         done(bert, bert.claim_to(anna.account, payout, total, until, proof, signature))
 
     good = sign_claim(dev_key(ANNA), own)
     wrong = {
         "the wrong key": sign_claim(dev_key(BERT), own),
-        "another chain": sign_claim(dev_key(ANNA), claim_message(chain + 1, anna.account, COLD, 300, deadline)),
-        "another contract": sign_claim(dev_key(ANNA), claim_message(chain, anna.account, COLD, 300, deadline, pool=elsewhere)),
-        "another payout": sign_claim(dev_key(ANNA), claim_message(chain, anna.account, elsewhere, 300, deadline)),
-        "another total": sign_claim(dev_key(ANNA), claim_message(chain, anna.account, COLD, 301, deadline)),
+        "another chain": sign_claim(
+            dev_key(ANNA), claim_message(chain + 1, anna.account, COLD, 300, deadline)
+        ),
+        "another contract": sign_claim(
+            dev_key(ANNA), claim_message(chain, anna.account, COLD, 300, deadline, pool=elsewhere)
+        ),
+        "another payout": sign_claim(
+            dev_key(ANNA), claim_message(chain, anna.account, elsewhere, 300, deadline)
+        ),
+        "another total": sign_claim(
+            dev_key(ANNA), claim_message(chain, anna.account, COLD, 301, deadline)
+        ),
     }
     for what, signature in wrong.items():
         with pytest.raises(ChainRefused, match="pool: wrong signer"):
             claim(signature)
         assert bert.balance(COLD) == 0, what
     with pytest.raises(ChainRefused, match="ecdsa: invalid signature"):
-        claim(good[:32] + b"\xff" * 32 + good[64:])  # the other s of the same signature is no second one
+        # The other s of the same signature is no second one.
+        claim(good[:32] + b"\xff" * 32 + good[64:])
     with pytest.raises(ChainRefused, match="pool: wrong signer"):
         claim(good[:63])
     with pytest.raises(ChainRefused, match="pool: no account"):
@@ -182,7 +229,9 @@ def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(gr
 
 
 def test_a_signed_claim_is_not_overtaken_by_a_plain_one(ground: Levers) -> None:
-    """The holder of Anna's old payout watches the chain, and tries every door before her signed claim is mined."""
+    """The holder of Anna's old payout watches the chain, and tries every door before her signed
+    claim is mined.
+    """
     anna, bert, owner = ground.chain(ANNA), ground.chain(BERT), ground.chain("owner")
     assert isinstance(anna, ChainClient)
     assert isinstance(bert, ChainClient)
@@ -190,10 +239,16 @@ def test_a_signed_claim_is_not_overtaken_by_a_plain_one(ground: Levers) -> None:
     done(anna, anna.set_payout(bert.account))
     tree = settle(ground, {ANNA: 300, BERT: 700})
     proof, deadline = tree.proof(anna.account), anna.head().at_s + 600
-    signed = sign_claim(dev_key(ANNA), claim_message(ground.chain_id, anna.account, COLD, 300, deadline))
+    signed = sign_claim(
+        dev_key(ANNA), claim_message(ground.chain_id, anna.account, COLD, 300, deadline)
+    )
     done(bert, bert.prove(anna.account, 300, proof))
     for to, data, reason in (
-        (REWARD_POOL, call_data("claim(address,uint256,bytes32[])", anna.account, 300, list(proof)), "pool: not the account"),
+        (
+            REWARD_POOL,
+            call_data("claim(address,uint256,bytes32[])", anna.account, 300, list(proof)),
+            "pool: not the account",
+        ),
         (REWARD_POOL, call_data("claimRewardFor(address)", anna.account), "pool: not the account"),
         (CLAIM_WORDS, claim_proof(anna.account, 300, proof), "claim: not the account"),
         (CLAIM_WORDS, account_word(anna.account), "claim: not the account"),
@@ -212,7 +267,9 @@ def test_a_sponsor_claims_for_its_agent_to_the_payout(ground: Levers) -> None:
     done(anna, anna.set_payout(COLD))
     done(anna, anna.approve_sponsor(bert.account))
     tree = settle(ground, {ANNA: 300, BERT: 700})
-    data = call_data("claim(address,uint256,bytes32[])", anna.account, 300, list(tree.proof(anna.account)))
+    data = call_data(
+        "claim(address,uint256,bytes32[])", anna.account, 300, list(tree.proof(anna.account))
+    )
     assert int(called(ground, REWARD_POOL, data, sender=BERT), 16) == 300
     done(bert, bert.claim(anna.account, 300, tree.proof(anna.account)))
     assert bert.balance(COLD) == 300
@@ -222,7 +279,9 @@ def test_a_sponsor_claims_for_its_agent_to_the_payout(ground: Levers) -> None:
 
 
 def test_proofs_of_openzeppelins_package_are_accepted() -> None:
-    """All of its trees' leaves, asked of the contract; the totals are large, so the pool is given that much."""
+    """All of its trees' leaves, asked of the contract; the totals are large, so the pool is given
+    that much.
+    """
 
     accepted = 0
     for tree in msgspec.json.decode(VECTORS.read_bytes(), type=Vectors, strict=False).trees:
@@ -246,10 +305,11 @@ def test_proofs_of_openzeppelins_package_are_accepted() -> None:
 
 
 def test_an_inner_node_is_no_leaf_on_chain(ground: Levers) -> None:
-    """The 64 bytes below a root, offered as an account and its total: with a single hash they are the root, and need no proof.
+    """The 64 bytes below a root, offered as an account and its total: with a single hash they are
+    the root, and need no proof.
 
-    The left child begins with twelve zeros, as an account's word does. Of honest trees one in 2**96 has such a child; settlers who choose what they
-    call leaves have it at once.
+    The left child begins with twelve zeros, as an account's word does. Of honest trees one in 2**96
+    has such a child; settlers who choose what they call leaves have it at once.
     """
     fund(ground, 1000)
     anna = ground.chain(ANNA)
@@ -267,10 +327,15 @@ def test_a_thousand_accounts_in_one_root(ground: Levers) -> None:
     done(owner, owner.fund(tree.total))
     activate(ground, tree.root, tree.total)
     for account in accounts[::111]:
-        assert int(called_by(ground, account, tree.totals[account], tree.proof(account)), 16) == tree.totals[account]
+        assert (
+            int(called_by(ground, account, tree.totals[account], tree.proof(account)), 16)
+            == tree.totals[account]
+        )
 
 
-def test_a_root_whose_leaves_are_more_than_it_says_pays_no_more_than_it_says(ground: Levers) -> None:
+def test_a_root_whose_leaves_are_more_than_it_says_pays_no_more_than_it_says(
+    ground: Levers,
+) -> None:
     """Two of three settlers lie about the sum: what others will earn later is not touched."""
     fund(ground, 1000)
     tree = SettlementTree([(dev_account(ANNA), 300), (dev_account(BERT), 700)])
@@ -340,10 +405,14 @@ def test_a_long_reason_is_cut_between_two_characters(ground: Levers) -> None:
 
 
 def test_gas_is_what_the_snapshot_says(ground: Levers) -> None:
-    """GAS_SNAPSHOT=write writes it anew. Exact, since the EVM is: any change of the contracts' cost is seen and said."""
+    """GAS_SNAPSHOT=write writes it anew.
+
+    Exact, since the EVM is: any change of the contracts' cost is seen and said.
+    """
     anna, bert = ground.chain(ANNA), ground.chain(BERT)
     gas: dict[str, int] = {"register": done(anna, anna.register("volunteer")).gas}
-    ground.advance(3)  # a beat within the second of the one before is cheaper
+    # A beat within the second of the one before is cheaper.
+    ground.advance(3)
     gas["heartbeat, the first"] = done(anna, anna.heartbeat(1, CERTIFICATE)).gas
     ground.advance(3)
     gas["heartbeat"] = done(anna, anna.heartbeat(2, b"d" * 32)).gas
@@ -351,13 +420,19 @@ def test_gas_is_what_the_snapshot_says(ground: Levers) -> None:
     plain = ground.client(ANNA, profile="plumise")
     gas["heartbeat without figures"] = done(plain, plain.heartbeat(0, NO_HASH)).gas
     fund(ground, 10**9)
-    accounts = [(address_of(bytes([7]) * 18 + number.to_bytes(2, "big")), 500) for number in range(998)]
+    accounts = [
+        (address_of(bytes([7]) * 18 + number.to_bytes(2, "big")), 500) for number in range(998)
+    ]
     tree = SettlementTree([*accounts, (anna.account, 1000), (bert.account, 1000)])
     activate(ground, tree.root, tree.total)
-    gas["claim of a thousand, the first"] = done(anna, anna.claim(anna.account, 1000, tree.proof(anna.account))).gas
+    gas["claim of a thousand, the first"] = done(
+        anna, anna.claim(anna.account, 1000, tree.proof(anna.account))
+    ).gas
     tree = SettlementTree([*accounts, (anna.account, 2000), (bert.account, 1000)])
     activate(ground, tree.root, tree.total)
-    gas["claim of a thousand"] = done(anna, anna.claim(anna.account, 2000, tree.proof(anna.account))).gas
+    gas["claim of a thousand"] = done(
+        anna, anna.claim(anna.account, 2000, tree.proof(anna.account))
+    ).gas
     print(gas)
     if os.environ.get("GAS_SNAPSHOT") == "write":
         GAS_SNAPSHOT.write_bytes(msgspec.json.format(msgspec.json.encode(gas)) + b"\n")

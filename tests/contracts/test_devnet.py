@@ -1,4 +1,6 @@
-"""The devnet as a process: it answers, gives coins, ends on a signal, and goes on where it was, also after a kill."""
+"""The devnet as a process: it answers, gives coins, ends on a signal, and goes on where it was,
+also after a kill.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,21 @@ REPOSITORY = Path(__file__).parents[2]
 
 def start(home: Path) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "daemon.cli.main", "--home", home, "--json", "devnet", "--port", "0", "--block-time", "0", "--delay", "0"],
+        [
+            sys.executable,
+            "-m",
+            "daemon.cli.main",
+            "--home",
+            home,
+            "--json",
+            "devnet",
+            "--port",
+            "0",
+            "--block-time",
+            "0",
+            "--delay",
+            "0",
+        ],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
@@ -37,7 +53,9 @@ def start(home: Path) -> tuple[subprocess.Popen[str], str]:
 
 
 def test_time_that_is_set_forward_goes_from_the_last_block_on() -> None:
-    """Blocks faster than one a second are ahead of the clock; a delay that was waited out must be over all the same."""
+    """Blocks faster than one a second are ahead of the clock; a delay that was waited out must be
+    over all the same.
+    """
     chain = Devnet(genesis(), SqliteStore(None), lambda: 1_800_000_000.0)
     for _ in range(5):
         chain.mine()
@@ -101,7 +119,13 @@ def test_transactions_that_geth_refuses_are_refused_in_its_words() -> None:
     signer = signer_of(dev_key("anna"))
 
     def raw(**changed: Any) -> bytes:
-        plain = {"chainId": ground.chain_id, "nonce": 0, "to": address_of(b"\x01" * 20), "value": 1, "gas": 21_000}
+        plain = {
+            "chainId": ground.chain_id,
+            "nonce": 0,
+            "to": address_of(b"\x01" * 20),
+            "value": 1,
+            "gas": 21_000,
+        }
         fees = {"maxFeePerGas": 10**10, "maxPriorityFeePerGas": 10**9}
         return bytes(signer.sign_transaction(plain | fees | changed).raw_transaction)
 

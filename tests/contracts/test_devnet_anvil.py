@@ -1,4 +1,6 @@
-"""`hypergpud devnet --anvil`: the same chain by another program, which ends when the devnet does, however it ends."""
+"""`hypergpud devnet --anvil`: the same chain by another program, which ends when the devnet does,
+however it ends.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from tests.contracts.ground import ANVIL, NO_ANVIL
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "daemon.cli.main", "--json", "devnet", "--anvil"]
-GONE_S = 10.0  # it is told by a signal, and a busy machine takes its time
+# It is told by a signal, and a busy machine takes its time.
+GONE_S = 10.0
 
 pytestmark = pytest.mark.real
 needs_anvil = pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL)
@@ -38,7 +41,9 @@ def answers(ask: HttpTransport) -> bool:
 
 @needs_anvil
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
-def test_it_is_the_same_chain_and_ends_with_the_devnet(tmp_path: Path, ending: signal.Signals) -> None:
+def test_it_is_the_same_chain_and_ends_with_the_devnet(
+    tmp_path: Path, ending: signal.Signals
+) -> None:
     process = subprocess.Popen(
         [*COMMAND, "--home", str(tmp_path), "--port", "0", "--block-time", "0"],
         stdout=subprocess.PIPE,
@@ -62,9 +67,18 @@ def test_it_is_the_same_chain_and_ends_with_the_devnet(tmp_path: Path, ending: s
 
 def test_where_there_is_no_anvil_it_says_where_to_get_it(tmp_path: Path) -> None:
     done = subprocess.run(
-        [*COMMAND, "--home", str(tmp_path)], capture_output=True, text=True, env=environ(str(tmp_path)), timeout=60, check=False
+        [*COMMAND, "--home", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environ(str(tmp_path)),
+        timeout=60,
+        check=False,
     )
-    assert (done.returncode, "ANVIL_MISSING" in done.stderr, "getfoundry.sh" in done.stderr) == (1, True, True)
+    assert (done.returncode, "ANVIL_MISSING" in done.stderr, "getfoundry.sh" in done.stderr) == (
+        1,
+        True,
+        True,
+    )
 
 
 @needs_anvil
@@ -80,4 +94,8 @@ def test_a_port_that_somebody_has_is_not_taken_for_anvil(tmp_path: Path) -> None
             timeout=60,
             check=False,
         )
-    assert (done.returncode, "DEVNET_PORT" in done.stderr, "already in use" in done.stderr) == (1, True, True)
+    assert (done.returncode, "DEVNET_PORT" in done.stderr, "already in use" in done.stderr) == (
+        1,
+        True,
+        True,
+    )

@@ -1,4 +1,6 @@
-"""A devnet that stands for months: empty blocks take next to nothing on disk, and are still what they were to whoever asks."""
+"""A devnet that stands for months: empty blocks take next to nothing on disk, and are still what
+they were to whoever asks.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,10 @@ from protocol.chain import Chain
 from tests.contracts.ground import START_S, RpcTransport, genesis
 
 BLOCK_S = 2
-SEGMENT, KEPT = 64, 48  # a quarter of the real ones, since every block waits for the disk
-MOST_BYTES_A_BLOCK = 20  # of an empty one; a whole one takes 780, and here one of 64 stays whole
+# A quarter of the real ones, since every block waits for the disk.
+SEGMENT, KEPT = 64, 48
+# Of an empty one; a whole one takes 780, and here one of 64 stays whole.
+MOST_BYTES_A_BLOCK = 20
 
 
 class Standing:
@@ -45,13 +49,20 @@ class Standing:
     def chain(self, name: str) -> Chain:
         settings = ChainSettings(chain_id=self.devnet.chain_id, urls=(), confirmations=1)
         return connect(
-            settings, signer_of(dev_key(name)), None, now=lambda: self.now_s, sleep=lambda _: self.stand(1), transports=[self.transport]
+            settings,
+            signer_of(dev_key(name)),
+            None,
+            now=lambda: self.now_s,
+            sleep=lambda _: self.stand(1),
+            transports=[self.transport],
         )
 
     def size_bytes(self) -> int:
         reader = sqlite3.connect(self.path)
         try:
-            return int(reader.execute("SELECT SUM(LENGTH(key) + LENGTH(value)) FROM kept").fetchone()[0])
+            return int(
+                reader.execute("SELECT SUM(LENGTH(key) + LENGTH(value)) FROM kept").fetchone()[0]
+            )
         finally:
             reader.close()
 
@@ -75,10 +86,16 @@ def test_empty_blocks_take_next_to_nothing_and_are_what_they_were(standing: Stan
     standing.stand(2 * SEGMENT)
     assert (standing.size_bytes() - before) / (len(standing.hashes) - blocks) < MOST_BYTES_A_BLOCK
 
-    standing.devnet.close()  # a process that begins here knows none of the old headers
+    # A process that begins here knows none of the old headers.
+    standing.devnet.close()
     standing.begin()
-    found = [standing.transport("eth_getBlockByNumber", (hex(number), False)) for number in range(len(standing.hashes))]
-    assert [block["hash"] for block in found] == ["0x" + block_hash.hex() for block_hash in standing.hashes]
+    found = [
+        standing.transport("eth_getBlockByNumber", (hex(number), False))
+        for number in range(len(standing.hashes))
+    ]
+    assert [block["hash"] for block in found] == [
+        "0x" + block_hash.hex() for block_hash in standing.hashes
+    ]
     assert [block["parentHash"] for block in found[1:]] == [block["hash"] for block in found[:-1]]
     assert standing.devnet.header(len(standing.hashes)) is None
 
@@ -99,4 +116,8 @@ def test_a_reorganization_goes_no_deeper_than_what_is_whole(standing: Standing) 
     del standing.hashes[head - KEPT + 1 :]
     standing.now_s += 1  # other blocks than before
     standing.stand(SEGMENT + KEPT)
-    assert [header.hash for number in range(len(standing.hashes)) if (header := standing.devnet.header(number))] == standing.hashes
+    assert [
+        header.hash
+        for number in range(len(standing.hashes))
+        if (header := standing.devnet.header(number))
+    ] == standing.hashes

@@ -1,7 +1,8 @@
-"""What a chain says of blocks, transactions, receipts and logs has all that ethers, web3 and viem read, and it is true.
+"""What a chain says of blocks, transactions, receipts and logs has all that ethers, web3 and viem
+read, and it is true.
 
-Ethereum's own names check it: the hash of a transaction and of a block is the hash of its fields, so that fields from which
-the same hash comes are complete and right.
+Ethereum's own names check it: the hash of a transaction and of a block is the hash of its fields,
+so that fields from which the same hash comes are complete and right.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ FEES = {2: {"maxFeePerGas": 10**10, "maxPriorityFeePerGas": 10**9}}
 ACCESS = [{"address": RECEIVER, "storageKeys": ["0x" + "00" * 31 + "05"]}]
 MOST_LOOKS = 2000  # anvil needs one or two
 
-# ethers' formatBlock, formatTransactionResponse, formatReceipt and formatLog, and web3's schemas, take these from an answer.
+# ethers' formatBlock, formatTransactionResponse, formatReceipt and formatLog, and web3's schemas,
+# take these from an answer.
 BLOCK = [
     "number",
     "hash",
@@ -88,11 +90,24 @@ RECEIPT = [
     "status",
     "type",
 ]
-LOG = ["address", "topics", "data", "blockNumber", "blockHash", "transactionHash", "transactionIndex", "logIndex", "removed"]
+LOG = [
+    "address",
+    "topics",
+    "data",
+    "blockNumber",
+    "blockHash",
+    "transactionHash",
+    "transactionIndex",
+    "logIndex",
+    "removed",
+]
 
 
 def send(ground: Levers, kind: int, *, mined: bool = True, **changed: Any) -> str:
-    """A signed transaction of type `kind` from anna: its hash. Where blocks are made, it is in one on return."""
+    """A signed transaction of type `kind` from anna: its hash.
+
+    Where blocks are made, it is in one on return.
+    """
     signer = signer_of(dev_key("anna"))
     plain: dict[str, Any] = {
         "chainId": ground.chain_id,
@@ -134,7 +149,12 @@ def hash_of_transaction(said: dict[str, Any]) -> str:
     fields += [octets(said["to"]), number(said["value"]), octets(said["input"])]
     if kind:
         fields.insert(0, number(said["chainId"]))
-        fields.append([[octets(one["address"]), [octets(slot) for slot in one["storageKeys"]]] for one in said["accessList"]])
+        fields.append(
+            [
+                [octets(one["address"]), [octets(slot) for slot in one["storageKeys"]]]
+                for one in said["accessList"]
+            ]
+        )
         assert said["v"] == said["yParity"]
     fields += [number(said[name]) for name in ("v", "r", "s")]
     return "0x" + keccak256((bytes([kind]) if kind else b"") + rlp.encode(fields)).hex()
@@ -144,8 +164,19 @@ def hash_of_block(said: dict[str, Any]) -> str:
     """The hash over the header's fields in Cancun's order (EIP-4844, EIP-4788)."""
     order = "parentHash sha3Uncles miner stateRoot transactionsRoot receiptsRoot logsBloom difficulty number gasLimit gasUsed timestamp "
     order += "extraData mixHash nonce baseFeePerGas withdrawalsRoot blobGasUsed excessBlobGas parentBeaconBlockRoot"
-    numbers = {"difficulty", "number", "gasLimit", "gasUsed", "timestamp", "baseFeePerGas", "blobGasUsed", "excessBlobGas"}
-    fields = [number(said[name]) if name in numbers else octets(said[name]) for name in order.split()]
+    numbers = {
+        "difficulty",
+        "number",
+        "gasLimit",
+        "gasUsed",
+        "timestamp",
+        "baseFeePerGas",
+        "blobGasUsed",
+        "excessBlobGas",
+    }
+    fields = [
+        number(said[name]) if name in numbers else octets(said[name]) for name in order.split()
+    ]
     return "0x" + keccak256(rlp.encode(fields)).hex()
 
 
@@ -191,7 +222,9 @@ def test_a_transaction_that_waits_is_in_no_block(ground: Levers) -> None:
     ground.stop(True)
     sent = send(ground, 2, mined=False)
     waiting = ground.transport("eth_getTransactionByHash", (sent,))
-    assert [waiting[name] for name in ("blockNumber", "blockHash", "transactionIndex")] == [None] * 3
+    assert [waiting[name] for name in ("blockNumber", "blockHash", "transactionIndex")] == [
+        None
+    ] * 3
     assert hash_of_transaction(waiting) == sent
     assert ground.transport("eth_getTransactionReceipt", (sent,)) is None
     ground.stop(False)
@@ -201,12 +234,15 @@ def test_a_transaction_that_waits_is_in_no_block(ground: Levers) -> None:
 
 def test_a_contract_that_is_made_is_named_and_answers(ground: Levers) -> None:
     asked = {"from": ground.account("anna"), "data": ANSWER}
-    assert int(ground.transport("eth_estimateGas", (asked,)), 16) > 53_000  # 21,000 and EIP-2's 32,000
+    # 21,000 and EIP-2's 32,000.
+    assert int(ground.transport("eth_estimateGas", (asked,)), 16) > 53_000
     assert len(octets(ground.transport("eth_call", (asked, "latest")))) == 10
     sent = send(ground, 2, to="", value=0, data=ANSWER)
     receipt = ground.transport("eth_getTransactionReceipt", (sent,))
     assert receipt["to"] is None
-    assert int(ground.transport("eth_call", ({"to": receipt["contractAddress"]}, "latest")), 16) == 42
+    assert (
+        int(ground.transport("eth_call", ({"to": receipt["contractAddress"]}, "latest")), 16) == 42
+    )
 
 
 def test_a_logs_fields_and_those_of_one_block(ground: Levers) -> None:
@@ -215,7 +251,11 @@ def test_a_logs_fields_and_those_of_one_block(ground: Levers) -> None:
     [receipt] = ground.transport("eth_getBlockReceipts", ("latest",))
     logs = ground.transport("eth_getLogs", ({"blockHash": block["hash"]},))
     assert logs
-    assert receipt["logs"] == logs == ground.transport("eth_getLogs", ({"fromBlock": block["number"], "toBlock": "latest"},))
+    assert (
+        receipt["logs"]
+        == logs
+        == ground.transport("eth_getLogs", ({"fromBlock": block["number"], "toBlock": "latest"},))
+    )
     assert all(set(LOG) <= set(one) for one in logs)
     assert block["logsBloom"] == receipt["logsBloom"] != "0x" + "00" * 256
 
@@ -230,11 +270,16 @@ def test_fee_history_has_a_fee_more_than_blocks(ground: Levers) -> None:
 
 def test_percentiles_that_are_none_are_refused() -> None:
     request = {"id": 1, "method": "eth_feeHistory", "params": ["0x1", "latest", [75, 25]]}
-    assert "percentile" in json.loads(EvmGround().rpc.answer(json.dumps(request).encode()))["error"]["message"]
+    assert (
+        "percentile"
+        in json.loads(EvmGround().rpc.answer(json.dumps(request).encode()))["error"]["message"]
+    )
 
 
 def test_where_a_contract_is_put_follows_from_its_maker() -> None:
-    """The example of many explanations of CREATE: 0x6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0 and its first nonces."""
+    """The example of many explanations of CREATE: 0x6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0 and
+    its first nonces.
+    """
 
     class Made:
         sender = bytes.fromhex("6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0")

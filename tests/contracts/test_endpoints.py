@@ -1,4 +1,6 @@
-"""Several endpoints as one: failover, garbage, another chain, and no secret in anything that is said."""
+"""Several endpoints as one: failover, garbage, another chain, and no secret in anything that is
+said.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ def nothing(_: Transport) -> None:
     """Every endpoint is the right chain."""
 
 
-def endpoints(*transports: Transport, check: Callable[[Transport], None] = nothing, now: Callable[[], float] = lambda: 0.0) -> Endpoints:
+def endpoints(
+    *transports: Transport,
+    check: Callable[[Transport], None] = nothing,
+    now: Callable[[], float] = lambda: 0.0,
+) -> Endpoints:
     return Endpoints(transports, check, now)
 
 
@@ -55,7 +61,10 @@ def test_the_next_one_is_asked_and_kept_and_the_first_comes_back_after_a_rest() 
 
 
 def test_an_error_that_a_node_answers_is_an_answer_but_a_limit_is_not() -> None:
-    reverted, other = Scripted("a", RpcError(3, "execution reverted: pool: no", b"\1")), Scripted("b", 2)
+    reverted, other = (
+        Scripted("a", RpcError(3, "execution reverted: pool: no", b"\1")),
+        Scripted("b", 2),
+    )
     with pytest.raises(RpcError, match="pool: no") as caught:
         endpoints(reverted, other).ask("x")
     assert (caught.value.data, other.asked) == (b"\1", 0)
@@ -64,7 +73,9 @@ def test_an_error_that_a_node_answers_is_an_answer_but_a_limit_is_not() -> None:
 
 def test_when_none_answers_each_is_named_with_its_reason() -> None:
     with pytest.raises(ChainUnreachable, match=r"http://a: refused; http://b: timed out"):
-        endpoints(Scripted("a", ChainUnreachable("refused")), Scripted("b", ChainUnreachable("timed out"))).ask("x")
+        endpoints(
+            Scripted("a", ChainUnreachable("refused")), Scripted("b", ChainUnreachable("timed out"))
+        ).ask("x")
 
 
 def test_an_endpoint_of_another_chain_is_not_believed() -> None:
@@ -96,26 +107,36 @@ def test_an_endpoint_that_failed_is_checked_again_before_it_is_believed() -> Non
     assert len(checks) == 2
 
 
-@pytest.mark.parametrize("garbage", [None, [], "x", 7, {}, {"result": 1, "error": {}}, {"error": "no"}, {"error": {"code": "x"}}])
+@pytest.mark.parametrize(
+    "garbage",
+    [None, [], "x", 7, {}, {"result": 1, "error": {}}, {"error": "no"}, {"error": {"code": "x"}}],
+)
 def test_what_is_no_json_rpc_is_unreachable(garbage: Any) -> None:
     with pytest.raises(ChainUnreachable):
         result_of(garbage, "eth_chainId")
 
 
-def test_no_secret_of_an_address_is_said_in_errors_or_logs(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_secret_of_an_address_is_said_in_errors_or_logs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     assert masked_url(SECRET_URL) == "http://127.0.0.1:9/..."
     transport = HttpTransport(SECRET_URL)
     mask_libraries(Masker([SECRET_URL]))
     with caplog.at_level(logging.DEBUG), pytest.raises(ChainUnreachable) as caught:
         endpoints(transport).ask("eth_chainId")
-    assert any(record.name.startswith(("urllib3", "web3")) for record in caplog.records), "the libraries said nothing: nothing was shown"
+    assert any(record.name.startswith(("urllib3", "web3")) for record in caplog.records), (
+        "the libraries said nothing: nothing was shown"
+    )
     said = str(caught.value) + caplog.text
     assert not [secret for secret in SECRETS if secret in said], said
 
 
 @pytest.mark.parametrize("port", [9, 99999])
 def test_an_endpoints_own_errors_are_masked(port: int) -> None:
-    """Also before the list of endpoints masks them again: the transport's error may be shown alone. Of a port that is none it shows the whole URL."""
+    """Also before the list of endpoints masks them again: the transport's error may be shown alone.
+
+    Of a port that is none it shows the whole URL.
+    """
     with pytest.raises(ChainUnreachable) as caught:
         HttpTransport(SECRET_URL.replace(":9/", f":{port}/"))("eth_chainId", ())
     assert not [secret for secret in SECRETS if secret in str(caught.value)], caught.value

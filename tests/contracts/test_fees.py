@@ -16,7 +16,9 @@ def test_a_chain_without_base_fee_gets_a_legacy_price() -> None:
 
 
 @given(amounts, amounts, amounts, amounts)
-def test_a_replacement_offers_a_tenth_more_and_what_the_market_asks(base: int, tip: int, new_base: int, new_tip: int) -> None:
+def test_a_replacement_offers_a_tenth_more_and_what_the_market_asks(
+    base: int, tip: int, new_base: int, new_tip: int
+) -> None:
     first = fees_for(Market(base=base, tip=tip))
     market = Market(base=new_base, tip=new_tip)
     second = raised(first, market)

@@ -1,6 +1,9 @@
-"""Every guard has a test that fails without it. `pytest -m slow tests/contracts/test_guards.py` takes each one out and looks.
+"""Every guard has a test that fails without it.
 
-A guard of a contract that is not in the list is found here at once: the list is held against the sources' own text.
+`pytest -m slow tests/contracts/test_guards.py` takes each one out and looks.
+
+A guard of a contract that is not in the list is found here at once: the list is held against the
+sources' own text.
 """
 
 from __future__ import annotations
@@ -9,7 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.guards import COMPILER, REPOSITORY, SOURCES, TRIAL_S, Guard, all_guards, fails_without, guards_in, ids_in, place_of
+from tests.contracts.guards import (
+    COMPILER,
+    REPOSITORY,
+    SOURCES,
+    TRIAL_S,
+    Guard,
+    all_guards,
+    fails_without,
+    guards_in,
+    ids_in,
+    place_of,
+)
 
 
 @pytest.mark.parametrize("source", sorted(SOURCES.glob("*.vy")), ids=lambda path: path.stem)
@@ -30,7 +44,9 @@ def test_every_test_in_the_list_is_there_as_it_is_named() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(TRIAL_S + 60)  # it copies and compiles before the trial
-@pytest.mark.parametrize("guard", [guard for guard in all_guards() if guard.test], ids=lambda guard: guard.name)
+@pytest.mark.parametrize(
+    "guard", [guard for guard in all_guards() if guard.test], ids=lambda guard: guard.name
+)
 def test_its_test_fails_without_it(guard: Guard, tmp_path: Path) -> None:
     if guard.is_contract and not COMPILER.exists():
         pytest.skip("the contracts' compiler is not installed; type: make contracts")

@@ -1,4 +1,6 @@
-"""The profile `plumise`: its exact bytes leave the client, and a chain whose addresses answer nothing is refused."""
+"""The profile `plumise`: its exact bytes leave the client, and a chain whose addresses answer
+nothing is refused.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,18 @@ class Changed:
         return self._change(method, self._ground.transport(method, parameters))
 
 
-def plumise(ground: EvmGround, change: Callable[[str, Any], Any] = lambda _, answer: answer) -> ChainClient:
+def plumise(
+    ground: EvmGround, change: Callable[[str, Any], Any] = lambda _, answer: answer
+) -> ChainClient:
     settings = ChainSettings(profile="plumise", chain_id=ground.chain_id, urls=(), confirmations=1)
-    return connect(settings, signer_of(dev_key(ANNA)), None, now=lambda: 0.0, sleep=lambda _: None, transports=[Changed(ground, change)])
+    return connect(
+        settings,
+        signer_of(dev_key(ANNA)),
+        None,
+        now=lambda: 0.0,
+        sleep=lambda _: None,
+        transports=[Changed(ground, change)],
+    )
 
 
 def calldata(ground: EvmGround, transaction: str) -> tuple[str, str]:
@@ -46,11 +57,19 @@ def test_its_words_and_nothing_else_are_sent() -> None:
     assert isinstance(bert, ChainClient)
     registered = done(anna, anna.register("node-1", model=b"\x11" * 32))
     words = "0x" + b"node-1".ljust(32, b"\0").hex() + "11" * 32 + "00" * 32
-    assert calldata(ground, registered.hash) == ("0x0000000000000000000000000000000000000021", words)
+    assert calldata(ground, registered.hash) == (
+        "0x0000000000000000000000000000000000000021",
+        words,
+    )
     beaten = done(anna, anna.heartbeat(77, b"c" * 32))
     assert calldata(ground, beaten.hash) == ("0x0000000000000000000000000000000000000022", "0x")
     status = anna.agent(anna.account)
-    assert (status.registered, status.active, status.name, status.samples) == (True, True, "node-1", 0)
+    assert (status.registered, status.active, status.name, status.samples) == (
+        True,
+        True,
+        "node-1",
+        0,
+    )
     fund(ground, 1000)
     tree = settle(ground, {ANNA: 300, BERT: 700})
     done(bert, bert.prove(anna.account, 300, tree.proof(anna.account)))
@@ -73,14 +92,22 @@ def test_a_chain_that_knows_no_agents_is_refused_before_anything_is_sent() -> No
     with pytest.raises(WrongChain, match="its addresses 0x21 to 0x23 do nothing"):
         plumise(EvmGround(), plain).heartbeat(1, NO_HASH)
     with pytest.raises(WrongChain, match="neither true nor false"):
-        plumise(EvmGround(), lambda method, answer: "yes" if method == "agent_isAgentAccount" else answer).heartbeat(1, NO_HASH)
+        plumise(
+            EvmGround(),
+            lambda method, answer: "yes" if method == "agent_isAgentAccount" else answer,
+        ).heartbeat(1, NO_HASH)
 
 
 @pytest.mark.parametrize(
     ("changed", "why"),
-    [({"registered": False}, "is not registered"), ({"lastHeartbeat": 1}, "the last heartbeat is an older one")],
+    [
+        ({"registered": False}, "is not registered"),
+        ({"lastHeartbeat": 1}, "the last heartbeat is an older one"),
+    ],
 )
-def test_a_good_receipt_with_an_unchanged_state_is_not_done(changed: dict[str, Any], why: str) -> None:
+def test_a_good_receipt_with_an_unchanged_state_is_not_done(
+    changed: dict[str, Any], why: str
+) -> None:
     ground = EvmGround()
     first = plumise(ground)
     done(first, first.register("anna"))
@@ -103,6 +130,11 @@ def test_what_plumise_has_not_is_said() -> None:
     ground = EvmGround()
     first = plumise(ground)
     done(first, first.register("anna"))
-    garbled = plumise(ground, lambda method, answer: answer | {"totalRewards": "many"} if method == "agent_getStatus" else answer)
+    garbled = plumise(
+        ground,
+        lambda method, answer: (
+            answer | {"totalRewards": "many"} if method == "agent_getStatus" else answer
+        ),
+    )
     with pytest.raises(ChainUnreachable, match="for a number"):
         garbled.claimed(anna.account)

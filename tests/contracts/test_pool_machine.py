@@ -1,7 +1,9 @@
-"""No sequence of fund, propose, dispute, activate, claim and pause pays more than the pool, or less than was earned.
+"""No sequence of fund, propose, dispute, activate, claim and pause pays more than the pool, or less
+than was earned.
 
-The machine plays against the real contract, calls that must fail included: whether a call succeeds is said by a model, and after each step
-the pool's money must be exactly what came in less what went out. At the end everybody who is in the active root is paid to the last unit.
+The machine plays against the real contract, calls that must fail included: whether a call succeeds
+is said by a model, and after each step the pool's money must be exactly what came in less what went
+out. At the end everybody who is in the active root is paid to the last unit.
 """
 
 from __future__ import annotations
@@ -11,7 +13,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from contracts.abi import call_data
 from contracts.artifacts import AGENT_REGISTRY, REWARD_POOL
@@ -25,7 +34,10 @@ from tests.contracts.ground import DELAY_S, EPOCH_S, START_S, genesis
 
 NAMES = ("anna", "bert", "owner", "settler 0")
 WORKERS = [dev_account(name) for name in NAMES]
-COLD = {worker: address_of(bytes([0x77]) * 19 + bytes([number])) for number, worker in enumerate(WORKERS)}
+COLD = {
+    worker: address_of(bytes([0x77]) * 19 + bytes([number]))
+    for number, worker in enumerate(WORKERS)
+}
 NAME_OF = dict(zip(WORKERS, NAMES, strict=True))
 SETTLERS = ("settler 0", "settler 1", "settler 2")
 GAS = 600_000
@@ -76,16 +88,22 @@ class Pool(RuleBasedStateMachine):
 
     def ask(self, signature: str, *arguments: Any) -> int:
         data = call_data(signature, *arguments)
-        answer = self.devnet.call(sender=bytes(20), to=account_bytes(REWARD_POOL), data=data, value=0, gas=GAS)
+        answer = self.devnet.call(
+            sender=bytes(20), to=account_bytes(REWARD_POOL), data=data, value=0, gas=GAS
+        )
         return int.from_bytes(answer[:32], "big")
 
     # ---------------------------------------------------------------- rules
 
     @initialize(amount=st.integers(1, 3000))
     def begins(self, amount: int) -> None:
-        """Everybody is paid where no fees are: the balances there are what was paid and nothing else."""
+        """Everybody is paid where no fees are: the balances there are what was paid and nothing
+        else.
+        """
         for worker, cold in COLD.items():
-            assert self.send(NAME_OF[worker], call_data("set_payout(address)", cold), to=AGENT_REGISTRY)
+            assert self.send(
+                NAME_OF[worker], call_data("set_payout(address)", cold), to=AGENT_REGISTRY
+            )
         self.fund(amount)
 
     @rule(amount=st.integers(0, 2000))
@@ -99,7 +117,9 @@ class Pool(RuleBasedStateMachine):
             return
         self.now_s += EPOCH_S
         self.devnet.mine()
-        self.earned = {worker: self.earned[worker] + extra for worker, extra in zip(WORKERS, more, strict=True)}
+        self.earned = {
+            worker: self.earned[worker] + extra for worker, extra in zip(WORKERS, more, strict=True)
+        }
         self.tree = SettlementTree(self.earned.items())
         self.epoch = (self.now_s - START_S) // EPOCH_S - 1
 
@@ -108,7 +128,9 @@ class Pool(RuleBasedStateMachine):
     def propose(self, who: str, cheat: int) -> None:
         assert self.tree is not None
         total = self.tree.total + cheat
-        data = call_data("propose(uint256,bytes32,uint256,bytes32)", self.epoch, self.tree.root, total, bytes(32))
+        data = call_data(
+            "propose(uint256,bytes32,uint256,bytes32)", self.epoch, self.tree.root, total, bytes(32)
+        )
         allowed = (
             not self.paused
             and who in SETTLERS
@@ -122,16 +144,38 @@ class Pool(RuleBasedStateMachine):
         if allowed:
             self.votes[who] = data
             if sum(vote == data for vote in self.votes.values()) >= 2:
-                self.pending, self.pending_tree, self.pending_total, self.pending_epoch = True, self.tree, total, self.epoch
+                self.pending, self.pending_tree, self.pending_total, self.pending_epoch = (
+                    True,
+                    self.tree,
+                    total,
+                    self.epoch,
+                )
                 self.ready_at_s = self.now_s + DELAY_S
 
-    @rule(who=st.sampled_from((*SETTLERS, "owner", "anna")), late=st.sampled_from((False, False, False, True)))
+    @rule(
+        who=st.sampled_from((*SETTLERS, "owner", "anna")),
+        late=st.sampled_from((False, False, False, True)),
+    )
     def dispute(self, who: str, late: bool = False) -> None:
         """`late`: it names another total than the one that is pending."""
-        in_time = self.paused_at_s < self.ready_at_s if self.paused else self.now_s + 1 < self.ready_at_s
-        allowed = self.pending and who != "anna" and in_time and who not in self.disputed and not late
-        named = (self.pending_epoch, self.pending_tree.root, self.pending_total + late) if self.pending else (0, bytes(32), 0)
-        data = call_data("dispute(uint256,bytes32,uint256,bytes32,string,bytes32)", *named, bytes(32), "no", bytes(32))
+        in_time = (
+            self.paused_at_s < self.ready_at_s if self.paused else self.now_s + 1 < self.ready_at_s
+        )
+        allowed = (
+            self.pending and who != "anna" and in_time and who not in self.disputed and not late
+        )
+        named = (
+            (self.pending_epoch, self.pending_tree.root, self.pending_total + late)
+            if self.pending
+            else (0, bytes(32), 0)
+        )
+        data = call_data(
+            "dispute(uint256,bytes32,uint256,bytes32,string,bytes32)",
+            *named,
+            bytes(32),
+            "no",
+            bytes(32),
+        )
         assert self.send(who, data) == allowed
         if allowed:
             self.pending = False
@@ -155,14 +199,20 @@ class Pool(RuleBasedStateMachine):
             self.disputed.clear()
 
     @precondition(lambda self: self.active is not None)
-    @rule(who=st.sampled_from(WORKERS), cheat=st.sampled_from((0, 0, 0, 1, -1)), stranger=st.sampled_from((False, False, True)))
+    @rule(
+        who=st.sampled_from(WORKERS),
+        cheat=st.sampled_from((0, 0, 0, 1, -1)),
+        stranger=st.sampled_from((False, False, True)),
+    )
     def claim(self, who: str, cheat: int, stranger: bool) -> None:
         assert self.active is not None
         total = self.active.totals[who]
         if total + cheat < 0:
             return
         due = total - self.claimed[who]
-        data = call_data("claim(address,uint256,bytes32[])", who, total + cheat, list(self.active.proof(who)))
+        data = call_data(
+            "claim(address,uint256,bytes32[])", who, total + cheat, list(self.active.proof(who))
+        )
         allowed = not self.paused and cheat == 0 and due > 0 and not stranger
         assert self.send("settler 1" if stranger else NAME_OF[who], data) == allowed
         if allowed:
@@ -187,10 +237,16 @@ class Pool(RuleBasedStateMachine):
         assert self.devnet.balance(account_bytes(REWARD_POOL)) == self.funded - self.paid
         assert self.ask("claimed_total()") == self.paid <= self.funded
         for worker in WORKERS:
-            assert self.devnet.balance(account_bytes(COLD[worker])) == self.claimed[worker] <= self.earned[worker]
+            assert (
+                self.devnet.balance(account_bytes(COLD[worker]))
+                == self.claimed[worker]
+                <= self.earned[worker]
+            )
 
     def teardown(self) -> None:
-        """Nobody gets less than the active root says, whatever happened before, and no settler can keep the next root from coming."""
+        """Nobody gets less than the active root says, whatever happened before, and no settler can
+        keep the next root from coming.
+        """
         if self.tree is not None and 0 <= self.tree.total <= self.funded:
             self.a_root_comes_though_one_settler_disputes_whatever_it_can()
         if self.active is not None:
@@ -198,7 +254,12 @@ class Pool(RuleBasedStateMachine):
                 assert self.send("owner", call_data("unpause()"))
             for worker, total in self.active.totals.items():
                 if total > self.claimed[worker]:
-                    data = call_data("claim(address,uint256,bytes32[])", worker, total, list(self.active.proof(worker)))
+                    data = call_data(
+                        "claim(address,uint256,bytes32[])",
+                        worker,
+                        total,
+                        list(self.active.proof(worker)),
+                    )
                     assert self.send(NAME_OF[worker], data)
                 assert self.devnet.balance(account_bytes(COLD[worker])) == total
         self.devnet.close()
@@ -212,7 +273,8 @@ class Pool(RuleBasedStateMachine):
                 for settler in SETTLERS[:2]:
                     self.propose(settler, 0)
                 if not self.pending:
-                    return  # the contract takes less than what was active: the model said so
+                    # The contract takes less than what was active: the model said so.
+                    return
             if "settler 2" not in self.disputed and self.now_s + 1 < self.ready_at_s:
                 self.dispute("settler 2")
                 held_up += 1
@@ -227,7 +289,11 @@ def play(examples: int, steps: int) -> None:
     run_state_machine_as_test(
         Pool,
         settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize=True,
         ),
     )
 

@@ -1,4 +1,6 @@
-"""What the contracts refuse beyond the port's suite: empty values, a signature without a proof, a payout that comes back for more."""
+"""What the contracts refuse beyond the port's suite: empty values, a signature without a proof, a
+payout that comes back for more.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,17 @@ def test_what_is_empty_is_refused(ground: Levers) -> None:
     owner, epoch = ground.chain("owner"), ground.chain("owner").pool().epoch - 1
     tree = settle(ground, {ANNA: 3, BERT: 7})
     anna, deadline = dev_account(ANNA), owner.head().at_s + 600
-    nowhere = sign_claim(dev_key(ANNA), claim_message(ground.chain_id, anna, ZERO_ADDRESS, 3, deadline))
+    nowhere = sign_claim(
+        dev_key(ANNA), claim_message(ground.chain_id, anna, ZERO_ADDRESS, 3, deadline)
+    )
     claim_to = "claim_to(address,address,uint256,uint256,bytes32[],bytes)"
     for to, data, sender, reason in (
-        (AGENT_REGISTRY, call_data("set_payout(address)", ZERO_ADDRESS), ANNA, "registry: no payout"),
+        (
+            AGENT_REGISTRY,
+            call_data("set_payout(address)", ZERO_ADDRESS),
+            ANNA,
+            "registry: no payout",
+        ),
         (REWARD_POOL, call_data("fund()"), "owner", "pool: nothing sent"),
         (
             REWARD_POOL,
@@ -43,7 +52,12 @@ def test_what_is_empty_is_refused(ground: Levers) -> None:
             BERT,
             "pool: no payout",
         ),
-        (SESSIONS, call_data("create(bytes32,bytes32)", NO_HASH, ANYTHING), ANNA, "sessions: no run"),
+        (
+            SESSIONS,
+            call_data("create(bytes32,bytes32)", NO_HASH, ANYTHING),
+            ANNA,
+            "sessions: no run",
+        ),
     ):
         with pytest.raises(ChainRefused, match=reason):
             called(ground, to, data, sender=sender)
@@ -58,19 +72,33 @@ def test_what_is_empty_is_refused(ground: Levers) -> None:
         ({"delay_s": (1 << 256) - 1}, "pool: delay longer than a year"),
     ],
 )
-def test_a_pool_without_epochs_or_with_endless_ones_is_not_made(terms: dict[str, int], reason: str) -> None:
+def test_a_pool_without_epochs_or_with_endless_ones_is_not_made(
+    terms: dict[str, int], reason: str
+) -> None:
     with pytest.raises(ValueError, match=reason):
-        genesis_of(GenesisSettings(owner=dev_account("owner"), settlers=(dev_account(ANNA),), needed=1, start_s=START_S, **terms))  # type: ignore[arg-type]
+        genesis_of(
+            GenesisSettings(
+                owner=dev_account("owner"),
+                settlers=(dev_account(ANNA),),
+                needed=1,
+                start_s=START_S,
+                **terms,
+            )
+        )  # type: ignore[arg-type]
 
 
 def test_a_signature_is_no_proof_and_a_wrong_proof_is_not_kept(ground: Levers) -> None:
-    """Who signs for more than it earned is paid nothing, and nothing is left for a claim without a proof."""
+    """Who signs for more than it earned is paid nothing, and nothing is left for a claim without a
+    proof.
+    """
     anna, bert = ground.chain(ANNA), ground.chain(BERT)
     assert isinstance(bert, ChainClient)
     fund(ground, 1000)
     tree = settle(ground, {ANNA: 300, BERT: 700})
     deadline = anna.head().at_s + 600
-    greedy = sign_claim(dev_key(ANNA), claim_message(ground.chain_id, anna.account, COLD, 1000, deadline))
+    greedy = sign_claim(
+        dev_key(ANNA), claim_message(ground.chain_id, anna.account, COLD, 1000, deadline)
+    )
     with pytest.raises(ChainRefused, match="pool: wrong proof"):
         bert.claim_to(anna.account, COLD, 1000, deadline, tree.proof(anna.account), greedy)
     with pytest.raises(ChainRefused, match="pool: wrong proof"):
@@ -81,11 +109,22 @@ def test_a_signature_is_no_proof_and_a_wrong_proof_is_not_kept(ground: Levers) -
 
 
 def coming_back(data: bytes) -> bytes:
-    """Creation code of a contract that, sent money, calls the pool with `data` and keeps in slot 0 whether that succeeded: 1 no, 2 yes."""
+    """Creation code of a contract that, sent money, calls the pool with `data` and keeps in slot 0
+    whether that succeeded: 1 no, 2 yes.
+    """
     size = len(data).to_bytes(2, "big")
     # CODECOPY(0, end of this code, size); SSTORE(0, 1 + CALL(gas, pool, 0, 0, size, 0, 0)); STOP
-    before = bytes.fromhex("61" + size.hex() + "61") + b"\0\0" + bytes.fromhex("600039" + "6000600061" + size.hex() + "60006000")
-    body = before + bytes.fromhex("61") + account_bytes(REWARD_POOL)[-2:] + bytes.fromhex("5af1" + "600101" + "600055" + "00")
+    before = (
+        bytes.fromhex("61" + size.hex() + "61")
+        + b"\0\0"
+        + bytes.fromhex("600039" + "6000600061" + size.hex() + "60006000")
+    )
+    body = (
+        before
+        + bytes.fromhex("61")
+        + account_bytes(REWARD_POOL)[-2:]
+        + bytes.fromhex("5af1" + "600101" + "600055" + "00")
+    )
     at = len(body).to_bytes(2, "big")
     body = body[:4] + at + body[6:]
     runtime = body + data
@@ -99,34 +138,50 @@ def deployed(ground: EvmGround, code: bytes) -> Address:
     ground.devnet.submit(
         bytes(
             signer_of(dev_key("owner"))
-            .sign_transaction(fee_of(ground, "owner") | {"to": signer.address, "value": 10**18, "gas": 21_000})
+            .sign_transaction(
+                fee_of(ground, "owner") | {"to": signer.address, "value": 10**18, "gas": 21_000}
+            )
             .raw_transaction
         )
     )
     ground.devnet.mine()
-    made = signer.sign_transaction(fee_of(ground, "nobody else's") | {"to": "", "data": code, "value": 0, "gas": 1_000_000})
+    made = signer.sign_transaction(
+        fee_of(ground, "nobody else's") | {"to": "", "data": code, "value": 0, "gas": 1_000_000}
+    )
     ground.devnet.submit(bytes(made.raw_transaction))
     ground.devnet.mine()
-    place = keccak256(bytes([0xD6, 0x94]) + account_bytes(signer.address) + b"\x80")[12:]  # CREATE by nonce 0
+    # CREATE by nonce 0.
+    place = keccak256(bytes([0xD6, 0x94]) + account_bytes(signer.address) + b"\x80")[12:]
     assert ground.devnet.code(place)
     return "0x" + place.hex()
 
 
 def fee_of(ground: EvmGround, name: str) -> dict[str, int]:
     nonce = ground.devnet.nonce(account_bytes(dev_account(name)))
-    return {"chainId": ground.chain_id, "nonce": nonce, "maxFeePerGas": 10**11, "maxPriorityFeePerGas": 1}
+    return {
+        "chainId": ground.chain_id,
+        "nonce": nonce,
+        "maxFeePerGas": 10**11,
+        "maxPriorityFeePerGas": 1,
+    }
 
 
 @pytest.mark.parametrize("again", ["claim", "claim_to", "claimRewardFor", "claimReward"])
 def test_a_payout_that_comes_back_for_more_gets_nothing(again: str) -> None:
-    """Inside Anna's claim her payout claims what is due to Bert, or to itself: each door of the pool is locked while another one is open."""
+    """Inside Anna's claim her payout claims what is due to Bert, or to itself: each door of the
+    pool is locked while another one is open.
+    """
     ground = EvmGround()
     anna, bert = ground.chain(ANNA), ground.chain(BERT)
     assert isinstance(anna, ChainClient)
-    greedy = keccak256(bytes([0xD6, 0x94]) + account_bytes(dev_account("nobody else's")) + b"\x80")[12:]
+    greedy = keccak256(bytes([0xD6, 0x94]) + account_bytes(dev_account("nobody else's")) + b"\x80")[
+        12:
+    ]
     tree = SettlementTree([(anna.account, 300), (bert.account, 500), ("0x" + greedy.hex(), 200)])
     until = START_S + 100 * EPOCH_S
-    signed = sign_claim(dev_key(BERT), claim_message(ground.chain_id, bert.account, COLD, 500, until))
+    signed = sign_claim(
+        dev_key(BERT), claim_message(ground.chain_id, bert.account, COLD, 500, until)
+    )
     proof = list(tree.proof(bert.account))
     place = deployed(
         ground,
@@ -134,7 +189,13 @@ def test_a_payout_that_comes_back_for_more_gets_nothing(again: str) -> None:
             {
                 "claim": call_data("claim(address,uint256,bytes32[])", bert.account, 500, proof),
                 "claim_to": call_data(
-                    "claim_to(address,address,uint256,uint256,bytes32[],bytes)", bert.account, COLD, 500, until, proof, signed
+                    "claim_to(address,address,uint256,uint256,bytes32[],bytes)",
+                    bert.account,
+                    COLD,
+                    500,
+                    until,
+                    proof,
+                    signed,
                 ),
                 "claimRewardFor": call_data("claimRewardFor(address)", bert.account),
                 "claimReward": call_data("claimReward()"),

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.words import claim_proof, claim_words, heartbeat_figures, heartbeat_words, name_word, register_words
+from contracts.words import (
+    claim_proof,
+    claim_words,
+    heartbeat_figures,
+    heartbeat_words,
+    name_word,
+    register_words,
+)
 
 AGENT = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
 PADDED = "000000000000000000000000" + "7e5f4552091a69125d5dfcb7b8c2659029395bdf"
@@ -13,7 +20,10 @@ PADDED = "000000000000000000000000" + "7e5f4552091a69125d5dfcb7b8c2659029395bdf"
 def test_register_is_name_model_count_capabilities_and_the_agent_last() -> None:
     model, one, two = b"\x11" * 32, b"\x22" * 32, b"\x33" * 32
     plain = register_words("node-1", model, [one, two])
-    assert plain.hex() == "6e6f64652d31" + "00" * 26 + "11" * 32 + "00" * 31 + "02" + "22" * 32 + "33" * 32
+    assert (
+        plain.hex()
+        == "6e6f64652d31" + "00" * 26 + "11" * 32 + "00" * 31 + "02" + "22" * 32 + "33" * 32
+    )
     assert register_words("node-1", model, [one, two], AGENT).hex() == plain.hex() + PADDED
     assert register_words("", model, []).hex() == "00" * 32 + "11" * 32 + "00" * 32
 
@@ -24,7 +34,9 @@ def test_heartbeat_and_claim_are_empty_or_one_left_padded_address() -> None:
 
 
 def test_our_words_stand_behind_the_address() -> None:
-    assert heartbeat_figures(AGENT, 258, b"\xcc" * 32).hex() == PADDED + "00" * 30 + "0102" + "cc" * 32
+    assert (
+        heartbeat_figures(AGENT, 258, b"\xcc" * 32).hex() == PADDED + "00" * 30 + "0102" + "cc" * 32
+    )
     assert claim_proof(AGENT, 1, [b"\xdd" * 32]).hex() == PADDED + "00" * 31 + "01" + "dd" * 32
 
 
@@ -33,7 +45,8 @@ def test_our_words_stand_behind_the_address() -> None:
     [
         ("a" * 40, "a" * 32),
         ("ü" * 17, "ü" * 16),
-        ("a" + "ü" * 16, "a" + "ü" * 15),  # 33 bytes: the last ü would be cut in the middle
+        # 33 bytes: the last ü would be cut in the middle.
+        ("a" + "ü" * 16, "a" + "ü" * 15),
         ("a" * 30 + "€", "a" * 30),
         ("a" * 29 + "€", "a" * 29 + "€"),
         ("a" * 29 + "😀", "a" * 29),

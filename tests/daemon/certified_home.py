@@ -1,4 +1,6 @@
-"""A home with certified rounds: real certificates, whose states are what the checkpoints hold, on a real disk."""
+"""A home with certified rounds: real certificates, whose states are what the checkpoints hold, on a
+real disk.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class CertifiedHome:
         for number in range(1, self.rounds + 1):
             await self.append(disk, number)
             await disk.save_ledger(self.ledger(number))
-            await disk.save_checkpoint(self.checkpoint(number), [tip.hash for tip in self.tips[:-1]])
+            await disk.save_checkpoint(
+                self.checkpoint(number), [tip.hash for tip in self.tips[:-1]]
+            )
         await disk.save_stands(self.run, [Stand(parent=self.tips[-1].hash, view=1)])
         return self
 
@@ -55,7 +59,9 @@ class CertifiedHome:
         made.vote = replace(made.vote, state=state_digest(vector(number, 0), vector(number, 1)))
         raw = made.raw()
         self.raws.append(raw)
-        self.tips.append(extend(self.tips[-1], open_certificate(raw, self.run, self.manifest, CHUNKS)))
+        self.tips.append(
+            extend(self.tips[-1], open_certificate(raw, self.run, self.manifest, CHUNKS))
+        )
         await disk.append_certificate(self.run, number, pack_record([raw]))
 
     def checkpoint(self, number: int) -> Checkpoint:
@@ -91,4 +97,8 @@ class CertifiedHome:
 
 def everything_in(folder: Path) -> dict[str, bytes]:
     """By name; what is set aside is another name."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

@@ -12,7 +12,8 @@ import trio
 from daemon.allocator import PAUSE_S, give_back_memory
 from simulator.fakes.clock import run_virtual
 
-BLOCK_BYTES, BLOCKS, KEPT = 100_000, 1000, 20  # below what malloc asks the kernel for one by one
+# Below what malloc asks the kernel for one by one.
+BLOCK_BYTES, BLOCKS, KEPT = 100_000, 1000, 20
 
 
 def resident_bytes() -> int:

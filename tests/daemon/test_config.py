@@ -26,10 +26,21 @@ def test_nothing_set_gives_the_defaults(tmp_path: Path) -> None:
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
-    file = write(tmp_path, '[network]\nlisten_port = 1\nbulk_port = 2\nmin_connections = 3\n[node]\nname = "file"\n')
-    environ = {"HYPERGPU_NETWORK_LISTEN_PORT": "11", "HYPERGPU_NETWORK_BULK_PORT": "12", "HOME": "/elsewhere"}
+    file = write(
+        tmp_path,
+        '[network]\nlisten_port = 1\nbulk_port = 2\nmin_connections = 3\n[node]\nname = "file"\n',
+    )
+    environ = {
+        "HYPERGPU_NETWORK_LISTEN_PORT": "11",
+        "HYPERGPU_NETWORK_BULK_PORT": "12",
+        "HOME": "/elsewhere",
+    }
     config, origins = load_config(tmp_path, None, {"network.listen_port": "21"}, environ)
-    assert (config.network.listen_port, config.network.bulk_port, config.network.min_connections) == (21, 12, 3)
+    assert (
+        config.network.listen_port,
+        config.network.bulk_port,
+        config.network.min_connections,
+    ) == (21, 12, 3)
     assert origins["network.listen_port"] == "flag"
     assert origins["network.bulk_port"] == "environment HYPERGPU_NETWORK_BULK_PORT"
     assert origins["network.min_connections"] == origins["node.name"] == f"file {file}"
@@ -37,7 +48,10 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
 
 
 def test_lists_and_booleans_from_text(tmp_path: Path) -> None:
-    environ = {"HYPERGPU_NETWORK_JOIN": "/ip4/1.2.3.4/tcp/1/p2p/A, /ip4/1.2.3.4/tcp/2/p2p/B", "HYPERGPU_WORKER_ALLOW_CUSTOM_TASK": "true"}
+    environ = {
+        "HYPERGPU_NETWORK_JOIN": "/ip4/1.2.3.4/tcp/1/p2p/A, /ip4/1.2.3.4/tcp/2/p2p/B",
+        "HYPERGPU_WORKER_ALLOW_CUSTOM_TASK": "true",
+    }
     config, _ = load_config(tmp_path, None, {"observer.hosts": ("a", "b")}, environ)
     assert config.network.join == ("/ip4/1.2.3.4/tcp/1/p2p/A", "/ip4/1.2.3.4/tcp/2/p2p/B")
     assert config.worker.allow_custom_task
@@ -54,7 +68,9 @@ def test_lists_and_booleans_from_text(tmp_path: Path) -> None:
         ("network = 1\n", "network", "write it as [network]"),
     ],
 )
-def test_an_unknown_key_is_an_error_with_the_nearest_name(tmp_path: Path, text: str, named: str, fix: str) -> None:
+def test_an_unknown_key_is_an_error_with_the_nearest_name(
+    tmp_path: Path, text: str, named: str, fix: str
+) -> None:
     write(tmp_path, text)
     with pytest.raises(UserError) as caught:
         load_config(tmp_path, None, {}, {})
@@ -65,7 +81,12 @@ def test_an_unknown_key_is_an_error_with_the_nearest_name(tmp_path: Path, text: 
 
 def test_an_unknown_variable_of_a_known_section_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="HYPERGPU_NETWORK_LISTENPORT") as caught:
-        load_config(tmp_path, None, {}, {"HYPERGPU_NETWORK_LISTENPORT": "1", "HYPERGPU_HOME": "/x", "HYPERGPU_OTHER": "1"})
+        load_config(
+            tmp_path,
+            None,
+            {},
+            {"HYPERGPU_NETWORK_LISTENPORT": "1", "HYPERGPU_HOME": "/x", "HYPERGPU_OTHER": "1"},
+        )
     assert caught.value.fix == "did you mean HYPERGPU_NETWORK_LISTEN_PORT?"
 
 
@@ -92,7 +113,9 @@ def test_a_value_that_cannot_be_used_says_why(tmp_path: Path, text: str, why: st
 
 
 def test_the_origin_of_a_wrong_value_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"network\.listen_port \(environment HYPERGPU_NETWORK_LISTEN_PORT\)"):
+    with pytest.raises(
+        UserError, match=r"network\.listen_port \(environment HYPERGPU_NETWORK_LISTEN_PORT\)"
+    ):
         load_config(tmp_path, None, {}, {"HYPERGPU_NETWORK_LISTEN_PORT": "many"})
     with pytest.raises(UserError, match=r"worker\.device \(flag\)"):
         load_config(tmp_path, None, {"worker.device": "toaster"}, {})
@@ -107,8 +130,14 @@ def test_the_written_file_changes_nothing_and_works_uncommented(tmp_path: Path) 
     assert write_default_config(tmp_path)
     file = tmp_path / "config.toml"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert load_config(tmp_path, None, {}, {}) == (Config(home=tmp_path), {f"{section}.{key}": "default" for section, key, _ in keys()})
-    uncommented = "\n".join(line.removeprefix("#") if not line.startswith("# ") else line for line in default_toml().splitlines())
+    assert load_config(tmp_path, None, {}, {}) == (
+        Config(home=tmp_path),
+        {f"{section}.{key}": "default" for section, key, _ in keys()},
+    )
+    uncommented = "\n".join(
+        line.removeprefix("#") if not line.startswith("# ") else line
+        for line in default_toml().splitlines()
+    )
     config, origins = load_config(tmp_path, write(tmp_path, uncommented), {}, {})
     assert config == Config(home=tmp_path)
     assert set(origins.values()) == {f"file {file}"}
@@ -124,8 +153,20 @@ def test_variables_are_named_after_section_and_key() -> None:
     assert variable("network", "listen_port") == "HYPERGPU_NETWORK_LISTEN_PORT"
 
 
-@pytest.mark.parametrize("endpoint", ["localhost:8545", "ftp://host", "http://", "http://host:99999/", "http://[::1/key", "http://host:0"])
-def test_an_endpoint_that_is_none_is_refused_without_being_repeated(tmp_path: Path, endpoint: str) -> None:
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "localhost:8545",
+        "ftp://host",
+        "http://",
+        "http://host:99999/",
+        "http://[::1/key",
+        "http://host:0",
+    ],
+)
+def test_an_endpoint_that_is_none_is_refused_without_being_repeated(
+    tmp_path: Path, endpoint: str
+) -> None:
     """It may hold a key."""
     write(tmp_path, f'[chain]\nrpc = ["{endpoint}"]\n')
     with pytest.raises(UserError, match="cannot be used") as told:
@@ -133,7 +174,12 @@ def test_an_endpoint_that_is_none_is_refused_without_being_repeated(tmp_path: Pa
     assert endpoint not in str(told.value)
 
 
-def told(home: Path, *, flags: dict[str, str | tuple[str, ...]] | None = None, environ: dict[str, str] | None = None) -> UserError:
+def told(
+    home: Path,
+    *,
+    flags: dict[str, str | tuple[str, ...]] | None = None,
+    environ: dict[str, str] | None = None,
+) -> UserError:
     with pytest.raises(UserError) as caught:
         load_config(home, None, flags or {}, environ or {})
     assert (caught.value.code, caught.value.exit_code) == ("CONFIG", 2)
@@ -141,8 +187,15 @@ def told(home: Path, *, flags: dict[str, str | tuple[str, ...]] | None = None, e
 
 
 def test_every_mistake_is_told_at_once_with_its_line(tmp_path: Path) -> None:
-    file = write(tmp_path, '[network]\nlisten_prot = 1\nbulk_port = 70000\n\n[wrker]\nnice = 1\n\n[worker]\nnice = "5"\n')
-    error = told(tmp_path, flags={"worker.device": "toaster"}, environ={"HYPERGPU_NODE_NMAE": "x", "HYPERGPU_WORKER_THREADS": "many"})
+    file = write(
+        tmp_path,
+        '[network]\nlisten_prot = 1\nbulk_port = 70000\n\n[wrker]\nnice = 1\n\n[worker]\nnice = "5"\n',
+    )
+    error = told(
+        tmp_path,
+        flags={"worker.device": "toaster"},
+        environ={"HYPERGPU_NODE_NMAE": "x", "HYPERGPU_WORKER_THREADS": "many"},
+    )
     assert error.what == "7 settings cannot be used."
     for words in (
         f"{file}:2: there is no setting 'listen_prot' in [network]. did you mean network.listen_port?",
@@ -162,7 +215,14 @@ def test_very_many_mistakes_have_an_end(tmp_path: Path) -> None:
     assert told(tmp_path).why.endswith("and 980 more")
 
 
-@pytest.mark.parametrize("raw", [b"\xef\xbb\xbf[worker]\nnice = 5\n", b"[worker]\r\nnice = 5\r\n", b"\xef\xbb\xbf[worker]\r\nnice = 5"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\xef\xbb\xbf[worker]\nnice = 5\n",
+        b"[worker]\r\nnice = 5\r\n",
+        b"\xef\xbb\xbf[worker]\r\nnice = 5",
+    ],
+)
 def test_what_editors_add_is_read(raw: bytes, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_bytes(raw)
     assert load_config(tmp_path, None, {}, {})[0].worker.nice == 5

@@ -77,7 +77,8 @@ def raw(home: Path, data: bytes, *, finish: bool = True) -> bytes:
             while chunk := connection.recv(65536):
                 answer += chunk
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it stopped reading: its answer may be lost with what was unread
+            # It stopped reading: its answer may be lost with what was unread.
+            pass
         return answer
 
 
@@ -94,7 +95,13 @@ async def test_an_error_of_the_daemon_reaches_the_caller_whole(tmp_path: Path) -
         with pytest.raises(UserError) as caught:
             await asked(tmp_path, "refuse")
         error = caught.value
-        assert (error.code, error.what, error.why, error.fix, error.exit_code) == ("NO", "It cannot be done.", "because", "wait", 6)
+        assert (error.code, error.what, error.why, error.fix, error.exit_code) == (
+            "NO",
+            "It cannot be done.",
+            "because",
+            "wait",
+            6,
+        )
         with pytest.raises(UserError, match="did you mean status"):
             await asked(tmp_path, "statsu")
 
@@ -115,7 +122,9 @@ def test_no_daemon_says_so_and_exits_3(tmp_path: Path) -> None:
         assert caught.value.fix == f"hypergpud start --home {home}"
 
 
-def test_a_daemon_that_does_not_listen_yet_is_not_called_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_does_not_listen_yet_is_not_called_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(client_module, "RETRY_S", 0.1)
     with home_lock(tmp_path), pytest.raises(UserError) as caught:
         call(tmp_path, "status")
@@ -143,7 +152,9 @@ async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("becomes", ["nothing", "a file", "another socket"])
-async def test_a_socket_that_a_cleaner_removed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, becomes: str) -> None:
+async def test_a_socket_that_a_cleaner_removed_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, becomes: str
+) -> None:
     monkeypatch.setattr(server_module, "LOOK_S", 0.05)
     name = tmp_path / SOCKET_FILE
     left = socket.socket(socket.AF_UNIX)
@@ -213,7 +224,9 @@ async def test_much_too_much_does_not_hurt(tmp_path: Path) -> None:
         assert await asked(tmp_path, "status") == b'{"as_of":1}'
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.binary(max_size=200))
 def test_any_bytes(tmp_path: Path, data: bytes) -> None:
     async def main() -> None:
@@ -225,7 +238,9 @@ def test_any_bytes(tmp_path: Path, data: bytes) -> None:
     trio.run(main)
 
 
-async def test_silent_clients_do_not_keep_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silent_clients_do_not_keep_others_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server_module, "SERVER_TIMEOUT_S", 0.2)
     async with served(tmp_path):
         silent: list[socket.socket] = []

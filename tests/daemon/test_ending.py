@@ -26,9 +26,15 @@ def terminal() -> Iterator[None]:
 @pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize(
     ("number", "reason"),
-    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "asked to end by SIGTERM"), (signal.SIGHUP, "its terminal was closed")],
+    [
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGTERM, "asked to end by SIGTERM"),
+        (signal.SIGHUP, "its terminal was closed"),
+    ],
 )
-async def test_the_first_signal_is_a_wish_and_the_second_an_order(number: signal.Signals, reason: str) -> None:
+async def test_the_first_signal_is_a_wish_and_the_second_an_order(
+    number: signal.Signals, reason: str
+) -> None:
     ending, left = Ending(), trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, ending, left.set)
@@ -95,14 +101,26 @@ trio.run(main)
         ("0", "once", 7, ""),
     ],
 )
-def test_a_call_that_nothing_ends_does_not_keep_the_process(busy_s: str, how: str, code: int, said: str) -> None:
-    done = subprocess.run([sys.executable, "-c", STUCK, busy_s, how], capture_output=True, text=True, timeout=60, check=False)
+def test_a_call_that_nothing_ends_does_not_keep_the_process(
+    busy_s: str, how: str, code: int, said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK, busy_s, how],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert (done.stdout == "in order\n") == (not said)
 
 
-async def test_leave_ends_nothing_once_its_block_was_left_by_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node that failed while it left: the process reports that, and is not ended from a timer with another exit code."""
+async def test_leave_ends_nothing_once_its_block_was_left_by_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A node that failed while it left: the process reports that, and is not ended from a timer
+    with another exit code.
+    """
     monkeypatch.setattr("daemon.ending.STUCK_S", 600.0)
 
     def fail() -> None:

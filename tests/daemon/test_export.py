@@ -12,7 +12,9 @@ from daemon.home import ensure_home
 from tests.daemon.certified_home import CertifiedHome
 
 
-def test_export_run_that_is_interrupted_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_run_that_is_interrupted_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home, file = tmp_path / "home", tmp_path / "model.safetensors"
     ensure_home(home)
     made = CertifiedHome(home, 1, None)

@@ -41,7 +41,9 @@ def test_a_home_that_is_whole_goes_on_and_its_lock_is_touched(watched: HomeAndWa
 
 
 @pytest.mark.parametrize("how", ["removed", "moved", "replaced", "emptied and replaced"])
-def test_a_home_that_is_gone_ends_the_node_with_what_happened(watched: HomeAndWatch, how: str) -> None:
+def test_a_home_that_is_gone_ends_the_node_with_what_happened(
+    watched: HomeAndWatch, how: str
+) -> None:
     home, watch, _ = watched
     other = home.with_name("other")
     home.rename(other)
@@ -73,8 +75,12 @@ def test_a_lock_and_a_key_that_a_cleaner_removed_are_made_again(watched: HomeAnd
     assert watch.look(0.0) is None
 
 
-def test_a_lock_that_a_full_disk_does_not_take_is_marked_later(watched: HomeAndWatch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each look left an open file behind, and the one after it took the unmarked lock for another process's."""
+def test_a_lock_that_a_full_disk_does_not_take_is_marked_later(
+    watched: HomeAndWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look left an open file behind, and the one after it took the unmarked lock for another
+    process's.
+    """
     home, watch, _ = watched
     (home / LOCK_FILE).unlink()
     before = len(os.listdir("/proc/self/fd"))
@@ -90,7 +96,9 @@ def test_a_lock_that_a_full_disk_does_not_take_is_marked_later(watched: HomeAndW
     assert lock_holder(home) == os.getpid()
 
 
-def test_look_goes_on_when_the_machine_gets_another_name(watched: HomeAndWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_look_goes_on_when_the_machine_gets_another_name(
+    watched: HomeAndWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, watch, _ = watched
     monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
     assert watch.look(0.0) is None
@@ -99,7 +107,8 @@ def test_look_goes_on_when_the_machine_gets_another_name(watched: HomeAndWatch, 
 def test_a_lock_that_another_process_took_meanwhile_ends_the_node(watched: HomeAndWatch) -> None:
     home, watch, _ = watched
     (home / LOCK_FILE).unlink()
-    with home_lock(home):  # of this process too, through another open file: the kernel tells them apart
+    # Of this process too, through another open file: the kernel tells them apart.
+    with home_lock(home):
         lost = watch.look(0.0)
     assert lost is not None
     assert "was taken by another process" in lost.what
@@ -114,7 +123,9 @@ def test_a_lock_that_another_machine_wrote_into_ends_the_node(watched: HomeAndWa
     assert "was taken by another process" in lost.what
 
 
-def test_a_file_system_that_fails_for_a_moment_is_waited_for(watched: HomeAndWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_that_fails_for_a_moment_is_waited_for(
+    watched: HomeAndWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, watch, _ = watched
 
     def fail(*_: object, **__: object) -> os.stat_result:

@@ -1,7 +1,8 @@
-"""Which foreign modules each process loads: seen in `sys.modules` of real processes, since that is what costs and what collides.
+"""Which foreign modules each process loads: seen in `sys.modules` of real processes, since that is
+what costs and what collides.
 
-libp2p and hivemind cannot be in one process at all; torch belongs to the worker, aiohttp to the observer, and `hypergpud status` has
-0.3 s from the start of its process to its answer.
+libp2p and hivemind cannot be in one process at all; torch belongs to the worker, aiohttp to the
+observer, and `hypergpud status` has 0.3 s from the start of its process to its answer.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ WATCHED = (
 )
 HEAVY = frozenset(WATCHED) - {"click"}
 STATUS_LIMIT_S, HELP_LIMIT_S = 0.3, 0.15
-BARE_S = 0.02  # of CPU, for `python -c pass` in this environment on the machine whose limits those are
+# Of CPU, for `python -c pass` in this environment on the machine whose limits those are.
+BARE_S = 0.02
 
 pytestmark = pytest.mark.real
 
@@ -55,7 +57,12 @@ def loaded_by(code: str, *arguments: str) -> frozenset[str]:
     tail = f"\nimport sys; print('LOADED', *sorted(set(sys.modules) & set({WATCHED!r})))"
     environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
-        [sys.executable, "-c", code + tail, *arguments], capture_output=True, text=True, env=environ, timeout=120, check=False
+        [sys.executable, "-c", code + tail, *arguments],
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return frozenset(done.stdout.rpartition("LOADED")[2].split())
@@ -63,9 +70,14 @@ def loaded_by(code: str, *arguments: str) -> frozenset[str]:
 
 @contextmanager
 def answering(home: Path) -> Iterator[None]:
-    """Something on the control socket that answers every call with an empty status, without any of our server's imports in the way."""
+    """Something on the control socket that answers every call with an empty status, without any of
+    our server's imports in the way.
+    """
     status: Status = record(StatusState(), 1.0)
-    answer = msgspec.json.encode(Answer(ok=True, result=msgspec.Raw(msgspec.json.encode(status)))) + b"\n"
+    answer = (
+        msgspec.json.encode(Answer(ok=True, result=msgspec.Raw(msgspec.json.encode(status))))
+        + b"\n"
+    )
     listener = socket.socket(socket.AF_UNIX)
     with socket_address(home) as address:
         listener.bind(address)
@@ -91,7 +103,9 @@ def answering(home: Path) -> Iterator[None]:
         listener.close()
 
 
-@pytest.mark.parametrize("arguments", [("status",), ("status", "--json"), ("peers",), ("peers", "--json")])
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("status", "--json"), ("peers",), ("peers", "--json")]
+)
 def test_asking_a_daemon_loads_nothing_heavy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     with answering(tmp_path):
         code = "import sys; from daemon.cli.main import run; assert run(sys.argv[1:]) == 0"
@@ -103,7 +117,9 @@ def test_the_command_line_itself_loads_nothing_heavy() -> None:
 
 
 def test_help_loads_no_command() -> None:
-    """Not even a light one: with fifteen of them, each module that one imports would be paid for here."""
+    """Not even a light one: with fifteen of them, each module that one imports would be paid for
+    here.
+    """
     code = "import sys; from daemon.cli.main import COMMANDS, run; assert run(['--help']) == 0; "
     code += "print('COMMANDS', [name for name in COMMANDS.values() if name in sys.modules])"
     done = subprocess.run(
@@ -124,14 +140,22 @@ def cpu_seconds(*command: str) -> float:
     took: list[float] = []
     for _ in range(6):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *command], env=environ, check=True, timeout=60, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, *command],
+            env=environ,
+            check=True,
+            timeout=60,
+            stdout=subprocess.DEVNULL,
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return min(took)
 
 
 def is_within(limit_s: float, *arguments: str) -> bool:
-    """Whether a call keeps its limit on a core as fast as one that starts a bare interpreter in BARE_S; a busy core is slower."""
+    """Whether a call keeps its limit on a core as fast as one that starts a bare interpreter in
+    BARE_S; a busy core is slower.
+    """
     slowness = max(1.0, cpu_seconds("-c", "pass") / BARE_S)
     return cpu_seconds("-m", "daemon.cli.main", *arguments) < limit_s * slowness
 
@@ -153,7 +177,9 @@ def test_the_node_loads_no_torch_no_hivemind_and_no_web_server() -> None:
     loaded = loaded_by("import daemon.cli.start, daemon.app")
     assert {"libp2p", "trio", "numpy"} <= loaded
     assert (
-        loaded & {"torch", "hivemind", "aiohttp", "sklearn", "web3", "eth_account", "rich", "pygments"} == set()
+        loaded
+        & {"torch", "hivemind", "aiohttp", "sklearn", "web3", "eth_account", "rich", "pygments"}
+        == set()
     )  # libp2p itself brings prometheus_client
 
 

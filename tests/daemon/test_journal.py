@@ -38,7 +38,11 @@ def test_an_event_is_stamped_folded_and_told(tmp_path: Path) -> None:
     told: list[Event] = []
     journal.add_listener(told.append)
     journal.record(ready(7))
-    journal.record(TrafficReport(control_sent=1, control_received=2, bulk_sent=3, bulk_received=4, connections=5))
+    journal.record(
+        TrafficReport(
+            control_sent=1, control_received=2, bulk_sent=3, bulk_received=4, connections=5
+        )
+    )
     status = journal.status()
     assert [event.at for event in told] == [10.0, 11.0]
     assert status.as_of == 12.0
@@ -84,7 +88,9 @@ def test_a_torn_last_line_does_not_take_the_next_one(tmp_path: Path) -> None:
     assert decode_event(whole) == msgspec.structs.replace(ready(3), at=1.0)
 
 
-def test_it_rotates_and_keeps_two_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_rotates_and_keeps_two_old_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "ROTATE_BYTES", 300)
     path = tmp_path / "j"
     journal = Journal(path, lambda: 1.0)
@@ -92,7 +98,12 @@ def test_it_rotates_and_keeps_two_old_files(tmp_path: Path, monkeypatch: pytest.
         journal.record(ready(number))
         journal.flush()
     assert sorted(os.listdir(tmp_path)) == ["j", "j.1", "j.2"]
-    kept = [event.parameters for name in ("j.2", "j.1", "j") for event in lines(tmp_path / name) if isinstance(event, TrainerReady)]
+    kept = [
+        event.parameters
+        for name in ("j.2", "j.1", "j")
+        for event in lines(tmp_path / name)
+        if isinstance(event, TrainerReady)
+    ]
     assert kept == list(range(kept[0], 20))
     assert all((tmp_path / name).stat().st_size <= 300 for name in os.listdir(tmp_path))
 
@@ -110,7 +121,9 @@ def file_size_limit(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_is_named_once_and_nothing_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_is_named_once_and_nothing_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "j"
     journal = Journal(path, lambda: 1.0)
     told: list[Event] = []
@@ -126,11 +139,17 @@ def test_a_full_disk_is_named_once_and_nothing_is_lost(tmp_path: Path, caplog: p
     assert sum(isinstance(event, Warned) for event in told) == 1
     assert "training goes on" in caplog.text
     journal.flush()
-    assert [event.parameters for event in lines(path) if isinstance(event, TrainerReady)] == [1, 2, 3]
+    assert [event.parameters for event in lines(path) if isinstance(event, TrainerReady)] == [
+        1,
+        2,
+        3,
+    ]
     assert "nothing is missing" in journal.status().events[0].text
 
 
-def test_memory_is_bounded_while_the_disk_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded_while_the_disk_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 10)
     (tmp_path / "j").mkdir()  # a directory takes no lines
     journal = Journal(tmp_path / "j", lambda: 1.0)
@@ -152,8 +171,17 @@ def test_logs_are_lines_on_stderr_and_json_in_the_file(tmp_path: Path) -> None:
         "logging.getLogger('daemon.x').info('two\\nlines'); logging.getLogger('daemon.x').debug('hidden')\n"
         "logging.getLogger('libp2p').info('hidden'); logging.getLogger('libp2p').warning('shown')\n"
     )
-    shown = subprocess.run([sys.executable, "-c", code, str(tmp_path / "log")], capture_output=True, text=True, check=True, timeout=30)
-    records = [msgspec.json.decode(line, type=dict) for line in (tmp_path / "log").read_bytes().splitlines()]
+    shown = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "log")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    records = [
+        msgspec.json.decode(line, type=dict)
+        for line in (tmp_path / "log").read_bytes().splitlines()
+    ]
     assert [(record["logger"], record["level"], record["message"]) for record in records] == [
         ("daemon.x", "info", "two\nlines"),
         ("libp2p", "warning", "shown"),
@@ -164,16 +192,27 @@ def test_logs_are_lines_on_stderr_and_json_in_the_file(tmp_path: Path) -> None:
     assert set_up_logging.__doc__
 
 
-def test_a_log_that_cannot_be_written_is_said_once_and_its_lines_are_on_stderr(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_is_said_once_and_its_lines_are_on_stderr(
+    tmp_path: Path,
+) -> None:
     code = (
         "import logging, os, pathlib, sys; from daemon.logs import set_up_logging\n"
         "file = pathlib.Path(sys.argv[1]); set_up_logging(file=file); log = logging.getLogger('daemon.x')\n"
         "log.info('one'); log.info('two'); file.rmdir(); log.info('three'); log.info('four')\n"
     )
     (tmp_path / "log").mkdir()
-    shown = subprocess.run([sys.executable, "-c", code, str(tmp_path / "log")], capture_output=True, text=True, check=True, timeout=30)
+    shown = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "log")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
     assert shown.stderr.count("cannot be written (Is a directory)") == 1
     assert "Traceback" not in shown.stderr
     assert all(word in shown.stderr for word in ("one", "two", "three", "four"))
-    records = [msgspec.json.decode(line, type=dict) for line in (tmp_path / "log").read_bytes().splitlines()]
+    records = [
+        msgspec.json.decode(line, type=dict)
+        for line in (tmp_path / "log").read_bytes().splitlines()
+    ]
     assert [record["message"] for record in records] == ["three", "four"]

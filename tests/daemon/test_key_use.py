@@ -1,4 +1,6 @@
-"""Two nodes with one key: the younger one ends, the older one says so, over real connections on loopback."""
+"""Two nodes with one key: the younger one ends, the older one says so, over real connections on
+loopback.
+"""
 
 from __future__ import annotations
 
@@ -29,22 +31,31 @@ from protocol.journal import Event, Trouble
 pytestmark = pytest.mark.real
 
 SECRET = bytes(range(32))
-LIMIT_S = 60.0  # it takes two; a busy machine may take its time
+# It takes two; a busy machine may take its time.
+LIMIT_S = 60.0
 
 
 class Holder:
     """A node as far as its key goes."""
 
-    def __init__(self, home: Path, secret: bytes, join: tuple[str, ...] = (), later_ns: int = 0) -> None:
+    def __init__(
+        self, home: Path, secret: bytes, join: tuple[str, ...] = (), later_ns: int = 0
+    ) -> None:
         home.mkdir()
         self.told: list[Event] = []
         journal = Journal(None, lambda: 0.0)
         journal.add_listener(self.told.append)
-        config = Config(home=home, node=NodeConfig(name="n"), network=NetworkConfig(listen_host="127.0.0.1", join=join))
+        config = Config(
+            home=home,
+            node=NodeConfig(name="n"),
+            network=NetworkConfig(listen_host="127.0.0.1", join=join),
+        )
         self.serials = serials = Serials(home / "serials", lambda: time.time_ns() + later_ns)
         certificate = load_or_make(home / BULK_CERTIFICATE_FILE, "n")
         self.use = KeyUse(config, Signer(secret).peer, serials, journal)
-        settings = msgspec.structs.replace(network_settings(config), serials=serials.next, sighting=self.use.saw)
+        settings = msgspec.structs.replace(
+            network_settings(config), serials=serials.next, sighting=self.use.saw
+        )
         self.network = LibP2PNetwork(settings, secret, certificate)
 
     @asynccontextmanager
@@ -75,7 +86,9 @@ async def test_the_copy_ends_and_the_node_that_was_there_says_so(tmp_path: Path)
             with trio.fail_after(LIMIT_S):
                 while first.network.peer not in {link.peer for link in other.network.links()}:
                     await trio.sleep(0.05)
-            second = Holder(tmp_path / "second", SECRET, other.network.addresses, later_ns=2 * SPREAD_NS)
+            second = Holder(
+                tmp_path / "second", SECRET, other.network.addresses, later_ns=2 * SPREAD_NS
+            )
             async with second.running():
                 assert f"127.0.0.1:{first.network.port}" in await ends(second)
                 with trio.fail_after(LIMIT_S):

@@ -29,7 +29,9 @@ def test_a_key_is_made_once_and_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
-def test_a_key_that_others_can_read_is_refused_with_the_line_that_mends_it(tmp_path: Path, mode: int) -> None:
+def test_a_key_that_others_can_read_is_refused_with_the_line_that_mends_it(
+    tmp_path: Path, mode: int
+) -> None:
     load_or_make_key(tmp_path)
     key = tmp_path / "node.key"
     key.chmod(mode)
@@ -42,7 +44,9 @@ def test_a_key_that_others_can_read_is_refused_with_the_line_that_mends_it(tmp_p
     load_or_make_key(tmp_path)
 
 
-def test_a_key_that_others_could_read_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_others_could_read_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """FAT has the permissions that it was mounted with, and chmod changes nothing there."""
     whole = os.open
 
@@ -85,7 +89,13 @@ def test_starts_at_the_same_time_share_one_key(tmp_path: Path) -> None:
     )
     gate, opener = os.pipe()
     racers = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=gate, stdout=subprocess.PIPE, text=True) for _ in range(6)
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            stdin=gate,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(6)
     ]
     os.close(gate)
     os.close(opener)
@@ -111,7 +121,12 @@ def test_a_second_daemon_on_a_home_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.real
 def test_the_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
     code = "import sys, pathlib; from daemon.lock import home_lock\nwith home_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     assert lock_holder(tmp_path) == holder.pid
@@ -123,8 +138,13 @@ def test_the_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> Non
 def test_home_by_flag_then_variable_then_platform(tmp_path: Path) -> None:
     assert home_directory(str(tmp_path), {"HYPERGPU_HOME": "/x"}) == tmp_path
     assert home_directory(None, {"HYPERGPU_HOME": "/x"}) == Path("/x")
-    assert home_directory(None, {"XDG_DATA_HOME": str(tmp_path), "HOME": "/h"}) == tmp_path / "hypergpu"
-    assert home_directory(None, {"XDG_DATA_HOME": "relative", "HOME": "/h"}) == Path("/h/.local/share/hypergpu")
+    assert (
+        home_directory(None, {"XDG_DATA_HOME": str(tmp_path), "HOME": "/h"})
+        == tmp_path / "hypergpu"
+    )
+    assert home_directory(None, {"XDG_DATA_HOME": "relative", "HOME": "/h"}) == Path(
+        "/h/.local/share/hypergpu"
+    )
 
 
 def test_a_home_is_private_and_an_existing_one_is_left(tmp_path: Path) -> None:
@@ -162,4 +182,7 @@ def test_what_belongs_to_a_second_old_key_is_set_aside_beside_the_first(tmp_path
         (run / "ledger.safetensors").write_bytes(work)
         load_or_make_key(tmp_path)
         (tmp_path / "node.key").unlink()
-    assert {path.read_bytes() for path in run.iterdir()} == {b"of the first key", b"of the second key"}
+    assert {path.read_bytes() for path in run.iterdir()} == {
+        b"of the first key",
+        b"of the second key",
+    }

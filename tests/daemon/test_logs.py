@@ -33,7 +33,9 @@ def test_a_quiet_stderr_has_errors_alone_and_the_file_has_everything(tmp_path: P
     log.warning("warned")
     log.error("failed")
     assert [line.rpartition("  ")[2] for line in stream.getvalue().splitlines()] == ["failed"]
-    assert [json.loads(line)["message"] for line in file.read_text(encoding="utf-8").splitlines()] == ["said", "warned", "failed"]
+    assert [
+        json.loads(line)["message"] for line in file.read_text(encoding="utf-8").splitlines()
+    ] == ["said", "warned", "failed"]
 
 
 def test_what_a_peer_wrote_cannot_steer_the_terminal() -> None:

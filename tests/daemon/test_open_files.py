@@ -29,6 +29,15 @@ print(_to_the_end(main))
 @pytest.mark.real
 def test_allow_open_files_comes_before_all_that_a_node_does() -> None:
     environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, "-c", RUN], env=environ, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    assert int(done.stdout) == (MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MOST_OPEN_FILES, hard))
+    assert int(done.stdout) == (
+        MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MOST_OPEN_FILES, hard)
+    )

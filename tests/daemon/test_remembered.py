@@ -1,4 +1,6 @@
-"""What a home remembers: `start` alone goes on where it was last, and says so where that cannot be told."""
+"""What a home remembers: `start` alone goes on where it was last, and says so where that cannot be
+told.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def test_a_new_home_begins_the_bundled_run(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_start_alone_goes_on_with_the_last_run_and_its_members_and_names_the_others(tmp_path: Path) -> None:
+def test_start_alone_goes_on_with_the_last_run_and_its_members_and_names_the_others(
+    tmp_path: Path,
+) -> None:
     first, second = a_run("first"), a_run("second")
     remember(tmp_path, first, 4001, (ADDRESS,))
     remember(tmp_path, second, 4002)
@@ -68,14 +72,18 @@ def test_start_alone_goes_on_with_the_last_run_and_its_members_and_names_the_oth
     assert f"where they were seen last (--join): {ADDRESS}" in back.assumed[-1]
     remember(tmp_path, first, 4001)
     assert run_of(chosen(tmp_path)) == "first"
-    assert members_of(tmp_path, first.run) == (ADDRESS,), "nobody is connected yet: those known before stay"
+    assert members_of(tmp_path, first.run) == (ADDRESS,), (
+        "nobody is connected yet: those known before stay"
+    )
 
 
 def test_whom_the_person_names_is_joined_and_nobody_else(tmp_path: Path) -> None:
     run = a_run("here")
     remember(tmp_path, run, 4001, (ADDRESS,))
     elsewhere = ADDRESS.replace("4001", "4002")
-    assert chosen(tmp_path, None, elsewhere) == Choice(manifest=None, join=(elsewhere,), assumed=("the run of the node we join (--run)",))
+    assert chosen(tmp_path, None, elsewhere) == Choice(
+        manifest=None, join=(elsewhere,), assumed=("the run of the node we join (--run)",)
+    )
     assert chosen(tmp_path, run.run.hex()[:8], elsewhere).join == (elsewhere,)
 
 
@@ -88,19 +96,29 @@ def test_a_file_of_the_run_that_this_home_was_in_finds_its_members(tmp_path: Pat
     assert chosen(tmp_path, str(file)).join == ()
 
 
-def test_of_an_older_home_the_only_run_is_the_last_one_and_of_several_none_is_guessed(tmp_path: Path) -> None:
+def test_of_an_older_home_the_only_run_is_the_last_one_and_of_several_none_is_guessed(
+    tmp_path: Path,
+) -> None:
     first, second = a_run("first"), a_run("second")
     keep_manifest(tmp_path, first)
     assert run_of(chosen(tmp_path)) == "first"
     keep_manifest(tmp_path, second)
     with pytest.raises(UserError) as caught:
         chosen(tmp_path)
-    for words in ("several runs", f"first ({first.run.hex()[:12]})", f"second ({second.run.hex()[:12]})", "hypergpud start --run "):
+    for words in (
+        "several runs",
+        f"first ({first.run.hex()[:12]})",
+        f"second ({second.run.hex()[:12]})",
+        "hypergpud start --run ",
+    ):
         assert words in str(caught.value)
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("garbage", [b"", b"{", b"\xff\xfe", b"[1]", b'{"runs": [{"run": "zz"}]}', b'{"port": 70000}', b"[" * 5000])
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"{", b"\xff\xfe", b"[1]", b'{"runs": [{"run": "zz"}]}', b'{"port": 70000}', b"[" * 5000],
+)
 def test_a_damaged_file_is_not_believed_and_is_written_anew(garbage: bytes, tmp_path: Path) -> None:
     first, second = a_run("first"), a_run("second")
     remember(tmp_path, first, 4001, (ADDRESS,))
@@ -130,7 +148,11 @@ def test_a_last_run_whose_manifest_is_damaged_is_not_another_run(tmp_path: Path)
 
 
 def everything_in(folder: Path) -> dict[Path, tuple[bytes, int]]:
-    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_run_of_the_first_rules_is_not_taken_up_and_stays_as_it_is(tmp_path: Path) -> None:
@@ -148,7 +170,9 @@ def test_a_run_of_the_first_rules_is_not_taken_up_and_stays_as_it_is(tmp_path: P
     assert everything_in(tmp_path) == before
 
 
-def test_the_same_file_begins_a_new_run_beside_one_of_the_first_rules_and_says_so(tmp_path: Path) -> None:
+def test_the_same_file_begins_a_new_run_beside_one_of_the_first_rules_and_says_so(
+    tmp_path: Path,
+) -> None:
     old = of_the_first_rules(Manifest(name="here", task="none"))
     remember(tmp_path, old, 4001, (ADDRESS,))
     file = tmp_path / "run.toml"
@@ -159,7 +183,9 @@ def test_the_same_file_begins_a_new_run_beside_one_of_the_first_rules_and_says_s
     assert f"hypergpud export {old.run.hex()[:12]} FILE" in choice.assumed[0]
 
 
-def test_a_run_that_was_begun_under_earlier_rules_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_begun_under_earlier_rules_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun = seal(Manifest(name="here", task="none", rules=7))
     remember(tmp_path, begun, 4001)
     monkeypatch.setattr(runs, "KNOWN_RULES", frozenset({2, 7}))
@@ -168,16 +194,23 @@ def test_a_run_that_was_begun_under_earlier_rules_keeps_them(tmp_path: Path, mon
     file.write_text('name = "here"\ntask = "none"\n')
     choice = chosen(tmp_path, str(file))
     assert choice.manifest == begun
-    assert "rules 7, under which this home began this run (rules = 2 in the file begins another)" in choice.assumed
+    assert (
+        "rules 7, under which this home began this run (rules = 2 in the file begins another)"
+        in choice.assumed
+    )
     file.write_text('name = "here"\ntask = "none"\nrules = 2\n')
     assert chosen(tmp_path, str(file)).manifest == a_run("here")
     file.write_text('name = "here"\ntask = "none"\nrules = 9\n')
-    with pytest.raises(UserError, match=r"uses rules 9; this program knows rules 2 and 7\. Upgrade hypergpu"):
+    with pytest.raises(
+        UserError, match=r"uses rules 9; this program knows rules 2 and 7\. Upgrade hypergpu"
+    ):
         chosen(tmp_path, str(file))
 
 
 @pytest.mark.parametrize(("named", "said"), [("abcd", "No run"), ("deadbeef", "it was in here")])
-def test_an_id_of_no_run_of_this_home_names_those_there_are(named: str, said: str, tmp_path: Path) -> None:
+def test_an_id_of_no_run_of_this_home_names_those_there_are(
+    named: str, said: str, tmp_path: Path
+) -> None:
     remember(tmp_path, a_run("here"), 4001)
     with pytest.raises(UserError) as caught:
         chosen(tmp_path, named)
@@ -200,7 +233,12 @@ def test_what_is_remembered_is_bounded_and_written_only_when_it_changes(tmp_path
     assert known is not None
     assert len(known.runs) == MOST_RUNS
     last = a_run(f"run {MOST_RUNS + 2}")
-    remember(tmp_path, last, 4001, tuple(ADDRESS.replace("4001", str(4001 + n)) for n in range(MOST_ADDRESSES + 5)))
+    remember(
+        tmp_path,
+        last,
+        4001,
+        tuple(ADDRESS.replace("4001", str(4001 + n)) for n in range(MOST_ADDRESSES + 5)),
+    )
     assert len(members_of(tmp_path, last.run)) == MOST_ADDRESSES
     file = tmp_path / REMEMBERED_FILE
     write_atomically(file, [memoryview(file.read_bytes())], written_ns=10**9)
@@ -208,7 +246,9 @@ def test_what_is_remembered_is_bounded_and_written_only_when_it_changes(tmp_path
     assert file.stat().st_mtime_ns == 10**9
 
 
-def test_a_run_is_noted_as_soon_as_this_node_can_work_on_it_and_one_that_it_cannot_is_not(tmp_path: Path) -> None:
+def test_a_run_is_noted_as_soon_as_this_node_can_work_on_it_and_one_that_it_cannot_is_not(
+    tmp_path: Path,
+) -> None:
     """Whoever presses Ctrl-C before the node has started finds the same run the next time."""
     good = seal(Manifest(name="good", task="simple_cnn"))
     config = Config(home=tmp_path, network=NetworkConfig(join=(ADDRESS,)))
@@ -226,7 +266,9 @@ def test_a_run_is_noted_as_soon_as_this_node_can_work_on_it_and_one_that_it_cann
         assert run_of(chosen(tmp_path)) == "good"
 
 
-def test_an_address_where_nobody_was_met_never_replaces_one_where_somebody_was(tmp_path: Path) -> None:
+def test_an_address_where_nobody_was_met_never_replaces_one_where_somebody_was(
+    tmp_path: Path,
+) -> None:
     run = a_run("run")
     remember(tmp_path, run, 4001, hoped=("/ip6/::1/tcp/1/p2p/x",))
     assert members_of(tmp_path, run.run) == ()

@@ -25,7 +25,9 @@ class Clock:
 
 
 @pytest.mark.parametrize("shift_ns", [-HOUR_NS, 0, HOUR_NS, 365 * 24 * HOUR_NS, -NOW_NS])
-def test_the_next_life_is_above_the_last_whatever_the_clock_says(tmp_path: Path, shift_ns: int) -> None:
+def test_the_next_life_is_above_the_last_whatever_the_clock_says(
+    tmp_path: Path, shift_ns: int
+) -> None:
     clock = Clock(NOW_NS)
     used = [Serials(tmp_path / "serials", clock).next() for _ in range(3)]
     clock.now_ns += shift_ns
@@ -35,7 +37,9 @@ def test_the_next_life_is_above_the_last_whatever_the_clock_says(tmp_path: Path,
 
 
 def test_a_home_that_is_restarted_often_stays_with_the_clock(tmp_path: Path) -> None:
-    """Each restart moved its numbers an hour ahead: of a home and its copy, the original looked like the newer one."""
+    """Each restart moved its numbers an hour ahead: of a home and its copy, the original looked
+    like the newer one.
+    """
     clock = Clock(NOW_NS)
     used = 0
     for _ in range(50):
@@ -88,7 +92,9 @@ def test_a_damaged_file_leaves_the_wall_clock(tmp_path: Path, content: bytes) ->
     assert int((tmp_path / "serials").read_text()) == first + AHEAD_NS
 
 
-def test_a_restored_home_uses_other_numbers_than_the_life_that_followed_the_backup(tmp_path: Path) -> None:
+def test_a_restored_home_uses_other_numbers_than_the_life_that_followed_the_backup(
+    tmp_path: Path,
+) -> None:
     """With the same numbers, a record of that life was an older node's answer, and the node ended."""
     file = tmp_path / "serials"
     Serials(file, Clock(NOW_NS))

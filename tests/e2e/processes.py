@@ -1,4 +1,7 @@
-"""Processes as the kernel sees them: who belongs to whom, what is left, what they cost. Nothing here believes what a process says of itself."""
+"""Processes as the kernel sees them: who belongs to whom, what is left, what they cost.
+
+Nothing here believes what a process says of itself.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from typing import TypeVar
 
 import msgspec
 
-POLL_S = 0.1  # the processes of others tell nobody what they do: look often, with a limit
+# The processes of others tell nobody what they do: look often, with a limit.
+POLL_S = 0.1
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -47,7 +51,12 @@ class Process(msgspec.Struct, frozen=True):
 def _fields(pid: int) -> list[str] | None:
     """/proc/PID/stat from the third field on (proc(5)): the second, the name, may hold anything."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return (
+            Path(f"/proc/{pid}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()
+        )
     except OSError:
         return None
 
@@ -60,11 +69,16 @@ def process(pid: int) -> Process:
 
 
 def descendants(pid: int) -> list[Process]:
-    """All that `pid` started, and what those started. Look before it ends: orphans are given to another parent."""
+    """All that `pid` started, and what those started.
+
+    Look before it ends: orphans are given to another parent.
+    """
     children: dict[int, list[Process]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (fields := _fields(int(entry.name))) is not None:
-            children.setdefault(int(fields[1]), []).append(Process(int(entry.name), int(fields[19])))
+            children.setdefault(int(fields[1]), []).append(
+                Process(int(entry.name), int(fields[19]))
+            )
     found, look = [], [pid]
     while look:
         own = children.get(look.pop(), [])
@@ -96,13 +110,21 @@ def listening_ports(pid: int) -> list[int]:
 
 def _command(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:160]
+        return (
+            Path(f"/proc/{pid}/cmdline")
+            .read_bytes()
+            .replace(b"\0", b" ")
+            .decode(errors="replace")[:160]
+        )
     except OSError:
         return ""
 
 
 def until(look: Callable[[], T], what: str, limit_s: float) -> T:
-    """The first true thing `look` returns. Raises `AssertionError` that says what did not happen."""
+    """The first true thing `look` returns.
+
+    Raises `AssertionError` that says what did not happen.
+    """
     deadline = time.monotonic() + limit_s
     while not (seen := look()):
         assert time.monotonic() < deadline, f"not within {limit_s:g} s: {what}"

@@ -1,4 +1,6 @@
-"""Somebody who speaks every protocol of a run, and speaks it wrongly: a network of our own in the test's process, beside a daemon under test."""
+"""Somebody who speaks every protocol of a run, and speaks it wrongly: a network of our own in the
+test's process, beside a daemon under test.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,16 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.manifest import Manifest
-from protocol.messages import Beacon, Message, Vote, decode_signed, encode_signed, open_as, payload_of, sign
+from protocol.messages import (
+    Beacon,
+    Message,
+    Vote,
+    decode_signed,
+    encode_signed,
+    open_as,
+    payload_of,
+    sign,
+)
 from protocol.ports import ByteStream, Endpoint
 from tests.e2e.swarm import LOOPBACK, Daemon
 
@@ -78,12 +89,16 @@ class Stranger:
     async def manifest(self) -> Manifest:
         return (await fetch_manifest(self.network, self.peer)).open()
 
-    def signed(self, message: Message, *, signer: Signer | None = None, run: Digest | None = None) -> bytes:
+    def signed(
+        self, message: Message, *, signer: Signer | None = None, run: Digest | None = None
+    ) -> bytes:
         """The message as it travels."""
         return encode_signed(sign(signer or self.signer, run or self.run, message))
 
     async def say(self, *frames: bytes, protocol: str = PROTOCOL) -> None:
-        """Send raw bytes on one stream, and wait until the target ended it; it may do so while we still send."""
+        """Send raw bytes on one stream, and wait until the target ended it; it may do so while we
+        still send.
+        """
         stream: ByteStream = await self.network.open_stream(self.peer, protocol)
         try:
             for piece in frames:
@@ -108,10 +123,14 @@ class Stranger:
             certificates.append(raw)
             return True
 
-        await read_chain(self.network, self.peer, self.run, max(1, self.target.now().run.number), take)
+        await read_chain(
+            self.network, self.peer, self.run, max(1, self.target.now().run.number), take
+        )
         certificate = msgspec.msgpack.decode(certificates[-1], type=Certificate)
         vote = msgspec.msgpack.decode(certificate.outcome, type=Vote)
-        return msgspec.msgpack.encode(replace(certificate, outcome=payload_of(replace(vote, state=digest(b"forged")))))
+        return msgspec.msgpack.encode(
+            replace(certificate, outcome=payload_of(replace(vote, state=digest(b"forged"))))
+        )
 
     async def count(self, reason: str) -> int:
         """How often the target refused something for `reason`, as its status has it."""

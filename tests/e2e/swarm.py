@@ -1,11 +1,13 @@
-"""A swarm of real daemons for a test: started, killed, restarted and watched from outside, as somebody with terminals could.
+"""A swarm of real daemons for a test: started, killed, restarted and watched from outside, as
+somebody with terminals could.
 
     with Swarm(tmp_path) as swarm:
         first = swarm.begin()
         second = swarm.join("second", first)
         swarm.until_round(3, first, second)
 
-Leaving the block stops whatever still runs; a test that failed is told the end of every log, and one that left a process behind fails.
+Leaving the block stops whatever still runs; a test that failed is told the end of every log, and
+one that left a process behind fails.
 """
 
 from __future__ import annotations
@@ -26,9 +28,13 @@ from protocol.status import Round, Status
 from tests.e2e.processes import Process, descendants, process, still_running, until
 
 LOOPBACK = "127.0.0.1"
-UP_S = 90.0  # to the worker's first step: 4 s on an idle machine, and torch alone takes 10 s of a busy one's cores
-ROUND_S = 60.0  # for something that takes a round or two; rounds have 2 s here, a failed view costs up to 10
-STOP_S = 25.0  # a daemon leaves within 20 s of being asked, whatever it was doing
+# To the worker's first step: 4 s on an idle machine, and torch alone takes 10 s of a busy one's
+# cores.
+UP_S = 90.0
+# For something that takes a round or two; rounds have 2 s here, a failed view costs up to 10.
+ROUND_S = 60.0
+# A daemon leaves within 20 s of being asked, whatever it was doing.
+STOP_S = 25.0
 
 RUN = """
 name = "small-digits"
@@ -66,7 +72,8 @@ class Daemon(Child):
         def look() -> Status | None:
             assert self.alive, f"{self.name} {self.ending}"
             status = self.status()
-            return status if status is not None and status.you.addresses else None  # it answers before it listens
+            # It answers before it listens.
+            return status if status is not None and status.you.addresses else None
 
         status = until(look, f"{self.name} answers", UP_S)
         assert status is not None
@@ -83,7 +90,10 @@ class Daemon(Child):
 
     def anchors(self, run: str) -> list[int]:
         """The rounds of its checkpoints, oldest first."""
-        return sorted(int(file.name.partition("-")[0]) for file in self.home.glob(f"runs/{run}/checkpoints/*.safetensors"))
+        return sorted(
+            int(file.name.partition("-")[0])
+            for file in self.home.glob(f"runs/{run}/checkpoints/*.safetensors")
+        )
 
     def log(self) -> str:
         """Everything it printed."""
@@ -100,8 +110,20 @@ class Machine(NamedTuple):
 class Swarm:
     """Daemons on loopback, or each on a machine of its own, in homes under `root`."""
 
-    def __init__(self, root: Path, *, round_s: float = 2.0, run: str = RUN, nice: int = 10, machines: Sequence[Machine] = ()) -> None:
-        """`nice` is the workers': they leave the processor to the nodes, of which there are more here than cores. `machines` are taken in order."""
+    def __init__(
+        self,
+        root: Path,
+        *,
+        round_s: float = 2.0,
+        run: str = RUN,
+        nice: int = 10,
+        machines: Sequence[Machine] = (),
+    ) -> None:
+        """`nice` is the workers': they leave the processor to the nodes, of which there are more
+        here than cores.
+
+        `machines` are taken in order.
+        """
         self.root = root
         self.run_file = root / "run.toml"
         self.run_file.write_text(run.format(seconds=round_s), encoding="utf-8")
@@ -114,7 +136,12 @@ class Swarm:
     def __enter__(self) -> Swarm:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for daemon in self.daemons:
             if daemon.alive:
                 self._seen.update(daemon.family())
@@ -139,7 +166,9 @@ class Swarm:
         return self._start(name, ["start", *self._addresses(others)], settings)
 
     def again(self, daemon: Daemon, *others: Daemon) -> None:
-        """Start a daemon that ended once more, in its own home; without others it begins as it did before."""
+        """Start a daemon that ended once more, in its own home; without others it begins as it did
+        before.
+        """
         arguments = self._addresses(others) if others else ["--run", str(self.run_file)]
         daemon.start(self._lifeline, {}, ["start", *arguments])
 
@@ -153,12 +182,16 @@ class Swarm:
 
     def observe(self, name: str, *others: Daemon) -> Daemon:
         """An observer; its page is somewhere `page_of` finds it."""
-        return self._start(name, ["observe", *self._addresses(others)], {"observer": {"host": LOOPBACK, "port": 0}})
+        return self._start(
+            name, ["observe", *self._addresses(others)], {"observer": {"host": LOOPBACK, "port": 0}}
+        )
 
     def _addresses(self, others: Sequence[Daemon]) -> list[str]:
         return [part for other in others for part in ("--join", other.now().you.addresses[0])]
 
-    def _start(self, name: str, arguments: Sequence[str], settings: Mapping[str, Mapping[str, object]]) -> Daemon:
+    def _start(
+        self, name: str, arguments: Sequence[str], settings: Mapping[str, Mapping[str, object]]
+    ) -> Daemon:
         machine = self._machines[len(self.daemons)] if self._machines else Machine()
         daemon = Daemon(name, self.root / name, machine.prefix)
         self.daemons.append(daemon)
@@ -187,9 +220,14 @@ class Swarm:
         """Until all of `daemons` hold the anchor of certificate `number` or a later one."""
 
         def reached() -> bool:
-            return all((status := daemon.status()) is not None and status.run.number >= number for daemon in daemons)
+            return all(
+                (status := daemon.status()) is not None and status.run.number >= number
+                for daemon in daemons
+            )
 
-        self.until(reached, f"{', '.join(daemon.name for daemon in daemons)} reach round {number}", limit_s)
+        self.until(
+            reached, f"{', '.join(daemon.name for daemon in daemons)} reach round {number}", limit_s
+        )
 
     def stop(self, *daemons: Daemon) -> None:
         """Ask them to leave; they do, cleanly, and leave nothing behind."""
@@ -202,7 +240,9 @@ class Swarm:
         until(lambda: not still_running(family), "nothing of the stopped daemons is left", 5.0)
 
     def agreement(self, *daemons: Daemon) -> Agreement:
-        """Their anchors, compared byte for byte from the files; the daemons must have been stopped, or be slower than the comparison."""
+        """Their anchors, compared byte for byte from the files; the daemons must have been stopped,
+        or be slower than the comparison.
+        """
         return compare_anchors([daemon.home for daemon in daemons], self.run_id(daemons[0]))
 
     def run_id(self, daemon: Daemon) -> str:
@@ -216,8 +256,12 @@ def certified(status: Status) -> dict[int, Round]:
     return {known.number: known for known in status.rounds if known.certificate}
 
 
-def hypergpud(*arguments: str, home: Path, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def hypergpud(
+    *arguments: str, home: Path, timeout_s: float = 60.0
+) -> subprocess.CompletedProcess[str]:
     """A command as a person types it."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     command = [sys.executable, "-m", "daemon.cli.main", *arguments, "--home", str(home)]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=timeout_s, check=False)
+    return subprocess.run(
+        command, env=environ, capture_output=True, text=True, timeout=timeout_s, check=False
+    )

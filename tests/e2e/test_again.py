@@ -1,4 +1,6 @@
-"""Whoever starts a node again types `hypergpud start` and nothing else, and it goes on where it was."""
+"""Whoever starts a node again types `hypergpud start` and nothing else, and it goes on where it
+was.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ def test_two_nodes_meet_again_without_being_told_where(tmp_path: Path) -> None:
         swarm.until_round(2, first, second)
         address = first.now().you.addresses[0]
         swarm.until(
-            lambda: all((daemon.home / "remembered.json").read_text().count("/p2p/") for daemon in (first, second)), "they note where"
+            lambda: all(
+                (daemon.home / "remembered.json").read_text().count("/p2p/")
+                for daemon in (first, second)
+            ),
+            "they note where",
         )
 
         first.kill_alone()
@@ -41,16 +47,24 @@ def test_two_nodes_meet_again_without_being_told_where(tmp_path: Path) -> None:
         assert swarm.agreement(first, second).agreed
 
 
-def test_who_joins_by_an_address_where_nobody_answers_goes_on_where_it_was_with_them(tmp_path: Path) -> None:
+def test_who_joins_by_an_address_where_nobody_answers_goes_on_where_it_was_with_them(
+    tmp_path: Path,
+) -> None:
     with Swarm(tmp_path) as swarm:
         first = swarm.begin()
         second = swarm.join("second", first)
         swarm.until_round(1, first, second)
-        swarm.until(lambda: (second.home / "remembered.json").read_text().count("/p2p/"), "it notes where")
+        swarm.until(
+            lambda: (second.home / "remembered.json").read_text().count("/p2p/"), "it notes where"
+        )
         address = first.now().you.addresses[0]
         swarm.stop(first, second)
         swarm.again_at(second, address)
-        swarm.until(lambda: "Going on with the run that this home was in with them" in second.log(), "nobody answers", UP_S)
+        swarm.until(
+            lambda: "Going on with the run that this home was in with them" in second.log(),
+            "nobody answers",
+            UP_S,
+        )
         swarm.until(second.status, "it goes on", UP_S)
         reached = second.now().run.number
         swarm.alone_again(first)

@@ -1,4 +1,6 @@
-"""A node alone learns, says that it is alone, forgets nothing, and brings what it learned to the first certificate it is in."""
+"""A node alone learns, says that it is alone, forgets nothing, and brings what it learned to the
+first certificate it is in.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +15,28 @@ from protocol.journal import AnyEvent, RoundCertified, Trained, Warned, decode_e
 from tests.e2e.swarm import UP_S, Daemon, Swarm, certified, hypergpud
 
 STATUS_S = 0.3  # from the process's start to its end
-TRIES = 3  # at five answers: one that another program's burst made slow says nothing
+# At five answers: one that another program's burst made slow says nothing.
+TRIES = 3
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(240)]
 
 
 def journal(daemon: Daemon) -> list[AnyEvent]:
     """What its journal says, all its lives together; a line being written is left out."""
-    return [decode_event(line) for line in (daemon.home / "journal.jsonl").read_bytes().split(b"\n")[:-1]]
+    return [
+        decode_event(line)
+        for line in (daemon.home / "journal.jsonl").read_bytes().split(b"\n")[:-1]
+    ]
 
 
 def alone(daemon: Daemon, pending: int) -> bool:
     """Whether it says that it is alone, with more than `pending` samples waiting."""
     status = daemon.status()
-    return status is not None and status.verdict.startswith("Alone: trained") and status.you.samples_pending > pending
+    return (
+        status is not None
+        and status.verdict.startswith("Alone: trained")
+        and status.you.samples_pending > pending
+    )
 
 
 def test_what_a_lone_node_learns_is_its_first_offer(tmp_path: Path) -> None:
@@ -49,7 +59,9 @@ def test_what_a_lone_node_learns_is_its_first_offer(tmp_path: Path) -> None:
         torn = ledger.with_name("certificates")
         torn.write_bytes(b"torn")
         swarm.again(hermit)
-        swarm.until(lambda: alone(hermit, learned), "what it learned is there after a restart", UP_S)
+        swarm.until(
+            lambda: alone(hermit, learned), "what it learned is there after a restart", UP_S
+        )
         learned = hermit.now().you.samples_pending
 
         # Only an address is known to the second one: the run comes from the first.
@@ -61,12 +73,20 @@ def test_what_a_lone_node_learns_is_its_first_offer(tmp_path: Path) -> None:
         swarm.until_round(3, hermit, second)
         swarm.stop(hermit, second)
         events = journal(hermit)
-        (damage,) = (event for event in events if isinstance(event, Warned) and event.code == "DAMAGED")
+        (damage,) = (
+            event for event in events if isinstance(event, Warned) and event.code == "DAMAGED"
+        )
         assert damage.message.endswith(str(torn))
-        (one,) = (event for event in events if isinstance(event, RoundCertified) and event.number == 1)
+        (one,) = (
+            event for event in events if isinstance(event, RoundCertified) and event.number == 1
+        )
         (share,) = (share for share in one.shares if share.peer == me)
-        trained = sum(event.samples for event in events[: events.index(one)] if isinstance(event, Trained))
-        print(f"alone it had learned from {learned} samples; its first offer carried {share.samples} of {trained} trained")
+        trained = sum(
+            event.samples for event in events[: events.index(one)] if isinstance(event, Trained)
+        )
+        print(
+            f"alone it had learned from {learned} samples; its first offer carried {share.samples} of {trained} trained"
+        )
         assert share.samples >= learned
         assert share.samples <= trained, "nothing twice"
         assert swarm.agreement(hermit, second).agreed
@@ -86,7 +106,9 @@ def commands_answer(daemon: Daemon) -> None:
         medians.append(statistics.median(status_takes_s(daemon) for _ in range(5)))
         if medians[-1] < STATUS_S:
             break
-    print(f"status answered within {', '.join(f'{median:.3f}' for median in medians)} s (medians of 5)")
+    print(
+        f"status answered within {', '.join(f'{median:.3f}' for median in medians)} s (medians of 5)"
+    )
     assert min(medians) < STATUS_S
 
 

@@ -1,4 +1,6 @@
-"""Five minutes of eight real members, one of them killed every twenty seconds and started again: one lineage, exact, without leaks or orphans."""
+"""Five minutes of eight real members, one of them killed every twenty seconds and started again:
+one lineage, exact, without leaks or orphans.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,17 @@ from simulator.harness.trial import Trials
 from tests.e2e.processes import Process, process, still_running
 
 MEMBERS = 8
-LONG_LIVED = 2  # of them: nobody kills these, and their memory is watched
+# Of them: nobody kills these, and their memory is watched.
+LONG_LIVED = 2
 ELEMENTS = 100_000  # 25 chunks
 CHURN_S = 300.0
 EVERY_S = 20.0
-AWAY_S = 4.0  # from a kill to the start of the next life
-SETTLED = 3  # kills before memory is measured for the first time: buffers and caches have their size by then
-GROWTH_BYTES = 24 << 20  # of a long-lived member in the four minutes after: a leak of one vector a round would be 60 MB
+# From a kill to the start of the next life.
+AWAY_S = 4.0
+# Kills before memory is measured for the first time: buffers and caches have their size by then.
+SETTLED = 3
+# Of a long-lived member in the four minutes after: a leak of one vector a round would be 60 MB.
+GROWTH_BYTES = 24 << 20
 
 SIGNED = seal(Manifest(name="churn", task="content", seed=31, round=RoundRules(seconds=1.5)))
 
@@ -45,7 +51,8 @@ async def test_eight_members_one_killed_every_twenty_seconds(tmp_path: Path) -> 
             victim = rng.choice(cohort.members[LONG_LIVED:])
             kills.append((time.monotonic(), victim.phase))
             cohort.end(victim)
-            await trio.sleep(AWAY_S)  # the story is about time: members are away, not waited for
+            # The story is about time: members are away, not waited for.
+            await trio.sleep(AWAY_S)
             await cohort.start(victim)
             bodies.append(process(victim.pid))
             if len(kills) >= SETTLED:
@@ -62,23 +69,52 @@ async def test_eight_members_one_killed_every_twenty_seconds(tmp_path: Path) -> 
         assert not trials.audit.doubts
         assert not wrong
         states: dict[str, set[str]] = {}
-        for line in (line for member in cohort.members for line in member.lines if isinstance(line, Certified) and line.state):
+        for line in (
+            line
+            for member in cohort.members
+            for line in member.lines
+            if isinstance(line, Certified) and line.state
+        ):
             states.setdefault(line.hash, set()).add(line.state)
         assert all(len(held) == 1 for held in states.values()), "one certificate, one state"
-        assert last.tip.number - first.tip.number >= CHURN_S / EVERY_S, "at least a round for every kill"
+        assert last.tip.number - first.tip.number >= CHURN_S / EVERY_S, (
+            "at least a round for every kill"
+        )
         for index, seen in memory.items():
             assert max(seen[-3:]) - max(seen[:3]) < GROWTH_BYTES, f"member {index} grew: {seen}"
     assert not still_running(bodies)
 
 
-def _tell(members: list[Member], kills: list[tuple[float, str]], memory: dict[int, list[int]], first: int, last: int) -> None:
+def _tell(
+    members: list[Member],
+    kills: list[tuple[float, str]],
+    memory: dict[int, list[int]],
+    first: int,
+    last: int,
+) -> None:
     """The figures, for whoever runs this by hand."""
     lived = members[:LONG_LIVED]
-    certified = [[line.at_s for line in member.lines if isinstance(line, Certified) and line.state] for member in lived]
-    after = [min((at for at in times if at > killed), default=killed) - killed for killed, _ in kills for times in certified]
+    certified = [
+        [line.at_s for line in member.lines if isinstance(line, Certified) and line.state]
+        for member in lived
+    ]
+    after = [
+        min((at for at in times if at > killed), default=killed) - killed
+        for killed, _ in kills
+        for times in certified
+    ]
     lost = sum(isinstance(line, PeerLost) for member in lived for line in member.lines)
-    dropped = [line.text for member in members for line in member.lines if isinstance(line, Said) and "dropped" in line.text]
-    print(f"{len(kills)} kills ({', '.join(phase for _, phase in kills)}); rounds {first} to {last}")
-    print(f"from a kill to a long-lived member's next certificate: median {sorted(after)[len(after) // 2]:.2f} s, most {max(after):.2f} s")
+    dropped = [
+        line.text
+        for member in members
+        for line in member.lines
+        if isinstance(line, Said) and "dropped" in line.text
+    ]
+    print(
+        f"{len(kills)} kills ({', '.join(phase for _, phase in kills)}); rounds {first} to {last}"
+    )
+    print(
+        f"from a kill to a long-lived member's next certificate: median {sorted(after)[len(after) // 2]:.2f} s, most {max(after):.2f} s"
+    )
     print(f"connections lost by long-lived members: {lost}; dropped work: {dropped}")
     print("memory in MB:", {index: [size >> 20 for size in seen] for index, seen in memory.items()})

@@ -1,4 +1,6 @@
-"""`hypergpud demo` with everything real: its verdict, and that nothing is left of it however it ends."""
+"""`hypergpud demo` with everything real: its verdict, and that nothing is left of it however it
+ends.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Demo:
         run_file = root / "run.toml"
         run_file.write_text(RUN.format(seconds=2.0), encoding="utf-8")
         chosen = [] if bundled else ["--run", str(run_file)]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | {"TMPDIR": str(root)}
+        environ = {
+            name: value for name, value in os.environ.items() if not name.startswith(PREFIX)
+        } | {"TMPDIR": str(root)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "daemon.cli.main", "demo", *chosen, *arguments],
             stdout=subprocess.PIPE,
@@ -67,13 +71,16 @@ class Demo:
 
     def statuses_until_said(self, words: str) -> list[Status]:
         """What the observer's page is made of, looked at all the time until a line with `words`."""
-        page = next(line.split(": ", 1)[1].strip() for line in self.said if "The page of this swarm" in line)
+        page = next(
+            line.split(": ", 1)[1].strip() for line in self.said if "The page of this swarm" in line
+        )
         found: list[Status] = []
         while not any(words in line for line in list(self.said)):
             assert self.process.poll() is None, self.said
             with urlopen(f"{page}api/v1/status", timeout=5) as answer:
                 found.append(msgspec.json.decode(answer.read(), type=Status))
-            time.sleep(0.2)  # the page itself is made anew once a second
+            # The page itself is made anew once a second.
+            time.sleep(0.2)
         return found
 
     def end(self) -> str:
@@ -108,7 +115,15 @@ def test_it_ends_by_itself_with_its_verdict(tmp_path: Path) -> None:
         result = running.end()
         assert running.process.returncode == 0, running.said
         verdict = json.loads(result)
-        assert list(verdict) == ["peers", "rounds_certified", "agreement", "loss_first", "loss_last", "samples_per_second", "bytes_sent"]
+        assert list(verdict) == [
+            "peers",
+            "rounds_certified",
+            "agreement",
+            "loss_first",
+            "loss_last",
+            "samples_per_second",
+            "bytes_sent",
+        ]
         assert verdict["peers"] == 2
         assert verdict["agreement"] is True
         assert verdict["rounds_certified"] >= 3
@@ -116,15 +131,25 @@ def test_it_ends_by_itself_with_its_verdict(tmp_path: Path) -> None:
         assert min(verdict["samples_per_second"], verdict["bytes_sent"]) > 0
         assert not still_running(family)
         assert not list(tmp_path.glob("hypergpu-demo-*")), "a demo that went well leaves no files"
-        # Half of what the page showed was 0 samples/s and no loss, and six refusals of an unknown kind, all from the demo's own nodes.
+        # Half of what the page showed was 0 samples/s and no loss, and six refusals of an unknown
+        # kind, all from the demo's own nodes.
         trained = [[peer for peer in status.peers if peer.role == "node"] for status in statuses]
-        first = next(i for i, peers in enumerate(trained) if len(peers) == 2 and all(peer.samples_per_second for peer in peers))
+        first = next(
+            i
+            for i, peers in enumerate(trained)
+            if len(peers) == 2 and all(peer.samples_per_second for peer in peers)
+        )
         assert len(trained) - first >= 5
-        assert all(peer.samples_per_second > 0 and peer.loss is not None for peers in trained[first:] for peer in peers)
+        assert all(
+            peer.samples_per_second > 0 and peer.loss is not None
+            for peers in trained[first:]
+            for peer in peers
+        )
         assert {reason: count for reason, count in statuses[-1].refusals.items() if count} == {}
 
 
-@pytest.mark.slow  # tests/daemon/demo interrupts one whose training is pretended
+# tests/daemon/demo interrupts one whose training is pretended.
+@pytest.mark.slow
 def test_ctrl_c_before_its_rounds_are_done_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
     with demo(tmp_path, "--peers", "2", "--rounds", "500", "--json") as running:
         running.until_said("round 1")

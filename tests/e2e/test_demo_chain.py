@@ -1,4 +1,8 @@
-"""`hypergpud demo --chain`: four volunteers register, beat, train, are settled and claim, and the money adds up. On py-evm and on anvil."""
+"""`hypergpud demo --chain`: four volunteers register, beat, train, are settled and claim, and the
+money adds up.
+
+On py-evm and on anvil.
+"""
 
 from __future__ import annotations
 
@@ -19,27 +23,60 @@ POOL = 1_000 * 10**18
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(420)]
 
 
-@pytest.mark.parametrize("chain", ["evm", pytest.param("anvil", marks=pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL))])
+@pytest.mark.parametrize(
+    "chain",
+    ["evm", pytest.param("anvil", marks=pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL))],
+)
 def test_what_four_volunteers_claim_adds_up_to_the_pool(tmp_path: Path, chain: str) -> None:
     run_file = tmp_path / "run.toml"
     run_file.write_text(RUN.format(seconds=2.0), encoding="utf-8")
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | {"TMPDIR": str(tmp_path)}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | {
+        "TMPDIR": str(tmp_path)
+    }
     environ["PATH"] = f"{ANVIL.parent}{os.pathsep}{environ['PATH']}"
-    command = [sys.executable, "-m", "daemon.cli.main", "demo", "--chain", "--rounds", "3", "--run", str(run_file), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "daemon.cli.main",
+        "demo",
+        "--chain",
+        "--rounds",
+        "3",
+        "--run",
+        str(run_file),
+        "--json",
+    ]
     command += ["--anvil"] if chain == "anvil" else []
-    done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=400, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environ, timeout=400, check=False
+    )
     assert done.returncode == 0, done.stderr
     verdict = json.loads(done.stdout)
     payout = verdict["payout"]
     assert payout["pool"] == str(POOL)
     assert sum(int(one["amount"]) for one in payout["paid"]) == POOL
-    assert len({one["payout"] for one in payout["paid"]} | {one["account"] for one in payout["paid"]}) == 2 * verdict["peers"]
-    assert all(one["verified"] and int(one["amount"]) > 0 and one["samples"] > 0 for one in payout["paid"])
+    assert (
+        len({one["payout"] for one in payout["paid"]} | {one["account"] for one in payout["paid"]})
+        == 2 * verdict["peers"]
+    )
+    assert all(
+        one["verified"] and int(one["amount"]) > 0 and one["samples"] > 0 for one in payout["paid"]
+    )
 
 
 def test_a_run_with_a_chain_of_its_own_is_refused(tmp_path: Path) -> None:
     run_file = tmp_path / "run.toml"
     run_file.write_text('chain = "plumise"\n' + RUN.format(seconds=2.0), encoding="utf-8")
-    command = [sys.executable, "-m", "daemon.cli.main", "demo", "--chain", "--rounds", "1", "--run", str(run_file)]
+    command = [
+        sys.executable,
+        "-m",
+        "daemon.cli.main",
+        "demo",
+        "--chain",
+        "--rounds",
+        "1",
+        "--run",
+        str(run_file),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, "leave out --chain" in done.stderr) == (2, True)

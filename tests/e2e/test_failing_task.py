@@ -1,4 +1,6 @@
-"""A volunteer whose task fails: the status says why with the traceback, the node stays, and its exit status tells a service manager."""
+"""A volunteer whose task fails: the status says why with the traceback, the node stays, and its
+exit status tells a service manager.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,17 @@ def test_a_task_that_fails_at_every_batch(tmp_path: Path, monkeypatch: pytest.Mo
     worker = {"threads": 1, "device": "cpu", "allow_custom_task": True}
     with Swarm(tmp_path, run=RUN) as swarm:
         node = swarm.begin("volunteer", worker=worker)
-        swarm.until(lambda: "Not training any more" in node.now().verdict, "the task is given up", 2 * UP_S)
+        swarm.until(
+            lambda: "Not training any more" in node.now().verdict, "the task is given up", 2 * UP_S
+        )
         status = node.now()
         assert status.level == "bad"
         assert "odd_tasks.py:" in status.verdict
         assert "RuntimeError: the cat sat on the data" in status.verdict
-        assert any('raise RuntimeError("the cat sat on the data")' in line for line in status.you.failure_trace)
+        assert any(
+            'raise RuntimeError("the cat sat on the data")' in line
+            for line in status.you.failure_trace
+        )
         assert status.you.worker_restarts == 3
         assert 'raise RuntimeError("the cat sat on the data")' in node.log()
         node.ask_to_stop()

@@ -1,4 +1,6 @@
-"""Two daemons with `engine = "hivemind"`: they average, say that nothing is certified, come back from disk, and leave nothing behind."""
+"""Two daemons with `engine = "hivemind"`: they average, say that nothing is certified, come back
+from disk, and leave nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ batch_size = 8
 seconds = {seconds}
 """
 ROUND_S = 5.0
-LIMIT_S = 120.0  # two imports of torch in each of two daemons, on a machine that has other things to do
+# Two imports of torch in each of two daemons, on a machine that has other things to do.
+LIMIT_S = 120.0
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -34,21 +37,30 @@ pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark
 def averaged(status: Status | None) -> dict[int, set[str]]:
     """The rounds that a status calls averaged, with their members."""
     rounds = status.rounds if status else ()
-    return {known.number: set(known.contributors) for known in rounds if known.outcome == "averaged"}
+    return {
+        known.number: set(known.contributors) for known in rounds if known.outcome == "averaged"
+    }
 
 
 def newest_anchor(swarm: Swarm, daemon: Daemon, number: int) -> np.ndarray:
-    (file,) = daemon.home.glob(f"runs/{swarm.run_id(daemon)}/checkpoints/{number:010d}-*.safetensors")
+    (file,) = daemon.home.glob(
+        f"runs/{swarm.run_id(daemon)}/checkpoints/{number:010d}-*.safetensors"
+    )
     return load_file(file)["anchor"]
 
 
-def test_two_daemons_average_through_hivemind_and_say_that_nothing_is_certified(tmp_path: Path) -> None:
+def test_two_daemons_average_through_hivemind_and_say_that_nothing_is_certified(
+    tmp_path: Path,
+) -> None:
     with Swarm(tmp_path, round_s=ROUND_S, run=RUN) as swarm:
         first = swarm.begin()
         second = swarm.join("second", first)
         both = {daemon.now().you.peer for daemon in (first, second)}
         swarm.until(
-            lambda: any(members == both for members in averaged(first.status()).values()) and averaged(second.status()),
+            lambda: (
+                any(members == both for members in averaged(first.status()).values())
+                and averaged(second.status())
+            ),
             "both average in one group",
             LIMIT_S,
         )
@@ -60,7 +72,8 @@ def test_two_daemons_average_through_hivemind_and_say_that_nothing_is_certified(
             assert "earn nothing" in status.rewards
             assert any(peer.role == "node" and peer.connected for peer in status.peers)
 
-        # Where both took the same rounds, they hold the same up to rounding: hivemind promises no more.
+        # Where both took the same rounds, they hold the same up to rounding: hivemind promises no
+        # more.
         swarm.stop(second)
         common = set(first.anchors(swarm.run_id(first))) & set(second.anchors(swarm.run_id(second)))
         assert common
@@ -72,10 +85,21 @@ def test_two_daemons_average_through_hivemind_and_say_that_nothing_is_certified(
         assert len(family) >= 8, "node, guard, worker, hivemind process, guard, DHT, averager, p2pd"
         reached = max(first.anchors(swarm.run_id(first)))
         first.kill_alone()
-        until(lambda: not still_running(family), "everything that the killed daemon started has ended", 10.0)
+        until(
+            lambda: not still_running(family),
+            "everything that the killed daemon started has ended",
+            10.0,
+        )
 
         swarm.again(first)
         status = first.now()
-        swarm.until(lambda: (status := first.status()) is not None and status.you.phase == "train", "it trains again", LIMIT_S)
+        swarm.until(
+            lambda: (status := first.status()) is not None and status.you.phase == "train",
+            "it trains again",
+            LIMIT_S,
+        )
         status = first.now()
-        assert any(f"resuming from round {reached}" in text for text in (status.you.phase_reason, first.log()))
+        assert any(
+            f"resuming from round {reached}" in text
+            for text in (status.you.phase_reason, first.log())
+        )

@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(240)]
 
 SHIM = Path(__file__).with_name("shifted_clock")
 HOUR_S = 3600
-ENDS_S = 20.0  # a look at the home each second, and the end of a worker on a busy machine
+# A look at the home each second, and the end of a worker on a busy machine.
+ENDS_S = 20.0
 
 
 def furthest(*daemons: Daemon) -> int:
@@ -26,7 +27,9 @@ def shifted(by_s: int) -> Machine:
     return Machine(prefix=("env", f"PYTHONPATH={SHIM}", f"CLOCK_SHIFT_S={by_s}"))
 
 
-def test_a_node_is_heard_whatever_its_clock_said_before_and_whatever_happens_to_its_socket(tmp_path: Path) -> None:
+def test_a_node_is_heard_whatever_its_clock_said_before_and_whatever_happens_to_its_socket(
+    tmp_path: Path,
+) -> None:
     """The second node's first life is an hour ahead of its second."""
     with Swarm(tmp_path, machines=[Machine(), shifted(HOUR_S)]) as swarm:
         first = swarm.begin()

@@ -10,7 +10,8 @@ import pytest
 from tests.e2e.swarm import UP_S, Swarm
 
 WATCHED_S = 20.0
-SETTLED_S = 5.0  # connections are made, members are found, the first beacons went around
+# Connections are made, members are found, the first beacons went around.
+SETTLED_S = 5.0
 SHARE = 0.02  # of one core
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -21,15 +22,28 @@ def test_a_node_between_rounds_uses_less_than_two_percent_of_a_core(tmp_path: Pa
         first = swarm.begin()
         nodes = [first, swarm.join("second", first), swarm.join("third", first)]
         swarm.until(
-            lambda: all((status := node.status()) is not None and status.you.phase == "train" for node in nodes), "all of them train", UP_S
+            lambda: all(
+                (status := node.status()) is not None and status.you.phase == "train"
+                for node in nodes
+            ),
+            "all of them train",
+            UP_S,
         )
-        swarm.until(lambda: all(node.now().network.connections >= 2 for node in nodes), "all of them are connected")
+        swarm.until(
+            lambda: all(node.now().network.connections >= 2 for node in nodes),
+            "all of them are connected",
+        )
         time.sleep(SETTLED_S)
         processes = [node.process() for node in nodes]
         before = [one.cpu_s for one in processes]
-        time.sleep(WATCHED_S)  # nothing is asked meanwhile: being asked is not idling
-        shares = [(one.cpu_s - used) / WATCHED_S for one, used in zip(processes, before, strict=True)]
+        # Nothing is asked meanwhile: being asked is not idling.
+        time.sleep(WATCHED_S)
+        shares = [
+            (one.cpu_s - used) / WATCHED_S for one, used in zip(processes, before, strict=True)
+        ]
         print("processor of each node: " + ", ".join(f"{100 * share:.2f}%" for share in shares))
-        assert all(node.now().you.samples_per_second > 0 for node in nodes), "their workers are busy meanwhile"
+        assert all(node.now().you.samples_per_second > 0 for node in nodes), (
+            "their workers are busy meanwhile"
+        )
         swarm.stop(*nodes)
         assert sum(shares) / len(shares) < SHARE

@@ -13,10 +13,16 @@ from tests.e2e.test_demo import demo
 
 NODES = 16
 CONNECTIONS = 8
-FOLLOWED = 4  # rounds in which all must have been told of the same certificate
-PATIENCE_S = 300.0  # sixteen workers on two cores need a minute to import torch
+# Rounds in which all must have been told of the same certificate.
+FOLLOWED = 4
+# Sixteen workers on two cores need a minute to import torch.
+PATIENCE_S = 300.0
 
-PATIENT = RUN.replace("_s = 6.0", "_s = 20.0").replace("ready_s = 1.5", "ready_s = 10.0").replace("vote_s = 3.0", "vote_s = 10.0")
+PATIENT = (
+    RUN.replace("_s = 6.0", "_s = 20.0")
+    .replace("ready_s = 1.5", "ready_s = 10.0")
+    .replace("vote_s = 3.0", "vote_s = 10.0")
+)
 """The deadlines of a run whose members share two cores between sixteen of them."""
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -32,12 +38,15 @@ def test_sixteen_daemons_are_one_swarm(tmp_path: Path) -> None:
     with Swarm(tmp_path, round_s=10.0, run=PATIENT, nice=5) as swarm:
         first = swarm.begin("node-1")
         nodes = [first]
-        for number in range(2, NODES + 1):  # each joins through another one: nobody is the centre
+        # Each joins through another one: nobody is the centre.
+        for number in range(2, NODES + 1):
             nodes.append(swarm.join(f"node-{number}", nodes[(number - 2) // 2]))
         swarm.until(lambda: all(is_up(node) for node in nodes), "all workers are up", PATIENCE_S)
         print(f"all {NODES} up after {time.monotonic() - began:.0f} s")
         swarm.until(
-            lambda: all(node.now().network.connections >= CONNECTIONS for node in nodes), f"all hold {CONNECTIONS} connections", PATIENCE_S
+            lambda: all(node.now().network.connections >= CONNECTIONS for node in nodes),
+            f"all hold {CONNECTIONS} connections",
+            PATIENCE_S,
         )
         joined = max(node.now().run.number for node in nodes) + 1
         swarm.until_round(joined + FOLLOWED - 1, *nodes, limit_s=PATIENCE_S)
@@ -47,9 +56,15 @@ def test_sixteen_daemons_are_one_swarm(tmp_path: Path) -> None:
         for number in range(joined, joined + FOLLOWED):
             known = {certified(status)[number].certificate for status in statuses}
             members = certified(statuses[0])[number].members
-            print(f"round {number}: {len(members)} members, certificate {', '.join(name[:8] for name in known)}")
+            print(
+                f"round {number}: {len(members)} members, certificate {', '.join(name[:8] for name in known)}"
+            )
             assert len(known) == 1
-        swarm.until(lambda: all(node.now().you.rounds_counted > 0 for node in nodes), "everybody's work counts", PATIENCE_S)
+        swarm.until(
+            lambda: all(node.now().you.rounds_counted > 0 for node in nodes),
+            "everybody's work counts",
+            PATIENCE_S,
+        )
         swarm.stop(*nodes)
         agreement = swarm.agreement(*nodes)
         assert agreement.agreed, agreement.reason

@@ -1,4 +1,6 @@
-"""Strangers attack a pair of real daemons in every way at once: rounds go on, memory stays, and a newcomer gets in."""
+"""Strangers attack a pair of real daemons in every way at once: rounds go on, memory stays, and a
+newcomer gets in.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,10 @@ from tests.e2e.swarm import LOOPBACK, Daemon, Swarm
 pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 ATTACK_S = 8.0
-ROUNDS = 3  # certified meanwhile; nine on an idle machine
-GROWTH_BYTES = 60 << 20  # 20 on an idle machine, what an allocator keeps of a newcomer's and a flood's buffers included
+# Certified meanwhile; nine on an idle machine.
+ROUNDS = 3
+# 20 on an idle machine, what an allocator keeps of a newcomer's and a flood's buffers included.
+GROWTH_BYTES = 60 << 20
 KEYS = 1000
 LONG_HOSTS = tuple(f"{'x' * 200}.{n}.example" for n in range(2000))
 
@@ -101,7 +105,9 @@ async def connections(stranger: Stranger) -> None:
                 stream = await trio.open_tcp_stream(LOOPBACK, port)
                 held.append(stream)
                 if number % 3 == 0:
-                    await stream.send_all(b"\x13/multistream/1.0.0\n\x07/noise\n\x00\x20" + random.randbytes(32))
+                    await stream.send_all(
+                        b"\x13/multistream/1.0.0\n\x07/noise\n\x00\x20" + random.randbytes(32)
+                    )
         while len(held) > 400:
             await trio.aclose_forcefully(held.pop(0))
         await trio.sleep(0.5)
@@ -131,7 +137,10 @@ async def addresses(stranger: Stranger, port: int) -> None:
         for _ in range(30):
             number += 1
             signer = Signer(key(100_000 + number))
-            places = [Place("ip4", LOOPBACK, port, signer.peer), Place("dns4", "victim.example", 4001, signer.peer)]
+            places = [
+                Place("ip4", LOOPBACK, port, signer.peer),
+                Place("dns4", "victim.example", 4001, signer.peer),
+            ]
             records.append(seal_record(signer, places, (stranger.run,), 1))
         data = encode_exchange(records)
         stream = await stranger.network.open_stream(stranger.peer, PEERS_PROTOCOL)
@@ -173,11 +182,16 @@ async def test_a_pair_under_attack_goes_on_and_a_newcomer_gets_in(tmp_path: Path
                     attacks.start_soon(suppressed, partial(attack, stranger))
                 await trio.sleep(ATTACK_S)
                 third = await trio.to_thread.run_sync(swarm.join, "third", first)
-                await trio.to_thread.run_sync(swarm.until_round, number + ROUNDS, first, second, third)
+                await trio.to_thread.run_sync(
+                    swarm.until_round, number + ROUNDS, first, second, third
+                )
                 after = [resident_bytes(daemon.pid) for daemon in (first, second)]
                 seconds = time.monotonic() - began
                 attacks.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
-        assert [late - early < GROWTH_BYTES for early, late in zip(before, after, strict=True)] == [True, True], (before, after)
+        assert [late - early < GROWTH_BYTES for early, late in zip(before, after, strict=True)] == [
+            True,
+            True,
+        ], (before, after)
         assert 0 < called <= SOURCE_TRIES_AT_ONCE + SOURCE_TRIES_PER_S * seconds + 1
         await trio.to_thread.run_sync(swarm.stop, first, second, third)

@@ -1,7 +1,10 @@
-"""What every `Chain` must do, whoever implements it. The fake and the real client on the real contracts run exactly these tests.
+"""What every `Chain` must do, whoever implements it.
 
-A test module subclasses `ChainSuite` and gives a fixture `ground` with a fresh chain: epochs of `EPOCH_S`, a dispute delay of `DELAY_S`, two of three
-settlers needed, an owner, and accounts with money.
+The fake and the real client on the real contracts run exactly these tests.
+
+A test module subclasses `ChainSuite` and gives a fixture `ground` with a fresh chain: epochs of
+`EPOCH_S`, a dispute delay of `DELAY_S`, two of three settlers needed, an owner, and accounts with
+money.
 """
 
 from __future__ import annotations
@@ -11,7 +14,16 @@ from typing import Protocol
 import pytest
 from msgspec.structs import replace
 
-from protocol.chain import NO_HASH, Chain, ChainPending, ChainRefused, ChainUnreachable, Proposal, Sent, Settled
+from protocol.chain import (
+    NO_HASH,
+    Chain,
+    ChainPending,
+    ChainRefused,
+    ChainUnreachable,
+    Proposal,
+    Sent,
+    Settled,
+)
 from protocol.keccak import Address, address_of
 from protocol.merkle_tree import SettlementTree
 
@@ -85,7 +97,12 @@ class ChainSuite:
             anna.heartbeat(1, CERTIFICATE)
         done(anna, anna.register("ü" * 40))
         found = anna.agent(anna.account)
-        assert (found.registered, found.active, found.name, found.payout) == (True, True, "ü" * 16, anna.account)
+        assert (found.registered, found.active, found.name, found.payout) == (
+            True,
+            True,
+            "ü" * 16,
+            anna.account,
+        )
         with pytest.raises(ChainRefused, match="registry: already registered"):
             anna.register("again")
         ground.advance(301)
@@ -157,7 +174,12 @@ class ChainSuite:
         tree = settle(ground, {ANNA: 300, BERT: 700})
         assert anna.claimable(anna.account, 300, tree.proof(anna.account)) == 300
         done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
-        assert (bert.balance(COLD), bert.claimed(anna.account), bert.pool().balance, bert.pool().claimed) == (300, 300, 700, 300)
+        assert (
+            bert.balance(COLD),
+            bert.claimed(anna.account),
+            bert.pool().balance,
+            bert.pool().claimed,
+        ) == (300, 300, 700, 300)
         assert anna.claimable(anna.account, 300, tree.proof(anna.account)) == 0
         with pytest.raises(ChainRefused, match="pool: nothing to claim"):
             anna.claim(anna.account, 300, tree.proof(anna.account))
@@ -181,7 +203,11 @@ class ChainSuite:
         done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
         tree = settle(ground, {ANNA: 450, BERT: 550})
         done(anna, anna.claim(anna.account, 450, tree.proof(anna.account)))
-        assert (anna.balance(COLD), anna.claimed(anna.account), anna.pool().balance) == (450, 450, 550)
+        assert (anna.balance(COLD), anna.claimed(anna.account), anna.pool().balance) == (
+            450,
+            450,
+            550,
+        )
 
     def test_a_wrong_total_account_or_proof_is_refused(self, ground: Ground) -> None:
         anna, bert = ground.chain(ANNA), ground.chain(BERT)
@@ -190,13 +216,22 @@ class ChainSuite:
             anna.claim(anna.account, 0, ())
         tree = settle(ground, {ANNA: 300, BERT: 700})
         own = tree.proof(anna.account)
-        for chain, total, proof in ((anna, 301, own), (bert, 300, own), (anna, 300, ()), (anna, 300, (NO_HASH,))):
+        for chain, total, proof in (
+            (anna, 301, own),
+            (bert, 300, own),
+            (anna, 300, ()),
+            (anna, 300, (NO_HASH,)),
+        ):
             assert chain.claimable(chain.account, total, proof) == 0
             with pytest.raises(ChainRefused, match="pool: wrong proof"):
                 chain.claim(chain.account, total, proof)
 
     def test_a_root_needs_enough_settlers_who_say_the_same(self, ground: Ground) -> None:
-        first, second, anna = ground.chain(SETTLERS[0]), ground.chain(SETTLERS[1]), ground.chain(ANNA)
+        first, second, anna = (
+            ground.chain(SETTLERS[0]),
+            ground.chain(SETTLERS[1]),
+            ground.chain(ANNA),
+        )
         fund(ground, 1000)
         ground.advance(EPOCH_S)
         _, proposal = proposal_of(ground, {ANNA: 300})
@@ -260,10 +295,13 @@ class ChainSuite:
         assert anna.claimable(anna.account, 300, tree.proof(anna.account)) == 300
         with pytest.raises(ChainRefused, match="pool: no root is pending"):
             owner.dispute(wrong, "again")
-        propose(ground, {ANNA: 400})  # votes before the dispute count no more, the same epoch can be settled again
+        # Votes before the dispute count no more, the same epoch can be settled again.
+        propose(ground, {ANNA: 400})
         assert anna.pool().pending is not None
 
-    def test_a_late_dispute_does_not_hit_the_corrected_root_of_the_same_epoch(self, ground: Ground) -> None:
+    def test_a_late_dispute_does_not_hit_the_corrected_root_of_the_same_epoch(
+        self, ground: Ground
+    ) -> None:
         owner, late = ground.chain(OWNER), ground.chain(SETTLERS[2])
         fund(ground, 1000)
         propose(ground, {ANNA: 900})
@@ -276,13 +314,20 @@ class ChainSuite:
             settler = ground.chain(name)
             done(settler, settler.propose(right))
         assert owner.pool().pending == right
-        for named in (wrong, replace(right, data=wrong.root), replace(right, total=900), replace(right, epoch=right.epoch + 1)):
+        for named in (
+            wrong,
+            replace(right, data=wrong.root),
+            replace(right, total=900),
+            replace(right, epoch=right.epoch + 1),
+        ):
             with pytest.raises(ChainRefused, match="pool: not the pending root"):
                 late.dispute(named, "late")
         assert owner.pool().pending == right
         done(late, late.dispute(right, "it is this one that I mean"))
 
-    def test_a_settler_that_disputes_everything_holds_payment_up_by_one_delay(self, ground: Ground) -> None:
+    def test_a_settler_that_disputes_everything_holds_payment_up_by_one_delay(
+        self, ground: Ground
+    ) -> None:
         anna, owner = ground.chain(ANNA), ground.chain(OWNER)
         bad, other = ground.chain(SETTLERS[2]), ground.chain(SETTLERS[0])
         fund(ground, 1000)
@@ -291,12 +336,14 @@ class ChainSuite:
             pending = anna.pool().pending
             assert pending is not None
             done(bad, bad.dispute(pending, "no"))
-            propose(ground, {ANNA: total})  # an epoch later: that is no new dispute either
+            # An epoch later: that is no new dispute either.
+            propose(ground, {ANNA: total})
             pending = anna.pool().pending
             assert pending is not None
             with pytest.raises(ChainRefused, match="pool: dispute is used up"):
                 bad.dispute(pending, "no")
-            if total == 400:  # somebody else has one, and the owner has more than one
+            # Somebody else has one, and the owner has more than one.
+            if total == 400:
                 done(other, other.dispute(pending, "no"))
                 for _ in range(2):
                     propose(ground, {ANNA: total})
@@ -429,7 +476,9 @@ class ChainSuite:
 
     # ---------------------------------------------------------------- what is in flight
 
-    def test_what_is_in_flight_is_not_sent_again_and_told_once_when_it_ends(self, ground: Ground) -> None:
+    def test_what_is_in_flight_is_not_sent_again_and_told_once_when_it_ends(
+        self, ground: Ground
+    ) -> None:
         anna = ground.chain(ANNA)
         ground.stop(True)
         sent = anna.register("anna")
@@ -447,12 +496,20 @@ class ChainSuite:
         assert anna.reconcile() == ()
         assert anna.agent(anna.account).registered
 
-    def test_a_chain_that_does_not_answer_is_unreachable_and_nothing_is_lost(self, ground: Ground) -> None:
+    def test_a_chain_that_does_not_answer_is_unreachable_and_nothing_is_lost(
+        self, ground: Ground
+    ) -> None:
         anna = ground.chain(ANNA)
         ground.stop(True)
         sent = anna.register("anna")
         ground.cut(True)
-        for ask in (anna.head, anna.pool, anna.reconcile, lambda: anna.heartbeat(1, CERTIFICATE), lambda: anna.agent(anna.account)):
+        for ask in (
+            anna.head,
+            anna.pool,
+            anna.reconcile,
+            lambda: anna.heartbeat(1, CERTIFICATE),
+            lambda: anna.agent(anna.account),
+        ):
             with pytest.raises(ChainUnreachable):
                 ask()
         assert anna.pending() == (sent,)

@@ -1,6 +1,9 @@
-"""What every `Disk` must do, whoever implements it. The fake and the real one run exactly these tests.
+"""What every `Disk` must do, whoever implements it.
 
-A test module subclasses `DiskSuite` and gives a fixture `make_medium` whose value makes an empty `Medium` at each call.
+The fake and the real one run exactly these tests.
+
+A test module subclasses `DiskSuite` and gives a fixture `make_medium` whose value makes an empty
+`Medium` at each call.
 """
 
 from __future__ import annotations
@@ -16,7 +19,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protocol.digest import digest
-from protocol.ports import PROOFS_BYTES, PROOFS_KEPT, STANDS_KEPT, Checkpoint, Disk, DiskFull, LedgerRecord, SentOffer, Stand
+from protocol.ports import (
+    PROOFS_BYTES,
+    PROOFS_KEPT,
+    STANDS_KEPT,
+    Checkpoint,
+    Disk,
+    DiskFull,
+    LedgerRecord,
+    SentOffer,
+    Stand,
+)
 from simulator.fakes.disk import PowerCut
 
 RUN, OTHER_RUN = b"r" * 32, b"o" * 32
@@ -25,12 +38,19 @@ MOST_STEPS = 40  # no write has more
 
 
 class Medium(Protocol):
-    """What a disk is on. It outlives the disk objects, which are opened as a process starts and forgotten as it dies."""
+    """What a disk is on.
+
+    It outlives the disk objects, which are opened as a process starts and forgotten as it dies.
+    """
 
     def open(self) -> Disk: ...
 
     def cut_power_at(self, step: int | None) -> None:
-        """Step number `step` (from 0) of writing, counted from now, raises `PowerCut`, and nothing of it happens. None: no cut."""
+        """Step number `step` (from 0) of writing, counted from now, raises `PowerCut`, and nothing
+        of it happens.
+
+        None: no cut.
+        """
 
     def fill(self) -> None:
         """From now on no write fits."""
@@ -46,17 +66,37 @@ def tip_of(number: int, branch: int = 0) -> bytes:
     return bytes([branch]) + number.to_bytes(31, "big")
 
 
-def checkpoint(number: int, *, run: bytes = RUN, branch: int = 0, size: int = 100, inner: int = 7) -> Checkpoint:
+def checkpoint(
+    number: int, *, run: bytes = RUN, branch: int = 0, size: int = 100, inner: int = 7
+) -> Checkpoint:
     """One whose content follows from its name."""
     generator = np.random.Generator(np.random.PCG64([number, branch, run[0]]))
-    anchor, momentum, state = (generator.random(length, dtype=np.float32) for length in (size, size, inner))
-    return Checkpoint(run=run, tip=tip_of(number, branch), number=number, anchor=anchor, momentum=momentum, inner=state)
+    anchor, momentum, state = (
+        generator.random(length, dtype=np.float32) for length in (size, size, inner)
+    )
+    return Checkpoint(
+        run=run,
+        tip=tip_of(number, branch),
+        number=number,
+        anchor=anchor,
+        momentum=momentum,
+        inner=state,
+    )
 
 
 def ledger(next_seq: int, *, run: bytes = RUN, offered: bytes = b"encoded") -> LedgerRecord:
-    """One whose content follows from its name; every third has given out two offers before, every second has steps after its offer."""
+    """One whose content follows from its name; every third has given out two offers before, every
+    second has steps after its offer.
+    """
     sent = tuple(
-        SentOffer(seq=seq, weight=seq + 1, digest=bytes([seq]) * 32, encoded=b"%d" % seq * seq, factor=0.5 ** (11 - seq), left=seq // 2)
+        SentOffer(
+            seq=seq,
+            weight=seq + 1,
+            digest=bytes([seq]) * 32,
+            encoded=b"%d" % seq * seq,
+            factor=0.5 ** (11 - seq),
+            left=seq // 2,
+        )
         for seq in (9, 10)
     )
     later = next_seq % 2
@@ -84,7 +124,10 @@ def ledger(next_seq: int, *, run: bytes = RUN, offered: bytes = b"encoded") -> L
 
 def stands(number: int) -> list[Stand]:
     """As many as are kept at most, sooner or later."""
-    return [Stand(parent=tip_of(number - i), view=number * (i + 1)) for i in range(min(number, STANDS_KEPT))]
+    return [
+        Stand(parent=tip_of(number - i), view=number * (i + 1))
+        for i in range(min(number, STANDS_KEPT))
+    ]
 
 
 def proof(number: int) -> bytes:
@@ -97,11 +140,16 @@ def content(record: Checkpoint | LedgerRecord | None) -> tuple[object, ...] | No
     if record is None:
         return None
     values = (getattr(record, name) for name in record.__struct_fields__)
-    return tuple((value.dtype.str, value.tobytes()) if isinstance(value, np.ndarray) else value for value in values)
+    return tuple(
+        (value.dtype.str, value.tobytes()) if isinstance(value, np.ndarray) else value
+        for value in values
+    )
 
 
 async def attempt(medium: Medium, steps: int, write: Callable[[Disk], object]) -> bool:
-    """Do `write` on a disk whose power is cut before that step; whether it ended before the cut came."""
+    """Do `write` on a disk whose power is cut before that step; whether it ended before the cut
+    came.
+    """
     disk = medium.open()
     medium.cut_power_at(steps)
     try:
@@ -134,7 +182,9 @@ operations = st.lists(
 
 
 class Model:
-    """What must be read back, as a set of possibilities for what was being written when the power went."""
+    """What must be read back, as a set of possibilities for what was being written when the power
+    went.
+    """
 
     def __init__(self) -> None:
         self.checkpoints: list[Checkpoint] = []
@@ -146,12 +196,18 @@ class Model:
     def after(self, operation: Operation) -> Model:
         what, number, branch = operation
         new = Model()
-        new.checkpoints, new.ledger, new.chain, new.stands = list(self.checkpoints), self.ledger, list(self.chain), self.stands
+        new.checkpoints, new.ledger, new.chain, new.stands = (
+            list(self.checkpoints),
+            self.ledger,
+            list(self.chain),
+            self.stands,
+        )
         new.proofs = list(self.proofs)
         if what == "checkpoint":
             added = checkpoint(number, branch=branch)
             others = [old for old in self.checkpoints if old.tip != added.tip]
-            new.checkpoints = sorted([*others, added], key=lambda kept: kept.number)  # of equals the one saved last is the newest
+            # Of equals the one saved last is the newest.
+            new.checkpoints = sorted([*others, added], key=lambda kept: kept.number)
         elif what == "leave":
             new.checkpoints = [old for old in self.checkpoints if old.tip != tip_of(number, branch)]
         elif what == "ledger":
@@ -161,7 +217,9 @@ class Model:
         elif what == "proof" and proof(number) not in new.proofs:
             new.proofs.append(proof(number))
         elif what == "certificate":
-            new.chain = [entry for entry in self.chain if entry[0] < number] + [(number, b"%d on %d" % (number, branch) * 3)]
+            new.chain = [entry for entry in self.chain if entry[0] < number] + [
+                (number, b"%d on %d" % (number, branch) * 3)
+            ]
         return new
 
     async def matches(self, disk: Disk) -> bool:
@@ -242,7 +300,9 @@ class DiskSuite:
         loaded = await medium.open().load_checkpoint(RUN)
         assert content(loaded) == content(checkpoint(5))
         assert loaded is not None
-        assert all(vector.flags.writeable for vector in (loaded.anchor, loaded.momentum, loaded.inner))
+        assert all(
+            vector.flags.writeable for vector in (loaded.anchor, loaded.momentum, loaded.inner)
+        )
 
     async def test_genesis_and_empty_inner_state(self, make_medium: MediumFactory) -> None:
         medium = make_medium()
@@ -250,42 +310,67 @@ class DiskSuite:
         await medium.open().save_checkpoint(genesis)
         assert content(await medium.open().load_checkpoint(RUN)) == content(genesis)
 
-    async def test_newest_counts_and_the_last_few_are_kept(self, make_medium: MediumFactory) -> None:
+    async def test_newest_counts_and_the_last_few_are_kept(
+        self, make_medium: MediumFactory
+    ) -> None:
         medium = make_medium()
         disk = medium.open()
         for number in (1, 2, 9, 10, 11):
-            await disk.save_checkpoint(checkpoint(number), [tip_of(before) for before in range(number)])
+            await disk.save_checkpoint(
+                checkpoint(number), [tip_of(before) for before in range(number)]
+            )
             assert content(await disk.load_checkpoint(RUN)) == content(checkpoint(number))
         reopened = medium.open()
         assert content(await reopened.load_checkpoint(RUN)) == content(checkpoint(11))
-        kept = [number for number in (1, 2, 9, 10, 11) if await reopened.read_state(tip_of(number), 0, 4) is not None]
+        kept = [
+            number
+            for number in (1, 2, 9, 10, 11)
+            if await reopened.read_state(tip_of(number), 0, 4) is not None
+        ]
         assert kept == [9, 10, 11]
         assert await reopened.checkpoints(RUN) == [(number, tip_of(number)) for number in kept]
 
-    async def test_nothing_goes_whose_certificate_is_not_known(self, make_medium: MediumFactory) -> None:
-        """A node that began at genesis, for it could not read its certificates, deleted what it had trained with its first certificate."""
+    async def test_nothing_goes_whose_certificate_is_not_known(
+        self, make_medium: MediumFactory
+    ) -> None:
+        """A node that began at genesis, for it could not read its certificates, deleted what it had
+        trained with its first certificate.
+        """
         medium = make_medium()
         disk = medium.open()
         for number in (7, 8, 9):
-            await disk.save_checkpoint(checkpoint(number), [tip_of(before) for before in range(number)])
+            await disk.save_checkpoint(
+                checkpoint(number), [tip_of(before) for before in range(number)]
+            )
         for number in range(1, 7):
-            await disk.save_checkpoint(checkpoint(number, branch=1), [tip_of(before, branch=1) for before in range(number)])
-        kept = [*((number, tip_of(number, branch=1)) for number in (4, 5, 6)), *((number, tip_of(number)) for number in (7, 8, 9))]
+            await disk.save_checkpoint(
+                checkpoint(number, branch=1), [tip_of(before, branch=1) for before in range(number)]
+            )
+        kept = [
+            *((number, tip_of(number, branch=1)) for number in (4, 5, 6)),
+            *((number, tip_of(number)) for number in (7, 8, 9)),
+        ]
         assert await medium.open().checkpoints(RUN) == kept
         assert content(await medium.open().load_checkpoint(RUN)) == content(checkpoint(9))
 
-    async def test_branch_that_was_left_does_not_come_back(self, make_medium: MediumFactory) -> None:
+    async def test_branch_that_was_left_does_not_come_back(
+        self, make_medium: MediumFactory
+    ) -> None:
         medium = make_medium()
         disk = medium.open()
         for number in (4, 5, 6):
             await disk.save_checkpoint(checkpoint(number))
         await disk.leave_checkpoints(RUN, [tip_of(5), tip_of(6), tip_of(99)])
-        assert content(await medium.open().load_checkpoint(RUN)) == content(checkpoint(4)), "also before the other branch has one"
+        assert content(await medium.open().load_checkpoint(RUN)) == content(checkpoint(4)), (
+            "also before the other branch has one"
+        )
         await disk.save_checkpoint(checkpoint(5, branch=1))
         assert content(await medium.open().load_checkpoint(RUN)) == content(checkpoint(5, branch=1))
         assert await disk.read_state(tip_of(6), 0, 4) is None
         await disk.save_checkpoint(checkpoint(5))
-        assert content(await medium.open().load_checkpoint(RUN)) == content(checkpoint(5)), "the one saved last counts"
+        assert content(await medium.open().load_checkpoint(RUN)) == content(checkpoint(5)), (
+            "the one saved last counts"
+        )
 
     async def test_runs_do_not_see_each_other(self, make_medium: MediumFactory) -> None:
         medium = make_medium()
@@ -303,7 +388,9 @@ class DiskSuite:
         assert await disk.certificates(OTHER_RUN, 0, 10) == []
         await disk.save_checkpoint(checkpoint(2, run=OTHER_RUN, branch=1))
         assert content(await medium.open().load_checkpoint(RUN)) == content(checkpoint(5))
-        assert content(await medium.open().load_checkpoint(OTHER_RUN)) == content(checkpoint(2, run=OTHER_RUN, branch=1))
+        assert content(await medium.open().load_checkpoint(OTHER_RUN)) == content(
+            checkpoint(2, run=OTHER_RUN, branch=1)
+        )
 
     async def test_what_is_saved_is_what_it_was_then(self, make_medium: MediumFactory) -> None:
         disk = make_medium().open()
@@ -316,14 +403,18 @@ class DiskSuite:
         loaded.momentum[:] = 0
         assert content(await disk.load_checkpoint(RUN)) == content(checkpoint(1))
 
-    async def test_an_open_state_stays_readable_when_its_checkpoint_is_removed(self, make_medium: MediumFactory) -> None:
+    async def test_an_open_state_stays_readable_when_its_checkpoint_is_removed(
+        self, make_medium: MediumFactory
+    ) -> None:
         """A download that takes longer than a disk keeps checkpoints could never be finished."""
         disk = make_medium().open()
         await disk.save_checkpoint(checkpoint(1))
         state = await disk.open_state(tip_of(1))
         assert state is not None
         for number in range(2, 8):
-            await disk.save_checkpoint(checkpoint(number), [tip_of(earlier) for earlier in range(1, number)])
+            await disk.save_checkpoint(
+                checkpoint(number), [tip_of(earlier) for earlier in range(1, number)]
+            )
         assert await disk.open_state(tip_of(1)) is None
         saved = checkpoint(1)
         whole = saved.anchor.astype("<f4").tobytes() + saved.momentum.astype("<f4").tobytes()
@@ -332,7 +423,9 @@ class DiskSuite:
         await state.aclose()
         assert await disk.open_state(tip_of(9)) is None
 
-    async def test_any_range_of_a_state_reads_as_anchor_then_momentum(self, make_medium: MediumFactory) -> None:
+    async def test_any_range_of_a_state_reads_as_anchor_then_momentum(
+        self, make_medium: MediumFactory
+    ) -> None:
         disk = make_medium().open()
         for number in (1, 2):
             await disk.save_checkpoint(checkpoint(number))
@@ -341,7 +434,10 @@ class DiskSuite:
             whole = saved.anchor.astype("<f4").tobytes() + saved.momentum.astype("<f4").tobytes()
             for offset in (0, 1, 399, 400, 401, 799, 800, 10_000):
                 for size in (0, 1, 3, 400, 402, 800, 10_000):
-                    assert await disk.read_state(tip_of(number), offset, size) == whole[offset : offset + size]
+                    assert (
+                        await disk.read_state(tip_of(number), offset, size)
+                        == whole[offset : offset + size]
+                    )
         assert await disk.read_state(tip_of(3), 0, 10) is None
         for offset, size in ((-1, 10), (0, -1)):
             with pytest.raises(ValueError, match="bytes at"):
@@ -351,7 +447,11 @@ class DiskSuite:
 
     async def test_ledger_comes_back_exactly(self, make_medium: MediumFactory) -> None:
         medium = make_medium()
-        for record in (ledger(3), ledger(4, offered=b""), ledger(5, offered=bytes(range(256)) * 50)):
+        for record in (
+            ledger(3),
+            ledger(4, offered=b""),
+            ledger(5, offered=bytes(range(256)) * 50),
+        ):
             await medium.open().save_ledger(record)
             assert content(await medium.open().load_ledger(RUN)) == content(record)
 
@@ -378,12 +478,19 @@ class DiskSuite:
         for number in range(1, 8):
             await disk.append_certificate(RUN, number, b"certificate %d" % number * number)
         for opened in (disk, medium.open()):
-            assert await opened.certificates(RUN, 1, 100) == [b"certificate %d" % number * number for number in range(1, 8)]
-            assert await opened.certificates(RUN, 3, 2) == [b"certificate 3" * 3, b"certificate 4" * 4]
+            assert await opened.certificates(RUN, 1, 100) == [
+                b"certificate %d" % number * number for number in range(1, 8)
+            ]
+            assert await opened.certificates(RUN, 3, 2) == [
+                b"certificate 3" * 3,
+                b"certificate 4" * 4,
+            ]
             assert await opened.certificates(RUN, 8, 2) == []
             assert await opened.certificates(RUN, 1, 0) == []
 
-    async def test_appending_an_earlier_number_cuts_the_chain_back(self, make_medium: MediumFactory) -> None:
+    async def test_appending_an_earlier_number_cuts_the_chain_back(
+        self, make_medium: MediumFactory
+    ) -> None:
         medium = make_medium()
         disk = medium.open()
         for number in range(1, 6):
@@ -408,7 +515,9 @@ class DiskSuite:
                 assert await opened.load_proof(RUN, digest(proof(number))) == proof(number)
             assert await opened.load_proof(RUN, digest(proof(4))) is None
 
-    async def test_only_so_many_proofs_are_kept_and_so_many_bytes(self, make_medium: MediumFactory) -> None:
+    async def test_only_so_many_proofs_are_kept_and_so_many_bytes(
+        self, make_medium: MediumFactory
+    ) -> None:
         medium = make_medium()
         disk = medium.open()
         for number in range(PROOFS_KEPT + 3):
@@ -426,7 +535,9 @@ class DiskSuite:
 
     # ---------------------------------------------------------------------------------------- when it fails
 
-    async def test_power_cut_at_any_step_leaves_the_old_or_the_new_record_whole(self, make_medium: MediumFactory) -> None:
+    async def test_power_cut_at_any_step_leaves_the_old_or_the_new_record_whole(
+        self, make_medium: MediumFactory
+    ) -> None:
         writes: list[tuple[Operation, Operation]] = [
             (("checkpoint", 1, 0), ("checkpoint", 2, 0)),
             (("checkpoint", 1, 0), ("checkpoint", 1, 0)),
@@ -445,7 +556,9 @@ class DiskSuite:
                 new = old.after(write)
                 ended = await attempt(medium, step, lambda disk, write=write: perform(disk, write))
                 reopened = medium.open()
-                assert await new.matches(reopened) or (not ended and await old.matches(reopened)), f"{write} cut at step {step}"
+                assert await new.matches(reopened) or (not ended and await old.matches(reopened)), (
+                    f"{write} cut at step {step}"
+                )
                 await perform(reopened, write)  # and the disk can be written to again
                 assert await new.matches(medium.open())
                 if ended:
@@ -454,20 +567,36 @@ class DiskSuite:
             assert 2 <= cuts < MOST_STEPS, "a test that cuts nothing proves nothing"
 
     async def test_first_write_ever_may_be_cut(self, make_medium: MediumFactory) -> None:
-        for write in (("checkpoint", 1, 0), ("ledger", 1, 0), ("stands", 1, 0), ("proof", 1, 0), ("certificate", 1, 0)):
+        for write in (
+            ("checkpoint", 1, 0),
+            ("ledger", 1, 0),
+            ("stands", 1, 0),
+            ("proof", 1, 0),
+            ("certificate", 1, 0),
+        ):
             for step in range(MOST_STEPS):
                 medium = make_medium()
                 ended = await attempt(medium, step, lambda disk, write=write: perform(disk, write))
                 reopened = medium.open()
-                assert await Model().after(write).matches(reopened) or (not ended and await Model().matches(reopened))
+                assert await Model().after(write).matches(reopened) or (
+                    not ended and await Model().matches(reopened)
+                )
                 if ended:
                     break
 
-    async def test_full_disk_says_so_and_keeps_what_it_has(self, make_medium: MediumFactory) -> None:
+    async def test_full_disk_says_so_and_keeps_what_it_has(
+        self, make_medium: MediumFactory
+    ) -> None:
         medium = make_medium()
         disk = medium.open()
         model = Model()
-        for operation in (("checkpoint", 1, 0), ("ledger", 1, 0), ("stands", 1, 0), ("proof", 1, 0), ("certificate", 1, 0)):
+        for operation in (
+            ("checkpoint", 1, 0),
+            ("ledger", 1, 0),
+            ("stands", 1, 0),
+            ("proof", 1, 0),
+            ("certificate", 1, 0),
+        ):
             await perform(disk, operation)
             model = model.after(operation)
         medium.fill()
@@ -484,7 +613,13 @@ class DiskSuite:
             assert await model.matches(disk)
             assert await model.matches(medium.open())
         medium.free()
-        for operation in (("checkpoint", 2, 0), ("ledger", 2, 0), ("stands", 2, 0), ("proof", 2, 0), ("certificate", 2, 0)):
+        for operation in (
+            ("checkpoint", 2, 0),
+            ("ledger", 2, 0),
+            ("stands", 2, 0),
+            ("proof", 2, 0),
+            ("certificate", 2, 0),
+        ):
             await perform(disk, operation)
             model = model.after(operation)
         assert await model.matches(medium.open())
@@ -527,10 +662,21 @@ class DiskSuite:
         assert content(await reopened.load_checkpoint(RUN)) == content(checkpoint(8))
         assert content(await reopened.load_ledger(RUN)) == content(ledger(8))
         assert await reopened.load_stands(RUN) == stands(8)
-        assert await reopened.certificates(RUN, 1, 100) == [b"%d" % number for number in range(1, 9)]
+        assert await reopened.certificates(RUN, 1, 100) == [
+            b"%d" % number for number in range(1, 9)
+        ]
 
-    # Each disk runs the same stories every time, so that several classes may inherit the test; a busy machine is no failure either.
-    @settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    # Each disk runs the same stories every time, so that several classes may inherit the test; a
+    # busy machine is no failure either.
+    @settings(
+        max_examples=40,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(story=operations)
-    def test_any_story_reads_back_as_the_model_says(self, make_medium: MediumFactory, story: list[Operation]) -> None:
+    def test_any_story_reads_back_as_the_model_says(
+        self, make_medium: MediumFactory, story: list[Operation]
+    ) -> None:
         trio.run(replay, make_medium(), story)

@@ -1,7 +1,10 @@
-"""What every `Network` must do, whoever implements it. The fake and the real one run exactly these tests.
+"""What every `Network` must do, whoever implements it.
 
-A test module subclasses `NetworkSuite`, and gives a fixture `make_swarm` that returns a `SwarmFactory`. The suite measures no time and
-sleeps only while it polls a counter that has no event; it works in virtual time and on loopback alike.
+The fake and the real one run exactly these tests.
+
+A test module subclasses `NetworkSuite`, and gives a fixture `make_swarm` that returns a
+`SwarmFactory`. The suite measures no time and sleeps only while it polls a counter that has no
+event; it works in virtual time and on loopback alike.
 """
 
 from __future__ import annotations
@@ -16,19 +19,30 @@ import trio
 
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
-from protocol.ports import MAX_GOSSIP_BYTES, MAX_STREAMS_PER_PEER, ByteStream, Endpoint, Network, Subscription
+from protocol.ports import (
+    MAX_GOSSIP_BYTES,
+    MAX_STREAMS_PER_PEER,
+    ByteStream,
+    Endpoint,
+    Network,
+    Subscription,
+)
 
 ECHO = "/hypergpu/test/echo/1"
 HOLD = "/hypergpu/test/hold/1"
 FAULT = "/hypergpu/test/fault/1"
 TOPIC = "hypergpu/test"
-PATIENCE_S = 60.0  # far above what anything here takes, connecting several real hosts on a busy machine included
-LOSS_NOTICED_S = 15.0  # what the port's users count on: a peer that is gone is reported within this
+# Far above what anything here takes, connecting several real hosts on a busy machine included.
+PATIENCE_S = 60.0
+# What the port's users count on: a peer that is gone is reported within this.
+LOSS_NOTICED_S = 15.0
 SIZES = (0, 1, 2, 1000, 65_535, 65_536, 65_537, 1_000_003)
 
 
 class Swarm:
-    """Networks that are started and connected to each other; `kill(i)` ends number i as if its process died: no goodbye."""
+    """Networks that are started and connected to each other; `kill(i)` ends number i as if its
+    process died: no goodbye.
+    """
 
     def __init__(self, networks: Sequence[Network], kill: Callable[[int], Awaitable[None]]) -> None:
         self.networks = networks
@@ -36,16 +50,22 @@ class Swarm:
 
 
 class SwarmFactory(Protocol):
-    """`prepare(network, index)` is called for each network before it starts, to register handlers and subscriptions.
+    """`prepare(network, index)` is called for each network before it starts, to register handlers
+    and subscriptions.
 
-    Entering waits until every network has a link to every other one. Leaving stops them all, those killed in between included.
+    Entering waits until every network has a link to every other one. Leaving stops them all, those
+    killed in between included.
     """
 
-    def __call__(self, count: int, prepare: Callable[[Network, int], None] = ...) -> AbstractAsyncContextManager[Swarm]: ...
+    def __call__(
+        self, count: int, prepare: Callable[[Network, int], None] = ...
+    ) -> AbstractAsyncContextManager[Swarm]: ...
 
 
 async def receive_all(stream: ByteStream, *, at_most: int = 1 << 16) -> bytes:
-    """Everything up to the other side's end, read in pieces of `at_most` bytes, each of which has a legal size."""
+    """Everything up to the other side's end, read in pieces of `at_most` bytes, each of which has a
+    legal size.
+    """
     received = bytearray()
     while piece := await stream.receive_some(at_most):
         assert len(piece) <= at_most
@@ -61,7 +81,9 @@ async def echo(stream: ByteStream) -> None:
 
 
 async def ask(stream: ByteStream, data: bytes) -> bytes:
-    """Send `data` and its end while reading the answer: works for any size, whatever the buffers between."""
+    """Send `data` and its end while reading the answer: works for any size, whatever the buffers
+    between.
+    """
     async with trio.open_nursery() as nursery:
 
         async def send() -> None:
@@ -73,7 +95,9 @@ async def ask(stream: ByteStream, data: bytes) -> bytes:
 
 
 async def send_without_end(stream: ByteStream) -> None:
-    """A broken stream must say so, if not on the first send (TCP learns it from the answer) then soon."""
+    """A broken stream must say so, if not on the first send (TCP learns it from the answer) then
+    soon.
+    """
     while True:
         await stream.send_all(bytes(65_536))
 
@@ -86,11 +110,16 @@ async def eventually(is_so: Callable[[], bool]) -> None:
 
 def pattern(size: int, salt: int = 0) -> bytes:
     """Bytes in which every shift shows."""
-    return bytes((i * 131 + (i >> 8) * 17 + salt) & 0xFF for i in range(min(size, 8192))) * (size // 8192 + 1)
+    return bytes((i * 131 + (i >> 8) * 17 + salt) & 0xFF for i in range(min(size, 8192))) * (
+        size // 8192 + 1
+    )
 
 
 class Handlers:
-    """What the tests serve on every network: an echo, a handler that holds, one that accuses. Records who came."""
+    """What the tests serve on every network: an echo, a handler that holds, one that accuses.
+
+    Records who came.
+    """
 
     def __init__(self) -> None:
         self.came: list[tuple[int, PeerId]] = []
@@ -147,7 +176,9 @@ async def open_admitted_bulk(here: Network, there: Network, protocol: str) -> By
 
 
 async def must_fail(opening: Callable[[], Awaitable[ByteStream]]) -> None:
-    """The stream does not open, or breaks before one byte comes back (TLS 1.3 clients finish before the server has judged them)."""
+    """The stream does not open, or breaks before one byte comes back (TLS 1.3 clients finish before
+    the server has judged them).
+    """
     with pytest.raises(Unreachable):  # noqa: PT012 (any of these may be the one that says no)
         stream = await opening()
         try:
@@ -159,7 +190,9 @@ async def must_fail(opening: Callable[[], Awaitable[ByteStream]]) -> None:
 
 
 def another_certificate(endpoint: Endpoint) -> Endpoint:
-    """The same place with one bit of the certificate's signature turned: still DER, not the one pinned."""
+    """The same place with one bit of the certificate's signature turned: still DER, not the one
+    pinned.
+    """
     certificate = bytearray(endpoint.certificate)
     certificate[-1] ^= 1
     return msgspec.structs.replace(endpoint, certificate=bytes(certificate))
@@ -175,7 +208,9 @@ class NetworkSuite:
         opener: Opener = request.param
         return opener
 
-    async def test_bytes_arrive_whole_and_in_order_for_any_size(self, make_swarm: SwarmFactory, opener: Opener) -> None:
+    async def test_bytes_arrive_whole_and_in_order_for_any_size(
+        self, make_swarm: SwarmFactory, opener: Opener
+    ) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(2, handlers.prepare) as swarm:
@@ -186,7 +221,9 @@ class NetworkSuite:
                     assert await ask(stream, data) == data, f"{size} bytes came back changed"
                     await stream.aclose()
 
-    async def test_both_sides_know_who_the_other_is(self, make_swarm: SwarmFactory, opener: Opener) -> None:
+    async def test_both_sides_know_who_the_other_is(
+        self, make_swarm: SwarmFactory, opener: Opener
+    ) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(3, handlers.prepare) as swarm:
@@ -198,7 +235,9 @@ class NetworkSuite:
                     assert handlers.came[number] == (2, here.peer)
                     await stream.aclose()
 
-    async def test_one_direction_ends_while_the_other_goes_on(self, make_swarm: SwarmFactory, opener: Opener) -> None:
+    async def test_one_direction_ends_while_the_other_goes_on(
+        self, make_swarm: SwarmFactory, opener: Opener
+    ) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(2, handlers.prepare) as swarm:
@@ -206,7 +245,8 @@ class NetworkSuite:
                 stream = await opener(here, there, HOLD)
                 assert await stream.receive_some(10) == b"!"
                 assert handlers.held == 1
-                await stream.send_eof()  # the handler reads its end, and ends its own side
+                # The handler reads its end, and ends its own side.
+                await stream.send_eof()
                 assert await stream.receive_some(10) == b""
                 assert await stream.receive_some(10) == b"", "the end is the end for good"
                 await eventually(lambda: handlers.held == 0)
@@ -229,7 +269,9 @@ class NetworkSuite:
                         nursery.start_soon(one, number)
                 assert answers == {number: pattern(20_000, number)[:20_000] for number in range(12)}
 
-    async def test_one_stream_that_nobody_reads_blocks_itself_alone(self, make_swarm: SwarmFactory, opener: Opener) -> None:
+    async def test_one_stream_that_nobody_reads_blocks_itself_alone(
+        self, make_swarm: SwarmFactory, opener: Opener
+    ) -> None:
         handlers = Handlers()
 
         def prepare(network: Network, index: int) -> None:
@@ -258,13 +300,16 @@ class NetworkSuite:
                                 scope.cancel()
 
                 nursery.start_soon(flood)
-                await blocked.wait()  # back-pressure reached the sender: nothing in between grows for ever
+                # Back-pressure reached the sender: nothing in between grows for ever.
+                await blocked.wait()
                 stream = await opener(here, there, ECHO)
                 assert await ask(stream, b"still here") == b"still here"
                 await stream.aclose()
                 await stuck.aclose()
 
-    async def test_unknown_protocol_is_unreachable(self, make_swarm: SwarmFactory, opener: Opener) -> None:
+    async def test_unknown_protocol_is_unreachable(
+        self, make_swarm: SwarmFactory, opener: Opener
+    ) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(2, handlers.prepare) as swarm:
@@ -274,7 +319,9 @@ class NetworkSuite:
                 assert await ask(stream, b"fine") == b"fine"
                 await stream.aclose()
 
-    async def test_handler_that_accuses_loses_its_stream_alone(self, make_swarm: SwarmFactory, opener: Opener) -> None:
+    async def test_handler_that_accuses_loses_its_stream_alone(
+        self, make_swarm: SwarmFactory, opener: Opener
+    ) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(2, handlers.prepare) as swarm:
@@ -293,7 +340,9 @@ class NetworkSuite:
                 assert await receive_all(other) == b""
                 await other.aclose()
 
-    async def test_closing_is_safe_twice_and_under_cancellation(self, make_swarm: SwarmFactory, opener: Opener) -> None:
+    async def test_closing_is_safe_twice_and_under_cancellation(
+        self, make_swarm: SwarmFactory, opener: Opener
+    ) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(2, handlers.prepare) as swarm:
@@ -313,12 +362,15 @@ class NetworkSuite:
                 assert await ask(third, b"unharmed") == b"unharmed"
                 await third.aclose()
 
-    async def test_cancelling_a_send_in_the_middle_harms_only_that_stream(self, make_swarm: SwarmFactory, opener: Opener) -> None:
+    async def test_cancelling_a_send_in_the_middle_harms_only_that_stream(
+        self, make_swarm: SwarmFactory, opener: Opener
+    ) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 here, there = swarm.networks
-                stream = await opener(here, there, ECHO)  # nobody reads the echo: the send must block in its middle
+                # Nobody reads the echo: the send must block in its middle.
+                stream = await opener(here, there, ECHO)
                 with trio.move_on_after(1.0) as scope:
                     while True:
                         await stream.send_all(bytes(1 << 20))
@@ -328,12 +380,15 @@ class NetworkSuite:
                 assert await ask(other, b"unharmed") == b"unharmed"
                 await other.aclose()
 
-    async def test_broken_stream_is_unreachable_for_who_survives(self, make_swarm: SwarmFactory, opener: Opener) -> None:
+    async def test_broken_stream_is_unreachable_for_who_survives(
+        self, make_swarm: SwarmFactory, opener: Opener
+    ) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(3, handlers.prepare) as swarm:
                 first, second, third = swarm.networks
-                outgoing = await opener(first, third, HOLD)  # the one who opened it loses the one who served it
+                # The one who opened it loses the one who served it.
+                outgoing = await opener(first, third, HOLD)
                 assert await outgoing.receive_some(1) == b"!"
                 incoming = await opener(third, second, HOLD)  # and the other way round
                 assert await incoming.receive_some(1) == b"!"
@@ -349,7 +404,9 @@ class NetworkSuite:
                 assert await ask(alive, b"we go on") == b"we go on"
                 await alive.aclose()
 
-    async def test_number_of_streams_a_peer_may_hold_is_bounded(self, make_swarm: SwarmFactory) -> None:
+    async def test_number_of_streams_a_peer_may_hold_is_bounded(
+        self, make_swarm: SwarmFactory
+    ) -> None:
         handlers = Handlers()
         refused = 0
         with trio.fail_after(PATIENCE_S):
@@ -379,7 +436,9 @@ class NetworkSuite:
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 with pytest.raises(Unreachable):
-                    await swarm.networks[0].open_stream(Signer(b"nobody has this key of 32 bytes!").peer, ECHO)
+                    await swarm.networks[0].open_stream(
+                        Signer(b"nobody has this key of 32 bytes!").peer, ECHO
+                    )
 
     async def test_traffic_is_counted_per_plane(self, make_swarm: SwarmFactory) -> None:
         handlers = Handlers()
@@ -417,7 +476,9 @@ class NetworkSuite:
                 await stream.aclose()
                 assert {came for _, came in handlers.came} == {friend.peer}
 
-    async def test_admission_goes_by_the_exact_certificate_and_the_last_one_counts(self, make_swarm: SwarmFactory) -> None:
+    async def test_admission_goes_by_the_exact_certificate_and_the_last_one_counts(
+        self, make_swarm: SwarmFactory
+    ) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(2, handlers.prepare) as swarm:
@@ -430,34 +491,49 @@ class NetworkSuite:
                 assert await ask(stream, b"in") == b"in"
                 await stream.aclose()
 
-    async def test_bulk_server_must_show_the_certificate_we_know(self, make_swarm: SwarmFactory) -> None:
+    async def test_bulk_server_must_show_the_certificate_we_know(
+        self, make_swarm: SwarmFactory
+    ) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(3, handlers.prepare) as swarm:
                 client, server, other = swarm.networks
                 server.admit(client.endpoint)
-                impostor = msgspec.structs.replace(server.endpoint, certificate=other.endpoint.certificate)
+                impostor = msgspec.structs.replace(
+                    server.endpoint, certificate=other.endpoint.certificate
+                )
                 await must_fail(lambda: client.open_bulk(impostor, ECHO))
-                await eventually(lambda: server.refusals().get("tls", 0) + server.refusals().get("handshake", 0) >= 1)
+                await eventually(
+                    lambda: (
+                        server.refusals().get("tls", 0) + server.refusals().get("handshake", 0) >= 1
+                    )
+                )
                 assert handlers.came == []
 
     async def test_bulk_where_nobody_listens_is_unreachable(self, make_swarm: SwarmFactory) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(2, handlers.prepare) as swarm:
-                nowhere = msgspec.structs.replace(swarm.networks[1].endpoint, hosts=("127.0.0.1",), port=1)
+                nowhere = msgspec.structs.replace(
+                    swarm.networks[1].endpoint, hosts=("127.0.0.1",), port=1
+                )
                 with pytest.raises(Unreachable):
                     await swarm.networks[0].open_bulk(nowhere, ECHO)
 
     # ---------------------------------------------------------------------------------------- gossip
 
-    async def test_gossip_reaches_everybody_else_with_its_signer(self, make_swarm: SwarmFactory) -> None:
+    async def test_gossip_reaches_everybody_else_with_its_signer(
+        self, make_swarm: SwarmFactory
+    ) -> None:
         handlers = Handlers()
         count = 5
         got: dict[int, set[tuple[PeerId, bytes]]] = {index: set() for index in range(count)}
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(count, handlers.prepare) as swarm, trio.open_nursery() as nursery:
-                said = {(network.peer, b"from %d" % index) for index, network in enumerate(swarm.networks)}
+                said = {
+                    (network.peer, b"from %d" % index)
+                    for index, network in enumerate(swarm.networks)
+                }
                 done = {index: trio.Event() for index in range(count)}
 
                 async def listen(index: int) -> None:
@@ -476,13 +552,20 @@ class NetworkSuite:
                     await done[index].wait()
                 nursery.cancel_scope.cancel()
 
-    async def test_gossip_that_is_not_accepted_is_not_delivered(self, make_swarm: SwarmFactory) -> None:
+    async def test_gossip_that_is_not_accepted_is_not_delivered(
+        self, make_swarm: SwarmFactory
+    ) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(3, handlers.prepare) as swarm:
                 speaker = swarm.networks[0]
                 await speaker.publish(TOPIC, b"bad news")
-                await eventually(lambda: {index for index, _, data in handlers.offered if data == b"bad news"} == {1, 2})
+                await eventually(
+                    lambda: (
+                        {index for index, _, data in handlers.offered if data == b"bad news"}
+                        == {1, 2}
+                    )
+                )
                 await speaker.publish(TOPIC, b"good news")
                 for index in (1, 2):
                     async for signer, data in handlers.subscriptions[index]:
@@ -490,7 +573,9 @@ class NetworkSuite:
                         break
                 assert {signer for _, signer, _ in handlers.offered} == {speaker.peer}
 
-    async def test_gossip_that_nobody_reads_is_accepted_and_not_kept(self, make_swarm: SwarmFactory) -> None:
+    async def test_gossip_that_nobody_reads_is_accepted_and_not_kept(
+        self, make_swarm: SwarmFactory
+    ) -> None:
         handlers = Handlers()
         heard: dict[int, list[bytes]] = {0: [], 1: []}
         unread: dict[int, Subscription] = {}
@@ -514,7 +599,9 @@ class NetworkSuite:
                 assert nothing_waits.cancelled_caught
                 assert unread[1].dropped == 0
 
-    async def test_large_gossip_passes_and_larger_never_raises(self, make_swarm: SwarmFactory) -> None:
+    async def test_large_gossip_passes_and_larger_never_raises(
+        self, make_swarm: SwarmFactory
+    ) -> None:
         handlers = Handlers()
         large = pattern(MAX_GOSSIP_BYTES // 2)[: MAX_GOSSIP_BYTES // 2]
         with trio.fail_after(PATIENCE_S):
@@ -525,7 +612,9 @@ class NetworkSuite:
                     assert data == large, "what is above the limit must not arrive"
                     break
 
-    async def test_slow_reader_loses_the_oldest_and_knows_how_many(self, make_swarm: SwarmFactory) -> None:
+    async def test_slow_reader_loses_the_oldest_and_knows_how_many(
+        self, make_swarm: SwarmFactory
+    ) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(2, handlers.prepare) as swarm:
@@ -535,7 +624,8 @@ class NetworkSuite:
                     assert said < 100_000, "a queue that is never full has no bound"
                     await swarm.networks[0].publish(TOPIC, b"%d" % said)
                     said += 1
-                    # paced by arrival, a few under way, so that the queue is what loses, not the swarm
+                    # paced by arrival, a few under way, so that the queue is what loses, not the
+                    # swarm
                     with trio.move_on_after(2.0):
                         await eventually(lambda least=said - 8: len(handlers.offered) >= least)
                 async for _, data in subscription:
@@ -552,7 +642,8 @@ class NetworkSuite:
                 for network in swarm.networks[:4]:
                     await network.provide(key)
                 everybody = {network.peer for network in swarm.networks[:4]}
-                for network in swarm.networks:  # those that provide it themselves, and one that does not
+                # Those that provide it themselves, and one that does not.
+                for network in swarm.networks:
                     found: set[PeerId] = set()
                     while found != everybody - {network.peer}:
                         found = set(await network.find_providers(key)) - {network.peer}
@@ -570,12 +661,20 @@ class NetworkSuite:
                     assert len(network.links()) == len(others), "one link for each peer"
                     assert all(link.path in ("direct", "relay") for link in network.links())
                     assert network.addresses
-                    assert all(address.endswith(f"/p2p/{network.peer}") for address in network.addresses)
+                    assert all(
+                        address.endswith(f"/p2p/{network.peer}") for address in network.addresses
+                    )
                     assert network.endpoint.peer == network.peer
                     # measured continuously, so sooner or later there is a measurement of each
-                    await eventually(lambda network=network: all((link.rtt_s or 0.0) > 0.0 for link in network.links()))
+                    await eventually(
+                        lambda network=network: all(
+                            (link.rtt_s or 0.0) > 0.0 for link in network.links()
+                        )
+                    )
 
-    async def test_death_of_a_peer_is_reported_and_what_is_up_comes_first(self, make_swarm: SwarmFactory) -> None:
+    async def test_death_of_a_peer_is_reported_and_what_is_up_comes_first(
+        self, make_swarm: SwarmFactory
+    ) -> None:
         handlers = Handlers()
         with trio.fail_after(PATIENCE_S):
             async with make_swarm(4, handlers.prepare) as swarm, trio.open_nursery() as nursery:

@@ -27,7 +27,9 @@ class InMemory:
         self._chains: dict[str, FakeChain] = {}
 
     def chain(self, name: str) -> Chain:
-        return self._chains.setdefault(name, FakeChain(self.ledger, self.account(name), self._sleep))
+        return self._chains.setdefault(
+            name, FakeChain(self.ledger, self.account(name), self._sleep)
+        )
 
     def account(self, name: str) -> Address:
         return address_of(keccak256(name.encode())[12:])

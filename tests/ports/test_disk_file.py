@@ -1,4 +1,6 @@
-"""The disk of files passes the suite of `Disk`, and keeps its word about files, damage, real full media and kill -9."""
+"""The disk of files passes the suite of `Disk`, and keeps its word about files, damage, real full
+media and kill -9.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,18 @@ from protocol.digest import digest
 from protocol.errors import UserError
 from protocol.ports import Disk, DiskFull, Offload, inline
 from simulator.fakes.disk import PowerCut
-from tests.ports.disk_suite import KEPT, RUN, DiskSuite, MediumFactory, checkpoint, content, ledger, proof, stands, tip_of
+from tests.ports.disk_suite import (
+    KEPT,
+    RUN,
+    DiskSuite,
+    MediumFactory,
+    checkpoint,
+    content,
+    ledger,
+    proof,
+    stands,
+    tip_of,
+)
 
 
 class OnFiles:
@@ -95,17 +108,25 @@ async def test_a_damaged_proof_is_said_and_set_aside_and_the_others_stay(tmp_pat
     second = sorted(folder.iterdir())[1]
     second.write_bytes(proof(2)[:-1])
     reopened = FileDisk(tmp_path, inline)
-    assert [await reopened.load_proof(RUN, name) for name in await reopened.proofs(RUN)] == [proof(1), None, proof(3)]
+    assert [await reopened.load_proof(RUN, name) for name in await reopened.proofs(RUN)] == [
+        proof(1),
+        None,
+        proof(3),
+    ]
     assert len(reopened.damaged) == 1
     assert "set aside" in reopened.damaged[0]
     assert str(second.with_suffix(".damaged")) in reopened.damaged[0]
     assert await reopened.proofs(RUN) == [digest(proof(1)), digest(proof(3))]
     assert [path.read_bytes() for path in folder.glob("*.damaged")] == [proof(2)[:-1]]
     await reopened.save_proof(RUN, proof(2))  # and it may come again
-    assert await FileDisk(tmp_path, inline).proofs(RUN) == [digest(proof(number)) for number in (1, 3, 2)]
+    assert await FileDisk(tmp_path, inline).proofs(RUN) == [
+        digest(proof(number)) for number in (1, 3, 2)
+    ]
 
 
-async def test_a_directory_that_is_named_like_a_proof_is_set_aside_with_what_is_in_it(tmp_path: Path) -> None:
+async def test_a_directory_that_is_named_like_a_proof_is_set_aside_with_what_is_in_it(
+    tmp_path: Path,
+) -> None:
     disk = FileDisk(tmp_path, inline)
     await disk.save_proof(RUN, proof(1))
     folder = tmp_path / "runs" / RUN.hex() / "proofs"
@@ -144,7 +165,11 @@ async def test_checkpoint_is_a_safetensors_file_that_others_can_read(tmp_path: P
     assert path.name == f"0000000012-{saved.tip.hex()}.safetensors"
     with safetensors.numpy.safe_open(path, framework="np") as file:
         metadata = file.metadata()
-        assert (metadata["run"], metadata["tip"], metadata["number"]) == (RUN.hex(), saved.tip.hex(), "12")
+        assert (metadata["run"], metadata["tip"], metadata["number"]) == (
+            RUN.hex(),
+            saved.tip.hex(),
+            "12",
+        )
         for name in ("anchor", "momentum", "inner"):
             np.testing.assert_array_equal(file.get_tensor(name), getattr(saved, name))
 
@@ -160,12 +185,22 @@ async def test_everything_is_private(tmp_path: Path) -> None:
         await disk.save_proof(RUN, proof(1))
     finally:
         os.umask(before)
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "home").rglob("*") if path.is_file()}
+    modes = {
+        stat.S_IMODE(path.stat().st_mode)
+        for path in (tmp_path / "home").rglob("*")
+        if path.is_file()
+    }
     assert modes == {0o600}
-    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "home").rglob("*") if path.is_dir()} == {0o700}
+    assert {
+        stat.S_IMODE(path.stat().st_mode)
+        for path in (tmp_path / "home").rglob("*")
+        if path.is_dir()
+    } == {0o700}
 
 
-async def test_drafts_of_a_dead_process_go_with_the_first_write_and_not_by_reading(tmp_path: Path) -> None:
+async def test_drafts_of_a_dead_process_go_with_the_first_write_and_not_by_reading(
+    tmp_path: Path,
+) -> None:
     disk = FileDisk(tmp_path, inline)
     await disk.save_checkpoint(checkpoint(1))
     draft = checkpoints_in(tmp_path)[0].with_name(DRAFT_PREFIX + "something")
@@ -178,7 +213,10 @@ async def test_drafts_of_a_dead_process_go_with_the_first_write_and_not_by_readi
 
 
 async def test_a_checkpoint_that_is_being_written_is_given_to_nobody(tmp_path: Path) -> None:
-    """A draft ends as its checkpoint does. A member that downloaded from it got too few bytes, and asked that node no more."""
+    """A draft ends as its checkpoint does.
+
+    A member that downloaded from it got too few bytes, and asked that node no more.
+    """
     disk = FileDisk(tmp_path, inline)
     await disk.save_checkpoint(checkpoint(1))
     whole = next((tmp_path / FOLDER / "checkpoints").glob("*.safetensors"))
@@ -201,7 +239,9 @@ async def test_refused_write_leaves_no_draft(tmp_path: Path) -> None:
 
 
 async def test_what_is_damaged_is_told_once_and_by_whoever_asked(tmp_path: Path) -> None:
-    """Each kind of file, found damaged in a thread, is told in the loop before the answer: which file, what was done."""
+    """Each kind of file, found damaged in a thread, is told in the loop before the answer: which
+    file, what was done.
+    """
     whole = FileDisk(tmp_path, trio.to_thread.run_sync)
     await whole.save_checkpoint(checkpoint(1))
     await whole.save_ledger(ledger(1))
@@ -227,7 +267,9 @@ async def test_what_is_damaged_is_told_once_and_by_whoever_asked(tmp_path: Path)
         assert await disk.certificates(RUN, 1, 10) == []
         assert await disk.load_proof(RUN, digest(proof(1))) is None
         assert await disk.read_state(tip_of(1), 0, 10) is None
-    assert len(told) == len(files) + 1, "the checkpoint twice: it cannot be taken up, and it cannot be handed out"
+    assert len(told) == len(files) + 1, (
+        "the checkpoint twice: it cannot be taken up, and it cannot be handed out"
+    )
     assert told == disk.damaged
     for path in files:
         place = str(path.with_suffix(".damaged")) if path.suffix == ".proof" else str(path)
@@ -269,8 +311,12 @@ def everything_in(root: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("name", READS)
-async def test_what_the_system_does_not_give_stops_the_node_and_is_not_written_over(tmp_path: Path, name: str) -> None:
-    """A folder in the place of a file, and a file in the place of a folder, are refused to root as well."""
+async def test_what_the_system_does_not_give_stops_the_node_and_is_not_written_over(
+    tmp_path: Path, name: str
+) -> None:
+    """A folder in the place of a file, and a file in the place of a folder, are refused to root as
+    well.
+    """
     await filled(tmp_path)
     path = tmp_path / FOLDER / name
     path.rename(path.with_name("elsewhere"))
@@ -307,7 +353,10 @@ async def test_a_run_whose_every_checkpoint_is_damaged_does_not_begin_anew(tmp_p
         await disk.save_checkpoint(checkpoint(number))
     for path in checkpoints_in(tmp_path):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"No checkpoint of this run can be read; the newest, number 2, cannot be read") as caught:
+    with pytest.raises(
+        UserError,
+        match=r"No checkpoint of this run can be read; the newest, number 2, cannot be read",
+    ) as caught:
         await FileDisk(tmp_path, inline).load_checkpoint(RUN)
     assert str(checkpoints_in(tmp_path)[-1]) in caught.value.why
     assert len(checkpoints_in(tmp_path)) == 2
@@ -387,7 +436,14 @@ async def test_a_ledger_of_another_version_is_named_and_stays(tmp_path: Path) ->
     """What waits in it is somebody's work: it is neither taken for damaged nor written over."""
     path = tmp_path / "runs" / RUN.hex() / "ledger.safetensors"
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"".join(encode({"residue": np.ones(5, np.float32)}, {"format": "hypergpu/ledger/1", "run": RUN.hex()})))
+    path.write_bytes(
+        b"".join(
+            encode(
+                {"residue": np.ones(5, np.float32)},
+                {"format": "hypergpu/ledger/1", "run": RUN.hex()},
+            )
+        )
+    )
     before = path.read_bytes()
     with pytest.raises(UserError, match="another version") as refused:
         await FileDisk(tmp_path, inline).load_ledger(RUN)
@@ -397,8 +453,12 @@ async def test_a_ledger_of_another_version_is_named_and_stays(tmp_path: Path) ->
     assert path.read_bytes() == before
 
 
-async def test_where_a_node_stood_is_overwritten_in_place_and_the_last_but_one_stays(tmp_path: Path) -> None:
-    """The file does not grow; a torn or rotten slot leaves the other; and when both are gone that is said."""
+async def test_where_a_node_stood_is_overwritten_in_place_and_the_last_but_one_stays(
+    tmp_path: Path,
+) -> None:
+    """The file does not grow; a torn or rotten slot leaves the other; and when both are gone that
+    is said.
+    """
     disk = FileDisk(tmp_path, inline)
     path = tmp_path / "runs" / RUN.hex() / "stands"
     for number in range(1, 6):
@@ -438,15 +498,21 @@ async def test_torn_tail_of_the_chain_reads_as_if_it_had_not_been_written(tmp_pa
     for cut in range(1, record + 1):
         path.write_bytes(whole[:-cut])
         torn = FileDisk(tmp_path, inline)
-        assert await torn.certificates(RUN, 1, 10) == [b"certificate %d" % number for number in range(1, 4)]
+        assert await torn.certificates(RUN, 1, 10) == [
+            b"certificate %d" % number for number in range(1, 4)
+        ]
         assert bool(torn.damaged) == (cut < record)
         await torn.append_certificate(RUN, 4, b"certificate 4")
         assert path.read_bytes() == whole, "the next one is written over the torn one"
 
 
 @pytest.mark.parametrize("kind", ["body", "digest", "number", "last body", "noise behind the last"])
-async def test_certificate_that_rots_stops_the_next_start_and_stays(tmp_path: Path, kind: str) -> None:
-    """Nothing is written over what cannot be read; a node that runs gives what comes before it to those who ask."""
+async def test_certificate_that_rots_stops_the_next_start_and_stays(
+    tmp_path: Path, kind: str
+) -> None:
+    """Nothing is written over what cannot be read; a node that runs gives what comes before it to
+    those who ask.
+    """
     disk = FileDisk(tmp_path, inline)
     for number in range(1, 5):
         await disk.append_certificate(RUN, number, b"certificate %d" % number)
@@ -461,14 +527,19 @@ async def test_certificate_that_rots_stops_the_next_start_and_stays(tmp_path: Pa
     path.write_bytes(whole)
     if kind != "noise behind the last":
         good = start // record
-        assert await disk.certificates(RUN, 1, 10) == [b"certificate %d" % number for number in range(1, good + 1)]
+        assert await disk.certificates(RUN, 1, 10) == [
+            b"certificate %d" % number for number in range(1, good + 1)
+        ]
         assert f"Certificate {good + 1} does not match its digest" in disk.damaged[0]
     opened = FileDisk(tmp_path, inline)
     for use in (opened.certificates(RUN, 1, 10), opened.append_certificate(RUN, 5, b"five")):
         with pytest.raises(UserError) as caught:
             await use
         assert caught.value.code == "DAMAGED"
-        assert f"what follows number {start // record}, at byte {start} of {len(whole)}, does not match its digest" in caught.value.what
+        assert (
+            f"what follows number {start // record}, at byte {start} of {len(whole)}, does not match its digest"
+            in caught.value.what
+        )
         assert caught.value.why == str(path)
     assert path.read_bytes() == whole
 
@@ -517,9 +588,16 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.real
-def test_write_that_the_kernel_breaks_off_in_its_middle_leaves_what_was_there(tmp_path: Path) -> None:
+def test_write_that_the_kernel_breaks_off_in_its_middle_leaves_what_was_there(
+    tmp_path: Path,
+) -> None:
     """By a file size limit: half the draft is on disk when the kernel refuses the rest."""
-    subprocess.run([sys.executable, "-c", REFUSED, tmp_path, "File too large", "20000"], check=True, timeout=60, cwd=ROOT)
+    subprocess.run(
+        [sys.executable, "-c", REFUSED, tmp_path, "File too large", "20000"],
+        check=True,
+        timeout=60,
+        cwd=ROOT,
+    )
 
 
 @pytest.mark.real
@@ -527,9 +605,25 @@ def test_file_system_that_is_full_leaves_what_was_there(tmp_path: Path) -> None:
     """On a file system of 512 KB in a mount namespace of its own, which ends with the child."""
     mount = f"mount -t tmpfs -o size=512k none {tmp_path}"
     unshare = shutil.which("unshare")
-    if unshare is None or subprocess.run([unshare, "-m", "sh", "-c", mount], check=False, timeout=60, capture_output=True).returncode:
+    if (
+        unshare is None
+        or subprocess.run(
+            [unshare, "-m", "sh", "-c", mount], check=False, timeout=60, capture_output=True
+        ).returncode
+    ):
         pytest.skip("needs root: mounts a small file system in a namespace of its own")
-    command = [unshare, "-m", "sh", "-c", f'{mount} && exec "$0" "$@"', sys.executable, "-c", REFUSED, str(tmp_path), "bytes are free"]
+    command = [
+        unshare,
+        "-m",
+        "sh",
+        "-c",
+        f'{mount} && exec "$0" "$@"',
+        sys.executable,
+        "-c",
+        REFUSED,
+        str(tmp_path),
+        "bytes are free",
+    ]
     subprocess.run(command, check=True, timeout=60, cwd=ROOT)
 
 
@@ -564,12 +658,17 @@ trio.run(main)
 
 
 def killed_writer(root: Path, delay_s: float) -> int:
-    """Let a real process write, kill it that long after its first record, and return the last one it said was durable."""
-    with subprocess.Popen([sys.executable, "-c", WRITER, root], stdout=subprocess.PIPE, cwd=ROOT) as writer:
+    """Let a real process write, kill it that long after its first record, and return the last one
+    it said was durable.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, root], stdout=subprocess.PIPE, cwd=ROOT
+    ) as writer:
         assert writer.stdout is not None
         try:
             lines = writer.stdout.readline()
-            time.sleep(delay_s)  # no event to await: the point is to hit any instant
+            # No event to await: the point is to hit any instant.
+            time.sleep(delay_s)
         finally:
             writer.kill()
         lines += writer.stdout.read()
@@ -578,7 +677,9 @@ def killed_writer(root: Path, delay_s: float) -> int:
 
 @pytest.mark.real
 async def test_kill_9_at_any_instant_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    """Twenty real processes (fewer, but five, where the machine is slow) die at random instants of writing; what they said was durable is whole."""
+    """Twenty real processes (fewer, but five, where the machine is slow) die at random instants of
+    writing; what they said was durable is whole.
+    """
     generator = np.random.Generator(np.random.PCG64(5))
     start = trio.current_time()
     for kill in range(20):
@@ -592,7 +693,10 @@ async def test_kill_9_at_any_instant_leaves_a_whole_checkpoint(tmp_path: Path) -
         assert loaded is not None
         assert books is not None
         assert loaded.number >= said, "what was durable is gone"
-        assert all(np.all(vector == loaded.number) and vector.size == 50_000 for vector in (loaded.anchor, loaded.momentum, loaded.inner))
+        assert all(
+            np.all(vector == loaded.number) and vector.size == 50_000
+            for vector in (loaded.anchor, loaded.momentum, loaded.inner)
+        )
         assert loaded.number <= books.next_seq <= loaded.number + 1
         assert np.all(books.residue == books.next_seq)
         assert len(books.offered) == books.next_seq

@@ -51,4 +51,6 @@ async def test_power_cut_before_the_last_sync_keeps_or_loses() -> None:
         medium.cut_at = 2
         with pytest.raises(PowerCut):
             await MemoryDisk(medium).save_checkpoint(checkpoint(2))
-        assert content(await MemoryDisk(medium).load_checkpoint(RUN)) == content(checkpoint(expected))
+        assert content(await MemoryDisk(medium).load_checkpoint(RUN)) == content(
+            checkpoint(expected)
+        )

@@ -1,4 +1,6 @@
-"""The made-up network passes the suite of `Network`, in virtual time, and breaks the way it is told to."""
+"""The made-up network passes the suite of `Network`, in virtual time, and breaks the way it is told
+to.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,19 @@ from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel, same_link
 from simulator.fakes.network import FakeSwarm
 from simulator.fakes.node import FakeNetwork
-from tests.ports.network_suite import ECHO, HOLD, TOPIC, Handlers, NetworkSuite, Swarm, SwarmFactory, ask, eventually, pattern, receive_all
+from tests.ports.network_suite import (
+    ECHO,
+    HOLD,
+    TOPIC,
+    Handlers,
+    NetworkSuite,
+    Swarm,
+    SwarmFactory,
+    ask,
+    eventually,
+    pattern,
+    receive_all,
+)
 
 pytestmark = pytest.mark.virtual_time
 
@@ -47,7 +61,9 @@ async def started(
 
 def factory(link: LinkModel) -> SwarmFactory:
     @asynccontextmanager
-    async def make(count: int, prepare: Callable[[Network, int], None] = lambda *_: None) -> AsyncIterator[Swarm]:
+    async def make(
+        count: int, prepare: Callable[[Network, int], None] = lambda *_: None
+    ) -> AsyncIterator[Swarm]:
         world = FakeSwarm(random.Random(7), same_link(link))
         async with started(world, count, prepare) as networks:
 
@@ -79,11 +95,15 @@ def world(**link: float) -> FakeSwarm:
 
 async def test_bytes_take_the_time_that_bandwidth_and_latency_say() -> None:
     handlers = Handlers()
-    async with started(world(latency_s=0.05, bandwidth_bps=8e6), 2, handlers.prepare) as (here, there):
+    async with started(world(latency_s=0.05, bandwidth_bps=8e6), 2, handlers.prepare) as (
+        here,
+        there,
+    ):
         there.admit(here.endpoint)
         stream = await here.open_bulk(there.endpoint, HOLD)
         start = trio.current_time()
-        await stream.send_all(bytes(2_000_000))  # two seconds at 8 Mbit/s, within the window
+        # Two seconds at 8 Mbit/s, within the window.
+        await stream.send_all(bytes(2_000_000))
         await stream.send_eof()
         assert await receive_all(stream) == b"!"
         assert 2.1 <= trio.current_time() - start <= 2.2
@@ -92,7 +112,10 @@ async def test_bytes_take_the_time_that_bandwidth_and_latency_say() -> None:
 async def test_streams_that_share_a_path_share_its_bandwidth() -> None:
     handlers = Handlers()
     ends: list[float] = []
-    async with started(world(latency_s=0.01, bandwidth_bps=8e6), 2, handlers.prepare) as (here, there), trio.open_nursery() as nursery:
+    async with (
+        started(world(latency_s=0.01, bandwidth_bps=8e6), 2, handlers.prepare) as (here, there),
+        trio.open_nursery() as nursery,
+    ):
         there.admit(here.endpoint)
 
         async def one() -> None:
@@ -180,7 +203,11 @@ async def test_long_partition_loses_links_on_both_sides_and_heals() -> None:
         with trio.fail_after(15.0):
             for network in networks:
                 mine = (left if network.peer in left else right) - {network.peer}
-                await eventually(lambda network=network, mine=mine: {link.peer for link in network.links()} == mine)
+                await eventually(
+                    lambda network=network, mine=mine: (
+                        {link.peer for link in network.links()} == mine
+                    )
+                )
             with pytest.raises(Unreachable):
                 await receive_all(stream)
         with pytest.raises(Unreachable):
@@ -266,14 +293,18 @@ async def test_one_path_can_be_slowed() -> None:
         assert await ask(fast, b"x") == b"x"
         assert between - start >= 2.0
         assert trio.current_time() - between <= 0.1
-        assert {link.peer: link.rtt_s for link in here.links()} == {there.peer: pytest.approx(1.0), other.peer: pytest.approx(0.02)}
+        assert {link.peer: link.rtt_s for link in here.links()} == {
+            there.peer: pytest.approx(1.0),
+            other.peer: pytest.approx(0.02),
+        }
 
 
 async def test_lost_gossip_is_lost_and_streams_only_wait() -> None:
     handlers = Handlers()
     async with started(world(loss=0.5), 2, handlers.prepare) as (here, there):
         for number in range(100):
-            await here.publish(TOPIC, b"%d" % number)  # one after the other on one connection: a retransmission delays those behind it
+            # One after the other on one connection: a retransmission delays those behind it.
+            await here.publish(TOPIC, b"%d" % number)
         await trio.sleep(60.0)
         assert 20 < len(handlers.offered) < 80
         stream = await here.open_stream(there.peer, ECHO)
@@ -305,12 +336,17 @@ async def test_gossip_floods_a_swarm_where_not_everybody_is_linked() -> None:
 
 
 faults = st.lists(
-    st.tuples(st.sampled_from(["kill", "pause", "resume", "partition", "heal", "slow", "revive"]), st.integers(0, 5), st.floats(0.0, 8.0)),
+    st.tuples(
+        st.sampled_from(["kill", "pause", "resume", "partition", "heal", "slow", "revive"]),
+        st.integers(0, 5),
+        st.floats(0.0, 8.0),
+    ),
     max_size=12,
 )
 
 
-# Not shrunk: a story has a dozen steps at most, and the minutes that shrinking takes would hit the test's own time limit.
+# Not shrunk: a story has a dozen steps at most, and the minutes that shrinking takes would hit the
+# test's own time limit.
 @settings(
     max_examples=30,
     deadline=None,
@@ -320,13 +356,20 @@ faults = st.lists(
     phases=[Phase.explicit, Phase.generate],
 )
 @given(plan=faults, seed=st.integers(0, 1000))
-def test_whatever_breaks_streams_end_in_order_or_unreachable_and_links_come_back(plan: list[tuple[str, int, float]], seed: int) -> None:
-    """Six nodes talk while anything happens: nobody reads what was not sent, nobody waits for ever, and afterwards all are linked again."""
+def test_whatever_breaks_streams_end_in_order_or_unreachable_and_links_come_back(
+    plan: list[tuple[str, int, float]], seed: int
+) -> None:
+    """Six nodes talk while anything happens: nobody reads what was not sent, nobody waits for ever,
+    and afterwards all are linked again.
+    """
     run_virtual(under_faults, plan, seed, seed=seed)
 
 
 async def under_faults(plan: list[tuple[str, int, float]], seed: int) -> None:
-    swarm = FakeSwarm(random.Random(seed), same_link(LinkModel(latency_s=0.05, jitter_s=0.05, bandwidth_bps=4e6, loss=0.05)))
+    swarm = FakeSwarm(
+        random.Random(seed),
+        same_link(LinkModel(latency_s=0.05, jitter_s=0.05, bandwidth_bps=4e6, loss=0.05)),
+    )
     secrets = [bytes([index]) * 32 for index in range(6)]
     peers = [Signer(secret).peer for secret in secrets]
     data = pattern(300_000)[:300_000]
@@ -345,12 +388,17 @@ async def under_faults(plan: list[tuple[str, int, float]], seed: int) -> None:
             await trio.sleep(chance.random())
             received = b""
             stream = None
-            with trio.fail_after(120.0):  # a partition, a pause and a slow link one after the other; never for ever
+            # A partition, a pause and a slow link one after the other; never for ever.
+            with trio.fail_after(120.0):
                 try:
-                    other = swarm.nodes[chance.choice([peer for peer in peers if peer != network.peer])]
+                    other = swarm.nodes[
+                        chance.choice([peer for peer in peers if peer != network.peer])
+                    ]
                     other.admit(network.endpoint)
                     stream = await (
-                        network.open_stream(other.peer, ECHO) if chance.random() < 0.5 else network.open_bulk(other.endpoint, ECHO)
+                        network.open_stream(other.peer, ECHO)
+                        if chance.random() < 0.5
+                        else network.open_bulk(other.endpoint, ECHO)
                     )
                     await stream.send_all(data[:100_000])
                     await stream.send_eof()
@@ -384,7 +432,9 @@ async def under_faults(plan: list[tuple[str, int, float]], seed: int) -> None:
                 elif what == "heal":
                     swarm.heal()
                 elif what == "slow":
-                    swarm.set_link(peers[index], peers[index - 1], LinkModel(latency_s=1.0, bandwidth_bps=1e6))
+                    swarm.set_link(
+                        peers[index], peers[index - 1], LinkModel(latency_s=1.0, bandwidth_bps=1e6)
+                    )
                 await trio.sleep(delay)
             swarm.heal()
             for index in range(6):
@@ -393,7 +443,11 @@ async def under_faults(plan: list[tuple[str, int, float]], seed: int) -> None:
             alive = [peer for index, peer in enumerate(peers) if index not in dead]
             with trio.fail_after(60.0):
                 for peer in alive:
-                    await eventually(lambda peer=peer: {link.peer for link in swarm.nodes[peer].links()} == {*alive} - {peer})
+                    await eventually(
+                        lambda peer=peer: (
+                            {link.peer for link in swarm.nodes[peer].links()} == {*alive} - {peer}
+                        )
+                    )
             nursery.cancel_scope.cancel()
 
 
@@ -403,13 +457,17 @@ def story(seed: int) -> list[object]:
 
     async def main() -> None:
         handlers = Handlers()
-        swarm = FakeSwarm(random.Random(seed), same_link(LinkModel(jitter_s=0.05, bandwidth_bps=5e6, loss=0.1)))
+        swarm = FakeSwarm(
+            random.Random(seed), same_link(LinkModel(jitter_s=0.05, bandwidth_bps=5e6, loss=0.1))
+        )
         async with started(swarm, 5, handlers.prepare) as networks, trio.open_nursery() as nursery:
 
             async def talk(index: int) -> None:
                 for turn in range(5):
                     try:
-                        stream = await networks[index].open_stream(networks[(index + 1 + turn) % 5].peer, ECHO)
+                        stream = await networks[index].open_stream(
+                            networks[(index + 1 + turn) % 5].peer, ECHO
+                        )
                         answer = await ask(stream, pattern(50_000, turn)[:50_000])
                         await stream.aclose()
                         seen.append((trio.current_time(), index, len(answer)))
@@ -435,7 +493,10 @@ def test_same_seed_same_story() -> None:
 
 
 def test_deliveries_are_cheap() -> None:
-    """A budget, not a benchmark: thousands of nodes are simulated on it. The bound leaves room for a busy machine."""
+    """A budget, not a benchmark: thousands of nodes are simulated on it.
+
+    The bound leaves room for a busy machine.
+    """
     deliveries = 0
 
     async def main() -> None:
@@ -449,10 +510,17 @@ def test_deliveries_are_cheap() -> None:
 
             network.serve(ECHO, count)
 
-        async with started(world(jitter_s=0.02), 10, prepare) as networks, trio.open_nursery() as nursery:
+        async with (
+            started(world(jitter_s=0.02), 10, prepare) as networks,
+            trio.open_nursery() as nursery,
+        ):
 
             async def send(index: int) -> None:
-                streams = [await networks[index].open_stream(other.peer, ECHO) for other in networks if other is not networks[index]]
+                streams = [
+                    await networks[index].open_stream(other.peer, ECHO)
+                    for other in networks
+                    if other is not networks[index]
+                ]
                 for _ in range(100):
                     for stream in streams:
                         await stream.send_all(bytes(300))

@@ -25,12 +25,19 @@ class TestLibP2PNetwork(NetworkSuite):
     @pytest.fixture
     def make_swarm(self, tmp_path: Path) -> SwarmFactory:
         @asynccontextmanager
-        async def make(count: int, prepare: Callable[[Network, int], None] = nothing) -> AsyncIterator[Swarm]:
+        async def make(
+            count: int, prepare: Callable[[Network, int], None] = nothing
+        ) -> AsyncIterator[Swarm]:
             networks: list[LibP2PNetwork] = []
             scopes: list[trio.CancelScope] = []
             ended: list[trio.Event] = []
 
-            async def run(network: LibP2PNetwork, scope: trio.CancelScope, over: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+            async def run(
+                network: LibP2PNetwork,
+                scope: trio.CancelScope,
+                over: trio.Event,
+                task_status: trio.TaskStatus[None],
+            ) -> None:
                 try:
                     with scope:
                         async with network.running():

@@ -42,7 +42,8 @@ async def test_learns() -> None:
     losses = []
     await trainer.train(await anchor_for(trainer), LANE)
     for _ in range(4):
-        await trio.sleep(1)  # after some seconds it walks among the noise of its samples
+        # After some seconds it walks among the noise of its samples.
+        await trio.sleep(1)
         losses.append((await trainer.collect()).loss)
         await trainer.resume(LANE)
     assert losses == sorted(losses, reverse=True)

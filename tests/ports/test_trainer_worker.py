@@ -29,7 +29,9 @@ class TestWorkerTrainer(TrainerSuite):
     def make_trainer(self) -> TrainerFactory:
         @asynccontextmanager
         async def make() -> AsyncIterator[Trainer]:
-            trainer = WorkerTrainer(MANIFEST, PEER, WorkerSettings(device="cpu", threads=1), lambda event: None)
+            trainer = WorkerTrainer(
+                MANIFEST, PEER, WorkerSettings(device="cpu", threads=1), lambda event: None
+            )
             async with trainer.running():
                 yield trainer
 

@@ -1,7 +1,10 @@
-"""What every `Trainer` must do, whoever implements it. The fake and the worker process run exactly these tests.
+"""What every `Trainer` must do, whoever implements it.
 
-A test module subclasses `TrainerSuite` and gives a fixture `make_trainer` that returns a `TrainerFactory` for a tiny task. Progress has no
-event, so it is polled; nothing here measures time.
+The fake and the worker process run exactly these tests.
+
+A test module subclasses `TrainerSuite` and gives a fixture `make_trainer` that returns a
+`TrainerFactory` for a tiny task. Progress has no event, so it is polled; nothing here measures
+time.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from protocol.ports import Lane, Trainer, TrainerLost, Vector, Work
 TrainerFactory = Callable[[], AbstractAsyncContextManager[Trainer]]
 """Each call gives a running trainer of the same task, seed and peer."""
 
-PATIENCE_S = 90.0  # a worker process that imports its framework on a busy machine takes many seconds
+# A worker process that imports its framework on a busy machine takes many seconds.
+PATIENCE_S = 90.0
 LANE = Lane(base=0, index=1, stride=3)
 OTHER_LANE = Lane(base=512, index=0, stride=2)
 
@@ -37,7 +41,9 @@ async def steps_done(trainer: Trainer, steps: int) -> None:
 
 
 async def collected(trainer: Trainer) -> tuple[Work, Vector]:
-    """`collect`, checked for what holds always, and a copy of its delta (the next call overwrites it)."""
+    """`collect`, checked for what holds always, and a copy of its delta (the next call overwrites
+    it).
+    """
     work = await trainer.collect()
     assert work.delta.dtype == np.float32
     assert work.delta.ndim == 1
@@ -61,16 +67,23 @@ class TrainerSuite:
             async with make_trainer() as trainer:
                 info = await trainer.describe()
                 assert info.parameters == sum(int(np.prod(spec.shape)) for spec in info.specs) > 0
-                assert all(spec.init in ("zeros", "ones", "uniform") and spec.bound >= 0.0 for spec in info.specs)
+                assert all(
+                    spec.init in ("zeros", "ones", "uniform") and spec.bound >= 0.0
+                    for spec in info.specs
+                )
                 assert info.dataset_size > 0
                 assert info.threads >= 1
                 assert info.device
-                assert [(part.name, part.shape) for part in info.task.parameters] == [(spec.name, spec.shape) for spec in info.specs]
+                assert [(part.name, part.shape) for part in info.task.parameters] == [
+                    (spec.name, spec.shape) for spec in info.specs
+                ]
                 assert info.task.dataset_size == info.dataset_size
                 assert info.task.source
                 assert await trainer.describe() == info
 
-    async def test_trains_without_being_asked_and_hands_over_what_it_did(self, make_trainer: TrainerFactory) -> None:
+    async def test_trains_without_being_asked_and_hands_over_what_it_did(
+        self, make_trainer: TrainerFactory
+    ) -> None:
         with trio.fail_after(PATIENCE_S):
             async with make_trainer() as trainer:
                 anchor = await anchor_for(trainer)
@@ -108,7 +121,9 @@ class TrainerSuite:
                 again, _ = await collected(trainer)
                 assert again.samples == 0
 
-    async def test_deltas_add_up_to_the_whole_displacement(self, make_trainer: TrainerFactory) -> None:
+    async def test_deltas_add_up_to_the_whole_displacement(
+        self, make_trainer: TrainerFactory
+    ) -> None:
         """Three stretches resumed are one stretch of as many steps from the same lane's positions."""
         with trio.fail_after(PATIENCE_S):
             async with make_trainer() as trainer:
@@ -122,8 +137,9 @@ class TrainerSuite:
                 assert work.steps == 3
                 assert np.any(second)
                 assert not np.array_equal(first, second)
-                # Where it stands now is anchor - first - second. Training from exactly there, with no steps, must be nothing:
-                # and training one step from there must go on like training one step from here.
+                # Where it stands now is anchor - first - second. Training from exactly there, with
+                # no steps, must be nothing: and training one step from there must go on like
+                # training one step from here.
                 state = await trainer.inner_state()
                 await trainer.resume(OTHER_LANE, max_steps=1)
                 await steps_done(trainer, 1)
@@ -132,12 +148,15 @@ class TrainerSuite:
                 await trainer.train((anchor - first) - second, OTHER_LANE, max_steps=1)
                 await steps_done(trainer, 1)
                 _, from_there = await collected(trainer)
-                # The two starts differ by float32 rounding alone. Compared as a whole: where a gradient is nothing but rounding noise, an
-                # inner optimizer that normalizes makes a full step of it, in either direction.
+                # The two starts differ by float32 rounding alone. Compared as a whole: where a
+                # gradient is nothing but rounding noise, an inner optimizer that normalizes makes a
+                # full step of it, in either direction.
                 assert np.linalg.norm(from_here - from_there) <= 0.05 * np.linalg.norm(from_here)
 
     async def test_train_takes_the_anchor_exactly(self, make_trainer: TrainerFactory) -> None:
-        """What was learned before an anchor leaves no trace in the parameters: only the inner optimizer's state is kept."""
+        """What was learned before an anchor leaves no trace in the parameters: only the inner
+        optimizer's state is kept.
+        """
         with trio.fail_after(PATIENCE_S):
             async with make_trainer() as trainer:
                 anchor = await anchor_for(trainer)
@@ -148,7 +167,8 @@ class TrainerSuite:
                 _, expected = await collected(trainer)
                 await trainer.train(await anchor_for(trainer, salt=1), OTHER_LANE, max_steps=3)
                 await steps_done(trainer, 3)
-                await trainer.train(anchor, LANE, max_steps=0)  # also straight out of training, without a collect
+                # Also straight out of training, without a collect.
+                await trainer.train(anchor, LANE, max_steps=0)
                 nothing, _ = await collected(trainer)
                 assert nothing.samples == 0
                 await trainer.restore_inner_state(state)
@@ -157,7 +177,9 @@ class TrainerSuite:
                 _, again = await collected(trainer)
                 assert again.tobytes() == expected.tobytes()
 
-    async def test_same_anchor_lane_and_steps_give_the_same_bytes(self, make_trainer: TrainerFactory) -> None:
+    async def test_same_anchor_lane_and_steps_give_the_same_bytes(
+        self, make_trainer: TrainerFactory
+    ) -> None:
         results = []
         with trio.fail_after(PATIENCE_S):
             for _ in range(2):
@@ -202,7 +224,9 @@ class TrainerSuite:
                     deltas.append((await collected(trainer))[1])
         resumed, behind, again = deltas
         apart = np.linalg.norm(resumed - behind)
-        assert apart <= 0.05 * np.linalg.norm(resumed), "the two starts differ by float32 rounding alone"
+        assert apart <= 0.05 * np.linalg.norm(resumed), (
+            "the two starts differ by float32 rounding alone"
+        )
         assert np.linalg.norm(resumed - again) > 4 * apart
 
     async def test_inner_state_survives_another_trainer(self, make_trainer: TrainerFactory) -> None:
@@ -237,7 +261,9 @@ class TrainerSuite:
                     await trainer.restore_inner_state(np.zeros(state.size + 1, np.float32))
                 assert (await trainer.inner_state()).tobytes() == state.tobytes()
 
-    async def test_a_command_in_the_wrong_state_is_refused_and_changes_nothing(self, make_trainer: TrainerFactory) -> None:
+    async def test_a_command_in_the_wrong_state_is_refused_and_changes_nothing(
+        self, make_trainer: TrainerFactory
+    ) -> None:
         """Whoever commands it may be behind: a refusal must never cost more than the command."""
         with trio.fail_after(PATIENCE_S):
             async with make_trainer() as trainer:

@@ -15,7 +15,12 @@ from protocol.manifest import Group, Limits, Manifest, seal
 from protocol.messages import Cut, Message, Plan, Ready, Signed, Vote, sign
 from protocol.plan import OpenPlan, make_plan, open_plan
 
-MANIFEST = Manifest(name="tests", task="nothing", group=Group(min_peers=2, max_group=8), limits=Limits(max_samples=1000))
+MANIFEST = Manifest(
+    name="tests",
+    task="nothing",
+    group=Group(min_peers=2, max_group=8),
+    limits=Limits(max_samples=1000),
+)
 RUN: Digest = seal(MANIFEST).run
 CHUNKS = 10
 
@@ -28,7 +33,9 @@ def signer(i: int) -> Signer:
 
 @lru_cache
 def people(count: int) -> tuple[Signer, ...]:
-    """The first `count` people in the order of their peer ids, which is the order of a plan's members."""
+    """The first `count` people in the order of their peer ids, which is the order of a plan's
+    members.
+    """
     return tuple(sorted((signer(i) for i in range(count)), key=lambda person: person.peer))
 
 
@@ -37,7 +44,15 @@ def named(word: str) -> Digest:
     return digest(word.encode())
 
 
-def ready(tip: Tip, person: Signer, *, view: int = 0, seq: int = 1, samples: int = 10, loss: float | None = 2.0) -> Ready:
+def ready(
+    tip: Tip,
+    person: Signer,
+    *,
+    view: int = 0,
+    seq: int = 1,
+    samples: int = 10,
+    loss: float | None = 2.0,
+) -> Ready:
     """The offer of one person."""
     return Ready(
         parent=tip.hash,
@@ -54,7 +69,13 @@ def ready(tip: Tip, person: Signer, *, view: int = 0, seq: int = 1, samples: int
 
 
 def offers_of(
-    tip: Tip, persons: Iterable[Signer], *, view: int = 0, seq: int = 1, samples: int = 10, run: Digest = RUN
+    tip: Tip,
+    persons: Iterable[Signer],
+    *,
+    view: int = 0,
+    seq: int = 1,
+    samples: int = 10,
+    run: Digest = RUN,
 ) -> list[tuple[Signed, Ready]]:
     """Everybody's offer, signed."""
     made = [(person, ready(tip, person, view=view, seq=seq, samples=samples)) for person in persons]
@@ -63,12 +84,16 @@ def offers_of(
 
 def leader_among(tip: Tip, persons: Sequence[Signer], view: int) -> Signer:
     """Who leads `view` after `tip`; at genesis all of `persons` are known."""
-    leader: PeerId = leader_of(leader_order(tip.hash, tip.members or [person.peer for person in persons]), view)
+    leader: PeerId = leader_of(
+        leader_order(tip.hash, tip.members or [person.peer for person in persons]), view
+    )
     return next(person for person in persons if person.peer == leader)
 
 
 class Made:
-    """One round of `persons` after `tip`, as its leader and voters would make it; each part can be replaced before the next is made."""
+    """One round of `persons` after `tip`, as its leader and voters would make it; each part can be
+    replaced before the next is made.
+    """
 
     def __init__(
         self,
@@ -94,11 +119,30 @@ class Made:
                 for person, (_, offer) in zip(persons, offers, strict=True)
             ]
             offers = [(sign(person, run, offer), offer) for person, offer in real]
-        self.plan: Plan = make_plan(self.tip.hash, view, self.tip.number + 1, offers, manifest, chunks, leader=self.leader.peer)
+        self.plan: Plan = make_plan(
+            self.tip.hash,
+            view,
+            self.tip.number + 1,
+            offers,
+            manifest,
+            chunks,
+            leader=self.leader.peer,
+        )
         self.plan_signed = self.signed(self.plan)
-        self.persons = [person for person in persons if person.peer in {offer.peer for offer in self.plan.offers}]
+        self.persons = [
+            person
+            for person in persons
+            if person.peer in {offer.peer for offer in self.plan.offers}
+        ]
         everybody = tuple(range(len(self.plan.offers)))
-        self.cut = Cut(plan=self.plan_signed.digest, number=1, contributors=everybody, present=everybody, owners=everybody, reason="")
+        self.cut = Cut(
+            plan=self.plan_signed.digest,
+            number=1,
+            contributors=everybody,
+            present=everybody,
+            owners=everybody,
+            reason="",
+        )
         self.cut_signed = self.signed(self.cut)
         self.vote = Vote(
             parents=(self.tip.hash,),
@@ -123,7 +167,10 @@ class Made:
 
     def votes(self, persons: Sequence[Signer] | None = None) -> dict[PeerId, bytes]:
         """Signatures under the vote."""
-        return {person.peer: sign(person, self.run, self.vote).signature for person in (self.persons if persons is None else persons)}
+        return {
+            person.peer: sign(person, self.run, self.vote).signature
+            for person in (self.persons if persons is None else persons)
+        }
 
     def raw(self, persons: Sequence[Signer] | None = None) -> bytes:
         """The certificate with the votes of `persons`, by default of everybody."""

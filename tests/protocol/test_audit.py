@@ -65,7 +65,9 @@ def test_nobody_is_convicted_by_bytes_that_were_not_signed() -> None:
     forged = Piece(data=bytes(len(good.reduced.data)), proof=good.reduced.proof)
     assert "not chunk" in honest.refused(replace(good, reduced=forged))
     assert "not chunk" in honest.refused(replace(good, contributed=(forged, *good.contributed[1:])))
-    assert "not chunk" in honest.refused(replace(good, contributed=(*good.contributed[1:], good.contributed[0])))
+    assert "not chunk" in honest.refused(
+        replace(good, contributed=(*good.contributed[1:], good.contributed[0]))
+    )
     assert "not chunk" in honest.refused(replace(good, reduced=other.reduced))
     assert "not chunk" in honest.refused(replace(good, chunk=chunk + 1))
     assert "3 of 4" in honest.refused(replace(good, contributed=good.contributed[1:]))
@@ -74,13 +76,20 @@ def test_nobody_is_convicted_by_bytes_that_were_not_signed() -> None:
 def test_nobody_is_convicted_for_another_round_slice_or_name() -> None:
     lied = Looked(wrong=shifted)
     good = lied.evidence(lied.made.plan.borders[SLICE])
-    said = SliceResult(plan=lied.made.plan_signed.digest, cut=lied.made.cut_signed.digest, slice=SLICE, root=bytes(32))
+    said = SliceResult(
+        plan=lied.made.plan_signed.digest,
+        cut=lied.made.cut_signed.digest,
+        slice=SLICE,
+        root=bytes(32),
+    )
     assert "was not to sum" in lied.refused(replace(good, result=sign(FOUR[0], lied.run, said)))
     assert "was not to sum" in lied.refused(replace(good, chunk=lied.made.plan.borders[SLICE + 1]))
     for changes in ({"cut": bytes(32)}, {"plan": bytes(32)}, {"slice": 7}):
         result = sign(FOUR[SLICE], lied.run, replace(said, **changes))
         assert "not of the certificate" in lied.refused(replace(good, result=result))
-    assert "signature" in lied.refused(replace(good, result=replace(good.result, signature=bytes(64))))
+    assert "signature" in lied.refused(
+        replace(good, result=replace(good.result, signature=bytes(64)))
+    )
     few = lied.made.raw(FOUR[:2])
     assert "no majority" in lied.refused(replace(good, certificate=few))
 
@@ -107,9 +116,18 @@ def test_nobody_is_convicted_of_a_sum_that_it_was_not_to_make() -> None:
     assert "was not to sum" in lied.refused(lied.row_evidence(chunk, part=other))
     assert "was not to sum" in lied.refused(lied.row_evidence(chunk, slice=other))
     assert "not of the certificate" in lied.refused(lied.row_evidence(chunk, slice=9))
-    assert "contributions" in lied.refused(replace(good, contributed=(*good.contributed, good.contributed[0])))
-    result = SliceResult(plan=lied.made.plan_signed.digest, cut=lied.made.cut_signed.digest, slice=lied.part, root=bytes(32))
-    assert "no one member answers" in lied.refused(replace(good, result=sign(FOUR[lied.part], lied.run, result)))
+    assert "contributions" in lied.refused(
+        replace(good, contributed=(*good.contributed, good.contributed[0]))
+    )
+    result = SliceResult(
+        plan=lied.made.plan_signed.digest,
+        cut=lied.made.cut_signed.digest,
+        slice=lied.part,
+        root=bytes(32),
+    )
+    assert "no one member answers" in lied.refused(
+        replace(good, result=sign(FOUR[lied.part], lied.run, result))
+    )
     ready = lied.made.plan.offers[lied.part]
     assert "is no sum" in lied.refused(replace(good, result=ready))
 

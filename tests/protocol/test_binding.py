@@ -1,4 +1,6 @@
-"""Bindings: what the wallet signs, and every way in which somebody could try to be paid for another's work."""
+"""Bindings: what the wallet signs, and every way in which somebody could try to be paid for
+another's work.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ from msgspec.structs import replace
 from daemon.wallet.binding import bind
 from daemon.wallet.keystore import UnlockedWallet, wallet_of
 from protocol import binding as module
-from protocol.binding import account_of_key, binding_digest, check_binding, wallet_of_offer, with_binding
+from protocol.binding import (
+    account_of_key,
+    binding_digest,
+    check_binding,
+    wallet_of_offer,
+    with_binding,
+)
 from protocol.certificate import genesis, open_certificate
 from protocol.digest import digest
 from protocol.errors import PeerFault
@@ -30,7 +38,11 @@ from tests.protocol.rounds import CHUNKS, MANIFEST, Made, offers_of, people, rea
 from tests.protocol.rounds import sign as sign_message
 
 CHAIN, CONTRACT = 31337, bytes(range(20))
-PAID = replace(MANIFEST, chain="hypergpu", settlement=Settlement(chain_id=CHAIN, contract="0x" + CONTRACT.hex()))
+PAID = replace(
+    MANIFEST,
+    chain="hypergpu",
+    settlement=Settlement(chain_id=CHAIN, contract="0x" + CONTRACT.hex()),
+)
 PAID_RUN = seal(PAID).run
 COLD = b"\x05" * 20
 A, B, C = people(3)
@@ -41,7 +53,13 @@ def wallet(i: int) -> UnlockedWallet:
     return wallet_of(digest(b"wallet", bytes([i])))
 
 
-def bound(who: UnlockedWallet, peer: str, payout: bytes = COLD, chain: int = CHAIN, contract: bytes = CONTRACT) -> Binding:
+def bound(
+    who: UnlockedWallet,
+    peer: str,
+    payout: bytes = COLD,
+    chain: int = CHAIN,
+    contract: bytes = CONTRACT,
+) -> Binding:
     return bind(who, peer, payout, chain, contract)
 
 
@@ -51,7 +69,9 @@ def offer(person: int, binding: Binding | None) -> Ready:
 
 
 def test_keccak_is_ethereums() -> None:
-    assert keccak256(b"").hex() == "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
+    assert (
+        keccak256(b"").hex() == "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
+    )
 
 
 def test_the_account_of_key_a_key_is_ethereums() -> None:
@@ -68,10 +88,19 @@ def test_what_is_signed_is_eip712_as_others_compute_it() -> None:
                 {"name": "chainId", "type": "uint256"},
                 {"name": "verifyingContract", "type": "address"},
             ],
-            "Binding": [{"name": "peer", "type": "string"}, {"name": "wallet", "type": "address"}, {"name": "payout", "type": "address"}],
+            "Binding": [
+                {"name": "peer", "type": "string"},
+                {"name": "wallet", "type": "address"},
+                {"name": "payout", "type": "address"},
+            ],
         },
         "primaryType": "Binding",
-        "domain": {"name": "HyperGPU", "version": "1", "chainId": CHAIN, "verifyingContract": "0x" + CONTRACT.hex()},
+        "domain": {
+            "name": "HyperGPU",
+            "version": "1",
+            "chainId": CHAIN,
+            "verifyingContract": "0x" + CONTRACT.hex(),
+        },
         "message": {"peer": A.peer, "wallet": wallet(1).address, "payout": "0x" + COLD.hex()},
     }
     encoded = encode_typed_data(full_message=typed)
@@ -109,10 +138,19 @@ def test_a_wrong_binding_is_refused_by_name_wherever_it_comes(made: Binding, why
     assert A.peer[-8:] in str(caught.value)
 
     # The leader does not let it into a plan, and says why.
-    state = begin(p.Rules(me=B.peer, manifest=PAID, chunks=CHUNKS), genesis(PAID_RUN), 0.0, live=frozenset({A.peer}))
-    after, actions = ready_got(state, p.ReadyGot(signed=sign_message(A, PAID_RUN, wrong), ready=wrong), 0.0)
+    state = begin(
+        p.Rules(me=B.peer, manifest=PAID, chunks=CHUNKS),
+        genesis(PAID_RUN),
+        0.0,
+        live=frozenset({A.peer}),
+    )
+    after, actions = ready_got(
+        state, p.ReadyGot(signed=sign_message(A, PAID_RUN, wrong), ready=wrong), 0.0
+    )
     assert after.readies == {}
-    assert [(one.reason, one.peer) for one in actions if isinstance(one, p.Refuse)] == [("bad_binding", A.peer)]
+    assert [(one.reason, one.peer) for one in actions if isinstance(one, p.Refuse)] == [
+        ("bad_binding", A.peer)
+    ]
 
     # A leader that does is refused by its members.
     good = [(person, ready(genesis(PAID_RUN), person)) for person in (B, C)]
@@ -124,10 +162,14 @@ def test_a_wrong_binding_is_refused_by_name_wherever_it_comes(made: Binding, why
 
 
 def test_the_other_signature_of_the_same_key_is_refused() -> None:
-    """(r, n - s) verifies too: without this there are two bindings where one was signed, and contracts refuse the second."""
+    """(r, n - s) verifies too: without this there are two bindings where one was signed, and
+    contracts refuse the second.
+    """
     order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
     made = bound(wallet(1), A.peer)
-    mirrored = made.signature[:32] + (order - int.from_bytes(made.signature[32:], "big")).to_bytes(32, "big")
+    mirrored = made.signature[:32] + (order - int.from_bytes(made.signature[32:], "big")).to_bytes(
+        32, "big"
+    )
     with pytest.raises(PeerFault, match="canonical"):
         check_binding(replace(made, signature=mirrored), A.peer, CHAIN, CONTRACT)
 
@@ -143,8 +185,12 @@ def test_bound_offers_make_a_plan_a_certificate_and_receipts() -> None:
     made = Made(people(3), run=PAID_RUN, manifest=PAID)
     offers = [
         (sign_message(person, PAID_RUN, said), said)
-        for person, (_, plain) in zip(people(3), offers_of(made.tip, people(3), run=PAID_RUN), strict=True)
-        for said in [with_binding(plain, bindings[person.peer]) if person.peer in bindings else plain]
+        for person, (_, plain) in zip(
+            people(3), offers_of(made.tip, people(3), run=PAID_RUN), strict=True
+        )
+        for said in [
+            with_binding(plain, bindings[person.peer]) if person.peer in bindings else plain
+        ]
     ]
     made.plan = make_plan(PAID_RUN, 0, 1, offers, PAID, CHUNKS, leader=made.leader.peer)
     made.plan_signed = made.signed(made.plan)
@@ -152,7 +198,11 @@ def test_bound_offers_make_a_plan_a_certificate_and_receipts() -> None:
     made.with_cut(plan=made.plan_signed.digest)
     certificate = open_certificate(made.raw(), PAID_RUN, PAID, CHUNKS)
     receipts = receipts_of(certificate, lambda peer, said: wallet_of_offer(PAID, peer, said))
-    assert {one.peer: one.account for one in receipts} == {A.peer: wallet(1).raw_address, B.peer: wallet(2).raw_address, C.peer: None}
+    assert {one.peer: one.account for one in receipts} == {
+        A.peer: wallet(1).raw_address,
+        B.peer: wallet(2).raw_address,
+        C.peer: None,
+    }
 
 
 def test_a_binding_is_small_and_costs_nothing_where_there_is_none() -> None:
@@ -161,10 +211,16 @@ def test_a_binding_is_small_and_costs_nothing_where_there_is_none() -> None:
     assert b"BoundReady" not in without
 
 
-@given(st.binary(min_size=33, max_size=33), st.binary(min_size=20, max_size=20), st.binary(min_size=64, max_size=64))
+@given(
+    st.binary(min_size=33, max_size=33),
+    st.binary(min_size=20, max_size=20),
+    st.binary(min_size=64, max_size=64),
+)
 def test_no_bytes_crash_the_check(key: bytes, payout: bytes, signature: bytes) -> None:
     with pytest.raises(PeerFault):
-        check_binding(Binding(public_key=key, payout=payout, signature=signature), A.peer, CHAIN, CONTRACT)
+        check_binding(
+            Binding(public_key=key, payout=payout, signature=signature), A.peer, CHAIN, CONTRACT
+        )
 
 
 def test_a_settlement_needs_a_chain() -> None:

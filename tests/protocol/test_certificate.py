@@ -68,27 +68,38 @@ def test_a_certificate_says_what_was_agreed() -> None:
 
 
 @pytest.mark.parametrize("version", sorted(RULE_SETS))
-def test_the_plan_of_a_certificate_is_not_made_again(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One character changed in a tie rule took nine certified rounds for forged, and their checkpoints were deleted."""
+def test_the_plan_of_a_certificate_is_not_made_again(
+    version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One character changed in a tie rule took nine certified rounds for forged, and their
+    checkpoints were deleted.
+    """
     manifest = replace(MANIFEST, rules=version)
     run = seal(manifest).run
-    first = Made(FIVE, genesis(run), run=run, manifest=manifest, chunks=11)  # 11 chunks among 5: one of them is a matter of the tie rule
+    # 11 chunks among 5: one of them is a matter of the tie rule.
+    first = Made(FIVE, genesis(run), run=run, manifest=manifest, chunks=11)
     tip = extend(first.tip, open_certificate(first.raw(), run, manifest, 11))
     rules = rule_set(version)
 
     def ties_to_the_last(chunks: int, shares: Sequence[float]) -> tuple[int, ...]:
-        return tuple(chunks - border for border in reversed(rules.share_out(chunks, list(reversed(shares)))))
+        return tuple(
+            chunks - border for border in reversed(rules.share_out(chunks, list(reversed(shares))))
+        )
 
     monkeypatch.setitem(RULE_SETS, version, replace(rules, share_out=ties_to_the_last))
     with pytest.raises(PeerFault, match="does not follow from its offers"):
         open_plan(first.plan_signed, run, manifest, 11)
     opened = open_certificate(first.raw(), run, manifest, 11)
     assert extend(first.tip, opened) == tip
-    monkeypatch.setitem(RULE_SETS, version, replace(rules, leader_order=_nobody_leads, check_cut=_no_cut_fits))
+    monkeypatch.setitem(
+        RULE_SETS, version, replace(rules, leader_order=_nobody_leads, check_cut=_no_cut_fits)
+    )
     with pytest.raises(PeerFault, match="no cut"):
         open_certificate(first.raw(), run, manifest, 11)
     read_back = open_certificate(first.raw(), run, manifest, 11, trusted=True)
-    assert extend(first.tip, read_back, trusted=True) == tip, "what this node verified once stays its own, whatever the rules are now"
+    assert extend(first.tip, read_back, trusted=True) == tip, (
+        "what this node verified once stays its own, whatever the rules are now"
+    )
     with pytest.raises(PeerFault, match="does not lead"):
         extend(first.tip, read_back)
     with pytest.raises(PeerFault, match="does not follow"):
@@ -105,7 +116,9 @@ def _no_cut_fits(cut: Cut, plan: OpenPlan, manifest: Manifest, *, merging: bool 
 
 def test_any_majority_makes_the_same_certificate() -> None:
     made = Made(FIVE)
-    hashes = {opened(made.raw(voters)).hash for count in (3, 4, 5) for voters in combinations(FIVE, count)}
+    hashes = {
+        opened(made.raw(voters)).hash for count in (3, 4, 5) for voters in combinations(FIVE, count)
+    }
     assert hashes == {opened(made.raw()).hash}
 
 
@@ -135,9 +148,15 @@ def test_a_vote_for_another_outcome_and_a_forged_one() -> None:
     other = sign(people(3)[0], RUN, replace(made.vote, state=named("other"))).signature
     for signature in (other, bytes(64), votes[people(3)[1].peer]):
         forged = {**votes, people(3)[0].peer: signature}
-        assert "is not signed by it" in refused(assemble(made.vote, made.plan_signed, made.cut_signed, forged))
+        assert "is not signed by it" in refused(
+            assemble(made.vote, made.plan_signed, made.cut_signed, forged)
+        )
     elsewhere = sign(people(3)[0], named("another run"), made.vote).signature
-    assert "is not signed by it" in refused(assemble(made.vote, made.plan_signed, made.cut_signed, {**votes, people(3)[0].peer: elsewhere}))
+    assert "is not signed by it" in refused(
+        assemble(
+            made.vote, made.plan_signed, made.cut_signed, {**votes, people(3)[0].peer: elsewhere}
+        )
+    )
 
 
 def test_another_cut_or_plan_than_was_voted_for() -> None:
@@ -147,7 +166,9 @@ def test_another_cut_or_plan_than_was_voted_for() -> None:
     assert "not the one that was voted for" in refused(again(raw, cut=other_cut))
     other_plan = made.signed(replace(made.plan, reason="another"))
     assert "not the one that was voted for" in refused(again(raw, plan=other_plan))
-    assert "not the one that was voted for" in refused(Made(people(4)).with_cut(plan=named("another plan")).raw())
+    assert "not the one that was voted for" in refused(
+        Made(people(4)).with_cut(plan=named("another plan")).raw()
+    )
 
 
 def test_a_cut_from_somebody_else_than_the_leader() -> None:
@@ -157,7 +178,9 @@ def test_a_cut_from_somebody_else_than_the_leader() -> None:
     assert "not from the plan's leader" in refused(made.raw())
 
 
-@pytest.mark.parametrize("changes", [{"number": 2}, {"view": 1}, {"parents": (named("elsewhere"),)}])
+@pytest.mark.parametrize(
+    "changes", [{"number": 2}, {"view": 1}, {"parents": (named("elsewhere"),)}]
+)
 def test_votes_for_another_round_than_the_plan(changes: dict[str, object]) -> None:
     made = Made(people(3))
     made.vote = replace(made.vote, **changes)
@@ -172,8 +195,14 @@ def test_votes_for_another_round_than_the_plan(changes: dict[str, object]) -> No
         ({"contributors": (0, 4)}, "not members"),
         ({"present": (0, 1, 2, 9)}, "not members"),
         ({"contributors": ()}, "or nobody"),
-        ({"contributors": (0, 3), "present": (0, 1, 2), "owners": (0, 1, 2, 0)}, "2 contributors among 3 present"),
-        ({"contributors": (0,), "present": (0,), "owners": (0, 0, 0, 0)}, "1 contributors among 1 present"),
+        (
+            {"contributors": (0, 3), "present": (0, 1, 2), "owners": (0, 1, 2, 0)},
+            "2 contributors among 3 present",
+        ),
+        (
+            {"contributors": (0,), "present": (0,), "owners": (0, 0, 0, 0)},
+            "1 contributors among 1 present",
+        ),
         ({"owners": (0, 1, 2)}, "do not own"),
         ({"contributors": (0,), "present": (0, 1, 2), "owners": (0, 1, 2, 3)}, "do not own"),
     ],
@@ -196,7 +225,12 @@ def test_any_changed_bit(place: float, bit: int) -> None:
     assert fault.value.reason in REFUSALS
 
 
-@given(st.binary(max_size=300) | st.sampled_from([b"\x91" * 100_000, b"\x95" + Made(people(2)).raw()[1:] + b"\x91" * 100_000 + b"\xc0"]))
+@given(
+    st.binary(max_size=300)
+    | st.sampled_from(
+        [b"\x91" * 100_000, b"\x95" + Made(people(2)).raw()[1:] + b"\x91" * 100_000 + b"\xc0"]
+    )
+)
 def test_noise(data: bytes) -> None:
     refused(data, "malformed")
 
@@ -218,7 +252,11 @@ def test_a_lineage_grows() -> None:
 
 
 def test_only_those_present_lead_afterwards() -> None:
-    tip = Made(people(4)).with_cut(contributors=(0, 2), present=(0, 2, 3), owners=(0, 0, 2, 3)).next_tip()
+    tip = (
+        Made(people(4))
+        .with_cut(contributors=(0, 2), present=(0, 2, 3), owners=(0, 0, 2, 3))
+        .next_tip()
+    )
     assert tip.members == tuple(people(4)[i].peer for i in (0, 2, 3))
     assert set(tip.last_seq) == {people(4)[0].peer, people(4)[2].peer}
 
@@ -228,7 +266,10 @@ def test_only_those_present_lead_afterwards() -> None:
     [
         (lambda tip: Made(people(4), tip, seq=1), "was certified before"),
         (lambda tip: Made(people(4), tip, seq=2), "was certified before"),
-        (lambda tip: Made(people(4), replace(tip, hash=named("elsewhere")), seq=9), "does not follow"),
+        (
+            lambda tip: Made(people(4), replace(tip, hash=named("elsewhere")), seq=9),
+            "does not follow",
+        ),
         (lambda tip: Made(people(4), replace(tip, number=7), seq=9), "does not follow"),
     ],
 )
@@ -271,7 +312,9 @@ def test_lanes_share_nothing_within_a_round_and_between_rounds() -> None:
 
 
 def test_lanes_move_by_the_most_that_anybody_drew() -> None:
-    """Also by what a node drew whose work the cut left out, or that was alone for longer than one offer may weigh."""
+    """Also by what a node drew whose work the cut left out, or that was alone for longer than one
+    offer may weigh.
+    """
     made = Made(FIVE).with_cut(contributors=(0, 1))
     opened = open_certificate(made.raw(), RUN, MANIFEST, CHUNKS)
     busy = replace(opened.plan.offers[4], trajectory=Trajectory(drawn=77_000))
@@ -292,7 +335,10 @@ def test_newcomers_have_lanes_of_their_own() -> None:
 
 
 def test_which_tip_is_preferred() -> None:
-    light, heavy = replace(START, samples=1, hash=b"\0" * 32), replace(START, samples=2, hash=b"\xff" * 32)
+    light, heavy = (
+        replace(START, samples=1, hash=b"\0" * 32),
+        replace(START, samples=2, hash=b"\xff" * 32),
+    )
     assert prefer(light, heavy) is prefer(heavy, light) is heavy
     low, high = replace(START, hash=b"\1" * 32), replace(START, hash=b"\2" * 32)
     assert prefer(low, high) is prefer(high, low) is low
@@ -302,4 +348,6 @@ def test_a_vote_is_what_everybody_signs() -> None:
     """Byte for byte: the digest of these bytes names the certificate."""
     vote = Made(people(3)).vote
     assert msgspec.msgpack.decode(payload_of(vote), type=Vote) == vote
-    assert {person.peer: sign(person, RUN, vote).payload for person in people(3)} == {person.peer: payload_of(vote) for person in people(3)}
+    assert {person.peer: sign(person, RUN, vote).payload for person in people(3)} == {
+        person.peer: payload_of(vote) for person in people(3)
+    }

@@ -1,4 +1,6 @@
-"""Codecs: exact decoders, encodings that can be cut at chunk borders, and nothing that is not a number."""
+"""Codecs: exact decoders, encodings that can be cut at chunk borders, and nothing that is not a
+number.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,23 @@ from protocol.layout import CHUNK_ELEMENTS, chunk_count, element_range
 from protocol.ports import Vector
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
-EDGES = [0.0, -0.0, 1.0, 1.00390625, 1.01171875, 3.3895314e38, 3.4e38, 3.4028235e38, 1e-45, 1.1754944e-38, 9.2e-41, 2**-133]
-VALUES = st.lists(FLOATS | st.sampled_from(EDGES + [-edge for edge in EDGES]), max_size=70).map(lambda values: np.array(values, np.float32))
+EDGES = [
+    0.0,
+    -0.0,
+    1.0,
+    1.00390625,
+    1.01171875,
+    3.3895314e38,
+    3.4e38,
+    3.4028235e38,
+    1e-45,
+    1.1754944e-38,
+    9.2e-41,
+    2**-133,
+]
+VALUES = st.lists(FLOATS | st.sampled_from(EDGES + [-edge for edge in EDGES]), max_size=70).map(
+    lambda values: np.array(values, np.float32)
+)
 LARGEST = struct.unpack(">f", bytes.fromhex("7f7f0000"))[0]
 FORMATS = {"float32": "<I", "bfloat16": "<H", "float16": "<H"}
 NAN = {"float32": 0x7FC00000, "bfloat16": 0xFFC0, "float16": 0x7E00}
@@ -51,15 +68,20 @@ def test_sizes_and_stability(codec: Codec, values: Vector) -> None:
     assert decoded(codec, memoryview(bytearray(data)), values.size).tobytes() == once.tobytes()
     again = codec.encode(once)
     assert np.array_equal(decoded(codec, again, values.size), once)
-    if not codec.name.startswith("topk"):  # where a chunk has not enough that is not zero, top-k may point at other zeros
+    # Where a chunk has not enough that is not zero, top-k may point at other zeros.
+    if not codec.name.startswith("topk"):
         assert again == data
 
 
 @EVERY
-@given(elements=st.integers(0, 3 * CHUNK_ELEMENTS), seed=st.integers(0, 99), power=st.integers(-30, 30))
+@given(
+    elements=st.integers(0, 3 * CHUNK_ELEMENTS), seed=st.integers(0, 99), power=st.integers(-30, 30)
+)
 def test_stability_of_whole_chunks(codec: Codec, elements: int, seed: int, power: int) -> None:
     """A mean that travelled may travel again: nothing more is lost."""
-    values = np.random.default_rng(seed).standard_normal(elements, np.float32) * np.float32(10.0**power)
+    values = np.random.default_rng(seed).standard_normal(elements, np.float32) * np.float32(
+        10.0**power
+    )
     if codec.name == "float16":
         values = np.clip(values, -1e4, 1e4)
     once = decoded(codec, codec.encode(values), elements)
@@ -74,7 +96,9 @@ def test_float32_is_exact(values: Vector) -> None:
 
 
 def _nearest(value: float) -> float:
-    """The bfloat16 nearest to `value` in exact arithmetic, ties to the even one, the largest finite one for what is beyond."""
+    """The bfloat16 nearest to `value` in exact arithmetic, ties to the even one, the largest finite
+    one for what is beyond.
+    """
     bits = struct.unpack(">I", struct.pack(">f", value))[0] & 0xFFFF0000
     below = struct.unpack(">f", struct.pack(">I", bits))[0]  # towards zero
     if (bits & 0x7FFFFFFF) == 0x7F7F0000:
@@ -93,9 +117,20 @@ def test_bfloat16_is_the_nearest(values: Vector) -> None:
 
 def test_bfloat16_ties_and_the_ends() -> None:
     ties = np.array([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 2**-134, 3 * 2**-134], np.float32)
-    assert decoded(BFloat16(), BFloat16().encode(ties), 5).tolist() == [1.0, 1 + 2**-6, -1.0, 0.0, 2**-132]
+    assert decoded(BFloat16(), BFloat16().encode(ties), 5).tolist() == [
+        1.0,
+        1 + 2**-6,
+        -1.0,
+        0.0,
+        2**-132,
+    ]
     ends = np.array([3.4028235e38, -3.4028235e38, LARGEST, 3.3961775e38], np.float32)
-    assert decoded(BFloat16(), BFloat16().encode(ends), 4).tolist() == [LARGEST, -LARGEST, LARGEST, LARGEST]
+    assert decoded(BFloat16(), BFloat16().encode(ends), 4).tolist() == [
+        LARGEST,
+        -LARGEST,
+        LARGEST,
+        LARGEST,
+    ]
     assert BFloat16().encode(np.array([1.0, -2.0], np.float32)) == bytes.fromhex("803f00c0")
 
 
@@ -108,7 +143,9 @@ def test_every_bfloat16_survives() -> None:
 
 
 def test_float16_is_the_nearest_and_saturates() -> None:
-    values = np.array([1 + 2**-11, 1 + 3 * 2**-11, 2**-24, 2**-25, 65504.0, 65519.0, 65520.0, -3e38], np.float32)
+    values = np.array(
+        [1 + 2**-11, 1 + 3 * 2**-11, 2**-24, 2**-25, 65504.0, 65519.0, 65520.0, -3e38], np.float32
+    )
     expected = [1.0, 1 + 2**-9, 2**-24, 0.0, 65504.0, 65504.0, 65504.0, -65504.0]
     assert decoded(Float16(), Float16().encode(values), 8).tolist() == expected
     every = np.arange(1 << 16, dtype=np.uint16)
@@ -123,7 +160,9 @@ def test_float16_is_the_nearest_and_saturates() -> None:
     bad=st.sampled_from([np.nan, -np.nan, np.inf, -np.inf]),
     power=st.sampled_from([-30, 0, 30]),
 )
-def test_what_is_no_number_does_not_leave(codec: Codec, elements: int, place: int, bad: float, power: int) -> None:
+def test_what_is_no_number_does_not_leave(
+    codec: Codec, elements: int, place: int, bad: float, power: int
+) -> None:
     values = np.full(elements, 10.0**power, np.float32)
     values[place % elements] = bad
     with warnings.catch_warnings():
@@ -133,12 +172,21 @@ def test_what_is_no_number_does_not_leave(codec: Codec, elements: int, place: in
 
 
 @ELEMENTWISE
-@given(values=VALUES.filter(len), place=st.integers(0, 1000), bad=st.sampled_from([NAN, INFINITY]), sign=st.booleans())
-def test_what_is_no_number_is_refused(codec: Codec, values: Vector, place: int, bad: dict[str, int], sign: bool) -> None:
+@given(
+    values=VALUES.filter(len),
+    place=st.integers(0, 1000),
+    bad=st.sampled_from([NAN, INFINITY]),
+    sign=st.booleans(),
+)
+def test_what_is_no_number_is_refused(
+    codec: Codec, values: Vector, place: int, bad: dict[str, int], sign: bool
+) -> None:
     place %= values.size
     size = codec.size(1)
     data = bytearray(codec.encode(values))
-    data[size * place : size * place + size] = struct.pack(FORMATS[codec.name], bad[codec.name] | sign << (8 * size - 1))
+    data[size * place : size * place + size] = struct.pack(
+        FORMATS[codec.name], bad[codec.name] | sign << (8 * size - 1)
+    )
     with pytest.raises(PeerFault, match="not finite") as refused:
         decoded(codec, bytes(data), values.size)
     assert refused.value.reason == "malformed"
@@ -147,7 +195,10 @@ def test_what_is_no_number_is_refused(codec: Codec, values: Vector, place: int, 
 @ELEMENTWISE
 def test_infinities_that_cancel_are_refused_without_a_warning(codec: Codec) -> None:
     bits = INFINITY[codec.name]
-    data = [struct.pack(FORMATS[codec.name], value) for value in (bits, bits | 1 << (8 * codec.size(1) - 1))]
+    data = [
+        struct.pack(FORMATS[codec.name], value)
+        for value in (bits, bits | 1 << (8 * codec.size(1) - 1))
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(PeerFault, match="not finite"):
@@ -156,9 +207,13 @@ def test_infinities_that_cancel_are_refused_without_a_warning(codec: Codec) -> N
 
 @EVERY
 @given(
-    elements=st.sampled_from([1, 63, 64, 65, 257, CHUNK_ELEMENTS, CHUNK_ELEMENTS + 3]), seed=st.integers(0, 1 << 30), zeros=st.booleans()
+    elements=st.sampled_from([1, 63, 64, 65, 257, CHUNK_ELEMENTS, CHUNK_ELEMENTS + 3]),
+    seed=st.integers(0, 1 << 30),
+    zeros=st.booleans(),
 )
-def test_noise_decodes_to_numbers_or_is_refused(codec: Codec, elements: int, seed: int, zeros: bool) -> None:
+def test_noise_decodes_to_numbers_or_is_refused(
+    codec: Codec, elements: int, seed: int, zeros: bool
+) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, codec.size(elements), np.uint8)
     if zeros:
         noise[np.random.default_rng(seed).random(noise.size) < 0.9] = 0
@@ -178,8 +233,14 @@ def test_a_wrong_size_is_refused(codec: Codec, values: Vector, wrong: int) -> No
 
 
 @EVERY
-@given(parameters=st.integers(1, 3 * CHUNK_ELEMENTS + 7), seed=st.integers(0, 99), places=st.tuples(st.integers(0, 3), st.integers(0, 3)))
-def test_any_run_of_chunks_can_be_cut_out(codec: Codec, parameters: int, seed: int, places: tuple[int, int]) -> None:
+@given(
+    parameters=st.integers(1, 3 * CHUNK_ELEMENTS + 7),
+    seed=st.integers(0, 99),
+    places=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+)
+def test_any_run_of_chunks_can_be_cut_out(
+    codec: Codec, parameters: int, seed: int, places: tuple[int, int]
+) -> None:
     values = np.random.default_rng(seed).standard_normal(parameters, np.float32)
     whole = codec.encode(values)
     first, last = sorted(min(place, chunk_count(parameters)) for place in places)
@@ -187,17 +248,34 @@ def test_any_run_of_chunks_can_be_cut_out(codec: Codec, parameters: int, seed: i
     at = first * chunk_bytes(codec)
     part = whole[at : at + codec.size(stop - start)]
     assert part == codec.encode(values[start:stop])
-    assert decoded(codec, part, stop - start).tobytes() == decoded(codec, whole, parameters)[start:stop].tobytes()
+    assert (
+        decoded(codec, part, stop - start).tobytes()
+        == decoded(codec, whole, parameters)[start:stop].tobytes()
+    )
 
 
-@pytest.mark.parametrize("codec", [*USED.values(), *REFERENCES.values()], ids=[*USED, *(f"{name} in numpy" for name in REFERENCES)])
-@given(elements=st.integers(0, 3 * CHUNK_ELEMENTS), seed=st.integers(0, 99), over=st.sampled_from([1, 3, 17]))
-def test_memory_that_is_given_holds_the_same_bytes(codec: Codec, elements: int, seed: int, over: int) -> None:
+@pytest.mark.parametrize(
+    "codec",
+    [*USED.values(), *REFERENCES.values()],
+    ids=[*USED, *(f"{name} in numpy" for name in REFERENCES)],
+)
+@given(
+    elements=st.integers(0, 3 * CHUNK_ELEMENTS),
+    seed=st.integers(0, 99),
+    over=st.sampled_from([1, 3, 17]),
+)
+def test_memory_that_is_given_holds_the_same_bytes(
+    codec: Codec, elements: int, seed: int, over: int
+) -> None:
     values = np.random.default_rng(seed).standard_normal(elements).astype(np.float32)
     memory = memoryview(bytearray(b"x" * codec.size(elements)))
     codec.encode_into(values, over, memory)
     assert memory == codec.encode(values, over)
-    for wrong in (memoryview(bytearray(len(memory) + 1)), memoryview(bytes(len(memory))), memoryview(bytearray(2 * len(memory) + 2))[::2]):
+    for wrong in (
+        memoryview(bytearray(len(memory) + 1)),
+        memoryview(bytes(len(memory))),
+        memoryview(bytearray(2 * len(memory) + 2))[::2],
+    ):
         with pytest.raises(ValueError, match="for an encoding of"):
             codec.encode_into(values, over, wrong)
     if elements:
@@ -224,9 +302,14 @@ def test_what_is_divided_on_the_way(codec: Codec, elements: int, seed: int, over
     seed=st.integers(0, 99),
     weight=st.integers(-(1 << 20), 1 << 20),
 )
-def test_adding_is_decoding_multiplying_and_adding(codec: Codec, elements: int, seed: int, weight: int) -> None:
+def test_adding_is_decoding_multiplying_and_adding(
+    codec: Codec, elements: int, seed: int, weight: int
+) -> None:
     source = np.random.default_rng(seed)
-    data, out = codec.encode(source.standard_normal(elements, np.float32)), source.standard_normal(elements, np.float32)
+    data, out = (
+        codec.encode(source.standard_normal(elements, np.float32)),
+        source.standard_normal(elements, np.float32),
+    )
     wanted = out + np.float32(weight) * decoded(codec, data, elements)
     taken = out - np.float32(-weight) * decoded(codec, data, elements)
     codec.add(data, weight, out)
@@ -252,15 +335,27 @@ def test_checking_is_decoding_without_a_vector(codec: Codec) -> None:
 
 @EVERY
 def test_other_shapes_and_types_are_refused(codec: Codec) -> None:
-    """A vector is contiguous float32 of one dimension: anything else would be read or written at the wrong places."""
+    """A vector is contiguous float32 of one dimension: anything else would be read or written at
+    the wrong places.
+    """
     data = codec.encode(np.ones(8, np.float32))
     fixed = np.ones(8, np.float32)
     fixed.flags.writeable = False
     assert codec.encode(fixed) == data
-    for wrong in (np.ones(16, np.float32)[::2], np.ones(8, np.float64), np.ones((2, 4), np.float32), np.ones(8, np.int32)):
+    for wrong in (
+        np.ones(16, np.float32)[::2],
+        np.ones(8, np.float64),
+        np.ones((2, 4), np.float32),
+        np.ones(8, np.int32),
+    ):
         with pytest.raises(ValueError, match="contiguous float32"):
             codec.encode(wrong)
-    for wrong in (np.ones(16, np.float32)[::2], np.ones(8, np.float64), np.ones((2, 4), np.float32), fixed):
+    for wrong in (
+        np.ones(16, np.float32)[::2],
+        np.ones(8, np.float64),
+        np.ones((2, 4), np.float32),
+        fixed,
+    ):
         for work in (
             lambda out: codec.decode(data, out),
             lambda out: codec.add(data, 2, out),
@@ -285,7 +380,9 @@ GOLDEN = {
 def golden_values() -> Vector:
     """Two chunks and a quarter, one of them of magnitudes from 1e-27 to 1e-9."""
     source = np.random.Generator(np.random.PCG64(5))
-    values = (source.integers(-(1 << 20), 1 << 20, 2 * CHUNK_ELEMENTS + 1001) / 2.0**30).astype(np.float32)
+    values = (source.integers(-(1 << 20), 1 << 20, 2 * CHUNK_ELEMENTS + 1001) / 2.0**30).astype(
+        np.float32
+    )
     values[:CHUNK_ELEMENTS] *= values[:CHUNK_ELEMENTS] * values[:CHUNK_ELEMENTS]
     return values
 
@@ -296,7 +393,9 @@ def golden_digests(codecs: dict[str, Codec] = USED) -> dict[str, str]:
 
 
 def test_golden() -> None:
-    """Bytes that every machine must make: the reference encoder's, which substitutes of a reducer make again."""
+    """Bytes that every machine must make: the reference encoder's, which substitutes of a reducer
+    make again.
+    """
     assert golden_digests() == GOLDEN
     assert golden_digests(REFERENCES) == {name: GOLDEN[name] for name in REFERENCES}
 
@@ -304,18 +403,40 @@ def test_golden() -> None:
 BEYOND_2008 = "F16C FMA3 AVX AVX2 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL"
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the names of vector instructions are those of x86-64")
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"),
+    reason="the names of vector instructions are those of x86-64",
+)
 def test_golden_on_an_older_processor() -> None:
-    """numpy chooses its loops by the processor's vector instructions; without them the bytes are the same."""
+    """numpy chooses its loops by the processor's vector instructions; without them the bytes are
+    the same.
+    """
     program = f"import sys; sys.path[:] = {sys.path!r}; from tests.protocol.test_codec import golden_digests; print(golden_digests())"
-    environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": BEYOND_2008, "HYPERGPU_CODECS": "numpy"}
-    said = subprocess.run([sys.executable, "-W", "ignore", "-c", program], env=environment, capture_output=True, text=True, check=True)
+    environment = {
+        **os.environ,
+        "NPY_DISABLE_CPU_FEATURES": BEYOND_2008,
+        "HYPERGPU_CODECS": "numpy",
+    }
+    said = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert said.stdout.strip() == str(GOLDEN)
 
 
 @pytest.mark.parametrize(
     ("name", "chunk", "rest"),
-    [("float32", 16384, 20), ("bfloat16", 8192, 10), ("float16", 8192, 10), ("int8", 4128, 7), ("int4", 2176, 5), ("topk", 84, 6)],
+    [
+        ("float32", 16384, 20),
+        ("bfloat16", 8192, 10),
+        ("float16", 8192, 10),
+        ("int8", 4128, 7),
+        ("int4", 2176, 5),
+        ("topk", 84, 6),
+    ],
 )
 def test_sizes(name: str, chunk: int, rest: int) -> None:
     """Of a whole chunk, and of five elements."""
@@ -327,7 +448,9 @@ def test_sizes(name: str, chunk: int, rest: int) -> None:
 
 
 def test_the_mean_of_what_is_sparse_is_encoded_less_sparsely() -> None:
-    assert {name: codec.result is codec for name, codec in CODECS.items()} == {name: name != "topk" for name in CODECS}
+    assert {name: codec.result is codec for name, codec in CODECS.items()} == {
+        name: name != "topk" for name in CODECS
+    }
     assert chunk_bytes(CODECS["topk"].result) == 260
 
 

@@ -1,4 +1,6 @@
-"""int8 and int4: the stated bounds, decoders that never round, and scales and levels that no encoder makes."""
+"""int8 and int4: the stated bounds, decoders that never round, and scales and levels that no
+encoder makes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ from protocol.ports import Vector
 
 TINY = 2.0**-122  # the smallest scale
 LARGEST = float(np.finfo(np.float32).max)
-SHAPES = st.tuples(st.integers(1, 2 * CHUNK_ELEMENTS + 77), st.integers(0, 1 << 20), st.sampled_from([-44, -38, -30, -7, -3, 0, 5, 38]))
+SHAPES = st.tuples(
+    st.integers(1, 2 * CHUNK_ELEMENTS + 77),
+    st.integers(0, 1 << 20),
+    st.sampled_from([-44, -38, -30, -7, -3, 0, 5, 38]),
+)
 ONE = struct.pack("<H", 0x3F80)
 
 
@@ -26,7 +32,9 @@ def made(shape: tuple[int, int, int]) -> Vector:
     """Blocks of very different sizes, as layers are, and many values that are zero."""
     elements, seed, power = shape
     source = np.random.default_rng(seed)
-    values = source.standard_normal(elements) * 10.0 ** (power + source.integers(-2, 1, -(-elements // 100)).repeat(100)[:elements])
+    values = source.standard_normal(elements) * 10.0 ** (
+        power + source.integers(-2, 1, -(-elements // 100)).repeat(100)[:elements]
+    )
     values[source.random(elements) < 0.2] = 0.0
     return np.clip(values, -LARGEST, LARGEST).astype(np.float32)
 
@@ -40,7 +48,9 @@ def decoded(codec: Codec, data: bytes, size: int) -> Vector:
 def peaks(values: Vector, block: int) -> np.ndarray:
     """The greatest magnitude of each element's block."""
     starts = np.arange(0, values.size, block)
-    return np.repeat(np.maximum.reduceat(np.abs(values.astype(np.float64)), starts), block)[: values.size]
+    return np.repeat(np.maximum.reduceat(np.abs(values.astype(np.float64)), starts), block)[
+        : values.size
+    ]
 
 
 @given(SHAPES)
@@ -52,19 +62,24 @@ def test_int8_is_half_a_step_off_at_most(shape: tuple[int, int, int]) -> None:
 
 
 @given(SHAPES)
-def test_int4_is_half_a_step_off_at_most_but_for_the_opposite_of_the_peak(shape: tuple[int, int, int]) -> None:
+def test_int4_is_half_a_step_off_at_most_but_for_the_opposite_of_the_peak(
+    shape: tuple[int, int, int],
+) -> None:
     values = made(shape)
     peak = peaks(values, 64)
     step = np.maximum(peak / 8 * (1 + 2**-8), TINY)
     lost = np.abs(decoded(Int4(), Int4().encode(values), values.size) - values.astype(np.float64))
-    assert (lost <= 1.03 * np.maximum(peak / 8, TINY)).all()  # 8 - 7 (1 - 1/256) steps: the scale, too, is rounded
+    # 8 - 7 (1 - 1/256) steps: the scale, too, is rounded.
+    assert (lost <= 1.03 * np.maximum(peak / 8, TINY)).all()
     assert (lost <= 0.50001 * step)[np.abs(values) <= peak * 0.92].all()
 
 
 def _decoded_exactly(data: bytes, elements: int, block: int, level_bits: int) -> list[Fraction]:
     """One chunk, element by element, in exact arithmetic."""
     blocks = -(-elements // block)
-    scales = [Fraction(struct.unpack("<f", bytes(2) + data[2 * i : 2 * i + 2])[0]) for i in range(blocks)]
+    scales = [
+        Fraction(struct.unpack("<f", bytes(2) + data[2 * i : 2 * i + 2])[0]) for i in range(blocks)
+    ]
     values = []
     for i in range(elements):
         if level_bits == 8:
@@ -76,21 +91,32 @@ def _decoded_exactly(data: bytes, elements: int, block: int, level_bits: int) ->
     return values
 
 
-@pytest.mark.parametrize(("codec", "block", "bits"), [(Int8(), 256, 8), (Int4(), 64, 4)], ids=["int8", "int4"])
+@pytest.mark.parametrize(
+    ("codec", "block", "bits"), [(Int8(), 256, 8), (Int4(), 64, 4)], ids=["int8", "int4"]
+)
 @given(shape=SHAPES)
-def test_decoders_never_round(codec: Codec, block: int, bits: int, shape: tuple[int, int, int]) -> None:
+def test_decoders_never_round(
+    codec: Codec, block: int, bits: int, shape: tuple[int, int, int]
+) -> None:
     values = made(shape)[: CHUNK_ELEMENTS // 8 + 3]
     data = codec.encode(values)
-    assert [Fraction(value) for value in decoded(codec, data, values.size).tolist()] == _decoded_exactly(data, values.size, block, bits)
+    assert [
+        Fraction(value) for value in decoded(codec, data, values.size).tolist()
+    ] == _decoded_exactly(data, values.size, block, bits)
 
 
 def test_golden_bytes() -> None:
     values = np.array([0.5, -1.0, 127.0, 2.5, -126.5], np.float32)
     assert Int8().encode(values) == ONE + bytes([0, 255, 127, 2, 130])  # ties go to the even level
-    assert Int4().encode(values[2:]) == struct.pack("<H", 0xC17E) + bytes([0x08, 0x07])  # the scale is -15.875
-    assert Int4().encode(np.array([-8.0, 7.4, 0.5, 1.5, -3.0], np.float32)) == ONE + bytes([0x78, 0x20, 0x0D])
+    # The scale is -15.875.
+    assert Int4().encode(values[2:]) == struct.pack("<H", 0xC17E) + bytes([0x08, 0x07])
+    assert Int4().encode(np.array([-8.0, 7.4, 0.5, 1.5, -3.0], np.float32)) == ONE + bytes(
+        [0x78, 0x20, 0x0D]
+    )
     assert Int8().encode(np.zeros(3, np.float32)) == struct.pack("<H", 0x0280) + bytes(3)
-    assert Int4().encode(np.array([-0.0, 0.0, 0.0], np.float32)) == struct.pack("<H", 0x0280) + bytes(2)
+    assert Int4().encode(np.array([-0.0, 0.0, 0.0], np.float32)) == struct.pack(
+        "<H", 0x0280
+    ) + bytes(2)
 
 
 @pytest.mark.parametrize("codec", [Int8(), Int4()], ids=["int8", "int4"])
@@ -125,10 +151,18 @@ def test_levels_that_no_encoder_makes_are_refused() -> None:
 
 
 def test_bfloat16_scales_lose_nothing_at_any_magnitude() -> None:
-    """Why scales are bfloat16: pseudo-gradients of 1e-7 have the same relative error as those of 1; float16 scales would lose them whole."""
+    """Why scales are bfloat16: pseudo-gradients of 1e-7 have the same relative error as those of 1;
+    float16 scales would lose them whole.
+    """
     values = np.random.default_rng(3).standard_normal(1 << 16).astype(np.float32)
     for power in range(-9, 3):
         scaled = values * np.float32(10.0**power)
         for codec, bound in ((Int8(), 0.0072), (Int4(), 0.098)):
             lost = decoded(codec, codec.encode(scaled), scaled.size) - scaled
-            assert np.sqrt(np.square(lost, dtype=np.float64).sum() / np.square(scaled, dtype=np.float64).sum()) < bound
+            assert (
+                np.sqrt(
+                    np.square(lost, dtype=np.float64).sum()
+                    / np.square(scaled, dtype=np.float64).sum()
+                )
+                < bound
+            )

@@ -19,16 +19,24 @@ ROUNDS = 150
 EPSILON = float(np.finfo(np.float32).eps)
 
 
-def rounds(codec: Codec, count: int, decay: float = 1.0, spread: float = 4.0) -> tuple[np.ndarray, np.ndarray, Ledger, Vector]:
-    """What was learned and what was certified, as sums of weight x value in float64; the ledger behind them; and one round's direction.
+def rounds(
+    codec: Codec, count: int, decay: float = 1.0, spread: float = 4.0
+) -> tuple[np.ndarray, np.ndarray, Ledger, Vector]:
+    """What was learned and what was certified, as sums of weight x value in float64; the ledger
+    behind them; and one round's direction.
 
-    Layers differ by up to ten to the `spread`; every value comes back in each round, larger or smaller by half.
+    Layers differ by up to ten to the `spread`; every value comes back in each round, larger or
+    smaller by half.
     """
     source = np.random.default_rng(7)
     sizes = 10.0 ** source.uniform(-spread, 0, -(-PARAMETERS // 100)).repeat(100)[:PARAMETERS]
     direction = (source.standard_normal(PARAMETERS) * sizes).astype(np.float32)
     ledger = Ledger(PARAMETERS, codec, 1_000_000, 5)
-    learned, certified, out = np.zeros(PARAMETERS), np.zeros(PARAMETERS), np.empty(PARAMETERS, np.float32)
+    learned, certified, out = (
+        np.zeros(PARAMETERS),
+        np.zeros(PARAMETERS),
+        np.empty(PARAMETERS, np.float32),
+    )
     for _ in range(count):
         delta = direction * source.uniform(0.5, 1.5, PARAMETERS).astype(np.float32)
         samples = int(source.integers(1, 100))
@@ -47,12 +55,16 @@ def test_certified_and_residue_are_all_that_was_learned(codec: Codec) -> None:
     learned, certified, ledger, _ = rounds(codec, ROUNDS)
     rounding = 3 * ROUNDS * EPSILON * np.abs(learned).max()
     assert np.abs(certified + ledger.residue - learned).max() <= rounding
-    assert (np.abs(ledger.residue) <= {"topk": 1.0}.get(codec.name, 0.02) * np.abs(learned).max()).all()
+    assert (
+        np.abs(ledger.residue) <= {"topk": 1.0}.get(codec.name, 0.02) * np.abs(learned).max()
+    ).all()
 
 
 @EVERY
 def test_nothing_is_biased(codec: Codec) -> None:
-    """What every round is rounded to is off by as much in the first as in the last; their mean comes nearer with every round."""
+    """What every round is rounded to is off by as much in the first as in the last; their mean
+    comes nearer with every round.
+    """
     if codec.name == "topk":
         pytest.skip("top-k sends an element of 64 rounds late: its own bound is below")
     error = []
@@ -63,13 +75,19 @@ def test_nothing_is_biased(codec: Codec) -> None:
 
 
 def test_top_k_holds_back_a_bounded_amount_and_decay_is_the_callers() -> None:
-    """Undecayed, every element is sent once it has waited long enough; the ledger itself never decays anything."""
+    """Undecayed, every element is sent once it has waited long enough; the ledger itself never
+    decays anything.
+    """
     codec = codec_named("topk")
     held = {}
     for count, decay in ((200, 1.0), (400, 1.0), (400, 0.95)):
         _, _, ledger, direction = rounds(codec, count, decay, spread=0.5)
-        held[count, decay] = float(np.linalg.norm(ledger.residue) / np.linalg.norm(direction * np.float32(50)))
-    assert held[400, 1.0] < 64, "no more than what arrives while 64 rounds send one element of 64 each"
+        held[count, decay] = float(
+            np.linalg.norm(ledger.residue) / np.linalg.norm(direction * np.float32(50))
+        )
+    assert held[400, 1.0] < 64, (
+        "no more than what arrives while 64 rounds send one element of 64 each"
+    )
     assert held[400, 1.0] < 1.3 * held[200, 1.0], "and it does not grow on"
     bound = 0.95 * (1 - 1 / 128) ** 0.5
     assert held[400, 0.95] < bound / (1 - bound)
@@ -78,7 +96,9 @@ def test_top_k_holds_back_a_bounded_amount_and_decay_is_the_callers() -> None:
 
 @EVERY
 def test_a_swarm_loses_nothing(codec: Codec) -> None:
-    """Three members and the encoding of the mean: what entered the model and what three ledgers hold is all that was learned."""
+    """Three members and the encoding of the mean: what entered the model and what three ledgers
+    hold is all that was learned.
+    """
     source = np.random.default_rng(11)
     ledgers = [Ledger(PARAMETERS, codec, 1_000_000, 5) for _ in range(3)]
     learned, entered = np.zeros(PARAMETERS), np.zeros(PARAMETERS)
@@ -96,7 +116,9 @@ def test_a_swarm_loses_nothing(codec: Codec) -> None:
             ledger.settle(offer.seq)
         for reducer, (start, stop) in enumerate(pairwise(borders)):
             codec.result.decode(codec.result.encode(mean[start:stop]), travelled[start:stop])
-            ledgers[reducer].credit(start, (mean[start:stop] - travelled[start:stop]) * np.float32(weight))
+            ledgers[reducer].credit(
+                start, (mean[start:stop] - travelled[start:stop]) * np.float32(weight)
+            )
         entered += travelled.astype(np.float64) * weight
     held = sum(ledger.residue.astype(np.float64) for ledger in ledgers)
     assert np.abs(entered + held - learned).max() <= 30 * 20 * EPSILON * np.abs(learned).max()

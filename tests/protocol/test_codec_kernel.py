@@ -1,4 +1,6 @@
-"""The compiled loops make numpy's bytes, whatever the values; and they are turned away when they would not."""
+"""The compiled loops make numpy's bytes, whatever the values; and they are turned away when they
+would not.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,26 @@ NAMES = [name for name in REFERENCES if name != "topk"]
 LOOPED = [REFERENCES[name] for name in NAMES]
 EACH = pytest.mark.parametrize("name", NAMES)
 SOURCE = Path(protocol.codec.__file__).with_name("kernel.c")
-SIZES = st.sampled_from([0, 1, 2, 3, 63, 64, 65, 127, 255, 256, 257, 1023, 1025, CHUNK_ELEMENTS - 1, CHUNK_ELEMENTS, CHUNK_ELEMENTS + 1])
+SIZES = st.sampled_from(
+    [
+        0,
+        1,
+        2,
+        3,
+        63,
+        64,
+        65,
+        127,
+        255,
+        256,
+        257,
+        1023,
+        1025,
+        CHUNK_ELEMENTS - 1,
+        CHUNK_ELEMENTS,
+        CHUNK_ELEMENTS + 1,
+    ]
+)
 SIZES |= st.integers(0, 3 * CHUNK_ELEMENTS)
 SEEDS = st.integers(0, 1 << 30)
 KINDS = st.sampled_from(["bits", "normal", "tiny", "denormal", "greatest", "ties", "zeros"])
@@ -53,7 +74,9 @@ def made(elements: int, seed: int, kind: str) -> Vector:
         case "denormal":
             return (bits & np.uint32(0x807FFFFF)).view(np.float32)
         case "greatest":
-            return (signs | source.integers(0x7F7F7000, 0x7F800000, elements, np.uint32)).view(np.float32)
+            return (signs | source.integers(0x7F7F7000, 0x7F800000, elements, np.uint32)).view(
+                np.float32
+            )
         case "ties":
             return (source.integers(-510, 511, elements) / 2).astype(np.float32)
     return signs.view(np.float32)
@@ -61,7 +84,9 @@ def made(elements: int, seed: int, kind: str) -> Vector:
 
 @pytest.fixture(scope="module", params=["vectors of the processor", "plain C"])
 def kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernel:
-    """The loops twice: as an installation builds them, and without any processor's instructions, hardly optimized."""
+    """The loops twice: as an installation builds them, and without any processor's instructions,
+    hardly optimized.
+    """
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("there is no C compiler here")
@@ -100,17 +125,25 @@ def filled(work: Callable[[Vector], None], elements: int) -> bytes:
 
 @EACH
 @given(elements=SIZES, seed=SEEDS, kind=KINDS, over=st.sampled_from([1, 2, 3, 70_001]))
-def test_encodings(kernel: Kernel, name: str, elements: int, seed: int, kind: str, over: int) -> None:
+def test_encodings(
+    kernel: Kernel, name: str, elements: int, seed: int, kind: str, over: int
+) -> None:
     values = made(elements, seed, kind)
     data = both(kernel, name, lambda codec: codec.encode(values, over))
     assert isinstance(data, bytes)
     assert len(data) == REFERENCES[name].size(elements)
-    decoded = both(kernel, name, lambda codec: filled(lambda out: codec.decode(data, out), elements))
+    decoded = both(
+        kernel, name, lambda codec: filled(lambda out: codec.decode(data, out), elements)
+    )
     assert isinstance(decoded, bytes)
 
 
 @EACH
-@given(elements=st.integers(1, 2 * CHUNK_ELEMENTS + 9), seed=SEEDS, bad=st.sampled_from([0x7F800000, 0xFF800000, 0x7FC00000, 0xFF800001]))
+@given(
+    elements=st.integers(1, 2 * CHUNK_ELEMENTS + 9),
+    seed=SEEDS,
+    bad=st.sampled_from([0x7F800000, 0xFF800000, 0x7FC00000, 0xFF800001]),
+)
 def test_what_is_no_number(kernel: Kernel, name: str, elements: int, seed: int, bad: int) -> None:
     values = made(elements, seed, "normal")
     values.view(np.uint32)[seed % elements] = bad
@@ -121,52 +154,96 @@ def test_what_is_no_number(kernel: Kernel, name: str, elements: int, seed: int, 
 
 
 @EACH
-@given(elements=SIZES, seed=SEEDS, kind=KINDS, flips=st.integers(0, 2), noise=st.booleans(), shift=st.integers(0, 3))
-def test_decoding_what_came(kernel: Kernel, name: str, elements: int, seed: int, kind: str, flips: int, noise: bool, shift: int) -> None:
+@given(
+    elements=SIZES,
+    seed=SEEDS,
+    kind=KINDS,
+    flips=st.integers(0, 2),
+    noise=st.booleans(),
+    shift=st.integers(0, 3),
+)
+def test_decoding_what_came(
+    kernel: Kernel,
+    name: str,
+    elements: int,
+    seed: int,
+    kind: str,
+    flips: int,
+    noise: bool,
+    shift: int,
+) -> None:
     """Encodings that a few bits, or everything, changed on the way, at any address."""
     source = np.random.default_rng(seed)
-    came = np.frombuffer(bytes(shift) + REFERENCES[name].encode(made(elements, seed, kind)), np.uint8).copy()
+    came = np.frombuffer(
+        bytes(shift) + REFERENCES[name].encode(made(elements, seed, kind)), np.uint8
+    ).copy()
     body = came[shift:]
     if noise:
         body[:] = source.integers(0, 256, body.size, np.uint8)
     for place in source.integers(0, 8 * body.size, flips if body.size else 0):
         body[place // 8] ^= 1 << place % 8
     data = memoryview(came)[shift:]
-    decoded = both(kernel, name, lambda codec: filled(lambda out: codec.decode(data, out), elements))
+    decoded = both(
+        kernel, name, lambda codec: filled(lambda out: codec.decode(data, out), elements)
+    )
     assert isinstance(decoded, bytes | tuple)
     checked = both(kernel, name, lambda codec: codec.check(data, elements))
     assert checked == (None if isinstance(decoded, bytes) else decoded)
     added = both(kernel, name, lambda codec: filled(lambda out: codec.add(data, -3, out), elements))
     assert isinstance(added, bytes) == isinstance(decoded, bytes)
-    mean = both(kernel, name, lambda codec: filled(lambda out: codec.mean([(2, data), (70_001, data)], out), elements))
+    mean = both(
+        kernel,
+        name,
+        lambda codec: filled(lambda out: codec.mean([(2, data), (70_001, data)], out), elements),
+    )
     assert isinstance(mean, bytes) == isinstance(decoded, bytes)
 
 
 @EACH
-@given(elements=SIZES, seed=SEEDS, kinds=st.lists(KINDS, min_size=1, max_size=4), weights=st.lists(WEIGHTS, min_size=4, max_size=4))
-def test_sums(kernel: Kernel, name: str, elements: int, seed: int, kinds: list[str], weights: list[int]) -> None:
+@given(
+    elements=SIZES,
+    seed=SEEDS,
+    kinds=st.lists(KINDS, min_size=1, max_size=4),
+    weights=st.lists(WEIGHTS, min_size=4, max_size=4),
+)
+def test_sums(
+    kernel: Kernel, name: str, elements: int, seed: int, kinds: list[str], weights: list[int]
+) -> None:
     codec = REFERENCES[name]
     parts: list[tuple[int, Buffer]] = [
-        (weight, codec.encode(made(elements, seed + i, kind))) for i, (weight, kind) in enumerate(zip(weights, kinds, strict=False))
+        (weight, codec.encode(made(elements, seed + i, kind)))
+        for i, (weight, kind) in enumerate(zip(weights, kinds, strict=False))
     ]
     mean = both(kernel, name, lambda codec: filled(lambda out: codec.mean(parts, out), elements))
     assert isinstance(mean, bytes)
     assert np.isfinite(np.frombuffer(mean, np.float32)).all()
     for weight, data in parts:
         for sign in (1, -1):
-            both(kernel, name, lambda codec, w=sign * weight, d=data: filled(lambda out: codec.add(d, w, out), elements))
+            both(
+                kernel,
+                name,
+                lambda codec, w=sign * weight, d=data: filled(
+                    lambda out: codec.add(d, w, out), elements
+                ),
+            )
 
 
 @pytest.mark.parametrize(("name", "exponent"), [("bfloat16", 0x7F80), ("float16", 0x7C00)])
 def test_every_half(kernel: Kernel, name: str, exponent: int) -> None:
     halves = np.arange(1 << 16, dtype="<u2")
     data = halves[(halves & exponent) != exponent].tobytes()
-    decoded = both(kernel, name, lambda codec: filled(lambda out: codec.decode(data, out), len(data) // 2))
+    decoded = both(
+        kernel, name, lambda codec: filled(lambda out: codec.decode(data, out), len(data) // 2)
+    )
     assert isinstance(decoded, bytes)
-    assert both(kernel, name, lambda codec: codec.encode(np.frombuffer(decoded, np.float32))) == data
+    assert (
+        both(kernel, name, lambda codec: codec.encode(np.frombuffer(decoded, np.float32))) == data
+    )
 
 
-@pytest.mark.parametrize(("name", "level_bytes", "largest"), [("int8", 4096, 0x7C01), ("int4", 2048, 0x7DFF)])
+@pytest.mark.parametrize(
+    ("name", "level_bytes", "largest"), [("int8", 4096, 0x7C01), ("int4", 2048, 0x7DFF)]
+)
 def test_every_scale(kernel: Kernel, name: str, level_bytes: int, largest: int) -> None:
     """Each scale that an encoder makes, with a block of all kinds of levels."""
     scales = np.arange(0x0280, largest + 1, dtype="<u2")
@@ -179,7 +256,9 @@ def test_every_scale(kernel: Kernel, name: str, level_bytes: int, largest: int) 
     data = np.concatenate([scales.view(np.uint8), levels], axis=1).tobytes()
     for work in (
         lambda codec: filled(lambda out: codec.decode(data, out), len(scales) * CHUNK_ELEMENTS),
-        lambda codec: filled(lambda out: codec.mean([(3, data), (65_535, data)], out), len(scales) * CHUNK_ELEMENTS),
+        lambda codec: filled(
+            lambda out: codec.mean([(3, data), (65_535, data)], out), len(scales) * CHUNK_ELEMENTS
+        ),
     ):
         assert isinstance(both(kernel, name, work), bytes)
 
@@ -198,7 +277,9 @@ def test_nothing_is_added_of_what_is_refused(kernel: Kernel, name: str) -> None:
 
 
 def test_without_loops_numpy_does_the_work() -> None:
-    assert load(None, LOOPED) == Kernel(None, "numpy: the compiled loops are missing; install again with a C compiler to have them")
+    assert load(None, LOOPED) == Kernel(
+        None, "numpy: the compiled loops are missing; install again with a C compiler to have them"
+    )
     values = made(CHUNK_ELEMENTS + 5, 1, "normal")
     for name in NAMES:
         codec = Compiled(REFERENCES[name], lambda: load(None, LOOPED))
@@ -217,20 +298,39 @@ class _OtherInt8(Int8):
 def test_loops_that_would_make_other_bytes_are_not_used(tmp_path: Path, kernel: Kernel) -> None:
     assert kernel.loops is not None
     library = Path(kernel.loops.path)
-    assert load(library, [_OtherInt8()]).reason == "numpy: the compiled int8 makes other bytes on this machine"
+    assert (
+        load(library, [_OtherInt8()]).reason
+        == "numpy: the compiled int8 makes other bytes on this machine"
+    )
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"not an object")
     assert "cannot be loaded" in load(broken, LOOPED).reason
     stale = tmp_path / "stale.c"
     stale.write_text("int kernel_revision(void) { return 0; }")
-    subprocess.run([shutil.which("cc") or "gcc", "-shared", "-fPIC", "-o", str(tmp_path / "stale.so"), str(stale)], check=True)
-    assert f"revision 0, this version needs {REVISION}" in load(tmp_path / "stale.so", LOOPED).reason
+    subprocess.run(
+        [
+            shutil.which("cc") or "gcc",
+            "-shared",
+            "-fPIC",
+            "-o",
+            str(tmp_path / "stale.so"),
+            str(stale),
+        ],
+        check=True,
+    )
+    assert (
+        f"revision 0, this version needs {REVISION}" in load(tmp_path / "stale.so", LOOPED).reason
+    )
 
 
 def test_the_switch_and_what_is_said() -> None:
     program = f"import sys; sys.path[:] = {sys.path!r}; from protocol.codec import implementation; print(implementation())"
     said = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "HYPERGPU_CODECS": "numpy"}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        env={**os.environ, "HYPERGPU_CODECS": "numpy"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert said.stdout.strip() == "numpy: asked for by HYPERGPU_CODECS"
     assert CODECS["topk"] is REFERENCES["topk"]

@@ -26,7 +26,9 @@ def test_lanes_are_disjoint_within_a_pass(seed: int, size: int, stride: int, bas
     drawn: list[int] = []
     for index in range(stride):
         count = len(range(index, size, stride))
-        drawn += sample_indices(seed, size, lane_positions(Lane(base=base, index=index, stride=stride), 0, count)).tolist()
+        drawn += sample_indices(
+            seed, size, lane_positions(Lane(base=base, index=index, stride=stride), 0, count)
+        ).tolist()
     assert sorted(drawn) == list(range(size))
 
 
@@ -41,7 +43,28 @@ def test_a_draw_depends_on_its_position_alone(seed: int, size: int, places: list
 
 def test_golden() -> None:
     """Part of the protocol: a change would let two versions draw the same samples."""
-    assert sample_indices(3, 10, np.arange(20, dtype=np.int64)).tolist() == [2, 8, 6, 9, 3, 5, 0, 7, 4, 1, 1, 6, 7, 5, 4, 8, 9, 3, 0, 2]
+    assert sample_indices(3, 10, np.arange(20, dtype=np.int64)).tolist() == [
+        2,
+        8,
+        6,
+        9,
+        3,
+        5,
+        0,
+        7,
+        4,
+        1,
+        1,
+        6,
+        7,
+        5,
+        4,
+        8,
+        9,
+        3,
+        0,
+        2,
+    ]
 
 
 def test_passes_and_seeds_differ_and_look_shuffled() -> None:
@@ -61,7 +84,12 @@ def test_lanes_continue() -> None:
 
 
 @pytest.mark.parametrize(
-    "lane", [Lane(base=-1, index=0, stride=1), Lane(base=0, index=0, stride=0), Lane(base=(1 << 63) - 2, index=0, stride=9)]
+    "lane",
+    [
+        Lane(base=-1, index=0, stride=1),
+        Lane(base=0, index=0, stride=0),
+        Lane(base=(1 << 63) - 2, index=0, stride=9),
+    ],
 )
 def test_impossible_lanes_are_refused(lane: Lane) -> None:
     with pytest.raises(ValueError, match="positions"):

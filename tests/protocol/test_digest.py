@@ -7,7 +7,17 @@ from blake3 import blake3
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from protocol.digest import EMPTY_ROOT, digest, leaf_digest, leaves_of, levels_of, merkle_root, range_proof, root_from_range, root_of
+from protocol.digest import (
+    EMPTY_ROOT,
+    digest,
+    leaf_digest,
+    leaves_of,
+    levels_of,
+    merkle_root,
+    range_proof,
+    root_from_range,
+    root_of,
+)
 
 DATA = st.binary(min_size=1, max_size=400)
 
@@ -36,7 +46,9 @@ def test_every_range_has_a_proof_and_a_short_one(case: tuple[list[bytes], int, i
 
 
 @given(DATA, st.integers(1, 40), st.data())
-def test_a_slice_of_bytes_leads_to_the_digest_of_the_whole(data: bytes, chunk: int, draw: st.DataObject) -> None:
+def test_a_slice_of_bytes_leads_to_the_digest_of_the_whole(
+    data: bytes, chunk: int, draw: st.DataObject
+) -> None:
     leaves = leaves_of(data, chunk)
     start = draw.draw(st.integers(0, len(leaves) - 1))
     stop = draw.draw(st.integers(start + 1, len(leaves)))
@@ -44,13 +56,18 @@ def test_a_slice_of_bytes_leads_to_the_digest_of_the_whole(data: bytes, chunk: i
     part = data[start * chunk : stop * chunk]
     root = merkle_root(leaves)
     assert root_from_range(leaves_of(part, chunk), start, len(leaves), proof) == root
-    assert root_from_range(leaves_of(memoryview(bytearray(part)), chunk), start, len(leaves), proof) == root
+    assert (
+        root_from_range(leaves_of(memoryview(bytearray(part)), chunk), start, len(leaves), proof)
+        == root
+    )
     changed = _flipped(part, draw.draw(st.integers(0, 8 * len(part) - 1)))
     assert root_from_range(leaves_of(changed, chunk), start, len(leaves), proof) != root
 
 
 @given(ranges(), st.integers(0, 255), st.data())
-def test_a_changed_proof_fails(case: tuple[list[bytes], int, int], bit: int, draw: st.DataObject) -> None:
+def test_a_changed_proof_fails(
+    case: tuple[list[bytes], int, int], bit: int, draw: st.DataObject
+) -> None:
     leaves, start, stop = case
     proof = range_proof(levels_of(leaves), start, stop)
     root = merkle_root(leaves)
@@ -59,7 +76,10 @@ def test_a_changed_proof_fails(case: tuple[list[bytes], int, int], bit: int, dra
         i = draw.draw(st.integers(0, len(proof) - 1))
         changed = [*proof[:i], _flipped(proof[i], bit), *proof[i + 1 :]]
         assert root_from_range(leaves[start:stop], start, len(leaves), changed) != root
-        assert root_from_range(leaves[start:stop], start, len(leaves), proof[:i] + proof[i + 1 :]) != root
+        assert (
+            root_from_range(leaves[start:stop], start, len(leaves), proof[:i] + proof[i + 1 :])
+            != root
+        )
 
 
 @given(ranges(), st.integers(-3, 80))
@@ -67,11 +87,15 @@ def test_another_place_fails(case: tuple[list[bytes], int, int], start: int) -> 
     leaves, true_start, stop = case
     assume(start != true_start)
     proof = range_proof(levels_of(leaves), true_start, stop)
-    assert root_from_range(leaves[true_start:stop], start, len(leaves), proof) != merkle_root(leaves)
+    assert root_from_range(leaves[true_start:stop], start, len(leaves), proof) != merkle_root(
+        leaves
+    )
 
 
 def _turns(start: int, count: int, total: int) -> list[tuple[bool, bool, int]]:
-    """How a proof is used, level by level: a digest on the left, one on the right, and how many nodes they meet."""
+    """How a proof is used, level by level: a digest on the left, one on the right, and how many
+    nodes they meet.
+    """
     turns, first, last, width = [], start, start + count - 1, total
     while width > 1:
         left, right = first % 2 == 1, last % 2 == 0 and last + 1 < width
@@ -82,12 +106,17 @@ def _turns(start: int, count: int, total: int) -> list[tuple[bool, bool, int]]:
 
 @given(ranges(), st.integers(0, 140))
 def test_another_size_fails(case: tuple[list[bytes], int, int], total: int) -> None:
-    """The size is the verifier's own (a plan's borders), never the prover's. Another size is refused wherever it makes another tree of the
-    part that the proof shows; where the path is the same, it shows the same leaves in the same place."""
+    """The size is the verifier's own (a plan's borders), never the prover's.
+
+    Another size is refused wherever it makes another tree of the part that the proof shows; where
+    the path is the same, it shows the same leaves in the same place.
+    """
     leaves, start, stop = case
     proof = range_proof(levels_of(leaves), start, stop)
     shown = root_from_range(leaves[start:stop], start, total, proof) == merkle_root(leaves)
-    same_path = stop <= total and _turns(start, stop - start, total) == _turns(start, stop - start, len(leaves))
+    same_path = stop <= total and _turns(start, stop - start, total) == _turns(
+        start, stop - start, len(leaves)
+    )
     assert shown == same_path
     if stop - start == len(leaves) or total < stop:
         assert shown == (total == len(leaves))
@@ -97,7 +126,9 @@ def test_a_node_never_passes_for_a_leaf() -> None:
     leaves = [leaf_digest(bytes([i])) for i in range(4)]
     inner = merkle_root(leaves[:2])
     assert leaf_digest(leaves[0] + leaves[1]) != inner
-    assert merkle_root([leaf_digest(leaves[0] + leaves[1]), leaf_digest(leaves[2] + leaves[3])]) != merkle_root(leaves)
+    assert merkle_root(
+        [leaf_digest(leaves[0] + leaves[1]), leaf_digest(leaves[2] + leaves[3])]
+    ) != merkle_root(leaves)
     assert digest(leaves[0], leaves[1]) != inner
     assert leaf_digest(b"") != digest(b"")
 
@@ -109,7 +140,10 @@ def test_golden() -> None:
     leaves = leaves_of(bytes(range(100)), 16)
     assert len(leaves) == 7
     assert merkle_root(leaves[:1]) == leaves[0]
-    assert merkle_root(leaves).hex() == "5dead658e42fa64e7d217c841bba4a62400d4adf9d0258bc13510caacb6c1ee8"
+    assert (
+        merkle_root(leaves).hex()
+        == "5dead658e42fa64e7d217c841bba4a62400d4adf9d0258bc13510caacb6c1ee8"
+    )
 
 
 def test_no_leaves_of_nothing_and_no_empty_range() -> None:

@@ -25,7 +25,9 @@ def test_rounds_are_weighted_by_samples() -> None:
 
 
 def test_what_one_member_says_moves_it_by_its_share_at_most() -> None:
-    """An offer of a thousandth of the weight that claims a million rounds would else end momentum and error feedback for all."""
+    """An offer of a thousandth of the weight that claims a million rounds would else end momentum
+    and error feedback for all.
+    """
     assert 1.0 < rounds_in([offer(999, 1), offer(1, MAX_ROUNDS)]) < 1.0011
 
 

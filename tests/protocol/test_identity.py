@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import PeerFault
-from protocol.identity import KNOWN_MESSAGE_BYTES, MAX_PEER_ID_CHARS, Signer, peer_id_of, public_key_of, short, verify
+from protocol.identity import (
+    KNOWN_MESSAGE_BYTES,
+    MAX_PEER_ID_CHARS,
+    Signer,
+    peer_id_of,
+    public_key_of,
+    short,
+    verify,
+)
 
 SECRETS = st.binary(min_size=32, max_size=32)
 KNOWN = {
@@ -46,9 +54,21 @@ def test_known_ids(secret: str) -> None:
 
 def test_libp2p_agrees() -> None:
     """In a process of its own: the protocol never imports libp2p."""
-    keys = [public_key for public_key, _ in KNOWN.values()] + ["00" * 32, "ff" * 32, "00" * 31 + "01"]
-    said = subprocess.run([sys.executable, "-c", ASK_LIBP2P, json.dumps(keys)], capture_output=True, text=True, check=True, timeout=60)
-    assert json.loads(said.stdout.strip().splitlines()[-1]) == [peer_id_of(bytes.fromhex(key)) for key in keys]
+    keys = [public_key for public_key, _ in KNOWN.values()] + [
+        "00" * 32,
+        "ff" * 32,
+        "00" * 31 + "01",
+    ]
+    said = subprocess.run(
+        [sys.executable, "-c", ASK_LIBP2P, json.dumps(keys)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert json.loads(said.stdout.strip().splitlines()[-1]) == [
+        peer_id_of(bytes.fromhex(key)) for key in keys
+    ]
 
 
 @given(SECRETS, st.binary(max_size=200))
@@ -71,7 +91,10 @@ def test_a_changed_signature_is_refused(secret: bytes, bit: int) -> None:
     assert not verify(signer.peer, bytes(signature[:-1]), b"a round")
 
 
-@given(st.text(max_size=80) | st.text("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz", max_size=70))
+@given(
+    st.text(max_size=80)
+    | st.text("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz", max_size=70)
+)
 def test_text_that_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(PeerFault) as refused:
         public_key_of(text)
@@ -85,7 +108,10 @@ def test_an_id_has_one_spelling(secret: bytes, place: int, letter: str) -> None:
     other = peer[:place] + letter + peer[place + 1 :]
     for spelling in ("1" + peer, peer[1:], peer + "1", " " + peer, peer.swapcase(), other):
         with suppress(PeerFault):
-            assert public_key_of(spelling).public_bytes_raw() != Signer(secret).public_key or spelling == peer
+            assert (
+                public_key_of(spelling).public_bytes_raw() != Signer(secret).public_key
+                or spelling == peer
+            )
 
 
 def test_long_text_is_refused_before_any_arithmetic() -> None:

@@ -27,7 +27,10 @@ def test_golden() -> None:
     flat = initial_parameters(SPECS, 7)
     assert flat.dtype == np.float32
     assert flat.shape == (256 * 16 + 32 + 105,)
-    assert digest(flat.tobytes()).hex() == "77a24a46b2b45e6f4b5b979dc2770ea25e6782f155c306f7cd6cd08b1750b101"
+    assert (
+        digest(flat.tobytes()).hex()
+        == "77a24a46b2b45e6f4b5b979dc2770ea25e6782f155c306f7cd6cd08b1750b101"
+    )
 
 
 def test_rules() -> None:
@@ -51,14 +54,23 @@ def test_seeds_and_places_differ() -> None:
 @given(st.integers(0, 2_200_000), st.integers(0, (1 << 63) - 1))
 def test_a_longer_tensor_begins_like_a_shorter_one(size: int, seed: int) -> None:
     """The chunks in which it is computed do not show."""
-    size = size if size % 10 == 0 else size % 5000  # mostly small, some across the chunk border
-    whole = initial_parameters((ParameterSpec(name="w", shape=(size + 3,), init="uniform", bound=0.1),), seed)
-    part = initial_parameters((ParameterSpec(name="w", shape=(size,), init="uniform", bound=0.1),), seed)
+    # Mostly small, some across the chunk border.
+    size = size if size % 10 == 0 else size % 5000
+    whole = initial_parameters(
+        (ParameterSpec(name="w", shape=(size + 3,), init="uniform", bound=0.1),), seed
+    )
+    part = initial_parameters(
+        (ParameterSpec(name="w", shape=(size,), init="uniform", bound=0.1),), seed
+    )
     assert np.array_equal(whole[:size], part)
 
 
 @pytest.mark.parametrize(
-    "spec", [ParameterSpec(name="w", shape=(2,), init="normal"), ParameterSpec(name="w", shape=(2,), init="uniform", bound=-1.0)]
+    "spec",
+    [
+        ParameterSpec(name="w", shape=(2,), init="normal"),
+        ParameterSpec(name="w", shape=(2,), init="uniform", bound=-1.0),
+    ],
 )
 def test_unknown_rules_are_refused(spec: ParameterSpec) -> None:
     with pytest.raises(UserError, match="TASK"):

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from protocol.layout import CHUNK_ELEMENTS, STATE_CHUNK_BYTES, chunk_count, element_range, share_out
 
-SHARES = st.lists(st.floats(0, 1e12) | st.integers(0, 10**9).map(float), min_size=1, max_size=64).filter(lambda shares: sum(shares) > 1e-9)
+SHARES = st.lists(
+    st.floats(0, 1e12) | st.integers(0, 10**9).map(float), min_size=1, max_size=64
+).filter(lambda shares: sum(shares) > 1e-9)
 
 
 @given(st.integers(0, 1 << 20), SHARES)
@@ -27,7 +29,9 @@ def test_every_chunk_once_and_in_proportion(chunks: int, shares: list[float]) ->
 
 
 @given(st.integers(0, 1 << 20), st.integers(1, 64))
-def test_equal_shares_differ_by_one_chunk_and_the_first_have_more(chunks: int, members: int) -> None:
+def test_equal_shares_differ_by_one_chunk_and_the_first_have_more(
+    chunks: int, members: int
+) -> None:
     sizes = [stop - start for start, stop in pairwise(share_out(chunks, [1.0] * members))]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] - sizes[-1] <= 1
@@ -39,7 +43,19 @@ def test_whoever_has_no_share_gets_nothing(chunks: int, idle: int, members: int)
     assert borders[: idle + 1] == (0,) * (idle + 1)
 
 
-@pytest.mark.parametrize("shares", [[], [0.0], [0.0, 0.0], [1.0, -1.0, 3.0], [math.nan, 1.0], [math.inf, 1.0], [1e308, 1e308], [1e306]])
+@pytest.mark.parametrize(
+    "shares",
+    [
+        [],
+        [0.0],
+        [0.0, 0.0],
+        [1.0, -1.0, 3.0],
+        [math.nan, 1.0],
+        [math.inf, 1.0],
+        [1e308, 1e308],
+        [1e306],
+    ],
+)
 def test_shares_that_divide_nothing_are_refused(shares: list[float]) -> None:
     with pytest.raises(ValueError, match="cannot divide"):
         share_out(1000, shares)
@@ -65,21 +81,30 @@ def test_chunks_fit_every_codec_and_state_pieces_fit_chunks() -> None:
 def _cost(sizes: list[int], bandwidths: list[float]) -> float:
     """The slowest member's time when member i sends V [1 + (k - 2) f_i], in units of V."""
     whole = sum(sizes)
-    return max((1 + (len(sizes) - 2) * size / whole) / bandwidth for size, bandwidth in zip(sizes, bandwidths, strict=True))
+    return max(
+        (1 + (len(sizes) - 2) * size / whole) / bandwidth
+        for size, bandwidth in zip(sizes, bandwidths, strict=True)
+    )
 
 
 def _best_shares(bandwidths: list[float]) -> list[float]:
-    """Bisection for the least time T in which f_i = (T b_i - 1) / (k - 2), not below 0, add up to everything."""
+    """Bisection for the least time T in which f_i = (T b_i - 1) / (k - 2), not below 0, add up to
+    everything.
+    """
     low, high = 0.0, 100 / min(bandwidths)
     for _ in range(100):
         time = (low + high) / 2
-        shares = [max(0.0, (time * bandwidth - 1) / (len(bandwidths) - 2)) for bandwidth in bandwidths]
+        shares = [
+            max(0.0, (time * bandwidth - 1) / (len(bandwidths) - 2)) for bandwidth in bandwidths
+        ]
         low, high = (low, time) if sum(shares) > 1 else (time, high)
     return shares
 
 
 def test_the_reference_split() -> None:
-    """1024 elements over bandwidths 0.3, 0.5 and 0.9: no worse than 0, 255, 769, the optimum of hivemind's linear program."""
+    """1024 elements over bandwidths 0.3, 0.5 and 0.9: no worse than 0, 255, 769, the optimum of
+    hivemind's linear program.
+    """
     bandwidths = [0.3, 0.5, 0.9]
     assert share_out(1024, [0, 255, 769]) == (0, 0, 255, 1024)
     sizes = [stop - start for start, stop in pairwise(share_out(1024, _best_shares(bandwidths)))]

@@ -38,7 +38,9 @@ def test_votes_go_to_the_leader_and_the_next_two(peers: list[str], view: int) ->
 
 
 def test_leading_is_spread_evenly() -> None:
-    """Over 2,000 parents each of eight leads about one view 0 in eight: 250, five standard deviations are 74."""
+    """Over 2,000 parents each of eight leads about one view 0 in eight: 250, five standard
+    deviations are 74.
+    """
     peers = [person.peer for person in people(8)]
     first = Counter(leader_of(leader_order(i.to_bytes(32, "big"), peers), 0) for i in range(2000))
     assert set(first) == set(peers)

@@ -25,7 +25,9 @@ Sum = np.ndarray
 """Shape (parameters,), float64: what exact arithmetic says."""
 
 
-def new_ledger(codec: Codec | None = None, parameters: int = PARAMETERS, cap: int = CAP, carry: int = CARRY) -> Ledger:
+def new_ledger(
+    codec: Codec | None = None, parameters: int = PARAMETERS, cap: int = CAP, carry: int = CARRY
+) -> Ledger:
     return Ledger(parameters, codec or codec_named("float32"), cap, carry)
 
 
@@ -40,7 +42,9 @@ def constant(value: float) -> np.ndarray:
 
 
 class Account:
-    """The rules again, in float64 and in the words of their definition: S, W, and what the trajectory is of."""
+    """The rules again, in float64 and in the words of their definition: S, W, and what the
+    trajectory is of.
+    """
 
     def __init__(self) -> None:
         self.left: Sum = np.zeros(PARAMETERS)  # S
@@ -50,9 +54,11 @@ class Account:
         self.after: Sum = np.zeros(PARAMETERS)  # and since
         self.after_samples = 0
         self.sent: dict[int, tuple[float, Sum, int]] = {}  # seq: factor, V decode(q), samples left
-        self.given = 0  # the seq that was given out for this parent
+        # The seq that was given out for this parent.
+        self.given = 0
         self.carried = 0
-        self.scale = 1.0  # the largest value so far: float32 rounding is relative to it
+        # The largest value so far: float32 rounding is relative to it.
+        self.scale = 1.0
 
     @property
     def pending(self) -> int:
@@ -78,7 +84,10 @@ class Account:
 
     def _scaled(self, factor: float) -> None:
         self.left = self.left * factor
-        self.sent = {seq: (f * factor, part, int(left * factor)) for seq, (f, part, left) in self.sent.items()}
+        self.sent = {
+            seq: (f * factor, part, int(left * factor))
+            for seq, (f, part, left) in self.sent.items()
+        }
 
     def passed_by(self) -> int:
         above = self.end()
@@ -106,7 +115,9 @@ class Account:
 
 
 class Life(RuleBasedStateMachine):
-    """One node's ledger beside an exact account: what was learned is certified, dropped with notice, or still there."""
+    """One node's ledger beside an exact account: what was learned is certified, dropped with
+    notice, or still there.
+    """
 
     records = Bundle("records")
 
@@ -119,9 +130,15 @@ class Life(RuleBasedStateMachine):
         self.certified: set[int] = set()
         self.highest = 0  # seq ever offered
 
-    @rule(seed=st.integers(0, 1 << 20), samples=st.integers(0, 60), magnitude=st.sampled_from([1e-4, 1.0, 300.0]))
+    @rule(
+        seed=st.integers(0, 1 << 20),
+        samples=st.integers(0, 60),
+        magnitude=st.sampled_from([1e-4, 1.0, 300.0]),
+    )
     def train(self, seed: int, samples: int, magnitude: float) -> None:
-        delta = (np.random.default_rng(seed).standard_normal(PARAMETERS) * magnitude).astype(np.float32)
+        delta = (np.random.default_rng(seed).standard_normal(PARAMETERS) * magnitude).astype(
+            np.float32
+        )
         drawn = self.ledger.drawn
         self.ledger.add(delta, samples)
         if samples:
@@ -147,7 +164,9 @@ class Life(RuleBasedStateMachine):
         assert len(offer.encoded) == self.codec.size(PARAMETERS)
         whole = (self.account.left + self.account.samples * self.account.moved) / pending
         if self.codec.lossless:
-            assert np.allclose(decoded(self.ledger, offer), whole, rtol=0, atol=self._tolerance() / pending)
+            assert np.allclose(
+                decoded(self.ledger, offer), whole, rtol=0, atol=self._tolerance() / pending
+            )
         self.highest = offer.seq
 
     @rule()
@@ -183,7 +202,11 @@ class Life(RuleBasedStateMachine):
     def certified_without_us(self) -> None:
         offer = self.ledger.offer
         if self.account.given:
-            self.account.sent[offer.seq] = (1.0, decoded(self.ledger, offer) * offer.weight, offer.weight)
+            self.account.sent[offer.seq] = (
+                1.0,
+                decoded(self.ledger, offer) * offer.weight,
+                offer.weight,
+            )
             self.account.sent = dict(sorted(self.account.sent.items())[-SENT_KEPT:])
         assert self.ledger.settle(None, beside=True) == 0
         assert self.ledger.settle(None) == self.account.passed_by()
@@ -205,7 +228,10 @@ class Life(RuleBasedStateMachine):
 
     @rule(saved=consumes(records))
     def restarted(self, saved: tuple[LedgerRecord, Account, frozenset[int]]) -> None:
-        """The disk has this record; the chain says what was certified since. As after a crash: what was learned since is gone."""
+        """The disk has this record; the chain says what was certified since.
+
+        As after a crash: what was learned since is gone.
+        """
         record, self.account, before = saved
         self.account = deepcopy(self.account)
         self.ledger = new_ledger(self.codec)
@@ -221,7 +247,11 @@ class Life(RuleBasedStateMachine):
             dropped = self.ledger.settle(seq)
             if known:
                 if self.account.given and not current:
-                    self.account.sent[offer.seq] = (1.0, decoded(self.ledger, offer) * offer.weight, offer.weight)
+                    self.account.sent[offer.seq] = (
+                        1.0,
+                        decoded(self.ledger, offer) * offer.weight,
+                        offer.weight,
+                    )
                 assert dropped == self.account.end()
                 if current:
                     self.account.sent[seq] = part
@@ -245,11 +275,21 @@ class Life(RuleBasedStateMachine):
     def nothing_is_lost_and_nothing_counted_twice(self) -> None:
         if hasattr(self, "ledger"):
             assert self.ledger.pending == self.account.pending
-            assert (self.ledger.weight, self.ledger.carried) == (self.account.weight, self.account.carried)
-            assert np.allclose(self.ledger.residue, self.account.left, rtol=0, atol=self._tolerance())
+            assert (self.ledger.weight, self.ledger.carried) == (
+                self.account.weight,
+                self.account.carried,
+            )
+            assert np.allclose(
+                self.ledger.residue, self.account.left, rtol=0, atol=self._tolerance()
+            )
             local = self.ledger.local
             moved = self.account.moved + self.account.after
-            assert np.allclose(np.zeros(PARAMETERS) if local is None else local, moved, rtol=0, atol=self._tolerance())
+            assert np.allclose(
+                np.zeros(PARAMETERS) if local is None else local,
+                moved,
+                rtol=0,
+                atol=self._tolerance(),
+            )
 
 
 TestLife = Life.TestCase
@@ -257,7 +297,9 @@ TestLife.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_quantization_errors_are_offered_again() -> None:
-    """Error feedback: what bfloat16 rounds away in one round is in the next offers; on the average nothing is lost."""
+    """Error feedback: what bfloat16 rounds away in one round is in the next offers; on the average
+    nothing is lost.
+    """
     ledger = new_ledger(codec_named("bfloat16"))
     delta = constant(1 + 2**-10)  # rounds to 1
     total = np.zeros(PARAMETERS)
@@ -287,7 +329,10 @@ def test_a_ledger_knows_the_offers_that_it_made_and_those_before_them() -> None:
 
 
 def test_rounds_alone_are_offered_as_one_displacement() -> None:
-    """Golden: three rounds alone, never given out, then a friend. The offer is where the node stands, with all its samples."""
+    """Golden: three rounds alone, never given out, then a friend.
+
+    The offer is where the node stands, with all its samples.
+    """
     ledger = new_ledger(cap=1000)
     for seq, (step, samples) in enumerate([(1.0, 10), (0.5, 30), (0.25, 20)], start=1):
         ledger.add(constant(step), samples)
@@ -304,7 +349,9 @@ def test_rounds_alone_are_offered_as_one_displacement() -> None:
 
 
 def test_trajectories_are_averaged_by_samples() -> None:
-    """Golden: an offer that was passed by waits at half its weight, and is averaged with the next trajectory."""
+    """Golden: an offer that was passed by waits at half its weight, and is averaged with the next
+    trajectory.
+    """
     ledger = new_ledger(cap=1000)
     ledger.add(constant(4.0), 60)
     ledger.make_offer()
@@ -319,7 +366,9 @@ def test_trajectories_are_averaged_by_samples() -> None:
 
 
 def test_a_late_listing_takes_out_what_is_left_of_it() -> None:
-    """Golden: seq 1 is passed by twice (a quarter is left), then another branch turns out to list it."""
+    """Golden: seq 1 is passed by twice (a quarter is left), then another branch turns out to list
+    it.
+    """
     ledger = new_ledger(cap=1000)
     ledger.add(constant(4.0), 60)
     first = ledger.make_offer()
@@ -329,7 +378,11 @@ def test_a_late_listing_takes_out_what_is_left_of_it() -> None:
     ledger.make_offer()
     ledger.give_out()
     assert ledger.settle(None) == 19
-    assert (ledger.weight, ledger._kept[first.seq].factor, ledger._kept[first.seq].left) == (19, 0.25, 15)
+    assert (ledger.weight, ledger._kept[first.seq].factor, ledger._kept[first.seq].left) == (
+        19,
+        0.25,
+        15,
+    )
     assert ledger.settle(first.seq, beside=True) == 0
     assert ledger.weight == 4
     assert (ledger.residue == 4.0).all(), "what is left is half of the second trajectory"
@@ -344,7 +397,9 @@ def test_work_that_nobody_lists_is_dropped_after_three_certificates() -> None:
 
 
 def test_steps_after_an_offer_begin_the_next_trajectory() -> None:
-    """Golden: the offer was given out, its view failed, the node trained on; then the offer is certified after all."""
+    """Golden: the offer was given out, its view failed, the node trained on; then the offer is
+    certified after all.
+    """
     ledger = new_ledger(cap=1000)
     ledger.add(constant(2.0), 20)
     offer = ledger.make_offer()
@@ -360,11 +415,15 @@ def test_steps_after_an_offer_begin_the_next_trajectory() -> None:
     assert (ledger.pending, ledger.samples, ledger.rounds, ledger.drawn) == (10, 10, 1, 0)
     assert not ledger.residue.any()
     assert ledger.local is not None
-    assert (ledger.local == 1.0).all(), "the next parameters are the new anchor less what came after the offer"
+    assert (ledger.local == 1.0).all(), (
+        "the next parameters are the new anchor less what came after the offer"
+    )
 
 
 def test_the_cap_bounds_the_weight_and_not_the_displacement() -> None:
-    """A node that was alone for long: its first certificate takes the anchor all the way, and nothing of it comes a second time."""
+    """A node that was alone for long: its first certificate takes the anchor all the way, and
+    nothing of it comes a second time.
+    """
     ledger = new_ledger()
     for _ in range(3):
         ledger.add(constant(1.0), CAP)
@@ -379,7 +438,10 @@ def test_the_cap_bounds_the_weight_and_not_the_displacement() -> None:
 
 
 def test_what_a_heavy_round_lost_in_encoding_is_the_errors_of_one_round() -> None:
-    """int4 rounds a displacement of 100 rounds coarsely. At its weight, that error would be a hundred times the next round's work."""
+    """int4 rounds a displacement of 100 rounds coarsely.
+
+    At its weight, that error would be a hundred times the next round's work.
+    """
     ledger = new_ledger(codec_named("int4"), cap=1 << 20)
     delta = np.linspace(-1, 1, PARAMETERS, dtype=np.float32)
     for _ in range(100):
@@ -426,7 +488,9 @@ def test_leaves_are_chunks_of_the_encoding() -> None:
 
 @pytest.mark.parametrize("phase", ["trained", "offered", "given out", "trained on", "passed by"])
 def test_a_restart_goes_on_where_the_ledger_stood(phase: str) -> None:
-    """At each phase: the same offer, the same local parameters, the same account of what a certificate takes out."""
+    """At each phase: the same offer, the same local parameters, the same account of what a
+    certificate takes out.
+    """
     ledger = new_ledger(cap=1000)
     ledger.add(constant(2.0), 20)
     offer = NOTHING
@@ -462,7 +526,10 @@ def test_a_restart_goes_on_where_the_ledger_stood(phase: str) -> None:
 
 
 def test_a_restart_from_an_older_ledger_loses_steps_and_doubles_none() -> None:
-    """The disk has the ledger of before seq 2; the chain lists seq 2. What the old ledger holds may be in it."""
+    """The disk has the ledger of before seq 2; the chain lists seq 2.
+
+    What the old ledger holds may be in it.
+    """
     ledger = new_ledger()
     ledger.add(constant(1.0), 5)
     ledger.make_offer()

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from protocol.codec import codec_named
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.manifest import MAX_MANIFEST_BYTES, Group, Manifest, SignedManifest, load_manifest, parse_manifest, seal
+from protocol.manifest import (
+    MAX_MANIFEST_BYTES,
+    Group,
+    Manifest,
+    SignedManifest,
+    load_manifest,
+    parse_manifest,
+    seal,
+)
 from tests.protocol.rounds import people
 
 OWNER, STRANGER = people(2)
@@ -61,7 +69,10 @@ def test_only_the_owner_seals() -> None:
             seal(manifest, signer)
 
 
-@pytest.mark.parametrize("signature", [b"", bytes(64), seal(msgspec.structs.replace(PLAIN, owner=STRANGER.peer), STRANGER).signature])
+@pytest.mark.parametrize(
+    "signature",
+    [b"", bytes(64), seal(msgspec.structs.replace(PLAIN, owner=STRANGER.peer), STRANGER).signature],
+)
 def test_what_its_owner_did_not_sign_is_refused(signature: bytes) -> None:
     with pytest.raises(UserError, match="not signed by its owner"):
         SignedManifest(body=seal(OWNED, OWNER).body, signature=signature).open()
@@ -84,7 +95,12 @@ def test_a_changed_bit_is_another_run_and_not_the_owners(place: float, bit: int)
         assert changed.open().owner != OWNER.peer
 
 
-@given(st.binary(max_size=300) | st.sampled_from([b"\x91" * 60_000, b"\x81\xa1x" + b"\x91" * 60_000, bytes(MAX_MANIFEST_BYTES + 1)]))
+@given(
+    st.binary(max_size=300)
+    | st.sampled_from(
+        [b"\x91" * 60_000, b"\x81\xa1x" + b"\x91" * 60_000, bytes(MAX_MANIFEST_BYTES + 1)]
+    )
+)
 def test_noise_is_refused(body: bytes) -> None:
     with pytest.raises(UserError, match="MANIFEST"):
         SignedManifest(body=body).open()
@@ -137,7 +153,10 @@ def test_what_is_out_of_bounds_is_named(text: str, why: str) -> None:
 def test_shipped_runs_are_manifests(path: Path) -> None:
     manifest = load_manifest(path)
     codec_named(manifest.codec)
-    assert len(seal(manifest, None if not manifest.owner else Signer(bytes(32))).body) < MAX_MANIFEST_BYTES
+    assert (
+        len(seal(manifest, None if not manifest.owner else Signer(bytes(32))).body)
+        < MAX_MANIFEST_BYTES
+    )
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -164,7 +183,9 @@ def test_a_manifest_with_several_mistakes_tells_all_with_their_lines() -> None:
         ("name = 'ü'\n".encode("latin-1"), "line 1 is not UTF-8"),
     ],
 )
-def test_a_run_file_that_is_no_manifest_says_what_to_do(raw: bytes, why: str, tmp_path: Path) -> None:
+def test_a_run_file_that_is_no_manifest_says_what_to_do(
+    raw: bytes, why: str, tmp_path: Path
+) -> None:
     file = tmp_path / "run.toml"
     file.write_bytes(raw)
     with pytest.raises(UserError) as caught:

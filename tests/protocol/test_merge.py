@@ -31,7 +31,9 @@ def refused(raw: bytes, reason: str = "bad_certificate") -> str:
 
 def _halves(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.Generator(np.random.PCG64(seed))
-    one, two = ((random.integers(-(1 << 20), 1 << 20, size) / 2.0**18).astype(np.float32) for _ in range(2))
+    one, two = (
+        (random.integers(-(1 << 20), 1 << 20, size) / 2.0**18).astype(np.float32) for _ in range(2)
+    )
     return one, two
 
 
@@ -56,8 +58,12 @@ def test_the_state_is_the_weighted_mean(seed: int, size: int, weights: tuple[int
 
 
 @given(seed=st.integers(0, 999), size=st.integers(1, 300), weights=WEIGHTS)
-def test_into_either_of_them_it_is_the_same_bytes(seed: int, size: int, weights: tuple[int, int]) -> None:
-    """A node has its own anchor in one buffer and the download in the other, in whichever order the parents are."""
+def test_into_either_of_them_it_is_the_same_bytes(
+    seed: int, size: int, weights: tuple[int, int]
+) -> None:
+    """A node has its own anchor in one buffer and the download in the other, in whichever order the
+    parents are.
+    """
     one, two = _halves(seed, size)
     apart = np.empty(size, np.float32)
     merge_vectors(one, two, weights, apart)
@@ -69,7 +75,9 @@ def test_into_either_of_them_it_is_the_same_bytes(seed: int, size: int, weights:
 
 def fork() -> tuple[Tip, Tip]:
     """Two tips with one parent, in the order of their hashes."""
-    one, two = (Made(people(4), START).with_cut(reason=reason).next_tip() for reason in ("one", "another"))
+    one, two = (
+        Made(people(4), START).with_cut(reason=reason).next_tip() for reason in ("one", "another")
+    )
     return (one, two) if one.hash < two.hash else (two, one)
 
 
@@ -94,7 +102,9 @@ def test_what_is_no_merge_of_these_two() -> None:
     first, second = fork()
     assert "not two in order" in refused(merging(first, second, parents=(second.hash, first.hash)))
     assert "not two in order" in refused(merging(first, first, parents=(first.hash, first.hash)))
-    assert "another round than the plan" in refused(merging(first, second, parents=merge_parents(first.hash, named("third"))))
+    assert "another round than the plan" in refused(
+        merging(first, second, parents=merge_parents(first.hash, named("third")))
+    )
     certificate = opened(merging(first, second))
     for tips in ((second, first), (first, chain(2)[-1])):
         with pytest.raises(PeerFault, match="does not merge"):

@@ -1,4 +1,6 @@
-"""Our settlement tree is OpenZeppelin's: its own package's roots and proofs (`vectors/merkle_tree.mjs` makes them) equal ours."""
+"""Our settlement tree is OpenZeppelin's: its own package's roots and proofs
+(`vectors/merkle_tree.mjs` makes them) equal ours.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,11 @@ class Vectors(msgspec.Struct):
     trees: list[Tree]
 
 
-VECTORS = msgspec.json.decode((Path(__file__).parent / "vectors" / "merkle_tree.json").read_bytes(), type=Vectors, strict=False)
+VECTORS = msgspec.json.decode(
+    (Path(__file__).parent / "vectors" / "merkle_tree.json").read_bytes(),
+    type=Vectors,
+    strict=False,
+)
 accounts = st.binary(min_size=20, max_size=20).map(address_of)
 
 
@@ -43,11 +49,15 @@ def test_roots_leaves_and_proofs_are_openzeppelins(tree: Tree) -> None:
     assert ours.root == unhex(tree.root)
     for entry in tree.entries:
         assert leaf_of(checked_address(entry.account), entry.total) == unhex(entry.leaf)
-        assert [step.hex() for step in ours.proof(entry.account)] == [step.removeprefix("0x") for step in entry.proof]
+        assert [step.hex() for step in ours.proof(entry.account)] == [
+            step.removeprefix("0x") for step in entry.proof
+        ]
 
 
 @given(st.dictionaries(accounts, st.integers(0, MAX_TOTAL), min_size=1, max_size=20), st.randoms())
-def test_any_order_is_the_same_tree_and_every_proof_leads_to_it(totals: dict[str, int], random: object) -> None:
+def test_any_order_is_the_same_tree_and_every_proof_leads_to_it(
+    totals: dict[str, int], random: object
+) -> None:
     entries = list(totals.items())
     tree = SettlementTree(entries)
     random.shuffle(entries)  # type: ignore[attr-defined]
@@ -99,11 +109,23 @@ def test_addresses_have_the_capitals_of_eip_55(address: str) -> None:
             account_bytes(swapped)
 
 
-@pytest.mark.parametrize("text", ["", "0x", "0x12", "7E5F4552091A69125d5DfCb7b8C2659029395Bdf", "0x" + "g" * 40, "0x" + "１" * 40])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0x",
+        "0x12",
+        "7E5F4552091A69125d5DfCb7b8C2659029395Bdf",
+        "0x" + "g" * 40,
+        "0x" + "１" * 40,
+    ],
+)
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not an address"):
         account_bytes(text)
 
 
 def test_keccak_is_ethereums_and_not_sha3() -> None:
-    assert keccak256(b"").hex() == "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
+    assert (
+        keccak256(b"").hex() == "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
+    )

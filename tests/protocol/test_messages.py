@@ -1,4 +1,6 @@
-"""Messages: what was signed is what is read, and nothing a peer sends raises anything but `PeerFault`."""
+"""Messages: what was signed is what is read, and nothing a peer sends raises anything but
+`PeerFault`.
+"""
 
 from __future__ import annotations
 
@@ -62,10 +64,17 @@ BEACON = Beacon(
 EXAMPLES: dict[str, Message] = {
     "beacon": BEACON,
     "ready": open_as(Ready, MADE.plan.offers[0], RUN),
-    "bound": with_binding(open_as(Ready, MADE.plan.offers[0], RUN), Binding(public_key=bytes(33), payout=bytes(20), signature=bytes(64))),
-    "ready of a task": TaskReady(**msgspec.structs.asdict(open_as(Ready, MADE.plan.offers[0], RUN)), task=named("task")),
+    "bound": with_binding(
+        open_as(Ready, MADE.plan.offers[0], RUN),
+        Binding(public_key=bytes(33), payout=bytes(20), signature=bytes(64)),
+    ),
+    "ready of a task": TaskReady(
+        **msgspec.structs.asdict(open_as(Ready, MADE.plan.offers[0], RUN)), task=named("task")
+    ),
     "bound, of a task": with_binding(
-        TaskReady(**msgspec.structs.asdict(open_as(Ready, MADE.plan.offers[0], RUN)), task=named("task")),
+        TaskReady(
+            **msgspec.structs.asdict(open_as(Ready, MADE.plan.offers[0], RUN)), task=named("task")
+        ),
         Binding(public_key=bytes(33), payout=bytes(20), signature=bytes(64)),
     ),
     "plan": MADE.plan,
@@ -97,7 +106,9 @@ def enveloped(payload: bytes, signer: Signer = ALICE) -> bytes:
     """Any bytes, signed as if they were a message."""
     probe = sign(signer, RUN, BEACON)
     assert signature_is_valid(RUN, probe.payload, signer.peer, probe.signature)
-    return encode_signed(Signed(payload, signer.peer, signer.sign(messages._DOMAIN + RUN + payload)))
+    return encode_signed(
+        Signed(payload, signer.peer, signer.sign(messages._DOMAIN + RUN + payload))
+    )
 
 
 @EACH
@@ -135,9 +146,14 @@ def test_another_runs_message_is_not_ours() -> None:
 
 def test_nobody_signs_for_somebody_else() -> None:
     signed = sign(EVE, RUN, BEACON)
-    assert refused(encode_signed(Signed(signed.payload, ALICE.peer, signed.signature))) == "unsigned"
+    assert (
+        refused(encode_signed(Signed(signed.payload, ALICE.peer, signed.signature))) == "unsigned"
+    )
     assert refused(encode_signed(Signed(signed.payload, "nobody", signed.signature))) == "identity"
-    assert open_signed(Signed(signed.payload, ALICE.peer, signed.signature), RUN, trusted=True) == BEACON
+    assert (
+        open_signed(Signed(signed.payload, ALICE.peer, signed.signature), RUN, trusted=True)
+        == BEACON
+    )
 
 
 def test_another_kind_is_refused() -> None:
@@ -191,7 +207,9 @@ def test_values_out_of_range_are_refused(payload: bytes) -> None:
 
 
 def test_deep_nesting_is_refused_and_not_recursed_into() -> None:
-    """Fields that nobody asked for are skipped, and skipping recursed until the stack was exhausted: one message stopped a node."""
+    """Fields that nobody asked for are skipped, and skipping recursed until the stack was
+    exhausted: one message stopped a node.
+    """
     data = encode_signed(sign(ALICE, RUN, BEACON))
     assert refused(b"\x94" + data[1:] + DEEP) == "malformed"
     assert refused(DEEP) == "malformed"
@@ -208,12 +226,16 @@ def test_noise_is_refused(data: bytes) -> None:
 
 @EACH
 @given(noise=st.binary(min_size=1, max_size=20), place=st.floats(0, 1), length=st.integers(0, 20))
-def test_signed_noise_is_read_or_refused(message: Message, noise: bytes, place: float, length: int) -> None:
+def test_signed_noise_is_read_or_refused(
+    message: Message, noise: bytes, place: float, length: int
+) -> None:
     """A member signs a message with something pasted into it: it is another message, or none."""
     payload = payload_of(message)
     at = int(place * len(payload))
     try:
-        opened = open_signed(decode_signed(enveloped(payload[:at] + noise + payload[at + length :])), RUN)
+        opened = open_signed(
+            decode_signed(enveloped(payload[:at] + noise + payload[at + length :])), RUN
+        )
     except PeerFault as fault:
         reason = fault.reason
     else:
@@ -223,11 +245,14 @@ def test_signed_noise_is_read_or_refused(message: Message, noise: bytes, place: 
 
 
 def test_a_bound_offer_from_before_trajectories_is_read() -> None:
-    """Certificates on disk hold such offers: fourteen elements, the binding right behind the sights."""
+    """Certificates on disk hold such offers: fourteen elements, the binding right behind the
+    sights.
+    """
     bound = EXAMPLES["bound"]
     assert isinstance(bound, BoundReady)
     elements = msgspec.msgpack.decode(payload_of(bound))
-    place = [field.name for field in msgspec.structs.fields(BoundReady)].index("trajectory") + 1  # behind the kind's name
+    # Behind the kind's name.
+    place = [field.name for field in msgspec.structs.fields(BoundReady)].index("trajectory") + 1
     payload = msgspec.msgpack.encode(elements[:place] + elements[place + 1 :])
     signed = Signed(payload, ALICE.peer, bytes(64))
     assert open_signed(signed, RUN, trusted=True) == bound

@@ -31,7 +31,9 @@ def test_nearest_is_near_or_nothing(typed: str, meant: str) -> None:
 
 
 @given(st.sampled_from(COMMANDS), st.data())
-def test_nearest_finds_every_name_with_two_neighbours_exchanged(name: str, data: st.DataObject) -> None:
+def test_nearest_finds_every_name_with_two_neighbours_exchanged(
+    name: str, data: st.DataObject
+) -> None:
     at = data.draw(st.integers(0, len(name) - 2))
     typed = name[:at] + name[at + 1] + name[at] + name[at + 2 :]
     assert nearest(typed, [name]) == name

@@ -19,21 +19,38 @@ STEPS = 12
 
 
 def _vectors(seed: int, size: int = SIZE) -> tuple[Vector, Vector, list[Vector]]:
-    """Anchor, momentum and the means of some rounds: integers over powers of two, so that they are the same on every machine."""
+    """Anchor, momentum and the means of some rounds: integers over powers of two, so that they are
+    the same on every machine.
+    """
     random = np.random.Generator(np.random.PCG64(seed))
-    drawn = [(random.integers(-(1 << 20), 1 << 20, size) / 2.0**22).astype(np.float32) for _ in range(2 + STEPS)]
+    drawn = [
+        (random.integers(-(1 << 20), 1 << 20, size) / 2.0**22).astype(np.float32)
+        for _ in range(2 + STEPS)
+    ]
     return drawn[0], drawn[1], drawn[2:]
 
 
 def test_a_mean_of_many_rounds_is_taken_as_it_is_but_for_the_last() -> None:
-    """A displacement of one round is stepped with rate and momentum; one of many rounds leads to where it was trained, and no further."""
+    """A displacement of one round is stepped with rate and momentum; one of many rounds leads to
+    where it was trained, and no further.
+    """
     anchor, momentum, mean = (np.full(5, value, np.float32) for value in (3.0, 0.5, 2.0))
     out = np.empty((2, 5), np.float32)
-    outer_step(anchor, momentum, mean, Outer(learning_rate=0.7, momentum=0.9), out[0], out[1], rounds=4.0)
+    outer_step(
+        anchor, momentum, mean, Outer(learning_rate=0.7, momentum=0.9), out[0], out[1], rounds=4.0
+    )
     last = np.float32(0.5)
     assert np.allclose(out[1], 0.9 * 0.5 + last)
     assert np.allclose(out[0], 3.0 - 1.5 - 0.7 * (last + 0.9 * (0.9 * 0.5 + last)), rtol=1e-6)
-    outer_step(anchor, momentum, mean, Outer(learning_rate=1.0, momentum=0.0), out[0], out[1], rounds=1000.0)
+    outer_step(
+        anchor,
+        momentum,
+        mean,
+        Outer(learning_rate=1.0, momentum=0.0),
+        out[0],
+        out[1],
+        rounds=1000.0,
+    )
     assert np.allclose(out[0], 1.0, rtol=1e-6)
 
 
@@ -50,8 +67,14 @@ def test_golden_trace() -> None:
         anchor, momentum = next_anchor, next_momentum
     assert np.allclose(anchor, exact_anchor, rtol=0, atol=2e-6)
     assert np.allclose(momentum, exact_momentum, rtol=0, atol=2e-6)
-    assert digest(anchor.tobytes(), momentum.tobytes()).hex() == "46b1ce2f12a90eef96c6a11c7d91ad8988d133a472dcc5e1b42032bb60cf665d"
-    assert state_digest(anchor, momentum).hex() == "e9688aaff398879563157a19cf491dfc97c555a7826eecec9923977935702744"
+    assert (
+        digest(anchor.tobytes(), momentum.tobytes()).hex()
+        == "46b1ce2f12a90eef96c6a11c7d91ad8988d133a472dcc5e1b42032bb60cf665d"
+    )
+    assert (
+        state_digest(anchor, momentum).hex()
+        == "e9688aaff398879563157a19cf491dfc97c555a7826eecec9923977935702744"
+    )
 
 
 def test_inputs_are_left_alone_and_outputs_are_all_written() -> None:
@@ -79,20 +102,27 @@ def test_the_buffers_may_be_views_of_one() -> None:
 
 @given(st.integers(0, 1000), st.integers(1, 400), st.integers(0, 400))
 def test_every_element_is_by_itself(seed: int, size: int, cut: int) -> None:
-    """The same bytes whatever the vector is part of: vector instructions handle its ends like its middle."""
+    """The same bytes whatever the vector is part of: vector instructions handle its ends like its
+    middle.
+    """
     anchor, momentum, (mean, *_) = _vectors(seed, size)
     whole = np.empty(size, np.float32), np.empty(size, np.float32)
     outer_step(anchor, momentum, mean, Outer(), *whole)
     cut %= size
     part = np.empty(size - cut, np.float32), np.empty(size - cut, np.float32)
     outer_step(anchor[cut:].copy(), momentum[cut:].copy(), mean[cut:].copy(), Outer(), *part)
-    assert (whole[0][cut:].tobytes(), whole[1][cut:].tobytes()) == (part[0].tobytes(), part[1].tobytes())
+    assert (whole[0][cut:].tobytes(), whole[1][cut:].tobytes()) == (
+        part[0].tobytes(),
+        part[1].tobytes(),
+    )
 
 
 def test_without_momentum_it_is_gradient_averaging() -> None:
     anchor, _, (mean, *_) = _vectors(4)
     moved, momentum = np.empty_like(anchor), np.empty_like(anchor)
-    outer_step(anchor, np.zeros_like(anchor), mean, Outer(learning_rate=1.0, momentum=0.0), moved, momentum)
+    outer_step(
+        anchor, np.zeros_like(anchor), mean, Outer(learning_rate=1.0, momentum=0.0), moved, momentum
+    )
     assert moved.tobytes() == (anchor - mean).tobytes()
 
 
@@ -110,9 +140,16 @@ def test_the_states_digest_covers_every_element_of_both(size: int) -> None:
             assert state_digest(anchor, momentum) != before
 
 
-@given(st.integers(0, 1 << 30), st.integers(0, 3000), st.floats(2**-20, 100, width=32), st.floats(0, 0.875, width=32))
+@given(
+    st.integers(0, 1 << 30),
+    st.integers(0, 3000),
+    st.floats(2**-20, 100, width=32),
+    st.floats(0, 0.875, width=32),
+)
 def test_the_compiled_step_makes_numpys_bytes(seed: int, size: int, rate: float, mu: float) -> None:
-    """On every kind of number, of magnitudes from 1e-42 to 1e38, and where a step leaves float32's range."""
+    """On every kind of number, of magnitudes from 1e-42 to 1e38, and where a step leaves float32's
+    range.
+    """
     bits = np.random.default_rng(seed).integers(0, 1 << 32, (3, size), np.uint32)
     anchor, momentum, mean = (bits & np.uint32(0xFEFFFFFF)).view(np.float32)
     outputs = np.empty((4, size), np.float32)
@@ -123,10 +160,14 @@ def test_the_compiled_step_makes_numpys_bytes(seed: int, size: int, rate: float,
 
 
 @pytest.mark.skipif(loops() is None, reason=f"no compiled loops: {implementation()}")
-def test_the_compiled_step_is_used_and_numpy_where_it_cannot_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compiled_step_is_used_and_numpy_where_it_cannot_walk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     anchor, momentum, (mean, *_) = _vectors(4)
     apart, strided = np.empty((2, SIZE), np.float32), np.empty((SIZE, 2), np.float32)
     outer_step(anchor, momentum, mean, Outer(), strided[:, 0], strided[:, 1])
-    monkeypatch.setattr("protocol.outer.step_in_numpy", lambda *parts: pytest.fail("numpy did the work"))
+    monkeypatch.setattr(
+        "protocol.outer.step_in_numpy", lambda *parts: pytest.fail("numpy did the work")
+    )
     outer_step(anchor, momentum, mean, Outer(), *apart)
     assert np.array_equal(apart, strided.T)

@@ -18,7 +18,17 @@ from protocol.layout import CHUNK_ELEMENTS, MAX_PARAMETERS
 from protocol.manifest import MAX_GROUP_LIMIT
 from protocol.messages import Plan, Ready, sign
 from protocol.plan import OpenPlan, make_plan, open_plan, read_plan
-from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, offers_of, people, ready, signer
+from tests.protocol.rounds import (
+    CHUNKS,
+    MANIFEST,
+    RUN,
+    Made,
+    named,
+    offers_of,
+    people,
+    ready,
+    signer,
+)
 
 TIP = genesis(RUN)
 MAX_GROUP = MANIFEST.group.max_group
@@ -30,7 +40,9 @@ def made_by(leader: Signer, plan: Plan, chunks: int | None = CHUNKS) -> OpenPlan
 
 
 def good(size: int = 4, leader: Signer = LEADER) -> Plan:
-    return make_plan(TIP.hash, 0, 1, offers_of(TIP, people(size)), MANIFEST, CHUNKS, leader=leader.peer)
+    return make_plan(
+        TIP.hash, 0, 1, offers_of(TIP, people(size)), MANIFEST, CHUNKS, leader=leader.peer
+    )
 
 
 def refused(plan: Plan, leader: Signer = LEADER, chunks: int | None = CHUNKS) -> str:
@@ -43,10 +55,19 @@ def refused(plan: Plan, leader: Signer = LEADER, chunks: int | None = CHUNKS) ->
 def with_offer(plan: Plan, i: int, **changes: object) -> Plan:
     """The same plan with another offer of member `i`, well signed."""
     person = people(len(plan.offers))[i]
-    return replace(plan, offers=(*plan.offers[:i], sign(person, RUN, replace(ready(TIP, person), **changes)), *plan.offers[i + 1 :]))
+    return replace(
+        plan,
+        offers=(
+            *plan.offers[:i],
+            sign(person, RUN, replace(ready(TIP, person), **changes)),
+            *plan.offers[i + 1 :],
+        ),
+    )
 
 
-@given(size=st.integers(2, MAX_GROUP), view=st.integers(0, 99), order=st.randoms(use_true_random=False))
+@given(
+    size=st.integers(2, MAX_GROUP), view=st.integers(0, 99), order=st.randoms(use_true_random=False)
+)
 def test_a_plan_follows_from_its_offers(size: int, view: int, order: Random) -> None:
     persons = people(size)
     offers = offers_of(TIP, persons, view=view)
@@ -72,8 +93,12 @@ def test_more_than_a_row_holds_stand_in_several(size: int) -> None:
 
 
 @settings(max_examples=3)
-@given(ready_ones=st.integers(MAX_GROUP_LIMIT + 1, 70), view=st.integers(0, 99), i=st.integers(0, 64))
-def test_when_too_many_are_ready_a_hash_decides_and_the_leader_stays(ready_ones: int, view: int, i: int) -> None:
+@given(
+    ready_ones=st.integers(MAX_GROUP_LIMIT + 1, 70), view=st.integers(0, 99), i=st.integers(0, 64)
+)
+def test_when_too_many_are_ready_a_hash_decides_and_the_leader_stays(
+    ready_ones: int, view: int, i: int
+) -> None:
     persons = people(ready_ones)
     leader = persons[i]
     offers = offers_of(TIP, persons, view=view)
@@ -81,7 +106,8 @@ def test_when_too_many_are_ready_a_hash_decides_and_the_leader_stays(ready_ones:
     assert len(plan.offers) == MAX_GROUP_LIMIT
     assert leader.peer in {offer.peer for offer in plan.offers}
     assert f"{ready_ones} were ready, a plan holds {MAX_GROUP_LIMIT}" in plan.reason
-    made_by(leader, plan)  # the others follow it knowing nothing of those who wait
+    # The others follow it knowing nothing of those who wait.
+    made_by(leader, plan)
 
 
 def test_whose_work_waits_changes_with_every_view() -> None:
@@ -96,7 +122,9 @@ def test_whose_work_waits_changes_with_every_view() -> None:
 
 def test_too_few_make_no_plan() -> None:
     with pytest.raises(ValueError, match="1 offers cannot make a plan of at least 2"):
-        make_plan(TIP.hash, 0, 1, offers_of(TIP, people(1)), MANIFEST, CHUNKS, leader=people(1)[0].peer)
+        make_plan(
+            TIP.hash, 0, 1, offers_of(TIP, people(1)), MANIFEST, CHUNKS, leader=people(1)[0].peer
+        )
 
 
 def test_what_is_wrong_with_an_offer() -> None:
@@ -131,11 +159,18 @@ def test_what_is_wrong_with_a_plan() -> None:
 
 @pytest.mark.parametrize("chunks", [CHUNKS, None])
 @pytest.mark.parametrize("look", [open_plan, read_plan])
-def test_a_plan_of_no_shape_is_refused_whoever_looks(look: Callable[..., OpenPlan], chunks: int | None) -> None:
-    """What a majority voted for is not planned again, so the shape is what keeps the readers of a forged certificate from failing."""
+def test_a_plan_of_no_shape_is_refused_whoever_looks(
+    look: Callable[..., OpenPlan], chunks: int | None
+) -> None:
+    """What a majority voted for is not planned again, so the shape is what keeps the readers of a
+    forged certificate from failing.
+    """
     plan = good()
     for wrong, why in (
-        (replace(plan, borders=plan.borders[:-1]), "slices do not cover" if chunks is None else "a model of"),
+        (
+            replace(plan, borders=plan.borders[:-1]),
+            "slices do not cover" if chunks is None else "a model of",
+        ),
         (replace(plan, borders=()), "a model of None chunks"),
         (replace(plan, borders=(0, 6, 3, 8, 10)), "do not cover the model in order"),
         (replace(plan, borders=(1, 3, 6, 8, 10)), "do not cover the model in order"),
@@ -156,7 +191,9 @@ def test_a_plan_of_no_shape_is_refused_whoever_looks(look: Callable[..., OpenPla
 def test_an_observer_takes_the_plans_word_for_the_models_size_within_reason() -> None:
     most = MAX_PARAMETERS // CHUNK_ELEMENTS
     offers = offers_of(TIP, people(4))
-    made_by(LEADER, make_plan(TIP.hash, 0, 1, offers, MANIFEST, most, leader=LEADER.peer), chunks=None)
+    made_by(
+        LEADER, make_plan(TIP.hash, 0, 1, offers, MANIFEST, most, leader=LEADER.peer), chunks=None
+    )
     for borders in ((0, 1, 2, 3, most + 1), ()):
         assert "a plan for a model of" in refused(replace(good(), borders=borders), chunks=None)
     other_model = make_plan(TIP.hash, 0, 1, offers, MANIFEST, CHUNKS + 1, leader=LEADER.peer)
@@ -167,7 +204,10 @@ def test_offers_and_plan_are_signed() -> None:
     made = Made(people(4))
     forged = replace(made.plan.offers[1], peer=made.plan.offers[2].peer)
     for plan, reason in (
-        (replace(made.plan, offers=(made.plan.offers[0], forged, *made.plan.offers[2:])), "unsigned"),
+        (
+            replace(made.plan, offers=(made.plan.offers[0], forged, *made.plan.offers[2:])),
+            "unsigned",
+        ),
         (replace(made.plan, offers=(made.cut_signed, *made.plan.offers[1:])), "malformed"),
     ):
         with pytest.raises(PeerFault) as fault:

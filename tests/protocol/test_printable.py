@@ -23,7 +23,10 @@ def prints(text: str) -> bool:
 
 def test_printable_replaces_what_a_terminal_would_obey() -> None:
     assert prints(printable(EVIL))
-    assert printable("owned\nline two\tand a tab: 模型 é 👍") == "owned\nline two\tand a tab: 模型 é 👍"
+    assert (
+        printable("owned\nline two\tand a tab: 模型 é 👍")
+        == "owned\nline two\tand a tab: 模型 é 👍"
+    )
     assert len(printable("x" * (2 * MOST_CHARS))) == MOST_CHARS
 
 
@@ -54,7 +57,10 @@ def test_a_manifest_whose_words_do_not_print_is_refused_and_its_refusal_prints(f
         SignedManifest(body=msgspec.msgpack.encode(fields)).open()
     assert prints(str(read.value))
     assert field in str(read.value)
-    text = "\n".join(f"{key} = {msgspec.json.encode(fields[key]).decode()}" for key in ("name", "task", "engine", "codec", "chain"))
+    text = "\n".join(
+        f"{key} = {msgspec.json.encode(fields[key]).decode()}"
+        for key in ("name", "task", "engine", "codec", "chain")
+    )
     with pytest.raises(UserError) as parsed:
         parse_manifest(text, "run.toml")
     assert prints(str(parsed.value))

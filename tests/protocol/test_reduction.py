@@ -25,10 +25,18 @@ EVERY = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 
 def _parts(codec: Codec, weights: list[int], seed: int, size: int) -> list[tuple[int, bytes]]:
     random = np.random.Generator(np.random.PCG64(seed))
-    return [(weight, codec.encode((random.integers(-(1 << 20), 1 << 20, size) / 2.0**18).astype(np.float32))) for weight in weights]
+    return [
+        (
+            weight,
+            codec.encode((random.integers(-(1 << 20), 1 << 20, size) / 2.0**18).astype(np.float32)),
+        )
+        for weight in weights
+    ]
 
 
-def _exact(codec: Codec, parts: list[tuple[int, bytes]], size: int) -> tuple[np.ndarray, np.ndarray]:
+def _exact(
+    codec: Codec, parts: list[tuple[int, bytes]], size: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The mean in float64, and the mean of absolute values, to which rounding is relative."""
     total, magnitude = np.zeros(size), np.zeros(size)
     for weight, data in parts:
@@ -51,20 +59,31 @@ def mean(codec: Codec, parts: list[tuple[int, bytes]], size: int) -> Vector:
 def test_it_is_the_weighted_mean(codec: Codec, weights: list[int], seed: int, size: int) -> None:
     parts = _parts(codec, weights, seed, size)
     exact, magnitude = _exact(codec, parts, size)
-    assert (np.abs(mean(codec, parts, size) - exact) <= (len(weights) + 2) * EPSILON * magnitude).all()
+    assert (
+        np.abs(mean(codec, parts, size) - exact) <= (len(weights) + 2) * EPSILON * magnitude
+    ).all()
 
 
 @EVERY
 @given(
-    weights=st.lists(st.integers(0, 200) | st.integers(1, 1 << 20), min_size=1, max_size=5).filter(any),
+    weights=st.lists(st.integers(0, 200) | st.integers(1, 1 << 20), min_size=1, max_size=5).filter(
+        any
+    ),
     seed=st.integers(0, 999),
     size=st.sampled_from([0, 1, 65, 300, CHUNK_ELEMENTS, PIECE_ELEMENTS + 77]),
     power=st.sampled_from([-38, 0, 36]),
 )
-def test_it_is_this_sum_to_the_bit(codec: Codec, weights: list[int], seed: int, size: int, power: int) -> None:
-    """The definition: weight x value one after the other from zero, divided once; float32's ends for what is beyond them."""
+def test_it_is_this_sum_to_the_bit(
+    codec: Codec, weights: list[int], seed: int, size: int, power: int
+) -> None:
+    """The definition: weight x value one after the other from zero, divided once; float32's ends
+    for what is beyond them.
+    """
     source = np.random.default_rng(seed)
-    parts = [(weight, codec.encode(source.standard_normal(size, np.float32) * np.float32(10.0**power))) for weight in weights]
+    parts = [
+        (weight, codec.encode(source.standard_normal(size, np.float32) * np.float32(10.0**power)))
+        for weight in weights
+    ]
     wanted = np.zeros(size, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for weight, data in parts:
@@ -75,14 +94,24 @@ def test_it_is_this_sum_to_the_bit(codec: Codec, weights: list[int], seed: int, 
     assert mean(codec, parts, size).tobytes() == wanted.tobytes()
 
 
-@given(weights=WEIGHTS, seed=st.integers(0, 999), size=st.integers(1, 300), order=st.randoms(use_true_random=False))
-def test_order_matters_in_the_last_bits_alone(weights: list[int], seed: int, size: int, order: Random) -> None:
+@given(
+    weights=WEIGHTS,
+    seed=st.integers(0, 999),
+    size=st.integers(1, 300),
+    order=st.randoms(use_true_random=False),
+)
+def test_order_matters_in_the_last_bits_alone(
+    weights: list[int], seed: int, size: int, order: Random
+) -> None:
     codec = codec_named("float32")
     parts = _parts(codec, weights, seed, size)
     shuffled = list(parts)
     order.shuffle(shuffled)
     _, magnitude = _exact(codec, parts, size)
-    assert (np.abs(mean(codec, parts, size) - mean(codec, shuffled, size)) <= 2 * (len(weights) + 2) * EPSILON * magnitude).all()
+    assert (
+        np.abs(mean(codec, parts, size) - mean(codec, shuffled, size))
+        <= 2 * (len(weights) + 2) * EPSILON * magnitude
+    ).all()
 
 
 @EVERY
@@ -93,7 +122,9 @@ def test_order_matters_in_the_last_bits_alone(weights: list[int], seed: int, siz
     size=st.integers(1, 3 * CHUNK_ELEMENTS),
     cut=st.integers(0, 2),
 )
-def test_slices_are_parts_of_the_whole(codec: Codec, weights: list[int], seed: int, size: int, cut: int) -> None:
+def test_slices_are_parts_of_the_whole(
+    codec: Codec, weights: list[int], seed: int, size: int, cut: int
+) -> None:
     """Whoever reduces a slice, and whatever else it reduces, makes the same bytes."""
     start = min(cut * CHUNK_ELEMENTS, size // CHUNK_ELEMENTS * CHUNK_ELEMENTS)
     parts = _parts(codec, weights, seed, size)
@@ -103,9 +134,14 @@ def test_slices_are_parts_of_the_whole(codec: Codec, weights: list[int], seed: i
 
 @EVERY
 def test_what_overflows_is_finite_and_the_same_everywhere(codec: Codec) -> None:
-    """A liar's offer can hold any finite value: the mean is a number all the same, and can be encoded."""
+    """A liar's offer can hold any finite value: the mean is a number all the same, and can be
+    encoded.
+    """
     great = codec.encode(np.full(64, 3e38, np.float32))
-    for parts in ([(1000, great)], [(1000, great), (5, codec.encode(np.full(64, -3e38, np.float32)))]):
+    for parts in (
+        [(1000, great)],
+        [(1000, great), (5, codec.encode(np.full(64, -3e38, np.float32)))],
+    ):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             out = mean(codec, parts, 64)
@@ -118,8 +154,16 @@ def test_golden() -> None:
     codec = codec_named("bfloat16")
     parts = _parts(codec, [7, 1, 90_001, 33, 5], seed=11, size=4096)
     first = mean(codec, parts, 4096)
-    assert first.tobytes() == mean(codec, [(weight, memoryview(bytearray(data))) for weight, data in parts], 4096).tobytes()
-    assert digest(first.tobytes()).hex() == "0a81a4aed983ab98daa66447478f41bd1f70c91197e1a7d12c80d74f88967cb6"
+    assert (
+        first.tobytes()
+        == mean(
+            codec, [(weight, memoryview(bytearray(data))) for weight, data in parts], 4096
+        ).tobytes()
+    )
+    assert (
+        digest(first.tobytes()).hex()
+        == "0a81a4aed983ab98daa66447478f41bd1f70c91197e1a7d12c80d74f88967cb6"
+    )
 
 
 @EVERY

@@ -31,7 +31,9 @@ class Seen(Reputations):
 
     def counts(self, at_s: float, samples_of: Mapping[str, int]) -> None:
         self.seq += 1
-        self.saw(at_s, self.seq, {(peer, self.seq): samples for peer, samples in samples_of.items()})
+        self.saw(
+            at_s, self.seq, {(peer, self.seq): samples for peer, samples in samples_of.items()}
+        )
 
 
 def test_the_figure_is_the_share_of_rounds_that_counted_it() -> None:
@@ -44,7 +46,9 @@ def test_the_figure_is_the_share_of_rounds_that_counted_it() -> None:
 
 
 def test_a_seq_that_two_branches_list_counts_once_for_a_reputation() -> None:
-    """The halves of a partition both counted it, and meet again: neither figure, pool nor alert may double."""
+    """The halves of a partition both counted it, and meet again: neither figure, pool nor alert may
+    double.
+    """
     one, both = Reputations(), Reputations()
     for seq in range(1, 11):
         one.saw(seq * 60.0, seq, {("p", seq): 100, ("q", seq): 100})
@@ -102,12 +106,27 @@ def test_pools_follow_what_was_certified() -> None:
     seen = Seen()
     for i in range(5):
         seen.counts(float(i), {"big": 400, "one": 100, "two": 100, "three": 110, "small": 20})
-    assert [seen.of(name, 10.0).pool for name in ("big", "one", "three", "small")] == ["high-performance", "standard", "standard", "basic"]
+    assert [seen.of(name, 10.0).pool for name in ("big", "one", "three", "small")] == [
+        "high-performance",
+        "standard",
+        "standard",
+        "basic",
+    ]
 
 
 @settings(max_examples=20)
-@given(st.lists(st.tuples(st.floats(0, 1e12), st.dictionaries(st.text(max_size=2), st.integers(0, 1 << 53), max_size=4)), max_size=60))
-def test_any_history_gives_figures_within_their_bounds(history: list[tuple[float, dict[str, int]]]) -> None:
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0, 1e12),
+            st.dictionaries(st.text(max_size=2), st.integers(0, 1 << 53), max_size=4),
+        ),
+        max_size=60,
+    )
+)
+def test_any_history_gives_figures_within_their_bounds(
+    history: list[tuple[float, dict[str, int]]],
+) -> None:
     seen = Seen()
     for at, shares in history:
         seen.counts(at, shares)
@@ -163,7 +182,12 @@ def test_registered_means_that_a_wallet_signed_for_it() -> None:
 def test_a_known_low_reputation_is_left_out_and_a_newcomer_is_not() -> None:
     picky = admitting(MANIFEST, min_reputation=500)
     assert "reputation of 499" in falls_short(picky, A.peer, 499)
-    assert falls_short(picky, A.peer, 500) == falls_short(picky, A.peer, None) == falls_short(MANIFEST, A.peer, 0) == ""
+    assert (
+        falls_short(picky, A.peer, 500)
+        == falls_short(picky, A.peer, None)
+        == falls_short(MANIFEST, A.peer, 0)
+        == ""
+    )
 
 
 def test_a_manifest_without_admission_keeps_its_id_and_a_wrong_one_is_refused() -> None:

@@ -1,4 +1,6 @@
-"""Several rows: every chunk is summed once in each row and finished once, and every result reaches everybody, whoever is lost."""
+"""Several rows: every chunk is summed once in each row and finished once, and every result reaches
+everybody, whoever is lost.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,14 @@ def test_each_row_sums_all_of_the_vector_and_all_rows_together_finish_it(layout:
         summed = [chunk for member in row for chunk in range(*layout.parts[member])]
         assert summed == sorted(set(summed))
     whole = [chunk for member in layout.rows[0] for chunk in range(*layout.parts[member])]
-    finished = sorted(chunk for member in range(len(layout.row_of)) for chunk in range(*layout.slices[member]))
+    finished = sorted(
+        chunk for member in range(len(layout.row_of)) for chunk in range(*layout.slices[member])
+    )
     assert finished == whole == list(range(len(whole)))
     for member, (start, stop) in enumerate(layout.slices):
-        assert start == stop or (layout.parts[member][0] <= start and stop <= layout.parts[member][1])
+        assert start == stop or (
+            layout.parts[member][0] <= start and stop <= layout.parts[member][1]
+        )
 
 
 def test_one_row_is_as_ever() -> None:
@@ -59,12 +65,21 @@ def test_even_rows(count: int, most: int) -> None:
 
 
 @given(layouts(), st.randoms(use_true_random=False))
-def test_every_result_reaches_everybody_who_is_present_over_whoever_lives(layout: Layout, rng: Random) -> None:
-    """Some were lost before the cut, and others do their work; one more is lost when the results are on their way."""
+def test_every_result_reaches_everybody_who_is_present_over_whoever_lives(
+    layout: Layout, rng: Random
+) -> None:
+    """Some were lost before the cut, and others do their work; one more is lost when the results
+    are on their way.
+    """
     count = len(layout.row_of)
     present = sorted(rng.sample(range(count), rng.randint(1, count)))
-    owners = tuple(i if i in present else rng.choice([j for j in layout.mates(i) if j in present] or present) for i in range(count))
-    cut = Cut(plan=HASH, number=2, contributors=(), present=tuple(present), owners=owners, reason="")
+    owners = tuple(
+        i if i in present else rng.choice([j for j in layout.mates(i) if j in present] or present)
+        for i in range(count)
+    )
+    cut = Cut(
+        plan=HASH, number=2, contributors=(), present=tuple(present), owners=owners, reason=""
+    )
     for index in range(count):
         if not layout.finishes(index):
             continue
@@ -87,14 +102,19 @@ def test_every_result_reaches_everybody_who_is_present_over_whoever_lives(layout
     codec=st.sampled_from(("float32", "bfloat16", "int8")),
     seed=st.integers(0, 1000),
 )
-def test_the_mean_of_rows_is_the_exact_weighted_mean_within_rounding(sizes: list[int], codec: str, seed: int) -> None:
+def test_the_mean_of_rows_is_the_exact_weighted_mean_within_rounding(
+    sizes: list[int], codec: str, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     coder = codec_named(codec)
     rows, exact, total = [], np.zeros(CHUNK_ELEMENTS), 0
     for size in sizes:
         parts = []
         for _ in range(size):
-            weight, values = int(rng.integers(1, 1_000_000)), rng.standard_normal(CHUNK_ELEMENTS).astype(np.float32)
+            weight, values = (
+                int(rng.integers(1, 1_000_000)),
+                rng.standard_normal(CHUNK_ELEMENTS).astype(np.float32),
+            )
             parts.append((weight, coder.encode(values)))
             decoded = np.empty_like(values)
             coder.decode(parts[-1][1], decoded)

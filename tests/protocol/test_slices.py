@@ -1,4 +1,6 @@
-"""Slices by bandwidth: never worse than equal ones, as good as an exhaustive search, and no claim moves the world."""
+"""Slices by bandwidth: never worse than equal ones, as good as an exhaustive search, and no claim
+moves the world.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ links = st.lists(st.tuples(st.integers(1, 1000), st.integers(1, 1000)), min_size
 
 
 @given(links)
-def test_shares_divide_the_vector_and_are_never_worse_than_equal_ones(given_links: list[tuple[int, int]]) -> None:
+def test_shares_divide_the_vector_and_are_never_worse_than_equal_ones(
+    given_links: list[tuple[int, int]],
+) -> None:
     ups, downs = ([link[i] * MBIT for link in given_links] for i in (0, 1))
     shares = best_shares(ups, downs)
     assert all(share >= 0 for share in shares)
@@ -25,11 +29,21 @@ def test_shares_divide_the_vector_and_are_never_worse_than_equal_ones(given_link
 
 
 @settings(max_examples=30)
-@given(st.lists(st.tuples(st.sampled_from([5, 20, 50, 100]), st.sampled_from([20, 100, 300])), min_size=3, max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([5, 20, 50, 100]), st.sampled_from([20, 100, 300])),
+        min_size=3,
+        max_size=4,
+    )
+)
 def test_no_split_of_a_grid_is_better(given_links: list[tuple[int, int]]) -> None:
     ups, downs = ([link[i] * MBIT for link in given_links] for i in (0, 1))
     steps = 16
-    grid = (split for split in itertools.product(range(steps + 1), repeat=len(ups)) if sum(split) == steps)
+    grid = (
+        split
+        for split in itertools.product(range(steps + 1), repeat=len(ups))
+        if sum(split) == steps
+    )
     best = min(round_time([part / steps for part in split], ups, downs) for split in grid)
     assert round_time(best_shares(ups, downs), ups, downs) <= best * (1 + 1e-6)
 
@@ -42,7 +56,9 @@ def test_a_slow_uplink_reduces_less_and_the_round_is_shorter() -> None:
 
 
 def test_whoever_is_not_in_the_way_owns_as_much_as_the_others() -> None:
-    """One link bounds the round; that some of the others are faster still makes no slice of theirs longer, which a long path would feel."""
+    """One link bounds the round; that some of the others are faster still makes no slice of theirs
+    longer, which a long path would feel.
+    """
     ups, downs = [20 * MBIT, *[100 * MBIT] * 5, *[150 * MBIT] * 6], [100 * MBIT] * 12
     slow, *others = best_shares(ups, downs)
     assert slow < 1 / 12
@@ -50,9 +66,12 @@ def test_whoever_is_not_in_the_way_owns_as_much_as_the_others() -> None:
 
 
 def test_links_that_are_as_fast_up_as_down_get_equal_slices() -> None:
-    # hivemind's reference case. Its own split, 0 : 255 : 769, is waited for twice where a Cut stands between scatter and gather.
+    # hivemind's reference case. Its own split, 0 : 255 : 769, is waited for twice where a Cut
+    # stands between scatter and gather.
     bits = [3 * MBIT, 5 * MBIT, 9 * MBIT]
-    assert round_time(best_shares(bits, bits), bits, bits) <= round_time([0, 255 / 1024, 769 / 1024], bits, bits)
+    assert round_time(best_shares(bits, bits), bits, bits) <= round_time(
+        [0, 255 / 1024, 769 / 1024], bits, bits
+    )
 
 
 def test_what_nobody_measured_changes_nothing() -> None:
@@ -63,7 +82,9 @@ def test_no_claim_counts_for_more_than_a_bounded_multiple_of_the_median() -> Non
     honest = [50 * MBIT] * 7
     downs = [50 * MBIT] * 8
     claims = (10**9, 10**12, 10**18)
-    shares = [best_shares([int(50 * MBIT / LEAST_SHARE), *honest], downs)] + [best_shares([claim, *honest], downs) for claim in claims]
+    shares = [best_shares([int(50 * MBIT / LEAST_SHARE), *honest], downs)] + [
+        best_shares([claim, *honest], downs) for claim in claims
+    ]
     assert shares[1] == pytest.approx(best_shares([10**9, *honest], downs))
     assert shares[2] == pytest.approx(shares[0])
     assert shares[3] == pytest.approx(shares[0])

@@ -1,4 +1,6 @@
-"""The fold: what each event changes, that any events in any order are taken, and that nothing grows without bound."""
+"""The fold: what each event changes, that any events in any order are taken, and that nothing grows
+without bound.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,31 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from protocol import journal
-from protocol.status import KEPT_EVENTS, KEPT_PEERS, KEPT_POINTS, KEPT_ROUNDS, Status, StatusState, fold, record, say
+from protocol.status import (
+    KEPT_EVENTS,
+    KEPT_PEERS,
+    KEPT_POINTS,
+    KEPT_ROUNDS,
+    Status,
+    StatusState,
+    fold,
+    record,
+    say,
+)
 from protocol.status.folding import EFFECTS, REFUSAL_SILENCE_S
 from protocol.status.sentences import WORDS
-from tests.story import AT, HOSTILE, ME, PEERS, certified, day, folded, report, started, trainer_ready
+from tests.story import (
+    AT,
+    HOSTILE,
+    ME,
+    PEERS,
+    certified,
+    day,
+    folded,
+    report,
+    started,
+    trainer_ready,
+)
 
 EVENTS: tuple[type[journal.Event], ...] = typing.get_args(journal.AnyEvent)
 _PEER = st.sampled_from([*PEERS, "", "nobody"])
@@ -34,7 +57,10 @@ def _values(kind: object) -> st.SearchStrategy[typing.Any]:
         tuple[str, ...]: st.lists(_PEER | _TEXT, max_size=80).map(tuple),
         tuple[int, ...]: st.lists(st.integers(), max_size=80).map(tuple),
         tuple[journal.Share, ...]: st.lists(
-            st.builds(journal.Share, peer=_PEER, samples=st.integers(), loss=st.none() | st.floats()), max_size=4
+            st.builds(
+                journal.Share, peer=_PEER, samples=st.integers(), loss=st.none() | st.floats()
+            ),
+            max_size=4,
         ).map(tuple),
         dict[str, float]: st.dictionaries(_TEXT, st.floats(), max_size=30),
     }
@@ -44,7 +70,11 @@ def _values(kind: object) -> st.SearchStrategy[typing.Any]:
 
 
 def _events(kind: type[journal.Event]) -> st.SearchStrategy[journal.Event]:
-    fields = {name: _values(hint) for name, hint in typing.get_type_hints(kind).items() if name != "durable"}
+    fields = {
+        name: _values(hint)
+        for name, hint in typing.get_type_hints(kind).items()
+        if name != "durable"
+    }
     return st.builds(kind, **fields)
 
 
@@ -53,7 +83,9 @@ any_event = st.one_of([_events(kind) for kind in EVENTS])
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(any_event, max_size=30), st.floats(0, 4e9))
-def test_any_events_in_any_order_make_a_record_that_travels(events: list[journal.Event], now: float) -> None:
+def test_any_events_in_any_order_make_a_record_that_travels(
+    events: list[journal.Event], now: float
+) -> None:
     state = folded(events)
     status = record(state, now)
     again = msgspec.json.decode(msgspec.json.encode(status), type=Status)
@@ -102,12 +134,22 @@ def test_a_nodes_day() -> None:
     assert status.run.loss == pytest.approx(5.7)
     assert status.run.round_seconds == pytest.approx(14.0)
     state = folded([*day(), *(certified(number, at=AT + number / 1000) for number in range(8, 30))])
-    assert record(state, AT + 1).run.round_seconds == pytest.approx(14.0), "heard of at once after a while away"
+    assert record(state, AT + 1).run.round_seconds == pytest.approx(14.0), (
+        "heard of at once after a while away"
+    )
     assert status.run.nodes == 5
     assert status.you.samples_total == 600
     assert status.you.samples_pending == 200  # of the late and the lost round
     assert status.you.rounds_missed == 1
-    assert [known.outcome for known in status.rounds] == ["counted", "counted", "lost", "counted", "missed", "late", "counted"]
+    assert [known.outcome for known in status.rounds] == [
+        "counted",
+        "counted",
+        "lost",
+        "counted",
+        "missed",
+        "late",
+        "counted",
+    ]
     assert status.rounds[4].certificate == ""
     assert [point.samples for point in status.curve] == [400, 700, 1100, 1400, 1800, 2200]
     assert [peer.connected for peer in status.peers] == [True, True, True, False]
@@ -135,12 +177,18 @@ def test_a_name_is_made_fit_to_show() -> None:
     name = status.peers[0].name
     assert "\x1b" in HOSTILE
     assert name.isprintable()
-    assert name.startswith("<script>")  # markup is the page's business, control characters are everybody's
+    # Markup is the page's business, control characters are everybody's.
+    assert name.startswith("<script>")
 
 
 def test_a_peer_says_absurd_numbers() -> None:
     wild = msgspec.structs.replace(
-        report(1), loss=float("nan"), samples_per_second=float("inf"), samples=2**63, number=2**63, rtt_s=float("-inf")
+        report(1),
+        loss=float("nan"),
+        samples_per_second=float("inf"),
+        samples=2**63,
+        number=2**63,
+        rtt_s=float("-inf"),
     )
     peer = record(folded([wild]), AT).peers[0]
     assert (peer.loss, peer.samples_per_second, peer.rtt_s) == (None, 0.0, None)
@@ -150,11 +198,19 @@ def test_a_peer_says_absurd_numbers() -> None:
 def test_refusals_are_counted_but_not_narrated() -> None:
     state = folded([started(), certified(1)])
     for i in range(500):
-        fold(state, journal.Refused(at=AT + i * 0.01, reason="malformed", peer="", detail="random bytes"))
+        fold(
+            state,
+            journal.Refused(at=AT + i * 0.01, reason="malformed", peer="", detail="random bytes"),
+        )
     status = record(state, AT + 5)
     assert status.refusals["malformed"] == 500
     assert sum("malformed" in event.text for event in status.events) == 1
-    fold(state, journal.Refused(at=AT + REFUSAL_SILENCE_S + 1, reason="malformed", peer="", detail="random bytes"))
+    fold(
+        state,
+        journal.Refused(
+            at=AT + REFUSAL_SILENCE_S + 1, reason="malformed", peer="", detail="random bytes"
+        ),
+    )
     assert sum("malformed" in event.text for event in record(state, AT).events) == 2
 
 
@@ -165,7 +221,8 @@ def test_strangers_never_push_out_what_this_node_did() -> None:
         fold(state, journal.PeerDown(at=AT, peer=f"flapping-{i}", reason="reset"))
     status = record(state, AT)
     assert any("Round 1 is certified" in event.text for event in status.events)
-    assert status.peers == ()  # passers-by without a beacon are not remembered
+    # Passers-by without a beacon are not remembered.
+    assert status.peers == ()
 
 
 def test_a_lost_member_is_remembered_until_it_is_forgotten() -> None:
@@ -195,17 +252,34 @@ def test_the_curve_covers_a_long_run_evenly() -> None:
 
 
 def test_dropped_work_no_longer_waits() -> None:
-    state = folded([started(), trainer_ready(), journal.Trained(number=1, steps=1, samples=50, loss=1.0, seconds=1.0)])
+    state = folded(
+        [
+            started(),
+            trainer_ready(),
+            journal.Trained(number=1, steps=1, samples=50, loss=1.0, seconds=1.0),
+        ]
+    )
     fold(state, journal.WorkDropped(samples=30, reason="older than 20 rounds"))
-    assert (record(state, AT).you.samples_pending, record(state, AT).you.samples_dropped) == (20, 30)
+    assert (record(state, AT).you.samples_pending, record(state, AT).you.samples_dropped) == (
+        20,
+        30,
+    )
 
 
 def test_how_far_off_predictions_are_is_the_median_over_rounds_that_had_one() -> None:
     def round_of(number: int, predicted_s: float | None, took_s: float) -> journal.RoundCertified:
         phases = {"train": 8.0, "scatter": took_s / 4, "reduce": 3 * took_s / 4}
-        return replace(certified(number), phase_seconds=phases, plan=f"plan {number}", predicted_s=predicted_s)
+        return replace(
+            certified(number), phase_seconds=phases, plan=f"plan {number}", predicted_s=predicted_s
+        )
 
-    rounds = [round_of(1, None, 2.0), round_of(2, 3.0, 2.0), round_of(3, 1.8, 2.0), round_of(4, 2.2, 2.0), round_of(5, 2.0, 0.0)]
+    rounds = [
+        round_of(1, None, 2.0),
+        round_of(2, 3.0, 2.0),
+        round_of(3, 1.8, 2.0),
+        round_of(4, 2.2, 2.0),
+        round_of(5, 2.0, 0.0),
+    ]
     state = folded([started(), *rounds[:1]])
     assert state.run.prediction_error is None
     state = folded([started(), *rounds])
@@ -215,7 +289,9 @@ def test_how_far_off_predictions_are_is_the_median_over_rounds_that_had_one() ->
 
 def test_the_share_of_time_spent_computing_is_of_the_last_round() -> None:
     trained = journal.Trained(number=1, steps=1, samples=50, loss=1.0, seconds=6.0)
-    status = folded([started(), trained, replace(certified(1), phase_seconds={"train": 6.0, "scatter": 2.0})])
+    status = folded(
+        [started(), trained, replace(certified(1), phase_seconds={"train": 6.0, "scatter": 2.0})]
+    )
     assert status.you.computing == pytest.approx(0.75)
 
 
@@ -229,5 +305,7 @@ def test_the_share_of_time_spent_computing_is_of_the_last_round() -> None:
     ],
 )
 def test_what_was_claimed_is_told_in_tokens(claimed: str, said: str) -> None:
-    level, words = say(journal.ChainReport(profile="hypergpu", state="live", samples=3, claimed=claimed))
+    level, words = say(
+        journal.ChainReport(profile="hypergpu", state="live", samples=3, claimed=claimed)
+    )
     assert (level, words.endswith(said)) == ("good", True), words

@@ -9,7 +9,18 @@ import msgspec
 
 from protocol import journal
 from protocol.status import record
-from tests.story import AT, ME, PEERS, ROUND_S, certified, day, folded, report, started, trainer_ready
+from tests.story import (
+    AT,
+    ME,
+    PEERS,
+    ROUND_S,
+    certified,
+    day,
+    folded,
+    report,
+    started,
+    trainer_ready,
+)
 
 
 def verdict(*events: journal.Event, now: float = AT) -> tuple[str, str]:
@@ -32,10 +43,16 @@ def test_training_before_the_first_certificate() -> None:
 
 
 def test_alone_says_how_others_join() -> None:
-    level, sentence = verdict(started(), trainer_ready(), journal.Alone(number=1, samples_pending=1240, reason=""))
+    level, sentence = verdict(
+        started(), trainer_ready(), journal.Alone(number=1, samples_pending=1240, reason="")
+    )
     assert level == "warning"
-    assert sentence.startswith("Alone: trained 1,240 samples that wait for a second peer; others join with: hypergpud start --join /ip4/")
-    level, sentence = verdict(started(min_peers=4), journal.Alone(number=1, samples_pending=1, reason=""))
+    assert sentence.startswith(
+        "Alone: trained 1,240 samples that wait for a second peer; others join with: hypergpud start --join /ip4/"
+    )
+    level, sentence = verdict(
+        started(min_peers=4), journal.Alone(number=1, samples_pending=1, reason="")
+    )
     assert "1 sample that wait for 3 more peers" in sentence
 
 
@@ -53,8 +70,14 @@ def test_a_connected_peer_that_is_not_ready_is_counted_instead_of_called_absent(
 def test_a_trouble_that_lasts_goes_with_the_verdict_until_it_is_over() -> None:
     port = journal.Trouble(code="PORT", level="warning", message="port 4001 is taken")
     key = journal.Trouble(code="KEY", level="bad", message="another node has this key")
-    assert verdict(started(), port) == ("warning", "Starting: waiting for the trainer. Port 4001 is taken")
-    assert verdict(started(), port, key) == ("bad", "Another node has this key. Starting: waiting for the trainer. Port 4001 is taken")
+    assert verdict(started(), port) == (
+        "warning",
+        "Starting: waiting for the trainer. Port 4001 is taken",
+    )
+    assert verdict(started(), port, key) == (
+        "bad",
+        "Another node has this key. Starting: waiting for the trainer. Port 4001 is taken",
+    )
     over = journal.Trouble(code="KEY", level="bad", message="")
     assert verdict(started(), port, key, over)[0] == "warning"
     assert verdict(started(), key, over) == ("info", "Starting: waiting for the trainer")
@@ -70,11 +93,17 @@ def test_alone_ends_with_a_plan() -> None:
 def test_rounds_that_counted() -> None:
     events = [certified(n, "counted", at=AT - 1) for n in range(1, 38)]
     events += [certified(38, "late"), certified(39, "late"), certified(40, "lost")]
-    assert verdict(started(), trainer_ready(), *events) == ("good", "37 of your last 40 rounds counted; 2 too slow, 1 peer lost")
+    assert verdict(started(), trainer_ready(), *events) == (
+        "good",
+        "37 of your last 40 rounds counted; 2 too slow, 1 peer lost",
+    )
 
 
 def test_all_rounds_counted() -> None:
-    assert verdict(started(), certified(1), certified(2)) == ("good", "All of your last 2 rounds counted")
+    assert verdict(started(), certified(1), certified(2)) == (
+        "good",
+        "All of your last 2 rounds counted",
+    )
     assert verdict(started(), certified(1)) == ("good", "Your first round counted")
 
 
@@ -92,13 +121,21 @@ def test_nothing_to_offer_is_not_a_failure() -> None:
 
 def test_stuck_until_something_moves() -> None:
     stuck = journal.Stuck(reason="the disk is full: 3 MB free, 80 MB needed.")
-    assert verdict(started(), certified(1), stuck) == ("bad", "Stuck: the disk is full: 3 MB free, 80 MB needed.")
+    assert verdict(started(), certified(1), stuck) == (
+        "bad",
+        "Stuck: the disk is full: 3 MB free, 80 MB needed.",
+    )
     assert verdict(started(), stuck, certified(1))[0] == "good"
 
 
 def test_the_trainer_died() -> None:
-    level, sentence = verdict(started(), trainer_ready(), journal.TrainerStopped(reason="killed by signal 9", restarts=2))
-    assert (level, sentence) == ("bad", "The trainer died and is being restarted (2 times so far): killed by signal 9.")
+    level, sentence = verdict(
+        started(), trainer_ready(), journal.TrainerStopped(reason="killed by signal 9", restarts=2)
+    )
+    assert (level, sentence) == (
+        "bad",
+        "The trainer died and is being restarted (2 times so far): killed by signal 9.",
+    )
 
 
 def test_silence_is_noticed_when_the_rhythm_is_known() -> None:
@@ -109,23 +146,42 @@ def test_silence_is_noticed_when_the_rhythm_is_known() -> None:
     assert sentence == "No round was certified for 3 min; the last was round 2."
     passed = journal.ViewPassed(number=3, view=0, reason="the leader was silent")
     assert verdict(*events, passed, now=AT + 200)[1].endswith("Last try: the leader was silent.")
-    assert verdict(started(), certified(1), now=AT + 9000)[0] == "good"  # one certificate has no rhythm yet
+    # One certificate has no rhythm yet.
+    assert verdict(started(), certified(1), now=AT + 9000)[0] == "good"
 
 
 def test_many_failed_tries_do_not_hide_the_last_certificate() -> None:
-    passed = [journal.ViewPassed(at=AT, number=3, view=view, reason="nobody answered") for view in range(60)]
-    level, sentence = verdict(started("observer"), certified(1, "observed", at=AT - 14), certified(2, "observed"), *passed, now=AT + 100)
+    passed = [
+        journal.ViewPassed(at=AT, number=3, view=view, reason="nobody answered")
+        for view in range(60)
+    ]
+    level, sentence = verdict(
+        started("observer"),
+        certified(1, "observed", at=AT - 14),
+        certified(2, "observed"),
+        *passed,
+        now=AT + 100,
+    )
     assert level == "bad"
     assert "the last was round 2" in sentence
 
 
 def test_stopped() -> None:
-    assert verdict(started(), journal.Stopped(reason="asked to by hypergpud stop")) == ("info", "Stopped: asked to by hypergpud stop.")
+    assert verdict(started(), journal.Stopped(reason="asked to by hypergpud stop")) == (
+        "info",
+        "Stopped: asked to by hypergpud stop.",
+    )
 
 
 def test_an_observer_judges_the_run() -> None:
-    assert verdict(started("observer")) == ("warning", "Nobody is training here yet: waiting for the nodes of this run")
-    assert verdict(started("observer"), report(1)) == ("info", "1 node is training; no round has been certified yet")
+    assert verdict(started("observer")) == (
+        "warning",
+        "Nobody is training here yet: waiting for the nodes of this run",
+    )
+    assert verdict(started("observer"), report(1)) == (
+        "info",
+        "1 node is training; no round has been certified yet",
+    )
     level, sentence = verdict(*day("observer"))
     assert level == "good"
     assert sentence == (
@@ -153,13 +209,31 @@ def test_rounds_without_certificates_are_told_for_what_they_are() -> None:
     begun = msgspec.structs.replace(started(), engine="hivemind")
     level, sentence = verdict(begun, trainer_ready(), averaged(1), averaged(2))
     assert level == "info"
-    assert sentence == "2 of your last 2 rounds were averaged; not certified: hivemind's rounds prove nothing and earn nothing"
-    level, sentence = verdict(begun, trainer_ready(), averaged(1), averaged(2, "partial"), averaged(2, "failed"))
+    assert (
+        sentence
+        == "2 of your last 2 rounds were averaged; not certified: hivemind's rounds prove nothing and earn nothing"
+    )
+    level, sentence = verdict(
+        begun, trainer_ready(), averaged(1), averaged(2, "partial"), averaged(2, "failed")
+    )
     assert level == "warning"
-    assert sentence.startswith("1 of your last 3 rounds were averaged (1 only in part, 1 failed); not certified")
-    state = folded([begun, trainer_ready(), averaged(1), averaged(2, "partial", "26% of the values are this node's own")])
+    assert sentence.startswith(
+        "1 of your last 3 rounds were averaged (1 only in part, 1 failed); not certified"
+    )
+    state = folded(
+        [
+            begun,
+            trainer_ready(),
+            averaged(1),
+            averaged(2, "partial", "26% of the values are this node's own"),
+        ]
+    )
     status = record(state, AT)
-    assert (status.run.number, status.run.rounds_certified, status.run.samples_certified) == (1, 0, 0)
+    assert (status.run.number, status.run.rounds_certified, status.run.samples_certified) == (
+        1,
+        0,
+        0,
+    )
     assert status.you.rounds_counted == 0
     assert "earn nothing" in status.rewards
     assert [known.outcome for known in status.rounds] == ["partial", "averaged"]
@@ -182,11 +256,16 @@ def test_the_verdict_does_not_change_with_every_second() -> None:
 
 def test_reading_a_status_loads_neither_cryptography_nor_numpy() -> None:
     code = "import sys, protocol.status; print(*[m for m in ('cryptography', 'numpy', 'trio', 'protocol.journal') if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
     assert found.stdout.strip() == ""
 
 
-FULL = journal.Warned(code=journal.DISK_FULL, message=f"{journal.NOT_OFFERED}: /h/ledger needs 9 bytes, 0 bytes are free")
+FULL = journal.Warned(
+    code=journal.DISK_FULL,
+    message=f"{journal.NOT_OFFERED}: /h/ledger needs 9 bytes, 0 bytes are free",
+)
 
 
 def at(event: journal.Event, when: float) -> journal.Event:
@@ -196,14 +275,23 @@ def at(event: journal.Event, when: float) -> journal.Event:
 def test_a_full_disk_is_told_before_being_alone() -> None:
     alone = at(journal.Alone(number=1, samples_pending=5, reason=""), AT - 20)
     offering = at(journal.PhaseEntered(number=1, view=0, phase="offer", reason=""), AT - 11)
-    level, sentence = verdict(started(), trainer_ready(), alone, offering, at(FULL, AT - 10), at(FULL, AT))
+    level, sentence = verdict(
+        started(), trainer_ready(), alone, offering, at(FULL, AT - 10), at(FULL, AT)
+    )
     assert level == "bad"
     assert sentence == (
         "The disk refuses to write: nothing can be offered: /h/ledger needs 9 bytes, 0 bytes are free. "
         "Free some space there; the node then goes on by itself"
     )
     assert (
-        len([event for event in record(folded([offering, at(FULL, AT - 10), at(FULL, AT)]), AT).events if "DISK_FULL" in event.text]) == 1
+        len(
+            [
+                event
+                for event in record(folded([offering, at(FULL, AT - 10), at(FULL, AT)]), AT).events
+                if "DISK_FULL" in event.text
+            ]
+        )
+        == 1
     )
 
 
@@ -214,7 +302,12 @@ def test_a_disk_that_takes_the_offer_is_full_no_more() -> None:
 
 
 def test_a_checkpoint_that_was_not_written_is_a_warning_until_the_next_is() -> None:
-    full = at(journal.Warned(code=journal.DISK_FULL, message="checkpoint 3 was not written: /h/3 needs 9 bytes"), AT)
+    full = at(
+        journal.Warned(
+            code=journal.DISK_FULL, message="checkpoint 3 was not written: /h/3 needs 9 bytes"
+        ),
+        AT,
+    )
     on = at(journal.PhaseEntered(number=1, view=0, phase="train", reason=""), AT)
     assert verdict(started(), trainer_ready(), full, on) == (
         "warning",

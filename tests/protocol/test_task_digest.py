@@ -24,7 +24,11 @@ def part(name: str, **fields: object) -> TensorPart:
 
 
 def test_a_description_survives_the_wire() -> None:
-    task = TaskDigest(parameters=(part("a"),), buffers=(part("b", content=Content(digest=b"x" * 32, sketch=(1.0,))),), options="n = 1")
+    task = TaskDigest(
+        parameters=(part("a"),),
+        buffers=(part("b", content=Content(digest=b"x" * 32, sketch=(1.0,))),),
+        options="n = 1",
+    )
     assert decode_task(encode_task(task)) == task
     assert decode_task(encode_task(task)).name == task.name
 
@@ -36,9 +40,15 @@ def test_garbage_is_a_fault(data: bytes) -> None:
 
 
 def test_the_last_bits_of_a_sine_do_not_part_two_nodes() -> None:
-    ours = TaskDigest(buffers=(part("sine", content=Content(digest=b"a" * 32, sketch=(0.5, 0.7, 0.1))),))
-    theirs = TaskDigest(buffers=(part("sine", content=Content(digest=b"b" * 32, sketch=(0.5, 0.7 + 1e-7, 0.1))),))
-    other = TaskDigest(buffers=(part("sine", content=Content(digest=b"b" * 32, sketch=(0.5, 0.701, 0.1))),))
+    ours = TaskDigest(
+        buffers=(part("sine", content=Content(digest=b"a" * 32, sketch=(0.5, 0.7, 0.1))),)
+    )
+    theirs = TaskDigest(
+        buffers=(part("sine", content=Content(digest=b"b" * 32, sketch=(0.5, 0.7 + 1e-7, 0.1))),)
+    )
+    other = TaskDigest(
+        buffers=(part("sine", content=Content(digest=b"b" * 32, sketch=(0.5, 0.701, 0.1))),)
+    )
     assert ours.name != theirs.name
     assert difference(ours, theirs) == ""
     assert difference(ours, other)
@@ -57,7 +67,8 @@ def test_counts_kinds_and_sources_are_told_apart() -> None:
     assert "1 parameter, ours 2: `b`" in difference(two, one)
     assert "of type int8" in difference(one, TaskDigest(parameters=(part("a", dtype="int8"),)))
     assert "another version of module m" in difference(
-        TaskDigest(source=(SourcePart(name="module m", digest=b"a"),)), TaskDigest(source=(SourcePart(name="module m", digest=b"b"),))
+        TaskDigest(source=(SourcePart(name="module m", digest=b"a"),)),
+        TaskDigest(source=(SourcePart(name="module m", digest=b"b"),)),
     )
     assert "only the other node's task uses module m" in difference(
         TaskDigest(), TaskDigest(source=(SourcePart(name="module m", digest=b"a"),))

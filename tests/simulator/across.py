@@ -1,4 +1,6 @@
-"""Two programs that move bytes from one namespace to another: `TAKE` first, then `SEND ADDRESS BYTES`, which says how long it took."""
+"""Two programs that move bytes from one namespace to another: `TAKE` first, then `SEND ADDRESS
+BYTES`, which says how long it took.
+"""
 
 SEND = """
 import socket, sys, time

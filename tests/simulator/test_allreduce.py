@@ -1,4 +1,6 @@
-"""`bench allreduce`: real peers and real results, nothing wrong called a figure; what a node's averaging takes of memory and of its event loop."""
+"""`bench allreduce`: real peers and real results, nothing wrong called a figure; what a node's
+averaging takes of memory and of its event loop.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,13 @@ from simulator.harness.netns import why_not
 
 PEERS = 4
 ELEMENTS = 4_000_000
-BUFFERS = 3.0  # times the vector at float32: what averaging may hold beside anchor, momentum, ledger and spare state
-HELD_S = 0.005  # of CPU time, between two checkpoints of the event loop
-OTHER_BYTES = 6 << 20  # TLS pieces under way between four peers, numpy's scratch: it does not grow with the vector
+# Times the vector at float32: what averaging may hold beside anchor, momentum, ledger and spare
+# state.
+BUFFERS = 3.0
+# Of CPU time, between two checkpoints of the event loop.
+HELD_S = 0.005
+# TLS pieces under way between four peers, numpy's scratch: it does not grow with the vector.
+OTHER_BYTES = 6 << 20
 
 
 @pytest.mark.real
@@ -47,7 +53,11 @@ def test_engines_side_by_side_and_a_certified_round_beside_averaging_alone() -> 
         certified=True,
         say=said.append,
     )
-    assert [(record.engine, record.codec) for record in records] == [("native", "int8"), ("native", "float32"), ("gloo", "float32")]
+    assert [(record.engine, record.codec) for record in records] == [
+        ("native", "int8"),
+        ("native", "float32"),
+        ("gloo", "float32"),
+    ]
     for record in records:
         assert (record.rounds, record.wrong, record.agree, record.notes) == (2, 0, True, ()), said
         assert record.max_error is not None
@@ -71,13 +81,16 @@ def test_on_shaped_links_the_bound_and_bare_tcp_stand_beside_it() -> None:
         engines=("native",),
         rate_bits=20e6,
         rtt_s=0.0,
-        repeat=3,  # one retransmission after a timeout takes a fifth of a second
+        # One retransmission after a timeout takes a fifth of a second.
+        repeat=3,
         certified=False,
         say=lambda line: None,
     )
     assert record.bound_seconds == pytest.approx(0.8)
     assert record.seconds_median is not None
-    assert record.seconds_median > 0.7 * record.bound_seconds, "faster than the link: it was not shaped"
+    assert record.seconds_median > 0.7 * record.bound_seconds, (
+        "faster than the link: it was not shaped"
+    )
     assert record.share_of_tcp is not None
     assert 0.3 < record.share_of_tcp < 1.5
 
@@ -86,11 +99,21 @@ def test_no_wrong_round_is_a_figure() -> None:
     good = Round(seconds=1.0, cpu_seconds=1.0, max_error=1e-7, agree=True, failure="")
     assert is_right(good, "float32")
     for wrong in ({"max_error": 1e-3}, {"max_error": float("nan")}, {"failure": "a group of 3"}):
-        fields = {"seconds": 1.0, "cpu_seconds": 1.0, "max_error": 1e-7, "agree": True, "failure": "", **wrong}
+        fields = {
+            "seconds": 1.0,
+            "cpu_seconds": 1.0,
+            "max_error": 1e-7,
+            "agree": True,
+            "failure": "",
+            **wrong,
+        }
         assert not is_right(Round(**fields), "float32")
 
 
-@pytest.mark.parametrize(("text", "bits"), [("none", None), ("100mbit", 1e8), ("1gbit", 1e9), ("2.5Gbit", 2.5e9), ("64kbit", 64e3)])
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [("none", None), ("100mbit", 1e8), ("1gbit", 1e9), ("2.5Gbit", 2.5e9), ("64kbit", 64e3)],
+)
 def test_rates(text: str, bits: float | None) -> None:
     assert parse_rate(text) == bits
 
@@ -102,7 +125,10 @@ def test_what_is_no_rate(text: str) -> None:
 
 
 def test_unknown_engines_and_codecs_are_named() -> None:
-    for engines, codecs, named in ((("warp",), ("float32",), "warp"), (("native",), ("int1",), "int1")):
+    for engines, codecs, named in (
+        (("warp",), ("float32",), "warp"),
+        (("native",), ("int1",), "int1"),
+    ):
         with pytest.raises(UserError, match=named):
             measure(
                 peers=2,
@@ -121,15 +147,28 @@ def test_unknown_engines_and_codecs_are_named() -> None:
 
 
 @asynccontextmanager
-async def peers_in_one_process(tmp_path: Path, codec: str, row: int = PEERS) -> AsyncIterator[list[NativeDriver]]:
+async def peers_in_one_process(
+    tmp_path: Path, codec: str, row: int = PEERS
+) -> AsyncIterator[list[NativeDriver]]:
     async with trio.open_nursery() as nursery:
         drivers: list[NativeDriver] = []
         for index in range(PEERS):
             settings = Settings(
-                engine="native", codec=codec, index=index, peers=PEERS, elements=ELEMENTS, host="127.0.0.1", device="lo", row=row
+                engine="native",
+                codec=codec,
+                index=index,
+                peers=PEERS,
+                elements=ELEMENTS,
+                host="127.0.0.1",
+                device="lo",
+                row=row,
             )
             certificate = load_or_make(tmp_path / f"bulk-{index}.pem", f"peer {index}")
-            network = LibP2PNetwork(NetworkSettings(listen_host="127.0.0.1", min_connections=0), secret_of(index), certificate)
+            network = LibP2PNetwork(
+                NetworkSettings(listen_host="127.0.0.1", min_connections=0),
+                secret_of(index),
+                certificate,
+            )
             driver = NativeDriver(settings, network)
             drivers.append(driver)
 
@@ -174,25 +213,36 @@ def traced() -> Iterator[None]:
 
 @pytest.mark.real
 @pytest.mark.alone
-@pytest.mark.parametrize(("codec", "row"), [("float32", PEERS), ("int8", PEERS), ("float32", PEERS // 2)])
-async def test_averaging_holds_less_than_three_vectors(tmp_path: Path, traced: None, codec: str, row: int) -> None:
+@pytest.mark.parametrize(
+    ("codec", "row"), [("float32", PEERS), ("int8", PEERS), ("float32", PEERS // 2)]
+)
+async def test_averaging_holds_less_than_three_vectors(
+    tmp_path: Path, traced: None, codec: str, row: int
+) -> None:
     vectors = [vector_of(peer, ELEMENTS) for peer in range(PEERS)]
     async with peers_in_one_process(tmp_path, codec, row) as drivers:
         await round_of(drivers, 0, vectors)
         await round_of(drivers, 4, vectors)
         await prepare(drivers, 8, vectors)  # lets the last round's buffers go
-        kept = sum(driver.kept_bytes for driver in drivers)  # from one round to the next: a part of what averaging holds
+        # From one round to the next: a part of what averaging holds.
+        kept = sum(driver.kept_bytes for driver in drivers)
         before = tracemalloc.get_traced_memory()[0] - kept
         tracemalloc.reset_peak()
         await average(drivers)
         held = tracemalloc.get_traced_memory()[1] - before
-        assert np.abs(await drivers[1].result() - exact_mean(PEERS, ELEMENTS)).max() <= tolerance(codec)
+        assert np.abs(await drivers[1].result() - exact_mean(PEERS, ELEMENTS)).max() <= tolerance(
+            codec
+        )
     print(f"{held / (PEERS * 4 * ELEMENTS):.2f} vectors each")
-    assert held <= PEERS * BUFFERS * 4 * ELEMENTS + OTHER_BYTES, f"{held / (PEERS * 4 * ELEMENTS):.2f} vectors each"
+    assert held <= PEERS * BUFFERS * 4 * ELEMENTS + OTHER_BYTES, (
+        f"{held / (PEERS * 4 * ELEMENTS):.2f} vectors each"
+    )
 
 
 class LongestHold(trio.abc.Instrument):
-    """The longest that one task held the loop, in CPU time of this thread: what others on the machine do does not count."""
+    """The longest that one task held the loop, in CPU time of this thread: what others on the
+    machine do does not count.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -220,4 +270,6 @@ async def test_numeric_work_never_holds_the_loop(tmp_path: Path, codec: str) -> 
         trio.lowlevel.add_instrument(longest)
         await average(drivers)
         trio.lowlevel.remove_instrument(longest)
-    assert longest.seconds < HELD_S, f"{longest.name} held the loop for {1000 * longest.seconds:.1f} ms"
+    assert longest.seconds < HELD_S, (
+        f"{longest.name} held the loop for {1000 * longest.seconds:.1f} ms"
+    )

@@ -26,18 +26,22 @@ from simulator.story import QUICK
 from simulator.world import World
 from tests.protocol.rounds import Made, people
 
-ROUND_S = QUICK.seconds + 2.0  # a round of these worlds, with its exchange
+# A round of these worlds, with its exchange.
+ROUND_S = QUICK.seconds + 2.0
 BEHIND = 1
 
 
 def test_a_member_whose_download_takes_three_rounds_from_one_holder_comes_back() -> None:
-    """Each newer certificate began the download anew, from one holder, with the trainer idle: it never came back."""
+    """Each newer certificate began the download anew, from one holder, with the trainer idle: it
+    never came back.
+    """
     killed_s, back_s = 22.0, 34.0
     world = World(
         seed=1,
         nodes=6,
         manifest=Manifest(name="behind", task="quadratic", seed=1, codec="int8", round=QUICK),
-        link=lambda one, other: LinkModel(latency_s=0.01, bandwidth_bps=2e6),  # between any two: 19 s for the state of 4.8 MB
+        # Between any two: 19 s for the state of 4.8 MB.
+        link=lambda one, other: LinkModel(latency_s=0.01, bandwidth_bps=2e6),
         parameters=600_000,
         samples_per_second=lambda index: 20.0,
         marked=True,
@@ -49,7 +53,10 @@ def test_a_member_whose_download_takes_three_rounds_from_one_holder_comes_back()
         return [
             at
             for at, _, event in world.history
-            if at > back_s and isinstance(event, RoundCertified) and event.state_digest and peer in {share.peer for share in event.shares}
+            if at > back_s
+            and isinstance(event, RoundCertified)
+            and event.state_digest
+            and peer in {share.peer for share in event.shares}
         ]
 
     async def story() -> None:
@@ -59,34 +66,50 @@ def test_a_member_whose_download_takes_three_rounds_from_one_holder_comes_back()
             world.kill(BEHIND)
             await trio.sleep(back_s - killed_s)
             world.start(BEHIND)
-            await world.until(lambda: bool(counted()), 4 * ROUND_S, "a round with the one that was behind")
+            await world.until(
+                lambda: bool(counted()), 4 * ROUND_S, "a round with the one that was behind"
+            )
 
     run_virtual(story, seed=1)
     assert not world.invariants.broken
     back = counted()[0]
     assert back - back_s < 2.5 * ROUND_S
     # It trains on meanwhile, but for the exchanges that it is in.
-    trained = sum(event.seconds for event in world.of(Trained, node=BEHIND, after=back_s) if isinstance(event, Trained))
+    trained = sum(
+        event.seconds
+        for event in world.of(Trained, node=BEHIND, after=back_s)
+        if isinstance(event, Trained)
+    )
     assert trained > 0.75 * (back - back_s)
-    fetched = [event.seconds for event in world.of(CaughtUp, node=BEHIND) if isinstance(event, CaughtUp)]
+    fetched = [
+        event.seconds for event in world.of(CaughtUp, node=BEHIND) if isinstance(event, CaughtUp)
+    ]
     assert fetched
     assert max(fetched) < 19.2 / 3, "from several holders at once"
 
 
 def test_a_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
-    """It held both nodes of a run in fetch for 48 s and more, without training. Two keys are enough to make one."""
-    manifest = Manifest(name="unserved", task="quadratic", seed=3, round=QUICK, group=Group(min_peers=2))
+    """It held both nodes of a run in fetch for 48 s and more, without training.
+
+    Two keys are enough to make one.
+    """
+    manifest = Manifest(
+        name="unserved", task="quadratic", seed=3, round=QUICK, group=Group(min_peers=2)
+    )
     world = World(seed=3, nodes=2, manifest=manifest, parameters=3 * 4096)
     run = world.manifest.run
 
     async def story() -> None:
         async with world.running():
             world.start()
-            await world.until(lambda: min(world.number(0), world.number(1)) >= 1, 30.0, "the first round")
+            await world.until(
+                lambda: min(world.number(0), world.number(1)) >= 1, 30.0, "the first round"
+            )
             keeper = world.seats[0].engine.keeper if world.seats[0].engine else None
             assert keeper is not None
             tip = keeper.tip
-            for number in range(6):  # one after the other: a new one each time that the last is done without
+            # One after the other: a new one each time that the last is done without.
+            for number in range(6):
                 strangers = people(2 + number)
                 led = replace(tip, members=tuple(stranger.peer for stranger in strangers))
                 forged = Made(strangers, led, run=run, manifest=manifest, chunks=3, view=7 + number)
@@ -98,15 +121,31 @@ def test_a_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
 
     run_virtual(story, seed=3)
     assert not world.invariants.broken
-    times = [at for at, index, event in world.history if index == 0 and isinstance(event, RoundCertified) and event.state_digest]
-    assert max(later - earlier for earlier, later in pairwise(times)) < ROUND_S + QUICK.ready_s + 1.0
-    assert sum(isinstance(event, PhaseEntered) and event.phase == "fetch" and index == 0 for _, index, event in world.history) == 1
+    times = [
+        at
+        for at, index, event in world.history
+        if index == 0 and isinstance(event, RoundCertified) and event.state_digest
+    ]
+    assert (
+        max(later - earlier for earlier, later in pairwise(times)) < ROUND_S + QUICK.ready_s + 1.0
+    )
+    assert (
+        sum(
+            isinstance(event, PhaseEntered) and event.phase == "fetch" and index == 0
+            for _, index, event in world.history
+        )
+        == 1
+    )
     assert genesis(run).hash not in world.tips()
 
 
 def test_a_state_that_comes_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
-    """A forged certificate held a node in fetch for as long as its chunks came, 40 minutes and more."""
-    manifest = Manifest(name="slow", task="quadratic", seed=3, round=QUICK, group=Group(min_peers=2))
+    """A forged certificate held a node in fetch for as long as its chunks came, 40 minutes and
+    more.
+    """
+    manifest = Manifest(
+        name="slow", task="quadratic", seed=3, round=QUICK, group=Group(min_peers=2)
+    )
     world = World(seed=3, nodes=2, manifest=manifest, parameters=12 * STATE_CHUNK_BYTES // 4)
     run, parameters = world.manifest.run, 12 * STATE_CHUNK_BYTES // 4
     zeros = np.zeros(parameters, np.float32)
@@ -135,13 +174,17 @@ def test_a_state_that_comes_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
             forger = world.swarm.network(digest(b"person", bytes([0])))
             await nursery.start(live, forger)
             world.start()
-            await world.until(lambda: min(world.number(0), world.number(1)) >= 1, 30.0, "the first round")
+            await world.until(
+                lambda: min(world.number(0), world.number(1)) >= 1, 30.0, "the first round"
+            )
             keeper = world.seats[0].engine.keeper if world.seats[0].engine else None
             assert keeper is not None
             strangers = people(2)
             assert forger.peer in {stranger.peer for stranger in strangers}
             led = replace(keeper.tip, members=tuple(stranger.peer for stranger in strangers))
-            made = Made(strangers, led, run=run, manifest=manifest, chunks=chunk_count(parameters), view=7)
+            made = Made(
+                strangers, led, run=run, manifest=manifest, chunks=chunk_count(parameters), view=7
+            )
             made.vote = replace(made.vote, state=state_digest(zeros, zeros))
             for seat in world.seats:
                 assert seat.engine is not None
@@ -153,6 +196,10 @@ def test_a_state_that_comes_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
     assert not world.invariants.broken
     assert len(sent) > 5, "both nodes were given a chunk in 9 s while they waited"
     held_s = HELD_ROUNDS * (QUICK.seconds + QUICK.ready_s)
-    times = [at for at, index, event in world.history if index == 0 and isinstance(event, RoundCertified) and event.state_digest]
+    times = [
+        at
+        for at, index, event in world.history
+        if index == 0 and isinstance(event, RoundCertified) and event.state_digest
+    ]
     assert max(later - earlier for earlier, later in pairwise(times)) < held_s + 2 * ROUND_S
     assert len(times) > (90.0 - held_s) / ROUND_S - 3

@@ -1,4 +1,6 @@
-"""Twelve real members in three clusters, far apart and on narrow links between: several rows, the same bytes on every node, and the exact mean."""
+"""Twelve real members in three clusters, far apart and on narrow links between: several rows, the
+same bytes on every node, and the exact mean.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ ROUNDS = 6
 PATIENCE_S = 240.0
 
 RULES = RoundRules(seconds=6.0, ready_s=10.0, scatter_s=30.0, gather_s=30.0, vote_s=15.0)
-SIGNED = seal(Manifest(name="clusters", task="content", seed=12, round=RULES, group=Group(max_group=SIZE)))
+SIGNED = seal(
+    Manifest(name="clusters", task="content", seed=12, round=RULES, group=Group(max_group=SIZE))
+)
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -35,27 +39,45 @@ async def start_behind(relay: Relay, cohort: Cohort) -> None:
             relay.between(one, names[j], NEAR if i // SIZE == j // SIZE else FAR)
     for member in cohort.members:
         listens, advertised = f"127.87.3.{member.index + 1}", f"127.88.3.{member.index + 1}"
-        relay.introduce(member.home.name, lambda member=member: member.pid if member.alive else None)
+        relay.introduce(
+            member.home.name, lambda member=member: member.pid if member.alive else None
+        )
         ports = [await relay.forward(member.home.name, advertised, listens) for _ in range(2)]
-        where = ["--listen", listens, "--advertise", advertised, "--port", str(ports[0]), "--bulk-port", str(ports[1])]
+        where = [
+            "--listen",
+            listens,
+            "--advertise",
+            advertised,
+            "--port",
+            str(ports[0]),
+            "--bulk-port",
+            str(ports[1]),
+        ]
         await cohort.start(member, *where)
 
 
 async def test_twelve_in_three_clusters_end_with_the_same_bytes(tmp_path: Path) -> None:
-    async with trio.open_nursery() as nursery, cohort_of(MEMBERS, tmp_path, SIGNED, ELEMENTS) as cohort:
+    async with (
+        trio.open_nursery() as nursery,
+        cohort_of(MEMBERS, tmp_path, SIGNED, ELEMENTS) as cohort,
+    ):
         trials = Trials(cohort, tmp_path)
         relay = Relay(nursery)
         await start_behind(relay, cohort)
 
         def reached(number: int) -> bool:
-            return all(member.tip is not None and member.tip.number >= number for member in cohort.members)
+            return all(
+                member.tip is not None and member.tip.number >= number for member in cohort.members
+            )
 
         await cohort.until(lambda: reached(ROUNDS), f"all hold certificate {ROUNDS}", PATIENCE_S)
         trials.catch_up()
         steps = sorted(trials.audit.steps.values(), key=lambda step: step.tip.number)
         for step in steps:
             plan = step.certificate.plan.plan
-            print(f"certificate {step.tip.number}: {len(plan.offers)} members in rows {[len(row) for row in plan.rows]}: {plan.reason}")
+            print(
+                f"certificate {step.tip.number}: {len(plan.offers)} members in rows {[len(row) for row in plan.rows]}: {plan.reason}"
+            )
         assert any(len(step.certificate.plan.plan.rows) >= CLUSTERS for step in steps)
         assert {step.tip.number for step in steps} >= set(range(1, ROUNDS + 1))
         states: dict[int, set[str]] = {}

@@ -1,4 +1,6 @@
-"""Clusters of namespaces: near members are near, far ones as far as was asked, on a way that carries what was asked."""
+"""Clusters of namespaces: near members are near, far ones as far as was asked, on a way that
+carries what was asked.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def test_clusters_are_as_far_apart_and_as_narrowly_joined_as_was_asked() -> None
         for other in (2, 5):
             trip = float(made.run(0, sys.executable, "-c", ROUND_TRIP, made.host(other)))
             assert 2 * FAR.delay_s <= trip < 2 * FAR.delay_s + 0.05
-        taker = subprocess.Popen([*made.prefix(4), sys.executable, "-c", TAKE], stdout=subprocess.PIPE)
+        taker = subprocess.Popen(
+            [*made.prefix(4), sys.executable, "-c", TAKE], stdout=subprocess.PIPE
+        )
         assert taker.stdout is not None
         assert taker.stdout.readline() == b"up\n"
         seconds = float(made.run(0, sys.executable, "-c", SEND, made.host(4), "1000000"))
@@ -51,5 +55,7 @@ def test_clusters_are_as_far_apart_and_as_narrowly_joined_as_was_asked() -> None
 def test_the_benchmarks_peers_are_a_round_trip_apart() -> None:
     with links(3, 100e6, 0.06, print) as where:
         command = [*where.prefixes[0], sys.executable, "-c", ROUND_TRIP, where.hosts[2]]
-        trip = float(subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout)
+        trip = float(
+            subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        )
     assert 0.06 <= trip < 0.11

@@ -36,7 +36,12 @@ def test_every_fault_can_be_placed_at_a_time_or_at_a_step() -> None:
 
 
 def test_a_file_that_is_no_story_says_so(tmp_path: Path) -> None:
-    for text in ("", "{}", '{"name": "x", "nodes": 3, "seed": 1, "seconds": 1, "link": "string"}', '{"unknown": 1}'):
+    for text in (
+        "",
+        "{}",
+        '{"name": "x", "nodes": 3, "seed": 1, "seconds": 1, "link": "string"}',
+        '{"unknown": 1}',
+    ):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(UserError, match="holds no story"):
             read_story(tmp_path / "bad.json")
@@ -44,7 +49,11 @@ def test_a_file_that_is_no_story_says_so(tmp_path: Path) -> None:
 
 def test_a_fault_happens_when_its_step_comes() -> None:
     when = f.When(enters="reduce", role="leader", number=2)
-    played = play(Story(name="one", nodes=4, seed=3, seconds=20.0, schedule=(f.Kill(node=f.WHOEVER, when=when),)))
+    played = play(
+        Story(
+            name="one", nodes=4, seed=3, seconds=20.0, schedule=(f.Kill(node=f.WHOEVER, when=when),)
+        )
+    )
     (struck,) = played.director.struck
     assert not played.world.seats[struck.node].alive
     entered = [
@@ -56,7 +65,13 @@ def test_a_fault_happens_when_its_step_comes() -> None:
 
 
 def test_what_never_comes_is_told() -> None:
-    story = Story(name="x", nodes=3, seed=3, seconds=8.0, schedule=(f.Kill(node=f.WHOEVER, when=f.When(enters="merge", number=900)),))
+    story = Story(
+        name="x",
+        nodes=3,
+        seed=3,
+        seconds=8.0,
+        schedule=(f.Kill(node=f.WHOEVER, when=f.When(enters="merge", number=900)),),
+    )
     report = play(story).report
     assert report is not None
     assert "never came" in report.reason

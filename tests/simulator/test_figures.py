@@ -1,6 +1,8 @@
-"""The figures that averaging is held to, four peers and 10 million elements on two cores: ratios within one run, so that any machine may repeat them.
+"""The figures that averaging is held to, four peers and 10 million elements on two cores: ratios
+within one run, so that any machine may repeat them.
 
-What is not reached stays here as a check that is expected to fail, with what was measured. A quiet machine is wanted: it takes five minutes.
+What is not reached stays here as a check that is expected to fail, with what was measured. A quiet
+machine is wanted: it takes five minutes.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.real, pytest.mark
 needs_namespaces = pytest.mark.skipif(bool(why_not()), reason=f"no network namespaces: {why_not()}")
 
 
-def run(*, engines: str, codecs: str, rate: str = "none", certified: bool = False, repeat: int = 5) -> list[Record]:
+def run(
+    *, engines: str, codecs: str, rate: str = "none", certified: bool = False, repeat: int = 5
+) -> list[Record]:
     return measure(
         peers=4,
         elements=10_000_000,
@@ -41,9 +45,15 @@ def of(records: list[Record], engine: str, codec: str) -> Record:
 def over_fastest_hivemind(records: list[Record], codec: str) -> float:
     """How many times as fast as the fastest codec of hivemind's whose result was right every time."""
     native = of(records, "native", codec)
-    rivals = [record for record in records if record.engine == "hivemind" and record.seconds_median and not record.wrong]
+    rivals = [
+        record
+        for record in records
+        if record.engine == "hivemind" and record.seconds_median and not record.wrong
+    ]
     assert rivals, "hivemind had no right result: run again"
-    return native.speedup_over[f"hivemind {min(rivals, key=lambda record: record.seconds_median or 0).codec}"]
+    return native.speedup_over[
+        f"hivemind {min(rivals, key=lambda record: record.seconds_median or 0).codec}"
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +77,29 @@ def test_float32_over_tls_is_a_third_as_fast_as_gloo_in_the_clear(unshaped: list
 
 
 @pytest.mark.xfail(
-    reason="7.7 was measured (hivemind's float16 is its fastest): no part of a round takes more than a sixth of it", strict=False
+    reason="7.7 was measured (hivemind's float16 is its fastest): no part of a round takes more than a sixth of it",
+    strict=False,
 )
 def test_compiled_int8_is_ten_times_as_fast_as_hivemind(unshaped: list[Record]) -> None:
     assert over_fastest_hivemind(unshaped, "int8") >= 10
 
 
-@pytest.mark.xfail(reason="4.2 was measured: half of the CPU time is numpy's, in nine passes of encoding and decoding", strict=False)
+@pytest.mark.xfail(
+    reason="4.2 was measured: half of the CPU time is numpy's, in nine passes of encoding and decoding",
+    strict=False,
+)
 def test_int8_in_numpy_is_six_times_as_fast_as_hivemind(in_numpy: list[Record]) -> None:
     assert over_fastest_hivemind(in_numpy, "int8") >= 6
 
 
 @pytest.mark.xfail(
-    reason="0.18 to 0.19 was measured: two thirds of float32's CPU time are AES, calls of it, and the kernel's copies", strict=False
+    reason="0.18 to 0.19 was measured: two thirds of float32's CPU time are AES, calls of it, and the kernel's copies",
+    strict=False,
 )
 def test_float32_takes_a_sixth_of_the_cpu_time_of_hivemind(unshaped: list[Record]) -> None:
-    ours, theirs = (of(unshaped, engine, "float32").cpu_seconds_per_gb for engine in ("native", "hivemind"))
+    ours, theirs = (
+        of(unshaped, engine, "float32").cpu_seconds_per_gb for engine in ("native", "hivemind")
+    )
     assert ours is not None
     assert theirs is not None
     assert ours <= theirs / 6

@@ -12,7 +12,9 @@ from simulator.story import read_story
 
 SCHEDULES = 300
 JOBS = 2
-CPU_S = 240.0  # 120 s on two cores. Counted in processor time, which others that use the machine hardly change; all are played in any case
+# 120 s on two cores. Counted in processor time, which others that use the machine hardly change;
+# all are played in any case.
+CPU_S = 240.0
 
 STORIES = sorted((Path(__file__).parent / "stories").glob("*.json"))
 """Schedules that once broke something, as `hypergpud simulate --save` wrote them; each is named after what it broke."""
@@ -26,7 +28,9 @@ def test_what_once_broke_something_as_it_was(path: Path) -> None:
 
 def _cpu_s() -> float:
     """Of this process and of those it has waited for."""
-    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(
+        sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
 
 
 def _play_all() -> float:
@@ -39,7 +43,8 @@ def _play_all() -> float:
     return _cpu_s() - began_s
 
 
-@pytest.mark.timeout(1200)  # ten times the budget, for a machine that does nine other things
+# Ten times the budget, for a machine that does nine other things.
+@pytest.mark.timeout(1200)
 def test_random_schedules() -> None:
     _play_all()
 
@@ -47,6 +52,7 @@ def test_random_schedules() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_random_schedules_within_their_budget() -> None:
-    # Measured: 172 s at low priority beside other work, 234 s within the whole test suite, on two threads of one core. Time of a processor
-    # whose other thread is busy depends on what that one does, so this is a check for a machine that does nothing else.
+    # Measured: 172 s at low priority beside other work, 234 s within the whole test suite, on two
+    # threads of one core. Time of a processor whose other thread is busy depends on what that one
+    # does, so this is a check for a machine that does nothing else.
     assert _play_all() < CPU_S

@@ -9,14 +9,17 @@ from simulator.fakes.link import LinkModel
 from simulator.seat import Seat
 from simulator.world import World
 
-DIES_AFTER_S = 0.01  # after the first vote: before any vote is anywhere else, on paths of 20 ms
+# After the first vote: before any vote is anywhere else, on paths of 20 ms.
+DIES_AFTER_S = 0.01
 
 
 def test_the_survivors_certify_in_the_same_view() -> None:
     world = World(
         seed=1,
         nodes=4,
-        manifest=Manifest(name="handed on", task="quadratic", seed=1, round=RoundRules(seconds=5.0)),
+        manifest=Manifest(
+            name="handed on", task="quadratic", seed=1, round=RoundRules(seconds=5.0)
+        ),
         parameters=4 * 4096 * 8,
         link=lambda one, other: LinkModel(latency_s=0.02),
     )
@@ -32,16 +35,29 @@ def test_the_survivors_certify_in_the_same_view() -> None:
             world.swarm.sever(dead.peer, lacking.peer)  # so that its result does not come there
         if event.phase == "vote" and cast and not died_at and seat is not cast["dead"]:
             died_at.append(now + DIES_AFTER_S)
-            world.swarm.schedule.at(now + DIES_AFTER_S, lambda _: world.kill(cast["dead"].index), None)
+            world.swarm.schedule.at(
+                now + DIES_AFTER_S, lambda _: world.kill(cast["dead"].index), None
+            )
 
     async def story() -> None:
         async with world.running():
             world.watchers.append(watch)
             world.start()
-            await world.until(lambda: all(world.number(s.index) >= 3 for s in world.seats if s.alive) and bool(died_at), 40.0, "round 3")
+            await world.until(
+                lambda: (
+                    all(world.number(s.index) >= 3 for s in world.seats if s.alive)
+                    and bool(died_at)
+                ),
+                40.0,
+                "round 3",
+            )
 
     run_virtual(story, seed=1)
-    third = [at for at, _, event in world.history if isinstance(event, RoundCertified) and event.number == 3]
+    third = [
+        at
+        for at, _, event in world.history
+        if isinstance(event, RoundCertified) and event.number == 3
+    ]
     assert max(third) - died_at[0] < 1.0
     assert not world.of(ViewPassed)
     assert not world.invariants.broken

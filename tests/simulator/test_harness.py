@@ -1,4 +1,6 @@
-"""The harness on real processes: faults that leave the survivors in agreement and exact, and an audit that notices when they are not."""
+"""The harness on real processes: faults that leave the survivors in agreement and exact, and an
+audit that notices when they are not.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ from simulator.harness.relay import CLEAR, Condition, Relay
 from simulator.harness.trial import Trials
 
 REPOSITORY = Path(__file__).parents[2]
-ELEMENTS = 50_000  # thirteen chunks: everybody of four reduces something
+# Thirteen chunks: everybody of four reduces something.
+ELEMENTS = 50_000
 SIGNED = seal(Manifest(name="harness", task="content", seed=9, round=RoundRules(seconds=0.7)))
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(150)]
@@ -51,15 +54,24 @@ def audited(lines: list[tuple[int, AnyLine]]) -> Audit:
     return audit
 
 
-async def test_an_audit_finds_rounds_exact_and_notices_every_kind_of_difference(tmp_path: Path) -> None:
+async def test_an_audit_finds_rounds_exact_and_notices_every_kind_of_difference(
+    tmp_path: Path,
+) -> None:
     async with certified_pair(tmp_path) as trials:
         cohort = trials.cohort
         for member in cohort.members:
             cohort.tell(member, Dump(path=str(tmp_path / f"anchor-{member.index}"), number=1))
         await cohort.until(
-            lambda: all(any(isinstance(line, Dumped) for line in member.lines) for member in cohort.members), "both dumped", 30.0
+            lambda: all(
+                any(isinstance(line, Dumped) for line in member.lines) for member in cohort.members
+            ),
+            "both dumped",
+            30.0,
         )
-        lines = sorted(((member.index, line) for member in cohort.members for line in member.lines), key=lambda one: one[1].at_s)
+        lines = sorted(
+            ((member.index, line) for member in cohort.members for line in member.lines),
+            key=lambda one: one[1].at_s,
+        )
     right = audited(lines)
     assert right.findings
     assert set(right.findings.values()) == {""}
@@ -78,7 +90,9 @@ async def test_an_audit_finds_rounds_exact_and_notices_every_kind_of_difference(
     without_offer = audited([one for one in lines if type(one[1]).__name__ != "Offered"])
     assert all(without_offer.findings.values()), "nothing was offered"
     raw = next(line.raw for _, line in lines if isinstance(line, Certified))
-    assert any(altered(Certified, raw=raw[:-1] + bytes([raw[-1] ^ 1])).findings.values()), "a signature is wrong"
+    assert any(altered(Certified, raw=raw[:-1] + bytes([raw[-1] ^ 1])).findings.values()), (
+        "a signature is wrong"
+    )
 
 
 def test_survivors_of_a_kill_and_of_a_stop_agree_and_are_exact() -> None:
@@ -96,8 +110,18 @@ def test_an_engine_that_is_not_there_is_refused_in_words() -> None:
     check_engines(["native", "hivemind"])
     with pytest.raises(UserError, match="no engine 'carrier-pigeon'"):
         check_engines(["native", "carrier-pigeon"])
-    command = [sys.executable, "-m", "daemon.cli.main", "bench", "faults", "--engines", "carrier-pigeon"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "daemon.cli.main",
+        "bench",
+        "faults",
+        "--engines",
+        "carrier-pigeon",
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY, check=False
+    )
     assert done.returncode == 2
     assert "this version has: native, hivemind" in done.stderr
 
@@ -116,7 +140,9 @@ def test_nothing_is_left_of_a_killed_harness(tmp_path: Path, stopped: bool) -> N
         "trio.run(main)\n"
     )
     environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    harness = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, env=environ)
+    harness = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, env=environ
+    )
     assert harness.stdout is not None
     pid = int(harness.stdout.readline())
     if stopped:
@@ -132,14 +158,20 @@ def test_nothing_is_left_of_a_killed_harness(tmp_path: Path, stopped: bool) -> N
 
 def _running(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] not in "ZX"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+            not in "ZX"
+        )
     except OSError:
         return False
 
 
-@pytest.mark.slow  # both halves need their deadlines, and a minute of a busy machine
+# Both halves need their deadlines, and a minute of a busy machine.
+@pytest.mark.slow
 async def test_a_partition_through_the_relay_heals_into_one_exact_lineage(tmp_path: Path) -> None:
-    """Two pairs that cannot hear each other certify on; when they meet they are one run again, and every state is what its list makes."""
+    """Two pairs that cannot hear each other certify on; when they meet they are one run again, and
+    every state is what its list makes.
+    """
     async with trio.open_nursery() as nursery, cohort_of(4, tmp_path, SIGNED, ELEMENTS) as cohort:
         trials = Trials(cohort, tmp_path)
         relay = Relay(nursery)
@@ -151,16 +183,30 @@ async def test_a_partition_through_the_relay_heals_into_one_exact_lineage(tmp_pa
         def apart() -> bool:
             tips = [member.tip.hash if member.tip else "" for member in cohort.members]
             numbers = [member.tip.number if member.tip else 0 for member in cohort.members]
-            return tips[0] == tips[1] and tips[2] == tips[3] and tips[0] != tips[2] and min(numbers) > step.tip.number + 1
+            return (
+                tips[0] == tips[1]
+                and tips[2] == tips[3]
+                and tips[0] != tips[2]
+                and min(numbers) > step.tip.number + 1
+            )
 
         await cohort.until(apart, "both halves certify on their own", 60.0)
         relay.split([names[:2], names[2:]], CLEAR)
         await trials.until_whole()
         trials.catch_up()
-        merges = [made for made in trials.audit.steps.values() if len(made.certificate.outcome.parents) == 2]
+        merges = [
+            made
+            for made in trials.audit.steps.values()
+            if len(made.certificate.outcome.parents) == 2
+        ]
         assert merges
         assert set(trials.audit.findings.values()) == {""}
-        said = [line.text for member in cohort.members for line in member.lines if isinstance(line, Said) and "dropped" in line.text]
+        said = [
+            line.text
+            for member in cohort.members
+            for line in member.lines
+            if isinstance(line, Said) and "dropped" in line.text
+        ]
         assert all(PASSED_BY in text or "initial parameters" in text for text in said), said
         nursery.cancel_scope.cancel()
 
@@ -169,7 +215,18 @@ async def _start_behind(relay: Relay, cohort: Cohort) -> None:
     """All members, each behind an address of the relay."""
     for member in cohort.members:
         listens, advertised = f"127.87.2.{member.index + 1}", f"127.88.2.{member.index + 1}"
-        relay.introduce(member.home.name, lambda member=member: member.pid if member.alive else None)
+        relay.introduce(
+            member.home.name, lambda member=member: member.pid if member.alive else None
+        )
         ports = [await relay.forward(member.home.name, advertised, listens) for _ in range(2)]
-        where = ["--listen", listens, "--advertise", advertised, "--port", str(ports[0]), "--bulk-port", str(ports[1])]
+        where = [
+            "--listen",
+            listens,
+            "--advertise",
+            advertised,
+            "--port",
+            str(ports[0]),
+            "--bulk-port",
+            str(ports[1]),
+        ]
         await cohort.start(member, *where)

@@ -12,7 +12,12 @@ from daemon.engines.hivemind.messages import Averaged, Failed, Report, Said
 from protocol.ports import Vector
 from simulator.harness.content import samples_of, vector_of
 from simulator.harness.hivemind_member import MOMENT_OF
-from simulator.harness.hivemind_trial import HivemindCohort, HivemindTrial, bench_settings, hivemind_cohort
+from simulator.harness.hivemind_trial import (
+    HivemindCohort,
+    HivemindTrial,
+    bench_settings,
+    hivemind_cohort,
+)
 from simulator.harness.steps import STEPS
 
 ELEMENTS = 1000
@@ -22,7 +27,10 @@ SURVIVORS = [0, 1, 3]
 
 def mean_of(*members: int) -> Vector:
     weights = [samples_of(index) for index in members]
-    summed = sum(weight * GIVEN[index].astype(np.float64) for weight, index in zip(weights, members, strict=True))
+    summed = sum(
+        weight * GIVEN[index].astype(np.float64)
+        for weight, index in zip(weights, members, strict=True)
+    )
     return (summed / sum(weights)).astype(np.float32)
 
 
@@ -30,7 +38,10 @@ def success(*members: int, local_elements: int = 0) -> Averaged:
     return Averaged(
         id=1,
         group=len(members),
-        said=tuple(Said(peer=str(index), number=1, samples=samples_of(index), loss=None, sketch=()) for index in members),
+        said=tuple(
+            Said(peer=str(index), number=1, samples=samples_of(index), loss=None, sketch=())
+            for index in members
+        ),
         elements=ELEMENTS,
         local_elements=local_elements,
         missing_senders=0,
@@ -43,13 +54,18 @@ def success(*members: int, local_elements: int = 0) -> Averaged:
 
 def judged(answers: dict[int, Report], held: dict[int, Vector]) -> HivemindTrial:
     cohort = HivemindCohort([], Path(), ELEMENTS, 20)
-    return cohort._judge(SURVIVORS, [answers.get(index) for index in range(4)], GIVEN, held, 5.0, 0.0)
+    return cohort._judge(
+        SURVIVORS, [answers.get(index) for index in range(4)], GIVEN, held, 5.0, 0.0
+    )
 
 
 def test_survivors_with_the_exact_mean_of_those_they_were_told_of_are_right() -> None:
     for members in ((0, 1, 2, 3), (0, 1, 3)):
         rounding = np.float32(1e-7)
-        trial = judged(dict.fromkeys(SURVIVORS, success(*members)), {index: mean_of(*members) + rounding * index for index in SURVIVORS})
+        trial = judged(
+            dict.fromkeys(SURVIVORS, success(*members)),
+            {index: mean_of(*members) + rounding * index for index in SURVIVORS},
+        )
         assert trial.agree
         assert trial.exact
         assert trial.false_successes == 0
@@ -59,7 +75,11 @@ def test_a_slice_of_own_values_under_a_success_is_a_false_success() -> None:
     held = {index: mean_of(0, 1, 2, 3) for index in SURVIVORS}
     held[1] = held[1].copy()
     held[1][:250] = GIVEN[1][:250]
-    answers = {0: success(0, 1, 2, 3), 1: success(0, 1, 2, 3, local_elements=250), 3: success(0, 1, 2, 3)}
+    answers = {
+        0: success(0, 1, 2, 3),
+        1: success(0, 1, 2, 3, local_elements=250),
+        3: success(0, 1, 2, 3),
+    }
     trial = judged(answers, held)
     assert not trial.agree
     assert not trial.exact
@@ -68,7 +88,10 @@ def test_a_slice_of_own_values_under_a_success_is_a_false_success() -> None:
 
 
 def test_a_mean_without_the_victim_is_false_when_the_victim_is_said_to_be_in_it() -> None:
-    trial = judged(dict.fromkeys(SURVIVORS, success(0, 1, 2, 3)), {index: mean_of(0, 1, 3) for index in SURVIVORS})
+    trial = judged(
+        dict.fromkeys(SURVIVORS, success(0, 1, 2, 3)),
+        {index: mean_of(0, 1, 3) for index in SURVIVORS},
+    )
     assert trial.agree
     assert trial.false_successes == 3
     assert trial.seen_false == 0
@@ -80,7 +103,10 @@ def test_a_failure_that_everybody_was_told_of_is_agreement_and_no_mean() -> None
     assert trial.agree
     assert not trial.exact
     assert trial.false_successes == 0
-    mixed = judged({**answers, 0: success(0, 1, 2, 3)}, {**{index: GIVEN[index] for index in SURVIVORS}, 0: mean_of(0, 1, 2, 3)})
+    mixed = judged(
+        {**answers, 0: success(0, 1, 2, 3)},
+        {**{index: GIVEN[index] for index in SURVIVORS}, 0: mean_of(0, 1, 2, 3)},
+    )
     assert not mixed.agree
 
 
@@ -93,11 +119,14 @@ def test_every_step_has_its_moment_and_the_timeouts_are_the_engines() -> None:
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-async def test_a_real_member_killed_in_mid_round_is_struck_there_and_the_survivors_are_judged(tmp_path: Path) -> None:
+async def test_a_real_member_killed_in_mid_round_is_struck_there_and_the_survivors_are_judged(
+    tmp_path: Path,
+) -> None:
     with trio.fail_after(300):
         async with hivemind_cohort(4, tmp_path, 300_000, 20) as cohort:
             trial = await cohort.strike("kill", "gather", 0.0, victim=2)
             assert trial.successes + sum("failed" in note for note in trial.notes) == 3
             assert trial.fault_free_s > 0
             assert trial.after_s < 60
-            await cohort.whole()  # the victim is back, and a round without a fault is whole and exact again
+            # The victim is back, and a round without a fault is whole and exact again.
+            await cohort.whole()

@@ -1,4 +1,6 @@
-"""Worlds of many: a full round with every node in it, and what ten thousand members make of each other."""
+"""Worlds of many: a full round with every node in it, and what ten thousand members make of each
+other.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,18 @@ from simulator.membership import NODES, play_membership
 from simulator.play import Played, play
 from simulator.scenarios import scenario
 
-ROUND_CPU_S = 60.0  # for a thousand nodes on one core, in processor time: what a busy machine adds is not the simulator's
+# For a thousand nodes on one core, in processor time: what a busy machine adds is not the
+# simulator's.
+ROUND_CPU_S = 60.0
 MEMBERSHIP_CPU_S = 120.0
 
 
 def _keepers(played: Played) -> list[Keeper]:
-    return [seat.engine.keeper for seat in played.world.seats if seat.engine is not None and seat.engine.keeper is not None]
+    return [
+        seat.engine.keeper
+        for seat in played.world.seats
+        if seat.engine is not None and seat.engine.keeper is not None
+    ]
 
 
 def _full_round(nodes: int) -> Played:

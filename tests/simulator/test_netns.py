@@ -1,4 +1,6 @@
-"""Network namespaces: separate machines on shaped cables, of which nothing is left afterwards, whatever became of whoever made them."""
+"""Network namespaces: separate machines on shaped cables, of which nothing is left afterwards,
+whatever became of whoever made them.
+"""
 
 from __future__ import annotations
 
@@ -33,18 +35,27 @@ with namespaces(2) as made:
     time.sleep(60)
 """
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(90), pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.slow,
+    pytest.mark.timeout(90),
+    pytest.mark.skipif(bool(why_not()), reason=why_not() or "-"),
+]
 
 
 def interfaces() -> str:
     """All that is to be seen from outside."""
-    return subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        ["ip", "-brief", "link"], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def test_a_cable_carries_its_bandwidth() -> None:
     with namespaces(2) as made:
         made.shape(0, up_bits=20e6, down_bits=None)
-        taker = subprocess.Popen([*made.prefix(1), sys.executable, "-c", TAKE], stdout=subprocess.PIPE)
+        taker = subprocess.Popen(
+            [*made.prefix(1), sys.executable, "-c", TAKE], stdout=subprocess.PIPE
+        )
         assert taker.stdout is not None
         assert taker.stdout.readline() == b"up\n"
         seconds = float(made.run(0, sys.executable, "-c", SEND, made.host(1), "2500000"))
@@ -59,9 +70,12 @@ def test_a_pulled_cable_carries_nothing_until_it_is_back() -> None:
         assert made.run(0, *look) == "there\n"
         made.cut(1)
         assert made.run(0, *look) == "gone\n"
-        assert made.run(0, sys.executable, "-c", REACH, made.host(2)) == "there\n", "other cables are as they were"
+        assert made.run(0, sys.executable, "-c", REACH, made.host(2)) == "there\n", (
+            "other cables are as they were"
+        )
         made.mend(1)
-        deadline = time.monotonic() + 45  # the bridge listens and learns for 30 s on some kernels
+        # The bridge listens and learns for 30 s on some kernels.
+        deadline = time.monotonic() + 45
         while made.run(0, *look) != "there\n":
             assert time.monotonic() < deadline
 
@@ -77,7 +91,9 @@ def test_nothing_is_left() -> None:
 
 def test_nothing_is_left_of_a_killed_maker() -> None:
     environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    maker = subprocess.Popen([sys.executable, "-c", MAKE], stdout=subprocess.PIPE, env=environ, text=True)
+    maker = subprocess.Popen(
+        [sys.executable, "-c", MAKE], stdout=subprocess.PIPE, env=environ, text=True
+    )
     assert maker.stdout is not None
     holder = Path(re.findall(r"(/proc/\d+)/", maker.stdout.readline())[0])
     assert holder.exists()

@@ -1,4 +1,6 @@
-"""A world that stands still is seen to, at its beginning and after its last fault; where nothing is promised the report says why."""
+"""A world that stands still is seen to, at its beginning and after its last fault; where nothing is
+promised the report says why.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ def small(**changes: object) -> Story:
 
 
 def deaf(story: Story) -> Report:
-    """The story in a world where from the beginning nobody hears anybody, which is no fault of the schedule's."""
+    """The story in a world where from the beginning nobody hears anybody, which is no fault of the
+    schedule's.
+    """
     played = Played(story)
     played.world.swarm.is_cut = lambda here, there: True  # type: ignore[method-assign]
     run_virtual(played.run, seed=story.seed)
@@ -33,21 +37,30 @@ def test_a_beginning_without_a_certificate_is_no_progress() -> None:
 
 
 def test_a_quiet_tail_without_a_certificate_is_no_progress() -> None:
-    report = deaf(small(seconds=10.0, patience_s=20.0, schedule=(f.CrashTrainer(node=0, at_s=1.0),)))
+    report = deaf(
+        small(seconds=10.0, patience_s=20.0, schedule=(f.CrashTrainer(node=0, at_s=1.0),))
+    )
     assert not report.invariants["progress"]
     assert "20 s after the last fault node 0 (train) is still at certificate 0" in report.reason
 
 
 def test_where_too_few_live_nothing_is_promised_and_the_report_says_so() -> None:
-    report = play(small(seconds=20.0, schedule=(f.Kill(node=0, at_s=1.0), f.Kill(node=1, at_s=1.0)))).report
+    report = play(
+        small(seconds=20.0, schedule=(f.Kill(node=0, at_s=1.0), f.Kill(node=1, at_s=1.0)))
+    ).report
     assert report is not None
     assert report.invariants["progress"]
     assert report.rounds_certified == 0
-    assert report.excuse == "nothing is promised: 1 honest nodes live after the last fault, a certificate takes 2"
+    assert (
+        report.excuse
+        == "nothing is promised: 1 honest nodes live after the last fault, a certificate takes 2"
+    )
 
 
 def test_a_fault_that_comes_while_the_end_is_awaited_gives_everybody_as_long_again() -> None:
-    """Placed at a step of a round that only comes after the story's seconds: the swarm is cut apart for longer than its patience."""
+    """Placed at a step of a round that only comes after the story's seconds: the swarm is cut apart
+    for longer than its patience.
+    """
     when = f.When(enters="scatter", role="leader", number=2)
     apart = f.Partition(groups=((0,), (1,), (2,)), for_s=25.0, when=when)
     report = play(small(seconds=9.0, patience_s=30.0, schedule=(apart,))).report

@@ -16,7 +16,9 @@ from simulator.bench.allreduce.running import measure, without_figure
 
 def round_of(*, grouped: bool) -> Round:
     failure = "" if grouped else "no group formed within 30 s"
-    return Round(seconds=1.0, cpu_seconds=1.0, max_error=0.0, agree=True, failure=failure, grouped=grouped)
+    return Round(
+        seconds=1.0, cpu_seconds=1.0, max_error=0.0, agree=True, failure=failure, grouped=grouped
+    )
 
 
 class Script:

@@ -1,4 +1,6 @@
-"""The relay: bytes arrive whole, and links are late, narrow, cut and frozen as they are told to be, each for itself."""
+"""The relay: bytes arrive whole, and links are late, narrow, cut and frozen as they are told to be,
+each for itself.
+"""
 
 from __future__ import annotations
 

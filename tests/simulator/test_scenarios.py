@@ -12,7 +12,11 @@ from simulator.play import play
 from simulator.scenarios import IN_ROWS, SCENARIOS, scenario
 
 QUICK_IN_ROWS = [
-    name for name in IN_ROWS if "crash" in name or "lost" in name or name in ("rows-calm", "rows-partition", "rows-relay-stopped")
+    name
+    for name in IN_ROWS
+    if "crash" in name
+    or "lost" in name
+    or name in ("rows-calm", "rows-partition", "rows-relay-stopped")
 ]
 
 
@@ -40,14 +44,17 @@ def _reaches_what_it_must(name: str) -> None:
 
 
 def test_a_view_whose_votes_are_divided_ends_when_that_is_clear() -> None:
-    """A reducer died while it handed its result out: two voted under the first cut, two under the second, three votes were needed, and all waited
-    for the view's deadline."""
+    """A reducer died while it handed its result out: two voted under the first cut, two under the
+    second, three votes were needed, and all waited for the view's deadline.
+    """
     played = play(scenario("rows-crash-member-gather", None, 5))
     assert played.report is not None
     assert played.report.ok, played.report.reason
 
 
-def test_who_is_too_slow_costs_the_others_what_the_plan_predicts_and_not_what_the_manifest_allows() -> None:
+def test_who_is_too_slow_costs_the_others_what_the_plan_predicts_and_not_what_the_manifest_allows() -> (
+    None
+):
     """From 32 s to 72 s nothing comes from node 1 in time.
 
     What it did before counts half as much after each certificate without it, and nothing after
@@ -58,32 +65,44 @@ def test_who_is_too_slow_costs_the_others_what_the_plan_predicts_and_not_what_th
     assert played.report is not None
     assert played.report.ok, played.report.reason
     world, manifest = played.world, played.story.manifest()
-    rounds = [event for event in world.of(RoundCertified, node=0) if isinstance(event, RoundCertified)]
+    rounds = [
+        event for event in world.of(RoundCertified, node=0) if isinstance(event, RoundCertified)
+    ]
     slow = world.seats[1].peer
     without = [event for event in rounds if slow not in [share.peer for share in event.shares]]
     assert len(without) >= 4
     for event in without:
         assert event.predicted_s is not None
-        assert event.phase_seconds["scatter"] + event.phase_seconds["reduce"] < manifest.round.scatter_s / 4
-    counted = {event.number: {share.peer: share.samples for share in event.shares} for event in rounds}
+        assert (
+            event.phase_seconds["scatter"] + event.phase_seconds["reduce"]
+            < manifest.round.scatter_s / 4
+        )
+    counted = {
+        event.number: {share.peer: share.samples for share in event.shares} for event in rounds
+    }
     usual, back = counted[3], counted[without[-1].number + 1]
     assert 0 < back[slow] <= usual[slow], "nothing is carried past three certificates"
     (once,) = [peer for peer in usual if peer not in counted[5] and peer != slow]
     assert counted[6][once] > usual[once], "what it did in the round that it missed came on top"
     dropped = [event for event in world.of(WorkDropped, node=1) if isinstance(event, WorkDropped)]
     assert all("without this work" in event.reason for event in dropped)
-    trained = sum(event.samples for event in world.of(Trained, node=1) if isinstance(event, Trained))
+    trained = sum(
+        event.samples for event in world.of(Trained, node=1) if isinstance(event, Trained)
+    )
     paid = sum(shares.get(slow, 0) for shares in counted.values())
     assert trained == paid + sum(event.samples for event in dropped), "every loss is reported"
 
 
 def test_every_lie_is_refused_by_name_or_says_why_it_is_not() -> None:
-    harmless = {"replay"}  # old words at the wrong time: nobody can tell them from late ones, and they change nothing
+    # Old words at the wrong time: nobody can tell them from late ones, and they change nothing.
+    harmless = {"replay"}
     assert {kind for kind, lie in LIES.items() if not lie.unnoticed} == set(NAMED) | harmless
 
 
 def test_a_lying_reducer_is_the_one_thing_that_changes_a_mean() -> None:
-    """Written down in ARCHITECTURE: whoever held the contributions would see it, and here the world does."""
+    """Written down in ARCHITECTURE: whoever held the contributions would see it, and here the world
+    does.
+    """
     report = play(scenario("liar-wrong_sum", None, 1)).report
     assert report is not None
     assert report.unnoticed > 0

@@ -1,4 +1,6 @@
-"""What a node learns alone is not thrown away: not by a friend, not by a restart, not by the run's cap, and no sample is drawn twice."""
+"""What a node learns alone is not thrown away: not by a friend, not by a restart, not by the run's
+cap, and no sample is drawn twice.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,10 @@ from simulator.fakes.trainer import QuadraticTrainer
 from simulator.world import World
 
 ALONE = 8  # rounds of training before a friend comes
-JUMP = 1.1  # the losses of two rounds in a row differ by the samples' noise
-# Of what was learned alone, which may be given up when a friend with nothing learned yet joins the mean at a tenth of the weight.
+# The losses of two rounds in a row differ by the samples' noise.
+JUMP = 1.1
+# Of what was learned alone, which may be given up when a friend with nothing learned yet joins the
+# mean at a tenth of the weight.
 GIVEN_UP = 0.15
 MANIFEST = Manifest(
     name="slow-learners",
@@ -27,7 +31,9 @@ DIRECT = Outer(learning_rate=1.0, momentum=0.0)
 DILOCO = Outer(learning_rate=0.7, momentum=0.9)
 
 
-def world(nodes: int = 2, *, outer: Outer = DIRECT, codec: str = "float32", max_samples: int = 1 << 20) -> World:
+def world(
+    nodes: int = 2, *, outer: Outer = DIRECT, codec: str = "float32", max_samples: int = 1 << 20
+) -> World:
     """Nodes that make one or two steps a round: after eight rounds they are on their way still."""
     manifest = Manifest(
         name=MANIFEST.name,
@@ -38,7 +44,13 @@ def world(nodes: int = 2, *, outer: Outer = DIRECT, codec: str = "float32", max_
         codec=codec,
         limits=Limits(max_samples=max_samples),
     )
-    return World(seed=5, nodes=nodes, manifest=manifest, parameters=4096, samples_per_second=lambda index: 6.0 + index)
+    return World(
+        seed=5,
+        nodes=nodes,
+        manifest=manifest,
+        parameters=4096,
+        samples_per_second=lambda index: 6.0 + index,
+    )
 
 
 def losses(played: World, node: int, after: float = 0.0) -> list[float]:
@@ -48,7 +60,9 @@ def losses(played: World, node: int, after: float = 0.0) -> list[float]:
 
 
 def certified(played: World, node: int) -> list[RoundCertified]:
-    return [event for event in played.of(RoundCertified, node=node) if isinstance(event, RoundCertified)]
+    return [
+        event for event in played.of(RoundCertified, node=node) if isinstance(event, RoundCertified)
+    ]
 
 
 def dropped(played: World) -> list[WorkDropped]:
@@ -64,7 +78,9 @@ async def alone(played: World, rounds: int) -> None:
 @pytest.mark.parametrize("outer", [DIRECT, DILOCO], ids=["direct", "diloco"])
 @pytest.mark.parametrize("codec", ["float32", "int8", "int4"])
 def test_a_friend_does_not_undo_what_was_learned_alone(codec: str, outer: Outer) -> None:
-    """With increments averaged instead of added, and with momentum on the displacement of eight rounds, the loss went back up."""
+    """With increments averaged instead of added, and with momentum on the displacement of eight
+    rounds, the loss went back up.
+    """
     played = world(codec=codec, outer=outer)
 
     async def story() -> None:
@@ -83,13 +99,17 @@ def test_a_friend_does_not_undo_what_was_learned_alone(codec: str, outer: Outer)
     allowed = before + GIVEN_UP * (losses(played, 0)[0] - before)
     assert max(together) <= allowed, f"{before:.4f} alone, then {together}"
     shares = {share.peer: share.samples for share in first.shares}
-    trained = sum(event.samples for event in played.of(Trained, node=0)[:ALONE] if isinstance(event, Trained))
+    trained = sum(
+        event.samples for event in played.of(Trained, node=0)[:ALONE] if isinstance(event, Trained)
+    )
     assert shares[played.seats[0].peer] >= trained
     assert not dropped(played)
 
 
 def test_the_first_anchor_is_the_mean_of_where_its_members_stand() -> None:
-    """Golden: with an outer step of rate 1 and no momentum, weighted by the samples of the whole trajectory."""
+    """Golden: with an outer step of rate 1 and no momentum, weighted by the samples of the whole
+    trajectory.
+    """
     played = world()
     stood: dict[int, tuple[float, float]] = {}
 
@@ -104,7 +124,9 @@ def test_the_first_anchor_is_the_mean_of_where_its_members_stand() -> None:
             stood[1] = (float(engine.keeper.anchor.value[7]), 0.0)
 
     def watch(_at: float, seat: object, event: object) -> None:
-        """Where each member stands when it has handed over: the last before the certificate is what it offered."""
+        """Where each member stands when it has handed over: the last before the certificate is what
+        it offered.
+        """
         if isinstance(event, Trained) and not certified(played, 0):
             index = played.seats.index(seat)  # type: ignore[arg-type]
             trainer = played.seats[index].trainer
@@ -122,14 +144,21 @@ def test_the_first_anchor_is_the_mean_of_where_its_members_stand() -> None:
 
 
 def test_a_restart_alone_goes_on_from_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in the middle of a round, started again, killed again, asked to leave; then a friend comes. No sample is drawn twice."""
+    """Killed in the middle of a round, started again, killed again, asked to leave; then a friend
+    comes.
+
+    No sample is drawn twice.
+    """
     played = world()
     drawn: dict[str, list[int]] = {}
     walk = QuadraticTrainer._walk
 
     def noted(trainer: QuadraticTrainer, lane: Lane, steps: int) -> float | None:
         batch = trainer._batch_size
-        positions = [lane.base + lane.index + (trainer._drawn + k) * lane.stride for k in range(steps * batch)]
+        positions = [
+            lane.base + lane.index + (trainer._drawn + k) * lane.stride
+            for k in range(steps * batch)
+        ]
         drawn.setdefault(trainer._peer, []).extend(positions)
         return walk(trainer, lane, steps)
 
@@ -159,12 +188,16 @@ def test_a_restart_alone_goes_on_from_where_it_was(monkeypatch: pytest.MonkeyPat
         assert known[count] <= JUMP * before, f"{before:.4f} before, {known[count]:.4f} after"
     assert known[-1] < 0.5 * known[0]
     for peer, positions in drawn.items():
-        assert len(set(positions)) == len(positions), f"{peer} drew {len(positions) - len(set(positions))} positions twice"
+        assert len(set(positions)) == len(positions), (
+            f"{peer} drew {len(positions) - len(set(positions))} positions twice"
+        )
     assert not dropped(played)
 
 
 def test_the_cap_takes_weight_and_no_progress() -> None:
-    """A node that was alone for long has more samples than one offer may have: it brings where it stands, once."""
+    """A node that was alone for long has more samples than one offer may have: it brings where it
+    stands, once.
+    """
     played = world(max_samples=30)
 
     async def story() -> None:
@@ -177,15 +210,24 @@ def test_the_cap_takes_weight_and_no_progress() -> None:
     assert not played.invariants.broken, played.invariants.broken
     first = certified(played, 0)[0]
     assert max(share.samples for share in first.shares) == 30
-    assert [event.reason for event in dropped(played)] == ["certificate 1 counts 30 samples of a member at most"]
+    assert [event.reason for event in dropped(played)] == [
+        "certificate 1 counts 30 samples of a member at most"
+    ]
     at = next(at for at, index, event in played.history if index == 0 and event is first)
     together = losses(played, 0, after=at)
-    assert together == sorted(together, reverse=True), "a second offer of the same displacement would lead past the goal"
-    assert together[0] < 0.5 * losses(played, 0)[0], "the friend counts as much, and knows nothing yet"
+    assert together == sorted(together, reverse=True), (
+        "a second offer of the same displacement would lead past the goal"
+    )
+    assert together[0] < 0.5 * losses(played, 0)[0], (
+        "the friend counts as much, and knows nothing yet"
+    )
 
 
 def test_a_joiner_brings_nothing_from_the_initial_parameters() -> None:
-    """It trains from them until it has an anchor of the run. Counted in a later certificate that threw the run back."""
+    """It trains from them until it has an anchor of the run.
+
+    Counted in a later certificate that threw the run back.
+    """
     played = world(3)
 
     async def story() -> None:
@@ -193,13 +235,27 @@ def test_a_joiner_brings_nothing_from_the_initial_parameters() -> None:
             played.start(0, 1)
             await played.until(lambda: played.number(0) >= 5, 60, "five rounds")
             played.start(2)
-            await played.until(lambda: len(played.of(Trained, node=2)) >= 4, 60, "the joiner's rounds")
+            await played.until(
+                lambda: len(played.of(Trained, node=2)) >= 4, 60, "the joiner's rounds"
+            )
 
     run_virtual(story, seed=5)
     assert not played.invariants.broken, played.invariants.broken
     me = played.seats[2].peer
-    counted = [share.samples for event in certified(played, 0) for share in event.shares if share.peer == me]
-    from_anchor = [event.samples for event in played.of(Trained, node=2) if isinstance(event, Trained) and event.number > 1]
+    counted = [
+        share.samples
+        for event in certified(played, 0)
+        for share in event.shares
+        if share.peer == me
+    ]
+    from_anchor = [
+        event.samples
+        for event in played.of(Trained, node=2)
+        if isinstance(event, Trained) and event.number > 1
+    ]
     assert counted
     assert sum(counted) <= sum(from_anchor), "no sample of the work at genesis"
-    assert all(PASSED_BY in event.reason or "initial parameters" in event.reason for event in dropped(played))
+    assert all(
+        PASSED_BY in event.reason or "initial parameters" in event.reason
+        for event in dropped(played)
+    )

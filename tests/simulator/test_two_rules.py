@@ -1,4 +1,6 @@
-"""Two releases in one world: one knows rules 2, one knows rules 2 and 3, which divides slices otherwise."""
+"""Two releases in one world: one knows rules 2, one knows rules 2 and 3, which divides slices
+otherwise.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from simulator.seat import Seat
 from simulator.world import World
 
 OLDER, NEWER = frozenset({CURRENT_RULES}), frozenset({CURRENT_RULES, LATER_RULES})
-CHUNKS = 5  # among three: two chunks go to somebody by the tie rule
+# Among three: two chunks go to somebody by the tie rule.
+CHUNKS = 5
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +31,12 @@ def later() -> Iterator[None]:
 
 
 def world_of(rules: int, *knows: frozenset[int]) -> World:
-    manifest = Manifest(name="two releases", task="quadratic", rules=rules, round=RoundRules(seconds=5.0, ready_s=1.0))
+    manifest = Manifest(
+        name="two releases",
+        task="quadratic",
+        rules=rules,
+        round=RoundRules(seconds=5.0, ready_s=1.0),
+    )
     world = World(seed=3, nodes=len(knows), manifest=manifest, parameters=CHUNKS * CHUNK_ELEMENTS)
     for seat, versions in zip(world.seats, knows, strict=True):
         seat.knows = versions
@@ -47,17 +55,24 @@ def played(world: World, story: Callable[[], Awaitable[None]]) -> None:
 def plans(world: World, seat: Seat) -> list[Plan]:
     """Of the rounds that a node has certificates of."""
     assert seat.engine is not None
-    steps = [seat.engine._lineage.step(bytes.fromhex(event.certificate)) for event in certified(world, seat.index)]
+    steps = [
+        seat.engine._lineage.step(bytes.fromhex(event.certificate))
+        for event in certified(world, seat.index)
+    ]
     return [step.certificate.plan.plan for step in steps if step is not None]
 
 
 def certified(world: World, index: int) -> list[RoundCertified]:
-    return [event for event in world.of(RoundCertified, node=index) if isinstance(event, RoundCertified)]
+    return [
+        event for event in world.of(RoundCertified, node=index) if isinstance(event, RoundCertified)
+    ]
 
 
 @pytest.mark.parametrize("rules", [CURRENT_RULES, LATER_RULES])
 def test_a_run_is_planned_by_its_own_rules_whatever_else_a_program_knows(rules: int) -> None:
-    """Both releases carry out each other's plans in a run of rules 2; in one of rules 3 the slices are others."""
+    """Both releases carry out each other's plans in a run of rules 2; in one of rules 3 the slices
+    are others.
+    """
     world = world_of(rules, NEWER, OLDER if rules == CURRENT_RULES else NEWER, NEWER)
 
     async def story() -> None:
@@ -68,13 +83,27 @@ def test_a_run_is_planned_by_its_own_rules_whatever_else_a_program_knows(rules: 
     found = [plans(world, seat) for seat in world.seats]
     together = [plan for plan in found[0] if len(plan.offers) == 3]
     assert len(together) >= 3
-    assert {offer.peer for plan in together for offer in plan.offers} == {seat.peer for seat in world.seats}
+    assert {offer.peer for plan in together for offer in plan.offers} == {
+        seat.peer for seat in world.seats
+    }
     equal = [1 / 3] * 3
     borders = rule_set(rules).share_out(CHUNKS, equal)
     assert {plan.borders for plan in together} == {borders}
-    assert borders != rule_set(CURRENT_RULES + LATER_RULES - rules).share_out(CHUNKS, equal), "the other version would plan otherwise"
+    assert borders != rule_set(CURRENT_RULES + LATER_RULES - rules).share_out(CHUNKS, equal), (
+        "the other version would plan otherwise"
+    )
     assert world.of(Refused) == []
-    assert len({event.certificate for i in range(3) for event in certified(world, i) if event.number == 3}) == 1
+    assert (
+        len(
+            {
+                event.certificate
+                for i in range(3)
+                for event in certified(world, i)
+                if event.number == 3
+            }
+        )
+        == 1
+    )
 
 
 def test_a_run_of_later_rules_is_refused_by_the_older_release_in_words_on_both_sides() -> None:
@@ -100,7 +129,9 @@ def test_a_run_of_later_rules_is_refused_by_the_older_release_in_words_on_both_s
 
 
 def test_a_node_that_upgrades_in_mid_run_goes_on_by_the_runs_rules() -> None:
-    """Its new release would begin runs of rules 3; its run of rules 2 goes on from the checkpoint, and so do the others with it."""
+    """Its new release would begin runs of rules 3; its run of rules 2 goes on from the checkpoint,
+    and so do the others with it.
+    """
     world = world_of(CURRENT_RULES, OLDER, OLDER, OLDER)
 
     async def story() -> None:
@@ -113,14 +144,28 @@ def test_a_node_that_upgrades_in_mid_run_goes_on_by_the_runs_rules() -> None:
             world.seats[index].knows = NEWER
             world.start(index)
             wanted = before + 2
-            await world.until(lambda wanted=wanted: all(world.number(i) >= wanted for i in range(3)), 90.0, "two more rounds of all")  # type: ignore[misc]
+            await world.until(
+                lambda wanted=wanted: all(world.number(i) >= wanted for i in range(3)),
+                90.0,
+                "two more rounds of all",
+            )  # type: ignore[misc]
             assert world.seats[index].engine is not None
 
     played(world, story)
-    assert len({event.certificate for i in range(3) for event in certified(world, i) if event.number == 3}) == 1
-    assert {plan.borders for seat in world.seats for plan in plans(world, seat) if len(plan.offers) == 3} == {
-        rule_set(CURRENT_RULES).share_out(CHUNKS, [1 / 3] * 3)
-    }
+    assert (
+        len(
+            {
+                event.certificate
+                for i in range(3)
+                for event in certified(world, i)
+                if event.number == 3
+            }
+        )
+        == 1
+    )
+    assert {
+        plan.borders for seat in world.seats for plan in plans(world, seat) if len(plan.offers) == 3
+    } == {rule_set(CURRENT_RULES).share_out(CHUNKS, [1 / 3] * 3)}
     for index in range(3):
         numbers = [event.number for event in certified(world, index)]
         assert numbers == sorted(numbers)

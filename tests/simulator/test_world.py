@@ -1,4 +1,6 @@
-"""The world is the node's own code, does the same thing for the same seed, and its invariants can fail."""
+"""The world is the node's own code, does the same thing for the same seed, and its invariants can
+fail.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
     run_virtual(run, seed=5)
     assert len(seen) == 3
     for engine in seen:
-        assert type(engine) is NativeEngine is daemon.node.NativeEngine, "the class that `hypergpud start` runs"
+        assert type(engine) is NativeEngine is daemon.node.NativeEngine, (
+            "the class that `hypergpud start` runs"
+        )
         assert type(engine.keeper) is Keeper
         assert type(engine.keeper.ledger) is Ledger
         assert engine.keeper.ledger.codec is CODECS["float32"]
@@ -63,7 +67,9 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
         own = [kind for kind in parts if kind.__module__.startswith(("daemon.", "simulator."))]
         assert {kind.__module__.split(".")[0] for kind in own} <= {"daemon", "simulator"}
         ports = {kind.__name__ for kind in own if kind.__module__.startswith("simulator.")}
-        assert ports <= {"MischievousNetwork", "CountingTrainer", "WatchedDisk"}, "only the outermost is made up"
+        assert ports <= {"MischievousNetwork", "CountingTrainer", "WatchedDisk"}, (
+            "only the outermost is made up"
+        )
     # Nobody has put anything in the place of a rule or a step of the engine.
     for module, name in (
         (native.exchange, "rule_set"),
@@ -85,21 +91,31 @@ def test_a_signature_is_checked_once_and_a_forged_one_never_passes() -> None:
     opened = open_signed
     with checked_once():
         seen = sign(signer, run, Held(plan=b"q" * 32, contributors=(1,)))
-        assert verify(seen.peer, seen.signature, messages._DOMAIN + run + seen.payload), "what a world signs is signed"
+        assert verify(seen.peer, seen.signature, messages._DOMAIN + run + seen.payload), (
+            "what a world signs is signed"
+        )
         for signed in (before, seen):
-            assert messages.open_signed(signed, run) == opened(decode_signed(encode_signed(signed)), run)
+            assert messages.open_signed(signed, run) == opened(
+                decode_signed(encode_signed(signed)), run
+            )
             turned = bytes([signed.payload[0] ^ 1]) + signed.payload[1:]
             for forged in (
                 messages.Signed(signed.payload, other.peer, signed.signature),
                 messages.Signed(turned, signed.peer, signed.signature),
-                messages.Signed(signed.payload, signed.peer, bytes([signed.signature[0] ^ 1]) + signed.signature[1:]),
+                messages.Signed(
+                    signed.payload,
+                    signed.peer,
+                    bytes([signed.signature[0] ^ 1]) + signed.signature[1:],
+                ),
             ):
                 for _ in range(2):
                     with pytest.raises(messages.PeerFault, match="does not fit"):
                         messages.open_signed(forged, run)
             with pytest.raises(messages.PeerFault, match="does not fit"):
                 messages.open_signed(signed, b"s" * 32)
-    assert seen == sign(signer, run, Held(plan=b"q" * 32, contributors=(1,))), "with the bytes that a node's own signer makes"
+    assert seen == sign(signer, run, Held(plan=b"q" * 32, contributors=(1,))), (
+        "with the bytes that a node's own signer makes"
+    )
     assert messages.verify is verify, "and outside a world nothing is remembered"
     assert messages.open_signed is opened
 
@@ -109,7 +125,9 @@ def test_outside_a_world_every_function_of_the_protocol_is_its_own() -> None:
     assert Signer.sign.__module__ == "protocol.identity"
     for module in (messages, swarm.messenger, swarm.lineage, native.incoming, certificate):
         for name in ("verify", "open_signed", "open_plan", "open_certificate"):
-            assert getattr(module, name, verify).__module__.startswith("protocol."), f"{module.__name__}.{name}"
+            assert getattr(module, name, verify).__module__.startswith("protocol."), (
+                f"{module.__name__}.{name}"
+            )
 
 
 def test_the_same_story_gives_the_same_history() -> None:
@@ -130,7 +148,9 @@ def test_the_same_story_gives_the_same_history() -> None:
         ).stdout.strip()
         for hash_seed in ("1", "2")
     }
-    here = hashlib.sha256(b"".join(play(random_story(int(seed))).world.log() for seed in seeds)).hexdigest()
+    here = hashlib.sha256(
+        b"".join(play(random_story(int(seed))).world.log() for seed in seeds)
+    ).hexdigest()
     assert logs == {here}
 
 
@@ -153,7 +173,9 @@ def test_without_faults_everybody_is_counted_in_every_round() -> None:
 
 
 async def broken_by(world: World, harm: object) -> set[str]:
-    """Which invariants say that something is wrong when `harm(world)` is done in the middle of a run."""
+    """Which invariants say that something is wrong when `harm(world)` is done in the middle of a
+    run.
+    """
     async with world.running():
         world.start()
         await trio.sleep(8.0)
@@ -165,7 +187,9 @@ async def broken_by(world: World, harm: object) -> set[str]:
 
 def harmed(harm: object) -> set[str]:
     story = small()
-    world = World(seed=1, nodes=3, manifest=story.manifest(), parameters=story.parameters, marked=True)
+    world = World(
+        seed=1, nodes=3, manifest=story.manifest(), parameters=story.parameters, marked=True
+    )
     return run_virtual(broken_by, world, harm, seed=1)
 
 
@@ -179,7 +203,10 @@ def _keeper(world: World, index: int) -> Keeper:
 def test_an_anchor_that_differs_is_seen() -> None:
     def harm(world: World) -> None:
         keeper = _keeper(world, 1)
-        keeper.anchor.adopt = lambda tip, adopt=keeper.anchor.adopt: (adopt(tip), keeper.anchor.value.__setitem__(0, 7.0))[0]  # type: ignore[method-assign]
+        keeper.anchor.adopt = lambda tip, adopt=keeper.anchor.adopt: (
+            adopt(tip),
+            keeper.anchor.value.__setitem__(0, 7.0),
+        )[0]  # type: ignore[method-assign]
 
     assert "agreement" in harmed(harm)
 
@@ -207,12 +234,16 @@ def test_a_mean_of_others_than_those_listed_is_seen() -> None:
         world.invariants.liars.clear()
 
     story = small(parameters=8 * 4096)
-    world = World(seed=1, nodes=3, manifest=story.manifest(), parameters=story.parameters, marked=True)
+    world = World(
+        seed=1, nodes=3, manifest=story.manifest(), parameters=story.parameters, marked=True
+    )
     assert "content" in run_virtual(broken_by, world, harm, seed=1)
 
 
 def test_a_vote_that_a_restart_forgets_is_seen() -> None:
-    """On disks that forget where their node stood, a power cut between vote and certificate makes everybody say everything twice."""
+    """On disks that forget where their node stood, a power cut between vote and certificate makes
+    everybody say everything twice.
+    """
     played = Played(scenario("power-cut-in-vote", None, 1))
     for seat in played.world.seats:
         seat.medium.stands = Forgetful()
@@ -238,12 +269,17 @@ def test_a_crash_is_seen() -> None:
 
 
 def test_a_swarm_that_stands_still_is_seen() -> None:
-    """Everybody is cut off from everybody for good: no round can be certified, and two honest nodes live."""
+    """Everybody is cut off from everybody for good: no round can be certified, and two honest nodes
+    live.
+    """
     story = small(
         nodes=2,
         seconds=5.0,
         patience_s=30.0,
-        schedule=(f.Lose(node=0, share=1.0, at_s=0.0, for_s=0.0), f.Sever(node=0, other=1, at_s=1.0, for_s=1.0)),
+        schedule=(
+            f.Lose(node=0, share=1.0, at_s=0.0, for_s=0.0),
+            f.Sever(node=0, other=1, at_s=1.0, for_s=1.0),
+        ),
         wanted=Wanted(rounds=0),
     )
     played = Played(story)
@@ -257,7 +293,9 @@ def test_a_recovery_that_takes_longer_than_the_exchanges_allowed_is_not_ok() -> 
     crash = scenario("crash-leader-ready", None, 1)
     _, report = play_one(replace(crash, wanted=replace(crash.wanted, recovery_exchanges=0.1)))
     assert report.exchange_seconds is not None
-    assert 0.3 < report.exchange_seconds < 1.0, "half a second for the training step under way, and some trips of 20 ms"
+    assert 0.3 < report.exchange_seconds < 1.0, (
+        "half a second for the training step under way, and some trips of 20 ms"
+    )
     assert not report.ok
     assert "0.1 exchanges" in report.reason
 

@@ -1,1 +1,3 @@
-"""`engine = "hivemind"`: averaging by the hivemind library in a process of its own, for swarms that already live there and as a yardstick."""
+"""`engine = "hivemind"`: averaging by the hivemind library in a process of its own, for swarms that
+already live there and as a yardstick.
+"""

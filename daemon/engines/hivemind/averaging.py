@@ -1,7 +1,8 @@
-"""One hivemind peer: its DHT, its averager of one float32 vector, and averaging rounds in which matchmaking and all-reduce are timed apart.
+"""One hivemind peer: its DHT, its averager of one float32 vector, and averaging rounds in which
+matchmaking and all-reduce are timed apart.
 
-Runs inside a process that imports neither libp2p nor trio, on that process's main thread (hivemind sets a signal handler). How to call it, in each of
-N processes:
+Runs inside a process that imports neither libp2p nor trio, on that process's main thread (hivemind
+sets a signal handler). How to call it, in each of N processes:
 
     with HivemindPeer(PeerSettings()) as peer:
         tell everybody peer.maddrs; peer.meet(maddrs of the others)          # once; or PeerSettings(initial_peers=...)
@@ -13,8 +14,9 @@ N processes:
         outcome = attempt.average()                                          # all-reduce; raises AveragingFailed
         averager.read(into=vector)                                           # the mean, if outcome.whole
 
-hivemind's success is no proof: `Outcome` says what it counted. Children that hivemind forks die with this process; `p2pd` belongs to this
-process's group, so whoever starts this process gives it a session of its own and ends the group.
+hivemind's success is no proof: `Outcome` says what it counted. Children that hivemind forks die
+with this process; `p2pd` belongs to this process's group, so whoever starts this process gives it a
+session of its own and ends the group.
 """
 
 from __future__ import annotations
@@ -52,9 +54,13 @@ CODECS: dict[str, type[codecs.CompressionBase]] = {
     "blockwise8": codecs.BlockwiseQuantization,
 }
 
-DOWNLOAD_S = 60.0  # for another peer's state; a slow one is given up and asked again at the next round
-POLL_S = 0.002  # between looks at the stage of an attempt, which is one byte of shared memory
-MEET_S = 10.0  # to connect to one peer: hivemind's own limit for a call is 3 s, a relayed connection takes a few calls
+# For another peer's state; a slow one is given up and asked again at the next round.
+DOWNLOAD_S = 60.0
+# Between looks at the stage of an attempt, which is one byte of shared memory.
+POLL_S = 0.002
+# To connect to one peer: hivemind's own limit for a call is 3 s, a relayed connection takes a few
+# calls.
+MEET_S = 10.0
 
 
 class AveragingFailed(Exception):
@@ -62,22 +68,36 @@ class AveragingFailed(Exception):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A round that hivemind calls a success, from the view of one member. It does not know what other reducers left out of their sums."""
+    """A round that hivemind calls a success, from the view of one member.
 
-    group: tuple[str, ...]  # hivemind peer ids, whatever became of them
+    It does not know what other reducers left out of their sums.
+    """
+
+    # Hivemind peer ids, whatever became of them.
+    group: tuple[str, ...]
     gathered: dict[str, Any]  # what each of them gave to `begin`
     elements: int
-    local_elements: int  # of them, how many are our own values because a reducer failed
-    missing_senders: tuple[str, ...]  # members whose values are missing in a part of the slice summed here
+    # Of them, how many are our own values because a reducer failed.
+    local_elements: int
+    # Members whose values are missing in a part of the slice summed here.
+    missing_senders: tuple[str, ...]
     parts_expected: int  # in our slice
     parts_summed: int
-    all_reduce_s: float  # from the trigger to the result, as the caller sees it
-    inside_s: float  # the same inside the averager's process, without the way there and back
+    # From the trigger to the result, as the caller sees it.
+    all_reduce_s: float
+    # The same inside the averager's process, without the way there and back.
+    inside_s: float
 
     @property
     def whole(self) -> bool:
-        """Whether hivemind, as far as this member sees, averaged every value of every member of the group."""
-        return not self.local_elements and not self.missing_senders and self.parts_summed == self.parts_expected
+        """Whether hivemind, as far as this member sees, averaged every value of every member of the
+        group.
+        """
+        return (
+            not self.local_elements
+            and not self.missing_senders
+            and self.parts_summed == self.parts_expected
+        )
 
 
 class Attempt:
@@ -88,7 +108,11 @@ class Attempt:
         self._began = time.monotonic()
 
     def wait_for_group(self, timeout_s: float) -> float:
-        """Wait until a group is formed. Returns the seconds of matchmaking. Raises `AveragingFailed`, after which the attempt is over."""
+        """Wait until a group is formed.
+
+        Returns the seconds of matchmaking. Raises `AveragingFailed`, after which the attempt is
+        over.
+        """
         deadline = self._began + timeout_s
         while self._control.stage is not AveragingStage.AWAITING_TRIGGER:
             if self._control.done():
@@ -105,7 +129,8 @@ class Attempt:
         self._control.allow_allreduce()
         try:
             told = self._control.result()
-        except BaseException as error:  # the future of another process carries whatever was raised there, cancellation too
+        except BaseException as error:
+            # The future of another process carries whatever was raised there, cancellation too.
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             raise AveragingFailed(str(error) or repr(error)) from None
@@ -128,9 +153,14 @@ class Attempt:
 
 
 class VectorAverager:
-    """An averager of one vector, in a process that hivemind forks. The vector lives in memory that both share, which has no name."""
+    """An averager of one vector, in a process that hivemind forks.
 
-    def __init__(self, dht: hivemind.DHT, elements: int, settings: AveragerSettings, told: Told) -> None:
+    The vector lives in memory that both share, which has no name.
+    """
+
+    def __init__(
+        self, dht: hivemind.DHT, elements: int, settings: AveragerSettings, told: Told
+    ) -> None:
         self._tensor = torch.zeros(elements, dtype=torch.float32)
         self._averager = ObservedAverager(
             [self._tensor],
@@ -160,9 +190,19 @@ class VectorAverager:
         """What the last round left: the mean, or what `write` gave where it failed."""
         np.copyto(into, self._tensor.numpy())
 
-    def begin(self, *, weight: float, timeout_s: float, gather: object = None, after_s: float | None = None) -> Attempt:
-        """Look for a group. `weight` counts in the mean, `gather` (plain values) reaches every member. `after_s` tells the others when the
-        all-reduce is expected to begin; without it, after the matchmaking time. `timeout_s` is for finding a group.
+    def begin(
+        self,
+        *,
+        weight: float,
+        timeout_s: float,
+        gather: object = None,
+        after_s: float | None = None,
+    ) -> Attempt:
+        """Look for a group.
+
+        `weight` counts in the mean, `gather` (plain values) reaches every member. `after_s` tells
+        the others when the all-reduce is expected to begin; without it, after the matchmaking time.
+        `timeout_s` is for finding a group.
 
         There is no second try: `hivemind.Optimizer` makes none either.
         """
@@ -178,7 +218,9 @@ class VectorAverager:
         return Attempt(control)
 
     def share_state(self, number: int, vectors: Sequence[Vector]) -> None:
-        """From now on give whoever asks a copy of these vectors, as of round `number`; those furthest ahead are asked first."""
+        """From now on give whoever asks a copy of these vectors, as of round `number`; those
+        furthest ahead are asked first.
+        """
         self._averager.share_state(number, [torch.tensor(vector) for vector in vectors])
 
     def download_state(self) -> tuple[int, list[Vector]] | None:
@@ -188,7 +230,11 @@ class VectorAverager:
             got = future.result(timeout=DOWNLOAD_S)
         except TimeoutError:
             return None
-        if got is None or not isinstance(got[0], dict) or not isinstance(number := got[0].get("number"), int):
+        if (
+            got is None
+            or not isinstance(got[0], dict)
+            or not isinstance(number := got[0].get("number"), int)
+        ):
             return None
         return number, [tensor.numpy() for tensor in got[1]]
 
@@ -206,8 +252,10 @@ class HivemindPeer:
     def __enter__(self) -> HivemindPeer:
         given = self._settings
         multiprocessing.set_start_method(
-            "fork", force=True
-        )  # what hivemind is written for; a process spawned by `multiprocessing` would spawn
+            "fork",
+            force=True,
+            # What hivemind is written for; a process spawned by `multiprocessing` would spawn.
+        )
         if given.sockets:
             P2P._UNIX_SOCKET_PREFIX = f"/unix{given.sockets}/"
         self.dht = ObservedDHT(
@@ -226,7 +274,12 @@ class HivemindPeer:
         self.id: str = self.dht.peer_id.to_base58()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stack.close()
 
     @property
@@ -235,31 +288,48 @@ class HivemindPeer:
         return tuple(str(maddr) for maddr in self.dht.get_visible_maddrs(latest=True))
 
     def meet(self, maddrs: Sequence[str]) -> bool:
-        """Connect to one other peer, and enter each other's routing table. Returns whether it answered.
+        """Connect to one other peer, and enter each other's routing table.
+
+        Returns whether it answered.
 
         Raises `ValueError` for what is no address.
         """
-        split = [maddr.rpartition("/p2p/") for maddr in maddrs]  # the last: a relayed address names the relay before
+        # The last: a relayed address names the relay before.
+        split = [maddr.rpartition("/p2p/") for maddr in maddrs]
         peers = {peer for _, _, peer in split}
         if len(peers) != 1:
             raise ValueError(f"addresses of {len(peers)} peers, not of one")
         try:
-            peer, directions = PeerID.from_base58(peers.pop()), [Multiaddr(direction) for direction, _, _ in split]
+            peer, directions = (
+                PeerID.from_base58(peers.pop()),
+                [Multiaddr(direction) for direction, _, _ in split],
+            )
         except MultiaddrError as error:
             raise ValueError(f"no address: {error}") from None
         try:
-            return bool(self.dht.run_coroutine(partial(_meet, peer=peer, maddrs=directions), return_future=True).result(MEET_S))
+            return bool(
+                self.dht.run_coroutine(
+                    partial(_meet, peer=peer, maddrs=directions), return_future=True
+                ).result(MEET_S)
+            )
         except TimeoutError:
             return False
 
-    def averager(self, elements: int, settings: AveragerSettings, *, told: Told = untold) -> VectorAverager:
-        """An averager of a vector of `elements` float32, closed with this peer. `told` is called in its process, at each moment of its rounds."""
+    def averager(
+        self, elements: int, settings: AveragerSettings, *, told: Told = untold
+    ) -> VectorAverager:
+        """An averager of a vector of `elements` float32, closed with this peer.
+
+        `told` is called in its process, at each moment of its rounds.
+        """
         averager = VectorAverager(self.dht, elements, settings, told)
         self._stack.callback(averager.close)
         return averager
 
 
-async def _meet(_dht: hivemind.DHT, node: DHTNode, *, peer: PeerID, maddrs: list[Multiaddr]) -> bool:
+async def _meet(
+    _dht: hivemind.DHT, node: DHTNode, *, peer: PeerID, maddrs: list[Multiaddr]
+) -> bool:
     """Runs in the DHT's process."""
     try:
         await node.p2p._client.connect(peer, maddrs)

@@ -1,11 +1,13 @@
-"""The hivemind engine: train until the round's end, hand what was learned to the hivemind process, take the mean, train on.
+"""The hivemind engine: train until the round's end, hand what was learned to the hivemind process,
+take the mean, train on.
 
     train ──clock──▶ ready (hivemind's matchmaking) ──▶ reduce (its all-reduce) ──▶ adopt (outer step) ──▶ train
       ▲                │ nobody, no group                │ it failed, or a hole was seen        │
       └────────────────┴── what was learned is kept ─────┘                 fetch ◀── most others stand elsewhere
 
-It replaces the round machine whole. There is no plan, no cut and no vote: nothing of a round is certified or paid, and two members may hold different
-anchors until one of them notices. Membership is ours: beacons, peers and the observer know these nodes as any others.
+It replaces the round machine whole. There is no plan, no cut and no vote: nothing of a round is
+certified or paid, and two members may hold different anchors until one of them notices. Membership
+is ours: beacons, peers and the observer know these nodes as any others.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ from protocol.manifest import SignedManifest
 from protocol.messages import AnyMessage, Beacon, Signed
 from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
 
-DOWNLOADS = 3  # attempts at a state before training begins from our own
+# Attempts at a state before training begins from our own.
+DOWNLOADS = 3
 DOWNLOAD_WAIT_S = 2.0  # between them
 
 
@@ -70,7 +73,10 @@ class HivemindEngine:
         wall_s: Callable[[], float],
         peer: PeerSettings,
     ) -> None:
-        """`serial` as for the native engine; `wall_s` is unix seconds, by which rounds end. Raises `UserError` for a run that hivemind cannot do."""
+        """`serial` as for the native engine; `wall_s` is unix seconds, by which rounds end.
+
+        Raises `UserError` for a run that hivemind cannot do.
+        """
         self._manifest = manifest.open()
         policy.check_manifest(self._manifest)
         self._name, self._run, self._me, self._peer_settings = name, manifest.run, signer.peer, peer
@@ -93,7 +99,8 @@ class HivemindEngine:
         )
         self._settings = policy.averager_settings(self._run, self._manifest)
         self._process: HivemindProcess | None = None
-        self._shared_life = 0  # of the process, in which our state was shared last
+        # Of the process, in which our state was shared last.
+        self._shared_life = 0
         self._info: TaskInfo | None = None
         self._kept: Keeping | None = None
         self._phase = "starting"
@@ -102,7 +109,9 @@ class HivemindEngine:
         serve_chain(network, self._run, self._no_chain)
         serve_manifest(network, manifest, self._refuse, record)
         serve_task(network, lambda: self._members.tasks.ours)
-        serve_where(network, lambda: self._process.maddrs if self._process and self._process.is_up else ())
+        serve_where(
+            network, lambda: self._process.maddrs if self._process and self._process.is_up else ()
+        )
 
     # -------------------------------------------------------------------------------------------- the port
 
@@ -115,14 +124,28 @@ class HivemindEngine:
             self._info = await self._trainer.describe()
             self._members.tasks.begin(self._info.task)
             self._members.compare_again()
-            self._kept = kept = Keeping(run=self._run, manifest=self._manifest, info=self._info, disk=self._disk, offload=self._offload)
+            self._kept = kept = Keeping(
+                run=self._run,
+                manifest=self._manifest,
+                info=self._info,
+                disk=self._disk,
+                offload=self._offload,
+            )
             said = await kept.resume()
-            process = HivemindProcess(self._peer_settings, self._settings, self._info.parameters, self._lost)
+            process = HivemindProcess(
+                self._peer_settings, self._settings, self._info.parameters, self._lost
+            )
             self._process = process
             await nursery.start(self._follower.run)
             async with process.running():
                 await process.up()
-                nursery.start_soon(meet_members, self._network, process, lambda: self._members.live_at(self._run), self._refuse)
+                nursery.start_soon(
+                    meet_members,
+                    self._network,
+                    process,
+                    lambda: self._members.live_at(self._run),
+                    self._refuse,
+                )
                 if self._members.ahead_of(kept.number):
                     await self._catch_up(process, kept)
                 training = Training(self._trainer, kept, self._me, self._record)
@@ -142,7 +165,9 @@ class HivemindEngine:
     async def _round(self, process: HivemindProcess, training: Training) -> None:
         """From training to training."""
         kept = training.kept
-        with trio.move_on_after(max(0.0, policy.next_end(self._wall_s(), self._manifest.round.seconds) - self._wall_s())):
+        with trio.move_on_after(
+            max(0.0, policy.next_end(self._wall_s(), self._manifest.round.seconds) - self._wall_s())
+        ):
             await self._finish.wait()
         if self._finish.is_set():
             return
@@ -152,7 +177,13 @@ class HivemindEngine:
         others = self._members.live_at(self._run)
         number = kept.number + 1
         if len(others) + 1 < self._manifest.group.min_peers:
-            self._record(Alone(number=number, samples_pending=kept.samples, reason="nobody else is alive in this run"))
+            self._record(
+                Alone(
+                    number=number,
+                    samples_pending=kept.samples,
+                    reason="nobody else is alive in this run",
+                )
+            )
             await self._write_learned(kept)
             await self._go_on(training, others)
             return
@@ -161,7 +192,13 @@ class HivemindEngine:
             return
         choice = policy.choose_group(len(others) + 1, self._manifest.group.max_group)
         self._enter("ready", choice.reason)
-        mine = Said(peer=self._me, number=kept.number, samples=kept.samples, loss=work.loss, sketch=policy.sketch_of(kept.anchor))
+        mine = Said(
+            peer=self._me,
+            number=kept.number,
+            samples=kept.samples,
+            loss=work.loss,
+            sketch=policy.sketch_of(kept.anchor),
+        )
         answer = await self._average(process, kept, mine, choice.size)
         if self._finish.is_set():
             return
@@ -172,7 +209,9 @@ class HivemindEngine:
         await self._judge(process, training, mine, answer, others)
         await self._write(kept)
 
-    async def _average(self, process: HivemindProcess, kept: Keeping, mine: Said, group_size: int) -> Averaged | str:
+    async def _average(
+        self, process: HivemindProcess, kept: Keeping, mine: Said, group_size: int
+    ) -> Averaged | str:
         """The answer, or why there is none. Returns early when the node is to finish."""
         answer: Averaged | str = "the node is stopping"
 
@@ -182,7 +221,11 @@ class HivemindEngine:
             try:
                 report = await process.ask(
                     lambda number: Average(
-                        id=number, weight=float(kept.samples), group_size=group_size, find_s=policy.find_s(self._settings), said=mine
+                        id=number,
+                        weight=float(kept.samples),
+                        group_size=group_size,
+                        find_s=policy.find_s(self._settings),
+                        said=mine,
                     )
                 )
                 answer = report if isinstance(report, Averaged) else because(report)
@@ -198,7 +241,14 @@ class HivemindEngine:
             nursery.cancel_scope.cancel()
         return answer
 
-    async def _judge(self, process: HivemindProcess, training: Training, mine: Said, averaged: Averaged, others: frozenset[PeerId]) -> None:
+    async def _judge(
+        self,
+        process: HivemindProcess,
+        training: Training,
+        mine: Said,
+        averaged: Averaged,
+        others: frozenset[PeerId],
+    ) -> None:
         kept = training.kept
         number = kept.number + 1
         seconds = {"ready": averaged.matchmaking_s, "reduce": averaged.all_reduce_s}
@@ -221,7 +271,14 @@ class HivemindEngine:
             caught_up = await self._catch_up(process, kept)
             await (training.train(others) if caught_up else self._go_on(training, others))
 
-    def _tell(self, number: int, outcome: str, said: tuple[Said, ...], reason: str, seconds: dict[str, float]) -> None:
+    def _tell(
+        self,
+        number: int,
+        outcome: str,
+        said: tuple[Said, ...],
+        reason: str,
+        seconds: dict[str, float],
+    ) -> None:
         samples = sum(one.samples for one in said)
         losses = [(one.loss, one.samples) for one in said if one.loss is not None]
         weight = sum(samples for _, samples in losses)
@@ -229,7 +286,9 @@ class HivemindEngine:
             RoundAveraged(
                 number=number,
                 outcome=outcome,
-                shares=tuple(Part(peer=one.peer, samples=one.samples, loss=one.loss) for one in said),
+                shares=tuple(
+                    Part(peer=one.peer, samples=one.samples, loss=one.loss) for one in said
+                ),
                 samples=samples,
                 loss=sum(loss * samples for loss, samples in losses) / weight if weight else None,
                 phase_seconds=seconds,
@@ -250,12 +309,15 @@ class HivemindEngine:
         try:
             report = await process.ask(lambda number: Share(id=number, number=kept.number))
         except HivemindLost:
-            return  # its death is told where it happened; the next round shares again
+            # Its death is told where it happened; the next round shares again.
+            return
         if isinstance(report, Done):
             self._shared_life = process.lives
 
     async def _catch_up(self, process: HivemindProcess, kept: Keeping) -> bool:
-        """Take another member's state, through hivemind: nobody vouches for it but whoever gives it."""
+        """Take another member's state, through hivemind: nobody vouches for it but whoever gives
+        it.
+        """
         began = trio.current_time()
         self._enter("fetch", "others are further; taking the state of one of them")
         why = ""
@@ -269,14 +331,34 @@ class HivemindEngine:
                 continue
             if isinstance(report, Downloaded) and report.number >= kept.number:
                 if kept.samples:
-                    self._record(WorkDropped(samples=kept.samples, reason="the state was taken from another member"))
+                    self._record(
+                        WorkDropped(
+                            samples=kept.samples, reason="the state was taken from another member"
+                        )
+                    )
                 kept.take(report.number, process.anchor, process.momentum)
                 took_s = trio.current_time() - began
-                self._record(CaughtUp(number=report.number, source="", size_bytes=2 * kept.anchor.nbytes, seconds=took_s))
+                self._record(
+                    CaughtUp(
+                        number=report.number,
+                        source="",
+                        size_bytes=2 * kept.anchor.nbytes,
+                        seconds=took_s,
+                    )
+                )
                 await self._share(process, kept)
                 return True
-            why = f"the state offered is of round {report.number}" if isinstance(report, Downloaded) else because(report)
-        self._record(Warned(code="STATE", message=f"going on from round {kept.number} without the others' state: {why}"))
+            why = (
+                f"the state offered is of round {report.number}"
+                if isinstance(report, Downloaded)
+                else because(report)
+            )
+        self._record(
+            Warned(
+                code="STATE",
+                message=f"going on from round {kept.number} without the others' state: {why}",
+            )
+        )
         return False
 
     async def _write(self, kept: Keeping) -> None:
@@ -284,9 +366,20 @@ class HivemindEngine:
         try:
             await kept.write()
         except DiskFull as full:
-            self._record(Warned(code="DISK_FULL", message=f"the state of round {kept.number} is not on disk: {full}"))
+            self._record(
+                Warned(
+                    code="DISK_FULL",
+                    message=f"the state of round {kept.number} is not on disk: {full}",
+                )
+            )
             return
-        self._record(CheckpointWritten(number=kept.number, size_bytes=2 * kept.anchor.nbytes, seconds=trio.current_time() - began))
+        self._record(
+            CheckpointWritten(
+                number=kept.number,
+                size_bytes=2 * kept.anchor.nbytes,
+                seconds=trio.current_time() - began,
+            )
+        )
 
     async def _leave(self, training: Training) -> None:
         """What was trained since the last average is the first thing given after a restart."""
@@ -294,12 +387,19 @@ class HivemindEngine:
         await self._write_learned(training.kept)
 
     async def _write_learned(self, kept: Keeping) -> None:
-        """The state, and what was learned since: a restart goes on from there, whatever ended the node."""
+        """The state, and what was learned since: a restart goes on from there, whatever ended the
+        node.
+        """
         await self._write(kept)
         try:
             await kept.write_learned()
         except DiskFull as full:
-            self._record(Warned(code="DISK_FULL", message=f"{kept.samples} samples would be lost if this node ended now: {full}"))
+            self._record(
+                Warned(
+                    code="DISK_FULL",
+                    message=f"{kept.samples} samples would be lost if this node ended now: {full}",
+                )
+            )
 
     # -------------------------------------------------------------------------------------------- the others
 
@@ -329,7 +429,11 @@ class HivemindEngine:
     async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
         await trio.lowlevel.checkpoint()
         if not self._follower.take(signed, message):
-            self._refuse("not_member", signed.peer, f"a {type(message).__name__} in a run without certificates")
+            self._refuse(
+                "not_member",
+                signed.peer,
+                f"a {type(message).__name__} in a run without certificates",
+            )
 
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
         self._record(Refused(reason=reason, peer=peer, detail=detail))

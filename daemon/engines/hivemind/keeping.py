@@ -1,6 +1,8 @@
-"""What a member of a hivemind run keeps: anchor, momentum, what it learned since; in memory and, through the Disk port, across a restart.
+"""What a member of a hivemind run keeps: anchor, momentum, what it learned since; in memory and,
+through the Disk port, across a restart.
 
-There are no certificates: a checkpoint stands at a round number of this node's own counting, named by the digest of its state.
+There are no certificates: a checkpoint stands at a round number of this node's own counting, named
+by the digest of its state.
 """
 
 from __future__ import annotations
@@ -18,31 +20,53 @@ from protocol.ports import Checkpoint, Disk, LedgerRecord, Offload, TaskInfo, Ve
 class Keeping:
     """One node's state in one run. All vectors have shape (parameters,)."""
 
-    def __init__(self, *, run: Digest, manifest: Manifest, info: TaskInfo, disk: Disk, offload: Offload) -> None:
-        self._run, self._manifest, self._info, self._disk, self._offload = run, manifest, info, disk, offload
+    def __init__(
+        self, *, run: Digest, manifest: Manifest, info: TaskInfo, disk: Disk, offload: Offload
+    ) -> None:
+        self._run = run
+        self._manifest = manifest
+        self._info = info
+        self._disk = disk
+        self._offload = offload
         self.number = 0
         self.anchor, self.momentum, self.learned, self._spare, self._spare_momentum = (
             np.zeros(info.parameters, np.float32) for _ in range(5)
         )
         self.samples = 0  # behind `learned`
-        self.drawn = 0  # samples of this round's lane that were used
+        # Samples of this round's lane that were used.
+        self.drawn = 0
         self.inner: Vector = np.zeros(0, np.float32)
         self.tip: Digest = run
 
     async def resume(self) -> str:
-        """Take up from disk, or begin. Returns a sentence about which. Raises `OurFault` when the disk holds another model."""
+        """Take up from disk, or begin.
+
+        Returns a sentence about which. Raises `OurFault` when the disk holds another model.
+        """
         checkpoint = await self._disk.load_checkpoint(self._run)
         if checkpoint is None:
-            self.anchor[:] = await self._offload(lambda: initial_parameters(self._info.specs, self._manifest.seed))
+            self.anchor[:] = await self._offload(
+                lambda: initial_parameters(self._info.specs, self._manifest.seed)
+            )
             return "beginning at genesis"
         if checkpoint.anchor.size != self._info.parameters:
-            raise OurFault(f"the checkpoint has {checkpoint.anchor.size} parameters, the run's task makes {self._info.parameters}")
-        self.anchor[:], self.momentum[:], self.inner = checkpoint.anchor, checkpoint.momentum, checkpoint.inner
+            raise OurFault(
+                f"the checkpoint has {checkpoint.anchor.size} parameters, the run's task makes {self._info.parameters}"
+            )
+        self.anchor[:], self.momentum[:], self.inner = (
+            checkpoint.anchor,
+            checkpoint.momentum,
+            checkpoint.inner,
+        )
         self.number, self.tip = checkpoint.number, checkpoint.tip
         said = f"resuming from round {self.number}"
         ledger = await self._disk.load_ledger(self._run)
         if ledger is not None and ledger.tip == self.tip and ledger.samples:
-            self.learned[:], self.samples, self.drawn = ledger.displacement, ledger.samples, ledger.drawn
+            self.learned[:], self.samples, self.drawn = (
+                ledger.displacement,
+                ledger.samples,
+                ledger.drawn,
+            )
             said += f", {self.samples} samples pending"
         return said
 
@@ -58,10 +82,20 @@ class Keeping:
         return await self._offload(lambda: self.anchor - self.learned)
 
     async def apply(self, mean: Vector) -> None:
-        """The outer step; what waited has been averaged. Raises `ValueError`, and changes nothing, for a mean that is not finite."""
+        """The outer step; what waited has been averaged.
+
+        Raises `ValueError`, and changes nothing, for a mean that is not finite.
+        """
 
         def work() -> bool:
-            outer_step(self.anchor, self.momentum, mean, self._manifest.outer, self._spare, self._spare_momentum)
+            outer_step(
+                self.anchor,
+                self.momentum,
+                mean,
+                self._manifest.outer,
+                self._spare,
+                self._spare_momentum,
+            )
             return bool(np.isfinite(self._spare).all() and np.isfinite(self._spare_momentum).all())
 
         if not await self._offload(work):
@@ -96,7 +130,8 @@ class Keeping:
             )
             kept = await self._disk.checkpoints(self._run)
             superseded = [other for number, other in kept if number <= self.number and other != tip]
-            left = [other for number, other in kept if number > self.number]  # the others' state was taken, and is behind
+            # The others' state was taken, and is behind.
+            left = [other for number, other in kept if number > self.number]
             if left:
                 await self._disk.leave_checkpoints(self._run, left)
             await self._disk.save_checkpoint(checkpoint, superseded)

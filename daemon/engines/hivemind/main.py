@@ -1,7 +1,9 @@
-"""The hivemind process's entry: `python -P -m daemon.engines.hivemind.main SOCKET_FD MEMORY_FD PARENT_PID SOCKETS`, started by `process.py` alone.
+"""The hivemind process's entry: `python -P -m daemon.engines.hivemind.main SOCKET_FD MEMORY_FD
+PARENT_PID SOCKETS`, started by `process.py` alone.
 
-asyncio, torch and hivemind are at home here; libp2p and trio are not. Guarantees: neither it nor anything that hivemind starts outlives its parent
-(`daemon/children/lifeline.py`), and the folder of hivemind's Unix sockets goes with them.
+asyncio, torch and hivemind are at home here; libp2p and trio are not. Guarantees: neither it nor
+anything that hivemind starts outlives its parent (`daemon/children/lifeline.py`), and the folder of
+hivemind's Unix sockets goes with them.
 """
 
 from __future__ import annotations
@@ -39,12 +41,15 @@ def main(told: Told | None = None) -> None:
     def take(body: bytes) -> None:
         inbox.put(decode_command(body))
 
-    threading.Thread(target=read_link, args=(link, take, lambda: None), name="commands", daemon=True).start()
+    threading.Thread(
+        target=read_link, args=(link, take, lambda: None), name="commands", daemon=True
+    ).start()
 
     def send(message: Message) -> None:
         link.sendall(frame(message))
 
-    # Here and not above: hivemind takes seconds to import, and a parent that dies meanwhile must be noticed.
+    # Here and not above: hivemind takes seconds to import, and a parent that dies meanwhile must be
+    # noticed.
     from daemon.engines.hivemind.observed import untold  # noqa: PLC0415
     from daemon.engines.hivemind.session import Session  # noqa: PLC0415
 

@@ -1,4 +1,5 @@
-"""What node and hivemind process say to each other: one command at a time, each answered once, with its `id`.
+"""What node and hivemind process say to each other: one command at a time, each answered once, with
+its `id`.
 
 The shared memory holds three vectors: what is averaged, the anchor, the momentum.
 """
@@ -10,11 +11,16 @@ import msgspec
 from daemon.children.messages import Done, Message
 from daemon.engines.hivemind.settings import AveragerSettings, PeerSettings
 
-SKETCH = 64  # values of its anchor that a member shows the others: differences of one round's size are seen, 64 x 4 bytes cost nothing
+# Values of its anchor that a member shows the others: differences of one round's size are seen, 64
+# x 4 bytes cost nothing.
+SKETCH = 64
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a member tells its group before the all-reduce. All of it is its own word: hivemind knows it by another key than we do."""
+    """What a member tells its group before the all-reduce.
+
+    All of it is its own word: hivemind knows it by another key than we do.
+    """
 
     peer: str
     number: int  # of the rounds behind its anchor
@@ -40,7 +46,9 @@ class Meet(Message, frozen=True, kw_only=True, tag=True):
 
 
 class Average(Message, frozen=True, kw_only=True, tag=True):
-    """Average what is in the shared memory; what hivemind makes of it takes its place, whether it calls that a success or not."""
+    """Average what is in the shared memory; what hivemind makes of it takes its place, whether it
+    calls that a success or not.
+    """
 
     id: int
     weight: float
@@ -50,7 +58,9 @@ class Average(Message, frozen=True, kw_only=True, tag=True):
 
 
 class Share(Message, frozen=True, kw_only=True, tag=True):
-    """Anchor and momentum in the shared memory are those of round `number`: copy them for whoever asks."""
+    """Anchor and momentum in the shared memory are those of round `number`: copy them for whoever
+    asks.
+    """
 
     id: int
     number: int
@@ -79,7 +89,8 @@ class Averaged(Message, frozen=True, kw_only=True, tag=True):
     """hivemind calls it a success. See `averaging.Outcome` for what it proves."""
 
     id: int
-    group: int  # members of the group, whatever became of them
+    # Members of the group, whatever became of them.
+    group: int
     said: tuple[Said, ...]  # by those whose word could be read
     elements: int
     local_elements: int
@@ -92,7 +103,11 @@ class Averaged(Message, frozen=True, kw_only=True, tag=True):
     @property
     def whole(self) -> bool:
         """As far as this member sees. It does not see what other reducers left out."""
-        return not self.local_elements and not self.missing_senders and self.parts_summed == self.parts_expected
+        return (
+            not self.local_elements
+            and not self.missing_senders
+            and self.parts_summed == self.parts_expected
+        )
 
 
 class Downloaded(Message, frozen=True, kw_only=True, tag=True):

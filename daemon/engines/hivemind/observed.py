@@ -1,8 +1,10 @@
-"""hivemind's averager and all-reduce with their eyes open: the same code on the wire, and what it knows of a round is told instead of logged.
+"""hivemind's averager and all-reduce with their eyes open: the same code on the wire, and what it
+knows of a round is told instead of logged.
 
-Stock hivemind returns the group that was formed, whatever became of its members: a reducer that failed leaves local values in its slice, a
-sender that failed is missing from somebody's sum, and the step succeeds. Both are counted inside; these subclasses bring the counts out. They
-stand on methods that hivemind keeps to itself, which is why its version is pinned.
+Stock hivemind returns the group that was formed, whatever became of its members: a reducer that
+failed leaves local values in its slice, a sender that failed is missing from somebody's sum, and
+the step succeeds. Both are counted inside; these subclasses bring the counts out. They stand on
+methods that hivemind keeps to itself, which is why its version is pinned.
 """
 
 from __future__ import annotations
@@ -90,9 +92,13 @@ class ObservedRunner(allreduce.AllReduceRunner):
 
 
 class ObservedAverager(DecentralizedAverager):
-    """Its step returns, beside what was gathered, what hivemind counted of the round: a dict of plain values (see `averaging.Outcome`)."""
+    """Its step returns, beside what was gathered, what hivemind counted of the round: a dict of
+    plain values (see `averaging.Outcome`).
+    """
 
-    def __init__(self, tensors: Sequence[torch.Tensor], dht: DHT, *, told: Told = untold, **given: Any) -> None:
+    def __init__(
+        self, tensors: Sequence[torch.Tensor], dht: DHT, *, told: Told = untold, **given: Any
+    ) -> None:
         self._told = told
         self._forked_by = os.getpid()
         self._shared: tuple[int, Sequence[torch.Tensor]] = (0, ())
@@ -121,7 +127,9 @@ class ObservedAverager(DecentralizedAverager):
         number, tensors = self._shared
         return {"number": number}, tensors, None
 
-    async def _aggregate_with_group(self, group_info: GroupInfo, min_vector_size: int, **given: Any) -> dict[str, Any]:
+    async def _aggregate_with_group(
+        self, group_info: GroupInfo, min_vector_size: int, **given: Any
+    ) -> dict[str, Any]:
         began = monotonic()
         gathered = await super()._aggregate_with_group(group_info, min_vector_size, **given)
         runner = self._running_groups[group_info.group_id].result()
@@ -137,7 +145,11 @@ class ObservedAverager(DecentralizedAverager):
         }
 
     async def _run_allreduce_inplace_(
-        self, tensors: Sequence[torch.Tensor], group_info: GroupInfo, group_id: bytes | None = None, **given: Any
+        self,
+        tensors: Sequence[torch.Tensor],
+        group_info: GroupInfo,
+        group_id: bytes | None = None,
+        **given: Any,
     ) -> None:
         runner = ObservedRunner(
             told=self._told,
@@ -150,11 +162,13 @@ class ObservedAverager(DecentralizedAverager):
             **given,
         )
         self._running_groups[runner.group_id].set_result(runner)
-        # As the method that this replaces, for members that send and sum both: auxiliary ones and clients are not made here.
+        # As the method that this replaces, for members that send and sum both: auxiliary ones and
+        # clients are not made here.
         async for tensor, update in azip(as_aiter(*tensors), runner):
             runner.reach_whole()
             tensor.add_(update, alpha=self._averaging_alpha)
 
 
-# The names of hivemind's remote procedures contain the class's name: under another one, stock averagers would not find us.
+# The names of hivemind's remote procedures contain the class's name: under another one, stock
+# averagers would not find us.
 ObservedAverager.__name__ = DecentralizedAverager.__name__

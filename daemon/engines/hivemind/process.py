@@ -1,4 +1,7 @@
-"""The hivemind process as the node sees it: started, asked, and started again when it dies alone. Node side; imports no hivemind."""
+"""The hivemind process as the node sees it: started, asked, and started again when it dies alone.
+
+Node side; imports no hivemind.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,11 @@ from protocol.ports import Vector
 
 log = logging.getLogger("hypergpu.hivemind")
 
-START_S = 120.0  # torch and hivemind from a cold disk take half a minute
+# Torch and hivemind from a cold disk take half a minute.
+START_S = 120.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0  # between a death and the next start
-THREADS = "1"  # of torch in there: it adds vectors, while the worker needs the processors
+# Of torch in there: it adds vectors, while the worker needs the processors.
+THREADS = "1"
 MODULE = "daemon.engines.hivemind.main"
 
 
@@ -34,12 +39,17 @@ class _Life:
     """One process, with the question it was asked last."""
 
     def __init__(self, module: str) -> None:
-        self.sockets = tempfile.mkdtemp(prefix="hypergpu-")  # short: a Unix socket's path has at most 107 characters
+        # short: a Unix socket's path has at most 107 characters.
+        self.sockets = tempfile.mkdtemp(prefix="hypergpu-")
         self.process: ChildProcess[Report] = ChildProcess(
             module,
             decode_report,
             logging.getLogger("hypergpu.hivemind.output"),
-            environment={"OMP_NUM_THREADS": THREADS, "MKL_NUM_THREADS": THREADS, "HIVEMIND_LOGLEVEL": "ERROR"},
+            environment={
+                "OMP_NUM_THREADS": THREADS,
+                "MKL_NUM_THREADS": THREADS,
+                "HIVEMIND_LOGLEVEL": "ERROR",
+            },
             arguments=(self.sockets,),
         )
         self.answer: Report | None = None
@@ -48,7 +58,10 @@ class _Life:
 
 
 class HivemindProcess:
-    """`running()` starts and stops it; `ask` is called inside that block. The vectors are there once `up` was awaited, and anew after each death."""
+    """`running()` starts and stops it; `ask` is called inside that block.
+
+    The vectors are there once `up` was awaited, and anew after each death.
+    """
 
     def __init__(
         self,
@@ -60,7 +73,11 @@ class HivemindProcess:
         module: str = MODULE,
     ) -> None:
         """`on_lost` hears a sentence for each death."""
-        self._peer, self._averager, self._elements, self._on_lost, self._module = peer, averager, elements, on_lost, module
+        self._peer = peer
+        self._averager = averager
+        self._elements = elements
+        self._on_lost = on_lost
+        self._module = module
         self._life: _Life | None = None  # the one that is up
         self._why = "it is starting"
         self._asking = trio.Lock()
@@ -93,7 +110,10 @@ class HivemindProcess:
             await self._turn.wait()
 
     async def ask(self, make: Callable[[int], Command]) -> Report:
-        """Send the command that `make` makes of its id, and wait for the answer. Raises `HivemindLost`."""
+        """Send the command that `make` makes of its id, and wait for the answer.
+
+        Raises `HivemindLost`.
+        """
         async with self._asking:
             life = self._life
             if life is None:
@@ -103,7 +123,8 @@ class HivemindProcess:
     async def _ask(self, life: _Life, make: Callable[[int], Command]) -> Report:
         self._numbers += 1
         life.asked, life.answer, life.answered = self._numbers, None, trio.Event()
-        with trio.CancelScope(shield=True):  # half a command would be the end of the conversation; it fits the socket's buffer
+        # Half a command would be the end of the conversation; it fits the socket's buffer.
+        with trio.CancelScope(shield=True):
             try:
                 await life.process.send(frame(make(self._numbers)))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -159,14 +180,19 @@ class HivemindProcess:
         with trio.move_on_after(START_S) as patience:
             try:
                 up = await self._ask(
-                    life, lambda number: Begin(id=number, peer=self._peer, averager=self._averager, elements=self._elements)
+                    life,
+                    lambda number: Begin(
+                        id=number, peer=self._peer, averager=self._averager, elements=self._elements
+                    ),
                 )
             except HivemindLost:
                 return  # `_live` says why
             if not isinstance(up, Up):
                 raise OurFault(f"the hivemind process answered Begin with {up}")
             try:
-                self.vector, self.anchor, self.momentum = memory.map_vectors(life.process.memory_fd, (self._elements,) * 3)
+                self.vector, self.anchor, self.momentum = memory.map_vectors(
+                    life.process.memory_fd, (self._elements,) * 3
+                )
             except (ValueError, OSError) as error:
                 life.process.kill(f"its memory cannot be shared: {error}")
                 return
@@ -183,4 +209,8 @@ class HivemindProcess:
 
 def because(report: Report) -> str:
     """Why something did not work, of an answer that is not the one hoped for."""
-    return report.why if isinstance(report, Failed) else f"the hivemind process answered {type(report).__name__}"
+    return (
+        report.why
+        if isinstance(report, Failed)
+        else f"the hivemind process answered {type(report).__name__}"
+    )

@@ -1,4 +1,6 @@
-"""The hivemind process's conversation with its node, on the main thread. hivemind's own processes and threads do the rest."""
+"""The hivemind process's conversation with its node, on the main thread. hivemind's own processes
+and threads do the rest.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,41 @@ import numpy as np
 from daemon.children import memory
 from daemon.children.messages import Done, Message
 from daemon.engines.hivemind.averaging import AveragingFailed, HivemindPeer, VectorAverager
-from daemon.engines.hivemind.messages import Average, Averaged, Begin, Command, Download, Downloaded, Failed, Meet, Said, Share, Up
+from daemon.engines.hivemind.messages import (
+    Average,
+    Averaged,
+    Begin,
+    Command,
+    Download,
+    Downloaded,
+    Failed,
+    Meet,
+    Said,
+    Share,
+    Up,
+)
 from daemon.engines.hivemind.observed import Told, untold
 
 
 class Session:
-    """One life of the process. `run` ends when the node is gone, and then only by the end of the process."""
+    """One life of the process.
+
+    `run` ends when the node is gone, and then only by the end of the process.
+    """
 
     def __init__(
-        self, inbox: SimpleQueue[Command], send: Callable[[Message], None], memory_fd: int, sockets: str, told: Told = untold
+        self,
+        inbox: SimpleQueue[Command],
+        send: Callable[[Message], None],
+        memory_fd: int,
+        sockets: str,
+        told: Told = untold,
     ) -> None:
-        self._inbox, self._send, self._memory_fd, self._sockets, self._told = inbox, send, memory_fd, sockets, told
+        self._inbox = inbox
+        self._send = send
+        self._memory_fd = memory_fd
+        self._sockets = sockets
+        self._told = told
 
     def run(self) -> None:
         begin = self._inbox.get()
@@ -59,20 +85,26 @@ class Session:
     def _average(self, command: Average, averager: VectorAverager) -> Message:
         averager.write(self._vector)
         averager.aim_at(command.group_size)
-        attempt = averager.begin(weight=command.weight, timeout_s=command.find_s, gather=msgspec.to_builtins(command.said))
+        attempt = averager.begin(
+            weight=command.weight,
+            timeout_s=command.find_s,
+            gather=msgspec.to_builtins(command.said),
+        )
         try:
             matchmaking_s = attempt.wait_for_group(command.find_s)
             outcome = attempt.average()
         except AveragingFailed as failed:
             return Failed(id=command.id, why=str(failed))
         finally:
-            averager.read(into=self._vector)  # after a failure too: whatever hivemind left there
+            # After a failure too: whatever hivemind left there.
+            averager.read(into=self._vector)
         said = []
         for word in outcome.gathered.values():
             try:
                 said.append(msgspec.convert(word, Said))
             except msgspec.ValidationError:
-                continue  # another program's averager: it counts in the group, and has nothing to say to us
+                # Another program's averager: it counts in the group, and has nothing to say to us.
+                continue
         return Averaged(
             id=command.id,
             group=len(outcome.group),
@@ -92,7 +124,11 @@ class Session:
             return Failed(id=number, why="no peer gave its state")
         round_number, vectors = got
         fit = [
-            vector for vector in vectors if vector.shape == self._anchor.shape and vector.dtype == np.float32 and np.isfinite(vector).all()
+            vector
+            for vector in vectors
+            if vector.shape == self._anchor.shape
+            and vector.dtype == np.float32
+            and np.isfinite(vector).all()
         ]
         if len(fit) != 2 or len(vectors) != 2:
             return Failed(id=number, why="a peer's state is not of this model, or not finite")

@@ -1,4 +1,7 @@
-"""The trainer's side of a hivemind run: set it to work, collect what it learned. A trainer that dies costs its node the steps not handed over."""
+"""The trainer's side of a hivemind run: set it to work, collect what it learned.
+
+A trainer that dies costs its node the steps not handed over.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,28 @@ from protocol.ports import Lane, Trainer, TrainerLost, Work
 class Training:
     """One node's use of its trainer, and what it keeps of what was learned."""
 
-    def __init__(self, trainer: Trainer, kept: Keeping, me: PeerId, record: Callable[[Event], None]) -> None:
+    def __init__(
+        self, trainer: Trainer, kept: Keeping, me: PeerId, record: Callable[[Event], None]
+    ) -> None:
         self.kept = kept
         self._trainer, self._me, self._record = trainer, me, record
         self._lane = Lane(base=0, index=0, stride=1)  # of the last command
 
     async def train(self, others: frozenset[PeerId] = frozenset()) -> None:
-        """From the local parameters as far as they were handed over (the anchor, after a round), as soon as there is a trainer."""
+        """From the local parameters as far as they were handed over (the anchor, after a round), as
+        soon as there is a trainer.
+        """
         while True:
-            self._lane = policy.lane_of(self.kept.number, self._me, sorted(others)).after(self.kept.drawn)
+            self._lane = policy.lane_of(self.kept.number, self._me, sorted(others)).after(
+                self.kept.drawn
+            )
             try:
                 await self._trainer.train(await self.kept.local(), self._lane)
                 return
             except TrainerLost as lost:
-                self._record(Warned(code="TRAINER", message=f"not training until the worker is back: {lost}"))
+                self._record(
+                    Warned(code="TRAINER", message=f"not training until the worker is back: {lost}")
+                )
                 await self._trainer.describe()
                 await self.restore_inner()
 
@@ -35,7 +46,8 @@ class Training:
         """From the local parameters."""
         lane = policy.lane_of(self.kept.number, self._me, sorted(others))
         if (lane.index, lane.stride) != (self._lane.index, self._lane.stride):
-            self._lane = lane.after(self.kept.drawn)  # with other members the lane is another one, and what it begins with was drawn
+            # With other members the lane is another one, and what it begins with was drawn.
+            self._lane = lane.after(self.kept.drawn)
         try:
             await self._trainer.resume(self._lane)
         except TrainerLost:
@@ -46,10 +58,20 @@ class Training:
         try:
             work = await self._trainer.collect()
             await self.kept.add(work.delta, work.samples)
-            self._record(Trained(number=self.kept.number + 1, steps=work.steps, samples=work.samples, loss=work.loss, seconds=work.seconds))
+            self._record(
+                Trained(
+                    number=self.kept.number + 1,
+                    steps=work.steps,
+                    samples=work.samples,
+                    loss=work.loss,
+                    seconds=work.seconds,
+                )
+            )
             self.kept.inner = await self._trainer.inner_state()
         except TrainerLost as lost:
-            self._record(Warned(code="TRAINER", message=f"the steps of this round are lost: {lost}"))
+            self._record(
+                Warned(code="TRAINER", message=f"the steps of this round are lost: {lost}")
+            )
             await self.train()
             return None
         return work
@@ -69,4 +91,6 @@ class Training:
             try:
                 await self._trainer.restore_inner_state(self.kept.inner)
             except (ValueError, TrainerLost) as error:
-                self._record(Warned(code="INNER", message=f"the inner optimizer begins anew: {error}"))
+                self._record(
+                    Warned(code="INNER", message=f"the inner optimizer begins anew: {error}")
+                )

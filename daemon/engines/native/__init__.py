@@ -1,1 +1,3 @@
-"""The native engine: drives the round machine, moves the bytes, does the arithmetic, keeps the anchor."""
+"""The native engine: drives the round machine, moves the bytes, does the arithmetic, keeps the
+anchor.
+"""

@@ -1,4 +1,6 @@
-"""The anchor: parameters and momentum that every holder of a certificate has byte for byte, and the spare buffers of the next one."""
+"""The anchor: parameters and momentum that every holder of a certificate has byte for byte, and the
+spare buffers of the next one.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +17,39 @@ from protocol.outer import LEAF_ELEMENTS, state_leaf, state_leaves
 from protocol.ports import Offload, Vector
 from protocol.rules.registry import rules_of
 
-STATES_KEPT = 3  # whose leaves are kept for downloaders: as many as the disk keeps checkpoints
+# Whose leaves are kept for downloaders: as many as the disk keeps checkpoints.
+STATES_KEPT = 3
 
 
 class Anchor:
     """Four vectors of shape (parameters,): the current state, and the one a vote would move to.
 
-    The spare vectors belong to rounds and merges, which write them with `written` held. A download writes its own vectors, and `receive` puts them
-    in the place of the spare ones when they are complete.
+    The spare vectors belong to rounds and merges, which write them with `written` held. A download
+    writes its own vectors, and `receive` puts them in the place of the spare ones when they are
+    complete.
     """
 
     def __init__(self, parameters: int, manifest: Manifest) -> None:
         self.parameters = parameters
         self._outer, self._rules = manifest.outer, rules_of(manifest)
-        self.value, self.momentum, self.spare_value, self.spare_momentum = (np.zeros(parameters, np.float32) for _ in range(4))
+        self.value, self.momentum, self.spare_value, self.spare_momentum = (
+            np.zeros(parameters, np.float32) for _ in range(4)
+        )
         self._spare_leaves: list[Digest] = []
         self.leaves: OrderedDict[Digest, list[Digest]] = OrderedDict()
-        self.written = trio.Lock()  # held while a checkpoint is being written from `value` and `momentum`
+        # Held while a checkpoint is being written from `value` and `momentum`.
+        self.written = trio.Lock()
 
-    async def step(self, mean: Callable[[int, Vector], Vector], counted: Sequence[Ready], offload: Offload) -> Digest:
-        """The outer step into the spare buffers. Returns the digest of the state there. `counted` are the offers that the mean is of.
+    async def step(
+        self, mean: Callable[[int, Vector], Vector], counted: Sequence[Ready], offload: Offload
+    ) -> Digest:
+        """The outer step into the spare buffers.
 
-        `mean(start, out)` gives the averaged pseudo-gradient of `out`'s size from element `start` on, in `out` or where it lies. The vector is worked
-        through leaf by leaf of the state's digest, decoded, stepped and hashed while it is in cache.
+        Returns the digest of the state there. `counted` are the offers that the mean is of.
+
+        `mean(start, out)` gives the averaged pseudo-gradient of `out`'s size from element `start`
+        on, in `out` or where it lies. The vector is worked through leaf by leaf of the state's
+        digest, decoded, stepped and hashed while it is in cache.
         """
 
         rounds = self._rules.rounds_in(counted)
@@ -49,36 +61,62 @@ class Anchor:
             for start in range(0, self.parameters, LEAF_ELEMENTS):
                 at = slice(start, min(start + LEAF_ELEMENTS, self.parameters))
                 averaged = mean(start, piece[: at.stop - at.start])
-                before, after = (self.value[at], self.momentum[at]), (self.spare_value[at], self.spare_momentum[at])
+                before, after = (
+                    (self.value[at], self.momentum[at]),
+                    (self.spare_value[at], self.spare_momentum[at]),
+                )
                 self._rules.outer_step(*before, averaged, self._outer, *after, rounds=rounds)
                 values.append(state_leaf(self.spare_value[at]))
                 momenta.append(state_leaf(self.spare_momentum[at]))
             return values + momenta
 
-        async with self.written:  # the last checkpoint may still be read from what is spare now
+        # The last checkpoint may still be read from what is spare now.
+        async with self.written:
             self._spare_leaves = await offload(work)
         return merkle_root(self._spare_leaves)
 
     async def digest_spare(self, offload: Offload) -> Digest:
-        """The digest of what was put into the spare buffers by hand (a download, a checkpoint, genesis)."""
-        self._spare_leaves = await offload(lambda: state_leaves(self.spare_value, self.spare_momentum))
+        """The digest of what was put into the spare buffers by hand (a download, a checkpoint,
+        genesis).
+        """
+        self._spare_leaves = await offload(
+            lambda: state_leaves(self.spare_value, self.spare_momentum)
+        )
         return merkle_root(self._spare_leaves)
 
     async def receive(self, value: Vector, momentum: Vector, leaves: list[Digest]) -> None:
-        """Take a complete state, with its leaves, for the spare one. The vectors belong to the anchor from here on."""
+        """Take a complete state, with its leaves, for the spare one.
+
+        The vectors belong to the anchor from here on.
+        """
         async with self.written:
             self.spare_value, self.spare_momentum, self._spare_leaves = value, momentum, leaves
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes `[offset, offset + size)` of the current state: the anchor, then the momentum, little-endian."""
-        parts = (np.ascontiguousarray(part, "<f4").data.cast("B") for part in (self.value, self.momentum))
+        """Bytes `[offset, offset + size)` of the current state: the anchor, then the momentum,
+        little-endian.
+        """
+        parts = (
+            np.ascontiguousarray(part, "<f4").data.cast("B") for part in (self.value, self.momentum)
+        )
         border = 4 * self.parameters
         return b"".join(
-            bytes(part[max(0, offset - start) : max(0, offset + size - start)]) for part, start in zip(parts, (0, border), strict=True)
+            bytes(part[max(0, offset - start) : max(0, offset + size - start)])
+            for part, start in zip(parts, (0, border), strict=True)
         )
 
-    async def average_spare(self, other: tuple[Vector, Vector], weights: tuple[int, int], *, ours_first: bool, offload: Offload) -> Digest:
-        """Average another branch's state (value, momentum) with ours into the spare buffers. `weights` are in the parents' order."""
+    async def average_spare(
+        self,
+        other: tuple[Vector, Vector],
+        weights: tuple[int, int],
+        *,
+        ours_first: bool,
+        offload: Offload,
+    ) -> Digest:
+        """Average another branch's state (value, momentum) with ours into the spare buffers.
+
+        `weights` are in the parents' order.
+        """
 
         def work() -> list[Digest]:
             spare = (self.spare_value, self.spare_momentum)

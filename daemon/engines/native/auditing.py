@@ -1,7 +1,9 @@
-"""Looking after reducers: asks contributors for a chunk of what they offered, adds it up again, and convicts who summed wrongly.
+"""Looking after reducers: asks contributors for a chunk of what they offered, adds it up again, and
+convicts who summed wrongly.
 
-After a certificate a member may draw a chunk to look at (`protocol/audit.py`). Until it makes its next offer, every contributor hands out single
-chunks of the last one. What becomes of those who are found is in `convictions.py`.
+After a certificate a member may draw a chunk to look at (`protocol/audit.py`). Until it makes its
+next offer, every contributor hands out single chunks of the last one. What becomes of those who are
+found is in `convictions.py`.
 """
 
 from __future__ import annotations
@@ -40,8 +42,10 @@ from protocol.verdict import Verdict, claim_of, hands, is_right
 PROTOCOL = "/hypergpu/audit/1"
 REQUEST_BYTES = 128
 PIECE_BYTES = MAX_PIECE_BYTES + MAX_PROOF * 40
-HANDED_AT_ONCE, HANDED_TO_PEER = 32, 4  # chunks on their way, to all peers and to one: 256 KB each
-ANSWER_S = 20.0  # for one chunk: a peer that takes longer is left out
+# Chunks on their way, to all peers and to one: 256 KB each.
+HANDED_AT_ONCE, HANDED_TO_PEER = 32, 4
+# For one chunk: a peer that takes longer is left out.
+ANSWER_S = 20.0
 
 Results = dict[int, tuple[Signed, Buffer]]
 """Slice to what its reducer signed and the bytes that came with it."""
@@ -71,11 +75,17 @@ class Auditing:
         guilty: Mapping[PeerId, Verdict],
         convict: Convict,
     ) -> None:
-        """`parameters` is 0 until the model is known. At the `guilty` nobody need look any more; `convict` is told of others, with the proof."""
+        """`parameters` is 0 until the model is known.
+
+        At the `guilty` nobody need look any more; `convict` is told of others, with the proof.
+        """
         self._guilty, self._convict = guilty, convict
         self._run, self._manifest, self._signer = manifest.run, manifest.open(), signer
         self._codec = codec_named(self._manifest.codec)
-        self._network, self._offload, self._refuse, self._parameters = network, offload, refuse, parameters
+        self._network = network
+        self._offload = offload
+        self._refuse = refuse
+        self._parameters = parameters
         self._record = record
         self._plan: Digest = b""
         self._offer: Offer = NOTHING
@@ -99,7 +109,11 @@ class Auditing:
                 answer = b""
                 if request.plan == self._plan and self._offer.weight:
                     try:
-                        answer = msgspec.msgpack.encode(piece_of(self._offer.encoded, self._offer.tree, self._codec, request.chunk))
+                        answer = msgspec.msgpack.encode(
+                            piece_of(
+                                self._offer.encoded, self._offer.tree, self._codec, request.chunk
+                            )
+                        )
                     except ValueError as error:
                         raise PeerFault("malformed", str(error)) from None
                 await stream.send_all(frame(answer))
@@ -109,11 +123,20 @@ class Auditing:
 
     # -------------------------------------------------------------------------------------------- looking
 
-    async def look(self, certificate: OpenCertificate, results: Results, samples: Sequence[Sample], disputed: bool) -> None:
-        """Draw, and if it is our turn, add up one chunk again. `results` are those that came here in this certificate's round, `samples` what is
-        left of the sums that other rows' members made for what was finished here.
+    async def look(
+        self,
+        certificate: OpenCertificate,
+        results: Results,
+        samples: Sequence[Sample],
+        disputed: bool,
+    ) -> None:
+        """Draw, and if it is our turn, add up one chunk again.
 
-        Where the majority computed another state than we did from them, one of each slice: a reducer told us another sum than the others.
+        `results` are those that came here in this certificate's round, `samples` what is left of
+        the sums that other rows' members made for what was finished here.
+
+        Where the majority computed another state than we did from them, one of each slice: a
+        reducer told us another sum than the others.
         """
         for sample in samples:
             await self._examine(certificate, sample.chunk, sample.signed, sample.piece)
@@ -121,10 +144,14 @@ class Auditing:
             if drawn.slice in results:
                 signed, encoded = results[drawn.slice]
                 chunk = drawn.chunk - certificate.plan.layout.slices[drawn.slice][0]
-                reduced = await self._offload(lambda encoded=encoded, chunk=chunk: result_piece(encoded, self._codec, chunk))  # type: ignore[misc]
+                reduced = await self._offload(
+                    lambda encoded=encoded, chunk=chunk: result_piece(encoded, self._codec, chunk)
+                )  # type: ignore[misc]
                 await self._examine(certificate, drawn.chunk, signed, reduced)
 
-    async def _examine(self, certificate: OpenCertificate, chunk: int, signed: Signed, reduced: Piece) -> None:
+    async def _examine(
+        self, certificate: OpenCertificate, chunk: int, signed: Signed, reduced: Piece
+    ) -> None:
         if signed.peer in self._guilty:
             return
         try:
@@ -132,23 +159,39 @@ class Auditing:
             contributed = await self._collect(certificate, chunk, claim.contributors)
             if contributed is None:
                 return
-            evidence = Evidence(certificate=certificate.raw, result=signed, chunk=chunk, reduced=reduced, contributed=contributed)
+            evidence = Evidence(
+                certificate=certificate.raw,
+                result=signed,
+                chunk=chunk,
+                reduced=reduced,
+                contributed=contributed,
+            )
             if is_right(certificate, claim, self._codec, self._parameters(), evidence):
                 return
             if claim.alone:
                 await self._convict(evidence, certificate)
             else:
                 self._suspect(certificate, claim.slice)
-        except PeerFault as fault:  # a contribution that does not decode: its reducer said that it does
+        except PeerFault as fault:
+            # A contribution that does not decode: its reducer said that it does.
             self._refuse(fault.reason, signed.peer, str(fault))
 
     def _suspect(self, certificate: OpenCertificate, index: int) -> None:
         names = ", ".join(hands(certificate, index))
         found = f"slice {index} of round {certificate.outcome.number} is not what its contributions make"
-        self._record(Warned(code="WRONG_SUM", message=f"{found}; one of those through whose hands it passed lied: {names}"))
+        self._record(
+            Warned(
+                code="WRONG_SUM",
+                message=f"{found}; one of those through whose hands it passed lied: {names}",
+            )
+        )
 
-    async def _collect(self, certificate: OpenCertificate, chunk: int, contributors: tuple[int, ...]) -> tuple[Piece, ...] | None:
-        """The chunk of each of them; None when one of them is gone or holds it no more: then nothing can be said."""
+    async def _collect(
+        self, certificate: OpenCertificate, chunk: int, contributors: tuple[int, ...]
+    ) -> tuple[Piece, ...] | None:
+        """The chunk of each of them; None when one of them is gone or holds it no more: then
+        nothing can be said.
+        """
         plan, total = certificate.plan, certificate.plan.plan.borders[-1]
         pieces: dict[int, Piece] = {}
 
@@ -172,7 +215,11 @@ class Auditing:
     async def _piece(self, peer: PeerId, request: PieceRequest) -> Piece | None:
         if peer == self._signer.peer:
             held = request.plan == self._plan
-            return piece_of(self._offer.encoded, self._offer.tree, self._codec, request.chunk) if held else None
+            return (
+                piece_of(self._offer.encoded, self._offer.tree, self._codec, request.chunk)
+                if held
+                else None
+            )
         with trio.move_on_after(ANSWER_S):
             stream = await self._network.open_stream(peer, PROTOCOL)
             try:

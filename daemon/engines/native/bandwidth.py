@@ -1,4 +1,6 @@
-"""What a node measures of its own link: bits a second up and down, from the transfers of its rounds."""
+"""What a node measures of its own link: bits a second up and down, from the transfers of its
+rounds.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,19 @@ from collections import deque
 
 import trio
 
-KEPT = 8  # transfers; the fastest of them counts, since each is only as fast as its slower end
-LEAST_S = 0.2  # shorter transfers say more of buffers and of the scheduler than of the link
+# Transfers; the fastest of them counts, since each is only as fast as its slower end.
+KEPT = 8
+# Shorter transfers say more of buffers and of the scheduler than of the link.
+LEAST_S = 0.2
 LEAST_BYTES = 1 << 18
 
 
 class Meter:
-    """One direction. A transfer lasts from the first stream that is busy to the last; idle time between two transfers does not count."""
+    """One direction.
+
+    A transfer lasts from the first stream that is busy to the last; idle time between two transfers
+    does not count.
+    """
 
     def __init__(self) -> None:
         self._seen: deque[float] = deque(maxlen=KEPT)

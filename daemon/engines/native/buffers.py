@@ -1,8 +1,10 @@
 """Memory that one round after another receives into and sums into.
 
-A page that is touched for the first time is cleared by the kernel first: for slices of 10 MB that was a sixth of what averaging costs. Here
-memory that nobody refers to any more is kept for the next round, up to as much as was in use at once in one of the last two rounds: what a node holds
-between rounds is what it needs within one, and a model that became smaller, or a cut that needed more for once, is forgotten.
+A page that is touched for the first time is cleared by the kernel first: for slices of 10 MB that
+was a sixth of what averaging costs. Here memory that nobody refers to any more is kept for the next
+round, up to as much as was in use at once in one of the last two rounds: what a node holds between
+rounds is what it needs within one, and a model that became smaller, or a cut that needed more for
+once, is forgotten.
 """
 
 from __future__ import annotations
@@ -15,12 +17,19 @@ import numpy.typing as npt
 
 Block = npt.NDArray[np.uint8]
 
-SMALL_BYTES = 1 << 17  # below, malloc reuses what it has (its threshold for asking the kernel) and there is nothing to gain
-WASTE = 1.25  # a block may be this much larger than what is asked for: slices of one plan differ by a chunk, those of the next by bandwidth
+# Below, malloc reuses what it has (its threshold for asking the kernel) and there is nothing to
+# gain.
+SMALL_BYTES = 1 << 17
+# A block may be this much larger than what is asked for: slices of one plan differ by a chunk,
+# those of the next by bandwidth.
+WASTE = 1.25
 
 
 class Buffers:
-    """Hands out memory of unspecified contents. One event loop takes; any thread may let go of what was taken."""
+    """Hands out memory of unspecified contents.
+
+    One event loop takes; any thread may let go of what was taken.
+    """
 
     def __init__(self) -> None:
         self._free: list[Block] = []  # the oldest first
@@ -36,15 +45,26 @@ class Buffers:
         return self._in_use + sum(block.nbytes for block in self._free)
 
     def take(self, size_bytes: int) -> memoryview:
-        """Writable, shape (size_bytes,), format "B". It is ours again when nothing refers to it or to a part of it.
+        """Writable, shape (size_bytes,), format "B".
 
-        (Parts are made by slicing the memoryview or with `np.frombuffer`. What goes by its address alone does not hold it.)
+        It is ours again when nothing refers to it or to a part of it.
+
+        (Parts are made by slicing the memoryview or with `np.frombuffer`. What goes by its address
+        alone does not hold it.)
         """
         if size_bytes < SMALL_BYTES:
             return memoryview(np.empty(size_bytes, np.uint8))
         self._collect()
-        fitting = [i for i, block in enumerate(self._free) if size_bytes <= block.nbytes <= WASTE * size_bytes]
-        block = self._free.pop(min(fitting, key=lambda i: self._free[i].nbytes)) if fitting else np.empty(size_bytes, np.uint8)
+        fitting = [
+            i
+            for i, block in enumerate(self._free)
+            if size_bytes <= block.nbytes <= WASTE * size_bytes
+        ]
+        block = (
+            self._free.pop(min(fitting, key=lambda i: self._free[i].nbytes))
+            if fitting
+            else np.empty(size_bytes, np.uint8)
+        )
         self._in_use += block.nbytes
         self._most = max(self._most, self._in_use)
         self._drop_beyond(max(self._most, self._most_before))

@@ -1,8 +1,9 @@
-"""The bulk lanes: one long-lived stream to each member, on which slices and results travel as header and bytes.
+"""The bulk lanes: one long-lived stream to each member, on which slices and results travel as
+header and bytes.
 
-A lane that breaks is opened again and sends everything of the current view once more; receivers know what they have. The receiving side
-reads a header, and reads the bytes behind it only when the exchange it belongs to is there and wants them: whoever is early waits, whoever is
-wrong is cut off.
+A lane that breaks is opened again and sends everything of the current view once more; receivers
+know what they have. The receiving side reads a header, and reads the bytes behind it only when the
+exchange it belongs to is there and wants them: whoever is early waits, whoever is wrong is cut off.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ from protocol.messages import UNREADABLE, Hash, Index, Signed
 from protocol.ports import ByteStream, Endpoint, Network
 
 PROTOCOL = "/hypergpu/bulk/1"
-HEADER_BYTES = 1 << 16  # a proof of 2 digests a level is 2 KB at most, a signed result 300 bytes
-RECONNECT_S = (0.1, 0.3, 1.0, 2.0, 4.0)  # a lane's patience: the other side may be about to admit our certificate
+# A proof of 2 digests a level is 2 KB at most, a signed result 300 bytes.
+HEADER_BYTES = 1 << 16
+# A lane's patience: the other side may be about to admit our certificate.
+RECONNECT_S = (0.1, 0.3, 1.0, 2.0, 4.0)
 
 
 class SliceHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """The sender's contribution to one slice, with the digests that lead from its chunks to the digest in its offer."""
+    """The sender's contribution to one slice, with the digests that lead from its chunks to the
+    digest in its offer.
+    """
 
     plan: Hash
     slice: Index
@@ -55,7 +60,8 @@ class RowHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=
 BulkHeader = SliceHeader | ResultHeader | RowHeader
 _decoder: msgspec.msgpack.Decoder[BulkHeader] = msgspec.msgpack.Decoder(BulkHeader)
 
-DRAIN_S = 5.0  # for a buffer of 4 MB to go out at 6 Mbit/s
+# For a buffer of 4 MB to go out at 6 Mbit/s.
+DRAIN_S = 5.0
 LOOK_S = 0.02  # between looks at it
 
 Find = Callable[[PeerId, Digest], Endpoint]
@@ -103,7 +109,9 @@ class BulkSender:
         refuse: Callable[[str, PeerId, str], None],
         moved: Callable[[PeerId, int, float], None] = lambda _peer, _size_bytes, _seconds: None,
     ) -> None:
-        """`moved` is told of a lane that has come to rest: to whom, bytes, seconds from its first until it was acknowledged."""
+        """`moved` is told of a lane that has come to rest: to whom, bytes, seconds from its first
+        until it was acknowledged.
+        """
         self.meter = Meter()
         self._moved = moved
         self._network = network
@@ -123,9 +131,13 @@ class BulkSender:
                 self._nursery = None
 
     def send(self, peer: PeerId, fingerprint: Digest, item: Parcel) -> None:
-        """Queue a parcel of the current view for the endpoint with this fingerprint. What a view may send is bounded by its plan."""
+        """Queue a parcel of the current view for the endpoint with this fingerprint.
+
+        What a view may send is bounded by its plan.
+        """
         if self._nursery is None:
-            return  # the node is stopping: a sum that was under way may end after the lanes did
+            # The node is stopping: a sum that was under way may end after the lanes did.
+            return
         lane = self._lanes.get(peer)
         if lane is None or lane.fingerprint != fingerprint:
             lane = self._lanes[peer] = _Lane(fingerprint)
@@ -134,10 +146,14 @@ class BulkSender:
         lane.news.set()
 
     def clear(self, *, failed: bool) -> None:
-        """The view is over: forget what it wanted sent. A parcel on its way is finished, so that its stream stays usable.
+        """The view is over: forget what it wanted sent.
 
-        Not so when the view `failed`: its bytes may have reached somebody who never saw its plan and keeps them waiting for it, and with them all
-        that comes behind them on that stream. (Seen with a leader that was stopped as it sent its plan: the round it came back to took 20 s more.)
+        A parcel on its way is finished, so that its stream stays usable.
+
+        Not so when the view `failed`: its bytes may have reached somebody who never saw its plan
+        and keeps them waiting for it, and with them all that comes behind them on that stream.
+        (Seen with a leader that was stopped as it sent its plan: the round it came back to took 20
+        s more.)
         """
         for peer, lane in list(self._lanes.items()):
             if failed and lane.parcels:
@@ -147,9 +163,15 @@ class BulkSender:
             lane.sent = 0
 
     def forget(self, peer: PeerId, item: Parcel) -> None:
-        """A parcel that has arrived, as its receiver's answer shows, need not be sent again should its lane break."""
+        """A parcel that has arrived, as its receiver's answer shows, need not be sent again should
+        its lane break.
+        """
         lane = self._lanes.get(peer)
-        place = next((i for i, parcel in enumerate(lane.parcels[: lane.sent]) if parcel is item), None) if lane is not None else None
+        place = (
+            next((i for i, parcel in enumerate(lane.parcels[: lane.sent]) if parcel is item), None)
+            if lane is not None
+            else None
+        )
         if lane is not None and place is not None:
             del lane.parcels[place]
             lane.sent -= 1
@@ -166,7 +188,8 @@ class BulkSender:
                 if lane.sent >= len(lane.parcels):
                     lane.news = trio.Event()
                     if stream is not None and lane.moving and stream.unsent():
-                        # A socket's buffer may hold all of it: sent is what was acknowledged, as far as that can be told.
+                        # A socket's buffer may hold all of it: sent is what was acknowledged, as
+                        # far as that can be told.
                         with trio.move_on_after(DRAIN_S):
                             while stream.unsent() and not lane.news.is_set():
                                 await trio.sleep(LOOK_S)
@@ -180,14 +203,20 @@ class BulkSender:
                 item = lane.parcels[lane.sent]
                 try:
                     if stream is None:
-                        stream = await self._network.open_bulk(self._find(peer, lane.fingerprint), PROTOCOL)
+                        stream = await self._network.open_bulk(
+                            self._find(peer, lane.fingerprint), PROTOCOL
+                        )
                     await self._write(stream, item)
                 except Unreachable as error:
                     if stream is not None:
                         await stream.aclose()
                     stream, lane.sent, failures = None, 0, failures + 1
                     if failures > len(RECONNECT_S):
-                        self._refuse("timeout", peer, f"the bulk lane was given up after {failures} attempts: {error}")
+                        self._refuse(
+                            "timeout",
+                            peer,
+                            f"the bulk lane was given up after {failures} attempts: {error}",
+                        )
                         return
                     await trio.sleep(RECONNECT_S[failures - 1])
                     continue
@@ -195,7 +224,8 @@ class BulkSender:
                 lane.moved += len(item.payload)
                 if lane.sent < len(lane.parcels) and lane.parcels[lane.sent] is item:
                     lane.sent += 1
-                del item  # a lane that waits holds nothing of a view that is over
+                # A lane that waits holds nothing of a view that is over.
+                del item
         finally:
             self._rest(peer, lane)
             if self._lanes.get(peer) is lane:
@@ -212,14 +242,24 @@ class BulkSender:
     @staticmethod
     async def _write(stream: ByteStream, item: Parcel) -> None:
         await stream.send_all(item.header)
-        await stream.send_all(item.payload)  # the stream cuts it up, and can be cancelled between the pieces
+        # The stream cuts it up, and can be cancelled between the pieces.
+        await stream.send_all(item.payload)
 
 
 class Intake:
-    """One parcel that the current exchange wants: where its bytes go and what to do when they are there."""
+    """One parcel that the current exchange wants: where its bytes go and what to do when they are
+    there.
+    """
 
-    def __init__(self, size: int, finish: Callable[[memoryview], Awaitable[None]], memory: Callable[[], memoryview] | None = None) -> None:
-        """`memory` gives `size` bytes, once they are about to come; without it they go into memory of nobody's."""
+    def __init__(
+        self,
+        size: int,
+        finish: Callable[[memoryview], Awaitable[None]],
+        memory: Callable[[], memoryview] | None = None,
+    ) -> None:
+        """`memory` gives `size` bytes, once they are about to come; without it they go into memory
+        of nobody's.
+        """
         self.size = size
         self.finish = finish
         self.memory = memory
@@ -229,8 +269,12 @@ Accept = Callable[[PeerId, BulkHeader], Awaitable[Intake]]
 """Waits until the exchange a header belongs to is there. Raises `PeerFault` for what it does not want."""
 
 
-def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, PeerId, str], None], buffers: Buffers) -> Meter:
-    """Take the lanes that others open to us, into `buffers`. What is refused is counted against its sender, and the lane is closed.
+def serve_bulk_lanes(
+    network: Network, accept: Accept, refuse: Callable[[str, PeerId, str], None], buffers: Buffers
+) -> Meter:
+    """Take the lanes that others open to us, into `buffers`.
+
+    What is refused is counted against its sender, and the lane is closed.
 
     Returns what measures them.
     """
@@ -241,7 +285,8 @@ def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, Pe
             await read(stream)
         except PeerFault as fault:
             refuse(fault.reason, stream.peer, str(fault))
-            raise Unreachable(f"refused: {fault}") from None  # the network closes the lane and need not count it again
+            # The network closes the lane and need not count it again.
+            raise Unreachable(f"refused: {fault}") from None
 
     async def read(stream: ByteStream) -> None:
         reader = FrameReader(stream)
@@ -249,10 +294,14 @@ def serve_bulk_lanes(network: Network, accept: Accept, refuse: Callable[[str, Pe
             await read_parcel(stream.peer, reader, read_header(data))
 
     async def read_parcel(peer: PeerId, reader: FrameReader, header: BulkHeader) -> None:
-        """In a function of its own: a lane that waits for the next header holds nothing of the last parcel."""
+        """In a function of its own: a lane that waits for the next header holds nothing of the last
+        parcel.
+        """
         intake = await accept(peer, header)
         if header.size != intake.size:
-            raise PeerFault("malformed", f"{header.size} bytes announced where {intake.size} belong")
+            raise PeerFault(
+                "malformed", f"{header.size} bytes announced where {intake.size} belong"
+            )
         data = buffers.take(intake.size) if intake.memory is None else intake.memory()
         moved = 0
         meter.begin()

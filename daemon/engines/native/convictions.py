@@ -1,4 +1,5 @@
-"""Who was proved to have summed wrongly: kept on disk, told to whoever does not know it, and believed of nobody without looking.
+"""Who was proved to have summed wrongly: kept on disk, told to whoever does not know it, and
+believed of nobody without looking.
 
 Rules.
 - Whoever is guilty neither offers nor leads here, after a restart too. What was certified stays certified.
@@ -35,15 +36,20 @@ from protocol.verdict import Verdict, judge
 
 PROTOCOL = "/hypergpu/evidence/2"
 CHARGE_BYTES = 256
-ANSWER_S = 20.0  # for an answer or one proof: a peer that takes longer is left out
-HEARD_AT_ONCE = 4  # proofs on their way to us: 6 MB of the largest
-CHARGES_PER_S, CHARGES_AT_ONCE = 1.0, 2.0 * PROOFS_KEPT  # from one peer, and each may read the disk: all that it can know, twice over
+# For an answer or one proof: a peer that takes longer is left out.
+ANSWER_S = 20.0
+# Proofs on their way to us: 6 MB of the largest.
+HEARD_AT_ONCE = 4
+# From one peer, and each may read the disk: all that it can know, twice over.
+CHARGES_PER_S, CHARGES_AT_ONCE = 1.0, 2.0 * PROOFS_KEPT
 
 ENOUGH, LATER, SEND = b"\0", b"\1", b"\2"
 """Answers to a charge: known, or not wanted; not yet; the proof, please."""
 
 
-class Charge(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class Charge(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
     """What a proof is about, before it."""
 
     peer: Id
@@ -74,7 +80,8 @@ class Convictions:
         self._guilty: OrderedDict[PeerId, Verdict] = OrderedDict()
         self._kept: dict[PeerId, Digest] = {}  # under which name the proof is on disk
         self._unwritten: dict[PeerId, bytes] = {}  # proofs that the disk did not take
-        self._told: dict[tuple[PeerId, float], set[PeerId]] = {}  # by neighbour and since when it is one
+        # By neighbour and since when it is one.
+        self._told: dict[tuple[PeerId, float], set[PeerId]] = {}
         self._false: OrderedDict[PeerId, str] = OrderedDict()
         self._hearing: set[PeerId] = set()
         self._telling = trio.Lock()
@@ -92,7 +99,10 @@ class Convictions:
     # -------------------------------------------------------------------------------------------- remembering
 
     async def recall(self) -> None:
-        """Take up what earlier lives proved. Each proof is checked again; the model must be known."""
+        """Take up what earlier lives proved.
+
+        Each proof is checked again; the model must be known.
+        """
         for name in await self._disk.proofs(self._run):
             data = await self._disk.load_proof(self._run, name)
             if data is None:
@@ -101,13 +111,16 @@ class Convictions:
                 evidence = decode_evidence(data)
                 verdict = await self._offload(lambda evidence=evidence: self._judge(evidence, None))  # type: ignore[misc]
             except PeerFault as fault:
-                self._warn(f"proof {name.hex()[:12]} on disk proves nothing to this version: {fault}")
+                self._warn(
+                    f"proof {name.hex()[:12]} on disk proves nothing to this version: {fault}"
+                )
                 continue
             self._guilty[verdict.peer], self._kept[verdict.peer] = verdict, name
             self._refuse("wrong_sum", verdict.peer, f"proved before this start: {verdict}")
 
     async def convict(self, evidence: Evidence, certificate: OpenCertificate) -> None:
-        """Check a proof about this certificate of our lineage; name who is guilty, write it down, tell everybody.
+        """Check a proof about this certificate of our lineage; name who is guilty, write it down,
+        tell everybody.
 
         Raises `PeerFault` when it proves nothing.
         """
@@ -116,7 +129,10 @@ class Convictions:
             return
         self._guilty[verdict.peer] = verdict
         self._refuse("wrong_sum", verdict.peer, str(verdict))
-        self._unwritten[verdict.peer] = encode_evidence(replace(evidence, certificate=certificate.raw))  # our copy, which was verified
+        # Our copy, which was verified.
+        self._unwritten[verdict.peer] = encode_evidence(
+            replace(evidence, certificate=certificate.raw)
+        )
         while len(self._guilty) > PROOFS_KEPT:
             forgotten, _ = self._guilty.popitem(last=False)
             self._kept.pop(forgotten, None)
@@ -131,7 +147,9 @@ class Convictions:
             try:
                 await self._disk.save_proof(self._run, data)
             except DiskFull as full:
-                self._warn(f"a proof was not written, and is tried again after the next certificate: {full}")
+                self._warn(
+                    f"a proof was not written, and is tried again after the next certificate: {full}"
+                )
                 return
             self._kept[peer] = digest(data)
             self._unwritten.pop(peer, None)
@@ -161,10 +179,13 @@ class Convictions:
             try:
                 await stream.send_all(SEND)
                 data = await reader.expect_frame(MAX_EVIDENCE_BYTES)
-                await stream.send_eof()  # before the proof is checked and passed on: who told us need not wait for that
+                # Before the proof is checked and passed on: who told us need not wait for that.
+                await stream.send_eof()
                 await self._believe(data, charge, certificate)
             except PeerFault as fault:
-                self._false[peer] = f"it accused {charge.peer}, and what it brought proves nothing: {fault}"
+                self._false[peer] = (
+                    f"it accused {charge.peer}, and what it brought proves nothing: {fault}"
+                )
                 while len(self._false) > KEPT_PEERS:
                     self._false.popitem(last=False)
                 self._refuse(fault.reason, peer, self._false[peer])
@@ -191,12 +212,19 @@ class Convictions:
     # -------------------------------------------------------------------------------------------- telling
 
     async def tell(self) -> None:
-        """Tell every neighbour of everybody it has not heard of from us. Called after each certificate; does nothing where nobody is guilty."""
+        """Tell every neighbour of everybody it has not heard of from us.
+
+        Called after each certificate; does nothing where nobody is guilty.
+        """
         if not self._guilty:
             return
         async with self._telling:
             await self._write()
-            links = {(link.peer, link.since_s) for link in self._network.links() if link.peer not in self._guilty}
+            links = {
+                (link.peer, link.since_s)
+                for link in self._network.links()
+                if link.peer not in self._guilty
+            }
             self._told = {link: self._told.get(link, set()) for link in sorted(links)}
             async with trio.open_nursery() as nursery:
                 for (peer, _), told in self._told.items():
@@ -219,7 +247,9 @@ class Convictions:
         """Whether it need not be told again."""
         stream = await self._network.open_stream(peer, PROTOCOL)
         try:
-            charge = Charge(peer=verdict.peer, number=verdict.number, certificate=verdict.certificate)
+            charge = Charge(
+                peer=verdict.peer, number=verdict.number, certificate=verdict.certificate
+            )
             await stream.send_all(frame(msgspec.msgpack.encode(charge)))
             answer = await stream.receive_some(1)
             if answer != SEND:

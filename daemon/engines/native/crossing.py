@@ -1,7 +1,9 @@
-"""What passes between the rows of a plan: what each row summed, where a member of the same rank takes it in.
+"""What passes between the rows of a plan: what each row summed, where a member of the same rank
+takes it in.
 
-A row's sum is made and sent share by share, so that each can be let go when the result that it went into is here: with them, and the slices,
-and the results, averaging holds less than 3 vectors in rows that are alike.
+A row's sum is made and sent share by share, so that each can be let go when the result that it went
+into is here: with them, and the slices, and the results, averaging holds less than 3 vectors in
+rows that are alike.
 """
 
 from __future__ import annotations
@@ -56,15 +58,21 @@ class Crossing:
         buffers: Buffers,
         offload: Offload,
     ) -> None:
-        """Holds nothing of the exchange that it is part of: a cycle would keep its vectors until the collector comes by."""
+        """Holds nothing of the exchange that it is part of: a cycle would keep its vectors until
+        the collector comes by.
+        """
         self._plan, self._layout, self._cut, self._cut_digest = plan, plan.layout, cut, cut_digest
         self._run, self._signer, self._codec, self._parameters = run, signer, codec, parameters
         self._commitment, self._buffers, self._offload = commitment, buffers, offload
         self._me = plan.index[signer.peer]
         self._sums: dict[tuple[int, int], Buffer] = {}  # (row, slice) to the row's mean of it
         self._taken: set[int] = set()  # slices whose sums went into a result
-        self.samples: list[Sample] = []  # what is left of others' sums, for whoever looks after them
-        self._weights = {r: sum(plan.offers[c].samples for c in self.of_row(r)) for r in self._layout.rows_with(cut.contributors)}
+        # What is left of others' sums, for whoever looks after them.
+        self.samples: list[Sample] = []
+        self._weights = {
+            r: sum(plan.offers[c].samples for c in self.of_row(r))
+            for r in self._layout.rows_with(cut.contributors)
+        }
 
     def of_row(self, row: int) -> list[int]:
         """The contributors that stand in it."""
@@ -75,15 +83,21 @@ class Crossing:
 
     # -------------------------------------------------------------------------------------------- our own
 
-    async def sum_row(self, index: int, parts: Mapping[int, Buffer], send: Callable[[int, Parcel], None]) -> list[tuple[int, int, Parcel]]:
-        """Sum what member `index` has to, from its row's contributors, and `send` each share to the member that takes it in.
+    async def sum_row(
+        self, index: int, parts: Mapping[int, Buffer], send: Callable[[int, Parcel], None]
+    ) -> list[tuple[int, int, Parcel]]:
+        """Sum what member `index` has to, from its row's contributors, and `send` each share to the
+        member that takes it in.
 
         Returns what may be forgotten when the result of a slice is here: (slice, member, parcel).
         """
         sent: list[tuple[int, int, Parcel]] = []
         row, (first, _) = self._layout.row_of[index], self._layout.parts[index]
         weighted = [(self._plan.offers[c].samples, memoryview(data)) for c, data in parts.items()]
-        behind = sorted((j for j in self._layout.ranks[index] if self._layout.finishes(j)), key=lambda j: (j <= index, j))
+        behind = sorted(
+            (j for j in self._layout.ranks[index] if self._layout.finishes(j)),
+            key=lambda j: (j <= index, j),
+        )
         for j in behind if weighted else ():
             at = (self._layout.slices[j][0] - first) * chunk_bytes(self._codec)
             start, stop = self._elements(j)
@@ -96,13 +110,19 @@ class Crossing:
             if owner == self._me:
                 self._sums[row, j] = encoded
                 continue
-            summed = RowSum(plan=self._plan.digest, cut=self._cut_digest, part=index, slice=j, root=root)
-            item = parcel(RowHeader(summed=sign(self._signer, self._run, summed), size=len(encoded)), encoded)
+            summed = RowSum(
+                plan=self._plan.digest, cut=self._cut_digest, part=index, slice=j, root=root
+            )
+            item = parcel(
+                RowHeader(summed=sign(self._signer, self._run, summed), size=len(encoded)), encoded
+            )
             send(owner, item)
             sent.append((j, owner, item))
         return sent
 
-    def _sum(self, shares: list[tuple[int, memoryview]], memory: memoryview) -> tuple[memoryview, Digest]:
+    def _sum(
+        self, shares: list[tuple[int, memoryview]], memory: memoryview
+    ) -> tuple[memoryview, Digest]:
         mean = np.frombuffer(memory, np.float32)
         rule_set(self._plan.rules).weighted_mean(shares, self._codec, mean)
         encoded = memoryview(mean.astype("<f4", copy=False)).cast("B")
@@ -115,17 +135,35 @@ class Crossing:
         start, stop = self._elements(index)
         return _CODEC.size(stop - start)
 
-    def accept(self, contributor: int, header: RowHeader, summed: RowSum, changed: Callable[[], None]) -> Intake:
-        """Another row's sum, whose taking calls `changed`. Raises `PeerFault` for what this cut does not ask its sender for."""
+    def accept(
+        self, contributor: int, header: RowHeader, summed: RowSum, changed: Callable[[], None]
+    ) -> Intake:
+        """Another row's sum, whose taking calls `changed`.
+
+        Raises `PeerFault` for what this cut does not ask its sender for.
+        """
         layout, owners, count = self._layout, self._cut.owners, len(self._plan.members)
         known = max(summed.part, summed.slice) < count and summed.slice in layout.ranks[summed.part]
-        if not known or header.summed.peer != self._plan.members[contributor] or owners[summed.part] != contributor:
-            raise PeerFault("not_member", f"{short(self._plan.members[contributor])} does not sum part {summed.part}")
+        if (
+            not known
+            or header.summed.peer != self._plan.members[contributor]
+            or owners[summed.part] != contributor
+        ):
+            raise PeerFault(
+                "not_member",
+                f"{short(self._plan.members[contributor])} does not sum part {summed.part}",
+            )
         if owners[summed.slice] != self._me or layout.row_of[summed.part] not in self._weights:
-            raise PeerFault("not_member", f"a row's sum of slice {summed.slice}, which is not asked for here")
-        return Intake(self.size(summed.slice), lambda data: self._take(header.summed, summed, data, changed))
+            raise PeerFault(
+                "not_member", f"a row's sum of slice {summed.slice}, which is not asked for here"
+            )
+        return Intake(
+            self.size(summed.slice), lambda data: self._take(header.summed, summed, data, changed)
+        )
 
-    async def _take(self, signed: Signed, summed: RowSum, data: memoryview, changed: Callable[[], None]) -> None:
+    async def _take(
+        self, signed: Signed, summed: RowSum, data: memoryview, changed: Callable[[], None]
+    ) -> None:
         key = self._layout.row_of[summed.part], summed.slice
         if key in self._sums or summed.slice in self._taken:
             return
@@ -135,13 +173,18 @@ class Crossing:
 
         def check() -> Piece | None:
             if self._commitment.root(data, chunk_bytes(_CODEC)) != summed.root:
-                raise PeerFault("bad_proof", f"the row's sum of slice {summed.slice} is not what its reducer signed")
+                raise PeerFault(
+                    "bad_proof",
+                    f"the row's sum of slice {summed.slice} is not what its reducer signed",
+                )
             _CODEC.check(data, len(data) // _CODEC.size(1))
             return None if drawn is None else result_piece(data, _CODEC, drawn)
 
         piece = await self._offload(check)
         if piece is not None and drawn is not None:
-            self.samples.append(Sample(signed=signed, slice=summed.slice, chunk=first + drawn, piece=piece))
+            self.samples.append(
+                Sample(signed=signed, slice=summed.slice, chunk=first + drawn, piece=piece)
+            )
         if summed.slice not in self._taken:
             self._sums[key] = data
             changed()

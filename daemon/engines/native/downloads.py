@@ -1,8 +1,10 @@
-"""The one state that a node downloads, beside whatever else it does: training, rounds, answers to others.
+"""The one state that a node downloads, beside whatever else it does: training, rounds, answers to
+others.
 
-A download has vectors of its own. The spare buffers belong to rounds and merges, whose steps may come at any time; a state is moved there when it is
-complete, in one act (`Anchor.receive`). A download that advances is never given up for a newer certificate of the same branch: on a slow link no
-state would ever be complete.
+A download has vectors of its own. The spare buffers belong to rounds and merges, whose steps may
+come at any time; a state is moved there when it is complete, in one act (`Anchor.receive`). A
+download that advances is never given up for a newer certificate of the same branch: on a slow link
+no state would ever be complete.
 """
 
 from __future__ import annotations
@@ -24,16 +26,22 @@ from protocol.outer import state_leaves
 from protocol.ports import Network, Offload
 from protocol.round.phases import Happening, StateComing, StateHere
 
-TOLD_EVERY_S = 1.0  # of a download that advances: the machine needs no more to know that it does
-ADVANCING_S = 10.0  # after verified bytes a download counts as advancing: more than a chunk takes at 250 kbit/s
+# Of a download that advances: the machine needs no more to know that it does.
+TOLD_EVERY_S = 1.0
+# After verified bytes a download counts as advancing: more than a chunk takes at 250 kbit/s.
+ADVANCING_S = 10.0
 
-# Complete states that wait. A node that cannot merge with another branch asks for the state of each head of it, and each is two vectors
-# of the model. What the round machine was told of last is among the newest.
+# Complete states that wait. A node that cannot merge with another branch asks for the state of each
+# head of it, and each is two vectors of the model. What the round machine was told of last is among
+# the newest.
 ARRIVED_KEPT = 3
 
 
 class Downloads:
-    """One node's. What is complete waits until it is taken, or until the node stands where it leads nowhere."""
+    """One node's.
+
+    What is complete waits until it is taken, or until the node stands where it leads nowhere.
+    """
 
     def __init__(
         self,
@@ -47,7 +55,10 @@ class Downloads:
         record: Callable[[Event], None],
         refuse: Refuse,
     ) -> None:
-        self._network, self._lineage, self._members, self._keeper = network, lineage, members, keeper
+        self._network = network
+        self._lineage = lineage
+        self._members = members
+        self._keeper = keeper
         self._offload, self._emit, self._record, self._refuse = offload, emit, record, refuse
         self._current: Download | None = None
         self._arrived: dict[Digest, Download] = {}
@@ -58,7 +69,11 @@ class Downloads:
     def underway(self) -> Digest | None:
         """The certificate whose state is being downloaded, while that advances."""
         current = self._current
-        return current.tip if current is not None and trio.current_time() < current.advanced_at + ADVANCING_S else None
+        return (
+            current.tip
+            if current is not None and trio.current_time() < current.advanced_at + ADVANCING_S
+            else None
+        )
 
     @property
     def arrived(self) -> frozenset[Digest]:
@@ -66,19 +81,24 @@ class Downloads:
         return frozenset(self._arrived)
 
     def eta_s(self, name: Digest) -> float:
-        """Until the state of this certificate is here, at the pace so far; infinite where it is not coming."""
+        """Until the state of this certificate is here, at the pace so far; infinite where it is not
+        coming.
+        """
         if name in self._arrived:
             return 0.0
         current = self._current
         return current.eta_s() if current is not None and current.tip == name else math.inf
 
     async def fetch(self, made: Step) -> str:
-        """Download a state, in place of any other, then say that it is here. Returns why it came to nothing.
+        """Download a state, in place of any other, then say that it is here.
+
+        Returns why it came to nothing.
 
         Nothing where it is under way already, or where another takes its place.
         """
         name = made.tip.hash
-        # Asked now: strangers' certificates may push this one out of the lineage while its state comes.
+        # Asked now: strangers' certificates may push this one out of the lineage while its state
+        # comes.
         ahead = self._lineage.descends(made.tip, self._keeper.tip)
         if name in self._arrived:
             self._tell_arrived(made, ahead)
@@ -87,18 +107,35 @@ class Downloads:
             return ""
         before = self._current
         self._scope.cancel()
-        download = self._current = Download(name, made.tip.state, self._keeper.anchor.parameters, lambda: self._advanced(made))
+        download = self._current = Download(
+            name, made.tip.state, self._keeper.anchor.parameters, lambda: self._advanced(made)
+        )
         began, self._told_at = trio.current_time(), -TOLD_EVERY_S
         with trio.CancelScope() as self._scope:
-            said = await download_from(self._network, download, lambda: self._holders(made), lambda: self._known(before), self._refuse)
+            said = await download_from(
+                self._network,
+                download,
+                lambda: self._holders(made),
+                lambda: self._known(before),
+                self._refuse,
+            )
             said = said or await self._wrong(download)
             if self._current is download:
                 self._current = None
             if said:
                 return f"nobody gave the anchor of certificate {made.tip.number}: {said}"
-            source = max(download.given, key=lambda peer: download.given[peer], default=self._keeper.me)
+            source = max(
+                download.given, key=lambda peer: download.given[peer], default=self._keeper.me
+            )
             seconds = trio.current_time() - began
-            self._record(CaughtUp(number=made.tip.number, source=source, size_bytes=download.received_bytes, seconds=seconds))
+            self._record(
+                CaughtUp(
+                    number=made.tip.number,
+                    source=source,
+                    size_bytes=download.received_bytes,
+                    seconds=seconds,
+                )
+            )
             self._arrived[name] = download
             while len(self._arrived) > ARRIVED_KEPT:
                 del self._arrived[next(iter(self._arrived))]
@@ -139,17 +176,23 @@ class Downloads:
                     self._current = None
 
     def _holders(self, made: Step) -> list[PeerId]:
-        """Who may give a state, the connected ones first: nodes that stand there or went on from there, and its voters."""
+        """Who may give a state, the connected ones first: nodes that stand there or went on from
+        there, and its voters.
+        """
         there = self._members.holders_of(made.tip.hash)
         head = self._lineage.ahead(made.tip)
         later = self._lineage.path(made.tip, head) if head is not None else []
-        beyond = [peer for certificate in later for peer in self._members.holders_of(certificate.hash)]
+        beyond = [
+            peer for certificate in later for peer in self._members.holders_of(certificate.hash)
+        ]
         voters = [voter for voter in made.certificate.voters if voter != self._keeper.me]
         everybody = list(dict.fromkeys((*there, *beyond, *voters)))
         return sorted(everybody, key=lambda peer: not self._members.is_connected(peer))
 
     def _known(self, before: Download | None) -> Iterator[KnownState]:
-        """States that are here, of which some chunks may be the same: our own anchor, and what was fetched of another state."""
+        """States that are here, of which some chunks may be the same: our own anchor, and what was
+        fetched of another state.
+        """
         anchor = self._keeper.anchor
         own = anchor.leaves.get(self._keeper.tip.hash)
         if own is not None:

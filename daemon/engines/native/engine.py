@@ -1,7 +1,8 @@
 """The native engine: feeds the round machine what happens and does what it asks for.
 
-One loop takes events in order and steps the machine; whatever takes time runs in a task of its own and reports back as an event. What a view started
-is cancelled when the view ends. All decisions are in `protocol/round`; this module only acts.
+One loop takes events in order and steps the machine; whatever takes time runs in a task of its own
+and reports back as an event. What a view started is cancelled when the view ends. All decisions are
+in `protocol/round`; this module only acts.
 """
 
 from __future__ import annotations
@@ -37,12 +38,29 @@ from protocol.identity import PeerId, Signer
 from protocol.journal import Event, Refused, Warned
 from protocol.layout import chunk_count
 from protocol.manifest import SignedManifest
-from protocol.messages import Announce, AnyMessage, Binding, Message, Ready, Signed, payload_of, sign
+from protocol.messages import (
+    Announce,
+    AnyMessage,
+    Binding,
+    Message,
+    Ready,
+    Signed,
+    payload_of,
+    sign,
+)
 from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
 
-SEEKING = {p.Phase.TRAIN, p.Phase.OFFER, p.Phase.READY, p.Phase.SCATTER, p.Phase.REDUCE, p.Phase.VOTE, p.Phase.WATCH}
+SEEKING = {
+    p.Phase.TRAIN,
+    p.Phase.OFFER,
+    p.Phase.READY,
+    p.Phase.SCATTER,
+    p.Phase.REDUCE,
+    p.Phase.VOTE,
+    p.Phase.WATCH,
+}
 """Phases of a node's own rounds, beside which it looks for states that it has done without so far."""
 
 
@@ -64,17 +82,20 @@ class NativeEngine:
         binding: Binding | None = None,
         left_out: Callable[[PeerId], str] = lambda _: "",
     ) -> None:
-        """`serial` gives a growing number for beacons, across restarts too (the wall clock in nanoseconds in a real node).
+        """`serial` gives a growing number for beacons, across restarts too (the wall clock in
+        nanoseconds in a real node).
 
-        `binding` names the wallet that this node works for, in each of its offers. `left_out` says why a peer is not let
-        into this node's plans, or nothing.
+        `binding` names the wallet that this node works for, in each of its offers. `left_out` says
+        why a peer is not let into this node's plans, or nothing.
         """
         self._run, self._signer, self._me = manifest.run, signer, signer.peer
         self._manifest = manifest.open()
         self._network, self._trainer, self._disk, self._offload = network, trainer, disk, offload
         self._record = record
         self._binding = binding
-        self._standing = Standing(name=name, run=manifest.run, network=network, trainer=trainer, disk=disk, serial=serial)
+        self._standing = Standing(
+            name=name, run=manifest.run, network=network, trainer=trainer, disk=disk, serial=serial
+        )
         self._lineage = Lineage(self._run, self._manifest)
         self._members = Members(self._me, record, network.admit)
         self._downloads: Downloads | None = None
@@ -139,7 +160,9 @@ class NativeEngine:
             on_steps=self._certified,
             on_members=self._members_changed,
             on_gone=lambda peer: self._emit(p.PeerGone(peer=peer)),
-            beacon=lambda: self._standing.beacon(self._state, self._info, self._members.tasks.name, self._arriving),
+            beacon=lambda: self._standing.beacon(
+                self._state, self._info, self._members.tasks.name, self._arriving
+            ),
             send=self._messenger.send,
         )
         self._leaves: dict[Digest, list[Digest]] = {}
@@ -213,19 +236,23 @@ class NativeEngine:
                 record=self._record,
             )
             rules = p.Rules(me=self._me, manifest=self._manifest, chunks=chunks)
-            self._state = begin(rules, self.keeper.tip, trio.current_time(), stands=self.keeper.stands)
+            self._state = begin(
+                rules, self.keeper.tip, trio.current_time(), stands=self.keeper.stands
+            )
             self._follower.stand(self.keeper.tip)
             self._logbook.began(self._state, said, trio.current_time())
             await work.training.begin()
             nursery.start_soon(work.training.attend)
             await nursery.start(self._follower.run)
             nursery.start_soon(self._watch_steps)
-            self._certified([])  # what came in while the trainer was starting
+            # What came in while the trainer was starting.
+            self._certified([])
             task_status.started()
             while not self._finishing:
                 await self._step(await self._inbox.next(self._state.deadline))
                 if self._inbox.ready:
-                    await trio.lowlevel.checkpoint()  # with nothing left to step, the wait for news gives others their turn
+                    # With nothing left to step, the wait for news gives others their turn.
+                    await trio.lowlevel.checkpoint()
             self._exchanging.abandon()
             await work.leave()
             nursery.cancel_scope.cancel()
@@ -250,7 +277,9 @@ class NativeEngine:
             self._after_adopted()
         elif before.parent != self._state.parent:
             self._look_again()
-        if before.phase is not self._state.phase or (isinstance(event, p.StateComing) and self._arriving is not None):
+        if before.phase is not self._state.phase or (
+            isinstance(event, p.StateComing) and self._arriving is not None
+        ):
             self._follower.poke()
 
     async def _take_stand(self, action: p.TakeStand) -> bool:
@@ -322,7 +351,10 @@ class NativeEngine:
             case p.Adopt(certificate=certificate, downloaded=downloaded):
                 self._start(partial(work.adopt, certificate, downloaded=downloaded))
             case p.Examine(certificate=certificate, disputed=disputed):
-                received, samples = self._exchanging.received(certificate), self._exchanging.samples(certificate)
+                received, samples = (
+                    self._exchanging.received(certificate),
+                    self._exchanging.samples(certificate),
+                )
                 self._start(self._auditing.look, certificate, received, samples, disputed)
                 self._start(self.convictions.tell)
             case p.Fetch(certificate=certificate):
@@ -333,7 +365,12 @@ class NativeEngine:
                 if (made := self._lineage.step(other.hash)) is not None:
                     self._start(work.fetch, made.certificate)
                 else:
-                    self._emit(p.StateLost(certificate=other.hash, reason=f"certificate {other.number} is not known any more"))
+                    self._emit(
+                        p.StateLost(
+                            certificate=other.hash,
+                            reason=f"certificate {other.number} is not known any more",
+                        )
+                    )
             case p.Average(other=other):
                 self._start(work.average, other)
             case p.Refuse(peer=peer, reason=reason, detail=detail):
@@ -355,11 +392,18 @@ class NativeEngine:
                 self._messenger.send(peer, signed)
 
     def _publish(self, raw: bytes, to: tuple[PeerId, ...], gossip: bool) -> None:
-        self._publishing = True  # what it leads to comes before anything that waits: a late cut would overwrite the state it names
+        # What it leads to comes before anything that waits: a late cut would overwrite the state it
+        # names.
+        self._publishing = True
         try:
             self._follower.take_certificate(raw)
         except PeerFault as fault:
-            self._record(Warned(code="CERTIFICATE", message=f"a certificate assembled here does not verify: {fault}"))
+            self._record(
+                Warned(
+                    code="CERTIFICATE",
+                    message=f"a certificate assembled here does not verify: {fault}",
+                )
+            )
             return
         finally:
             self._publishing = False
@@ -374,7 +418,8 @@ class NativeEngine:
     async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
         """A verified message from a peer."""
         while self._inbox.full or self._state is None:
-            await trio.sleep(0.05)  # the sender waits with us: its stream is not read on
+            # The sender waits with us: its stream is not read on.
+            await trio.sleep(0.05)
         if isinstance(message, Ready):
             self._members.took_part(signed.peer, trio.current_time())
         if not self._follower.take(signed, message):
@@ -385,14 +430,20 @@ class NativeEngine:
         self._incoming.take(self._state, signed, message, ours=ours)
 
     def _certified(self, steps: list[Step]) -> None:
-        """Certificates joined the lineage, or there is time for those that did before: go where it leads now."""
+        """Certificates joined the lineage, or there is time for those that did before: go where it
+        leads now.
+        """
         for made in steps:
             self._exchanging.certified(made.certificate.plan.digest)
         state = self._state
         if state is None:
             return
         now = trio.current_time()
-        event = self._course.leads(state.tip, now, certificate_hash(self._run, payload_of(state.spare)) if state.spare else None)
+        event = self._course.leads(
+            state.tip,
+            now,
+            certificate_hash(self._run, payload_of(state.spare)) if state.spare else None,
+        )
         if event is not None:
             self._emit(event, self._publishing and isinstance(event, p.CertificateGot))
         elif (wanted := self._course.seeks(state.tip, now)) is not None and state.phase in SEEKING:
@@ -403,15 +454,26 @@ class NativeEngine:
     def _arriving(self) -> Tip | None:
         """Where this node will stand in a moment, with all of a state here or nearly."""
         state = self._state
-        if state is None or state.phase is not p.Phase.FETCH or state.target is None or self._downloads is None:
+        if (
+            state is None
+            or state.phase is not p.Phase.FETCH
+            or state.target is None
+            or self._downloads is None
+        ):
             return None
         eta_s = self._downloads.eta_s(state.target.hash)
-        return self._lineage.tip(state.target.hash) if eta_s <= self._manifest.round.ready_s else None
+        return (
+            self._lineage.tip(state.target.hash) if eta_s <= self._manifest.round.ready_s else None
+        )
 
     def _current_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         """Bytes of the anchor, for those who download it, while it is that of `tip`."""
         keeper = self.keeper
-        return keeper.anchor.read(offset, size) if keeper is not None and keeper.tip.hash == tip and tip in keeper.anchor.leaves else None
+        return (
+            keeper.anchor.read(offset, size)
+            if keeper is not None and keeper.tip.hash == tip and tip in keeper.anchor.leaves
+            else None
+        )
 
     def _members_changed(self) -> None:
         state = self._state
@@ -425,7 +487,8 @@ class NativeEngine:
                 changed = p.LiveChanged(live=live, avoided=avoided)
                 if changed not in self._inbox:
                     self._emit(changed)
-            self._certified([])  # a branch may have found somebody to give its anchor
+            # A branch may have found somebody to give its anchor.
+            self._certified([])
 
     async def _watch_steps(self) -> None:
         """With rounds counted in steps, training ends when the trainer has done them."""
@@ -433,19 +496,30 @@ class NativeEngine:
         while wanted:
             await trio.sleep(0.05)
             state = self._state
-            if state is not None and state.phase is p.Phase.TRAIN and self._trainer.progress().steps >= wanted:
+            if (
+                state is not None
+                and state.phase is p.Phase.TRAIN
+                and self._trainer.progress().steps >= wanted
+            ):
                 self._emit(p.RoundEnded())
                 await trio.sleep(0.2)
 
     async def _answer_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
-        return await self._standing.chain(self._state, self._work.moving if self._work else None, first, limit)
+        return await self._standing.chain(
+            self._state, self._work.moving if self._work else None, first, limit
+        )
 
     # -------------------------------------------------------------------------------------------- moving on
 
     def _remember(self, certificate: OpenCertificate | None) -> None:
         """Who of a plan with us was there to the end."""
         plan = certificate.plan if certificate is not None else None
-        if certificate is not None and plan is not None and self._me in plan.index and len(certificate.outcome.parents) == 1:
+        if (
+            certificate is not None
+            and plan is not None
+            and self._me in plan.index
+            and len(certificate.outcome.parents) == 1
+        ):
             there = frozenset(plan.members[i] for i in certificate.cut.present)
             self._members.neighbours.together(plan.members, there, trio.current_time())
 

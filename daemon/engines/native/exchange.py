@@ -1,13 +1,16 @@
 """One view's exchange: slices out and in, checked; sums; results out and in, checked.
 
-Everything a member sends is held against the plan: its slice must lead to the digest it offered, a result to the digest its reducer signed. Numeric
-work goes through `Offload`, a slice at a time, so that the event loop is never held for long.
+Everything a member sends is held against the plan: its slice must lead to the digest it offered, a
+result to the digest its reducer signed. Numeric work goes through `Offload`, a slice at a time, so
+that the event loop is never held for long.
 
-No vector is copied on its way: slices are sent from the offer's encoding, results are kept as they came and decoded where they are needed. At
-float32 that is the offer (1 vector), what a reducer was sent ((n-1)/n) and the results (1): less than 3 vectors.
+No vector is copied on its way: slices are sent from the offer's encoding, results are kept as they
+came and decoded where they are needed. At float32 that is the offer (1 vector), what a reducer was
+sent ((n-1)/n) and the results (1): less than 3 vectors.
 
-In a plan of several rows a member scatters within its row; what each row summed passes between members of one rank (`crossing.py`), who finish their
-shares of it and hand results on to each other, and each to its row.
+In a plan of several rows a member scatters within its row; what each row summed passes between
+members of one rank (`crossing.py`), who finish their shares of it and hand results on to each
+other, and each to its row.
 """
 
 from __future__ import annotations
@@ -20,7 +23,15 @@ import numpy as np
 import trio
 
 from daemon.engines.native.buffers import Buffers
-from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, Parcel, ResultHeader, SliceHeader, parcel
+from daemon.engines.native.bulk import (
+    BulkHeader,
+    BulkSender,
+    Intake,
+    Parcel,
+    ResultHeader,
+    SliceHeader,
+    parcel,
+)
 from daemon.engines.native.crossing import Crossing, Sample
 from daemon.engines.native.gathered import Gathered
 from protocol.codec import Codec, chunk_bytes
@@ -38,11 +49,15 @@ from protocol.round.phases import Happening, HeldHere, ResultGot
 from protocol.rows import receivers
 from protocol.rules.registry import rule_set
 
-EARLY_S = 15.0  # for how long the sender of bytes that came before their cut is kept waiting
+# For how long the sender of bytes that came before their cut is kept waiting.
+EARLY_S = 15.0
 
 
 class Exchange:
-    """The bytes of one plan. `emit` gives the machine what happened; the owner cancels `average` when the view ends."""
+    """The bytes of one plan.
+
+    `emit` gives the machine what happened; the owner cancels `average` when the view ends.
+    """
 
     def __init__(
         self,
@@ -58,32 +73,49 @@ class Exchange:
         offload: Offload,
         emit: Callable[[Happening], None],
         commitment: Commitment | None = None,
-        seen: Callable[[PeerId, int, int, int, float], None] = lambda _peer, _all_bytes, _our_bytes, _taken_bytes, _seconds: None,
+        seen: Callable[
+            [PeerId, int, int, int, float], None
+        ] = lambda _peer, _all_bytes, _our_bytes, _taken_bytes, _seconds: None,
     ) -> None:
-        """`commitment` is how what travels is proved: `Merkle`, unless somebody wants to know what that costs. `seen` is told of a contributor
-        whose part for us is here: bytes it sent to all by then, bytes of ours, bytes that we took from all, seconds since the plan."""
+        """`commitment` is how what travels is proved: `Merkle`, unless somebody wants to know what
+        that costs.
+
+        `seen` is told of a contributor whose part for us is here: bytes it sent to all by then,
+        bytes of ours, bytes that we took from all, seconds since the plan.
+        """
         self._seen = seen
         self._began_s = trio.current_time()
         self.plan = plan
         self.lost_by_encoding: dict[
             Digest, list[tuple[int, Vector]]
-        ] = {}  # by cut: (first element, W x (mean - decoded)) of slices summed here
+            # By cut: (first element, W x (mean - decoded)) of slices summed here.
+        ] = {}
         self.cut: Cut | None = None
         self.cut_digest: Digest = b""
-        self._run, self._signer, self._offer, self._codec, self._parameters = run, signer, offer, codec, parameters
+        self._run = run
+        self._signer = signer
+        self._offer = offer
+        self._codec = codec
+        self._parameters = parameters
         self._sender, self._buffers, self._offload, self._emit = sender, buffers, offload, emit
         buffers.next_round()
         self._commitment = commitment or Merkle()
         self._me = plan.index[signer.peer]
         self._layout = plan.layout
         self._row = self._layout.mates(self._me)
-        self._crossing: Crossing | None = None  # under the current cut, where there are several rows
-        self._held: dict[tuple[int, int], Buffer] = {}  # (slice, contributor) to its encoding, of what the plan has that member sum
-        self._sent: set[tuple[int, int]] = {(i, self._me) for i in range(len(plan.members))}  # (slice, member) we have nothing to send for
+        # Under the current cut, where there are several rows.
+        self._crossing: Crossing | None = None
+        # (slice, contributor) to its encoding, of what the plan has that member sum.
+        self._held: dict[tuple[int, int], Buffer] = {}
+        # (slice, member) we have nothing to send for.
+        self._sent: set[tuple[int, int]] = {(i, self._me) for i in range(len(plan.members))}
         self._results = Gathered(None, codec.result, parameters, buffers)  # under the current cut
-        self._finished: dict[int, Parcel] = {}  # slice to the result made of it here, under the current cut
-        self._passed: set[tuple[int, int]] = set()  # (slice, member) that has its result from here
-        self._crossed: dict[int, list[tuple[int, Parcel]]] = {}  # slice to our row's sums of it, each with the member it was sent to
+        # Slice to the result made of it here, under the current cut.
+        self._finished: dict[int, Parcel] = {}
+        # (slice, member) that has its result from here.
+        self._passed: set[tuple[int, int]] = set()
+        # Slice to our row's sums of it, each with the member it was sent to.
+        self._crossed: dict[int, list[tuple[int, Parcel]]] = {}
         self._gone: set[int] = set()
         self._earlier_cuts: set[Digest] = set()
         self._changed = trio.Event()
@@ -114,7 +146,9 @@ class Exchange:
         return memoryview(self._offer.encoded)[at : at + self._part_bytes(index)]
 
     def scatter(self) -> None:
-        """Send everybody in our row the part it sums, beginning behind ourselves so that not everybody sends to the first one first."""
+        """Send everybody in our row the part it sums, beginning behind ourselves so that not
+        everybody sends to the first one first.
+        """
         place = self._row.index(self._me)
         for i in (*self._row[place + 1 :], *self._row[:place]):
             self._send_part(i, i)
@@ -126,7 +160,13 @@ class Exchange:
         self._sent.add((index, owner))
         payload = self._own(index)
         proof = self._commitment.proof(self._offer.tree, *self._layout.parts[index])
-        self._send(owner, parcel(SliceHeader(plan=self.plan.digest, slice=index, proof=proof, size=len(payload)), payload))
+        self._send(
+            owner,
+            parcel(
+                SliceHeader(plan=self.plan.digest, slice=index, proof=proof, size=len(payload)),
+                payload,
+            ),
+        )
 
     def _send(self, member: int, item: Parcel) -> None:
         self._sender.send(self.plan.members[member], self.plan.offers[member].fingerprint, item)
@@ -134,7 +174,12 @@ class Exchange:
     def _tell_held(self) -> None:
         if not self._layout.sums(self._me):
             return
-        self._emit(HeldHere(plan=self.plan.digest, contributors=frozenset(c for s, c in self._held if s == self._me)))
+        self._emit(
+            HeldHere(
+                plan=self.plan.digest,
+                contributors=frozenset(c for s, c in self._held if s == self._me),
+            )
+        )
 
     # -------------------------------------------------------------------------------------------- what comes in
 
@@ -166,8 +211,16 @@ class Exchange:
             raise PeerFault("not_member", f"bytes for slice {header.slice} that were not offered")
         if self._layout.row_of[header.slice] != self._layout.row_of[contributor]:
             raise PeerFault("not_member", f"bytes for slice {header.slice} from another row")
-        await self._until(lambda: header.slice == self._me or (self.cut is not None and self.cut.owners[header.slice] == self._me))
-        return Intake(self._part_bytes(header.slice), lambda data: self._take_part(header.slice, contributor, data, header.proof))
+        await self._until(
+            lambda: (
+                header.slice == self._me
+                or (self.cut is not None and self.cut.owners[header.slice] == self._me)
+            )
+        )
+        return Intake(
+            self._part_bytes(header.slice),
+            lambda data: self._take_part(header.slice, contributor, data, header.proof),
+        )
 
     async def _accept_result(self, contributor: int, header: ResultHeader) -> Intake:
         result = open_as(SliceResult, header.result, self._run)
@@ -178,13 +231,22 @@ class Exchange:
             raise PeerFault("malformed", f"a result for slice {result.slice}")
         owners, members = self.cut.owners, self.plan.members
         if header.result.peer != members[owners[result.slice]]:
-            raise PeerFault("not_member", f"{short(header.result.peer)} does not own slice {result.slice}")
+            raise PeerFault(
+                "not_member", f"{short(header.result.peer)} does not own slice {result.slice}"
+            )
         # Any member may bring it: what its owner signed proves itself, and the owner may be dead.
-        memory = partial(self._results.memory, result.slice)  # of this cut, though another one may come while the bytes do
-        return Intake(self._slice_bytes(result.slice), lambda data: self._take_result(header.result, result, data), memory)
+        # Of this cut, though another one may come while the bytes do.
+        memory = partial(self._results.memory, result.slice)
+        return Intake(
+            self._slice_bytes(result.slice),
+            lambda data: self._take_result(header.result, result, data),
+            memory,
+        )
 
     async def _until(self, wanted: Callable[[], bool]) -> None:
-        """Bytes may arrive before the cut that asks for them: keep their sender waiting, for a while."""
+        """Bytes may arrive before the cut that asks for them: keep their sender waiting, for a
+        while.
+        """
         if wanted():
             return
         with trio.move_on_after(EARLY_S):
@@ -193,20 +255,31 @@ class Exchange:
             return
         raise PeerFault("stale", "bytes that the current cut does not ask for")
 
-    async def _take_part(self, index: int, contributor: int, data: memoryview, proof: tuple[Digest, ...]) -> None:
+    async def _take_part(
+        self, index: int, contributor: int, data: memoryview, proof: tuple[Digest, ...]
+    ) -> None:
         if (index, contributor) in self._held:
             return
         if index == self._me and self.cut is None:
             # Lanes share an uplink evenly: when ours is done, longer ones have had as much.
             to_all = sum(min(self._part_bytes(i), len(data)) for i in self._row if i != contributor)
             taken = (len(self._row) - 1) * len(data)
-            self._seen(self.plan.members[contributor], to_all, len(data), taken, trio.current_time() - self._began_s)
+            self._seen(
+                self.plan.members[contributor],
+                to_all,
+                len(data),
+                taken,
+                trio.current_time() - self._began_s,
+            )
         first, _ = self._layout.parts[index]
         total, root = self.plan.plan.borders[-1], self.plan.offers[contributor].contribution
 
         def check() -> None:
             if not self._commitment.fits(data, chunk_bytes(self._codec), first, total, proof, root):
-                raise PeerFault("bad_proof", f"slice {index} of {short(self.plan.members[contributor])} is not what it offered")
+                raise PeerFault(
+                    "bad_proof",
+                    f"slice {index} of {short(self.plan.members[contributor])} is not what it offered",
+                )
             self._codec.check(data, self._part_size(index))
 
         await self._offload(check)
@@ -222,16 +295,23 @@ class Exchange:
 
         def check() -> None:
             if self._commitment.root(data, chunk_bytes(self._codec.result)) != result.root:
-                raise PeerFault("bad_proof", f"the result of slice {result.slice} is not what its reducer signed")
+                raise PeerFault(
+                    "bad_proof",
+                    f"the result of slice {result.slice} is not what its reducer signed",
+                )
             self._codec.result.check(data, stop - start)
 
         await self._offload(check)
         if result.cut == self.cut_digest and result.slice not in self._results:
             if self._crossing is not None:
-                self._pass_on(result.slice, parcel(ResultHeader(result=signed, size=len(data)), data))
+                self._pass_on(
+                    result.slice, parcel(ResultHeader(result=signed, size=len(data)), data)
+                )
             self._finish_slice(result.slice, result.root, data, signed)
 
-    def _finish_slice(self, index: int, root: Digest, encoded: Buffer, signed: Signed | None = None) -> None:
+    def _finish_slice(
+        self, index: int, root: Digest, encoded: Buffer, signed: Signed | None = None
+    ) -> None:
         self._results.put(index, root, encoded, signed)
         for member, item in self._crossed.pop(index, ()):
             self._sender.forget(self.plan.members[member], item)
@@ -259,7 +339,10 @@ class Exchange:
                         self._send(member, item)
 
     def lost(self, peer: PeerId) -> None:
-        """A member is gone. What it would have handed on to its row goes there from where it was made."""
+        """A member is gone.
+
+        What it would have handed on to its row goes there from where it was made.
+        """
         member = self.plan.index.get(peer)
         if member is not None and len(self._layout.rows) > 1:
             self._gone.add(member)
@@ -273,7 +356,10 @@ class Exchange:
     # -------------------------------------------------------------------------------------------- the cut
 
     async def average(self, cut: Cut, cut_digest: Digest) -> Digest:
-        """Carry out a cut until every slice's result is here. Returns the root over the results. Results under an earlier cut are discarded."""
+        """Carry out a cut until every slice's result is here.
+
+        Returns the root over the results. Results under an earlier cut are discarded.
+        """
         if self.cut is not None:
             self._earlier_cuts.add(self.cut_digest)
         self.cut, self.cut_digest = cut, cut_digest
@@ -284,12 +370,16 @@ class Exchange:
         if self._me in cut.contributors:
             for i in self._row:
                 self._send_part(i, cut.owners[i])
-        ours = [i for i, owner in enumerate(cut.owners) if owner == self._me and self._layout.sums(i)]
+        ours = [
+            i for i, owner in enumerate(cut.owners) if owner == self._me and self._layout.sums(i)
+        ]
         if self._crossing is None:
             for i in ours:
                 parts = await self._parts(i, cut.contributors)
                 weighted = [(self.plan.offers[c].samples, data) for c, data in parts.items()]
-                await self._finish(i, partial(rule_set(self.plan.rules).weighted_mean, weighted, self._codec))
+                await self._finish(
+                    i, partial(rule_set(self.plan.rules).weighted_mean, weighted, self._codec)
+                )
         else:
             await self._cross(self._crossing, ours)
         while not self._results.complete:
@@ -297,7 +387,9 @@ class Exchange:
         return self._results.root()
 
     async def _cross(self, crossing: Crossing, ours: list[int]) -> None:
-        """All rows' sums before any slice is finished: else two who do each other's work as well could wait for each other."""
+        """All rows' sums before any slice is finished: else two who do each other's work as well
+        could wait for each other.
+        """
         for i in ours:
             parts = await self._parts(i, crossing.of_row(self._layout.row_of[i]))
             for index, member, item in await crossing.sum_row(i, parts, self._send):
@@ -306,7 +398,14 @@ class Exchange:
             if self._layout.finishes(i):
                 while not crossing.whole(i):
                     await self._changed.wait()
-                await self._finish(i, partial(mean_of_rows, crossing.take(i), mean_of=rule_set(self.plan.rules).weighted_mean))
+                await self._finish(
+                    i,
+                    partial(
+                        mean_of_rows,
+                        crossing.take(i),
+                        mean_of=rule_set(self.plan.rules).weighted_mean,
+                    ),
+                )
 
     async def _parts(self, index: int, contributors: Sequence[int]) -> dict[int, Buffer]:
         """What contributors have for a member to sum, in their order."""
@@ -315,11 +414,18 @@ class Exchange:
         return {c: self._held[index, c] for c in contributors}
 
     async def _finish(self, index: int, write_mean: Callable[[Vector], int]) -> None:
-        """Encode, sign and send the mean of a slice. `write_mean` writes it and returns the included weight."""
+        """Encode, sign and send the mean of a slice.
+
+        `write_mean` writes it and returns the included weight.
+        """
         start, stop = self._elements(index)
         codec = self._codec.result
         encoded = self._results.memory(index)
-        memory = encoded if codec.lossless and sys.byteorder == "little" else self._buffers.take(4 * (stop - start))
+        memory = (
+            encoded
+            if codec.lossless and sys.byteorder == "little"
+            else self._buffers.take(4 * (stop - start))
+        )
 
         def work() -> tuple[Digest, Vector | None]:
             mean = np.frombuffer(memory, np.float32)
@@ -333,7 +439,11 @@ class Exchange:
             return root, np.multiply(mean, np.float32(weight), out=mean)
 
         root, error = await self._offload(work)
-        result = sign(self._signer, self._run, SliceResult(plan=self.plan.digest, cut=self.cut_digest, slice=index, root=root))
+        result = sign(
+            self._signer,
+            self._run,
+            SliceResult(plan=self.plan.digest, cut=self.cut_digest, slice=index, root=root),
+        )
         self._finished[index] = parcel(ResultHeader(result=result, size=len(encoded)), encoded)
         self._pass_on(index, self._finished[index])
         if error is not None:
@@ -341,11 +451,15 @@ class Exchange:
         self._finish_slice(index, root, encoded)
 
     def received(self) -> dict[int, tuple[Signed, Buffer]]:
-        """Slice to what its reducer signed and the encoded mean, of those that others reduced under the current cut."""
+        """Slice to what its reducer signed and the encoded mean, of those that others reduced under
+        the current cut.
+        """
         return self._results.received()
 
     def samples(self) -> list[Sample]:
-        """Of the sums that other rows' members made under the current cut, for what is finished here."""
+        """Of the sums that other rows' members made under the current cut, for what is finished
+        here.
+        """
         return self._crossing.samples if self._crossing is not None else []
 
     def _begin_crossing(self, cut: Cut) -> Crossing:

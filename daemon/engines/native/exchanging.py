@@ -1,4 +1,7 @@
-"""Which exchange is being carried out: at most one, that of the current view. Bytes for one that is over are read and dropped."""
+"""Which exchange is being carried out: at most one, that of the current view.
+
+Bytes for one that is over are read and dropped.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,14 @@ import trio
 from daemon.engines.native.anchor import Anchor
 from daemon.engines.native.auditing import Results
 from daemon.engines.native.buffers import Buffers
-from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, ResultHeader, SliceHeader, serve_bulk_lanes
+from daemon.engines.native.bulk import (
+    BulkHeader,
+    BulkSender,
+    Intake,
+    ResultHeader,
+    SliceHeader,
+    serve_bulk_lanes,
+)
 from daemon.engines.native.crossing import Sample
 from daemon.engines.native.exchange import EARLY_S, Exchange
 from daemon.engines.native.moving import Credits
@@ -28,7 +38,8 @@ from protocol.ports import Endpoint, Network, Offload
 from protocol.reduction import ROW_CODEC
 from protocol.round.phases import Computed, Happening
 
-PLANS_KNOWN = 16  # plans whose late bytes are read and dropped, so that the lane they come on stays in use
+# Plans whose late bytes are read and dropped, so that the lane they come on stays in use.
+PLANS_KNOWN = 16
 
 
 def fingerprint_of(endpoint: Endpoint) -> Digest:
@@ -52,7 +63,10 @@ class Exchanging:
         refuse: Refuse,
     ) -> None:
         self.sender = BulkSender(network, self._endpoint_of, refuse, self._moved)
-        self._run, self._signer, self._codec, self._members = run, signer, codec_named(codec), members
+        self._run = run
+        self._signer = signer
+        self._codec = codec_named(codec)
+        self._members = members
         self._offload, self._emit = offload, emit
         self._parameters = 0
         self._current: Exchange | None = None
@@ -64,7 +78,9 @@ class Exchanging:
 
     @property
     def up_bits(self) -> int:
-        """What our link was seen to carry, bits a second; 0 when it was never the slow part of a transfer long enough to tell."""
+        """What our link was seen to carry, bits a second; 0 when it was never the slow part of a
+        transfer long enough to tell.
+        """
         return self.sender.meter.bits
 
     @property
@@ -95,19 +111,34 @@ class Exchanging:
         self._changed = trio.Event()
         self._current.scatter()
 
-    def _sent_us(self, peer: PeerId, all_bytes: int, our_bytes: int, taken_bytes: int, seconds: float) -> None:
+    def _sent_us(
+        self, peer: PeerId, all_bytes: int, our_bytes: int, taken_bytes: int, seconds: float
+    ) -> None:
         """A member's part is here; we took `taken_bytes` from everybody meanwhile, or nearly."""
-        self._members.neighbours.sent_us(peer, all_bytes, our_bytes, seconds, _busy(taken_bytes, seconds, self.down_bits))
+        self._members.neighbours.sent_us(
+            peer, all_bytes, our_bytes, seconds, _busy(taken_bytes, seconds, self.down_bits)
+        )
 
     def _moved(self, peer: PeerId, size_bytes: int, seconds: float) -> None:
-        """Everybody in a row sends a member as much as we do: its part, or what is finished. We sent the others about as much meanwhile."""
+        """Everybody in a row sends a member as much as we do: its part, or what is finished.
+
+        We sent the others about as much meanwhile.
+        """
         plan = self._current.plan if self._current is not None else None
         if plan is not None and peer in plan.index:
             others = len(plan.layout.mates(plan.index[peer])) - 1
-            self._members.neighbours.took(peer, size_bytes * others, size_bytes, seconds, _busy(size_bytes * others, seconds, self.up_bits))
+            self._members.neighbours.took(
+                peer,
+                size_bytes * others,
+                size_bytes,
+                seconds,
+                _busy(size_bytes * others, seconds, self.up_bits),
+            )
 
     async def reduce(self, cut: Cut, name: Digest, anchor: Anchor) -> None:
-        """Carry out a cut of the current plan, in place of an earlier one, and compute the state it leads to."""
+        """Carry out a cut of the current plan, in place of an earlier one, and compute the state it
+        leads to.
+        """
         current = self._current
         self._reducing.cancel()
         with trio.CancelScope() as self._reducing:
@@ -133,17 +164,29 @@ class Exchanging:
     def credits(self, certificate: OpenCertificate) -> Credits:
         """What encoding lost of the slices summed here for this certificate."""
         current = self._current
-        return current.lost_by_encoding.get(certificate.outcome.cut, []) if current is not None else []
+        return (
+            current.lost_by_encoding.get(certificate.outcome.cut, []) if current is not None else []
+        )
 
     def received(self, certificate: OpenCertificate) -> Results:
         """What others summed for this certificate, as far as it came here."""
         current = self._current
-        return current.received() if current is not None and current.cut_digest == certificate.outcome.cut else {}
+        return (
+            current.received()
+            if current is not None and current.cut_digest == certificate.outcome.cut
+            else {}
+        )
 
     def samples(self, certificate: OpenCertificate) -> list[Sample]:
-        """Chunks of what others summed of their rows for this certificate, as far as this member draws them."""
+        """Chunks of what others summed of their rows for this certificate, as far as this member
+        draws them.
+        """
         current = self._current
-        return current.samples() if current is not None and current.cut_digest == certificate.outcome.cut else []
+        return (
+            current.samples()
+            if current is not None and current.cut_digest == certificate.outcome.cut
+            else []
+        )
 
     def abandon(self) -> None:
         """The view came to nothing: neither sum nor send for it any more."""
@@ -152,15 +195,23 @@ class Exchanging:
         self.let_go()
 
     def certified(self, plan: Digest) -> None:
-        """A certificate made from this plan is here. Whoever was in a later view and never carried it out lets its bytes pass: kept waiting for the
-        plan, they held up all that came behind them on their lanes, and the next round left this member out as too slow."""
+        """A certificate made from this plan is here.
+
+        Whoever was in a later view and never carried it out lets its bytes pass: kept waiting for
+        the plan, they held up all that came behind them on their lanes, and the next round left
+        this member out as too slow.
+        """
         if plan not in self._over and not self._is_current(plan):
             self._over.append(plan)
             self._changed.set()
             self._changed = trio.Event()
 
     def let_go(self) -> None:
-        """The round is certified. What is on its way goes on its way: a member that is behind needs it to adopt and not to download."""
+        """The round is certified.
+
+        What is on its way goes on its way: a member that is behind needs it to adopt and not to
+        download.
+        """
         if self._current is not None:
             self._over.append(self._current.plan.digest)
         self._current = None
@@ -170,7 +221,10 @@ class Exchanging:
         if plan not in self._over and not self._is_current(plan):
             await self._until_known(plan)
         if plan in self._over:
-            longest = max(codec.size(self._parameters) for codec in (self._codec, self._codec.result, codec_named(ROW_CODEC)))
+            longest = max(
+                codec.size(self._parameters)
+                for codec in (self._codec, self._codec.result, codec_named(ROW_CODEC))
+            )
             return Intake(min(header.size, longest), _discard)
         assert self._current is not None
         return await self._current.accept(peer, header)
@@ -201,7 +255,9 @@ class Exchanging:
     def _endpoint_of(self, peer: PeerId, fingerprint: Digest) -> Endpoint:
         endpoint = self._members.endpoint_of(peer, fingerprint, fingerprint_of)
         if endpoint is None:
-            raise Unreachable(f"the beacon of {short(peer)} with its bulk endpoint has not come yet")
+            raise Unreachable(
+                f"the beacon of {short(peer)} with its bulk endpoint has not come yet"
+            )
         return endpoint
 
 
@@ -212,7 +268,15 @@ def _busy(size_bytes: int, seconds: float, most_bits: int) -> float:
 
 def _vote(plan: OpenPlan, cut: Digest, result: Digest, state: Digest) -> Vote:
     parent, number, view = plan.plan.parent, plan.plan.number, plan.plan.view
-    return Vote(parents=(parent,), number=number, view=view, plan=plan.digest, cut=cut, result=result, state=state)
+    return Vote(
+        parents=(parent,),
+        number=number,
+        view=view,
+        plan=plan.digest,
+        cut=cut,
+        result=result,
+        state=state,
+    )
 
 
 async def _discard(data: memoryview) -> None:

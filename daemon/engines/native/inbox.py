@@ -1,7 +1,8 @@
 """What happened and waits to be stepped by the round machine.
 
-First comes what the node told itself: nothing may come between saying a thing and acting on it. Then what came from others and from its own work,
-in order. A deadline may wait for the events before it, but not for long: no flood may stop the clock.
+First comes what the node told itself: nothing may come between saying a thing and acting on it.
+Then what came from others and from its own work, in order. A deadline may wait for the events
+before it, but not for long: no flood may stop the clock.
 """
 
 from __future__ import annotations
@@ -12,12 +13,18 @@ import trio
 
 from protocol.round.phases import Happening, Nothing, Tick
 
-OVERDUE_S = 0.5  # a deadline passes before events that have waited this long behind it
-INBOX_FULL = 2048  # events waiting: above this, streams from peers are not read on (a round of 64 members makes a few hundred)
+# A deadline passes before events that have waited this long behind it.
+OVERDUE_S = 0.5
+# Events waiting: above this, streams from peers are not read on (a round of 64 members makes a few
+# hundred).
+INBOX_FULL = 2048
 
 
 class Inbox:
-    """The events of one node, taken one at a time by one task. `len` counts those that came from others and from its own work."""
+    """The events of one node, taken one at a time by one task.
+
+    `len` counts those that came from others and from its own work.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[Happening] = deque()

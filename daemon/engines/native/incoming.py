@@ -1,4 +1,7 @@
-"""From verified messages to the machine's events. What belongs to a round that has not begun here yet waits for it."""
+"""From verified messages to the machine's events.
+
+What belongs to a round that has not begun here yet waits for it.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,27 @@ from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
-from protocol.messages import Cut, Held, Message, Plan, Ready, Signed, Vote, Withdrawal, open_as, task_of
+from protocol.messages import (
+    Cut,
+    Held,
+    Message,
+    Plan,
+    Ready,
+    Signed,
+    Vote,
+    Withdrawal,
+    open_as,
+    task_of,
+)
 from protocol.opened import OpenPlans
 from protocol.plan import OpenPlan
 from protocol.round import phases as p
 from protocol.verdict import Verdict
 
-EARLY_OF_PEER = 4  # of one peer: a view or two of the next round, and of the one after it
-EARLY_OFFERS = 256  # offers to a round that has not begun here: four times the largest group
+# Of one peer: a view or two of the next round, and of the one after it.
+EARLY_OF_PEER = 4
+# Offers to a round that has not begun here: four times the largest group.
+EARLY_OFFERS = 256
 
 
 class Incoming:
@@ -33,15 +49,19 @@ class Incoming:
         left_out: Callable[[PeerId], str] = lambda _: "",
         tasks: TaskAgreement | None = None,
     ) -> None:
-        """`emit` takes an event and whether it goes before all that wait; `guilty` is read each time: who is in it neither offers nor leads;
-        `left_out` says why a peer is not let into our plans, or nothing; `tasks` knows which tasks are ours."""
+        """`emit` takes an event and whether it goes before all that wait; `guilty` is read each
+        time: who is in it neither offers nor leads; `left_out` says why a peer is not let into
+        our plans, or nothing; `tasks` knows which tasks are ours.
+        """
         self._left_out, self._tasks = left_out, tasks
         self._run, self._plans, self._emit, self._refuse = run, plans, emit, refuse
         self._guilty = guilty
         self._early: deque[Signed] = deque(maxlen=EARLY_OFFERS)
 
     def take(self, state: p.State, signed: Signed, message: Message, *, ours: bool = False) -> None:
-        """`ours`: we said it ourselves, and nothing may come between saying a thing and acting on it."""
+        """`ours`: we said it ourselves, and nothing may come between saying a thing and acting on
+        it.
+        """
         if signed.peer in self._guilty and isinstance(message, Ready | Plan):
             self._refuse("wrong_sum", signed.peer, str(self._guilty[signed.peer]))
             return
@@ -49,10 +69,16 @@ class Incoming:
             case Ready():
                 if message.parent != state.parent and message.number > state.tip.number:
                     self._keep_early(signed)
-                elif self._tasks is not None and not ours and (why := self._tasks.refusal(task_of(message))):
-                    self._refuse("other_task", signed.peer, why)  # as if it had not come: our plan would be without it
+                elif (
+                    self._tasks is not None
+                    and not ours
+                    and (why := self._tasks.refusal(task_of(message)))
+                ):
+                    # As if it had not come: our plan would be without it.
+                    self._refuse("other_task", signed.peer, why)
                 elif not ours and (why := self._left_out(signed.peer)):
-                    self._refuse("not_admitted", signed.peer, why)  # as if it had not come: our plan would be without it
+                    # As if it had not come: our plan would be without it.
+                    self._refuse("not_admitted", signed.peer, why)
                 else:
                     self._emit(p.ReadyGot(signed=signed, ready=message), ours)
             case Plan():
@@ -62,7 +88,9 @@ class Incoming:
                     self._refuse(fault.reason, signed.peer, str(fault))
                     return
                 if other := self._other_task(plan):
-                    self._refuse("other_task", signed.peer, f"a plan with an offer for another task: {other}")
+                    self._refuse(
+                        "other_task", signed.peer, f"a plan with an offer for another task: {other}"
+                    )
                 else:
                     self._emit(p.PlanGot(signed=signed, plan=plan), ours)
             case Held():
@@ -74,13 +102,19 @@ class Incoming:
             case Vote():
                 self._emit(p.VoteGot(signed=signed, vote=message), ours)
             case _:
-                self._refuse("unknown_kind", signed.peer, f"a {type(message).__name__} outside its place")
+                self._refuse(
+                    "unknown_kind", signed.peer, f"a {type(message).__name__} outside its place"
+                )
 
     def _other_task(self, plan: OpenPlan) -> str:
-        """What is known to be different in the task of an offer; what is not known yet its leader has compared, whose task is ours."""
+        """What is known to be different in the task of an offer; what is not known yet its leader
+        has compared, whose task is ours.
+        """
         if self._tasks is None:
             return ""
-        return next((why for offer in plan.offers if (why := self._tasks.differs(task_of(offer)))), "")
+        return next(
+            (why for offer in plan.offers if (why := self._tasks.differs(task_of(offer)))), ""
+        )
 
     def _keep_early(self, signed: Signed) -> None:
         """One peer's offers push out its own, so that a stranger's do not push out the others'."""

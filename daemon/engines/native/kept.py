@@ -24,4 +24,8 @@ async def readable_records(disk: Disk, run: Digest, first: int, limit: int) -> l
 
 async def readable_certificates(disk: Disk, run: Digest, number: int) -> list[bytes]:
     """The certificates in the record of that number; none while the disk cannot be read."""
-    return [raw for record in await readable_records(disk, run, number, 1) for raw in unpack_record(record)]
+    return [
+        raw
+        for record in await readable_records(disk, run, number, 1)
+        for raw in unpack_record(record)
+    ]

@@ -1,4 +1,6 @@
-"""What the engine tells the journal: where it stands, how long each phase took, what became of its own offer."""
+"""What the engine tells the journal: where it stands, how long each phase took, what became of its
+own offer.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,12 @@ from protocol.round.phases import State
 
 
 def certified(
-    made: Step, *, me: PeerId = "", state_digest: str = "", outcome: str = "observed", phase_seconds: dict[str, float] | None = None
+    made: Step,
+    *,
+    me: PeerId = "",
+    state_digest: str = "",
+    outcome: str = "observed",
+    phase_seconds: dict[str, float] | None = None,
 ) -> RoundCertified:
     """The journal's event for a certificate; `me` is empty for an observer."""
     certificate, plan = made.certificate, made.certificate.plan
@@ -22,7 +29,8 @@ def certified(
         parent=certificate.outcome.parents[0].hex(),
         members=plan.members,
         shares=tuple(
-            Share(peer=plan.members[i], samples=plan.offers[i].samples, loss=plan.offers[i].loss) for i in certificate.contributors
+            Share(peer=plan.members[i], samples=plan.offers[i].samples, loss=plan.offers[i].loss)
+            for i in certificate.contributors
         ),
         samples=certificate.samples,
         loss=certificate.loss,
@@ -47,12 +55,16 @@ class Logbook:
 
     def began(self, state: State, said: str, now: float) -> None:
         self._entered_at = now
-        self._record(PhaseEntered(number=state.number, view=0, phase=state.phase.value, reason=said))
+        self._record(
+            PhaseEntered(number=state.number, view=0, phase=state.phase.value, reason=said)
+        )
 
     def moved(self, before: State, after: State, now: float) -> None:
         """Adds up the time of a phase that was left."""
         if before.phase is not after.phase:
-            self._seconds[before.phase.value] = self._seconds.get(before.phase.value, 0.0) + now - self._entered_at
+            self._seconds[before.phase.value] = (
+                self._seconds.get(before.phase.value, 0.0) + now - self._entered_at
+            )
             self._entered_at = now
 
     def adopted(self, path: list[Step], state_digest: str, had_offer: bool) -> None:
@@ -75,7 +87,9 @@ class Logbook:
         if self._me in certificate.listed:
             return "counted"
         if len(certificate.outcome.parents) == 2 or not last:
-            return "observed"  # a merge counts nobody's work; earlier ones were certified while this node was elsewhere
+            # A merge counts nobody's work; earlier ones were certified while this node was
+            # elsewhere.
+            return "observed"
         if not had_offer:
             return "idle"
         return "lost" if self._me in certificate.plan.members else "late"

@@ -1,7 +1,9 @@
-"""Moving to the next anchor: adopting what was computed here, or what was downloaded (`downloads.py`); then writing it down.
+"""Moving to the next anchor: adopting what was computed here, or what was downloaded
+(`downloads.py`); then writing it down.
 
-The spare buffers hold the new state before it counts. Becoming the anchor, settling the ledger and setting the trainer to work happen with the
-training lock held, so that no offer is made half from the old anchor and half from the new one.
+The spare buffers hold the new state before it counts. Becoming the anchor, settling the ledger and
+setting the trainer to work happen with the training lock held, so that no offer is made half from
+the old anchor and half from the new one.
 """
 
 from __future__ import annotations
@@ -45,14 +47,20 @@ class Moving:
     ) -> None:
         """`leaves` is what downloaders are served from: the leaves of the last few states, by tip."""
         self.adopted_at = trio.current_time()
-        self.unwritten: list[tuple[int, bytes]] = []  # records of the lineage that are not on disk yet, by number
+        # Records of the lineage that are not on disk yet, by number.
+        self.unwritten: list[tuple[int, bytes]] = []
         self._lineage, self._follower = lineage, follower
-        self._keeper, self._training, self._offload, self._logbook = keeper, training, offload, logbook
+        self._keeper = keeper
+        self._training = training
+        self._offload = offload
+        self._logbook = logbook
         self._leaves, self._record = leaves, record
         self._writing = trio.Lock()
         self._share_leaves(keeper.tip)
 
-    async def adopt(self, certificate: OpenCertificate, credits: Credits, arrived: Download | None = None) -> Adopted:
+    async def adopt(
+        self, certificate: OpenCertificate, credits: Credits, arrived: Download | None = None
+    ) -> Adopted:
         """The certificate names the state in the spare buffers, or the one that was downloaded."""
         made, keeper = self._step_of(certificate), self._keeper
         async with self._training.lock:
@@ -62,7 +70,8 @@ class Moving:
             await keeper.anchor.receive(arrived.value, arrived.momentum, arrived.leaves)
             now = trio.current_time()
             age, heard = self._follower.ages.get(certificate.hash, (0.0, now))
-            # With another one ahead this node is in no round: it trains until that one's state is here.
+            # With another one ahead this node is in no round: it trains until that one's state is
+            # here.
             outdated = self._lineage.ahead(made.tip) is not None
             return await self._move(made.tip, [], 0.0 if outdated else age + now - heard)
 
@@ -72,13 +81,18 @@ class Moving:
         return made
 
     async def merge(self, other: Tip, arrived: Download) -> Digest:
-        """Average another branch's state with ours into the spare buffers. Returns the digest of the result."""
+        """Average another branch's state with ours into the spare buffers.
+
+        Returns the digest of the result.
+        """
         async with self._training.lock:
             ours = self._keeper.tip
             first = merge_parents(ours.hash, other.hash)[0] == ours.hash
             weights = self._lineage.weights(*((ours, other) if first else (other, ours)))
             state = (arrived.value, arrived.momentum)
-            return await self._keeper.anchor.average_spare(state, weights, ours_first=first, offload=self._offload)
+            return await self._keeper.anchor.average_spare(
+                state, weights, ours_first=first, offload=self._offload
+            )
 
     async def _move(self, tip: Tip, credits: Credits, age_s: float) -> Adopted:
         keeper = self._keeper
@@ -87,14 +101,23 @@ class Moving:
         if not self._lineage.descends(tip, keeper.tip):
             above = 0
             where = tip.number - len(path)
-            self._record(Warned(code="FORK", message=f"following another branch from certificate {where} on: more was certified there"))
+            self._record(
+                Warned(
+                    code="FORK",
+                    message=f"following another branch from certificate {where} on: more was certified there",
+                )
+            )
         await self._training.gather_loose()
         had_offer = keeper.ledger.pending > 0
         await keeper.move_to(tip, path, credits)
         self._share_leaves(tip)
         self.unwritten.extend(_records(path, above))
         self.adopted_at = trio.current_time() - age_s
-        steps = [made for certificate in path if (made := self._lineage.step(certificate.hash)) is not None]
+        steps = [
+            made
+            for certificate in path
+            if (made := self._lineage.step(certificate.hash)) is not None
+        ]
         self._logbook.adopted(steps, merkle_root(keeper.anchor.leaves[tip.hash]).hex(), had_offer)
         await self._training.from_local()
         return Adopted(tip=tip, age_s=age_s)
@@ -113,17 +136,25 @@ class Moving:
 
 
 def _records(path: list[OpenCertificate], above: int) -> list[tuple[int, bytes]]:
-    """One record for each certificate of a straight way; a merge's record carries the other branch before it.
+    """One record for each certificate of a straight way; a merge's record carries the other branch
+    before it.
 
-    No record has a number up to `above`, that of the tip that is left behind: a chain is cut back to a lower number, and what led to that tip would
-    go. A merge on the other branch may have such a number; it goes into the record of the merge with ours.
+    No record has a number up to `above`, that of the tip that is left behind: a chain is cut back
+    to a lower number, and what led to that tip would go. A merge on the other branch may have such
+    a number; it goes into the record of the merge with ours.
     """
     records: list[tuple[int, bytes]] = []
     waiting: list[bytes] = []
     meets = any(len(certificate.outcome.parents) == 2 for certificate in path)
     for certificate in path:
         waiting.append(certificate.raw)
-        if certificate.outcome.number > above and (not meets or len(certificate.outcome.parents) == 2):
+        if certificate.outcome.number > above and (
+            not meets or len(certificate.outcome.parents) == 2
+        ):
             records.append((certificate.outcome.number, pack_record(waiting)))
-            waiting, meets = [], meets and any(len(c.outcome.parents) == 2 for c in path[path.index(certificate) + 1 :])
+            waiting, meets = (
+                [],
+                meets
+                and any(len(c.outcome.parents) == 2 for c in path[path.index(certificate) + 1 :]),
+            )
     return records

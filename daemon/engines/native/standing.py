@@ -1,4 +1,6 @@
-"""What others are told of us: the beacon, and the records of our lineage with how long we have trained from its tip."""
+"""What others are told of us: the beacon, and the records of our lineage with how long we have
+trained from its tip.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +22,39 @@ from protocol.round.phases import State
 class Standing:
     """Where one node stands, in the words of the wire."""
 
-    def __init__(self, *, name: str, run: Digest, network: Network, trainer: Trainer, disk: Disk, serial: Callable[[], int]) -> None:
-        self._name, self._run, self._network, self._trainer, self._disk, self._serial = name, run, network, trainer, disk, serial
+    def __init__(
+        self,
+        *,
+        name: str,
+        run: Digest,
+        network: Network,
+        trainer: Trainer,
+        disk: Disk,
+        serial: Callable[[], int],
+    ) -> None:
+        self._name = name
+        self._run = run
+        self._network = network
+        self._trainer = trainer
+        self._disk = disk
+        self._serial = serial
         self._last_serial = 0
         self._pace = LastPace(trainer)
 
     def _next_serial(self) -> int:
-        """A wall clock that was set back must not make our beacons look old to those who heard the earlier ones."""
+        """A wall clock that was set back must not make our beacons look old to those who heard the
+        earlier ones.
+        """
         self._last_serial = max(self._last_serial + 1, self._serial())
         return self._last_serial
 
-    def beacon(self, state: State | None, info: TaskInfo | None, task: bytes, arriving: Tip | None = None) -> Beacon:
+    def beacon(
+        self, state: State | None, info: TaskInfo | None, task: bytes, arriving: Tip | None = None
+    ) -> Beacon:
         """`state` and `info` are None and `task`, its name, is empty while the worker is starting.
 
-        `arriving` is where this node will stand within the time that a leader waits for an answer: named early, so that the leader does wait.
+        `arriving` is where this node will stand within the time that a leader waits for an answer:
+        named early, so that the leader does wait.
         """
         pace = self._pace.now(trio.current_time())
         tip = arriving or (state.tip if state else None)
@@ -53,12 +74,20 @@ class Standing:
             task=task,
         )
 
-    async def chain(self, state: State | None, moving: Moving | None, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
+    async def chain(
+        self, state: State | None, moving: Moving | None, first: int, limit: int
+    ) -> tuple[ChainReply, list[bytes]]:
         """Records from number `first` on: those on disk, then those on their way there."""
         if state is None or moving is None:
             return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
         stored = await readable_records(self._disk, self._run, max(first, 1), limit)
-        waiting = [record for number, record in moving.unwritten if number >= first and record not in stored]
+        waiting = [
+            record
+            for number, record in moving.unwritten
+            if number >= first and record not in stored
+        ]
         records = [*stored, *waiting][:limit]
         age_s = trio.current_time() - moving.adopted_at
-        return ChainReply(tip=state.tip.hash, number=state.tip.number, age_s=age_s, count=len(records)), records
+        return ChainReply(
+            tip=state.tip.hash, number=state.tip.number, age_s=age_s, count=len(records)
+        ), records

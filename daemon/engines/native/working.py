@@ -1,4 +1,8 @@
-"""What takes time in a round and reports back as an event: making an offer, adopting, fetching, merging. Nothing here decides what is next."""
+"""What takes time in a round and reports back as an event: making an offer, adopting, fetching,
+merging.
+
+Nothing here decides what is next.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,10 @@ from protocol.round import phases as p
 
 
 class Working:
-    """One node's work in a run, from when its keeper has taken up what is on disk. Every method but `ready` may take minutes."""
+    """One node's work in a run, from when its keeper has taken up what is on disk.
+
+    Every method but `ready` may take minutes.
+    """
 
     def __init__(
         self,
@@ -67,7 +74,12 @@ class Working:
             record=record,
         )
         self._downloads, self._lineage = downloads, lineage
-        self._network, self._neighbours, self._tasks, self._binding = network, members.neighbours, members.tasks, binding
+        self._network, self._neighbours, self._tasks, self._binding = (
+            network,
+            members.neighbours,
+            members.tasks,
+            binding,
+        )
         self._course, self._exchanging, self._keeper, self._emit = course, exchanging, keeper, emit
 
     async def make_offer(self) -> None:
@@ -75,7 +87,9 @@ class Working:
             tip, ledger = self._keeper.tip, self._keeper.ledger
             self.offer, loss = await self.training.make_offer()
             ready = self.ready(tip.hash, tip.number + 1, self.offer, loss)
-            trajectory = Trajectory(drawn=min(ledger.drawn, MAX_DRAWN), rounds=min(max(ledger.rounds, 1), MAX_ROUNDS))
+            trajectory = Trajectory(
+                drawn=min(ledger.drawn, MAX_DRAWN), rounds=min(max(ledger.rounds, 1), MAX_ROUNDS)
+            )
             self._emit(p.OfferMade(ready=replace(ready, trajectory=trajectory)))
 
     async def train_on(self) -> None:
@@ -102,7 +116,8 @@ class Working:
     async def adopt(self, certificate: OpenCertificate, *, downloaded: bool) -> None:
         arrived = self._downloads.take(certificate.hash) if downloaded else None
         if self._lineage.step(certificate.hash) is None:
-            self._lineage.add(certificate.raw, trusted=True)  # strangers' certificates may have pushed it out while its state came
+            # Strangers' certificates may have pushed it out while its state came.
+            self._lineage.add(certificate.raw, trusted=True)
         assert arrived is not None or not downloaded, "the machine adopts what it was told is here"
         moved = await self.moving.adopt(certificate, self._exchanging.credits(certificate), arrived)
         self._downloads.moved()

@@ -1,7 +1,9 @@
-"""A decoder-only transformer over bytes (GPT-2's shape without its tokenizer): 256 symbols, any text, nothing to download.
+"""A decoder-only transformer over bytes (GPT-2's shape without its tokenizer): 256 symbols, any
+text, nothing to download.
 
-Pre-norm blocks, learned positions, the embedding tied to the output (https://arxiv.org/abs/1608.05859), which for byte models saves little and
-for small vectors on home uplinks still counts.
+Pre-norm blocks, learned positions, the embedding tied to the output
+(https://arxiv.org/abs/1608.05859), which for byte models saves little and for small vectors on home
+uplinks still counts.
 """
 
 from __future__ import annotations
@@ -21,12 +23,17 @@ from daemon.worker.tasks.task import Batch, Init, Task, TaskOptions, uniform
 from protocol.errors import UserError
 
 SYMBOLS = 256
-EMBEDDING_STD = 0.02  # GPT-2's; tied to the output it keeps the first loss at ln 256 = 5.55
+# GPT-2's; tied to the output it keeps the first loss at ln 256 = 5.55.
+EMBEDDING_STD = 0.02
 
 
 class ByteGptOptions(TaskOptions, frozen=True, kw_only=True):
-    """`corpus` is "stdlib" or a path inside the node's data folders; `corpus_bytes` cuts it (0: the usual limit of that kind). `private` says that
-    every node has files of its own there; the standard library always differs from one Python to the next."""
+    """`corpus` is "stdlib" or a path inside the node's data folders; `corpus_bytes` cuts it (0: the
+    usual limit of that kind).
+
+    `private` says that every node has files of its own there; the standard library always differs
+    from one Python to the next.
+    """
 
     layers: Annotated[int, Meta(ge=1, le=256)] = 4
     heads: Annotated[int, Meta(ge=1, le=256)] = 4
@@ -42,7 +49,10 @@ class ByteGptOptions(TaskOptions, frozen=True, kw_only=True):
 
 
 class Block(nn.Module):
-    """Attention, then a perceptron, each added to what came in. (batch, time, width) to the same."""
+    """Attention, then a perceptron, each added to what came in.
+
+    (batch, time, width) to the same.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -58,7 +68,11 @@ class Block(nn.Module):
         batch, time, width = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(batch, time, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, time, width / heads)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(batch, time, width)
+        mixed = (
+            F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            .transpose(1, 2)
+            .reshape(batch, time, width)
+        )
         x = x + self.attention_out(mixed)
         return x + self.down(F.gelu(self.up(self.perceptron_norm(x)), approximate="tanh"))
 
@@ -70,7 +84,9 @@ class Gpt(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(SYMBOLS, options.width)
         self.position = nn.Embedding(options.context, options.width)
-        self.blocks = nn.ModuleList(Block(options.width, options.heads) for _ in range(options.layers))
+        self.blocks = nn.ModuleList(
+            Block(options.width, options.heads) for _ in range(options.layers)
+        )
         self.norm = nn.LayerNorm(options.width)
 
     def forward(self, text: Tensor) -> Tensor:
@@ -105,8 +121,14 @@ class ByteGpt(Task):
         return (self.text.size - 1) // self.options.context
 
     def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
-        """One tensor, (count, context + 1): inputs are all but the last column, targets all but the first."""
-        return (torch.from_numpy(self.text[indices[:, None] * self.options.context + self._window].astype(np.int64)),)
+        """One tensor, (count, context + 1): inputs are all but the last column, targets all but the
+        first.
+        """
+        return (
+            torch.from_numpy(
+                self.text[indices[:, None] * self.options.context + self._window].astype(np.int64)
+            ),
+        )
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         (window,) = batch
@@ -116,8 +138,7 @@ class ByteGpt(Task):
         if name.startswith(("embedding", "position")):
             return uniform(EMBEDDING_STD * sqrt(3))
         usual = super().init(name, shape)
-        if name.endswith(
-            ("attention_out.weight", "down.weight")
-        ):  # what adds to the residual stream starts smaller the more there are (GPT-2)
+        if name.endswith(("attention_out.weight", "down.weight")):
+            # What adds to the residual stream starts smaller the more there are (GPT-2).
             return uniform(usual.bound / sqrt(2 * self.options.layers))
         return usual

@@ -1,4 +1,6 @@
-"""From a manifest's `task` to a Task: the shipped ones by name, anybody's as `module:Class` where the owner of the machine allows it."""
+"""From a manifest's `task` to a Task: the shipped ones by name, anybody's as `module:Class` where
+the owner of the machine allows it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ OptionValues = Mapping[str, int | float | str | bool]
 
 
 def locate(name: str, settings: WorkerSettings) -> tuple[str, str]:
-    """The module and class that `name` stands for; imports nothing. Raises `UserError("TASK")` for unknown and for forbidden names."""
+    """The module and class that `name` stands for; imports nothing.
+
+    Raises `UserError("TASK")` for unknown and for forbidden names.
+    """
     if name in SHIPPED:
         return SHIPPED[name]
     module, colon, attribute = name.partition(":")
@@ -38,7 +43,9 @@ def locate(name: str, settings: WorkerSettings) -> tuple[str, str]:
             exit_code=2,
         )
     if not all(part.isidentifier() for part in [*module.split("."), attribute]):
-        raise UserError("TASK", f"{name!r} is not a task's name.", why="it is written module:Class", exit_code=2)
+        raise UserError(
+            "TASK", f"{name!r} is not a task's name.", why="it is written module:Class", exit_code=2
+        )
     if not settings.allow_custom_task:
         raise UserError(
             "TASK_NOT_ALLOWED",
@@ -51,7 +58,10 @@ def locate(name: str, settings: WorkerSettings) -> tuple[str, str]:
 
 
 def make_options(task: type[Task], name: str, values: OptionValues) -> TaskOptions:
-    """The manifest's options as the task's typed record. Raises `UserError("TASK_OPTIONS")` with the nearest known key."""
+    """The manifest's options as the task's typed record.
+
+    Raises `UserError("TASK_OPTIONS")` with the nearest known key.
+    """
     try:
         return msgspec.convert(dict(values), task.Options)
     except (msgspec.ValidationError, ValueError) as error:
@@ -68,10 +78,15 @@ def make_options(task: type[Task], name: str, values: OptionValues) -> TaskOptio
 
 
 def load_task(name: str, values: OptionValues, settings: WorkerSettings) -> Task:
-    """Import and make the task. In the worker process only. Raises `UserError` for what a manifest got wrong, `TaskFault` where the module fails."""
+    """Import and make the task.
+
+    In the worker process only. Raises `UserError` for what a manifest got wrong, `TaskFault` where
+    the module fails.
+    """
     module_name, attribute = locate(name, settings)
     if name not in SHIPPED:
-        sys.path.append(os.getcwd())  # last, so that a file in a data folder cannot pose as one of our modules
+        # Last, so that a file in a data folder cannot pose as one of our modules.
+        sys.path.append(os.getcwd())
     try:
         with author_code(f"import {module_name}", passing=(ModuleNotFoundError,)):
             module = importlib.import_module(module_name)

@@ -1,7 +1,8 @@
 """Which files of this machine a task may read.
 
-A manifest is written by somebody else. Were it to name any path, a run could train a model on a volunteer's private files and receive them as
-parameters. So a path in a manifest is looked up inside the folders that the node's owner listed, and nowhere else.
+A manifest is written by somebody else. Were it to name any path, a run could train a model on a
+volunteer's private files and receive them as parameters. So a path in a manifest is looked up
+inside the folders that the node's owner listed, and nowhere else.
 """
 
 from __future__ import annotations
@@ -13,17 +14,23 @@ from protocol.errors import UserError
 
 
 def allowed_path(wanted: str, data_folders: Sequence[str]) -> Path:
-    """The file or folder `wanted`: absolute and inside a data folder, or relative to one of them. Raises `UserError("DATA")`."""
+    """The file or folder `wanted`: absolute and inside a data folder, or relative to one of them.
+
+    Raises `UserError("DATA")`.
+    """
     for folder in data_folders:
         root = Path(folder).expanduser().resolve()
-        found = (root / Path(wanted).expanduser()).resolve()  # an absolute `wanted` replaces root; links are followed before the check
+        # An absolute `wanted` replaces root; links are followed before the check.
+        found = (root / Path(wanted).expanduser()).resolve()
         if found.is_relative_to(root) and found.exists():
             return found
     listed = ", ".join(data_folders)
     raise UserError(
         "DATA",
         f"The run wants to read {wanted!r}, which is not in the folders this node lets runs read.",
-        why=f"the folders are {listed}" if listed else "no folder is listed, and a run's manifest comes from somebody else",
+        why=f"the folders are {listed}"
+        if listed
+        else "no folder is listed, and a run's manifest comes from somebody else",
         fix='if you trust this run, add the folder: [worker] data_folders = ["/path/to/data"]',
         exit_code=2,
     )

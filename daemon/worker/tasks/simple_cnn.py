@@ -16,14 +16,19 @@ from daemon.worker.tasks.task import Batch, Task, TaskOptions
 
 
 class SimpleCnnOptions(TaskOptions, frozen=True, kw_only=True):
-    """`data` is "digits" or a folder with MNIST's files inside the node's data folders; `width` is the first layer's channels."""
+    """`data` is "digits" or a folder with MNIST's files inside the node's data folders; `width` is
+    the first layer's channels.
+    """
 
     data: str = "digits"
     width: Annotated[int, Meta(ge=1, le=1024)] = 16
 
 
 class Cnn(nn.Module):
-    """(batch, 1, rows, columns) to (batch, 10) of logits. No BatchNorm: its running statistics are no parameters."""
+    """(batch, 1, rows, columns) to (batch, 10) of logits.
+
+    No BatchNorm: its running statistics are no parameters.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
 """The source of a task's code, as a digest that comments, docstrings and blank lines do not change.
 
-What counts are the modules that lie in the folder of the author's module and were loaded by now: members that train with
-another version of one of them train something else. Libraries are not looked at; their versions differ between machines.
+What counts are the modules that lie in the folder of the author's module and were loaded by now:
+members that train with another version of one of them train something else. Libraries are not
+looked at; their versions differ between machines.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from types import ModuleType
 from protocol.digest import Digest, digest
 from protocol.task_digest import MAX_LABEL_CHARS, SourcePart
 
-MAX_MODULES = 256  # of one author's folder; a home folder in which everything lies is not read whole
+# Of one author's folder; a home folder in which everything lies is not read whole.
+MAX_MODULES = 256
 _DOMAIN = b"hypergpu/source/1\0"
 _OURS = frozenset({"daemon", "protocol", "contracts", "simulator", "configs", "hypergpu", "tests"})
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 def sources_of(module_name: str) -> tuple[SourcePart, ...]:
-    """The module's own source and that of the modules beside it that are loaded, in order of their names."""
+    """The module's own source and that of the modules beside it that are loaded, in order of their
+    names.
+    """
     module = sys.modules.get(module_name)
     file = _file_of(module) if module is not None else None
     if file is None:
@@ -36,16 +40,25 @@ def sources_of(module_name: str) -> tuple[SourcePart, ...]:
         if path is not None and _belongs(name, path, root, top):
             found[name] = path
     names = sorted(found)[:MAX_MODULES]
-    return tuple(SourcePart(name=f"module {name}"[:MAX_LABEL_CHARS], digest=source_digest(found[name])) for name in names)
+    return tuple(
+        SourcePart(name=f"module {name}"[:MAX_LABEL_CHARS], digest=source_digest(found[name]))
+        for name in names
+    )
 
 
 def _belongs(name: str, path: Path, root: Path, top: str) -> bool:
     if name.partition(".")[0] == top:
         return True
-    if not path.is_relative_to(root) or name.partition(".")[0] in _OURS or name.startswith("__main"):
+    if (
+        not path.is_relative_to(root)
+        or name.partition(".")[0] in _OURS
+        or name.startswith("__main")
+    ):
         return False
     inside = path.relative_to(root).parts
-    return not (_INSTALLED & {*inside, *root.parts}) and not path.is_relative_to(sysconfig.get_path("stdlib"))
+    return not (_INSTALLED & {*inside, *root.parts}) and not path.is_relative_to(
+        sysconfig.get_path("stdlib")
+    )
 
 
 def _file_of(module: ModuleType | None) -> Path | None:
@@ -54,7 +67,9 @@ def _file_of(module: ModuleType | None) -> Path | None:
 
 
 def source_digest(path: Path) -> Digest:
-    """Of the syntax tree of a Python file without docstrings; of its bytes where it does not parse (it may have changed since)."""
+    """Of the syntax tree of a Python file without docstrings; of its bytes where it does not parse
+    (it may have changed since).
+    """
     try:
         source = path.read_bytes()
     except OSError:
@@ -73,7 +88,9 @@ def _written(node: object) -> str:
         fields.pop("kind", None)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             fields["body"] = _without_docstring(node.body)
-        inner = ",".join(f"{name}={_written(value)}" for name, value in fields.items() if value not in (None, []))
+        inner = ",".join(
+            f"{name}={_written(value)}" for name, value in fields.items() if value not in (None, [])
+        )
         return f"{type(node).__name__}({inner})"
     if isinstance(node, list):
         return f"[{','.join(map(_written, node))}]"
@@ -82,5 +99,9 @@ def _written(node: object) -> str:
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     first = body[0] if body else None
-    is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    is_text = (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    )
     return body[1:] if is_text else body

@@ -1,1 +1,3 @@
-"""`hypergpud bench allreduce`: engines side by side, each peer its own process, every result held against the exact mean."""
+"""`hypergpud bench allreduce`: engines side by side, each peer its own process, every result held
+against the exact mean.
+"""

@@ -1,4 +1,6 @@
-"""The peers of one engine and codec: processes in sessions of their own, asked all at once and waited for."""
+"""The peers of one engine and codec: processes in sessions of their own, asked all at once and
+waited for.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +12,34 @@ from types import TracebackType
 import msgspec
 
 from simulator.bench.allreduce.driving import Settings
-from simulator.bench.allreduce.lines import Answer, Check, Checked, Done, Go, Here, Line, Meet, Prepare, decode_answer, encode
+from simulator.bench.allreduce.lines import (
+    Answer,
+    Check,
+    Checked,
+    Done,
+    Go,
+    Here,
+    Line,
+    Meet,
+    Prepare,
+    decode_answer,
+    encode,
+)
 from simulator.bench.processes import Processes
 
-UP_S = 120.0  # imports of torch on a busy machine, and 10 million random numbers for each peer
+# Imports of torch on a busy machine, and 10 million random numbers for each peer.
+UP_S = 120.0
 ROUND_S = 400.0
-LEAD_S = 0.15  # between telling all peers when to begin and that moment
+# Between telling all peers when to begin and that moment.
+LEAD_S = 0.15
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
     """One averaging by all peers. `seconds` from the first that began to the last that ended."""
 
     seconds: float
-    cpu_seconds: float  # of all peers' sessions, children included
+    # Of all peers' sessions, children included.
+    cpu_seconds: float
     max_error: float
     agree: bool  # whether all peers hold the same bytes
     failure: str
@@ -33,7 +50,14 @@ class Cell:
     """A context manager: the processes are there inside it."""
 
     def __init__(
-        self, engine: str, codec: str, peers: int, elements: int, hosts: Sequence[str], device: str, prefixes: Sequence[tuple[str, ...]]
+        self,
+        engine: str,
+        codec: str,
+        peers: int,
+        elements: int,
+        hosts: Sequence[str],
+        device: str,
+        prefixes: Sequence[tuple[str, ...]],
     ) -> None:
         self.engine, self.codec, self.peers, self.elements = engine, codec, peers, elements
         self._hosts, self._device, self._prefixes = hosts, device, prefixes
@@ -64,7 +88,12 @@ class Cell:
             self.close()
             raise
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def _start(self, index: int, join: str) -> None:
@@ -78,7 +107,11 @@ class Cell:
             device=self._device,
             join=join,
         )
-        self._processes.start("simulator.bench.allreduce.peer", msgspec.json.encode(settings).decode(), self._prefixes[index])
+        self._processes.start(
+            "simulator.bench.allreduce.peer",
+            msgspec.json.encode(settings).decode(),
+            self._prefixes[index],
+        )
 
     def _here(self, index: int) -> str:
         line = decode_answer(self._processes.hear(index, UP_S))
@@ -89,18 +122,27 @@ class Cell:
         self._processes.close()
 
     def round(self) -> Round:
-        """Prepare all, then begin at one moment. Raises `Unreachable` when a peer died or fell silent."""
+        """Prepare all, then begin at one moment.
+
+        Raises `Unreachable` when a peer died or fell silent.
+        """
         self._number += 1
         self._ask(Prepare(number=self._number), ROUND_S)
         before = self._processes.cpu_s()  # a round has tens of its ticks
-        done = [line for line in self._ask(Go(at_s=time.monotonic() + LEAD_S), ROUND_S) if isinstance(line, Done)]
+        done = [
+            line
+            for line in self._ask(Go(at_s=time.monotonic() + LEAD_S), ROUND_S)
+            if isinstance(line, Done)
+        ]
         cpu = self._processes.cpu_s() - before
         checked = [line for line in self._ask(Check(), ROUND_S) if isinstance(line, Checked)]
         failures = [line.failure for line in done if line.failure]
         return Round(
             seconds=max(line.ended_s for line in done) - min(line.began_s for line in done),
             cpu_seconds=cpu,
-            max_error=max(math.inf if line.max_error is None else line.max_error for line in checked),
+            max_error=max(
+                math.inf if line.max_error is None else line.max_error for line in checked
+            ),
             agree=len({line.result for line in checked}) == 1,
             failure=failures[0] if failures else "",
             grouped=all(line.grouped for line in done),

@@ -1,4 +1,5 @@
-"""Whole certified rounds of the native engine: offer, digests, plan, scatter, cut, sum, outer step, votes, certificate, ledger.
+"""Whole certified rounds of the native engine: offer, digests, plan, scatter, cut, sum, outer step,
+votes, certificate, ledger.
 
 Only trainer and disk are not there.
 """
@@ -24,7 +25,17 @@ from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import Event
 from protocol.manifest import Limits, Manifest, Outer, RoundRules, seal
-from protocol.ports import Checkpoint, Lane, LedgerRecord, ParameterSpec, Progress, Stand, TaskInfo, Vector, Work
+from protocol.ports import (
+    Checkpoint,
+    Lane,
+    LedgerRecord,
+    ParameterSpec,
+    Progress,
+    Stand,
+    TaskInfo,
+    Vector,
+    Work,
+)
 from protocol.round import phases as p
 from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, serve
 from simulator.bench.allreduce.native import secret_of
@@ -35,12 +46,16 @@ PATIENCE_S = 120.0  # for one round
 
 
 class NoDisk:
-    """A `Disk` that keeps the chain's records and nothing else: what a round costs without the medium it is written to."""
+    """A `Disk` that keeps the chain's records and nothing else: what a round costs without the
+    medium it is written to.
+    """
 
     def __init__(self) -> None:
         self._records: dict[int, bytes] = {}
 
-    async def save_checkpoint(self, checkpoint: Checkpoint, superseded: Collection[Digest] = ()) -> None:
+    async def save_checkpoint(
+        self, checkpoint: Checkpoint, superseded: Collection[Digest] = ()
+    ) -> None:
         await trio.lowlevel.checkpoint()
 
     async def leave_checkpoints(self, run: Digest, tips: Collection[Digest]) -> None:
@@ -77,7 +92,9 @@ class NoDisk:
 
     async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
         await trio.lowlevel.checkpoint()
-        return [self._records[number] for number in sorted(self._records) if number >= first][:limit]
+        return [self._records[number] for number in sorted(self._records) if number >= first][
+            :limit
+        ]
 
     async def save_proof(self, run: Digest, proof: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -114,7 +131,13 @@ class GivenTrainer:
     async def describe(self) -> TaskInfo:
         await trio.lowlevel.checkpoint()
         spec = ParameterSpec(name="content", shape=(self._elements,), init="zeros")
-        return TaskInfo(parameters=self._elements, specs=(spec,), dataset_size=1 << 20, device="made up", threads=1)
+        return TaskInfo(
+            parameters=self._elements,
+            specs=(spec,),
+            dataset_size=1 << 20,
+            device="made up",
+            threads=1,
+        )
 
     async def train(self, anchor: Vector, lane: Lane, *, max_steps: int | None = None) -> None:
         await trio.lowlevel.checkpoint()
@@ -163,7 +186,10 @@ class WatchedEngine(NativeEngine):
 
 
 class CertifiedDriver:
-    """One peer. The outer optimizer moves by the mean itself, so that the anchor's step shows it."""
+    """One peer.
+
+    The outer optimizer moves by the mean itself, so that the anchor's step shows it.
+    """
 
     def __init__(self, settings: Settings, network: LibP2PNetwork) -> None:
         self._settings, self._network = settings, network
@@ -198,19 +224,24 @@ class CertifiedDriver:
         await self._together()
 
     async def _together(self) -> None:
-        """Until beacons say that all others hold our tip: a round that begins before that is one of those who are heard of."""
+        """Until beacons say that all others hold our tip: a round that begins before that is one of
+        those who are heard of.
+        """
         with trio.move_on_after(MEET_S):
             while self.engine.others < self._settings.peers - 1:
                 await trio.sleep(0.05)
             return
-        raise RuntimeError(f"{self.engine.others} of {self._settings.peers - 1} others within {MEET_S:.0f} s")
+        raise RuntimeError(
+            f"{self.engine.others} of {self._settings.peers - 1} others within {MEET_S:.0f} s"
+        )
 
     async def prepare(self, number: int, vector: Vector) -> None:
         keeper = self.engine.keeper
         assert keeper is not None
         await self._together()
         self.trainer.give(vector)
-        keeper.ledger.residue[:] = 0.0  # what the codec lost last time belongs to another scale
+        # What the codec lost last time belongs to another scale.
+        keeper.ledger.residue[:] = 0.0
         self._before[:] = keeper.anchor.value
         self._said.clear()
 
@@ -232,12 +263,21 @@ async def live(talk: Talk, settings: Settings) -> None:
     joins: tuple[str, ...] = (settings.join,) if settings.join else ()
     with tempfile.TemporaryDirectory(prefix="hypergpu-bench-") as folder:
         certificate = load_or_make(Path(folder) / "bulk.pem", f"peer {settings.index}")
-        network = LibP2PNetwork(NetworkSettings(listen_host=settings.host, join=joins), secret_of(settings.index), certificate)
+        network = LibP2PNetwork(
+            NetworkSettings(listen_host=settings.host, join=joins),
+            secret_of(settings.index),
+            certificate,
+        )
         driver = CertifiedDriver(settings, network)
         async with network.running(), trio.open_nursery() as nursery:
             await nursery.start(driver.engine.run)
             nursery.start_soon(announce, network, driver.signed)
-            await serve(talk, settings, driver, lambda: trio.to_thread.run_sync(talk.next, abandon_on_cancel=True))
+            await serve(
+                talk,
+                settings,
+                driver,
+                lambda: trio.to_thread.run_sync(talk.next, abandon_on_cancel=True),
+            )
             nursery.cancel_scope.cancel()
 
 

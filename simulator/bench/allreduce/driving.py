@@ -16,11 +16,25 @@ import numpy as np
 
 from protocol.digest import digest
 from protocol.ports import Vector
-from simulator.bench.allreduce.lines import Check, Checked, Command, Done, Go, Here, Line, Meet, Ok, Prepare, decode_command, encode
+from simulator.bench.allreduce.lines import (
+    Check,
+    Checked,
+    Command,
+    Done,
+    Go,
+    Here,
+    Line,
+    Meet,
+    Ok,
+    Prepare,
+    decode_command,
+    encode,
+)
 from simulator.bench.allreduce.vectors import exact_mean, scale_of, vector_of
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
-SPIN_S = 0.0005  # before the common moment: a sleep wakes up late, a loop does not
+# Before the common moment: a sleep wakes up late, a loop does not.
+SPIN_S = 0.0005
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +47,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     elements: int
     host: str
     device: str  # the network device that carries `host`
-    row: int = 64  # members of a row at most, where the engine knows rows
-    join: str = ""  # where an engine that finds its peers by itself begins
+    # Members of a row at most, where the engine knows rows.
+    row: int = 64
+    # Where an engine that finds its peers by itself begins.
+    join: str = ""
 
 
 class AveragingFailure(Exception):
@@ -55,10 +71,16 @@ class Driver(Protocol):
         """All are up."""
 
     async def prepare(self, number: int, vector: Vector) -> None:
-        """Whatever comes before averaging and is not part of it. `vector` stays as it is until the round is over."""
+        """Whatever comes before averaging and is not part of it.
+
+        `vector` stays as it is until the round is over.
+        """
 
     async def average(self) -> None:
-        """What is timed: from the vector in memory to the mean in memory. Raises `AveragingFailure`."""
+        """What is timed: from the vector in memory to the mean in memory.
+
+        Raises `AveragingFailure`.
+        """
 
     async def result(self) -> Vector:
         """The mean, shape (elements,)."""
@@ -83,7 +105,12 @@ class Talk:
             data = data[os.write(self._output, data) :]
 
 
-async def serve(talk: Talk, settings: Settings, driver: Driver, following: Callable[[], Awaitable[Command | None]]) -> None:
+async def serve(
+    talk: Talk,
+    settings: Settings,
+    driver: Driver,
+    following: Callable[[], Awaitable[Command | None]],
+) -> None:
     """Until the conductor is gone. `following` gives the next command."""
     own = vector_of(settings.index, settings.elements)
     mean = exact_mean(settings.peers, settings.elements)
@@ -104,7 +131,12 @@ async def serve(talk: Talk, settings: Settings, driver: Driver, following: Calla
             case Check():
                 result = await driver.result()
                 error = float(np.max(np.abs(result - mean * scale_of(number))))
-                talk.say(Checked(max_error=error if math.isfinite(error) else None, result=digest(result.data.cast("B")).hex()))
+                talk.say(
+                    Checked(
+                        max_error=error if math.isfinite(error) else None,
+                        result=digest(result.data.cast("B")).hex(),
+                    )
+                )
 
 
 async def _go(driver: Driver, at_s: float) -> Done:

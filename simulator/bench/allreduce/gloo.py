@@ -1,4 +1,8 @@
-"""gloo through torch.distributed: no encryption, no authentication, and no survivors when a peer dies. The speed of light for this hardware."""
+"""gloo through torch.distributed: no encryption, no authentication, and no survivors when a peer
+dies.
+
+The speed of light for this hardware.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,9 @@ class GlooDriver:
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = infos[0].split()
         os.environ["GLOO_SOCKET_IFNAME"] = self._settings.device
         torch.set_num_threads(1)
-        torch.distributed.init_process_group("gloo", rank=self._settings.index, world_size=self._settings.peers)
+        torch.distributed.init_process_group(
+            "gloo", rank=self._settings.index, world_size=self._settings.peers
+        )
 
     async def prepare(self, number: int, vector: Vector) -> None:
         self._vector = vector

@@ -1,4 +1,7 @@
-"""hivemind's averager in one peer, as the hivemind engine uses it. The process imports neither libp2p nor trio."""
+"""hivemind's averager in one peer, as the hivemind engine uses it.
+
+The process imports neither libp2p nor trio.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,29 @@ import time
 
 import numpy as np
 
-from daemon.engines.hivemind.averaging import Attempt, AveragerSettings, AveragingFailed, HivemindPeer, PeerSettings, VectorAverager
+from daemon.engines.hivemind.averaging import (
+    Attempt,
+    AveragerSettings,
+    AveragingFailed,
+    HivemindPeer,
+    PeerSettings,
+    VectorAverager,
+)
 from protocol.ports import Vector
-from simulator.bench.allreduce.driving import AveragingFailure, GroupMissing, Settings, Talk, at_once, serve
+from simulator.bench.allreduce.driving import (
+    AveragingFailure,
+    GroupMissing,
+    Settings,
+    Talk,
+    at_once,
+    serve,
+)
 from simulator.bench.allreduce.lines import Command
 
 COMPRESSION = {"float32": "none", "float16": "float16", "int8": "uniform8"}
 MEET_S, MEET_PAUSE_S = 30.0, 0.5
-GROUP_S = 30.0  # to find each other: 5 s of matchmaking, and again when somebody came late
+# To find each other: 5 s of matchmaking, and again when somebody came late.
+GROUP_S = 30.0
 
 
 class HivemindDriver:
@@ -35,7 +53,9 @@ class HivemindDriver:
         self._averager = self._peer.averager(
             self._settings.elements,
             AveragerSettings(
-                prefix=f"bench{self._settings.codec}", compression=COMPRESSION[self._settings.codec], group_size=self._settings.peers
+                prefix=f"bench{self._settings.codec}",
+                compression=COMPRESSION[self._settings.codec],
+                group_size=self._settings.peers,
             ),
         )
 
@@ -66,7 +86,9 @@ class HivemindDriver:
         except AveragingFailed as failed:
             raise AveragingFailure(str(failed)) from None
         if len(outcome.group) != self._settings.peers or not outcome.whole:
-            raise AveragingFailure(f"a group of {len(outcome.group)}, {outcome.local_elements} elements of it local")
+            raise AveragingFailure(
+                f"a group of {len(outcome.group)}, {outcome.local_elements} elements of it local"
+            )
         self._averager.read(into=self._mean)
 
     async def result(self) -> Vector:

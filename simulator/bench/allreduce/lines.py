@@ -1,4 +1,6 @@
-"""What the conductor and a peer say to each other: one JSON object a line, commands on the peer's standard input, answers on its output."""
+"""What the conductor and a peer say to each other: one JSON object a line, commands on the peer's
+standard input, answers on its output.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +53,9 @@ class Check(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=Tru
 
 
 class Checked(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """`max_error` is the greatest distance to the exact mean, None where a result is not a number (JSON has none of those); `result` a digest of
-    all bytes."""
+    """`max_error` is the greatest distance to the exact mean, None where a result is not a number
+    (JSON has none of those); `result` a digest of all bytes.
+    """
 
     max_error: float | None
     result: str

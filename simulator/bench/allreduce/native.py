@@ -1,4 +1,6 @@
-"""The native engine's data plane alone: its lanes, codecs and sums between real networks, without digests, cut, votes and outer step."""
+"""The native engine's data plane alone: its lanes, codecs and sums between real networks, without
+digests, cut, votes and outer step.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, 
 
 RUN = digest(b"hypergpu/bench/allreduce")
 _NONE: Vector = np.empty(0, np.float32)
-PATIENCE_S = 300.0  # for one round: at 10 Mbit/s 40 MB take a minute
+# For one round: at 10 Mbit/s 40 MB take a minute.
+PATIENCE_S = 300.0
 
 
 class Unproved:
@@ -40,7 +43,15 @@ class Unproved:
     def proof(self, tree: Levels, first: int, stop: int) -> tuple[Digest, ...]:
         return ()
 
-    def fits(self, data: Buffer, chunk_bytes: int, first: int, total: int, proof: Sequence[Digest], root: Digest) -> bool:
+    def fits(
+        self,
+        data: Buffer,
+        chunk_bytes: int,
+        first: int,
+        total: int,
+        proof: Sequence[Digest],
+        root: Digest,
+    ) -> bool:
         return True
 
     def root(self, data: Buffer, chunk_bytes: int) -> Digest:
@@ -65,7 +76,8 @@ class NativeDriver:
         self._exchange: Exchange | None = None
         self._changed = trio.Event()
         self._mean: Vector = _NONE
-        self._out: Vector = np.empty(settings.elements, np.float32)  # what has to be decoded; touched by nobody else
+        # What has to be decoded; touched by nobody else.
+        self._out: Vector = np.empty(settings.elements, np.float32)
         self.buffers, self._offers = Buffers(), Buffers()
         serve_bulk_lanes(network, self._accept, self._refuse, self.buffers)
 
@@ -121,7 +133,15 @@ class NativeDriver:
         rows = even_rows(len(peers), self._settings.row)
         borders = share_out(chunk_count(self._settings.elements), [1.0] * len(rows[-1]))
         signed = tuple(Signed(b"", peer, b"") for peer in peers)
-        plan = Plan(parent=RUN, view=self._number, number=1, offers=signed, borders=borders, rows=rows, reason="")
+        plan = Plan(
+            parent=RUN,
+            view=self._number,
+            number=1,
+            offers=signed,
+            borders=borders,
+            rows=rows,
+            reason="",
+        )
         name = digest(RUN, self._number.to_bytes(8, "big"))
         return OpenPlan(plan=plan, digest=name, leader=peers[0], members=peers, offers=tuple(ready))
 
@@ -146,13 +166,22 @@ class NativeDriver:
         self._changed.set()
         self._changed = trio.Event()
         everybody = tuple(range(len(plan.members)))
-        cut = Cut(plan=plan.digest, number=1, contributors=everybody, present=everybody, owners=everybody, reason="")
+        cut = Cut(
+            plan=plan.digest,
+            number=1,
+            contributors=everybody,
+            present=everybody,
+            owners=everybody,
+            reason="",
+        )
         exchange.scatter()
         with trio.move_on_after(PATIENCE_S):
             await exchange.average(cut, digest(plan.digest))
             gathered, elements = exchange.gathered(), self._settings.elements
             there = gathered.vector(0, elements)
-            self._mean = there if there is not None else await in_thread(lambda: gathered.mean(0, self._out))
+            self._mean = (
+                there if there is not None else await in_thread(lambda: gathered.mean(0, self._out))
+            )
             return
         raise AveragingFailure(self._trouble or f"not within {PATIENCE_S:.0f} s")
 
@@ -172,7 +201,12 @@ async def live(talk: Talk, settings: Settings) -> None:
         driver = NativeDriver(settings, network)
         async with network.running(), trio.open_nursery() as nursery:
             await nursery.start(driver.sender.run)
-            await serve(talk, settings, driver, lambda: trio.to_thread.run_sync(talk.next, abandon_on_cancel=True))
+            await serve(
+                talk,
+                settings,
+                driver,
+                lambda: trio.to_thread.run_sync(talk.next, abandon_on_cancel=True),
+            )
             nursery.cancel_scope.cancel()
 
 

@@ -1,4 +1,7 @@
-"""One peer of the benchmark: `python -m simulator.bench.allreduce.peer SETTINGS`, settings as JSON. Ends when its standard input does."""
+"""One peer of the benchmark: `python -m simulator.bench.allreduce.peer SETTINGS`, settings as JSON.
+
+Ends when its standard input does.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,24 @@ import msgspec
 
 from simulator.bench.allreduce.driving import Settings, Talk, die_with_parent
 
-ROOMS = {"native": "native", "certified": "certified", "tcp": "tcp", "gloo": "gloo", "hivemind": "hivemind_peer"}
+ROOMS = {
+    "native": "native",
+    "certified": "certified",
+    "tcp": "tcp",
+    "gloo": "gloo",
+    "hivemind": "hivemind_peer",
+}
 
 
 def main(argument: str) -> None:
     settings = msgspec.json.decode(argument, type=Settings)
     die_with_parent()
     talk = Talk()
-    # By name: hivemind and libp2p cannot be in one process, and each engine's libraries take a second to load.
-    importlib.import_module(f"simulator.bench.allreduce.{ROOMS[settings.engine]}").run(talk, settings)
+    # By name: hivemind and libp2p cannot be in one process, and each engine's libraries take a
+    # second to load.
+    importlib.import_module(f"simulator.bench.allreduce.{ROOMS[settings.engine]}").run(
+        talk, settings
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from protocol.errors import Unreachable
 from simulator.bench.allreduce.cell import Cell, Round
 
-REGROUPS = 2  # new tries after the first one: three failures in a row are a fault and no bad luck
+# New tries after the first one: three failures in a row are a fault and no bad luck.
+REGROUPS = 2
 
 
 def start(cell: Cell, say: Callable[[str], None]) -> None:

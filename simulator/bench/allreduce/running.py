@@ -1,4 +1,6 @@
-"""All cells of a benchmark in turn, round by round, so that what else the machine does falls on all of them alike."""
+"""All cells of a benchmark in turn, round by round, so that what else the machine does falls on all
+of them alike.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ CODECS_OF = {
 }
 """Which codecs an engine has. hivemind's 8 bits are its uniform quantization; its blockwise one wants a library of GPUs."""
 
-WARM_UP = 1  # rounds of each cell that are not counted: connections are made in them
+# Rounds of each cell that are not counted: connections are made in them.
+WARM_UP = 1
 LOOPBACK = "127.0.0.1"
 
 Say = Callable[[str], None]
@@ -39,12 +42,17 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine with one codec. A gigabyte is 10^9 bytes of float32 vector, every peer's counted; rates are of the vector, not of its encoding.
+    """One engine with one codec.
 
-    `bound_seconds` is 2(n-1)/n x encoded bytes / rate; `share_of_tcp` compares with bare TCP that moves the same bytes both ways on the same
-    links, round by round. `certified_seconds_median` is a whole certified round in memory: digests, plan, cut, votes, outer step, ledger.
-    `speedup_over` names other cells and how many times as long they took, the median over neighbouring rounds. `wrong` counts rounds whose
-    result was not the mean, or in which the engine itself says that a peer was left out: they are no figures.
+    A gigabyte is 10^9 bytes of float32 vector, every peer's counted; rates are of the vector, not
+    of its encoding.
+
+    `bound_seconds` is 2(n-1)/n x encoded bytes / rate; `share_of_tcp` compares with bare TCP that
+    moves the same bytes both ways on the same links, round by round. `certified_seconds_median` is
+    a whole certified round in memory: digests, plan, cut, votes, outer step, ledger. `speedup_over`
+    names other cells and how many times as long they took, the median over neighbouring rounds.
+    `wrong` counts rounds whose result was not the mean, or in which the engine itself says that a
+    peer was left out: they are no figures.
     """
 
     engine: str
@@ -83,28 +91,42 @@ def parse_rate(text: str) -> float | None:
     except (KeyError, ValueError):
         bits = 0.0
     if not 0 < bits < 1e12:
-        raise UserError("RATE", f"{text!r} is no rate.", why="a number with kbit, mbit or gbit behind it, or none", exit_code=2)
+        raise UserError(
+            "RATE",
+            f"{text!r} is no rate.",
+            why="a number with kbit, mbit or gbit behind it, or none",
+            exit_code=2,
+        )
     return bits
 
 
 @contextmanager
 def links(peers: int, rate_bits: float | None, rtt_s: float, say: Say) -> Iterator[Links]:
-    """Loopback, or with a rate or a round trip a namespace for each peer. Raises `UserError("NETNS")`."""
+    """Loopback, or with a rate or a round trip a namespace for each peer.
+
+    Raises `UserError("NETNS")`.
+    """
     if rate_bits is None and not rtt_s:
         yield Links(hosts=(LOOPBACK,) * peers, device="lo", prefixes=((),) * peers)
         return
     with ExitStack() as stack:
         made: Namespaces | Clusters
         if rtt_s and (why := why_no_netem()):
-            say(f"{why}: every packet is held by a process beside the peers, which costs CPU of theirs")
-            made = stack.enter_context(clusters(peers, 1, Far(delay_s=rtt_s / 2), up_bits=rate_bits, down_bits=rate_bits))
+            say(
+                f"{why}: every packet is held by a process beside the peers, which costs CPU of theirs"
+            )
+            made = stack.enter_context(
+                clusters(peers, 1, Far(delay_s=rtt_s / 2), up_bits=rate_bits, down_bits=rate_bits)
+            )
         else:
             made = stack.enter_context(namespaces(peers))
             for peer in range(peers):
                 made.shape(peer, up_bits=rate_bits, down_bits=rate_bits)
                 if rtt_s:
                     made.delay(peer, rtt_s / 4)  # both ways at both ends
-        hosts, prefixes = (tuple(of(peer) for peer in range(peers)) for of in (made.host, made.prefix))
+        hosts, prefixes = (
+            tuple(of(peer) for peer in range(peers)) for of in (made.host, made.prefix)
+        )
         yield Links(hosts=hosts, device="eth0", prefixes=prefixes)
 
 
@@ -123,23 +145,45 @@ def measure(
     """The whole benchmark. Raises `UserError` for an engine or codec that is not there."""
     for engine in engines:
         if engine not in ENGINES:
-            raise UserError("ENGINE", f"There is no engine {engine!r}.", why=f"this version has: {', '.join(ENGINES)}", exit_code=2)
+            raise UserError(
+                "ENGINE",
+                f"There is no engine {engine!r}.",
+                why=f"this version has: {', '.join(ENGINES)}",
+                exit_code=2,
+            )
     for codec in codecs:
         if codec not in CODECS_OF["native"]:
-            raise UserError("CODEC", f"{codec!r} is not measured here.", why=f"these are: {', '.join(CODECS_OF['native'])}", exit_code=2)
-    wanted = [(engine, codec) for codec in codecs for engine in engines if codec in CODECS_OF[engine]]
+            raise UserError(
+                "CODEC",
+                f"{codec!r} is not measured here.",
+                why=f"these are: {', '.join(CODECS_OF['native'])}",
+                exit_code=2,
+            )
+    wanted = [
+        (engine, codec) for codec in codecs for engine in engines if codec in CODECS_OF[engine]
+    ]
     with links(peers, rate_bits, rtt_s, say) as where:
         tcp = [("tcp", codec) for codec in codecs] if rate_bits is not None else []
         rounds = _interleaved(peers, elements, [*wanted, *tcp], where, repeat, say)
         proved: dict[str, tuple[list[Round], list[Round]]] = {}
         for codec in codecs if certified and "native" in engines else ():
-            both = _interleaved(peers, elements, [("native", codec), ("certified", codec)], where, repeat, say)
+            both = _interleaved(
+                peers, elements, [("native", codec), ("certified", codec)], where, repeat, say
+            )
             proved[codec] = both["native", codec], both["certified", codec]
-    return [_record(engine, codec, peers, elements, rate_bits, rounds, proved) for engine, codec in wanted]
+    return [
+        _record(engine, codec, peers, elements, rate_bits, rounds, proved)
+        for engine, codec in wanted
+    ]
 
 
 def _interleaved(
-    peers: int, elements: int, wanted: Sequence[tuple[str, str]], where: Links, repeat: int, say: Say
+    peers: int,
+    elements: int,
+    wanted: Sequence[tuple[str, str]],
+    where: Links,
+    repeat: int,
+    say: Say,
 ) -> dict[tuple[str, str], list[Round]]:
     rounds: dict[tuple[str, str], list[Round]] = {one: [] for one in wanted}
     with ExitStack() as stack:
@@ -157,9 +201,13 @@ def _interleaved(
                 if not made.grouped:
                     cell.close()
                     del cells[one]
-                if number >= 0 or not made.grouped:  # the last round of a cell that is given up
+                # The last round of a cell that is given up.
+                if number >= 0 or not made.grouped:
                     rounds[one].append(made)
-                    said = made.failure or f"{made.seconds:.3f} s, {made.cpu_seconds:.2f} s of CPU, error {made.max_error:.1e}"
+                    said = (
+                        made.failure
+                        or f"{made.seconds:.3f} s, {made.cpu_seconds:.2f} s of CPU, error {made.max_error:.1e}"
+                    )
                     say(f"round {number + 1}: {one[0]} {one[1]}: {said}")
     return rounds
 
@@ -184,13 +232,16 @@ def _play(cell: Cell, say: Say) -> Round:
 
 def _failed(why: str) -> Round:
     """The round of a cell whose peers are gone."""
-    return Round(seconds=0.0, cpu_seconds=0.0, max_error=0.0, agree=False, failure=why, grouped=False)
+    return Round(
+        seconds=0.0, cpu_seconds=0.0, max_error=0.0, agree=False, failure=why, grouped=False
+    )
 
 
 def without_figure(records: Sequence[Record]) -> list[str]:
     """One sentence for each engine and codec that has no right round, so that ratios lack it."""
     return [
-        f"No figure for {record.engine} {record.codec}, and no ratio to it: " + ("; ".join(record.notes) or "no round was played")
+        f"No figure for {record.engine} {record.codec}, and no ratio to it: "
+        + ("; ".join(record.notes) or "no round was played")
         for record in records
         if record.rounds == record.wrong
     ]
@@ -214,13 +265,18 @@ def _record(
     right = [made for made in tried if is_right(made, codec)]
     seconds = [made.seconds for made in right]
     middle = median(seconds) if seconds else None
-    bound = 2 * (peers - 1) / peers * codec_named(codec).size(elements) * 8 / rate_bits if rate_bits else None
+    bound = (
+        2 * (peers - 1) / peers * codec_named(codec).size(elements) * 8 / rate_bits
+        if rate_bits
+        else None
+    )
     alone, whole = proved.get(codec, ([], [])) if engine == "native" else ([], [])
     certified = [made.seconds for made in whole if is_right(made, codec)]
     speedups = {
         f"{other[0]} {other[1]}": ratio
         for other in rounds
-        if other[0] not in {engine, "tcp"} and (ratio := _ratio(rounds[other], other[1], tried, codec)) is not None
+        if other[0] not in {engine, "tcp"}
+        and (ratio := _ratio(rounds[other], other[1], tried, codec)) is not None
     }
     return Record(
         engine=engine,
@@ -232,10 +288,18 @@ def _record(
         seconds_min=_rounded(min(seconds, default=None)),
         seconds_max=_rounded(max(seconds, default=None)),
         mb_per_s_per_peer=_rounded(4e-6 * elements / middle if middle else None),
-        cpu_seconds_per_gb=_rounded(median(made.cpu_seconds for made in right) / (4e-9 * elements * peers) if right else None),
+        cpu_seconds_per_gb=_rounded(
+            median(made.cpu_seconds for made in right) / (4e-9 * elements * peers)
+            if right
+            else None
+        ),
         bound_seconds=_rounded(bound),
         share_of_bound=_rounded(bound / middle if bound and middle else None),
-        share_of_tcp=_rounded(_ratio(rounds[("tcp", codec)], codec, tried, codec) if ("tcp", codec) in rounds else None),
+        share_of_tcp=_rounded(
+            _ratio(rounds[("tcp", codec)], codec, tried, codec)
+            if ("tcp", codec) in rounds
+            else None
+        ),
         certified_seconds_median=_rounded(median(certified) if certified else None),
         certified_ratio=_rounded(_ratio(whole, codec, alone, codec)),
         max_error=max((made.max_error for made in right), default=None),
@@ -243,15 +307,24 @@ def _record(
         wrong=len(tried) - len(right),
         agree=bool(right) and all(made.agree for made in right),
         speedup_over=speedups,
-        notes=tuple(dict.fromkeys(_fault(made, codec) for made in (*tried, *whole) if not is_right(made, codec))),
+        notes=tuple(
+            dict.fromkeys(
+                _fault(made, codec) for made in (*tried, *whole) if not is_right(made, codec)
+            )
+        ),
     )
 
 
 def _fault(made: Round, codec: str) -> str:
-    return made.failure or f"a result off the exact mean by {made.max_error:.2e}, {tolerance(codec):.2e} are allowed"
+    return (
+        made.failure
+        or f"a result off the exact mean by {made.max_error:.2e}, {tolerance(codec):.2e} are allowed"
+    )
 
 
-def _ratio(slower: Sequence[Round], slower_codec: str, faster: Sequence[Round], faster_codec: str) -> float | None:
+def _ratio(
+    slower: Sequence[Round], slower_codec: str, faster: Sequence[Round], faster_codec: str
+) -> float | None:
     """How many times as long `slower` took, the median over rounds that stood side by side."""
     pairs = [
         one.seconds / other.seconds

@@ -28,12 +28,28 @@ def table(records: Sequence[Record]) -> str:
     """One line for each engine and codec, then how much faster which was, then what went wrong."""
     rows = [HEAD, *(_row(record) for record in records)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     for record in records:
         if record.engine == "native" and record.speedup_over:
-            others = ", ".join(f"{ratio:.2f} x {other}" for other, ratio in record.speedup_over.items() if not other.startswith("native"))
+            others = ", ".join(
+                f"{ratio:.2f} x {other}"
+                for other, ratio in record.speedup_over.items()
+                if not other.startswith("native")
+            )
             lines += [f"native {record.codec} is as fast as: {others}"] if others else []
-    return "\n".join([*lines, *(f"{record.engine} {record.codec}: {note}" for record in records for note in record.notes)])
+    return "\n".join(
+        [
+            *lines,
+            *(
+                f"{record.engine} {record.codec}: {note}"
+                for record in records
+                for note in record.notes
+            ),
+        ]
+    )
 
 
 def _row(record: Record) -> tuple[str, ...]:

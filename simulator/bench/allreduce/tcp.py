@@ -1,4 +1,6 @@
-"""Bare TCP that moves as many bytes both ways between every two peers as an all-reduce does: what the links give, at best."""
+"""Bare TCP that moves as many bytes both ways between every two peers as an all-reduce does: what
+the links give, at best.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ READ_BYTES = 1 << 18
 
 
 class TcpDriver:
-    """One peer. Sends a share of its encoding to each other one, twice (the slice, then the result), and reads as much. Averages nothing."""
+    """One peer.
+
+    Sends a share of its encoding to each other one, twice (the slice, then the result), and reads
+    as much. Averages nothing.
+    """
 
     def __init__(self, settings: Settings, listener: trio.SocketListener) -> None:
         self._settings = settings
@@ -61,7 +67,12 @@ class TcpDriver:
 
 async def live(talk: Talk, settings: Settings) -> None:
     (listener,) = await trio.open_tcp_listeners(0, host=settings.host)
-    await serve(talk, settings, TcpDriver(settings, listener), lambda: trio.to_thread.run_sync(talk.next, abandon_on_cancel=True))
+    await serve(
+        talk,
+        settings,
+        TcpDriver(settings, listener),
+        lambda: trio.to_thread.run_sync(talk.next, abandon_on_cancel=True),
+    )
 
 
 def run(talk: Talk, settings: Settings) -> None:

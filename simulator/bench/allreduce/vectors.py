@@ -7,7 +7,8 @@ import numpy as np
 from protocol.ports import Vector
 
 SEED = 41
-SCALES = 4  # rounds differ by a power of two, so that a result of an earlier round is a wrong one
+# Rounds differ by a power of two, so that a result of an earlier round is a wrong one.
+SCALES = 4
 
 
 def vector_of(peer: int, elements: int) -> Vector:
@@ -19,7 +20,9 @@ def vector_of(peer: int, elements: int) -> Vector:
 
 
 def scale_of(number: int) -> np.float32:
-    """What round `number` multiplies every vector by: exact in float32, and so is the mean's multiple."""
+    """What round `number` multiplies every vector by: exact in float32, and so is the mean's
+    multiple.
+    """
     return np.float32(2.0 ** -(number % SCALES))
 
 
@@ -33,6 +36,14 @@ def exact_mean(peers: int, elements: int) -> Vector:
 
 
 def tolerance(codec: str) -> float:
-    """The greatest error a right result may have, for vectors in [-1, 1): what the contributions' encodings and the mean's may lose, and rounding."""
-    steps = {"float32": 2.0**-20, "float16": 2.0**-10, "bfloat16": 2.0**-7, "int8": 2.5 / 127, "int4": 2.5 / 7}
+    """The greatest error a right result may have, for vectors in [-1, 1): what the contributions'
+    encodings and the mean's may lose, and rounding.
+    """
+    steps = {
+        "float32": 2.0**-20,
+        "float16": 2.0**-10,
+        "bfloat16": 2.0**-7,
+        "int8": 2.5 / 127,
+        "int4": 2.5 / 7,
+    }
     return steps[codec]

@@ -1,4 +1,6 @@
-"""The stage of the commands: on the fake chain always, on the contracts in py-evm and in anvil among the slow tests."""
+"""The stage of the commands: on the fake chain always, on the contracts in py-evm and in anvil
+among the slow tests.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,21 @@ from tests.protocol.settlement.paid import wallet
     params=[
         "fake",
         pytest.param("evm", marks=pytest.mark.slow),
-        pytest.param("anvil", marks=[pytest.mark.slow, pytest.mark.real, pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL)]),
+        pytest.param(
+            "anvil",
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.real,
+                pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL),
+            ],
+        ),
     ]
 )
 def stage(
-    request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Stage]:
     secret = tmp_path / "password"
     secret.write_text(homes.PASSWORD)
@@ -36,12 +48,16 @@ def stage(
     settlers = (wallet(0).address,)
     if request.param != "fake":
         monkeypatch.setattr("contracts.chain.POLL_S", 0.01)
-        with homes.devnet(settlers) if request.param == "evm" else homes.on_anvil(settlers) as world:
+        with (
+            homes.devnet(settlers) if request.param == "evm" else homes.on_anvil(settlers) as world
+        ):
             yield Stage(tmp_path, world, capfd)
         return
     fake = homes.FakeWorld(settlers)
 
-    def opened(settings: ChainConfig, manifest: Manifest, home: Path, signer: UnlockedWallet | None) -> Chain:
+    def opened(
+        settings: ChainConfig, manifest: Manifest, home: Path, signer: UnlockedWallet | None
+    ) -> Chain:
         if settings.rpc != (fake.url,):  # a test that is about the real one
             return open_chain(settings, manifest, home, signer)
         return fake.client(None if signer is None else signer.private_key())

@@ -1,4 +1,6 @@
-"""Homes as daemons leave them, with wallets, certificates and the settings of a devnet, and a devnet under them."""
+"""Homes as daemons leave them, with wallets, certificates and the settings of a devnet, and a
+devnet under them.
+"""
 
 from __future__ import annotations
 
@@ -94,13 +96,22 @@ class AnvilWorld:
 class FakeWorld:
     """The same rules in plain Python."""
 
-    url = "http://127.0.0.1:9"  # nobody's: whoever asks it is not asking the fake
+    # nobody's: whoever asks it is not asking the fake.
+    url = "http://127.0.0.1:9"
 
     def __init__(self, settlers: tuple[str, ...]) -> None:
         self.now_s = 1_800_000_000.0
-        funded = {wallet(i).address: 10 * COIN for i in range(6)} | {dev_account("faucet"): 10**6 * COIN}
+        funded = {wallet(i).address: 10 * COIN for i in range(6)} | {
+            dev_account("faucet"): 10**6 * COIN
+        }
         self.ledger = FakeLedger(
-            lambda: self.now_s, owner=dev_account("owner"), settlers=settlers, needed=1, epoch_s=EPOCH_S, delay_s=DELAY_S, funded=funded
+            lambda: self.now_s,
+            owner=dev_account("owner"),
+            settlers=settlers,
+            needed=1,
+            epoch_s=EPOCH_S,
+            delay_s=DELAY_S,
+            funded=funded,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -121,7 +132,10 @@ class FakeWorld:
 @contextmanager
 def devnet(settlers: tuple[str, ...]) -> Iterator[EvmWorld]:
     """In memory, a block for each transaction at once."""
-    with serving(_genesis(settlers), None, host="127.0.0.1", port=0, block_s=0, now=time.time) as (url, chain):
+    with serving(_genesis(settlers), None, host="127.0.0.1", port=0, block_s=0, now=time.time) as (
+        url,
+        chain,
+    ):
         yield EvmWorld(url, chain)
 
 
@@ -141,12 +155,15 @@ def _genesis(settlers: tuple[str, ...]) -> dict[str, Any]:
         start_s=int(time.time()) - 5,
         epoch_s=EPOCH_S,
         delay_s=DELAY_S,
-        funded={wallet(i).address: 10 * COIN for i in range(6)} | {dev_account("faucet"): 10**6 * COIN},
+        funded={wallet(i).address: 10 * COIN for i in range(6)}
+        | {dev_account("faucet"): 10**6 * COIN},
     )
     return genesis_of(settings)
 
 
-def home(root: Path, i: int, url: str, certificates: list[OpenCertificate], payout: str | None = None) -> Path:
+def home(
+    root: Path, i: int, url: str, certificates: list[OpenCertificate], payout: str | None = None
+) -> Path:
     """The home of person `i`: its wallet, its settings, and the certificates it verified."""
     path = root / f"home-{i}"
     ensure_home(path)

@@ -1,4 +1,6 @@
-"""What a node adds to be paid: its binding, the sentences it says when something is missing, and data sets through the swarm."""
+"""What a node adds to be paid: its binding, the sentences it says when something is missing, and
+data sets through the swarm.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from daemon.chain.datasets import PROTOCOL, fetch_dataset, keep_dataset, load_dataset, serve_datasets
+from daemon.chain.datasets import (
+    PROTOCOL,
+    fetch_dataset,
+    keep_dataset,
+    load_dataset,
+    serve_datasets,
+)
 from daemon.chain.earning import Earning
 from daemon.config import ChainConfig, OracleConfig
 from daemon.swarm.framing import frame
@@ -36,7 +44,11 @@ RPC = ChainConfig(rpc=("http://127.0.0.1:9",))
 
 
 def earning(
-    home: Path, password: Password | None, *, signed: SignedManifest | None = None, settings: ChainConfig = RPC
+    home: Path,
+    password: Password | None,
+    *,
+    signed: SignedManifest | None = None,
+    settings: ChainConfig = RPC,
 ) -> tuple[Earning, list[Event]]:
     events: list[Event] = []
     made = Earning(
@@ -65,7 +77,8 @@ def test_an_open_wallet_binds_and_says_that_the_chain_comes_later(tmp_path: Path
     assert binding is not None
     assert check_binding(binding, ME, CHAIN, CONTRACT) == wallet(0).raw_address
     assert binding.payout == account_bytes(cold)
-    assert said(events) == ["waiting"]  # and not the status's "no chain", which is what a run without one says
+    # And not the status's "no chain", which is what a run without one says.
+    assert said(events) == ["waiting"]
 
 
 def test_a_locked_wallet_goes_on_with_the_binding_it_signed_before(tmp_path: Path) -> None:
@@ -107,7 +120,9 @@ def test_what_is_missing_is_one_sentence_and_never_an_exception(tmp_path: Path) 
 
 def test_data_sets_go_from_home_to_home_and_lies_are_passed_over(tmp_path: Path) -> None:
     opened, tip = certificate(genesis(PAID_RUN), {0: 10, 1: 30})
-    dataset, _ = make_dataset(PAID_RUN, PAID, [EpochTerms(epoch=0, pool=amount_bytes(100), tip=tip.hash)], [opened])
+    dataset, _ = make_dataset(
+        PAID_RUN, PAID, [EpochTerms(epoch=0, pool=amount_bytes(100), tip=tip.hash)], [opened]
+    )
     homes = [tmp_path / str(i) for i in range(4)]
     name = keep_dataset(homes[2], dataset)
 
@@ -123,7 +138,8 @@ def test_data_sets_go_from_home_to_home_and_lies_are_passed_over(tmp_path: Path)
         networks[1].serve(PROTOCOL, lie)
         for index in (0, 2, 3):
             serve_datasets(networks[index], homes[index], inline)
-        peers = [networks[i].peer for i in (1, 3, 2)]  # a liar, one that has nothing, one that has it
+        # A liar, one that has nothing, one that has it.
+        peers = [networks[i].peer for i in (1, 3, 2)]
         async with world.running(), AsyncExitStack() as lives:
             for network in networks:
                 await lives.enter_async_context(network.running())

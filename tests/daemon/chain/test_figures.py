@@ -1,4 +1,6 @@
-"""What a node has certified: from its lineage, once for each (peer, seq), across merges and restarts."""
+"""What a node has certified: from its lineage, once for each (peer, seq), across merges and
+restarts.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ ME = people(4)[0].peer
 
 
 def parted(count: int) -> tuple[list[OpenCertificate], list[OpenCertificate]]:
-    """Two branches of `count` rounds that list the same offers of person 0: 100 samples in each round."""
+    """Two branches of `count` rounds that list the same offers of person 0: 100 samples in each
+    round.
+    """
     branches = []
     for other in (1, 2):
         tip, branch = genesis(PAID_RUN), []
@@ -45,7 +49,9 @@ async def append(disk: FileDisk, number: int, certificates: Sequence[OpenCertifi
     await disk.append_certificate(PAID_RUN, number, pack_record([one.raw for one in certificates]))
 
 
-async def test_figures_after_a_merge_are_the_same_live_as_from_disk(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_figures_after_a_merge_are_the_same_live_as_from_disk(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     ours, theirs = parted(10)
     after = certificate(tip_of(theirs[-1]), {0: 7}, seq=11)[0]
     live, events = Figures(ME), list[Event]()
@@ -73,7 +79,9 @@ async def test_figures_after_a_merge_are_the_same_live_as_from_disk(tmp_path: Pa
     assert events == []
 
 
-async def test_a_report_to_the_oracle_after_a_merge_has_the_work_once(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_report_to_the_oracle_after_a_merge_has_the_work_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     ours, theirs = parted(3)
     figures, sent = Figures(ME), list[tuple[int, int]]()
 
@@ -99,7 +107,9 @@ async def test_a_report_to_the_oracle_after_a_merge_has_the_work_once(tmp_path: 
     assert (len(sent), reporter.told.samples, reporter.told.rounds) == (1, 300, 3)
 
 
-async def test_a_feed_reads_more_than_one_batch_and_hands_each_on_once(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_feed_reads_more_than_one_batch_and_hands_each_on_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     made = rounds(*({0: 1} for _ in range(READ_AT_ONCE + 3)))
     disk, heard = FileDisk(tmp_path, inline), list[int]()
     for one in made:
@@ -112,7 +122,9 @@ async def test_a_feed_reads_more_than_one_batch_and_hands_each_on_once(tmp_path:
     assert heard == list(range(1, READ_AT_ONCE + 4))
 
 
-async def test_a_certificate_that_does_not_read_back_ends_the_feed_with_a_warning(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_certificate_that_does_not_read_back_ends_the_feed_with_a_warning(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     disk, events, figures = FileDisk(tmp_path, inline), list[Event](), Figures(ME)
     made = rounds({0: 5}, {0: 5})
     await append(disk, 1, [made[0]])
@@ -125,7 +137,9 @@ async def test_a_certificate_that_does_not_read_back_ends_the_feed_with_a_warnin
     assert "count up to certificate 1" in warned.message
 
 
-async def test_a_feed_of_certificates_that_cannot_be_read_now_reads_them_later(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_feed_of_certificates_that_cannot_be_read_now_reads_them_later(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     """A medium that fails for a moment ended the node."""
     disk, events, figures = FileDisk(tmp_path, inline), list[Event](), Figures(ME)
     await append(disk, 1, rounds({0: 5}))

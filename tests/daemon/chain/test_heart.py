@@ -1,4 +1,6 @@
-"""Heartbeats in virtual time, over the fake chain: when they come, what they say, and what a chain that misbehaves costs."""
+"""Heartbeats in virtual time, over the fake chain: when they come, what they say, and what a chain
+that misbehaves costs.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,15 @@ class Node:
     """A heart over a fake chain whose clock is trio's."""
 
     def __init__(self, *, dice: float = 0.0, figure: Figure | None = None) -> None:
-        self._waited_s = 0.0  # by the client for its blocks; the heart's own time is trio's
+        # By the client for its blocks; the heart's own time is trio's.
+        self._waited_s = 0.0
         self.ledger = FakeLedger(
-            lambda: trio.current_time() + self._waited_s, owner=ME, settlers=(ME,), needed=1, block_s=BLOCK_S, funded={ME: COIN}
+            lambda: trio.current_time() + self._waited_s,
+            owner=ME,
+            settlers=(ME,),
+            needed=1,
+            block_s=BLOCK_S,
+            funded={ME: COIN},
         )
         self.chain = FakeChain(self.ledger, ME, self._wait)
         self.figure = figure or Figure(samples=10, certificate=b"\x01" * 32)
@@ -70,10 +78,15 @@ class Node:
                 while True:
                     await trio.sleep(work_s or seconds)
                     if work_s:
-                        self.figure = Figure(samples=self.figure.samples + 10, certificate=bytes([self.figure.samples % 251]) * 32)
+                        self.figure = Figure(
+                            samples=self.figure.samples + 10,
+                            certificate=bytes([self.figure.samples % 251]) * 32,
+                        )
 
 
-async def test_it_registers_names_the_payout_and_beats_at_a_third_of_the_timeout(autojump_clock: MockClock) -> None:
+async def test_it_registers_names_the_payout_and_beats_at_a_third_of_the_timeout(
+    autojump_clock: MockClock,
+) -> None:
     node = Node()
     await node.live(1000.0, work_s=30.0)
     agent = node.chain.agent(ME)
@@ -85,7 +98,12 @@ async def test_it_registers_names_the_payout_and_beats_at_a_third_of_the_timeout
 
 
 async def test_jitter_makes_it_earlier_and_never_later(autojump_clock: MockClock) -> None:
-    assert HEARTBEAT_S * 0.79 < Node(dice=1.0).heart.wait_s() < Node(dice=0.5).heart.wait_s() < HEARTBEAT_S
+    assert (
+        HEARTBEAT_S * 0.79
+        < Node(dice=1.0).heart.wait_s()
+        < Node(dice=0.5).heart.wait_s()
+        < HEARTBEAT_S
+    )
 
 
 async def test_no_figure_is_told_twice(autojump_clock: MockClock) -> None:
@@ -94,7 +112,9 @@ async def test_no_figure_is_told_twice(autojump_clock: MockClock) -> None:
     assert len(node.sent) == 1
 
 
-async def test_a_chain_that_stops_for_ten_minutes_costs_one_sentence_and_is_found_again(autojump_clock: MockClock) -> None:
+async def test_a_chain_that_stops_for_ten_minutes_costs_one_sentence_and_is_found_again(
+    autojump_clock: MockClock,
+) -> None:
     node = Node()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(node.live, 1500.0, work_s=20.0))
@@ -106,16 +126,27 @@ async def test_a_chain_that_stops_for_ten_minutes_costs_one_sentence_and_is_foun
             node.ledger.unreachable = False
 
         nursery.start_soon(away)
-    assert [one for i, one in enumerate(node.states) if not i or node.states[i - 1] != one] == ["live", "down", "live"]
-    assert node.states.count("down") == 1  # said once, though it was tried again and again
+    assert [one for i, one in enumerate(node.states) if not i or node.states[i - 1] != one] == [
+        "live",
+        "down",
+        "live",
+    ]
+    # Said once, though it was tried again and again.
+    assert node.states.count("down") == 1
     back = [at for at, _ in node.sent if at >= 850.0]
     assert back[0] <= 850.0 + HEARTBEAT_S
 
 
 @pytest.mark.parametrize(
-    ("error", "state"), [(ChainUnreachable("garbage"), "down"), (WrongChain("chain 1 where 41956 was expected"), "wrong")]
+    ("error", "state"),
+    [
+        (ChainUnreachable("garbage"), "down"),
+        (WrongChain("chain 1 where 41956 was expected"), "wrong"),
+    ],
 )
-async def test_whatever_a_chain_does_is_said_and_never_raised(autojump_clock: MockClock, error: Exception, state: str) -> None:
+async def test_whatever_a_chain_does_is_said_and_never_raised(
+    autojump_clock: MockClock, error: Exception, state: str
+) -> None:
     node = Node()
 
     def broken() -> Chain:

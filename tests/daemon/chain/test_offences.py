@@ -35,7 +35,9 @@ def test_filing_again_changes_what_was_filed(tmp_path: Path) -> None:
     assert filed(tmp_path) == [replace(first, reason="summed wrongly in round 7", samples=12)]
 
 
-def test_filings_are_bounded_and_a_damaged_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filings_are_bounded_and_a_damaged_file_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(offences, "MAX_FILED", 2)
     monkeypatch.setattr(offences, "MAX_EVIDENCE_BYTES", 8)
     evidence = tmp_path / "evidence-file"

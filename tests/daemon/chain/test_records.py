@@ -1,4 +1,6 @@
-"""What a home holds of its runs, where some of it is damaged: told once, and mended where it can be."""
+"""What a home holds of its runs, where some of it is damaged: told once, and mended where it can
+be.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,28 @@ def test_commands_that_add_up_certificates_tell_of_those_they_cannot_read(stage:
     file.write_bytes(file.read_bytes()[:-1])
     for words in (("rewards", "verify"), ("rewards",), ("settle", "--dry-run")):
         said = stage.say(1, *words)
-        told = [line for line in said.err.splitlines() if "The certificates are damaged behind number 1: an append was broken off." in line]
+        told = [
+            line
+            for line in said.err.splitlines()
+            if "The certificates are damaged behind number 1: an append was broken off." in line
+        ]
         assert len(told) == 1
         assert told[0].endswith(f": {file}")
     assert stage.say(1, "rewards", "verify").code != 0
 
 
-@pytest.mark.parametrize("damaged", [b"", b"garbage", msgspec.msgpack.encode(seal(PAID))[:-3], msgspec.msgpack.encode(seal(PAID)) + b"x"])
-def test_a_damaged_manifest_is_written_anew_and_a_whole_one_left_alone(damaged: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"garbage",
+        msgspec.msgpack.encode(seal(PAID))[:-3],
+        msgspec.msgpack.encode(seal(PAID)) + b"x",
+    ],
+)
+def test_a_damaged_manifest_is_written_anew_and_a_whole_one_left_alone(
+    damaged: bytes, tmp_path: Path
+) -> None:
     path = run_folder(tmp_path, PAID_RUN) / MANIFEST_FILE
     keep_manifest(tmp_path, seal(PAID))
     written = path.stat().st_ino

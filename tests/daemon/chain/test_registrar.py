@@ -1,4 +1,6 @@
-"""Registration: a challenge with an expiry, over the made-up network, and the chain's word about the wallet that answered."""
+"""Registration: a challenge with an expiry, over the made-up network, and the chain's word about
+the wallet that answered.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ ASKED = moved(Registration(peer=PEER), Happening.ASKED, 100.0, nonce=b"\x07" * 3
 S, H = RegistrationState, Happening
 
 
-def answer(known: Registration, who: UnlockedWallet, *, chain: int = CHAIN, nonce: bytes | None = None) -> tuple[bytes, bytes]:
+def answer(
+    known: Registration, who: UnlockedWallet, *, chain: int = CHAIN, nonce: bytes | None = None
+) -> tuple[bytes, bytes]:
     signed = challenge_digest(known.peer, nonce or known.nonce, known.expires_s, chain, CONTRACT)
     return who.public_key, who.sign_digest(signed)[:64]
 
@@ -59,9 +63,16 @@ def test_an_answer_in_time_is_verified_and_then_the_chain_decides() -> None:
 def test_late_is_expired_and_wrong_is_rejected_and_both_are_asked_again_later() -> None:
     late = judge_answer(ASKED, *answer(ASKED, wallet(0)), 160.5, CHAIN, CONTRACT)
     other_chain = judge_answer(ASKED, *answer(ASKED, wallet(0), chain=1), 120.0, CHAIN, CONTRACT)
-    replayed = judge_answer(ASKED, *answer(ASKED, wallet(0), nonce=b"\x08" * 32), 120.0, CHAIN, CONTRACT)
+    replayed = judge_answer(
+        ASKED, *answer(ASKED, wallet(0), nonce=b"\x08" * 32), 120.0, CHAIN, CONTRACT
+    )
     garbage = judge_answer(ASKED, bytes(33), bytes(64), 120.0, CHAIN, CONTRACT)
-    assert [one.state for one in (late, other_chain, replayed, garbage)] == [S.EXPIRED, S.REJECTED, S.REJECTED, S.REJECTED]
+    assert [one.state for one in (late, other_chain, replayed, garbage)] == [
+        S.EXPIRED,
+        S.REJECTED,
+        S.REJECTED,
+        S.REJECTED,
+    ]
     assert [one.barred for one in (late, replayed)] == [False, True]
     for one in (late, replayed):
         assert not one.due(one.since_s + AGAIN_S - 1)
@@ -76,11 +87,19 @@ def test_the_table_is_all_that_moves_it() -> None:
 
 
 class Village:
-    """A node that asks, and three that are asked: one with its wallet open, one locked, one that lies."""
+    """A node that asks, and three that are asked: one with its wallet open, one locked, one that
+    lies.
+    """
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.ledger = FakeLedger(trio.current_time, owner=wallet(0).address, settlers=(), needed=1, funded={wallet(1).address: COIN})
+        self.ledger = FakeLedger(
+            trio.current_time,
+            owner=wallet(0).address,
+            settlers=(),
+            needed=1,
+            funded={wallet(1).address: COIN},
+        )
         self.chain = FakeChain(self.ledger, wallet(1).address, lambda _: None)
         world = FakeSwarm(random.Random(7), same_link(LinkModel()))
         self.world, self.networks = world, [world.network(bytes([i]) * 32) for i in range(4)]
@@ -99,7 +118,11 @@ class Village:
         await stream.send_eof()
 
     def told(self, i: int) -> list[str]:
-        return [event.state for event in self.events if isinstance(event, PeerRegistered) and event.peer == self.networks[i].peer]
+        return [
+            event.state
+            for event in self.events
+            if isinstance(event, PeerRegistered) and event.peer == self.networks[i].peer
+        ]
 
     async def live(self, seconds: float) -> None:
         with trio.move_on_after(seconds):

@@ -1,4 +1,6 @@
-"""A run's session by the commands that its owner types: from created to completed, cancelled, and every refusal in plain words."""
+"""A run's session by the commands that its owner types: from created to completed, cancelled, and
+every refusal in plain words.
+"""
 
 from __future__ import annotations
 
@@ -44,22 +46,44 @@ def test_from_created_to_completed(stage: Stage) -> None:
     stage.home(BERT)
     stage.home(CARO, rounds=1)
     nothing = stage.say(ANNA, "session", "show")
-    assert (nothing.code, "state        none" in nothing.out, "hypergpud session create" in nothing.out) == (0, True, True)
+    assert (
+        nothing.code,
+        "state        none" in nothing.out,
+        "hypergpud session create" in nothing.out,
+    ) == (0, True, True)
 
     created = session(stage.say(ANNA, "session", "create", "--json"))
-    assert (created["state"], created["owner"], created["is_own"]) == ("created", wallet(ANNA).address, True)
+    assert (created["state"], created["owner"], created["is_own"]) == (
+        "created",
+        wallet(ANNA).address,
+        True,
+    )
     assert (created["manifest"], created["same_manifest"]) == (PUBLISHED.hex(), True)
-    assert on_chain(stage) == RunStatus(run=PAID_RUN, state="created", owner=wallet(ANNA).address, manifest=PUBLISHED)
+    assert on_chain(stage) == RunStatus(
+        run=PAID_RUN, state="created", owner=wallet(ANNA).address, manifest=PUBLISHED
+    )
 
     active = stage.say(ANNA, "session", "activate", PAID_RUN.hex()[:6])
-    assert (active.code, "state        active" in active.out, "(this home's wallet)" in active.out) == (0, True, True)
+    assert (
+        active.code,
+        "state        active" in active.out,
+        "(this home's wallet)" in active.out,
+    ) == (0, True, True)
     assert re.search(r"transaction  0x[0-9a-f]{64}, fee 0\.\d+", active.out)
     assert on_chain(stage).state == "active"
     seen = stage.say(BERT, "session", "show", "--owner", wallet(ANNA).address).out
-    assert (wallet(ANNA).address in seen, "(this home's wallet)" in seen, "✓ this home's" in seen) == (True, False, True)
+    assert (
+        wallet(ANNA).address in seen,
+        "(this home's wallet)" in seen,
+        "✓ this home's" in seen,
+    ) == (True, False, True)
 
     done = session(stage.say(ANNA, "session", "complete", "--json"))
-    assert (done["state"], done["certificate"], done["certificate_round"]) == ("completed", ROUNDS[1].hash.hex(), 2)
+    assert (done["state"], done["certificate"], done["certificate_round"]) == (
+        "completed",
+        ROUNDS[1].hash.hex(),
+        2,
+    )
     assert (on_chain(stage).state, on_chain(stage).certificate) == ("completed", ROUNDS[1].hash)
     show = ("session", "show", "--owner", wallet(ANNA).address.lower())
     assert "round 2, the last of this home" in stage.say(BERT, *show).out
@@ -73,13 +97,30 @@ def test_every_refusal_says_why_and_what_to_type_and_changes_nothing(stage: Stag
     stage.home(BERT)
     steps = {"activate": (), "complete": (), "cancel": ("--reason", "nobody came")}
     for name, more in steps.items():
-        says(stage.say(ANNA, "session", name, *more), 1, "has not put this run on the chain", "hypergpud session create", "[SESSION]")
+        says(
+            stage.say(ANNA, "session", name, *more),
+            1,
+            "has not put this run on the chain",
+            "hypergpud session create",
+            "[SESSION]",
+        )
     assert on_chain(stage).state == "none"
 
     assert stage.say(ANNA, "session", "create").code == 0
-    says(stage.say(ANNA, "session", "create"), 1, "created already", "it is created", "hypergpud session activate")
+    says(
+        stage.say(ANNA, "session", "create"),
+        1,
+        "created already",
+        "it is created",
+        "hypergpud session activate",
+    )
     for name, more in steps.items():
-        says(stage.say(BERT, "session", name, *more), 1, "has not put this run on the chain", "the home with the owner's wallet")
+        says(
+            stage.say(BERT, "session", name, *more),
+            1,
+            "has not put this run on the chain",
+            "the home with the owner's wallet",
+        )
     says(stage.say(ANNA, "session", "complete"), 1, "not active yet", "hypergpud session activate")
     assert on_chain(stage).state == "created"
 
@@ -88,7 +129,11 @@ def test_every_refusal_says_why_and_what_to_type_and_changes_nothing(stage: Stag
     assert stage.say(ANNA, "session", "complete").code == 0
     for name, more in steps.items():
         says(
-            stage.say(ANNA, "session", name, *more), 1, "completed already", ROUNDS[1].hash.hex()[:12], "another session needs another run"
+            stage.say(ANNA, "session", name, *more),
+            1,
+            "completed already",
+            ROUNDS[1].hash.hex()[:12],
+            "another session needs another run",
         )
     assert (on_chain(stage).state, on_chain(stage).certificate) == ("completed", ROUNDS[1].hash)
 
@@ -97,11 +142,21 @@ def test_a_cancelled_run_stays_cancelled_and_its_reason_fits_the_chain(stage: St
     stage.home(ANNA)
     assert stage.say(ANNA, "session", "create").code == 0
     assert stage.say(ANNA, "session", "cancel").code == 2  # without a reason
-    says(stage.say(ANNA, "session", "cancel", "--reason", " \n"), 2, "[REASON]", "1 to 96 bytes", "this has 0")
+    says(
+        stage.say(ANNA, "session", "cancel", "--reason", " \n"),
+        2,
+        "[REASON]",
+        "1 to 96 bytes",
+        "this has 0",
+    )
     says(stage.say(ANNA, "session", "cancel", "--reason", "ü" * 49), 2, "[REASON]", "this has 98")
     assert on_chain(stage).state == "created"
     cancelled = stage.say(ANNA, "session", "cancel", "--reason", "ü" * 48)
-    assert (cancelled.code, "state        cancelled" in cancelled.out, "certificate" in cancelled.out) == (0, True, False)
+    assert (
+        cancelled.code,
+        "state        cancelled" in cancelled.out,
+        "certificate" in cancelled.out,
+    ) == (0, True, False)
     assert (on_chain(stage).state, on_chain(stage).certificate) == ("cancelled", NO_HASH)
     for name, *more in (("activate",), ("complete",), ("cancel", "--reason", "again")):
         says(stage.say(ANNA, "session", name, *more), 1, "cancelled already")
@@ -114,27 +169,49 @@ def test_a_run_is_completed_with_a_certificate_of_this_homes_chain_alone(stage: 
     says(stage.say(ANNA, "session", "complete"), 1, "[NO_CERTIFICATES]", "hypergpud session cancel")
     homes.add_certificates(stage.homes[ANNA], ROUNDS)
     for wrong in (ROUNDS[0].hash.hex()[::-1], "ab" * 32, "0x", ""):
-        says(stage.say(ANNA, "session", "complete", "--certificate", wrong), 2, "No certificate", "it holds 3", ROUNDS[2].hash.hex()[:12])
+        says(
+            stage.say(ANNA, "session", "complete", "--certificate", wrong),
+            2,
+            "No certificate",
+            "it holds 3",
+            ROUNDS[2].hash.hex()[:12],
+        )
 
     # Of a damaged chain nobody knows which is the last; one that can be read may be named.
     file = run_folder(stage.homes[ANNA], PAID_RUN) / "certificates"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
-    says(stage.say(ANNA, "session", "complete"), 1, "[CERTIFICATES]", "damaged behind number 2", "--certificate HASH")
-    says(stage.say(ANNA, "session", "complete", "--certificate", ROUNDS[2].hash.hex()), 2, "it holds 2")
+    says(
+        stage.say(ANNA, "session", "complete"),
+        1,
+        "[CERTIFICATES]",
+        "damaged behind number 2",
+        "--certificate HASH",
+    )
+    says(
+        stage.say(ANNA, "session", "complete", "--certificate", ROUNDS[2].hash.hex()),
+        2,
+        "it holds 2",
+    )
     says(stage.say(ANNA, "session", "show"), 0, "damaged behind number 2")
     assert on_chain(stage).state == "active"
-    named = stage.say(ANNA, "session", "complete", "--certificate", "0x" + ROUNDS[0].hash.hex()[:8].upper())
+    named = stage.say(
+        ANNA, "session", "complete", "--certificate", "0x" + ROUNDS[0].hash.hex()[:8].upper()
+    )
     assert (named.code, on_chain(stage).certificate) == (0, ROUNDS[0].hash)
     assert "round 1; this home's last is round 2" in named.out
 
 
-def test_show_needs_no_wallet_and_sees_another_manifest(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_needs_no_wallet_and_sees_another_manifest(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.home(ANNA)
     bert = stage.world.client(wallet(BERT).private_key())
     assert bert.wait(bert.create_run(PAID_RUN, b"m" * 32), 10).done
     nothing = stage.say(ANNA, "session", "show").out
-    assert f"none: {wallet(ANNA).address} has not put this run on the chain" in nothing, "a stranger's session is not taken for this home's"
+    assert f"none: {wallet(ANNA).address} has not put this run on the chain" in nothing, (
+        "a stranger's session is not taken for this home's"
+    )
     show = ("session", "show", "--owner", wallet(BERT).address)
     says(stage.say(ANNA, "session", "show", "--owner", "0x12"), 2, "[ADDRESS]")
     (stage.homes[ANNA] / "wallet.json").write_text("{")
@@ -143,8 +220,16 @@ def test_show_needs_no_wallet_and_sees_another_manifest(stage: Stage, monkeypatc
     monkeypatch.delenv(password.VARIABLE)
     says(stage.say(ANNA, "session", "show"), 2, "[OWNER]", "session show --owner ADDRESS")
     shown = stage.say(ANNA, *show, "--json").record
-    assert (shown["state"], shown["owner"], shown["is_own"]) == ("created", wallet(BERT).address, False)
-    assert (shown["manifest"], shown["own_manifest"], shown["same_manifest"]) == ((b"m" * 32).hex(), PUBLISHED.hex(), False)
+    assert (shown["state"], shown["owner"], shown["is_own"]) == (
+        "created",
+        wallet(BERT).address,
+        False,
+    )
+    assert (shown["manifest"], shown["own_manifest"], shown["same_manifest"]) == (
+        (b"m" * 32).hex(),
+        PUBLISHED.hex(),
+        False,
+    )
     text = stage.say(ANNA, *show).out
     assert ("NOT this home's" in text, f"0x{PUBLISHED.hex()} in this home" in text) == (True, True)
     says(stage.say(ANNA, "session", "create"), 5, "[NO_WALLET]")
@@ -153,13 +238,28 @@ def test_show_needs_no_wallet_and_sees_another_manifest(stage: Stage, monkeypatc
 def test_which_run_is_meant(stage: Stage) -> None:
     stage.home(ANNA)
     home = stage.homes[ANNA]
-    says(stage.say(ANNA, "session", "show", "xyz"), 2, "no run whose id begins with 'xyz'", f"{PAID.name} ({PAID_RUN.hex()[:12]})")
+    says(
+        stage.say(ANNA, "session", "show", "xyz"),
+        2,
+        "no run whose id begins with 'xyz'",
+        f"{PAID.name} ({PAID_RUN.hex()[:12]})",
+    )
     unpaid = seal(replace(PAID, name="unpaid", chain="none", settlement=UNSET))
     keep_manifest(home, unpaid)
     keep_manifest(home, seal(replace(PAID, name="elsewhere", chain="plumise")))
-    says(stage.say(ANNA, "session", "show"), 2, "several runs", "name the run: hypergpud session show RUN")
+    says(
+        stage.say(ANNA, "session", "show"),
+        2,
+        "several runs",
+        "name the run: hypergpud session show RUN",
+    )
     says(stage.say(ANNA, "session", "show", ""), 2, "several runs", "name more of the id")
-    says(stage.say(ANNA, "session", "show", unpaid.run.hex()), 2, "'unpaid' has no session", "its manifest says 'none'")
+    says(
+        stage.say(ANNA, "session", "show", unpaid.run.hex()),
+        2,
+        "'unpaid' has no session",
+        "its manifest says 'none'",
+    )
     assert stage.say(ANNA, "session", "show", PAID_RUN.hex()[:12].upper()).code == 0
     plumise = seal(replace(PAID, name="elsewhere", chain="plumise"))
     says(stage.say(ANNA, "session", "create", plumise.run.hex()), 2, "its manifest says 'plumise'")
@@ -182,7 +282,12 @@ def test_what_is_slow_is_not_sent_twice_and_what_others_did_first_is_told(stage:
     world.ledger.stopped = True
     says(stage.say(ANNA, "session", "complete"), 6, "[CHAIN_PENDING]")
     go_on_when_waited_for(world)
-    says(stage.say(ANNA, "session", "complete", "--certificate", ROUNDS[0].hash.hex()), 1, "[CERTIFICATE]", ROUNDS[1].hash.hex()[:12])
+    says(
+        stage.say(ANNA, "session", "complete", "--certificate", ROUNDS[0].hash.hex()),
+        1,
+        "[CERTIFICATE]",
+        ROUNDS[1].hash.hex()[:12],
+    )
     assert on_chain(stage).certificate == ROUNDS[1].hash
 
 
@@ -197,7 +302,12 @@ def test_a_refusal_that_comes_with_the_block_is_told_in_the_same_words(stage: St
     other = world.client(wallet(ANNA).private_key())
     other.cancel_run(PAID_RUN, "it is over")
     go_on_when_waited_for(world)
-    says(stage.say(ANNA, "session", "activate"), 1, "This run is cancelled already", "another session needs another run")
+    says(
+        stage.say(ANNA, "session", "activate"),
+        1,
+        "This run is cancelled already",
+        "another session needs another run",
+    )
 
 
 def test_a_stranger_who_was_first_is_in_nobodys_way(stage: Stage) -> None:

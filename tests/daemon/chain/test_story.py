@@ -1,4 +1,5 @@
-"""The whole story with the commands a person types: beat, settle, dispute, activate, verify, claim, and every refusal.
+"""The whole story with the commands a person types: beat, settle, dispute, activate, verify, claim,
+and every refusal.
 
 On every chain that `conftest.py` names.
 """
@@ -54,7 +55,11 @@ def test_from_heartbeat_to_money(stage: Stage) -> None:
     assert shown.record["done"] == "shown"
     assert reader.pool().pending is None
     proposed = stage.say(0, "settle", "--json")
-    assert (proposed.code, proposed.record["done"], proposed.record["total"]) == (0, "proposed", str(1000 * COIN))
+    assert (proposed.code, proposed.record["done"], proposed.record["total"]) == (
+        0,
+        "proposed",
+        str(1000 * COIN),
+    )
     assert proposed.record["root"] == shown.record["root"]
 
     # Everybody computes the same root; without the data set nobody pretends to.
@@ -84,7 +89,11 @@ def test_from_heartbeat_to_money(stage: Stage) -> None:
     assert "all of 500 earned" in str(second["reason"])
     stage.share_dataset(0, 2)
     stranger = stage.say(2, "rewards", "claim", "--account", wallet(0).address)
-    assert (stranger.code, "is claimed by its own wallet" in stranger.err, "[CLAIM]" in stranger.err) == (1, True, True)
+    assert (
+        stranger.code,
+        "is claimed by its own wallet" in stranger.err,
+        "[CLAIM]" in stranger.err,
+    ) == (1, True, True)
     assert stage.say(0, "rewards", "claim").code == 0
     before = reader.balance(wallet(0).address)
     assert reader.claimed(wallet(0).address) == 250 * COIN
@@ -105,7 +114,10 @@ def test_a_second_epoch_pays_what_is_new_and_nothing_again(stage: Stage) -> None
     stage.world.pass_time(homes.EPOCH_S)
     first = stage.say(0, "settle", "--json", "--pool", "60").record
     # Person 2 worked and never beat: its work waits, and blocks nobody.
-    assert first["accounts"] == {wallet(0).address: str(20 * COIN), wallet(1).address: str(40 * COIN)}
+    assert first["accounts"] == {
+        wallet(0).address: str(20 * COIN),
+        wallet(1).address: str(40 * COIN),
+    }
     assert "no heartbeat" in str(first["withheld"])
     stage.world.pass_time(homes.DELAY_S)
     stage.say(0, "settle")
@@ -114,10 +126,12 @@ def test_a_second_epoch_pays_what_is_new_and_nothing_again(stage: Stage) -> None
     stage.beat(0, rounds=3)
     stage.beat(2)
     stage.world.pass_time(homes.EPOCH_S)
-    stage.beat(1)  # too late for the epoch: its work was paid in the last one, so it loses nothing
+    # Too late for the epoch: its work was paid in the last one, so it loses nothing.
+    stage.beat(1)
     stage.world.pass_time(homes.EPOCH_S - homes.DELAY_S - 100)
     second = stage.say(0, "settle", "--json").record
-    # 40 coins are left: 20 samples of person 2 that waited, 20 new ones of person 0. Nothing of epoch one is divided again.
+    # 40 coins are left: 20 samples of person 2 that waited, 20 new ones of person 0. Nothing of
+    # epoch one is divided again.
     assert second["pool"] == str(40 * COIN)
     assert second["accounts"] == {
         wallet(0).address: str(40 * COIN),
@@ -136,7 +150,9 @@ def test_a_wrong_root_is_seen_and_disputed(stage: Stage) -> None:
     honest = stage.say(0, "settle", "--dry-run", "--json").record
     stage.share_dataset(0, 1)
     settler = stage.world.client(wallet(0).private_key())
-    lie = Proposal(epoch=0, root=b"\x01" * 32, total=100 * COIN, data=bytes.fromhex(str(honest["dataset"])))
+    lie = Proposal(
+        epoch=0, root=b"\x01" * 32, total=100 * COIN, data=bytes.fromhex(str(honest["dataset"]))
+    )
     settler.wait(settler.propose(lie), 10)
     seen = stage.say(1, "rewards", "verify", "--json")
     assert seen.code == 1
@@ -144,7 +160,12 @@ def test_a_wrong_root_is_seen_and_disputed(stage: Stage) -> None:
     assert stage.say(1, "settle", "--dispute", "not ours").code == 1  # not a settler
     other = stage.say(0, "settle", "--dispute", "it was another one", "--root", "00")
     assert (other.code, "[ROOT]" in other.err, settler.pool().pending) == (1, True, lie)
-    assert stage.say(0, "settle", "--dispute", "the certificates give another root", "--root", "0x0101").code == 0
+    assert (
+        stage.say(
+            0, "settle", "--dispute", "the certificates give another root", "--root", "0x0101"
+        ).code
+        == 0
+    )
     assert settler.pool().pending is None
     assert stage.say(0, "settle", "--json").record["root"] == honest["root"]
 
@@ -159,7 +180,8 @@ def test_who_was_silent_is_checked_against_the_chains_own_events(stage: Stage, l
     faucet = stage.world.faucet()
     faucet.wait(faucet.fund(100 * COIN), 10)
     stage.world.pass_time(homes.EPOCH_S)
-    stage.beat(2)  # after the epoch: nobody who computes later comes to another answer
+    # After the epoch: nobody who computes later comes to another answer.
+    stage.beat(2)
     honest = stage.say(0, "settle", "--dry-run", "--json").record
     assert "no heartbeat" in str(honest["withheld"])
     (file,) = (stage.homes[0] / "settlements").iterdir()
@@ -169,10 +191,14 @@ def test_who_was_silent_is_checked_against_the_chains_own_events(stage: Stage, l
     silent = (*terms.silent, wallet(1).raw_address) if lie == "called silent" else ()
     false, _ = make_dataset(PAID_RUN, PAID, [replace(terms, silent=silent)], ROUNDS[:2])
     name = keep_dataset(stage.homes[1], false)
-    again = stage.say(0, "settle", "--dry-run", "--like", str(stage.homes[1] / "settlements" / name.hex()))
+    again = stage.say(
+        0, "settle", "--dry-run", "--like", str(stage.homes[1] / "settlements" / name.hex())
+    )
     assert (again.code, lie in again.err) == (1, True)
     settler = stage.world.client(wallet(0).private_key())
-    assert settler.wait(settler.propose(Proposal(epoch=0, root=false.root, total=false.total, data=name)), 10).done
+    assert settler.wait(
+        settler.propose(Proposal(epoch=0, root=false.root, total=false.total, data=name)), 10
+    ).done
     seen = stage.say(1, "rewards", "verify")
     assert (seen.code, lie in seen.out, "DIFFERS" in seen.out) == (1, True, True)
     assert stage.say(0, "settle", "--dispute", "it lies about who was silent").code == 0
@@ -188,16 +214,38 @@ def test_an_offence_is_filed_with_evidence_settled_and_listed(stage: Stage) -> N
     evidence = stage.root / "wrong-sum"
     evidence.write_bytes(b"what was signed")
     guilty, peer = wallet(1).address, people(4)[1].peer
-    assert stage.say(0, "sanction", guilty, "--reason", "it summed wrongly").code == 2  # without evidence nobody is accused
-    assert stage.say(0, "sanction", guilty, "--reason", "x" * 257, "--evidence", str(evidence)).code == 2
-    assert stage.say(0, "sanction", peer[:12] + "?", "--reason", "x", "--evidence", str(evidence)).code == 2
-    filed = stage.say(0, "sanction", peer, "--reason", "it summed wrongly", "--evidence", str(evidence), "--samples", "10", "--json")
+    # Without evidence nobody is accused.
+    assert stage.say(0, "sanction", guilty, "--reason", "it summed wrongly").code == 2
+    assert (
+        stage.say(0, "sanction", guilty, "--reason", "x" * 257, "--evidence", str(evidence)).code
+        == 2
+    )
+    assert (
+        stage.say(0, "sanction", peer[:12] + "?", "--reason", "x", "--evidence", str(evidence)).code
+        == 2
+    )
+    filed = stage.say(
+        0,
+        "sanction",
+        peer,
+        "--reason",
+        "it summed wrongly",
+        "--evidence",
+        str(evidence),
+        "--samples",
+        "10",
+        "--json",
+    )
     (one,) = json.loads(filed.out)
     assert (one["account"], one["samples"]) == (guilty, 10)
     assert (stage.homes[0] / "evidence" / one["evidence"]).read_bytes() == b"what was signed"
     mistaken = stage.root / "mistaken"
     mistaken.write_bytes(b"nothing")
-    other = json.loads(stage.say(0, "sanction", wallet(0).address, "--reason", "?", "--evidence", str(mistaken), "--json").out)
+    other = json.loads(
+        stage.say(
+            0, "sanction", wallet(0).address, "--reason", "?", "--evidence", str(mistaken), "--json"
+        ).out
+    )
     assert stage.say(0, "sanction", "--withdraw", other[0]["evidence"][:8]).code == 0
     assert "it summed wrongly" in stage.say(0, "sanction").out
 
@@ -214,9 +262,13 @@ def test_an_offence_is_filed_with_evidence_settled_and_listed(stage: Stage) -> N
     (sanction,) = list(shown["sanctions"])  # type: ignore[call-overload]
     assert (sanction["account"], sanction["step"], sanction["epoch"]) == (guilty, "subtract", 0)
     assert sanction["evidence"] == one["evidence"]
-    assert "yours: subtract in epoch 0, samples taken off: it summed wrongly" in stage.say(1, "rewards").out
+    assert (
+        "yours: subtract in epoch 0, samples taken off: it summed wrongly"
+        in stage.say(1, "rewards").out
+    )
 
-    # It is in the settlement: the next one does not tell it again, and a second offence is the second step.
+    # It is in the settlement: the next one does not tell it again, and a second offence is the
+    # second step.
     stage.world.pass_time(homes.DELAY_S)
     stage.say(0, "settle")
     homes.add_certificates(stage.homes[0], ROUNDS[2:])
@@ -225,10 +277,15 @@ def test_an_offence_is_filed_with_evidence_settled_and_listed(stage: Stage) -> N
     stage.say(0, "sanction", guilty, "--reason", "again", "--evidence", str(evidence))
     stage.world.pass_time(homes.EPOCH_S)
     second = stage.say(0, "settle", "--json").record
-    assert [line.partition(": ")[2].split()[0] for line in list(second["sanctions"])] == ["subtract", "quarantine"]  # type: ignore[call-overload]
+    assert [line.partition(": ")[2].split()[0] for line in list(second["sanctions"])] == [
+        "subtract",
+        "quarantine",
+    ]  # type: ignore[call-overload]
 
 
-def test_what_goes_wrong_has_a_code_of_its_own(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_goes_wrong_has_a_code_of_its_own(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.home(0)
     config = stage.homes[0] / "config.toml"
     settings = config.read_text()

@@ -1,4 +1,6 @@
-"""Commands as a person types them: real processes with a home of their own; only the training behind `start` is pretended."""
+"""Commands as a person types them: real processes with a home of their own; only the training
+behind `start` is pretended.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,18 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def environ(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HYPERGPU_")}
-    return kept | {"PYTHONPATH": os.pathsep.join([str(PRETEND), str(REPOSITORY)]), "HYPERGPU_HOME": str(home)}
+    return kept | {
+        "PYTHONPATH": os.pathsep.join([str(PRETEND), str(REPOSITORY)]),
+        "HYPERGPU_HOME": str(home),
+    }
 
 
 @pytest.fixture
 def hypergpud(environ: dict[str, str]) -> Hypergpud:
     def call(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "daemon.cli.main", *arguments]
-        return subprocess.run(command, env=environ | more, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            command, env=environ | more, capture_output=True, text=True, timeout=60, check=False
+        )
 
     return call

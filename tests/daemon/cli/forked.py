@@ -1,7 +1,9 @@
-"""Runs many calls of `hypergpud`, each in a fork of a process that has loaded every command: a hundredth of the time that real starts take.
+"""Runs many calls of `hypergpud`, each in a fork of a process that has loaded every command: a
+hundredth of the time that real starts take.
 
-Reads a JSON list of cases from stdin, writes a JSON list of outcomes to the file named by its argument. What a fork cannot show (the
-interpreter's own start and end) is the subject of the few real processes in `test_streams.py`.
+Reads a JSON list of cases from stdin, writes a JSON list of outcomes to the file named by its
+argument. What a fork cannot show (the interpreter's own start and end) is the subject of the few
+real processes in `test_streams.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,13 @@ def load_everything() -> None:
     """Every module that a command imports when it runs."""
     from contracts.devnet import genesis, server  # noqa: F401, PLC0415
     from daemon.chain import opening  # noqa: F401, PLC0415
-    from daemon.cli import failure, rewards_answers, sanction_answers, session_answers, settle_answers  # noqa: F401, PLC0415
+    from daemon.cli import (  # noqa: PLC0415
+        failure,  # noqa: F401
+        rewards_answers,  # noqa: F401
+        sanction_answers,  # noqa: F401
+        session_answers,  # noqa: F401
+        settle_answers,  # noqa: F401
+    )
     from daemon.demo import stage  # noqa: F401, PLC0415
     from simulator import telling  # noqa: F401, PLC0415
 
@@ -66,7 +74,11 @@ def set_up(case: dict[str, Any], standard: dict[int, int]) -> None:
 
 def play(case: dict[str, Any]) -> dict[str, Any]:
     """One call."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as nothing:
+    with (
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+        tempfile.TemporaryFile() as nothing,
+    ):
         child = os.fork()
         if child == 0:
             code = 99

@@ -36,7 +36,10 @@ def test_wrapped_text_loses_nothing_and_keeps_its_width(text: str, width: int, i
 
 
 def test_wrapped_words_are_never_broken_but_between_wide_letters() -> None:
-    assert wrapped("see /a/very/long/path/of/a/file here", 12, 2) == "see\n  /a/very/long/path/of/a/file\n  here"
+    assert (
+        wrapped("see /a/very/long/path/of/a/file here", 12, 2)
+        == "see\n  /a/very/long/path/of/a/file\n  here"
+    )
     assert wrapped("日本日本日本", 6, 0) == "日本日\n本日本"
 
 
@@ -58,6 +61,8 @@ def test_fitted_columns_take_from_the_widest() -> None:
         ("70", True, 70),
     ],
 )
-def test_output_width(wanted: str, terminal: bool, width: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_width(
+    wanted: str, terminal: bool, width: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", wanted)
     assert output_width(terminal=terminal) == width

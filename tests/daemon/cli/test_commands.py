@@ -1,4 +1,6 @@
-"""The commands as a person runs them: real processes, real home, real control socket; only the training behind `start` is pretended."""
+"""The commands as a person runs them: real processes, real home, real control socket; only the
+training behind `start` is pretended.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def start(environ: dict[str, str], tmp_path: Path) -> Iterator[Start]:
 
     def begin(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "daemon.cli.main", "start", *arguments]
-        process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         started.append(process)
         assert process.stderr is not None
         said: list[str] = []
@@ -59,8 +63,12 @@ def run_file(tmp_path: Path) -> str:
     return str(file)
 
 
-@pytest.mark.parametrize("arguments", [("status",), ("status", "--json"), ("--json", "peers"), ("stop",)])
-def test_with_no_daemon_they_say_so_and_exit_3(hypergpud: Hypergpud, home: Path, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("status", "--json"), ("--json", "peers"), ("stop",)]
+)
+def test_with_no_daemon_they_say_so_and_exit_3(
+    hypergpud: Hypergpud, home: Path, arguments: tuple[str, ...]
+) -> None:
     done = hypergpud(*arguments)
     assert (done.returncode, done.stdout) == (3, "")
     assert "NOT_RUNNING" in done.stderr
@@ -68,7 +76,9 @@ def test_with_no_daemon_they_say_so_and_exit_3(hypergpud: Hypergpud, home: Path,
     assert not home.exists(), "asking creates nothing"
 
 
-def test_from_first_start_to_stop(hypergpud: Hypergpud, start: Start, home: Path, run_file: str) -> None:
+def test_from_first_start_to_stop(
+    hypergpud: Hypergpud, start: Start, home: Path, run_file: str
+) -> None:
     daemon = start("--run", run_file, "--name", "ada")
     said = "".join(daemon.said)  # type: ignore[attr-defined]
     assert f"Wrote the settings, all at their defaults: {home / 'config.toml'}" in said
@@ -111,10 +121,14 @@ def test_status_and_peers_as_text(hypergpud: Hypergpud, start: Start, run_file: 
     assert hypergpud("peers").returncode == 0
 
 
-def test_watch_shows_again_until_interrupted(start: Start, environ: dict[str, str], run_file: str) -> None:
+def test_watch_shows_again_until_interrupted(
+    start: Start, environ: dict[str, str], run_file: str
+) -> None:
     start("--run", run_file)
     command = [sys.executable, "-m", "daemon.cli.main", "status", "--watch", "--json"]
-    watch = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watch = subprocess.Popen(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert watch.stdout is not None
     first, second = json.loads(watch.stdout.readline()), json.loads(watch.stdout.readline())
     assert second["as_of"] > first["as_of"]
@@ -123,7 +137,9 @@ def test_watch_shows_again_until_interrupted(start: Start, environ: dict[str, st
     assert (watch.returncode, err.strip()) == (130, "")
 
 
-def test_a_restart_keeps_its_identity_and_says_what_it_assumed(hypergpud: Hypergpud, start: Start, run_file: str) -> None:
+def test_a_restart_keeps_its_identity_and_says_what_it_assumed(
+    hypergpud: Hypergpud, start: Start, run_file: str
+) -> None:
     first = start("--run", run_file)
     hypergpud("stop")
     first.wait(timeout=10)
@@ -176,15 +192,21 @@ def test_joining_leaves_the_run_to_the_peer(start: Start) -> None:
         (("demo", "--peers", "1"), 2, "peers"),
     ],
 )
-def test_mistakes_are_told_with_their_fix(hypergpud: Hypergpud, arguments: tuple[str, ...], code: int, said: str) -> None:
+def test_mistakes_are_told_with_their_fix(
+    hypergpud: Hypergpud, arguments: tuple[str, ...], code: int, said: str
+) -> None:
     done = hypergpud(*arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_node_whose_listener_leaves_goes_on(environ: dict[str, str], run_file: str, hypergpud: Hypergpud, home: Path) -> None:
-    """`hypergpud start 2>&1 | head -1`, or a terminal that is gone: what it says nobody hears, and it stays up."""
+def test_a_node_whose_listener_leaves_goes_on(
+    environ: dict[str, str], run_file: str, hypergpud: Hypergpud, home: Path
+) -> None:
+    """`hypergpud start 2>&1 | head -1`, or a terminal that is gone: what it says nobody hears, and
+    it stays up.
+    """
     command = [sys.executable, "-m", "daemon.cli.main", "start", "--run", run_file]
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -198,8 +220,13 @@ def test_a_node_whose_listener_leaves_goes_on(environ: dict[str, str], run_file:
         daemon.kill()
 
 
-def test_a_setting_that_cannot_be_used_says_where_to_correct_it(hypergpud: Hypergpud, home: Path) -> None:
-    assert "unset HYPERGPU_WORKER_NICE" in hypergpud("config", "check", HYPERGPU_WORKER_NICE="99").stderr
+def test_a_setting_that_cannot_be_used_says_where_to_correct_it(
+    hypergpud: Hypergpud, home: Path
+) -> None:
+    assert (
+        "unset HYPERGPU_WORKER_NICE"
+        in hypergpud("config", "check", HYPERGPU_WORKER_NICE="99").stderr
+    )
     home.mkdir()
     (home / "config.toml").write_text("[worker]\nnice = 99\n", encoding="utf-8")
     assert f"correct it in {home / 'config.toml'}" in hypergpud("config", "check").stderr
@@ -211,7 +238,9 @@ def test_config_show_and_check(hypergpud: Hypergpud, home: Path) -> None:
     origin = hypergpud("config", "show", "--origin", HYPERGPU_WORKER_NICE="5")
     assert "nice = 5  # environment HYPERGPU_WORKER_NICE" in origin.stdout
     assert "port = 8765  # default" in origin.stdout
-    as_json = json.loads(hypergpud("config", "show", "--origin", "--json", HYPERGPU_WORKER_NICE="5").stdout)
+    as_json = json.loads(
+        hypergpud("config", "show", "--origin", "--json", HYPERGPU_WORKER_NICE="5").stdout
+    )
     assert as_json["worker"]["nice"] == {"value": 5, "origin": "environment HYPERGPU_WORKER_NICE"}
     assert hypergpud("config", "check").returncode == 0
     home.mkdir()
@@ -238,9 +267,13 @@ def test_the_summaries_are_the_commands_own_first_sentences() -> None:
         assert SUMMARIES[name] == command.get_short_help_str(400)
 
 
-def test_quiet_prints_neither_talk_nor_warnings(environ: dict[str, str], run_file: str, hypergpud: Hypergpud) -> None:
+def test_quiet_prints_neither_talk_nor_warnings(
+    environ: dict[str, str], run_file: str, hypergpud: Hypergpud
+) -> None:
     command = [sys.executable, "-m", "daemon.cli.main", "-q", "start", "--run", run_file]
-    daemon = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    daemon = subprocess.Popen(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         until(lambda: hypergpud("status").returncode == 0, "it answers", 60.0)
         assert hypergpud("-q", "stop").stdout == "Stopped.\n"
@@ -254,12 +287,22 @@ def test_a_reader_that_leaves_is_not_an_error_worth_words(environ: dict[str, str
     read_end, write_end = os.pipe()
     os.close(read_end)
     command = [sys.executable, "-m", "daemon.cli.main", "config", "show"]
-    done = subprocess.run(command, env=environ, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command,
+        env=environ,
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     os.close(write_end)
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_run_gives_the_exit_code_without_leaving_the_process(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_run_gives_the_exit_code_without_leaving_the_process(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert run(["status", "--home", str(tmp_path)]) == 3
     assert run(["nothing"]) == 2
     assert run(["--help"]) == 0

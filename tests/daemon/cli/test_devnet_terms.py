@@ -1,4 +1,6 @@
-"""What `devnet` prints can be pasted into a run's file and a home's config, and says what becomes of the chain."""
+"""What `devnet` prints can be pasted into a run's file and a home's config, and says what becomes
+of the chain.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,18 @@ REPOSITORY = Path(__file__).parents[3]
 @contextmanager
 def devnet(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "daemon.cli.main", "--home", home, *words, "devnet", "--port", "0", "--in-memory"],
+        [
+            sys.executable,
+            "-m",
+            "daemon.cli.main",
+            "--home",
+            home,
+            *words,
+            "devnet",
+            "--port",
+            "0",
+            "--in-memory",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -58,7 +71,12 @@ def test_devnet_prints_a_settlement_that_a_run_takes(tmp_path: Path) -> None:
     manifest = parse_manifest('name = "mine"\ntask = "none"\n' + run_file, "run.toml")
     check_profile(manifest)
     assert manifest.settlement.contract == "0x0000000000000000000000000000000000001000"  # type: ignore[union-attr]
-    settings = ChainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in tomllib.loads("#" + home)["chain"].items()})
+    settings = ChainConfig(
+        **{
+            k: tuple(v) if isinstance(v, list) else v
+            for k, v in tomllib.loads("#" + home)["chain"].items()
+        }
+    )
     assert settings.rpc[0].startswith("http://127.0.0.1:")
     assert all("key 0x" in one for one in keys)
     assert "is gone" in told
@@ -73,7 +91,9 @@ def test_devnet_as_json_has_pool_and_settlers(tmp_path: Path) -> None:
     assert (len(said["settlers"]), said["needed"], said["contract"][-4:]) == (3, 2, "1000")
 
 
-def test_a_devnet_of_other_contracts_is_not_gone_on_with(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_devnet_of_other_contracts_is_not_gone_on_with(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert run(["devnet", "--genesis-only"]) == 0
     genesis = json.loads(capfd.readouterr().out)
     assert foreign_contracts(genesis) == ()
@@ -81,7 +101,11 @@ def test_a_devnet_of_other_contracts_is_not_gone_on_with(tmp_path: Path, capfd: 
     genesis["alloc"][place]["code"] = genesis["alloc"][place]["code"][:-4] + "0000"
     kept = tmp_path / "devnet" / "genesis.json"
     kept.parent.mkdir()
-    for text, said in ((json.dumps(genesis), "different: sessions;"), ("{", "cannot be read"), ("[]", "cannot be read")):
+    for text, said in (
+        (json.dumps(genesis), "different: sessions;"),
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+    ):
         kept.write_text(text)
         assert run(["--home", str(tmp_path), "devnet", "--port", "0"]) == 1
         err = capfd.readouterr().err
@@ -89,7 +113,9 @@ def test_a_devnet_of_other_contracts_is_not_gone_on_with(tmp_path: Path, capfd: 
         assert f"remove {kept.parent}" in err
 
 
-def test_a_devnet_that_cannot_listen_says_what_to_type(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_devnet_that_cannot_listen_says_what_to_type(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

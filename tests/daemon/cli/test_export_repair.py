@@ -1,4 +1,6 @@
-"""`export` and `repair` as a person types them: what they print, what they write, and what they leave alone."""
+"""`export` and `repair` as a person types them: what they print, what they write, and what they
+leave alone.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,16 @@ ROUNDS = 5
 
 def certified(home: Path, signed: SignedManifest | None = None) -> CertifiedHome:
     ensure_home(home)
-    load_or_make_key(home)  # a home with certified rounds has one; with a new key the old one's ledger is set aside
+    # A home with certified rounds has one; with a new key the old one's ledger is set aside.
+    load_or_make_key(home)
     made = CertifiedHome(home, ROUNDS, signed)
     trio.run(made.write)
     return made
 
 
-def test_a_model_is_exported_by_name_and_shape_and_never_over_another_file(hypergpud: Hypergpud, home: Path, tmp_path: Path) -> None:
+def test_a_model_is_exported_by_name_and_shape_and_never_over_another_file(
+    hypergpud: Hypergpud, home: Path, tmp_path: Path
+) -> None:
     made, file = certified(home), tmp_path / "model.safetensors"
     before = everything_in(home)
     done = hypergpud("export", str(file))
@@ -43,11 +48,18 @@ def test_a_model_is_exported_by_name_and_shape_and_never_over_another_file(hyper
     )
     tensors = safetensors.numpy.load_file(file)
     assert {name: tensor.shape for name, tensor in tensors.items()} == dict(SHAPES)
-    assert np.array_equal(np.concatenate([tensors[name].ravel() for name, _ in SHAPES]), vector(ROUNDS, 0))
+    assert np.array_equal(
+        np.concatenate([tensors[name].ravel() for name, _ in SHAPES]), vector(ROUNDS, 0)
+    )
     with safe_open(file, framework="np") as opened:
         metadata = opened.metadata()
     assert metadata["run"] == made.run.hex()
-    assert (metadata["name"], metadata["task"], metadata["rules"], metadata["round"]) == ("tests", "nothing", "2", "5")
+    assert (metadata["name"], metadata["task"], metadata["rules"], metadata["round"]) == (
+        "tests",
+        "nothing",
+        "2",
+        "5",
+    )
     again = hypergpud("export", str(file))
     assert again.returncode == 2
     assert "exists already" in again.stderr
@@ -56,23 +68,37 @@ def test_a_model_is_exported_by_name_and_shape_and_never_over_another_file(hyper
     assert hypergpud("export", made.run.hex()[:8], str(file), "--force").returncode == 0
     assert safetensors.numpy.load_file(file).keys() == tensors.keys()
     told = json.loads(hypergpud("export", str(file), "--force", "--json").stdout)
-    assert told == {"file": str(file), "run": made.run.hex(), "rules": 2, "round": ROUNDS, "parameters": PARAMETERS}
+    assert told == {
+        "file": str(file),
+        "run": made.run.hex(),
+        "rules": 2,
+        "round": ROUNDS,
+        "parameters": PARAMETERS,
+    }
     assert everything_in(home) == before, "a home is only read"
 
 
-def test_a_run_of_the_first_rules_is_exported_and_not_started(hypergpud: Hypergpud, home: Path, tmp_path: Path) -> None:
+def test_a_run_of_the_first_rules_is_exported_and_not_started(
+    hypergpud: Hypergpud, home: Path, tmp_path: Path
+) -> None:
     made, file = certified(home, of_the_first_rules(MANIFEST)), tmp_path / "model.safetensors"
     before = everything_in(made.folder)
     shown = made.run.hex()[:12]
     for arguments in (("start",), ("start", "--run", shown), ("repair",)):
         done = hypergpud(*arguments)
         assert done.returncode == 2
-        assert "This run uses rules 1; this program knows rules 2. This program only reads such a run. [RULES]" in done.stderr
+        assert (
+            "This run uses rules 1; this program knows rules 2. This program only reads such a run. [RULES]"
+            in done.stderr
+        )
         assert f"hypergpud export {shown} model.safetensors" in done.stderr
     done = hypergpud("export", shown, str(file))
     assert done.returncode == 0, done.stderr
     assert "rules 1" in done.stdout
-    assert np.array_equal(np.concatenate([each.ravel() for each in safetensors.numpy.load_file(file).values()]), vector(ROUNDS, 0))
+    assert np.array_equal(
+        np.concatenate([each.ravel() for each in safetensors.numpy.load_file(file).values()]),
+        vector(ROUNDS, 0),
+    )
     assert everything_in(made.folder) == before
 
 
@@ -83,7 +109,9 @@ def test_a_checkpoint_that_knows_no_shapes_is_one_vector(
     certified(home)
     file = tmp_path / "model.safetensors"
     assert hypergpud("export", str(file)).returncode == 0
-    assert {name: tensor.shape for name, tensor in safetensors.numpy.load_file(file).items()} == {"parameters": (PARAMETERS,)}
+    assert {name: tensor.shape for name, tensor in safetensors.numpy.load_file(file).items()} == {
+        "parameters": (PARAMETERS,)
+    }
 
 
 def test_what_cannot_be_exported_is_said(hypergpud: Hypergpud, home: Path, tmp_path: Path) -> None:
@@ -120,11 +148,16 @@ def test_what_cannot_be_exported_is_said(hypergpud: Hypergpud, home: Path, tmp_p
     assert safetensors.numpy.load_file(file), "what was exported before is whole"
 
 
-def test_a_repair_sets_aside_and_says_what_and_nothing_where_nothing_is_damaged(hypergpud: Hypergpud, home: Path) -> None:
+def test_a_repair_sets_aside_and_says_what_and_nothing_where_nothing_is_damaged(
+    hypergpud: Hypergpud, home: Path
+) -> None:
     made = certified(home)
     before = everything_in(made.folder)
     done = hypergpud("repair")
-    assert (done.returncode, done.stdout) == (0, f"Nothing of the run tests ({made.run.hex()[:12]}) is damaged.\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"Nothing of the run tests ({made.run.hex()[:12]}) is damaged.\n",
+    )
     assert everything_in(made.folder) == before
     path = made.folder / "certificates"
     damaged = bytearray(path.read_bytes())

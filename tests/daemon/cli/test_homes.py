@@ -1,4 +1,6 @@
-"""Homes that cannot be used: whatever is wrong with one, a volunteer is told what, why, and what to type."""
+"""Homes that cannot be used: whatever is wrong with one, a volunteer is told what, why, and what to
+type.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def test_a_home_with_a_directory_where_a_file_belongs_is_told_with_its_fix(
     assert "Traceback" not in done.stderr
 
 
-def test_a_home_of_somebody_else_is_told_whose_it_is(home: Path, environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_home_of_somebody_else_is_told_whose_it_is(
+    home: Path, environ: dict[str, str], tmp_path: Path
+) -> None:
     """As root without the right to read everything: the file is another user's."""
     setpriv = shutil.which("setpriv")
     if setpriv is None or os.getuid() != 0:
@@ -46,18 +50,37 @@ def test_a_home_of_somebody_else_is_told_whose_it_is(home: Path, environ: dict[s
         os.chown(path, 65534, 65534)
     rights = "-dac_override,-dac_read_search"
     for arguments in (("start",), ("config", "show")):
-        command = [setpriv, f"--bounding-set={rights}", f"--inh-caps={rights}", sys.executable, "-m", "daemon.cli.main", *arguments]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        command = [
+            setpriv,
+            f"--bounding-set={rights}",
+            f"--inh-caps={rights}",
+            sys.executable,
+            "-m",
+            "daemon.cli.main",
+            *arguments,
+        ]
+        done = subprocess.run(
+            command, env=environ, capture_output=True, text=True, timeout=60, check=False
+        )
         assert (done.returncode, done.stdout) == (2, "")
         assert "Permission denied" in done.stderr
         assert "run this as the user whom it belongs to" in done.stderr
 
 
-def test_a_directory_in_the_place_of_the_control_socket_is_told_with_its_fix(home: Path, environ: dict[str, str]) -> None:
+def test_a_directory_in_the_place_of_the_control_socket_is_told_with_its_fix(
+    home: Path, environ: dict[str, str]
+) -> None:
     """The real daemon, which gets as far as that."""
     (home / "control.sock").mkdir(parents=True)
     command = [sys.executable, "-m", "daemon.cli.main", "start"]
-    done = subprocess.run(command, env=environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command,
+        env=environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 2
     assert f"{home / 'control.sock'}: Is a directory" in done.stderr
     assert "move away what is in its place" in done.stderr
@@ -65,13 +88,23 @@ def test_a_directory_in_the_place_of_the_control_socket_is_told_with_its_fix(hom
 
 
 BROKEN_HOMES = {
-    "read-only": ("mount -o remount,ro {home}", "Read-only file system", "name another directory with --home PATH"),
-    "full": ("head -c 1M /dev/zero > {home}/everything", "No space left on device", "free some space there"),
+    "read-only": (
+        "mount -o remount,ro {home}",
+        "Read-only file system",
+        "name another directory with --home PATH",
+    ),
+    "full": (
+        "head -c 1M /dev/zero > {home}/everything",
+        "No space left on device",
+        "free some space there",
+    ),
 }
 
 
 @pytest.mark.parametrize("state", BROKEN_HOMES)
-def test_a_home_that_takes_nothing_is_told_with_its_fix(state: str, home: Path, environ: dict[str, str]) -> None:
+def test_a_home_that_takes_nothing_is_told_with_its_fix(
+    state: str, home: Path, environ: dict[str, str]
+) -> None:
     """On a file system in a mount namespace of its own, which ends with the child."""
     then, why, fix = BROKEN_HOMES[state]
     home.mkdir()
@@ -80,7 +113,14 @@ def test_a_home_that_takes_nothing_is_told_with_its_fix(state: str, home: Path, 
     unshare = shutil.which("unshare")
     if unshare is None:
         pytest.skip("needs unshare")
-    done = subprocess.run([unshare, "-m", "sh", "-c", command], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [unshare, "-m", "sh", "-c", command],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     if done.returncode in (1, 77) and "HOME" not in done.stderr and "Traceback" not in done.stderr:
         pytest.skip("needs root: mounts a small file system in a namespace of its own")
     assert (done.returncode, done.stdout) == (2, ""), done.stderr

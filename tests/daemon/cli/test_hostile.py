@@ -1,4 +1,6 @@
-"""Every command under every environment that a volunteer may give it: never a traceback, the right exit code, a sentence on stderr."""
+"""Every command under every environment that a volunteer may give it: never a traceback, the right
+exit code, a sentence on stderr.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ REPOSITORY = Path(__file__).parents[3]
 ADDRESS = "0x52908400098527886E0F7030069857D2E4169EE7"
 NO_USER = "54321"
 
-# Each command with arguments that end it at once, and how it ends where nothing is wrong with the environment.
+# Each command with arguments that end it at once, and how it ends where nothing is wrong with the
+# environment.
 ROWS: dict[str, tuple[tuple[str, ...], int]] = {
     "start": (("--run", "/missing.toml"), 2),
     "status": ((), 3),
@@ -58,7 +61,15 @@ ROWS: dict[str, tuple[tuple[str, ...], int]] = {
     "bench tls": (("--mb", "0"), 2),
     "simulate": (("--list",), 0),
 }
-NEEDS_NO_HOME = {"demo", "wallet import", "bench faults", "bench allreduce", "bench codecs", "bench tls", "simulate"}
+NEEDS_NO_HOME = {
+    "demo",
+    "wallet import",
+    "bench faults",
+    "bench allreduce",
+    "bench codecs",
+    "bench tls",
+    "simulate",
+}
 
 
 class Case(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -79,7 +90,9 @@ class Outcome(msgspec.Struct, kw_only=True):
     err: str
 
 
-def leaves(command: click.Command, context: click.Context, path: tuple[str, ...] = ()) -> Iterator[str]:
+def leaves(
+    command: click.Command, context: click.Context, path: tuple[str, ...] = ()
+) -> Iterator[str]:
     """The full names of all commands that do something."""
     if isinstance(command, click.Group):
         if command.invoke_without_command:
@@ -115,7 +128,13 @@ def play(cases: list[Case], tmp_path: Path, prefix: tuple[str, ...] = ()) -> lis
 
 
 def environ_of(home: Path, **more: str) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "TERM": "xterm", "LANG": "C.UTF-8", **more}
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "TERM": "xterm",
+        "LANG": "C.UTF-8",
+        **more,
+    }
 
 
 def cases_of(tmp_path: Path, number: int, **more: Any) -> list[Case]:
@@ -125,7 +144,9 @@ def cases_of(tmp_path: Path, number: int, **more: Any) -> list[Case]:
         home = tmp_path / f"{number}-{row}"
         home.mkdir(mode=0o755)
         changed = {key: value.format(home=home) for key, value in more.get("environ", {}).items()}
-        environ = {key: value for key, value in (environ_of(home) | changed).items() if value != "-"}
+        environ = {
+            key: value for key, value in (environ_of(home) | changed).items() if value != "-"
+        }
         directory = home / "cwd"
         directory.mkdir()
         options = [option.format(home=home) for option in more.get("options", ())]
@@ -153,23 +174,31 @@ def check(name: str, case: Case, outcome: Outcome, expected: int) -> None:
     assert is_printable(outcome.err), told
     silent = case.streams.get("2") or (expected in (0, 1) and case.streams.get("1") == forked.LEFT)
     if expected and not silent:
-        assert outcome.err.startswith(("hypergpud: ", "Usage: ")) or "\nhypergpud: " in outcome.err, told
+        assert (
+            outcome.err.startswith(("hypergpud: ", "Usage: ")) or "\nhypergpud: " in outcome.err
+        ), told
 
 
 # Environments that change nothing: the codes of the table.
 HARMLESS: dict[str, dict[str, Any]] = {
     "as it should be": {},
-    "a home that is no directory of ours": {"environ": {"HOME": "/nonexistent", "HYPERGPU_HOME": "{home}/new"}},
+    "a home that is no directory of ours": {
+        "environ": {"HOME": "/nonexistent", "HYPERGPU_HOME": "{home}/new"}
+    },
     "XDG_DATA_HOME relative": {"environ": {"XDG_DATA_HOME": "not/absolute"}},
     "XDG_DATA_HOME empty": {"environ": {"XDG_DATA_HOME": ""}},
     "HOME empty, but the user has one": {"environ": {"HOME": "", "HYPERGPU_HOME": "{home}/new"}},
     "a tilde in --home": {"options": ("--home", "~/x")},
     "a tilde in HYPERGPU_HOME": {"environ": {"HYPERGPU_HOME": "~/x"}},
-    "a name of emoji, right-to-left and line feeds": {"options": ("--home", "{home}/\U0001f600\u202ex\ny\x1b[31m")},
+    "a name of emoji, right-to-left and line feeds": {
+        "options": ("--home", "{home}/\U0001f600\u202ex\ny\x1b[31m")
+    },
     "TERM dumb, columns 20": {"environ": {"TERM": "dumb", "COLUMNS": "20"}},
     "no TERM, columns 0": {"environ": {"TERM": "-", "COLUMNS": "0", "LINES": "x"}},
     "columns garbage": {"environ": {"COLUMNS": "wide"}},
-    "no place for temporary files": {"environ": {"TMPDIR": "/nonexistent", "HYPERGPU_HOME": "{home}/new"}},
+    "no place for temporary files": {
+        "environ": {"TMPDIR": "/nonexistent", "HYPERGPU_HOME": "{home}/new"}
+    },
     "the current directory is gone": {"gone": True},
     "stdin open": {"streams": {"0": ""}},
     "stderr closed": {"streams": {"2": forked.CLOSED}},
@@ -194,9 +223,17 @@ HOMELESS: dict[str, dict[str, Any]] = {
 }
 
 
-def play_all(tmp_path: Path, environments: dict[str, dict[str, Any]], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, Case, Outcome]]:
-    cases = [case for number, more in enumerate(environments.values()) for case in cases_of(tmp_path, number, **more)]
-    for case, outcome, name in zip(cases, play(cases, tmp_path, prefix), list(ROWS) * len(environments), strict=True):
+def play_all(
+    tmp_path: Path, environments: dict[str, dict[str, Any]], prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Case, Outcome]]:
+    cases = [
+        case
+        for number, more in enumerate(environments.values())
+        for case in cases_of(tmp_path, number, **more)
+    ]
+    for case, outcome, name in zip(
+        cases, play(cases, tmp_path, prefix), list(ROWS) * len(environments), strict=True
+    ):
         yield name, case, outcome
 
 
@@ -218,7 +255,9 @@ def test_without_a_usable_home_each_says_so(tmp_path: Path) -> None:
 def test_a_user_that_the_system_does_not_know(tmp_path: Path) -> None:
     setpriv = shutil.which("setpriv")
     if setpriv is None or os.getuid() != 0:
-        pytest.skip("needs root and setpriv: becomes a user without an entry in the password database")
+        pytest.skip(
+            "needs root and setpriv: becomes a user without an entry in the password database"
+        )
     for folder in (tmp_path, *tmp_path.parents[:3]):
         if folder.stat().st_uid == os.getuid() and folder != Path("/tmp"):
             folder.chmod(0o755)
@@ -227,6 +266,8 @@ def test_a_user_that_the_system_does_not_know(tmp_path: Path) -> None:
     prefix = (setpriv, "--reuid", NO_USER, "--regid", NO_USER, "--clear-groups", *rights)
     nothing = {"HOME": "-"}
     for name, case, outcome in play_all(
-        tmp_path, {"none": {"environ": nothing}, "~": {"environ": nothing, "options": ("--home", "~/x")}}, prefix
+        tmp_path,
+        {"none": {"environ": nothing}, "~": {"environ": nothing, "options": ("--home", "~/x")}},
+        prefix,
     ):
         check(name, case, outcome, ROWS[name][1] if name in NEEDS_NO_HOME else 2)

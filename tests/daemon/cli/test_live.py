@@ -21,7 +21,13 @@ def shown(statuses: dict[str, Status | None], width: int = 110) -> str:
 
 
 def test_rounds_loss_speed_and_who_was_in_each() -> None:
-    text = shown({"peer-1": record(folded(day()), AT), "peer-2": None, "observer": record(folded(day("observer")), AT)})
+    text = shown(
+        {
+            "peer-1": record(folded(day()), AT),
+            "peer-2": None,
+            "observer": record(folded(day("observer")), AT),
+        }
+    )
     for words in (
         "round 6",
         "5.950 → 5.700",
@@ -47,7 +53,10 @@ def test_before_anybody_answers() -> None:
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_it_fits_any_width(width: int) -> None:
     status = record(folded(day()), AT)
-    assert all(len(line) <= width for line in shown({f"peer-{i}": status for i in range(8)}, width).splitlines())
+    assert all(
+        len(line) <= width
+        for line in shown({f"peer-{i}": status for i in range(8)}, width).splitlines()
+    )
 
 
 @given(st.lists(st.floats(-1e9, 1e9), max_size=200), st.integers(1, 60))

@@ -40,19 +40,34 @@ def test_peers_are_one_line_each_in_columns() -> None:
     lines = peers_text(status, color=False).splitlines()
     assert len(lines) == 1 + len(status.peers)
     path = lines[0].index("PATH")
-    assert [line[path : path + 6].strip() for line in lines[1:]] == ["direct", "relay", "direct", "none"]
+    assert [line[path : path + 6].strip() for line in lines[1:]] == [
+        "direct",
+        "relay",
+        "direct",
+        "none",
+    ]
     assert ANSI.sub("", peers_text(status, color=True)).splitlines() == lines
 
 
 def test_a_stranger_cannot_write_to_the_terminal() -> None:
-    wild = msgspec.structs.replace(report(3), name=HOSTILE, phase=HOSTILE, role=HOSTILE, device=HOSTILE)
+    wild = msgspec.structs.replace(
+        report(3), name=HOSTILE, phase=HOSTILE, role=HOSTILE, device=HOSTILE
+    )
     status = record(folded([started(), wild]), AT)
     for text in (peers_text(status, color=False), status_text(status, color=False)):
         assert all(line.isprintable() for line in text.splitlines())
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(-5, "now"), (0.5, "now"), (12, "12 s ago"), (61, "1 min ago"), (7200, "2 h ago"), (2e5, "2 d ago")]
+    ("seconds", "words"),
+    [
+        (-5, "now"),
+        (0.5, "now"),
+        (12, "12 s ago"),
+        (61, "1 min ago"),
+        (7200, "2 h ago"),
+        (2e5, "2 d ago"),
+    ],
 )
 def test_ages(seconds: float, words: str) -> None:
     assert ago(AT - seconds, AT) == words
@@ -61,7 +76,9 @@ def test_ages(seconds: float, words: str) -> None:
 def test_it_loads_nothing_heavy() -> None:
     heavy = ("rich", "cryptography", "numpy", "trio", "aiohttp", "asyncio")
     code = f"import sys, daemon.cli.render; print(*[m for m in {heavy!r} if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
     assert found.stdout.strip() == ""
 
 
@@ -69,10 +86,17 @@ def test_it_loads_nothing_heavy() -> None:
 def test_prose_and_peers_fit_the_terminal(width: int) -> None:
     wide = "日本" * 32
     status = record(folded(day()), AT)
-    addresses = [word for line in status_text(status, color=False).split() for word in line.split() if word.startswith("/ip4/")]
+    addresses = [
+        word
+        for line in status_text(status, color=False).split()
+        for word in line.split()
+        if word.startswith("/ip4/")
+    ]
     for line in status_text(status, color=False, width=width).splitlines()[1:]:
         assert columns(line) <= width or any(address in line for address in addresses), line
-    peers = record(folded([started(), msgspec.structs.replace(report(3), name=wide), report(4)]), AT)
+    peers = record(
+        folded([started(), msgspec.structs.replace(report(3), name=wide), report(4)]), AT
+    )
     lines = peers_text(peers, color=False, width=width).splitlines()
     assert len(lines) == 1 + len(peers.peers) == 3
     # Each cell keeps eight columns, so that the narrowest table is wider than a narrow terminal.

@@ -1,4 +1,6 @@
-"""Standard streams that are closed, full or left: what only a process of its own shows, from the interpreter's start to its end."""
+"""Standard streams that are closed, full or left: what only a process of its own shows, from the
+interpreter's start to its end.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,18 @@ pytestmark = pytest.mark.real
 COMMAND = f"{sys.executable} -m daemon.cli.main"
 
 
-def shell(line: str, environ: dict[str, str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["bash", "-c", line], env=environ, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+def shell(
+    line: str, environ: dict[str, str], cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", line],
+        env=environ,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -36,7 +48,9 @@ def shell(line: str, environ: dict[str, str], cwd: Path | None = None) -> subpro
         ("{} config show | head -1; exit ${{PIPESTATUS[0]}}", None, ""),
     ],
 )
-def test_the_exit_code_says_how_the_command_went(line: str, code: int | None, said: str, unbuffered: str, environ: dict[str, str]) -> None:
+def test_the_exit_code_says_how_the_command_went(
+    line: str, code: int | None, said: str, unbuffered: str, environ: dict[str, str]
+) -> None:
     done = shell(line.format(COMMAND), environ | {"PYTHONUNBUFFERED": unbuffered})
     # A reader that leaves is quicker than the command, or is not.
     assert done.returncode == code if code is not None else done.returncode in (0, 1), done
@@ -45,13 +59,22 @@ def test_the_exit_code_says_how_the_command_went(line: str, code: int | None, sa
     assert "Exception ignored" not in done.stderr
 
 
-@pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "POSIX"}, {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}])
-def test_a_locale_without_letters_changes_no_name(locale: dict[str, str], environ: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "C"}, {"LC_ALL": "POSIX"}, {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}]
+)
+def test_a_locale_without_letters_changes_no_name(
+    locale: dict[str, str], environ: dict[str, str], tmp_path: Path
+) -> None:
     home = tmp_path / "日本-Ünïcode"
-    made = shell(f"{COMMAND} --home {home} wallet set-payout {'0x' + '11' * 20}", environ | locale | {"PYTHONUTF8": "0"})
+    made = shell(
+        f"{COMMAND} --home {home} wallet set-payout {'0x' + '11' * 20}",
+        environ | locale | {"PYTHONUTF8": "0"},
+    )
     assert made.returncode == 0, made
     assert (home / "payout").is_file()
-    shown = shell(f"{COMMAND} --home {home} --json config show", environ | locale | {"PYTHONUTF8": "0"})
+    shown = shell(
+        f"{COMMAND} --home {home} --json config show", environ | locale | {"PYTHONUTF8": "0"}
+    )
     assert f'"home":"{home}"' in shown.stdout
 
 
@@ -61,7 +84,9 @@ def test_an_output_in_ascii_has_stand_ins(environ: dict[str, str], tmp_path: Pat
     assert f"{tmp_path}/?" in done.stderr
 
 
-def test_a_node_started_without_any_stream_lives_and_leaves(environ: dict[str, str], hypergpud: Hypergpud, tmp_path: Path) -> None:
+def test_a_node_started_without_any_stream_lives_and_leaves(
+    environ: dict[str, str], hypergpud: Hypergpud, tmp_path: Path
+) -> None:
     run_file = tmp_path / "run.toml"
     run_file.write_text(RUN, encoding="utf-8")
     done = shell(
@@ -72,10 +97,14 @@ def test_a_node_started_without_any_stream_lives_and_leaves(environ: dict[str, s
     assert done.returncode == 0, done
 
 
-def test_a_tilde_is_the_users_home_wherever_it_is_written(environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_tilde_is_the_users_home_wherever_it_is_written(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
     del environ["HYPERGPU_HOME"]
     more = environ | {"HOME": str(tmp_path)}
-    (tmp_path / "other.toml").write_text('[worker]\nnice = 7\ndata_folders = ["~/data"]\n', encoding="utf-8")
+    (tmp_path / "other.toml").write_text(
+        '[worker]\nnice = 7\ndata_folders = ["~/data"]\n', encoding="utf-8"
+    )
     for line in (
         f"{COMMAND} --home '~/x' --config '~/other.toml' --json config show",
         f"HYPERGPU_HOME='~/x' HYPERGPU_CONFIG='~/other.toml' {COMMAND} --json config show",
@@ -87,13 +116,25 @@ def test_a_tilde_is_the_users_home_wherever_it_is_written(environ: dict[str, str
 
 
 def test_completion_still_answers_a_shell(environ: dict[str, str]) -> None:
-    done = shell(f"COMP_WORDS='hypergpud sta' COMP_CWORD=1 _HYPERGPUD_COMPLETE=bash_complete {COMMAND}", environ)
+    done = shell(
+        f"COMP_WORDS='hypergpud sta' COMP_CWORD=1 _HYPERGPUD_COMPLETE=bash_complete {COMMAND}",
+        environ,
+    )
     assert done.stdout.splitlines() == ["plain,start", "plain,status"]
 
 
 def test_bytes_that_are_no_text_are_told(environ: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "daemon.cli.main", "--home", os.fsdecode(b"/tmp/\xff"), "--json", "config", "show"],
+        [
+            sys.executable,
+            "-m",
+            "daemon.cli.main",
+            "--home",
+            os.fsdecode(b"/tmp/\xff"),
+            "--json",
+            "config",
+            "show",
+        ],
         env=environ,
         capture_output=True,
         text=True,
@@ -109,7 +150,11 @@ def test_a_pipe_that_somebody_made_non_blocking_takes_everything(environ: dict[s
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from daemon.cli.streams import prepare_streams; prepare_streams(); print('x' * 300_000)"],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from daemon.cli.streams import prepare_streams; prepare_streams(); print('x' * 300_000)",
+        ],
         env=environ,
         stdout=write_end,
     )
@@ -126,13 +171,27 @@ def test_ctrl_c_is_heard_while_the_command_line_loads(environ: dict[str, str]) -
     code += "  if name == 'click': signal.raise_signal(signal.SIGINT)\n"
     code += "sys.meta_path.insert(0, Press())\n"
     code += "from daemon.cli.entry import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_the_console_script_is_the_entry(environ: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "daemon.cli.entry", "--version"], env=environ, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "daemon.cli.entry", "--version"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (0, f"hypergpud {version()}\n")
-    assert 'hypergpud = "daemon.cli.entry:main"' in (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'hypergpud = "daemon.cli.entry:main"' in (REPOSITORY / "pyproject.toml").read_text(
+        encoding="utf-8"
+    )

@@ -16,7 +16,11 @@ RUN = "cd" * 32
 def checkpoint(root: Path, node: str, number: int, anchor: object, tip: str = "ab" * 32) -> Path:
     file = root / node / "runs" / RUN / "checkpoints" / f"{number}-{tip}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"momentum": np.zeros(3, np.float32), "anchor": np.asarray(anchor, np.float32), "inner": np.zeros(0, np.float32)}
+    tensors = {
+        "momentum": np.zeros(3, np.float32),
+        "anchor": np.asarray(anchor, np.float32),
+        "inner": np.zeros(0, np.float32),
+    }
     file.write_bytes(save(tensors, metadata={"run": RUN}))
     return file
 
@@ -59,7 +63,17 @@ def test_nothing_in_common_is_no_agreement(tmp_path: Path) -> None:
     assert not compare_anchors([], RUN).agreed
 
 
-@pytest.mark.parametrize("damage", [b"", b"x" * 7, b"\xff" * 8, b"\x02\0\0\0\0\0\0\0{}", b"\x02\0\0\0\0\0\0\0[]", b"\x02\0\0\0\0\0\0\0{x"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"x" * 7,
+        b"\xff" * 8,
+        b"\x02\0\0\0\0\0\0\0{}",
+        b"\x02\0\0\0\0\0\0\0[]",
+        b"\x02\0\0\0\0\0\0\0{x",
+    ],
+)
 def test_a_damaged_file_is_no_agreement(tmp_path: Path, damage: bytes) -> None:
     checkpoint(tmp_path, "a", 5, [1.0])
     checkpoint(tmp_path, "b", 5, [1.0]).write_bytes(damage)

@@ -1,4 +1,6 @@
-"""The demo's own promises, with real processes around a pretended training: verdict, exit codes, and that nothing is left running."""
+"""The demo's own promises, with real processes around a pretended training: verdict, exit codes,
+and that nothing is left running.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ pytestmark = pytest.mark.real
 @pytest.fixture(autouse=True)
 def bundled_run(tmp_path: Path) -> Path:
     file = tmp_path / "run.toml"
-    file.write_text('name = "pretended"\ntask = "simple_cnn"\n[round]\nseconds = 1.0\n', encoding="utf-8")
+    file.write_text(
+        'name = "pretended"\ntask = "simple_cnn"\n[round]\nseconds = 1.0\n', encoding="utf-8"
+    )
     return file
 
 
@@ -45,7 +49,15 @@ def demo(tmp_path: Path, bundled_run: Path) -> Iterator[Demo]:
             "HYPERGPU_NODE_NAME": "must not reach the children",
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "daemon.cli.main", "demo", "--run", str(bundled_run), *arguments],
+            [
+                sys.executable,
+                "-m",
+                "daemon.cli.main",
+                "demo",
+                "--run",
+                str(bundled_run),
+                *arguments,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -67,7 +79,11 @@ def running(root: Path) -> list[int]:
     found: list[int] = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and b"--lifeline" in (line := (entry / "cmdline").read_bytes()) and str(root).encode() in line:
+            if (
+                entry.name.isdigit()
+                and b"--lifeline" in (line := (entry / "cmdline").read_bytes())
+                and str(root).encode() in line
+            ):
                 found.append(int(entry.name))
         except OSError:
             continue  # it ended meanwhile
@@ -98,7 +114,15 @@ def test_a_good_end(demo: Demo, tmp_path: Path) -> None:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     verdict = json.loads(out)
-    assert list(verdict) == ["peers", "rounds_certified", "agreement", "loss_first", "loss_last", "samples_per_second", "bytes_sent"]
+    assert list(verdict) == [
+        "peers",
+        "rounds_certified",
+        "agreement",
+        "loss_first",
+        "loss_last",
+        "samples_per_second",
+        "bytes_sent",
+    ]
     assert verdict["peers"] == 3
     assert verdict["rounds_certified"] >= 12
     assert verdict["agreement"] is True
@@ -112,16 +136,39 @@ def test_a_good_end(demo: Demo, tmp_path: Path) -> None:
 
 def test_the_verdict_in_words(demo: Demo) -> None:
     out, err = demo("--peers", "2", "--rounds", "2", "--quiet").communicate(timeout=120)
-    assert out.startswith(tuple(f"{number} rounds were certified by 2 peers, and they agree byte for byte" for number in range(2, 60)))
+    assert out.startswith(
+        tuple(
+            f"{number} rounds were certified by 2 peers, and they agree byte for byte"
+            for number in range(2, 60)
+        )
+    )
     assert err == ""
 
 
 def test_a_terminal_gets_the_live_view(tmp_path: Path, bundled_run: Path) -> None:
     """stderr is a real (pseudo) terminal; stdout carries the verdict alone."""
     ours, theirs = pty.openpty()
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(PRETEND), str(REPOSITORY)]), "TMPDIR": str(tmp_path), "TERM": "xterm"}
-    command = [sys.executable, "-m", "daemon.cli.main", "demo", "--run", str(bundled_run), "--peers", "2", "--rounds", "12", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environ)
+    environ = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(PRETEND), str(REPOSITORY)]),
+        "TMPDIR": str(tmp_path),
+        "TERM": "xterm",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "daemon.cli.main",
+        "demo",
+        "--run",
+        str(bundled_run),
+        "--peers",
+        "2",
+        "--rounds",
+        "12",
+        "--json",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environ
+    )
     os.close(theirs)
     shown = bytearray()
     with suppress(OSError):  # Linux: EIO once the other side is closed
@@ -163,7 +210,9 @@ def test_a_first_daemon_that_does_not_come_up_is_explained(demo: Demo) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_a_verdict(demo: Demo, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_it_with_a_verdict(
+    demo: Demo, tmp_path: Path, number: signal.Signals
+) -> None:
     process = demo("--peers", "2", "--json")
     assert "http://127.0.0.1:" in lines_until(process, "page of this swarm")[-1]
     lines_until(process, "round ")
@@ -193,7 +242,9 @@ def test_kill_9_of_the_demo_leaves_nothing_running(demo: Demo, tmp_path: Path) -
     until(lambda: not running(tmp_path), "all children ended")
 
 
-def test_kill_9_while_the_first_daemon_starts_leaves_nothing_running(demo: Demo, tmp_path: Path) -> None:
+def test_kill_9_while_the_first_daemon_starts_leaves_nothing_running(
+    demo: Demo, tmp_path: Path
+) -> None:
     process = demo("--peers", "3")
     lines_until(process, "Starting")
     until(lambda: running(tmp_path), "the first daemon was started")
@@ -202,7 +253,9 @@ def test_kill_9_while_the_first_daemon_starts_leaves_nothing_running(demo: Demo,
     until(lambda: not running(tmp_path), "it ended")
 
 
-def test_interrupted_while_the_first_daemon_starts_it_starts_no_others(demo: Demo, tmp_path: Path) -> None:
+def test_interrupted_while_the_first_daemon_starts_it_starts_no_others(
+    demo: Demo, tmp_path: Path
+) -> None:
     process = demo("--peers", "3", "--rounds", "5")
     lines_until(process, "Starting")
     process.send_signal(signal.SIGINT)
@@ -218,7 +271,9 @@ def test_a_stopped_daemon_is_killed_in_the_end(demo: Demo, tmp_path: Path) -> No
     """SIGSTOP: it answers nothing, asks for nothing, and must still be gone afterwards."""
     process = demo("--peers", "2")
     lines_until(process, "round 2")
-    victim = next(pid for pid in running(tmp_path) if b"node-2" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    victim = next(
+        pid for pid in running(tmp_path) if b"node-2" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
     os.kill(victim, signal.SIGSTOP)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=90)

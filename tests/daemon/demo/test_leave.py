@@ -15,13 +15,18 @@ from daemon.demo.leave import Leave, until_signalled
 
 pytestmark = pytest.mark.real
 
-TIMES = 300  # with a lock in the handler, one of the first 10 to 250 held for ever
+# With a lock in the handler, one of the first 10 to 250 held for ever.
+TIMES = 300
 SENDER = "import os, sys, time\nfor line in sys.stdin:\n    time.sleep(0.001)\n    os.kill(int(line), 15)\n"
 
 
 def test_a_signal_in_the_midst_of_waiting_holds_nothing() -> None:
-    """The sender is a process of its own: a thread of ours would hold the interpreter's lock and never meet us between two bytecodes."""
-    with subprocess.Popen([sys.executable, "-c", SENDER], stdin=subprocess.PIPE, text=True) as sender:
+    """The sender is a process of its own: a thread of ours would hold the interpreter's lock and
+    never meet us between two bytecodes.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", SENDER], stdin=subprocess.PIPE, text=True
+    ) as sender:
         assert sender.stdin is not None
         for _ in range(TIMES):
             with until_signalled() as leave:

@@ -1,6 +1,10 @@
-"""A file system without hard links, for tests: FUSE by the kernel's own protocol, in memory, in this process. Needs root and /dev/fuse.
+"""A file system without hard links, for tests: FUSE by the kernel's own protocol, in memory, in
+this process.
 
-It refuses link(2) and rename flags as many FUSE servers do, so that only O_EXCL is left. Structures are those of linux/fuse.h, version 7.31.
+Needs root and /dev/fuse.
+
+It refuses link(2) and rename flags as many FUSE servers do, so that only O_EXCL is left. Structures
+are those of linux/fuse.h, version 7.31.
 """
 
 from __future__ import annotations
@@ -24,8 +28,30 @@ MNT_DETACH = 2
 REQUEST_BYTES = 1 << 20
 ENTRY_TYPE = {stat.S_IFDIR: 4, stat.S_IFREG: 8}
 
-INIT, LOOKUP, FORGET, GETATTR, SETATTR, MKDIR, UNLINK, OPEN, READ, WRITE = 26, 1, 2, 3, 4, 9, 10, 14, 15, 16
-STATFS, RELEASE, FSYNC, FLUSH, OPENDIR, READDIR, RELEASEDIR, CREATE, BATCH_FORGET, INTERRUPT = 17, 18, 20, 25, 27, 28, 29, 35, 42, 36
+INIT, LOOKUP, FORGET, GETATTR, SETATTR, MKDIR, UNLINK, OPEN, READ, WRITE = (
+    26,
+    1,
+    2,
+    3,
+    4,
+    9,
+    10,
+    14,
+    15,
+    16,
+)
+STATFS, RELEASE, FSYNC, FLUSH, OPENDIR, READDIR, RELEASEDIR, CREATE, BATCH_FORGET, INTERRUPT = (
+    17,
+    18,
+    20,
+    25,
+    27,
+    28,
+    29,
+    35,
+    42,
+    36,
+)
 NO_ANSWER = (FORGET, BATCH_FORGET, INTERRUPT)
 
 
@@ -49,24 +75,40 @@ class PlainFuse:
         self._nodes = {ROOT: Node(stat.S_IFDIR | 0o755)}
         self._answers: dict[int, Callable[[int, bytes], bytes]] = {
             INIT: lambda _, body: Struct("<4I2H2I2H8I").pack(
-                MAJOR, MINOR, int.from_bytes(body[8:12], "little"), 0, 1, 1, 1 << 17, 1, 0, 0, *[0] * 8
+                MAJOR,
+                MINOR,
+                int.from_bytes(body[8:12], "little"),
+                0,
+                1,
+                1,
+                1 << 17,
+                1,
+                0,
+                0,
+                *[0] * 8,
             ),
             LOOKUP: lambda number, body: self._entry(self._child(number, body[:-1])),
             GETATTR: lambda number, _: self._attributes_answer(number),
             SETATTR: self._change,
-            MKDIR: lambda number, body: self._entry(self._make(number, body[8:-1], stat.S_IFDIR | 0o700)),
+            MKDIR: lambda number, body: self._entry(
+                self._make(number, body[8:-1], stat.S_IFDIR | 0o700)
+            ),
             UNLINK: self._unlink,
             OPEN: lambda *_: bytes(16),
             OPENDIR: lambda *_: bytes(16),
             READ: self._read,
             WRITE: self._write,
-            STATFS: lambda *_: Struct("<5Q4I6I").pack(1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 4096, 255, 4096, 0, *[0] * 6),
+            STATFS: lambda *_: Struct("<5Q4I6I").pack(
+                1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 4096, 255, 4096, 0, *[0] * 6
+            ),
             RELEASE: lambda *_: b"",
             RELEASEDIR: lambda *_: b"",
             FSYNC: lambda *_: b"",
             FLUSH: lambda *_: b"",
             READDIR: self._list,
-            CREATE: lambda number, body: self._entry(self._make(number, body[16:-1], stat.S_IFREG | 0o600)) + bytes(16),
+            CREATE: lambda number, body: (
+                self._entry(self._make(number, body[16:-1], stat.S_IFREG | 0o600)) + bytes(16)
+            ),
         }
 
     def run(self) -> None:
@@ -137,7 +179,19 @@ class PlainFuse:
 
     def _attributes(self, number: int) -> bytes:
         node = self._nodes[number]
-        return ATTRIBUTES.pack(number, len(node.data), 1, *[0] * 6, node.mode, 1, os.geteuid(), os.getegid(), 0, 4096, 0)
+        return ATTRIBUTES.pack(
+            number,
+            len(node.data),
+            1,
+            *[0] * 6,
+            node.mode,
+            1,
+            os.geteuid(),
+            os.getegid(),
+            0,
+            4096,
+            0,
+        )
 
     def _attributes_answer(self, number: int) -> bytes:
         return Struct("<QII").pack(0, 0, 0) + self._attributes(number)
@@ -148,11 +202,16 @@ class PlainFuse:
 
 @contextmanager
 def mounted(place: Path) -> Iterator[PlainFuse]:
-    """Such a file system at `place`, until the block ends. Raises `OSError` where this machine lets nobody mount one."""
+    """Such a file system at `place`, until the block ends.
+
+    Raises `OSError` where this machine lets nobody mount one.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     handle = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     try:
-        options = f"fd={handle},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}".encode()
+        options = (
+            f"fd={handle},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}".encode()
+        )
         if libc.mount(b"plain", os.fsencode(place), b"fuse", 0, options):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         server = PlainFuse(handle)

@@ -1,4 +1,6 @@
-"""A new file never replaces another one, whole or not at all, also where the file system has no hard links."""
+"""A new file never replaces another one, whole or not at all, also where the file system has no
+hard links.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ def refuse_links(number: int = errno.EPERM) -> World:
 
 def refuse_both(patch: pytest.MonkeyPatch) -> None:
     refuse_links(errno.ENOSYS)(patch)
-    patch.setattr(new_file, "_rename_unless_taken", lambda *_: False)  # as FUSE without flags of rename
+    # As FUSE without flags of rename.
+    patch.setattr(new_file, "_rename_unless_taken", lambda *_: False)
 
 
 WORLDS = {"links": lambda _: None, "no links": refuse_links(), "neither": refuse_both}
@@ -47,7 +50,9 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return str(request.param)
 
 
-def test_a_new_file_is_private_whole_and_leaves_nothing_beside_it(tmp_path: Path, world: str) -> None:
+def test_a_new_file_is_private_whole_and_leaves_nothing_beside_it(
+    tmp_path: Path, world: str
+) -> None:
     assert write_new(tmp_path / "a", b"first" * 1000)
     assert not write_new(tmp_path / "a", b"second")
     assert (tmp_path / "a").read_bytes() == b"first" * 1000
@@ -56,7 +61,9 @@ def test_a_new_file_is_private_whole_and_leaves_nothing_beside_it(tmp_path: Path
 
 
 @pytest.mark.parametrize("number", NO_LINKS)
-def test_every_refusal_of_links_has_another_way(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_refusal_of_links_has_another_way(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refuse_links(number)(monkeypatch)
     assert write_new(tmp_path / "a", b"x")
     assert not write_new(tmp_path / "a", b"y")
@@ -78,8 +85,12 @@ def test_of_many_calls_at_once_one_makes_the_file(tmp_path: Path, world: str) ->
     assert len(made) == 1
 
 
-def test_a_part_of_a_file_is_removed(tmp_path: Path, world: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The medium is full when the bytes are synced: of each file that is begun, the draft and the last resort's own."""
+def test_a_part_of_a_file_is_removed(
+    tmp_path: Path, world: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The medium is full when the bytes are synced: of each file that is begun, the draft and the
+    last resort's own.
+    """
     whole = os.fsync
 
     def fsync(handle: int) -> None:
@@ -92,13 +103,17 @@ def test_a_part_of_a_file_is_removed(tmp_path: Path, world: str, monkeypatch: py
         with pytest.raises(OSError, match="No space"):
             write_new(tmp_path / "wallet.json", b"x")
         assert os.listdir(tmp_path) == []
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    monkeypatch.setattr(
+        os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error"))
+    )
     with pytest.raises(OSError, match="Input/output"):
         write_new(tmp_path / "other", b"x")
     assert "other" not in os.listdir(tmp_path)
 
 
-def test_a_directory_that_cannot_be_synced_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_cannot_be_synced_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = os.fsync
 
     def fsync(handle: int) -> None:
@@ -130,7 +145,9 @@ def test_wallet_backup_and_key_are_made_without_links(
     capfd.readouterr()
 
 
-def test_a_wallet_that_others_could_read_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wallet_that_others_could_read_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """FAT has the permissions that it was mounted with."""
     whole = os.open
 
@@ -149,7 +166,10 @@ def test_a_wallet_that_others_could_read_is_not_made(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.real
-@pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/fuse").exists(), reason="only root mounts a file system, by /dev/fuse")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/dev/fuse").exists(),
+    reason="only root mounts a file system, by /dev/fuse",
+)
 def test_a_real_file_system_without_links_takes_wallet_backup_and_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

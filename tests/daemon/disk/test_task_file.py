@@ -8,7 +8,9 @@ from daemon.disk.task_file import TASK_FILE, load_task, save_task
 from protocol.task_digest import TaskDigest, TensorPart, changed_parameters
 from tests.protocol.rounds import RUN
 
-TASK = TaskDigest(parameters=(TensorPart(name="a.weight", shape=(4, 4), dtype="float32"),), options="n = 1")
+TASK = TaskDigest(
+    parameters=(TensorPart(name="a.weight", shape=(4, 4), dtype="float32"),), options="n = 1"
+)
 
 
 def test_it_is_read_where_there_is_a_model(tmp_path: Path) -> None:
@@ -28,5 +30,8 @@ def test_damage_reads_as_nothing(tmp_path: Path) -> None:
 
 def test_other_parameters_are_named_and_other_code_is_not_in_the_way() -> None:
     other = TaskDigest(parameters=(TensorPart(name="b.weight", shape=(4, 4), dtype="float32"),))
-    assert changed_parameters(TASK, other) == "the model has parameter 1 `a.weight`, the task `b.weight`"
+    assert (
+        changed_parameters(TASK, other)
+        == "the model has parameter 1 `a.weight`, the task `b.weight`"
+    )
     assert changed_parameters(TASK, TaskDigest(parameters=TASK.parameters, options="n = 2")) == ""

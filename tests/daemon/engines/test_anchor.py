@@ -1,4 +1,6 @@
-"""Who owns the spare vectors: rounds and merges write them; a download has its own until it is complete."""
+"""Who owns the spare vectors: rounds and merges write them; a download has its own until it is
+complete.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ def test_a_round_that_steps_while_a_state_is_downloaded_spoils_neither() -> None
         leaves = state_leaves(value, momentum)
         download = Download(named("tip"), merkle_root(leaves), PARAMETERS)
         own = (anchor.value, anchor.momentum, anchor.spare_value, anchor.spare_momentum)
-        assert not any(np.shares_memory(theirs, ours) for theirs in (download.value, download.momentum) for ours in own)
+        assert not any(
+            np.shares_memory(theirs, ours)
+            for theirs in (download.value, download.momentum)
+            for ours in own
+        )
         half = PARAMETERS // 2
         download.value[:half], download.momentum[:half] = value[:half], momentum[:half]
         stepped = await anchor.step(
@@ -36,7 +42,8 @@ def test_a_round_that_steps_while_a_state_is_downloaded_spoils_neither() -> None
         download.value[half:], download.momentum[half:] = value[half:], momentum[half:]
         assert state_digest(anchor.spare_value, anchor.spare_momentum) == stepped
         assert state_digest(download.value, download.momentum) == merkle_root(leaves)
-        # The certificate of the step comes first: the state that was computed is adopted, then the one that was downloaded.
+        # The certificate of the step comes first: the state that was computed is adopted, then the
+        # one that was downloaded.
         anchor.adopt(named("computed"))
         assert state_digest(anchor.value, anchor.momentum) == stepped
         await anchor.receive(download.value, download.momentum, leaves)

@@ -1,4 +1,6 @@
-"""Memory kept from round to round: given again only when nobody holds it, never more than two rounds needed."""
+"""Memory kept from round to round: given again only when nobody holds it, never more than two
+rounds needed.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ def test_memory_that_was_let_go_is_given_again() -> None:
 
 def test_a_part_of_it_holds_it_whole() -> None:
     buffers = Buffers()
-    for part_of in (lambda memory: memory[100:104], lambda memory: np.frombuffer(memory, np.float32)[8:16]):
+    for part_of in (
+        lambda memory: memory[100:104],
+        lambda memory: np.frombuffer(memory, np.float32)[8:16],
+    ):
         memory = buffers.take(SIZE)
         part = part_of(memory)
         place = address(memory)
@@ -79,4 +84,5 @@ def test_no_two_holders_share_memory_and_all_that_is_kept_was_once_in_use(steps:
             buffers.next_round()
         most = max(most, sum(memory.nbytes for memory, _ in held))
         assert all(bytes(memory) == bytes([value]) * memory.nbytes for memory, value in held)
-        assert buffers.size_bytes <= 1.25 * most  # a block may be that much larger than what is asked for
+        # A block may be that much larger than what is asked for.
+        assert buffers.size_bytes <= 1.25 * most

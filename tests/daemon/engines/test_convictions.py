@@ -1,4 +1,7 @@
-"""Who is convicted, by what, for how long, and what accusing costs the accuser. In virtual time, over the fakes of the ports."""
+"""Who is convicted, by what, for how long, and what accusing costs the accuser.
+
+In virtual time, over the fakes of the ports.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,14 @@ CHUNK = LIED.made.plan.borders[SLICE]
 class Member:
     """One node's convictions, with its lineage and its disk."""
 
-    def __init__(self, swarm: FakeSwarm, name: int, *, knows: Summed | None = LIED, medium: MemoryMedium | None = None) -> None:
+    def __init__(
+        self,
+        swarm: FakeSwarm,
+        name: int,
+        *,
+        knows: Summed | None = LIED,
+        medium: MemoryMedium | None = None,
+    ) -> None:
         self.medium = medium or MemoryMedium()
         self.refused: list[tuple[str, PeerId]] = []
         self.said: list[Event] = []
@@ -90,7 +100,12 @@ def test_a_liar_is_out_here_and_at_every_neighbour_and_after_a_restart() -> None
         for member in (first, second):
             assert member.guilty == [LIAR]
             assert member.refused == [("wrong_sum", LIAR)]
-            again = Member(FakeSwarm(random.Random(4), same_link(LinkModel())), 1, knows=None, medium=member.medium)
+            again = Member(
+                FakeSwarm(random.Random(4), same_link(LinkModel())),
+                1,
+                knows=None,
+                medium=member.medium,
+            )
             await again.convictions.recall()
             assert again.guilty == [LIAR]
             assert again.refused == [("wrong_sum", LIAR)]
@@ -154,7 +169,9 @@ def test_who_brings_what_proves_nothing_is_not_heard_again() -> None:
                 accuser.convictions._guilty.pop(accused)
                 await accuser.accuse(LIAR, LIED.evidence(CHUNK))  # now the truth
                 assert victim.guilty == []
-                assert victim.network.traffic().control_received - before < 300, "nothing of it was read but the charge"
+                assert victim.network.traffic().control_received - before < 300, (
+                    "nothing of it was read but the charge"
+                )
 
         virtually(story)
 
@@ -177,7 +194,9 @@ def test_charges_are_rationed() -> None:
         async with together(swarm, victim, accuser):
             for _ in range(2 * PROOFS_KEPT + 40):
                 accuser.convictions._told.clear()
-                await accuser.accuse(LIAR, LIED.evidence(CHUNK)) if not accuser.guilty else await accuser.convictions.tell()
+                await accuser.accuse(
+                    LIAR, LIED.evidence(CHUNK)
+                ) if not accuser.guilty else await accuser.convictions.tell()
             assert victim.network.refusals()["busy"] >= 20
 
     virtually(story)
@@ -188,7 +207,9 @@ def test_a_proof_on_disk_that_proves_nothing_is_said_and_the_others_count() -> N
         medium = MemoryMedium()
         disk = MemoryDisk(medium)
         await disk.save_proof(LIED.run, b"what is this")
-        await disk.save_proof(LIED.run, encode_evidence(LIED.evidence(LIED.made.plan.borders[0], index=0)))
+        await disk.save_proof(
+            LIED.run, encode_evidence(LIED.evidence(LIED.made.plan.borders[0], index=0))
+        )
         await disk.save_proof(LIED.run, encode_evidence(LIED.evidence(CHUNK)))
         member = Member(swarm, 1, medium=medium)
         await member.convictions.recall()
@@ -206,7 +227,9 @@ def test_a_full_disk_is_said_and_the_proof_written_later() -> None:
         member = Member(swarm, 1, medium=MemoryMedium(capacity_bytes=10))
         async with together(swarm, member):
             await member.convictions.convict(LIED.evidence(CHUNK), LIED.certificate)
-            assert [event.code for event in member.said if isinstance(event, Warned)] == ["EVIDENCE"]
+            assert [event.code for event in member.said if isinstance(event, Warned)] == [
+                "EVIDENCE"
+            ]
             assert member.medium.proofs == {}
             member.medium.capacity_bytes = float("inf")
             await member.convictions.tell()

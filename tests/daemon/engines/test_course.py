@@ -28,7 +28,9 @@ class Node:
         self.members = Members(ME.peer, lambda event: None, lambda endpoint: None)
         self.underway: Digest | None = None
         self.arrived: frozenset[Digest] = frozenset()
-        self.course = Course(self.lineage, self.members, lambda: self.underway, lambda: self.arrived)
+        self.course = Course(
+            self.lineage, self.members, lambda: self.underway, lambda: self.arrived
+        )
 
     def hears_of(self, tip: Tip) -> None:
         """Somebody says that it holds this tip."""
@@ -52,7 +54,10 @@ class Node:
 FIRST = Made(people(4))
 SECOND = Made(people(4), FIRST.next_tip(), seq=2)
 LED_BY_ONE_OF_THREE = next(
-    view for view in (1, 2) if leader_of(leader_order(FIRST.next_tip().hash, FIRST.next_tip().members), view) in {p.peer for p in people(3)}
+    view
+    for view in (1, 2)
+    if leader_of(leader_order(FIRST.next_tip().hash, FIRST.next_tip().members), view)
+    in {p.peer for p in people(3)}
 )
 SIBLING = Made(people(3), FIRST.next_tip(), seq=2, view=LED_BY_ONE_OF_THREE)
 
@@ -73,12 +78,16 @@ def test_a_certificate_that_nobody_gave_is_only_sought_beside_the_own_rounds() -
     assert node.course.seeks(node.lineage.root, 100.0) is None
     assert isinstance(node.course.leads(node.lineage.root, 100.0 + WITHOUT_S), CertificateGot)
     node.hears_of(tip)
-    assert node.course.leads(node.lineage.root, 100.0) is None, "that somebody says so stops no rounds"
+    assert node.course.leads(node.lineage.root, 100.0) is None, (
+        "that somebody says so stops no rounds"
+    )
     sought = node.course.seeks(node.lineage.root, 100.0)
     assert sought is not None
     assert sought.hash == tip.hash
     node.arrived = frozenset({tip.hash})
-    assert isinstance(node.course.leads(node.lineage.root, 100.0), CertificateGot), "its state is here"
+    assert isinstance(node.course.leads(node.lineage.root, 100.0), CertificateGot), (
+        "its state is here"
+    )
 
 
 def test_a_state_that_comes_slowly_goes_on_beside_the_own_rounds() -> None:
@@ -112,7 +121,9 @@ def test_after_a_certificate_that_nobody_gave_another_one_stops_no_rounds_either
 
 
 def test_a_state_that_is_coming_is_finished_before_a_newer_one_of_its_branch() -> None:
-    """On a slow link each newer certificate began the download anew, and no state was ever complete."""
+    """On a slow link each newer certificate began the download anew, and no state was ever
+    complete.
+    """
     node = Node(FIRST, SECOND)
     node.underway = FIRST.next_tip().hash
     leads = node.course.leads(node.lineage.root, 0.0)
@@ -124,7 +135,9 @@ def test_a_state_that_is_coming_is_finished_before_a_newer_one_of_its_branch() -
     assert leads.certificate.hash == SECOND.next_tip().hash
 
 
-def test_a_branch_is_merged_with_while_somebody_lives_on_it_and_a_failure_is_tried_again_later() -> None:
+def test_a_branch_is_merged_with_while_somebody_lives_on_it_and_a_failure_is_tried_again_later() -> (
+    None
+):
     node, ours, theirs = Node(FIRST, SECOND, SIBLING), SECOND.next_tip(), SIBLING.next_tip()
     assert node.course.leads(ours, 0.0) is None, "nobody lives there"
     node.hears_of(theirs)
@@ -133,5 +146,7 @@ def test_a_branch_is_merged_with_while_somebody_lives_on_it_and_a_failure_is_tri
     assert node.course.leads(ours, 100.0) is None
     assert node.course.leads(ours, 100.0 + MERGE_RETRY_S) == ForkGot(other=theirs)
     node.course.merge_failed(200.0)
-    assert node.course.leads(ours, 200.0 + MERGE_RETRY_S) is None, "rounds go on for longer each time"
+    assert node.course.leads(ours, 200.0 + MERGE_RETRY_S) is None, (
+        "rounds go on for longer each time"
+    )
     assert node.course.leads(ours, 200.0 + 2 * MERGE_RETRY_S) == ForkGot(other=theirs)

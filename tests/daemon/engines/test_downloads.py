@@ -1,4 +1,6 @@
-"""The one state that a node downloads beside everything else, and what the round machine hears of it."""
+"""The one state that a node downloads beside everything else, and what the round machine hears of
+it.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ INFO = TaskInfo(
 
 
 class Scene:
-    """A node at certificate 1, a peer that gives the states of others, and a branch beside the node."""
+    """A node at certificate 1, a peer that gives the states of others, and a branch beside the
+    node.
+    """
 
     def __init__(self) -> None:
         self.lineage = Lineage(RUN, MANIFEST, CHUNKS)
@@ -45,7 +49,9 @@ class Scene:
         self.other = self._certified(Made(FOUR[2:]), 3)
         self.further = [self.other]  # the other branch goes on
         for number in range(4, 4 + ARRIVED_KEPT):
-            self.further.append(self._certified(Made(FOUR[2:], self.further[-1].tip, seq=number), number))
+            self.further.append(
+                self._certified(Made(FOUR[2:], self.further[-1].tip, seq=number), number)
+            )
         self.happened: list[Happening] = []
         swarm = FakeSwarm(random.Random(1))
         self.here: FakeNetwork = swarm.network(b"\0" * 32)
@@ -87,7 +93,14 @@ class Scene:
         for number, step in ((2, self.next), *enumerate(self.further, start=3)):
             value, momentum = vector(number, 0), vector(number, 1)
             await disk.save_checkpoint(
-                Checkpoint(run=RUN, tip=step.tip.hash, number=step.tip.number, anchor=value, momentum=momentum, inner=value[:0])
+                Checkpoint(
+                    run=RUN,
+                    tip=step.tip.hash,
+                    number=step.tip.number,
+                    anchor=value,
+                    momentum=momentum,
+                    inner=value[:0],
+                )
             )
             leaves[step.tip.hash] = state_leaves(value, momentum)
         serve_state(self.there, GivenStates(disk, leaves, lambda: PARAMETERS))
@@ -115,12 +128,19 @@ def test_downloads_say_whether_a_state_leads_on_or_belongs_to_a_merge() -> None:
             nursery.cancel_scope.cancel()
 
     run_virtual(main)
-    here = [(event.certificate.hash, event.ahead) for event in scene.happened if isinstance(event, StateHere)]
+    here = [
+        (event.certificate.hash, event.ahead)
+        for event in scene.happened
+        if isinstance(event, StateHere)
+    ]
     assert here == [(scene.other.tip.hash, False)] * 2 + [(scene.next.tip.hash, True)] * 2
 
 
 def test_downloads_lead_on_also_where_the_certificate_was_pushed_out_of_the_lineage() -> None:
-    """Strangers' certificates may take its place while its state comes. The state is here all the same, and nothing else leads the node on."""
+    """Strangers' certificates may take its place while its state comes.
+
+    The state is here all the same, and nothing else leads the node on.
+    """
     scene = Scene()
 
     async def main() -> None:
@@ -140,7 +160,9 @@ def test_downloads_lead_on_also_where_the_certificate_was_pushed_out_of_the_line
 
 
 def test_downloads_of_a_branch_that_is_not_merged_do_not_pile_up() -> None:
-    """The branch went on, each merge with it failed, and each state stayed: two vectors of the model in every round."""
+    """The branch went on, each merge with it failed, and each state stayed: two vectors of the
+    model in every round.
+    """
     scene = Scene()
 
     async def main() -> None:

@@ -1,4 +1,6 @@
-"""Bytes that come for another plan than the one that is carried out: kept for a while, and let pass once nothing will come of them here."""
+"""Bytes that come for another plan than the one that is carried out: kept for a while, and let pass
+once nothing will come of them here.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ RUN, PLAN, NEXT = b"r" * 32, b"p" * 32, b"q" * 32
 
 @pytest.mark.parametrize("certified", [False, True])
 def test_bytes_of_a_plan_that_was_certified_without_us_hold_nothing_up(certified: bool) -> None:
-    """A member in a later view kept the senders of the earlier one waiting for a plan that it would never carry out, and so their next round."""
+    """A member in a later view kept the senders of the earlier one waiting for a plan that it would
+    never carry out, and so their next round.
+    """
 
     async def story() -> None:
         swarm = FakeSwarm(random.Random(1))
@@ -42,7 +46,9 @@ def test_bytes_of_a_plan_that_was_certified_without_us_hold_nothing_up(certified
             here.admit(there.endpoint)
             stream = await there.open_bulk(here.endpoint, PROTOCOL)
             for plan in (PLAN, NEXT):
-                item = parcel(SliceHeader(plan=plan, slice=0, proof=(), size=8), memoryview(bytes(8)))
+                item = parcel(
+                    SliceHeader(plan=plan, slice=0, proof=(), size=8), memoryview(bytes(8))
+                )
                 await stream.send_all(item.header)
                 await stream.send_all(item.payload)
             await trio.sleep(1.0)

@@ -14,7 +14,8 @@ from protocol.ports import Vector
 from protocol.rows import Layout, layout_of
 
 ELEMENTS = 9 * CHUNK_ELEMENTS - 100
-BORDERS = (0, 4, 4, 9)  # the second of three members has nothing to finish
+# The second of three members has nothing to finish.
+BORDERS = (0, 4, 4, 9)
 ONE_ROW = layout_of(((0, 1, 2),), BORDERS)
 VECTOR: Vector = np.random.default_rng(5).standard_normal(ELEMENTS).astype(np.float32)
 
@@ -55,19 +56,26 @@ def test_lossless_results_are_read_where_they_were_received() -> None:
 
 
 @pytest.mark.parametrize(
-    ("codec", "layout"), [("int8", ONE_ROW), ("bfloat16", ONE_ROW), ("float32", layout_of(((0, 1), (2, 3)), (0, 4, 9)))]
+    ("codec", "layout"),
+    [("int8", ONE_ROW), ("bfloat16", ONE_ROW), ("float32", layout_of(((0, 1), (2, 3)), (0, 4, 9)))],
 )
 def test_others_are_decoded(codec: str, layout: Layout) -> None:
     gathered = filled(codec, layout)
     assert gathered.vector(0, ELEMENTS) is None
     decoded = np.empty_like(VECTOR)
     codec_named(codec).decode(codec_named(codec).encode(VECTOR), decoded)
-    for start, stop in ((0, ELEMENTS), (3 * CHUNK_ELEMENTS, 6 * CHUNK_ELEMENTS), (8 * CHUNK_ELEMENTS, ELEMENTS)):
+    for start, stop in (
+        (0, ELEMENTS),
+        (3 * CHUNK_ELEMENTS, 6 * CHUNK_ELEMENTS),
+        (8 * CHUNK_ELEMENTS, ELEMENTS),
+    ):
         assert read(gathered, start, stop).tobytes() == decoded[start:stop].tobytes()
 
 
 def test_a_place_is_given_once_and_what_came_elsewhere_is_read_there() -> None:
-    """A lane breaks in the middle of a slice, and another one brings it whole; what the first one wrote is nobody's."""
+    """A lane breaks in the middle of a slice, and another one brings it whole; what the first one
+    wrote is nobody's.
+    """
     gathered = Gathered(ONE_ROW, codec_named("float32"), ELEMENTS, Buffers())
     broken = gathered.memory(2)
     again = gathered.memory(2)

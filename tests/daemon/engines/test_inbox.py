@@ -24,7 +24,9 @@ async def test_what_the_node_told_itself_comes_first(autojump_clock: MockClock) 
     assert [await inbox.next(math.inf) for _ in range(3)] == [gone("ours"), gone("a"), gone("b")]
 
 
-async def test_a_deadline_waits_for_the_events_before_it_but_not_for_long(autojump_clock: MockClock) -> None:
+async def test_a_deadline_waits_for_the_events_before_it_but_not_for_long(
+    autojump_clock: MockClock,
+) -> None:
     inbox = Inbox()
     deadline = trio.current_time() + 10.0
     assert isinstance(await inbox.next(deadline), p.Tick)
@@ -35,10 +37,14 @@ async def test_a_deadline_waits_for_the_events_before_it_but_not_for_long(autoju
     await trio.sleep(2 * OVERDUE_S)
     assert isinstance(await inbox.next(deadline), p.Tick)
     inbox.put(gone("ours"), first=True)
-    assert await inbox.next(deadline) == gone("ours"), "what was told already is acted on before anything"
+    assert await inbox.next(deadline) == gone("ours"), (
+        "what was told already is acted on before anything"
+    )
 
 
-async def test_whoever_waits_is_woken_by_an_event_and_without_one(autojump_clock: MockClock) -> None:
+async def test_whoever_waits_is_woken_by_an_event_and_without_one(
+    autojump_clock: MockClock,
+) -> None:
     inbox = Inbox()
     seen: list[p.Happening] = []
 

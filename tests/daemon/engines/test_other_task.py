@@ -1,4 +1,8 @@
-"""Nodes of one run whose tasks differ: neither plans with the other, both say why, and those that agree go on. In virtual time."""
+"""Nodes of one run whose tasks differ: neither plans with the other, both say why, and those that
+agree go on.
+
+In virtual time.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,14 @@ import pytest
 import trio
 
 from daemon.engines.native.engine import NativeEngine
-from daemon.swarm.task_agreement import PROTOCOL, TOLD_AT_MOST, TOLD_S, TaskAgreement, fetch_task, serve_task
+from daemon.swarm.task_agreement import (
+    PROTOCOL,
+    TOLD_AT_MOST,
+    TOLD_S,
+    TaskAgreement,
+    fetch_task,
+    serve_task,
+)
 from protocol.errors import PeerFault
 from protocol.identity import Signer
 from protocol.journal import Event, Planned, Refused, RoundCertified, TaskDiffers
@@ -43,11 +54,15 @@ ROUNDS_S = 60.0
 class Node:
     """An engine over a made-up network, and what it recorded."""
 
-    def __init__(self, swarm: FakeSwarm, number: int, *, parameters: int = 64, version: int = 1) -> None:
+    def __init__(
+        self, swarm: FakeSwarm, number: int, *, parameters: int = 64, version: int = 1
+    ) -> None:
         self.events: list[Event] = []
         self.signer = Signer(bytes([number]) * 32)
         self.network = swarm.network(bytes([number]) * 32)
-        self.trainer = QuadraticTrainer(seed=3, peer=self.signer.peer, parameters=parameters, version=version)
+        self.trainer = QuadraticTrainer(
+            seed=3, peer=self.signer.peer, parameters=parameters, version=version
+        )
         self.engine = NativeEngine(
             name=f"n{number}",
             manifest=RUN,
@@ -69,7 +84,9 @@ class Node:
 
     @property
     def differences(self) -> dict[str, str]:
-        return {event.peer: event.difference for event in self.events if isinstance(event, TaskDiffers)}
+        return {
+            event.peer: event.difference for event in self.events if isinstance(event, TaskDiffers)
+        }
 
 
 @asynccontextmanager
@@ -87,10 +104,16 @@ async def lived(nodes: list[Node], seconds: float = ROUNDS_S) -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "words"), [({"version": 2}, "another version of task made up"), ({"parameters": 128}, "of shape (128,), ours (64,)")]
+    ("other", "words"),
+    [
+        ({"version": 2}, "another version of task made up"),
+        ({"parameters": 128}, "of shape (128,), ours (64,)"),
+    ],
 )
 @virtual
-async def test_two_nodes_of_different_tasks_name_the_difference_on_both_sides_and_never_plan(other: dict[str, int], words: str) -> None:
+async def test_two_nodes_of_different_tasks_name_the_difference_on_both_sides_and_never_plan(
+    other: dict[str, int], words: str
+) -> None:
     async with swarm_of() as swarm:
         one, two = Node(swarm, 1), Node(swarm, 2, **other)
         await lived([one, two])
@@ -108,7 +131,11 @@ async def test_those_that_agree_go_on_and_the_odd_one_takes_none_of_their_rounds
         await lived([one, odd, two])
     for node in (one, two):
         assert len(node.of(RoundCertified)) >= 5
-        assert all(set(event.members) == {one.signer.peer, two.signer.peer} for event in node.of(Planned) if isinstance(event, Planned))
+        assert all(
+            set(event.members) == {one.signer.peer, two.signer.peer}
+            for event in node.of(Planned)
+            if isinstance(event, Planned)
+        )
         assert set(node.differences) == {odd.signer.peer}
     assert odd.of(RoundCertified) == []
     assert odd.of(Planned) == []
@@ -145,7 +172,16 @@ async def test_an_offer_for_another_task_is_refused_whatever_the_beacon_says() -
 
 
 def task(*, sketch: float = 0.5, digest: bytes = b"a" * 32) -> TaskDigest:
-    return TaskDigest(buffers=(TensorPart(name="sine", shape=(1,), dtype="float32", content=Content(digest=digest, sketch=(sketch,))),))
+    return TaskDigest(
+        buffers=(
+            TensorPart(
+                name="sine",
+                shape=(1,),
+                dtype="float32",
+                content=Content(digest=digest, sketch=(sketch,)),
+            ),
+        )
+    )
 
 
 @asynccontextmanager
@@ -231,7 +267,10 @@ async def test_a_peer_that_comes_back_with_our_task_is_told_as_well() -> None:
     assert not agreement.heard("attic", task(sketch=9.0, digest=b"c" * 32).name), "told once"
     assert agreement.heard("attic", b""), "its worker starts"
     assert agreement.heard("attic", task().name)
-    assert [bool(event.difference) for event in events if isinstance(event, TaskDiffers)] == [True, False]
+    assert [bool(event.difference) for event in events if isinstance(event, TaskDiffers)] == [
+        True,
+        False,
+    ]
 
 
 def test_an_observer_takes_every_task_for_right() -> None:

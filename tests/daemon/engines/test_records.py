@@ -14,7 +14,9 @@ ANY = open_certificate(Made(people(3)).raw(), RUN, MANIFEST, CHUNKS)
 
 def certificate(number: int, *parents: str) -> OpenCertificate:
     """One of that number, with that many parents."""
-    outcome = replace(ANY.outcome, number=number, parents=tuple(named(parent) for parent in parents))
+    outcome = replace(
+        ANY.outcome, number=number, parents=tuple(named(parent) for parent in parents)
+    )
     return replace(ANY, raw=f"{number} after {parents}".encode(), outcome=outcome)
 
 
@@ -24,8 +26,17 @@ def test_a_straight_way_has_a_record_for_each_certificate() -> None:
 
 
 def test_a_merge_that_the_other_branch_brings_does_not_cut_the_way_to_our_tip() -> None:
-    """Its number was that of a certificate of ours: the record cut the chain on disk back, and the node could not start again."""
-    path = [certificate(3, "theirs"), certificate(4, "their 3", "their 1"), certificate(6, "their 4", "our 5"), certificate(7, "6")]
+    """Its number was that of a certificate of ours: the record cut the chain on disk back, and the
+    node could not start again.
+    """
+    path = [
+        certificate(3, "theirs"),
+        certificate(4, "their 3", "their 1"),
+        certificate(6, "their 4", "our 5"),
+        certificate(7, "6"),
+    ]
     records = _records(path, 5)
     assert [number for number, _ in records] == [6, 7]
-    assert [raw for _, record in records for raw in unpack_record(record)] == [one.raw for one in path]
+    assert [raw for _, record in records for raw in unpack_record(record)] == [
+        one.raw for one in path
+    ]

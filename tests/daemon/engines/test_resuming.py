@@ -1,4 +1,7 @@
-"""Taking a run up from disk: from its checkpoint, or not at all. Nothing that cannot be read leads to genesis, and nothing is deleted."""
+"""Taking a run up from disk: from its checkpoint, or not at all.
+
+Nothing that cannot be read leads to genesis, and nothing is deleted.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,14 @@ from protocol.journal import Event, Warned, WorkDropped
 from protocol.planning import choice
 from protocol.ports import ParameterSpec, TaskInfo, inline
 from protocol.rules.registry import RULE_SETS
-from tests.daemon.certified_home import FOUR, PARAMETERS, SHAPES, CertifiedHome, everything_in, vector
+from tests.daemon.certified_home import (
+    FOUR,
+    PARAMETERS,
+    SHAPES,
+    CertifiedHome,
+    everything_in,
+    vector,
+)
 
 ROUNDS = 9
 SPECS = tuple(ParameterSpec(name=name, shape=shape, init="zeros") for name, shape in SHAPES)
@@ -83,11 +93,15 @@ async def test_a_whole_home_resumes(tmp_path: Path) -> None:
 
 
 def _ties_to_the_last(chunks: int, shares: Sequence[float]) -> tuple[int, ...]:
-    return tuple(chunks - border for border in reversed(layout.share_out(chunks, list(reversed(shares)))))
+    return tuple(
+        chunks - border for border in reversed(layout.share_out(chunks, list(reversed(shares))))
+    )
 
 
 CHANGED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "how slices are shared out": lambda patch: patch.setattr(layout, "share_out", _ties_to_the_last),
+    "how slices are shared out": lambda patch: patch.setattr(
+        layout, "share_out", _ties_to_the_last
+    ),
     "group choice": lambda patch: patch.setattr(choice, "NEARNESS", 0.5),
     "slices": lambda patch: patch.setattr(slices, "STEPS", 3),
     "lanes": lambda patch: patch.setattr(certificate, "NEWCOMER_LANES", 5),
@@ -108,7 +122,9 @@ CHANGED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         )
         for version, rules in RULE_SETS.items()
     ],
-    "who leads": lambda patch: patch.setattr(leader, "leader_order", lambda parent, candidates: tuple(sorted(candidates))),
+    "who leads": lambda patch: patch.setattr(
+        leader, "leader_order", lambda parent, candidates: tuple(sorted(candidates))
+    ),
 }
 
 
@@ -117,8 +133,12 @@ def _never(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("rule", CHANGED)
-async def test_a_release_with_another_rule_resumes_and_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
-    """One character in a tie rule: nine certified rounds were taken for forged, the node began at genesis and deleted its checkpoints."""
+async def test_a_release_with_another_rule_resumes_and_deletes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    """One character in a tie rule: nine certified rounds were taken for forged, the node began at
+    genesis and deleted its checkpoints.
+    """
     home = await CertifiedHome(tmp_path, ROUNDS).write()
     before = everything_in(home.folder)
     CHANGED[rule](monkeypatch)
@@ -132,7 +152,10 @@ async def test_a_release_with_another_rule_resumes_and_deletes_nothing(tmp_path:
     # Where the next round's data begins follows from the lanes, and is kept beside the state.
     newest = {f"checkpoints/{home.checkpoints[-1].name}"} if rule == "lanes" else set()
     assert written == {"ledger.safetensors", *newest}
-    assert np.array_equal(read_checkpoint(home.checkpoints[-1], home.run, node.keeper.tip.hash, ROUNDS).anchor, vector(ROUNDS, 0))
+    assert np.array_equal(
+        read_checkpoint(home.checkpoints[-1], home.run, node.keeper.tip.hash, ROUNDS).anchor,
+        vector(ROUNDS, 0),
+    )
 
 
 def _flip(path: Path, place: float) -> None:
@@ -162,7 +185,9 @@ RUINS: dict[str, Callable[[Path, float], None]] = {
 
 @pytest.mark.parametrize("place", [0.05, 0.4, 0.75, 0.999])
 @pytest.mark.parametrize("ruin", RUINS)
-async def test_certificates_that_do_not_read_back_stop_the_node_and_a_repair_lets_it_go_on(tmp_path: Path, ruin: str, place: float) -> None:
+async def test_certificates_that_do_not_read_back_stop_the_node_and_a_repair_lets_it_go_on(
+    tmp_path: Path, ruin: str, place: float
+) -> None:
     home = await CertifiedHome(tmp_path, ROUNDS).write()
     checkpoints = {path.read_bytes() for path in home.checkpoints}
     RUINS[ruin](home.folder / "certificates", place)
@@ -191,7 +216,12 @@ async def test_certificates_cut_off_in_the_middle_of_an_append_cost_nothing(tmp_
     whole = path.read_bytes()
     await home.append(FileDisk(home.root, inline), ROUNDS + 1)
     longer = path.read_bytes()
-    for torn in (longer[: len(whole) + 5], longer[: len(whole) + 60], longer[:-1], whole + bytes(len(longer) - len(whole))):
+    for torn in (
+        longer[: len(whole) + 5],
+        longer[: len(whole) + 60],
+        longer[:-1],
+        whole + bytes(len(longer) - len(whole)),
+    ):
         path.write_bytes(torn)
         node = await resumed(home)
         assert node.keeper.tip == home.tips[ROUNDS]
@@ -199,14 +229,18 @@ async def test_certificates_cut_off_in_the_middle_of_an_append_cost_nothing(tmp_
 
 
 @pytest.mark.parametrize("ruin", [ruin for ruin in RUINS if ruin != "gone"])
-async def test_the_newest_checkpoint_may_be_damaged_and_the_one_before_goes_on(tmp_path: Path, ruin: str) -> None:
+async def test_the_newest_checkpoint_may_be_damaged_and_the_one_before_goes_on(
+    tmp_path: Path, ruin: str
+) -> None:
     home = await CertifiedHome(tmp_path, ROUNDS).write()
     RUINS[ruin](home.checkpoints[-1], 0.5)
     node = await resumed(home)
     assert node.keeper.tip == home.tips[ROUNDS - 1]
     assert len(node.disk.damaged) == 1
     assert "Number 8 is taken instead" in node.disk.damaged[0]
-    assert node.lineage.ahead(node.keeper.tip) == home.tips[ROUNDS], "and the members are asked for the newest state"
+    assert node.lineage.ahead(node.keeper.tip) == home.tips[ROUNDS], (
+        "and the members are asked for the newest state"
+    )
     assert await node.keeper.write([], lambda: 0.0) == []
     assert len(home.checkpoints) == 3, "damaged and ahead of us: it stays where it is"
 
@@ -225,19 +259,27 @@ async def test_no_checkpoint_that_can_be_read_stops_the_node(tmp_path: Path, rui
 
 
 async def test_certificates_without_any_checkpoint_are_said_and_asked_for(tmp_path: Path) -> None:
-    """As after a crash before the first checkpoint: there is nothing to lose, and the members hold the state."""
+    """As after a crash before the first checkpoint: there is nothing to lose, and the members hold
+    the state.
+    """
     home = await CertifiedHome(tmp_path, ROUNDS).write()
     for path in home.checkpoints:
         path.unlink()
     node = Resumed(home)
     assert (await node.keeper.resume()).startswith("beginning at genesis")
-    assert node.warnings == ["the state of certificate 9 is not on disk; the members of the run are asked for it"]
+    assert node.warnings == [
+        "the state of certificate 9 is not on disk; the members of the run are asked for it"
+    ]
     assert node.lineage.ahead(node.keeper.tip) == home.tips[-1]
 
 
-async def test_a_checkpoint_with_another_state_than_its_certificate_names_stops_the_node(tmp_path: Path) -> None:
+async def test_a_checkpoint_with_another_state_than_its_certificate_names_stops_the_node(
+    tmp_path: Path,
+) -> None:
     home = await CertifiedHome(tmp_path, ROUNDS).write()
-    await FileDisk(home.root, inline).save_checkpoint(replace(home.checkpoint(ROUNDS), anchor=home.checkpoint(1).anchor))
+    await FileDisk(home.root, inline).save_checkpoint(
+        replace(home.checkpoint(ROUNDS), anchor=home.checkpoint(1).anchor)
+    )
     assert "does not have the state that its certificate names" in (await stopped(home)).what
     assert "does not have the state" in repair(home.folder, home.signed)[0]
     assert (await resumed(home)).keeper.tip == home.tips[ROUNDS - 1]
@@ -257,7 +299,9 @@ async def test_a_damaged_ledger_costs_its_work_and_is_set_aside(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", ["ledger.safetensors", "stands"])
-async def test_a_ledger_or_stands_that_the_system_refuses_stop_the_node(tmp_path: Path, name: str) -> None:
+async def test_a_ledger_or_stands_that_the_system_refuses_stop_the_node(
+    tmp_path: Path, name: str
+) -> None:
     home = await CertifiedHome(tmp_path, ROUNDS).write()
     _folder(home.folder / name, 0.0)
     error = await stopped(home)
@@ -272,10 +316,15 @@ async def test_damaged_stands_are_said(tmp_path: Path, ruin: str) -> None:
     path = home.folder / "stands"
     RUINS[ruin](path, 0.004 if ruin == "flipped" else 0.3)
     node = await resumed(home)
-    assert ["What this node had said in a round under way is forgotten" in words for words in node.disk.damaged] == [True]
+    assert [
+        "What this node had said in a round under way is forgotten" in words
+        for words in node.disk.damaged
+    ] == [True]
 
 
-async def test_checkpoints_that_cannot_be_read_any_more_while_the_node_runs_do_not_end_it(tmp_path: Path) -> None:
+async def test_checkpoints_that_cannot_be_read_any_more_while_the_node_runs_do_not_end_it(
+    tmp_path: Path,
+) -> None:
     home = await CertifiedHome(tmp_path, ROUNDS).write()
     node = await resumed(home)
     folder = home.folder / "checkpoints"
@@ -283,21 +332,37 @@ async def test_checkpoints_that_cannot_be_read_any_more_while_the_node_runs_do_n
     folder.write_bytes(b"")
     await node.keeper.write([], lambda: 0.0)
     (said,) = node.warnings
-    assert said.startswith("checkpoint 9 was not written: The checkpoints of this run cannot be read.")
+    assert said.startswith(
+        "checkpoint 9 was not written: The checkpoints of this run cannot be read."
+    )
     assert str(folder) in said
 
 
-async def test_a_crash_while_a_branch_is_left_goes_on_where_the_branches_part(tmp_path: Path) -> None:
-    """Its checkpoints are set apart before its certificates are cut off: at no instant is a checkpoint ahead of the certificates."""
+async def test_a_crash_while_a_branch_is_left_goes_on_where_the_branches_part(
+    tmp_path: Path,
+) -> None:
+    """Its checkpoints are set apart before its certificates are cut off: at no instant is a
+    checkpoint ahead of the certificates.
+    """
     home = await CertifiedHome(tmp_path, ROUNDS).write()
     await FileDisk(home.root, inline).leave_checkpoints(home.run, [home.tips[ROUNDS].hash])
     node = await resumed(home)
     assert node.keeper.tip == home.tips[ROUNDS - 1]
-    assert (home.folder / "checkpoints" / "left" / f"{ROUNDS:010d}-{home.tips[ROUNDS].hash.hex()}.safetensors").exists()
+    assert (
+        home.folder
+        / "checkpoints"
+        / "left"
+        / f"{ROUNDS:010d}-{home.tips[ROUNDS].hash.hex()}.safetensors"
+    ).exists()
 
 
-async def test_a_checkpoint_far_behind_its_certificates_is_resumed_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk with room for certificates and none for checkpoints. The node began at genesis beside its own whole checkpoint."""
+async def test_a_checkpoint_far_behind_its_certificates_is_resumed_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk with room for certificates and none for checkpoints.
+
+    The node began at genesis beside its own whole checkpoint.
+    """
     monkeypatch.setattr(lineage, "TIPS_KEPT", 4)
     home = await CertifiedHome(tmp_path, 3).write()
     disk = FileDisk(home.root, inline)
@@ -306,7 +371,9 @@ async def test_a_checkpoint_far_behind_its_certificates_is_resumed_from(tmp_path
     before = everything_in(home.folder / "checkpoints")
     node = await resumed(home)
     assert node.keeper.tip == home.tips[3]
-    assert node.lineage.ahead(node.keeper.tip) == home.tips[-1], "the members are asked for the state of the newest"
+    assert node.lineage.ahead(node.keeper.tip) == home.tips[-1], (
+        "the members are asked for the state of the newest"
+    )
     assert node.lineage.beside(node.keeper.tip) == []
     assert await node.keeper.write([], lambda: 0.0) == []
     assert everything_in(home.folder / "checkpoints").keys() == before.keys()
@@ -352,7 +419,9 @@ class _MovingDisk(FileDisk):
             await self.moves()
 
 
-async def test_a_ledger_that_went_on_while_a_checkpoint_is_written_is_not_kept_under_the_older_tip(tmp_path: Path) -> None:
+async def test_a_ledger_that_went_on_while_a_checkpoint_is_written_is_not_kept_under_the_older_tip(
+    tmp_path: Path,
+) -> None:
     """A node that was killed then settled the same certificate twice."""
     home = await CertifiedHome(tmp_path / "home", 2).write()
     node = Resumed(home)
@@ -365,16 +434,23 @@ async def test_a_ledger_that_went_on_while_a_checkpoint_is_written_is_not_kept_u
 
     async def move(number: int) -> None:
         state = home.checkpoint(number)
-        node.keeper.anchor.spare_value[:], node.keeper.anchor.spare_momentum[:] = state.anchor, state.momentum
+        node.keeper.anchor.spare_value[:], node.keeper.anchor.spare_momentum[:] = (
+            state.anchor,
+            state.momentum,
+        )
         await node.keeper.anchor.digest_spare(inline)
-        await node.keeper.move_to(home.tips[number], node.lineage.path(node.keeper.tip, home.tips[number]), [])
+        await node.keeper.move_to(
+            home.tips[number], node.lineage.path(node.keeper.tip, home.tips[number]), []
+        )
 
     await move(3)
     disk.moves = lambda: move(4)
     assert await node.keeper.write([(3, pack_record([home.raws[2]]))], lambda: 0.0) == []
     kept = await disk.load_ledger(home.run)
     assert kept is not None
-    assert (kept.tip, kept.weight) == (home.tips[2].hash, 7), "the older pair, which the certificates on disk lead on from"
+    assert (kept.tip, kept.weight) == (home.tips[2].hash, 7), (
+        "the older pair, which the certificates on disk lead on from"
+    )
     disk.moves = None
     assert await node.keeper.write([(4, pack_record([home.raws[3]]))], lambda: 0.0) == []
     kept = await disk.load_ledger(home.run)
@@ -398,8 +474,13 @@ async def test_certificates_that_cannot_be_read_for_a_moment_end_nothing(tmp_pat
     assert await readable_certificates(node.disk, home.run, ROUNDS) == [home.raws[-1]]
 
 
-async def test_a_node_that_joined_a_long_run_resumes_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It got the last certificates alone. Every restart of such a node ended with `DAMAGED`, and a repair set its whole run aside."""
+async def test_a_node_that_joined_a_long_run_resumes_from_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It got the last certificates alone.
+
+    Every restart of such a node ended with `DAMAGED`, and a repair set its whole run aside.
+    """
     monkeypatch.setattr(lineage, "TIPS_KEPT", 4)
     members = await CertifiedHome(tmp_path / "members", ROUNDS).write()
     joiner = CertifiedHome(tmp_path / "joiner", ROUNDS)
@@ -411,12 +492,17 @@ async def test_a_node_that_joined_a_long_run_resumes_from_its_checkpoint(tmp_pat
     path = node.lineage.path(node.keeper.tip, tip)
     assert [certificate.outcome.number for certificate in path] == [6, 7, 8, 9]
     state = members.checkpoint(ROUNDS)
-    node.keeper.anchor.spare_value[:], node.keeper.anchor.spare_momentum[:] = state.anchor, state.momentum
+    node.keeper.anchor.spare_value[:], node.keeper.anchor.spare_momentum[:] = (
+        state.anchor,
+        state.momentum,
+    )
     await node.keeper.anchor.digest_spare(inline)
     await node.keeper.move_to(tip, path, [])
     ((_, record), *_) = records = moving._records(path, 0)
     await node.disk.append_certificate(joiner.run, path[0].outcome.number, record)
-    assert (await Resumed(joiner).keeper.resume()).startswith("beginning at genesis"), "a power cut before its first checkpoint"
+    assert (await Resumed(joiner).keeper.resume()).startswith("beginning at genesis"), (
+        "a power cut before its first checkpoint"
+    )
     assert await node.keeper.write(records, lambda: 0.0) == []
     again = await resumed(joiner)
     assert again.keeper.tip == tip
@@ -434,8 +520,12 @@ async def test_a_node_that_joined_a_long_run_resumes_from_its_checkpoint(tmp_pat
     assert repair(joiner.folder, joiner.signed) == []
 
 
-async def test_work_that_an_old_ledger_does_not_know_is_dropped_for_that_reason(tmp_path: Path) -> None:
-    """A home from a backup trains under a number that is certified already; the samples' cap has no part in it."""
+async def test_work_that_an_old_ledger_does_not_know_is_dropped_for_that_reason(
+    tmp_path: Path,
+) -> None:
+    """A home from a backup trains under a number that is certified already; the samples' cap has no
+    part in it.
+    """
     home = await CertifiedHome(tmp_path, 2).write()
     node = await resumed(home)
     before = node.keeper.tip
@@ -451,7 +541,9 @@ async def test_work_that_an_old_ledger_does_not_know_is_dropped_for_that_reason(
     ]
 
 
-async def test_work_is_dropped_where_certificates_that_may_count_it_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_work_is_dropped_where_certificates_that_may_count_it_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To offer it once more could count it twice."""
     home = await CertifiedHome(tmp_path, 2).write()
     node = await resumed(home)

@@ -1,4 +1,6 @@
-"""One task sets a trainer to work that was missing, and a trainer that comes and goes never ends its node."""
+"""One task sets a trainer to work that was missing, and a trainer that comes and goes never ends
+its node.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,13 @@ MANIFEST = Manifest(
 
 @pytest.mark.parametrize("gap_s", [0.37, 0.9, 2.3])
 @pytest.mark.parametrize("both", [False, True])
-def test_rounds_without_a_trainer_leave_one_task_that_waits_for_it(monkeypatch: pytest.MonkeyPatch, gap_s: float, both: bool) -> None:
-    """The trainer dies at many instants of many rounds. One task at most waits for it, and no command meets a trainer in the wrong state."""
+def test_rounds_without_a_trainer_leave_one_task_that_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, gap_s: float, both: bool
+) -> None:
+    """The trainer dies at many instants of many rounds.
+
+    One task at most waits for it, and no command meets a trainer in the wrong state.
+    """
     played = World(seed=3, nodes=2, manifest=MANIFEST, parameters=64)
     waiting: dict[QuadraticTrainer, int] = {}
     most = [0]
@@ -52,26 +59,36 @@ def test_rounds_without_a_trainer_leave_one_task_that_waits_for_it(monkeypatch: 
     async def story() -> None:
         async with played.running():
             played.start()
-            await played.until(lambda: min(played.number(0), played.number(1)) >= 1, 20, "the first certificate")
+            await played.until(
+                lambda: min(played.number(0), played.number(1)) >= 1, 20, "the first certificate"
+            )
             for _ in range(30):
                 for seat in played.seats[: 2 if both else 1]:
                     assert seat.trainer is not None
                     seat.trainer.inner.crash()
                 await trio.sleep(gap_s)
             before = max(played.number(0), played.number(1))
-            await played.until(lambda: min(played.number(0), played.number(1)) >= before + 6, 60, "rounds after the last death")
+            await played.until(
+                lambda: min(played.number(0), played.number(1)) >= before + 6,
+                60,
+                "rounds after the last death",
+            )
 
     run_virtual(story, seed=3)
     assert not played.invariants.broken, played.invariants.broken
     assert most[0] == 1, f"{most[0]} tasks waited for one trainer"
     assert not refused, refused
-    last = [event for event in played.of(RoundCertified, node=1) if isinstance(event, RoundCertified)][-1]
+    last = [
+        event for event in played.of(RoundCertified, node=1) if isinstance(event, RoundCertified)
+    ][-1]
     assert {share.peer for share in last.shares} == {seat.peer for seat in played.seats}
 
 
 def test_a_trainer_that_dies_at_work_is_set_to_work_in_the_same_round() -> None:
     """Rounds may be long: the end of one is not waited for."""
-    played = World(seed=4, nodes=1, manifest=replace(MANIFEST, round=RoundRules(seconds=30.0)), parameters=64)
+    played = World(
+        seed=4, nodes=1, manifest=replace(MANIFEST, round=RoundRules(seconds=30.0)), parameters=64
+    )
 
     async def story() -> None:
         async with played.running():
@@ -90,7 +107,9 @@ def test_a_trainer_that_dies_at_work_is_set_to_work_in_the_same_round() -> None:
     assert trained.samples > 0
 
 
-def test_a_trainer_that_comes_back_goes_on_with_its_inner_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trainer_that_comes_back_goes_on_with_its_inner_optimizer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Also where it died and came back within one exchange, so that no command was lost."""
     played = World(seed=5, nodes=2, manifest=MANIFEST, parameters=64)
     restored: list[Vector] = []
@@ -117,7 +136,9 @@ def test_a_trainer_that_comes_back_goes_on_with_its_inner_optimizer(monkeypatch:
     assert all(state.any() for state in restored)
 
 
-def test_a_trainer_that_is_missing_at_the_end_of_a_round_gets_its_inner_optimizer_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trainer_that_is_missing_at_the_end_of_a_round_gets_its_inner_optimizer_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The attempt at the end of a round reaches nobody, and must not count as one that did."""
     played = World(seed=5, nodes=2, manifest=MANIFEST, parameters=64)
     restored: list[Vector] = []
@@ -161,24 +182,36 @@ def test_a_node_whose_trainer_stays_away_averages_on_and_says_so_once() -> None:
 
     run_virtual(story, seed=6)
     assert not played.invariants.broken, played.invariants.broken
-    rounds = [event for event in played.of(RoundCertified, node=0) if isinstance(event, RoundCertified)]
+    rounds = [
+        event for event in played.of(RoundCertified, node=0) if isinstance(event, RoundCertified)
+    ]
     assert [event.outcome for event in rounds[-5:]] == ["idle"] * 5
-    said = [event.message for event in played.of(Warned, node=0) if isinstance(event, Warned) and event.code == "TRAINER"]
+    said = [
+        event.message
+        for event in played.of(Warned, node=0)
+        if isinstance(event, Warned) and event.code == "TRAINER"
+    ]
     assert said
     assert len(said) == len(set(said)), "each sentence once"
 
 
 def test_a_node_leaves_at_once_while_its_disk_is_full() -> None:
-    """What waits for the disk to make an offer durable holds the trainer, and leaving needs the trainer."""
+    """What waits for the disk to make an offer durable holds the trainer, and leaving needs the
+    trainer.
+    """
     played = World(seed=5, nodes=2, manifest=MANIFEST, parameters=64)
 
     async def story() -> None:
         async with played.running():
             played.start()
-            await played.until(lambda: min(played.number(0), played.number(1)) >= 1, 20, "the first certificate")
+            await played.until(
+                lambda: min(played.number(0), played.number(1)) >= 1, 20, "the first certificate"
+            )
             full_at = trio.current_time()
             played.seats[0].medium.capacity_bytes = 0
-            await played.until(lambda: bool(played.of(Warned, node=0, after=full_at)), 20, "the disk is full")
+            await played.until(
+                lambda: bool(played.of(Warned, node=0, after=full_at)), 20, "the disk is full"
+            )
             played.finish(0)
             await played.until(lambda: not played.seats[0].alive, 2.0, "the node left")
 

@@ -10,7 +10,9 @@ from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
 
 def make_node(home: Path, seed: int, *join: str, bulk: bool = True) -> LibP2PNetwork:
     settings = NetworkSettings(listen_host="127.0.0.1", join=join, bulk=bulk)
-    return LibP2PNetwork(settings, seed.to_bytes(32, "big"), load_or_make(home / f"bulk-{seed}.pem", f"node {seed}"))
+    return LibP2PNetwork(
+        settings, seed.to_bytes(32, "big"), load_or_make(home / f"bulk-{seed}.pem", f"node {seed}")
+    )
 
 
 def control_port(node: LibP2PNetwork) -> int:

@@ -1,6 +1,8 @@
-"""One real node in a process of its own, for the tests that need many: commands on stdin, one JSON line for each answer on stdout.
+"""One real node in a process of its own, for the tests that need many: commands on stdin, one JSON
+line for each answer on stdout.
 
-`publish TEXT` gossips, `status` tells what is connected, heard and used, `quit` or the end of stdin ends it.
+`publish TEXT` gossips, `status` tells what is connected, heard and used, `quit` or the end of stdin
+ends it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ KEY = bytes(range(32))
 
 async def main(home: Path, seed: int, *join: str) -> None:
     settings = NetworkSettings(listen_host="127.0.0.1", join=join)
-    network = LibP2PNetwork(settings, seed.to_bytes(32, "big"), load_or_make(home / f"bulk-{seed}.pem", f"node {seed}"))
+    network = LibP2PNetwork(
+        settings, seed.to_bytes(32, "big"), load_or_make(home / f"bulk-{seed}.pem", f"node {seed}")
+    )
     heard: set[str] = set()
     lost: list[tuple[str, str, float]] = []
     subscription = network.subscribe(TOPIC, lambda peer, data: True)
@@ -41,7 +45,13 @@ async def main(home: Path, seed: int, *join: str) -> None:
     async with network.running(), trio.open_nursery() as nursery:
         nursery.start_soon(listen)
         nursery.start_soon(watch)
-        say({"peer": network.peer, "address": network.addresses[0], "bulk_port": network.endpoint.port})
+        say(
+            {
+                "peer": network.peer,
+                "address": network.addresses[0],
+                "bulk_port": network.endpoint.port,
+            }
+        )
         nursery.start_soon(network.provide, KEY)
         commands = trio.lowlevel.FdStream(sys.stdin.fileno())
         buffered = b""
@@ -55,7 +65,13 @@ async def main(home: Path, seed: int, *join: str) -> None:
                 elif command == "status":
                     links = [(link.peer, link.rtt_s) for link in network.links()]
                     say(
-                        {"links": links, "heard": sorted(heard), "lost": lost, "cpu_s": time.process_time(), "refusals": network.refusals()}
+                        {
+                            "links": links,
+                            "heard": sorted(heard),
+                            "lost": lost,
+                            "cpu_s": time.process_time(),
+                            "refusals": network.refusals(),
+                        }
                     )
                 elif command == "find":
                     say(await network.find_providers(KEY))

@@ -1,4 +1,6 @@
-"""The address book and its signed records: nothing is believed that was not signed, nothing grows without bound."""
+"""The address book and its signed records: nothing is believed that was not signed, nothing grows
+without bound.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ def test_a_record_is_learned_once_and_replaced_by_a_newer_one() -> None:
 
 
 def test_what_is_kept_for_the_next_life_is_where_members_were_a_while_ago() -> None:
-    """Of our run, in their own words, few of each: hints of others, strangers, and who was never here are nothing to call again and again."""
+    """Of our run, in their own words, few of each: hints of others, strangers, and who was never
+    here are nothing to call again and again.
+    """
     book = a_book()
     many = seal_record(signer(2), [place(2, 4000 + n) for n in range(MAX_PLACES)], [RUN], 1)
     for signed in (many, record(3), record(4, keys=(OTHER_RUN,)), record(5)):
@@ -77,13 +81,21 @@ def test_what_is_kept_for_the_next_life_is_where_members_were_a_while_ago() -> N
 
 
 def test_what_is_kept_for_the_next_life_is_where_a_peer_was_met_or_the_user_said() -> None:
-    """The next life calls these addresses free of all bounds: what a peer says of itself may name any host."""
+    """The next life calls these addresses free of all bounds: what a peer says of itself may name
+    any host.
+    """
     two, three = signer(2).peer, signer(3).peer
     named = Place("dns4", "home.example", 22, three)
     book = Book(signer(1).peer, [named])
-    claims = [Place("ip4", "169.254.169.254", 80, two), Place("dns4", "victim.example", 22, two), place(2)]
+    claims = [
+        Place("ip4", "169.254.169.254", 80, two),
+        Place("dns4", "victim.example", 22, two),
+        place(2),
+    ]
     book.learn(seal_record(signer(2), claims, [RUN], 1), 0.0, "teller")
-    book.learn(seal_record(signer(3), [Place("ip4", "10.0.0.9", 22, three)], [RUN], 1), 0.0, "teller")
+    book.learn(
+        seal_record(signer(3), [Place("ip4", "10.0.0.9", 22, three)], [RUN], 1), 0.0, "teller"
+    )
     book.connected(two, 2.0, place(2).host)
     book.connected(three, 3.0, "203.0.113.3")
     assert book.places_of_members({two, three}, frozenset({RUN}), 4.0) == [named, place(2)]
@@ -125,8 +137,13 @@ def test_any_text_is_an_address_or_a_fault(text: str) -> None:
 
 
 def test_the_largest_exchange_fits_its_limit() -> None:
-    places = [Place("dns4", f"{'a' * 60}.{number}.example", 65_535, signer(2).peer) for number in range(MAX_PLACES)]
-    largest = seal_record(signer(2), places, [bytes((number,)) * 32 for number in range(MAX_KEYS)], (1 << 64) - 1)
+    places = [
+        Place("dns4", f"{'a' * 60}.{number}.example", 65_535, signer(2).peer)
+        for number in range(MAX_PLACES)
+    ]
+    largest = seal_record(
+        signer(2), places, [bytes((number,)) * 32 for number in range(MAX_KEYS)], (1 << 64) - 1
+    )
     assert len(largest.body) <= MAX_RECORD_BYTES
     assert len(encode_exchange([largest] * MAX_RECORDS)) <= MAX_EXCHANGE_BYTES
     with pytest.raises(PeerFault):

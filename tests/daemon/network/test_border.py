@@ -14,7 +14,10 @@ async def failing(error: BaseException) -> None:
     raise error
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), ExceptionGroup("many", [KeyError(), AssertionError()]), TimeoutError()])
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("x"), ExceptionGroup("many", [KeyError(), AssertionError()]), TimeoutError()],
+)
 async def test_failures_become_unreachable_or_nothing(error: Exception) -> None:
     with pytest.raises(Unreachable, match="doing it"), foreign("doing it"):
         await failing(error)

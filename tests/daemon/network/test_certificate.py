@@ -23,13 +23,17 @@ def test_it_is_made_once_and_stays_private(tmp_path: Path) -> None:
 
 
 def test_no_clock_matters_neither_the_makers_nor_the_verifiers(tmp_path: Path) -> None:
-    """A machine without a battery begins in 1970; one whose clock was decades ahead kept what it made then."""
+    """A machine without a battery begins in 1970; one whose clock was decades ahead kept what it
+    made then.
+    """
     certificate = x509.load_der_x509_certificate(load_or_make(tmp_path / "bulk.pem", "x" * 500).der)
     assert certificate.not_valid_before_utc < datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     assert certificate.not_valid_after_utc > datetime.datetime(2500, 1, 1, tzinfo=datetime.UTC)
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+)
 def test_a_damaged_file_is_said_and_kept(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "bulk.pem"
     path.write_bytes(content)
@@ -43,7 +47,10 @@ def test_a_damaged_file_is_said_and_kept(content: bytes, tmp_path: Path) -> None
 def test_one_that_cannot_be_read_or_made_is_said_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "bulk.pem").mkdir()
     (tmp_path / "file").touch()
-    for path, why in ((tmp_path / "bulk.pem", "Is a directory"), (tmp_path / "file" / "bulk.pem", "File exists")):
+    for path, why in (
+        (tmp_path / "bulk.pem", "Is a directory"),
+        (tmp_path / "file" / "bulk.pem", "File exists"),
+    ):
         with pytest.raises(UserError, match="Cannot read or make") as caught:
             load_or_make(path, "node")
         assert why in caught.value.why

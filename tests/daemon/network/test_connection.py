@@ -20,7 +20,9 @@ MESSAGE_BYTES = 300
 
 
 @pytest.mark.real
-async def test_small_messages_give_no_window_back_and_large_ones_by_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_small_messages_give_no_window_back_and_large_ones_by_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given_back: list[int] = []
     write = MeasuredYamux._write_frame
 
@@ -46,11 +48,14 @@ async def test_small_messages_give_no_window_back_and_large_ones_by_halves(tmp_p
                     while len(got) < MESSAGE_BYTES:
                         got += await stream.receive_some(MESSAGE_BYTES - len(got))
                     assert got == message
-                assert len(given_back) <= 2  # both ways together they are less than half a window; gossip has streams of its own
+                # Both ways together they are less than half a window; gossip has streams of its
+                # own.
+                assert len(given_back) <= 2
                 data = pattern(3_000_001)[:3_000_001]
                 assert await ask(stream, data) == data
                 await stream.aclose()
-    assert all(length >= 1 << 17 for length in given_back[2:])  # half of the window that a stream begins with
+    # Half of the window that a stream begins with.
+    assert all(length >= 1 << 17 for length in given_back[2:])
 
 
 @pytest.mark.real

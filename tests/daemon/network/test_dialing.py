@@ -1,4 +1,6 @@
-"""Where a node connects because others told it to: what is in scope, and that false addresses run out."""
+"""Where a node connects because others told it to: what is in scope, and that false addresses run
+out.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,17 @@ def policy(own: Iterable[str] = HOME, heard: Iterable[str] = ()) -> DialPolicy:
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "127.9.9.9", "169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255", "240.0.0.1", "10.0.0.1", "172.16.5.4"],
+    [
+        "127.0.0.1",
+        "127.9.9.9",
+        "169.254.169.254",
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "240.0.0.1",
+        "10.0.0.1",
+        "172.16.5.4",
+    ],
 )
 def test_what_no_stranger_can_make_a_node_call(host: str) -> None:
     assert policy().why_not(host, 4001)
@@ -40,7 +52,9 @@ def test_names_and_ports_of_the_system_are_not_tried() -> None:
 def test_a_private_network_is_in_scope_where_we_live_or_hear_somebody() -> None:
     assert not policy(HOME).why_not("192.168.1.77", 4001), "the same home"
     assert policy(PUBLIC).why_not("192.168.1.77", 4001)
-    assert not policy(PUBLIC, heard=["10.1.2.3"]).why_not("10.200.0.1", 4001), "a network of many subnets"
+    assert not policy(PUBLIC, heard=["10.1.2.3"]).why_not("10.200.0.1", 4001), (
+        "a network of many subnets"
+    )
     assert policy(PUBLIC, heard=["10.1.2.3"]).why_not("192.168.1.77", 4001)
 
 
@@ -61,6 +75,12 @@ def test_false_addresses_run_out_and_true_ones_cost_nothing() -> None:
 
 def test_one_teller_and_one_prefix_have_less_than_all() -> None:
     by_source = policy()
-    assert sum(by_source.spend(f"9.9.{n}.1", "teller", 0.0) for n in range(100)) == SOURCE_TRIES_AT_ONCE
+    assert (
+        sum(by_source.spend(f"9.9.{n}.1", "teller", 0.0) for n in range(100))
+        == SOURCE_TRIES_AT_ONCE
+    )
     by_prefix = policy()
-    assert sum(by_prefix.spend("9.9.9.9", f"teller {n}", 0.0) for n in range(100)) == PREFIX_TRIES_AT_ONCE
+    assert (
+        sum(by_prefix.spend("9.9.9.9", f"teller {n}", 0.0) for n in range(100))
+        == PREFIX_TRIES_AT_ONCE
+    )

@@ -37,7 +37,10 @@ async def echo(stream: ByteStream) -> None:
 
 
 class Pair:
-    """Two connected nodes. `alive` proves that both planes and the gossip of the first still work."""
+    """Two connected nodes.
+
+    `alive` proves that both planes and the gossip of the first still work.
+    """
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -62,7 +65,10 @@ class Pair:
 
     async def alive(self) -> None:
         self.target.admit(self.other.endpoint)
-        for stream in (await self.other.open_stream(self.target.peer, ECHO), await self.other.open_bulk(self.target.endpoint, ECHO)):
+        for stream in (
+            await self.other.open_stream(self.target.peer, ECHO),
+            await self.other.open_bulk(self.target.endpoint, ECHO),
+        ):
             await stream.send_all(b"alive")
             assert await stream.receive_some(5) == b"alive"
             await stream.aclose()
@@ -75,7 +81,9 @@ class Pair:
                 break
 
     async def _meshed(self) -> None:
-        """A new link's ends first tell each other what they subscribe to, and are meshed after that: what is said before reaches nobody."""
+        """A new link's ends first tell each other what they subscribe to, and are meshed after
+        that: what is said before reaches nobody.
+        """
         pubsub = self.other._gossip._pubsub
         assert pubsub is not None
         while not pubsub.router.mesh.get(TOPIC):
@@ -205,9 +213,18 @@ async def test_bulk_without_the_right_certificate_or_first_frame(tmp_path: Path)
             own = load_or_make(tmp_path / "bulk-2.pem", "node 2")
             assert await trio.to_thread.run_sync(call_without_certificate, pair.target) == b""
             await pair.counted("tls", 1)
-            assert await refused(await bulk_session(stranger, pair.target), bytes((len(name),)) + name) == b""
+            assert (
+                await refused(await bulk_session(stranger, pair.target), bytes((len(name),)) + name)
+                == b""
+            )
             await pair.counted("tls", 2)
-            assert await refused(await bulk_session(own, pair.target), bytes((MAX_PROTOCOL_BYTES + 1,)) + bytes(200)) == b""
+            assert (
+                await refused(
+                    await bulk_session(own, pair.target),
+                    bytes((MAX_PROTOCOL_BYTES + 1,)) + bytes(200),
+                )
+                == b""
+            )
             await pair.counted("oversized")
             assert await refused(await bulk_session(own, pair.target), b"\x07unknown") == b"\x01"
             await pair.counted("unknown_kind")
@@ -218,7 +235,14 @@ async def test_a_certificate_that_is_none_is_not_admitted(tmp_path: Path) -> Non
     node = make_node(tmp_path, 1)
     for nonsense in (b"", b"nonsense", bytes(1000)):
         with pytest.raises(PeerFault):
-            node.admit(Endpoint(peer=make_node(tmp_path, 2).peer, hosts=("127.0.0.1",), port=1, certificate=nonsense))
+            node.admit(
+                Endpoint(
+                    peer=make_node(tmp_path, 2).peer,
+                    hosts=("127.0.0.1",),
+                    port=1,
+                    certificate=nonsense,
+                )
+            )
 
 
 LIBP2P = {
@@ -233,7 +257,9 @@ LIBP2P = {
 
 @pytest.mark.parametrize("service", LIBP2P)
 @pytest.mark.parametrize("data", ["framed", "huge", "random", "frames of nothing"])
-async def test_nonsense_from_a_member_on_every_libp2p_service(service: str, data: str, tmp_path: Path) -> None:
+async def test_nonsense_from_a_member_on_every_libp2p_service(
+    service: str, data: str, tmp_path: Path
+) -> None:
     pair = Pair(tmp_path)
     nonsense = {
         "framed": b"\x40" + random.Random(6).randbytes(64),
@@ -245,7 +271,8 @@ async def test_nonsense_from_a_member_on_every_libp2p_service(service: str, data
         async with pair.running():
             stream = await pair.other.open_stream(pair.target.peer, LIBP2P[service])
             try:
-                with trio.move_on_after(1):  # some services take it all and wait for more
+                # Some services take it all and wait for more.
+                with trio.move_on_after(1):
                     await stream.send_all(nonsense)
                     await stream.send_eof()
                     while await stream.receive_some(65_536):

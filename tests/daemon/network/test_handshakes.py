@@ -1,4 +1,6 @@
-"""Unfinished handshakes: a newcomer always finds a place, and silence, age and crowding decide whose."""
+"""Unfinished handshakes: a newcomer always finds a place, and silence, age and crowding decide
+whose.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Strangers whose gossip is listened to: bounded by who brings them, by network and in all, and forgotten when silent."""
+"""Strangers whose gossip is listened to: bounded by who brings them, by network and in all, and
+forgotten when silent.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,18 @@ def test_one_connection_brings_few_strangers_and_another_brings_more() -> None:
     heard = [n for n in range(4000) if table.allows(f"key {n}", "flooder", "a", 0.0)]
     assert heard == list(range(OF_BRINGER))
     assert table.allows("key 3999", "neighbour", "b", 0.0), "who has places left may bring it"
-    assert table.allows("key 0", "anybody", "c", 1.0), "who was heard is heard from whoever brings it"
+    assert table.allows("key 0", "anybody", "c", 1.0), (
+        "who was heard is heard from whoever brings it"
+    )
 
 
 def test_one_network_and_all_networks_have_their_share() -> None:
     table = Introductions()
-    of_one = sum(table.allows(f"key {b} {n}", f"bringer {b}", "net", 0.0) for b in range(20) for n in range(20))
+    of_one = sum(
+        table.allows(f"key {b} {n}", f"bringer {b}", "net", 0.0)
+        for b in range(20)
+        for n in range(20)
+    )
     assert of_one == OF_PREFIX
     for b in range(100):
         for n in range(20):

@@ -23,7 +23,8 @@ RUN = b"r" * 32
 PATIENCE_S = 60.0
 REPLACED_S = 5.0
 SILENCE_NOTICED_S = 15.0
-ANSWERED_S = 2 * PING_INTERVAL_S  # the first ping leaves with the connection
+# The first ping leaves with the connection.
+ANSWERED_S = 2 * PING_INTERVAL_S
 YOUNG_SILENCE_NOTICED_S = 7.0  # 4.5 s, and a busy machine; it was 9.5 s
 
 
@@ -36,12 +37,16 @@ async def until_lost(node: LibP2PNetwork, peer: PeerId) -> str:
 
 
 async def test_addresses_and_endpoint_tell_where_it_listens(tmp_path: Path) -> None:
-    node = LibP2PNetwork(NetworkSettings(), bytes(31) + b"\x01", load_or_make(tmp_path / "bulk.pem", "node"))
+    node = LibP2PNetwork(
+        NetworkSettings(), bytes(31) + b"\x01", load_or_make(tmp_path / "bulk.pem", "node")
+    )
     with trio.fail_after(PATIENCE_S):
         async with node.running():
             places = [parse_place(address) for address in node.addresses]
             assert places[-1].host == "127.0.0.1"  # listening everywhere, it says so
-            assert all(place.peer == node.peer and place.port == control_port(node) for place in places)
+            assert all(
+                place.peer == node.peer and place.port == control_port(node) for place in places
+            )
             assert node.endpoint.hosts == tuple(place.host for place in places)
             assert node.endpoint.port not in (0, control_port(node))
 
@@ -66,7 +71,9 @@ async def test_a_taken_port_and_a_bad_join_address_are_said_plainly(tmp_path: Pa
                     pass
 
 
-async def test_the_usual_port_is_taken_where_it_is_free_and_any_other_where_not(tmp_path: Path) -> None:
+async def test_the_usual_port_is_taken_where_it_is_free_and_any_other_where_not(
+    tmp_path: Path,
+) -> None:
     with trio.fail_after(PATIENCE_S):
         async with make_node(tmp_path, 1).running():
             pass
@@ -156,8 +163,9 @@ async def test_a_process_that_is_stopped_or_killed_is_noticed(tmp_path: Path) ->
 
 
 async def test_a_silence_soon_after_connecting_is_noticed_as_soon_as_any(tmp_path: Path) -> None:
-    """A connection had the patience of a node that is busy joining for its first 4.5 s, later for its first second: what stopped in them was
-    missed after 10 s only."""
+    """A connection had the patience of a node that is busy joining for its first 4.5 s, later for
+    its first second: what stopped in them was missed after 10 s only.
+    """
     first = make_node(tmp_path, 1)
     with trio.fail_after(PATIENCE_S):
         async with first.running(), node_processes() as start:

@@ -15,7 +15,9 @@ HELLO = b"/multistream/1.0.0"
 
 
 class Negotiation:
-    """multistream-select by hand (https://github.com/multiformats/multistream-select): varint length, words, line feed."""
+    """multistream-select by hand (https://github.com/multiformats/multistream-select): varint
+    length, words, line feed.
+    """
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -35,12 +37,23 @@ class Negotiation:
 
 
 @pytest.mark.parametrize(
-    "offer", [b"/plaintext/2.0.0", b"/plaintext/1.0.0", b"/secio/1.0.0", b"/tls/1.0.0", b"/yamux/1.0.0", b"/ipfs/ping/1.0.0"]
+    "offer",
+    [
+        b"/plaintext/2.0.0",
+        b"/plaintext/1.0.0",
+        b"/secio/1.0.0",
+        b"/tls/1.0.0",
+        b"/yamux/1.0.0",
+        b"/ipfs/ping/1.0.0",
+    ],
 )
 async def test_other_security_is_not_available(offer: bytes, tmp_path: Path) -> None:
     node = make_node(tmp_path, 1)
     with trio.fail_after(30):
-        async with node.running(), await trio.open_tcp_stream("127.0.0.1", control_port(node)) as stream:
+        async with (
+            node.running(),
+            await trio.open_tcp_stream("127.0.0.1", control_port(node)) as stream,
+        ):
             talk = Negotiation(stream)
             await talk.say(HELLO)
             assert await talk.hear() == HELLO

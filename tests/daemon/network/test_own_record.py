@@ -1,4 +1,6 @@
-"""Of two nodes with one key exactly one learns that it is the younger, whatever their clocks say and whoever else holds old records."""
+"""Of two nodes with one key exactly one learns that it is the younger, whatever their clocks say
+and whoever else holds old records.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ class Neighbour:
         self.newest: SignedPeerRecord | None = None
 
     def meet(self, node: Node) -> None:
-        """An exchange: the neighbour answers before it looks at what it got. A record sealed anew is exchanged at once."""
+        """An exchange: the neighbour answers before it looks at what it got.
+
+        A record sealed anew is exchanged at once.
+        """
         for _ in range(2):
             known = self.newest
             mine = node.own.sealed(RUN)

@@ -1,4 +1,6 @@
-"""Bulk streams where there is no direct path: the same bytes over libp2p, said in `links`, and for admitted peers alone."""
+"""Bulk streams where there is no direct path: the same bytes over libp2p, said in `links`, and for
+admitted peers alone.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,19 @@ from tests.ports.network_suite import ECHO, ask, echo, pattern
 
 def make(tmp_path: Path, index: int, join: tuple[str, ...] = ()) -> LibP2PNetwork:
     certificate = load_or_make(tmp_path / f"bulk-{index}.pem", f"node {index}")
-    network = LibP2PNetwork(NetworkSettings(listen_host="127.0.0.1", join=join), bytes([index + 1]) * 32, certificate)
+    network = LibP2PNetwork(
+        NetworkSettings(listen_host="127.0.0.1", join=join), bytes([index + 1]) * 32, certificate
+    )
     network.serve_bulk(ECHO, echo)
     return network
 
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port as behind a router that lets nobody in. It stays ours, so that nobody listens on it."""
+    """A port as behind a router that lets nobody in.
+
+    It stays ours, so that nobody listens on it.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         yield probe.getsockname()[1]
@@ -38,7 +45,9 @@ def closed(endpoint: Endpoint, port: int) -> Endpoint:
 
 
 @pytest.mark.real
-async def test_bulk_bytes_go_over_libp2p_where_no_direct_path_exists(tmp_path: Path, closed_port: int) -> None:
+async def test_bulk_bytes_go_over_libp2p_where_no_direct_path_exists(
+    tmp_path: Path, closed_port: int
+) -> None:
     one = make(tmp_path, 0)
     async with one.running():
         two = make(tmp_path, 1, one.addresses[-1:])
@@ -46,7 +55,8 @@ async def test_bulk_bytes_go_over_libp2p_where_no_direct_path_exists(tmp_path: P
             with trio.fail_after(30):
                 async for _ in two.changes():
                     break
-                with pytest.raises(Unreachable):  # not admitted: refused over libp2p as it is over TLS
+                # Not admitted: refused over libp2p as it is over TLS.
+                with pytest.raises(Unreachable):
                     await two.open_bulk(closed(one.endpoint, closed_port), ECHO)
                 one.admit(two.endpoint)
                 data = pattern(3_000_001)[:3_000_001]
@@ -77,7 +87,9 @@ class Ways:
         return object()  # type: ignore[return-value]
 
 
-async def test_a_direct_path_is_looked_for_again_after_a_while(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_direct_path_is_looked_for_again_after_a_while(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     ways = Ways()
     paths = BulkPaths(ways.direct, ways.over_libp2p)
     endpoint = Endpoint(peer="p", hosts=("h",), port=1, certificate=b"")
@@ -96,5 +108,7 @@ async def test_a_certificate_that_is_wrong_is_no_missing_path() -> None:
 
     ways = Ways()
     with pytest.raises(Unreachable, match="another certificate"):
-        await BulkPaths(direct, ways.over_libp2p).open(Endpoint(peer="p", hosts=(), port=1, certificate=b""), "x")
+        await BulkPaths(direct, ways.over_libp2p).open(
+            Endpoint(peer="p", hosts=(), port=1, certificate=b""), "x"
+        )
     assert ways.streams == 0

@@ -28,19 +28,27 @@ def test_the_program_that_has_a_port_is_named() -> None:
     assert port_holder(free) == ""
 
 
-async def test_the_usual_port_is_lost_and_known_while_another_program_has_it(tmp_path: Path) -> None:
+async def test_the_usual_port_is_lost_and_known_while_another_program_has_it(
+    tmp_path: Path,
+) -> None:
     certificate = load_or_make(tmp_path / "bulk.pem", "n")
     with listening() as taken:
         port = taken.getsockname()[1]
-        network = LibP2PNetwork(NetworkSettings(listen_host="127.0.0.1", usual_port=port), bytes(32), certificate)
+        network = LibP2PNetwork(
+            NetworkSettings(listen_host="127.0.0.1", usual_port=port), bytes(32), certificate
+        )
         async with network.running():
             assert network.lost_port == port
             assert network.port not in (0, port)
-        named = LibP2PNetwork(NetworkSettings(listen_host="127.0.0.1", listen_port=port), bytes(32), certificate)
+        named = LibP2PNetwork(
+            NetworkSettings(listen_host="127.0.0.1", listen_port=port), bytes(32), certificate
+        )
         with pytest.raises(UserError) as caught:
             async with named.running():
                 raise AssertionError("it listens on a port that another program has")
         assert (caught.value.code, f"process {os.getpid()}" in caught.value.why) == ("PORT", True)
-    free = LibP2PNetwork(NetworkSettings(listen_host="127.0.0.1", usual_port=port), bytes(32), certificate)
+    free = LibP2PNetwork(
+        NetworkSettings(listen_host="127.0.0.1", usual_port=port), bytes(32), certificate
+    )
     async with free.running():
         assert (free.lost_port, free.port) == (0, port)

@@ -1,4 +1,6 @@
-"""Announcements in the DHT: strangers cannot push a run's members out of the record that others find them by."""
+"""Announcements in the DHT: strangers cannot push a run's members out of the record that others
+find them by.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,15 @@ import random
 
 from daemon.network.dht import SHARDS, shards_of
 from daemon.network.prefixes import LOOPBACK_PREFIX
-from daemon.network.providers import ANSWERED, KEPT_S, MAX_KEYS, MAX_KEYS_OF_PEER, MAX_OF_PREFIX, MAX_PROVIDERS, ProviderTable
+from daemon.network.providers import (
+    ANSWERED,
+    KEPT_S,
+    MAX_KEYS,
+    MAX_KEYS_OF_PEER,
+    MAX_OF_PREFIX,
+    MAX_PROVIDERS,
+    ProviderTable,
+)
 
 RUN = b"r" * 32
 
@@ -15,7 +25,9 @@ def table(*members: str) -> ProviderTable[str]:
     return ProviderTable(lambda peer: peer in members, random.Random(1))
 
 
-def fill(kept: ProviderTable[str], count: int, now: float = 1.0, prefix: str = LOOPBACK_PREFIX) -> None:
+def fill(
+    kept: ProviderTable[str], count: int, now: float = 1.0, prefix: str = LOOPBACK_PREFIX
+) -> None:
     for n in range(count):
         kept.add(RUN, f"{prefix} stranger {n}", f"stranger {n}", prefix, now)
 
@@ -66,7 +78,10 @@ def test_made_up_keys_push_out_neither_our_own_nor_those_with_many_peers() -> No
     assert len(kept) == MAX_KEYS
     assert kept.answer(RUN, 1.0) == ["me"]
     assert sorted(kept.answer(other, 1.0)) == ["one", "two"]
-    assert not kept.add(b"more" * 8, "stranger 0", "x", "a", 1.0) or kept._of_peer["stranger 0"] <= MAX_KEYS_OF_PEER
+    assert (
+        not kept.add(b"more" * 8, "stranger 0", "x", "a", 1.0)
+        or kept._of_peer["stranger 0"] <= MAX_KEYS_OF_PEER
+    )
 
 
 def test_a_run_is_announced_under_keys_that_lie_apart() -> None:

@@ -1,4 +1,6 @@
-"""Which established connection makes room, how many handlers run, and what all connections may hold unread."""
+"""Which established connection makes room, how many handlers run, and what all connections may hold
+unread.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What strangers can multiply over real connections: sockets, keys, addresses, messages. Each has a bound, and a newcomer gets in."""
+"""What strangers can multiply over real connections: sockets, keys, addresses, messages.
+
+Each has a bound, and a newcomer gets in.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,8 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 TOPIC = "hypergpu/test"
 GOSSIP = "/meshsub/1.1.0"
 KEYS = 300
-JOINED_S = 20.0  # on a busy machine; a tenth of that on an idle one
+# On a busy machine; a tenth of that on an idle one.
+JOINED_S = 20.0
 
 
 def keyed(number: int) -> Signer:
@@ -45,8 +49,12 @@ def keyed(number: int) -> Signer:
 
 
 @asynccontextmanager
-async def target_and_flooder(home: Path) -> AsyncIterator[tuple[LibP2PNetwork, LibP2PNetwork, list[str]]]:
-    """A node, a stranger that is connected to it, and the signers whose gossip the node listened to."""
+async def target_and_flooder(
+    home: Path,
+) -> AsyncIterator[tuple[LibP2PNetwork, LibP2PNetwork, list[str]]]:
+    """A node, a stranger that is connected to it, and the signers whose gossip the node listened
+    to.
+    """
     heard: list[str] = []
 
     def judge(peer: str, _data: bytes) -> bool:
@@ -72,7 +80,10 @@ async def target_and_flooder(home: Path) -> AsyncIterator[tuple[LibP2PNetwork, L
 async def test_silent_connections_keep_no_newcomer_out(tmp_path: Path) -> None:
     target = make_node(tmp_path, 1)
     async with target.running(), AsyncExitStack() as held:
-        for port, count in ((control_port(target), MAX_HANDSHAKES), (target.endpoint.port, BULK_HANDSHAKES)):
+        for port, count in (
+            (control_port(target), MAX_HANDSHAKES),
+            (target.endpoint.port, BULK_HANDSHAKES),
+        ):
             for _ in range(count + 40):
                 stream = await trio.open_tcp_stream("127.0.0.1", port)
                 held.push_async_callback(trio.aclose_forcefully, stream)
@@ -82,11 +93,15 @@ async def test_silent_connections_keep_no_newcomer_out(tmp_path: Path) -> None:
                 await until_linked(newcomer, 1)
 
 
-async def test_keys_without_end_hold_no_more_than_all_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keys_without_end_hold_no_more_than_all_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(host_module, "MAX_CONNECTIONS", 4)
     monkeypatch.setattr(manager_module, "SMALL_SWARM", 0)
     settings = NetworkSettings(listen_host="127.0.0.1", min_connections=0)
-    target = LibP2PNetwork(settings, (1).to_bytes(32, "big"), load_or_make(tmp_path / "bulk-1.pem", "node 1"))
+    target = LibP2PNetwork(
+        settings, (1).to_bytes(32, "big"), load_or_make(tmp_path / "bulk-1.pem", "node 1")
+    )
     async with target.running(), AsyncExitStack() as crowd:
         member = make_node(tmp_path, 50, *target.addresses)
         await crowd.enter_async_context(member.running())
@@ -101,15 +116,21 @@ async def test_keys_without_end_hold_no_more_than_all_places(tmp_path: Path, mon
             assert target._host is not None
             while target.refusals()["busy"] < 3 or target._host.open_connections() > 4:
                 await trio.sleep(0.05)
-        assert {link.peer: link.since_s for link in target.links()}.get(member.peer) == since, "who matters was never cut"
+        assert {link.peer: link.since_s for link in target.links()}.get(member.peer) == since, (
+            "who matters was never cut"
+        )
 
 
-async def test_a_member_comes_back_while_strangers_of_its_prefix_fill_all_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_member_comes_back_while_strangers_of_its_prefix_fill_all_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(host_module, "MAX_CONNECTIONS", 2)
     monkeypatch.setattr(host_module, "EVICTIONS_PER_S", 0.0)
     monkeypatch.setattr(host_module, "EVICTIONS_AT_ONCE", 0.0)
     settings = NetworkSettings(listen_host="127.0.0.1", min_connections=0)
-    target = LibP2PNetwork(settings, (1).to_bytes(32, "big"), load_or_make(tmp_path / "bulk-1.pem", "node 1"))
+    target = LibP2PNetwork(
+        settings, (1).to_bytes(32, "big"), load_or_make(tmp_path / "bulk-1.pem", "node 1")
+    )
     async with target.running(), AsyncExitStack() as crowd:
         for number in range(2):
             node = make_node(tmp_path, 60 + number, *target.addresses)
@@ -119,7 +140,10 @@ async def test_a_member_comes_back_while_strangers_of_its_prefix_fill_all_places
         target.keep(frozenset({member.peer}))
         await crowd.enter_async_context(member.running())
         with trio.fail_after(JOINED_S):
-            while not any(link.peer == member.peer and trio.current_time() - link.since_s > 1.0 for link in target.links()):
+            while not any(
+                link.peer == member.peer and trio.current_time() - link.since_s > 1.0
+                for link in target.links()
+            ):
                 await trio.sleep(0.05)
 
 
@@ -138,7 +162,10 @@ async def test_addresses_that_a_stranger_tells_are_tried_a_few_times(tmp_path: P
             began = trio.current_time()
             for first in range(0, KEYS, 30):
                 told = [
-                    seal_record(keyed(n), [Place("ip4", "127.0.0.1", port, keyed(n).peer)] * 8, (), 1) for n in range(first, first + 30)
+                    seal_record(
+                        keyed(n), [Place("ip4", "127.0.0.1", port, keyed(n).peer)] * 8, (), 1
+                    )
+                    for n in range(first, first + 30)
                 ]
                 data = encode_exchange(told)
                 stream = await flooder.open_stream(target.peer, PEERS_PROTOCOL)
@@ -148,7 +175,11 @@ async def test_addresses_that_a_stranger_tells_are_tried_a_few_times(tmp_path: P
                     pass
                 await stream.aclose()
             await trio.sleep(2.0)
-            assert 0 < called <= SOURCE_TRIES_AT_ONCE + SOURCE_TRIES_PER_S * (trio.current_time() - began) + 1
+            assert (
+                0
+                < called
+                <= SOURCE_TRIES_AT_ONCE + SOURCE_TRIES_PER_S * (trio.current_time() - began) + 1
+            )
         nursery.cancel_scope.cancel()
 
 
@@ -168,7 +199,9 @@ async def test_a_prune_with_peers_makes_nobody_call_them(tmp_path: Path) -> None
             for number in range(16):
                 keys = Ed25519PrivateKey.from_bytes((1000 + number).to_bytes(32, "big"))
                 peer = ID.from_pubkey(keys.get_public_key())
-                record = create_signed_peer_record(peer, [Multiaddr(f"/ip4/127.0.0.1/tcp/{port}")], keys)
+                record = create_signed_peer_record(
+                    peer, [Multiaddr(f"/ip4/127.0.0.1/tcp/{port}")], keys
+                )
                 prune.peers.add(peerID=peer.to_bytes(), signedPeerRecord=record.marshal_envelope())
             for number in range(3000):
                 rpc.control.prune.add(topicID=f"made up {number}")
@@ -182,7 +215,13 @@ async def test_a_prune_with_peers_makes_nobody_call_them(tmp_path: Path) -> None
             pubsub = target._gossip._pubsub
             assert pubsub is not None
             assert len(pubsub.router.back_off) <= 1, "no memory for topics that nobody has"
-            assert max((len(topics) for topics in pubsub.router.ihave_message_limits.values()), default=0) <= 1
+            assert (
+                max(
+                    (len(topics) for topics in pubsub.router.ihave_message_limits.values()),
+                    default=0,
+                )
+                <= 1
+            )
         nursery.cancel_scope.cancel()
 
 
@@ -192,7 +231,9 @@ async def test_one_connection_brings_few_strangers(tmp_path: Path) -> None:
         for number in range(KEYS):
             keys = Ed25519PrivateKey.from_bytes((1000 + number).to_bytes(32, "big"))
             origin = ID.from_pubkey(keys.get_public_key()).to_bytes()
-            message = rpc_pb2.Message(from_id=origin, data=b"beacon", seqno=number.to_bytes(8, "big"), topicIDs=[TOPIC])
+            message = rpc_pb2.Message(
+                from_id=origin, data=b"beacon", seqno=number.to_bytes(8, "big"), topicIDs=[TOPIC]
+            )
             message.signature = keys.sign(b"libp2p-pubsub:" + message.SerializeToString())
             rpc.publish.append(message)
         raw = rpc.SerializeToString()
@@ -203,7 +244,9 @@ async def test_one_connection_brings_few_strangers(tmp_path: Path) -> None:
                 await trio.sleep(0.05)
         assert len(set(heard)) == OF_BRINGER
         target.keep(frozenset({keyed(KEYS - 1).peer}))
-        assert target._gossip._may_bring(flooder.peer, keyed(KEYS - 1).peer), "a member is heard whoever brings it"
+        assert target._gossip._may_bring(flooder.peer, keyed(KEYS - 1).peer), (
+            "a member is heard whoever brings it"
+        )
 
 
 async def test_the_newest_gossip_stream_of_a_peer_is_read_and_older_ones_are_reset(

@@ -12,7 +12,10 @@ from daemon.network.tcp_info import Segments, segments
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")
 def test_segments_are_counted() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as caller:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as caller,
+    ):
         called, _ = listener.accept()
         with called:
             assert segments(caller).sent == 0

@@ -106,7 +106,9 @@ def test_opening_counts_padding_up_to_the_bound() -> None:
 @pytest.mark.parametrize("limit", [512, 1024, 2048, 4096])
 def test_records_obey_a_negotiated_limit(limit: int) -> None:
     content = bytes(3 * limit + 7)
-    wire = b"".join(Sealing(AES_256, SECRET, limit=limit).data(memoryview(content), RecordBuffer(1)))
+    wire = b"".join(
+        Sealing(AES_256, SECRET, limit=limit).data(memoryview(content), RecordBuffer(1))
+    )
     sizes = []
     while wire:
         (size,) = struct.unpack_from(">H", wire, 3)
@@ -129,7 +131,9 @@ def certificate(tmp_path: Path) -> BulkCertificate:
 class Peer:
     """A client made with OpenSSL that keeps its keys, so that it can send what it likes."""
 
-    def __init__(self, sock: socket.socket, certificate: BulkCertificate, suites: bytes = b"") -> None:
+    def __init__(
+        self, sock: socket.socket, certificate: BulkCertificate, suites: bytes = b""
+    ) -> None:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.use_certificate_file(str(certificate.path))
         context.use_privatekey_file(str(certificate.path))
@@ -194,7 +198,9 @@ async def shake_hands(session: TlsSession, peer: Peer) -> None:
         (b"\x18\0\0\1\7" + HANDSHAKE, 0, "alert illegal parameter"),
     ],
 )
-async def test_session_sends_an_alert_before_it_closes(certificate: BulkCertificate, inner: bytes, flip: int, reason: str) -> None:
+async def test_session_sends_an_alert_before_it_closes(
+    certificate: BulkCertificate, inner: bytes, flip: int, reason: str
+) -> None:
     """Unread bytes behind the fault must not destroy the alert on its way."""
     async with serving(certificate) as (session, theirs):
         peer = Peer(theirs, certificate)
@@ -246,7 +252,9 @@ async def test_session_refuses_what_is_no_tls(certificate: BulkCertificate) -> N
         (b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384"),
     ],
 )
-async def test_session_agrees_on_a_suite_that_it_can_use(certificate: BulkCertificate, offered: bytes, agreed: str) -> None:
+async def test_session_agrees_on_a_suite_that_it_can_use(
+    certificate: BulkCertificate, offered: bytes, agreed: str
+) -> None:
     async with serving(certificate) as (session, theirs):
         peer = Peer(theirs, certificate, offered)
         await shake_hands(session, peer)

@@ -1,4 +1,6 @@
-"""The records of a TLS 1.3 session: against the RFC's own example, against OpenSSL at the other end, and against whoever damages them."""
+"""The records of a TLS 1.3 session: against the RFC's own example, against OpenSSL at the other
+end, and against whoever damages them.
+"""
 
 from __future__ import annotations
 
@@ -64,8 +66,15 @@ def test_the_example_of_the_rfc_is_opened() -> None:
 # ------------------------------------------------------------------------------------------------ both ends ours
 
 
-def opened(opening: Opening, wire: bytes, steps: Callable[[], int] = lambda: 1 << 20, rooms: Callable[[], int] = lambda: 1 << 16) -> bytes:
-    """What a reader has of `wire` that comes `steps()` bytes at a time and goes into targets of `rooms()` bytes."""
+def opened(
+    opening: Opening,
+    wire: bytes,
+    steps: Callable[[], int] = lambda: 1 << 20,
+    rooms: Callable[[], int] = lambda: 1 << 16,
+) -> bytes:
+    """What a reader has of `wire` that comes `steps()` bytes at a time and goes into targets of
+    `rooms()` bytes.
+    """
     buffer, have, at, content = RecordBuffer(len(wire) // RECORD_BYTES + 3), 0, 0, bytearray()
     while True:
         target = memoryview(bytearray(rooms()))
@@ -87,15 +96,40 @@ def test_whatever_is_sealed_is_opened_however_it_comes(seed: int) -> None:
     suite = chance.choice([AES_128, AES_256])
     sealing, opening, wire, content = Sealing(suite, SECRET), Opening(suite, SECRET), b"", b""
     for _ in range(chance.randrange(1, 6)):
-        piece = chance.randbytes(chance.choice([0, 1, 5, RECORD_BYTES - 1, RECORD_BYTES, RECORD_BYTES + 1, 3 * RECORD_BYTES, 70_001]))
+        piece = chance.randbytes(
+            chance.choice(
+                [
+                    0,
+                    1,
+                    5,
+                    RECORD_BYTES - 1,
+                    RECORD_BYTES,
+                    RECORD_BYTES + 1,
+                    3 * RECORD_BYTES,
+                    70_001,
+                ]
+            )
+        )
         wire += b"".join(sealing.data(memoryview(piece), RecordBuffer(8)))
         content += piece
         if chance.random() < 0.3:
             wire += sealing.update()
     wire += sealing.close()
     most = chance.choice([7, 1_000, 40_000, 1 << 20])
-    room = chance.choice([1, 100, RECORD_BYTES, RECORD_BYTES + 1, 100_000]) if len(content) < 50_000 else 100_000
-    assert opened(opening, wire, lambda: chance.randrange(1, most + 1), lambda: chance.randrange(1, room + 1)) == content
+    room = (
+        chance.choice([1, 100, RECORD_BYTES, RECORD_BYTES + 1, 100_000])
+        if len(content) < 50_000
+        else 100_000
+    )
+    assert (
+        opened(
+            opening,
+            wire,
+            lambda: chance.randrange(1, most + 1),
+            lambda: chance.randrange(1, room + 1),
+        )
+        == content
+    )
     assert opening.ended
 
 
@@ -103,12 +137,19 @@ def sealed(number: int, inner: bytes) -> bytes:
     """A record that says whatever `inner` is: content, kind, padding."""
     iv = int.from_bytes(AES_256.expand(SECRET, "iv", 12), "big")
     header = b"\x17\x03\x03" + (len(inner) + 16).to_bytes(2, "big")
-    return header + AESGCM(AES_256.expand(SECRET, "key", 32)).encrypt((iv ^ number).to_bytes(12, "big"), inner, header)
+    return header + AESGCM(AES_256.expand(SECRET, "key", 32)).encrypt(
+        (iv ^ number).to_bytes(12, "big"), inner, header
+    )
 
 
 def test_padding_is_taken_off() -> None:
-    full = bytes(RECORD_BYTES - 40) + b"x"  # with 39 bytes of padding as long as a full record
-    wire = sealed(0, b"abc\x17" + bytes(300)) + sealed(1, full + b"\x17" + bytes(39)) + sealed(2, b"d\x17")
+    # With 39 bytes of padding as long as a full record.
+    full = bytes(RECORD_BYTES - 40) + b"x"
+    wire = (
+        sealed(0, b"abc\x17" + bytes(300))
+        + sealed(1, full + b"\x17" + bytes(39))
+        + sealed(2, b"d\x17")
+    )
     assert opened(Opening(AES_256, SECRET), wire, rooms=lambda: 1 << 17) == b"abc" + full + b"d"
 
 
@@ -134,7 +175,13 @@ def test_what_a_record_may_not_hold(inner: bytes, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wire", [b"\x16\x03\x03\x00\x20" + bytes(32), b"\x17\x03\x03\x00\x10" + bytes(16), b"\x17\x03\x03\x41\x01", b"GET / HTTP/1.1\r\n"]
+    "wire",
+    [
+        b"\x16\x03\x03\x00\x20" + bytes(32),
+        b"\x17\x03\x03\x00\x10" + bytes(16),
+        b"\x17\x03\x03\x41\x01",
+        b"GET / HTTP/1.1\r\n",
+    ],
 )
 def test_what_is_no_record(wire: bytes) -> None:
     with pytest.raises(RecordError, match="a record of kind"):
@@ -152,12 +199,16 @@ def test_nothing_that_was_changed_left_out_or_sent_twice_is_taken() -> None:
         damaged = bytearray(first + second)
         damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
         with pytest.raises(RecordError):
-            opened(Opening(AES_256, SECRET), bytes(damaged) + bytes(20_000))  # a header that announces more has it
+            # A header that announces more has it.
+            opened(Opening(AES_256, SECRET), bytes(damaged) + bytes(20_000))
 
 
 def test_records_without_data_are_borne_for_a_while() -> None:
     nothing = [sealed(i, b"\x17") for i in range(MAX_IDLE_RECORDS)]
-    assert opened(Opening(AES_256, SECRET), b"".join(nothing) + sealed(MAX_IDLE_RECORDS, b"a\x17")) == b"a"
+    assert (
+        opened(Opening(AES_256, SECRET), b"".join(nothing) + sealed(MAX_IDLE_RECORDS, b"a\x17"))
+        == b"a"
+    )
     with pytest.raises(RecordError, match="in a row without data"):
         opened(Opening(AES_256, SECRET), b"".join(nothing) + sealed(MAX_IDLE_RECORDS, b"\x17"))
 
@@ -167,7 +218,10 @@ def test_a_message_may_come_in_parts_and_has_an_end() -> None:
     wire = sealed(0, ticket[:3] + b"\x16") + sealed(1, ticket[3:] + b"\x16") + sealed(2, b"a\x17")
     assert opened(Opening(AES_256, SECRET), wire) == b"a"
     with pytest.raises(RecordError, match="a handshake message of"):
-        opened(Opening(AES_256, SECRET), b"".join(sealed(i, b"\x04\xff\xff\xff" + bytes(16_000) + b"\x16") for i in range(5)))
+        opened(
+            Opening(AES_256, SECRET),
+            b"".join(sealed(i, b"\x04\xff\xff\xff" + bytes(16_000) + b"\x16") for i in range(5)),
+        )
 
 
 def test_small_records_let_others_have_their_turn() -> None:
@@ -206,7 +260,9 @@ def socket_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 @asynccontextmanager
-async def session_over(sock: socket.socket, certificate: BulkCertificate, *, server: bool) -> AsyncIterator[TlsSession]:
+async def session_over(
+    sock: socket.socket, certificate: BulkCertificate, *, server: bool
+) -> AsyncIterator[TlsSession]:
     transport = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
     context = TlsContext(certificate.path, server_side=server)
     session = TlsSession(transport, context, certificate.der.__eq__)
@@ -228,7 +284,9 @@ async def keep(where: list[bytes], session: TlsSession, size: int) -> None:
     where.append(await all_of(session, size))
 
 
-def told_back(sock: socket.socket, certificate: BulkCertificate, size: int, *, server: bool) -> None:
+def told_back(
+    sock: socket.socket, certificate: BulkCertificate, size: int, *, server: bool
+) -> None:
     """OpenSSL's side: send back what comes, then the end, and read until theirs."""
     with context_of(certificate, server=server).wrap_socket(sock.dup(), server_side=server) as tls:
         data = bytearray()
@@ -244,11 +302,20 @@ def told_back(sock: socket.socket, certificate: BulkCertificate, size: int, *, s
 async def test_openssl_understands_us_and_we_it(
     certificate: BulkCertificate, monkeypatch: pytest.MonkeyPatch, server: bool, key_records: int
 ) -> None:
-    """As a server OpenSSL also sends tickets; with another key for each piece it has to follow ours."""
+    """As a server OpenSSL also sends tickets; with another key for each piece it has to follow
+    ours.
+    """
     monkeypatch.setattr(tls_records, "MAX_KEY_RECORDS", key_records)
     with trio.fail_after(PATIENCE_S), socket_pair() as (ours, theirs):
-        async with trio.open_nursery() as nursery, session_over(ours, certificate, server=server) as session:
-            nursery.start_soon(lambda: trio.to_thread.run_sync(lambda: told_back(theirs, certificate, len(LARGE), server=not server)))
+        async with (
+            trio.open_nursery() as nursery,
+            session_over(ours, certificate, server=server) as session,
+        ):
+            nursery.start_soon(
+                lambda: trio.to_thread.run_sync(
+                    lambda: told_back(theirs, certificate, len(LARGE), server=not server)
+                )
+            )
             assert await session.handshake() == certificate.der
             await session.send_all(LARGE)
             assert await all_of(session, len(LARGE)) == LARGE
@@ -256,7 +323,10 @@ async def test_openssl_understands_us_and_we_it(
             assert await session.receive_some(1) == b""
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command here: its client asks for another key")
+@pytest.mark.skipif(
+    shutil.which("openssl") is None,
+    reason="no openssl command here: its client asks for another key",
+)
 async def test_another_key_is_given_when_it_is_asked_for(certificate: BulkCertificate) -> None:
     with trio.fail_after(PATIENCE_S):
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -274,10 +344,14 @@ async def test_another_key_is_given_when_it_is_asked_for(certificate: BulkCertif
         ]
         async with trio.open_nursery() as nursery, listener:
             client: trio.Process = await nursery.start(
-                partial(trio.run_process, words, stdin=subprocess.PIPE, capture_stdout=True, check=False)
+                partial(
+                    trio.run_process, words, stdin=subprocess.PIPE, capture_stdout=True, check=False
+                )
             )
             sock = (await listener.accept()).socket
-            async with session_over(socket.socket(fileno=sock.detach()), certificate, server=True) as session:
+            async with session_over(
+                socket.socket(fileno=sock.detach()), certificate, server=True
+            ) as session:
                 await session.handshake()
                 assert client.stdin is not None
                 assert session._opening is not None
@@ -286,7 +360,8 @@ async def test_another_key_is_given_when_it_is_asked_for(certificate: BulkCertif
                 after: list[bytes] = []
                 async with trio.open_nursery() as reading:
                     reading.start_soon(keep, after, session, 6)
-                    await client.stdin.send_all(b"K\n")  # a command, when it is all that can be read at once
+                    # A command, when it is all that can be read at once.
+                    await client.stdin.send_all(b"K\n")
                     while not session._opening.update_asked:
                         await trio.sleep(0.01)
                     await client.stdin.send_all(b"after\n")
@@ -307,7 +382,10 @@ async def test_a_connection_that_is_cut_is_no_end(certificate: BulkCertificate) 
             os.close(tls.detach())  # without a close_notify
 
     with trio.fail_after(PATIENCE_S), socket_pair() as (ours, theirs):
-        async with trio.open_nursery() as nursery, session_over(ours, certificate, server=False) as session:
+        async with (
+            trio.open_nursery() as nursery,
+            session_over(ours, certificate, server=False) as session,
+        ):
             nursery.start_soon(trio.to_thread.run_sync, say_and_vanish, theirs.dup())
             await session.handshake()
             theirs.close()
@@ -318,7 +396,9 @@ async def test_a_connection_that_is_cut_is_no_end(certificate: BulkCertificate) 
 
 
 def test_a_record_says_how_long_it_is() -> None:
-    wire = b"".join(Sealing(AES_256, SECRET).data(memoryview(bytes(RECORD_BYTES + 1)), RecordBuffer(1)))
+    wire = b"".join(
+        Sealing(AES_256, SECRET).data(memoryview(bytes(RECORD_BYTES + 1)), RecordBuffer(1))
+    )
     assert len(wire) == RECORD_BYTES + 1 + 2 * OVERHEAD_BYTES
     assert wire[:HEADER_BYTES] == b"\x17\x03\x03\x40\x11"
 

@@ -12,7 +12,9 @@ def guard(host: str = "127.0.0.1", hosts: tuple[str, ...] = ()) -> Guard:
     return Guard(ObserverSettings(hosts=hosts), BoundAddress(host=host, port=8765))
 
 
-def code(checked: Guard, headers: dict[str, str], *, method: str = "GET", local: str = "127.0.0.1") -> str:
+def code(
+    checked: Guard, headers: dict[str, str], *, method: str = "GET", local: str = "127.0.0.1"
+) -> str:
     refusal = checked.check(method, "/", headers, local)
     return refusal.code if refusal else ""
 
@@ -36,13 +38,24 @@ def test_host_name(header: str, name: str) -> None:
     assert host_name(header) == name
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:8765", "127.0.0.1:8765", "[::1]:8765", "LocalHost:1"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8765", "127.0.0.1:8765", "[::1]:8765", "LocalHost:1"]
+)
 def test_own_names_are_answered(host: str) -> None:
     assert code(guard(), {"Host": host}) == ""
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8765", "localhost.evil.example", "127.0.0.1.nip.io", "", "192.0.2.7", "@localhost"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:8765",
+        "localhost.evil.example",
+        "127.0.0.1.nip.io",
+        "",
+        "192.0.2.7",
+        "@localhost",
+    ],
 )
 def test_other_names_are_not(host: str) -> None:
     assert code(guard(), {"Host": host}) == "HOST"
@@ -57,7 +70,8 @@ def test_on_a_wildcard_the_receiving_address_is_a_fine_name_but_the_wildcard_is_
     open_guard = guard("0.0.0.0")
     assert code(open_guard, {"Host": "192.0.2.7:8765"}, local="192.0.2.7") == ""
     assert code(open_guard, {"Host": "192.0.2.8:8765"}, local="192.0.2.7") == "HOST"
-    assert code(open_guard, {"Host": "0.0.0.0:8765"}) == "HOST"  # browsers have let pages reach it as if it were their own
+    # Browsers have let pages reach it as if it were their own.
+    assert code(open_guard, {"Host": "0.0.0.0:8765"}) == "HOST"
     assert code(open_guard, {"Host": "evil.example"}, local="192.0.2.7") == "HOST"
 
 
@@ -66,8 +80,13 @@ def test_origins() -> None:
     assert code(guard(), {**own, "Origin": "http://localhost:8765"}) == ""
     for origin in ("http://evil.example", "null", "", "http://localhost:8766", "http://localhost"):
         assert code(guard(), {**own, "Origin": origin}) == "ORIGIN"
-    assert code(guard(), {**own, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}) == "ORIGIN"
-    assert code(guard(), {**own, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}) == ""
+    assert (
+        code(guard(), {**own, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"})
+        == "ORIGIN"
+    )
+    assert (
+        code(guard(), {**own, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}) == ""
+    )
     assert code(guard(), {**own, "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}) == ""
 
 

@@ -1,4 +1,6 @@
-"""The page and its parts as markup: complete without JavaScript, nothing of a stranger's unescaped, no inline script or style."""
+"""The page and its parts as markup: complete without JavaScript, nothing of a stranger's unescaped,
+no inline script or style.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,16 @@ class Markup(HTMLParser):
 def test_the_page_says_it_all_without_javascript(role: str) -> None:
     status = record(folded(day(role)), AT)
     page = Markup(page_html(status))
-    for words in (status.verdict, "Round 6", "basement-4090", "relay", "12 ms", "3 unsigned", "kitchen", "stdlib-gpt"):
+    for words in (
+        status.verdict,
+        "Round 6",
+        "basement-4090",
+        "relay",
+        "12 ms",
+        "3 unsigned",
+        "kitchen",
+        "stdlib-gpt",
+    ):
         assert words in page.words
     for event in status.events:
         assert event.text in page.words
@@ -84,14 +95,26 @@ def test_everything_strangers_choose_is_escaped() -> None:
     events += [
         journal.Refused(at=AT, reason="malformed", peer=HOSTILE, detail=HOSTILE),
         journal.PeerDown(at=AT, peer=PEERS[1], reason=HOSTILE),
-        journal.Planned(at=AT, number=9, view=0, leader=HOSTILE, members=(HOSTILE,), reason=HOSTILE),
-        msgspec.structs.replace(certified(9), outcome=HOSTILE, certificate=HOSTILE, reason=HOSTILE, phase_seconds={HOSTILE: 1.0}),
-        msgspec.structs.replace(started(), name=HOSTILE, run_name=HOSTILE, task=HOSTILE, version=HOSTILE, run=HOSTILE),
+        journal.Planned(
+            at=AT, number=9, view=0, leader=HOSTILE, members=(HOSTILE,), reason=HOSTILE
+        ),
+        msgspec.structs.replace(
+            certified(9),
+            outcome=HOSTILE,
+            certificate=HOSTILE,
+            reason=HOSTILE,
+            phase_seconds={HOSTILE: 1.0},
+        ),
+        msgspec.structs.replace(
+            started(), name=HOSTILE, run_name=HOSTILE, task=HOSTILE, version=HOSTILE, run=HOSTILE
+        ),
         journal.Stuck(at=AT, reason=HOSTILE),
     ]
     page = Markup(page_html(record(folded(events), AT)))
     assert page.tags.count("script") == 1
-    assert [value for tag, name, value in page.attributes if (tag, name) == ("script", "src")] == ["/static/page.js"]
+    assert [value for tag, name, value in page.attributes if (tag, name) == ("script", "src")] == [
+        "/static/page.js"
+    ]
     assert "alert(" in page.words
 
 
@@ -116,9 +139,20 @@ def test_a_crowd_is_cut_off_and_counted() -> None:
 
 def test_every_outcome_has_a_glyph_and_a_word() -> None:
     outcomes = ("counted", "late", "lost", "idle", "observed")
-    status = record(folded([started(), *[certified(n, outcome) for n, outcome in enumerate(outcomes, 1)], day()[9]]), AT)
+    status = record(
+        folded(
+            [started(), *[certified(n, outcome) for n, outcome in enumerate(outcomes, 1)], day()[9]]
+        ),
+        AT,
+    )
     page = Markup(page_html(status))
-    for word in ("✓ counted", "◔ too slow", "✕ lost on the way", "– nothing to offer", "● certified"):
+    for word in (
+        "✓ counted",
+        "◔ too slow",
+        "✕ lost on the way",
+        "– nothing to offer",
+        "● certified",
+    ):
         assert word in page.words
 
 
@@ -142,7 +176,10 @@ def test_axes_hold_their_values_between_few_round_numbers(a: float, b: float) ->
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(-1e6, 1e6)), max_size=50))
 def test_any_curve_is_drawn(values: list[tuple[int, float]]) -> None:
     samples = sorted(samples for samples, _ in values)
-    points = [Point(number=i, at=AT, samples=total, loss=loss) for i, (total, (_, loss)) in enumerate(zip(samples, values, strict=True))]
+    points = [
+        Point(number=i, at=AT, samples=total, loss=loss)
+        for i, (total, (_, loss)) in enumerate(zip(samples, values, strict=True))
+    ]
     html = loss_chart(points)
     Markup(html)
     assert "nan" not in html
@@ -150,7 +187,10 @@ def test_any_curve_is_drawn(values: list[tuple[int, float]]) -> None:
 
 
 def test_metrics_begin_at_zero_and_never_name_a_peer() -> None:
-    empty, full = metrics_text(record(StatusState(), AT)).decode(), metrics_text(record(folded(day()), AT)).decode()
+    empty, full = (
+        metrics_text(record(StatusState(), AT)).decode(),
+        metrics_text(record(folded(day()), AT)).decode(),
+    )
     for text in (empty, full):
         for reason in REFUSALS:
             assert f'hypergpu_refusals_total{{reason="{reason}"}}' in text
@@ -159,7 +199,11 @@ def test_metrics_begin_at_zero_and_never_name_a_peer() -> None:
         for path in ("direct", "relay", "none"):
             assert f'hypergpu_peers{{path="{path}"}}' in text
     assert "hypergpu_loss NaN" in empty
-    for line in ("hypergpu_round 6.0", 'hypergpu_network_bytes_total{direction="sent",plane="bulk"} 3e+06', "hypergpu_samples_total 600.0"):
+    for line in (
+        "hypergpu_round 6.0",
+        'hypergpu_network_bytes_total{direction="sent",plane="bulk"} 3e+06',
+        "hypergpu_samples_total 600.0",
+    ):
         assert line in full
     for line in (
         'hypergpu_peers{path="relay"} 1.0',
@@ -173,19 +217,35 @@ def test_metrics_begin_at_zero_and_never_name_a_peer() -> None:
         assert name not in full
 
     def series(text: str) -> list[str]:
-        return [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#") and "node_info" not in line]
+        return [
+            line.rpartition(" ")[0]
+            for line in text.splitlines()
+            if not line.startswith("#") and "node_info" not in line
+        ]
 
     assert series(empty) == series(full)
 
 
 def test_the_error_of_predictions_and_who_is_in_quarantine_are_metrics() -> None:
     rounds = [replace(certified(1), phase_seconds={"scatter": 1.0, "reduce": 1.0}, predicted_s=2.5)]
-    empty, full = metrics_text(record(StatusState(), AT)).decode(), metrics_text(record(folded([started(), *rounds]), AT)).decode()
+    empty, full = (
+        metrics_text(record(StatusState(), AT)).decode(),
+        metrics_text(record(folded([started(), *rounds]), AT)).decode(),
+    )
     assert "hypergpu_prediction_error_ratio NaN" in empty
     assert "hypergpu_prediction_error_ratio 0.25" in full
     assert 'hypergpu_peer_standings{standing="quarantined"} 0.0' in empty
-    kept_out = replace(report(1), standing="quarantined", standing_reason="4 of its last 5 rounds failed: left out for 300 s")
+    kept_out = replace(
+        report(1),
+        standing="quarantined",
+        standing_reason="4 of its last 5 rounds failed: left out for 300 s",
+    )
     status = record(folded([started(), kept_out]), AT)
     assert 'hypergpu_peer_standings{standing="quarantined"} 1.0' in metrics_text(status).decode()
-    assert "quarantined: 4 of its last 5 rounds failed: left out for 300 s" in Markup(page_html(status)).words
-    assert "quarantined: 4 of its last 5 rounds failed: left out for 300 s" in peers_text(status, color=False)
+    assert (
+        "quarantined: 4 of its last 5 rounds failed: left out for 300 s"
+        in Markup(page_html(status)).words
+    )
+    assert "quarantined: 4 of its last 5 rounds failed: left out for 300 s" in peers_text(
+        status, color=False
+    )

@@ -1,4 +1,6 @@
-"""The page in a real browser: a round arrives without a reload, nothing breaks the policy, the lost server is told."""
+"""The page in a real browser: a round arrives without a reload, nothing breaks the policy, the lost
+server is told.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from tests.story import AT, certified, day, folded, report
 pytestmark = [
     pytest.mark.real,
     pytest.mark.browser,
-    pytest.mark.skipif(chromium_path() is None, reason="chromium is not installed: apt-get install chromium"),
+    pytest.mark.skipif(
+        chromium_path() is None, reason="chromium is not installed: apt-get install chromium"
+    ),
 ]
 
 
@@ -51,14 +55,19 @@ async def test_a_round_arrives_without_a_reload() -> None:
             browser.open(bound.url)
             assert browser.evaluate("document.querySelectorAll('.strip li').length") == 7
             assert "basement-4090" in browser.evaluate("document.querySelector('.peers').innerText")
-            browser.evaluate("window.never_reloaded = true; document.querySelector('details').open = true")
+            browser.evaluate(
+                "window.never_reloaded = true; document.querySelector('details').open = true"
+            )
             trio.from_thread.run_sync(certify_round_7)
             browser.wait_for("document.querySelector('.cards').innerText.includes('Round 7')")
             browser.wait_for("document.title.includes('round 7')")
             assert browser.evaluate("document.querySelectorAll('.strip li').length") == 8
             assert "5.432" in browser.evaluate("document.querySelector('.told').textContent")
             assert "attic-renamed" in browser.evaluate("document.querySelector('.peers').innerText")
-            assert browser.evaluate("window.never_reloaded && document.querySelector('details').open") is True
+            assert (
+                browser.evaluate("window.never_reloaded && document.querySelector('details').open")
+                is True
+            )
             assert browser.evaluate("document.getElementById('contact').textContent") == "live"
 
         await browse(story)
@@ -76,7 +85,9 @@ async def test_hostile_names_do_nothing_and_no_width_overflows() -> None:
                     browser.open(bound.url)
                     assert browser.evaluate("document.documentElement.scrollWidth") <= width
             assert browser.evaluate("document.scripts.length") == 1
-            assert "<script>alert('x')</script>" in browser.evaluate("document.querySelector('.peers').innerText")
+            assert "<script>alert('x')</script>" in browser.evaluate(
+                "document.querySelector('.peers').innerText"
+            )
 
         await browse(story)
 
@@ -105,10 +116,16 @@ async def test_the_page_says_when_its_server_is_gone() -> None:
         with chromium() as browser:
             browser.open(bound.url)
             trio.from_thread.run_sync(leave.set)
-            browser.wait_for("document.getElementById('contact').textContent.includes('what is shown is old')", timeout_s=15)
+            browser.wait_for(
+                "document.getElementById('contact').textContent.includes('what is shown is old')",
+                timeout_s=15,
+            )
             assert all("ERR_CONNECTION_REFUSED" in problem for problem in browser.problems)
 
     leave = trio.Event()
-    async with trio.open_nursery() as nursery, web_server(bridge, ObserverSettings(port=0)) as bound:
+    async with (
+        trio.open_nursery() as nursery,
+        web_server(bridge, ObserverSettings(port=0)) as bound,
+    ):
         nursery.start_soon(trio.to_thread.run_sync, told, bound)
         await leave.wait()

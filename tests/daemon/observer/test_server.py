@@ -41,9 +41,15 @@ def ask(bound: BoundAddress, path: str, method: str = "GET", **headers: str) -> 
     """One request over a connection of its own."""
     connection = http.client.HTTPConnection(bound.host, bound.port, timeout=10)
     try:
-        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        connection.request(
+            method, path, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        )
         response = connection.getresponse()
-        return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+        return Reply(
+            response.status,
+            {name.lower(): value for name, value in response.getheaders()},
+            response.read(),
+        )
     finally:
         connection.close()
 
@@ -89,8 +95,15 @@ async def test_headers_on_every_answer() -> None:
 async def test_head_and_etag() -> None:
     bridge = bridge_of()
     async with web_server(bridge, ANY_PORT) as bound:
-        full, head = await aask(bound, "/api/v1/status"), await aask(bound, "/api/v1/status", "HEAD")
-        assert (head.status, head.body, head.headers["content-length"]) == (200, b"", str(len(full.body)))
+        full, head = (
+            await aask(bound, "/api/v1/status"),
+            await aask(bound, "/api/v1/status", "HEAD"),
+        )
+        assert (head.status, head.body, head.headers["content-length"]) == (
+            200,
+            b"",
+            str(len(full.body)),
+        )
         assert head.headers["etag"] == full.headers["etag"]
         for known in (full.headers["etag"], f'"other", {full.headers["etag"]}', "*"):
             again = await aask(bound, "/api/v1/status", If_None_Match=known)
@@ -113,12 +126,16 @@ async def test_refusals_over_the_wire() -> None:
         assert (missing.status, missing.json()["error"]["code"]) == (404, "NOT_FOUND")
         assert "/metrics" in missing.json()["error"]["fix"]
         assert (await aask(bound, "/?" + "x" * 3000)).status == 414
-        assert (await aask(bound, "/?" + "x" * 9000)).status == 400  # aiohttp's own limit, before us
+        # Aiohttp's own limit, before us.
+        assert (await aask(bound, "/?" + "x" * 9000)).status == 400
 
 
 def garbage(bound: BoundAddress, data: bytes) -> None:
     """Send bytes and read until the server closes."""
-    with socket.create_connection((bound.host, bound.port), timeout=10) as connection, suppress(ConnectionError):
+    with (
+        socket.create_connection((bound.host, bound.port), timeout=10) as connection,
+        suppress(ConnectionError),
+    ):
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(65536):
@@ -208,7 +225,9 @@ async def test_readyz_waits_for_the_start() -> None:
         assert (await aask(bound, "/readyz")).status == 503
         bridge.publish(record(folded(day("observer")[:1]), AT))
         bridge._rendered_at = -10.0
-        assert (await aask(bound, "/readyz")).json()["reason"] == "no peer of the run has been reached yet"
+        assert (await aask(bound, "/readyz")).json()[
+            "reason"
+        ] == "no peer of the run has been reached yet"
     async with web_server(bridge_of("observer"), ANY_PORT) as bound:
         assert (await aask(bound, "/readyz")).status == 200
 
@@ -269,7 +288,9 @@ async def test_it_stops_within_a_second_with_clients_connected(cancelled: bool) 
         assert await idle.receive_some() == b""
     with pytest.raises(OSError, match="connect"):
         await trio.open_tcp_stream(bound.host, bound.port)
-    left = [thread.name for thread in set(threading.enumerate()) - threads if "asyncio" in thread.name]
+    left = [
+        thread.name for thread in set(threading.enumerate()) - threads if "asyncio" in thread.name
+    ]
     assert left == []
 
 

@@ -1,4 +1,6 @@
-"""Reports byte for byte, sent until they are taken, and taken once: every refusal with its status and reason."""
+"""Reports byte for byte, sent until they are taken, and taken once: every refusal with its status
+and reason.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,13 @@ USAGE = Usage(tokens=600, requests=3, latency_ms=1.5, uptime_s=60)
 VECTOR = '{"agent":"0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf","processed_tokens":600,"timestamp":1770000000}'
 
 
-def flat(timestamp: int = NOW, who: UnlockedWallet = ONE, *, usage: Usage = USAGE, signer: UnlockedWallet | None = None) -> bytes:
+def flat(
+    timestamp: int = NOW,
+    who: UnlockedWallet = ONE,
+    *,
+    usage: Usage = USAGE,
+    signer: UnlockedWallet | None = None,
+) -> bytes:
     signature = (signer or who).sign_text(metrics_message(who.address, usage.tokens, timestamp))
     return metrics_body(who.address, usage, timestamp, signature)
 
@@ -60,7 +68,9 @@ class Desk:
         self.receiver = Receiver(path, recover_text, lambda: self.now)
         self.serial = 0
 
-    def take(self, body: bytes, path: str = METRICS_PATH, sender: str | None = None) -> tuple[int, str]:
+    def take(
+        self, body: bytes, path: str = METRICS_PATH, sender: str | None = None
+    ) -> tuple[int, str]:
         self.serial += 1
         verdict = self.receiver.take(path, body, sender or f"client {self.serial}")
         return verdict.status, verdict.reason
@@ -76,7 +86,15 @@ def test_the_signed_text_is_the_vectors() -> None:
         "0xb34834d1c90f00d82a0ed0df1ab75b626a5a4a524547549b3d948d59d106819d"
         "5f3c92ff59e78998760bacf5945a33ca2aa048786fd64d6ea41d524f2eb4a46e1b"
     )
-    assert set(body) == {"wallet", "tokensProcessed", "avgLatencyMs", "requestCount", "uptimeSeconds", "timestamp", "signature"}
+    assert set(body) == {
+        "wallet",
+        "tokensProcessed",
+        "avgLatencyMs",
+        "requestCount",
+        "uptimeSeconds",
+        "timestamp",
+        "signature",
+    }
 
 
 def test_the_older_payload_is_signed_sorted_and_compact() -> None:
@@ -90,8 +108,14 @@ def test_the_signature_is_written_with_0x() -> None:
     """`bytes.hex()` has none, and a server that asks for it takes nothing else."""
     usage = Usage(tokens=1, requests=1, latency_ms=0.0, uptime_s=1)
     signature = b"\x12" * 65
-    assert json.loads(metrics_body(ONE.address, usage, NOW, signature))["signature"] == "0x" + "12" * 65
-    assert json.loads(legacy_body(legacy_payload(ONE.address, usage, NOW), signature))["signature"] == "0x" + "12" * 65
+    assert (
+        json.loads(metrics_body(ONE.address, usage, NOW, signature))["signature"]
+        == "0x" + "12" * 65
+    )
+    assert (
+        json.loads(legacy_body(legacy_payload(ONE.address, usage, NOW), signature))["signature"]
+        == "0x" + "12" * 65
+    )
 
 
 @pytest.mark.parametrize(("path", "body"), [(METRICS_PATH, flat()), (LEGACY_PATH, older())])
@@ -134,11 +158,16 @@ def test_another_spelling_of_the_wallet_is_the_same_wallet() -> None:
     assert desk.take(flat()) == (200, "ok")
     text = ONE.address.lower()
     body = json.loads(flat())
-    body |= {"wallet": text, "signature": "0x" + ONE.sign_text(metrics_message(text, 600, NOW)).hex()}
+    body |= {
+        "wallet": text,
+        "signature": "0x" + ONE.sign_text(metrics_message(text, 600, NOW)).hex(),
+    }
     assert desk.take(json.dumps(body).encode()) == (400, "replay")
 
 
-@pytest.mark.parametrize(("offset", "status"), [(-SKEW_S - 1, 400), (-SKEW_S, 200), (SKEW_S, 200), (SKEW_S + 1, 400)])
+@pytest.mark.parametrize(
+    ("offset", "status"), [(-SKEW_S - 1, 400), (-SKEW_S, 200), (SKEW_S, 200), (SKEW_S + 1, 400)]
+)
 def test_the_timestamp_is_within_a_minute(offset: int, status: int) -> None:
     assert Desk().take(flat(NOW + offset))[0] == status
 
@@ -147,7 +176,11 @@ def test_a_signature_of_another_is_refused_and_uses_nothing_up() -> None:
     desk = Desk()
     assert desk.take(flat(signer=TWO)) == (401, "signature")
     body = json.loads(flat())
-    for changed in ({"tokensProcessed": 601}, {"wallet": TWO.address}, {"signature": "0x" + "00" * 65}):
+    for changed in (
+        {"tokensProcessed": 601},
+        {"wallet": TWO.address},
+        {"signature": "0x" + "00" * 65},
+    ):
         assert desk.take(json.dumps(body | changed).encode()) == (401, "signature")
     assert desk.take(flat()) == (200, "ok")
 
@@ -155,13 +188,25 @@ def test_a_signature_of_another_is_refused_and_uses_nothing_up() -> None:
 def test_the_mirrored_signature_is_refused() -> None:
     order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
     signature = ONE.sign_text(VECTOR)
-    mirrored = signature[:32] + (order - int.from_bytes(signature[32:64], "big")).to_bytes(32, "big") + bytes([55 - signature[64]])
+    mirrored = (
+        signature[:32]
+        + (order - int.from_bytes(signature[32:64], "big")).to_bytes(32, "big")
+        + bytes([55 - signature[64]])
+    )
     body = json.loads(flat()) | {"signature": mirrored.hex()}
     assert Desk().take(json.dumps(body).encode()) == (401, "signature")
 
 
 @pytest.mark.parametrize(
-    "change", [{"extra": 1}, {"timestamp": 1.5}, {"tokensProcessed": -1}, {"wallet": "0x12"}, {"signature": "zz"}, {"wallet": None}]
+    "change",
+    [
+        {"extra": 1},
+        {"timestamp": 1.5},
+        {"tokensProcessed": -1},
+        {"wallet": "0x12"},
+        {"signature": "zz"},
+        {"wallet": None},
+    ],
 )
 def test_unknown_fields_and_wrong_values_are_refused(change: dict[str, object]) -> None:
     assert Desk().take(json.dumps(json.loads(flat()) | change).encode()) == (400, "malformed")
@@ -182,16 +227,20 @@ def test_a_restart_forgets_no_timestamp(tmp_path: Path) -> None:
     assert desk.take(flat(NOW + SKEW_S)) == (200, "ok")
     desk.receiver.close()
     again = Desk(tmp_path / "reports")
-    again.now += 2 * SKEW_S  # the last instant at which that report is in time
+    # The last instant at which that report is in time.
+    again.now += 2 * SKEW_S
     assert again.take(flat(NOW + SKEW_S)) == (400, "replay")
     assert KEPT_S > 2 * SKEW_S
 
 
-def test_a_full_desk_forgets_only_what_can_never_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_desk_forgets_only_what_can_never_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("daemon.oracle.receiver.MOST_WALLETS", 1)
     desk = Desk()
     assert desk.take(flat(NOW + SKEW_S)) == (200, "ok")
-    for later in (0, 2 * SKEW_S):  # up to the last instant at which that report is in time
+    # Up to the last instant at which that report is in time.
+    for later in (0, 2 * SKEW_S):
         desk.now = NOW + later
         assert desk.take(flat(int(desk.now), TWO)) == (429, "full")
         assert desk.take(flat(NOW + SKEW_S)) == (400, "replay")
@@ -252,7 +301,8 @@ def test_nothing_is_dropped_before_the_oracle_took_it(tmp_path: Path, legacy: bo
     oracle.status = None
     assert worker.report(35)
     assert oracle.desk.receiver.tokens(ONE.address) == 35
-    assert len(worker.events) == 2  # one sentence for each way in which it failed
+    # One sentence for each way in which it failed.
+    assert len(worker.events) == 2
 
 
 def test_the_next_process_reports_what_the_last_could_not_and_nothing_again(tmp_path: Path) -> None:
@@ -293,7 +343,11 @@ async def test_the_observer_takes_reports_where_it_is_told_to(tmp_path: Path) ->
         body = flat(int(time.time()))
 
         def story() -> list[tuple[int, str]]:
-            answers = [ask(url + METRICS_PATH, body), ask(url + METRICS_PATH, body), ask(url + METRICS_PATH, b"x" * (MAX_BODY_BYTES + 1))]
+            answers = [
+                ask(url + METRICS_PATH, body),
+                ask(url + METRICS_PATH, body),
+                ask(url + METRICS_PATH, b"x" * (MAX_BODY_BYTES + 1)),
+            ]
             answers += [
                 ask(url + LEGACY_PATH, older(int(time.time()), TWO)),
                 ask(url + METRICS_PATH, flat(int(time.time()) + 9, signer=TWO)),
@@ -313,5 +367,7 @@ async def test_the_observer_takes_reports_where_it_is_told_to(tmp_path: Path) ->
             (405, "method"),
         ]
     async with web_server(Bridge(), ObserverSettings(port=0)) as bound:
-        status, _ = await trio.to_thread.run_sync(lambda: ask(bound.url.rstrip("/") + METRICS_PATH, flat()))
+        status, _ = await trio.to_thread.run_sync(
+            lambda: ask(bound.url.rstrip("/") + METRICS_PATH, flat())
+        )
         assert status == 405

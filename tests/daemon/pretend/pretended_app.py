@@ -1,7 +1,9 @@
-"""A pretended training: a round every tenth of a second, with everything around it real (settings, key, lock, journal, control, lifeline).
+"""A pretended training: a round every tenth of a second, with everything around it real (settings,
+key, lock, journal, control, lifeline).
 
-The environment's `PRETEND` says what goes wrong, as words `kind:node name`: "crash" at the start, "die" after three rounds, "differ" in the
-anchor, "idle" without a round. `PRETEND_PEERS` is how many nodes must be up before any of them begins, as in a real swarm.
+The environment's `PRETEND` says what goes wrong, as words `kind:node name`: "crash" at the start,
+"die" after three rounds, "differ" in the anchor, "idle" without a round. `PRETEND_PEERS` is how
+many nodes must be up before any of them begins, as in a real swarm.
 """
 
 from __future__ import annotations
@@ -45,7 +47,13 @@ def run_node(
     return 0
 
 
-async def _node(config: Config, signer: Signer, journal: Journal, lifeline: int | None, say: Callable[[str], None]) -> None:
+async def _node(
+    config: Config,
+    signer: Signer,
+    journal: Journal,
+    lifeline: int | None,
+    say: Callable[[str], None],
+) -> None:
     name = config.node.name
     if _wrong("crash", name):
         raise RuntimeError("it cannot start")
@@ -89,7 +97,9 @@ async def _rounds(config: Config, signer: Signer, journal: Journal) -> None:
     name, number = config.node.name, 0
     if _wrong("idle", name):
         await trio.sleep_forever()
-    while len(list(config.home.parent.glob("node-*/control.sock"))) < int(os.environ.get("PRETEND_PEERS", "0")):
+    while len(list(config.home.parent.glob("node-*/control.sock"))) < int(
+        os.environ.get("PRETEND_PEERS", "0")
+    ):
         await trio.sleep(ROUND_S / 4)
     while True:
         await trio.sleep(ROUND_S)
@@ -112,13 +122,23 @@ async def _rounds(config: Config, signer: Signer, journal: Journal) -> None:
                 reason="pretended",
             )
         )
-        journal.record(TrafficReport(control_sent=1, control_received=0, bulk_sent=100 * number, bulk_received=0, connections=1))
+        journal.record(
+            TrafficReport(
+                control_sent=1,
+                control_received=0,
+                bulk_sent=100 * number,
+                bulk_received=0,
+                connections=1,
+            )
+        )
         if number == 3 and _wrong("die", name):
             print("the sky fell on its head", flush=True)
             os._exit(9)
 
 
-def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, say: Callable[[str], None]) -> int:
+def run_observer(
+    config: Config, join: tuple[str, ...], lifeline: int | None, say: Callable[[str], None]
+) -> int:
     assert join
     assert lifeline is not None
     with socket.create_server((config.observer.host, config.observer.port)) as server:
@@ -133,7 +153,11 @@ def _wrong(kind: str, name: str) -> bool:
 
 def _checkpoint(home: Path, number: int, fill: float) -> None:
     anchor = struct.pack("<4f", number, fill, 2.0, 3.0)
-    header = json.dumps({"anchor": {"dtype": "F32", "shape": [4], "data_offsets": [0, len(anchor)]}}).encode()
+    header = json.dumps(
+        {"anchor": {"dtype": "F32", "shape": [4], "data_offsets": [0, len(anchor)]}}
+    ).encode()
     folder = home / "runs" / RUN / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{number}-{'ab' * 32}.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + anchor)
+    (folder / f"{number}-{'ab' * 32}.safetensors").write_bytes(
+        struct.pack("<Q", len(header)) + header + anchor
+    )

@@ -1,4 +1,6 @@
-"""Puts `pretended_app.py` in the place of `daemon.app`, in child processes that have this folder on PYTHONPATH."""
+"""Puts `pretended_app.py` in the place of `daemon.app`, in child processes that have this folder on
+PYTHONPATH.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from types import ModuleType
 class Understudy(MetaPathFinder):
     """Finds one module, somewhere else."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if fullname != "daemon.app":
             return None
         return spec_from_file_location(fullname, Path(__file__).with_name("pretended_app.py"))

@@ -1,4 +1,6 @@
-"""Whom a node asks first: members before strangers, equals in turn, and whoever only claims to be ahead less and less."""
+"""Whom a node asks first: members before strangers, equals in turn, and whoever only claims to be
+ahead less and less.
+"""
 
 from __future__ import annotations
 

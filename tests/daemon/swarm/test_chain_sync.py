@@ -39,7 +39,10 @@ def reply(count: int) -> ChainReply:
     return ChainReply(tip=RUN, number=1, age_s=0.0, count=count)
 
 
-def played(story: Callable[[FakeNetwork, FakeNetwork], Awaitable[None]], serve: Callable[[FakeNetwork], None]) -> None:
+def played(
+    story: Callable[[FakeNetwork, FakeNetwork], Awaitable[None]],
+    serve: Callable[[FakeNetwork], None],
+) -> None:
     """`story` gets the asking and the answering side."""
 
     async def main() -> None:
@@ -58,7 +61,9 @@ def answering(*records: bytes, count: int | None = None) -> Callable[[FakeNetwor
 
     async def take(stream: ByteStream) -> None:
         await FrameReader(stream).expect_frame(REQUEST_BYTES)
-        await stream.send_all(frame(msgspec.msgpack.encode(reply(len(records) if count is None else count))))
+        await stream.send_all(
+            frame(msgspec.msgpack.encode(reply(len(records) if count is None else count)))
+        )
         for record in records:
             await stream.send_all(frame(record))
         await stream.send_eof()
@@ -104,7 +109,9 @@ def test_read_chain_never_holds_a_whole_answer() -> None:
         tracemalloc.stop()
 
     played(story, answering(*[record] * 4))
-    assert peak < 2 * len(record), "56 MB an answer, of which the answering side holds a record of 14 MB in this process"
+    assert peak < 2 * len(record), (
+        "56 MB an answer, of which the answering side holds a record of 14 MB in this process"
+    )
 
 
 def test_read_chain_ends_when_no_more_is_wanted() -> None:

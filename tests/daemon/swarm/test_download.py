@@ -1,4 +1,6 @@
-"""A state comes from several peers at once, whoever of them fails, and is served for as long as somebody reads it."""
+"""A state comes from several peers at once, whoever of them fails, and is served for as long as
+somebody reads it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from simulator.fakes.network import FakeSwarm
 from simulator.fakes.node import FakeNetwork
 
 RUN = b"r" * 32
-PARAMETERS = 5 * STATE_CHUNK_BYTES // 4 + 100  # 6 chunks of each vector, the last one short
+# 6 chunks of each vector, the last one short.
+PARAMETERS = 5 * STATE_CHUNK_BYTES // 4 + 100
 SIZE = 8 * PARAMETERS
 UPLINK_BPS = 8.0 * SIZE / 12  # one holder gives the whole in 12 s
 TIP = b"t" * 32
@@ -48,7 +51,14 @@ class Holder:
 
     async def keep(self, tip: Digest = TIP, number: int = 1, value: Vector = VALUE) -> None:
         await self.disk.save_checkpoint(
-            Checkpoint(run=RUN, tip=tip, number=number, anchor=value, momentum=MOMENTUM, inner=np.zeros(0, np.float32)),
+            Checkpoint(
+                run=RUN,
+                tip=tip,
+                number=number,
+                anchor=value,
+                momentum=MOMENTUM,
+                inner=np.zeros(0, np.float32),
+            ),
             {kept for _, kept in await self.disk.checkpoints(RUN)},
         )
         self.leaves[tip] = state_leaves(value, MOMENTUM)
@@ -85,13 +95,21 @@ class Scene:
         began = trio.current_time()
         peers = [holder.network.peer for holder in self.holders]
         said = await download_from(
-            self.here, self.download, lambda: peers, lambda: known, lambda reason, _peer, _detail: self.refused.append(reason)
+            self.here,
+            self.download,
+            lambda: peers,
+            lambda: known,
+            lambda reason, _peer, _detail: self.refused.append(reason),
         )
         return said, trio.current_time() - began
 
     def is_whole(self) -> bool:
         download = self.download
-        return download is not None and download.done and bool(np.all(download.value == VALUE) and np.all(download.momentum == MOMENTUM))
+        return (
+            download is not None
+            and download.done
+            and bool(np.all(download.value == VALUE) and np.all(download.momentum == MOMENTUM))
+        )
 
 
 async def _live(network: FakeNetwork, *, task_status: trio.TaskStatus[None]) -> None:
@@ -101,7 +119,9 @@ async def _live(network: FakeNetwork, *, task_status: trio.TaskStatus[None]) -> 
 
 
 def test_download_from_several_holders_uses_all_their_uplinks() -> None:
-    """One holder after the other gave what one uplink carries: at 20 Mbit/s more than a round for a model of 5 million parameters."""
+    """One holder after the other gave what one uplink carries: at 20 Mbit/s more than a round for a
+    model of 5 million parameters.
+    """
     took: dict[int, float] = {}
     for holders in (1, 3):
         scene = Scene(holders)
@@ -138,19 +158,27 @@ def test_download_goes_on_where_a_holder_that_died_broke_off() -> None:
     scene = Scene(2, uplink_bps=UPLINK_BPS)
 
     async def story() -> None:
-        scene.swarm.schedule.at(trio.current_time() + 3.0, lambda _: scene.swarm.kill(scene.holders[0].network.peer), None)
+        scene.swarm.schedule.at(
+            trio.current_time() + 3.0,
+            lambda _: scene.swarm.kill(scene.holders[0].network.peer),
+            None,
+        )
         said, _ = await scene.fetch()
         assert said == ""
         assert scene.download is not None
         assert len(scene.download.given) == 2
-        assert scene.download.received_bytes < SIZE + 8 * STATE_CHUNK_BYTES, "what was here is not fetched again"
+        assert scene.download.received_bytes < SIZE + 8 * STATE_CHUNK_BYTES, (
+            "what was here is not fetched again"
+        )
 
     scene.play(story)
     assert scene.is_whole()
 
 
 def test_download_is_finished_although_the_holder_removed_the_checkpoint() -> None:
-    """A state was served for three rounds: on a link that needs four, every state was gone before it was complete."""
+    """A state was served for three rounds: on a link that needs four, every state was gone before
+    it was complete.
+    """
     scene = Scene(1)
 
     async def story() -> None:
@@ -193,10 +221,16 @@ def test_given_states_come_from_memory_before_the_checkpoint_is_written() -> Non
     async def story() -> None:
         whole = VALUE.tobytes() + MOMENTUM.tobytes()
         given = GivenStates(
-            MemoryDisk(MemoryMedium()), {TIP: LEAVES}, lambda: PARAMETERS, lambda tip, offset, size: whole[offset : offset + size]
+            MemoryDisk(MemoryMedium()),
+            {TIP: LEAVES},
+            lambda: PARAMETERS,
+            lambda tip, offset, size: whole[offset : offset + size],
         )
         assert await given.answer(StateRequest(tip=TIP, first=0, count=0)) == b"".join(LEAVES)
-        assert await given.answer(StateRequest(tip=TIP, first=1, count=1)) == whole[STATE_CHUNK_BYTES : 2 * STATE_CHUNK_BYTES]
+        assert (
+            await given.answer(StateRequest(tip=TIP, first=1, count=1))
+            == whole[STATE_CHUNK_BYTES : 2 * STATE_CHUNK_BYTES]
+        )
         assert await given.answer(StateRequest(tip=b"o" * 32, first=1, count=1)) is None
 
     run_virtual(story)
@@ -206,10 +240,13 @@ def test_download_copies_chunks_that_are_known_to_be_equal() -> None:
     scene = Scene(1)
     other = VALUE.copy()
     other[:10] += 1.0  # one chunk differs
-    damaged = KnownState(LEAVES, vector(9), vector(9))  # it says that it is the same, and is not any more
+    # It says that it is the same, and is not any more.
+    damaged = KnownState(LEAVES, vector(9), vector(9))
 
     async def story() -> None:
-        said, took = await scene.fetch(damaged, KnownState(state_leaves(other, MOMENTUM), other, MOMENTUM))
+        said, took = await scene.fetch(
+            damaged, KnownState(state_leaves(other, MOMENTUM), other, MOMENTUM)
+        )
         assert said == ""
         assert took < 2.0
         assert scene.download is not None
@@ -225,7 +262,8 @@ def test_download_refuses_what_is_not_certified_and_takes_it_from_another() -> N
 
     async def story() -> None:
         kept = scene.holders[0].medium.checkpoints[RUN]
-        kept[0] = replace(kept[0], anchor=vector(7))  # its leaves still lead to the certified state
+        # Its leaves still lead to the certified state.
+        kept[0] = replace(kept[0], anchor=vector(7))
         said, _ = await scene.fetch()
         assert said == ""
 

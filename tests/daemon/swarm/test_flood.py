@@ -1,4 +1,6 @@
-"""One peer floods another over real connections: what is looked at is rationed, memory stays, and others are heard meanwhile."""
+"""One peer floods another over real connections: what is looked at is rationed, memory stays, and
+others are heard meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,13 @@ from daemon.network.libp2p import LibP2PNetwork
 from daemon.network.pubsub import BURST_MESSAGES, RATE_MESSAGES_PER_S
 from daemon.swarm.framing import frame
 from daemon.swarm.lineage import Lineage
-from daemon.swarm.messenger import MESSAGES_AT_ONCE, MESSAGES_PER_S, PROTOCOL, REFUSED_COUNTS, Messenger
+from daemon.swarm.messenger import (
+    MESSAGES_AT_ONCE,
+    MESSAGES_PER_S,
+    PROTOCOL,
+    REFUSED_COUNTS,
+    Messenger,
+)
 from protocol.audit import encode_evidence
 from protocol.errors import Unreachable
 from protocol.identity import PeerId, Signer
@@ -41,7 +49,8 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
 LIED = Summed(wrong=shifted)
 TOPIC = "hypergpu/test"
-GROWTH_BYTES = 48 << 20  # of a process that holds both sides: what is on its way between them, and what an allocator keeps
+# Of a process that holds both sides: what is on its way between them, and what an allocator keeps.
+GROWTH_BYTES = 48 << 20
 STREAMS = 4
 
 
@@ -113,7 +122,9 @@ async def say(node: LibP2PNetwork, signer: Signer, to: Victim) -> None:
 
 
 async def forge(flooder: LibP2PNetwork, victim: Victim) -> None:
-    """Messages whose signatures are none, as many as will go, until a newer stream takes this one's place."""
+    """Messages whose signatures are none, as many as will go, until a newer stream takes this one's
+    place.
+    """
     signed = sign(Signer((2).to_bytes(32, "big")), LIED.run, HELD)
     many = frame(encode_signed(Signed(signed.payload, signed.peer, bytes(64)))) * 200
     with suppress(Unreachable):
@@ -124,10 +135,19 @@ async def forge(flooder: LibP2PNetwork, victim: Victim) -> None:
 
 async def gossip(flooder: LibP2PNetwork, victim: Victim, count: int) -> None:
     """One frame with so many signed messages of noise."""
-    key, rng, rpc = Ed25519PrivateKey.from_bytes((2).to_bytes(32, "big")), random.Random(1), rpc_pb2.RPC()
+    key, rng, rpc = (
+        Ed25519PrivateKey.from_bytes((2).to_bytes(32, "big")),
+        random.Random(1),
+        rpc_pb2.RPC(),
+    )
     for number in range(count):
         origin = ID.from_base58(flooder.peer).to_bytes()
-        message = rpc_pb2.Message(from_id=origin, data=rng.randbytes(60), seqno=number.to_bytes(8, "big"), topicIDs=[TOPIC])
+        message = rpc_pb2.Message(
+            from_id=origin,
+            data=rng.randbytes(60),
+            seqno=number.to_bytes(8, "big"),
+            topicIDs=[TOPIC],
+        )
         message.signature = key.sign(b"libp2p-pubsub:" + message.SerializeToString())
         rpc.publish.append(message)
     raw = rpc.SerializeToString()
@@ -136,7 +156,10 @@ async def gossip(flooder: LibP2PNetwork, victim: Victim, count: int) -> None:
 
 
 async def accuse(flooder: LibP2PNetwork, victim: Victim, proof: bytes) -> bytes:
-    """A charge against an honest member of a real round; the proof, when it is asked for. Returns the answer."""
+    """A charge against an honest member of a real round; the proof, when it is asked for.
+
+    Returns the answer.
+    """
     charge = Charge(peer=FOUR[0].peer, number=1, certificate=LIED.certificate.hash)
     stream = None
     try:
@@ -168,7 +191,9 @@ async def test_a_flood_is_rationed_and_others_are_heard(tmp_path: Path) -> None:
                 with trio.fail_after(10):
                     await say(other, Signer((3).to_bytes(32, "big")), victim)
                 nursery.cancel_scope.cancel()
-            allowed = (MESSAGES_AT_ONCE + MESSAGES_PER_S * (time.monotonic() - began)) / (1 + REFUSED_COUNTS) + STREAMS
+            allowed = (MESSAGES_AT_ONCE + MESSAGES_PER_S * (time.monotonic() - began)) / (
+                1 + REFUSED_COUNTS
+            ) + STREAMS
             assert len(victim.refused) <= allowed
             assert {peer for _, peer in victim.refused} == {flooder.peer}
 
@@ -176,7 +201,9 @@ async def test_a_flood_is_rationed_and_others_are_heard(tmp_path: Path) -> None:
             await gossip(flooder, victim, count)
             while victim.judged + victim.network.refusals()["busy"] < count:
                 await trio.sleep(0.01)
-            allowed = (BURST_MESSAGES + RATE_MESSAGES_PER_S * (time.monotonic() - began)) / (1 + GOSSIP_REFUSED_COUNTS) + 1
+            allowed = (BURST_MESSAGES + RATE_MESSAGES_PER_S * (time.monotonic() - began)) / (
+                1 + GOSSIP_REFUSED_COUNTS
+            ) + 1
             assert 1 <= victim.judged <= allowed
 
             proof = encode_evidence(LIED.evidence(LIED.made.plan.borders[0], index=0))
@@ -187,7 +214,9 @@ async def test_a_flood_is_rationed_and_others_are_heard(tmp_path: Path) -> None:
             received = victim.network.traffic().control_received
             assert [await accuse(flooder, victim, proof) for _ in range(20)] == [b""] * 20
             assert victim.refused.count(false) == 1
-            assert victim.network.traffic().control_received - received < len(proof), "not one more was read"
+            assert victim.network.traffic().control_received - received < len(proof), (
+                "not one more was read"
+            )
             assert not victim.convictions.guilty
 
             assert resident_bytes() - before < GROWTH_BYTES

@@ -1,4 +1,6 @@
-"""What a follower looks at: a bounded number of beacons of one signer, and of certificates of all strangers."""
+"""What a follower looks at: a bounded number of beacons of one signer, and of certificates of all
+strangers.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,13 @@ import random
 
 import trio
 
-from daemon.swarm.follower import BEACONS_AT_ONCE, CERTIFICATE_COUNTS, MAX_BEACON_BYTES, STRANGERS_CERTIFICATES_AT_ONCE, Follower
+from daemon.swarm.follower import (
+    BEACONS_AT_ONCE,
+    CERTIFICATE_COUNTS,
+    MAX_BEACON_BYTES,
+    STRANGERS_CERTIFICATES_AT_ONCE,
+    Follower,
+)
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from protocol.digest import digest
@@ -61,7 +69,10 @@ class Node:
 def test_one_signers_beacons_have_a_rate_and_a_size() -> None:
     async def main() -> None:
         node, signer = Node(), Signer(b"b" * 32)
-        heard = [node.follower._accept_beacon(signer.peer, encode_signed(sign(signer, RUN, beacon(n)))) for n in range(1, 101)]
+        heard = [
+            node.follower._accept_beacon(signer.peer, encode_signed(sign(signer, RUN, beacon(n))))
+            for n in range(1, 101)
+        ]
         assert sum(heard) == BEACONS_AT_ONCE
         await trio.sleep(1.0)
         long = encode_signed(sign(signer, RUN, beacon(200, "x"))) + bytes(MAX_BEACON_BYTES)
@@ -76,12 +87,16 @@ def test_certificates_of_strangers_have_one_rate_for_all_of_them() -> None:
         node = Node()
         accepted = 0
         for n in range(STRANGERS):
-            pair = sorted((Signer(digest(bytes((n, side)))) for side in (0, 1)), key=lambda one: one.peer)
+            pair = sorted(
+                (Signer(digest(bytes((n, side)))) for side in (0, 1)), key=lambda one: one.peer
+            )
             accepted += node.follower._accept_certificate(f"stranger {n}", Made(pair).raw())
         assert accepted == STRANGERS_CERTIFICATES_AT_ONCE
         honest = Made(people(2))
         node.members.prove([people(2)[0].peer])
-        assert node.follower._accept_certificate(people(2)[0].peer, honest.raw()), "a member is heard beside them"
+        assert node.follower._accept_certificate(people(2)[0].peer, honest.raw()), (
+            "a member is heard beside them"
+        )
         assert node.lineage.tip(honest.next_tip().hash) is not None
         assert BEACONS_AT_ONCE > CERTIFICATE_COUNTS
 

@@ -1,4 +1,6 @@
-"""What a lineage keeps of the certificates that others bring: its own ancestry in any case, a share of everything else."""
+"""What a lineage keeps of the certificates that others bring: its own ancestry in any case, a share
+of everything else.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from protocol.identity import Signer
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people
 
 HONEST = people(2)
-FLOOD = 600  # forged certificates, as many as once evicted the honest tip
+# Forged certificates, as many as once evicted the honest tip.
+FLOOD = 600
 
 
 @lru_cache
@@ -27,8 +30,13 @@ def honest(length: int) -> tuple[Made, ...]:
 
 
 def forged(pair: int, seq: int = 1, tip: Tip | None = None) -> Made:
-    """A certificate that two keys of a stranger made among themselves; more samples than anybody honest has."""
-    persons = sorted((Signer(digest(b"forger", bytes((side,)), pair.to_bytes(4, "big"))) for side in (0, 1)), key=lambda one: one.peer)
+    """A certificate that two keys of a stranger made among themselves; more samples than anybody
+    honest has.
+    """
+    persons = sorted(
+        (Signer(digest(b"forger", bytes((side,)), pair.to_bytes(4, "big"))) for side in (0, 1)),
+        key=lambda one: one.peer,
+    )
     return Made(persons, tip or genesis(RUN), seq=seq, samples=1000)
 
 
@@ -83,7 +91,9 @@ def test_what_all_tell_unasked_has_a_share_and_unheld_heads_are_not_looked_at() 
     looked = lineage.beside(tip)
     assert len(looked) == TOLD_KEPT
     assert lineage.beside(tip, lambda head: head.hash == looked[7].hash) == [looked[7]]
-    assert [head.samples for head in looked] == sorted((head.samples for head in looked), reverse=True)
+    assert [head.samples for head in looked] == sorted(
+        (head.samples for head in looked), reverse=True
+    )
 
 
 def test_certificates_without_parents_wait_in_small_numbers() -> None:
@@ -92,7 +102,9 @@ def test_certificates_without_parents_wait_in_small_numbers() -> None:
         lineage.add(forged(n, seq=2, tip=forged(n).next_tip()).raw(), source="stranger")
     assert len(lineage._orphans) == ORPHANS_OF_ONE
     for n in range(ORPHANS_KEPT + 5):
-        lineage.add(forged(n + 50, seq=2, tip=forged(n + 50).next_tip()).raw(), source=f"stranger {n}")
+        lineage.add(
+            forged(n + 50, seq=2, tip=forged(n + 50).next_tip()).raw(), source=f"stranger {n}"
+        )
     assert len(lineage._orphans) == ORPHANS_KEPT
 
 
@@ -120,8 +132,12 @@ def test_a_heads_descent_is_told_without_walking_past_it() -> None:
     assert lineage.beside(tip) == [stranger.next_tip()]
 
 
-def test_a_node_that_was_away_for_longer_than_is_kept_is_led_to_where_the_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It took what they had certified for another branch, tried to merge its old state with theirs, and never came back."""
+def test_a_node_that_was_away_for_longer_than_is_kept_is_led_to_where_the_others_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It took what they had certified for another branch, tried to merge its old state with theirs,
+    and never came back.
+    """
     lineage, tip = a_lineage(3)
     monkeypatch.setattr(lineage_module, "TIPS_KEPT", 4)
     parted = Made(HONEST, honest(2)[-1].next_tip(), seq=9)

@@ -9,7 +9,12 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from daemon.swarm.chain_sync import FIRST_MANIFEST_PROTOCOL, MANIFEST_PROTOCOL, fetch_manifest, serve_manifest
+from daemon.swarm.chain_sync import (
+    FIRST_MANIFEST_PROTOCOL,
+    MANIFEST_PROTOCOL,
+    fetch_manifest,
+    serve_manifest,
+)
 from daemon.swarm.framing import FrameReader, frame
 from protocol.errors import Unreachable
 from protocol.identity import short
@@ -33,7 +38,12 @@ class Asked:
         self.told: list[Event] = []
 
     def served(self) -> None:
-        serve_manifest(self.member, self.signed, lambda reason, peer, detail: self.refused.append((reason, peer, detail)), self.told.append)
+        serve_manifest(
+            self.member,
+            self.signed,
+            lambda reason, peer, detail: self.refused.append((reason, peer, detail)),
+            self.told.append,
+        )
 
     async def answer(self, known: Collection[int]) -> SignedManifest:
         async with self.swarm.running(), self.member.running(), self.joiner.running():
@@ -59,7 +69,9 @@ def test_who_does_not_is_told_and_the_member_hears_of_it() -> None:
     async def main() -> None:
         async with asked.swarm.running(), asked.member.running(), asked.joiner.running():
             for _ in range(3):
-                assert (await fetch_manifest(asked.joiner, asked.member.peer, {2})).open().rules == 3
+                assert (
+                    await fetch_manifest(asked.joiner, asked.member.peer, {2})
+                ).open().rules == 3
 
     run_virtual(main)
     said = "it asked to join; it knows rules 2, and this run uses rules 3"
@@ -81,7 +93,13 @@ def test_a_program_of_the_first_rules_gets_its_answer_and_the_member_hears_of_it
             assert msgspec.msgpack.decode(told, type=SignedManifest) == asked.signed
 
     run_virtual(main)
-    assert asked.refused == [("rules", asked.joiner.peer, "it asked to join; it knows rules 1, and this run uses rules 2")]
+    assert asked.refused == [
+        (
+            "rules",
+            asked.joiner.peer,
+            "it asked to join; it knows rules 1, and this run uses rules 2",
+        )
+    ]
 
 
 def test_a_member_of_the_first_rules_is_asked_in_its_own_way() -> None:
@@ -111,7 +129,14 @@ def test_a_peer_that_is_in_no_run_is_not_reached() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [b"", b"noise", msgspec.msgpack.encode([[0]]), msgspec.msgpack.encode([[2] * 33]), msgspec.msgpack.encode([["2"]])]
+    "said",
+    [
+        b"",
+        b"noise",
+        msgspec.msgpack.encode([[0]]),
+        msgspec.msgpack.encode([[2] * 33]),
+        msgspec.msgpack.encode([["2"]]),
+    ],
 )
 def test_noise_in_the_place_of_a_request_gets_no_answer(said: bytes) -> None:
     asked = Asked(seal(PLAIN))

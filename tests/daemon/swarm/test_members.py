@@ -1,4 +1,6 @@
-"""The table of members: who lives where, at what pace of beacons, and that it stays cheap with many."""
+"""The table of members: who lives where, at what pace of beacons, and that it stays cheap with
+many.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def test_few_members_beacon_as_ever_and_many_so_that_what_each_hears_stays_the_s
 
 
 def test_a_newcomer_forgets_nobody_while_it_learns_of_many() -> None:
-    """It hears `BEACONS_PER_S` members a second, each of them once in `beacon_s(10_000)`, and at first knows few."""
+    """It hears `BEACONS_PER_S` members a second, each of them once in `beacon_s(10_000)`, and at
+    first knows few.
+    """
     events: list[Event] = []
     known = table(events)
     for i in range(10_000):
@@ -92,16 +96,27 @@ def test_the_sets_of_the_living_are_what_a_look_at_everybody_gives(seed: int) ->
         peer = f"peer {rng.randrange(12)}"
         before = known.version
         if rng.random() < 0.7:
-            said = beacon(serial, rng.choice(TIPS), number=rng.randrange(3), role=rng.choice(("node", "node", "observer")))
+            said = beacon(
+                serial,
+                rng.choice(TIPS),
+                number=rng.randrange(3),
+                role=rng.choice(("node", "node", "observer")),
+            )
             had = expected.get(peer)
             expected[peer] = (said, False)
             changed = known.take(peer, said, float(serial))
-            assert changed == (had is None or had[1] or (had[0].tip, had[0].role) != (said.tip, said.role))
+            assert changed == (
+                had is None or had[1] or (had[0].tip, had[0].role) != (said.tip, said.role)
+            )
             assert not changed or known.version > before or said.role == "observer"
         elif peer in expected:
             known.link_down(peer, "lost")
             expected[peer] = (expected[peer][0], True)
-        living = {peer: said for peer, (said, lost) in expected.items() if not lost and said.role == "node"}
+        living = {
+            peer: said
+            for peer, (said, lost) in expected.items()
+            if not lost and said.role == "node"
+        }
         for tip in TIPS:
             assert known.live_at(tip) == {peer for peer, said in living.items() if said.tip == tip}
         assert set(known.strangers(lambda tip: tip == TIPS[0], 1)) == {
@@ -121,7 +136,9 @@ def test_awaited_at_leaves_out_strangers_that_take_no_part() -> None:
         for peer in ("member", "stranger", "worker"):
             known.take(peer, beacon(int(now), TIPS[0]), now)
     assert known.awaited_at(TIPS[0], 17.0, 10.0) == {"member", "worker"}
-    assert known.live_at(TIPS[0]) == {"member", "stranger", "worker"}, "what they hold may still be asked for"
+    assert known.live_at(TIPS[0]) == {"member", "stranger", "worker"}, (
+        "what they hold may still be asked for"
+    )
 
 
 def test_awaited_at_keeps_a_connected_peer_that_gets_on() -> None:
@@ -129,7 +146,9 @@ def test_awaited_at_keeps_a_connected_peer_that_gets_on() -> None:
     link = Link(peer="newcomer", path="direct", address="", rtt_s=None, since_s=0.0)
     known.link_up(link)
     for now, phase in ((0.0, "starting"), (50.0, "train"), (90.0, "ready")):
-        known.take("newcomer", msgspec.structs.replace(beacon(int(now) + 1, TIPS[0]), phase=phase), now)
+        known.take(
+            "newcomer", msgspec.structs.replace(beacon(int(now) + 1, TIPS[0]), phase=phase), now
+        )
     assert known.awaited_at(TIPS[0], 95.0, 10.0) == {"newcomer"}
     assert known.awaited_at(TIPS[0], 101.0, 10.0) == set()
 
@@ -160,10 +179,15 @@ def test_members_of_a_large_run_pace_themselves_as_ever() -> None:
 
 
 def test_strangers_that_say_they_train_hold_up_no_round() -> None:
-    """A round waits for most others, where they still train. Keys of one stranger were most others."""
+    """A round waits for most others, where they still train.
+
+    Keys of one stranger were most others.
+    """
     known = table()
     for peer in ("partner", "key 1", "key 2", "key 3"):
         known.take(peer, beacon(1, TIPS[0]), 0.0)
-    assert known.training_at(TIPS[0]) == {"partner", "key 1", "key 2", "key 3"}, "a run begins among strangers"
+    assert known.training_at(TIPS[0]) == {"partner", "key 1", "key 2", "key 3"}, (
+        "a run begins among strangers"
+    )
     known.prove(("me", "partner"))
     assert known.training_at(TIPS[0]) == {"partner"}

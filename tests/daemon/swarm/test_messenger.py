@@ -1,4 +1,6 @@
-"""Messages to single peers: a stream that is not used is given back, one on which something is under way is not."""
+"""Messages to single peers: a stream that is not used is given back, one on which something is
+under way is not.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ from daemon.swarm.framing import FrameReader, frame
 from daemon.swarm.messenger import IDLE_S, PROTOCOL, STREAMS_READ, SWEEP_S, Messenger
 from protocol.errors import Unreachable
 from protocol.identity import Signer
-from protocol.messages import MAX_MESSAGE_BYTES, Announce, Signed, decode_signed, encode_signed, open_as, sign
+from protocol.messages import (
+    MAX_MESSAGE_BYTES,
+    Announce,
+    Signed,
+    decode_signed,
+    encode_signed,
+    open_as,
+    sign,
+)
 from protocol.ports import ByteStream
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.network import FakeSwarm
@@ -49,12 +59,19 @@ def played(story: Callable[[Callable[[bytes], None], Listener], Awaitable[None]]
 
         async def deliver(_signed: Signed, _message: object) -> None: ...
 
-        messenger = Messenger(here, RUN, deliver, lambda reason, _peer, detail: print(reason, detail))
+        messenger = Messenger(
+            here, RUN, deliver, lambda reason, _peer, detail: print(reason, detail)
+        )
         there.serve(PROTOCOL, listener.take)
         async with swarm.running(), here.running(), there.running(), trio.open_nursery() as nursery:
             await nursery.start(messenger.run)
             await trio.sleep(1.0)
-            await story(lambda said: messenger.send(there.peer, sign(speaker, RUN, Announce(certificate=said))), listener)
+            await story(
+                lambda said: messenger.send(
+                    there.peer, sign(speaker, RUN, Announce(certificate=said))
+                ),
+                listener,
+            )
             nursery.cancel_scope.cancel()
 
     run_virtual(main)

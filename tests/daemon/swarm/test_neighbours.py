@@ -1,4 +1,6 @@
-"""What a node makes of the others: windows, places, links seen at work, and who was there to the end."""
+"""What a node makes of the others: windows, places, links seen at work, and who was there to the
+end.
+"""
 
 from __future__ import annotations
 
@@ -78,9 +80,13 @@ def test_a_sight_says_when_the_path_was_the_bound() -> None:
 
 
 def test_a_path_that_lost_nothing_yet_is_not_taken_for_wider_than_the_others() -> None:
-    """Two packets of two thousand are lost on average; that none was is no reason to call what the path bounded a narrow link."""
+    """Two packets of two thousand are lost on average; that none was is no reason to call what the
+    path bounded a narrow link.
+    """
     neighbours = looked(0.1)
-    neighbours.linked([link("a", 0.1, segments=2_000, again=0), link("b", 0.1, segments=20_000, again=20)])
+    neighbours.linked(
+        [link("a", 0.1, segments=2_000, again=0), link("b", 0.1, segments=20_000, again=20)]
+    )
     carries = product_of(0.001) // 100_000
     neighbours.sent_us("a", 4 * carries // 8, carries // 8, 1.05)
     assert neighbours.sights(PARENT)[0].bounded
@@ -120,11 +126,14 @@ def test_losses_bound_a_flow_once_enough_was_sent() -> None:
 
 
 def test_what_a_path_carried_in_a_few_round_trips_it_carries() -> None:
-    """Such a transfer is mostly waiting and says nothing of a link; that the path is narrower than what came over it, nobody may conclude."""
+    """Such a transfer is mostly waiting and says nothing of a link; that the path is narrower than
+    what came over it, nobody may conclude.
+    """
     neighbours = looked(1.0)
     neighbours.linked([link("a", 1.0, segments=10_000, again=100)])
     bound = neighbours.flow_bits("a")
-    neighbours.sent_us("a", 4 * bound, bound, 2.0)  # in two round trips four times what the losses allow
+    # In two round trips four times what the losses allow.
+    neighbours.sent_us("a", 4 * bound, bound, 2.0)
     assert neighbours.of("a").ups == ()
     assert neighbours.flow_bits("a") == pytest.approx(4 * bound, rel=1e-3)
     neighbours.sent_us("a", 4 * bound, bound, 0.1)  # of buffers, not of the path

@@ -62,8 +62,14 @@ def test_no_beacon_of_a_calm_swarm_says_that_nobody_trains() -> None:
 
     played.world.happened = see  # type: ignore[method-assign]
     run_virtual(played.run, seed=1)
-    begun = {report.peer: at for at, report in reversed(list(enumerate(reports))) if report.samples_per_second > 0}
+    begun = {
+        report.peer: at
+        for at, report in reversed(list(enumerate(reports)))
+        if report.samples_per_second > 0
+    }
     told = [report for at, report in enumerate(reports) if at >= begun[report.peer]]
     assert len(told) > 50
     assert len({report.phase for report in told}) >= 3, "they were told at changes of phase, too"
-    assert [report for report in told if report.samples_per_second == 0 or report.loss is None] == []
+    assert [
+        report for report in told if report.samples_per_second == 0 or report.loss is None
+    ] == []

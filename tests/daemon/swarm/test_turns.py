@@ -108,7 +108,8 @@ class Scene:
             self.holder.network.keep(frozenset({self.member.peer}))
             for stranger in self.strangers:
                 nursery.start_soon(self.read_nothing, stranger)
-            await trio.sleep(5.0)  # each place that a stranger may hold is held
+            # Each place that a stranger may hold is held.
+            await trio.sleep(5.0)
             await self.ask(self.member)
             nursery.cancel_scope.cancel()
 
@@ -125,7 +126,9 @@ class Scene:
     async def ask(self, network: FakeNetwork) -> None:
         peer, began = self.holder.network.peer, trio.current_time()
         stream = await network.open_stream(peer, state_transfer.PROTOCOL)
-        await stream.send_all(frame(msgspec.msgpack.encode(StateRequest(tip=TIP, first=0, count=0))))
+        await stream.send_all(
+            frame(msgspec.msgpack.encode(StateRequest(tip=TIP, first=0, count=0)))
+        )
         reader = FrameReader(stream)
         reply = msgspec.msgpack.decode(await reader.expect_frame(256), type=StateReply)
         assert await reader.read_exactly(reply.size) == b"".join(LEAVES)

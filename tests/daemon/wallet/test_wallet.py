@@ -1,4 +1,6 @@
-"""The wallet: its files, its password sources, its commands, and that nothing of the key is ever said."""
+"""The wallet: its files, its password sources, its commands, and that nothing of the key is ever
+said.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from daemon.wallet.password import Password, find_password
 from protocol.errors import UserError
 from protocol.keccak import checked_address
 
-QUICK = 1 << 8  # scrypt's work, for tests of everything but its cost
+# Scrypt's work, for tests of everything but its cost.
+QUICK = 1 << 8
 NOBODY = 65534  # a user that owns nothing
 ONE = (1).to_bytes(32, "big")
 ONE_ADDRESS = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
@@ -74,12 +77,22 @@ def test_the_published_vector_of_the_format_opens() -> None:
         "address": "008aeeda4d805471df9b2a5b0f38a0c3bcba786b",
     }
     wallet = unseal(json.dumps(vector).encode(), "testpassword")
-    assert wallet.private_key().hex() == "7a28b5ba57c53603b0b07b56bba752f7784bf506fa95edc395f5cf6c7514fe9d"
+    assert (
+        wallet.private_key().hex()
+        == "7a28b5ba57c53603b0b07b56bba752f7784bf506fa95edc395f5cf6c7514fe9d"
+    )
 
 
 @pytest.mark.parametrize(
     "document",
-    [b"", b"{}", b"[" * 50_000, b'{"version":1,"address":"00","crypto":{"kdf":"scrypt","kdfparams":{}}}', b"x" * 70_000, b"\xff\xfe"],
+    [
+        b"",
+        b"{}",
+        b"[" * 50_000,
+        b'{"version":1,"address":"00","crypto":{"kdf":"scrypt","kdfparams":{}}}',
+        b"x" * 70_000,
+        b"\xff\xfe",
+    ],
 )
 def test_what_is_no_keystore_is_refused(document: bytes) -> None:
     with pytest.raises(BadKeystore):
@@ -116,7 +129,13 @@ def test_signatures_are_those_of_the_vector_and_the_key_shows_nowhere() -> None:
 
 def test_addresses_are_checked_against_typing_errors() -> None:
     assert checked_address(ONE_ADDRESS.lower()) == ONE_ADDRESS
-    for wrong in (ONE_ADDRESS.replace("7E", "7e"), ONE_ADDRESS[2:], ONE_ADDRESS[:-1], "0x" + "g" * 40, ""):
+    for wrong in (
+        ONE_ADDRESS.replace("7E", "7e"),
+        ONE_ADDRESS[2:],
+        ONE_ADDRESS[:-1],
+        "0x" + "g" * 40,
+        "",
+    ):
         with pytest.raises(ValueError, match=r"0x and 40|EIP-55"):
             checked_address(wrong)
 
@@ -177,7 +196,10 @@ def _file(path: Path, text: str, mode: int = 0o600) -> Path:
 
 
 def test_sources_are_asked_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flag, variable = _file(tmp_path / "flag", "flag text\n"), _file(tmp_path / "variable", "variable text")
+    flag, variable = (
+        _file(tmp_path / "flag", "flag text\n"),
+        _file(tmp_path / "variable", "variable text"),
+    )
     _file(tmp_path / password.CREDENTIAL, "credential text\r\n", 0o440)
     environ = {password.VARIABLE: str(variable), "CREDENTIALS_DIRECTORY": str(tmp_path)}
     monkeypatch.setattr(password, "_from_keyring", {"me": "keyring text"}.get)
@@ -194,12 +216,23 @@ def test_sources_are_asked_in_their_order(tmp_path: Path, monkeypatch: pytest.Mo
     found.append(find_password(None, {}, "me", prompt=prompt))
     assert asked == []
     found.append(find_password(None, {}, "another", prompt=prompt))
-    assert [one.text for one in found] == ["flag text", "variable text", "credential text", "keyring text", "typed"]
+    assert [one.text for one in found] == [
+        "flag text",
+        "variable text",
+        "credential text",
+        "keyring text",
+        "typed",
+    ]
     assert all(one.text not in repr(one) for one in found)
 
 
-@pytest.mark.parametrize(("text", "mode"), [("good", 0o644), ("good", 0o620), ("", 0o600), ("\nsecond", 0o600), ("x" * 5000, 0o600)])
-def test_a_password_file_that_others_can_read_or_that_is_empty_is_refused(tmp_path: Path, text: str, mode: int) -> None:
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [("good", 0o644), ("good", 0o620), ("", 0o600), ("\nsecond", 0o600), ("x" * 5000, 0o600)],
+)
+def test_a_password_file_that_others_can_read_or_that_is_empty_is_refused(
+    tmp_path: Path, text: str, mode: int
+) -> None:
     with pytest.raises(UserError) as caught:
         find_password(_file(tmp_path / "p", text, mode), {}, "")
     assert (caught.value.code, caught.value.exit_code) == ("PASSWORD_FILE", 5)
@@ -217,7 +250,11 @@ def test_the_prompt_asks_twice_for_a_new_password() -> None:
 
 
 def test_the_commands_from_import_to_backup(
-    home: Path, secret_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    home: Path,
+    secret_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(files.create, "__kwdefaults__", {"scrypt_n": QUICK})
     monkeypatch.setenv("HYPERGPU_HOME", str(home))
@@ -230,7 +267,18 @@ def test_the_commands_from_import_to_backup(
     assert run(["wallet", "set-payout", "0x123"]) == 2
     assert run(["wallet", "set-payout", "0x" + "ab" * 20]) == 0
     assert run(["wallet", "backup", str(tmp_path)]) == 0
-    assert run(["--home", str(tmp_path / "other"), "wallet", "import", str(tmp_path / f"hypergpu-wallet-{ONE_ADDRESS}.json")]) == 0
+    assert (
+        run(
+            [
+                "--home",
+                str(tmp_path / "other"),
+                "wallet",
+                "import",
+                str(tmp_path / f"hypergpu-wallet-{ONE_ADDRESS}.json"),
+            ]
+        )
+        == 0
+    )
     assert run(["--home", str(tmp_path / "third"), "wallet", "new", "--json"]) == 0
     out, err = capfd.readouterr()
     assert ONE_ADDRESS in out
@@ -240,13 +288,30 @@ def test_the_commands_from_import_to_backup(
     assert json.loads(out.splitlines()[-1])["address"] == files.address_in_home(tmp_path / "third")
 
 
-def test_a_key_in_argv_is_not_repeated(home: Path, secret_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["--home", str(home), "wallet", "import", "0x" + ONE.hex(), "--password-file", str(secret_file)]) == 2
+def test_a_key_in_argv_is_not_repeated(
+    home: Path, secret_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        run(
+            [
+                "--home",
+                str(home),
+                "wallet",
+                "import",
+                "0x" + ONE.hex(),
+                "--password-file",
+                str(secret_file),
+            ]
+        )
+        == 2
+    )
     out, err = capfd.readouterr()
     assert ONE.hex() not in out + err
 
 
-def test_a_key_comes_from_standard_input_too(home: Path, secret_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_comes_from_standard_input_too(
+    home: Path, secret_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files.create, "__kwdefaults__", {"scrypt_n": QUICK})
     arguments = ["--home", str(home), "wallet", "import", "-", "--password-file", str(secret_file)]
     assert CliRunner().invoke(cli, arguments, input=ONE.hex()).exit_code == 0
@@ -255,7 +320,12 @@ def test_a_key_comes_from_standard_input_too(home: Path, secret_file: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("hidden", "said"), [("file", "it belongs to the user root"), ("directory", "Permission denied"), ("own", "chmod 600")]
+    ("hidden", "said"),
+    [
+        ("file", "it belongs to the user root"),
+        ("directory", "Permission denied"),
+        ("own", "chmod 600"),
+    ],
 )
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_a_wallet_of_another_user_is_not_called_damaged(hidden: str, said: str) -> None:

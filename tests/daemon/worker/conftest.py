@@ -1,4 +1,6 @@
-"""What the worker's tests share: trainers of tiny jobs, and a working directory with tasks of the tests' own."""
+"""What the worker's tests share: trainers of tiny jobs, and a working directory with tasks of the
+tests' own.
+"""
 
 from __future__ import annotations
 
@@ -56,6 +58,8 @@ def make_trainer(happened: Happened) -> MakeTrainer:
         chosen = options if options is not None else (TINY if task == "byte_gpt" else {})
         manifest = Manifest(name="test", task=task, task_options=chosen, inner=Inner(batch_size=4))
         settings = WorkerSettings(device="cpu", threads=1, allow_custom_task=allow)
-        return WorkerTrainer(manifest, Signer(bytes(32)).peer, settings, happened, patience=patience, before=before)
+        return WorkerTrainer(
+            manifest, Signer(bytes(32)).peer, settings, happened, patience=patience, before=before
+        )
 
     return make

@@ -1,4 +1,6 @@
-"""What a trainer told: a list of events that tests can wait on, and the process numbers they want to follow."""
+"""What a trainer told: a list of events that tests can wait on, and the process numbers they want
+to follow.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ E = TypeVar("E", bound=Event)
 
 
 class Happened:
-    """An `on_event`. `await happened.next(Kind)` gives the events of one kind in order, each once."""
+    """An `on_event`.
+
+    `await happened.next(Kind)` gives the events of one kind in order, each once.
+    """
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -51,7 +56,9 @@ def workers_of(parent: int) -> list[int]:
 
 
 def _command_of(file: Path) -> bytes:
-    """A process in the middle of exec has closed what it inherited, which is when its parent goes on, and has no command line yet."""
+    """A process in the middle of exec has closed what it inherited, which is when its parent goes
+    on, and has no command line yet.
+    """
     for _ in range(1000):
         command = file.read_bytes()
         if command:

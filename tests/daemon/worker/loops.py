@@ -1,4 +1,6 @@
-"""Training loops of small tasks in this process, for tests of the numerics and of what a task may do."""
+"""Training loops of small tasks in this process, for tests of the numerics and of what a task may
+do.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,17 @@ SETTINGS = WorkerSettings(device="cpu", threads=1)
 LANE = Lane(base=0, index=0, stride=1)
 
 
-def loop_of(task: Task, name: str = "test:Task", inner: Inner | None = None) -> tuple[TrainingLoop, buffers.Buffers]:
+def loop_of(
+    task: Task, name: str = "test:Task", inner: Inner | None = None
+) -> tuple[TrainingLoop, buffers.Buffers]:
     """A loop that was not set to work, and what it shares."""
-    job = Job(task=name, task_options={}, seed=3, inner=inner or Inner(batch_size=4), peer=Signer(bytes(32)).peer)
+    job = Job(
+        task=name,
+        task_options={},
+        seed=3,
+        inner=inner or Inner(batch_size=4),
+        peer=Signer(bytes(32)).peer,
+    )
     loop = TrainingLoop(task, Device(SETTINGS), job)
     fd = buffers.create()
     buffers.give_size(fd, loop.parameters, loop.inner_size)

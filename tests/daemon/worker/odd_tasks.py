@@ -1,4 +1,7 @@
-"""Tasks that behave as no task should, and one that behaves. Loaded by workers as `odd_tasks:Class`, as a user's own would be."""
+"""Tasks that behave as no task should, and one that behaves.
+
+Loaded by workers as `odd_tasks:Class`, as a user's own would be.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +100,9 @@ class Spawns(Line):
 
 
 class Scatters(Line):
-    """Starts processes that get away from their parent in every way they can, and notes their numbers."""
+    """Starts processes that get away from their parent in every way they can, and notes their
+    numbers.
+    """
 
     def __init__(self, options: TaskOptions, data_folders: Sequence[str] = ()) -> None:
         super().__init__(options, data_folders)
@@ -106,7 +111,9 @@ class Scatters(Line):
         session = subprocess.Popen(sleep, start_new_session=True)
         bare = subprocess.Popen(sleep, start_new_session=True, env={})
         twice = "import os, subprocess; print(subprocess.Popen(__import__('sys').argv[1:], start_new_session=True, stdout=2).pid)"
-        orphan = subprocess.run([sys.executable, "-c", twice, *sleep], stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+        orphan = subprocess.run(
+            [sys.executable, "-c", twice, *sleep], stdout=subprocess.PIPE, check=True, text=True
+        ).stdout.strip()
         forked = os.fork()
         if not forked:
             os.setsid()
@@ -120,7 +127,9 @@ class Normed(Line):
     """Has BatchNorm, whose running statistics no swarm can average."""
 
     def model(self) -> torch.nn.Module:
-        return torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+        return torch.nn.Sequential(
+            torch.nn.Linear(1, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1)
+        )
 
 
 NotATask = 7
@@ -274,10 +283,17 @@ class OwnGradients(Line):
 
 
 class Evaluating(Line):
-    """A model in eval mode: its author wants no dropout, and a BatchNorm with the statistics it came with."""
+    """A model in eval mode: its author wants no dropout, and a BatchNorm with the statistics it
+    came with.
+    """
 
     def model(self) -> torch.nn.Module:
-        return torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.9), torch.nn.Linear(4, 1)).eval()
+        return torch.nn.Sequential(
+            torch.nn.Linear(1, 4),
+            torch.nn.BatchNorm1d(4),
+            torch.nn.Dropout(0.9),
+            torch.nn.Linear(4, 1),
+        ).eval()
 
 
 class Made(Line):
@@ -309,13 +325,26 @@ class Returns(Line):
     Options = Made.Options
 
     def dataset_size(self) -> int:
-        sizes = {"size 0": 0, "size -3": -3, "size True": True, "size 1.5": 1.5, "size None": None, "size 2**63": 1 << 63}
+        sizes = {
+            "size 0": 0,
+            "size -3": -3,
+            "size True": True,
+            "size 1.5": 1.5,
+            "size None": None,
+            "size 2**63": 1 << 63,
+        }
         sizes |= {"np.int64": np.int64(100), "torch.int64": torch.tensor(100)}
         return sizes.get(self.options.what, 100)
 
     def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
         x, y = super().batch(indices)
-        what = {"batch dict": {"x": x}, "batch tensor": x, "batch None": None, "batch numpy": (x.numpy(), y), "batch short": (x[:2], y[:2])}
+        what = {
+            "batch dict": {"x": x},
+            "batch tensor": x,
+            "batch None": None,
+            "batch numpy": (x.numpy(), y),
+            "batch short": (x[:2], y[:2]),
+        }
         return what.get(self.options.what, (x, y))
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:

@@ -1,4 +1,6 @@
-"""What is said of an exception in a task's own code: its place in that code, and a traceback without ours."""
+"""What is said of an exception in a task's own code: its place in that code, and a traceback
+without ours.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from daemon.worker.author_code import MAX_TRACE_CHARS, MemoryShort, SampleFault, TaskFault, author_code, place_of
+from daemon.worker.author_code import (
+    MAX_TRACE_CHARS,
+    MemoryShort,
+    SampleFault,
+    TaskFault,
+    author_code,
+    place_of,
+)
 from protocol.errors import UserError
 
 
@@ -31,8 +40,12 @@ def failing(folder: Path, name: str, source: str) -> TaskFault:
 
 
 def test_the_innermost_line_of_the_authors_code_is_named(folder: Path) -> None:
-    fault = failing(folder, "wine", "import json\ndef load():\n    return json.loads('{')\nload()\n")
-    assert fault.what.startswith("Task failed in wine.py:3 import wine in load(): json.decoder.JSONDecodeError")
+    fault = failing(
+        folder, "wine", "import json\ndef load():\n    return json.loads('{')\nload()\n"
+    )
+    assert fault.what.startswith(
+        "Task failed in wine.py:3 import wine in load(): json.decoder.JSONDecodeError"
+    )
     assert "_bootstrap" not in fault.trace
     assert "/daemon/worker/author_code.py" not in fault.trace
     assert "return json.loads('{')" in fault.trace
@@ -40,7 +53,9 @@ def test_the_innermost_line_of_the_authors_code_is_named(folder: Path) -> None:
 
 def test_a_syntax_error_is_named_at_its_own_line(folder: Path) -> None:
     fault = failing(folder, "broken", "x = 1\nclass Broken(\n")
-    assert fault.what == "Task failed in broken.py:2 import broken: SyntaxError: '(' was never closed"
+    assert (
+        fault.what == "Task failed in broken.py:2 import broken: SyntaxError: '(' was never closed"
+    )
     assert "broken.py" in fault.trace
     assert "_bootstrap" not in fault.trace
 
@@ -82,13 +97,20 @@ def test_a_method_is_named_by_its_file_and_line() -> None:
     [
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+        ),
         OSError(12, "Cannot allocate memory"),
     ],
 )
 @pytest.mark.parametrize("kind", [SampleFault, TaskFault])
-def test_a_lack_of_memory_is_no_fault_of_a_sample_or_a_task(error: Exception, kind: type[SampleFault | TaskFault]) -> None:
-    with pytest.raises(MemoryShort, match=r"The worker ran out of memory in .*loss\(\)") as short, author_code("loss()", kind):
+def test_a_lack_of_memory_is_no_fault_of_a_sample_or_a_task(
+    error: Exception, kind: type[SampleFault | TaskFault]
+) -> None:
+    with (
+        pytest.raises(MemoryShort, match=r"The worker ran out of memory in .*loss\(\)") as short,
+        author_code("loss()", kind),
+    ):
         raise error
     assert type(error).__name__ in short.value.trace
     with pytest.raises(MemoryShort), author_code("loss()", kind):

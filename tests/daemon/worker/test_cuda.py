@@ -16,7 +16,12 @@ from protocol.manifest import Inner, Manifest
 from protocol.ports import Lane
 from tests.daemon.worker.happened import Happened
 
-MANIFEST = Manifest(name="test", task="byte_gpt", task_options={"layers": 2, "width": 64, "context": 64}, inner=Inner(learning_rate=2e-3))
+MANIFEST = Manifest(
+    name="test",
+    task="byte_gpt",
+    task_options={"layers": 2, "width": 64, "context": 64},
+    inner=Inner(learning_rate=2e-3),
+)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -47,7 +52,9 @@ async def test_a_gpu_learns(happened: Happened, precision: str) -> None:
 
 @pytest.mark.real
 async def test_a_device_that_is_not_there_is_said(happened: Happened) -> None:
-    trainer = WorkerTrainer(MANIFEST, Signer(bytes(32)).peer, WorkerSettings(device="cuda:77"), happened)
+    trainer = WorkerTrainer(
+        MANIFEST, Signer(bytes(32)).peer, WorkerSettings(device="cuda:77"), happened
+    )
     with trio.fail_after(60):
         async with trainer.running():
             with pytest.raises(UserError, match="cuda:77"):

@@ -14,12 +14,20 @@ from protocol.layout import CHUNK_ELEMENTS
 from protocol.ports import Vector
 
 EACH = pytest.mark.parametrize("name", REFERENCES)
-SIZES = st.sampled_from([0, 1, 2, 63, 64, 65, 255, 257, CHUNK_ELEMENTS, CHUNK_ELEMENTS + 1]) | st.integers(0, 3 * CHUNK_ELEMENTS)
+SIZES = st.sampled_from(
+    [0, 1, 2, 63, 64, 65, 255, 257, CHUNK_ELEMENTS, CHUNK_ELEMENTS + 1]
+) | st.integers(0, 3 * CHUNK_ELEMENTS)
 KINDS = st.sampled_from(["bits", "normal", "tiny", "greatest", "ties", "zeros", "sparse"])
 OVER = st.sampled_from([1, 2, 3, 70_001])
 DEVICES = [
     pytest.param("cpu"),
-    pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]),
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+        ],
+    ),
 ]
 
 
@@ -36,11 +44,16 @@ def made(elements: int, seed: int, kind: str) -> Vector:
         case "tiny":
             return source.standard_normal(elements, np.float32) * np.float32(1e-37)
         case "greatest":
-            return (bits & np.uint32(0x80000000) | source.integers(0x7F7F7000, 0x7F800000, elements, np.uint32)).view(np.float32)
+            return (
+                bits & np.uint32(0x80000000)
+                | source.integers(0x7F7F7000, 0x7F800000, elements, np.uint32)
+            ).view(np.float32)
         case "ties":
             return (source.integers(-510, 511, elements) / 2).astype(np.float32)
         case "sparse":
-            return source.standard_normal(elements, np.float32) * (source.random(elements) < 0.01).astype(np.float32)
+            return source.standard_normal(elements, np.float32) * (
+                source.random(elements) < 0.01
+            ).astype(np.float32)
     return (bits & np.uint32(0x80000000)).view(np.float32)
 
 
@@ -48,7 +61,9 @@ def made(elements: int, seed: int, kind: str) -> Vector:
 @pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(elements=SIZES, seed=st.integers(0, 1 << 30), kind=KINDS, over=OVER)
-def test_the_bytes_are_numpys(name: str, device: str, elements: int, seed: int, kind: str, over: int) -> None:
+def test_the_bytes_are_numpys(
+    name: str, device: str, elements: int, seed: int, kind: str, over: int
+) -> None:
     values = made(elements, seed, kind)
     data = encode(name, torch.from_numpy(values).to(device), over)
     assert data.device.type == device
@@ -82,7 +97,10 @@ def test_flushed_denormals_change_no_integer_codec() -> None:
     values[::7] = 1e-41
     assert torch.set_flush_denormal(True)
     try:
-        data = {name: encode(name, torch.from_numpy(values), 7).numpy().tobytes() for name in ("int8", "int4", "float16")}
+        data = {
+            name: encode(name, torch.from_numpy(values), 7).numpy().tobytes()
+            for name in ("int8", "int4", "float16")
+        }
     finally:
         torch.set_flush_denormal(False)
     for name, encoded in data.items():

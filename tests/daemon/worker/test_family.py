@@ -1,4 +1,7 @@
-"""What a task started ends with its worker, whoever is killed. Real processes, watched from outside."""
+"""What a task started ends with its worker, whoever is killed.
+
+Real processes, watched from outside.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from tests.daemon.worker.test_parent_death import parent_of
 
 pytestmark = pytest.mark.real
 
-GONE_S = 10.0  # it takes milliseconds; a busy machine may take its time
+# It takes milliseconds; a busy machine may take its time.
+GONE_S = 10.0
 Kill = Callable[[int, int, int], None]
 
 
@@ -52,4 +56,5 @@ def test_the_guard_alone_is_killed_and_the_node_ends_all_that_carry_its_mark(not
         worker = eldest_of(guard)
         kill(guard)
         assert [pid for pid in (worker, *family) if not gone_within(pid, GONE_S)] == []
-        kill(bare)  # its environment is empty: nobody can tell whose it is
+        # Its environment is empty: nobody can tell whose it is.
+        kill(bare)

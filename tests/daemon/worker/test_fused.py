@@ -1,6 +1,8 @@
-"""The fused kernel makes numpy's bytes and leaves numpy's residue; on a GPU it also moves bytes as fast as the memory does.
+"""The fused kernel makes numpy's bytes and leaves numpy's residue; on a GPU it also moves bytes as
+fast as the memory does.
 
-Triton's interpreter runs the same kernel on a CPU: `TRITON_INTERPRET=1 pytest tests/daemon/worker/test_fused.py`, with triton installed.
+Triton's interpreter runs the same kernel on a CPU: `TRITON_INTERPRET=1 pytest
+tests/daemon/worker/test_fused.py`, with triton installed.
 """
 
 from __future__ import annotations
@@ -20,11 +22,31 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton, which comes with torch's CUDA builds"),
-    pytest.mark.skipif(not INTERPRETED and not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("triton") is None,
+        reason="needs triton, which comes with torch's CUDA builds",
+    ),
+    pytest.mark.skipif(
+        not INTERPRETED and not torch.cuda.is_available(), reason="needs a CUDA device"
+    ),
 ]
 BOTH = pytest.mark.parametrize("name", ["int8", "int4"])
-ELEMENTS = [1, 2, 3, 63, 64, 65, 255, 256, 257, 2047, CHUNK_ELEMENTS - 1, CHUNK_ELEMENTS, CHUNK_ELEMENTS + 1, 3 * CHUNK_ELEMENTS + 333]
+ELEMENTS = [
+    1,
+    2,
+    3,
+    63,
+    64,
+    65,
+    255,
+    256,
+    257,
+    2047,
+    CHUNK_ELEMENTS - 1,
+    CHUNK_ELEMENTS,
+    CHUNK_ELEMENTS + 1,
+    3 * CHUNK_ELEMENTS + 333,
+]
 
 
 @BOTH
@@ -58,7 +80,9 @@ def test_what_is_no_number_does_not_leave(name: str, bad: float) -> None:
 @BOTH
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter's pace says nothing")
 def test_it_is_bound_by_memory(name: str) -> None:
-    """At least half of what a plain copy of as many bytes moves a second, on the same device in the same minute."""
+    """At least half of what a plain copy of as many bytes moves a second, on the same device in the
+    same minute.
+    """
     from daemon.worker.fused import encode_with_feedback  # noqa: PLC0415
 
     values = torch.randn(1 << 27, device=DEVICE)
@@ -78,6 +102,9 @@ def test_it_is_bound_by_memory(name: str) -> None:
             times.append(begin.elapsed_time(end) / 1e3)
         return min(times)
 
-    fused, copied = seconds(lambda: encode_with_feedback(name, values, 7)), seconds(lambda: target.copy_(source))
+    fused, copied = (
+        seconds(lambda: encode_with_feedback(name, values, 7)),
+        seconds(lambda: target.copy_(source)),
+    )
     print(f"{name}: {moved / fused / 1e9:.0f} GB/s, a copy {moved / copied / 1e9:.0f} GB/s")
     assert fused <= 2 * copied

@@ -1,4 +1,6 @@
-"""torch is imported by the worker process alone: a node and `from hypergpu import Task` start without it."""
+"""torch is imported by the worker process alone: a node and `from hypergpu import Task` start
+without it.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,23 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
-    "module", ["hypergpu", "daemon.worker.supervisor", "daemon.worker.main", "protocol.initial", "protocol.data_order"]
+    "module",
+    [
+        "hypergpu",
+        "daemon.worker.supervisor",
+        "daemon.worker.main",
+        "protocol.initial",
+        "protocol.data_order",
+    ],
 )
 def test_no_torch(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{'torch', 'libp2p', 'hivemind', 'aiohttp'}} & set(sys.modules)))"
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     assert done.stdout.strip() == ""

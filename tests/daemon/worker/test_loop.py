@@ -51,10 +51,15 @@ def test_adamw_is_torchs(weight_decay: float) -> None:
         for mine, other in zip(flat.model.parameters(), theirs.parameters(), strict=True):
             other.copy_(mine)
     groups = [
-        {"params": [part for part in theirs.parameters() if part.ndim >= 2], "weight_decay": weight_decay},
+        {
+            "params": [part for part in theirs.parameters() if part.ndim >= 2],
+            "weight_decay": weight_decay,
+        },
         {"params": [part for part in theirs.parameters() if part.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=rules.learning_rate, betas=(rules.beta1, rules.beta2), foreach=False)
+    optimizer = torch.optim.AdamW(
+        groups, lr=rules.learning_rate, betas=(rules.beta1, rules.beta2), foreach=False
+    )
     for step in range(6):
         batch = task.batch(np.arange(4) + 4 * step)
         flat.zero_grad()
@@ -75,7 +80,9 @@ def test_parameters_and_gradients_are_views_of_the_flat_ones() -> None:
     flat.flat.fill_(0.25)
     assert all(bool((part == 0.25).all()) for part in flat.model.parameters())
     task.loss(flat.model, task.batch(np.arange(2))).backward()
-    joined = torch.cat([part.grad.flatten() for part in flat.model.parameters() if part.grad is not None])
+    joined = torch.cat(
+        [part.grad.flatten() for part in flat.model.parameters() if part.grad is not None]
+    )
     assert torch.equal(joined, flat.grad)
     flat.zero_grad()
     assert not flat.grad.any()
@@ -93,9 +100,12 @@ def test_the_optimizers_state_counts_past_float32() -> None:
     assert again._steps == (1 << 24) + 12345
 
 
-@pytest.mark.parametrize("spoil", [(0, float("inf")), (2, -1.0), (4, 0.5), (5, -1.0), (5, float(1 << 20))])
+@pytest.mark.parametrize(
+    "spoil", [(0, float("inf")), (2, -1.0), (4, 0.5), (5, -1.0), (5, float(1 << 20))]
+)
 def test_what_is_no_optimizer_state_is_refused(spoil: tuple[int, float]) -> None:
-    flat = FlatModel(Line(LineOptions()), torch.device("cpu"))  # two parameters: first 0-1, second 2-3, count 4-5
+    # Two parameters: first 0-1, second 2-3, count 4-5.
+    flat = FlatModel(Line(LineOptions()), torch.device("cpu"))
     optimizer = AdamW(flat, Inner())
     state = torch.zeros(optimizer.state_size)
     state[spoil[0]] = spoil[1]
@@ -112,7 +122,9 @@ def test_a_resumed_lane_goes_on_and_a_new_one_begins(monkeypatch: pytest.MonkeyP
     task = Line(LineOptions())
     drawn: list[list[int]] = []
     fetch = task.batch
-    monkeypatch.setattr(task, "batch", lambda indices: (drawn.append(indices.tolist()), fetch(indices))[1])
+    monkeypatch.setattr(
+        task, "batch", lambda indices: (drawn.append(indices.tolist()), fetch(indices))[1]
+    )
     loop, _ = make_loop(task, "line", Inner(batch_size=5))
     lane, other = Lane(base=0, index=0, stride=2), Lane(base=0, index=1, stride=2)
     loop.train(lane, None)
@@ -156,7 +168,13 @@ def test_bfloat16_learns_too() -> None:
     """The precision setting changes the arithmetic, not the parameters' type."""
     settings = WorkerSettings(device="cpu", threads=1, precision="bfloat16")
     task = gpt()
-    job = Job(task="byte_gpt", task_options={}, seed=3, inner=Inner(learning_rate=3e-3), peer=Signer(bytes(32)).peer)
+    job = Job(
+        task="byte_gpt",
+        task_options={},
+        seed=3,
+        inner=Inner(learning_rate=3e-3),
+        peer=Signer(bytes(32)).peer,
+    )
     loop = TrainingLoop(task, Device(settings), job)
     fd = buffers.create()
     buffers.give_size(fd, loop.parameters, loop.inner_size)

@@ -1,4 +1,6 @@
-"""Framing survives any cut, limits hold before memory is used, and shared memory is what it claims to be."""
+"""Framing survives any cut, limits hold before memory is used, and shared memory is what it claims
+to be.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def test_a_command_is_no_report() -> None:
     body = frame(Collect(id=1, taken=False))[4:]
     with pytest.raises(msgspec.DecodeError):
         decode_report(body)
-    report = Progressed(stretch=1, steps=2, samples=3, loss=None, samples_per_second=0.0, longest_step_s=0.0)
+    report = Progressed(
+        stretch=1, steps=2, samples=3, loss=None, samples_per_second=0.0, longest_step_s=0.0
+    )
     assert decode_report(frame(report)[4:]) == report
 
 
@@ -66,7 +70,12 @@ def test_both_sides_see_the_same_memory_and_nobody_can_shrink_it() -> None:
         os.ftruncate(fd, 10)
     os.close(fd)
     assert np.all(ours.delta == 2)  # the mapping outlives the descriptor
-    assert ours.anchor.ctypes.data % 64 == ours.delta.ctypes.data % 64 == ours.inner.ctypes.data % 64 == 0
+    assert (
+        ours.anchor.ctypes.data % 64
+        == ours.delta.ctypes.data % 64
+        == ours.inner.ctypes.data % 64
+        == 0
+    )
 
 
 def test_memory_of_another_size_or_unsealed_is_refused() -> None:

@@ -1,4 +1,7 @@
-"""A worker does not outlive its parent, whatever it is doing. A real parent is killed; the worker is watched from outside."""
+"""A worker does not outlive its parent, whatever it is doing.
+
+A real parent is killed; the worker is watched from outside.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from tests.daemon.worker.happened import gone_within, workers_of
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).parents[3]
-GONE_S = 10.0  # it takes milliseconds; a busy machine may take its time
+# It takes milliseconds; a busy machine may take its time.
+GONE_S = 10.0
 
 PARENT = """
 import sys, trio, trio.testing
@@ -55,7 +59,9 @@ def parent_of(task: str, when: str) -> Iterator[tuple[subprocess.Popen[str], int
     """A process that runs a trainer, and its worker's number."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     arguments = [sys.executable, "-c", PARENT, task, when]
-    with subprocess.Popen(arguments, cwd=Path(__file__).parent, env=environment, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        arguments, cwd=Path(__file__).parent, env=environment, stdout=subprocess.PIPE, text=True
+    ) as parent:
         try:
             assert parent.stdout is not None
             assert parent.stdout.readline().strip() in ("spawned", "training")

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.real
 
 MakeTrainer = Callable[..., WorkerTrainer]
 LANE = Lane(base=0, index=0, stride=1)
-LIMIT_S = 60  # a worker imports torch, on a machine that is busy with other tests
+# A worker imports torch, on a machine that is busy with other tests.
+LIMIT_S = 60
 
 
 async def genesis(trainer: WorkerTrainer) -> Vector:
@@ -35,7 +36,9 @@ def only_worker() -> int:
     return pid
 
 
-async def test_a_worker_that_is_killed_comes_back(make_trainer: MakeTrainer, happened: Happened) -> None:
+async def test_a_worker_that_is_killed_comes_back(
+    make_trainer: MakeTrainer, happened: Happened
+) -> None:
     trainer = make_trainer()
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -50,7 +53,8 @@ async def test_a_worker_that_is_killed_comes_back(make_trainer: MakeTrainer, hap
                 await trainer.train(anchor, LANE)
             await happened.next(TrainerReady)
             await happened.next(TrainerReady)
-            with pytest.raises(TrainerLost):  # up, but what it had learned is gone: it waits for an anchor
+            # Up, but what it had learned is gone: it waits for an anchor.
+            with pytest.raises(TrainerLost):
                 await trainer.collect()
             await trainer.train(anchor, LANE, max_steps=2)
             while trainer.progress().steps < 2:
@@ -60,19 +64,28 @@ async def test_a_worker_that_is_killed_comes_back(make_trainer: MakeTrainer, hap
     assert workers_of(os.getpid()) == []
 
 
-async def test_a_task_that_fails_says_so(make_trainer: MakeTrainer, happened: Happened, odd_tasks: None) -> None:
+async def test_a_task_that_fails_says_so(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
     trainer = make_trainer("odd_tasks:Fails")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             await trainer.train(await genesis(trainer), LANE)
-            assert "RuntimeError: the cat sat on the data" in (await happened.next(TrainerStopped)).reason
+            assert (
+                "RuntimeError: the cat sat on the data"
+                in (await happened.next(TrainerStopped)).reason
+            )
             with pytest.raises(TrainerLost, match="the cat sat"):
                 await trainer.collect()
 
 
 @pytest.mark.parametrize("task", ["Sleeps", "Holds"])
-async def test_a_worker_that_hangs_is_ended(make_trainer: MakeTrainer, happened: Happened, odd_tasks: None, note: Path, task: str) -> None:
-    trainer = make_trainer(f"odd_tasks:{task}", patience=Patience(first_step_s=0.5, first_wait_s=0.05))
+async def test_a_worker_that_hangs_is_ended(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None, note: Path, task: str
+) -> None:
+    trainer = make_trainer(
+        f"odd_tasks:{task}", patience=Patience(first_step_s=0.5, first_wait_s=0.05)
+    )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             await trainer.train(await genesis(trainer), LANE)
@@ -83,22 +96,31 @@ async def test_a_worker_that_hangs_is_ended(make_trainer: MakeTrainer, happened:
             await trainer.describe()  # and it is back
 
 
-async def test_a_worker_that_never_comes_up_is_ended(make_trainer: MakeTrainer, happened: Happened) -> None:
+async def test_a_worker_that_never_comes_up_is_ended(
+    make_trainer: MakeTrainer, happened: Happened
+) -> None:
     trainer = make_trainer(patience=Patience(start_s=0.2))
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             assert "not up after" in (await happened.next(TrainerStopped)).reason
 
 
-async def test_waits_grow_and_are_said(make_trainer: MakeTrainer, happened: Happened, odd_tasks: None) -> None:
-    trainer = make_trainer("odd_tasks:Line", patience=Patience(start_s=0.05, first_wait_s=0.01, longest_wait_s=0.04, restarts=9))
+async def test_waits_grow_and_are_said(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
+    trainer = make_trainer(
+        "odd_tasks:Line",
+        patience=Patience(start_s=0.05, first_wait_s=0.01, longest_wait_s=0.04, restarts=9),
+    )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             for number in range(1, 5):
                 assert (await happened.next(TrainerStopped)).restarts == number
 
 
-async def test_a_cancelled_collect_loses_nothing(make_trainer: MakeTrainer, happened: Happened, odd_tasks: None) -> None:
+async def test_a_cancelled_collect_loses_nothing(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
     trainer = make_trainer("odd_tasks:Line")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -126,7 +148,9 @@ async def test_a_cancelled_collect_loses_nothing(make_trainer: MakeTrainer, happ
             assert (await trainer.collect()).samples == 0
 
 
-async def test_what_is_not_finite_stays_here(make_trainer: MakeTrainer, happened: Happened, odd_tasks: None) -> None:
+async def test_what_is_not_finite_stays_here(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
     trainer = make_trainer("odd_tasks:Explodes")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -144,7 +168,9 @@ async def test_what_is_not_finite_stays_here(make_trainer: MakeTrainer, happened
             assert np.isfinite(await trainer.inner_state()).all()
 
 
-async def test_it_can_be_asked_only_what_makes_sense(make_trainer: MakeTrainer, odd_tasks: None) -> None:
+async def test_it_can_be_asked_only_what_makes_sense(
+    make_trainer: MakeTrainer, odd_tasks: None
+) -> None:
     trainer = make_trainer("odd_tasks:Line")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -174,7 +200,12 @@ async def test_after_its_end_nobody_waits(make_trainer: MakeTrainer) -> None:
         async with trainer.running():
             anchor = await genesis(trainer)
             await trainer.train(anchor, LANE)
-        for call in (trainer.describe, trainer.collect, trainer.inner_state, lambda: trainer.train(anchor, LANE)):
+        for call in (
+            trainer.describe,
+            trainer.collect,
+            trainer.inner_state,
+            lambda: trainer.train(anchor, LANE),
+        ):
             with pytest.raises(TrainerLost):
                 await call()
 
@@ -196,7 +227,12 @@ async def test_strangers_code_does_not_run(make_trainer: MakeTrainer, odd_tasks:
     ],
 )
 async def test_what_a_person_must_mend_is_said_and_not_retried(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None, task: str, options: dict[str, object], words: str
+    make_trainer: MakeTrainer,
+    happened: Happened,
+    odd_tasks: None,
+    task: str,
+    options: dict[str, object],
+    words: str,
 ) -> None:
     trainer = make_trainer(task, options=options)
     with trio.fail_after(LIMIT_S):
@@ -209,7 +245,9 @@ async def test_what_a_person_must_mend_is_said_and_not_retried(
     assert happened.events == []
 
 
-async def test_what_a_task_started_goes_with_it(make_trainer: MakeTrainer, odd_tasks: None, note: Path) -> None:
+async def test_what_a_task_started_goes_with_it(
+    make_trainer: MakeTrainer, odd_tasks: None, note: Path
+) -> None:
     trainer = make_trainer("odd_tasks:Spawns")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -218,13 +256,18 @@ async def test_what_a_task_started_goes_with_it(make_trainer: MakeTrainer, odd_t
     assert gone_within(child, 10)
 
 
-async def test_descriptors_are_given_back(make_trainer: MakeTrainer, happened: Happened, odd_tasks: None) -> None:
+async def test_descriptors_are_given_back(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
     def held() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
     await trio.to_thread.run_sync(lambda: None)
     before = held()
-    trainer = make_trainer("odd_tasks:Line", patience=Patience(start_s=0.02, first_wait_s=0.01, longest_wait_s=0.01, restarts=9))
+    trainer = make_trainer(
+        "odd_tasks:Line",
+        patience=Patience(start_s=0.02, first_wait_s=0.01, longest_wait_s=0.01, restarts=9),
+    )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             for _ in range(5):

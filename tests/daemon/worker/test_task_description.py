@@ -1,4 +1,6 @@
-"""What a worker says of its task: the same for the same task, and a difference for every way in which two may differ."""
+"""What a worker says of its task: the same for the same task, and a difference for every way in
+which two may differ.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,9 @@ def test_the_first_difference_is_named(ours: type[Line], theirs: type[Line], wor
 
 
 def test_other_options_and_sizes_are_named() -> None:
-    assert "slope = 3.0" in difference(described(Line(OPTIONS)), described(Line(LineOptions(slope=3.0))))
+    assert "slope = 3.0" in difference(
+        described(Line(OPTIONS)), described(Line(LineOptions(slope=3.0)))
+    )
     small = Line(OPTIONS)
     small.dataset_size = lambda: 50  # type: ignore[method-assign]
     assert "has 50 samples, ours 100" in difference(described(Line(OPTIONS)), described(small))
@@ -141,7 +145,9 @@ def test_shipped_tasks_go_by_their_version_and_the_standard_library_is_private()
 def test_source_is_compared_without_comments_docstrings_and_layout(tmp_path: Path) -> None:
     plain, commented, other = (tmp_path / f"{name}.py" for name in ("plain", "commented", "other"))
     plain.write_text("def loss(x):\n    return x * 2\n")
-    commented.write_text('"""About."""\n# why\ndef loss( x ):\n    """What."""\n\n    return (x * 2)  # twice\n')
+    commented.write_text(
+        '"""About."""\n# why\ndef loss( x ):\n    """What."""\n\n    return (x * 2)  # twice\n'
+    )
     other.write_text("def loss(x):\n    return x * 3\n")
     assert source_digest(plain) == source_digest(commented) != source_digest(other)
 

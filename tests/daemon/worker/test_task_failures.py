@@ -1,4 +1,6 @@
-"""Real workers whose task fails: what a person is told, how often it is tried, and what a task prints."""
+"""Real workers whose task fails: what a person is told, how often it is tried, and what a task
+prints.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ from tests.daemon.worker.happened import Happened, workers_of
 
 MakeTrainer = Callable[..., WorkerTrainer]
 LANE = Lane(base=0, index=0, stride=1)
-LIMIT_S = 90  # a few workers import torch one after another, on a machine that is busy with other tests
+# A few workers import torch one after another, on a machine that is busy with other tests.
+LIMIT_S = 90
 ONCE = Patience(first_wait_s=0.05, longest_wait_s=0.05, restarts=1)
 
 
@@ -39,7 +42,12 @@ ONCE = Patience(first_wait_s=0.05, longest_wait_s=0.05, restarts=1)
     ],
 )
 async def test_a_task_that_does_not_load_is_told_with_its_place_and_ends(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None, task: str, place: str, words: str
+    make_trainer: MakeTrainer,
+    happened: Happened,
+    odd_tasks: None,
+    task: str,
+    place: str,
+    words: str,
 ) -> None:
     trainer = make_trainer(task if ":" in task else f"odd_tasks:{task}", patience=ONCE)
     with trio.fail_after(LIMIT_S):
@@ -83,8 +91,12 @@ async def test_a_task_that_fails_at_its_first_steps_is_given_up_and_the_node_sta
 
 
 @pytest.mark.real
-async def test_a_worker_without_memory_is_started_again_for_ever(make_trainer: MakeTrainer, happened: Happened, odd_tasks: None) -> None:
-    """After three restarts the trainer was gone for good, though memory was short for a minute only."""
+async def test_a_worker_without_memory_is_started_again_for_ever(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
+    """After three restarts the trainer was gone for good, though memory was short for a minute
+    only.
+    """
     trainer = make_trainer("odd_tasks:ShortOfMemory", patience=ONCE)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -95,7 +107,8 @@ async def test_a_worker_without_memory_is_started_again_for_ever(make_trainer: M
                 stopped = await happened.next(TrainerStopped)
                 assert (stopped.failures, stopped.limit, stopped.for_good) == (0, 0, False)
             assert re.match(
-                r"The worker ran out of memory in odd_tasks.py:\d+ loss\(\): .*out of memory.*; trying again in", stopped.reason
+                r"The worker ran out of memory in odd_tasks.py:\d+ loss\(\): .*out of memory.*; trying again in",
+                stopped.reason,
             )
             assert not trainer.gave_up
 
@@ -117,7 +130,9 @@ async def test_a_crash_of_native_code_is_told_with_the_line_it_was_called_from(
 async def test_a_task_that_loads_for_too_long_is_told_which_setting_to_change(
     make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
 ) -> None:
-    trainer = make_trainer("odd_tasks:Line", patience=Patience(start_s=0.05, first_wait_s=0.01, restarts=1))
+    trainer = make_trainer(
+        "odd_tasks:Line", patience=Patience(start_s=0.05, first_wait_s=0.01, restarts=1)
+    )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             with pytest.raises(UserError, match=r"(?s)not up after 0.05 s.*load_timeout_s"):
@@ -131,7 +146,9 @@ async def test_one_bad_sample_is_told_with_its_coordinates_and_training_goes_on(
     trainer = make_trainer("odd_tasks:BadSample")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
-            await trainer.train(initial_parameters((await trainer.describe()).specs, 0), LANE, max_steps=49)
+            await trainer.train(
+                initial_parameters((await trainer.describe()).specs, 0), LANE, max_steps=49
+            )
             while trainer.progress().steps < 49:
                 await happened.next(TrainingProgress)
             work = await trainer.collect()
@@ -152,7 +169,9 @@ async def test_what_a_task_prints_is_logged_line_by_line_up_to_a_rate(
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             await trainer.describe()
-    lines = [record.getMessage() for record in caplog.records if record.name == "hypergpu.worker.output"]
+    lines = [
+        record.getMessage() for record in caplog.records if record.name == "hypergpu.worker.output"
+    ]
     assert "a warning" in lines
     assert "indexing �[31mthe data set" in lines
     assert 100 < len(lines) < LINES_AT_ONCE + LINES_PER_S * LIMIT_S
@@ -186,11 +205,16 @@ def test_the_module_of_the_missing_import_is_where_the_tests_look() -> None:
 
 
 @pytest.mark.real
-async def test_a_task_that_cannot_read_the_homes_model_is_refused(make_trainer: MakeTrainer, happened: Happened, odd_tasks: None) -> None:
+async def test_a_task_that_cannot_read_the_homes_model_is_refused(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
     held = TaskDigest(parameters=(TensorPart(name="line.weight", shape=(1, 1), dtype="float32"),))
     trainer = make_trainer("odd_tasks:Line", before=held)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
-            with pytest.raises(UserError, match=r"(?s)TASK_CHANGED.*the model has parameter 1 `line.weight`, the task `weight`"):
+            with pytest.raises(
+                UserError,
+                match=r"(?s)TASK_CHANGED.*the model has parameter 1 `line.weight`, the task `weight`",
+            ):
                 await trainer.describe()
     assert happened.events == []

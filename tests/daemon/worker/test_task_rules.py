@@ -1,4 +1,6 @@
-"""What a task may do with its model, and what is refused by name before it trains something else than its author wrote."""
+"""What a task may do with its model, and what is refused by name before it trains something else
+than its author wrote.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def test_a_frozen_parameter_stays_bit_for_bit_and_is_not_averaged() -> None:
         ("removed", "head.bias"),
     ],
 )
-def test_a_model_that_leaves_the_flat_vector_is_an_error_before_the_update(change: str, names: str) -> None:
+def test_a_model_that_leaves_the_flat_vector_is_an_error_before_the_update(
+    change: str, names: str
+) -> None:
     task = Changing(OPTIONS)
     task.change = change
     loop = training(task)
@@ -70,9 +74,15 @@ def test_a_buffer_that_training_changes_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "names"), [(odd_tasks.Unregistered, r"model.layers\[0\].weight"), (odd_tasks.OwnTemperature, "task.temperature")]
+    ("task", "names"),
+    [
+        (odd_tasks.Unregistered, r"model.layers\[0\].weight"),
+        (odd_tasks.OwnTemperature, "task.temperature"),
+    ],
 )
-def test_what_requires_a_gradient_and_is_not_moved_is_named_at_the_first_step(task: type[odd_tasks.Line], names: str) -> None:
+def test_what_requires_a_gradient_and_is_not_moved_is_named_at_the_first_step(
+    task: type[odd_tasks.Line], names: str
+) -> None:
     with pytest.raises(TaskFault, match=names):
         training(task(OPTIONS)).step()
 
@@ -162,9 +172,15 @@ def test_a_wrong_return_is_refused_with_its_place_and_a_fix(what: str, words: st
         assert "odd_tasks.py:" in fault.value.what
 
 
-@pytest.mark.parametrize(("task", "words"), [(odd_tasks.NanSample, "The loss is nan"), (odd_tasks.BadSample, "image 17 is truncated")])
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [(odd_tasks.NanSample, "The loss is nan"), (odd_tasks.BadSample, "image 17 is truncated")],
+)
 def test_a_bad_sample_costs_its_batch_alone(task: type[odd_tasks.Line], words: str) -> None:
-    """One of a hundred samples: one batch of 25 in each pass. Everything else is trained and kept."""
+    """One of a hundred samples: one batch of 25 in each pass.
+
+    Everything else is trained and kept.
+    """
     loop = training(task(OPTIONS))
     skipped = 0
     for _ in range(75):
@@ -215,7 +231,9 @@ def test_sys_exit_of_a_task_is_told_at_once() -> None:
         training(odd_tasks.Exits(OPTIONS)).step()
 
 
-@pytest.mark.parametrize(("name", "words"), [("Absent", "There is no task"), ("__name__", "is not a Task")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("Absent", "There is no task"), ("__name__", "is not a Task")]
+)
 def test_a_name_that_is_no_task_is_a_mistake_in_the_manifest(name: str, words: str) -> None:
     settings = WorkerSettings(allow_custom_task=True)
     with pytest.raises(UserError, match=words) as fault:

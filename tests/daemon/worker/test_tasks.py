@@ -24,7 +24,9 @@ from protocol.manifest import Inner, load_manifest
 SETTINGS = WorkerSettings(device="cpu", threads=1)
 
 
-def losses(name: str, options: dict[str, int | float | str | bool], inner: Inner, steps: int) -> list[float]:
+def losses(
+    name: str, options: dict[str, int | float | str | bool], inner: Inner, steps: int
+) -> list[float]:
     task = load_task(name, options, SETTINGS)
     flat = FlatModel(task, torch.device("cpu"))
     flat.flat.copy_(torch.from_numpy(initial_parameters(flat.specs, 1)))
@@ -42,9 +44,13 @@ def losses(name: str, options: dict[str, int | float | str | bool], inner: Inner
 
 def test_byte_gpt_learns() -> None:
     curve = losses(
-        "byte_gpt", {"layers": 1, "heads": 2, "width": 32, "context": 32, "corpus_bytes": 200_000}, Inner(learning_rate=3e-3), 60
+        "byte_gpt",
+        {"layers": 1, "heads": 2, "width": 32, "context": 32, "corpus_bytes": 200_000},
+        Inner(learning_rate=3e-3),
+        60,
     )
-    assert curve[0] == pytest.approx(math.log(256), abs=0.1)  # it begins knowing nothing, and no worse
+    # It begins knowing nothing, and no worse.
+    assert curve[0] == pytest.approx(math.log(256), abs=0.1)
     assert np.mean(curve[-10:]) < 3.7
 
 
@@ -72,7 +78,9 @@ def test_attention_is_causal() -> None:
 
 
 def test_two_instances_have_the_same_specs() -> None:
-    specs = [FlatModel(load_task("byte_gpt", {}, SETTINGS), torch.device("cpu")).specs for _ in range(2)]
+    specs = [
+        FlatModel(load_task("byte_gpt", {}, SETTINGS), torch.device("cpu")).specs for _ in range(2)
+    ]
     assert specs[0] == specs[1]
     kinds = {spec.name: spec.init for spec in specs[0]}
     assert kinds["blocks.0.attention_norm.weight"] == "ones"
@@ -143,11 +151,16 @@ def test_the_digits_are_scikit_learns() -> None:
     images, labels = sklearn_digits()
     assert images.shape == (1797, 1, 8, 8)
     assert (images.min(), images.max()) == (0.0, 1.0)
-    assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # as its documentation counts them
+    # As its documentation counts them.
+    assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
 def idx(values: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, values.ndim)) + b"".join(size.to_bytes(4, "big") for size in values.shape) + values.astype(np.uint8).tobytes()
+    return (
+        bytes((0, 0, 8, values.ndim))
+        + b"".join(size.to_bytes(4, "big") for size in values.shape)
+        + values.astype(np.uint8).tobytes()
+    )
 
 
 def test_mnists_files_are_read(tmp_path: Path) -> None:
@@ -158,14 +171,25 @@ def test_mnists_files_are_read(tmp_path: Path) -> None:
     assert images.shape == (3, 1, 28, 28)
     assert np.allclose(images[:, 0] * 255, pictures)
     assert labels.tolist() == [7, 0, 9]
-    task = load_task("simple_cnn", {"data": str(tmp_path)}, WorkerSettings(data_folders=(str(tmp_path),)))
+    task = load_task(
+        "simple_cnn", {"data": str(tmp_path)}, WorkerSettings(data_folders=(str(tmp_path),))
+    )
     assert task.loss(task.model(), task.batch(np.array([0, 2]))).item() > 0
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.array([7, 0])))
     with pytest.raises(UserError, match="do not belong together"):
         mnist(tmp_path)
 
 
-@pytest.mark.parametrize("spoiled", [b"", b"\0\0\x0d\x01\0\0\0\x01\0", b"\0\0\x08\x01\0\0\0\x09abc", b"\0\0\x08\x09", b"\0\0\x08\x01\0"])
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        b"",
+        b"\0\0\x0d\x01\0\0\0\x01\0",
+        b"\0\0\x08\x01\0\0\0\x09abc",
+        b"\0\0\x08\x09",
+        b"\0\0\x08\x01\0",
+    ],
+)
 def test_spoiled_idx_files_are_refused(tmp_path: Path, spoiled: bytes) -> None:
     (tmp_path / "file").write_bytes(spoiled)
     with pytest.raises(UserError, match="DATA"):

@@ -1,6 +1,8 @@
-"""One small swarm for all tests that only look at or throw things at a swarm: two daemons and an observer, certifying a round every two seconds.
+"""One small swarm for all tests that only look at or throw things at a swarm: two daemons and an
+observer, certifying a round every two seconds.
 
-It ends with the last test of this folder: two workers that train are a load that no other test should have beside it.
+It ends with the last test of this folder: two workers that train are a load that no other test
+should have beside it.
 """
 
 from __future__ import annotations
@@ -34,13 +36,19 @@ def running_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         swarm.other = swarm.join("other", swarm.target)
         swarm.observer = swarm.observe("observer", swarm.other)
         swarm.until_round(1, swarm.target, swarm.other)
-        swarm.until(lambda: "Ready: the page is at" in swarm.observer.log(), "the observer serves its page", UP_S)
+        swarm.until(
+            lambda: "Ready: the page is at" in swarm.observer.log(),
+            "the observer serves its page",
+            UP_S,
+        )
         yield swarm
 
 
 @pytest.fixture
 def pair(running_pair: Pair, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """The swarm, found as a test expects it and left so: everybody alive, rounds going on, no traceback in any log."""
+    """The swarm, found as a test expects it and left so: everybody alive, rounds going on, no
+    traceback in any log.
+    """
     yield running_pair
     for daemon in running_pair.daemons:
         assert daemon.alive, f"{daemon.name} {daemon.ending}:\n{daemon.tail()}"

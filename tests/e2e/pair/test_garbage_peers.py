@@ -1,4 +1,6 @@
-"""Peers that speak the run's protocols and break its rules: each breach is refused for its own reason, and the run does not notice."""
+"""Peers that speak the run's protocols and break its rules: each breach is refused for its own
+reason, and the run does not notice.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,12 @@ from tests.e2e.processes import POLL_S, Process
 from tests.e2e.stranger import Stranger, stranger_at
 from tests.e2e.swarm import ROUND_S
 
-HUGE = (1 << 30).to_bytes(4, "big")  # a frame's length that announces a gigabyte
-READ_MEGABYTES = 16  # more than it may grow by: were they kept, it would show. A stranger's flood is read at 1 MB/s
-GROWTH_BYTES = 12 << 20  # of a daemon under a flood of 100 MB: a few buffers of 1 MB, and what an allocator keeps
+# A frame's length that announces a gigabyte.
+HUGE = (1 << 30).to_bytes(4, "big")
+# More than it may grow by: were they kept, it would show. A stranger's flood is read at 1 MB/s.
+READ_MEGABYTES = 16
+# Of a daemon under a flood of 100 MB: a few buffers of 1 MB, and what an allocator keeps.
+GROWTH_BYTES = 12 << 20
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
 
@@ -75,7 +80,10 @@ async def random_gossip(stranger: Stranger) -> None:
 
 
 async def chain_of_another_run(stranger: Stranger) -> None:
-    await stranger.say(frame(msgspec.msgpack.encode(ChainRequest(run=digest(b"another run"), first=1))), protocol=CHAIN)
+    await stranger.say(
+        frame(msgspec.msgpack.encode(ChainRequest(run=digest(b"another run"), first=1))),
+        protocol=CHAIN,
+    )
 
 
 async def oversized_state_request(stranger: Stranger) -> None:
@@ -124,7 +132,8 @@ BREACHES: dict[Callable[[Stranger], Awaitable[None]], str] = {
     random_frame: "malformed",
     oversized_frame: "oversized",
     unsigned: "unsigned",
-    of_another_run: "unsigned",  # the run is part of what is signed: a message of another run is one that nobody signed
+    # The run is part of what is signed: a message of another run is one that nobody signed.
+    of_another_run: "unsigned",
     in_another_name: "identity",
     signed_nonsense: "malformed",
     forged_certificate: "bad_certificate",
@@ -152,14 +161,17 @@ async def test_each_breach_is_counted_under_its_reason(pair: Pair, tmp_path: Pat
             missing.append(f"{breach.__name__} was not counted as {reason}")
 
     async with stranger_at(pair.target, tmp_path) as stranger, trio.open_nursery() as nursery:
-        nursery.start_soon(is_counted, slice_of_no_plan, "stale")  # the daemon waits 15 s for the plan that it may belong to
+        # The daemon waits 15 s for the plan that it may belong to.
+        nursery.start_soon(is_counted, slice_of_no_plan, "stale")
         for breach, reason in BREACHES.items():
             await is_counted(breach, reason)
     assert not missing
 
 
 async def test_a_plan_from_somebody_who_does_not_lead(pair: Pair, tmp_path: Path) -> None:
-    """A stranger that claims to stand at the newest certificate, offers nothing, and plans the round itself."""
+    """A stranger that claims to stand at the newest certificate, offers nothing, and plans the
+    round itself.
+    """
     async with stranger_at(pair.target, tmp_path) as stranger:
         manifest = await stranger.manifest()
         before = await stranger.count("not_leader")
@@ -168,12 +180,20 @@ async def test_a_plan_from_somebody_who_does_not_lead(pair: Pair, tmp_path: Path
                 status = await trio.to_thread.run_sync(pair.target.now)
                 tip, number = bytes.fromhex(status.run.tip), status.run.number
                 await stranger.tell(stranger.beacon(tip=tip, number=number))
-                await stranger.tell(false_plan(stranger, tip, number + 1, chunk_count(status.run.parameters), manifest))
+                await stranger.tell(
+                    false_plan(
+                        stranger, tip, number + 1, chunk_count(status.run.parameters), manifest
+                    )
+                )
         status = await trio.to_thread.run_sync(pair.target.now)
-        assert stranger.signer.peer not in {member for known in status.rounds for member in known.members}
+        assert stranger.signer.peer not in {
+            member for known in status.rounds for member in known.members
+        }
 
 
-def false_plan(stranger: Stranger, tip: bytes, number: int, chunks: int, manifest: msgspec.Struct) -> Plan:
+def false_plan(
+    stranger: Stranger, tip: bytes, number: int, chunks: int, manifest: msgspec.Struct
+) -> Plan:
     """A plan that is right in everything but who made it."""
     offers = []
     for signer in (stranger.signer, Signer(bytes(32))):
@@ -205,8 +225,11 @@ async def test_a_flood_costs_no_memory(pair: Pair, tmp_path: Path) -> None:
 
 
 async def flood(stranger: Stranger, *, megabytes: int, read: int) -> None:
-    """Unsigned messages of the largest size, a quarter of a megabyte each, over one stream. The target reads them one after the other, at the pace
-    that it allows a peer, and refuses each; until it has read so many megabytes, and the rest waits at its door."""
+    """Unsigned messages of the largest size, a quarter of a megabyte each, over one stream.
+
+    The target reads them one after the other, at the pace that it allows a peer, and refuses each;
+    until it has read so many megabytes, and the rest waits at its door.
+    """
     body = random.Random(9).randbytes((1 << 18) - 300)
     message = frame(encode_signed(Signed(body, stranger.signer.peer, bytes(64))))
     before = await stranger.count("unsigned")

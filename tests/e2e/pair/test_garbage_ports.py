@@ -1,4 +1,6 @@
-"""Strangers at every open port of a real daemon and a real observer: they are refused and counted, and training goes on."""
+"""Strangers at every open port of a real daemon and a real observer: they are refused and counted,
+and training goes on.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ GARBAGE = {
     "random bytes": random.Random(1).randbytes(4096),
     "megabytes of them": random.Random(2).randbytes(4 << 20),
     "the largest length there is": b"\xff" * 12,
-    "libp2p's first frame, then nonsense": b"\x13/multistream/1.0.0\n" + random.Random(3).randbytes(300),
+    "libp2p's first frame, then nonsense": b"\x13/multistream/1.0.0\n"
+    + random.Random(3).randbytes(300),
     "half of a TLS hello": bytes.fromhex("1603010200010001fc0303") + bytes(40),
     "a web browser": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
     "headers without an end": b"GET / HTTP/1.1\r\n" + b"X-Filler: " + b"x" * 100_000,
@@ -42,7 +45,8 @@ def throw(port: int, data: bytes) -> None:
             while connection.recv(65536):
                 pass
         except OSError:
-            pass  # it cut us off, or lets us wait for the rest of a request
+            # It cut us off, or lets us wait for the rest of a request.
+            pass
 
 
 def control_port(pair: Pair) -> int:
@@ -63,7 +67,11 @@ def test_bytes_from_strangers(pair: Pair) -> None:
             throw(port, data)
         assert get(f"{pair.page}healthz"), kind
     thrown = 2 * len(GARBAGE)
-    until(lambda: pair.target.now().refusals["handshake"] >= before + thrown, f"all {thrown} are counted", ROUND_S)
+    until(
+        lambda: pair.target.now().refusals["handshake"] >= before + thrown,
+        f"all {thrown} are counted",
+        ROUND_S,
+    )
 
 
 def greet(port: int, context: ssl.SSLContext) -> bytes:
@@ -76,7 +84,8 @@ def greet(port: int, context: ssl.SSLContext) -> bytes:
         try:
             session.sendall(bytes((len(name),)) + name)
             return session.recv(1)
-        except OSError:  # a TLS 1.3 client hears only now that it was refused
+        except OSError:
+            # A TLS 1.3 client hears only now that it was refused.
             return b""
 
 
@@ -89,7 +98,11 @@ def test_tls_without_a_certificate_that_is_known(pair: Pair, tmp_path: Path) -> 
     until(lambda: pair.target.now().refusals["tls"] > before, "who shows none is counted", ROUND_S)
     context.load_cert_chain(load_or_make(tmp_path / "stranger.pem", "stranger").path)
     assert greet(bulk_port(pair), context) == b""
-    until(lambda: pair.target.now().refusals["tls"] > before + 1, "who shows a stranger's is counted", ROUND_S)
+    until(
+        lambda: pair.target.now().refusals["tls"] > before + 1,
+        "who shows a stranger's is counted",
+        ROUND_S,
+    )
 
 
 def ask(pair: Pair, request: bytes) -> bytes:

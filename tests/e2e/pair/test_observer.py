@@ -1,4 +1,6 @@
-"""The observer beside a real swarm: what it serves is what the daemons say, and a round arrives on the open page by itself."""
+"""The observer beside a real swarm: what it serves is what the daemons say, and a round arrives on
+the open page by itself.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,11 @@ def seen_by_the_observer(pair: Pair) -> Status:
 
 def test_it_serves_what_it_verified(pair: Pair) -> None:
     target = pair.target.now()
-    until(lambda: seen_by_the_observer(pair).run.number > target.run.number, "the observer follows", ROUND_S)
+    until(
+        lambda: seen_by_the_observer(pair).run.number > target.run.number,
+        "the observer follows",
+        ROUND_S,
+    )
     status, now = seen_by_the_observer(pair), pair.target.now()
     assert (status.you.role, status.run.run) == ("observer", now.run.run)
     ours, theirs = certified(now), certified(status)
@@ -53,7 +59,9 @@ def test_it_serves_what_it_verified(pair: Pair) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(chromium_path() is None, reason="chromium is not installed: apt-get install chromium")
+@pytest.mark.skipif(
+    chromium_path() is None, reason="chromium is not installed: apt-get install chromium"
+)
 def test_a_round_arrives_on_the_page_without_a_reload(pair: Pair) -> None:
     with chromium() as browser:
         browser.open(pair.page)
@@ -61,7 +69,10 @@ def test_a_round_arrives_on_the_page_without_a_reload(pair: Pair) -> None:
         shown = browser.evaluate("document.title")
         (number,) = re.findall(r"round ([\d,]+)", shown)
         later = int(number.replace(",", "")) + 2
-        browser.wait_for(f"Number((document.title.match(/round ([0-9,]+)/) || [])[1].replace(',', '')) >= {later}", timeout_s=ROUND_S)
+        browser.wait_for(
+            f"Number((document.title.match(/round ([0-9,]+)/) || [])[1].replace(',', '')) >= {later}",
+            timeout_s=ROUND_S,
+        )
         assert browser.evaluate("window.never_reloaded") is True
         assert "target" in browser.evaluate("document.querySelector('.peers').innerText")
         assert browser.problems == []

@@ -1,4 +1,6 @@
-"""Python imports this at its start where its folder is on the path: the wall clock is `CLOCK_SHIFT_S` off, as after a battery ran out."""
+"""Python imports this at its start where its folder is on the path: the wall clock is
+`CLOCK_SHIFT_S` off, as after a battery ran out.
+"""
 
 import os
 import time

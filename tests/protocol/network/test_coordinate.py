@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protocol.network.coordinate import FAR_US, LEAST_HEIGHT_US, ORIGIN, WHOLE, Coordinate, estimate_us, moved
+from protocol.network.coordinate import (
+    FAR_US,
+    LEAST_HEIGHT_US,
+    ORIGIN,
+    WHOLE,
+    Coordinate,
+    estimate_us,
+    moved,
+)
 from protocol.network.samples import SETTLING, Window, median
 
 OFFSETS = st.integers(-FAR_US, FAR_US)
@@ -23,13 +31,20 @@ PLACES = st.builds(
 
 
 def settle(true_us: list[list[int]], steps: int, seed: int) -> list[Coordinate]:
-    """Nodes that measure a few others until their coordinates have settled; each pair of `left_out` never meets."""
+    """Nodes that measure a few others until their coordinates have settled; each pair of `left_out`
+    never meets.
+    """
     rng, count = Random(seed), len(true_us)
     places = [ORIGIN] * count
     for _ in range(steps):
         for i in rng.sample(range(count), count):
             j = rng.choice([j for j in range(count) if j != i and (i + j) % 3])
-            places[i] = moved(places[i], places[j], true_us[i][j], bytes([i * 7 % 256, i * 31 % 256, i * 101 % 256]))
+            places[i] = moved(
+                places[i],
+                places[j],
+                true_us[i][j],
+                bytes([i * 7 % 256, i * 31 % 256, i * 101 % 256]),
+            )
     return places
 
 
@@ -44,19 +59,31 @@ def test_pairs_that_never_met_have_an_estimate() -> None:
     true = three_towns()
     places = settle(true, 400, 1)
     never = [(i, j) for i in range(30) for j in range(i) if (i + j) % 3 == 0]
-    wrong = sorted(abs(estimate_us(places[i], places[j]) - true[i][j]) / max(true[i][j], 30_000) for i, j in never)
+    wrong = sorted(
+        abs(estimate_us(places[i], places[j]) - true[i][j]) / max(true[i][j], 30_000)
+        for i, j in never
+    )
     assert wrong[len(wrong) // 2] < 0.1
     assert wrong[len(wrong) * 9 // 10] < 0.35
     assert all(place.error_ppm < WHOLE // 4 for place in places)
 
 
 @given(one=PLACES, other=PLACES)
-def test_an_estimate_is_the_same_both_ways_and_never_nothing(one: Coordinate, other: Coordinate) -> None:
+def test_an_estimate_is_the_same_both_ways_and_never_nothing(
+    one: Coordinate, other: Coordinate
+) -> None:
     assert estimate_us(one, other) == estimate_us(other, one) >= 2 * LEAST_HEIGHT_US
 
 
-@given(own=PLACES, other=PLACES, rtt_us=st.integers(-5, 1 << 40), salt=st.binary(min_size=3, max_size=3))
-def test_whatever_was_measured_a_coordinate_stays_one(own: Coordinate, other: Coordinate, rtt_us: int, salt: bytes) -> None:
+@given(
+    own=PLACES,
+    other=PLACES,
+    rtt_us=st.integers(-5, 1 << 40),
+    salt=st.binary(min_size=3, max_size=3),
+)
+def test_whatever_was_measured_a_coordinate_stays_one(
+    own: Coordinate, other: Coordinate, rtt_us: int, salt: bytes
+) -> None:
     after = moved(own, other, rtt_us, salt)
     assert max(abs(after.x_us), abs(after.y_us), abs(after.z_us)) <= FAR_US
     assert LEAST_HEIGHT_US <= after.height_us <= FAR_US
@@ -68,7 +95,10 @@ def test_a_step_brings_the_estimate_nearer_and_the_sure_pull_harder() -> None:
     unsure = replace(sure, error_ppm=900_000)
     for rtt in (10_000, 200_000):
         before = abs(estimate_us(own, sure) - rtt)
-        by_sure, by_unsure = (abs(estimate_us(moved(own, other, rtt, b"abc"), other) - rtt) for other in (sure, unsure))
+        by_sure, by_unsure = (
+            abs(estimate_us(moved(own, other, rtt, b"abc"), other) - rtt)
+            for other in (sure, unsure)
+        )
         assert by_sure < by_unsure < before
 
 

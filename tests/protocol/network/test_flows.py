@@ -23,7 +23,10 @@ def sights(loss: float, segments: int, rtt_us: int, seed: int = 1) -> list[tuple
         again = sum(rng.random() < loss for _ in range(segments))
         return Sight(who=who, rtt_us=rtt_us, segments=segments, again=again)
 
-    return [tuple(sight(NAMES[(i + step) % len(NAMES)]) for step in range(1, MAX_SIGHTS + 1)) for i in range(len(NAMES))]
+    return [
+        tuple(sight(NAMES[(i + step) % len(NAMES)]) for step in range(1, MAX_SIGHTS + 1))
+        for i in range(len(NAMES))
+    ]
 
 
 def carried(loss: float, rtt_us: int) -> float:
@@ -31,7 +34,9 @@ def carried(loss: float, rtt_us: int) -> float:
 
 
 @pytest.mark.parametrize("segments", [60, 200, 3000])
-def test_a_loss_of_a_thousandth_is_told_by_all_together_whatever_one_path_carried(segments: int) -> None:
+def test_a_loss_of_a_thousandth_is_told_by_all_together_whatever_one_path_carried(
+    segments: int,
+) -> None:
     flows = flows_of(sights(0.001, segments, NEAR), NAMES)
     assert flows.bits(NEAR) == pytest.approx(carried(0.001, NEAR), rel=0.15)
 
@@ -56,7 +61,9 @@ def test_where_nothing_was_lost_no_bound_is_known() -> None:
 
 
 def test_a_path_that_was_seen_to_carry_more_carries_it() -> None:
-    seen = [tuple(replace(one, flow_bits=10**9) for one in each) for each in sights(0.001, 200, NEAR)]
+    seen = [
+        tuple(replace(one, flow_bits=10**9) for one in each) for each in sights(0.001, 200, NEAR)
+    ]
     assert flows_of(seen, NAMES).bits(NEAR) == pytest.approx(10**9)
 
 

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.network.quality import AGREEING, Measured, Quality, observe, score
-from protocol.network.standing import PROBATION, QUARANTINE_S, QUARANTINED, TRUSTED, Standing, look, saw
+from protocol.network.standing import (
+    PROBATION,
+    QUARANTINE_S,
+    QUARANTINED,
+    TRUSTED,
+    Standing,
+    look,
+    saw,
+)
 
 MIDDLES = {
     "perfect": Measured(rtt_s=0.0005, jitter_s=0, loss=0, bits_per_second=1e9),
@@ -36,8 +44,21 @@ def test_each_profile_is_in_its_own_class_and_says_why(name: str) -> None:
 def test_a_class_changes_only_when_three_agree() -> None:
     good = after(Quality(), *[MIDDLES["good"]] * 3)
     assert after(good, *[MIDDLES["poor"]] * 2).name == "good"
-    assert after(good, MIDDLES["poor"], MIDDLES["poor"], MIDDLES["good"], MIDDLES["poor"], MIDDLES["poor"]).name == "good"
-    assert after(good, MIDDLES["poor"], MIDDLES["poor"], MIDDLES["average"], MIDDLES["poor"]).name == "good"
+    assert (
+        after(
+            good,
+            MIDDLES["poor"],
+            MIDDLES["poor"],
+            MIDDLES["good"],
+            MIDDLES["poor"],
+            MIDDLES["poor"],
+        ).name
+        == "good"
+    )
+    assert (
+        after(good, MIDDLES["poor"], MIDDLES["poor"], MIDDLES["average"], MIDDLES["poor"]).name
+        == "good"
+    )
     assert after(good, *[MIDDLES["poor"]] * 3).name == "poor"
     assert after(Quality(), *[MIDDLES["good"]] * 2).name == "unknown"
 
@@ -53,7 +74,14 @@ def test_a_score_is_0_to_100_and_worse_is_never_better(
     rtt: float, jitter: float, loss: float | None, bits: float | None, worse: float
 ) -> None:
     one = Measured(rtt_s=rtt, jitter_s=jitter, loss=loss, bits_per_second=bits)
-    assert 0 <= score(Measured(rtt_s=rtt + worse, jitter_s=jitter + worse, loss=loss, bits_per_second=bits)) <= score(one) <= 100
+    assert (
+        0
+        <= score(
+            Measured(rtt_s=rtt + worse, jitter_s=jitter + worse, loss=loss, bits_per_second=bits)
+        )
+        <= score(one)
+        <= 100
+    )
 
 
 def test_what_was_not_measured_does_not_count() -> None:
@@ -73,7 +101,9 @@ def test_quarantine_wants_five_rounds_and_more_than_seventy_percent() -> None:
     quarantined = rounds(Standing(), "+----")
     assert quarantined.name == QUARANTINED
     assert quarantined.reason == "4 of its last 5 rounds failed: left out for 300 s"
-    assert rounds(Standing(), "++-----").reason == "5 of its last 7 rounds failed: left out for 300 s"
+    assert (
+        rounds(Standing(), "++-----").reason == "5 of its last 7 rounds failed: left out for 300 s"
+    )
 
 
 def test_probation_comes_with_time_and_ends_with_three_successes_or_a_failure() -> None:

@@ -42,7 +42,13 @@ def test_a_lie_about_bandwidth_changes_nothing(claim: int) -> None:
 def test_nobody_unseen_counts_for_more_than_the_median() -> None:
     town = Town(24)
     said = [
-        (peer, replace(ready, sights=tuple(s for s in ready.sights if s.who != short_name(town.peers[5])))) for peer, ready in offers(town)
+        (
+            peer,
+            replace(
+                ready, sights=tuple(s for s in ready.sights if s.who != short_name(town.peers[5]))
+            ),
+        )
+        for peer, ready in offers(town)
     ]
     said[5] = (said[5][0], replace(said[5][1], up_bits=10**12))
     believed = [member.up_bits for member in view_of(said).members]
@@ -50,16 +56,25 @@ def test_nobody_unseen_counts_for_more_than_the_median() -> None:
 
 
 def test_a_lie_about_where_one_is_changes_little() -> None:
-    """It is put where those who measured it say: near its true neighbours, as far from the others as it is."""
+    """It is put where those who measured it say: near its true neighbours, as far from the others
+    as it is.
+    """
     town = Town(24)
     elsewhere = town.places[23]  # in another town
-    for claim in (elsewhere, Coordinate(), Coordinate(x_us=10_000_000), replace(town.places[5], height_us=3_000_000)):
+    for claim in (
+        elsewhere,
+        Coordinate(),
+        Coordinate(x_us=10_000_000),
+        replace(town.places[5], height_us=3_000_000),
+    ):
         believed = liar(town, 5, coordinate=claim).members[5].at
         assert believed is not None
         for j in range(24):
             if j != 5:
                 true = town.rtt_us(5, j)
-                assert abs(estimate_us(believed, town.places[j]) - true) < max(0.5 * true, 20_000), (claim, j)
+                assert abs(estimate_us(believed, town.places[j]) - true) < max(
+                    0.5 * true, 20_000
+                ), (claim, j)
 
 
 def test_one_false_sight_is_one_of_several() -> None:
@@ -67,7 +82,15 @@ def test_one_false_sight_is_one_of_several() -> None:
     town = Town(24)
     said = offers(town)
     slander = tuple(
-        Sight(who=short_name(peer), rtt_us=5_000_000, up_bits=1, down_bits=1, flow_bits=1, rounds=16, failed=16)
+        Sight(
+            who=short_name(peer),
+            rtt_us=5_000_000,
+            up_bits=1,
+            down_bits=1,
+            flow_bits=1,
+            rounds=16,
+            failed=16,
+        )
         for peer in town.peers[1 : 1 + MAX_SIGHTS]
     )
     said[0] = (said[0][0], replace(said[0][1], sights=slander))
@@ -80,8 +103,13 @@ def test_one_false_sight_is_one_of_several() -> None:
 def test_what_is_said_twice_counts_once() -> None:
     town = Town(8)
     said = offers(town)
-    louder = [(peer, replace(ready, sights=(ready.sights + ready.sights)[:MAX_SIGHTS])) for peer, ready in said]
-    assert [m.up_bits for m in view_of(louder).members] == [m.up_bits for m in view_of(said).members]
+    louder = [
+        (peer, replace(ready, sights=(ready.sights + ready.sights)[:MAX_SIGHTS]))
+        for peer, ready in said
+    ]
+    assert [m.up_bits for m in view_of(louder).members] == [
+        m.up_bits for m in view_of(said).members
+    ]
 
 
 def test_of_oneself_nobody_is_asked() -> None:
@@ -94,7 +122,10 @@ def test_of_oneself_nobody_is_asked() -> None:
 
 def test_without_sights_nothing_is_measured_and_claims_stand() -> None:
     town = Town(8)
-    said = [(peer, replace(ready, sights=(), up_bits=1000 + i)) for i, (peer, ready) in enumerate(offers(town))]
+    said = [
+        (peer, replace(ready, sights=(), up_bits=1000 + i))
+        for i, (peer, ready) in enumerate(offers(town))
+    ]
     view = view_of(said)
     assert not view.measured
     assert [member.up_bits for member in view.members] == [1000 + i for i in range(8)]
@@ -109,7 +140,10 @@ def test_flows_are_bounded_by_their_length() -> None:
 
 def test_failures_are_counted_over_all() -> None:
     town = Town(8)
-    said = [(peer, replace(ready, sights=tuple(replace(s, rounds=10, failed=1) for s in ready.sights))) for peer, ready in offers(town)]
+    said = [
+        (peer, replace(ready, sights=tuple(replace(s, rounds=10, failed=1) for s in ready.sights)))
+        for peer, ready in offers(town)
+    ]
     assert view_of(said).failure_rate == pytest.approx(0.1)
 
 
@@ -117,7 +151,9 @@ def test_sights_are_few_and_nearly_everybody_is_seen_by_several() -> None:
     town = Town(40)
     seen: dict[bytes, int] = {}
     for peer in town.peers:
-        all_ = [(other, Sight(who=short_name(other), rtt_us=1)) for other in town.peers if other != peer]
+        all_ = [
+            (other, Sight(who=short_name(other), rtt_us=1)) for other in town.peers if other != peer
+        ]
         Random(1).shuffle(all_)
         chosen = choose(peer, all_, b"parent" * 6)
         assert len(chosen) == MAX_SIGHTS
@@ -125,7 +161,9 @@ def test_sights_are_few_and_nearly_everybody_is_seen_by_several() -> None:
         for sight in chosen:
             seen[sight.who] = seen.get(sight.who, 0) + 1
     assert len(seen) == 40
-    assert sorted(seen.values())[4] >= 3, "nine of ten are seen by three or more, and in the next round it is another draw"
+    assert sorted(seen.values())[4] >= 3, (
+        "nine of ten are seen by three or more, and in the next round it is another draw"
+    )
 
 
 def test_a_ready_with_sights_is_small() -> None:

@@ -11,14 +11,21 @@ ZERO = bytes(32)
 
 
 class Town:
-    """`count` members, half in each town of `apart_us`; links of 20 to 30 Mbit/s up and five times that down."""
+    """`count` members, half in each town of `apart_us`; links of 20 to 30 Mbit/s up and five times
+    that down.
+    """
 
     def __init__(self, count: int, apart_us: int = 150_000) -> None:
         self.peers: tuple[PeerId, ...] = tuple(f"peer-{i:04d}" for i in range(count))
         self.up = [20_000_000 + 10_000_000 * i // count for i in range(count)]
         self.down = [5 * up for up in self.up]
         self.places = [
-            Coordinate(x_us=apart_us * (2 * i // count) + 300 * (i % 7), y_us=300 * (i % 5), height_us=5_000, error_ppm=50_000)
+            Coordinate(
+                x_us=apart_us * (2 * i // count) + 300 * (i % 7),
+                y_us=300 * (i % 5),
+                height_us=5_000,
+                error_ppm=50_000,
+            )
             for i in range(count)
         ]
 
@@ -45,7 +52,9 @@ def offers(town: Town) -> list[tuple[PeerId, Ready]]:
     return said
 
 
-def ready(at: Coordinate | None, sights: tuple[Sight, ...], up_bits: int = 0, down_bits: int = 0) -> Ready:
+def ready(
+    at: Coordinate | None, sights: tuple[Sight, ...], up_bits: int = 0, down_bits: int = 0
+) -> Ready:
     return Ready(
         parent=ZERO,
         view=0,

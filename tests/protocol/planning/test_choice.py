@@ -32,7 +32,10 @@ def regions(count: int, seed: int = 1, up_bits: int = 20_000_000, flows: Flows =
             up_bits=int(up_bits * rng.uniform(0.95, 1)),
             down_bits=int(5 * up_bits * rng.uniform(0.95, 1)),
             at=Coordinate(
-                **{axis: at + rng.randint(-2000, 2000) for axis, at in zip(("x_us", "y_us", "z_us"), CORNERS[i % 4], strict=True)},
+                **{
+                    axis: at + rng.randint(-2000, 2000)
+                    for axis, at in zip(("x_us", "y_us", "z_us"), CORNERS[i % 4], strict=True)
+                },
                 height_us=6_000,
             ),
         )
@@ -41,18 +44,29 @@ def regions(count: int, seed: int = 1, up_bits: int = 20_000_000, flows: Flows =
     return View(members=members, flows=flows, failure_rate=0.0, measured=True)
 
 
-def choice(view: View, before: History | None = None, least: int = 2, most: int | None = None) -> Layout:
+def choice(
+    view: View, before: History | None = None, least: int = 2, most: int | None = None
+) -> Layout:
     return choose(view, Bounds(least=least, most=most or len(view.members)), SIZES, before)
 
 
-@given(count=st.integers(2, 40), least=st.integers(2, 6), most=st.integers(6, 40), seed=st.integers(0, 99))
+@given(
+    count=st.integers(2, 40),
+    least=st.integers(2, 6),
+    most=st.integers(6, 40),
+    seed=st.integers(0, 99),
+)
 @settings(max_examples=25)
-def test_everybody_is_in_one_row_once_and_rows_keep_their_bounds(count: int, least: int, most: int, seed: int) -> None:
+def test_everybody_is_in_one_row_once_and_rows_keep_their_bounds(
+    count: int, least: int, most: int, seed: int
+) -> None:
     layout = choice(regions(count, seed), least=min(least, count), most=most)
     assert sorted(i for row in layout.rows for i in row) == list(range(count))
     assert max(len(row) for row in layout.rows) <= most
     fewest = -(-count // most)
-    assert min(len(row) for row in layout.rows) >= min(least, count // fewest), "fewer only where rows of `most` leave no more"
+    assert min(len(row) for row in layout.rows) >= min(least, count // fewest), (
+        "fewer only where rows of `most` leave no more"
+    )
     assert len(layout.shares) == min(len(row) for row in layout.rows)
     assert sum(layout.shares) == pytest.approx(1)
     assert layout.predicted_s is not None
@@ -85,7 +99,9 @@ def test_the_reason_compares_and_the_prediction_is_the_models() -> None:
 
 
 def test_one_row_where_paths_carry_little() -> None:
-    """What one pair must carry is 1 / n of the vector in every layout, but only one row moves it beside everything else."""
+    """What one pair must carry is 1 / n of the vector in every layout, but only one row moves it
+    beside everything else.
+    """
     assert len(choice(regions(8)).rows) == 1
     assert len(choice(regions(32)).rows) == 1
 
@@ -95,11 +111,14 @@ def test_a_size_is_left_for_much_after_two_rounds_and_a_single_round_changes_not
     bounds = Bounds(least=2, most=512)
     after = fixed(view, 16, bounds, SIZES).after
     assert after is not None
-    slow = replace(view, flows=Flows(octaves=((18, 40_000 * 170_000),)))  # paths that carry a thirtieth: larger rows by far
+    # Paths that carry a thirtieth: larger rows by far.
+    slow = replace(view, flows=Flows(octaves=((18, 40_000 * 170_000),)))
     first = choice(slow, after)
     assert row_size(first.rows) == 16
     assert "found 1 of 2 times" in first.reason
-    assert row_size(choice(view, first.after).rows) in (16, row_size(choice(view).rows)), "it was one bad round"
+    assert row_size(choice(view, first.after).rows) in (16, row_size(choice(view).rows)), (
+        "it was one bad round"
+    )
     second = choice(slow, first.after)
     assert row_size(second.rows) > 16
     assert second.predicted_s < first.predicted_s
@@ -134,13 +153,18 @@ def test_when_measurements_contradict_themselves_the_size_stays() -> None:
 def test_losses_cost_what_they_cost() -> None:
     view = regions(64)
     rows = Cutting(view).rows(4, Bounds(least=2, most=64))[0]
-    never, often = (Model(replace(view, failure_rate=p), SIZES).estimate(rows, (1 / 16,) * 16).seconds for p in (0.0, 0.01))
+    never, often = (
+        Model(replace(view, failure_rate=p), SIZES).estimate(rows, (1 / 16,) * 16).seconds
+        for p in (0.0, 0.01)
+    )
     # 1 - 0.99 ^ 64 = 0.474 of: 4 s until it is noticed, and 15 of 16 slices again over 100 Mbit/s
     assert often - never == pytest.approx(0.474 * (4 + 15 / 16 * 320e6 / 97.5e6), rel=0.05)
 
 
 def test_the_model_says_what_arithmetic_says_of_one_row() -> None:
-    """Ten members at one place with 10 Mbit/s both ways: 9 of 10 parts of 40 MB out, twice, 5 ms a message, and ways of 1 ms."""
+    """Ten members at one place with 10 Mbit/s both ways: 9 of 10 parts of 40 MB out, twice, 5 ms a
+    message, and ways of 1 ms.
+    """
     member = Known(up_bits=10_000_000, down_bits=10_000_000, at=Coordinate(height_us=500))
     view = View(members=(member,) * 10, flows=Flows(octaves=()), failure_rate=0.0, measured=True)
     told = choice(view, least=10).predicted_s

@@ -1,4 +1,7 @@
-"""The bytes of a round as tokens: who holds which slice of whose contribution, and which results. What an `Exchange` does, without arithmetic."""
+"""The bytes of a round as tokens: who holds which slice of whose contribution, and which results.
+
+What an `Exchange` does, without arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,8 @@ class Cargo:
         self._plan: OpenPlan | None = None
         self._cut: Cut | None = None
         self._name: Digest = b""
-        self._slices: set[Slice] = set()  # also early ones: their sender is kept waiting
+        # Also early ones: their sender is kept waiting.
+        self._slices: set[Slice] = set()
         self._sums: set[Sum] = set()
         self._results: set[Result] = set()
         self._passed: set[tuple[Result, int]] = set()
@@ -137,7 +141,13 @@ class Cargo:
         self._sum_rows(plan, cut, me)
         wanted = {Result(cut=self._name, slice=i) for i in range(size) if plan.layout.finishes(i)}
         for result in sorted(wanted & self._results, key=lambda result: result.slice):
-            for member in receivers(plan.layout, cut, result.slice, me, [i for i in range(size) if plan.members[i] in self._owner.lost]):
+            for member in receivers(
+                plan.layout,
+                cut,
+                result.slice,
+                me,
+                [i for i in range(size) if plan.members[i] in self._owner.lost],
+            ):
                 if (result, member) not in self._passed:
                     self._passed.add((result, member))
                     self._owner.village.post(self._owner.me, plan.members[member], result)
@@ -155,15 +165,21 @@ class Cargo:
         ours = [i for i, owner in enumerate(cut.owners) if owner == me and layout.sums(i)]
         for i in ours:
             row = layout.row_of[i]
-            if row in rows and all(self._holds(i, c) for c in cut.contributors if layout.row_of[c] == row):
+            if row in rows and all(
+                self._holds(i, c) for c in cut.contributors if layout.row_of[c] == row
+            ):
                 for j in layout.ranks[i]:
                     summed = Sum(cut=self._name, row=row, slice=j)
                     if summed not in self._sums:
                         self._sums.add(summed)
                         if cut.owners[j] != me:
-                            self._owner.village.post(self._owner.me, plan.members[cut.owners[j]], summed)
+                            self._owner.village.post(
+                                self._owner.me, plan.members[cut.owners[j]], summed
+                            )
         for i in ours:
-            if layout.finishes(i) and all(Sum(cut=self._name, row=row, slice=i) in self._sums for row in rows):
+            if layout.finishes(i) and all(
+                Sum(cut=self._name, row=row, slice=i) in self._sums for row in rows
+            ):
                 self._results.add(Result(cut=self._name, slice=i))
 
     def _vote(self, plan: OpenPlan) -> Vote:

@@ -1,4 +1,6 @@
-"""What must hold whatever the network does, checked at every step of every machine and at everything it says."""
+"""What must hold whatever the network does, checked at every step of every machine and at
+everything it says.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ AT_WORK = {p.Phase.OFFER, p.Phase.MERGE, p.Phase.ADOPT, p.Phase.FETCH}
 """Phases that the engine's own work ends; every other one has a deadline."""
 
 
-def check_step(before: p.State, event: p.Happening, after: p.State, actions: Sequence[p.Action]) -> None:
+def check_step(
+    before: p.State, event: p.Happening, after: p.State, actions: Sequence[p.Action]
+) -> None:
     """One step went by the table and kept the bounds."""
     row = TABLE.get((before.phase, type(event)))
     if row is None:
@@ -49,7 +53,9 @@ class Said:
         self._reached.clear()
 
     def check_durable(self, message: Message, stands: Mapping[Digest, int]) -> None:
-        """Nothing that may be said once in a view is said before it is durable that the view is taken."""
+        """Nothing that may be said once in a view is said before it is durable that the view is
+        taken.
+        """
         match message:
             case Vote():
                 parent = merge_round(message.parents)
@@ -57,24 +63,36 @@ class Said:
                 parent = message.parent
             case _:
                 return
-        assert stands.get(parent, 0) > message.view, f"a {type(message).__name__} of view {message.view} that a restart would forget"
+        assert stands.get(parent, 0) > message.view, (
+            f"a {type(message).__name__} of view {message.view} that a restart would forget"
+        )
 
     def check_view(self, state: p.State) -> None:
-        """In no round, left for a merge and taken up again or not, a node goes back to an earlier view."""
+        """In no round, left for a merge and taken up again or not, a node goes back to an earlier
+        view.
+        """
         if state.phase not in AT_WORK and state.phase is not p.Phase.TRAIN:
-            assert state.view >= self._reached.get(state.parent, 0), f"back to view {state.view} from {self._reached[state.parent]}"
+            assert state.view >= self._reached.get(state.parent, 0), (
+                f"back to view {state.view} from {self._reached[state.parent]}"
+            )
             self._reached[state.parent] = state.view
 
     def check(self, message: Message) -> None:
         match message:
             case Vote():
                 key = (merge_round(message.parents), message.view)
-                assert self._votes.setdefault(key, message) == message, f"two votes in view {message.view}"
+                assert self._votes.setdefault(key, message) == message, (
+                    f"two votes in view {message.view}"
+                )
             case Plan():
-                assert self._plans.setdefault((message.parent, message.view), message) == message, f"two plans in view {message.view}"
+                assert self._plans.setdefault((message.parent, message.view), message) == message, (
+                    f"two plans in view {message.view}"
+                )
                 assert len(message.reason) <= MAX_REASON_CHARS
             case Cut():
-                assert self._cuts.setdefault((message.plan, message.number), message) == message, f"two cuts {message.number}"
+                assert self._cuts.setdefault((message.plan, message.number), message) == message, (
+                    f"two cuts {message.number}"
+                )
                 assert len(message.reason) <= MAX_REASON_CHARS
 
     def check_scatter(self, plan: OpenPlan) -> None:

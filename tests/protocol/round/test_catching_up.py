@@ -15,7 +15,9 @@ TIP = genesis(RUN)
 
 
 def late(views: tuple[int, ...]) -> State:
-    """A node whose offer is made after the others, `views` of them, have sent theirs for the views they are in."""
+    """A node whose offer is made after the others, `views` of them, have sent theirs for the views
+    they are in.
+    """
     me, *others = people(1 + len(views))
     live = frozenset(person.peer for person in others)
     state = begin(Rules(me=me.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=live)
@@ -23,7 +25,9 @@ def late(views: tuple[int, ...]) -> State:
     assert state.phase is Phase.OFFER
     # The leader of the first of these views is in it: a leader that went on is passed over.
     leader = leader_of(state.order, min(views))
-    for person, view in zip(sorted(others, key=lambda person: person.peer != leader), sorted(views), strict=True):
+    for person, view in zip(
+        sorted(others, key=lambda person: person.peer != leader), sorted(views), strict=True
+    ):
         offer = ready(TIP, person, view=view)
         state, _ = step(state, ReadyGot(signed=sign(person, RUN, offer), ready=offer), 60.0)
     state, _ = step(state, OfferMade(ready=ready(TIP, me)), 60.1)
@@ -33,8 +37,16 @@ def late(views: tuple[int, ...]) -> State:
 @pytest.mark.parametrize(
     ("views", "view"),
     [((1,), 1), ((5,), 5), ((0,), 0), ((3, 3, 4), 3), ((2, 0, 0), 0)],
-    ids=["one view late", "many views late", "in time", "to the first of several", "one of three is no reason to go"],
+    ids=[
+        "one view late",
+        "many views late",
+        "in time",
+        "to the first of several",
+        "one of three is no reason to go",
+    ],
 )
-def test_it_goes_to_the_view_that_half_of_the_others_are_in(views: tuple[int, ...], view: int) -> None:
+def test_it_goes_to_the_view_that_half_of_the_others_are_in(
+    views: tuple[int, ...], view: int
+) -> None:
     state = late(views)
     assert (state.phase, state.view) == (Phase.READY, view)

@@ -16,8 +16,15 @@ ARCHITECTURE = Path("ARCHITECTURE.md")
 
 
 def test_every_arrow_is_in_the_table_and_the_other_way_round() -> None:
-    drawn = {(phase, event, other) for (phase, other), events in arrows().items() for event in events}
-    table = {(phase, event, other) for (phase, event), (_, leads_to) in TABLE.items() for other in leads_to if other is not phase}
+    drawn = {
+        (phase, event, other) for (phase, other), events in arrows().items() for event in events
+    }
+    table = {
+        (phase, event, other)
+        for (phase, event), (_, leads_to) in TABLE.items()
+        for other in leads_to
+        if other is not phase
+    }
     assert drawn == table
 
 
@@ -27,11 +34,17 @@ def test_every_phase_is_drawn_once_for_each_arrow() -> None:
     assert lines[-1] == "```"
     assert sum("-->" in line for line in lines) == 1 + len(arrows())
     for phase in Phase:
-        assert any(f"--> {phase.value}" in line for line in lines), f"nothing leads to {phase.value}"
+        assert any(f"--> {phase.value}" in line for line in lines), (
+            f"nothing leads to {phase.value}"
+        )
 
 
 def test_every_event_has_a_word() -> None:
-    assert {event.__name__ for _, event in TABLE} <= set(WORDS) <= {kind.__name__ for kind in Happening.__subclasses__()}
+    assert (
+        {event.__name__ for _, event in TABLE}
+        <= set(WORDS)
+        <= {kind.__name__ for kind in Happening.__subclasses__()}
+    )
 
 
 def test_architecture_shows_it() -> None:
@@ -39,10 +52,18 @@ def test_architecture_shows_it() -> None:
         pytest.skip("there is no ARCHITECTURE.md yet")
     text = ARCHITECTURE.read_text(encoding="utf-8")
     assert text.count(BEGIN) == text.count(END) == 1
-    assert block() in text, "out of date: put `python -m protocol.round.diagram` between the markers"
+    assert block() in text, (
+        "out of date: put `python -m protocol.round.diagram` between the markers"
+    )
 
 
 def test_it_prints_itself() -> None:
-    said = subprocess.run([sys.executable, "-m", "protocol.round.diagram"], capture_output=True, text=True, check=True, timeout=60)
+    said = subprocess.run(
+        [sys.executable, "-m", "protocol.round.diagram"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     assert said.stdout == draw() + "\n"
     assert said.stderr == ""

@@ -1,4 +1,6 @@
-"""A member that is not where the others are: nobody plans with it, and nobody waits for what it would have sent."""
+"""A member that is not where the others are: nobody plans with it, and nobody waits for what it
+would have sent.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ def view_of(village: Village, letter: Letter) -> int:
 
 
 def gone_ahead(village: Village) -> tuple[Villager, Villager, list[Villager]]:
-    """One member waits in view 1 for a leader that has not ended its training. Returns that member, the leader of view 0, and the others."""
+    """One member waits in view 1 for a leader that has not ended its training.
+
+    Returns that member, the leader of view 0, and the others.
+    """
     order = village.villagers[0].state.order
     leader = village.named(leader_of(order, 0))
     early = next(v for v in village.villagers if v is not leader and v.me != leader_of(order, 1))
@@ -38,7 +43,8 @@ def gone_ahead(village: Village) -> tuple[Villager, Villager, list[Villager]]:
 def test_a_leader_does_not_plan_with_the_offer_of_a_member_that_went_on() -> None:
     village = Village(5, settled=5)
     early, leader, others = gone_ahead(village)
-    village.flow()  # its offers reach the leaders of both views
+    # Its offers reach the leaders of both views.
+    village.flow()
     for villager in others:
         villager.see(p.RoundEnded())
     village.flow()
@@ -54,7 +60,9 @@ def test_a_member_that_gets_a_plan_for_a_view_that_it_left_says_so_and_is_not_wa
     village = Village(5, settled=5)
     early, leader, others = gone_ahead(village)
     # What it tells the leader of the view that it left is lost.
-    village.wire = [letter for letter in village.wire if letter.to != leader.me or view_of(village, letter) == 0]
+    village.wire = [
+        letter for letter in village.wire if letter.to != leader.me or view_of(village, letter) == 0
+    ]
     village.flow()
     for villager in others:
         villager.see(p.RoundEnded())
@@ -74,8 +82,12 @@ def test_a_withdrawal_before_the_plan_counts_when_the_plan_comes() -> None:
     plan = plans[0].content
     assert isinstance(plan, Signed)
     member = village.named(plans[0].to)
-    elsewhere = next(v for v in village.villagers if v is not member and v.me != member.state.leader)
-    signed = sign(elsewhere.signer, village.run_id, Withdrawal(plan=plan.digest, reason="in a later view"))
+    elsewhere = next(
+        v for v in village.villagers if v is not member and v.me != member.state.leader
+    )
+    signed = sign(
+        elsewhere.signer, village.run_id, Withdrawal(plan=plan.digest, reason="in a later view")
+    )
     member.receive(signed)
     member.run()
     village.deliver(plans[0])
@@ -88,12 +100,16 @@ def test_a_withdrawal_from_another_plan_says_nothing_of_this_one() -> None:
     offers_made(village)
     flow_without(village, lambda letter: kind_of(village, letter) is Cut)
     member, other = village.villagers[:2]
-    event = p.WithdrawalGot(peer=other.me, withdrawal=Withdrawal(plan=b"x" * 32, reason="elsewhere"))
+    event = p.WithdrawalGot(
+        peer=other.me, withdrawal=Withdrawal(plan=b"x" * 32, reason="elsewhere")
+    )
     assert other.me not in step(member.state, event, village.now)[0].absent
 
 
 def test_a_member_that_is_early_waits_while_most_others_train() -> None:
-    """It went through the views, and the others planned in one that it had left: a fast member was in no round at all."""
+    """It went through the views, and the others planned in one that it had left: a fast member was
+    in no round at all.
+    """
     village = Village(4, settled=4)
     order = village.villagers[0].state.order
     early = next(v for v in village.villagers if v.me != leader_of(order, 0))
@@ -106,9 +122,13 @@ def test_a_member_that_is_early_waits_while_most_others_train() -> None:
     assert (waiting.phase, waiting.view, actions) == (Phase.READY, 0, [])
     assert waiting.deadline > now
     few = frozenset(sorted(others)[:1])
-    assert step(ready, p.Tick(training=few), now)[0].view == 1, "one that trains is no reason to wait"
+    assert step(ready, p.Tick(training=few), now)[0].view == 1, (
+        "one that trains is no reason to wait"
+    )
     over = ready.entered + ready.rules.manifest.round.seconds
-    assert step(replace(ready, deadline=over), p.Tick(training=others), over)[0].view == 1, "nobody waits for longer than a round"
+    assert step(replace(ready, deadline=over), p.Tick(training=others), over)[0].view == 1, (
+        "nobody waits for longer than a round"
+    )
 
 
 def test_state_of_another_branch_is_not_adopted_after_its_merge_was_given_up() -> None:

@@ -31,5 +31,7 @@ def test_who_is_in_quarantine_waits_and_is_told_so(size: int, left_out: bool) ->
     assert (other.me not in leading.state.tip.members) == left_out
     if left_out:
         assert leading.state.tip.last_seq.get(other.me) == before.last_seq.get(other.me)
-        assert other.state.phase in {Phase.WATCH, Phase.FETCH, Phase.TRAIN}, "it was told that the round goes on without it"
+        assert other.state.phase in {Phase.WATCH, Phase.FETCH, Phase.TRAIN}, (
+            "it was told that the round goes on without it"
+        )
     heal(village, rounds=1, ticks=20)

@@ -1,4 +1,6 @@
-"""Short stories, each with the failure it once had: the round machine where the random ones seldom come."""
+"""Short stories, each with the failure it once had: the round machine where the random ones seldom
+come.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,18 @@ from tests.protocol.round.villager import CHUNKS, Villager
 def kind_of(village: Village, letter: Letter) -> type[object]:
     """What a letter is, or what is inside it."""
     content = letter.content
-    return type(open_signed(content, village.run_id, trusted=True)) if isinstance(content, Signed) else type(content)
+    return (
+        type(open_signed(content, village.run_id, trusted=True))
+        if isinstance(content, Signed)
+        else type(content)
+    )
 
 
 def flow_without(village: Village, wanted: Callable[[Letter], bool]) -> None:
     """Everything happens but those letters, which are held."""
-    while any(not wanted(letter) for letter in village.wire) or any(villager.inbox or villager.work for villager in village.alive()):
+    while any(not wanted(letter) for letter in village.wire) or any(
+        villager.inbox or villager.work for villager in village.alive()
+    ):
         village.held += [letter for letter in village.wire if wanted(letter)]
         village.wire = [letter for letter in village.wire if not wanted(letter)]
         village.flow(1)
@@ -51,7 +59,9 @@ def offers_made(village: Village) -> None:
 
 
 def test_two_that_lost_each_other_meet_again() -> None:
-    """A connection that breaks and comes back in one round left each taken for lost by the other, for good."""
+    """A connection that breaks and comes back in one round left each taken for lost by the other,
+    for good.
+    """
     village = Village(2, settled=2)
     for villager, other in zip(village.villagers, reversed(village.villagers), strict=True):
         villager.lose(other.me)
@@ -60,27 +70,35 @@ def test_two_that_lost_each_other_meet_again() -> None:
 
 
 def test_late_votes_never_make_a_certificate_whose_state_nobody_holds() -> None:
-    """All went on to sum the next view when the last vote of an earlier one arrived: its state was overwritten everywhere."""
+    """All went on to sum the next view when the last vote of an earlier one arrived: its state was
+    overwritten everywhere.
+    """
     village = Village(3, settled=3)
     offers_made(village)
     flow_without(village, lambda letter: kind_of(village, letter) is Vote)
     assert {villager.state.phase for villager in village.villagers} == {Phase.VOTE}
     votes, village.held = village.held, []
-    # Its leader comes to the next view last: it hears of everybody before it plans, whatever the order of leaders.
+    # Its leader comes to the next view last: it hears of everybody before it plans, whatever the
+    # order of leaders.
     following = leader_of(village.villagers[0].state.order, 1)
     for villager in sorted(village.villagers, key=lambda villager: villager.me == following):
-        while villager.state.phase is Phase.VOTE:  # or the leader went before, and took it along
+        # Or the leader went before, and took it along.
+        while villager.state.phase is Phase.VOTE:
             villager.see(p.Tick())
             villager.run()
         flow_without(village, lambda letter: kind_of(village, letter) in {Vote, Result})
-    assert {(villager.state.phase, villager.state.view) for villager in village.villagers} == {(Phase.REDUCE, 1)}
+    assert {(villager.state.phase, villager.state.view) for villager in village.villagers} == {
+        (Phase.REDUCE, 1)
+    }
     for letter in votes:
         village.deliver(letter)
     heal(village, rounds=1, ticks=30)
 
 
 def test_when_nobody_has_anything_to_offer_everybody_trains_on() -> None:
-    """The same empty offers were planned and cut again and again, as fast as the network carried them, and nobody ever trained."""
+    """The same empty offers were planned and cut again and again, as fast as the network carried
+    them, and nobody ever trained.
+    """
     village = Village(3, settled=3)
     for villager in village.villagers:
         villager.samples = 0
@@ -104,13 +122,18 @@ def test_more_than_a_row_holds_make_several_and_all_are_in_the_plan() -> None:
 
 
 def test_a_member_that_hangs_costs_its_contribution_and_not_the_view() -> None:
-    """The leader, which lacked the same slice as everybody, took itself for silent, and cut itself out of the round."""
+    """The leader, which lacked the same slice as everybody, took itself for silent, and cut itself
+    out of the round.
+    """
     village = Village(4, settled=4)
     offers_made(village)
     leader = village.named(village.villagers[0].state.leader)
     hung = next(villager for villager in village.villagers if villager is not leader)
-    flow_without(village, lambda letter: letter.sender == hung.me and isinstance(letter.content, Slice))
-    hung.alive = False  # nothing breaks: it only says nothing any more
+    flow_without(
+        village, lambda letter: letter.sender == hung.me and isinstance(letter.content, Slice)
+    )
+    # Nothing breaks: it only says nothing any more.
+    hung.alive = False
     for _ in range(6):
         village.tick_next()
         village.flow()
@@ -126,7 +149,9 @@ def test_many_views_that_came_to_votes_do_not_stop_the_next() -> None:
     offers_made(village)
     for view in range(12):
         flow_without(village, lambda letter: kind_of(village, letter) is Vote)
-        assert {(villager.state.phase, villager.state.view) for villager in village.villagers} == {(Phase.VOTE, view)}
+        assert {(villager.state.phase, villager.state.view) for villager in village.villagers} == {
+            (Phase.VOTE, view)
+        }
         village.held.clear()
         for _ in range(2):
             for villager in village.villagers:
@@ -138,18 +163,28 @@ def test_many_views_that_came_to_votes_do_not_stop_the_next() -> None:
 
 def _takers(village: Village) -> list[Villager]:
     state = village.villagers[0].state
-    return [village.named(peer) for peer in vote_takers(state.order, state.order.index(state.leader))]
+    return [
+        village.named(peer) for peer in vote_takers(state.order, state.order.index(state.leader))
+    ]
 
 
 def _third_taker_sums(village: Village) -> bool:
-    """Whether one of the five slices belongs to the third of those who take the votes: among seven, two have none."""
+    """Whether one of the five slices belongs to the third of those who take the votes: among seven,
+    two have none.
+    """
     return village.villagers.index(_takers(village)[2]) < CHUNKS
 
 
 def test_a_majority_without_those_who_take_the_votes_does_not_wait_for_the_deadline() -> None:
-    """A reducer died when all but two had its result: four of seven voted under the first cut, and the two living takers, who came to another
-    state, could not certify that one, nor get a majority for theirs."""
-    village = next(village for seed in range(32) if _third_taker_sums(village := Village(7, settled=7, seed=seed)))
+    """A reducer died when all but two had its result: four of seven voted under the first cut, and
+    the two living takers, who came to another state, could not certify that one, nor get a
+    majority for theirs.
+    """
+    village = next(
+        village
+        for seed in range(32)
+        if _third_taker_sums(village := Village(7, settled=7, seed=seed))
+    )
     offers_made(village)
     leader, second, third = _takers(village)
 
@@ -172,7 +207,9 @@ def test_a_majority_without_those_who_take_the_votes_does_not_wait_for_the_deadl
     assert {villager.state.tip.number for villager in village.alive()} == {2}
 
 
-def test_one_of_those_who_take_the_votes_tells_everybody_and_the_next_one_where_it_is_gone() -> None:
+def test_one_of_those_who_take_the_votes_tells_everybody_and_the_next_one_where_it_is_gone() -> (
+    None
+):
     village = Village(5, settled=5)
     offers_made(village)
     first = village.villagers[0].state.leader
@@ -207,7 +244,9 @@ def test_the_certificate_of_the_own_tip_is_no_news() -> None:
 
 
 def test_a_leader_that_the_others_passed_over_is_not_waited_for() -> None:
-    """A leader was stopped, and the next one was taken along before it had noticed: it waited for the dead one's offer to the view's end."""
+    """A leader was stopped, and the next one was taken along before it had noticed: it waited for
+    the dead one's offer to the view's end.
+    """
     village = Village(4, settled=4)
     offers_made(village)
     dead = village.named(village.villagers[0].state.leader)
@@ -228,7 +267,8 @@ def test_a_leader_that_was_passed_over_and_lives_is_in_the_plan_when_it_is_ready
     village = Village(4, settled=4)
     offers_made(village)
     passed = village.named(village.villagers[0].state.leader)
-    village.wire.clear()  # it never hears an offer, and gives its view up as the others do
+    # It never hears an offer, and gives its view up as the others do.
+    village.wire.clear()
     for villager in [passed, *(other for other in village.villagers if other is not passed)]:
         village.tick(villager)
     village.flow()
@@ -236,12 +276,18 @@ def test_a_leader_that_was_passed_over_and_lives_is_in_the_plan_when_it_is_ready
     assert all(passed.me in villager.state.tip.members for villager in village.alive())
 
 
-def test_whoever_is_started_again_in_the_middle_of_a_view_says_nothing_in_it_a_second_time() -> None:
-    """All voted, the power went, and all came back: the same leader planned the same view again, and everybody voted in it again."""
+def test_whoever_is_started_again_in_the_middle_of_a_view_says_nothing_in_it_a_second_time() -> (
+    None
+):
+    """All voted, the power went, and all came back: the same leader planned the same view again,
+    and everybody voted in it again.
+    """
     village = Village(3, settled=3)
     offers_made(village)
     flow_without(village, lambda letter: kind_of(village, letter) is Vote)
-    assert {(villager.state.phase, villager.state.view) for villager in village.villagers} == {(Phase.VOTE, 0)}
+    assert {(villager.state.phase, villager.state.view) for villager in village.villagers} == {
+        (Phase.VOTE, 0)
+    }
     village.held.clear()
     village.wire.clear()
     for villager in village.villagers:
@@ -268,9 +314,14 @@ def test_where_a_node_stood_in_a_merge_is_not_forgotten_either() -> None:
         villager.hear_beacons()
         villager.run()
     voted: list[Villager] = []
-    for _ in range(8):  # whose turn it is to lead may take a deadline
+    # Whose turn it is to lead may take a deadline.
+    for _ in range(8):
         flow_without(village, lambda letter: kind_of(village, letter) is Vote)
-        if voted := [villager for villager in village.villagers if villager.state.phase is Phase.VOTE and villager.state.merge]:
+        if voted := [
+            villager
+            for villager in village.villagers
+            if villager.state.phase is Phase.VOTE and villager.state.merge
+        ]:
             break
         village.tick_next()
     assert voted
@@ -301,8 +352,11 @@ def test_a_node_that_cannot_write_down_where_it_stands_watches() -> None:
 
 
 def test_a_reducer_that_dies_when_all_but_one_have_its_result_costs_nothing() -> None:
-    """The leader had all and voted, so that no cut named a substitute. One member lacked the dead reducer's slice, and all waited for the end of the
-    view: 10 s with the default deadlines, in one of 12 to 15 kills."""
+    """The leader had all and voted, so that no cut named a substitute.
+
+    One member lacked the dead reducer's slice, and all waited for the end of the view: 10 s with
+    the default deadlines, in one of 12 to 15 kills.
+    """
     village = Village(4, settled=4)
     offers_made(village)
     leader = village.named(village.villagers[0].state.leader)
@@ -313,7 +367,10 @@ def test_a_reducer_that_dies_when_all_but_one_have_its_result_costs_nothing() ->
         village,
         lambda letter: (
             letter.sender == dead.me
-            and (kind_of(village, letter) is Vote or (isinstance(letter.content, Result) and letter.to == lacking.me))
+            and (
+                kind_of(village, letter) is Vote
+                or (isinstance(letter.content, Result) and letter.to == lacking.me)
+            )
         ),
     )
     assert (leader.state.phase, lacking.state.phase) == (Phase.VOTE, Phase.REDUCE)

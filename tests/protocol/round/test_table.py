@@ -35,7 +35,10 @@ EVENTS: dict[type[p.Happening], p.Happening] = {
         p.PlanGot(signed=MADE.plan_signed, plan=MADE.open_plan()),
         p.HeldHere(plan=MADE.plan_signed.digest, contributors=frozenset({0})),
         p.HeldGot(peer=OTHERS[0].peer, held=Held(plan=MADE.plan_signed.digest, contributors=(0,))),
-        p.WithdrawalGot(peer=OTHERS[0].peer, withdrawal=Withdrawal(plan=MADE.plan_signed.digest, reason="elsewhere")),
+        p.WithdrawalGot(
+            peer=OTHERS[0].peer,
+            withdrawal=Withdrawal(plan=MADE.plan_signed.digest, reason="elsewhere"),
+        ),
         p.CutGot(signed=MADE.cut_signed, cut=MADE.cut),
         p.ResultGot(cut=MADE.cut_signed.digest, slice=0),
         p.Computed(vote=MADE.vote),
@@ -43,11 +46,17 @@ EVENTS: dict[type[p.Happening], p.Happening] = {
         p.CertificateGot(certificate=open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)),
         p.Adopted(tip=MADE.next_tip()),
         p.StateComing(certificate=MADE.next_tip().hash),
-        p.StateHere(certificate=open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS), tip=TIP.hash, ahead=True),
+        p.StateHere(
+            certificate=open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS),
+            tip=TIP.hash,
+            ahead=True,
+        ),
         p.StateLost(certificate=MADE.next_tip().hash, reason="nobody"),
         p.ForkGot(other=replace(TIP, hash=named("another branch"), number=1)),
         p.MergePrepared(
-            other=replace(TIP, hash=named("another branch"), number=1), state=named("state"), ready=ready(TIP, ME, samples=0, seq=0)
+            other=replace(TIP, hash=named("another branch"), number=1),
+            state=named("state"),
+            ready=ready(TIP, ME, samples=0, seq=0),
         ),
         p.StandLost(reason="the disk is full"),
     )
@@ -55,7 +64,9 @@ EVENTS: dict[type[p.Happening], p.Happening] = {
 
 
 def node(live: tuple[PeerId, ...] = tuple(person.peer for person in OTHERS)) -> State:
-    return begin(Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=frozenset(live))
+    return begin(
+        Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=frozenset(live)
+    )
 
 
 def test_every_event_is_tried_and_every_phase_has_rows() -> None:
@@ -67,7 +78,15 @@ def test_every_event_is_tried_and_every_phase_has_rows() -> None:
 
 def test_every_phase_leads_to_training_again() -> None:
     """No dead end: from everywhere there is a way to TRAIN, and from TRAIN a way to everywhere."""
-    ways = {phase: {other for (start, _), (_, leads_to) in TABLE.items() if start is phase for other in leads_to} for phase in Phase}
+    ways = {
+        phase: {
+            other
+            for (start, _), (_, leads_to) in TABLE.items()
+            if start is phase
+            for other in leads_to
+        }
+        for phase in Phase
+    }
 
     def reached(start: Phase) -> set[Phase]:
         found, edge = {start}, {start}
@@ -96,11 +115,20 @@ def test_an_event_without_a_row_is_ignored(phase: Phase) -> None:
             assert actions == []
 
 
-@pytest.mark.parametrize("phase", [Phase.TRAIN, Phase.OFFER, Phase.READY, Phase.SCATTER, Phase.REDUCE, Phase.VOTE, Phase.WATCH])
+@pytest.mark.parametrize(
+    "phase",
+    [Phase.TRAIN, Phase.OFFER, Phase.READY, Phase.SCATTER, Phase.REDUCE, Phase.VOTE, Phase.WATCH],
+)
 @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
 def test_whatever_comes_in_whatever_phase_is_taken(phase: Phase, kind: type[p.Happening]) -> None:
     """Every event in every phase of a round that a plan of this round led to."""
-    state = replace(node(), phase=phase, deadline=5.0, offer=MADE.open_plan().offers[0], asked=frozenset({MADE.leader.peer}))
+    state = replace(
+        node(),
+        phase=phase,
+        deadline=5.0,
+        offer=MADE.open_plan().offers[0],
+        asked=frozenset({MADE.leader.peer}),
+    )
     if phase in {Phase.SCATTER, Phase.REDUCE, Phase.VOTE}:
         state = replace(state, plan=MADE.open_plan(), plan_signed=MADE.plan_signed)
     if phase in {Phase.REDUCE, Phase.VOTE}:
@@ -110,7 +138,9 @@ def test_whatever_comes_in_whatever_phase_is_taken(phase: Phase, kind: type[p.Ha
 
 
 def test_a_handler_that_leaves_the_table_is_our_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "TABLE", {**TABLE, (Phase.TRAIN, p.Tick): (gathering.end_training, {Phase.VOTE})})
+    monkeypatch.setattr(
+        machine, "TABLE", {**TABLE, (Phase.TRAIN, p.Tick): (gathering.end_training, {Phase.VOTE})}
+    )
     with pytest.raises(InvariantBroken, match="Tick in train led to offer"):
         step(node(), p.Tick(), 1.0)
 
@@ -126,7 +156,12 @@ def test_with_rounds_counted_in_steps_time_alone_ends_nothing() -> None:
 
 
 def test_who_joins_late_trains_for_the_rest_of_the_round_alone() -> None:
-    late = begin(Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 100.0, age_s=MANIFEST.round.seconds - 7)
+    late = begin(
+        Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS),
+        TIP,
+        100.0,
+        age_s=MANIFEST.round.seconds - 7,
+    )
     assert late.deadline == 107.0
     later = begin(Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 100.0, age_s=1e9)
     assert later.deadline == 100.0
@@ -146,8 +181,12 @@ def test_a_cut_says_why_in_no_more_than_a_message_may_carry() -> None:
         offers=tuple(ready(TIP, person) for person in persons),
     )
     lost = [person.peer for person in persons if person.peer != leader][:31]
-    state = begin(Rules(me=leader, manifest=manifest, chunks=64), TIP, 0.0, live=frozenset(plan.members))
-    state = replace(state, phase=Phase.REDUCE, offer=plan.offers[0], plan=plan, plan_signed=made.plan_signed)
+    state = begin(
+        Rules(me=leader, manifest=manifest, chunks=64), TIP, 0.0, live=frozenset(plan.members)
+    )
+    state = replace(
+        state, phase=Phase.REDUCE, offer=plan.offers[0], plan=plan, plan_signed=made.plan_signed
+    )
     state = replace(state, cut=made.cut, cut_signed=made.cut_signed, gone=frozenset(lost))
     _, actions = leading.recut(state, 1.0, final=False)
     cut = next(action.message for action in actions if isinstance(action, p.Send))
@@ -156,48 +195,89 @@ def test_a_cut_says_why_in_no_more_than_a_message_may_carry() -> None:
 
 def test_a_plan_of_another_parent_view_or_leader_changes_nothing() -> None:
     offer = MADE.open_plan().offers[0]
-    waiting = replace(node(), phase=Phase.READY, deadline=5.0, offer=offer, asked=frozenset({MADE.leader.peer}))
+    waiting = replace(
+        node(), phase=Phase.READY, deadline=5.0, offer=offer, asked=frozenset({MADE.leader.peer})
+    )
     assert step(waiting, EVENTS[p.PlanGot], 1.0)[0].phase is Phase.SCATTER
-    for changed in (replace(waiting, view=1), replace(waiting, tip=replace(TIP, hash=named("elsewhere")))):
+    for changed in (
+        replace(waiting, view=1),
+        replace(waiting, tip=replace(TIP, hash=named("elsewhere"))),
+    ):
         after, actions = step(changed, EVENTS[p.PlanGot], 1.0)
         assert replace(after, declined=()) == changed
-        assert [action.message.plan for action in actions if isinstance(action, p.Send)] == [MADE.plan_signed.digest]
+        assert [action.message.plan for action in actions if isinstance(action, p.Send)] == [
+            MADE.plan_signed.digest
+        ]
         assert step(after, EVENTS[p.PlanGot], 1.0) == (after, []), "it is said once"
     after, actions = step(replace(waiting, asked=frozenset()), EVENTS[p.PlanGot], 1.0)
     assert after.phase is Phase.READY
-    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [(MADE.leader.peer, "not_leader")]
-    after, actions = step(replace(waiting, offer=replace(offer, samples=99)), EVENTS[p.PlanGot], 1.0)
-    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [(MADE.leader.peer, "bad_plan")]
+    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [
+        (MADE.leader.peer, "not_leader")
+    ]
+    after, actions = step(
+        replace(waiting, offer=replace(offer, samples=99)), EVENTS[p.PlanGot], 1.0
+    )
+    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [
+        (MADE.leader.peer, "bad_plan")
+    ]
 
 
 def test_two_cuts_of_one_number_are_equivocation() -> None:
     state = replace(
-        node(), phase=Phase.REDUCE, plan=MADE.open_plan(), plan_signed=MADE.plan_signed, cut=MADE.cut, cut_signed=MADE.cut_signed
+        node(),
+        phase=Phase.REDUCE,
+        plan=MADE.open_plan(),
+        plan_signed=MADE.plan_signed,
+        cut=MADE.cut,
+        cut_signed=MADE.cut_signed,
     )
     other = replace(MADE.cut, reason="another")
     _, actions = step(state, p.CutGot(signed=MADE.signed(other), cut=other), 1.0)
-    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [(MADE.leader.peer, "equivocation")]
+    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [
+        (MADE.leader.peer, "equivocation")
+    ]
     assert step(state, EVENTS[p.CutGot], 1.0) == (state, [])
     stranger = next(person for person in people(3) if person is not MADE.leader)
     higher = replace(other, number=2)
     _, actions = step(state, p.CutGot(signed=MADE.signed(higher, stranger), cut=higher), 1.0)
-    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [(stranger.peer, "not_leader")]
+    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [
+        (stranger.peer, "not_leader")
+    ]
 
 
 def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
-    """A leader that knew its round's certificate ended the view all the same, and met the certificate again where nothing expects it."""
+    """A leader that knew its round's certificate ended the view all the same, and met the
+    certificate again where nothing expects it.
+    """
     leader = MADE.leader.peer
     certificate = open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)
-    state = replace(node(), rules=Rules(me=leader, manifest=MANIFEST, chunks=CHUNKS), phase=Phase.SCATTER, deadline=5.0)
-    state = replace(state, plan=MADE.open_plan(), plan_signed=MADE.plan_signed, offer=MADE.open_plan().offers[0], target=certificate)
-    for event in (*(p.PeerGone(peer=peer) for peer in MADE.open_plan().members if peer != leader), EVENTS[p.HeldGot]):
+    state = replace(
+        node(),
+        rules=Rules(me=leader, manifest=MANIFEST, chunks=CHUNKS),
+        phase=Phase.SCATTER,
+        deadline=5.0,
+    )
+    state = replace(
+        state,
+        plan=MADE.open_plan(),
+        plan_signed=MADE.plan_signed,
+        offer=MADE.open_plan().offers[0],
+        target=certificate,
+    )
+    for event in (
+        *(p.PeerGone(peer=peer) for peer in MADE.open_plan().members if peer != leader),
+        EVENTS[p.HeldGot],
+    ):
         state, actions = step(state, event, 1.0)
         assert (state.phase, state.target) == (Phase.SCATTER, certificate)
         assert not actions
     without = replace(MADE.cut, contributors=(0, 1), present=(0, 1), owners=(0, 1, 0))
     me = next(peer for peer in MADE.open_plan().members[2:])
     left = replace(state, rules=Rules(me=me, manifest=MANIFEST, chunks=CHUNKS), gone=frozenset())
-    for after in (step(left, p.CutGot(signed=MADE.signed(without), cut=without), 1.0), step(state, p.Tick(), 5.0)):
+    for after in (
+        step(left, p.CutGot(signed=MADE.signed(without), cut=without), 1.0),
+        step(state, p.Tick(), 5.0),
+    ):
         assert after[0].phase is Phase.FETCH
         assert p.Fetch(certificate=certificate) in after[1]
 
@@ -209,9 +289,14 @@ def test_an_offer_to_an_earlier_view_or_round_is_not_kept() -> None:
         replace(ready(TIP, OTHERS[0], view=3), number=2),
         replace(ready(TIP, OTHERS[0], view=3), parent=named("elsewhere")),
     ):
-        assert step(state, p.ReadyGot(signed=sign(OTHERS[0], RUN, offer), ready=offer), 1.0) == (state, [])
+        assert step(state, p.ReadyGot(signed=sign(OTHERS[0], RUN, offer), ready=offer), 1.0) == (
+            state,
+            [],
+        )
     later = ready(TIP, OTHERS[0], view=3)
-    assert set(step(state, p.ReadyGot(signed=sign(OTHERS[0], RUN, later), ready=later), 1.0)[0].readies) == {OTHERS[0].peer}
+    assert set(
+        step(state, p.ReadyGot(signed=sign(OTHERS[0], RUN, later), ready=later), 1.0)[0].readies
+    ) == {OTHERS[0].peer}
 
 
 @pytest.mark.parametrize("phase", [Phase.READY, Phase.WATCH])
@@ -231,7 +316,9 @@ def test_strangers_offers_are_bounded() -> None:
     offer = ready(TIP, OTHERS[0], view=3)
     signed = sign(OTHERS[0], RUN, offer)
     for i in range(400):
-        state, _ = step(state, p.ReadyGot(signed=replace(signed, peer=f"sybil {i}"), ready=offer), 1.0)
+        state, _ = step(
+            state, p.ReadyGot(signed=replace(signed, peer=f"sybil {i}"), ready=offer), 1.0
+        )
     assert len(state.readies) == READIES_KEPT
 
 
@@ -242,13 +329,17 @@ def fetching(live: tuple[PeerId, ...]) -> tuple[State, float]:
     now = 1.0
     while state.phase is Phase.FETCH and now < 2400.0:
         now = min(now + 9.0 if now > 1.0 else 2.0, state.deadline)
-        state, actions = step(state, EVENTS[p.StateComing] if now < state.deadline else p.Tick(), now)
+        state, actions = step(
+            state, EVENTS[p.StateComing] if now < state.deadline else p.Tick(), now
+        )
     if state.phase is not Phase.FETCH:
         assert [a.held_s for a in actions if isinstance(a, p.GiveUp)] == [now - 1.0]
     return state, now - 1.0
 
 
-def test_a_state_that_comes_slowly_holds_a_node_for_few_rounds_while_others_live_at_its_tip() -> None:
+def test_a_state_that_comes_slowly_holds_a_node_for_few_rounds_while_others_live_at_its_tip() -> (
+    None
+):
     """A forged certificate held a node out of its rounds for as long as a chunk came in 10 s."""
     times = MANIFEST.round
     state, held_s = fetching(tuple(person.peer for person in OTHERS))
@@ -269,6 +360,10 @@ def test_newer_certificates_give_a_download_no_more_time() -> None:
         now += held_s / 4
         made = Made(people(3), tip, seq=seq)
         tip = made.next_tip()
-        state, _ = step(state, p.CertificateGot(certificate=open_certificate(made.raw(), RUN, MANIFEST, CHUNKS)), now)
+        state, _ = step(
+            state,
+            p.CertificateGot(certificate=open_certificate(made.raw(), RUN, MANIFEST, CHUNKS)),
+            now,
+        )
         assert state.phase is Phase.FETCH
     assert state.deadline == pytest.approx(1.0 + held_s)

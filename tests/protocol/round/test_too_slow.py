@@ -1,4 +1,6 @@
-"""Who is too slow for a plan's deadline is left out of its row and not of the run: what it did waits for the next round."""
+"""Who is too slow for a plan's deadline is left out of its row and not of the run: what it did
+waits for the next round.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,18 @@ def slowest(village: Village) -> Villager:
 
 @pytest.mark.parametrize("down", [True, False])
 def test_a_slow_link_costs_a_round_its_owner_alone(down: bool) -> None:
-    """What it should have received emptied the cut: only what every owner holds can be in it, and it held its own alone."""
+    """What it should have received emptied the cut: only what every owner holds can be in it, and
+    it held its own alone.
+    """
     village = Village(5, settled=5)
     slow = slowest(village)
     before = village.villagers[0].state.tip
     offers_made(village)
 
     def withheld(letter: Letter) -> bool:
-        return isinstance(letter.content, Slice) and slow.me == (letter.to if down else letter.sender)
+        return isinstance(letter.content, Slice) and slow.me == (
+            letter.to if down else letter.sender
+        )
 
     flow_without(village, withheld)
     assert {villager.state.phase for villager in village.villagers} == {Phase.SCATTER}
@@ -50,9 +56,10 @@ def test_a_slow_link_costs_a_round_its_owner_alone(down: bool) -> None:
     assert tip.last_seq.get(slow.me) == before.last_seq.get(slow.me), "it is not counted"
     village.held = []
     heal(village, rounds=1, ticks=20)
-    assert {villager.state.tip.last_seq[slow.me] > before.last_seq[slow.me] for villager in village.villagers} == {True}, (
-        "but a round later"
-    )
+    assert {
+        villager.state.tip.last_seq[slow.me] > before.last_seq[slow.me]
+        for villager in village.villagers
+    } == {True}, "but a round later"
 
 
 def planned(village: Village, predicted_s: float | None, view: int = 0) -> OpenPlan:
@@ -65,7 +72,9 @@ def test_a_plan_is_waited_for_as_long_as_it_predicts_within_the_manifests_limits
     village = Village(3, settled=3)
     offers_made(village)
     flow_without(village, lambda letter: isinstance(letter.content, Slice))
-    rules = replace(village.villagers[0].state.rules.manifest.round, ready_s=3.0, scatter_s=20.0, gather_s=30.0)
+    rules = replace(
+        village.villagers[0].state.rules.manifest.round, ready_s=3.0, scatter_s=20.0, gather_s=30.0
+    )
     assert patience.scatter_s(planned(village, None), rules) == 20.0
     assert patience.scatter_s(planned(village, 0.1), rules) == rules.ready_s
     assert patience.scatter_s(planned(village, 4.0), rules) == patience.ROOM * 4.0
@@ -79,5 +88,10 @@ def test_a_prediction_that_is_wrong_costs_few_views() -> None:
     offers_made(village)
     flow_without(village, lambda letter: isinstance(letter.content, Slice))
     rules = replace(village.villagers[0].state.rules.manifest.round, ready_s=3.0, scatter_s=20.0)
-    assert [patience.scatter_s(planned(village, 1.0, view), rules) for view in range(4)] == [3.0, 6.0, 12.0, 20.0]
+    assert [patience.scatter_s(planned(village, 1.0, view), rules) for view in range(4)] == [
+        3.0,
+        6.0,
+        12.0,
+        20.0,
+    ]
     assert patience.scatter_s(planned(village, 1.0, 10**6), rules) == 20.0

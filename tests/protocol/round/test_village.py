@@ -1,4 +1,6 @@
-"""The round under fire: whatever is lost, doubled, late or out of order, the rules hold; and when it stops, a certificate comes."""
+"""The round under fire: whatever is lost, doubled, late or out of order, the rules hold; and when
+it stops, a certificate comes.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,20 @@ from hypothesis import strategies as st
 from tests.protocol.round.village import Village
 
 SIZES = st.integers(3, 7)
-ROW_SIZES = st.sampled_from((32, 32, 4, 3, 2))  # two thirds of the villages have several rows
-OPS = ("rest",) + ("carry",) * 6 + ("flow",) * 4 + ("hold",) * 3 + ("stuff",) * 2 + ("finish",) * 3 + ("tick",) * 4
+# Two thirds of the villages have several rows.
+ROW_SIZES = st.sampled_from((32, 32, 4, 3, 2))
+OPS = (
+    ("rest",)
+    + ("carry",) * 6
+    + ("flow",) * 4
+    + ("hold",) * 3
+    + ("stuff",) * 2
+    + ("finish",) * 3
+    + ("tick",) * 4
+)
 OPS += ("split", "mend", "release", "lose", "double", "part", "beacon", "fail", "kill", "restart")
-STORIES = st.lists(st.tuples(st.sampled_from(OPS), st.integers(0, 40)), min_size=50, max_size=200)  # of 100 on the average
+# Of 100 on the average.
+STORIES = st.lists(st.tuples(st.sampled_from(OPS), st.integers(0, 40)), min_size=50, max_size=200)
 
 
 def live_through(village: Village, op: str, k: int) -> None:
@@ -39,7 +51,10 @@ def live_through(village: Village, op: str, k: int) -> None:
         if k < 10 and len(alive) > 2 and village.can_spare(villager):
             villager.alive = False
     elif op == "restart":
-        if all(village.holds(tip.hash, villager) or tip.hash in villager.kept for tip in [villager.state.tip, villager.tip]):
+        if all(
+            village.holds(tip.hash, villager) or tip.hash in villager.kept
+            for tip in [villager.state.tip, villager.tip]
+        ):
             village.restart(villager)
     elif op == "finish":
         if villager.work:
@@ -60,7 +75,10 @@ def live_through(village: Village, op: str, k: int) -> None:
 
 
 def heal(village: Village, rounds: int, ticks: int) -> int:
-    """No more faults: everybody comes to one tip, `rounds` further on. Returns how many deadlines that took."""
+    """No more faults: everybody comes to one tip, `rounds` further on.
+
+    Returns how many deadlines that took.
+    """
     village.part(frozenset())
     village.wire, village.held = village.wire + village.held, []
     goal = max(villager.state.tip.number for villager in village.alive()) + rounds
@@ -71,16 +89,22 @@ def heal(village: Village, rounds: int, ticks: int) -> int:
         if len(tips) == 1 and min(tips.values()) >= goal:
             return count
         village.tick_next()
-    stand = [(v.me[-4:], v.state.phase.value, v.state.tip.number, v.state.view, len(v.state.live)) for v in village.alive()]
+    stand = [
+        (v.me[-4:], v.state.phase.value, v.state.tip.number, v.state.view, len(v.state.live))
+        for v in village.alive()
+    ]
     raise AssertionError(f"no certificate within {ticks} deadlines: {stand}")
 
 
 @given(SIZES, ROW_SIZES, st.booleans())
-def test_without_faults_every_round_is_certified_in_its_first_view(size: int, row_size: int, settled: bool) -> None:
+def test_without_faults_every_round_is_certified_in_its_first_view(
+    size: int, row_size: int, settled: bool
+) -> None:
     village = Village(size, settled=size if settled else 0, max_group=row_size)
     start = village.villagers[0].state.tip.number
     for number in range(start + 1, start + 4):
-        village.tick_next()  # one node's training ends: the only deadlines that pass are those
+        # One node's training ends: the only deadlines that pass are those.
+        village.tick_next()
         for _ in range(size):
             village.flow()
             if any(villager.state.tip.number < number for villager in village.villagers):
@@ -96,7 +120,9 @@ def test_without_faults_every_round_is_certified_in_its_first_view(size: int, ro
 def test_whatever_happens_the_rules_hold_and_a_certificate_comes(
     size: int, row_size: int, settled: int, story: list[tuple[str, int]]
 ) -> None:
-    """Some are newcomers, some die, anything happens to the letters; afterwards everybody alive is on one tip and goes on."""
+    """Some are newcomers, some die, anything happens to the letters; afterwards everybody alive is
+    on one tip and goes on.
+    """
     village = Village(size, settled=min(settled, size) if settled > 1 else 0, max_group=row_size)
     for op, k in story:
         live_through(village, op, k)
@@ -104,7 +130,9 @@ def test_whatever_happens_the_rules_hold_and_a_certificate_comes(
 
 
 @given(SIZES, ROW_SIZES, STORIES)
-def test_settled_members_never_certify_a_view_twice(size: int, row_size: int, story: list[tuple[str, int]]) -> None:
+def test_settled_members_never_certify_a_view_twice(
+    size: int, row_size: int, story: list[tuple[str, int]]
+) -> None:
     village = Village(size, settled=size, max_group=row_size)
     for op, k in story:
         live_through(village, op, k)

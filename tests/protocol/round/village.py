@@ -1,6 +1,8 @@
-"""A village: a few pure round machines with real signers, and a wire between them that a test may reorder, cut, double and lose.
+"""A village: a few pure round machines with real signers, and a wire between them that a test may
+reorder, cut, double and lose.
 
-Nothing runs by itself: the test carries letters, finishes work and lets deadlines pass, in whatever order it likes.
+Nothing runs by itself: the test carries letters, finishes work and lets deadlines pass, in whatever
+order it likes.
 """
 
 from __future__ import annotations
@@ -33,9 +35,20 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
 class Village:
     """Everybody, the wire between them, and what must always hold."""
 
-    def __init__(self, size: int, *, settled: int = 0, max_group: int = 32, min_peers: int = 2, seed: int = 0) -> None:
-        """`settled` of them made a first certificate before the story begins; with 0 it begins at genesis. Another `seed` is another run."""
-        self.manifest = Manifest(name="village", task="nothing", seed=seed, group=Group(min_peers=min_peers, max_group=max_group))
+    def __init__(
+        self, size: int, *, settled: int = 0, max_group: int = 32, min_peers: int = 2, seed: int = 0
+    ) -> None:
+        """`settled` of them made a first certificate before the story begins; with 0 it begins at
+        genesis.
+
+        Another `seed` is another run.
+        """
+        self.manifest = Manifest(
+            name="village",
+            task="nothing",
+            seed=seed,
+            group=Group(min_peers=min_peers, max_group=max_group),
+        )
         self.run_id = seal(self.manifest).run
         self.now = 0.0
         self.wire: list[Letter] = []
@@ -46,10 +59,15 @@ class Village:
         self.refused: list[tuple[PeerId, PeerId, str, str]] = []
         self.certificates: dict[tuple[Digest, int], Digest] = {}
         self._opened: dict[tuple[Digest, PeerId], OpenPlan] = {}
-        signers = sorted((Signer(digest(b"villager", bytes([i]))) for i in range(size)), key=lambda signer: signer.peer)
+        signers = sorted(
+            (Signer(digest(b"villager", bytes([i]))) for i in range(size)),
+            key=lambda signer: signer.peer,
+        )
         first = b""
         if settled:
-            first = Made(signers[:settled], run=self.run_id, manifest=self.manifest, chunks=CHUNKS).raw()
+            first = Made(
+                signers[:settled], run=self.run_id, manifest=self.manifest, chunks=CHUNKS
+            ).raw()
         self.villagers: list[Villager] = []
         for signer in signers:
             lineage = Lineage(self.run_id, self.manifest, CHUNKS)
@@ -66,7 +84,11 @@ class Village:
 
     def holds(self, name: Digest, but: Villager) -> bool:
         """Whether somebody whom `but` can reach gives the anchor of `name`."""
-        return any(name in other.kept for other in self.alive() if other is not but and not self.parted(other.me, but.me))
+        return any(
+            name in other.kept
+            for other in self.alive()
+            if other is not but and not self.parted(other.me, but.me)
+        )
 
     def named(self, peer: PeerId) -> Villager:
         return next(villager for villager in self.villagers if villager.me == peer)
@@ -86,15 +108,23 @@ class Village:
         self.apart = side
         self.wire = [letter for letter in self.wire if not self.parted(letter.sender, letter.to)]
         for villager in self.alive():
-            villager.lost = {other.me for other in self.villagers if self.parted(other.me, villager.me)}
+            villager.lost = {
+                other.me for other in self.villagers if self.parted(other.me, villager.me)
+            }
             for peer in sorted(villager.lost):
                 villager.inbox.append(p.PeerGone(peer=peer))
             villager.hear_beacons()
             villager.run()
 
     def restart(self, villager: Villager) -> None:
-        """A node dies and comes back at once: the others' connections to it broke, and there are new ones."""
-        others = [other for other in self.alive() if other is not villager and not self.parted(other.me, villager.me)]
+        """A node dies and comes back at once: the others' connections to it broke, and there are
+        new ones.
+        """
+        others = [
+            other
+            for other in self.alive()
+            if other is not villager and not self.parted(other.me, villager.me)
+        ]
         for other in others:
             other.lose(villager.me)
             other.run()
@@ -105,7 +135,9 @@ class Village:
             other.run()
 
     def can_spare(self, villager: Villager) -> bool:
-        """Whether every anchor this one may be asked for is held by somebody else: what only a dead node held cannot come back."""
+        """Whether every anchor this one may be asked for is held by somebody else: what only a dead
+        node held cannot come back.
+        """
         heads = [villager.state.tip, villager.tip, *villager.lineage.beside(villager.state.tip)]
         ahead = villager.lineage.ahead(villager.state.tip)
         return all(self.holds(tip.hash, villager) for tip in [*heads, *([ahead] if ahead else [])])
@@ -123,7 +155,8 @@ class Village:
 
     def opened(self, signed: Signed) -> OpenPlan:
         """A plan, checked once for everybody. An honest leader's plan is never refused."""
-        key = (signed.digest, signed.peer)  # at genesis two leaders can make the same plan
+        # At genesis two leaders can make the same plan.
+        key = (signed.digest, signed.peer)
         if key not in self._opened:
             self._opened[key] = open_plan(signed, self.run_id, self.manifest, CHUNKS)
         return self._opened[key]
@@ -131,7 +164,11 @@ class Village:
     def inquire(self, villager: Villager, peer: PeerId) -> None:
         """The chain of `peer` comes by post."""
         other = self.named(peer)
-        for certificate in other.lineage.path(other.lineage.root, other.state.tip) if not self.parted(peer, villager.me) else ():
+        for certificate in (
+            other.lineage.path(other.lineage.root, other.state.tip)
+            if not self.parted(peer, villager.me)
+            else ()
+        ):
             self.post(peer, villager.me, certificate.raw)
 
     def check_certificate(self, raw: bytes) -> None:
@@ -139,14 +176,27 @@ class Village:
         certificate = open_certificate(raw, self.run_id, self.manifest, CHUNKS)
         key = (merge_round(certificate.outcome.parents), certificate.outcome.view)
         first = self.certificates.setdefault(key, certificate.hash)
-        assert first == certificate.hash or not self.one_leader(certificate), f"two certificates of view {key[1]}"
-        held = [v for v in self.villagers if v.spare == certificate.outcome.state or certificate.hash in v.kept]
+        assert first == certificate.hash or not self.one_leader(certificate), (
+            f"two certificates of view {key[1]}"
+        )
+        held = [
+            v
+            for v in self.villagers
+            if v.spare == certificate.outcome.state or certificate.hash in v.kept
+        ]
         assert held, "a certificate whose state nobody holds"
 
     def one_leader(self, certificate: OpenCertificate) -> bool:
-        """Whether everybody takes the same node for the leader of its view: beyond the candidates' own views newcomers lead, those whom each
-        knows. What is certified apart there is merged."""
-        tips = [villager.lineage.tip(parent) for parent in certificate.outcome.parents for villager in self.villagers]
+        """Whether everybody takes the same node for the leader of its view: beyond the candidates'
+        own views newcomers lead, those whom each knows.
+
+        What is certified apart there is merged.
+        """
+        tips = [
+            villager.lineage.tip(parent)
+            for parent in certificate.outcome.parents
+            for villager in self.villagers
+        ]
         members = {peer for tip in tips if tip is not None for peer in tip.members}
         return certificate.outcome.view < len(members) or len(members) == len(self.villagers)
 
@@ -179,7 +229,9 @@ class Village:
     def tick_next(self) -> None:
         """The earliest deadline passes."""
         waiting = [villager for villager in self.alive() if villager.state.deadline < math.inf]
-        assert waiting, f"nothing will ever happen again: {[villager.state.phase.value for villager in self.alive()]}"
+        assert waiting, (
+            f"nothing will ever happen again: {[villager.state.phase.value for villager in self.alive()]}"
+        )
         self.tick(min(waiting, key=lambda villager: (villager.state.deadline, villager.me)))
 
     def catch_up(self) -> None:

@@ -1,4 +1,6 @@
-"""One node of a village: its machine, and what an engine keeps for it, in the shortest form that keeps the engine's order of events."""
+"""One node of a village: its machine, and what an engine keeps for it, in the shortest form that
+keeps the engine's order of events.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,11 @@ class Villager:
     def __init__(self, village: Village, signer: Signer, lineage: Lineage) -> None:
         self.village, self.signer, self.me = village, signer, signer.peer
         self.lineage = lineage
-        self.tip = lineage.best  # of the anchor; the machine's own tip follows with `Adopted`
-        self.state = begin(p.Rules(me=self.me, manifest=village.manifest, chunks=CHUNKS), self.tip, village.now)
+        # Of the anchor; the machine's own tip follows with `Adopted`.
+        self.tip = lineage.best
+        self.state = begin(
+            p.Rules(me=self.me, manifest=village.manifest, chunks=CHUNKS), self.tip, village.now
+        )
         self.spare: Digest = b""  # the state in the spare buffers
         self.kept: list[Digest] = [self.tip.hash]
         self.inbox: deque[p.Happening] = deque()
@@ -44,7 +49,8 @@ class Villager:
         self.alive = True
         self.cargo = Cargo(self)
         self.said = invariants.Said()
-        self.stands: dict[Digest, int] = {}  # durable: by parent, the first view that is not taken
+        # durable: by parent, the first view that is not taken.
+        self.stands: dict[Digest, int] = {}
         self.disk_full = False
 
     # -------------------------------------------------------------------------------------------- events
@@ -54,7 +60,9 @@ class Villager:
         while self.inbox and self.alive and limit:
             self.see(self.inbox.popleft())
             limit -= 1
-        assert limit or not self.inbox, "the machine keeps itself busy without anything from outside"
+        assert limit or not self.inbox, (
+            "the machine keeps itself busy without anything from outside"
+        )
 
     def see(self, event: p.Happening) -> None:
         before, now = self.state, self.village.now
@@ -121,7 +129,9 @@ class Villager:
                 raise AssertionError(f"nobody does {action}")
 
     def restart(self) -> None:
-        """kill -9, and another life on what was durable: anchors, certificates, the last seq, and where it stood."""
+        """kill -9, and another life on what was durable: anchors, certificates, the last seq, and
+        where it stood.
+        """
         self.inbox.clear()
         self.work.clear()
         self.early.clear()
@@ -189,10 +199,16 @@ class Villager:
 
     def known(self) -> list[Villager]:
         """Who is alive as far as beacons say."""
-        return [other for other in self.village.alive() if other is not self and other.me not in self.lost]
+        return [
+            other
+            for other in self.village.alive()
+            if other is not self and other.me not in self.lost
+        ]
 
     def hear_beacons(self) -> None:
-        tips = {self.state.tip.hash} | ({self.state.merge.other.hash} if self.state.merge else set())
+        tips = {self.state.tip.hash} | (
+            {self.state.merge.other.hash} if self.state.merge else set()
+        )
         live = frozenset(other.me for other in self.known() if other.state.tip.hash in tips)
         if live != self.state.live:
             self.inbox.append(p.LiveChanged(live=live))
@@ -209,9 +225,15 @@ class Villager:
         match self.work.popleft():
             case p.MakeOffer():
                 self.seq += bool(self.samples)
-                self.inbox.append(p.OfferMade(ready=self._ready(self.tip.hash, self.tip.number + 1, samples=self.samples)))
+                self.inbox.append(
+                    p.OfferMade(
+                        ready=self._ready(self.tip.hash, self.tip.number + 1, samples=self.samples)
+                    )
+                )
             case p.Adopt(certificate=certificate, downloaded=downloaded):
-                assert downloaded or self.spare == certificate.outcome.state, "adopting what is not in the spare buffer"
+                assert downloaded or self.spare == certificate.outcome.state, (
+                    "adopting what is not in the spare buffer"
+                )
                 self._move(certificate.hash)
             case p.Fetch(certificate=certificate):
                 self._download(certificate)
@@ -222,7 +244,9 @@ class Villager:
             case p.Average(other=other):
                 parents = merge_parents(self.tip.hash, other.hash)
                 self.spare = digest(b"merged", *parents)
-                ready = self._ready(merge_round(parents), max(self.tip.number, other.number) + 1, samples=0)
+                ready = self._ready(
+                    merge_round(parents), max(self.tip.number, other.number) + 1, samples=0
+                )
                 self.inbox.append(p.MergePrepared(other=other, state=self.spare, ready=ready))
 
     def _download(self, certificate: OpenCertificate) -> None:

@@ -1,8 +1,9 @@
 """Every version of the rules computes what it computed when it was written down here.
 
-A difference means that two releases of one version no longer plan, sum or step alike, and that their members certify nothing together. Put the
-old function back and register the new one under the next version (`protocol/rules/registry.py`). Only while a version was never released may its
-pin change: the failure says to what.
+A difference means that two releases of one version no longer plan, sum or step alike, and that
+their members certify nothing together. Put the old function back and register the new one under the
+next version (`protocol/rules/registry.py`). Only while a version was never released may its pin
+change: the failure says to what.
 """
 
 from __future__ import annotations
@@ -31,38 +32,61 @@ def _choice(rules: RuleSet) -> list[bytes]:
     made: list[bytes] = []
     for count in (2, 3, 5, 8, 13, 24, 48):
         for before in (None, History(size=4), History(size=8, leaning=1, times=2)):
-            for view in (regions(count), msgspec.structs.replace(regions(count, seed=2), measured=False)):
+            for view in (
+                regions(count),
+                msgspec.structs.replace(regions(count, seed=2), measured=False),
+            ):
                 laid = rules.choose(view, Bounds(least=2, most=16), SIZES, before)
-                made.append(msgspec.msgpack.encode(msgspec.structs.replace(laid, reason="")))  # words are nobody's to agree on
+                # Words are nobody's to agree on.
+                made.append(msgspec.msgpack.encode(msgspec.structs.replace(laid, reason="")))
     return made
 
 
 def _shares(rules: RuleSet) -> list[bytes]:
     rng, made = Random(1), []
     for count in range(1, 20):
-        for shares in ([1.0] * count, [rng.random() for _ in range(count)], [float(rng.randint(0, 2)) for _ in range(count)] + [1.0]):
-            made.append(msgspec.msgpack.encode([rules.share_out(chunks, shares) for chunks in (1, 5, 10, 11, 997)]))
+        for shares in (
+            [1.0] * count,
+            [rng.random() for _ in range(count)],
+            [float(rng.randint(0, 2)) for _ in range(count)] + [1.0],
+        ):
+            made.append(
+                msgspec.msgpack.encode(
+                    [rules.share_out(chunks, shares) for chunks in (1, 5, 10, 11, 997)]
+                )
+            )
     return made
 
 
 def _layouts(rules: RuleSet) -> list[bytes]:
     rows = ((0, 1, 2), (3, 4, 5, 6), (7, 8, 9))
-    return [msgspec.msgpack.encode(layout_of(rows, (0, size, 2 * size, 3 * size), rules.share_out)) for size in (1, 4, 5, 100)]
+    return [
+        msgspec.msgpack.encode(layout_of(rows, (0, size, 2 * size, 3 * size), rules.share_out))
+        for size in (1, 4, 5, 100)
+    ]
 
 
 def _leaders(rules: RuleSet) -> list[bytes]:
-    return ["".join(rules.leader_order(named(word), [person.peer for person in people(9)])).encode() for word in ("one", "two", "three")]
+    return [
+        "".join(rules.leader_order(named(word), [person.peer for person in people(9)])).encode()
+        for word in ("one", "two", "three")
+    ]
 
 
 def _vectors(seed: int, count: int) -> list[Vector]:
-    return [np.random.Generator(np.random.PCG64(seed + i)).standard_normal(5000, np.float32) for i in range(count)]
+    return [
+        np.random.Generator(np.random.PCG64(seed + i)).standard_normal(5000, np.float32)
+        for i in range(count)
+    ]
 
 
 def _sums(rules: RuleSet) -> list[bytes]:
     made = []
     for name in ("float32", "bfloat16", "int8", "int4"):
         codec, out = codec_named(name), np.empty(5000, np.float32)
-        rules.weighted_mean([(i + 1, codec.encode(part)) for i, part in enumerate(_vectors(1, 4))], codec, out)
+        rules.weighted_mean(
+            [(i + 1, codec.encode(part)) for i, part in enumerate(_vectors(1, 4))], codec, out
+        )
         made.append(out.tobytes())
     return made
 
@@ -94,7 +118,10 @@ _TWO = {
 }
 
 # Of the first version only what reading its certificates and proofs takes.
-PINS: dict[int, dict[str, str]] = {FIRST_RULES: {part: _TWO[part] for part in ("slices", "layout")}, CURRENT_RULES: _TWO}
+PINS: dict[int, dict[str, str]] = {
+    FIRST_RULES: {part: _TWO[part] for part in ("slices", "layout")},
+    CURRENT_RULES: _TWO,
+}
 
 
 def test_every_version_is_pinned() -> None:
@@ -102,7 +129,11 @@ def test_every_version_is_pinned() -> None:
     assert all(PINS[version].keys() == PARTS.keys() for version in KNOWN_RULES)
 
 
-@pytest.mark.parametrize(("version", "part"), [(version, part) for version, pinned in PINS.items() for part in pinned])
+@pytest.mark.parametrize(
+    ("version", "part"), [(version, part) for version, pinned in PINS.items() for part in pinned]
+)
 def test_a_version_computes_what_it_did(version: int, part: str) -> None:
     found = digest(*PARTS[part](RULE_SETS[version])).hex()[:32]
-    assert found == PINS[version][part], f'rules {version} have another {part} than they had; its pin would be "{found}"'
+    assert found == PINS[version][part], (
+        f'rules {version} have another {part} than they had; its pin would be "{found}"'
+    )

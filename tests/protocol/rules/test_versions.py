@@ -1,4 +1,6 @@
-"""Versions of the rules: what a manifest names, who may take part, and what is said to everybody else."""
+"""Versions of the rules: what a manifest names, who may take part, and what is said to everybody
+else.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from msgspec.structs import replace
 from protocol.errors import UserError
 from protocol.manifest import Manifest, SignedManifest, parse_manifest, seal
 from protocol.rules.registry import RULE_SETS, rule_set, rules_of
-from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES, check_rules, in_words, refusal
+from protocol.rules.versions import (
+    CURRENT_RULES,
+    FIRST_RULES,
+    KNOWN_RULES,
+    check_rules,
+    in_words,
+    refusal,
+)
 
 PLAIN = Manifest(name="run", task="module:Task")
 MINIMAL = 'name = "run"\ntask = "module:Task"\n'
@@ -23,11 +32,20 @@ def of_the_first_rules(manifest: Manifest = PLAIN) -> SignedManifest:
 
 
 def with_fields(**more: object) -> SignedManifest:
-    return SignedManifest(body=msgspec.msgpack.encode({**msgspec.msgpack.decode(msgspec.msgpack.encode(PLAIN)), **more}))
+    return SignedManifest(
+        body=msgspec.msgpack.encode(
+            {**msgspec.msgpack.decode(msgspec.msgpack.encode(PLAIN)), **more}
+        )
+    )
 
 
 def test_a_new_run_gets_the_current_version_and_bytes_without_one_are_of_the_first() -> None:
-    assert PLAIN.rules == parse_manifest(MINIMAL, "").rules == seal(PLAIN).open().rules == CURRENT_RULES
+    assert (
+        PLAIN.rules
+        == parse_manifest(MINIMAL, "").rules
+        == seal(PLAIN).open().rules
+        == CURRENT_RULES
+    )
     old = of_the_first_rules()
     assert old.open() == replace(PLAIN, rules=FIRST_RULES)
     assert old.run != seal(PLAIN).run
@@ -46,11 +64,15 @@ def test_a_version_that_is_no_small_number_is_refused(rules: object) -> None:
     assert error.value.code == "MANIFEST"
 
 
-def test_a_manifest_of_newer_rules_with_fields_that_nobody_knows_yet_is_told_by_its_version() -> None:
+def test_a_manifest_of_newer_rules_with_fields_that_nobody_knows_yet_is_told_by_its_version() -> (
+    None
+):
     with pytest.raises(UserError) as error:
         with_fields(rules=3, fragments=4).open()
     assert error.value.code == "RULES"
-    assert error.value.what == "This run uses rules 3; this program knows rules 2. Upgrade hypergpu."
+    assert (
+        error.value.what == "This run uses rules 3; this program knows rules 2. Upgrade hypergpu."
+    )
     assert "fragments" in error.value.why
     with pytest.raises(UserError) as error:
         with_fields(rules=2, fragments=4).open()
@@ -65,10 +87,30 @@ def test_who_may_take_part() -> None:
     check_rules(CURRENT_RULES, "abc")
     check_rules(3, "abc", {2, 3})
     for rules, known, words, fix in (
-        (3, KNOWN_RULES, "This run uses rules 3; this program knows rules 2. Upgrade hypergpu.", "knows rules 3"),
-        (5, {2, 3}, "This run uses rules 5; this program knows rules 2 and 3. Upgrade hypergpu.", "knows rules 5"),
-        (1, KNOWN_RULES, "This run uses rules 1; this program knows rules 2. This program only reads such a run.", "hypergpud export abc"),
-        (2, {3, 4, 5}, "This run uses rules 2; this program knows rules 3, 4 and 5. This program only reads such a run.", "export"),
+        (
+            3,
+            KNOWN_RULES,
+            "This run uses rules 3; this program knows rules 2. Upgrade hypergpu.",
+            "knows rules 3",
+        ),
+        (
+            5,
+            {2, 3},
+            "This run uses rules 5; this program knows rules 2 and 3. Upgrade hypergpu.",
+            "knows rules 5",
+        ),
+        (
+            1,
+            KNOWN_RULES,
+            "This run uses rules 1; this program knows rules 2. This program only reads such a run.",
+            "hypergpud export abc",
+        ),
+        (
+            2,
+            {3, 4, 5},
+            "This run uses rules 2; this program knows rules 3, 4 and 5. This program only reads such a run.",
+            "export",
+        ),
     ):
         with pytest.raises(UserError) as error:
             check_rules(rules, "abc", known)
@@ -83,7 +125,12 @@ def test_who_may_take_part() -> None:
 
 
 def test_versions_in_words() -> None:
-    assert [in_words(versions) for versions in ((), {2}, {3, 2}, {4, 3, 2})] == ["no version", "2", "2 and 3", "2, 3 and 4"]
+    assert [in_words(versions) for versions in ((), {2}, {3, 2}, {4, 3, 2})] == [
+        "no version",
+        "2",
+        "2 and 3",
+        "2, 3 and 4",
+    ]
 
 
 def test_every_version_that_is_known_or_read_has_its_functions() -> None:

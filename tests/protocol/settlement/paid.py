@@ -19,9 +19,14 @@ from protocol.plan import make_plan
 from protocol.settlement.rules import Rules, Settlement
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people, ready
 
-CHAIN, CONTRACT = 4195600, bytes.fromhex("0000000000000000000000000000000000001000")  # the devnet's, so that it can pay these
+# The devnet's, so that it can pay these.
+CHAIN, CONTRACT = 4195600, bytes.fromhex("0000000000000000000000000000000000001000")
 NO_LOCK = Rules(lock_epochs=0)
-PAID: Manifest = replace(MANIFEST, chain="hypergpu", settlement=Settlement(chain_id=CHAIN, contract="0x" + CONTRACT.hex(), rules=NO_LOCK))
+PAID: Manifest = replace(
+    MANIFEST,
+    chain="hypergpu",
+    settlement=Settlement(chain_id=CHAIN, contract="0x" + CONTRACT.hex(), rules=NO_LOCK),
+)
 PAID_RUN = seal(PAID).run
 
 
@@ -35,7 +40,9 @@ def binding(i: int, peer: PeerId) -> Binding:
     return bind(wallet(i), peer, wallet(i).raw_address, CHAIN, CONTRACT)
 
 
-def certificate(tip: Tip, samples: Mapping[int, int], *, seq: int = 1) -> tuple[OpenCertificate, Tip]:
+def certificate(
+    tip: Tip, samples: Mapping[int, int], *, seq: int = 1
+) -> tuple[OpenCertificate, Tip]:
     """The round after `tip` to which person i contributes `samples[i]`, with its own wallet i."""
     persons = people(4)
     made = Made(persons, tip, run=PAID_RUN, manifest=PAID)
@@ -46,9 +53,13 @@ def certificate(tip: Tip, samples: Mapping[int, int], *, seq: int = 1) -> tuple[
 
         said = with_binding(plain, binding(i, person.peer))
         offers.append((sign(person, PAID_RUN, said), said))
-    made.plan = make_plan(tip.hash, 0, tip.number + 1, offers, PAID, CHUNKS, leader=made.leader.peer)
+    made.plan = make_plan(
+        tip.hash, 0, tip.number + 1, offers, PAID, CHUNKS, leader=made.leader.peer
+    )
     made.plan_signed = made.signed(made.plan)
     made.vote = replace(made.vote, plan=made.plan_signed.digest)
-    made.with_cut(plan=made.plan_signed.digest, contributors=tuple(i for i in range(4) if samples.get(i)))
+    made.with_cut(
+        plan=made.plan_signed.digest, contributors=tuple(i for i in range(4) if samples.get(i))
+    )
     opened = open_certificate(made.raw(), PAID_RUN, PAID, CHUNKS)
     return opened, extend(tip, opened)

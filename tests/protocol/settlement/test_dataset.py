@@ -1,4 +1,6 @@
-"""The data set: the same certificates are the same bytes and the same root, for anybody; anything else is seen."""
+"""The data set: the same certificates are the same bytes and the same root, for anybody; anything
+else is seen.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def test_the_order_of_certificates_changes_no_byte() -> None:
 
 
 def test_an_epoch_is_paid_once_however_often_it_is_settled() -> None:
-    """Recalculated after a claim, the total is the same, so a claim that pays total less claimed pays nothing."""
+    """Recalculated after a claim, the total is the same, so a claim that pays total less claimed
+    pays nothing.
+    """
     before, _ = make_dataset(PAID_RUN, PAID, [FIRST], [ONE, TWO])
     after, _ = make_dataset(PAID_RUN, PAID, [FIRST, replace(SECOND, tip=TIP1.hash)], [ONE, TWO])
     assert (before.totals, before.root) == (after.totals, after.root)
@@ -77,7 +81,10 @@ def test_what_it_says_travels_and_other_bytes_are_refused() -> None:
 def test_a_missing_certificate_is_named() -> None:
     with pytest.raises(UserError) as caught:
         make_dataset(PAID_RUN, PAID, [SECOND], [TWO])
-    assert (caught.value.code, TIP1.hash.hex()[:12] in str(caught.value)) == ("CERTIFICATES_MISSING", True)
+    assert (caught.value.code, TIP1.hash.hex()[:12] in str(caught.value)) == (
+        "CERTIFICATES_MISSING",
+        True,
+    )
 
 
 def test_a_run_without_a_chain_is_settled_nowhere() -> None:
@@ -87,8 +94,13 @@ def test_a_run_without_a_chain_is_settled_nowhere() -> None:
 
 def test_the_silent_and_the_accused_are_in_the_bytes() -> None:
     plain, _ = make_dataset(PAID_RUN, PAID, [FIRST], [ONE])
-    silent, _ = make_dataset(PAID_RUN, PAID, [replace(FIRST, silent=(wallet(0).raw_address,))], [ONE])
-    told = replace(FIRST, offences=((wallet(1).raw_address, digest(b"proof"), "two results for one slice", 30),))
+    silent, _ = make_dataset(
+        PAID_RUN, PAID, [replace(FIRST, silent=(wallet(0).raw_address,))], [ONE]
+    )
+    told = replace(
+        FIRST,
+        offences=((wallet(1).raw_address, digest(b"proof"), "two results for one slice", 30),),
+    )
     accused, settled = make_dataset(PAID_RUN, PAID, [told], [ONE])
     assert (total(silent, 0), total(silent, 1)) == (0, 1000)
     assert (total(accused, 0), total(accused, 1)) == (1000, 0)
@@ -99,17 +111,27 @@ def test_the_silent_and_the_accused_are_in_the_bytes() -> None:
 def test_a_thousand_accounts_fit_one_root() -> None:
     accounts = [digest(b"account", i.to_bytes(4, "big"))[:20] for i in range(1000)]
     receipts = [
-        Receipt(peer=f"peer {i}", seq=seq, samples=1 + (i * 7919 + seq) % 1000, contribution=digest(bytes([seq])), account=account)
+        Receipt(
+            peer=f"peer {i}",
+            seq=seq,
+            samples=1 + (i * 7919 + seq) % 1000,
+            contribution=digest(bytes([seq])),
+            account=account,
+        )
         for i, account in enumerate(accounts)
         for seq in (1, 2)
     ]
     pool = 10**24 + 7
     settled = settle([EpochWork(pool=pool, receipts=tuple(receipts))], Rules(lock_epochs=0))
     assert (len(settled.totals), settled.total) == (1000, pool)
-    tree = SettlementTree((address_of(account), amount) for account, amount in settled.totals.items())
+    tree = SettlementTree(
+        (address_of(account), amount) for account, amount in settled.totals.items()
+    )
     for account in accounts[::50]:
         address = address_of(account)
-        assert leads_to(tree.root, leaf_of(address, settled.totals[account_bytes(address)]), tree.proof(address))
+        assert leads_to(
+            tree.root, leaf_of(address, settled.totals[account_bytes(address)]), tree.proof(address)
+        )
 
 
 def test_epochs_follow_each_other_on_one_lineage() -> None:
@@ -119,8 +141,12 @@ def test_epochs_follow_each_other_on_one_lineage() -> None:
         opened, tip = certificate(tips[-1], {0: seq, 1: 10 - seq}, seq=seq)
         certificates.append(opened)
         tips.append(tip)
-    epochs = [EpochTerms(epoch=i, pool=amount_bytes(100), tip=tip.hash) for i, tip in enumerate(tips[1:])]
-    totals = [make_dataset(PAID_RUN, PAID, epochs[: count + 1], certificates)[0] for count in range(4)]
+    epochs = [
+        EpochTerms(epoch=i, pool=amount_bytes(100), tip=tip.hash) for i, tip in enumerate(tips[1:])
+    ]
+    totals = [
+        make_dataset(PAID_RUN, PAID, epochs[: count + 1], certificates)[0] for count in range(4)
+    ]
     assert [total(dataset, 0) for dataset in totals] == [10, 30, 60, 100]
     for before, after in pairwise(totals):
         assert before.total + 100 == after.total

@@ -15,7 +15,9 @@ WEIGHTS = st.dictionaries(NAMES, st.integers(0, 1 << 62), max_size=12)
 
 
 @given(pool=st.integers(0, 10**30), weights=WEIGHTS)
-def test_the_pool_is_handed_out_whole_and_nobody_is_a_unit_away_from_its_share(pool: int, weights: dict[bytes, int]) -> None:
+def test_the_pool_is_handed_out_whole_and_nobody_is_a_unit_away_from_its_share(
+    pool: int, weights: dict[bytes, int]
+) -> None:
     shares = share_pool(pool, weights)
     whole = sum(weights.values())
     assert sum(shares.values()) == (pool if whole else 0)

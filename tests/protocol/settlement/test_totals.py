@@ -1,4 +1,6 @@
-"""Settlement: every way in which such systems paid too much, twice or not at all, and what holds for any history."""
+"""Settlement: every way in which such systems paid too much, twice or not at all, and what holds
+for any history.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +26,48 @@ def account(i: int) -> bytes:
 A, B, C = account(1), account(2), account(3)
 
 
-def receipt(peer: str, seq: int, samples: int = 10, who: bytes | None = A, word: str = "") -> Receipt:
-    return Receipt(peer=peer, seq=seq, samples=samples, contribution=digest(f"{peer}{seq}{word}".encode()), account=who)
+def receipt(
+    peer: str, seq: int, samples: int = 10, who: bytes | None = A, word: str = ""
+) -> Receipt:
+    return Receipt(
+        peer=peer,
+        seq=seq,
+        samples=samples,
+        contribution=digest(f"{peer}{seq}{word}".encode()),
+        account=who,
+    )
 
 
-def work(*receipts: Receipt, pool: int = 1000, silent: frozenset[bytes] = frozenset(), offences: tuple[Offence, ...] = ()) -> EpochWork:
+def work(
+    *receipts: Receipt,
+    pool: int = 1000,
+    silent: frozenset[bytes] = frozenset(),
+    offences: tuple[Offence, ...] = (),
+) -> EpochWork:
     return EpochWork(pool=pool, receipts=receipts, silent=silent, offences=offences)
 
 
 def offence(who: bytes = A, *, samples: int = 0, word: str = "") -> Offence:
-    return Offence(epoch=0, account=who, evidence=digest(b"evidence", word.encode()), reason="it was seen", samples=samples)
+    return Offence(
+        epoch=0,
+        account=who,
+        evidence=digest(b"evidence", word.encode()),
+        reason="it was seen",
+        samples=samples,
+    )
 
 
 # ------------------------------------------------------------------------------------------------ the traps, one by one
 
 
 def test_cumulative_figures_are_not_added_again() -> None:
-    """Three epochs with the same new work each earn the same: the second does not pay the first's again."""
+    """Three epochs with the same new work each earn the same: the second does not pay the first's
+    again.
+    """
     epochs = [work(receipt("p", seq), receipt("q", seq, who=B)) for seq in (1, 2, 3)]
-    assert [settle(epochs[:count], RULES).totals for count in (1, 2, 3)] == [{A: 500 * n, B: 500 * n} for n in (1, 2, 3)]
+    assert [settle(epochs[:count], RULES).totals for count in (1, 2, 3)] == [
+        {A: 500 * n, B: 500 * n} for n in (1, 2, 3)
+    ]
 
 
 def test_an_epoch_that_lists_old_work_again_pays_nothing_for_it() -> None:
@@ -71,7 +96,9 @@ def test_a_counter_that_begins_again_pays_nothing_again() -> None:
 def test_two_offers_of_one_seq_count_as_the_smaller_and_are_an_offence() -> None:
     two = work(receipt("p", 1, 900, word="x"), receipt("p", 1, 100), receipt("q", 1, 100, who=B))
     settled = settle([two], RULES)
-    assert [(one.step, one.account, one.samples) for one in settled.sanctions] == [(Step.SUBTRACT, A, 900)]
+    assert [(one.step, one.account, one.samples) for one in settled.sanctions] == [
+        (Step.SUBTRACT, A, 900)
+    ]
     assert "two different offers as seq 1" in settled.sanctions[0].reason
     assert settled.totals == {B: 1000}
     assert settle([replace(two, receipts=tuple(reversed(two.receipts)))], RULES) == settled
@@ -114,15 +141,28 @@ def test_only_samples_are_paid() -> None:
 def test_sanctions_go_up_in_steps_with_reason_and_evidence() -> None:
     found = [replace(offence(word=str(i), samples=5), epoch=i) for i in range(5)]
     sanctions = judge(found, RULES)
-    assert [one.step for one in sanctions] == [Step.SUBTRACT, Step.QUARANTINE, Step.FORFEIT, Step.BAN]
+    assert [one.step for one in sanctions] == [
+        Step.SUBTRACT,
+        Step.QUARANTINE,
+        Step.FORFEIT,
+        Step.BAN,
+    ]
     assert [one.until for one in sanctions] == [0, 3, 4, NEVER]
     assert all(one.reason and len(one.evidence) == 32 for one in sanctions)
 
 
 def test_after_a_clean_probation_it_begins_again() -> None:
     rules = Rules(quarantine_epochs=2, probation_epochs=3)
-    told = [offence(word="a"), replace(offence(word="b"), epoch=1), replace(offence(word="c"), epoch=6)]
-    assert [one.step for one in judge(told, rules)] == [Step.SUBTRACT, Step.QUARANTINE, Step.SUBTRACT]
+    told = [
+        offence(word="a"),
+        replace(offence(word="b"), epoch=1),
+        replace(offence(word="c"), epoch=6),
+    ]
+    assert [one.step for one in judge(told, rules)] == [
+        Step.SUBTRACT,
+        Step.QUARANTINE,
+        Step.SUBTRACT,
+    ]
     again = [*told[:2], replace(told[2], epoch=5)]
     assert judge(again, rules)[-1].step == Step.FORFEIT
 
@@ -143,7 +183,10 @@ def test_subtracting_takes_from_what_comes_and_never_from_what_was_paid() -> Non
 def test_quarantined_work_is_never_paid_and_a_ban_is_for_ever() -> None:
     offences = [(offence(word=str(i)),) for i in range(4)]
     rules = Rules(lock_epochs=0, quarantine_epochs=1)
-    epochs = [work(receipt("p", i + 1), receipt("q", i + 1, who=B), offences=told) for i, told in enumerate([*offences, (), ()])]
+    epochs = [
+        work(receipt("p", i + 1), receipt("q", i + 1, who=B), offences=told)
+        for i, told in enumerate([*offences, (), ()])
+    ]
     assert settle(epochs, rules).paid_in_epochs == ({A: 500, B: 500}, *[{B: 1000}] * 5)
     free = [*epochs[:2], work(receipt("p", 9), receipt("q", 9, who=B))]
     assert settle(free, rules).paid_in_epochs[2] == {A: 500, B: 500}
@@ -171,7 +214,9 @@ RECEIPTS = st.builds(
     who=st.sampled_from([A, B, C, None]),
     word=st.sampled_from(["", "x"]),
 )
-OFFENCES = st.builds(offence, st.sampled_from([A, B]), samples=st.integers(0, 500), word=st.sampled_from("abcdef"))
+OFFENCES = st.builds(
+    offence, st.sampled_from([A, B]), samples=st.integers(0, 500), word=st.sampled_from("abcdef")
+)
 EPOCHS = st.lists(
     st.builds(
         EpochWork,
@@ -192,7 +237,9 @@ def _histories(epochs: list[EpochWork], rules: Rules) -> list[Settled]:
 @given(epochs=EPOCHS, rules=ANY_RULES)
 def test_never_more_than_the_pools(epochs: list[EpochWork], rules: Rules) -> None:
     for count, settled in enumerate(_histories(epochs, rules)):
-        assert settled.total + sum(settled.locked.values()) <= sum(work.pool for work in epochs[: count + 1])
+        assert settled.total + sum(settled.locked.values()) <= sum(
+            work.pool for work in epochs[: count + 1]
+        )
 
 
 @given(epochs=EPOCHS, rules=ANY_RULES)
@@ -204,7 +251,9 @@ def test_totals_only_grow(epochs: list[EpochWork], rules: Rules) -> None:
 
 
 @given(epochs=EPOCHS, rules=ANY_RULES, seed=st.integers(0, 1000))
-def test_the_order_of_certificates_does_not_matter(epochs: list[EpochWork], rules: Rules, seed: int) -> None:
+def test_the_order_of_certificates_does_not_matter(
+    epochs: list[EpochWork], rules: Rules, seed: int
+) -> None:
     dice = random.Random(seed)
     shuffled = [
         replace(

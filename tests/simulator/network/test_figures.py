@@ -1,4 +1,7 @@
-"""The figures that adaptive groups must reach, on networks drawn from seeds. The whole matrix is slow; what is cheap is here for every change."""
+"""The figures that adaptive groups must reach, on networks drawn from seeds.
+
+The whole matrix is slow; what is cheap is here for every change.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,14 @@ PROFILES = ("good", "average", "poor", "unstable", "regions")
 
 
 def against_fixed(profile: str, nodes: int, seed: int, rounds: int) -> tuple[float, Record]:
-    """Adaptive's mean round, those spent adapting included, over that of the best fixed size in hindsight."""
+    """Adaptive's mean round, those spent adapting included, over that of the best fixed size in
+    hindsight.
+    """
     adaptive = run(profile, nodes, "adaptive", seed, rounds)
-    best = min(run(profile, nodes, f"fixed:{size}", seed, rounds).seconds_mean for size in fixed_sizes(nodes))
+    best = min(
+        run(profile, nodes, f"fixed:{size}", seed, rounds).seconds_mean
+        for size in fixed_sizes(nodes)
+    )
     return adaptive.seconds_mean / best, adaptive
 
 
@@ -28,7 +36,8 @@ def test_eight_nodes_are_never_slower_than_the_best_fixed_size(profile: str) -> 
     assert adaptive.prediction_error_median <= PREDICTED
 
 
-pytestmark = pytest.mark.timeout(900)  # of a busy machine; it is a few seconds of processor time
+# Of a busy machine; it is a few seconds of processor time.
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +48,9 @@ def regions128() -> tuple[Record, Record]:
 def test_rows_reach_the_speed_up_that_the_links_allow(regions128: tuple[Record, Record]) -> None:
     adaptive, flat = regions128
     allowed = bounds_of(links_of("regions", 128, 1))
-    print(f"flat {allowed.flat_s:.2f} s, two levels {allowed.two_level_s:.2f} s in rows of {allowed.row}")
+    print(
+        f"flat {allowed.flat_s:.2f} s, two levels {allowed.two_level_s:.2f} s in rows of {allowed.row}"
+    )
     assert flat.round_seconds_median >= allowed.flat_s
     assert adaptive.round_seconds_median >= min(allowed.flat_s, allowed.two_level_s)
     assert flat.round_seconds_median / adaptive.round_seconds_median >= 0.9 * allowed.speed_up
@@ -61,14 +72,20 @@ def test_after_a_tenfold_latency_rise_groups_settle_within_three_rounds(nodes: i
     """The rise comes during a round that was planned before it."""
     change = Change(at=2, share=1 / 3, times=10.0)
     settled = run("good", nodes, "adaptive", 1, 6, change).rounds[change.at + 3]
-    best = min(run("good", nodes, f"fixed:{size}", 1, 6, change).rounds[-1].seconds for size in (16, nodes))
+    best = min(
+        run("good", nodes, f"fixed:{size}", 1, 6, change).rounds[-1].seconds for size in (16, nodes)
+    )
     assert settled.seconds <= NEVER_SLOWER * best
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))]
+)
 def test_a_size_that_the_rise_made_slow_is_left_within_three_rounds_and_for_good(seed: int) -> None:
-    """Rows of few are best on short paths; on long ones each carries so little that one row of all is, by far."""
+    """Rows of few are best on short paths; on long ones each carries so little that one row of all
+    is, by far.
+    """
     change = Change(at=2, share=1 / 3, times=10.0)
     went = run("good", 64, "adaptive", seed, 7, change).rounds
     before, after = went[change.at], went[change.at + 3 :]
@@ -76,7 +93,9 @@ def test_a_size_that_the_rise_made_slow_is_left_within_three_rounds_and_for_good
     assert before.row_size < 64
     assert [one.row_size for one in after] == [64] * len(after)
     assert max(one.seconds for one in after) <= NEVER_SLOWER * best
-    assert [one.predicted_s for one in after] == [pytest.approx(one.seconds, rel=PREDICTED) for one in after]
+    assert [one.predicted_s for one in after] == [
+        pytest.approx(one.seconds, rel=PREDICTED) for one in after
+    ]
 
 
 @pytest.mark.slow

@@ -16,9 +16,14 @@ from simulator.network.movement import TAKING_S, move
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
 def test_shares_are_max_min_fair(flows: int, links: int, seed: int) -> None:
-    """No link carries more than it can, and every flow has all it takes or crosses a full link on which nobody has more."""
+    """No link carries more than it can, and every flow has all it takes or crosses a full link on
+    which nobody has more.
+    """
     rng = np.random.default_rng(seed)
-    kinds = tuple(Crossed(which=rng.integers(0, links, flows), bits=rng.uniform(1, 10, links)) for _ in range(3))
+    kinds = tuple(
+        Crossed(which=rng.integers(0, links, flows), bits=rng.uniform(1, 10, links))
+        for _ in range(3)
+    )
     most = rng.uniform(0.1, 5, flows)
     rates = share_out(most, kinds)
     loads = [np.bincount(kind.which, weights=rates, minlength=links) for kind in kinds]
@@ -37,13 +42,23 @@ def even(nodes: int, bits: float, rtt_s: float = 0.0) -> Links:
     links = links_of("good", nodes, 1)
     rtt = np.full((nodes, nodes), rtt_s)
     np.fill_diagonal(rtt, 0)
-    return replace(links, up=np.full(nodes, bits), down=np.full(nodes, bits), rtt_s=rtt, loss=np.full((nodes, nodes), 1e-12))
+    return replace(
+        links,
+        up=np.full(nodes, bits),
+        down=np.full(nodes, bits),
+        rtt_s=rtt,
+        loss=np.full((nodes, nodes), 1e-12),
+    )
 
 
 def test_one_row_takes_what_arithmetic_says() -> None:
-    """Nine tenths of 40 MB over 10 Mbit/s twice, half a round trip four times, nine messages taken twice."""
+    """Nine tenths of 40 MB over 10 Mbit/s twice, half a round trip four times, nine messages taken
+    twice.
+    """
     went = move([list(range(10))], [0.1] * 10, even(10, 10e6, 0.1))
-    assert went.seconds == pytest.approx(2 * 0.9 * 320e6 / 10e6 + 4 * 0.05 + 2 * 9 * TAKING_S, rel=1e-3)
+    assert went.seconds == pytest.approx(
+        2 * 0.9 * 320e6 / 10e6 + 4 * 0.05 + 2 * 9 * TAKING_S, rel=1e-3
+    )
     assert went.sent_bytes == pytest.approx(10 * 2 * 0.9 * 40e6)
 
 

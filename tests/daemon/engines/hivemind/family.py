@@ -1,4 +1,6 @@
-"""What belongs to a process, seen from outside: its process group in /proc, which takes in what was forked from it and what that started."""
+"""What belongs to a process, seen from outside: its process group in /proc, which takes in what was
+forked from it and what that started.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,12 @@ def group_of(pid: int) -> dict[int, str]:
         if not entry.name.isdigit():
             continue
         try:
-            name, _, rest = (entry / "stat").read_text(encoding="ascii", errors="replace").partition(" (")[2].rpartition(") ")
+            name, _, rest = (
+                (entry / "stat")
+                .read_text(encoding="ascii", errors="replace")
+                .partition(" (")[2]
+                .rpartition(") ")
+            )
         except (FileNotFoundError, ProcessLookupError):
             continue
         state, _parent, group = rest.split()[:3]

@@ -1,4 +1,6 @@
-"""What a member keeps: the outer step as the native engine makes it, and what comes back after a restart."""
+"""What a member keeps: the outer step as the native engine makes it, and what comes back after a
+restart.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from protocol.ports import ParameterSpec, TaskInfo, Vector, inline
 
 RUN = bytes(range(32))
 COUNT = 1000
-MANIFEST = Manifest(name="x", task="simple_cnn", engine="hivemind", seed=5, limits=Limits(max_samples=100))
+MANIFEST = Manifest(
+    name="x", task="simple_cnn", engine="hivemind", seed=5, limits=Limits(max_samples=100)
+)
 
 
 def info(count: int = COUNT) -> TaskInfo:
@@ -89,13 +93,17 @@ async def test_state_and_work_come_back_after_a_restart(disk: FileDisk) -> None:
     assert (back.momentum == kept.momentum).all()
     assert (back.inner == kept.inner).all()
     assert (back.learned == random(2)).all()
-    assert (await back.local() == back.anchor - random(2)).all(), "training goes on from where it was"
+    assert (await back.local() == back.anchor - random(2)).all(), (
+        "training goes on from where it was"
+    )
     assert back.drawn == 30, "and draws what it did not draw yet"
 
     await back.apply(random(3))
     await back.write()
     again = keeping(disk)
-    assert await again.resume() == "resuming from round 2", "work from before a round that was taken is not given twice"
+    assert await again.resume() == "resuming from round 2", (
+        "work from before a round that was taken is not given twice"
+    )
 
 
 async def test_another_models_checkpoint_is_refused(disk: FileDisk) -> None:

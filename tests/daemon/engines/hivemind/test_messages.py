@@ -1,4 +1,6 @@
-"""The border between node and hivemind process: what is said arrives as it was said, and what is no message is refused."""
+"""The border between node and hivemind process: what is said arrives as it was said, and what is no
+message is refused.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,15 @@ import pytest
 
 from daemon.children.framing import Deframer
 from daemon.children.messages import Message, frame
-from daemon.engines.hivemind.messages import Average, Averaged, Begin, Meet, Said, decode_command, decode_report
+from daemon.engines.hivemind.messages import (
+    Average,
+    Averaged,
+    Begin,
+    Meet,
+    Said,
+    decode_command,
+    decode_report,
+)
 from daemon.engines.hivemind.settings import AveragerSettings, PeerSettings
 
 SAID = Said(peer="12D3Koo", number=3, samples=40, loss=None, sketch=(0.5, -1.0))
@@ -28,7 +38,12 @@ AVERAGED = Averaged(
 @pytest.mark.parametrize(
     "message",
     [
-        Begin(id=1, peer=PeerSettings(announce=("/ip4/1.2.3.4/tcp/5",)), averager=AveragerSettings(prefix="x"), elements=10),
+        Begin(
+            id=1,
+            peer=PeerSettings(announce=("/ip4/1.2.3.4/tcp/5",)),
+            averager=AveragerSettings(prefix="x"),
+            elements=10,
+        ),
         Meet(id=2, maddrs=("/ip4/127.0.0.1/tcp/1/p2p/Qm",)),
         Average(id=3, weight=40.0, group_size=4, find_s=5.0, said=SAID),
     ],
@@ -43,13 +58,17 @@ def test_reports_arrive() -> None:
     assert decode_report(body) == AVERAGED
 
 
-@pytest.mark.parametrize("body", [b"", b"\xc1", msgspec.msgpack.encode({"type": "Train", "id": 1}), frame(AVERAGED)[4:]])
+@pytest.mark.parametrize(
+    "body", [b"", b"\xc1", msgspec.msgpack.encode({"type": "Train", "id": 1}), frame(AVERAGED)[4:]]
+)
 def test_what_is_no_command_is_refused(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         decode_command(body)
 
 
-@pytest.mark.parametrize("change", [{"local_elements": 1}, {"missing_senders": 1}, {"parts_summed": 5}])
+@pytest.mark.parametrize(
+    "change", [{"local_elements": 1}, {"missing_senders": 1}, {"parts_summed": 5}]
+)
 def test_a_round_with_anything_missing_is_not_whole(change: dict[str, int]) -> None:
     assert AVERAGED.whole
     assert not msgspec.structs.replace(AVERAGED, **change).whole

@@ -65,7 +65,9 @@ def test_a_run_that_hivemind_cannot_do_is_refused_with_what_to_change(manifest: 
 
 @given(seconds=st.floats(4.0, 3600.0))
 def test_hiveminds_timeouts_fit_into_each_other_and_into_the_round(seconds: float) -> None:
-    settings = averager_settings(RUN, msgspec.structs.replace(FINE, round=RoundRules(seconds=seconds)))
+    settings = averager_settings(
+        RUN, msgspec.structs.replace(FINE, round=RoundRules(seconds=seconds))
+    )
     assert settings.compression in COMPRESSIONS
     assert "." not in settings.prefix
     assert settings.request_s < settings.matchmaking_s < find_s(settings) < seconds * (1 - LEAST)
@@ -84,7 +86,9 @@ def test_members_that_failed_to_meet_meet_at_the_next_end() -> None:
 
 
 @given(members=st.integers(2, 500), max_group=st.integers(2, 64))
-def test_groups_are_no_larger_than_allowed_and_as_few_as_can_be(members: int, max_group: int) -> None:
+def test_groups_are_no_larger_than_allowed_and_as_few_as_can_be(
+    members: int, max_group: int
+) -> None:
     choice = choose_group(members, max_group)
     assert 2 <= choice.size <= min(members, max_group)
     assert -(-members // choice.size) >= -(-members // max_group)
@@ -113,7 +117,12 @@ def test_a_whole_mean_among_equals_is_taken_and_called_not_certified() -> None:
 
 
 @pytest.mark.parametrize(
-    ("holes", "word"), [({"local_elements": 25}, "25%"), ({"missing_senders": 1}, "1 of 2"), ({"parts_summed": 6}, "2 of 8 pieces")]
+    ("holes", "word"),
+    [
+        ({"local_elements": 25}, "25%"),
+        ({"missing_senders": 1}, "1 of 2"),
+        ({"parts_summed": 6}, "2 of 8 pieces"),
+    ],
 )
 def test_a_success_with_a_hole_is_not_taken(holes: dict[str, int], word: str) -> None:
     judgement = judge(averaged(said("a"), said("b"), **holes), said("a"))
@@ -141,19 +150,31 @@ def test_rounding_is_not_standing_elsewhere() -> None:
 
 
 def test_members_that_are_not_ours_are_counted() -> None:
-    assert "1 of them no HyperGPU" in judge(averaged(said("a"), said("b"), group=3), said("a")).reason
+    assert (
+        "1 of them no HyperGPU" in judge(averaged(said("a"), said("b"), group=3), said("a")).reason
+    )
 
 
 def test_the_group_bounds_of_the_manifest_are_hiveminds() -> None:
-    settings = averager_settings(RUN, msgspec.structs.replace(FINE, group=Group(min_peers=3, max_group=5)))
+    settings = averager_settings(
+        RUN, msgspec.structs.replace(FINE, group=Group(min_peers=3, max_group=5))
+    )
     assert (settings.min_group_size, settings.group_size) == (3, 5)
 
 
 def test_where_a_hivemind_peer_listens_follows_from_the_nodes_own_settings() -> None:
     alone = peer_settings("127.0.0.1", 0, ())
-    assert (alone.listen, alone.announce, alone.through_nat) == (("/ip4/127.0.0.1/tcp/0",), (), False)
-    forwarded = peer_settings("0.0.0.0", 4100, ("/ip4/203.0.113.7/tcp/4001", "/dns4/example.org/tcp/4001"))
+    assert (alone.listen, alone.announce, alone.through_nat) == (
+        ("/ip4/127.0.0.1/tcp/0",),
+        (),
+        False,
+    )
+    forwarded = peer_settings(
+        "0.0.0.0", 4100, ("/ip4/203.0.113.7/tcp/4001", "/dns4/example.org/tcp/4001")
+    )
     assert forwarded.announce == ("/ip4/203.0.113.7/tcp/4100", "/dns4/example.org/tcp/4100")
     assert forwarded.through_nat
     assert peer_settings("::", 0, ("/ip4/203.0.113.7/tcp/4001",)).listen == ("/ip6/::/tcp/0",)
-    assert peer_settings("::", 0, ("/ip4/203.0.113.7/tcp/4001",)).announce == (), "a port that nobody knows cannot be announced"
+    assert peer_settings("::", 0, ("/ip4/203.0.113.7/tcp/4001",)).announce == (), (
+        "a port that nobody knows cannot be announced"
+    )

@@ -1,4 +1,6 @@
-"""Real hivemind processes: they average, give each other their state, and nothing of them outlives their node."""
+"""Real hivemind processes: they average, give each other their state, and nothing of them outlives
+their node.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,16 @@ import pytest
 import trio
 
 from daemon.children.messages import Done
-from daemon.engines.hivemind.messages import Average, Averaged, Download, Downloaded, Failed, Meet, Said, Share
+from daemon.engines.hivemind.messages import (
+    Average,
+    Averaged,
+    Download,
+    Downloaded,
+    Failed,
+    Meet,
+    Said,
+    Share,
+)
 from daemon.engines.hivemind.process import HivemindLost, HivemindProcess
 from daemon.engines.hivemind.settings import AveragerSettings, PeerSettings
 from tests.daemon.engines.hivemind.family import gone_within, group_of
@@ -26,7 +37,9 @@ pytestmark = pytest.mark.real
 ROOT = Path(__file__).parents[4]
 ELEMENTS = 300_000  # several of hivemind's parts
 GONE_S = 10.0
-SETTINGS = AveragerSettings(prefix="test", matchmaking_s=2.0, request_s=1.0, chunk_s=5.0, all_reduce_s=20.0)
+SETTINGS = AveragerSettings(
+    prefix="test", matchmaking_s=2.0, request_s=1.0, chunk_s=5.0, all_reduce_s=20.0
+)
 
 PARENT = """
 import trio
@@ -54,7 +67,9 @@ def average(name: str, weight: float, number: int) -> Average:
 
 async def test_two_processes_average_by_weight_and_one_takes_the_others_state() -> None:
     lost: list[str] = []
-    first, second = (HivemindProcess(PeerSettings(), SETTINGS, ELEMENTS, lost.append) for _ in range(2))
+    first, second = (
+        HivemindProcess(PeerSettings(), SETTINGS, ELEMENTS, lost.append) for _ in range(2)
+    )
     with trio.fail_after(60):
         async with AsyncExitStack() as stack:
             for process in (first, second):
@@ -62,8 +77,12 @@ async def test_two_processes_average_by_weight_and_one_takes_the_others_state() 
             for process in (first, second):
                 await process.up()
             assert first.maddrs
-            assert isinstance(await second.ask(lambda number: Meet(id=number, maddrs=first.maddrs)), Done)
-            assert isinstance(await second.ask(lambda number: Meet(id=number, maddrs=("nonsense",))), Failed)
+            assert isinstance(
+                await second.ask(lambda number: Meet(id=number, maddrs=first.maddrs)), Done
+            )
+            assert isinstance(
+                await second.ask(lambda number: Meet(id=number, maddrs=("nonsense",))), Failed
+            )
 
             values = np.random.default_rng(1).random((2, ELEMENTS), dtype=np.float32)
             first.vector[:], second.vector[:] = values
@@ -79,7 +98,10 @@ async def test_two_processes_average_by_weight_and_one_takes_the_others_state() 
                 assert isinstance(answer, Averaged)
                 assert answer.whole
                 assert answer.group == 2
-                assert {(said.peer, said.samples) for said in answer.said} == {("first", 3), ("second", 1)}
+                assert {(said.peer, said.samples) for said in answer.said} == {
+                    ("first", 3),
+                    ("second", 1),
+                }
             mean = (3 * values[0].astype(np.float64) + values[1]) / 4
             for process in (first, second):
                 np.testing.assert_allclose(process.vector, mean, atol=1e-6)
@@ -87,7 +109,8 @@ async def test_two_processes_average_by_weight_and_one_takes_the_others_state() 
             first.anchor[:], first.momentum[:] = 0.5, -0.25
             assert isinstance(await first.ask(lambda number: Share(id=number, number=9)), Done)
             got = await second.ask(lambda number: Download(id=number))
-            while isinstance(got, Failed):  # until the donor's word has reached the DHT
+            # Until the donor's word has reached the DHT.
+            while isinstance(got, Failed):
                 got = await second.ask(lambda number: Download(id=number))
             assert isinstance(got, Downloaded)
             assert got.number == 9
@@ -96,7 +119,9 @@ async def test_two_processes_average_by_weight_and_one_takes_the_others_state() 
     assert lost == []
 
 
-async def test_a_process_that_dies_alone_is_started_again_with_nothing_left_of_the_old_one() -> None:
+async def test_a_process_that_dies_alone_is_started_again_with_nothing_left_of_the_old_one() -> (
+    None
+):
     lost: list[str] = []
     process = HivemindProcess(PeerSettings(), SETTINGS, 1000, lost.append)
     with trio.fail_after(60):
@@ -107,7 +132,11 @@ async def test_a_process_that_dies_alone_is_started_again_with_nothing_left_of_t
             assert "p2pd" in group_of(old).values()
             os.kill(old, signal.SIGKILL)
             with pytest.raises(HivemindLost, match=r"SIGKILL|gone|starting"):
-                await process.ask(lambda number: Average(id=number, weight=1.0, group_size=2, find_s=60.0, said=SAID))
+                await process.ask(
+                    lambda number: Average(
+                        id=number, weight=1.0, group_size=2, find_s=60.0, said=SAID
+                    )
+                )
             assert gone_within(old, GONE_S)
             await process.up()
             assert process.pid != old
@@ -121,7 +150,9 @@ async def test_a_process_that_dies_alone_is_started_again_with_nothing_left_of_t
 @contextmanager
 def node_with_a_hivemind_process() -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True
+    ) as parent:
         try:
             assert parent.stdout is not None
             pid, sockets = parent.stdout.readline().split()
@@ -135,7 +166,8 @@ def test_kill_9_of_the_node_leaves_neither_processes_nor_sockets(stopped: bool) 
     """Nor where the whole group was stopped and cannot notice anything."""
     with node_with_a_hivemind_process() as (parent, pid, sockets):
         family = group_of(pid)
-        assert len(family) == 5  # the process, its guard, its DHT, its averager, and hivemind's daemon
+        # The process, its guard, its DHT, its averager, and hivemind's daemon.
+        assert len(family) == 5
         assert "p2pd" in family.values()
         assert any(sockets.iterdir())
         assert os.getsid(pid) == pid

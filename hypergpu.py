@@ -3,6 +3,6 @@
 Does not import torch.
 """
 
-from daemon.worker.tasks.task import ONES, ZEROS, Batch, Init, Task, TaskOptions, uniform
+from daemon.device.tasks.task import ONES, ZEROS, Batch, Init, Task, TaskOptions, uniform
 
 __all__ = ["ONES", "ZEROS", "Batch", "Init", "Task", "TaskOptions", "uniform"]

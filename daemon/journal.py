@@ -19,7 +19,7 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from daemon.pinned import PinnedDirectory
+from daemon.home.pinned_directory import PinnedDirectory
 from protocol.certificate import OpenCertificate
 from protocol.identity import PeerId
 from protocol.journal import Event, RoundCertified, Warned, decode_event, encode_event

@@ -17,8 +17,8 @@ import traceback
 
 import msgspec
 
-from daemon.engines.native.inbox import INBOX_FULL
-from daemon.engines.native.keeper import Keeper
+from daemon.services.training.native.event_queue import INBOX_FULL
+from daemon.services.training.native.state.state_store import Keeper
 from daemon.swarm.lineage import ORPHANS_KEPT, TIPS_KEPT
 from protocol.certificate import OpenCertificate
 from protocol.digest import Digest

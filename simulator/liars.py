@@ -13,7 +13,13 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from daemon.engines.native.bulk import BulkHeader, ResultHeader, RowHeader, SliceHeader, read_header
+from daemon.services.training.native.exchange.lanes import (
+    BulkHeader,
+    ResultHeader,
+    RowHeader,
+    SliceHeader,
+    read_header,
+)
 from daemon.swarm.framing import LENGTH_BYTES, frame
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, leaves_of, merkle_root

@@ -11,7 +11,7 @@ import random
 import numpy as np
 from msgspec.structs import replace
 
-from daemon.engines.native.bulk import ResultHeader, RowHeader, SliceHeader
+from daemon.services.training.native.exchange.lanes import ResultHeader, RowHeader, SliceHeader
 from daemon.swarm.framing import LENGTH_BYTES, frame
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, leaves_of, merkle_root

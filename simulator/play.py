@@ -8,7 +8,7 @@ import time
 
 import trio
 
-from daemon.engines.native.keeper import PASSED_BY
+from daemon.services.training.native.state.state_store import PASSED_BY
 from protocol.journal import Planned, Refused, Trained, Warned, WorkDropped
 from simulator import report as r
 from simulator.director import Director

@@ -13,7 +13,7 @@ import numpy as np
 import trio
 from msgspec.structs import replace
 
-from daemon.engines.native.engine import NativeEngine
+from daemon.services.training.native.engine import NativeEngine
 from daemon.swarm.chain_sync import fetch_run
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
@@ -29,7 +29,7 @@ from simulator.fakes.trainer import QuadraticTrainer
 from simulator.mischief import Mischief, MischievousNetwork
 
 NANOSECONDS = 1_000_000_000
-# As `daemon/joining.py` waits for the first answer.
+# As `daemon/node/discovery.py` waits for the first answer.
 ASK_S = 30.0
 
 

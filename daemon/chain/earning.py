@@ -25,7 +25,7 @@ from daemon.chain.heart import Heart, Identity
 from daemon.chain.opening import account_turn, open_chain
 from daemon.chain.records import HomeRun
 from daemon.chain.registrar import Registrar
-from daemon.config import ChainConfig, OracleConfig
+from daemon.config.settings import ChainConfig, OracleConfig
 from daemon.disk.atomic import write_atomically
 from daemon.oracle.reporter import Reporter
 from daemon.wallet.password import Password

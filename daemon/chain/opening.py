@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from daemon.config import ChainConfig
+from daemon.config.settings import ChainConfig
 from daemon.disk.atomic import make_private_directory
-from daemon.home import CONFIG_FILE
+from daemon.home.layout import CONFIG_FILE
 from protocol.chain import Chain
 from protocol.errors import UserError
 from protocol.manifest import Manifest

@@ -1,5 +1,5 @@
 """Processes that a node starts: spawned, spoken to over a socket pair, sharing anonymous memory,
 gone when the node is gone.
 
-Knows nothing of what a child does; `daemon/worker` and `daemon/engines/hivemind` say that.
+Knows nothing of what a child does; `daemon/device` and `daemon/services/training/hivemind` say that.
 """

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from daemon.home import user_path
+from daemon.home.layout import user_path
 from protocol.nearest import nearest
 
 RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning

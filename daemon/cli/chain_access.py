@@ -14,8 +14,8 @@ import msgspec
 from daemon.chain.opening import CHAIN_EXIT_CODE, account_turn, open_chain
 from daemon.chain.records import HomeRun, settled_run
 from daemon.cli.invocation import Invocation
-from daemon.config import Config
-from daemon.config_file import load_config
+from daemon.config.loader import load_config
+from daemon.config.settings import Config
 from daemon.wallet import files
 from daemon.wallet.keystore import UnlockedWallet
 from daemon.wallet.password import find_password

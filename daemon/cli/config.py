@@ -10,8 +10,8 @@ import msgspec
 
 from daemon.cli.arguments import CommandGroup
 from daemon.cli.invocation import Invocation, global_options, invocation
-from daemon.config import SECTIONS, Config, keys, toml_value
-from daemon.config_file import load_config
+from daemon.config.loader import load_config
+from daemon.config.settings import SECTIONS, Config, keys, toml_value
 
 
 @click.group(cls=CommandGroup)

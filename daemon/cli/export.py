@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from daemon.cli.invocation import global_options, invocation
-from daemon.home import user_path
+from daemon.home.layout import user_path
 from protocol.errors import UserError
 
 
@@ -42,7 +42,7 @@ def export(context: click.Context, words: tuple[str, ...], force: bool) -> None:
             exit_code=2,
         )
     from daemon.export import export_run  # noqa: PLC0415  # numpy and the protocol, which a mistake in the options does not pay
-    from daemon.remembered import chosen_run  # noqa: PLC0415
+    from daemon.home.recent_state import chosen_run  # noqa: PLC0415
 
     talk = invocation(context)
     file = user_path(words[-1], "FILE")

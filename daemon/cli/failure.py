@@ -17,7 +17,7 @@ import msgspec
 
 from daemon.cli.invocation import output_error
 from daemon.cli.streams import STREAM_NAMES
-from daemon.home import FULL, LOG_FILE
+from daemon.home.layout import FULL, LOG_FILE
 from protocol.errors import OurFault, UserError
 
 _FIXES = {

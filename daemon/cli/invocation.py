@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from daemon.home import home_directory, user_path
+from daemon.home.layout import home_directory, user_path
 from protocol.errors import UserError
 from protocol.status.figures import clean
 

@@ -18,7 +18,7 @@ import click
 from daemon.cli.arguments import CommandGroup
 from daemon.cli.invocation import Invocation, global_options, tell
 from daemon.cli.streams import prepare_streams, settle_streams
-from daemon.home import is_unicode
+from daemon.home.layout import is_unicode
 from protocol.errors import UserError
 
 COMMANDS = {

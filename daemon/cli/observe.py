@@ -9,9 +9,9 @@ import msgspec
 
 from daemon.cli.arguments import LIFELINE
 from daemon.cli.invocation import Invocation, global_options, invocation
-from daemon.config_file import load_config
+from daemon.config.loader import load_config
 from daemon.control.client import call
-from daemon.home import ensure_home
+from daemon.home.layout import ensure_home
 from protocol.errors import UserError
 from protocol.status import Status
 
@@ -51,8 +51,8 @@ def observe(
     config, _ = load_config(talk.home, talk.config, flags, os.environ)
     joins = config.network.join or _local_daemon(talk)
     ensure_home(config.home)
-    from daemon.app import run_observer  # noqa: PLC0415  # a second of imports, after the settings are known to be right
     from daemon.logs import set_up_logging  # noqa: PLC0415
+    from daemon.node.app import run_observer  # noqa: PLC0415  # a second of imports, after the settings are known to be right
 
     set_up_logging(verbose=talk.verbose, quiet=talk.quiet)
     return run_observer(config, joins, lifeline, talk.say)

@@ -6,8 +6,8 @@ import click
 import msgspec
 
 from daemon.cli.invocation import global_options, invocation
-from daemon.home import ensure_home
-from daemon.lock import home_lock
+from daemon.home.layout import ensure_home
+from daemon.home.lock import home_lock
 from protocol.errors import UserError
 from protocol.ports import DiskFull
 
@@ -29,9 +29,9 @@ def repair(context: click.Context, run: str | None) -> None:
     RUN is the beginning of a run's id. Default: the run that this home was in last. Deletes
     nothing.
     """
-    from daemon import repair as work  # noqa: PLC0415  # numpy and the protocol, which a mistake in the options does not pay
     from daemon.chain.records import run_folder  # noqa: PLC0415
-    from daemon.remembered import chosen_run  # noqa: PLC0415
+    from daemon.home.layout import repair as work  # noqa: PLC0415  # numpy and the protocol, which a mistake in the options does not pay
+    from daemon.home.recent_state import chosen_run  # noqa: PLC0415
     from protocol.digest import SHOWN_DIGITS  # noqa: PLC0415
     from protocol.rules.versions import check_rules  # noqa: PLC0415
 

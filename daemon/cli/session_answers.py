@@ -16,9 +16,9 @@ from daemon.chain.records import HomeRun, certificates_on_disk, runs_of
 from daemon.chain.sessions import Session, checked_reason, final_certificate, session_of, step
 from daemon.cli.chain_access import Access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
-from daemon.config_file import load_config
-from daemon.remembered import kept_manifest, last_run
-from daemon.remembered import named as named_runs
+from daemon.config.loader import load_config
+from daemon.home.recent_state import kept_manifest, last_run
+from daemon.home.recent_state import named as named_runs
 from daemon.wallet import files
 from protocol.chain import NO_HASH, Chain, Hash, RunStatus, Sent
 from protocol.digest import SHOWN_DIGITS

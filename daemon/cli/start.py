@@ -11,12 +11,12 @@ import msgspec
 
 from daemon.cli.arguments import LIFELINE, PATH, RUN
 from daemon.cli.invocation import Invocation, global_options, invocation
-from daemon.config import Config
-from daemon.config_file import load_config, write_default_config
-from daemon.home import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, WALLET_FILE, ensure_home
-from daemon.keys import load_or_make_key
-from daemon.lock import home_lock
-from daemon.runs import choose, take_up
+from daemon.config.loader import load_config, write_default_config
+from daemon.config.settings import Config
+from daemon.home.layout import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, WALLET_FILE, ensure_home
+from daemon.home.lock import home_lock
+from daemon.home.node_key import load_or_make_key
+from daemon.node.run_choice import choose, take_up
 from daemon.wallet.password import Password, find_password
 from protocol.errors import UserError
 from protocol.identity import Signer, short
@@ -100,7 +100,7 @@ def start(
 
 def _assumed(config: Config, origins: dict[str, str]) -> list[str]:
     """What was decided for want of settings, each with what changes it."""
-    from daemon.remembered import REMEMBERED_FILE, last_port, recall  # noqa: PLC0415  # half a second that a mistake in the settings does not pay
+    from daemon.home.recent_state import REMEMBERED_FILE, last_port, recall  # noqa: PLC0415  # half a second that a mistake in the settings does not pay
 
     said = [f"home {config.home} (--home)"]
     if recall(config.home) is None:
@@ -152,9 +152,9 @@ def _run(
 ) -> int:
     # Imported here: a wrong setting is reported at once, not after the second that the network's
     # libraries take.
-    from daemon.app import run_node  # noqa: PLC0415
     from daemon.journal import Journal  # noqa: PLC0415
     from daemon.logs import set_up_logging  # noqa: PLC0415  # and set up after libp2p, which sets up its own at import
+    from daemon.node.app import run_node  # noqa: PLC0415
 
     set_up_logging(verbose=talk.verbose, quiet=talk.quiet, file=config.home / LOG_FILE)
     journal = Journal(config.home / JOURNAL_FILE, time.time)

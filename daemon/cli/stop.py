@@ -11,8 +11,8 @@ import click
 
 from daemon.cli.invocation import global_options, invocation
 from daemon.control.client import call
-from daemon.home import LOG_FILE
-from daemon.lock import lock_holder
+from daemon.home.layout import LOG_FILE
+from daemon.home.lock import lock_holder
 from protocol.errors import UserError
 
 # A step of training to its end, a checkpoint of a large model, goodbyes.

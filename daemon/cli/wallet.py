@@ -13,7 +13,7 @@ import msgspec
 
 from daemon.cli.arguments import PATH, CommandGroup
 from daemon.cli.invocation import Invocation, global_options, invocation
-from daemon.home import user_path
+from daemon.home.layout import user_path
 from protocol.errors import UserError
 
 PRIVATE = 0o077

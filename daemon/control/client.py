@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from daemon.control.wire import CLIENT_TIMEOUT_S, MAX_ANSWER_BYTES, Answer, Request, socket_address
-from daemon.home import LOG_FILE
-from daemon.lock import holder
+from daemon.home.layout import LOG_FILE
+from daemon.home.lock import holder
 from protocol.errors import OurFault, UserError
 
 NOT_RUNNING_EXIT_CODE = 3

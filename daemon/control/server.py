@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from daemon.control.wire import MAX_REQUEST_BYTES, SERVER_TIMEOUT_S, Answer, Request, socket_address
-from daemon.home import SOCKET_FILE, unusable
+from daemon.home.layout import SOCKET_FILE, unusable
 from protocol.errors import UserError
 from protocol.nearest import nearest
 

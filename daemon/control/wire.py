@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.home import SOCKET_FILE
+from daemon.home.layout import SOCKET_FILE
 
 MAX_REQUEST_BYTES = 4096  # a call's name
 # The status of a swarm of 4,096 peers is 2 MB.

@@ -24,7 +24,7 @@ from daemon.chain.opening import account_turn, open_chain
 from daemon.chain.records import certificates_of, settled_run
 from daemon.chain.rewards import claim, verify
 from daemon.chain.settling import draft, epoch_to_settle
-from daemon.config import ChainConfig
+from daemon.config.settings import ChainConfig
 from daemon.demo.leave import Leave
 from daemon.demo.process import Child, Lifeline
 from daemon.demo.verdict import Paid

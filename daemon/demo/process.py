@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.config import PREFIX, toml_value
+from daemon.config.settings import PREFIX, toml_value
 from daemon.control.client import call
 from daemon.disk.new_file import write_new
-from daemon.home import CONFIG_FILE
+from daemon.home.layout import CONFIG_FILE
 from protocol.errors import HyperGPUError
 from protocol.status import Status
 

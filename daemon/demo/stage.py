@@ -25,7 +25,7 @@ from daemon.demo.audience import Audience, audience
 from daemon.demo.leave import Leave, until_signalled
 from daemon.demo.process import Child, Lifeline
 from daemon.demo.verdict import Payout, Tally, verdict_text
-from daemon.runs import bundled_text, choose_run
+from daemon.node.run_choice import bundled_text, choose_run
 from protocol.chain import ChainError
 from protocol.errors import UserError
 from protocol.status import Status

@@ -12,7 +12,7 @@ read at the same time.
 
 What cannot be read is neither removed nor written over. Where a node cannot go on without it,
 reading raises `UserError("DAMAGED")`, which names the file and the command that sets it aside
-(`daemon/repair.py`).
+(`daemon/home/repair.py`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from daemon.disk.open_state import OpenState, open_state
 from daemon.disk.proof_files import ProofFiles
 from daemon.disk.slots_file import SlotsFile
 from daemon.disk.tensors import Damaged, Unreadable, place_of
-from daemon.pinned import PinnedDirectory
+from daemon.home.pinned_directory import PinnedDirectory
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import UserError
 from protocol.ports import Checkpoint, DiskFull, LedgerRecord, Offload, Stand

@@ -31,7 +31,7 @@ from protocol.identity import Signer
 # Numbers of foreign records that are not looked at again.
 MOST_JUDGED = 64
 # A record is sealed for each change of our keys and for each answer: dozens in a long life. Two
-# lives that begin from one backup are up to 1e9 numbers apart (`daemon/serials.py`), so ranges of
+# lives that begin from one backup are up to 1e9 numbers apart (`daemon/home/serials.py`), so ranges of
 # this length meet once in 500,000 times.
 LIFE_NUMBERS = 1024
 

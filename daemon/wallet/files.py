@@ -17,7 +17,7 @@ import msgspec
 
 from daemon.disk.atomic import write_atomically
 from daemon.disk.new_file import write_new
-from daemon.home import WALLET_FILE, ensure_home
+from daemon.home.layout import WALLET_FILE, ensure_home
 from daemon.wallet.document import MAX_KEYSTORE_BYTES, BadKeystore
 from daemon.wallet.keystore import (
     SCRYPT_N,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.home import user_path
+from daemon.home.layout import user_path
 from daemon.wallet.text import text_of
 from protocol.errors import UserError
 

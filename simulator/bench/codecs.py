@@ -64,7 +64,7 @@ def bench_codecs(elements: int, repeat: int, device: str | None = None) -> list[
 
 
 def _on_device(values: Vector, device: str, repeat: int, known: dict[str, Record]) -> list[Record]:
-    from daemon.worker.encoding_pace import paces  # noqa: PLC0415  # torch, for this option alone
+    from daemon.device.encoding_pace import paces  # noqa: PLC0415  # torch, for this option alone
 
     name, measured = paces(values, WEIGHTS[0], device, repeat)
     return [

@@ -103,7 +103,7 @@ class Audit:
                 pass
 
     def _settle(self, book: Book, step: Step, *, last: bool) -> None:
-        """As `daemon.engines.native.keeper` does along a path."""
+        """As `daemon.services.training.native.state.state_store` does along a path."""
         certificate, before = step.certificate, self._lineage.tip(book.tip)
         founded = certificate.outcome.number == 1 and book.peer in certificate.plan.index
         book.certified(

@@ -1,5 +1,5 @@
 """A hivemind process that can be struck in mid-round: the engine's own
-(`daemon/engines/hivemind/main.py`), with somebody who listens to its moments.
+(`daemon/services/training/hivemind/main.py`), with somebody who listens to its moments.
 
 What it is to be struck by is a file in its folder, read at each moment of a round. The signal goes
 to the whole process group, hivemind's averager, DHT and daemon with it, as a machine's end or sleep
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.engines.hivemind.main import main
+from daemon.services.training.hivemind.main import main
 from simulator.harness.steps import Kind, Step
 
 STRIKE_FILE = "strike"

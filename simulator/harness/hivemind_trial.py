@@ -17,10 +17,10 @@ import numpy as np
 import trio
 
 from daemon.children.messages import Done
-from daemon.engines.hivemind.messages import Average, Averaged, Failed, Meet, Report, Said
-from daemon.engines.hivemind.policy import averager_settings
-from daemon.engines.hivemind.process import HivemindLost, HivemindProcess
-from daemon.engines.hivemind.settings import AveragerSettings, PeerSettings
+from daemon.services.training.hivemind.messages import Average, Averaged, Failed, Meet, Report, Said
+from daemon.services.training.hivemind.policy import averager_settings
+from daemon.services.training.hivemind.process import HivemindLost, HivemindProcess
+from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
 from protocol.errors import Unreachable
 from protocol.manifest import Manifest, seal
 from protocol.ports import Vector

@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from daemon.engines.native.engine import NativeEngine
+from daemon.services.training.native.engine import NativeEngine
 from protocol import journal
 from protocol.round import phases as p
 from simulator.harness.book import digest_of

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from daemon.chain.records import keep_manifest, run_folder
 from daemon.disk.files import FileDisk
-from daemon.remembered import remember
+from daemon.home.recent_state import remember
 from daemon.swarm.chain_sync import pack_record
 from protocol.certificate import Tip, encode_tip, extend, genesis, open_certificate
 from protocol.layout import CHUNK_ELEMENTS

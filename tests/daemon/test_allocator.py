@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from daemon.allocator import PAUSE_S, give_back_memory
+from daemon.system.allocator import PAUSE_S, give_back_memory
 from simulator.fakes.clock import run_virtual
 
 # Below what malloc asks the kernel for one by one.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import EXPLAINED, Config, NetworkConfig, default_toml, keys, variable
-from daemon.config_file import load_config, write_default_config
+from daemon.config.loader import load_config, write_default_config
+from daemon.config.settings import EXPLAINED, Config, NetworkConfig, default_toml, keys, variable
 from protocol.errors import UserError
 
 

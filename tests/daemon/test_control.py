@@ -21,8 +21,8 @@ from daemon.control import server as server_module
 from daemon.control.client import call
 from daemon.control.server import Handler, serve_control
 from daemon.control.wire import MAX_REQUEST_BYTES, Answer, socket_address
-from daemon.home import SOCKET_FILE
-from daemon.lock import home_lock
+from daemon.home.layout import SOCKET_FILE
+from daemon.home.lock import home_lock
 from protocol.errors import UserError
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from daemon.ending import Ending, Leave, watch_signals
+from daemon.node.shutdown import Ending, Leave, watch_signals
 from protocol.errors import UserError
 
 
@@ -121,7 +121,7 @@ async def test_leave_ends_nothing_once_its_block_was_left_by_an_error(
     """A node that failed while it left: the process reports that, and is not ended from a timer
     with another exit code.
     """
-    monkeypatch.setattr("daemon.ending.STUCK_S", 600.0)
+    monkeypatch.setattr("daemon.node.shutdown.STUCK_S", 600.0)
 
     def fail() -> None:
         raise UserError("HOME_LOST", "The home was removed.")

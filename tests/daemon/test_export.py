@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from daemon import export
-from daemon.home import ensure_home
+from daemon.home.layout import ensure_home
 from tests.daemon.certified_home import CertifiedHome
 
 

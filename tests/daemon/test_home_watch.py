@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.home import KEY_FILE, LOCK_FILE
-from daemon.home_watch import PATIENCE, HomeWatch
-from daemon.keys import load_or_make_key
-from daemon.lock import BEAT_S, home_lock, lock_holder
+from daemon.home.layout import KEY_FILE, LOCK_FILE
+from daemon.home.lock import BEAT_S, home_lock, lock_holder
+from daemon.home.node_key import load_or_make_key
+from daemon.home.watch import PATIENCE, HomeWatch
 
 HomeAndWatch = tuple[Path, HomeWatch, bytes]
 

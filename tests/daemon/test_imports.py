@@ -174,7 +174,7 @@ def test_help_is_printed_within_its_limit(arguments: tuple[str, ...]) -> None:
 
 
 def test_the_node_loads_no_torch_no_hivemind_and_no_web_server() -> None:
-    loaded = loaded_by("import daemon.cli.start, daemon.app")
+    loaded = loaded_by("import daemon.cli.start, daemon.node.app")
     assert {"libp2p", "trio", "numpy"} <= loaded
     assert (
         loaded
@@ -184,7 +184,7 @@ def test_the_node_loads_no_torch_no_hivemind_and_no_web_server() -> None:
 
 
 def test_the_worker_loads_no_network() -> None:
-    loaded = loaded_by("import daemon.worker.main")
+    loaded = loaded_by("import daemon.device.main")
     assert loaded & {"libp2p", "multiaddr", "hivemind", "trio", "aiohttp", "click"} == set()
 
 
@@ -199,10 +199,15 @@ def test_the_import_for_task_authors_loads_no_torch() -> None:
 
 def test_the_hivemind_process_loads_no_libp2p_and_no_trio() -> None:
     """hivemind and libp2p cannot be imported into one process."""
-    loaded = loaded_by("import daemon.engines.hivemind.main, daemon.engines.hivemind.session")
+    loaded = loaded_by(
+        "import daemon.services.training.hivemind.main, daemon.services.training.hivemind.session"
+    )
     assert {"hivemind", "torch"} <= loaded
     assert loaded & {"libp2p", "multiaddr", "trio", "aiohttp", "click"} == set()
 
 
 def test_the_hivemind_process_is_guarded_before_it_imports_hivemind() -> None:
-    assert loaded_by("import daemon.engines.hivemind.main") & {"hivemind", "torch", "trio"} == set()
+    assert (
+        loaded_by("import daemon.services.training.hivemind.main") & {"hivemind", "torch", "trio"}
+        == set()
+    )

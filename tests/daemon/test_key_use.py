@@ -14,16 +14,16 @@ import msgspec
 import pytest
 import trio
 
-from daemon.config import Config, NetworkConfig, NodeConfig
-from daemon.home import BULK_CERTIFICATE_FILE
-from daemon.joining import network_settings
+from daemon.config.settings import Config, NetworkConfig, NodeConfig
+from daemon.home.layout import BULK_CERTIFICATE_FILE
+from daemon.home.serials import SPREAD_NS, Serials
 from daemon.journal import Journal
-from daemon.key_use import KeyUse
 from daemon.network.addresses import parse_place
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
 from daemon.network.own_record import KeySighting
-from daemon.serials import SPREAD_NS, Serials
+from daemon.node.discovery import network_settings
+from daemon.node.duplicate_key import KeyUse
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import Event, Trouble

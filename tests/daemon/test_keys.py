@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from daemon.disk.new_file import write_new
-from daemon.home import ensure_home, home_directory
-from daemon.keys import load_or_make_key
-from daemon.lock import home_lock, lock_holder
+from daemon.home.layout import ensure_home, home_directory
+from daemon.home.lock import home_lock, lock_holder
+from daemon.home.node_key import load_or_make_key
 from protocol.errors import UserError
 from protocol.identity import verify
 
@@ -84,7 +84,7 @@ def test_write_new_never_replaces(tmp_path: Path) -> None:
 def test_starts_at_the_same_time_share_one_key(tmp_path: Path) -> None:
     """Every process waits for the same pipe to close, then makes a key."""
     code = (
-        "import os, sys, pathlib; from daemon.keys import load_or_make_key; os.read(0, 1);"
+        "import os, sys, pathlib; from daemon.home.node_key import load_or_make_key; os.read(0, 1);"
         " print(load_or_make_key(pathlib.Path(sys.argv[1]))[0].peer)"
     )
     gate, opener = os.pipe()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon import lock as lock_module
-from daemon.home import LOCK_FILE
-from daemon.lock import Holder, boot_id, holder, home_lock, lock_holder
+from daemon.home.layout import LOCK_FILE
+from daemon.home.layout import lock as lock_module
+from daemon.home.lock import Holder, boot_id, holder, home_lock, lock_holder
 from protocol.errors import UserError
 
 ELSEWHERE = "77\nelsewhere\nanother boot\n"

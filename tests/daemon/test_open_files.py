@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from daemon.open_files import MOST_OPEN_FILES
+from daemon.system.open_files import MOST_OPEN_FILES
 
 REPOSITORY = Path(__file__).parents[2]
 RUN = """
 import resource
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-from daemon.app import _to_the_end
+from daemon.node.app import _to_the_end
 
 async def main():
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

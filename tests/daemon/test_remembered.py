@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon import runs
 from daemon.chain.records import MANIFEST_FILE, keep_manifest, run_folder
-from daemon.config import Config, NetworkConfig
+from daemon.config.settings import Config, NetworkConfig
 from daemon.disk.atomic import write_atomically
-from daemon.remembered import (
+from daemon.home.recent_state import (
     MOST_ADDRESSES,
     MOST_RUNS,
     REMEMBERED_FILE,
@@ -23,7 +22,8 @@ from daemon.remembered import (
     remember,
     run_among,
 )
-from daemon.runs import Choice, choose, take_up
+from daemon.node.node import run_choice
+from daemon.node.run_choice import Choice, choose, take_up
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.manifest import Manifest, SignedManifest, seal
@@ -188,8 +188,10 @@ def test_a_run_that_was_begun_under_earlier_rules_keeps_them(
 ) -> None:
     begun = seal(Manifest(name="here", task="none", rules=7))
     remember(tmp_path, begun, 4001)
-    monkeypatch.setattr(runs, "KNOWN_RULES", frozenset({2, 7}))
-    monkeypatch.setattr(runs, "check_rules", lambda rules, run: check_rules(rules, run, {2, 7}))
+    monkeypatch.setattr(run_choice, "KNOWN_RULES", frozenset({2, 7}))
+    monkeypatch.setattr(
+        run_choice, "check_rules", lambda rules, run: check_rules(rules, run, {2, 7})
+    )
     file = tmp_path / "run.toml"
     file.write_text('name = "here"\ntask = "none"\n')
     choice = chosen(tmp_path, str(file))

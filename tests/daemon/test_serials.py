@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.serials import AHEAD_NS, LATEST_NS, MARGIN_NS, SPREAD_NS, Serials
+from daemon.home.serials import AHEAD_NS, LATEST_NS, MARGIN_NS, SPREAD_NS, Serials
 
 HOUR_NS = 3600 * 10**9
 NOW_NS = 1_800_000_000 * 10**9

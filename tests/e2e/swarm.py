@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from daemon.config import PREFIX
+from daemon.config.settings import PREFIX
 from daemon.demo.agreement import Agreement, compare_anchors
 from daemon.demo.process import Child, Lifeline
 from protocol.status import Round, Status

@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import msgspec
 import pytest
 
-from daemon.config import PREFIX
+from daemon.config.settings import PREFIX
 from protocol.status import Status
 from tests.e2e.processes import Process, descendants, still_running, until
 from tests.e2e.swarm import RUN, UP_S

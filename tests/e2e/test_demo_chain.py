@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import PREFIX
+from daemon.config.settings import PREFIX
 from tests.contracts.ground import ANVIL, NO_ANVIL
 from tests.e2e.swarm import RUN
 

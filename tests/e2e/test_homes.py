@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.home import SOCKET_FILE
+from daemon.home.layout import SOCKET_FILE
 from tests.e2e.swarm import Daemon, Machine, Swarm
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(240)]

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from daemon.worker.settings import WorkerSettings
-from daemon.worker.supervisor import WorkerTrainer
+from daemon.device.process.trainer import WorkerTrainer
+from daemon.device.settings import WorkerSettings
 from protocol.identity import Signer
 from protocol.manifest import Inner, Manifest
 from protocol.ports import Trainer

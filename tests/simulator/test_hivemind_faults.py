@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trio
 
-from daemon.engines.hivemind.messages import Averaged, Failed, Report, Said
+from daemon.services.training.hivemind.messages import Averaged, Failed, Report, Said
 from protocol.ports import Vector
 from simulator.harness.content import samples_of, vector_of
 from simulator.harness.hivemind_member import MOMENT_OF

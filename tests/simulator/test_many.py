@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.engines.native.keeper import Keeper
+from daemon.services.training.native.state.state_store import Keeper
 from simulator.membership import NODES, play_membership
 from simulator.play import Played, play
 from simulator.scenarios import scenario

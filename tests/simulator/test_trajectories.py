@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from daemon.engines.native.keeper import PASSED_BY
+from daemon.services.training.native.state.state_store import PASSED_BY
 from protocol.journal import RoundCertified, Trained, WorkDropped
 from protocol.manifest import Group, Limits, Manifest, Outer, RoundRules
 from protocol.ports import Lane

@@ -14,12 +14,12 @@ import pytest
 import trio
 from msgspec.structs import replace
 
-import daemon.node
+import daemon.node.node
 from daemon import swarm
-from daemon.engines import native
-from daemon.engines.native.engine import NativeEngine
-from daemon.engines.native.exchange import Exchange
-from daemon.engines.native.keeper import Keeper
+from daemon.services.training import native
+from daemon.services.training.native.engine import NativeEngine
+from daemon.services.training.native.exchange.all_reduce import Exchange
+from daemon.services.training.native.state.state_store import Keeper
 from protocol import certificate, messages, outer, reduction
 from protocol.codec import CODECS
 from protocol.identity import Signer, verify

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import trio
 
-from daemon.engines.native.engine import NativeEngine
-from daemon.joining import announce
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
-from daemon.offload import in_thread
+from daemon.node.discovery import announce
+from daemon.services.training.native.engine import NativeEngine
+from daemon.system.offload import in_thread
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import Signer

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from daemon.engines.hivemind.averaging import (
+from daemon.services.training.hivemind.averaging import (
     Attempt,
     AveragerSettings,
     AveragingFailed,

@@ -12,13 +12,18 @@ import msgspec
 import numpy as np
 import trio
 
-from daemon.engines.native.buffers import Buffers
-from daemon.engines.native.bulk import BulkHeader, BulkSender, Intake, serve_bulk_lanes
-from daemon.engines.native.exchange import Exchange
-from daemon.engines.native.exchanging import fingerprint_of
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
-from daemon.offload import in_thread
+from daemon.services.training.native.exchange.all_reduce import Exchange
+from daemon.services.training.native.exchange.buffers import Buffers
+from daemon.services.training.native.exchange.data_plane import fingerprint_of
+from daemon.services.training.native.exchange.lanes import (
+    BulkHeader,
+    BulkSender,
+    Intake,
+    serve_bulk_lanes,
+)
+from daemon.system.offload import in_thread
 from protocol.codec import codec_named
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, Levels, digest
 from protocol.identity import PeerId, Signer

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.chain.opening import open_chain
-from daemon.config import ChainConfig
+from daemon.config.settings import ChainConfig
 from daemon.wallet import password
 from daemon.wallet.keystore import UnlockedWallet
 from protocol.chain import Chain

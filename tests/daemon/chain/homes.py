@@ -22,7 +22,7 @@ from daemon.chain.records import MANIFEST_FILE
 from daemon.disk.atomic import no_fault
 from daemon.disk.chain_file import ChainFile
 from daemon.disk.new_file import write_new
-from daemon.home import CONFIG_FILE, ensure_home
+from daemon.home.layout import CONFIG_FILE, ensure_home
 from daemon.swarm.chain_sync import pack_record
 from daemon.wallet import files
 from daemon.wallet.keystore import wallet_of

@@ -19,7 +19,7 @@ from daemon.chain.datasets import (
     serve_datasets,
 )
 from daemon.chain.earning import Earning
-from daemon.config import ChainConfig, OracleConfig
+from daemon.config.settings import ChainConfig, OracleConfig
 from daemon.swarm.framing import frame
 from daemon.wallet import files
 from daemon.wallet.password import Password

@@ -13,9 +13,9 @@ from trio.testing import MockClock
 from daemon.chain.feed import LOOK_S, READ_AT_ONCE, CertifiedFeed
 from daemon.chain.figures import Figure, Figures
 from daemon.disk.files import FileDisk
-from daemon.engines.native.logbook import certified
 from daemon.journal import Journal, dates_of_certificates
 from daemon.oracle.reporter import Reporter
+from daemon.services.training.native.round_log import certified
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import Step
 from protocol.certificate import OpenCertificate, Tip, genesis

@@ -20,8 +20,8 @@ from contracts.artifacts import PLACES
 from contracts.devnet.genesis import foreign_contracts
 from daemon.chain.opening import check_profile
 from daemon.cli.main import run
-from daemon.config import ChainConfig
-from daemon.engines.base import check_engine
+from daemon.config.settings import ChainConfig
+from daemon.services.training.engine import check_engine
 from protocol.errors import UserError
 from protocol.manifest import Manifest, parse_manifest
 

@@ -14,9 +14,9 @@ import safetensors.numpy
 import trio
 from safetensors import safe_open
 
-from daemon.home import ensure_home
-from daemon.keys import load_or_make_key
-from daemon.lock import home_lock
+from daemon.home.layout import ensure_home
+from daemon.home.lock import home_lock
+from daemon.home.node_key import load_or_make_key
 from protocol.manifest import SignedManifest
 from tests.daemon.certified_home import PARAMETERS, SHAPES, CertifiedHome, everything_in, vector
 from tests.daemon.cli.conftest import Hypergpud

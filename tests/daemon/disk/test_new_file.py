@@ -16,7 +16,7 @@ import pytest
 from daemon.cli.main import run
 from daemon.disk import new_file
 from daemon.disk.new_file import write_new
-from daemon.keys import load_or_make_key
+from daemon.home.node_key import load_or_make_key
 from daemon.wallet import files, password
 from protocol.errors import UserError
 from tests.daemon.disk.plain_fuse import CREATE, mounted

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from daemon.config import Config
+from daemon.config.settings import Config
 from daemon.control.server import serve_control
 from daemon.journal import Journal
 from daemon.wallet.password import Password

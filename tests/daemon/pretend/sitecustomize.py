@@ -1,4 +1,4 @@
-"""Puts `pretended_app.py` in the place of `daemon.app`, in child processes that have this folder on
+"""Puts `pretended_app.py` in the place of `daemon.node.app`, in child processes that have this folder on
 PYTHONPATH.
 """
 
@@ -19,7 +19,7 @@ class Understudy(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "daemon.app":
+        if fullname != "daemon.node.app":
             return None
         return spec_from_file_location(fullname, Path(__file__).with_name("pretended_app.py"))
 

@@ -19,11 +19,11 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 
-from daemon.engines.native.convictions import PROTOCOL as EVIDENCE
-from daemon.engines.native.convictions import SEND, Charge, Convictions
 from daemon.network.gossip import REFUSED_COUNTS as GOSSIP_REFUSED_COUNTS
 from daemon.network.libp2p import LibP2PNetwork
 from daemon.network.pubsub import BURST_MESSAGES, RATE_MESSAGES_PER_S
+from daemon.services.training.native.audit.fraud_proofs import PROTOCOL as EVIDENCE
+from daemon.services.training.native.audit.fraud_proofs import SEND, Charge, Convictions
 from daemon.swarm.framing import frame
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.messenger import (

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 import trio
 
-from daemon.engines.native.bulk import PROTOCOL as BULK
-from daemon.engines.native.bulk import SliceHeader
+from daemon.services.training.native.exchange.lanes import PROTOCOL as BULK
+from daemon.services.training.native.exchange.lanes import SliceHeader
 from daemon.swarm.chain_sync import PROTOCOL as CHAIN
 from daemon.swarm.chain_sync import ChainRequest
 from daemon.swarm.framing import frame

@@ -1,0 +1,94 @@
+"""AdamW (https://arxiv.org/abs/1711.05101) over one flat vector, with clipping of the whole
+gradient.
+
+Worker process only.
+
+Written out rather than `torch.optim.AdamW`: the state is the flat vector that a checkpoint holds,
+and the first use of `torch.optim` imports torch's compiler, a second of every worker's start. The
+update is torch's own, term by term (a test compares them).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from daemon.device.model.flat_model import FlatModel
+from protocol.manifest import Inner
+
+EPSILON = 1e-8  # torch's and the paper's
+# The step count in base 2**20: one float32 holds integers up to 2**24 only.
+_STEP_WORDS = 2
+_STEP_BASE = 1 << 20
+
+
+class AdamW:
+    """`flat -= update(grad)`, in place.
+
+    `state_size` float32 make its whole state: first moment, second moment, step count.
+    """
+
+    def __init__(self, model: FlatModel, rules: Inner) -> None:
+        self._model = model
+        self._rules = rules
+        self._first = torch.zeros_like(model.flat)
+        self._second = torch.zeros_like(model.flat)
+        self._scratch = torch.zeros_like(model.flat)
+        self._steps = 0
+        self.state_size = 2 * model.flat.numel() + _STEP_WORDS
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update from `grad`, which is scaled in place. Never waits for the device."""
+        rules, flat, grad = self._rules, self._model.flat, self._model.grad
+        norm = torch.linalg.vector_norm(grad)
+        grad.mul_(torch.clamp(rules.clip_norm / (norm + 1e-6), max=1.0))
+        self._steps += 1
+        if rules.weight_decay:
+            for view in self._model.decayed:
+                view.mul_(1 - rules.learning_rate * rules.weight_decay)
+        self._first.lerp_(grad, 1 - rules.beta1)
+        self._second.mul_(rules.beta2).addcmul_(grad, grad, value=1 - rules.beta2)
+        first_left, second_left = 1 - rules.beta1**self._steps, 1 - rules.beta2**self._steps
+        denominator = (
+            torch.sqrt(self._second, out=self._scratch).div_(second_left**0.5).add_(EPSILON)
+        )
+        flat.addcdiv_(self._first, denominator, value=-rules.learning_rate / first_left)
+
+    def save(self, out: torch.Tensor) -> None:
+        """Write the state into `out`, shape (state_size,) on the CPU."""
+        count = self._first.numel()
+        out[:count].copy_(self._first)
+        out[count : 2 * count].copy_(self._second)
+        out[2 * count] = self._steps // _STEP_BASE
+        out[2 * count + 1] = self._steps % _STEP_BASE
+
+    def load(self, state: torch.Tensor) -> None:
+        """Take what `save` wrote.
+
+        Raises `ValueError`, and changes nothing, when it can be no such state.
+        """
+        count = self._first.numel()
+        high, low = float(state[2 * count]), float(state[2 * count + 1])
+        whole = (
+            high.is_integer()
+            and low.is_integer()
+            and 0 <= high <= 1 << 24
+            and 0 <= low < _STEP_BASE
+        )
+        if (
+            not whole
+            or not bool(torch.isfinite(state).all())
+            or bool((state[count : 2 * count] < 0).any())
+        ):
+            raise ValueError(
+                "this is not the state of the inner optimizer: not finite, a negative second moment, or no step count"
+            )
+        self._first.copy_(state[:count])
+        self._second.copy_(state[count : 2 * count])
+        self._steps = int(high) * _STEP_BASE + int(low)
+
+    def reset(self) -> None:
+        """As if no step had been made."""
+        self._first.zero_()
+        self._second.zero_()
+        self._steps = 0

@@ -1,0 +1,305 @@
+"""The training itself: steps from an anchor along a lane, and what was learned as a delta.
+
+Worker process only; no sockets here.
+
+Work (delta, samples, loss) counts from `_start`, the parameters at the last `train` or at the last
+hand-over that arrived. A stretch (what progress reports) counts from the last `train` or `resume`.
+Nothing that is not finite leaves: a batch whose loss or gradient is not finite, or that raises,
+changes nothing and is counted (`bad_batches.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from time import monotonic
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from daemon.device.loops.adamw import AdamW
+from daemon.device.loops.bad_batches import BadBatches
+from daemon.device.loops.batches import checked_batch, checked_loss, checked_size
+from daemon.device.model.author_code import AuthorFault, SampleFault, TaskFault, author_code
+from daemon.device.model.flat_model import FlatModel
+from daemon.device.model.guard import ModelGuard
+from daemon.device.processor import Device
+from daemon.device.settings import Job
+from daemon.device.shared_memory import Buffers
+from daemon.device.tasks.description import describe_task, seed_everything
+from daemon.device.tasks.task import Task
+from protocol.data_order import lane_positions, sample_indices
+from protocol.digest import digest
+from protocol.ports import Lane, Progress, Vector
+from protocol.task_digest import TaskDigest
+
+# Of a life: what a task builds at its first call is there by then.
+WATCHED_STEPS = 3
+# For looking which sample of a bad batch it is: a line in the log is worth no more.
+CULPRIT_S = 2.0
+# Between walks over the model after them: 1 ms for a thousand tensors.
+WATCH_S = 0.5
+
+
+class Learned(msgspec.Struct, frozen=True, kw_only=True):
+    """A hand-over; the delta itself is in the shared memory."""
+
+    samples: int
+    steps: int
+    loss: float | None
+    seconds: float
+
+
+class TrainingLoop:
+    """Owns model, optimizer and position in the data.
+
+    Called from one thread; every method ends at a step's border.
+    """
+
+    def __init__(self, task: Task, device: Device, job: Job) -> None:
+        self._task = task
+        self._device = device
+        self._job = job
+        self._batch = job.inner.batch_size
+        self.dataset_size = checked_size(task)
+        seed_everything(job.seed)
+        self._net = FlatModel(task, device.torch)
+        self._guard = ModelGuard(self._net, task)
+        self.bad = BadBatches()
+        self._calls = 0  # of the task's loss in this life
+        # When the whole model was last walked over.
+        self._watched_s = 0.0
+        self._optimizer = AdamW(self._net, job.inner)
+        self._start = torch.zeros_like(self._net.flat)
+        # In float64 and on the device, so that reading it now and then changes neither its value
+        # nor the pace.
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=device.torch)
+        self._lane = Lane(base=0, index=0, stride=1)
+        self._drawn = 0  # samples of the lane used so far
+        self._anchored = False
+        self._steps_left: int | None = 0  # None: no limit
+        self._steps = 0  # of the work
+        self._seconds = 0.0
+        self._stretch_steps = 0
+        self._stretch_seconds = 0.0
+        self._reported_steps = 0  # of the work, when the loss was last read
+        self._reported_loss = 0.0
+        self.longest_step_s = 0.0
+        self.specs = self._net.specs
+        self.parameters = self._net.flat.numel()
+        self.inner_size = self._optimizer.state_size
+
+    def describe(self) -> TaskDigest:
+        """The task, for the other members. Call once, before training."""
+        return describe_task(
+            self._task, self._net, self._job.task, self.dataset_size, self._job.seed
+        )
+
+    def share(self, buffers: Buffers) -> None:
+        """Where anchors come from and deltas go."""
+        self._anchor, self._delta, self._inner = (
+            _tensor(part) for part in (buffers.anchor, buffers.delta, buffers.inner)
+        )
+
+    # ---------------------------------------------------------------------------------------- commands
+
+    @property
+    def training(self) -> bool:
+        """Whether there is a step to make."""
+        return self._steps_left is None or self._steps_left > 0
+
+    @property
+    def anchored(self) -> bool:
+        return self._anchored
+
+    def train(self, lane: Lane, max_steps: int | None) -> None:
+        """Take the shared anchor.
+
+        Raises `ValueError` for an impossible lane, before anything changed.
+        """
+        lane_positions(lane, 0, self._batch)
+        self._net.flat.copy_(self._anchor)
+        self._anchored = True
+        self._lane, self._drawn = lane, 0
+        # What a task draws at random (dropout) is replayable too: the same node on the same lane
+        # draws the same.
+        place = f"{self._job.seed}/{self._job.peer}/{lane.base}/{lane.index}/{lane.stride}"
+        torch.manual_seed(
+            int.from_bytes(digest(b"hypergpu/task-noise/1\0", place.encode())[:8], "little")
+        )
+        self.rebase()
+        self._begin_stretch(max_steps)
+
+    def resume(self, lane: Lane, max_steps: int | None) -> None:
+        """Train on; the same lane goes on where it was.
+
+        Raises `ValueError` for an impossible lane.
+        """
+        lane_positions(lane, 0, self._batch)
+        if lane != self._lane:
+            self._lane, self._drawn = lane, 0
+        self._begin_stretch(max_steps)
+
+    def pause(self) -> Learned:
+        """Stop, and write the delta of all work since the start into the shared memory.
+
+        Raises `TaskFault` where the model is not whole.
+        """
+        if self._steps:
+            self._guard.check_hand_over()
+        waited, was_training = monotonic(), self.training
+        self._steps_left = 0
+        self._delta.copy_(self._start - self._net.flat)
+        loss_sum = float(self._loss_sum)  # waits for the device
+        if was_training:
+            self._seconds += monotonic() - waited
+        samples = self._steps * self._batch
+        return Learned(
+            samples=samples,
+            steps=self._steps,
+            loss=loss_sum / samples if samples else None,
+            seconds=self._seconds,
+        )
+
+    def finite(self) -> bool:
+        """Whether what `pause` handed over is fit to be averaged with others' work."""
+        return bool(torch.isfinite(self._delta).all()) and bool(torch.isfinite(self._loss_sum))
+
+    def rebase(self) -> None:
+        """From here on work counts from the parameters as they are now."""
+        self._start.copy_(self._net.flat)
+        self._forget()
+
+    def drop(self) -> Learned:
+        """Undo all work since the start and pause; what is left to hand over is nothing.
+
+        The optimizer's averages go too: one value that is not finite poisons them for good.
+        """
+        self._net.flat.copy_(self._start)
+        self._optimizer.reset()
+        self._delta.zero_()
+        self._forget()
+        self._steps_left = 0
+        return Learned(samples=0, steps=0, loss=None, seconds=0.0)
+
+    def save_inner(self) -> None:
+        self._optimizer.save(self._inner)
+
+    def load_inner(self) -> None:
+        """Raises `ValueError`, and changes nothing, for what cannot be such a state."""
+        self._optimizer.load(self._inner)
+
+    # ---------------------------------------------------------------------------------------- training
+
+    def step(self) -> None:
+        """One batch.
+
+        Raises `SampleFault` when it cannot be used: then nothing changed but the place in the data.
+        Raises `TaskFault`.
+        """
+        began = monotonic()
+        positions = lane_positions(self._lane, self._drawn, self._batch)
+        self._drawn += self._batch
+        indices = sample_indices(self._job.seed, self.dataset_size, positions)
+        try:
+            loss = self._learn(indices)
+        except SampleFault as fault:
+            self.bad.add(positions, indices, fault, lambda: self._culprit(indices))
+            raise
+        self.bad.used()
+        self._loss_sum += loss.double() * self._batch
+        self._device.pace()
+        self._steps += 1
+        self._stretch_steps += 1
+        if self._steps_left is not None:
+            self._steps_left -= 1
+        took = monotonic() - began
+        self._seconds += took
+        self._stretch_seconds += took
+        self.longest_step_s = max(self.longest_step_s, took)
+
+    def _culprit(self, indices: npt.NDArray[np.int64]) -> int | None:
+        """The place of the first sample that fails by itself, None where each of those looked at is
+        fine alone.
+        """
+        ending = monotonic() + CULPRIT_S
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            for place in range(len(indices)):
+                if monotonic() > ending:
+                    break
+                try:
+                    with author_code("batch()", SampleFault):
+                        batch = self._device.put(
+                            checked_batch(
+                                self._task, self._task.batch(indices[place : place + 1]), 1
+                            )
+                        )
+                    with author_code("loss()", SampleFault), self._device.autocast():
+                        loss = float(self._task.loss(self._net.model, batch).detach().sum())
+                except AuthorFault:
+                    return place
+                if not math.isfinite(loss):
+                    return place
+        return None
+
+    def _learn(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        """The loss of a batch, after the optimizer made its step."""
+        watched = self._calls < WATCHED_STEPS or monotonic() - self._watched_s > WATCH_S
+        with author_code("batch()", SampleFault):
+            batch = checked_batch(self._task, self._task.batch(indices), len(indices))
+            batch = self._device.put(batch)
+        (self._net.forget_grad if watched else self._net.zero_grad)()
+        with author_code("loss()", SampleFault):
+            with self._device.autocast():
+                loss = checked_loss(self._task, self._task.loss(self._net.model, batch))
+            if watched:
+                self._guard.check_model()
+                self._guard.check_graph(loss)
+                self._watched_s = monotonic()
+            loss.backward()
+        self._calls += 1
+        self._guard.check_moved()
+        if not self._net.gather_grad():
+            raise TaskFault(
+                "The loss depends on no parameter of the model",
+                fix="compute it with the model that loss() is given",
+            )
+        size = self._net.grad_norm().double()
+        # Waits for the device, as torch's GradScaler does at each step.
+        value, norm = torch.stack([loss.detach().double().to(size.device), size]).tolist()
+        if not math.isfinite(value):
+            raise SampleFault(f"The loss is {value}")
+        if not math.isfinite(norm):
+            raise SampleFault(f"The gradient's norm is {norm}")
+        self._optimizer.step()
+        return loss.detach()
+
+    def progress(self) -> Progress:
+        """Of this stretch; `loss` is the mean since the last call and not finite when training has
+        gone wrong.
+
+        Waits for the device.
+        """
+        new = (self._steps - self._reported_steps) * self._batch
+        total = float(self._loss_sum)
+        loss = (total - self._reported_loss) / new if new else None
+        self._reported_steps, self._reported_loss = self._steps, total
+        samples = self._stretch_steps * self._batch
+        rate = samples / self._stretch_seconds if self._stretch_seconds else 0.0
+        return Progress(
+            steps=self._stretch_steps, samples=samples, loss=loss, samples_per_second=rate
+        )
+
+    def _begin_stretch(self, max_steps: int | None) -> None:
+        self._steps_left = max_steps
+        self._stretch_steps, self._stretch_seconds = 0, 0.0
+
+    def _forget(self) -> None:
+        self._steps, self._seconds = 0, 0.0
+        self._loss_sum.zero_()
+        self._reported_steps, self._reported_loss = 0, 0.0
+
+
+def _tensor(shared: Vector) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(shared))

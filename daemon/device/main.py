@@ -1,0 +1,75 @@
+"""The worker process's entry: `python -P -m daemon.device.main SOCKET_FD MEMORY_FD PARENT_PID`,
+started by `process.py` alone.
+
+Guarantees: it does not outlive its parent (`daemon/children/lifeline.py`).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import socket
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from queue import SimpleQueue
+
+from daemon.children.lifeline import die_with_parent, read_link
+from daemon.children.messages import Message, frame
+from daemon.device.messages import Command, decode_command
+
+
+def main() -> None:
+    link_fd, memory_fd, parent = (int(argument) for argument in sys.argv[1:4])
+    die_with_parent(parent)
+    # A task's own children must not keep the link open.
+    os.set_inheritable(link_fd, False)
+    os.set_inheritable(memory_fd, False)
+    # What a task prints belongs to the log, line by line.
+    os.dup2(2, 1)
+    # It stays open to the end of the process.
+    sys.stdout = open(  # noqa: SIM115
+        1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
+    faulthandler.enable()
+    link = socket.socket(fileno=link_fd)
+    inbox: SimpleQueue[Command] = SimpleQueue()
+    threading.Thread(
+        target=read_link,
+        args=(link, lambda body: inbox.put(decode_command(body))),
+        name="commands",
+        daemon=True,
+    ).start()
+
+    def send(message: Message) -> None:
+        link.sendall(frame(message))
+
+    # Here and not above: torch takes seconds to import, and a parent that dies meanwhile must be
+    # noticed.
+    from daemon.device.arbiter import Session  # noqa: PLC0415
+
+    os.register_at_fork(after_in_child=lambda: _let_go(link_fd))
+    code = 1
+    try:
+        Session(inbox, send, memory_fd).run()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # noqa: BLE001  # the root of this process: what is ours goes to the log with its traceback
+        traceback.print_exc()
+    finally:
+        # At once, whatever threads a task has started and however it has left the standard streams.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+
+def _let_go(link_fd: int) -> None:
+    """In a child that the task forked: the conversation with the node is not its own."""
+    with suppress(OSError):
+        os.close(link_fd)
+
+
+if __name__ == "__main__":
+    main()

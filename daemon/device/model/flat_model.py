@@ -1,0 +1,106 @@
+"""A model whose trained parameters are all views of one flat tensor, and their gradients of
+another.
+
+Worker process only.
+
+The swarm speaks of vectors, torch of modules; here they are the same memory. To take an anchor is
+one copy, to make a delta one subtraction, to clip one norm. Parameters with `requires_grad = False`
+and buffers stay where they are, with the values the task gave them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from daemon.device.model.author_code import author_code
+from daemon.device.model.rules import check_model
+from daemon.device.tasks.task import Init, Task
+from protocol.ports import ParameterSpec
+
+
+class FlatModel:
+    """`flat` and `grad`, shape (parameters,) on the device; `model` computes with them; `specs`
+    names the parts.
+
+    `decayed` are the views to which weight decay applies: matrices and kernels, not biases and
+    norms. `moved` are the trained parameters with their names and the views of `grad`; `frozen` and
+    `buffers` are the model's other tensors.
+    """
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        """Raises `UserError("TASK")` for a model that cannot be one flat vector of float32
+        parameters, `TaskFault` where the task fails.
+        """
+        with author_code("model()"):
+            model = task.model()
+        check_model(model)
+        self.model: nn.Module = model
+        # In the mode that the task chose: a part in eval mode stays so.
+        self.model.to(device)
+        named = list(self.model.named_parameters())  # tied ones once
+        trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+        self.frozen = [
+            (name, parameter) for name, parameter in named if not parameter.requires_grad
+        ]
+        self.buffers = list(self.model.named_buffers())
+        total = sum(parameter.numel() for _, parameter in trained)
+        self.flat = torch.zeros(total, device=device)
+        self.grad = torch.zeros(total, device=device)
+        self.decayed: list[torch.Tensor] = []
+        self.moved: list[tuple[str, nn.Parameter, torch.Tensor]] = []
+        specs: list[ParameterSpec] = []
+        start = 0
+        for name, parameter in trained:
+            shape, stop = tuple(parameter.shape), start + parameter.numel()
+            parameter.data = self.flat[start:stop].view(shape)
+            self.moved.append((name, parameter, self.grad[start:stop].view(shape)))
+            if len(shape) >= 2:
+                self.decayed.append(parameter.data)
+            with author_code("init()"):
+                init = task.init(name, shape)
+                if not isinstance(init, Init):
+                    raise TypeError(
+                        f"init({name!r}) returned a {type(init).__name__}, not ZEROS, ONES or uniform(bound)"
+                    )
+            specs.append(ParameterSpec(name=name, shape=shape, init=init.kind, bound=init.bound))
+            start = stop
+        self.specs = tuple(specs)
+        self.zero_grad()
+
+    def zero_grad(self) -> None:
+        """Zeros in place, and the views back in their places should the task's code have replaced
+        one.
+        """
+        self.grad.zero_()
+        for _, parameter, view in self.moved:
+            if parameter.requires_grad:
+                parameter.grad = view
+
+    def forget_grad(self) -> None:
+        """As torch's own `zero_grad`: no parameter has a gradient, so that `gather_grad` can tell
+        which get one.
+        """
+        self.grad.zero_()
+        for _, parameter, _ in self.moved:
+            parameter.grad = None
+
+    def gather_grad(self) -> int:
+        """Gradients that the task's code or autograd put elsewhere come into `grad`.
+
+        Returns how many parameters have one.
+        """
+        have = 0
+        for _, parameter, view in self.moved:
+            found = parameter.grad
+            if found is None:
+                continue
+            have += 1
+            if found is not view:
+                view.copy_(found.to_dense() if found.is_sparse else found)
+                parameter.grad = view
+        return have
+
+    def grad_norm(self) -> torch.Tensor:
+        """The Euclidean norm of `grad`, on the device."""
+        return torch.linalg.vector_norm(self.grad)

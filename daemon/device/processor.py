@@ -1,0 +1,107 @@
+"""Which processor learns, and how much of it. Worker process only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+
+from daemon.device.settings import WorkerSettings, choose_threads
+from protocol.errors import UserError
+
+
+class Device:
+    """The torch device, with what differs between CPU and CUDA: copies, waiting, precision, its
+    name for people.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        """Raises `UserError("DEVICE")` for one that is not here."""
+        self.threads = choose_threads(settings.threads)
+        self.torch = _find(settings.device)
+        self.cuda = self.torch.type == "cuda"
+        self._half = settings.precision == "bfloat16"
+        self._step_done: torch.cuda.Event | None = None
+
+    def claim(self) -> None:
+        """Arrange this whole process for training. Once, in a process that does nothing else."""
+        torch.set_num_threads(self.threads)
+        torch.set_num_interop_threads(1)
+        # Numpy measures these once, and warns of denormals that are flushed by then.
+        np.finfo(np.float32), np.finfo(np.float64)
+        # Adam's averages of gradients that stay zero decay into denormals, on which a CPU computes
+        # a hundred times slower.
+        torch.set_flush_denormal(True)
+        if self.cuda:
+            torch.cuda.set_device(self.torch)
+            # TF32: the gradient noise of any batch is larger than its rounding.
+            torch.set_float32_matmul_precision("high")
+
+    def name(self) -> str:
+        """As a person would say it."""
+        if not self.cuda:
+            return f"cpu ({self.threads} {'thread' if self.threads == 1 else 'threads'})"
+        properties = torch.cuda.get_device_properties(self.torch)
+        return f"{properties.name}, {properties.total_memory / 2**30:.0f} GB"
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """bfloat16 arithmetic over float32 parameters where the owner asked for it."""
+        return (
+            torch.autocast(self.torch.type, dtype=torch.bfloat16) if self._half else nullcontext()
+        )
+
+    def put(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The batch on the device; from pinned memory, so that the copy does not wait for the step
+        before it.
+        """
+        if not self.cuda:
+            return list(batch)
+        return [tensor.pin_memory().to(self.torch, non_blocking=True) for tensor in batch]
+
+    def pace(self) -> None:
+        """Let the processor run one step ahead of the device and no further: more would only delay
+        the next command.
+        """
+        if self.cuda:
+            if self._step_done is not None:
+                self._step_done.synchronize()
+            self._step_done = torch.cuda.Event()
+            self._step_done.record()
+
+    def wait(self) -> None:
+        """Until everything asked of the device is done."""
+        if self.cuda:
+            torch.cuda.synchronize(self.torch)
+
+
+def _find(wanted: str) -> torch.device:
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise UserError(
+            "DEVICE",
+            f"There is no device called {wanted!r}.",
+            why="it is auto, cpu, cuda, or cuda:1",
+            exit_code=2,
+        ) from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(
+            "DEVICE",
+            f"The device {wanted!r} is not supported.",
+            why="it is auto, cpu, cuda, or cuda:1",
+            exit_code=2,
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        build = "" if torch.version.cuda else ", and the installed torch is a CPU build"
+        raise UserError(
+            "DEVICE",
+            f"The device {wanted!r} is not there: torch sees {count} CUDA {'device' if count == 1 else 'devices'}{build}.",
+            fix='check nvidia-smi, or set [worker] device = "auto"',
+            exit_code=2,
+        )
+    return device

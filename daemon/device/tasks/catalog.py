@@ -1,0 +1,127 @@
+"""From a manifest's `task` to a Task: the shipped ones by name, anybody's as `module:Class` where
+the owner of the machine allows it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+
+import msgspec
+
+from daemon.device.model.author_code import TaskFault, author_code, trace_of, what_failed
+from daemon.device.settings import WorkerSettings
+from daemon.device.tasks.task import Task, TaskOptions
+from protocol.errors import UserError
+from protocol.nearest import nearest
+
+SHIPPED = {
+    "byte_gpt": ("daemon.device.tasks.byte_gpt", "ByteGpt"),
+    "simple_cnn": ("daemon.device.tasks.simple_cnn", "SimpleCnn"),
+}
+
+OptionValues = Mapping[str, int | float | str | bool]
+
+
+def locate(name: str, settings: WorkerSettings) -> tuple[str, str]:
+    """The module and class that `name` stands for; imports nothing.
+
+    Raises `UserError("TASK")` for unknown and for forbidden names.
+    """
+    if name in SHIPPED:
+        return SHIPPED[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        meant = nearest(name, SHIPPED)
+        raise UserError(
+            "TASK",
+            f"There is no task called {name!r}.",
+            why=f"the shipped tasks are {', '.join(SHIPPED)}; your own is written module:Class",
+            fix=f"did you mean {meant!r}?" if meant else "",
+            exit_code=2,
+        )
+    if not all(part.isidentifier() for part in [*module.split("."), attribute]):
+        raise UserError(
+            "TASK", f"{name!r} is not a task's name.", why="it is written module:Class", exit_code=2
+        )
+    if not settings.allow_custom_task:
+        raise UserError(
+            "TASK_NOT_ALLOWED",
+            f"The run wants to execute {name!r}, a module of this machine.",
+            why="a run's manifest comes from somebody else; only the shipped tasks run without your word",
+            fix="if you trust this run and that module, set [worker] allow_custom_task = true",
+            exit_code=2,
+        )
+    return module, attribute
+
+
+def make_options(task: type[Task], name: str, values: OptionValues) -> TaskOptions:
+    """The manifest's options as the task's typed record.
+
+    Raises `UserError("TASK_OPTIONS")` with the nearest known key.
+    """
+    try:
+        return msgspec.convert(dict(values), task.Options)
+    except (msgspec.ValidationError, ValueError) as error:
+        known = [field.name for field in msgspec.structs.fields(task.Options)]
+        unknown = [key for key in values if key not in known]
+        meant = nearest(unknown[0], known) if unknown else ""
+        raise UserError(
+            "TASK_OPTIONS",
+            f"The options of task {name!r} are not right.",
+            why=f"{error}; it knows {', '.join(known) or 'none'}",
+            fix=f"did you mean {meant!r}?" if meant else "",
+            exit_code=2,
+        ) from None
+
+
+def load_task(name: str, values: OptionValues, settings: WorkerSettings) -> Task:
+    """Import and make the task.
+
+    In the worker process only. Raises `UserError` for what a manifest got wrong, `TaskFault` where
+    the module fails.
+    """
+    module_name, attribute = locate(name, settings)
+    if name not in SHIPPED:
+        # Last, so that a file in a data folder cannot pose as one of our modules.
+        sys.path.append(os.getcwd())
+    try:
+        with author_code(f"import {module_name}", passing=(ModuleNotFoundError,)):
+            module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            # The module is there; what it imports is not, and the traceback says where.
+            raise TaskFault(
+                what_failed(f"import {module_name}", error),
+                fix=f"install {error.name} in this environment, or put it beside the task's module",
+                trace=trace_of(error),
+            ) from error
+        raise UserError(
+            "TASK",
+            f"There is no module {module_name!r} for the task {name!r}.",
+            why=str(error),
+            fix=f"put it in {os.getcwd()}, where the node was started, or install it in this environment",
+            exit_code=2,
+        ) from None
+    if not hasattr(module, attribute):
+        raise UserError(
+            "TASK",
+            f"There is no task {name!r}.",
+            why=f"{module.__file__} defines no {attribute}",
+            fix="write the name of one of its classes behind the colon",
+            exit_code=2,
+        )
+    found = getattr(module, attribute)
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise UserError(
+            "TASK",
+            f"{name!r} is not a Task.",
+            why=f"{attribute} in {module.__file__} is {found!r}",
+            fix="derive it from hypergpu.Task",
+            exit_code=2,
+        )
+    options = make_options(found, name, values)
+    with author_code("__init__()"):
+        return found(options, settings.data_folders)

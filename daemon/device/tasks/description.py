@@ -1,0 +1,152 @@
+"""Describes a loaded task for the other members of the run: see `protocol/task_digest.py`.
+
+Worker process only.
+"""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import numpy as np
+import torch
+
+from daemon.device.model.author_code import AuthorFault, SampleFault, author_code
+from daemon.device.model.flat_model import FlatModel
+from daemon.device.tasks.catalog import SHIPPED
+from daemon.device.tasks.source import sources_of
+from daemon.device.tasks.task import Task
+from protocol.digest import digest
+from protocol.task_digest import (
+    MAX_LABEL_CHARS,
+    Content,
+    SourcePart,
+    TaskDigest,
+    TensorPart,
+    bounded,
+)
+
+# Spread over the data set; a label file that is off by one shows in each of them.
+SAMPLES_COMPARED = 16
+# Of a tensor, spread over it, beside its mean and root mean square.
+SKETCHED_VALUES = 8
+MAX_OPTIONS_CHARS = 4096
+_DOMAIN = b"hypergpu/content/1\0"
+
+
+def seed_everything(seed: int) -> None:
+    """What a task draws at random while it is made is the same on every node: from torch, numpy and
+    `random`.
+    """
+    torch.manual_seed(seed)
+    np.random.seed(seed % (1 << 32))
+    random.seed(seed)
+
+
+def describe_task(
+    task: Task, net: FlatModel, name: str, dataset_size: int, seed: int
+) -> TaskDigest:
+    """The task as this machine has it. Draws a few samples of its data, twice."""
+    own = type(task).__module__
+    return TaskDigest(
+        parameters=bounded(
+            [_tensor(at, parameter.detach(), None) for at, parameter, _ in net.moved]
+        ),
+        frozen=bounded(
+            [_tensor(at, parameter.detach(), content_of(parameter)) for at, parameter in net.frozen]
+        ),
+        buffers=bounded([_tensor(at, buffer, content_of(buffer)) for at, buffer in net.buffers]),
+        options=_options(task),
+        private=is_private(task),
+        dataset_size=dataset_size,
+        sample=() if is_private(task) else _sample(task, dataset_size, seed),
+        source=(SourcePart(name=f"task {name}", digest=str(task.version).encode()[:32]),)
+        if name in SHIPPED
+        else sources_of(own),
+    )
+
+
+def is_private(task: Task) -> bool:
+    """Whether each node has data of its own.
+
+    A task may keep its data in `self.data`, which then says nothing about that.
+    """
+    said = getattr(task, "data", None)
+    return isinstance(said, str) and said == "private"
+
+
+def _tensor(name: str, tensor: torch.Tensor, content: Content | None) -> TensorPart:
+    label = (
+        name
+        if len(name) <= MAX_LABEL_CHARS
+        else f"{name[: MAX_LABEL_CHARS - 20]}...{digest(name.encode()).hex()[:16]}"
+    )
+    return TensorPart(
+        name=label,
+        shape=tuple(tensor.shape),
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        content=content,
+    )
+
+
+def content_of(tensor: torch.Tensor) -> Content:
+    """The digest of a tensor's bytes, and for floating numbers a sketch of SKETCHED_VALUES + 2
+    numbers.
+    """
+    plain = tensor.detach().to("cpu").contiguous()
+    if plain.is_quantized or plain.is_sparse or plain.is_complex():
+        plain = (
+            torch.view_as_real(plain.resolve_conj()).contiguous()
+            if plain.is_complex()
+            else plain.to_dense()
+        )
+    raw = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else np.zeros(0, np.uint8)
+    name = digest(_DOMAIN, str((tuple(tensor.shape), str(tensor.dtype))).encode(), raw)
+    if not plain.is_floating_point() or not plain.numel():
+        return Content(digest=name)
+    flat = plain.reshape(-1)
+    places = torch.linspace(0, flat.numel() - 1, SKETCHED_VALUES, dtype=torch.float64).long()
+    values = flat[places].double().tolist()
+    mean, square = flat.double().mean().item(), flat.double().square().mean().sqrt().item()
+    return Content(digest=name, sketch=(mean, square, *values))
+
+
+def _options(task: Task) -> str:
+    """Every option with its value, defaults too: two versions of a module may have other ones."""
+    try:
+        values = msgspec.to_builtins(task.options)
+        text = (
+            ", ".join(f"{key} = {values[key]!r}" for key in sorted(values))
+            if isinstance(values, dict)
+            else repr(values)
+        )
+    except TypeError:
+        # A task that replaced its options by something of its own: the source says what.
+        text = ""
+    return (
+        text
+        if len(text) <= MAX_OPTIONS_CHARS
+        else f"{text[: MAX_OPTIONS_CHARS - 20]}...{digest(text.encode()).hex()[:16]}"
+    )
+
+
+def _sample(task: Task, dataset_size: int, seed: int) -> tuple[Content, ...]:
+    """Contents of a few samples' tensors; none where they cannot be read, or differ from call to
+    call (random crops).
+    """
+    places = np.unique(
+        np.linspace(0, dataset_size - 1, min(SAMPLES_COMPARED, dataset_size)).astype(np.int64)
+    )
+    places = np.clip(places, 0, dataset_size - 1)
+    drawn: list[tuple[Content, ...]] = []
+    for _ in range(2):
+        seed_everything(seed)
+        try:
+            with author_code("batch()", SampleFault):
+                batch = task.batch(places.copy())
+                tensors = [part for part in batch if isinstance(part, torch.Tensor)]
+                drawn.append(tuple(content_of(tensor) for tensor in tensors[:64]))
+        except AuthorFault:
+            # A batch that fails is skipped, counted and told when it is drawn in training.
+            return ()
+    return drawn[0] if drawn[0] == drawn[1] else ()

@@ -1,0 +1,68 @@
+"""A small convolutional network that reads handwritten digits."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from msgspec import Meta
+from torch import Tensor, nn
+
+from daemon.device.tasks.digits import load_digits
+from daemon.device.tasks.task import Batch, Task, TaskOptions
+
+
+class SimpleCnnOptions(TaskOptions, frozen=True, kw_only=True):
+    """`data` is "digits" or a folder with MNIST's files inside the node's data folders; `width` is
+    the first layer's channels.
+    """
+
+    data: str = "digits"
+    width: Annotated[int, Meta(ge=1, le=1024)] = 16
+
+
+class Cnn(nn.Module):
+    """(batch, 1, rows, columns) to (batch, 10) of logits.
+
+    No BatchNorm: its running statistics are no parameters.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, width, 3, padding=1)
+        self.second = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.hidden = nn.Linear(2 * width * 4 * 4, 64)
+        self.digit = nn.Linear(64, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = F.relu(self.first(image))
+        x = F.relu(self.second(x))
+        x = F.adaptive_max_pool2d(x, 4)  # one head for 8 x 8 and 28 x 28
+        x = F.relu(self.hidden(x.flatten(1)))
+        return self.digit(x)
+
+
+class SimpleCnn(Task):
+    """Name the digit. A sample is one image."""
+
+    Options = SimpleCnnOptions
+
+    def __init__(self, options: SimpleCnnOptions, data_folders: tuple[str, ...] = ()) -> None:
+        super().__init__(options, data_folders)
+        self._images, self._labels = load_digits(options.data, data_folders)
+
+    def model(self) -> nn.Module:
+        return Cnn(self.options.width)
+
+    def dataset_size(self) -> int:
+        return len(self._labels)
+
+    def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
+        return torch.from_numpy(self._images[indices]), torch.from_numpy(self._labels[indices])
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        images, labels = batch
+        return F.cross_entropy(model(images), labels)

@@ -1,0 +1,106 @@
+"""Where trio begins: runs a node or an observer to its end, and turns what went wrong into an exit
+status and a message.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from daemon.config.settings import Config
+from daemon.journal import Journal
+from daemon.node.node import node
+from daemon.node.shutdown import INTERRUPTED
+from daemon.system.open_files import allow_open_files
+from daemon.wallet.password import Password
+from protocol.errors import UserError
+from protocol.identity import Signer
+from protocol.journal import Event
+from protocol.manifest import SignedManifest
+from protocol.ports import DiskFull
+from protocol.status import say
+
+Say = Callable[[str], None]
+_log = logging.getLogger(__name__)
+_LEVELS = {
+    "info": logging.INFO,
+    "good": logging.INFO,
+    "warning": logging.WARNING,
+    "bad": logging.ERROR,
+}
+
+
+def run_node(
+    config: Config,
+    manifest: SignedManifest | None,
+    signer: Signer,
+    secret: bytes,
+    journal: Journal,
+    lifeline: int | None,
+    tell: Say,
+    password: Password | None = None,
+) -> int:
+    """`hypergpud start` after its settings are known.
+
+    Without a manifest the peers to join are asked for theirs.
+    """
+    journal.add_listener(_tell)
+    return _to_the_end(
+        partial(node.run, config, manifest, signer, secret, journal, lifeline, tell, password)
+    )
+
+
+def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, tell: Say) -> int:
+    """`hypergpud observe` after its settings are known."""
+    from daemon.node.node import observer_node  # noqa: PLC0415  # a node needs no web server
+
+    return _to_the_end(partial(observer_node.run, config, join, lifeline, tell))
+
+
+def _tell(event: Event) -> None:
+    """The journal's sentences are the log of a node: one wording everywhere."""
+    if event.durable:
+        level, sentence = say(event)
+        _log.log(_LEVELS.get(level, logging.INFO), "%s", sentence)
+
+
+def _to_the_end(main: Callable[[], Awaitable[int]]) -> int:
+    # The composition root: what is caught here ends the process, with its cause in the log.
+    allow_open_files()
+    try:
+        return trio.run(main)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseExceptionGroup as group:
+        leaves = _leaves(group)
+        if any(isinstance(error, KeyboardInterrupt) for error in leaves):
+            return INTERRUPTED
+        for error in leaves:
+            if isinstance(error, UserError):
+                raise error from None
+            if isinstance(error, DiskFull):
+                raise UserError(
+                    "DISK_FULL",
+                    "The node cannot begin: its disk refuses to write.",
+                    why=str(error),
+                    fix="free some space there, or name another directory with --home PATH",
+                ) from None
+        raise
+    except trio.TrioInternalError as error:
+        # py-libp2p runs trio system tasks; a failure in one ends the whole run. The service manager
+        # starts us again.
+        _log.critical(
+            "a library's background task failed, which ends the node; it can be started again",
+            exc_info=error.__cause__ or error,
+        )
+        return 1
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found

@@ -1,0 +1,147 @@
+"""Whether another running node uses this node's key: a home that was copied.
+
+Two such nodes contradict each other in the swarm.
+
+The younger one ends, with what to do. The older one goes on and says so in its status. What is
+known comes from signed records (`network/own_record.py`), and from calling an address: whoever
+answers there under this node's key, and is not this node, holds the key now.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import msgspec
+import trio
+
+from daemon.config.settings import Config
+from daemon.home.layout import BULK_CERTIFICATE_FILE, KEY_FILE
+from daemon.home.node_key import KEY_EXIT_CODE
+from daemon.home.serials import Serials
+from daemon.journal import Journal
+from daemon.network.certificate import load_or_make
+from daemon.network.libp2p import LibP2PNetwork
+from daemon.network.own_record import LIFE_NUMBERS, KeySighting
+from daemon.node.discovery import network_settings
+from protocol.errors import UserError
+from protocol.identity import PeerId
+from protocol.journal import Trouble
+
+CODE = "KEY_IN_USE"
+# For an answer at an address; a node behind a router does not answer at all.
+PROBE_S = 5.0
+# For our own side of a connection to ourselves to be there.
+SELF_S = 1.0
+# As long as neighbours hand on the record of a node that is gone.
+FORGET_S = 600.0
+MOST_WAITING = 16
+
+
+class KeyUse:
+    """Hears of sightings from the network, and acts on them in `run`."""
+
+    def __init__(self, config: Config, peer: PeerId, serials: Serials, journal: Journal) -> None:
+        self._config, self._peer, self._serials, self._journal = config, peer, serials, journal
+        self._send, self._heard = trio.open_memory_channel[KeySighting](MOST_WAITING)
+
+    def saw(self, sighting: KeySighting) -> None:
+        """Called by the network. Does not wait; what is too much is dropped, and comes again."""
+        try:
+            self._send.send_nowait(sighting)
+        except trio.WouldBlock:
+            return
+
+    async def run(self, network: LibP2PNetwork) -> None:
+        """Until cancelled, over a network that runs.
+
+        Raises `UserError("KEY_IN_USE")` where another node holds the key and is older.
+        """
+        named = [
+            address
+            for address in self._config.network.join
+            if address.endswith(f"/p2p/{self._peer}")
+        ]
+        await self._look_at(named, network)
+        troubled = False
+        while True:
+            with trio.move_on_after(FORGET_S if troubled else float("inf")) as quiet:
+                sighting = await self._heard.receive()
+            if quiet.cancelled_caught:
+                troubled = False
+                self._journal.record(Trouble(code=CODE, level="bad", message=""))
+                continue
+            where = [str(place) for place in sighting.places]
+            if sighting.relation == "answered":
+                raise self._in_use(where)
+            if sighting.relation == "earlier":
+                await self._look_at(where, network)
+                continue
+            # Our answer and the records after it are numbered in the range of the younger life.
+            self._serials.passed(sighting.number + LIFE_NUMBERS)
+            if where and not self._elsewhere(where, network):
+                # This home was restored from a backup, and the record is of its own later life:
+                # no other node can listen where this one does.
+                continue
+            troubled = True
+            self._journal.record(
+                Trouble(
+                    code=CODE,
+                    level="bad",
+                    message=f"Another node was started with this node's key, at {_shown(where)}. It ends when it hears of this one."
+                    f" If this home is the copy: hypergpud stop, rm {self._config.home / KEY_FILE}, then start again",
+                )
+            )
+
+    async def _look_at(self, addresses: Sequence[str], network: LibP2PNetwork) -> None:
+        """Raises `UserError` where a node answers at one of these addresses under our key, and is
+        not ourselves.
+        """
+        others = self._elsewhere(addresses, network)
+        if others and await self._answers(others, network):
+            raise self._in_use(others)
+
+    def _elsewhere(self, addresses: Sequence[str], network: LibP2PNetwork) -> list[str]:
+        """The addresses that are not this node's own."""
+        return [address for address in addresses if address not in network.addresses]
+
+    async def _answers(self, addresses: Sequence[str], network: LibP2PNetwork) -> bool:
+        """Called under a key of its own, so that our side of the connection can be told: an old
+        address may lead to ourselves.
+        """
+        settings = network_settings(self._config, bulk=False)
+        settings = msgspec.structs.replace(
+            settings, listen_port=0, join=tuple(addresses), min_connections=1
+        )
+        certificate = load_or_make(
+            self._config.home / BULK_CERTIFICATE_FILE, self._config.node.name
+        )
+        probe = LibP2PNetwork(settings, os.urandom(32), certificate)
+        async with probe.running():
+            with trio.move_on_after(PROBE_S):
+                async for change in probe.changes():
+                    if change.up and change.peer == self._peer:
+                        break
+            if not any(link.peer == self._peer for link in probe.links()):
+                return False
+            with trio.move_on_after(SELF_S):
+                async for change in network.changes():
+                    if change.up and change.peer == probe.peer:
+                        return False
+            return True
+
+    def _in_use(self, where: Sequence[str]) -> UserError:
+        return UserError(
+            CODE,
+            f"Another node runs with this node's key, at {_shown(where)}, and was started before this one.",
+            why="two nodes with one key contradict each other in the swarm, so this one ends",
+            fix=f"give a copy of a home a key of its own: rm {self._config.home / KEY_FILE}, then start again;"
+            " to move a node, stop the other one first",
+            exit_code=KEY_EXIT_CODE,
+        )
+
+
+def _shown(addresses: Sequence[str]) -> str:
+    """The first multiaddrs, as HOST:PORT."""
+    shown = [":".join(address.split("/")[2:5:2]) for address in addresses[:2]]
+    return " or ".join(shown) or "an unknown address"

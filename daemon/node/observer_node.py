@@ -1,0 +1,179 @@
+"""An observer, put together: a light node that follows a run, verifies every certificate itself,
+and serves the page.
+
+It has no worker, no wallet and no offers; its key is made anew at each start. What it shows is
+folded from the same kind of journal as a node's status.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import msgspec
+import trio
+
+from daemon.config.settings import Config
+from daemon.home.layout import BULK_CERTIFICATE_FILE, ensure_home
+from daemon.journal import Journal
+from daemon.network.certificate import load_or_make
+from daemon.network.libp2p import LibP2PNetwork
+from daemon.node.discovery import find_manifest, network_settings
+from daemon.node.node import report_network, started
+from daemon.node.shutdown import Ending, Leave, watch_lifeline, watch_signals
+from daemon.observer.bridge import Bridge
+from daemon.observer.server import web_server
+from daemon.observer.settings import ObserverSettings
+from daemon.services.training.native.round_log import certified
+from daemon.swarm.chain_sync import ChainReply, serve_chain
+from daemon.swarm.follower import Follower
+from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.members import Members
+from daemon.swarm.messenger import Messenger
+from daemon.swarm.task_agreement import serve_task
+from daemon.system.allocator import give_back_memory
+from protocol.identity import PeerId, Signer
+from protocol.journal import Refused
+from protocol.manifest import SignedManifest
+from protocol.messages import AnyMessage, Beacon, Signed
+
+REPORTS_FILE = "reports.sqlite"
+PUBLISH_S = 1.0  # between statuses handed to the page
+
+
+class Watcher:
+    """Follows a run over a network that is about to start."""
+
+    def __init__(
+        self,
+        network: LibP2PNetwork,
+        signer: Signer,
+        signed: SignedManifest,
+        name: str,
+        journal: Journal,
+    ) -> None:
+        self._run, self._name, self._journal = signed.run, name, journal
+        self._signer, self._network = signer, network
+        self.lineage = Lineage(signed.run, signed.open())
+        self._members = Members(signer.peer, journal.record, lambda _endpoint: None)
+        self._messenger = Messenger(network, signed.run, self._deliver, self._refuse)
+        self._follower = Follower(
+            network=network,
+            run=signed.run,
+            signer=signer,
+            lineage=self.lineage,
+            members=self._members,
+            refuse=self._refuse,
+            on_steps=self._certified,
+            on_members=lambda: None,
+            on_gone=lambda _peer: None,
+            beacon=self._beacon,
+            send=self._messenger.send,
+        )
+
+        # What a node asks everybody it meets, before a beacon says who that is. Without an answer
+        # each question was a refusal here.
+        serve_chain(network, signed.run, self._no_chain)
+        serve_task(network, lambda: None)
+
+    async def _no_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
+        """An observer keeps no records: nodes hold them."""
+        return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._messenger.run)
+            await nursery.start(self._follower.run)
+
+    def _certified(self, steps: list[Step]) -> None:
+        for made in steps:
+            self._journal.record(certified(made))
+        self._journal.certified(made.certificate for made in steps)
+
+    def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
+        self._journal.record(Refused(reason=reason, peer=peer, detail=detail))
+
+    async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
+        if not self._follower.take(signed, message):
+            self._refuse("not_member", signed.peer, f"a {type(message).__name__} to an observer")
+
+    def _beacon(self) -> Beacon:
+        best = self.lineage.best
+        return Beacon(
+            serial=time.time_ns(),
+            name=self._name,
+            role="observer",
+            number=best.number,
+            tip=best.hash,
+            view=0,
+            phase="observe",
+            samples=0,
+            loss=None,
+            samples_per_second=0.0,
+            device="",
+            endpoint=None,
+        )
+
+
+async def run(
+    config: Config, join: tuple[str, ...], lifeline: int | None, say: Callable[[str], None]
+) -> int:
+    """An observer's whole life. Returns the exit status."""
+    ensure_home(config.home)
+    config = msgspec.structs.replace(
+        config, network=msgspec.structs.replace(config.network, join=join)
+    )
+    ending = Ending()
+    with trio.CancelScope() as scope, Leave(ending, scope.cancel) as leave_now:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watch_signals, ending, leave_now)
+            if lifeline is not None:
+                nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
+            nursery.start_soon(give_back_memory)
+            nursery.start_soon(_observe, config, say)
+            await ending.wait()
+            leave_now()
+    say(f"Stopped: {ending.reason}.")
+    return ending.exit_code
+
+
+async def _observe(config: Config, say: Callable[[str], None]) -> None:
+    bridge = Bridge()
+    given = config.observer
+    async with web_server(
+        bridge,
+        ObserverSettings(
+            host=given.host,
+            port=given.port,
+            hosts=given.hosts,
+            reports=config.home / REPORTS_FILE if given.reports else None,
+        ),
+    ) as bound:
+        say(f"The page is at {bound.url}; asking the swarm which run this is.")
+        signed = await find_manifest(config, config.home)
+        secret = os.urandom(32)
+        signer = Signer(secret)
+        name = config.node.name or "observer"
+        network = LibP2PNetwork(
+            network_settings(config, bulk=False),
+            secret,
+            load_or_make(config.home / BULK_CERTIFICATE_FILE, name),
+        )
+        journal = Journal(None, time.time)
+        watcher = Watcher(network, signer, signed, name, journal)
+        async with network.running(), trio.open_nursery() as nursery:
+            journal.record(started(signed, network, name=name, role="observer"))
+            nursery.start_soon(watcher.run)
+            nursery.start_soon(report_network, network, journal)
+            nursery.start_soon(find_members, network, signed)
+            say(f"Ready: the page is at {bound.url}")
+            while True:
+                bridge.publish(journal.status())
+                await trio.sleep(PUBLISH_S)
+
+
+async def find_members(network: LibP2PNetwork, signed: SignedManifest) -> None:
+    """Find the run's members; an observer is none of them."""
+    await network.find_providers(signed.run)

@@ -1,0 +1,231 @@
+"""Looking after reducers: asks contributors for a chunk of what they offered, adds it up again, and
+convicts who summed wrongly.
+
+After a certificate a member may draw a chunk to look at (`protocol/audit.py`). Until it makes its
+next offer, every contributor hands out single chunks of the last one. What becomes of those who are
+found is in `convictions.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+import trio
+
+from daemon.services.training.native.exchange.inter_group import Sample
+from daemon.swarm.framing import FrameReader, decode_as, frame
+from daemon.swarm.messenger import Refuse
+from daemon.swarm.turns import Turns
+from protocol.audit import (
+    MAX_PIECE_BYTES,
+    MAX_PROOF,
+    Evidence,
+    Piece,
+    check_piece,
+    draw,
+    piece_of,
+    result_piece,
+)
+from protocol.certificate import OpenCertificate
+from protocol.codec import codec_named
+from protocol.digest import Buffer, Digest
+from protocol.errors import PeerFault, Unreachable
+from protocol.identity import PeerId, Signer
+from protocol.journal import Event, Warned
+from protocol.ledger import NOTHING, Offer
+from protocol.manifest import SignedManifest
+from protocol.messages import Hash, Natural, Signed
+from protocol.ports import ByteStream, Network, Offload
+from protocol.verdict import Verdict, claim_of, hands, is_right
+
+PROTOCOL = "/hypergpu/audit/1"
+REQUEST_BYTES = 128
+PIECE_BYTES = MAX_PIECE_BYTES + MAX_PROOF * 40
+# Chunks on their way, to all peers and to one: 256 KB each.
+HANDED_AT_ONCE, HANDED_TO_PEER = 32, 4
+# For one chunk: a peer that takes longer is left out.
+ANSWER_S = 20.0
+
+Results = dict[int, tuple[Signed, Buffer]]
+"""Slice to what its reducer signed and the bytes that came with it."""
+Convict = Callable[[Evidence, OpenCertificate], Awaitable[None]]
+
+
+class PieceRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Answered with a `Piece`, or an empty frame by who does not hold it any more."""
+
+    plan: Hash
+    chunk: Natural
+
+
+class Auditing:
+    """One node's part in it."""
+
+    def __init__(
+        self,
+        *,
+        manifest: SignedManifest,
+        signer: Signer,
+        network: Network,
+        offload: Offload,
+        refuse: Refuse,
+        record: Callable[[Event], None],
+        parameters: Callable[[], int],
+        guilty: Mapping[PeerId, Verdict],
+        convict: Convict,
+    ) -> None:
+        """`parameters` is 0 until the model is known.
+
+        At the `guilty` nobody need look any more; `convict` is told of others, with the proof.
+        """
+        self._guilty, self._convict = guilty, convict
+        self._run, self._manifest, self._signer = manifest.run, manifest.open(), signer
+        self._codec = codec_named(self._manifest.codec)
+        self._network = network
+        self._offload = offload
+        self._refuse = refuse
+        self._parameters = parameters
+        self._record = record
+        self._plan: Digest = b""
+        self._offer: Offer = NOTHING
+        self._turns = Turns(HANDED_TO_PEER, HANDED_AT_ONCE, network.source_of)
+        network.serve(PROTOCOL, self._hand_out)
+
+    # -------------------------------------------------------------------------------------------- what we offered
+
+    def offered(self, plan: Digest, offer: Offer) -> None:
+        """From now on this offer's chunks are handed out, and no other's."""
+        self._plan, self._offer = plan, offer
+
+    def let_go(self) -> None:
+        """A new offer is about to take the last one's place in memory."""
+        self.offered(b"", NOTHING)
+
+    async def _hand_out(self, stream: ByteStream) -> None:
+        with trio.move_on_after(ANSWER_S):
+            request = decode_as(PieceRequest, await FrameReader(stream).expect_frame(REQUEST_BYTES))
+            async with self._turns.turn(stream.peer):
+                answer = b""
+                if request.plan == self._plan and self._offer.weight:
+                    try:
+                        answer = msgspec.msgpack.encode(
+                            piece_of(
+                                self._offer.encoded, self._offer.tree, self._codec, request.chunk
+                            )
+                        )
+                    except ValueError as error:
+                        raise PeerFault("malformed", str(error)) from None
+                await stream.send_all(frame(answer))
+                await stream.send_eof()
+            return
+        raise PeerFault("timeout", f"a chunk was not asked for and taken within {ANSWER_S:g} s")
+
+    # -------------------------------------------------------------------------------------------- looking
+
+    async def look(
+        self,
+        certificate: OpenCertificate,
+        results: Results,
+        samples: Sequence[Sample],
+        disputed: bool,
+    ) -> None:
+        """Draw, and if it is our turn, add up one chunk again.
+
+        `results` are those that came here in this certificate's round, `samples` what is left of
+        the sums that other rows' members made for what was finished here.
+
+        Where the majority computed another state than we did from them, one of each slice: a
+        reducer told us another sum than the others.
+        """
+        for sample in samples:
+            await self._examine(certificate, sample.chunk, sample.signed, sample.piece)
+        for drawn in draw(self._signer, certificate, everywhere=disputed):
+            if drawn.slice in results:
+                signed, encoded = results[drawn.slice]
+                chunk = drawn.chunk - certificate.plan.layout.slices[drawn.slice][0]
+                reduced = await self._offload(
+                    lambda encoded=encoded, chunk=chunk: result_piece(encoded, self._codec, chunk)
+                )  # type: ignore[misc]
+                await self._examine(certificate, drawn.chunk, signed, reduced)
+
+    async def _examine(
+        self, certificate: OpenCertificate, chunk: int, signed: Signed, reduced: Piece
+    ) -> None:
+        if signed.peer in self._guilty:
+            return
+        try:
+            claim = claim_of(certificate, signed, self._run)
+            contributed = await self._collect(certificate, chunk, claim.contributors)
+            if contributed is None:
+                return
+            evidence = Evidence(
+                certificate=certificate.raw,
+                result=signed,
+                chunk=chunk,
+                reduced=reduced,
+                contributed=contributed,
+            )
+            if is_right(certificate, claim, self._codec, self._parameters(), evidence):
+                return
+            if claim.alone:
+                await self._convict(evidence, certificate)
+            else:
+                self._suspect(certificate, claim.slice)
+        except PeerFault as fault:
+            # A contribution that does not decode: its reducer said that it does.
+            self._refuse(fault.reason, signed.peer, str(fault))
+
+    def _suspect(self, certificate: OpenCertificate, index: int) -> None:
+        names = ", ".join(hands(certificate, index))
+        found = f"slice {index} of round {certificate.outcome.number} is not what its contributions make"
+        self._record(
+            Warned(
+                code="WRONG_SUM",
+                message=f"{found}; one of those through whose hands it passed lied: {names}",
+            )
+        )
+
+    async def _collect(
+        self, certificate: OpenCertificate, chunk: int, contributors: tuple[int, ...]
+    ) -> tuple[Piece, ...] | None:
+        """The chunk of each of them; None when one of them is gone or holds it no more: then
+        nothing can be said.
+        """
+        plan, total = certificate.plan, certificate.plan.plan.borders[-1]
+        pieces: dict[int, Piece] = {}
+
+        async def ask(index: int) -> None:
+            peer = plan.members[index]
+            try:
+                piece = await self._piece(peer, PieceRequest(plan=plan.digest, chunk=chunk))
+                if piece is not None:
+                    check_piece(piece, chunk, total, plan.offers[index].contribution)
+                    pieces[index] = piece
+            except PeerFault as fault:
+                self._refuse(fault.reason, peer, str(fault))
+            except Unreachable:
+                return
+
+        async with trio.open_nursery() as nursery:
+            for index in contributors:
+                nursery.start_soon(ask, index)
+        return tuple(pieces[i] for i in contributors) if len(pieces) == len(contributors) else None
+
+    async def _piece(self, peer: PeerId, request: PieceRequest) -> Piece | None:
+        if peer == self._signer.peer:
+            held = request.plan == self._plan
+            return (
+                piece_of(self._offer.encoded, self._offer.tree, self._codec, request.chunk)
+                if held
+                else None
+            )
+        with trio.move_on_after(ANSWER_S):
+            stream = await self._network.open_stream(peer, PROTOCOL)
+            try:
+                await stream.send_all(frame(msgspec.msgpack.encode(request)))
+                answer = await FrameReader(stream).expect_frame(PIECE_BYTES)
+                return decode_as(Piece, answer) if answer else None
+            finally:
+                await stream.aclose()
+        raise Unreachable(f"no chunk within {ANSWER_S:g} s")

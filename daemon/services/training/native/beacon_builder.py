@@ -1,0 +1,93 @@
+"""What others are told of us: the beacon, and the records of our lineage with how long we have
+trained from its tip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from daemon.services.training.native.state.disk_access import readable_records
+from daemon.services.training.native.state.state_sync import Moving
+from daemon.swarm.chain_sync import ChainReply
+from daemon.swarm.pace import LastPace
+from protocol.certificate import Tip
+from protocol.digest import Digest
+from protocol.messages import Beacon
+from protocol.ports import Disk, Network, TaskInfo, Trainer
+from protocol.round.phases import State
+
+
+class Standing:
+    """Where one node stands, in the words of the wire."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        run: Digest,
+        network: Network,
+        trainer: Trainer,
+        disk: Disk,
+        serial: Callable[[], int],
+    ) -> None:
+        self._name = name
+        self._run = run
+        self._network = network
+        self._trainer = trainer
+        self._disk = disk
+        self._serial = serial
+        self._last_serial = 0
+        self._pace = LastPace(trainer)
+
+    def _next_serial(self) -> int:
+        """A wall clock that was set back must not make our beacons look old to those who heard the
+        earlier ones.
+        """
+        self._last_serial = max(self._last_serial + 1, self._serial())
+        return self._last_serial
+
+    def beacon(
+        self, state: State | None, info: TaskInfo | None, task: bytes, arriving: Tip | None = None
+    ) -> Beacon:
+        """`state` and `info` are None and `task`, its name, is empty while the worker is starting.
+
+        `arriving` is where this node will stand within the time that a leader waits for an answer:
+        named early, so that the leader does wait.
+        """
+        pace = self._pace.now(trio.current_time())
+        tip = arriving or (state.tip if state else None)
+        return Beacon(
+            serial=self._next_serial(),
+            name=self._name,
+            role="node",
+            number=tip.number if tip else 0,
+            tip=tip.hash if tip else self._run,
+            view=state.view if state else 0,
+            phase=state.phase.value if state else "starting",
+            samples=self._trainer.progress().samples,
+            loss=pace.loss,
+            samples_per_second=pace.samples_per_second,
+            device=info.device if info else "",
+            endpoint=self._network.endpoint,
+            task=task,
+        )
+
+    async def chain(
+        self, state: State | None, moving: Moving | None, first: int, limit: int
+    ) -> tuple[ChainReply, list[bytes]]:
+        """Records from number `first` on: those on disk, then those on their way there."""
+        if state is None or moving is None:
+            return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
+        stored = await readable_records(self._disk, self._run, max(first, 1), limit)
+        waiting = [
+            record
+            for number, record in moving.unwritten
+            if number >= first and record not in stored
+        ]
+        records = [*stored, *waiting][:limit]
+        age_s = trio.current_time() - moving.adopted_at
+        return ChainReply(
+            tip=state.tip.hash, number=state.tip.number, age_s=age_s, count=len(records)
+        ), records

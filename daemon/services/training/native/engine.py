@@ -1,0 +1,541 @@
+"""The native engine: feeds the round machine what happens and does what it asks for.
+
+One loop takes events in order and steps the machine; whatever takes time runs in a task of its own
+and reports back as an event. What a view started is cancelled when the view ends. All decisions are
+in `protocol/round`; this module only acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import trio
+
+from daemon.services.training.native.audit.auditor import Auditing
+from daemon.services.training.native.audit.fraud_proofs import Convictions
+from daemon.services.training.native.beacon_builder import Standing
+from daemon.services.training.native.event_queue import Inbox
+from daemon.services.training.native.exchange.data_plane import Exchanging
+from daemon.services.training.native.message_translator import Incoming
+from daemon.services.training.native.round_log import Logbook
+from daemon.services.training.native.state.downloads import Downloads
+from daemon.services.training.native.state.fork_choice import Course
+from daemon.services.training.native.state.state_store import Keeper
+from daemon.services.training.native.training.round_executor import Working
+from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
+from daemon.swarm.follower import Follower
+from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.members import Members, stranger_patience_s
+from daemon.swarm.messenger import Messenger
+from daemon.swarm.state_transfer import GivenStates, serve_state
+from daemon.swarm.task_agreement import serve_task
+from protocol.certificate import OpenCertificate, Tip, certificate_hash
+from protocol.digest import Digest
+from protocol.errors import PeerFault
+from protocol.identity import PeerId, Signer
+from protocol.journal import Event, Refused, Warned
+from protocol.layout import chunk_count
+from protocol.manifest import SignedManifest
+from protocol.messages import (
+    Announce,
+    AnyMessage,
+    Binding,
+    Message,
+    Ready,
+    Signed,
+    payload_of,
+    sign,
+)
+from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
+from protocol.round import phases as p
+from protocol.round.machine import begin, step
+
+SEEKING = {
+    p.Phase.TRAIN,
+    p.Phase.OFFER,
+    p.Phase.READY,
+    p.Phase.SCATTER,
+    p.Phase.REDUCE,
+    p.Phase.VOTE,
+    p.Phase.WATCH,
+}
+"""Phases of a node's own rounds, beside which it looks for states that it has done without so far."""
+
+
+class NativeEngine:
+    """A node's part in a run of `engine = "native"`."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        manifest: SignedManifest,
+        signer: Signer,
+        network: Network,
+        trainer: Trainer,
+        disk: Disk,
+        offload: Offload,
+        record: Callable[[Event], None],
+        serial: Callable[[], int],
+        binding: Binding | None = None,
+        left_out: Callable[[PeerId], str] = lambda _: "",
+    ) -> None:
+        """`serial` gives a growing number for beacons, across restarts too (the wall clock in
+        nanoseconds in a real node).
+
+        `binding` names the wallet that this node works for, in each of its offers. `left_out` says
+        why a peer is not let into this node's plans, or nothing.
+        """
+        self._run, self._signer, self._me = manifest.run, signer, signer.peer
+        self._manifest = manifest.open()
+        self._network, self._trainer, self._disk, self._offload = network, trainer, disk, offload
+        self._record = record
+        self._binding = binding
+        self._standing = Standing(
+            name=name, run=manifest.run, network=network, trainer=trainer, disk=disk, serial=serial
+        )
+        self._lineage = Lineage(self._run, self._manifest)
+        self._members = Members(self._me, record, network.admit)
+        self._downloads: Downloads | None = None
+        self._course = Course(
+            self._lineage,
+            self._members,
+            lambda: self._downloads.underway if self._downloads else None,
+            lambda: self._downloads.arrived if self._downloads else frozenset(),
+        )
+        self._messenger = Messenger(network, self._run, self._deliver, self._refuse)
+        self._exchanging = Exchanging(
+            network=network,
+            run=self._run,
+            signer=signer,
+            codec=self._manifest.codec,
+            members=self._members,
+            offload=offload,
+            emit=self._emit,
+            refuse=self._refuse,
+        )
+        self.convictions = Convictions(
+            me=self._me,
+            manifest=manifest,
+            network=network,
+            lineage=self._lineage,
+            disk=disk,
+            offload=offload,
+            refuse=self._refuse,
+            record=record,
+            parameters=lambda: self._parameters,
+        )
+        guilty = self.convictions.guilty
+        self._auditing = Auditing(
+            manifest=manifest,
+            signer=signer,
+            network=network,
+            offload=offload,
+            refuse=self._refuse,
+            record=record,
+            parameters=lambda: self._parameters,
+            guilty=guilty,
+            convict=self.convictions.convict,
+        )
+        untrusted = self.convictions.distrusted
+        self._incoming = Incoming(
+            self._run,
+            self._lineage.plans,
+            self._emit,
+            self._refuse,
+            guilty,
+            lambda peer: left_out(peer) or untrusted(peer),
+            self._members.tasks,
+        )
+        self._lineage.refuses_task = self._members.tasks.refusal
+        self._follower = Follower(
+            network=network,
+            run=self._run,
+            signer=signer,
+            lineage=self._lineage,
+            members=self._members,
+            refuse=self._refuse,
+            on_steps=self._certified,
+            on_members=self._members_changed,
+            on_gone=lambda peer: self._emit(p.PeerGone(peer=peer)),
+            beacon=lambda: self._standing.beacon(
+                self._state, self._info, self._members.tasks.name, self._arriving
+            ),
+            send=self._messenger.send,
+        )
+        self._leaves: dict[Digest, list[Digest]] = {}
+        self.keeper: Keeper | None = None
+        self._work: Working | None = None
+        self._info: TaskInfo | None = None
+        self._state: p.State | None = None
+        self._publishing = False
+        self._inbox = Inbox()
+        self._nursery: trio.Nursery | None = None
+        self._finishing = False
+        self._logbook = Logbook(self._me, record)
+        serve_chain(network, self._run, self._answer_chain)
+        serve_manifest(network, manifest, self._refuse, record)
+        serve_task(network, lambda: self._members.tasks.ours)
+        self._given = GivenStates(disk, self._leaves, lambda: self._parameters, self._current_state)
+        serve_state(network, self._given)
+
+    # -------------------------------------------------------------------------------------------- the loop
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled or finished; started when training has begun."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self._messenger.run)
+            await nursery.start(self._exchanging.sender.run)
+            self._info = await self._trainer.describe()
+            self._members.tasks.begin(self._info.task)
+            self._members.compare_again()
+            chunks = chunk_count(self._info.parameters)
+            self._lineage.chunks = chunks
+            self.keeper = Keeper(
+                run=self._run,
+                me=self._me,
+                manifest=self._manifest,
+                info=self._info,
+                lineage=self._lineage,
+                disk=self._disk,
+                offload=self._offload,
+                record=self._record,
+            )
+            said = await self.keeper.resume()
+            await self.convictions.recall()
+            self._downloads = Downloads(
+                network=self._network,
+                lineage=self._lineage,
+                members=self._members,
+                keeper=self.keeper,
+                offload=self._offload,
+                emit=self._emit,
+                record=self._record,
+                refuse=self._refuse,
+            )
+            work = self._work = Working(
+                me=self._me,
+                manifest=self._manifest,
+                network=self._network,
+                trainer=self._trainer,
+                lineage=self._lineage,
+                members=self._members,
+                course=self._course,
+                downloads=self._downloads,
+                follower=self._follower,
+                exchanging=self._exchanging,
+                keeper=self.keeper,
+                offload=self._offload,
+                logbook=self._logbook,
+                leaves=self._leaves,
+                binding=self._binding,
+                emit=self._emit,
+                record=self._record,
+            )
+            rules = p.Rules(me=self._me, manifest=self._manifest, chunks=chunks)
+            self._state = begin(
+                rules, self.keeper.tip, trio.current_time(), stands=self.keeper.stands
+            )
+            self._follower.stand(self.keeper.tip)
+            self._logbook.began(self._state, said, trio.current_time())
+            await work.training.begin()
+            nursery.start_soon(work.training.attend)
+            await nursery.start(self._follower.run)
+            nursery.start_soon(self._watch_steps)
+            # What came in while the trainer was starting.
+            self._certified([])
+            task_status.started()
+            while not self._finishing:
+                await self._step(await self._inbox.next(self._state.deadline))
+                if self._inbox.ready:
+                    # With nothing left to step, the wait for news gives others their turn.
+                    await trio.lowlevel.checkpoint()
+            self._exchanging.abandon()
+            await work.leave()
+            nursery.cancel_scope.cancel()
+
+    async def _step(self, event: p.Happening) -> None:
+        before = self._state
+        assert before is not None
+        now = trio.current_time()
+        if isinstance(event, p.Tick) and before.phase is p.Phase.READY:
+            event = p.Tick(training=self._members.training_at(before.tip.hash))
+        self._state, actions = step(before, event, now)
+        self._logbook.moved(before, self._state, now)
+        for action in actions:
+            if not isinstance(action, p.TakeStand):
+                self._act(action)
+            elif not await self._take_stand(action):
+                break
+        if isinstance(event, p.PeerGone):
+            self._exchanging.lost(event.peer)
+        if isinstance(event, p.Adopted):
+            self._remember(before.target)
+            self._after_adopted()
+        elif before.parent != self._state.parent:
+            self._look_again()
+        if before.phase is not self._state.phase or (
+            isinstance(event, p.StateComing) and self._arriving is not None
+        ):
+            self._follower.poke()
+
+    async def _take_stand(self, action: p.TakeStand) -> bool:
+        """Waited for by everything else: what comes in meanwhile waits in the inbox."""
+        assert self.keeper is not None
+        try:
+            await self.keeper.take_stand(action.parent, action.view)
+        except DiskFull as full:
+            self._emit(p.StandLost(reason=str(full)), first=True)
+            return False
+        return True
+
+    def _emit(self, event: p.Happening, first: bool = False) -> None:
+        self._inbox.put(event, first=first)
+
+    @property
+    def _parameters(self) -> int:
+        return self._info.parameters if self._info else 0
+
+    @property
+    def state(self) -> p.State | None:
+        """Where this node stands in its round; None before it has begun."""
+        return self._state
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait to be stepped."""
+        return len(self._inbox)
+
+    def finish(self) -> None:
+        self._finishing = True
+        self._inbox.wake()
+
+    # -------------------------------------------------------------------------------------------- acting
+
+    def _act(self, action: p.Action) -> None:
+        work, keeper = self._work, self.keeper
+        assert work is not None
+        assert keeper is not None
+        match action:
+            case p.Note(event=event):
+                self._record(event)
+            case p.Send(to=to, message=message):
+                self._send(to, message)
+            case p.Forward(to=to, signed=signed):
+                for peer in to:
+                    self._messenger.send(peer, signed)
+            case p.MakeOffer():
+                self._auditing.let_go()
+                self._start(work.make_offer)
+            case p.TrainOn():
+                self._start(work.train_on)
+            case p.Scatter(plan=plan):
+                keeper.ledger.give_out()
+                self._auditing.offered(plan.digest, work.offer)
+                self._exchanging.scatter(plan, work.offer, keeper.anchor)
+            case p.Reduce(cut=cut, digest=name):
+                self._start(self._exchanging.reduce, cut, name, keeper.anchor)
+            case p.Serve(cut=cut, digest=name):
+                self._start(self._exchanging.serve, cut, name)
+            case p.HandOn(plan=plan_digest, slices=slices, to=members):
+                self._exchanging.hand_on(plan_digest, slices, members)
+            case p.Abandon():
+                self._exchanging.abandon()
+            case p.Inquire(peers=peers):
+                self._start(self._follower.ask, peers)
+            case p.Publish(certificate=raw, to=to, gossip=gossip):
+                self._publish(raw, to, gossip)
+            case p.Adopt(certificate=certificate, downloaded=downloaded):
+                self._start(partial(work.adopt, certificate, downloaded=downloaded))
+            case p.Examine(certificate=certificate, disputed=disputed):
+                received, samples = (
+                    self._exchanging.received(certificate),
+                    self._exchanging.samples(certificate),
+                )
+                self._start(self._auditing.look, certificate, received, samples, disputed)
+                self._start(self.convictions.tell)
+            case p.Fetch(certificate=certificate):
+                self._start(work.fetch, certificate)
+            case p.GiveUp(certificate=name, merging=merging, held_s=held_s):
+                work.give_up(name, merging=merging, held_s=held_s)
+            case p.PrepareMerge(other=other):
+                if (made := self._lineage.step(other.hash)) is not None:
+                    self._start(work.fetch, made.certificate)
+                else:
+                    self._emit(
+                        p.StateLost(
+                            certificate=other.hash,
+                            reason=f"certificate {other.number} is not known any more",
+                        )
+                    )
+            case p.Average(other=other):
+                self._start(work.average, other)
+            case p.Refuse(peer=peer, reason=reason, detail=detail):
+                self._refuse(reason, peer, detail)
+
+    def _start(self, work: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(work, *arguments)
+
+    def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
+        self._record(Refused(reason=reason, peer=peer, detail=detail))
+
+    def _send(self, to: tuple[PeerId, ...], message: Message) -> None:
+        signed = sign(self._signer, self._run, message)
+        for peer in to:
+            if peer == self._me:
+                self._happened(signed, message, ours=True)
+            else:
+                self._messenger.send(peer, signed)
+
+    def _publish(self, raw: bytes, to: tuple[PeerId, ...], gossip: bool) -> None:
+        # What it leads to comes before anything that waits: a late cut would overwrite the state it
+        # names.
+        self._publishing = True
+        try:
+            self._follower.take_certificate(raw)
+        except PeerFault as fault:
+            self._record(
+                Warned(
+                    code="CERTIFICATE",
+                    message=f"a certificate assembled here does not verify: {fault}",
+                )
+            )
+            return
+        finally:
+            self._publishing = False
+        signed = sign(self._signer, self._run, Announce(certificate=raw))
+        for peer in to:
+            self._messenger.send(peer, signed)
+        if gossip:
+            self._start(self._follower.publish_certificate, raw)
+
+    # -------------------------------------------------------------------------------------------- what comes in
+
+    async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
+        """A verified message from a peer."""
+        while self._inbox.full or self._state is None:
+            # The sender waits with us: its stream is not read on.
+            await trio.sleep(0.05)
+        if isinstance(message, Ready):
+            self._members.took_part(signed.peer, trio.current_time())
+        if not self._follower.take(signed, message):
+            self._happened(signed, message)
+
+    def _happened(self, signed: Signed, message: Message, *, ours: bool = False) -> None:
+        assert self._state is not None
+        self._incoming.take(self._state, signed, message, ours=ours)
+
+    def _certified(self, steps: list[Step]) -> None:
+        """Certificates joined the lineage, or there is time for those that did before: go where it
+        leads now.
+        """
+        for made in steps:
+            self._exchanging.certified(made.certificate.plan.digest)
+        state = self._state
+        if state is None:
+            return
+        now = trio.current_time()
+        event = self._course.leads(
+            state.tip,
+            now,
+            certificate_hash(self._run, payload_of(state.spare)) if state.spare else None,
+        )
+        if event is not None:
+            self._emit(event, self._publishing and isinstance(event, p.CertificateGot))
+        elif (wanted := self._course.seeks(state.tip, now)) is not None and state.phase in SEEKING:
+            assert self._work is not None
+            self._start(self._work.fetch, wanted)
+
+    @property
+    def _arriving(self) -> Tip | None:
+        """Where this node will stand in a moment, with all of a state here or nearly."""
+        state = self._state
+        if (
+            state is None
+            or state.phase is not p.Phase.FETCH
+            or state.target is None
+            or self._downloads is None
+        ):
+            return None
+        eta_s = self._downloads.eta_s(state.target.hash)
+        return (
+            self._lineage.tip(state.target.hash) if eta_s <= self._manifest.round.ready_s else None
+        )
+
+    def _current_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
+        """Bytes of the anchor, for those who download it, while it is that of `tip`."""
+        keeper = self.keeper
+        return (
+            keeper.anchor.read(offset, size)
+            if keeper is not None and keeper.tip.hash == tip and tip in keeper.anchor.leaves
+            else None
+        )
+
+    def _members_changed(self) -> None:
+        state = self._state
+        if state is not None:
+            now, patience_s = trio.current_time(), stranger_patience_s(self._manifest.round)
+            live = self._members.awaited_at(state.tip.hash, now, patience_s)
+            if state.merge is not None:
+                live |= self._members.awaited_at(state.merge.other.hash, now, patience_s)
+            avoided = self._members.neighbours.avoided(live, now)
+            if live != state.live or avoided != state.avoided:
+                changed = p.LiveChanged(live=live, avoided=avoided)
+                if changed not in self._inbox:
+                    self._emit(changed)
+            # A branch may have found somebody to give its anchor.
+            self._certified([])
+
+    async def _watch_steps(self) -> None:
+        """With rounds counted in steps, training ends when the trainer has done them."""
+        wanted = self._manifest.round.steps
+        while wanted:
+            await trio.sleep(0.05)
+            state = self._state
+            if (
+                state is not None
+                and state.phase is p.Phase.TRAIN
+                and self._trainer.progress().steps >= wanted
+            ):
+                self._emit(p.RoundEnded())
+                await trio.sleep(0.2)
+
+    async def _answer_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
+        return await self._standing.chain(
+            self._state, self._work.moving if self._work else None, first, limit
+        )
+
+    # -------------------------------------------------------------------------------------------- moving on
+
+    def _remember(self, certificate: OpenCertificate | None) -> None:
+        """Who of a plan with us was there to the end."""
+        plan = certificate.plan if certificate is not None else None
+        if (
+            certificate is not None
+            and plan is not None
+            and self._me in plan.index
+            and len(certificate.outcome.parents) == 1
+        ):
+            there = frozenset(plan.members[i] for i in certificate.cut.present)
+            self._members.neighbours.together(plan.members, there, trio.current_time())
+
+    def _after_adopted(self) -> None:
+        self._exchanging.let_go()
+        assert self._state is not None
+        self._follower.stand(self._state.tip)
+        self._follower.poke()
+        assert self._work is not None
+        self._start(self._work.moving.write)
+        self._start(self._given.sweep)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """The round goes by another parent now: what was early may be in time."""
+        assert self._state is not None
+        self._incoming.look_again(self._state)
+        self._members_changed()
+        self._certified([])

@@ -1,0 +1,160 @@
+"""Moving to the next anchor: adopting what was computed here, or what was downloaded
+(`downloads.py`); then writing it down.
+
+The spare buffers hold the new state before it counts. Becoming the anchor, settling the ledger and
+setting the trainer to work happen with the training lock held, so that no offer is made half from
+the old anchor and half from the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from daemon.services.training.native.round_log import Logbook
+from daemon.services.training.native.state.state_store import Keeper
+from daemon.services.training.native.training.trainer_link import Training
+from daemon.swarm.chain_sync import pack_record
+from daemon.swarm.download import Download
+from daemon.swarm.follower import Follower
+from daemon.swarm.lineage import Lineage, Step
+from protocol.certificate import OpenCertificate, Tip
+from protocol.digest import Digest, merkle_root
+from protocol.journal import Event, Warned
+from protocol.merge import merge_parents
+from protocol.ports import Offload, Vector
+from protocol.round.phases import Adopted
+
+Credits = list[tuple[int, Vector]]
+"""What encoding lost of the slices summed here: (first element, W x (mean - decoded))."""
+
+
+class Moving:
+    """One node's way along its lineage."""
+
+    def __init__(
+        self,
+        *,
+        lineage: Lineage,
+        follower: Follower,
+        keeper: Keeper,
+        training: Training,
+        offload: Offload,
+        logbook: Logbook,
+        leaves: dict[Digest, list[Digest]],
+        record: Callable[[Event], None],
+    ) -> None:
+        """`leaves` is what downloaders are served from: the leaves of the last few states, by tip."""
+        self.adopted_at = trio.current_time()
+        # Records of the lineage that are not on disk yet, by number.
+        self.unwritten: list[tuple[int, bytes]] = []
+        self._lineage, self._follower = lineage, follower
+        self._keeper = keeper
+        self._training = training
+        self._offload = offload
+        self._logbook = logbook
+        self._leaves, self._record = leaves, record
+        self._writing = trio.Lock()
+        self._share_leaves(keeper.tip)
+
+    async def adopt(
+        self, certificate: OpenCertificate, credits: Credits, arrived: Download | None = None
+    ) -> Adopted:
+        """The certificate names the state in the spare buffers, or the one that was downloaded."""
+        made, keeper = self._step_of(certificate), self._keeper
+        async with self._training.lock:
+            if arrived is None:
+                return await self._move(made.tip, credits, 0.0)
+            assert arrived.leaves is not None
+            await keeper.anchor.receive(arrived.value, arrived.momentum, arrived.leaves)
+            now = trio.current_time()
+            age, heard = self._follower.ages.get(certificate.hash, (0.0, now))
+            # With another one ahead this node is in no round: it trains until that one's state is
+            # here.
+            outdated = self._lineage.ahead(made.tip) is not None
+            return await self._move(made.tip, [], 0.0 if outdated else age + now - heard)
+
+    def _step_of(self, certificate: OpenCertificate) -> Step:
+        made = self._lineage.step(certificate.hash)
+        assert made is not None, "the machine moves only to certificates of the lineage"
+        return made
+
+    async def merge(self, other: Tip, arrived: Download) -> Digest:
+        """Average another branch's state with ours into the spare buffers.
+
+        Returns the digest of the result.
+        """
+        async with self._training.lock:
+            ours = self._keeper.tip
+            first = merge_parents(ours.hash, other.hash)[0] == ours.hash
+            weights = self._lineage.weights(*((ours, other) if first else (other, ours)))
+            state = (arrived.value, arrived.momentum)
+            return await self._keeper.anchor.average_spare(
+                state, weights, ours_first=first, offload=self._offload
+            )
+
+    async def _move(self, tip: Tip, credits: Credits, age_s: float) -> Adopted:
+        keeper = self._keeper
+        path = self._lineage.path(keeper.tip, tip)
+        above = keeper.tip.number
+        if not self._lineage.descends(tip, keeper.tip):
+            above = 0
+            where = tip.number - len(path)
+            self._record(
+                Warned(
+                    code="FORK",
+                    message=f"following another branch from certificate {where} on: more was certified there",
+                )
+            )
+        await self._training.gather_loose()
+        had_offer = keeper.ledger.pending > 0
+        await keeper.move_to(tip, path, credits)
+        self._share_leaves(tip)
+        self.unwritten.extend(_records(path, above))
+        self.adopted_at = trio.current_time() - age_s
+        steps = [
+            made
+            for certificate in path
+            if (made := self._lineage.step(certificate.hash)) is not None
+        ]
+        self._logbook.adopted(steps, merkle_root(keeper.anchor.leaves[tip.hash]).hex(), had_offer)
+        await self._training.from_local()
+        return Adopted(tip=tip, age_s=age_s)
+
+    def _share_leaves(self, tip: Tip) -> None:
+        kept = self._keeper.anchor.leaves
+        self._leaves[tip.hash] = kept[tip.hash]
+        for gone in [name for name in self._leaves if name not in kept]:
+            del self._leaves[gone]
+
+    async def write(self) -> None:
+        """Certificates, ledger and checkpoint to disk."""
+        async with self._writing:
+            records, self.unwritten = self.unwritten, []
+            self.unwritten[:0] = await self._keeper.write(records, trio.current_time)
+
+
+def _records(path: list[OpenCertificate], above: int) -> list[tuple[int, bytes]]:
+    """One record for each certificate of a straight way; a merge's record carries the other branch
+    before it.
+
+    No record has a number up to `above`, that of the tip that is left behind: a chain is cut back
+    to a lower number, and what led to that tip would go. A merge on the other branch may have such
+    a number; it goes into the record of the merge with ours.
+    """
+    records: list[tuple[int, bytes]] = []
+    waiting: list[bytes] = []
+    meets = any(len(certificate.outcome.parents) == 2 for certificate in path)
+    for certificate in path:
+        waiting.append(certificate.raw)
+        if certificate.outcome.number > above and (
+            not meets or len(certificate.outcome.parents) == 2
+        ):
+            records.append((certificate.outcome.number, pack_record(waiting)))
+            waiting, meets = (
+                [],
+                meets
+                and any(len(c.outcome.parents) == 2 for c in path[path.index(certificate) + 1 :]),
+            )
+    return records

@@ -1,0 +1,45 @@
+"""Training loops of small tasks in this process, for tests of the numerics and of what a task may
+do.
+"""
+
+from __future__ import annotations
+
+from daemon.device import shared_memory
+from daemon.device.loops.training import TrainingLoop
+from daemon.device.processor import Device
+from daemon.device.settings import Job, WorkerSettings
+from daemon.device.tasks.task import Task
+from protocol.identity import Signer
+from protocol.initial import initial_parameters
+from protocol.manifest import Inner
+from protocol.ports import Lane
+
+SETTINGS = WorkerSettings(device="cpu", threads=1)
+LANE = Lane(base=0, index=0, stride=1)
+
+
+def loop_of(
+    task: Task, name: str = "test:Task", inner: Inner | None = None
+) -> tuple[TrainingLoop, shared_memory.Buffers]:
+    """A loop that was not set to work, and what it shares."""
+    job = Job(
+        task=name,
+        task_options={},
+        seed=3,
+        inner=inner or Inner(batch_size=4),
+        peer=Signer(bytes(32)).peer,
+    )
+    loop = TrainingLoop(task, Device(SETTINGS), job)
+    fd = shared_memory.create()
+    shared_memory.give_size(fd, loop.parameters, loop.inner_size)
+    shared = shared_memory.Buffers(fd, loop.parameters, loop.inner_size)
+    loop.share(shared)
+    shared.anchor[:] = initial_parameters(loop.specs, 3)
+    return loop, shared
+
+
+def training(task: Task, inner: Inner | None = None) -> TrainingLoop:
+    """A loop at its first step."""
+    loop, _ = loop_of(task, inner=inner)
+    loop.train(LANE, None)
+    return loop

@@ -1,0 +1,37 @@
+"""torch is imported by the worker process alone: a node and `from hypergpu import Task` start
+without it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "hypergpu",
+        "daemon.device.process.trainer",
+        "daemon.device.main",
+        "protocol.initial",
+        "protocol.data_order",
+    ],
+)
+def test_no_torch(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({{'torch', 'libp2p', 'hivemind', 'aiohttp'}} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == ""

@@ -1,0 +1,191 @@
+"""The numerics, in this process: the flat model, AdamW against torch's own, lanes, deltas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from daemon.device import shared_memory
+from daemon.device.loops.adamw import AdamW
+from daemon.device.loops.training import TrainingLoop
+from daemon.device.model.flat_model import FlatModel
+from daemon.device.processor import Device
+from daemon.device.settings import Job, WorkerSettings
+from daemon.device.tasks.catalog import load_task
+from daemon.device.tasks.task import Task
+from protocol.identity import Signer
+from protocol.initial import initial_parameters
+from protocol.manifest import Inner
+from protocol.ports import Lane, Vector
+from tests.daemon.device.odd_tasks import Line, LineOptions
+
+SETTINGS = WorkerSettings(device="cpu", threads=1)
+OPTIONS = {"layers": 2, "heads": 2, "width": 16, "context": 16, "corpus_bytes": 50_000}
+
+
+def gpt() -> Task:
+    return load_task("byte_gpt", OPTIONS, SETTINGS)
+
+
+def make_loop(task: Task, name: str, inner: Inner) -> tuple[TrainingLoop, shared_memory.Buffers]:
+    job = Job(task=name, task_options={}, seed=3, inner=inner, peer=Signer(bytes(32)).peer)
+    loop = TrainingLoop(task, Device(SETTINGS), job)
+    fd = shared_memory.create()
+    shared_memory.give_size(fd, loop.parameters, loop.inner_size)
+    shared = shared_memory.Buffers(fd, loop.parameters, loop.inner_size)
+    loop.share(shared)
+    shared.anchor[:] = initial_parameters(loop.specs, 3)
+    return loop, shared
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adamw_is_torchs(weight_decay: float) -> None:
+    """The same steps as torch.optim.AdamW with clip_grad_norm_ over the same parameters one by one."""
+    task, rules = gpt(), Inner(learning_rate=1e-2, weight_decay=weight_decay, clip_norm=0.5)
+    flat = FlatModel(task, torch.device("cpu"))
+    flat.flat.copy_(torch.from_numpy(initial_parameters(flat.specs, 1)))
+    ours = AdamW(flat, rules)
+    theirs = task.model()
+    with torch.no_grad():
+        for mine, other in zip(flat.model.parameters(), theirs.parameters(), strict=True):
+            other.copy_(mine)
+    groups = [
+        {
+            "params": [part for part in theirs.parameters() if part.ndim >= 2],
+            "weight_decay": weight_decay,
+        },
+        {"params": [part for part in theirs.parameters() if part.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(
+        groups, lr=rules.learning_rate, betas=(rules.beta1, rules.beta2), foreach=False
+    )
+    for step in range(6):
+        batch = task.batch(np.arange(4) + 4 * step)
+        flat.zero_grad()
+        task.loss(flat.model, batch).backward()
+        ours.step()
+        optimizer.zero_grad()
+        task.loss(theirs, batch).backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), rules.clip_norm)
+        optimizer.step()
+    expected = torch.cat([part.detach().flatten() for part in theirs.parameters()])
+    torch.testing.assert_close(flat.flat, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_parameters_and_gradients_are_views_of_the_flat_ones() -> None:
+    task = gpt()
+    flat = FlatModel(task, torch.device("cpu"))
+    assert flat.flat.numel() == sum(int(np.prod(spec.shape)) for spec in flat.specs)
+    flat.flat.fill_(0.25)
+    assert all(bool((part == 0.25).all()) for part in flat.model.parameters())
+    task.loss(flat.model, task.batch(np.arange(2))).backward()
+    joined = torch.cat(
+        [part.grad.flatten() for part in flat.model.parameters() if part.grad is not None]
+    )
+    assert torch.equal(joined, flat.grad)
+    flat.zero_grad()
+    assert not flat.grad.any()
+
+
+def test_the_optimizers_state_counts_past_float32() -> None:
+    """A float32 cannot count past 2**24 steps; a run can."""
+    flat = FlatModel(Line(LineOptions()), torch.device("cpu"))
+    optimizer = AdamW(flat, Inner())
+    optimizer._steps = (1 << 24) + 12345
+    state = torch.empty(optimizer.state_size)
+    optimizer.save(state)
+    again = AdamW(flat, Inner())
+    again.load(state)
+    assert again._steps == (1 << 24) + 12345
+
+
+@pytest.mark.parametrize(
+    "spoil", [(0, float("inf")), (2, -1.0), (4, 0.5), (5, -1.0), (5, float(1 << 20))]
+)
+def test_what_is_no_optimizer_state_is_refused(spoil: tuple[int, float]) -> None:
+    # Two parameters: first 0-1, second 2-3, count 4-5.
+    flat = FlatModel(Line(LineOptions()), torch.device("cpu"))
+    optimizer = AdamW(flat, Inner())
+    state = torch.zeros(optimizer.state_size)
+    state[spoil[0]] = spoil[1]
+    with pytest.raises(ValueError, match="inner optimizer"):
+        optimizer.load(state)
+
+
+def train(loop: TrainingLoop, steps: int) -> None:
+    for _ in range(steps):
+        loop.step()
+
+
+def test_a_resumed_lane_goes_on_and_a_new_one_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Line(LineOptions())
+    drawn: list[list[int]] = []
+    fetch = task.batch
+    monkeypatch.setattr(
+        task, "batch", lambda indices: (drawn.append(indices.tolist()), fetch(indices))[1]
+    )
+    loop, _ = make_loop(task, "line", Inner(batch_size=5))
+    lane, other = Lane(base=0, index=0, stride=2), Lane(base=0, index=1, stride=2)
+    loop.train(lane, None)
+    train(loop, 4)
+    loop.pause()
+    loop.resume(lane, None)
+    train(loop, 6)
+    assert len({index for batch in drawn for index in batch}) == 50  # half of the pass, each once
+    loop.resume(other, None)
+    train(loop, 10)
+    assert sorted(index for batch in drawn for index in batch) == list(range(100))
+    loop.train(lane, None)
+    train(loop, 1)
+    assert drawn[-1] == drawn[0]
+
+
+def test_deltas_are_start_minus_now() -> None:
+    loop, shared = make_loop(Line(LineOptions()), "line", Inner(batch_size=5, learning_rate=0.01))
+    start = shared.anchor.copy()
+    loop.train(Lane(base=0, index=0, stride=1), 7)
+    while loop.training:
+        loop.step()
+    first = loop.pause()
+    assert (first.steps, first.samples) == (7, 35)
+    now: Vector = start - shared.delta
+    again = loop.pause()  # not taken: the same work, still there
+    assert again == first
+    loop.rebase()
+    assert loop.pause().samples == 0
+    assert not shared.delta.any()
+    loop.resume(Lane(base=0, index=0, stride=1), 1)
+    loop.step()
+    loop.pause()
+    assert shared.delta.any()
+    shared.anchor[:] = now
+    loop.train(Lane(base=35, index=0, stride=1), 0)
+    assert np.array_equal(shared.anchor, now)
+
+
+def test_bfloat16_learns_too() -> None:
+    """The precision setting changes the arithmetic, not the parameters' type."""
+    settings = WorkerSettings(device="cpu", threads=1, precision="bfloat16")
+    task = gpt()
+    job = Job(
+        task="byte_gpt",
+        task_options={},
+        seed=3,
+        inner=Inner(learning_rate=3e-3),
+        peer=Signer(bytes(32)).peer,
+    )
+    loop = TrainingLoop(task, Device(settings), job)
+    fd = shared_memory.create()
+    shared_memory.give_size(fd, loop.parameters, loop.inner_size)
+    shared = shared_memory.Buffers(fd, loop.parameters, loop.inner_size)
+    loop.share(shared)
+    shared.anchor[:] = initial_parameters(loop.specs, 3)
+    loop.train(Lane(base=0, index=0, stride=1), 10)
+    while loop.training:
+        loop.step()
+    work = loop.pause()
+    assert loop.finite()
+    assert work.loss is not None
+    assert work.loss < 5.6
+    assert shared.delta.dtype == np.float32

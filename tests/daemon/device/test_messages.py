@@ -1,0 +1,89 @@
+"""Framing survives any cut, limits hold before memory is used, and shared memory is what it claims
+to be.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.children.framing import MAX_FRAME_BYTES, Deframer
+from daemon.children.messages import frame
+from daemon.device import shared_memory
+from daemon.device.messages import Collect, Progressed, Train, decode_command, decode_report
+from protocol.ports import Lane
+
+MESSAGES = [
+    Train(id=1, lane=Lane(base=5, index=1, stride=4), max_steps=None),
+    Collect(id=2, taken=True),
+    Train(id=3, lane=Lane(base=1 << 40, index=0, stride=1), max_steps=7),
+]
+
+
+@given(st.lists(st.integers(1, 40)))
+def test_any_cut_gives_the_same_messages(cuts: list[int]) -> None:
+    wire = b"".join(frame(message) for message in MESSAGES)
+    deframer, got = Deframer(), []
+    for cut in [*cuts, len(wire)]:
+        got += [decode_command(body) for body in deframer.feed(wire[:cut])]
+        wire = wire[cut:]
+    assert got == MESSAGES
+
+
+def test_a_length_above_the_limit_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="allowed"):
+        list(Deframer().feed((MAX_FRAME_BYTES + 1).to_bytes(4, "big")))
+
+
+@given(st.binary(max_size=60))
+def test_noise_is_no_message(noise: bytes) -> None:
+    for decode in (decode_command, decode_report):
+        try:
+            message = decode(noise)
+        except msgspec.DecodeError:
+            continue
+        assert isinstance(message, msgspec.Struct)
+
+
+def test_a_command_is_no_report() -> None:
+    body = frame(Collect(id=1, taken=False))[4:]
+    with pytest.raises(msgspec.DecodeError):
+        decode_report(body)
+    report = Progressed(
+        stretch=1, steps=2, samples=3, loss=None, samples_per_second=0.0, longest_step_s=0.0
+    )
+    assert decode_report(frame(report)[4:]) == report
+
+
+def test_both_sides_see_the_same_memory_and_nobody_can_shrink_it() -> None:
+    fd = shared_memory.create()
+    shared_memory.give_size(fd, 1000, 2002)
+    ours, theirs = shared_memory.Buffers(fd, 1000, 2002), shared_memory.Buffers(fd, 1000, 2002)
+    ours.anchor[:], theirs.delta[:], ours.inner[:] = 1, 2, 3
+    assert (theirs.anchor.sum(), ours.delta.sum(), theirs.inner.sum()) == (1000, 2000, 6006)
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, 10)
+    os.close(fd)
+    assert np.all(ours.delta == 2)  # the mapping outlives the descriptor
+    assert (
+        ours.anchor.ctypes.data % 64
+        == ours.delta.ctypes.data % 64
+        == ours.inner.ctypes.data % 64
+        == 0
+    )
+
+
+def test_memory_of_another_size_or_unsealed_is_refused() -> None:
+    fd = shared_memory.create()
+    os.ftruncate(fd, 1 << 16)
+    with pytest.raises(ValueError, match="shared memory"):
+        shared_memory.Buffers(fd, 10, 22)
+    shared_memory.give_size(fd, 10, 22)
+    with pytest.raises(ValueError, match="shared memory"):
+        shared_memory.Buffers(fd, 10, 4000)
+    os.close(fd)

@@ -1,0 +1,107 @@
+"""A worker does not outlive its parent, whatever it is doing.
+
+A real parent is killed; the worker is watched from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.device.happened import gone_within, workers_of
+
+pytestmark = pytest.mark.real
+
+ROOT = Path(__file__).parents[3]
+# It takes milliseconds; a busy machine may take its time.
+GONE_S = 10.0
+
+PARENT = """
+import sys, trio, trio.testing
+import numpy as np
+from daemon.device.settings import WorkerSettings
+from daemon.device.process.trainer import WorkerTrainer
+from protocol.identity import Signer
+from protocol.journal import TrainerReady
+from protocol.manifest import Manifest
+from protocol.ports import Lane
+
+async def main(task):
+    manifest = Manifest(name="test", task=task)
+    settings = WorkerSettings(device="cpu", threads=1, allow_custom_task=True)
+    trainer = WorkerTrainer(manifest, Signer(bytes(32)).peer, settings, lambda event: None)
+    async with trainer.running():
+        if sys.argv[2] == "importing":
+            await trio.testing.wait_all_tasks_blocked()
+            print("spawned", flush=True)
+            await trio.sleep_forever()
+        info = await trainer.describe()
+        await trainer.train(np.zeros(info.parameters, np.float32), Lane(base=0, index=0, stride=1))
+        print("training", flush=True)
+        await trio.sleep_forever()
+
+try:
+    trio.run(main, sys.argv[1])
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@contextmanager
+def parent_of(task: str, when: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process that runs a trainer, and its worker's number."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    arguments = [sys.executable, "-c", PARENT, task, when]
+    with subprocess.Popen(
+        arguments, cwd=Path(__file__).parent, env=environment, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        try:
+            assert parent.stdout is not None
+            assert parent.stdout.readline().strip() in ("spawned", "training")
+            (worker,) = workers_of(parent.pid)
+            yield parent, worker
+        finally:
+            parent.kill()
+
+
+@pytest.mark.parametrize("when", ["importing", "training"])
+def test_kill_9_of_the_parent_leaves_no_worker(when: str) -> None:
+    with parent_of("byte_gpt", when) as (parent, worker):
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        assert gone_within(worker, GONE_S)
+
+
+@pytest.mark.parametrize("task", ["Sleeps", "Holds"])
+def test_nor_in_the_middle_of_a_step(note: Path, task: str) -> None:
+    with parent_of(f"odd_tasks:{task}", "training") as (parent, worker):
+        assert note.read_text(encoding="ascii") == "in the step"
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        assert gone_within(worker, GONE_S)
+
+
+def test_a_stopped_parent_keeps_its_worker_and_a_killed_one_does_not() -> None:
+    with parent_of("byte_gpt", "training") as (parent, worker):
+        parent.send_signal(signal.SIGSTOP)
+        assert not gone_within(worker, 0.5)
+        parent.send_signal(signal.SIGKILL)
+        assert gone_within(worker, GONE_S)
+
+
+def test_the_terminals_interrupt_is_for_the_parent_alone() -> None:
+    """The worker has a session of its own; it goes when the parent has ended in order."""
+    with parent_of("byte_gpt", "training") as (parent, worker):
+        assert os.getsid(worker) == worker
+        parent.send_signal(signal.SIGINT)
+        assert parent.stdout is not None
+        assert parent.stdout.readline().strip() == "interrupted"
+        parent.wait()
+        assert gone_within(worker, GONE_S)

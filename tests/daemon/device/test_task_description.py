@@ -1,0 +1,172 @@
+"""What a worker says of its task: the same for the same task, and a difference for every way in
+which two may differ.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from daemon.device.tasks.catalog import load_task
+from daemon.device.tasks.source import source_digest, sources_of
+from daemon.device.tasks.task import Batch, Task
+from protocol.task_digest import TaskDigest, difference
+from tests.daemon.device import odd_tasks
+from tests.daemon.device.loops import SETTINGS, loop_of
+from tests.daemon.device.odd_tasks import Line, LineOptions
+
+OPTIONS = LineOptions()
+
+
+def described(task: Task, name: str = "test:Task") -> TaskDigest:
+    return loop_of(task, name)[0].describe()
+
+
+def test_the_same_task_has_the_same_name() -> None:
+    first, second = described(odd_tasks.Frozen(OPTIONS)), described(odd_tasks.Frozen(OPTIONS))
+    assert first.name == second.name
+    assert difference(first, second) == ""
+
+
+def test_a_buffer_drawn_at_random_is_drawn_alike_on_every_node() -> None:
+    torch.manual_seed(1)
+    first = described(odd_tasks.Fourier(OPTIONS))
+    torch.manual_seed(2)
+    assert described(odd_tasks.Fourier(OPTIONS)).name == first.name
+    assert first.buffers[0].name == "projection"
+
+
+class OtherTable(Line):
+    def model(self) -> torch.nn.Module:
+        made = odd_tasks.WithTable()
+        made.table.data[0, 0] = 0.25
+        return made
+
+
+class Swapped(Line):
+    def model(self) -> torch.nn.Module:
+        return torch.nn.ModuleDict({"b": torch.nn.Linear(1, 1), "a": torch.nn.Linear(1, 1)})
+
+
+class Straight(Line):
+    def model(self) -> torch.nn.Module:
+        return torch.nn.ModuleDict({"a": torch.nn.Linear(1, 1), "b": torch.nn.Linear(1, 1)})
+
+
+class Wide(Line):
+    def model(self) -> torch.nn.Module:
+        return torch.nn.Linear(1, 7)
+
+
+class Unknown(Line):
+    """A buffer that no seed reaches."""
+
+    drawn = np.random.default_rng()
+
+    def model(self) -> torch.nn.Module:
+        made = torch.nn.Linear(1, 1)
+        made.register_buffer("noise", torch.from_numpy(self.drawn.random(5)))
+        return made
+
+
+class OtherLabels(Line):
+    def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
+        x, y = super().batch(indices)
+        return x, y + 1
+
+
+class Augmented(Line):
+    """Each call gives another crop of the same samples."""
+
+    drawn = np.random.default_rng()
+
+    def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
+        x, y = super().batch(indices)
+        return x + float(self.drawn.random()), y
+
+
+class Private(Augmented):
+    data = "private"
+
+    def dataset_size(self) -> int:
+        return 7
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words"),
+    [
+        (odd_tasks.Frozen, OtherTable, "other values in frozen parameter 1 `table`"),
+        (Swapped, Straight, "parameter 1 `a.weight`, ours `b.weight`"),
+        (Line, Wide, "parameter 1 `weight` of shape (7, 1), ours (1, 1)"),
+        (Line, odd_tasks.Tied, "parameter 1 `0.weight`, ours `weight`"),
+        (Unknown, Unknown, "other values in buffer 1 `noise`"),
+        (Line, OtherLabels, "tensor 2 of the same samples differs"),
+        (Line, Private, 'only the other node\'s task says data = "private"'),
+    ],
+)
+def test_the_first_difference_is_named(ours: type[Line], theirs: type[Line], words: str) -> None:
+    mine, other = described(ours(OPTIONS)), described(theirs(OPTIONS))
+    assert mine.name != other.name
+    assert words in difference(mine, other)
+
+
+def test_other_options_and_sizes_are_named() -> None:
+    assert "slope = 3.0" in difference(
+        described(Line(OPTIONS)), described(Line(LineOptions(slope=3.0)))
+    )
+    small = Line(OPTIONS)
+    small.dataset_size = lambda: 50  # type: ignore[method-assign]
+    assert "has 50 samples, ours 100" in difference(described(Line(OPTIONS)), described(small))
+
+
+def test_content_that_differs_from_call_to_call_is_not_compared() -> None:
+    assert difference(described(Augmented(OPTIONS)), described(Augmented(OPTIONS))) == ""
+    assert described(Augmented(OPTIONS)).sample == ()
+
+
+def test_private_data_are_not_compared() -> None:
+    task = described(Private(OPTIONS))
+    assert (task.private, task.sample) == (True, ())
+
+
+def test_shipped_tasks_go_by_their_version_and_the_standard_library_is_private() -> None:
+    options = {"layers": 1, "heads": 2, "width": 16, "context": 16, "corpus_bytes": 50_000}
+    task = described(load_task("byte_gpt", options, SETTINGS), "byte_gpt")
+    assert [part.name for part in task.source] == ["task byte_gpt"]
+    assert task.private
+
+
+def test_source_is_compared_without_comments_docstrings_and_layout(tmp_path: Path) -> None:
+    plain, commented, other = (tmp_path / f"{name}.py" for name in ("plain", "commented", "other"))
+    plain.write_text("def loss(x):\n    return x * 2\n")
+    commented.write_text(
+        '"""About."""\n# why\ndef loss( x ):\n    """What."""\n\n    return (x * 2)  # twice\n'
+    )
+    other.write_text("def loss(x):\n    return x * 3\n")
+    assert source_digest(plain) == source_digest(commented) != source_digest(other)
+
+
+def test_modules_beside_the_tasks_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "winery"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "task.py").write_text("from . import labels\nimport vintage\n")
+    (package / "labels.py").write_text("LABELS = 1\n")
+    (tmp_path / "vintage.py").write_text("YEAR = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("winery.task")
+    names = ("winery", "winery.task", "winery.labels", "vintage")
+    try:
+        before = sources_of("winery.task")
+        assert {part.name for part in before} == {f"module {name}" for name in names}
+        (package / "labels.py").write_text("LABELS = 2\n")
+        assert sources_of("winery.task") != before
+    finally:
+        for name in names:
+            del sys.modules[name]

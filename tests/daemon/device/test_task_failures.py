@@ -1,0 +1,220 @@
+"""Real workers whose task fails: what a person is told, how often it is tried, and what a task
+prints.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from daemon.children.process import LINES_AT_ONCE, LINES_PER_S, LineRation
+from daemon.device.process.restart_policy import Patience
+from daemon.device.process.trainer import WorkerTrainer
+from protocol.errors import UserError
+from protocol.initial import initial_parameters
+from protocol.journal import BatchSkipped, TrainerReady, TrainerStopped, TrainingProgress
+from protocol.ports import Lane, TrainerLost
+from protocol.task_digest import TaskDigest, TensorPart
+from tests.daemon.device.happened import Happened, workers_of
+
+MakeTrainer = Callable[..., WorkerTrainer]
+LANE = Lane(base=0, index=0, stride=1)
+# A few workers import torch one after another, on a machine that is busy with other tests.
+LIMIT_S = 90
+ONCE = Patience(first_wait_s=0.05, longest_wait_s=0.05, restarts=1)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("task", "place", "words"),
+    [
+        ("FailsToLoad", "odd_tasks.py:", "KeyError: 'text'"),
+        ("WrongInit", "__init__()", "TypeError"),
+        ("needs_a_module:Task", "needs_a_module.py:3", "No module named 'no_such_library'"),
+    ],
+)
+async def test_a_task_that_does_not_load_is_told_with_its_place_and_ends(
+    make_trainer: MakeTrainer,
+    happened: Happened,
+    odd_tasks: None,
+    task: str,
+    place: str,
+    words: str,
+) -> None:
+    trainer = make_trainer(task if ":" in task else f"odd_tasks:{task}", patience=ONCE)
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            with pytest.raises(UserError) as refusal:
+                await trainer.describe()
+    assert refusal.value.exit_code == 1
+    assert words in str(refusal.value)
+    first, last = (event for event in happened.events if isinstance(event, TrainerStopped))
+    assert (first.failures, first.limit, first.for_good) == (1, 1, False)
+    assert (last.failures, last.for_good) == (2, True)
+    assert place in first.reason
+    assert words in first.reason
+    assert words in first.trace
+
+
+@pytest.mark.real
+async def test_a_task_that_fails_at_its_first_steps_is_given_up_and_the_node_stays(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
+    trainer = make_trainer("odd_tasks:Fails", patience=ONCE)
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            anchor = initial_parameters((await trainer.describe()).specs, 0)
+            for _ in range(2):
+                await happened.next(TrainerReady)
+                await trainer.train(anchor, LANE)
+                stopped = await happened.next(TrainerStopped)
+                assert "the cat sat on the data" in stopped.reason
+                assert 'raise RuntimeError("the cat sat on the data")' in stopped.trace
+            assert stopped.for_good
+            assert trainer.gave_up
+            assert not trainer.trained
+            assert workers_of(os.getpid()) == []
+            for call in (lambda: trainer.train(anchor, LANE), trainer.collect, trainer.inner_state):
+                with pytest.raises(TrainerLost, match="the cat sat"):
+                    await call()
+            with trio.move_on_after(0.2) as waiting:
+                await trainer.describe()
+            assert waiting.cancelled_caught, "what it is made of is known, but it never comes up"
+
+
+@pytest.mark.real
+async def test_a_worker_without_memory_is_started_again_for_ever(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
+    """After three restarts the trainer was gone for good, though memory was short for a minute
+    only.
+    """
+    trainer = make_trainer("odd_tasks:ShortOfMemory", patience=ONCE)
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            anchor = initial_parameters((await trainer.describe()).specs, 0)
+            for _ in range(ONCE.restarts + 2):
+                await happened.next(TrainerReady)
+                await trainer.train(anchor, LANE)
+                stopped = await happened.next(TrainerStopped)
+                assert (stopped.failures, stopped.limit, stopped.for_good) == (0, 0, False)
+            assert re.match(
+                r"The worker ran out of memory in odd_tasks.py:\d+ loss\(\): .*out of memory.*; trying again in",
+                stopped.reason,
+            )
+            assert not trainer.gave_up
+
+
+@pytest.mark.real
+async def test_a_crash_of_native_code_is_told_with_the_line_it_was_called_from(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
+    trainer = make_trainer("odd_tasks:Crashes", patience=ONCE)
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            await trainer.train(initial_parameters((await trainer.describe()).specs, 0), LANE)
+            stopped = await happened.next(TrainerStopped)
+    assert re.match(r"The task crashed with SIGSEGV in odd_tasks.py:\d+ loss\(\)", stopped.reason)
+    assert (stopped.failures, stopped.limit) == (1, 1)
+
+
+@pytest.mark.real
+async def test_a_task_that_loads_for_too_long_is_told_which_setting_to_change(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
+    trainer = make_trainer(
+        "odd_tasks:Line", patience=Patience(start_s=0.05, first_wait_s=0.01, restarts=1)
+    )
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            with pytest.raises(UserError, match=r"(?s)not up after 0.05 s.*load_timeout_s"):
+                await trainer.describe()
+
+
+@pytest.mark.real
+async def test_one_bad_sample_is_told_with_its_coordinates_and_training_goes_on(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
+    trainer = make_trainer("odd_tasks:BadSample")
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            await trainer.train(
+                initial_parameters((await trainer.describe()).specs, 0), LANE, max_steps=49
+            )
+            while trainer.progress().steps < 49:
+                await happened.next(TrainingProgress)
+            work = await trainer.collect()
+            assert work.samples == 49 * 4
+            skipped = await happened.next(BatchSkipped)
+            assert "image 17 is truncated" in skipped.what
+            assert "data indices" in skipped.where
+            assert "17" in skipped.where
+            assert trainer.restarts == 0
+
+
+@pytest.mark.real
+async def test_what_a_task_prints_is_logged_line_by_line_up_to_a_rate(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hypergpu.worker.output")
+    trainer = make_trainer("odd_tasks:Talks")
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            await trainer.describe()
+    lines = [
+        record.getMessage() for record in caplog.records if record.name == "hypergpu.worker.output"
+    ]
+    assert "a warning" in lines
+    assert "indexing �[31mthe data set" in lines
+    assert 100 < len(lines) < LINES_AT_ONCE + LINES_PER_S * LIMIT_S
+
+
+@pytest.mark.real
+async def test_a_worker_that_dies_is_missed_though_its_child_holds_what_it_had_open(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
+    trainer = make_trainer("odd_tasks:Forks")
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            await trainer.describe()
+            for worker in workers_of(os.getpid()):
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+            with trio.fail_after(10):
+                assert "SIGKILL" in (await happened.next(TrainerStopped)).reason
+
+
+def test_line_ration_counts_what_it_leaves_out() -> None:
+    ration = LineRation(0.0)
+    assert sum(ration.allows(0.0) for _ in range(1000)) == LINES_AT_ONCE
+    assert ration.left_out == 1000 - LINES_AT_ONCE
+    assert not ration.allows(0.5 / LINES_PER_S)
+    assert ration.allows(1.5 / LINES_PER_S)
+
+
+def test_the_module_of_the_missing_import_is_where_the_tests_look() -> None:
+    assert (Path(__file__).parent / "needs_a_module.py").exists()
+
+
+@pytest.mark.real
+async def test_a_task_that_cannot_read_the_homes_model_is_refused(
+    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+) -> None:
+    held = TaskDigest(parameters=(TensorPart(name="line.weight", shape=(1, 1), dtype="float32"),))
+    trainer = make_trainer("odd_tasks:Line", before=held)
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            with pytest.raises(
+                UserError,
+                match=r"(?s)TASK_CHANGED.*the model has parameter 1 `line.weight`, the task `weight`",
+            ):
+                await trainer.describe()
+    assert happened.events == []

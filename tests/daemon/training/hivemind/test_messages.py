@@ -1,0 +1,82 @@
+"""The border between node and hivemind process: what is said arrives as it was said, and what is no
+message is refused.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from daemon.children.framing import Deframer
+from daemon.children.messages import Message, frame
+from daemon.services.training.hivemind.messages import (
+    Average,
+    Averaged,
+    Begin,
+    Meet,
+    Said,
+    decode_command,
+    decode_report,
+)
+from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
+
+SAID = Said(peer="12D3Koo", number=3, samples=40, loss=None, sketch=(0.5, -1.0))
+AVERAGED = Averaged(
+    id=7,
+    group=3,
+    said=(SAID,),
+    elements=100,
+    local_elements=0,
+    missing_senders=0,
+    parts_expected=6,
+    parts_summed=6,
+    matchmaking_s=0.1,
+    all_reduce_s=0.2,
+)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Begin(
+            id=1,
+            peer=PeerSettings(announce=("/ip4/1.2.3.4/tcp/5",)),
+            averager=AveragerSettings(prefix="x"),
+            elements=10,
+        ),
+        Meet(id=2, maddrs=("/ip4/127.0.0.1/tcp/1/p2p/Qm",)),
+        Average(id=3, weight=40.0, group_size=4, find_s=5.0, said=SAID),
+    ],
+)
+def test_commands_arrive(message: Message) -> None:
+    (body,) = Deframer().feed(frame(message))
+    assert decode_command(body) == message
+
+
+def test_reports_arrive() -> None:
+    (body,) = Deframer().feed(frame(AVERAGED))
+    assert decode_report(body) == AVERAGED
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\xc1", msgspec.msgpack.encode({"type": "Train", "id": 1}), frame(AVERAGED)[4:]]
+)
+def test_what_is_no_command_is_refused(body: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_command(body)
+
+
+@pytest.mark.parametrize(
+    "change", [{"local_elements": 1}, {"missing_senders": 1}, {"parts_summed": 5}]
+)
+def test_a_round_with_anything_missing_is_not_whole(change: dict[str, int]) -> None:
+    assert AVERAGED.whole
+    assert not msgspec.structs.replace(AVERAGED, **change).whole
+
+
+def test_what_members_say_is_taken_as_a_record_or_not_at_all() -> None:
+    told = msgspec.to_builtins(SAID)
+    assert msgspec.convert(told, Said) == SAID
+    for bad in ({**told, "number": "3"}, {**told, "more": 1}, {"peer": "x"}, [1, 2], None):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(bad, Said)

@@ -1,0 +1,180 @@
+"""What HyperGPU decides about hivemind's rounds."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.services.training.hivemind.messages import SKETCH, Averaged, Said
+from daemon.services.training.hivemind.policy import (
+    LEAST,
+    averager_settings,
+    check_manifest,
+    choose_group,
+    find_s,
+    judge,
+    lane_of,
+    next_end,
+    sketch_of,
+)
+from daemon.services.training.hivemind.settings import COMPRESSIONS, peer_settings
+from protocol.errors import UserError
+from protocol.manifest import Group, Manifest, RoundRules
+
+RUN = bytes(range(32))
+FINE = Manifest(name="x", task="simple_cnn", engine="hivemind")
+
+
+def said(peer: str, number: int = 3, shift: float = 0.0) -> Said:
+    return Said(peer=peer, number=number, samples=10, loss=None, sketch=(1.0 + shift, -0.5, 0.25))
+
+
+def averaged(*members: Said, group: int | None = None, **holes: int) -> Averaged:
+    fine = Averaged(
+        id=1,
+        group=len(members) if group is None else group,
+        said=members,
+        elements=100,
+        local_elements=0,
+        missing_senders=0,
+        parts_expected=8,
+        parts_summed=8,
+        matchmaking_s=0.5,
+        all_reduce_s=0.25,
+    )
+    return msgspec.structs.replace(fine, **holes)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        msgspec.structs.replace(FINE, codec="int8"),
+        msgspec.structs.replace(FINE, round=RoundRules(steps=5)),
+        msgspec.structs.replace(FINE, round=RoundRules(seconds=1.0)),
+    ],
+)
+def test_a_run_that_hivemind_cannot_do_is_refused_with_what_to_change(manifest: Manifest) -> None:
+    check_manifest(FINE)
+    with pytest.raises(UserError) as refused:
+        check_manifest(manifest)
+    assert refused.value.fix
+
+
+@given(seconds=st.floats(4.0, 3600.0))
+def test_hiveminds_timeouts_fit_into_each_other_and_into_the_round(seconds: float) -> None:
+    settings = averager_settings(
+        RUN, msgspec.structs.replace(FINE, round=RoundRules(seconds=seconds))
+    )
+    assert settings.compression in COMPRESSIONS
+    assert "." not in settings.prefix
+    assert settings.request_s < settings.matchmaking_s < find_s(settings) < seconds * (1 - LEAST)
+
+
+@given(now=st.floats(1.6e9, 1.8e9), seconds=st.floats(4.0, 3600.0))
+def test_rounds_end_on_one_grid_and_none_is_empty_or_two_long(now: float, seconds: float) -> None:
+    end = next_end(now, seconds)
+    assert LEAST * seconds - 1e-5 <= end - now <= (1 + LEAST) * seconds + 1e-5
+    assert min(end % seconds, seconds - end % seconds) < 1e-4
+
+
+def test_members_that_failed_to_meet_meet_at_the_next_end() -> None:
+    """One gave up early, one late; a rule that skipped short rests would keep them apart for good."""
+    assert next_end(103.6, 5.0) == next_end(100.1, 5.0) == 105.0
+
+
+@given(members=st.integers(2, 500), max_group=st.integers(2, 64))
+def test_groups_are_no_larger_than_allowed_and_as_few_as_can_be(
+    members: int, max_group: int
+) -> None:
+    choice = choose_group(members, max_group)
+    assert 2 <= choice.size <= min(members, max_group)
+    assert -(-members // choice.size) >= -(-members // max_group)
+    assert str(members) in choice.reason
+
+
+def test_live_members_draw_different_samples() -> None:
+    everybody = ["a", "b", "c"]
+    lanes = [lane_of(7, me, [other for other in everybody if other != me]) for me in everybody]
+    assert {lane.index for lane in lanes} == {0, 1, 2}
+    assert {(lane.base, lane.stride) for lane in lanes} == {(7 << 32, 3)}
+
+
+@pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 100_000])
+def test_a_sketch_is_small_and_sees_both_ends(size: int) -> None:
+    anchor = np.arange(size, dtype=np.float32)
+    sketch = sketch_of(anchor)
+    assert len(sketch) == min(size, SKETCH)
+    assert (sketch[0], sketch[-1]) == (anchor[0], anchor[-1])
+
+
+def test_a_whole_mean_among_equals_is_taken_and_called_not_certified() -> None:
+    judgement = judge(averaged(said("a"), said("b"), said("c")), said("a"))
+    assert judgement.what == "apply"
+    assert "not certified" in judgement.reason
+
+
+@pytest.mark.parametrize(
+    ("holes", "word"),
+    [
+        ({"local_elements": 25}, "25%"),
+        ({"missing_senders": 1}, "1 of 2"),
+        ({"parts_summed": 6}, "2 of 8 pieces"),
+    ],
+)
+def test_a_success_with_a_hole_is_not_taken(holes: dict[str, int], word: str) -> None:
+    judgement = judge(averaged(said("a"), said("b"), **holes), said("a"))
+    assert judgement.what == "keep"
+    assert word in judgement.reason
+
+
+def test_whoever_stands_elsewhere_than_most_goes_there_and_the_others_stay() -> None:
+    members = (said("a"), said("b", shift=0.1), said("c", shift=0.1))
+    assert judge(averaged(*members), members[0]).what == "others"
+    assert judge(averaged(*members), members[1]).what == "apply"
+    late = (said("a", number=5), said("b", number=9))
+    assert judge(averaged(*late), late[0]).what == "others", "of two, the one that is behind"
+    assert judge(averaged(*late), late[1]).what == "apply"
+
+
+def test_two_that_differ_agree_on_who_moves() -> None:
+    members = (said("a"), said("b", shift=0.5))
+    assert sorted(judge(averaged(*members), mine).what for mine in members) == ["apply", "others"]
+
+
+def test_rounding_is_not_standing_elsewhere() -> None:
+    members = (said("a"), said("b", shift=1e-6))
+    assert all(judge(averaged(*members), mine).what == "apply" for mine in members)
+
+
+def test_members_that_are_not_ours_are_counted() -> None:
+    assert (
+        "1 of them no HyperGPU" in judge(averaged(said("a"), said("b"), group=3), said("a")).reason
+    )
+
+
+def test_the_group_bounds_of_the_manifest_are_hiveminds() -> None:
+    settings = averager_settings(
+        RUN, msgspec.structs.replace(FINE, group=Group(min_peers=3, max_group=5))
+    )
+    assert (settings.min_group_size, settings.group_size) == (3, 5)
+
+
+def test_where_a_hivemind_peer_listens_follows_from_the_nodes_own_settings() -> None:
+    alone = peer_settings("127.0.0.1", 0, ())
+    assert (alone.listen, alone.announce, alone.through_nat) == (
+        ("/ip4/127.0.0.1/tcp/0",),
+        (),
+        False,
+    )
+    forwarded = peer_settings(
+        "0.0.0.0", 4100, ("/ip4/203.0.113.7/tcp/4001", "/dns4/example.org/tcp/4001")
+    )
+    assert forwarded.announce == ("/ip4/203.0.113.7/tcp/4100", "/dns4/example.org/tcp/4100")
+    assert forwarded.through_nat
+    assert peer_settings("::", 0, ("/ip4/203.0.113.7/tcp/4001",)).listen == ("/ip6/::/tcp/0",)
+    assert peer_settings("::", 0, ("/ip4/203.0.113.7/tcp/4001",)).announce == (), (
+        "a port that nobody knows cannot be announced"
+    )

@@ -1,0 +1,180 @@
+"""The one state that a node downloads beside everything else, and what the round machine hears of
+it.
+"""
+
+from __future__ import annotations
+
+import random
+
+import trio
+import trio.testing
+from msgspec.structs import replace
+
+from daemon.services.training.native.state.downloads import ARRIVED_KEPT, Downloads
+from daemon.services.training.native.state.state_store import Keeper
+from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.members import Members
+from daemon.swarm.state_transfer import GivenStates, serve_state
+from protocol.layout import CHUNK_ELEMENTS
+from protocol.outer import state_digest, state_leaves
+from protocol.ports import Checkpoint, ParameterSpec, TaskInfo, inline
+from protocol.round.phases import Happening, StateHere
+from simulator.fakes.clock import run_virtual
+from simulator.fakes.disk import MemoryDisk, MemoryMedium
+from simulator.fakes.network import FakeSwarm
+from simulator.fakes.node import FakeNetwork
+from tests.daemon.certified_home import vector
+from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people
+
+FOUR = people(4)
+PARAMETERS = CHUNKS * CHUNK_ELEMENTS
+INFO = TaskInfo(
+    parameters=PARAMETERS,
+    specs=(ParameterSpec(name="point", shape=(PARAMETERS,), init="zeros"),),
+    dataset_size=1000,
+    device="cpu",
+    threads=1,
+)
+
+
+class Scene:
+    """A node at certificate 1, a peer that gives the states of others, and a branch beside the
+    node.
+    """
+
+    def __init__(self) -> None:
+        self.lineage = Lineage(RUN, MANIFEST, CHUNKS)
+        self.own = self._certified(Made(FOUR[:2]), 1)
+        self.next = self._certified(Made(FOUR[:2], self.own.tip, seq=2), 2)
+        self.other = self._certified(Made(FOUR[2:]), 3)
+        self.further = [self.other]  # the other branch goes on
+        for number in range(4, 4 + ARRIVED_KEPT):
+            self.further.append(
+                self._certified(Made(FOUR[2:], self.further[-1].tip, seq=number), number)
+            )
+        self.happened: list[Happening] = []
+        swarm = FakeSwarm(random.Random(1))
+        self.here: FakeNetwork = swarm.network(b"\0" * 32)
+        self.there: FakeNetwork = swarm.network(b"\1" * 32)
+        self.swarm = swarm
+        disk = MemoryDisk(MemoryMedium())
+        self.keeper = Keeper(
+            run=RUN,
+            me=FOUR[0].peer,
+            manifest=MANIFEST,
+            info=INFO,
+            lineage=self.lineage,
+            disk=disk,
+            offload=inline,
+            record=lambda _: None,
+        )
+        self.keeper.tip = self.own.tip
+        self.downloads = Downloads(
+            network=self.here,
+            lineage=self.lineage,
+            members=Members(self.here.peer, lambda _: None, lambda _: None),
+            keeper=self.keeper,
+            offload=inline,
+            emit=self.happened.append,
+            record=lambda _: None,
+            refuse=lambda *_: None,
+        )
+        self.downloads._holders = lambda _: [self.there.peer]  # type: ignore[method-assign]  # whom beacons would name
+
+    def _certified(self, made: Made, number: int) -> Step:
+        made.vote = replace(made.vote, state=state_digest(vector(number, 0), vector(number, 1)))
+        (step,) = self.lineage.add(made.raw())
+        return step
+
+    async def give(self) -> None:
+        """The peer keeps the states of the next certificate and of the other branch."""
+        disk = MemoryDisk(MemoryMedium())
+        leaves = {}
+        for number, step in ((2, self.next), *enumerate(self.further, start=3)):
+            value, momentum = vector(number, 0), vector(number, 1)
+            await disk.save_checkpoint(
+                Checkpoint(
+                    run=RUN,
+                    tip=step.tip.hash,
+                    number=step.tip.number,
+                    anchor=value,
+                    momentum=momentum,
+                    inner=value[:0],
+                )
+            )
+            leaves[step.tip.hash] = state_leaves(value, momentum)
+        serve_state(self.there, GivenStates(disk, leaves, lambda: PARAMETERS))
+
+
+async def _live(network: FakeNetwork, *, task_status: trio.TaskStatus[None]) -> None:
+    async with network.running():
+        task_status.started()
+        await trio.sleep_forever()
+
+
+def test_downloads_say_whether_a_state_leads_on_or_belongs_to_a_merge() -> None:
+    """A node goes on to a state that came late. One of another branch it may only merge with."""
+    scene = Scene()
+
+    async def main() -> None:
+        async with scene.swarm.running(), trio.open_nursery() as nursery:
+            await scene.give()
+            for network in (scene.here, scene.there):
+                await nursery.start(_live, network)
+            await trio.sleep(2.0)
+            for step in (scene.other, scene.next):
+                for _ in range(2):  # the second time it is here already
+                    assert await scene.downloads.fetch(step) == ""
+            nursery.cancel_scope.cancel()
+
+    run_virtual(main)
+    here = [
+        (event.certificate.hash, event.ahead)
+        for event in scene.happened
+        if isinstance(event, StateHere)
+    ]
+    assert here == [(scene.other.tip.hash, False)] * 2 + [(scene.next.tip.hash, True)] * 2
+
+
+def test_downloads_lead_on_also_where_the_certificate_was_pushed_out_of_the_lineage() -> None:
+    """Strangers' certificates may take its place while its state comes.
+
+    The state is here all the same, and nothing else leads the node on.
+    """
+    scene = Scene()
+
+    async def main() -> None:
+        async with scene.swarm.running(), trio.open_nursery() as nursery:
+            await scene.give()
+            for network in (scene.here, scene.there):
+                await nursery.start(_live, network)
+            await trio.sleep(2.0)
+            nursery.start_soon(scene.downloads.fetch, scene.next)
+            await trio.testing.wait_all_tasks_blocked()
+            scene.lineage._forget(scene.next.tip.hash)
+            await trio.sleep(60.0)
+            nursery.cancel_scope.cancel()
+
+    run_virtual(main)
+    assert [event.ahead for event in scene.happened if isinstance(event, StateHere)] == [True]
+
+
+def test_downloads_of_a_branch_that_is_not_merged_do_not_pile_up() -> None:
+    """The branch went on, each merge with it failed, and each state stayed: two vectors of the
+    model in every round.
+    """
+    scene = Scene()
+
+    async def main() -> None:
+        async with scene.swarm.running(), trio.open_nursery() as nursery:
+            await scene.give()
+            for network in (scene.here, scene.there):
+                await nursery.start(_live, network)
+            await trio.sleep(2.0)
+            for step in scene.further:
+                assert await scene.downloads.fetch(step) == ""
+                assert scene.downloads.look(step.tip.hash) is not None
+            nursery.cancel_scope.cancel()
+
+    run_virtual(main)
+    assert scene.downloads.arrived == {step.tip.hash for step in scene.further[-ARRIVED_KEPT:]}

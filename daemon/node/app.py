@@ -55,7 +55,7 @@ def run_node(
 
 def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, tell: Say) -> int:
     """`hypergpud observe` after its settings are known."""
-    from daemon.node.node import observer_node  # noqa: PLC0415  # a node needs no web server
+    from daemon.node import observer_node  # noqa: PLC0415  # a node needs no web server
 
     return _to_the_end(partial(observer_node.run, config, join, lifeline, tell))
 

@@ -67,7 +67,7 @@ def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer
     """
     if named is None and join:
         return Choice(manifest=None, join=join, assumed=("the run of the node we join (--run)",))
-    from daemon.home.layout import recent_state  # noqa: PLC0415  # half a second of imports that a mistake in the settings does not pay
+    from daemon.home import recent_state  # noqa: PLC0415  # half a second of imports that a mistake in the settings does not pay
 
     assumed: list[str] = []
     if named is not None:
@@ -111,7 +111,7 @@ def take_up(config: Config, signed: SignedManifest) -> None:
     from daemon.chain.opening import check_profile  # noqa: PLC0415
     from daemon.device.settings import WorkerSettings  # noqa: PLC0415
     from daemon.device.tasks.catalog import locate  # noqa: PLC0415
-    from daemon.home.layout import recent_state  # noqa: PLC0415  # as in `choose`
+    from daemon.home import recent_state  # noqa: PLC0415  # as in `choose`
     from daemon.services.training.engine import check_engine  # noqa: PLC0415
     from protocol.ports import DiskFull  # noqa: PLC0415
 
@@ -138,7 +138,7 @@ def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> Sign
 
     One that this home began under an earlier version of the rules goes on under that version.
     """
-    from daemon.home.layout import recent_state  # noqa: PLC0415  # as in `choose`
+    from daemon.home import recent_state  # noqa: PLC0415  # as in `choose`
 
     manifest = load_manifest(file)
     if names_rules(file):

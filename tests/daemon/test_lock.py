@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from daemon.home import lock as lock_module
 from daemon.home.layout import LOCK_FILE
-from daemon.home.layout import lock as lock_module
 from daemon.home.lock import Holder, boot_id, holder, home_lock, lock_holder
 from protocol.errors import UserError
 

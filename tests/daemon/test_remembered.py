@@ -22,7 +22,7 @@ from daemon.home.recent_state import (
     remember,
     run_among,
 )
-from daemon.node.node import run_choice
+from daemon.node import run_choice
 from daemon.node.run_choice import Choice, choose, take_up
 from protocol.errors import UserError
 from protocol.identity import Signer

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from contracts import words
+from contracts import calldata
 from contracts.abi import call_data, topic
 from contracts.artifacts import (
     AGENT_REGISTRY,
@@ -21,13 +21,14 @@ from contracts.artifacts import (
     REWARD_POOL,
     SESSIONS,
 )
-from contracts.believing import HYPERGPU, PLUMISE, check_chain, effect_of, plumise_agent
 from contracts.endpoints import Endpoints, Transport
 from contracts.liveness import heard_between
 from contracts.node_rpc import NodeRpc, Receipt, number_of
 from contracts.nonce import DEFAULT_CEILING, Sender, TransactionSigner
-from contracts.pending import PendingFile, PendingTransaction
-from protocol.chain import (
+from contracts.pending_transactions import PendingFile, PendingTransaction
+from contracts.verification import HYPERGPU, PLUMISE, check_chain, effect_of, plumise_agent
+from protocol.chain.keccak import ZERO_ADDRESS, Address, checked_address
+from protocol.chain.port import (
     NO_HASH,
     AgentStatus,
     ChainHead,
@@ -41,7 +42,6 @@ from protocol.chain import (
     Sent,
     Settled,
 )
-from protocol.keccak import ZERO_ADDRESS, Address, checked_address
 
 # Between looks while waiting; blocks come every 2 to 3 s.
 POLL_S = 1.0
@@ -54,7 +54,7 @@ _AGENT = "(bytes32,bytes32,uint256,uint256,uint256,bytes32)"
 
 
 class ChainClient:
-    """Satisfies `protocol.chain.Chain`. Made by `contracts.client.connect`."""
+    """Satisfies `protocol.chain.port.Chain`. Made by `contracts.client.connect`."""
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ class ChainClient:
         capabilities: Sequence[Hash] = (),
         agent: Address | None = None,
     ) -> Sent:
-        data = words.register_words(name, model, capabilities, agent)
+        data = calldata.register_words(name, model, capabilities, agent)
         return self._send(
             "register",
             agent or self.account,
@@ -243,8 +243,8 @@ class ChainClient:
         )
 
     def heartbeat(self, samples: int, certificate: Hash, *, agent: Address | None = None) -> Sent:
-        figures = words.heartbeat_figures(agent or self.account, samples, certificate)
-        data = words.heartbeat_words(agent) if self._profile == PLUMISE else figures
+        figures = calldata.heartbeat_figures(agent or self.account, samples, certificate)
+        data = calldata.heartbeat_words(agent) if self._profile == PLUMISE else figures
         return self._send(
             "heartbeat",
             agent or self.account,
@@ -302,9 +302,9 @@ class ChainClient:
     def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
         if self._profile == PLUMISE:
             own = checked_address(address) == self.account
-            data = words.claim_words(None if own else address)
+            data = calldata.claim_words(None if own else address)
         else:
-            data = words.claim_proof(address, total, proof)
+            data = calldata.claim_proof(address, total, proof)
         return self._send("claim", address, CLAIM_WORDS, data, "RewardClaimed(address,uint256)")
 
     def claim_to(
@@ -316,7 +316,7 @@ class ChainClient:
         proof: Sequence[Hash],
         signature: bytes,
     ) -> Sent:
-        """As `claim`, to the payout that `address` signed for (`contracts.signing.sign_claim`).
+        """As `claim`, to the payout that `address` signed for (`contracts.signers.sign_claim`).
 
         Anyone may send it.
         """

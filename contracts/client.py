@@ -16,14 +16,14 @@ from requests.exceptions import HTTPError, RequestException, Timeout
 from web3 import HTTPProvider
 from web3.exceptions import Web3Exception
 
-from contracts.believing import HYPERGPU
 from contracts.bounded import BoundedSession
 from contracts.chain import ChainClient
 from contracts.endpoints import RPC_TIMEOUT_S, RpcError, Transport
-from contracts.masking import Masker, mask_libraries, masked_url
 from contracts.nonce import DEFAULT_CEILING, TransactionSigner
-from contracts.pending import PendingFile
-from protocol.chain import ChainUnreachable
+from contracts.pending_transactions import PendingFile
+from contracts.secret_mask import Masker, mask_libraries, masked_url
+from contracts.verification import HYPERGPU
+from protocol.chain.port import ChainUnreachable
 
 
 class ChainSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from contracts.masking import Masker, masked_url
-from protocol.chain import ChainUnreachable, WrongChain
+from contracts.secret_mask import Masker, masked_url
+from protocol.chain.port import ChainUnreachable, WrongChain
 
 # An endpoint that failed is not asked first again before that: a restarting node needs about as
 # long.

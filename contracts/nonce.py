@@ -23,9 +23,9 @@ from contracts.abi import refusal
 from contracts.endpoints import RpcError
 from contracts.fees import GWEI, Fees, capped, fees_for, raised
 from contracts.node_rpc import NodeRpc, Receipt, number_of
-from contracts.pending import Book, Included, PendingFile, PendingTransaction
-from protocol.chain import ChainRefused, ChainUnreachable, Sent, Settled
-from protocol.keccak import Address, keccak256
+from contracts.pending_transactions import Book, Included, PendingFile, PendingTransaction
+from protocol.chain.keccak import Address, keccak256
+from protocol.chain.port import ChainRefused, ChainUnreachable, Sent, Settled
 
 # A node sends one of each kind; more in flight means that something asks in a loop.
 MOST_PENDING = 32

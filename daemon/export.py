@@ -19,8 +19,8 @@ from daemon.disk.files import CHECKPOINTS
 from daemon.disk.tensors import Damaged, encode
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
-from protocol.manifest import SignedManifest
 from protocol.ports import Checkpoint, DiskFull
+from protocol.run.manifest import SignedManifest
 
 # The one tensor of a file whose checkpoint does not know the model's names and shapes.
 FLAT = "parameters"

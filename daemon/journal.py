@@ -20,7 +20,7 @@ import trio
 from msgspec.structs import replace
 
 from daemon.home.pinned_directory import PinnedDirectory
-from protocol.certificate import OpenCertificate
+from protocol.certificates.certificate import OpenCertificate
 from protocol.identity import PeerId
 from protocol.journal import Event, RoundCertified, Warned, decode_event, encode_event
 from protocol.status import Status, StatusState, fold, record

@@ -10,7 +10,7 @@ HyperGPUError
 
 from __future__ import annotations
 
-from protocol.printable import printable
+from protocol.text.printable import printable
 
 # Of what is told of a peer's fault: its own words may be in it.
 MOST_FAULT_CHARS = 500

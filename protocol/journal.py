@@ -381,7 +381,7 @@ class ChainReport(Event, frozen=True, kw_only=True, tag=True):
 
 
 class PeerRegistered(Event, frozen=True, kw_only=True, tag=True):
-    """A peer's registration moved; `state` is a value of `protocol.registration.RegistrationState`."""
+    """A peer's registration moved; `state` is a value of `protocol.chain.registration.RegistrationState`."""
 
     peer: PeerId
     state: str

@@ -15,12 +15,12 @@ from msgspec import Meta
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, verify
-from protocol.manifest import MAX_GROUP_LIMIT
 from protocol.network.coordinate import Coordinate
-from protocol.network.sight import MAX_SIGHTS, Sight
+from protocol.network.peer_observation import MAX_SIGHTS, Sight
 from protocol.planning.history import History
 from protocol.ports import Endpoint
-from protocol.task_digest import Name
+from protocol.run.manifest import MAX_GROUP_LIMIT
+from protocol.run.task_digest import Name
 
 MAX_DRAWN = 1 << 32
 """Samples that an offer may say it drew. What one says moves everybody's lanes: at this bound 63 bits of positions last for millions of rounds."""
@@ -80,7 +80,7 @@ class Beacon(
     samples_per_second: float
     device: Annotated[str, Meta(max_length=128)]
     endpoint: Endpoint | None  # None for an observer
-    # The name of the task as this node has it (`protocol/task_digest.py`); empty while its worker
+    # The name of the task as this node has it (`protocol/run/task_digest.py`); empty while its worker
     # starts, and for an observer.
     task: Name = b""
 
@@ -88,7 +88,7 @@ class Beacon(
 class Binding(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
-    """Whose work an offer is, and who is paid (`protocol/binding.py`). 121 bytes on the wire."""
+    """Whose work an offer is, and who is paid (`protocol/chain/account_binding.py`). 121 bytes on the wire."""
 
     public_key: Annotated[bytes, Meta(min_length=33, max_length=33)]  # of the wallet, compressed
     payout: Annotated[bytes, Meta(min_length=20, max_length=20)]
@@ -102,7 +102,7 @@ class Trajectory(
 
     # Samples that it used of its lane (`Tip.lane`).
     drawn: Annotated[int, Meta(ge=0, le=MAX_DRAWN)] = 0
-    # Of training behind what it offers (`protocol/heavy.py`).
+    # Of training behind what it offers (`protocol/contribution/round_share.py`).
     rounds: Annotated[int, Meta(ge=1, le=MAX_ROUNDS)] = 1
 
 

@@ -3,7 +3,7 @@
 The real ones live in `daemon/`, the fakes in `simulator/`.
 
 Every port has a property suite in `tests/ports/` that the real implementation and the fake both
-pass. The port that is a chain is in `protocol/chain.py`, with what is said to it. Nothing in this
+pass. The port that is a chain is in `protocol/chain/port.py`, with what is said to it. Nothing in this
 module acts; nothing in `protocol/` or `daemon/node/` knows which implementation it was given.
 """
 
@@ -28,7 +28,7 @@ from msgspec import Meta
 from protocol.digest import Buffer, Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.task_digest import TaskDigest
+from protocol.run.task_digest import TaskDigest
 
 Vector = npt.NDArray[np.float32]
 """A flat float32 vector, shape (parameters,)."""
@@ -424,7 +424,7 @@ def _empty() -> Any:
 
 
 class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The contributor's ledger as it stands on disk (see `protocol/ledger.py`)."""
+    """The contributor's ledger as it stands on disk (see `protocol/contribution/ledger.py`)."""
 
     run: Digest
     tip: Digest

@@ -92,16 +92,16 @@ def simulate(
     groups.
     """
     if name == NETWORK and fuzz is None and schedule is None and not listing:
-        from simulator.network import telling as network  # noqa: PLC0415
+        from simulator.network import output as network  # noqa: PLC0415
 
         call = invocation(context)
         records = network.play(profile, nodes or network.NODES, policy, seed, call.say)
         call.result(network.told(records, call.as_json, picture))
         return 0
-    from simulator import telling  # noqa: PLC0415  # the whole node: a second that only this command pays
+    from simulator import output  # noqa: PLC0415  # the whole node: a second that only this command pays
 
     if listing:
-        click.echo("\n".join(telling.names()))
+        click.echo("\n".join(output.names()))
         return 0
-    outcomes = telling.outcomes_of(name, fuzz, schedule, nodes, seed, jobs)
-    return telling.tell(outcomes, as_json=invocation(context).as_json, save=save, picture=picture)
+    outcomes = output.outcomes_of(name, fuzz, schedule, nodes, seed, jobs)
+    return output.tell(outcomes, as_json=invocation(context).as_json, save=save, picture=picture)

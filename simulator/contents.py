@@ -2,7 +2,7 @@
 from exactly the offers that it lists.
 
 The world sees every offer on its way to the disk, before anybody else hears of it. From those bytes
-the mean is made twice: by `protocol.reduction`, which must give the certified state bit for bit,
+the mean is made twice: by `protocol.averaging.reduction`, which must give the certified state bit for bit,
 and independently in float64, which must agree within rounding.
 """
 
@@ -11,15 +11,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from protocol.certificate import OpenCertificate
+from protocol.averaging.outer_step import outer_step, state_digest
+from protocol.averaging.reduction import mean_by_plan
+from protocol.certificates.certificate import OpenCertificate
+from protocol.certificates.merge import merge_vectors
 from protocol.codec import codec_named
 from protocol.digest import Digest
 from protocol.identity import PeerId, short
-from protocol.manifest import Manifest
-from protocol.merge import merge_vectors
-from protocol.outer import outer_step, state_digest
 from protocol.ports import LedgerRecord, Vector
-from protocol.reduction import mean_by_plan
+from protocol.run.manifest import Manifest
 
 # Relative to the largest value of a contribution: 64 float32 additions and a division stay below
 # 2^-17.

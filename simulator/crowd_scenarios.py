@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from protocol.manifest import RoundRules
+from protocol.run.manifest import RoundRules
 from simulator import faults as f
 from simulator.story import DETECTION_S, SLOW_ROUNDS, Make, Story, Wanted, plain
 

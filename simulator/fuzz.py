@@ -12,7 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from simulator import faults as f
-from simulator.lies import LIES
+from simulator.byzantine import LIES
 from simulator.story import Story
 
 MOST_NODES = 8

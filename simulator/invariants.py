@@ -20,19 +20,19 @@ import msgspec
 from daemon.services.training.native.event_queue import INBOX_FULL
 from daemon.services.training.native.state.state_store import Keeper
 from daemon.swarm.lineage import ORPHANS_KEPT, TIPS_KEPT
-from protocol.certificate import OpenCertificate
+from protocol.averaging.outer_step import state_digest
+from protocol.certificates.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.identity import short
-from protocol.manifest import Manifest
-from protocol.outer import state_digest
 from protocol.ports import LedgerRecord
 from protocol.round.phases import Phase
 from protocol.round.views import READIES_KEPT
-from protocol.round.voting import OUTCOMES_KEPT
+from protocol.round.vote_phase import OUTCOMES_KEPT
+from protocol.run.manifest import Manifest
+from simulator.byzantine import LIES
 from simulator.contents import Contents
 from simulator.fakes.disk import KEPT
-from simulator.lies import LIES
-from simulator.seat import Seat
+from simulator.simulated_node import Seat
 
 NAMES = (
     "agreement",

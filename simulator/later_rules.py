@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from protocol.layout import share_out
+from protocol.averaging.vector_layout import share_out
 from protocol.rules.registry import RULE_SETS
 from protocol.rules.versions import CURRENT_RULES
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from protocol.layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from simulator import faults as f
-from simulator.lies import LIES
+from simulator.byzantine import LIES
 from simulator.story import Make, Story, Wanted
 
 NAMED: dict[str, tuple[str, ...]] = {

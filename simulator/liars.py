@@ -1,7 +1,7 @@
 """Peers that lie: what an honest node was about to say, held up at the last moment before it
 leaves, changed, and signed where that helps.
 
-`Liar` lets everything through; `simulator/lies.py` says what each lie changes.
+`Liar` lets everything through; `simulator/byzantine.py` says what each lie changes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from daemon.services.training.native.exchange.lanes import (
     SliceHeader,
     read_header,
 )
-from daemon.swarm.framing import LENGTH_BYTES, frame
+from daemon.swarm.frames import LENGTH_BYTES, frame
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, leaves_of, merkle_root
 from protocol.identity import PeerId, Signer
-from protocol.manifest import Manifest
 from protocol.messages import (
     AnyMessage,
     Message,
@@ -36,6 +35,7 @@ from protocol.messages import (
     open_signed,
     sign,
 )
+from protocol.run.manifest import Manifest
 
 
 class Liar:

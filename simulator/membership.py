@@ -14,18 +14,18 @@ import resource
 import time
 
 from daemon.swarm.members import Members, beacon_s
-from protocol.certificate import genesis
+from protocol.certificates.certificate import genesis
+from protocol.certificates.leader_order import leader_of
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer
 from protocol.journal import Event, PeerForgotten
-from protocol.leader import leader_of
-from protocol.manifest import Manifest, seal
 from protocol.messages import Beacon, Ready, Signed, open_as, sign
-from protocol.plan import make_plan, open_plan
+from protocol.planning.plan import make_plan, open_plan
 from protocol.ports import Endpoint
 from protocol.round import phases as p
 from protocol.round.machine import begin
+from protocol.run.manifest import Manifest, seal
 from simulator.report import Report
 from simulator.story import Story
 

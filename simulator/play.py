@@ -11,8 +11,8 @@ import trio
 from daemon.services.training.native.state.state_store import PASSED_BY
 from protocol.journal import Planned, Refused, Trained, Warned, WorkDropped
 from simulator import report as r
-from simulator.director import Director
 from simulator.fakes.clock import run_virtual
+from simulator.fault_scheduler import Director
 from simulator.faults import WHOEVER
 from simulator.profiles import LINKS
 from simulator.progress import Progress

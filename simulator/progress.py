@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from simulator.director import Director
 from simulator.fakes.network import PING_INTERVAL_S, PING_TIMEOUT_S
-from simulator.seat import Seat
+from simulator.fault_scheduler import Director
+from simulator.simulated_node import Seat
 from simulator.story import Story
 from simulator.world import World
 

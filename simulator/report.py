@@ -12,7 +12,7 @@ import msgspec
 
 from protocol.journal import PeerDown, PeerForgotten, PhaseEntered, Refused, RoundCertified
 from simulator import faults as f
-from simulator.director import Struck
+from simulator.fault_scheduler import Struck
 from simulator.world import World
 
 CRASHES = (f.Kill,)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from protocol.layout import CHUNK_ELEMENTS
-from protocol.manifest import RoundRules
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.run.manifest import RoundRules
 from simulator import faults as f
 from simulator.liar_scenarios import named_in_rows
 from simulator.story import Make, Story, Wanted

@@ -7,10 +7,10 @@ many nodes or minutes, which "all" leaves out.
 
 from __future__ import annotations
 
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.errors import UserError
-from protocol.layout import CHUNK_ELEMENTS
-from protocol.manifest import RoundRules
-from protocol.nearest import nearest
+from protocol.run.manifest import RoundRules
+from protocol.text.nearest import nearest
 from simulator import faults as f
 from simulator.crowd_scenarios import CROWDS, churn, revolving_door
 from simulator.liar_scenarios import LIARS

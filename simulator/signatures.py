@@ -19,14 +19,16 @@ from typing import Any
 from nacl.bindings import crypto_sign, crypto_sign_BYTES
 
 from daemon.swarm import follower, lineage, messenger
-from protocol import manifest, messages, opened
-from protocol.certificate import OpenCertificate, open_certificate
+from protocol import messages
+from protocol.certificates import decoded_plans
+from protocol.certificates.certificate import OpenCertificate, open_certificate
+from protocol.certificates.decoded_plans import OpenPlans
 from protocol.digest import Digest
 from protocol.identity import PeerId, Signer, verify
-from protocol.manifest import Manifest
 from protocol.messages import AnyMessage, Signed, decode_signed, open_signed
-from protocol.opened import OpenPlans
-from protocol.plan import OpenPlan, open_plan, read_plan
+from protocol.planning.plan import OpenPlan, open_plan, read_plan
+from protocol.run import manifest
+from protocol.run.manifest import Manifest
 
 CHECKS_KEPT = 1 << 15  # several rounds of a thousand nodes
 # Plans and certificates: what nodes of one world are apart at most, but for a joiner that reads all
@@ -49,8 +51,8 @@ def checked_once() -> Iterator[None]:
         (messages, "open_signed", memory.open_signed),
         (messenger, "open_signed", memory.open_signed),
         (follower, "decode_signed", memory.decode_signed),
-        (opened, "open_plan", memory.open_plan),
-        (opened, "read_plan", memory.read_plan),
+        (decoded_plans, "open_plan", memory.open_plan),
+        (decoded_plans, "read_plan", memory.read_plan),
         (lineage, "open_certificate", memory.open_certificate),
     )
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]

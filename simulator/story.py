@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from protocol.errors import UserError
-from protocol.manifest import Group, Limits, Manifest, RoundRules
+from protocol.run.manifest import Group, Limits, Manifest, RoundRules
 from simulator.faults import AnyFault, Schedule, words
 from simulator.profiles import LINKS
 

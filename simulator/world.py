@@ -22,14 +22,14 @@ from protocol.journal import (
     WorkDropped,
     encode_event,
 )
-from protocol.manifest import Manifest, seal
 from protocol.ports import LedgerRecord
+from protocol.run.manifest import Manifest, seal
+from simulator.byzantine import LIES
 from simulator.fakes.link import LinkMap
 from simulator.fakes.network import DEGREE, LEAST_DEGREE, FakeSwarm
 from simulator.invariants import Invariants
-from simulator.lies import LIES
-from simulator.seat import Seat, Witness
 from simulator.signatures import checked_once
+from simulator.simulated_node import Seat, Witness
 
 # Above, gossip goes to everybody at once: from node to node it is n^2 times the degree.
 FLOODED_NODES = 128

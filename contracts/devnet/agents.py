@@ -8,7 +8,7 @@ from typing import Any
 from eth_abi import decode, encode
 
 from contracts.artifacts import AGENT_REGISTRY, REWARD_POOL
-from protocol.keccak import Address, account_bytes, address_of, keccak256
+from protocol.chain.keccak import Address, account_bytes, address_of, keccak256
 
 _AGENT = "(bytes32,bytes32,uint256,uint256,uint256,bytes32)"
 

@@ -22,7 +22,7 @@ from eth_keys.exceptions import BadSignature
 from eth_utils import ValidationError
 from rlp.exceptions import RLPException
 
-from contracts.devnet.birth import chain_class, first_header, first_state
+from contracts.devnet.genesis_block import chain_class, first_header, first_state
 from contracts.devnet.packing import KEPT, EmptyBlocks
 from contracts.devnet.reverts import Refused, refused
 from contracts.devnet.store import SqliteStore

@@ -15,8 +15,8 @@ from eth_abi import encode
 from eth_keys import keys
 
 from contracts.artifacts import PLACES, artifact, slots_of
-from contracts.devnet.birth import deployed
-from protocol.keccak import Address, account_bytes, address_of, keccak256
+from contracts.devnet.genesis_block import deployed
+from protocol.chain.keccak import Address, account_bytes, address_of, keccak256
 
 COIN = 10**18  # base units
 GAS_LIMIT = 30_000_000

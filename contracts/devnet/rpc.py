@@ -25,7 +25,7 @@ from contracts.devnet.shapes import (
     receipt_shape,
     transaction_shape,
 )
-from protocol.keccak import Address, account_bytes, address_of
+from protocol.chain.keccak import Address, account_bytes, address_of
 
 # Of one eth_getLogs, as public endpoints limit it.
 MOST_LOG_BLOCKS = 10_000

@@ -13,7 +13,7 @@ from typing import Any
 import rlp
 
 from contracts.devnet.evm import Included
-from protocol.keccak import Address, address_of, keccak256
+from protocol.chain.keccak import Address, address_of, keccak256
 
 LEGACY, ACCESS_LIST, FEE_MARKET, BLOB = 0, 1, 2, 3  # EIP-2718's types
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from daemon.disk.atomic import write_atomically
-from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.turns import Turns
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable, UserError

@@ -14,11 +14,11 @@ import msgspec
 import trio
 
 from daemon.chain.records import opened_record
-from protocol.certificate import OpenCertificate
+from protocol.certificates.certificate import OpenCertificate
 from protocol.errors import PeerFault, UserError
 from protocol.journal import Event, Warned
-from protocol.manifest import SignedManifest
 from protocol.ports import Disk, Offload
+from protocol.run.manifest import SignedManifest
 
 # Records. Opening one takes 15 us with four members, and the event loop shares the interpreter with
 # it.

@@ -16,12 +16,12 @@ import msgspec
 from msgspec import Meta
 
 from daemon.disk.atomic import write_atomically
-from protocol.binding import wallet_of_offer
-from protocol.certificate import OpenCertificate
+from protocol.certificates.certificate import OpenCertificate
+from protocol.chain.account_binding import wallet_of_offer
+from protocol.chain.keccak import Address, account_bytes, address_of, checked_address
 from protocol.digest import Digest, digest
 from protocol.errors import UserError
-from protocol.keccak import Address, account_bytes, address_of, checked_address
-from protocol.manifest import Manifest
+from protocol.run.manifest import Manifest
 from protocol.settlement.dataset import Dataset, EpochTerms, work_of
 from protocol.settlement.receipts import receipts_of
 from protocol.settlement.sanctions import NEVER, Sanction

@@ -14,11 +14,11 @@ from msgspec import UNSET
 from daemon.disk.atomic import no_fault, write_atomically
 from daemon.disk.chain_file import ChainFile
 from daemon.swarm.chain_sync import unpack_record
-from protocol.certificate import OpenCertificate, open_certificate
+from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.digest import Digest
 from protocol.errors import UserError
-from protocol.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
 from protocol.messages import UNREADABLE
+from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
 
 MANIFEST_FILE = "manifest"
 # At the certificates: a running daemon may be in the middle of a write, which looks like damage

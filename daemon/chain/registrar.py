@@ -1,5 +1,5 @@
 """Asking peers whether the wallet they work for is there, and answering when asked
-(`protocol/registration.py`).
+(`protocol/chain/registration.py`).
 
 One request, one answer, one stream: the challenge, then a frame with the wallet's key and
 signature, or an empty one from a peer whose wallet is locked. Challenges go to connected peers, few
@@ -17,15 +17,10 @@ import msgspec
 import trio
 from msgspec import Meta
 
-from daemon.swarm.framing import FrameReader, frame
-from protocol.chain import Chain, ChainError
-from protocol.errors import PeerFault, Unreachable, UserError
-from protocol.identity import PeerId
-from protocol.journal import Event, PeerRegistered
-from protocol.keccak import address_of
-from protocol.messages import UNREADABLE, Hash, Signature
-from protocol.ports import ByteStream, Network, Offload
-from protocol.registration import (
+from daemon.swarm.frames import FrameReader, frame
+from protocol.chain.keccak import address_of
+from protocol.chain.port import Chain, ChainError
+from protocol.chain.registration import (
     NONCE_BYTES,
     VALID_S,
     Happening,
@@ -35,6 +30,11 @@ from protocol.registration import (
     judge_answer,
     moved,
 )
+from protocol.errors import PeerFault, Unreachable, UserError
+from protocol.identity import PeerId
+from protocol.journal import Event, PeerRegistered
+from protocol.messages import UNREADABLE, Hash, Signature
+from protocol.ports import ByteStream, Network, Offload
 from protocol.settlement.rules import Settlement
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import msgspec
 from daemon.chain.datasets import load_dataset
 from daemon.chain.offences import Sanctioned, sanctions_of
 from daemon.chain.records import HomeRun, certificates_of
-from daemon.chain.settling import Check, check
-from protocol.binding import wallet_of_offer
-from protocol.chain import Chain, ChainPending, ChainRefused, PoolStatus, Proposal, Settled
+from daemon.chain.settlement import Check, check
+from protocol.chain.account_binding import wallet_of_offer
+from protocol.chain.keccak import Address, account_bytes
+from protocol.chain.port import Chain, ChainPending, ChainRefused, PoolStatus, Proposal, Settled
 from protocol.errors import UserError
-from protocol.keccak import Address, account_bytes
 from protocol.settlement.dataset import Dataset, proof_for, work_of
 from protocol.settlement.receipts import receipts_of
 from protocol.settlement.totals import settle

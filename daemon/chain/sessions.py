@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from daemon.chain.opening import CHAIN_EXIT_CODE
+from daemon.chain.client_setup import CHAIN_EXIT_CODE
 from daemon.chain.rewards import WAIT_S
-from protocol.certificate import OpenCertificate
-from protocol.chain import (
+from protocol.certificates.certificate import OpenCertificate
+from protocol.chain.keccak import ZERO_ADDRESS, Address
+from protocol.chain.port import (
     NO_HASH,
     Chain,
     ChainError,
@@ -26,8 +27,7 @@ from protocol.chain import (
 )
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
-from protocol.keccak import ZERO_ADDRESS, Address
-from protocol.manifest import SignedManifest
+from protocol.run.manifest import SignedManifest
 from protocol.status.figures import count
 
 # String[96] in sessions.vy; a longer sentence would be cut in the middle.

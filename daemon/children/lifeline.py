@@ -19,7 +19,7 @@ import signal
 import socket
 from collections.abc import Callable
 
-from daemon.children.framing import Deframer
+from daemon.children.frames import Deframer
 
 # linux/prctl.h. It fires when the *thread* that spawned us ends, which is why process.py spawns
 # from the main one.

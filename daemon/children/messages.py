@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from daemon.children.framing import frame_body
+from daemon.children.frames import frame_body
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -27,7 +27,7 @@ import trio
 import daemon
 from daemon.children import memory
 from daemon.children.family import MARK, end_marked
-from daemon.children.framing import Deframer
+from daemon.children.frames import Deframer
 from protocol.status.figures import clean
 
 # From the end of the conversation to the exit, so that the true exit status is seen; then it is

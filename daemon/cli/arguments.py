@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from daemon.home.layout import user_path
-from protocol.nearest import nearest
+from protocol.text.nearest import nearest
 
 RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
 SUMMARY_CHARS = 400  # a first sentence is shown whole

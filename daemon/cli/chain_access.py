@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.chain.opening import CHAIN_EXIT_CODE, account_turn, open_chain
+from daemon.chain.client_setup import CHAIN_EXIT_CODE, account_turn, open_chain
 from daemon.chain.records import HomeRun, settled_run
 from daemon.cli.invocation import Invocation
 from daemon.config.loader import load_config
@@ -19,7 +19,7 @@ from daemon.config.settings import Config
 from daemon.wallet import files
 from daemon.wallet.keystore import UnlockedWallet
 from daemon.wallet.password import find_password
-from protocol.chain import Chain, ChainError, ChainRefused, ChainUnreachable, WrongChain
+from protocol.chain.port import Chain, ChainError, ChainRefused, ChainUnreachable, WrongChain
 from protocol.errors import UserError
 
 

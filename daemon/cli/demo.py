@@ -45,7 +45,7 @@ def demo(
     """Start daemons and an observer on loopback, watch them train one model, and say how it went."""
     if anvil and not chain:
         raise click.UsageError("--anvil says which chain --chain starts.")
-    from daemon.demo.stage import run_demo  # noqa: PLC0415  # rich and the run's manifest, for this command alone
+    from daemon.demo.supervisor import run_demo  # noqa: PLC0415  # rich and the run's manifest, for this command alone
 
     return run_demo(
         invocation(context), peers=peers, rounds=rounds, run_file=run_file, chain=chain, anvil=anvil

@@ -20,7 +20,7 @@ import msgspec
 
 from daemon.cli.arguments import LIFELINE, PORT, FiniteRange
 from daemon.cli.invocation import global_options, invocation
-from protocol.chain import ChainError
+from protocol.chain.port import ChainError
 from protocol.errors import UserError
 
 GENESIS_FILE = "genesis.json"
@@ -205,7 +205,7 @@ def _settings(
     fund: tuple[str, ...],
 ) -> Any:
     from contracts.devnet.genesis import COIN, FAUCET, GenesisSettings, dev_account  # noqa: PLC0415
-    from protocol.keccak import checked_address  # noqa: PLC0415
+    from protocol.chain.keccak import checked_address  # noqa: PLC0415
 
     settlers = tuple(checked_address(each) for each in settler) or tuple(
         dev_account(f"settler {i}") for i in range(3)

@@ -9,7 +9,7 @@ import msgspec
 from contracts.artifacts import REWARD_POOL
 from contracts.client import ChainSettings, connect
 from contracts.devnet.genesis import dev_account, dev_key
-from protocol.keccak import Address
+from protocol.chain.keccak import Address
 
 # The names of the accounts whose keys everybody knows.
 KNOWN_NAMES = ("owner", "settler 0", "settler 1", "settler 2")

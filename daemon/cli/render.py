@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from daemon.cli.columns import columns, cut, fitted, wrapped
-from protocol.network.standing import TRUSTED
+from protocol.network.peer_health import TRUSTED
 from protocol.status import Peer, Status
 from protocol.status.figures import (
     MISSING,

@@ -9,12 +9,12 @@ import msgspec
 
 from daemon.chain import rewards as money
 from daemon.chain.amounts import parse_tokens
-from daemon.chain.settling import Check
+from daemon.chain.settlement import Check
 from daemon.cli.chain_access import access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from daemon.wallet import files
+from protocol.chain.keccak import Address, checked_address
 from protocol.errors import UserError
-from protocol.keccak import Address, checked_address
 from protocol.status.figures import count, duration, tokens
 
 

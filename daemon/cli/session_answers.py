@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET
 
-from daemon.chain.opening import check_profile
+from daemon.chain.client_setup import check_profile
 from daemon.chain.records import HomeRun, certificates_on_disk, runs_of
 from daemon.chain.sessions import Session, checked_reason, final_certificate, session_of, step
 from daemon.cli.chain_access import Access, reading, signing, unlocked
@@ -20,11 +20,11 @@ from daemon.config.loader import load_config
 from daemon.home.recent_state import kept_manifest, last_run
 from daemon.home.recent_state import named as named_runs
 from daemon.wallet import files
-from protocol.chain import NO_HASH, Chain, Hash, RunStatus, Sent
+from protocol.chain.keccak import Address, checked_address
+from protocol.chain.port import NO_HASH, Chain, Hash, RunStatus, Sent
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
-from protocol.keccak import Address, checked_address
-from protocol.manifest import SignedManifest
+from protocol.run.manifest import SignedManifest
 from protocol.status.figures import count, tokens
 
 

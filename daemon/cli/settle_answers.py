@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.chain import settling
+from daemon.chain import settlement
 from daemon.chain.amounts import parse_tokens
 from daemon.chain.datasets import keep_dataset, load_dataset
 from daemon.chain.offences import filed
@@ -16,9 +16,9 @@ from daemon.chain.records import certificates_of, run_folder
 from daemon.chain.rewards import WAIT_S, missing_dataset
 from daemon.cli.chain_access import Access, access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
-from protocol.chain import Chain, ChainRefused, PoolStatus, Proposal, Sent
+from protocol.chain.keccak import address_of
+from protocol.chain.port import Chain, ChainRefused, PoolStatus, Proposal, Sent
 from protocol.errors import PeerFault, UserError
-from protocol.keccak import address_of
 from protocol.settlement.dataset import (
     MAX_DATASET_BYTES,
     Dataset,
@@ -129,7 +129,7 @@ def _propose(
     status = chain.pool()
     certificates = certificates_of(talk.home, given.run, talk.say)
     run, manifest = given.run.run, given.run.manifest
-    number = settling.epoch_to_settle(status, epoch)
+    number = settlement.epoch_to_settle(status, epoch)
     if like is not None:
         dataset = _published(like)
         proposal = Proposal(
@@ -138,7 +138,7 @@ def _propose(
             total=dataset.total,
             data=dataset_name(like.read_bytes()),
         )
-        check = settling.check(
+        check = settlement.check(
             chain, status, "proposed", proposal, dataset, run, manifest, certificates
         )
         if not check.agrees:
@@ -150,7 +150,7 @@ def _propose(
             )
         # Whose sanctions one votes for is shown first.
         again = make_dataset(run, manifest, dataset.epochs, certificates)[1]
-        draft = settling.Draft(
+        draft = settlement.Draft(
             proposal=proposal,
             dataset=dataset,
             settled=again,
@@ -158,7 +158,7 @@ def _propose(
         )
     else:
         before = _before(talk, status)
-        draft = settling.draft(
+        draft = settlement.draft(
             chain,
             run,
             manifest,
@@ -262,7 +262,7 @@ def _plain(done: str, proposal: Proposal, reason: str) -> Answer:
     )
 
 
-def _answer(done: str, draft: settling.Draft, reason: str) -> Answer:
+def _answer(done: str, draft: settlement.Draft, reason: str) -> Answer:
     settled = draft.settled
     return msgspec.structs.replace(
         _plain(done, draft.proposal, reason),

@@ -20,7 +20,7 @@ from daemon.node.run_choice import choose, take_up
 from daemon.wallet.password import Password, find_password
 from protocol.errors import UserError
 from protocol.identity import Signer, short
-from protocol.manifest import SignedManifest
+from protocol.run.manifest import SignedManifest
 
 # Keys, checkpoints, logs: nothing of a node is other people's to read, unless its user says so.
 PRIVATE = 0o077

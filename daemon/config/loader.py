@@ -27,8 +27,8 @@ from daemon.config.settings import (
 from daemon.disk.new_file import write_new
 from daemon.home.layout import CONFIG_FILE, is_unicode, unusable, user_path
 from protocol.errors import UserError
-from protocol.nearest import nearest
-from protocol.toml_text import Lines, key_lines, read_toml, suggestion, toml_text
+from protocol.text.nearest import nearest
+from protocol.text.toml_document import Lines, key_lines, read_toml, suggestion, toml_text
 
 # A page of settings; a file above this is not one.
 MAX_CONFIG_BYTES = 1 << 20

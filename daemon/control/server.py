@@ -19,7 +19,7 @@ import trio
 from daemon.control.wire import MAX_REQUEST_BYTES, SERVER_TIMEOUT_S, Answer, Request, socket_address
 from daemon.home.layout import SOCKET_FILE, unusable
 from protocol.errors import UserError
-from protocol.nearest import nearest
+from protocol.text.nearest import nearest
 
 Handler = Callable[[], Awaitable[bytes]]
 """Answers a call with JSON, or raises `UserError`, which the caller is then shown."""

@@ -18,10 +18,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec import REFERENCES, Codec
 from protocol.codec.blocks import SMALLEST_SCALE, Int4, Int8
 from protocol.codec.topk import TopK
-from protocol.layout import CHUNK_ELEMENTS
 
 _BFLOAT16_MAX = float(torch.finfo(torch.bfloat16).max)
 _FLOAT16_MAX = float(torch.finfo(torch.float16).max)

@@ -17,8 +17,8 @@ import torch
 import triton
 import triton.language as tl
 
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec import REFERENCES
-from protocol.layout import CHUNK_ELEMENTS
 
 # Of one program: eight blocks of int8, and 16 values for each thread of four warps.
 _TILE_ELEMENTS = 2048

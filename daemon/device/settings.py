@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.identity import PeerId
-from protocol.manifest import Inner, Manifest
+from protocol.run.manifest import Inner, Manifest
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,7 +11,7 @@ from pathlib import Path
 from daemon.disk.atomic import make_private_directory, write_atomically
 from protocol.digest import Digest
 from protocol.errors import PeerFault
-from protocol.task_digest import TaskDigest, decode_task, encode_task
+from protocol.run.task_digest import TaskDigest, decode_task, encode_task
 
 TASK_FILE = "task"
 

@@ -21,8 +21,8 @@ from daemon.disk.atomic import write_atomically
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
 from protocol.messages import UNREADABLE
+from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
 
 REMEMBERED_FILE = "remembered.json"
 MOST_RUNS = 32  # a line each; the manifests of all stay

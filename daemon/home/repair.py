@@ -20,11 +20,11 @@ from daemon.disk.slots_file import SlotsFile
 from daemon.disk.tensors import Damaged
 from daemon.swarm.chain_sync import unpack_record
 from daemon.swarm.lineage import Lineage
-from protocol.certificate import Tip, decode_tip, hash_of, open_certificate, parents_of
+from protocol.averaging.outer_step import state_digest
+from protocol.certificates.certificate import Tip, decode_tip, hash_of, open_certificate, parents_of
 from protocol.digest import Digest
 from protocol.errors import PeerFault
-from protocol.manifest import SignedManifest
-from protocol.outer import state_digest
+from protocol.run.manifest import SignedManifest
 
 
 def repair(folder: Path, signed: SignedManifest) -> list[str]:

@@ -24,9 +24,9 @@ from weakref import WeakSet
 import trio
 from cryptography import x509
 
-from daemon.network.border import Refusals
 from daemon.network.certificate import BulkCertificate
-from daemon.network.ending import Endings, end_gently
+from daemon.network.endings import Endings, end_gently
+from daemon.network.error_boundary import Refusals
 from daemon.network.handshakes import Handshake, Handshakes
 from daemon.network.paths import NoPath
 from daemon.network.prefixes import prefix_of

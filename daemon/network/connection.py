@@ -40,7 +40,7 @@ from libp2p.stream_muxer.yamux.yamux import (
 )
 from libp2p.transport.upgrader import TransportUpgrader
 
-from daemon.network.border import contained
+from daemon.network.error_boundary import contained
 from daemon.network.tcp_info import Segments, segments
 from protocol.ports import MAX_STREAMS_PER_PEER
 

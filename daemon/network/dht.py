@@ -33,7 +33,7 @@ from libp2p.records.validator import NamespacedValidator
 from multiaddr import Multiaddr
 
 from daemon.network.addresses import Place, parse_place
-from daemon.network.border import contained
+from daemon.network.error_boundary import contained
 from daemon.network.providers import ANSWERED, ProviderTable
 from daemon.network.services import service
 from daemon.network.slots import Slots

@@ -26,7 +26,7 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11
 from libp2p.pubsub.pb import rpc_pb2
 
-from daemon.network.border import Refusals, contained
+from daemon.network.error_boundary import Refusals, contained
 from daemon.network.introductions import Introductions
 from daemon.network.pubsub import (
     DEGREE,

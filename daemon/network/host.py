@@ -39,16 +39,16 @@ from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
 from daemon.network.addresses import Place
-from daemon.network.border import Refusals, contained, foreign
 from daemon.network.connection import CountedStream, MeasuredYamux, UnreadBytes, Upgrader
+from daemon.network.error_boundary import Refusals, contained, foreign
 from daemon.network.handshakes import Handshake, Handshakes
 from daemon.network.prefixes import prefix_of
 from daemon.network.residents import Resident, makes_room
 from daemon.network.swarm import BoundedPeerStore, BoundedSwarm, drop_push
 from daemon.network.tls import tune
-from protocol.allowance import Allowances
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.rate_limiter import Allowances
 
 # All peers; a member of the largest row talks to 31 others, a bootstrap node carries more.
 MAX_CONNECTIONS = 192

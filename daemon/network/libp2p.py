@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager, nullcontext
 import msgspec
 import trio
 
+from daemon.network.address_book import Book
 from daemon.network.addresses import Place, advertised_hosts, parse_place
-from daemon.network.book import Book
-from daemon.network.border import Refusals
 from daemon.network.bulk import BulkPlane, bind
 from daemon.network.certificate import BulkCertificate
 from daemon.network.dht import Dht
-from daemon.network.ending import Endings
+from daemon.network.endings import Endings
+from daemon.network.error_boundary import Refusals
 from daemon.network.gossip import Gossip, Inbox
 from daemon.network.host import Host, number_own_records_from
 from daemon.network.links import Links

@@ -21,16 +21,16 @@ from contextlib import suppress
 import trio
 from multiaddr import Multiaddr
 
-from daemon.network.addresses import Place
-from daemon.network.book import (
+from daemon.network.address_book import (
     MAX_EXCHANGE_BYTES,
     MAX_RECORDS,
     Book,
     decode_exchange,
     encode_exchange,
 )
-from daemon.network.border import Refusals
+from daemon.network.addresses import Place
 from daemon.network.dht import Dht
+from daemon.network.error_boundary import Refusals
 from daemon.network.host import Host
 from daemon.network.links import Links
 from daemon.network.own_record import OwnRecord

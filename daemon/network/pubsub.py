@@ -26,11 +26,11 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.tools.timed_cache.last_seen_cache import LastSeenCache
 
-from daemon.network.border import Refusals, foreign
-from protocol.allowance import Allowances
+from daemon.network.error_boundary import Refusals, foreign
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_GOSSIP_BYTES
+from protocol.rate_limiter import Allowances
 
 # libp2p's recommended 6, 4, 12, raised for small swarms: one more hop costs more than a copy.
 DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 6, 12

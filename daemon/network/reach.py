@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import trio
 
+from daemon.network.address_book import Book
 from daemon.network.addresses import Place
-from daemon.network.book import Book
-from daemon.network.dialing import BULK_TRIES_AT_ONCE, TRIED_OF_PEER, DialPolicy, is_free
+from daemon.network.dial_policy import BULK_TRIES_AT_ONCE, TRIED_OF_PEER, DialPolicy, is_free
 from daemon.network.links import Links
 from protocol.identity import PeerId
 from protocol.ports import Endpoint

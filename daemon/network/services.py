@@ -16,7 +16,7 @@ import trio
 from libp2p.tools.anyio_service.api import InternalManagerAPI, ManagerAPI, ServiceAPI
 from libp2p.tools.anyio_service.stats import Stats, TaskStats
 
-from daemon.network.border import contained
+from daemon.network.error_boundary import contained
 
 _log = logging.getLogger(__name__)
 

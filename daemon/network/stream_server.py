@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 import trio
 from libp2p.network.stream.net_stream import NetStream
 
-from daemon.network.border import Refusals
 from daemon.network.bulk import BulkStream
-from daemon.network.ending import Endings, end_gently
+from daemon.network.endings import Endings, end_gently
+from daemon.network.error_boundary import Refusals
 from daemon.network.slots import Slots
 from daemon.network.stream import ControlStream, ControlTraffic
 from protocol.errors import PeerFault, Unreachable

@@ -12,15 +12,15 @@ import trio
 
 from daemon.config.settings import Config
 from daemon.journal import Journal
-from daemon.node.node import node
+from daemon.node import node
 from daemon.node.shutdown import INTERRUPTED
 from daemon.system.open_files import allow_open_files
 from daemon.wallet.password import Password
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import Event
-from protocol.manifest import SignedManifest
 from protocol.ports import DiskFull
+from protocol.run.manifest import SignedManifest
 from protocol.status import say
 
 Say = Callable[[str], None]

@@ -23,9 +23,9 @@ from daemon.system.offload import in_thread
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.journal import Warned
-from protocol.manifest import SignedManifest
 from protocol.ports import DiskFull, Network
 from protocol.rules.versions import check_rules
+from protocol.run.manifest import SignedManifest
 
 # Between looks at who is connected: what a node that is killed forgets of them.
 REMEMBER_S = 10.0

@@ -15,9 +15,9 @@ import msgspec
 import trio
 from msgspec import UNSET
 
-from daemon.chain.earning import Earning
+from daemon.chain.client_setup import check_profile
+from daemon.chain.earnings import Earning
 from daemon.chain.feed import CertifiedFeed
-from daemon.chain.opening import check_profile
 from daemon.chain.records import keep_manifest
 from daemon.config.settings import Config
 from daemon.control.server import Handler, serve_control
@@ -49,17 +49,17 @@ from daemon.system.allocator import give_back_memory
 from daemon.system.offload import in_thread
 from daemon.version import version
 from daemon.wallet.password import Password
-from protocol.admission import falls_short
+from protocol.chain.reputation import HOUR_S, WINDOW_HOURS
 from protocol.codec import implementation as codecs
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Trouble, Warned
-from protocol.manifest import SignedManifest
 from protocol.messages import Binding
 from protocol.ports import Disk, DiskFull, Network, Trainer
-from protocol.reputation import HOUR_S, WINDOW_HOURS
 from protocol.rules.versions import check_rules
+from protocol.run.admission import falls_short
+from protocol.run.manifest import SignedManifest
 
 # Between looks at traffic and refusals: what the page can show as now.
 REPORT_S = 2.0

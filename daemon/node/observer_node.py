@@ -35,8 +35,8 @@ from daemon.swarm.task_agreement import serve_task
 from daemon.system.allocator import give_back_memory
 from protocol.identity import PeerId, Signer
 from protocol.journal import Refused
-from protocol.manifest import SignedManifest
 from protocol.messages import AnyMessage, Beacon, Signed
+from protocol.run.manifest import SignedManifest
 
 REPORTS_FILE = "reports.sqlite"
 PUBLISH_S = 1.0  # between statuses handed to the page

@@ -14,7 +14,8 @@ from daemon.config.settings import Config
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.manifest import (
+from protocol.rules.versions import KNOWN_RULES, check_rules
+from protocol.run.manifest import (
     Manifest,
     SignedManifest,
     load_manifest,
@@ -22,7 +23,6 @@ from protocol.manifest import (
     parse_manifest,
     seal,
 )
-from protocol.rules.versions import KNOWN_RULES, check_rules
 
 BUNDLED_RUN = "stdlib-gpt.toml"
 RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
@@ -108,7 +108,7 @@ def take_up(config: Config, signed: SignedManifest) -> None:
     A start that is interrupted later leaves that note. Raises `UserError`: "ENGINE", "CHAIN",
     "TASK", "TASK_NOT_ALLOWED", "HOME".
     """
-    from daemon.chain.opening import check_profile  # noqa: PLC0415
+    from daemon.chain.client_setup import check_profile  # noqa: PLC0415
     from daemon.device.settings import WorkerSettings  # noqa: PLC0415
     from daemon.device.tasks.catalog import locate  # noqa: PLC0415
     from daemon.home import recent_state  # noqa: PLC0415  # as in `choose`

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from html import escape
 
-from protocol.network.standing import TRUSTED
+from protocol.network.peer_health import TRUSTED
 from protocol.status import Peer, Round, Status
 from protocol.status.figures import MISSING, count, duration, loss, of, phase_words, rate, tail
 

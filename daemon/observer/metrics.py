@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from protocol.network.standing import PROBATION, QUARANTINED, TRUSTED
+from protocol.network.peer_health import PROBATION, QUARANTINED, TRUSTED
 from protocol.status import Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

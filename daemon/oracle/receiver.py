@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.oracle.reports import MAX_BODY_BYTES, BadReport, read_report
-from protocol.keccak import account_bytes, address_of
+from protocol.chain.keccak import account_bytes, address_of
 
 SKEW_S = 60  # the API's own
 # How long a wallet's last timestamp outlives the last instant at which a replay could be taken.

@@ -29,8 +29,8 @@ from daemon.oracle.reports import (
     metrics_body,
     metrics_message,
 )
+from protocol.chain.keccak import Address
 from protocol.journal import Event, Warned
-from protocol.keccak import Address
 from protocol.ports import DiskFull
 
 TOLD_FILE = "oracle"

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from protocol.keccak import Address
+from protocol.chain.keccak import Address
 
 METRICS_PATH = "/api/v1/metrics/report"
 LEGACY_PATH = "/api/v1/report"

@@ -20,17 +20,17 @@ import trio
 from msgspec import Meta
 from msgspec.structs import replace
 
-from daemon.swarm.framing import FrameReader, decode_as, frame
+from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
 from daemon.swarm.turns import Turns
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
 from protocol.journal import Event, Warned
-from protocol.manifest import MAX_MANIFEST_BYTES, SignedManifest
 from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural
 from protocol.ports import ByteStream, Network
 from protocol.rules.versions import FIRST_RULES, KNOWN_RULES, MAX_RULES, check_rules, in_words
+from protocol.run.manifest import MAX_MANIFEST_BYTES, SignedManifest
 
 PROTOCOL = "/hypergpu/chain/1"
 MANIFEST_PROTOCOL = "/hypergpu/manifest/2"

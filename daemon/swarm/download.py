@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import trio
 
-from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.state_transfer import (
     PROTOCOL,
     REQUEST_BYTES,

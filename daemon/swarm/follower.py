@@ -21,8 +21,7 @@ from daemon.swarm.chain_sync import read_chain
 from daemon.swarm.lineage import OTHER_TASK, TIPS_KEPT, Lineage, Step
 from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s
 from daemon.swarm.messenger import Refuse
-from protocol.allowance import Allowance, Allowances
-from protocol.certificate import Tip
+from protocol.certificates.certificate import Tip
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
@@ -37,6 +36,7 @@ from protocol.messages import (
     sign,
 )
 from protocol.ports import Network
+from protocol.rate_limiter import Allowance, Allowances
 
 # Between looks at whether somebody is ahead: a certificate that gossip lost costs this and a
 # request.

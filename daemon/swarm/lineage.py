@@ -18,7 +18,7 @@ from functools import cmp_to_key
 
 import msgspec
 
-from protocol.certificate import (
+from protocol.certificates.certificate import (
     OpenCertificate,
     Tip,
     extend,
@@ -27,11 +27,11 @@ from protocol.certificate import (
     open_certificate,
     prefer,
 )
+from protocol.certificates.decoded_plans import OpenPlans
 from protocol.digest import Digest
 from protocol.errors import PeerFault
-from protocol.manifest import Manifest
 from protocol.messages import task_of
-from protocol.opened import OpenPlans
+from protocol.run.manifest import Manifest
 
 # Of our own ancestry, and of what one peer gave when it was asked: a partition of 512 rounds can
 # still be recognized.

@@ -26,10 +26,10 @@ from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import Event, PeerDown, PeerForgotten, PeerReport, PeerUp
-from protocol.manifest import RoundRules
 from protocol.messages import Beacon
 from protocol.ports import Endpoint, Link
 from protocol.round.phases import Phase
+from protocol.run.manifest import RoundRules
 
 # Between beacons of few: the page's idea of now.
 BEACON_S = 5.0

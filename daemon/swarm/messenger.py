@@ -15,8 +15,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from daemon.swarm.framing import FrameReader, frame
-from protocol.allowance import Allowances
+from daemon.swarm.frames import FrameReader, frame
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
@@ -29,6 +28,7 @@ from protocol.messages import (
     open_signed,
 )
 from protocol.ports import ByteStream, Network
+from protocol.rate_limiter import Allowances
 
 PROTOCOL = "/hypergpu/message/1"
 # To one peer: a round sends it fewer than ten.

@@ -16,10 +16,10 @@ from protocol.digest import Digest, digest
 from protocol.identity import PeerId
 from protocol.network.coordinate import LEAST_RTT_US, ORIGIN, Coordinate, moved
 from protocol.network.flows import leaned, product_of
+from protocol.network.peer_health import QUARANTINED, Standing, look, saw
+from protocol.network.peer_observation import MOST_BITS, MOST_SEGMENTS, Sight, choose, short_name
 from protocol.network.quality import Measured, Quality, observe
 from protocol.network.samples import Window
-from protocol.network.sight import MOST_BITS, MOST_SEGMENTS, Sight, choose, short_name
-from protocol.network.standing import QUARANTINED, Standing, look, saw
 from protocol.ports import Link
 
 # Rounds in which a link was seen: the busiest counts, since each sees no more than the exchange

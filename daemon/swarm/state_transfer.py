@@ -17,11 +17,11 @@ from collections.abc import Callable, Mapping
 import msgspec
 import trio
 
-from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.turns import Turns
+from protocol.averaging.vector_layout import STATE_CHUNK_BYTES
 from protocol.digest import Digest
 from protocol.errors import PeerFault
-from protocol.layout import STATE_CHUNK_BYTES
 from protocol.messages import UNREADABLE, Hash, Natural
 from protocol.ports import ByteStream, Disk, KeptState, Network
 

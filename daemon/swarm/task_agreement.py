@@ -2,7 +2,7 @@
 alone that train the same.
 
 Beacons and offers carry the name of their sender's task. A name that is ours needs nothing more.
-Another one may still stand for the same task (`protocol/task_digest.py`), so the description behind
+Another one may still stand for the same task (`protocol/run/task_digest.py`), so the description behind
 it is asked for once, from a peer that has it, and compared; what came of it holds for each peer
 with that name. Until then such a peer is not planned with.
 
@@ -17,13 +17,19 @@ from collections.abc import Callable
 
 import trio
 
-from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.messenger import Refuse
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.journal import Event, TaskDiffers
 from protocol.ports import ByteStream, Network
-from protocol.task_digest import MAX_TASK_BYTES, TaskDigest, decode_task, difference, encode_task
+from protocol.run.task_digest import (
+    MAX_TASK_BYTES,
+    TaskDigest,
+    decode_task,
+    difference,
+    encode_task,
+)
 
 PROTOCOL = "/hypergpu/task/1"
 # Besides ours: versions of a task's code and kinds of processors in one run.

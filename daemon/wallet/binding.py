@@ -1,11 +1,11 @@
 """Making a binding: the wallet signs for this node once, and the node carries that in every offer
-(`protocol/binding.py`).
+(`protocol/chain/account_binding.py`).
 """
 
 from __future__ import annotations
 
 from daemon.wallet.keystore import UnlockedWallet
-from protocol.binding import binding_digest
+from protocol.chain.account_binding import binding_digest
 from protocol.identity import PeerId
 from protocol.messages import Binding
 

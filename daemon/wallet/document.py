@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from daemon.wallet.text import text_of
-from protocol.keccak import Address, checked_address
+from protocol.chain.keccak import Address, checked_address
 
 MAX_KEYSTORE_BYTES = 1 << 16  # a keystore has 500 bytes
 CIPHER = "aes-128-ctr"

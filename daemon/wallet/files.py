@@ -29,8 +29,8 @@ from daemon.wallet.keystore import (
     wallet_of,
 )
 from daemon.wallet.password import KEY_EXIT_CODE, Password, locked
+from protocol.chain.keccak import ZERO_ADDRESS, checked_address
 from protocol.errors import UserError
-from protocol.keccak import ZERO_ADDRESS, checked_address
 from protocol.ports import DiskFull
 
 PAYOUT_FILE = "payout"

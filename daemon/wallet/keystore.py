@@ -18,7 +18,7 @@ from eth_keys.exceptions import BadSignature
 
 from daemon.wallet.document import KEY_BYTES, BadKeystore, Keystore, read_keystore
 from daemon.wallet.text import forms_of, normalized
-from protocol.keccak import Address
+from protocol.chain.keccak import Address
 
 # Of the format's own description: about a second and 256 MB for whoever guesses a password, each
 # time.

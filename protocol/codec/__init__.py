@@ -10,9 +10,9 @@ Every decoder is exact numpy, the same values on every machine.
 | int4 | 4.25 | half a step of 1/8 of a block's peak | itself |
 | topk | 0.16 | all but 64 of 4096 elements | 256 of 4096, 0.51 bits |
 
-A codec works chunk by chunk (`protocol.layout.CHUNK_ELEMENTS`), so any run of chunks can be cut out
+A codec works chunk by chunk (`protocol.averaging.vector_layout.CHUNK_ELEMENTS`), so any run of chunks can be cut out
 of an encoding, checked and decoded by itself. Lossy codecs are used with error feedback: what an
-encoding lost stays in its owner's ledger (`protocol/ledger.py`).
+encoding lost stays in its owner's ledger (`protocol/contribution/ledger.py`).
 
 All but topk are compiled where they can be (`compiled.py`); `implementation` says whether they are.
 """
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec.base import Codec
 from protocol.codec.blocks import Int4, Int8
 from protocol.codec.compiled import Compiled
@@ -28,7 +29,6 @@ from protocol.codec.floats import BFloat16, Float16, Float32
 from protocol.codec.kernel import Kernel, Loops, installed
 from protocol.codec.topk import TopK
 from protocol.errors import UserError
-from protocol.layout import CHUNK_ELEMENTS
 
 __all__ = ["CODECS", "REFERENCES", "Codec", "chunk_bytes", "codec_named", "implementation", "loops"]
 

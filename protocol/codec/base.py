@@ -76,7 +76,7 @@ class Codec(Protocol):
         """
 
     def mean(self, parts: Sequence[tuple[int, Buffer]], out: Vector) -> None:
-        """The sum of `parts` that `protocol/reduction.py` defines, over the sum of their weights,
+        """The sum of `parts` that `protocol/averaging/reduction.py` defines, over the sum of their weights,
         which is not 0, into `out`.
         """
 

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec.base import Bytes8, Codec
 from protocol.digest import Buffer
-from protocol.layout import CHUNK_ELEMENTS
 from protocol.ports import Vector
 
 SWITCH = "HYPERGPU_CODECS"
@@ -89,7 +89,7 @@ class Loops:
         out_anchor: Vector,
         out_momentum: Vector,
     ) -> None:
-        """See `protocol/outer.py`. All of one size."""
+        """See `protocol/averaging/outer_step.py`. All of one size."""
         sources = (_floats(anchor), _floats(momentum), _floats(mean))
         targets = (_floats(out_anchor), _floats(out_momentum))
         self._library.outer_step(*sources, _count(anchor.size), _float(rate), _float(mu), *targets)

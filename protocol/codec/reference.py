@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec.base import Bytes8, Codec, check_room, check_size, check_vector
 from protocol.codec.memory import fresh_bytes
 from protocol.digest import Buffer
-from protocol.layout import CHUNK_ELEMENTS
 from protocol.ports import Vector
 
 PIECE_CHUNKS = 32

@@ -18,8 +18,8 @@ from math import sqrt
 
 import msgspec
 
+from protocol.network.peer_observation import Sight
 from protocol.network.samples import median
-from protocol.network.sight import Sight
 
 MATHIS_BITS = 1.22 * 8 * 1448  # of a segment, with the paper's constant
 # So many groups at least where there are members enough, and of about so many members each.

@@ -9,17 +9,17 @@ from enum import Enum
 
 import msgspec
 
-from protocol.certificate import OpenCertificate, Tip
+from protocol.certificates.certificate import OpenCertificate, Tip
+from protocol.certificates.leader_order import leader_of
+from protocol.certificates.merge import merge_parents, merge_round
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import Event as JournalEvent
-from protocol.leader import leader_of
-from protocol.manifest import Manifest
-from protocol.merge import merge_parents, merge_round
 from protocol.messages import Cut, Held, Message, Ready, Signed, Vote, Withdrawal
-from protocol.plan import OpenPlan
 from protocol.planning.history import History
+from protocol.planning.plan import OpenPlan
 from protocol.rules.registry import rules_of
+from protocol.run.manifest import Manifest
 
 
 class Phase(Enum):
@@ -256,7 +256,7 @@ class OfferMade(Happening, frozen=True, kw_only=True):
 
 class LiveChanged(Happening, frozen=True, kw_only=True):
     """Who is alive, and of them whom this node would not plan with
-    (`protocol/network/standing.py`).
+    (`protocol/network/peer_health.py`).
     """
 
     live: frozenset[PeerId]

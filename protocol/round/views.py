@@ -9,9 +9,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from protocol.certificates.leader_order import leader_of
 from protocol.identity import PeerId, short
 from protocol.journal import Alone, PhaseEntered, ViewPassed
-from protocol.leader import leader_of
 from protocol.messages import Ready, Signed
 from protocol.ports import STANDS_KEPT
 from protocol.round.phases import (

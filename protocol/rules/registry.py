@@ -5,7 +5,7 @@ whatever the newest version is. A function that a released version names never c
 a rule writes the new function beside the old one, registers it here under the next number, and lets
 `CURRENT_RULES` and `KNOWN_RULES` (`versions.py`) name that number. Data that carries its own proof
 is not computed again: a certificate is checked by its signatures and hashes
-(`protocol/certificate.py`). `tests/protocol/rules/test_pins.py` fails when a registered version
+(`protocol/certificates/certificate.py`). `tests/protocol/rules/test_pins.py` fails when a registered version
 computes something else than it did.
 """
 
@@ -16,29 +16,29 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from protocol.averaging.inclusion import check_cut
+from protocol.averaging.outer_step import outer_step
+from protocol.averaging.reduction import weighted_mean
+from protocol.averaging.vector_layout import share_out
+from protocol.certificates.leader_order import leader_order
+from protocol.certificates.merge import merge_vectors
 from protocol.codec import Codec
-from protocol.cut import check_cut
+from protocol.contribution.round_share import rounds_in
 from protocol.digest import Buffer, Digest
 from protocol.errors import UserError
-from protocol.heavy import rounds_in
 from protocol.identity import PeerId
-from protocol.layout import share_out
-from protocol.leader import leader_order
-from protocol.manifest import Manifest, Outer
-from protocol.merge import merge_vectors
 from protocol.messages import Cut, Ready
-from protocol.network.views import View
-from protocol.outer import outer_step
-from protocol.planning.choice import Layout, choose
-from protocol.planning.cost import Sizes
+from protocol.network.network_snapshot import View
+from protocol.planning.group_choice import Layout, choose
+from protocol.planning.group_proposals import Bounds
 from protocol.planning.history import History
-from protocol.planning.rows import Bounds
+from protocol.planning.time_model import Sizes
 from protocol.ports import Vector
-from protocol.reduction import weighted_mean
 from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, refusal
+from protocol.run.manifest import Manifest, Outer
 
 if TYPE_CHECKING:
-    from protocol.plan import OpenPlan
+    from protocol.planning.plan import OpenPlan
 
 
 class CutCheck(Protocol):
@@ -50,7 +50,7 @@ class CutCheck(Protocol):
 
 
 class OuterStep(Protocol):
-    """See `protocol.outer.outer_step`. All vectors have shape (parameters,)."""
+    """See `protocol.averaging.outer_step.outer_step`. All vectors have shape (parameters,)."""
 
     def __call__(
         self,

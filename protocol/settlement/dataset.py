@@ -15,14 +15,14 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta
 
-from protocol.binding import wallet_of_offer
-from protocol.certificate import OpenCertificate
+from protocol.certificates.certificate import OpenCertificate
+from protocol.chain.account_binding import wallet_of_offer
+from protocol.chain.keccak import Address, account_bytes, address_of
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
-from protocol.keccak import Address, account_bytes, address_of
-from protocol.manifest import Manifest
-from protocol.merkle_tree import SettlementTree
 from protocol.messages import UNREADABLE, Hash
+from protocol.run.manifest import Manifest
+from protocol.settlement.merkle_tree import SettlementTree
 from protocol.settlement.receipts import by_epoch
 from protocol.settlement.sanctions import Offence
 from protocol.settlement.totals import EpochWork, Settled, settle

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from protocol.certificate import OpenCertificate
+from protocol.certificates.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from protocol.chain.reputation import Reputations
 from protocol.identity import PeerId
 from protocol.journal import REFUSALS, Planned
-from protocol.reputation import Reputations
 from protocol.status.figures import clean, tail
 from protocol.status.records import (
     KEPT_EVENTS,

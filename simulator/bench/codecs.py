@@ -16,9 +16,9 @@ from statistics import median
 import msgspec
 import numpy as np
 
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec import CODECS, REFERENCES, Codec, implementation
 from protocol.errors import InvariantBroken
-from protocol.layout import CHUNK_ELEMENTS
 from protocol.ports import Vector
 
 WEIGHTS = (70, 101, 333, 64)  # samples of four members

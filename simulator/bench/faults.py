@@ -20,13 +20,13 @@ import msgspec
 import trio
 
 from protocol.errors import Unreachable, UserError
-from protocol.manifest import Manifest, RoundRules, seal
+from protocol.run.manifest import Manifest, RoundRules, seal
 from simulator.bench.fault_record import Record
 from simulator.bench.hivemind_faults import measure_hivemind
 from simulator.harness.cohort import cohort_of
-from simulator.harness.lines import Strike
 from simulator.harness.steps import KINDS, STEPS, Kind, Step
 from simulator.harness.trial import Trial, Trials
+from simulator.harness.wire import Strike
 
 ENGINES = ("native", "hivemind")
 MEMBERS = 4

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from contracts.words import name_word
-from protocol.chain import (
+from contracts.calldata import name_word
+from protocol.chain.keccak import ZERO_ADDRESS, Address
+from protocol.chain.port import (
     NO_HASH,
     AgentStatus,
     ChainHead,
@@ -26,8 +27,7 @@ from protocol.chain import (
     Sent,
     Settled,
 )
-from protocol.keccak import ZERO_ADDRESS, Address
-from protocol.merkle_tree import leads_to, leaf_of
+from protocol.settlement.merkle_tree import leads_to, leaf_of
 from simulator.fakes.ledger import Change, FakeLedger, FakeState
 
 HEARTBEAT_TIMEOUT_S = 300
@@ -35,7 +35,7 @@ MOST_SAMPLES = (1 << 53) - 1
 
 
 class FakeChain:
-    """Satisfies `protocol.chain.Chain` for one account.
+    """Satisfies `protocol.chain.port.Chain` for one account.
 
     `sleep` moves the clock on while something waits.
     """

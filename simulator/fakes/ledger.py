@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from protocol.chain import (
+from protocol.chain.keccak import Address, keccak256
+from protocol.chain.port import (
     AgentStatus,
     ChainHead,
     ChainRefused,
@@ -23,7 +24,6 @@ from protocol.chain import (
     Sent,
     Settled,
 )
-from protocol.keccak import Address, keccak256
 
 # Of everything: what a real heartbeat costs.
 GAS = 50_000

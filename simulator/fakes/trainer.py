@@ -22,7 +22,7 @@ import trio
 
 from protocol.identity import PeerId
 from protocol.ports import Lane, ParameterSpec, Progress, TaskInfo, TrainerLost, Vector, Work
-from protocol.task_digest import SourcePart, TaskDigest, TensorPart
+from protocol.run.task_digest import SourcePart, TaskDigest, TensorPart
 
 LEARNING_RATE = np.float32(0.05)
 MOMENTUM = np.float32(0.5)

@@ -20,20 +20,20 @@ import numpy as np
 import numpy.typing as npt
 
 from daemon.swarm.lineage import Lineage, Step
+from protocol.averaging.outer_step import outer_step, state_digest
+from protocol.averaging.reduction import mean_by_plan
+from protocol.averaging.vector_layout import chunk_count
+from protocol.certificates.merge import merge_vectors
 from protocol.codec import codec_named
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.initial import initial_parameters
-from protocol.layout import chunk_count
-from protocol.manifest import SignedManifest
-from protocol.merge import merge_vectors
-from protocol.outer import outer_step, state_digest
 from protocol.ports import Vector
-from protocol.reduction import mean_by_plan
-from simulator.harness.book import Book, MadeOffer
+from protocol.run.initial_parameters import initial_parameters
+from protocol.run.manifest import SignedManifest
 from simulator.harness.content import task_info, vector_of
-from simulator.harness.lines import AnyLine, Certified, Collected, Entered, Offered, Resumed, Up
+from simulator.harness.shadow_ledger import Book, MadeOffer
+from simulator.harness.wire import AnyLine, Certified, Collected, Entered, Offered, Resumed, Up
 
 # States of recent certificates: a later one may branch off any of them.
 STATES_KEPT = 8

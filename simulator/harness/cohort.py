@@ -21,8 +21,8 @@ import trio
 
 from protocol.errors import Unreachable, UserError
 from protocol.identity import PeerId
-from protocol.manifest import SignedManifest
-from simulator.harness.lines import (
+from protocol.run.manifest import SignedManifest
+from simulator.harness.wire import (
     MAX_LINE_BYTES,
     AnyCommand,
     AnyLine,

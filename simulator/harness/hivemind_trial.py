@@ -22,8 +22,8 @@ from daemon.services.training.hivemind.policy import averager_settings
 from daemon.services.training.hivemind.process import HivemindLost, HivemindProcess
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
 from protocol.errors import Unreachable
-from protocol.manifest import Manifest, seal
 from protocol.ports import Vector
+from protocol.run.manifest import Manifest, seal
 from simulator.harness.content import samples_of, vector_of
 from simulator.harness.hivemind_member import STRIKE_FILE, HivemindStrike
 from simulator.harness.steps import Kind, Step

@@ -19,8 +19,8 @@ import trio
 from daemon.services.training.native.engine import NativeEngine
 from protocol import journal
 from protocol.round import phases as p
-from simulator.harness.book import digest_of
-from simulator.harness.lines import (
+from simulator.harness.shadow_ledger import digest_of
+from simulator.harness.wire import (
     MAX_LINE_BYTES,
     AnyLine,
     Certified,

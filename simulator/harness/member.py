@@ -30,10 +30,10 @@ from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
 from daemon.node.discovery import announce
 from daemon.system.offload import in_thread
 from protocol.journal import Warned
-from protocol.manifest import SignedManifest
+from protocol.run.manifest import SignedManifest
 from simulator.harness.content import ContentTrainer
 from simulator.harness.inside import Inside, ToldEngine
-from simulator.harness.lines import Collected, Up
+from simulator.harness.wire import Collected, Up
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 

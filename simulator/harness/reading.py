@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protocol.identity import PeerId, short
-from simulator.harness.lines import AnyLine, Certified, Entered, Passed, PeerLost
+from simulator.harness.wire import AnyLine, Certified, Entered, Passed, PeerLost
 
 
 def certified(

@@ -11,13 +11,13 @@ import msgspec
 import numpy as np
 
 from daemon.swarm.lineage import Step
+from protocol.averaging.outer_step import state_digest
+from protocol.certificates.leader_order import leader_of, leader_order
 from protocol.identity import short
-from protocol.leader import leader_of, leader_order
-from protocol.outer import state_digest
 from simulator.harness.audit import Audit
 from simulator.harness.cohort import Cohort, Member
-from simulator.harness.lines import Certified, Dump, Dumped, Strike, Struck
 from simulator.harness.reading import certified, exchange_s, exchanging_s, noticed_s
+from simulator.harness.wire import Certified, Dump, Dumped, Strike, Struck
 
 # Until everybody is in a certificate again: a process's start, a join, a download and two rounds.
 WHOLE_S = 90.0

@@ -14,10 +14,10 @@ import numpy as np
 from protocol.digest import digest
 from protocol.errors import UserError
 from protocol.network.coordinate import Coordinate
-from protocol.network.views import view_of
-from protocol.planning.choice import Layout, choose, fixed, row_size
-from protocol.planning.cost import Sizes
-from protocol.planning.rows import Bounds
+from protocol.network.network_snapshot import view_of
+from protocol.planning.group_choice import Layout, choose, fixed, row_size
+from protocol.planning.group_proposals import Bounds
+from protocol.planning.time_model import Sizes
 from simulator.network.links import VECTOR_BYTES, Links, links_of
 from simulator.network.measuring import Nodes, Settling
 from simulator.network.movement import Moved, move

@@ -18,8 +18,8 @@ from protocol.digest import digest
 from protocol.identity import PeerId
 from protocol.messages import Ready
 from protocol.network.coordinate import ORIGIN, Coordinate, moved
+from protocol.network.peer_observation import MAX_SIGHTS
 from protocol.network.samples import WINDOW, Window
-from protocol.network.sight import MAX_SIGHTS
 from protocol.ports import Link
 from simulator.network.links import MSS_BYTES, VECTOR_BYTES, Floats, Ints, Links
 from simulator.network.movement import Moved

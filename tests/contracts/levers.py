@@ -13,9 +13,9 @@ from contracts.chain import ChainClient
 from contracts.client import ChainSettings, connect
 from contracts.devnet.genesis import dev_key
 from contracts.endpoints import RpcError
-from contracts.pending import Book
-from contracts.signing import signer_of
-from protocol.keccak import Address
+from contracts.pending_transactions import Book
+from contracts.signers import signer_of
+from protocol.chain.keccak import Address
 
 CALL_GAS = 5_000_000
 

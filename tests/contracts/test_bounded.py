@@ -16,7 +16,7 @@ import pytest
 
 from contracts import bounded
 from contracts.client import HttpTransport
-from protocol.chain import ChainUnreachable
+from protocol.chain.port import ChainUnreachable
 
 pytestmark = pytest.mark.real
 

@@ -19,8 +19,8 @@ import pytest
 
 from contracts.endpoints import RpcError
 from contracts.nonce import MISSING_S, MOST_PENDING, RAISE_AFTER_BLOCKS, RAISE_AFTER_S
-from contracts.pending import PendingFile
-from protocol.chain import ChainRefused, ChainUnreachable
+from contracts.pending_transactions import PendingFile
+from protocol.chain.port import ChainRefused, ChainUnreachable
 from protocol.errors import UserError
 from tests.contracts.ground import EvmGround
 from tests.contracts.levers import Levers, blocks, book_of, nonce_of, over

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from contracts.artifacts import AGENT_REGISTRY, REWARD_POOL
 from contracts.endpoints import RpcError
 from contracts.liveness import HEARTBEAT
-from protocol.chain import ChainRefused, ChainUnreachable, Settled, WrongChain
+from protocol.chain.port import ChainRefused, ChainUnreachable, Settled, WrongChain
 from tests.contracts.ground import EvmGround
 from tests.contracts.levers import Changing, blocks, book_of, over
 

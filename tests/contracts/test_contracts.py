@@ -21,13 +21,13 @@ from contracts.artifacts import (
     REGISTER_WORDS,
     REWARD_POOL,
 )
+from contracts.calldata import account_word, claim_proof, number_word, register_words
 from contracts.chain import ChainClient
 from contracts.devnet.genesis import dev_account, dev_key
-from contracts.signing import claim_message, sign_claim
-from contracts.words import account_word, claim_proof, number_word, register_words
-from protocol.chain import NO_HASH, ChainRefused, Proposal
-from protocol.keccak import Address, account_bytes, address_of, checked_address, keccak256
-from protocol.merkle_tree import SettlementTree
+from contracts.signers import claim_message, sign_claim
+from protocol.chain.keccak import Address, account_bytes, address_of, checked_address, keccak256
+from protocol.chain.port import NO_HASH, ChainRefused, Proposal
+from protocol.settlement.merkle_tree import SettlementTree
 from tests.contracts.ground import DELAY_S, EPOCH_S, EvmGround
 from tests.contracts.levers import Levers, called
 from tests.ports.chain_suite import ANNA, BERT, CERTIFICATE, COLD, SETTLERS, done, fund, settle

@@ -20,8 +20,8 @@ from contracts.devnet.genesis import COIN, dev_account, dev_key
 from contracts.devnet.reverts import Refused
 from contracts.devnet.rpc import FAUCET_COINS
 from contracts.devnet.store import SqliteStore
-from contracts.signing import signer_of
-from protocol.keccak import address_of
+from contracts.signers import signer_of
+from protocol.chain.keccak import address_of
 from tests.contracts.ground import EvmGround, genesis
 
 REPOSITORY = Path(__file__).parents[2]

@@ -15,8 +15,8 @@ from contracts.devnet.evm import Devnet
 from contracts.devnet.genesis import dev_key
 from contracts.devnet.rpc import Rpc
 from contracts.devnet.store import SqliteStore
-from contracts.signing import signer_of
-from protocol.chain import Chain
+from contracts.signers import signer_of
+from protocol.chain.port import Chain
 from tests.contracts.ground import START_S, RpcTransport, genesis
 
 BLOCK_S = 2

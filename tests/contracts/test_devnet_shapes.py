@@ -15,8 +15,8 @@ import rlp
 
 from contracts.devnet.genesis import dev_key
 from contracts.devnet.shapes import created_address
-from contracts.signing import signer_of
-from protocol.keccak import address_of, keccak256
+from contracts.signers import signer_of
+from protocol.chain.keccak import address_of, keccak256
 from tests.contracts.ground import EvmGround
 from tests.contracts.levers import Levers
 

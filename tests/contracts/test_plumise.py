@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from contracts.calldata import account_word
 from contracts.chain import ChainClient
 from contracts.client import ChainSettings, connect
 from contracts.devnet.genesis import dev_key
 from contracts.endpoints import RpcError
-from contracts.signing import signer_of
-from contracts.words import account_word
-from protocol.chain import NO_HASH, ChainRefused, ChainUnreachable, Proposal, WrongChain
+from contracts.signers import signer_of
+from protocol.chain.port import NO_HASH, ChainRefused, ChainUnreachable, Proposal, WrongChain
 from tests.contracts.ground import EvmGround
 from tests.ports.chain_suite import ANNA, BERT, done, fund, settle
 

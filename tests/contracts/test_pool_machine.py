@@ -27,9 +27,9 @@ from contracts.artifacts import AGENT_REGISTRY, REWARD_POOL
 from contracts.devnet.evm import Devnet
 from contracts.devnet.genesis import dev_account, dev_key
 from contracts.devnet.store import SqliteStore
-from contracts.signing import signer_of
-from protocol.keccak import Address, account_bytes, address_of
-from protocol.merkle_tree import SettlementTree
+from contracts.signers import signer_of
+from protocol.chain.keccak import Address, account_bytes, address_of
+from protocol.settlement.merkle_tree import SettlementTree
 from tests.contracts.ground import DELAY_S, EPOCH_S, START_S, genesis
 
 NAMES = ("anna", "bert", "owner", "settler 0")

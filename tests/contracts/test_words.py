@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.words import (
+from contracts.calldata import (
     claim_proof,
     claim_words,
     heartbeat_figures,

@@ -13,11 +13,11 @@ from daemon.chain.records import keep_manifest, run_folder
 from daemon.disk.files import FileDisk
 from daemon.home.recent_state import remember
 from daemon.swarm.chain_sync import pack_record
-from protocol.certificate import Tip, encode_tip, extend, genesis, open_certificate
-from protocol.layout import CHUNK_ELEMENTS
-from protocol.manifest import SignedManifest, seal
-from protocol.outer import state_digest
+from protocol.averaging.outer_step import state_digest
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.certificates.certificate import Tip, encode_tip, extend, genesis, open_certificate
 from protocol.ports import Checkpoint, LedgerRecord, Stand, Vector, inline
+from protocol.run.manifest import SignedManifest, seal
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
 
 FOUR = people(4)

@@ -26,8 +26,8 @@ from daemon.node import run_choice
 from daemon.node.run_choice import Choice, choose, take_up
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.manifest import Manifest, SignedManifest, seal
 from protocol.rules.versions import check_rules
+from protocol.run.manifest import Manifest, SignedManifest, seal
 from tests.protocol.rules.test_versions import of_the_first_rules
 
 ME = Signer(bytes(32))

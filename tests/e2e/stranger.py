@@ -16,13 +16,12 @@ from msgspec.structs import replace
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
 from daemon.swarm.chain_sync import fetch_manifest, read_chain
-from daemon.swarm.framing import frame
+from daemon.swarm.frames import frame
 from daemon.swarm.messenger import PROTOCOL
-from protocol.certificate import Certificate
+from protocol.certificates.certificate import Certificate
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
-from protocol.manifest import Manifest
 from protocol.messages import (
     Beacon,
     Message,
@@ -34,6 +33,7 @@ from protocol.messages import (
     sign,
 )
 from protocol.ports import ByteStream, Endpoint
+from protocol.run.manifest import Manifest
 from tests.e2e.swarm import LOOPBACK, Daemon
 
 HEAR_S = 30.0  # a beacon comes every five seconds

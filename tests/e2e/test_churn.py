@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from protocol.manifest import Manifest, RoundRules, seal
+from protocol.run.manifest import Manifest, RoundRules, seal
 from simulator.harness.cohort import Member, cohort_of
-from simulator.harness.lines import Certified, PeerLost, Said
 from simulator.harness.trial import Trials
+from simulator.harness.wire import Certified, PeerLost, Said
 from tests.e2e.processes import Process, process, still_running
 
 MEMBERS = 8

@@ -14,7 +14,8 @@ from typing import Protocol
 import pytest
 from msgspec.structs import replace
 
-from protocol.chain import (
+from protocol.chain.keccak import Address, address_of
+from protocol.chain.port import (
     NO_HASH,
     Chain,
     ChainPending,
@@ -24,8 +25,7 @@ from protocol.chain import (
     Sent,
     Settled,
 )
-from protocol.keccak import Address, address_of
-from protocol.merkle_tree import SettlementTree
+from protocol.settlement.merkle_tree import SettlementTree
 
 EPOCH_S, DELAY_S = 1000, 100
 OWNER, SETTLERS, ANNA, BERT = "owner", ("settler 0", "settler 1", "settler 2"), "anna", "bert"

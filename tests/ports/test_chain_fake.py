@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.chain import Chain
-from protocol.keccak import Address, address_of, keccak256
+from protocol.chain.keccak import Address, address_of, keccak256
+from protocol.chain.port import Chain
 from simulator.fakes.chain import FakeChain
 from simulator.fakes.ledger import FakeLedger
 from tests.ports.chain_suite import DELAY_S, EPOCH_S, OWNER, SETTLERS, ChainSuite, Ground

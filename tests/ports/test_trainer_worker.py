@@ -10,8 +10,8 @@ import pytest
 from daemon.device.process.trainer import WorkerTrainer
 from daemon.device.settings import WorkerSettings
 from protocol.identity import Signer
-from protocol.manifest import Inner, Manifest
 from protocol.ports import Trainer
+from protocol.run.manifest import Inner, Manifest
 from tests.ports.trainer_suite import TrainerFactory, TrainerSuite
 
 PEER = Signer(bytes(32)).peer

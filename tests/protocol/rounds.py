@@ -7,13 +7,13 @@ from functools import lru_cache
 
 from msgspec.structs import replace
 
-from protocol.certificate import Tip, assemble, extend, genesis, open_certificate
+from protocol.certificates.certificate import Tip, assemble, extend, genesis, open_certificate
+from protocol.certificates.leader_order import leader_of, leader_order
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
-from protocol.leader import leader_of, leader_order
-from protocol.manifest import Group, Limits, Manifest, seal
 from protocol.messages import Cut, Message, Plan, Ready, Signed, Vote, sign
-from protocol.plan import OpenPlan, make_plan, open_plan
+from protocol.planning.plan import OpenPlan, make_plan, open_plan
+from protocol.run.manifest import Group, Limits, Manifest, seal
 
 MANIFEST = Manifest(
     name="tests",

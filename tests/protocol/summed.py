@@ -9,16 +9,22 @@ from collections.abc import Callable
 import numpy as np
 from msgspec.structs import replace
 
-from protocol.audit import Evidence, decode_evidence, encode_evidence, piece_of, result_piece
-from protocol.certificate import OpenCertificate, genesis, open_certificate
+from protocol.averaging.judgment import Verdict, judge
+from protocol.averaging.reduction import ROW_CODEC, weighted_mean
+from protocol.averaging.sum_audit import (
+    Evidence,
+    decode_evidence,
+    encode_evidence,
+    piece_of,
+    result_piece,
+)
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, element_range
+from protocol.certificates.certificate import OpenCertificate, genesis, open_certificate
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Buffer, leaves_of, levels_of, merkle_root, root_of
-from protocol.layout import CHUNK_ELEMENTS, element_range
-from protocol.manifest import Group, Manifest, seal
 from protocol.messages import RowSum, Signed, SliceResult, sign
 from protocol.ports import Vector
-from protocol.reduction import ROW_CODEC, weighted_mean
-from protocol.verdict import Verdict, judge
+from protocol.run.manifest import Group, Manifest, seal
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
 
 PARAMETERS = (CHUNKS - 1) * CHUNK_ELEMENTS + 77  # the last chunk is short

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protocol.audit import AUDITS_PER_ROUND, Evidence, Piece, decode_evidence, draw
-from protocol.certificate import open_certificate
+from protocol.averaging.sum_audit import AUDITS_PER_ROUND, Evidence, Piece, decode_evidence, draw
+from protocol.certificates.certificate import open_certificate
 from protocol.codec import CODECS
 from protocol.errors import PeerFault
 from protocol.messages import SliceResult, sign

@@ -14,24 +14,24 @@ from msgspec.structs import replace
 
 from daemon.wallet.binding import bind
 from daemon.wallet.keystore import UnlockedWallet, wallet_of
-from protocol import binding as module
-from protocol.binding import (
+from protocol.certificates.certificate import genesis, open_certificate
+from protocol.chain import account_binding as module
+from protocol.chain.account_binding import (
     account_of_key,
     binding_digest,
     check_binding,
     wallet_of_offer,
     with_binding,
 )
-from protocol.certificate import genesis, open_certificate
+from protocol.chain.keccak import keccak256
 from protocol.digest import digest
 from protocol.errors import PeerFault
-from protocol.keccak import keccak256
-from protocol.manifest import Manifest, seal
 from protocol.messages import Binding, Ready, payload_of
-from protocol.plan import make_plan, open_plan
+from protocol.planning.plan import make_plan, open_plan
 from protocol.round import phases as p
-from protocol.round.gathering import ready_got
 from protocol.round.machine import begin
+from protocol.round.offer_phase import ready_got
+from protocol.run.manifest import Manifest, seal
 from protocol.settlement.receipts import receipts_of
 from protocol.settlement.rules import Settlement
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, offers_of, people, ready

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protocol.certificate import (
+from protocol.certificates.certificate import (
     NEWCOMER_LANES,
     Certificate,
     OpenCertificate,
@@ -23,15 +23,15 @@ from protocol.certificate import (
     open_certificate,
     prefer,
 )
-from protocol.data_order import lane_positions
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.journal import REFUSALS
-from protocol.manifest import Manifest, seal
 from protocol.messages import MAX_MESSAGE_BYTES, Cut, Trajectory, Vote, payload_of, sign
-from protocol.plan import OpenPlan, open_plan
+from protocol.planning.plan import OpenPlan, open_plan
 from protocol.rules.registry import RULE_SETS, rule_set
+from protocol.run.data_order import lane_positions
+from protocol.run.manifest import Manifest, seal
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, chain, named, people, signer
 
 FIVE = people(5)

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec import Codec
 from protocol.codec.blocks import Int4, Int8
 from protocol.errors import PeerFault
-from protocol.layout import CHUNK_ELEMENTS
 from protocol.ports import Vector
 
 TINY = 2.0**-122  # the smallest scale

@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from protocol.averaging.reduction import weighted_mean
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec import CODECS, Codec, codec_named
-from protocol.layout import CHUNK_ELEMENTS
-from protocol.ledger import Ledger
+from protocol.contribution.ledger import Ledger
 from protocol.ports import Vector
-from protocol.reduction import weighted_mean
 
 EVERY = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 PARAMETERS = CHUNK_ELEMENTS + 333

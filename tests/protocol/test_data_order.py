@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.data_order import lane_positions, sample_indices
 from protocol.ports import Lane
+from protocol.run.data_order import lane_positions, sample_indices
 
 SEEDS = st.integers(0, (1 << 63) - 1)
 

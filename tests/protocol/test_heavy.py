@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from protocol.certificate import genesis
-from protocol.heavy import rounds_in
+from protocol.certificates.certificate import genesis
+from protocol.contribution.round_share import rounds_in
 from protocol.messages import MAX_ROUNDS, Ready, Trajectory
 from tests.protocol.rounds import RUN, people, ready
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from protocol.digest import digest
 from protocol.errors import UserError
-from protocol.initial import initial_parameters
 from protocol.ports import ParameterSpec
+from protocol.run.initial_parameters import initial_parameters
 
 SPECS = (
     ParameterSpec(name="embed", shape=(256, 16), init="uniform", bound=0.05),

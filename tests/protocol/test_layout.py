@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.layout import CHUNK_ELEMENTS, STATE_CHUNK_BYTES, chunk_count, element_range, share_out
+from protocol.averaging.vector_layout import (
+    CHUNK_ELEMENTS,
+    STATE_CHUNK_BYTES,
+    chunk_count,
+    element_range,
+    share_out,
+)
 
 SHARES = st.lists(
     st.floats(0, 1e12) | st.integers(0, 10**9).map(float), min_size=1, max_size=64

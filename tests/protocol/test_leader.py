@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.leader import leader_of, leader_order, vote_takers
+from protocol.certificates.leader_order import leader_of, leader_order, vote_takers
 from tests.protocol.rounds import named, people
 
 PEERS = st.lists(st.sampled_from([person.peer for person in people(40)]), min_size=1, max_size=40)

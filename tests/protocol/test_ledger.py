@@ -10,11 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec import CODECS, Codec, codec_named
+from protocol.contribution.ledger import NOTHING, SENT_KEPT, Ledger, Offer
 from protocol.digest import EMPTY_ROOT, leaves_of, merkle_root
 from protocol.errors import InvariantBroken
-from protocol.layout import CHUNK_ELEMENTS
-from protocol.ledger import NOTHING, SENT_KEPT, Ledger, Offer
 from protocol.ports import LedgerRecord
 from tests.protocol.rounds import named
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from protocol.codec import codec_named
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.manifest import (
+from protocol.run.manifest import (
     MAX_MANIFEST_BYTES,
     Group,
     Manifest,

@@ -8,9 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protocol.certificate import OpenCertificate, Tip, extend, genesis, merge, open_certificate
+from protocol.certificates.certificate import (
+    OpenCertificate,
+    Tip,
+    extend,
+    genesis,
+    merge,
+    open_certificate,
+)
+from protocol.certificates.merge import merge_parents, merge_round, merge_vectors
 from protocol.errors import PeerFault
-from protocol.merge import merge_parents, merge_round, merge_vectors
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, chain, named, people
 
 START = genesis(RUN)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.keccak import account_bytes, address_of, checked_address, keccak256
-from protocol.merkle_tree import MAX_TOTAL, SettlementTree, leads_to, leaf_of
+from protocol.chain.keccak import account_bytes, address_of, checked_address, keccak256
+from protocol.settlement.merkle_tree import MAX_TOTAL, SettlementTree, leads_to, leaf_of
 
 
 class Entry(msgspec.Struct):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import messages
-from protocol.binding import with_binding
+from protocol.chain.account_binding import with_binding
 from protocol.digest import digest
 from protocol.errors import PeerFault
 from protocol.identity import Signer

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.nearest import nearest
+from protocol.text.nearest import nearest
 
 COMMANDS = ("start", "status", "peers", "stop", "observe", "session", "devnet", "simulate")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from protocol.certificates.decoded_plans import PLANS_KEPT, OpenPlans
 from protocol.errors import PeerFault
 from protocol.messages import Plan, open_as, sign
-from protocol.opened import PLANS_KEPT, OpenPlans
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people, signer
 
 FOUR = people(4)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.averaging.outer_step import outer_step, state_digest, state_leaves, step_in_numpy
+from protocol.averaging.vector_layout import STATE_CHUNK_BYTES
 from protocol.codec import implementation, loops
 from protocol.digest import digest, merkle_root
-from protocol.layout import STATE_CHUNK_BYTES
-from protocol.manifest import Outer
-from protocol.outer import outer_step, state_digest, state_leaves, step_in_numpy
 from protocol.ports import Vector
+from protocol.run.manifest import Outer
 
 SIZE = 5000
 STEPS = 12
@@ -167,7 +167,8 @@ def test_the_compiled_step_is_used_and_numpy_where_it_cannot_walk(
     apart, strided = np.empty((2, SIZE), np.float32), np.empty((SIZE, 2), np.float32)
     outer_step(anchor, momentum, mean, Outer(), strided[:, 0], strided[:, 1])
     monkeypatch.setattr(
-        "protocol.outer.step_in_numpy", lambda *parts: pytest.fail("numpy did the work")
+        "protocol.averaging.outer_step.step_in_numpy",
+        lambda *parts: pytest.fail("numpy did the work"),
     )
     outer_step(anchor, momentum, mean, Outer(), *apart)
     assert np.array_equal(apart, strided.T)

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protocol.certificate import genesis
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, MAX_PARAMETERS
+from protocol.certificates.certificate import genesis
 from protocol.errors import PeerFault
 from protocol.identity import Signer
-from protocol.layout import CHUNK_ELEMENTS, MAX_PARAMETERS
-from protocol.manifest import MAX_GROUP_LIMIT
 from protocol.messages import Plan, Ready, sign
-from protocol.plan import OpenPlan, make_plan, open_plan, read_plan
+from protocol.planning.plan import OpenPlan, make_plan, open_plan, read_plan
+from protocol.run.manifest import MAX_GROUP_LIMIT
 from tests.protocol.rounds import (
     CHUNKS,
     MANIFEST,

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.averaging.reduction import weighted_mean
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec import CODECS, Codec, codec_named
 from protocol.codec.reference import PIECE_ELEMENTS
 from protocol.digest import digest
 from protocol.errors import PeerFault
-from protocol.layout import CHUNK_ELEMENTS
 from protocol.ports import Vector
-from protocol.reduction import weighted_mean
 
 EPSILON = float(np.finfo(np.float32).eps)
 WEIGHTS = st.lists(st.integers(1, 100_000), min_size=1, max_size=12)

@@ -10,14 +10,21 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from protocol.admission import check_admission, falls_short
-from protocol.binding import with_binding
-from protocol.certificate import genesis
+from protocol.certificates.certificate import genesis
+from protocol.chain.account_binding import with_binding
+from protocol.chain.reputation import (
+    HOUR_S,
+    KEPT_PEERS,
+    MIN_ROUNDS,
+    UNKNOWN,
+    WINDOW_HOURS,
+    Reputations,
+)
 from protocol.errors import PeerFault
-from protocol.manifest import Admission, Manifest, seal
 from protocol.messages import sign
-from protocol.plan import make_plan, open_plan
-from protocol.reputation import HOUR_S, KEPT_PEERS, MIN_ROUNDS, UNKNOWN, WINDOW_HOURS, Reputations
+from protocol.planning.plan import make_plan, open_plan
+from protocol.run.admission import check_admission, falls_short
+from protocol.run.manifest import Admission, Manifest, seal
 from tests.protocol.rounds import CHUNKS, MANIFEST, people, ready
 from tests.protocol.settlement.paid import PAID, PAID_RUN, binding
 
@@ -59,7 +66,7 @@ def test_a_seq_that_two_branches_list_counts_once_for_a_reputation() -> None:
 
 
 def test_the_keys_of_a_reputation_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.reputation.KEPT_KEYS", 8)
+    monkeypatch.setattr("protocol.chain.reputation.KEPT_KEYS", 8)
     seen = Reputations()
     for seq in range(100):
         seen.saw(0.0, seq, {("p", seq): 1})

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.averaging.group_layout import Layout, even_rows, layout_of, receivers
+from protocol.averaging.reduction import mean_of_rows, weighted_mean
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, share_out
 from protocol.codec import codec_named
 from protocol.errors import PeerFault
-from protocol.layout import CHUNK_ELEMENTS, share_out
 from protocol.messages import Cut
-from protocol.reduction import mean_of_rows, weighted_mean
-from protocol.rows import Layout, even_rows, layout_of, receivers
 
 HASH = b"h" * 32
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.slices import LEAST_SHARE, best_shares, round_time
+from protocol.averaging.slice_sizes import LEAST_SHARE, best_shares, round_time
 
 MBIT = 1_000_000
 links = st.lists(st.tuples(st.integers(1, 1000), st.integers(1, 1000)), min_size=2, max_size=12)

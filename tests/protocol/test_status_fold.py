@@ -25,7 +25,7 @@ from protocol.status import (
     record,
     say,
 )
-from protocol.status.folding import EFFECTS, REFUSAL_SILENCE_S
+from protocol.status.fold import EFFECTS, REFUSAL_SILENCE_S
 from protocol.status.sentences import WORDS
 from tests.story import (
     AT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.errors import PeerFault
-from protocol.task_digest import (
+from protocol.run.task_digest import (
     MAX_TASK_BYTES,
     MAX_TENSORS,
     Content,

@@ -9,16 +9,16 @@ import numpy as np
 import trio
 from msgspec.structs import replace
 
-from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.state_transfer import PROTOCOL, StateReply, StateRequest
-from protocol.certificate import genesis
+from protocol.averaging.outer_step import state_digest, state_leaves
+from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, chunk_count
+from protocol.certificates.certificate import genesis
 from protocol.digest import digest
 from protocol.journal import CaughtUp, PhaseEntered, RoundCertified, Trained
-from protocol.layout import STATE_CHUNK_BYTES, chunk_count
-from protocol.manifest import Group, Manifest
-from protocol.outer import state_digest, state_leaves
 from protocol.ports import ByteStream
-from protocol.round.voting import HELD_ROUNDS
+from protocol.round.vote_phase import HELD_ROUNDS
+from protocol.run.manifest import Group, Manifest
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel
 from simulator.fakes.node import FakeNetwork

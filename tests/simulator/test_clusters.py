@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from protocol.manifest import Group, Manifest, RoundRules, seal
+from protocol.run.manifest import Group, Manifest, RoundRules, seal
 from simulator.harness.cohort import Cohort, cohort_of
-from simulator.harness.lines import Certified
 from simulator.harness.relay import Condition, Relay
 from simulator.harness.trial import Trials
+from simulator.harness.wire import Certified
 
 CLUSTERS, SIZE = 3, 4
 MEMBERS = CLUSTERS * SIZE

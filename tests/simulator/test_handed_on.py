@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from protocol.journal import Event, PhaseEntered, RoundCertified, ViewPassed
-from protocol.manifest import Manifest, RoundRules
+from protocol.run.manifest import Manifest, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel
-from simulator.seat import Seat
+from simulator.simulated_node import Seat
 from simulator.world import World
 
 # After the first vote: before any vote is anywhere else, on paths of 20 ms.

@@ -19,14 +19,14 @@ import trio
 
 from daemon.services.training.native.state.state_store import PASSED_BY
 from protocol.errors import UserError
-from protocol.manifest import Manifest, RoundRules, seal
+from protocol.run.manifest import Manifest, RoundRules, seal
 from simulator.bench.fault_record import table
 from simulator.bench.faults import bench_faults, check_engines
 from simulator.harness.audit import Audit
 from simulator.harness.cohort import Cohort, cohort_of
-from simulator.harness.lines import AnyLine, Certified, Collected, Dump, Dumped, Said
 from simulator.harness.relay import CLEAR, Condition, Relay
 from simulator.harness.trial import Trials
+from simulator.harness.wire import AnyLine, Certified, Collected, Dump, Dumped, Said
 
 REPOSITORY = Path(__file__).parents[2]
 # Thirteen chunks: everybody of four reduces something.

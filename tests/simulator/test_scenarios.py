@@ -6,8 +6,8 @@ import pytest
 
 from protocol.errors import UserError
 from protocol.journal import RoundCertified, Trained, WorkDropped
+from simulator.byzantine import LIES
 from simulator.liar_scenarios import NAMED
-from simulator.lies import LIES
 from simulator.play import play
 from simulator.scenarios import IN_ROWS, SCENARIOS, scenario
 

@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.journal import Refused, RoundCertified
-from protocol.layout import CHUNK_ELEMENTS
-from protocol.manifest import Manifest, RoundRules
 from protocol.messages import Plan
 from protocol.rules.registry import rule_set
 from protocol.rules.versions import CURRENT_RULES
+from protocol.run.manifest import Manifest, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.later_rules import LATER_RULES, later_rules
-from simulator.seat import Seat
+from simulator.simulated_node import Seat
 from simulator.world import World
 
 OLDER, NEWER = frozenset({CURRENT_RULES}), frozenset({CURRENT_RULES, LATER_RULES})

@@ -20,11 +20,13 @@ from daemon.services.training import native
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.exchange.all_reduce import Exchange
 from daemon.services.training.native.state.state_store import Keeper
-from protocol import certificate, messages, outer, reduction
+from protocol import messages
+from protocol.averaging import outer_step, reduction
+from protocol.certificates import certificate
 from protocol.codec import CODECS
+from protocol.contribution.ledger import Ledger
 from protocol.identity import Signer, verify
 from protocol.journal import RoundCertified
-from protocol.ledger import Ledger
 from protocol.messages import Held, decode_signed, encode_signed, open_signed, sign
 from protocol.ports import Stand
 from protocol.round.machine import step
@@ -80,7 +82,7 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
         assert getattr(module, name).__module__.startswith("protocol.")
     rules = rules_of(played.story.manifest())
     assert rules.weighted_mean is reduction.weighted_mean
-    assert rules.outer_step is outer.outer_step
+    assert rules.outer_step is outer_step.outer_step
     assert native.engine.step is step
     assert native.exchanging.Exchange is Exchange
 

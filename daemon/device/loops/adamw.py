@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 
 from daemon.device.model.flat_model import FlatModel
-from protocol.manifest import Inner
+from protocol.run.manifest import Inner
 
 EPSILON = 1e-8  # torch's and the paper's
 # The step count in base 2**20: one float32 holds integers up to 2**24 only.

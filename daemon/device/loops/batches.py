@@ -12,7 +12,7 @@ import torch
 
 from daemon.device.model.author_code import TaskFault, author_code, place_of
 from daemon.device.tasks.task import Task
-from protocol.data_order import MAX_POSITION
+from protocol.run.data_order import MAX_POSITION
 
 
 def checked_size(task: Task) -> int:

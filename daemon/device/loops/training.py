@@ -29,10 +29,10 @@ from daemon.device.settings import Job
 from daemon.device.shared_memory import Buffers
 from daemon.device.tasks.description import describe_task, seed_everything
 from daemon.device.tasks.task import Task
-from protocol.data_order import lane_positions, sample_indices
 from protocol.digest import digest
 from protocol.ports import Lane, Progress, Vector
-from protocol.task_digest import TaskDigest
+from protocol.run.data_order import lane_positions, sample_indices
+from protocol.run.task_digest import TaskDigest
 
 # Of a life: what a task builds at its first call is there by then.
 WATCHED_STEPS = 3

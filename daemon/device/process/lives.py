@@ -40,7 +40,7 @@ from protocol.journal import (
     Warned,
 )
 from protocol.ports import Progress, TaskInfo, TrainerLost
-from protocol.task_digest import TaskDigest, changed_parameters, difference
+from protocol.run.task_digest import TaskDigest, changed_parameters, difference
 
 log = logging.getLogger("hypergpu.worker")
 

@@ -36,9 +36,9 @@ from daemon.device.tasks.catalog import locate
 from protocol.errors import OurFault
 from protocol.identity import PeerId
 from protocol.journal import Event
-from protocol.manifest import Manifest
 from protocol.ports import Lane, Progress, TaskInfo, TrainerLost, Vector, Work
-from protocol.task_digest import TaskDigest
+from protocol.run.manifest import Manifest
+from protocol.run.task_digest import TaskDigest
 
 __all__ = ["Patience", "WorkerTrainer"]
 

@@ -15,7 +15,7 @@ from daemon.device.model.author_code import TaskFault, author_code, trace_of, wh
 from daemon.device.settings import WorkerSettings
 from daemon.device.tasks.task import Task, TaskOptions
 from protocol.errors import UserError
-from protocol.nearest import nearest
+from protocol.text.nearest import nearest
 
 SHIPPED = {
     "byte_gpt": ("daemon.device.tasks.byte_gpt", "ByteGpt"),

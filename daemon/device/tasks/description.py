@@ -1,4 +1,4 @@
-"""Describes a loaded task for the other members of the run: see `protocol/task_digest.py`.
+"""Describes a loaded task for the other members of the run: see `protocol/run/task_digest.py`.
 
 Worker process only.
 """
@@ -17,7 +17,7 @@ from daemon.device.tasks.catalog import SHIPPED
 from daemon.device.tasks.source import sources_of
 from daemon.device.tasks.task import Task
 from protocol.digest import digest
-from protocol.task_digest import (
+from protocol.run.task_digest import (
     MAX_LABEL_CHARS,
     Content,
     SourcePart,

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from protocol.digest import Digest, digest
-from protocol.task_digest import MAX_LABEL_CHARS, SourcePart
+from protocol.run.task_digest import MAX_LABEL_CHARS, SourcePart
 
 # Of one author's folder; a home folder in which everything lies is not read whole.
 MAX_MODULES = 256

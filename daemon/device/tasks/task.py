@@ -66,7 +66,7 @@ class Task(ABC):
     sample of the data, source code) and refuse each other where they differ.
 
     Parameters that require a gradient are averaged; their own initial values are thrown away (they
-    come from the run's seed, see `protocol/initial.py`). Parameters with `requires_grad = False`
+    come from the run's seed, see `protocol/run/initial_parameters.py`). Parameters with `requires_grad = False`
     and buffers keep the values that `model()` gives them, must be the same on every node, and must
     not change: running statistics like BatchNorm's are refused, because every node would keep its
     own. Before a task is made, torch, numpy and `random` are seeded with the run's seed.

@@ -7,7 +7,7 @@ from typing import Protocol
 import trio
 
 from protocol.errors import UserError
-from protocol.nearest import nearest
+from protocol.text.nearest import nearest
 
 ENGINES = ("native", "hivemind")
 

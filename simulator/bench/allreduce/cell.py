@@ -12,7 +12,7 @@ from types import TracebackType
 import msgspec
 
 from simulator.bench.allreduce.driving import Settings
-from simulator.bench.allreduce.lines import (
+from simulator.bench.allreduce.wire import (
     Answer,
     Check,
     Checked,

@@ -24,7 +24,6 @@ from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import Event
-from protocol.manifest import Limits, Manifest, Outer, RoundRules, seal
 from protocol.ports import (
     Checkpoint,
     Lane,
@@ -37,6 +36,7 @@ from protocol.ports import (
     Work,
 )
 from protocol.round import phases as p
+from protocol.run.manifest import Limits, Manifest, Outer, RoundRules, seal
 from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, serve
 from simulator.bench.allreduce.native import secret_of
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from protocol.digest import digest
 from protocol.ports import Vector
-from simulator.bench.allreduce.lines import (
+from simulator.bench.allreduce.vectors import exact_mean, scale_of, vector_of
+from simulator.bench.allreduce.wire import (
     Check,
     Checked,
     Command,
@@ -30,7 +31,6 @@ from simulator.bench.allreduce.lines import (
     decode_command,
     encode,
 )
-from simulator.bench.allreduce.vectors import exact_mean, scale_of, vector_of
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 # Before the common moment: a sleep wakes up late, a loop does not.

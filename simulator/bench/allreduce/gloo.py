@@ -15,7 +15,7 @@ import torch.distributed
 
 from protocol.ports import Vector
 from simulator.bench.allreduce.driving import Settings, Talk, at_once, serve
-from simulator.bench.allreduce.lines import Command
+from simulator.bench.allreduce.wire import Command
 
 
 class GlooDriver:

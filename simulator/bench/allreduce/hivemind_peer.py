@@ -26,7 +26,7 @@ from simulator.bench.allreduce.driving import (
     at_once,
     serve,
 )
-from simulator.bench.allreduce.lines import Command
+from simulator.bench.allreduce.wire import Command
 
 COMPRESSION = {"float32": "none", "float16": "float16", "int8": "uniform8"}
 MEET_S, MEET_PAUSE_S = 30.0, 0.5

@@ -24,16 +24,16 @@ from daemon.services.training.native.exchange.lanes import (
     serve_bulk_lanes,
 )
 from daemon.system.offload import in_thread
+from protocol.averaging.group_layout import even_rows
+from protocol.averaging.vector_layout import chunk_count, share_out
 from protocol.codec import codec_named
+from protocol.contribution.ledger import Offer
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, Levels, digest
 from protocol.identity import PeerId, Signer
-from protocol.layout import chunk_count, share_out
-from protocol.ledger import Offer
 from protocol.messages import Cut, Plan, Ready, Signed
-from protocol.plan import OpenPlan
+from protocol.planning.plan import OpenPlan
 from protocol.ports import Endpoint, Vector
 from protocol.round.phases import Happening
-from protocol.rows import even_rows
 from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, serve
 
 RUN = digest(b"hypergpu/bench/allreduce")

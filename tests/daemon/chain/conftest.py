@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from daemon.chain.opening import open_chain
+from daemon.chain.client_setup import open_chain
 from daemon.config.settings import ChainConfig
 from daemon.wallet import password
 from daemon.wallet.keystore import UnlockedWallet
-from protocol.chain import Chain
-from protocol.manifest import Manifest
+from protocol.chain.port import Chain
+from protocol.run.manifest import Manifest
 from tests.contracts.ground import ANVIL, NO_ANVIL
 from tests.daemon.chain import homes
 from tests.daemon.chain.stage import Stage

@@ -17,7 +17,7 @@ from contracts.devnet.anvil import anvil_serving
 from contracts.devnet.evm import Devnet
 from contracts.devnet.genesis import COIN, GenesisSettings, dev_account, dev_key, genesis_of
 from contracts.devnet.server import serving
-from contracts.signing import signer_of
+from contracts.signers import signer_of
 from daemon.chain.records import MANIFEST_FILE
 from daemon.disk.atomic import no_fault
 from daemon.disk.chain_file import ChainFile
@@ -26,10 +26,10 @@ from daemon.home.layout import CONFIG_FILE, ensure_home
 from daemon.swarm.chain_sync import pack_record
 from daemon.wallet import files
 from daemon.wallet.keystore import wallet_of
-from protocol.certificate import OpenCertificate, genesis
-from protocol.chain import Chain
-from protocol.keccak import ZERO_ADDRESS
-from protocol.manifest import seal
+from protocol.certificates.certificate import OpenCertificate, genesis
+from protocol.chain.keccak import ZERO_ADDRESS
+from protocol.chain.port import Chain
+from protocol.run.manifest import seal
 from simulator.fakes.chain import FakeChain
 from simulator.fakes.ledger import FakeLedger
 from tests.contracts.ground import ANVIL

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.chain.figures import Figures
-from daemon.chain.heart import Heart, Identity
+from daemon.chain.certified_totals import Figures
+from daemon.chain.heartbeater import Heart, Identity
 from daemon.cli.main import run
 from protocol.journal import Event
 from protocol.ports import inline

@@ -18,18 +18,18 @@ from daemon.chain.datasets import (
     load_dataset,
     serve_datasets,
 )
-from daemon.chain.earning import Earning
+from daemon.chain.earnings import Earning
 from daemon.config.settings import ChainConfig, OracleConfig
-from daemon.swarm.framing import frame
+from daemon.swarm.frames import frame
 from daemon.wallet import files
 from daemon.wallet.password import Password
-from protocol.binding import check_binding
-from protocol.certificate import genesis
+from protocol.certificates.certificate import genesis
+from protocol.chain.account_binding import check_binding
+from protocol.chain.keccak import account_bytes, address_of
 from protocol.errors import UserError
 from protocol.journal import ChainReport, Event
-from protocol.keccak import account_bytes, address_of
-from protocol.manifest import SignedManifest, seal
 from protocol.ports import ByteStream, inline
+from protocol.run.manifest import SignedManifest, seal
 from protocol.settlement.dataset import EpochTerms, amount_bytes, make_dataset
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel, same_link

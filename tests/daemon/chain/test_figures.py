@@ -10,18 +10,18 @@ from pathlib import Path
 import trio
 from trio.testing import MockClock
 
+from daemon.chain.certified_totals import Figure, Figures
 from daemon.chain.feed import LOOK_S, READ_AT_ONCE, CertifiedFeed
-from daemon.chain.figures import Figure, Figures
 from daemon.disk.files import FileDisk
 from daemon.journal import Journal, dates_of_certificates
 from daemon.oracle.reporter import Reporter
 from daemon.services.training.native.round_log import certified
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import Step
-from protocol.certificate import OpenCertificate, Tip, genesis
+from protocol.certificates.certificate import OpenCertificate, Tip, genesis
 from protocol.journal import Event, Warned
-from protocol.manifest import seal
 from protocol.ports import inline
+from protocol.run.manifest import seal
 from tests.daemon.chain.homes import rounds
 from tests.protocol.rounds import people
 from tests.protocol.settlement.paid import PAID, PAID_RUN, certificate, wallet

@@ -12,9 +12,9 @@ import trio
 from trio.testing import MockClock
 
 from contracts.devnet.genesis import COIN, dev_account
-from daemon.chain.figures import Figure
-from daemon.chain.heart import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heart, Identity
-from protocol.chain import Chain, ChainRefused, ChainUnreachable, WrongChain
+from daemon.chain.certified_totals import Figure
+from daemon.chain.heartbeater import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heart, Identity
+from protocol.chain.port import Chain, ChainRefused, ChainUnreachable, WrongChain
 from protocol.journal import ChainReport, Event
 from protocol.ports import inline
 from protocol.status import StatusState, fold, record

@@ -11,7 +11,7 @@ import pytest
 
 from contracts.devnet.genesis import COIN
 from daemon.chain.records import MANIFEST_FILE, keep_manifest, run_folder
-from protocol.manifest import seal
+from protocol.run.manifest import seal
 from tests.daemon.chain.stage import Stage
 from tests.protocol.settlement.paid import PAID, PAID_RUN
 

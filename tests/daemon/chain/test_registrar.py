@@ -15,12 +15,9 @@ from msgspec.structs import replace
 
 from contracts.devnet.genesis import COIN
 from daemon.chain.registrar import PROTOCOL, Registrar
-from daemon.swarm.framing import frame
+from daemon.swarm.frames import frame
 from daemon.wallet.keystore import UnlockedWallet
-from protocol.identity import Signer
-from protocol.journal import Event, PeerRegistered
-from protocol.ports import ByteStream, inline
-from protocol.registration import (
+from protocol.chain.registration import (
     AGAIN_S,
     TABLE,
     VALID_S,
@@ -31,6 +28,9 @@ from protocol.registration import (
     judge_answer,
     moved,
 )
+from protocol.identity import Signer
+from protocol.journal import Event, PeerRegistered
+from protocol.ports import ByteStream, inline
 from simulator.fakes.chain import FakeChain
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.ledger import FakeLedger

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from daemon.chain.records import keep_manifest, run_folder
 from daemon.chain.sessions import REFUSALS, explained
 from daemon.wallet import password
-from protocol.chain import NO_HASH, ChainRefused, RunStatus
-from protocol.manifest import seal
+from protocol.chain.port import NO_HASH, ChainRefused, RunStatus
+from protocol.run.manifest import seal
 from tests.daemon.chain import homes
 from tests.daemon.chain.stage import ROUNDS, Said, Stage
 from tests.protocol.settlement.paid import PAID, PAID_RUN, wallet

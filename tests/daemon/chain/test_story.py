@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from contracts.devnet.genesis import COIN
 from daemon.chain.datasets import keep_dataset
 from daemon.wallet import password
-from protocol.chain import Proposal
-from protocol.keccak import address_of
+from protocol.chain.keccak import address_of
+from protocol.chain.port import Proposal
 from protocol.settlement.dataset import decode_dataset, make_dataset
 from tests.daemon.chain import homes
 from tests.daemon.chain.stage import ROUNDS, Stage

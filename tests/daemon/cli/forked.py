@@ -27,7 +27,7 @@ CLOSED, FULL, LEFT = "closed", "full", "left"
 def load_everything() -> None:
     """Every module that a command imports when it runs."""
     from contracts.devnet import genesis, server  # noqa: F401, PLC0415
-    from daemon.chain import opening  # noqa: F401, PLC0415
+    from daemon.chain import client_setup  # noqa: F401, PLC0415
     from daemon.cli import (  # noqa: PLC0415
         failure,  # noqa: F401
         rewards_answers,  # noqa: F401
@@ -35,8 +35,8 @@ def load_everything() -> None:
         session_answers,  # noqa: F401
         settle_answers,  # noqa: F401
     )
-    from daemon.demo import stage  # noqa: F401, PLC0415
-    from simulator import telling  # noqa: F401, PLC0415
+    from daemon.demo import supervisor  # noqa: F401, PLC0415
+    from simulator import output  # noqa: F401, PLC0415
 
     context = click.Context(cli)
     for name in cli.list_commands(context):

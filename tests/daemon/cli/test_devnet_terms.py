@@ -18,12 +18,12 @@ import pytest
 
 from contracts.artifacts import PLACES
 from contracts.devnet.genesis import foreign_contracts
-from daemon.chain.opening import check_profile
+from daemon.chain.client_setup import check_profile
 from daemon.cli.main import run
 from daemon.config.settings import ChainConfig
 from daemon.services.training.engine import check_engine
 from protocol.errors import UserError
-from protocol.manifest import Manifest, parse_manifest
+from protocol.run.manifest import Manifest, parse_manifest
 
 REPOSITORY = Path(__file__).parents[3]
 

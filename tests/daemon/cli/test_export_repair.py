@@ -17,7 +17,7 @@ from safetensors import safe_open
 from daemon.home.layout import ensure_home
 from daemon.home.lock import home_lock
 from daemon.home.node_key import load_or_make_key
-from protocol.manifest import SignedManifest
+from protocol.run.manifest import SignedManifest
 from tests.daemon.certified_home import PARAMETERS, SHAPES, CertifiedHome, everything_in, vector
 from tests.daemon.cli.conftest import Hypergpud
 from tests.protocol.rounds import MANIFEST

@@ -13,8 +13,8 @@ import pytest
 from daemon.device.process.trainer import Patience, WorkerTrainer
 from daemon.device.settings import WorkerSettings
 from protocol.identity import Signer
-from protocol.manifest import Inner, Manifest
-from protocol.task_digest import TaskDigest
+from protocol.run.manifest import Inner, Manifest
+from protocol.run.task_digest import TaskDigest
 from tests.daemon.device.happened import Happened
 
 TINY = {"layers": 1, "heads": 2, "width": 16, "context": 16, "corpus_bytes": 100_000}

@@ -10,9 +10,9 @@ from daemon.device.processor import Device
 from daemon.device.settings import Job, WorkerSettings
 from daemon.device.tasks.task import Task
 from protocol.identity import Signer
-from protocol.initial import initial_parameters
-from protocol.manifest import Inner
 from protocol.ports import Lane
+from protocol.run.initial_parameters import initial_parameters
+from protocol.run.manifest import Inner
 
 SETTINGS = WorkerSettings(device="cpu", threads=1)
 LANE = Lane(base=0, index=0, stride=1)

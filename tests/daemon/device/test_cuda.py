@@ -11,9 +11,9 @@ from daemon.device.process.trainer import WorkerTrainer
 from daemon.device.settings import WorkerSettings
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.initial import initial_parameters
-from protocol.manifest import Inner, Manifest
 from protocol.ports import Lane
+from protocol.run.initial_parameters import initial_parameters
+from protocol.run.manifest import Inner, Manifest
 from tests.daemon.device.happened import Happened
 
 MANIFEST = Manifest(

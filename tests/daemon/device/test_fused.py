@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec import REFERENCES
-from protocol.layout import CHUNK_ELEMENTS
 from tests.daemon.device.test_encoding import made
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[3]
         "hypergpu",
         "daemon.device.process.trainer",
         "daemon.device.main",
-        "protocol.initial",
-        "protocol.data_order",
+        "protocol.run.initial_parameters",
+        "protocol.run.data_order",
     ],
 )
 def test_no_torch(module: str) -> None:

@@ -15,9 +15,9 @@ from daemon.device.settings import Job, WorkerSettings
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.task import Task
 from protocol.identity import Signer
-from protocol.initial import initial_parameters
-from protocol.manifest import Inner
 from protocol.ports import Lane, Vector
+from protocol.run.initial_parameters import initial_parameters
+from protocol.run.manifest import Inner
 from tests.daemon.device.odd_tasks import Line, LineOptions
 
 SETTINGS = WorkerSettings(device="cpu", threads=1)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.children.framing import MAX_FRAME_BYTES, Deframer
+from daemon.children.frames import MAX_FRAME_BYTES, Deframer
 from daemon.children.messages import frame
 from daemon.device import shared_memory
 from daemon.device.messages import Collect, Progressed, Train, decode_command, decode_report

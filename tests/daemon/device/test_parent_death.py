@@ -30,7 +30,7 @@ from daemon.device.settings import WorkerSettings
 from daemon.device.process.trainer import WorkerTrainer
 from protocol.identity import Signer
 from protocol.journal import TrainerReady
-from protocol.manifest import Manifest
+from protocol.run.manifest import Manifest
 from protocol.ports import Lane
 
 async def main(task):

@@ -14,9 +14,9 @@ import trio.testing
 
 from daemon.device.process.trainer import Patience, WorkerTrainer
 from protocol.errors import UserError
-from protocol.initial import initial_parameters
 from protocol.journal import TrainerReady, TrainerStopped, TrainingProgress, Warned
 from protocol.ports import Lane, TrainerLost, Vector
+from protocol.run.initial_parameters import initial_parameters
 from tests.daemon.device.happened import Happened, gone_within, workers_of
 
 pytestmark = pytest.mark.real

@@ -16,7 +16,7 @@ import torch
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.source import source_digest, sources_of
 from daemon.device.tasks.task import Batch, Task
-from protocol.task_digest import TaskDigest, difference
+from protocol.run.task_digest import TaskDigest, difference
 from tests.daemon.device import odd_tasks
 from tests.daemon.device.loops import SETTINGS, loop_of
 from tests.daemon.device.odd_tasks import Line, LineOptions

@@ -19,10 +19,10 @@ from daemon.children.process import LINES_AT_ONCE, LINES_PER_S, LineRation
 from daemon.device.process.restart_policy import Patience
 from daemon.device.process.trainer import WorkerTrainer
 from protocol.errors import UserError
-from protocol.initial import initial_parameters
 from protocol.journal import BatchSkipped, TrainerReady, TrainerStopped, TrainingProgress
 from protocol.ports import Lane, TrainerLost
-from protocol.task_digest import TaskDigest, TensorPart
+from protocol.run.initial_parameters import initial_parameters
+from protocol.run.task_digest import TaskDigest, TensorPart
 from tests.daemon.device.happened import Happened, workers_of
 
 MakeTrainer = Callable[..., WorkerTrainer]

@@ -11,7 +11,7 @@ from daemon.device.model.author_code import SampleFault, TaskFault
 from daemon.device.settings import WorkerSettings
 from daemon.device.tasks.catalog import load_task
 from protocol.errors import UserError
-from protocol.manifest import Inner
+from protocol.run.manifest import Inner
 from tests.daemon.device import odd_tasks
 from tests.daemon.device.loops import loop_of, training
 from tests.daemon.device.odd_tasks import Changing, LineOptions, Made, Returns

@@ -18,8 +18,8 @@ from daemon.device.tasks.corpus import load_corpus, stdlib_sources
 from daemon.device.tasks.digits import mnist, read_idx, sklearn_digits
 from daemon.device.tasks.files import allowed_path
 from protocol.errors import UserError
-from protocol.initial import initial_parameters
-from protocol.manifest import Inner, load_manifest
+from protocol.run.initial_parameters import initial_parameters
+from protocol.run.manifest import Inner, load_manifest
 
 SETTINGS = WorkerSettings(device="cpu", threads=1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from daemon.disk.task_file import TASK_FILE, load_task, save_task
-from protocol.task_digest import TaskDigest, TensorPart, changed_parameters
+from protocol.run.task_digest import TaskDigest, TensorPart, changed_parameters
 from tests.protocol.rounds import RUN
 
 TASK = TaskDigest(

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.network.addresses import Place, parse_place
-from daemon.network.book import (
+from daemon.network.address_book import (
     BACKOFF_S,
     FORGET_AFTER_FAILURES,
     FRESH_S,
@@ -29,6 +28,7 @@ from daemon.network.book import (
     encode_exchange,
     seal_record,
 )
+from daemon.network.addresses import Place, parse_place
 from protocol.errors import PeerFault
 from protocol.identity import Signer
 

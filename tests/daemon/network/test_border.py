@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from daemon.network.border import Refusals, contained, foreign
+from daemon.network.error_boundary import Refusals, contained, foreign
 from protocol.errors import PeerFault, Unreachable
 from protocol.journal import REFUSALS
 

@@ -8,8 +8,8 @@ from itertools import count
 
 import pytest
 
+from daemon.network.address_book import SignedPeerRecord, read_record, seal_record
 from daemon.network.addresses import Place
-from daemon.network.book import SignedPeerRecord, read_record, seal_record
 from daemon.network.own_record import KeySighting, OwnRecord
 from protocol.errors import PeerFault
 from protocol.identity import Signer

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from daemon.network.address_book import Book, seal_record
 from daemon.network.addresses import Place
-from daemon.network.book import Book, seal_record
-from daemon.network.dialing import SOURCE_TRIES_AT_ONCE
+from daemon.network.dial_policy import SOURCE_TRIES_AT_ONCE
 from daemon.network.links import Links
 from daemon.network.reach import Reach
 from protocol.identity import Signer

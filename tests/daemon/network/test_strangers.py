@@ -21,11 +21,11 @@ from multiaddr import Multiaddr
 
 from daemon.network import host as host_module
 from daemon.network import manager as manager_module
+from daemon.network.address_book import encode_exchange, seal_record
 from daemon.network.addresses import Place
-from daemon.network.book import encode_exchange, seal_record
 from daemon.network.bulk import MAX_HANDSHAKES as BULK_HANDSHAKES
 from daemon.network.certificate import load_or_make
-from daemon.network.dialing import SOURCE_TRIES_AT_ONCE, SOURCE_TRIES_PER_S
+from daemon.network.dial_policy import SOURCE_TRIES_AT_ONCE, SOURCE_TRIES_PER_S
 from daemon.network.host import MAX_HANDSHAKES
 from daemon.network.introductions import OF_BRINGER
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings

@@ -24,7 +24,7 @@ from daemon.journal import Journal
 from daemon.wallet.password import Password
 from protocol.identity import Signer
 from protocol.journal import NodeStarted, RoundCertified, Share, TrafficReport
-from protocol.manifest import SignedManifest
+from protocol.run.manifest import SignedManifest
 
 RUN = "cd" * 32
 ROUND_S = 0.1

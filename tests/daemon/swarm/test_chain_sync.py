@@ -22,7 +22,7 @@ from daemon.swarm.chain_sync import (
     read_chain,
     serve_chain,
 )
-from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.turns import Turns
 from protocol.errors import PeerFault
 from protocol.messages import MAX_MESSAGE_BYTES

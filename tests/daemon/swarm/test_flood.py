@@ -24,7 +24,7 @@ from daemon.network.libp2p import LibP2PNetwork
 from daemon.network.pubsub import BURST_MESSAGES, RATE_MESSAGES_PER_S
 from daemon.services.training.native.audit.fraud_proofs import PROTOCOL as EVIDENCE
 from daemon.services.training.native.audit.fraud_proofs import SEND, Charge, Convictions
-from daemon.swarm.framing import frame
+from daemon.swarm.frames import frame
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.messenger import (
     MESSAGES_AT_ONCE,
@@ -33,13 +33,13 @@ from daemon.swarm.messenger import (
     REFUSED_COUNTS,
     Messenger,
 )
-from protocol.audit import encode_evidence
+from protocol.averaging.sum_audit import encode_evidence
 from protocol.errors import Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.journal import Event
-from protocol.manifest import seal
 from protocol.messages import AnyMessage, Held, Signed, encode_signed, sign
 from protocol.ports import inline
+from protocol.run.manifest import seal
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
 from tests.daemon.network.nodes import make_node, until_linked
 from tests.protocol.rounds import CHUNKS

@@ -15,12 +15,12 @@ from daemon.swarm.chain_sync import (
     fetch_manifest,
     serve_manifest,
 )
-from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.frames import FrameReader, frame
 from protocol.errors import Unreachable
 from protocol.identity import short
 from protocol.journal import Event, Warned
-from protocol.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest, seal
 from protocol.ports import ByteStream
+from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest, seal
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.network import FakeSwarm
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import trio
 
-from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.messenger import IDLE_S, PROTOCOL, STREAMS_READ, SWEEP_S, Messenger
 from protocol.errors import Unreachable
 from protocol.identity import Signer

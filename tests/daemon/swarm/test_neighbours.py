@@ -9,8 +9,8 @@ import pytest
 from daemon.swarm.neighbours import LEAST_BYTES, LOOKED_AT, Neighbours
 from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.flows import product_of
-from protocol.network.sight import MAX_SIGHTS, MOST_SEGMENTS, short_name
-from protocol.network.standing import PROBATION, QUARANTINE_S, SUCCESSES, TRUSTED
+from protocol.network.peer_health import PROBATION, QUARANTINE_S, SUCCESSES, TRUSTED
+from protocol.network.peer_observation import MAX_SIGHTS, MOST_SEGMENTS, short_name
 from protocol.ports import Link
 
 PARENT = b"p" * 32

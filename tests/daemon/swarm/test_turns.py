@@ -10,7 +10,7 @@ import trio
 
 from daemon.swarm import chain_sync, state_transfer
 from daemon.swarm.chain_sync import ChainReply, ChainRequest, serve_chain
-from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.state_transfer import CHUNKS_PER_REQUEST, StateReply, StateRequest
 from daemon.swarm.turns import LEAST_TURN_S, Turns
 from protocol.errors import PeerFault

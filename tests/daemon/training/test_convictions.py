@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 from daemon.services.training.native.audit.fraud_proofs import Convictions
 from daemon.swarm.lineage import Lineage
-from protocol.audit import Evidence, encode_evidence
+from protocol.averaging.sum_audit import Evidence, encode_evidence
 from protocol.identity import PeerId
 from protocol.journal import Event, Warned
-from protocol.manifest import seal
 from protocol.ports import PROOFS_KEPT, inline
+from protocol.run.manifest import seal
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
 from simulator.fakes.link import LinkModel, same_link

@@ -12,9 +12,9 @@ from daemon.services.training.native.state.fork_choice import (
 )
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
-from protocol.certificate import Tip
+from protocol.certificates.certificate import Tip
+from protocol.certificates.leader_order import leader_of, leader_order
 from protocol.digest import Digest
-from protocol.leader import leader_of, leader_order
 from protocol.messages import Beacon
 from protocol.round.phases import CertificateGot, ForkGot
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, people

@@ -15,8 +15,8 @@ from daemon.services.training.native.state.state_store import Keeper
 from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members
 from daemon.swarm.state_transfer import GivenStates, serve_state
-from protocol.layout import CHUNK_ELEMENTS
-from protocol.outer import state_digest, state_leaves
+from protocol.averaging.outer_step import state_digest, state_leaves
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.ports import Checkpoint, ParameterSpec, TaskInfo, inline
 from protocol.round.phases import Happening, StateHere
 from simulator.fakes.clock import run_virtual

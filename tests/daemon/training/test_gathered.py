@@ -7,11 +7,11 @@ import pytest
 
 from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.exchange.result_buffer import Gathered
+from protocol.averaging.group_layout import Layout, layout_of
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, element_range
 from protocol.codec import codec_named
 from protocol.digest import EMPTY_ROOT, digest, merkle_root
-from protocol.layout import CHUNK_ELEMENTS, element_range
 from protocol.ports import Vector
-from protocol.rows import Layout, layout_of
 
 ELEMENTS = 9 * CHUNK_ELEMENTS - 100
 # The second of three members has nothing to finish.

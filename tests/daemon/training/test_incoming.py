@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from daemon.services.training.native.message_translator import EARLY_OF_PEER, EARLY_OFFERS, Incoming
+from protocol.certificates.decoded_plans import OpenPlans
 from protocol.messages import Signed
-from protocol.opened import OpenPlans
 from tests.protocol.rounds import MANIFEST, RUN
 
 

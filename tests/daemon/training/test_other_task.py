@@ -26,10 +26,10 @@ from daemon.swarm.task_agreement import (
 from protocol.errors import PeerFault
 from protocol.identity import Signer
 from protocol.journal import Event, Planned, Refused, RoundCertified, TaskDiffers
-from protocol.manifest import Manifest, RoundRules, seal
 from protocol.messages import TaskReady, sign
 from protocol.ports import ByteStream, inline
-from protocol.task_digest import MAX_TASK_BYTES, Content, TaskDigest, TensorPart
+from protocol.run.manifest import Manifest, RoundRules, seal
+from protocol.run.task_digest import MAX_TASK_BYTES, Content, TaskDigest, TensorPart
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
 from simulator.fakes.network import FakeNetwork, FakeSwarm

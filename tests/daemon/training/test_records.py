@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from daemon.services.training.native.state.state_sync import _records
 from daemon.swarm.chain_sync import unpack_record
-from protocol.certificate import OpenCertificate, open_certificate
+from protocol.certificates.certificate import OpenCertificate, open_certificate
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, people
 
 ANY = open_certificate(Made(people(3)).raw(), RUN, MANIFEST, CHUNKS)

@@ -24,10 +24,11 @@ from daemon.services.training.native.state.state_store import Keeper
 from daemon.swarm import lineage
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import Lineage
-from protocol import certificate, layout, leader, slices
+from protocol.averaging import slice_sizes, vector_layout
+from protocol.certificates import certificate, leader_order
 from protocol.errors import UserError
 from protocol.journal import Event, Warned, WorkDropped
-from protocol.planning import choice
+from protocol.planning import group_choice
 from protocol.ports import ParameterSpec, TaskInfo, inline
 from protocol.rules.registry import RULE_SETS
 from tests.daemon.certified_home import (
@@ -97,16 +98,17 @@ async def test_a_whole_home_resumes(tmp_path: Path) -> None:
 
 def _ties_to_the_last(chunks: int, shares: Sequence[float]) -> tuple[int, ...]:
     return tuple(
-        chunks - border for border in reversed(layout.share_out(chunks, list(reversed(shares))))
+        chunks - border
+        for border in reversed(vector_layout.share_out(chunks, list(reversed(shares))))
     )
 
 
 CHANGED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "how slices are shared out": lambda patch: patch.setattr(
-        layout, "share_out", _ties_to_the_last
+        vector_layout, "share_out", _ties_to_the_last
     ),
-    "group choice": lambda patch: patch.setattr(choice, "NEARNESS", 0.5),
-    "slices": lambda patch: patch.setattr(slices, "STEPS", 3),
+    "group choice": lambda patch: patch.setattr(group_choice, "NEARNESS", 0.5),
+    "slices": lambda patch: patch.setattr(slice_sizes, "STEPS", 3),
     "lanes": lambda patch: patch.setattr(certificate, "NEWCOMER_LANES", 5),
     "every function of the registry": lambda patch: [  # type: ignore[func-returns-value]
         patch.setitem(
@@ -126,7 +128,7 @@ CHANGED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         for version, rules in RULE_SETS.items()
     ],
     "who leads": lambda patch: patch.setattr(
-        leader, "leader_order", lambda parent, candidates: tuple(sorted(candidates))
+        leader_order, "leader_order", lambda parent, candidates: tuple(sorted(candidates))
     ),
 }
 

@@ -9,8 +9,8 @@ import trio
 from msgspec.structs import replace
 
 from protocol.journal import RoundCertified, Trained, Warned
-from protocol.manifest import Group, Manifest, RoundRules
 from protocol.ports import TaskInfo, Vector
+from protocol.run.manifest import Group, Manifest, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.trainer import RESTART_S, QuadraticTrainer
 from simulator.world import World

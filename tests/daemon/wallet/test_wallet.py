@@ -18,8 +18,8 @@ from daemon.wallet import files, password
 from daemon.wallet.document import BadKeystore
 from daemon.wallet.keystore import WrongPassword, new_key, seal, unseal, wallet_of
 from daemon.wallet.password import Password, find_password
+from protocol.chain.keccak import checked_address
 from protocol.errors import UserError
-from protocol.keccak import checked_address
 
 # Scrypt's work, for tests of everything but its cost.
 QUICK = 1 << 8

@@ -17,14 +17,14 @@ from daemon.services.training.native.exchange.lanes import PROTOCOL as BULK
 from daemon.services.training.native.exchange.lanes import SliceHeader
 from daemon.swarm.chain_sync import PROTOCOL as CHAIN
 from daemon.swarm.chain_sync import ChainRequest
-from daemon.swarm.framing import frame
+from daemon.swarm.frames import frame
 from daemon.swarm.state_transfer import PROTOCOL as STATE
+from protocol.averaging.vector_layout import chunk_count
 from protocol.digest import digest
 from protocol.errors import Unreachable
 from protocol.identity import Signer
-from protocol.layout import chunk_count
 from protocol.messages import Announce, Plan, Ready, Signed, encode_signed, payload_of, sign
-from protocol.plan import make_plan
+from protocol.planning.plan import make_plan
 from tests.e2e.pair.conftest import Pair
 from tests.e2e.processes import POLL_S, Process
 from tests.e2e.stranger import Stranger, stranger_at

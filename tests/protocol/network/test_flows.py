@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.network.flows import MATHIS_BITS, SECOND_US, Flows, flows_of
-from protocol.network.sight import MAX_SIGHTS, Sight, short_name
+from protocol.network.peer_observation import MAX_SIGHTS, Sight, short_name
 
 NAMES = [short_name(f"peer {i}") for i in range(128)]
 NEAR, FAR = 15_000, 180_000

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.network.quality import AGREEING, Measured, Quality, observe, score
-from protocol.network.standing import (
+from protocol.network.peer_health import (
     PROBATION,
     QUARANTINE_S,
     QUARANTINED,
@@ -16,6 +15,7 @@ from protocol.network.standing import (
     look,
     saw,
 )
+from protocol.network.quality import AGREEING, Measured, Quality, observe, score
 
 MIDDLES = {
     "perfect": Measured(rtt_s=0.0005, jitter_s=0, loss=0, bits_per_second=1e9),

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from protocol.messages import Ready
 from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.flows import Flows
-from protocol.network.sight import MAX_SIGHTS, Sight, choose, short_name
-from protocol.network.views import View, view_of
+from protocol.network.network_snapshot import View, view_of
+from protocol.network.peer_observation import MAX_SIGHTS, Sight, choose, short_name
 from tests.protocol.network.towns import Town, offers
 
 

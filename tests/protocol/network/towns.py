@@ -5,7 +5,7 @@ from __future__ import annotations
 from protocol.identity import PeerId
 from protocol.messages import Ready
 from protocol.network.coordinate import Coordinate, estimate_us
-from protocol.network.sight import MAX_SIGHTS, Sight, short_name
+from protocol.network.peer_observation import MAX_SIGHTS, Sight, short_name
 
 ZERO = bytes(32)
 

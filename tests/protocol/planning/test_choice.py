@@ -13,11 +13,11 @@ from msgspec.structs import replace
 
 from protocol.network.coordinate import Coordinate
 from protocol.network.flows import Flows
-from protocol.network.views import Known, View
-from protocol.planning.choice import Layout, choose, fixed, row_size
-from protocol.planning.cost import Model, Sizes
+from protocol.network.network_snapshot import Known, View
+from protocol.planning.group_choice import Layout, choose, fixed, row_size
+from protocol.planning.group_proposals import Bounds, Cutting
 from protocol.planning.history import History
-from protocol.planning.rows import Bounds, Cutting
+from protocol.planning.time_model import Model, Sizes
 
 SIZES = Sizes(offer=40_000_000, partial=40_000_000, result=40_000_000)
 CORNERS = ((0, 0, 0), (150_000, 0, 0), (0, 160_000, 0), (80_000, 70_000, 120_000))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from protocol.averaging.group_layout import receivers
 from protocol.digest import Digest, digest
 from protocol.messages import Cut, Vote
-from protocol.plan import OpenPlan
+from protocol.planning.plan import OpenPlan
 from protocol.round import phases as p
-from protocol.rows import receivers
 
 if TYPE_CHECKING:
     from tests.protocol.round.village import Villager

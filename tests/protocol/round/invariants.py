@@ -7,14 +7,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from protocol.certificates.merge import merge_round
 from protocol.digest import Digest
-from protocol.merge import merge_round
 from protocol.messages import MAX_REASON_CHARS, Cut, Message, Plan, Vote
-from protocol.plan import OpenPlan
+from protocol.planning.plan import OpenPlan
 from protocol.round import phases as p
 from protocol.round.machine import TABLE
 from protocol.round.views import READIES_KEPT
-from protocol.round.voting import OUTCOMES_KEPT
+from protocol.round.vote_phase import OUTCOMES_KEPT
 
 AT_WORK = {p.Phase.OFFER, p.Phase.MERGE, p.Phase.ADOPT, p.Phase.FETCH}
 """Phases that the engine's own work ends; every other one has a deadline."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.certificate import genesis
-from protocol.leader import leader_of
+from protocol.certificates.certificate import genesis
+from protocol.certificates.leader_order import leader_of
 from protocol.messages import sign
 from protocol.round.machine import begin, step
 from protocol.round.phases import OfferMade, Phase, ReadyGot, Rules, State, Tick

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from protocol.certificate import genesis, open_certificate
-from protocol.leader import leader_of
+from protocol.certificates.certificate import genesis, open_certificate
+from protocol.certificates.leader_order import leader_of
 from protocol.messages import Cut, Plan, Ready, Signed, Withdrawal, open_as, sign
 from protocol.round import phases as p
 from protocol.round.machine import begin, step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.leader import leader_of
+from protocol.certificates.leader_order import leader_of
 from protocol.round import phases as p
 from protocol.round.phases import Phase
 from tests.protocol.round.test_stories import flow_without, offers_made

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from protocol.leader import leader_of, vote_takers
+from protocol.certificates.leader_order import leader_of, vote_takers
 from protocol.messages import Signed, Vote, open_signed
 from protocol.round import phases as p
 from protocol.round.phases import Phase

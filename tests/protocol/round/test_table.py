@@ -7,17 +7,17 @@ import math
 import pytest
 from msgspec.structs import replace
 
-from protocol.certificate import genesis, open_certificate
+from protocol.certificates.certificate import genesis, open_certificate
 from protocol.errors import InvariantBroken
 from protocol.identity import PeerId
 from protocol.messages import MAX_REASON_CHARS, Held, Withdrawal, sign
-from protocol.plan import OpenPlan
-from protocol.round import gathering, leading, machine
+from protocol.planning.plan import OpenPlan
+from protocol.round import leader_decisions, machine, offer_phase
 from protocol.round import phases as p
 from protocol.round.machine import TABLE, begin, step
 from protocol.round.phases import Phase, Rules, State
 from protocol.round.views import READIES_KEPT
-from protocol.round.voting import HELD_ROUNDS
+from protocol.round.vote_phase import HELD_ROUNDS
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, people, ready
 
 ME, *OTHERS = people(3)
@@ -139,7 +139,7 @@ def test_whatever_comes_in_whatever_phase_is_taken(phase: Phase, kind: type[p.Ha
 
 def test_a_handler_that_leaves_the_table_is_our_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        machine, "TABLE", {**TABLE, (Phase.TRAIN, p.Tick): (gathering.end_training, {Phase.VOTE})}
+        machine, "TABLE", {**TABLE, (Phase.TRAIN, p.Tick): (offer_phase.end_training, {Phase.VOTE})}
     )
     with pytest.raises(InvariantBroken, match="Tick in train led to offer"):
         step(node(), p.Tick(), 1.0)
@@ -176,19 +176,22 @@ def test_a_cut_says_why_in_no_more_than_a_message_may_carry() -> None:
     plan = OpenPlan(
         plan=made.plan,
         digest=made.plan_signed.digest,
-        leader=leader,
+        leader=leader_decisions,
         members=tuple(person.peer for person in persons),
         offers=tuple(ready(TIP, person) for person in persons),
     )
-    lost = [person.peer for person in persons if person.peer != leader][:31]
+    lost = [person.peer for person in persons if person.peer != leader_decisions][:31]
     state = begin(
-        Rules(me=leader, manifest=manifest, chunks=64), TIP, 0.0, live=frozenset(plan.members)
+        Rules(me=leader_decisions, manifest=manifest, chunks=64),
+        TIP,
+        0.0,
+        live=frozenset(plan.members),
     )
     state = replace(
         state, phase=Phase.REDUCE, offer=plan.offers[0], plan=plan, plan_signed=made.plan_signed
     )
     state = replace(state, cut=made.cut, cut_signed=made.cut_signed, gone=frozenset(lost))
-    _, actions = leading.recut(state, 1.0, final=False)
+    _, actions = leader_decisions.recut(state, 1.0, final=False)
     cut = next(action.message for action in actions if isinstance(action, p.Send))
     assert 300 < len(cut.reason) <= MAX_REASON_CHARS
 
@@ -196,7 +199,11 @@ def test_a_cut_says_why_in_no_more_than_a_message_may_carry() -> None:
 def test_a_plan_of_another_parent_view_or_leader_changes_nothing() -> None:
     offer = MADE.open_plan().offers[0]
     waiting = replace(
-        node(), phase=Phase.READY, deadline=5.0, offer=offer, asked=frozenset({MADE.leader.peer})
+        node(),
+        phase=Phase.READY,
+        deadline=5.0,
+        offer=offer_phase,
+        asked=frozenset({MADE.leader.peer}),
     )
     assert step(waiting, EVENTS[p.PlanGot], 1.0)[0].phase is Phase.SCATTER
     for changed in (
@@ -215,7 +222,7 @@ def test_a_plan_of_another_parent_view_or_leader_changes_nothing() -> None:
         (MADE.leader.peer, "not_leader")
     ]
     after, actions = step(
-        replace(waiting, offer=replace(offer, samples=99)), EVENTS[p.PlanGot], 1.0
+        replace(waiting, offer=replace(offer_phase, samples=99)), EVENTS[p.PlanGot], 1.0
     )
     assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [
         (MADE.leader.peer, "bad_plan")
@@ -253,7 +260,7 @@ def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
     certificate = open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)
     state = replace(
         node(),
-        rules=Rules(me=leader, manifest=MANIFEST, chunks=CHUNKS),
+        rules=Rules(me=leader_decisions, manifest=MANIFEST, chunks=CHUNKS),
         phase=Phase.SCATTER,
         deadline=5.0,
     )
@@ -265,7 +272,7 @@ def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
         target=certificate,
     )
     for event in (
-        *(p.PeerGone(peer=peer) for peer in MADE.open_plan().members if peer != leader),
+        *(p.PeerGone(peer=peer) for peer in MADE.open_plan().members if peer != leader_decisions),
         EVENTS[p.HeldGot],
     ):
         state, actions = step(state, event, 1.0)
@@ -284,12 +291,14 @@ def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
 
 def test_an_offer_to_an_earlier_view_or_round_is_not_kept() -> None:
     state = replace(node(), phase=Phase.READY, offer=ready(TIP, ME), deadline=5.0, view=3)
-    for offer in (
+    for offer_phase in (
         ready(TIP, OTHERS[0], view=2),
         replace(ready(TIP, OTHERS[0], view=3), number=2),
         replace(ready(TIP, OTHERS[0], view=3), parent=named("elsewhere")),
     ):
-        assert step(state, p.ReadyGot(signed=sign(OTHERS[0], RUN, offer), ready=offer), 1.0) == (
+        assert step(
+            state, p.ReadyGot(signed=sign(OTHERS[0], RUN, offer_phase), ready=offer_phase), 1.0
+        ) == (
             state,
             [],
         )
@@ -314,10 +323,10 @@ def test_a_merge_that_fails_leads_back_to_the_view_it_was_left_for(phase: Phase)
 def test_strangers_offers_are_bounded() -> None:
     state = replace(node(), phase=Phase.READY, offer=ready(TIP, ME), deadline=5.0, view=3)
     offer = ready(TIP, OTHERS[0], view=3)
-    signed = sign(OTHERS[0], RUN, offer)
+    signed = sign(OTHERS[0], RUN, offer_phase)
     for i in range(400):
         state, _ = step(
-            state, p.ReadyGot(signed=replace(signed, peer=f"sybil {i}"), ready=offer), 1.0
+            state, p.ReadyGot(signed=replace(signed, peer=f"sybil {i}"), ready=offer_phase), 1.0
         )
     assert len(state.readies) == READIES_KEPT
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from protocol.leader import leader_of
-from protocol.plan import OpenPlan
-from protocol.round import patience
+from protocol.certificates.leader_order import leader_of
+from protocol.planning.plan import OpenPlan
+from protocol.round import timeouts
 from protocol.round.phases import Phase
 from tests.protocol.round.cargo import Slice
 from tests.protocol.round.test_stories import flow_without, offers_made
@@ -75,12 +75,12 @@ def test_a_plan_is_waited_for_as_long_as_it_predicts_within_the_manifests_limits
     rules = replace(
         village.villagers[0].state.rules.manifest.round, ready_s=3.0, scatter_s=20.0, gather_s=30.0
     )
-    assert patience.scatter_s(planned(village, None), rules) == 20.0
-    assert patience.scatter_s(planned(village, 0.1), rules) == rules.ready_s
-    assert patience.scatter_s(planned(village, 4.0), rules) == patience.ROOM * 4.0
-    assert patience.gather_s(planned(village, 4.0), rules) == patience.ROOM * 4.0
-    assert patience.scatter_s(planned(village, 60.0), rules) == 20.0
-    assert patience.gather_s(planned(village, 60.0), rules) == 30.0
+    assert timeouts.scatter_s(planned(village, None), rules) == 20.0
+    assert timeouts.scatter_s(planned(village, 0.1), rules) == rules.ready_s
+    assert timeouts.scatter_s(planned(village, 4.0), rules) == timeouts.ROOM * 4.0
+    assert timeouts.gather_s(planned(village, 4.0), rules) == timeouts.ROOM * 4.0
+    assert timeouts.scatter_s(planned(village, 60.0), rules) == 20.0
+    assert timeouts.gather_s(planned(village, 60.0), rules) == 30.0
 
 
 def test_a_prediction_that_is_wrong_costs_few_views() -> None:
@@ -88,10 +88,10 @@ def test_a_prediction_that_is_wrong_costs_few_views() -> None:
     offers_made(village)
     flow_without(village, lambda letter: isinstance(letter.content, Slice))
     rules = replace(village.villagers[0].state.rules.manifest.round, ready_s=3.0, scatter_s=20.0)
-    assert [patience.scatter_s(planned(village, 1.0, view), rules) for view in range(4)] == [
+    assert [timeouts.scatter_s(planned(village, 1.0, view), rules) for view in range(4)] == [
         3.0,
         6.0,
         12.0,
         20.0,
     ]
-    assert patience.scatter_s(planned(village, 1.0, 10**6), rules) == 20.0
+    assert timeouts.scatter_s(planned(village, 1.0, 10**6), rules) == 20.0

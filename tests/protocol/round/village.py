@@ -12,14 +12,14 @@ import math
 import msgspec
 
 from daemon.swarm.lineage import Lineage
-from protocol.certificate import OpenCertificate, open_certificate
+from protocol.certificates.certificate import OpenCertificate, open_certificate
+from protocol.certificates.merge import merge_round
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
-from protocol.manifest import Group, Manifest, seal
-from protocol.merge import merge_round
 from protocol.messages import Signed
-from protocol.plan import OpenPlan, open_plan
+from protocol.planning.plan import OpenPlan, open_plan
 from protocol.round import phases as p
+from protocol.run.manifest import Group, Manifest, seal
 from tests.protocol.round.villager import CHUNKS, Content, Villager
 from tests.protocol.rounds import Made
 

@@ -8,10 +8,10 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from daemon.swarm.lineage import Lineage
-from protocol.certificate import OpenCertificate
+from protocol.certificates.certificate import OpenCertificate
+from protocol.certificates.merge import merge_parents, merge_round
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
-from protocol.merge import merge_parents, merge_round
 from protocol.messages import Cut, Held, Plan, Ready, Signed, Vote, Withdrawal, open_signed, sign
 from protocol.round import phases as p
 from protocol.round.machine import begin, step

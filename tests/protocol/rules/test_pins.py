@@ -15,15 +15,15 @@ import msgspec
 import numpy as np
 import pytest
 
+from protocol.averaging.group_layout import layout_of
 from protocol.codec import codec_named
 from protocol.digest import digest
-from protocol.manifest import Outer
+from protocol.planning.group_proposals import Bounds
 from protocol.planning.history import History
-from protocol.planning.rows import Bounds
 from protocol.ports import Vector
-from protocol.rows import layout_of
 from protocol.rules.registry import RULE_SETS, RuleSet
 from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES
+from protocol.run.manifest import Outer
 from tests.protocol.planning.test_choice import SIZES, regions
 from tests.protocol.rounds import named, people
 

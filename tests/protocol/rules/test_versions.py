@@ -9,7 +9,6 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.errors import UserError
-from protocol.manifest import Manifest, SignedManifest, parse_manifest, seal
 from protocol.rules.registry import RULE_SETS, rule_set, rules_of
 from protocol.rules.versions import (
     CURRENT_RULES,
@@ -19,6 +18,7 @@ from protocol.rules.versions import (
     in_words,
     refusal,
 )
+from protocol.run.manifest import Manifest, SignedManifest, parse_manifest, seal
 
 PLAIN = Manifest(name="run", task="module:Task")
 MINIMAL = 'name = "run"\ntask = "module:Task"\n'

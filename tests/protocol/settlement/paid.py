@@ -9,13 +9,13 @@ from msgspec.structs import replace
 
 from daemon.wallet.binding import bind
 from daemon.wallet.keystore import UnlockedWallet, wallet_of
-from protocol.binding import with_binding
-from protocol.certificate import OpenCertificate, Tip, extend, open_certificate
+from protocol.certificates.certificate import OpenCertificate, Tip, extend, open_certificate
+from protocol.chain.account_binding import with_binding
 from protocol.digest import digest
 from protocol.identity import PeerId
-from protocol.manifest import Manifest, seal
 from protocol.messages import Binding, sign
-from protocol.plan import make_plan
+from protocol.planning.plan import make_plan
+from protocol.run.manifest import Manifest, seal
 from protocol.settlement.rules import Rules, Settlement
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people, ready
 

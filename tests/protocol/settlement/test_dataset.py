@@ -9,11 +9,10 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace
 
-from protocol.certificate import genesis
+from protocol.certificates.certificate import genesis
+from protocol.chain.keccak import account_bytes, address_of
 from protocol.digest import digest
 from protocol.errors import PeerFault, UserError
-from protocol.keccak import account_bytes, address_of
-from protocol.merkle_tree import SettlementTree, leads_to, leaf_of
 from protocol.settlement.dataset import (
     Dataset,
     EpochTerms,
@@ -24,6 +23,7 @@ from protocol.settlement.dataset import (
     make_dataset,
     proof_for,
 )
+from protocol.settlement.merkle_tree import SettlementTree, leads_to, leaf_of
 from protocol.settlement.receipts import Receipt, by_epoch
 from protocol.settlement.rules import Rules
 from protocol.settlement.totals import EpochWork, settle

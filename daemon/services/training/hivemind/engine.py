@@ -53,9 +53,9 @@ from protocol.journal import (
 from protocol.journal import (
     Share as Part,
 )
-from protocol.manifest import SignedManifest
 from protocol.messages import AnyMessage, Beacon, Signed
 from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
+from protocol.run.manifest import SignedManifest
 
 # Attempts at a state before training begins from our own.
 DOWNLOADS = 3

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from protocol.averaging.outer_step import outer_step, state_digest
 from protocol.digest import Digest
 from protocol.errors import OurFault
-from protocol.initial import initial_parameters
-from protocol.manifest import Manifest
-from protocol.outer import outer_step, state_digest
 from protocol.ports import Checkpoint, Disk, LedgerRecord, Offload, TaskInfo, Vector
+from protocol.run.initial_parameters import initial_parameters
+from protocol.run.manifest import Manifest
 
 
 class Keeping:

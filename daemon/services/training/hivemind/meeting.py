@@ -17,7 +17,7 @@ from msgspec import Meta
 from daemon.children.messages import Done
 from daemon.services.training.hivemind.messages import Meet
 from daemon.services.training.hivemind.process import HivemindLost, HivemindProcess
-from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.messenger import Refuse
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId

@@ -16,8 +16,8 @@ from daemon.services.training.hivemind.settings import AveragerSettings
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.manifest import Manifest
 from protocol.ports import Lane, Vector
+from protocol.run.manifest import Manifest
 
 CODECS = {"float32": "none", "float16": "float16"}
 """What hivemind has of ours. Its 8-bit codecs are not offered: under load "uniform8" lost three quarters of its parts and called it a success."""

@@ -12,7 +12,7 @@ from daemon.services.training.native.state.disk_access import readable_records
 from daemon.services.training.native.state.state_sync import Moving
 from daemon.swarm.chain_sync import ChainReply
 from daemon.swarm.pace import LastPace
-from protocol.certificate import Tip
+from protocol.certificates.certificate import Tip
 from protocol.digest import Digest
 from protocol.messages import Beacon
 from protocol.ports import Disk, Network, TaskInfo, Trainer

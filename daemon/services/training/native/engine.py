@@ -31,13 +31,12 @@ from daemon.swarm.members import Members, stranger_patience_s
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import GivenStates, serve_state
 from daemon.swarm.task_agreement import serve_task
-from protocol.certificate import OpenCertificate, Tip, certificate_hash
+from protocol.averaging.vector_layout import chunk_count
+from protocol.certificates.certificate import OpenCertificate, Tip, certificate_hash
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer
 from protocol.journal import Event, Refused, Warned
-from protocol.layout import chunk_count
-from protocol.manifest import SignedManifest
 from protocol.messages import (
     Announce,
     AnyMessage,
@@ -51,6 +50,7 @@ from protocol.messages import (
 from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
+from protocol.run.manifest import SignedManifest
 
 SEEKING = {
     p.Phase.TRAIN,

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 
 from daemon.swarm.messenger import Refuse
 from daemon.swarm.task_agreement import TaskAgreement
+from protocol.averaging.judgment import Verdict
+from protocol.certificates.decoded_plans import OpenPlans
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
@@ -25,10 +27,8 @@ from protocol.messages import (
     open_as,
     task_of,
 )
-from protocol.opened import OpenPlans
-from protocol.plan import OpenPlan
+from protocol.planning.plan import OpenPlan
 from protocol.round import phases as p
-from protocol.verdict import Verdict
 
 # Of one peer: a view or two of the next round, and of the one after it.
 EARLY_OF_PEER = 4

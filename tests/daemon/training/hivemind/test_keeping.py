@@ -11,10 +11,10 @@ import pytest
 
 from daemon.disk.files import FileDisk
 from daemon.services.training.hivemind.keeping import Keeping
+from protocol.averaging.outer_step import outer_step
 from protocol.errors import OurFault
-from protocol.manifest import Limits, Manifest
-from protocol.outer import outer_step
 from protocol.ports import ParameterSpec, TaskInfo, Vector, inline
+from protocol.run.manifest import Limits, Manifest
 
 RUN = bytes(range(32))
 COUNT = 1000

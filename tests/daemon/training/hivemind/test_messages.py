@@ -7,7 +7,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from daemon.children.framing import Deframer
+from daemon.children.frames import Deframer
 from daemon.children.messages import Message, frame
 from daemon.services.training.hivemind.messages import (
     Average,

@@ -22,7 +22,7 @@ from daemon.services.training.hivemind.policy import (
 )
 from daemon.services.training.hivemind.settings import COMPRESSIONS, peer_settings
 from protocol.errors import UserError
-from protocol.manifest import Group, Manifest, RoundRules
+from protocol.run.manifest import Group, Manifest, RoundRules
 
 RUN = bytes(range(32))
 FINE = Manifest(name="x", task="simple_cnn", engine="hivemind")

@@ -1,7 +1,7 @@
 """Looking after reducers: asks contributors for a chunk of what they offered, adds it up again, and
 convicts who summed wrongly.
 
-After a certificate a member may draw a chunk to look at (`protocol/audit.py`). Until it makes its
+After a certificate a member may draw a chunk to look at (`protocol/averaging/sum_audit.py`). Until it makes its
 next offer, every contributor hands out single chunks of the last one. What becomes of those who are
 found is in `convictions.py`.
 """
@@ -14,10 +14,11 @@ import msgspec
 import trio
 
 from daemon.services.training.native.exchange.inter_group import Sample
-from daemon.swarm.framing import FrameReader, decode_as, frame
+from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
 from daemon.swarm.turns import Turns
-from protocol.audit import (
+from protocol.averaging.judgment import Verdict, claim_of, hands, is_right
+from protocol.averaging.sum_audit import (
     MAX_PIECE_BYTES,
     MAX_PROOF,
     Evidence,
@@ -27,17 +28,16 @@ from protocol.audit import (
     piece_of,
     result_piece,
 )
-from protocol.certificate import OpenCertificate
+from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
+from protocol.contribution.ledger import NOTHING, Offer
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.journal import Event, Warned
-from protocol.ledger import NOTHING, Offer
-from protocol.manifest import SignedManifest
 from protocol.messages import Hash, Natural, Signed
 from protocol.ports import ByteStream, Network, Offload
-from protocol.verdict import Verdict, claim_of, hands, is_right
+from protocol.run.manifest import SignedManifest
 
 PROTOCOL = "/hypergpu/audit/1"
 REQUEST_BYTES = 128

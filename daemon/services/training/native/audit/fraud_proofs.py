@@ -19,20 +19,25 @@ import trio
 from msgspec.structs import replace
 
 from daemon.services.training.native.state.disk_access import readable_certificates
-from daemon.swarm.framing import FrameReader, decode_as, frame
+from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.messenger import Refuse
-from protocol.allowance import KEPT_PEERS, Allowances
-from protocol.audit import MAX_EVIDENCE_BYTES, Evidence, decode_evidence, encode_evidence
-from protocol.certificate import OpenCertificate, open_certificate
+from protocol.averaging.judgment import Verdict, judge
+from protocol.averaging.sum_audit import (
+    MAX_EVIDENCE_BYTES,
+    Evidence,
+    decode_evidence,
+    encode_evidence,
+)
+from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.journal import Event, Warned
-from protocol.manifest import SignedManifest
 from protocol.messages import Hash, Id, Natural
 from protocol.ports import PROOFS_KEPT, ByteStream, Disk, DiskFull, Network, Offload
-from protocol.verdict import Verdict, judge
+from protocol.rate_limiter import KEPT_PEERS, Allowances
+from protocol.run.manifest import SignedManifest
 
 PROTOCOL = "/hypergpu/evidence/2"
 CHARGE_BYTES = 256

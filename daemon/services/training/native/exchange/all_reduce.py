@@ -34,19 +34,19 @@ from daemon.services.training.native.exchange.lanes import (
     parcel,
 )
 from daemon.services.training.native.exchange.result_buffer import Gathered
+from protocol.averaging.group_layout import receivers
+from protocol.averaging.reduction import mean_of_rows
+from protocol.averaging.vector_layout import element_range
 from protocol.codec import Codec, chunk_bytes
-from protocol.commitment import Commitment, Merkle
+from protocol.contribution.commitment import Commitment, Merkle
+from protocol.contribution.ledger import Offer
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, short
-from protocol.layout import element_range
-from protocol.ledger import Offer
 from protocol.messages import Cut, RowSum, Signed, SliceResult, open_as, sign
-from protocol.plan import OpenPlan
+from protocol.planning.plan import OpenPlan
 from protocol.ports import Offload, Vector
-from protocol.reduction import mean_of_rows
 from protocol.round.phases import Happening, HeldHere, ResultGot
-from protocol.rows import receivers
 from protocol.rules.registry import rule_set
 
 # For how long the sender of bytes that came before their cut is kept waiting.

@@ -26,16 +26,16 @@ from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.state_sync import Credits
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
-from protocol.certificate import OpenCertificate
+from protocol.averaging.reduction import ROW_CODEC
+from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
+from protocol.contribution.ledger import Offer
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer, short
-from protocol.ledger import Offer
 from protocol.messages import Cut, RowSum, SliceResult, Vote, open_as
-from protocol.plan import OpenPlan
+from protocol.planning.plan import OpenPlan
 from protocol.ports import Endpoint, Network, Offload
-from protocol.reduction import ROW_CODEC
 from protocol.round.phases import Computed, Happening
 
 # Plans whose late bytes are read and dropped, so that the lane they come on stays in use.

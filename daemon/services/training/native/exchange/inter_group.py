@@ -16,17 +16,17 @@ import numpy as np
 
 from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.exchange.lanes import Intake, Parcel, RowHeader, parcel
-from protocol.audit import Piece, draw_row, result_piece
+from protocol.averaging.reduction import ROW_CODEC
+from protocol.averaging.sum_audit import Piece, draw_row, result_piece
+from protocol.averaging.vector_layout import element_range
 from protocol.codec import Codec, chunk_bytes, codec_named
-from protocol.commitment import Commitment
+from protocol.contribution.commitment import Commitment
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import Signer, short
-from protocol.layout import element_range
 from protocol.messages import Cut, RowSum, Signed, sign
-from protocol.plan import OpenPlan
+from protocol.planning.plan import OpenPlan
 from protocol.ports import Offload
-from protocol.reduction import ROW_CODEC
 from protocol.rules.registry import rule_set
 
 _CODEC = codec_named(ROW_CODEC)

@@ -17,11 +17,11 @@ from msgspec import Meta
 
 from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.link_meter import Meter
-from daemon.swarm.framing import FrameReader, frame
+from daemon.swarm.frames import FrameReader, frame
+from protocol.averaging.vector_layout import MAX_PARAMETERS
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.layout import MAX_PARAMETERS
 from protocol.messages import UNREADABLE, Hash, Index, Signed
 from protocol.ports import ByteStream, Endpoint, Network
 

@@ -14,12 +14,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from daemon.services.training.native.exchange.buffers import Buffers
+from protocol.averaging.group_layout import Layout
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, element_range
 from protocol.codec import Codec, chunk_bytes
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, merkle_root
-from protocol.layout import CHUNK_ELEMENTS, element_range
 from protocol.messages import Signed
 from protocol.ports import Vector
-from protocol.rows import Layout
 
 
 class Gathered:

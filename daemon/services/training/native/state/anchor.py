@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import trio
 
+from protocol.averaging.outer_step import LEAF_ELEMENTS, state_leaf, state_leaves
 from protocol.digest import Digest, merkle_root
-from protocol.manifest import Manifest
 from protocol.messages import Ready
-from protocol.outer import LEAF_ELEMENTS, state_leaf, state_leaves
 from protocol.ports import Offload, Vector
 from protocol.rules.registry import rules_of
+from protocol.run.manifest import Manifest
 
 # Whose leaves are kept for downloaders: as many as the disk keeps checkpoints.
 STATES_KEPT = 3

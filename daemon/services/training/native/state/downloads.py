@@ -19,10 +19,10 @@ from daemon.swarm.download import Download, KnownState, download_from
 from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
+from protocol.averaging.outer_step import state_leaves
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import CaughtUp, Event
-from protocol.outer import state_leaves
 from protocol.ports import Network, Offload
 from protocol.round.phases import Happening, StateComing, StateHere
 

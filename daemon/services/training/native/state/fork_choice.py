@@ -17,7 +17,7 @@ from itertools import islice
 from daemon.services.training.native.state.downloads import ADVANCING_S
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
-from protocol.certificate import OpenCertificate, Tip
+from protocol.certificates.certificate import OpenCertificate, Tip
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.round.phases import CertificateGot, ForkGot

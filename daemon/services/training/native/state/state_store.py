@@ -21,16 +21,23 @@ from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.state.anchor import Anchor
 from daemon.swarm.chain_sync import unpack_record
 from daemon.swarm.lineage import Lineage
-from protocol.certificate import OpenCertificate, Tip, decode_tip, encode_tip, hash_of, parents_of
+from protocol.certificates.certificate import (
+    OpenCertificate,
+    Tip,
+    decode_tip,
+    encode_tip,
+    hash_of,
+    parents_of,
+)
 from protocol.codec import codec_named
+from protocol.contribution.ledger import NOTHING, Ledger, Offer, is_finite
 from protocol.digest import Digest
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId
-from protocol.initial import initial_parameters
 from protocol.journal import CheckpointWritten, Event, Warned, WorkDropped
-from protocol.ledger import NOTHING, Ledger, Offer, is_finite
-from protocol.manifest import Manifest
 from protocol.ports import STANDS_KEPT, Checkpoint, Disk, DiskFull, Offload, Stand, TaskInfo, Vector
+from protocol.run.initial_parameters import initial_parameters
+from protocol.run.manifest import Manifest
 
 # Said of work that no certificate counted in time.
 PASSED_BY = "moved the anchor without this work"

@@ -19,10 +19,10 @@ from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.download import Download
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, Step
-from protocol.certificate import OpenCertificate, Tip
+from protocol.certificates.certificate import OpenCertificate, Tip
+from protocol.certificates.merge import merge_parents
 from protocol.digest import Digest, merkle_root
 from protocol.journal import Event, Warned
-from protocol.merge import merge_parents
 from protocol.ports import Offload, Vector
 from protocol.round.phases import Adopted
 

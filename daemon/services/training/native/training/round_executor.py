@@ -21,17 +21,17 @@ from daemon.services.training.native.training.trainer_link import Training
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
-from protocol.binding import with_binding
-from protocol.certificate import OpenCertificate, Tip
+from protocol.certificates.certificate import OpenCertificate, Tip
+from protocol.certificates.merge import merge_parents, merge_round
+from protocol.chain.account_binding import with_binding
+from protocol.contribution.ledger import NOTHING, Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import Event
-from protocol.ledger import NOTHING, Offer
-from protocol.manifest import Manifest
-from protocol.merge import merge_parents, merge_round
 from protocol.messages import MAX_DRAWN, MAX_ROUNDS, Binding, Ready, TaskReady, Trajectory
 from protocol.ports import Network, Offload, Trainer
 from protocol.round import phases as p
+from protocol.run.manifest import Manifest
 
 
 class Working:

@@ -17,11 +17,11 @@ import numpy as np
 import trio
 
 from daemon.services.training.native.state.state_store import Keeper
+from protocol.contribution.ledger import NOTHING, Offer
 from protocol.identity import PeerId
 from protocol.journal import NOT_OFFERED, Event, Trained, Warned, WorkDropped
-from protocol.ledger import NOTHING, Offer
-from protocol.manifest import Manifest
 from protocol.ports import DiskFull, Lane, Trainer, TrainerLost, Vector, Work
+from protocol.run.manifest import Manifest
 
 # For a step's border: others go on after seconds, and what comes later is part of the next collect.
 COLLECT_S = 60.0

@@ -1,0 +1,151 @@
+"""Registration of a peer, as another node sees it: a challenge with an expiry, answered by the
+wallet that the peer works for, and the chain's word.
+
+    pending     seen, and not asked yet                    rejected    its answer was wrong
+    challenged  asked, with a number used once             expired     no answer in time; asked again later
+    verified    its wallet answered in time                suspended   registered, and the chain has not heard of it lately
+    approved    and the chain has that wallet registered
+
+A binding proves that a wallet once signed for a peer; an answer proves that the wallet is there
+now. The answer is EIP-712 typed data for the run's chain and contract, so it is good for nothing
+else.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import msgspec
+
+from protocol.chain.account_binding import check_signature, domain_of, struct_hash
+from protocol.chain.keccak import keccak256
+from protocol.errors import PeerFault
+from protocol.identity import PeerId, short
+
+CHALLENGE_TYPE = b"Challenge(string peer,bytes32 nonce,uint256 expires)"
+# For an answer: two round trips and a wallet on a busy machine.
+VALID_S = 60.0
+# Before one that did not answer, or answered wrong, is asked again.
+AGAIN_S = 600.0
+NONCE_BYTES = 32
+
+
+class RegistrationState(enum.Enum):
+    """Where a peer stands."""
+
+    PENDING = "pending"
+    CHALLENGED = "challenged"
+    VERIFIED = "verified"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    SUSPENDED = "suspended"
+
+
+class Happening(enum.Enum):
+    """What can happen to a registration."""
+
+    ASKED = "asked"
+    ANSWERED = "answered"
+    WRONG = "wrong"
+    SILENT = "silent"
+    ON_CHAIN = "on chain"
+    OFF_CHAIN = "off chain"
+    INACTIVE = "inactive"
+
+
+S, H = RegistrationState, Happening
+_ASKED_FROM = (S.PENDING, S.EXPIRED, S.REJECTED)
+
+TABLE: Mapping[tuple[RegistrationState, Happening], RegistrationState] = {
+    **{(state, H.ASKED): S.CHALLENGED for state in _ASKED_FROM},
+    (S.CHALLENGED, H.ANSWERED): S.VERIFIED,
+    (S.CHALLENGED, H.WRONG): S.REJECTED,
+    (S.CHALLENGED, H.SILENT): S.EXPIRED,
+    **{(state, H.ON_CHAIN): S.APPROVED for state in (S.VERIFIED, S.SUSPENDED, S.APPROVED)},
+    **{(state, H.INACTIVE): S.SUSPENDED for state in (S.VERIFIED, S.APPROVED, S.SUSPENDED)},
+    **{(state, H.OFF_CHAIN): S.VERIFIED for state in (S.VERIFIED, S.APPROVED, S.SUSPENDED)},
+}
+"""What is not here changes nothing."""
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """One peer's.
+
+    `expires_s` is unix seconds, of the challenge that is out; `wallet` the 20 bytes that answered.
+    """
+
+    peer: PeerId
+    state: RegistrationState = RegistrationState.PENDING
+    nonce: bytes = b""
+    expires_s: int = 0
+    wallet: bytes = b""
+    reason: str = ""
+    since_s: float = 0.0
+
+    @property
+    def barred(self) -> bool:
+        """Whether a run that takes registered nodes only leaves it out.
+
+        One that is on its way is let in, and so is a suspended one: heartbeats come with
+        certificates, and who is in no plan gets none, so that all could wait for each other for
+        ever.
+        """
+        return self.state is RegistrationState.REJECTED
+
+    def due(self, now_s: float) -> bool:
+        """Whether it should be asked now."""
+        waiting = self.state in {RegistrationState.EXPIRED, RegistrationState.REJECTED}
+        return self.state is RegistrationState.PENDING or (
+            waiting and now_s >= self.since_s + AGAIN_S
+        )
+
+
+def moved(
+    known: Registration, happening: Happening, now_s: float, reason: str = "", **changes: object
+) -> Registration:
+    """The registration after something happened. Pure."""
+    state = TABLE.get((known.state, happening))
+    if state is None:
+        return known
+    return msgspec.structs.replace(
+        known,
+        state=state,
+        reason=reason,
+        since_s=now_s if state is not known.state else known.since_s,
+        **changes,
+    )
+
+
+def challenge_digest(
+    peer: PeerId, nonce: bytes, expires_s: int, chain_id: int, contract: bytes
+) -> bytes:
+    """The 32 bytes that the wallet of `peer` signs."""
+    body = struct_hash(
+        CHALLENGE_TYPE, keccak256(peer.encode()), nonce, expires_s.to_bytes(32, "big")
+    )
+    return keccak256(b"\x19\x01" + domain_of(chain_id, contract) + body)
+
+
+def judge_answer(
+    known: Registration,
+    public_key: bytes,
+    signature: bytes,
+    now_s: float,
+    chain_id: int,
+    contract: bytes,
+) -> Registration:
+    """The registration after an answer: a compressed key and r ‖ s over the challenge that is out."""
+    if now_s > known.expires_s:
+        return moved(
+            known, Happening.SILENT, now_s, "its answer came after the challenge had expired"
+        )
+    signed = challenge_digest(known.peer, known.nonce, known.expires_s, chain_id, contract)
+    try:
+        wallet = check_signature(
+            public_key, signature, signed, f"the answer of {short(known.peer)}"
+        )
+    except PeerFault as fault:
+        return moved(known, Happening.WRONG, now_s, str(fault))
+    return moved(known, Happening.ANSWERED, now_s, wallet=wallet)

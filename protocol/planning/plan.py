@@ -1,0 +1,257 @@
+"""The plan: who averages with whom, a pure function of the Ready messages and of the run's rules
+(`protocol/rules`).
+
+Whoever is to carry out a plan makes it again from the offers inside and compares (`open_plan`): a
+leader can choose whose offers it waited for, nothing else. The plan inside a certificate was
+checked so by the majority that voted under its digest. Whoever reads it later checks signatures and
+shape (`read_plan`), and never plans again: a run outlives the code that planned its rounds. Up to
+`max_group` members may form one row, a butterfly whose slices follow their bandwidths
+(`slices.py`). Where several rows are faster, or one may not be so long, near members are together
+in rows (`planning/`), by what they measured of each other (`network/network_snapshot.py`); `rows.py` says what
+that means for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from protocol.averaging.group_layout import Layout, layout
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, MAX_PARAMETERS
+from protocol.chain.account_binding import wallet_of_offer
+from protocol.codec import chunk_bytes, codec_named
+from protocol.digest import Digest, digest
+from protocol.errors import PeerFault
+from protocol.identity import PeerId, short
+from protocol.messages import MAX_REASON_CHARS, Plan, Ready, Signed, open_as
+from protocol.network.network_snapshot import View, view_of
+from protocol.planning.group_proposals import Bounds
+from protocol.planning.history import History
+from protocol.planning.time_model import Model, Sizes
+from protocol.rules.registry import rule_set, rules_of
+from protocol.rules.versions import CURRENT_RULES
+from protocol.run.admission import check_admission
+from protocol.run.manifest import MAX_GROUP_LIMIT, Manifest
+
+
+class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan with its offers opened and checked. Member i is `members[i]` everywhere."""
+
+    plan: Plan
+    digest: Digest
+    leader: PeerId
+    members: tuple[PeerId, ...]
+    offers: tuple[Ready, ...]
+    # The version that the run's manifest names.
+    rules: int = CURRENT_RULES
+
+    @property
+    def layout(self) -> Layout:
+        """Who sums and finishes what."""
+        return layout(self.plan, rule_set(self.rules).share_out)
+
+    @property
+    def index(self) -> dict[PeerId, int]:
+        return {peer: i for i, peer in enumerate(self.members)}
+
+    @property
+    def majority(self) -> int:
+        """Votes that make a certificate."""
+        return len(self.members) // 2 + 1
+
+
+Offer = tuple[Signed, Ready]
+
+
+def make_plan(
+    parent: Digest,
+    view: int,
+    number: int,
+    offers: Iterable[Offer],
+    manifest: Manifest,
+    chunks: int,
+    *,
+    leader: PeerId = "",
+    before: History | None = None,
+) -> Plan:
+    """The plan for these offers, where the parent's plan left `before`.
+
+    When more want in than a plan has room for, a hash that changes every view decides whose work
+    waits a round. Who is too slow for the manifest's deadlines is left out, and its work waits as
+    well. Never the leader: whoever is not in a plan does not carry it out.
+    """
+    group, rules = manifest.group, rules_of(manifest)
+    by_peer = {signed.peer: (signed, ready) for signed, ready in offers}
+    if len(by_peer) < group.min_peers:
+        raise ValueError(f"{len(by_peer)} offers cannot make a plan of at least {group.min_peers}")
+    drawn = sorted(
+        by_peer,
+        key=lambda peer: (peer != leader, digest(parent, view.to_bytes(8, "big"), peer.encode())),
+    )
+    chosen = [by_peer[peer] for peer in sorted(drawn[:MAX_GROUP_LIMIT])]
+    sizes = sizes_of(manifest, chunks)
+    in_time, late = _in_time(chosen, manifest, sizes, leader)
+    laid = rules.choose(
+        _view(in_time),
+        Bounds(least=min(group.min_group, len(in_time)), most=group.max_group),
+        sizes,
+        before,
+    )
+    reason = laid.reason
+    if len(drawn) > len(chosen):
+        reason += f"; {len(drawn)} were ready, a plan holds {MAX_GROUP_LIMIT}, the others' work waits a round"
+    if late:
+        reason += f"; without {', '.join(late)}: too slow for {manifest.round.scatter_s:g} s, their work waits"
+    return Plan(
+        parent=parent,
+        view=view,
+        number=number,
+        offers=tuple(signed for signed, _ in in_time),
+        borders=rules.share_out(chunks, laid.shares),
+        rows=laid.rows,
+        predicted_s=laid.predicted_s,
+        reason=reason[:MAX_REASON_CHARS],
+        before=before,
+        after=laid.after,
+    )
+
+
+def sizes_of(manifest: Manifest, chunks: int) -> Sizes:
+    """Bytes of the run's vector as an offer, as partial sums and as a result."""
+    codec = codec_named(manifest.codec)
+    return Sizes(
+        offer=chunks * chunk_bytes(codec),
+        partial=chunks * CHUNK_ELEMENTS * 4,
+        result=chunks * chunk_bytes(codec.result),
+    )
+
+
+def _view(offers: Sequence[Offer]) -> View:
+    return view_of([(signed.peer, ready) for signed, ready in offers])
+
+
+def _in_time(
+    offers: list[Offer], manifest: Manifest, sizes: Sizes, leader: PeerId
+) -> tuple[list[Offer], list[str]]:
+    """Who can move its own vector within the deadline of a scatter at all, and the names of those
+    who cannot, with what they need.
+
+    Leaving somebody out leaves out what it saw of others. So it is looked again until all are in
+    time, and a plan made again from its own offers comes to the same. Where more than a third is
+    too slow the deadline is not one that this swarm can keep, and nobody is left out for it.
+    """
+    late: list[str] = []
+    while True:
+        view = _view(offers)
+        if not view.measured:
+            return offers, late
+        model = Model(view, sizes)
+        needed = {
+            i: model.alone_s(i) for i, (signed, _) in enumerate(offers) if signed.peer != leader
+        }
+        slow = {i for i, seconds in needed.items() if seconds > manifest.round.scatter_s}
+        if (
+            not slow
+            or len(slow) > len(offers) // 3
+            or len(offers) - len(slow) < manifest.group.min_peers
+        ):
+            return offers, late
+        late += [f"{short(offers[i][0].peer)} ({needed[i]:.3g} s)" for i in sorted(slow)]
+        offers = [offer for i, offer in enumerate(offers) if i not in slow]
+
+
+def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | None) -> OpenPlan:
+    """Check a plan that is to be carried out, by making it again. Otherwise as `read_plan`."""
+    read = read_plan(signed, run, manifest, chunks)
+    plan, offers = read.plan, list(zip(read.plan.offers, read.offers, strict=True))
+    again = make_plan(
+        plan.parent,
+        plan.view,
+        plan.number,
+        offers,
+        manifest,
+        plan.borders[-1],
+        leader=read.leader,
+        before=plan.before,
+    )
+    if replace(again, reason=plan.reason) != plan:
+        raise PeerFault("bad_plan", "the plan does not follow from its offers")
+    return read
+
+
+def read_plan(
+    signed: Signed, run: Digest, manifest: Manifest, chunks: int | None, *, trusted: bool = False
+) -> OpenPlan:
+    """Check a plan's signatures, its offers and its shape.
+
+    Raises `PeerFault` that says what does not fit.
+
+    Guarantees that every member is in one row, and that slices cover the model: nothing downstream
+    fails for what a stranger made up. Does not guarantee that the plan follows from its offers.
+
+    Args:
+        chunks: the size of the run's model; None for an observer, which has no model and takes the plan's word for it.
+        trusted: asks for the shape alone: for what this node verified once and read back from its own disk.
+    """
+    plan = open_as(Plan, signed, run, trusted=trusted)
+    opened = [(offer, open_as(Ready, offer, run, trusted=trusted)) for offer in plan.offers]
+    members = tuple(offer.peer for offer in plan.offers)
+    for signed_offer, ready in opened if not trusted else ():
+        if (ready.parent, ready.view, ready.number) != (plan.parent, plan.view, plan.number):
+            raise PeerFault(
+                "bad_plan", f"the offer of {short(signed_offer.peer)} is for another round or view"
+            )
+        if ready.samples > manifest.limits.max_samples:
+            raise PeerFault(
+                "bad_plan",
+                f"{short(signed_offer.peer)} offers {ready.samples} samples, the run allows {manifest.limits.max_samples}",
+            )
+        wallet_of_offer(manifest, signed_offer.peer, ready)
+        check_admission(manifest, signed_offer.peer, ready)
+        if bool(ready.samples) != bool(ready.seq):
+            raise PeerFault(
+                "bad_plan",
+                f"{short(signed_offer.peer)} offers seq {ready.seq} with {ready.samples} samples",
+            )
+    if len(set(members)) != len(members):
+        raise PeerFault("bad_plan", "a member is in the plan twice")
+    if not trusted and not manifest.group.min_peers <= len(members) <= MAX_GROUP_LIMIT:
+        raise PeerFault("bad_plan", f"a plan of {len(members)} members")
+    if signed.peer not in members:
+        raise PeerFault("bad_plan", "a plan without its leader")
+    _check_shape(plan, chunks)
+    return OpenPlan(
+        plan=plan,
+        digest=signed.digest,
+        leader=signed.peer,
+        members=members,
+        offers=tuple(ready for _, ready in opened),
+        rules=manifest.rules,
+    )
+
+
+def _check_shape(plan: Plan, chunks: int | None) -> None:
+    """Whether rows and borders are some division of the members and of the model.
+
+    Raises `PeerFault("bad_plan")`.
+    """
+    size = plan.borders[-1] if plan.borders else None
+    if size is None or size > MAX_PARAMETERS // CHUNK_ELEMENTS:
+        raise PeerFault("bad_plan", f"a plan for a model of {size} chunks")
+    if chunks is not None and size != chunks:
+        raise PeerFault(
+            "bad_plan", f"a plan for a model of {size} chunks; the run's task makes {chunks}"
+        )
+    if sorted(i for row in plan.rows for i in row) != list(range(len(plan.offers))) or not all(
+        plan.rows
+    ):
+        raise PeerFault("bad_plan", "a plan whose rows do not have every member once")
+    ranks = min(len(row) for row in plan.rows)
+    if (
+        len(plan.borders) != ranks + 1
+        or plan.borders[0] != 0
+        or list(plan.borders) != sorted(plan.borders)
+    ):
+        raise PeerFault("bad_plan", f"a plan whose {ranks} slices do not cover the model in order")

@@ -1,0 +1,249 @@
+"""A member's ledger, kept by somebody else: what is in each of its offers, bit for bit, through
+kills and returns.
+
+It runs `protocol.contribution.ledger` on the stretches that the member said it handed over, in the order in
+which it said so. A member that comes back must come back with a ledger that it had a moment before;
+anything else is a doubt.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from protocol.codec import codec_named
+from protocol.contribution.ledger import Ledger
+from protocol.digest import Digest, digest
+from protocol.identity import PeerId
+from protocol.ports import LedgerRecord
+from protocol.run.manifest import SignedManifest
+from simulator.harness.content import vector_of
+from simulator.harness.wire import Collected, Offered, Resumed
+
+# Of each member: its disk is a round behind at most, and a round writes two.
+BOOKS_KEPT = 6
+
+
+class Stretch(msgspec.Struct, frozen=True):
+    """What a member handed over at one time."""
+
+    life: int
+    stretch: int
+    samples: int
+
+
+class Walk(msgspec.Struct, frozen=True, kw_only=True):
+    """A trajectory: its stretches, and by how much their weight was cut since it ended."""
+
+    stretches: tuple[Stretch, ...]
+    factor: float = 1.0
+
+    @property
+    def samples(self) -> int:
+        return sum(stretch.samples for stretch in self.stretches)
+
+
+class MadeOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """An offer as its member must have made it."""
+
+    member: int
+    samples: int
+    encoded: bytes
+    contribution: Digest
+    walks: tuple[Walk, ...]
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A book as it stood when its member's ledger may have gone to disk."""
+
+    record: LedgerRecord
+    digest: str
+    # What the certificate it stood at says of the member's last seq.
+    settled: int
+    waiting: tuple[Walk, ...]
+    present: tuple[Stretch, ...]
+    later: tuple[Stretch, ...]
+    offers: dict[int, tuple[Walk, ...]]
+
+
+class Book:
+    """One member's ledger, kept by somebody else: same deltas, same order, same arithmetic."""
+
+    def __init__(self, member: int, signed: SignedManifest, elements: int) -> None:
+        self.peer: PeerId = ""
+        # Why this book may not be the member's own ledger any more.
+        self.doubts: list[str] = []
+        self._run, self._manifest = signed.run, signed.open()
+        self._member, self._seed, self._elements = member, self._manifest.seed, elements
+        # The certificate that its member stands at.
+        self.tip: Digest = signed.run
+        # Whether it hears of certificates on the way to a later one.
+        self.on_its_way = False
+        self._ledger = self._empty()
+        # Certified in the ancestry of the certificate it stands at.
+        self._last_seq = 0
+        # Trajectories that ended and are not certified.
+        self._waiting: tuple[Walk, ...] = ()
+        self._present: tuple[Stretch, ...] = ()
+        self._later: tuple[Stretch, ...] = ()  # after the offer that was given out
+        # By seq: what is in offers that may still be certified.
+        self._offers: dict[int, tuple[Walk, ...]] = {}
+        self._kept: deque[Kept] = deque(maxlen=BOOKS_KEPT)
+        self._keep()
+
+    def _empty(self) -> Ledger:
+        limits = self._manifest.limits
+        return Ledger(
+            self._elements,
+            codec_named(self._manifest.codec),
+            limits.max_samples,
+            limits.max_carry_rounds,
+        )
+
+    def _keep(self) -> None:
+        record = self._ledger.record(self._run, self._run)
+        vectors = {
+            "residue": record.residue,
+            "displacement": record.displacement,
+            "later": record.later,
+        }
+        self._kept.append(
+            Kept(
+                record=msgspec.structs.replace(
+                    record, **{name: vector.copy() for name, vector in vectors.items()}
+                ),
+                digest=digest_of(self._ledger),
+                settled=self._last_seq,
+                waiting=self._waiting,
+                present=self._present,
+                later=self._later,
+                offers=dict(self._offers),
+            )
+        )
+
+    def resumed(self, line: Resumed) -> None:
+        """The member's ledger came back from its disk: one that it had a moment ago, whole,
+        rounding and all.
+
+        What came after it is lost.
+        """
+        self.tip = bytes.fromhex(line.hash)
+        told = (line.offered_seq, line.vectors)
+        found = next(
+            (
+                kept
+                for kept in reversed(self._kept)
+                if (kept.record.offered_seq, kept.digest) == told
+            ),
+            None,
+        )
+        if found is None:
+            self.doubts.append(
+                f"it came back with a ledger that it never had: {line.weight} samples, seq {line.offered_seq} on offer"
+            )
+            return
+        self._ledger = self._empty()
+        self._ledger.restore(found.record, given=line.given)
+        self._ledger.settled = self._last_seq = found.settled
+        self._waiting, self._present, self._later, self._offers = (
+            found.waiting,
+            found.present,
+            found.later,
+            dict(found.offers),
+        )
+        if self._ledger.pending != line.weight:
+            self.doubts.append(
+                f"it came back with {line.weight} samples where its ledger holds {self._ledger.pending}"
+            )
+
+    def gave_out(self) -> None:
+        """The offer's bytes go to the reducers."""
+        self._ledger.give_out()
+
+    def collected(self, line: Collected) -> None:
+        stretch = Stretch(line.life, line.stretch, line.samples)
+        if self._ledger.given:
+            self._later = (*self._later, stretch)
+        else:
+            self._present = (*self._present, stretch)
+        self._ledger.add(
+            vector_of(self._seed, self._member, line.life, line.stretch, self._elements),
+            line.samples,
+        )
+
+    def offered(self, line: Offered) -> MadeOffer | None:
+        offer = self._ledger.make_offer()
+        if (offer.seq, offer.weight, offer.digest.hex()) != (
+            line.seq,
+            line.samples,
+            line.contribution,
+        ):
+            self.doubts.append(
+                f"it offered {line.samples} samples as seq {line.seq}, its stretches make {offer.weight} as seq {offer.seq}"
+            )
+        if offer.weight and not self._ledger.given:
+            self._offers[offer.seq] = (
+                *self._waiting,
+                *([Walk(stretches=self._present)] if self._present else []),
+            )
+        self._keep()
+        if not offer.weight:
+            return None
+        return MadeOffer(
+            member=self._member,
+            samples=offer.weight,
+            encoded=offer.encoded,
+            contribution=offer.digest,
+            walks=self._offers.get(offer.seq, ()),
+        )
+
+    def certified(
+        self, listed_seq: int | None, *, beside: bool, rounds: float, forgets: bool
+    ) -> None:
+        """A certificate on its member's way; `beside` and `rounds` as for `Ledger.settle`.
+
+        `forgets` says that the member was no founder.
+        """
+        if forgets:
+            self._ledger.drop(self._ledger.next_seq)
+            self._waiting = self._present = self._later = ()
+        counts = listed_seq is not None and listed_seq > self._ledger.settled
+        ends = not beside or (counts and listed_seq == self._ledger.offer.seq)
+        carried = self._ledger.carried
+        self._ledger.settle(listed_seq, beside=beside, share=1 / rounds)
+        if ends:
+            ended = [Walk(stretches=self._present)] if self._present else []
+            self._waiting, self._present, self._later = (*self._waiting, *ended), self._later, ()
+        if counts:
+            counted = {
+                stretch
+                for walk in self._offers.get(listed_seq or 0, ())
+                for stretch in walk.stretches
+            }
+            self._waiting = tuple(
+                walk for walk in self._waiting if not counted & set(walk.stretches)
+            )
+        elif self._ledger.carried > carried:
+            self._waiting = tuple(
+                msgspec.structs.replace(walk, factor=walk.factor / 2) for walk in self._waiting
+            )
+        if not self._ledger.weight:
+            self._waiting = ()
+        if not self._ledger.pending:
+            self._present = self._later = ()
+        self._last_seq = max(self._last_seq, listed_seq or 0)
+        self._offers = {seq: walks for seq, walks in self._offers.items() if seq > self._last_seq}
+
+    def arrived(self, tip: Digest) -> None:
+        """It holds the anchor of `tip`: only now anything is written."""
+        self.tip = tip
+        self._keep()
+
+
+def digest_of(ledger: Ledger) -> str:
+    """Of all its vectors, to the bit."""
+    later = ledger.residue[:0] if ledger.later is None else ledger.later
+    return digest(
+        *(vector.data.cast("B") for vector in (ledger.residue, ledger.displacement, later))
+    ).hex()

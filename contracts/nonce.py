@@ -23,7 +23,12 @@ from contracts.abi import refusal
 from contracts.endpoints import RpcError
 from contracts.fees import GWEI, Fees, capped, fees_for, raised
 from contracts.node_rpc import NodeRpc, Receipt, number_of
-from contracts.pending_transactions import Book, Included, PendingFile, PendingTransaction
+from contracts.pending_transactions import (
+    Included,
+    PendingFile,
+    PendingTransaction,
+    PendingTransactions,
+)
 from protocol.chain.keccak import Address, keccak256
 from protocol.chain.port import ChainRefused, ChainUnreachable, Sent, Settled
 
@@ -165,7 +170,7 @@ class Sender:
                 )
             return tuple(ended)
 
-    def _looked_back(self, book: Book) -> Book:
+    def _looked_back(self, book: PendingTransactions) -> PendingTransactions:
         """The book, with what a reorganization took out in flight again.
 
         One question, as long as the newest block that is watched stays.
@@ -362,7 +367,7 @@ class Sender:
         raw = bytes(self._signer.sign_transaction(transaction).raw_transaction)
         return "0x" + raw.hex(), "0x" + keccak256(raw).hex()
 
-    def _book(self) -> Book:
+    def _book(self) -> PendingTransactions:
         """The book, emptied when it is another chain's: a devnet that was begun anew counts nonces
         from 0.
         """
@@ -375,4 +380,4 @@ class Sender:
                 "%d transactions were for a chain that began with another block; they are forgotten",
                 len(book.transactions),
             )
-        return Book(chain=first)
+        return PendingTransactions(chain=first)

@@ -62,7 +62,7 @@ class Included(msgspec.Struct, frozen=True, kw_only=True):
     block_hash: str
 
 
-class Book(msgspec.Struct, frozen=True, kw_only=True):
+class PendingTransactions(msgspec.Struct, frozen=True, kw_only=True):
     """Everything pending of one account on one chain, by nonce, and what ended lately.
 
     `chain` is the hash of block 0: another chain of the same id has other nonces.
@@ -81,7 +81,7 @@ class PendingFile:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._memory = Book()
+        self._memory = PendingTransactions()
         self._thread = threading.RLock()
         self._depth = 0
 
@@ -109,16 +109,16 @@ class PendingFile:
             finally:
                 self._depth -= 1
 
-    def load(self) -> Book:
+    def load(self) -> PendingTransactions:
         """Raises `UserError("PENDING_FILE")` for a file that is damaged: what it held may still be
         in flight, so it is not passed over.
         """
         if self._path is None:
             return self._memory
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Book)
+            return msgspec.json.decode(self._path.read_bytes(), type=PendingTransactions)
         except FileNotFoundError:
-            return Book()
+            return PendingTransactions()
         except msgspec.DecodeError as error:
             raise UserError(
                 "PENDING_FILE",
@@ -127,7 +127,7 @@ class PendingFile:
                 fix=f"wait until none is (a few minutes), then: mv {self._path} {self._path}.damaged",
             ) from None
 
-    def save(self, book: Book) -> None:
+    def save(self, book: PendingTransactions) -> None:
         """Durable on return, whole or not at all.
 
         Raises `OSError` when the medium refuses; then nothing may be sent.

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from daemon.home.pinned_directory import PinnedDirectory
 from protocol.certificates.certificate import OpenCertificate
 from protocol.identity import PeerId
-from protocol.journal import Event, RoundCertified, Warned, decode_event, encode_event
+from protocol.journal import JournalEvent, RoundCertified, Warned, decode_event, encode_event
 from protocol.status import Status, StatusState, fold, record
 
 FLUSH_INTERVAL_S = 1.0  # what a crash may lose
@@ -36,7 +36,7 @@ MAX_DATES = 1 << 17
 
 _log = logging.getLogger(__name__)
 
-Listener = Callable[[Event], None]
+Listener = Callable[[JournalEvent], None]
 
 
 class Journal:
@@ -57,7 +57,7 @@ class Journal:
         self._failing = False
         self._seen_at: OrderedDict[str, float] = OrderedDict()
 
-    def record(self, event: Event) -> None:
+    def record(self, event: JournalEvent) -> None:
         """Take an event; `at` is put in here.
 
         In order: folded, kept for the disk where it is durable, told to the listeners.

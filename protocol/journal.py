@@ -58,14 +58,14 @@ REFUSALS: tuple[str, ...] = (
 """Every reason for which something from outside is refused; the labels of `hypergpu_receipts_total`-like counters, pre-registered at zero."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class JournalEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Base of all events."""
 
     at: float = 0.0
     durable: ClassVar[bool] = True
 
 
-class NodeStarted(Event, frozen=True, kw_only=True, tag=True):
+class NodeStarted(JournalEvent, frozen=True, kw_only=True, tag=True):
     peer: PeerId
     name: str
     role: str  # "node" or "observer"
@@ -80,13 +80,13 @@ class NodeStarted(Event, frozen=True, kw_only=True, tag=True):
     assumed: tuple[str, ...] = ()
 
 
-class TrainerReady(Event, frozen=True, kw_only=True, tag=True):
+class TrainerReady(JournalEvent, frozen=True, kw_only=True, tag=True):
     device: str
     parameters: int
     threads: int
 
 
-class TrainerStopped(Event, frozen=True, kw_only=True, tag=True):
+class TrainerStopped(JournalEvent, frozen=True, kw_only=True, tag=True):
     """The worker died alone; it is being restarted.
 
     With `limit` above 0 the task failed by itself, `failures` times by now, and a person must mend
@@ -103,7 +103,7 @@ class TrainerStopped(Event, frozen=True, kw_only=True, tag=True):
     trace: str = ""
 
 
-class BatchSkipped(Event, frozen=True, kw_only=True, tag=True):
+class BatchSkipped(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A batch raised, or its loss or gradient was not finite.
 
     `where` has its data indices and positions; `skipped` of `drawn` batches since the worker
@@ -117,7 +117,7 @@ class BatchSkipped(Event, frozen=True, kw_only=True, tag=True):
     trace: str = ""
 
 
-class TaskDiffers(Event, frozen=True, kw_only=True, tag=True):
+class TaskDiffers(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A peer's task is not this node's: neither plans with the other.
 
     `difference` is the first one, as a sentence without its full stop; empty when the peer has the
@@ -128,7 +128,7 @@ class TaskDiffers(Event, frozen=True, kw_only=True, tag=True):
     difference: str
 
 
-class PhaseEntered(Event, frozen=True, kw_only=True, tag=True):
+class PhaseEntered(JournalEvent, frozen=True, kw_only=True, tag=True):
     """The node's own progress through a round; `reason` says why in a sentence with the numbers in
     it.
     """
@@ -140,7 +140,7 @@ class PhaseEntered(Event, frozen=True, kw_only=True, tag=True):
     durable: ClassVar[bool] = False
 
 
-class Trained(Event, frozen=True, kw_only=True, tag=True):
+class Trained(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A stretch of local training was handed over."""
 
     number: int
@@ -150,14 +150,14 @@ class Trained(Event, frozen=True, kw_only=True, tag=True):
     seconds: float
 
 
-class TrainingProgress(Event, frozen=True, kw_only=True, tag=True):
+class TrainingProgress(JournalEvent, frozen=True, kw_only=True, tag=True):
     samples: int
     loss: float | None
     samples_per_second: float
     durable: ClassVar[bool] = False
 
 
-class Planned(Event, frozen=True, kw_only=True, tag=True):
+class Planned(JournalEvent, frozen=True, kw_only=True, tag=True):
     number: int
     view: int
     leader: PeerId
@@ -165,7 +165,7 @@ class Planned(Event, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
-class ViewPassed(Event, frozen=True, kw_only=True, tag=True):
+class ViewPassed(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A view ended without a certificate."""
 
     number: int
@@ -181,7 +181,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     loss: float | None
 
 
-class RoundCertified(Event, frozen=True, kw_only=True, tag=True):
+class RoundCertified(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A certificate was verified and (by a node) adopted.
 
     `outcome` is this node's own part in it: "counted", "late" (had something to offer, not in the
@@ -209,7 +209,7 @@ class RoundCertified(Event, frozen=True, kw_only=True, tag=True):
     predicted_s: float | None = None
 
 
-class RoundAveraged(Event, frozen=True, kw_only=True, tag=True):
+class RoundAveraged(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A round of an engine without certificates: nothing about it is proved, `shares` are each
     member's own word, and it earns nothing.
 
@@ -227,7 +227,7 @@ class RoundAveraged(Event, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
-class Alone(Event, frozen=True, kw_only=True, tag=True):
+class Alone(JournalEvent, frozen=True, kw_only=True, tag=True):
     """The round's end came and nobody else was there; what was learned is kept as the next offer."""
 
     number: int
@@ -235,7 +235,7 @@ class Alone(Event, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
-class CaughtUp(Event, frozen=True, kw_only=True, tag=True):
+class CaughtUp(JournalEvent, frozen=True, kw_only=True, tag=True):
     """The anchor was fetched from a peer and checked against its certificate."""
 
     number: int
@@ -244,24 +244,24 @@ class CaughtUp(Event, frozen=True, kw_only=True, tag=True):
     seconds: float
 
 
-class Stuck(Event, frozen=True, kw_only=True, tag=True):
+class Stuck(JournalEvent, frozen=True, kw_only=True, tag=True):
     """The node cannot go on by itself; `reason` is the sentence a person needs."""
 
     reason: str
 
 
-class PeerUp(Event, frozen=True, kw_only=True, tag=True):
+class PeerUp(JournalEvent, frozen=True, kw_only=True, tag=True):
     peer: PeerId
     path: str
     address: str
 
 
-class PeerDown(Event, frozen=True, kw_only=True, tag=True):
+class PeerDown(JournalEvent, frozen=True, kw_only=True, tag=True):
     peer: PeerId
     reason: str
 
 
-class PeerReport(Event, frozen=True, kw_only=True, tag=True):
+class PeerReport(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A peer's own signed beacon, as received, with what we measure of the link to it."""
 
     peer: PeerId
@@ -292,14 +292,14 @@ class PeerReport(Event, frozen=True, kw_only=True, tag=True):
     durable: ClassVar[bool] = False
 
 
-class PeerForgotten(Event, frozen=True, kw_only=True, tag=True):
+class PeerForgotten(JournalEvent, frozen=True, kw_only=True, tag=True):
     """No beacon for so long that the peer no longer counts as a member."""
 
     peer: PeerId
     silent_s: float
 
 
-class Refused(Event, frozen=True, kw_only=True, tag=True):
+class Refused(JournalEvent, frozen=True, kw_only=True, tag=True):
     """Something from outside was refused; `reason` is one of `REFUSALS`."""
 
     reason: str
@@ -310,7 +310,7 @@ class Refused(Event, frozen=True, kw_only=True, tag=True):
     durable: ClassVar[bool] = False
 
 
-class TrafficReport(Event, frozen=True, kw_only=True, tag=True):
+class TrafficReport(JournalEvent, frozen=True, kw_only=True, tag=True):
     control_sent: int
     control_received: int
     bulk_sent: int
@@ -319,14 +319,14 @@ class TrafficReport(Event, frozen=True, kw_only=True, tag=True):
     durable: ClassVar[bool] = False
 
 
-class WorkDropped(Event, frozen=True, kw_only=True, tag=True):
+class WorkDropped(JournalEvent, frozen=True, kw_only=True, tag=True):
     """Work too old to be offered (`max_carry_rounds`) or undone by a restart."""
 
     samples: int
     reason: str
 
 
-class CheckpointWritten(Event, frozen=True, kw_only=True, tag=True):
+class CheckpointWritten(JournalEvent, frozen=True, kw_only=True, tag=True):
     number: int
     size_bytes: int
     seconds: float
@@ -339,7 +339,7 @@ DISK_FULL = "DISK_FULL"
 NOT_OFFERED = "nothing can be offered"
 
 
-class Warned(Event, frozen=True, kw_only=True, tag=True):
+class Warned(JournalEvent, frozen=True, kw_only=True, tag=True):
     """Something a person may want to know that stops nothing: a disk that is full, a damaged file
     passed over.
     """
@@ -348,7 +348,7 @@ class Warned(Event, frozen=True, kw_only=True, tag=True):
     message: str
 
 
-class Trouble(Event, frozen=True, kw_only=True, tag=True):
+class Trouble(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A condition that lasts until a person acts: it stays in the verdict.
 
     The same `code` with an empty message says that it is over.
@@ -362,7 +362,7 @@ class Trouble(Event, frozen=True, kw_only=True, tag=True):
     message: str
 
 
-class ChainReport(Event, frozen=True, kw_only=True, tag=True):
+class ChainReport(JournalEvent, frozen=True, kw_only=True, tag=True):
     """How this node stands with the run's chain.
 
     `state` is "none" (the run names one, this node is not set up for it), "locked" (no password for
@@ -380,7 +380,7 @@ class ChainReport(Event, frozen=True, kw_only=True, tag=True):
     reason: str = ""
 
 
-class PeerRegistered(Event, frozen=True, kw_only=True, tag=True):
+class PeerRegistered(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A peer's registration moved; `state` is a value of `protocol.chain.registration.RegistrationState`."""
 
     peer: PeerId
@@ -390,7 +390,7 @@ class PeerRegistered(Event, frozen=True, kw_only=True, tag=True):
     durable: ClassVar[bool] = False
 
 
-class Stopped(Event, frozen=True, kw_only=True, tag=True):
+class Stopped(JournalEvent, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
@@ -429,7 +429,7 @@ _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 
 
-def encode_event(event: Event) -> bytes:
+def encode_event(event: JournalEvent) -> bytes:
     """One line of JSON without its line feed."""
     return _encoder.encode(event)
 

@@ -16,7 +16,7 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, verify
 from protocol.network.coordinate import Coordinate
-from protocol.network.peer_observation import MAX_SIGHTS, Sight
+from protocol.network.peer_observation import MAX_OBSERVATIONS, PeerObservation
 from protocol.planning.history import History
 from protocol.ports import Endpoint
 from protocol.run.manifest import MAX_GROUP_LIMIT
@@ -121,11 +121,11 @@ class FirstReady(
     loss: float | None
     fingerprint: Hash  # of the bulk endpoint's certificate
     # Measured bits a second; 0 when not measured yet.
-    up_bits: Natural
-    down_bits: Natural
+    uplink_bps: Natural
+    downlink_bps: Natural
     coordinate: Coordinate | None = None  # None before anything was measured
     # What it measured of a few others.
-    sights: Annotated[tuple[Sight, ...], Meta(max_length=MAX_SIGHTS)] = ()
+    sights: Annotated[tuple[PeerObservation, ...], Meta(max_length=MAX_OBSERVATIONS)] = ()
 
 
 class Ready(
@@ -219,8 +219,8 @@ class Plan(
     after: History | None = None  # what this one leaves
 
 
-class Held(
-    Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+class HoldReport(
+    Message, frozen=True, kw_only=True, array_like=True, tag="Held", forbid_unknown_fields=True
 ):
     """A reducer to the leader: these members' contributions I hold whole, checked against their
     offers.
@@ -239,8 +239,8 @@ class Withdrawal(
     reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
 
 
-class Cut(
-    Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+class Inclusion(
+    Message, frozen=True, kw_only=True, array_like=True, tag="Cut", forbid_unknown_fields=True
 ):
     """The leader closes the set of included contributions.
 
@@ -256,8 +256,8 @@ class Cut(
     reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
 
 
-class RowSum(
-    Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+class GroupSum(
+    Message, frozen=True, kw_only=True, array_like=True, tag="RowSum", forbid_unknown_fields=True
 ):
     """A reducer signs the digest of what it summed over member `part`'s row of slice `slice`, which
     somebody of the same rank finishes.
@@ -318,10 +318,10 @@ AnyMessage = (
     | TaskReady
     | BoundTaskReady
     | Plan
-    | Held
+    | HoldReport
     | Withdrawal
-    | Cut
-    | RowSum
+    | Inclusion
+    | GroupSum
     | SliceResult
     | Vote
     | Announce

@@ -450,7 +450,7 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
     sent: tuple[SentOffer, ...] = ()
 
 
-class Stand(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class ViewRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A round, by its parent, and the first view of it in which this node has not scattered, voted
     or planned yet.
     """
@@ -531,13 +531,13 @@ class Disk(Protocol):
 
     async def load_ledger(self, run: Digest) -> LedgerRecord | None: ...
 
-    async def save_stands(self, run: Digest, stands: Sequence[Stand]) -> None:
+    async def save_stands(self, run: Digest, stands: Sequence[ViewRecord]) -> None:
         """Durable on return; replaces those saved before.
 
         At most `STANDS_KEPT`: it is called in every round, and must be quick.
         """
 
-    async def load_stands(self, run: Digest) -> list[Stand]:
+    async def load_stands(self, run: Digest) -> list[ViewRecord]:
         """Those saved last, in their order; none when there are none, or when they are damaged."""
 
     async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:

@@ -16,7 +16,7 @@ from protocol.identity import PeerId
 KEPT_PEERS = 1024
 
 
-class Allowance:
+class RateLimiter:
     """`burst` at once, `per_s` in the long run; full at the start."""
 
     def __init__(self, *, per_s: float, burst: float, now: float) -> None:
@@ -49,16 +49,16 @@ class Allowance:
         return max(0.0, -self._left / self._per_s)
 
 
-class Allowances:
+class RateLimiters:
     """One for each peer, by when it was last asked for."""
 
     def __init__(self, *, per_s: float, burst: float) -> None:
         self._per_s, self._burst = per_s, burst
-        self._peers: OrderedDict[PeerId, Allowance] = OrderedDict()
+        self._peers: OrderedDict[PeerId, RateLimiter] = OrderedDict()
 
-    def of(self, peer: PeerId, now: float) -> Allowance:
+    def of(self, peer: PeerId, now: float) -> RateLimiter:
         if peer not in self._peers:
-            self._peers[peer] = Allowance(per_s=self._per_s, burst=self._burst, now=now)
+            self._peers[peer] = RateLimiter(per_s=self._per_s, burst=self._burst, now=now)
             while len(self._peers) > KEPT_PEERS:
                 self._peers.popitem(last=False)
         self._peers.move_to_end(peer)

@@ -21,12 +21,12 @@ from protocol.messages import (
     Announce,
     AnyMessage,
     Beacon,
-    Cut,
-    Held,
+    GroupSum,
+    HoldReport,
+    Inclusion,
     Message,
     Plan,
     Ready,
-    RowSum,
     Signed,
     Vote,
     decode_signed,
@@ -109,7 +109,7 @@ class WrongSum(Liar):
 
     def row(self, to: PeerId, header: RowHeader, payload: bytes) -> tuple[RowHeader, bytes]:
         wrong = (np.frombuffer(payload, "<f4") + np.float32(1.0)).astype("<f4").tobytes()
-        summed = open_as(RowSum, header.summed, self.run, trusted=True)
+        summed = open_as(GroupSum, header.summed, self.run, trusted=True)
         root = merkle_root(leaves_of(wrong, chunk_bytes(codec_named(ROW_CODEC))))
         return RowHeader(
             summed=sign(self.signer, self.run, replace(summed, root=root)), size=len(wrong)
@@ -174,7 +174,7 @@ class TwoCuts(Liar):
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
         frames = super().said(to, signed, message)
-        if isinstance(message, Cut):
+        if isinstance(message, Inclusion):
             frames.append(self.framed(replace(message, reason=message.reason + "; or so")))
         return frames
 
@@ -193,9 +193,9 @@ class Usurp(Liar):
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
         frames = super().said(to, signed, message)
-        if isinstance(message, Held):
+        if isinstance(message, HoldReport):
             everybody = (0, 1)
-            cut = Cut(
+            cut = Inclusion(
                 plan=message.plan,
                 number=1,
                 contributors=everybody,
@@ -251,7 +251,9 @@ class FalseHeld(Liar):
 
     def change(self, to: PeerId, message: AnyMessage) -> Message:
         return (
-            replace(message, contributors=tuple(range(8))) if isinstance(message, Held) else message
+            replace(message, contributors=tuple(range(8)))
+            if isinstance(message, HoldReport)
+            else message
         )
 
 

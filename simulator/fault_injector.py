@@ -1,7 +1,7 @@
 """Between a node and its network: where what it says is lost, doubled, held up, damaged or replaced
 by lies.
 
-The node itself is honest and knows nothing of it: `MischievousNetwork` satisfies `ports.Network`
+The node itself is honest and knows nothing of it: `FaultyNetwork` satisfies `ports.Network`
 around the fake one. What a link could never do to encrypted streams (turn a bit, replace a message)
 is done before the stream seals it, so that it is what a broken or lying *peer* would send.
 """
@@ -31,7 +31,7 @@ from simulator.fakes.node import FakeNetwork
 from simulator.liars import Liar
 
 
-class Mischief:
+class FaultInjector:
     """What one node's words suffer at present. All shares are of messages; 0 is nothing."""
 
     def __init__(self, rng: random.Random) -> None:
@@ -75,7 +75,7 @@ class Mischief:
 class _Stream:
     """A stream whose sending side is tampered with."""
 
-    def __init__(self, inner: ByteStream, mischief: Mischief) -> None:
+    def __init__(self, inner: ByteStream, mischief: FaultInjector) -> None:
         self._inner = inner
         self._mischief = mischief
 
@@ -105,7 +105,7 @@ class _Stream:
 class _Messages(_Stream):
     """The messenger writes one frame at a time: each is a message."""
 
-    def __init__(self, inner: ByteStream, mischief: Mischief) -> None:
+    def __init__(self, inner: ByteStream, mischief: FaultInjector) -> None:
         super().__init__(inner, mischief)
         self._overtaken: list[bytes] = []
 
@@ -130,7 +130,7 @@ class _Parcels(_Stream):
     to the two together.
     """
 
-    def __init__(self, inner: ByteStream, mischief: Mischief) -> None:
+    def __init__(self, inner: ByteStream, mischief: FaultInjector) -> None:
         super().__init__(inner, mischief)
         self._header = b""
         self._payload = bytearray()
@@ -182,13 +182,13 @@ class _Answers(_Stream):
         await self._inner.send_all(told)
 
 
-class MischievousNetwork:
+class FaultyNetwork:
     """Satisfies `ports.Network`."""
 
     def __init__(
         self,
         inner: FakeNetwork,
-        mischief: Mischief,
+        mischief: FaultInjector,
         later: Callable[[float, Callable[[object], None], object], None],
     ) -> None:
         """`later` does (at, act, argument): gossip has no stream that could be held up."""

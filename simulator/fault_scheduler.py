@@ -8,10 +8,10 @@ from functools import partial
 import msgspec
 import trio
 
-from protocol.journal import Event, PhaseEntered
+from protocol.journal import JournalEvent, PhaseEntered
 from simulator import faults as f
 from simulator.fakes.link import LinkModel
-from simulator.simulated_node import Seat
+from simulator.simulated_node import SimulatedNode
 from simulator.world import World
 
 
@@ -25,7 +25,7 @@ class Struck(msgspec.Struct, frozen=True, kw_only=True):
     connected: frozenset[int] = frozenset()
 
 
-class Director:
+class FaultScheduler:
     """Watches one world.
 
     `struck` is what has happened so far, `over_s` when the last of it is over.
@@ -53,7 +53,7 @@ class Director:
     def _later(self, at_s: float, act: Callable[[], None]) -> None:
         self._world.swarm.schedule.at(at_s, lambda _: act(), None)
 
-    def _watch(self, now: float, seat: Seat, event: Event) -> None:
+    def _watch(self, now: float, seat: SimulatedNode, event: JournalEvent) -> None:
         if not self._steps or not isinstance(event, PhaseEntered):
             return
         for fault in [fault for fault in self._steps if self._has_come(fault, seat, event)]:
@@ -65,7 +65,7 @@ class Director:
                 self._strike(fault, seat.index)
 
     @staticmethod
-    def _has_come(fault: f.AnyFault, seat: Seat, event: PhaseEntered) -> bool:
+    def _has_come(fault: f.AnyFault, seat: SimulatedNode, event: PhaseEntered) -> bool:
         when = fault.when
         assert when is not None
         if (
@@ -117,7 +117,7 @@ class Director:
                 self._pause(node, now + for_s)
             case f.Straggle(for_s=for_s):
                 self._straggle(fault, node, now + for_s)
-            case f.Lie(kind=kind, for_s=for_s):
+            case f.ByzantineBehavior(kind=kind, for_s=for_s):
                 world.lie(node, kind)
                 if for_s is not None:
                     self._later(now + for_s, partial(world.lie, node, None))
@@ -193,13 +193,13 @@ class Director:
 
         self._later(until_s, recover)
 
-    def _crash_trainer(self, seat: Seat) -> None:
+    def _crash_trainer(self, seat: SimulatedNode) -> None:
         if seat.alive and seat.trainer is not None:
             self._world.lost_samples += seat.trainer.progress().samples
             seat.trainer.inner.crash()
 
     def _trouble(
-        self, fault: f.Lose | f.Duplicate | f.Reorder | f.Corrupt, seat: Seat, now: float
+        self, fault: f.Lose | f.Duplicate | f.Reorder | f.Corrupt, seat: SimulatedNode, now: float
     ) -> None:
         mischief = seat.mischief
         name = {f.Lose: "lose", f.Duplicate: "double", f.Reorder: "swap", f.Corrupt: "corrupt"}[

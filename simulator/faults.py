@@ -188,7 +188,7 @@ class FillDisk(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
     for_s: Seconds
 
 
-class Lie(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
+class ByzantineBehavior(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
     """The node says what is not so; `kind` is a name of `simulator.liars.LIES`.
 
     For good, where `for_s` is None.
@@ -216,7 +216,7 @@ AnyFault = (
     | CrashTrainer
     | Diverge
     | FillDisk
-    | Lie
+    | ByzantineBehavior
 )
 Schedule = tuple[AnyFault, ...]
 

@@ -71,7 +71,7 @@ def _lie(rng: random.Random, nodes: int, seconds: float) -> tuple[f.AnyFault, ..
     if nodes < 4 or rng.random() > 0.25:
         return ()
     return (
-        f.Lie(
+        f.ByzantineBehavior(
             node=rng.randrange(nodes),
             kind=rng.choice(FUZZED_LIES),
             at_s=_time(rng, seconds),

@@ -18,7 +18,7 @@ import traceback
 import msgspec
 
 from daemon.services.training.native.event_queue import INBOX_FULL
-from daemon.services.training.native.state.state_store import Keeper
+from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.lineage import ORPHANS_KEPT, TIPS_KEPT
 from protocol.averaging.outer_step import state_digest
 from protocol.certificates.certificate import OpenCertificate
@@ -32,7 +32,7 @@ from protocol.run.manifest import Manifest
 from simulator.byzantine import LIES
 from simulator.contents import Contents
 from simulator.fakes.disk import KEPT
-from simulator.simulated_node import Seat
+from simulator.simulated_node import SimulatedNode
 
 NAMES = (
     "agreement",
@@ -88,25 +88,25 @@ class Invariants:
 
     # -------------------------------------------------------------------------------------------- what is looked at
 
-    def dropped(self, seat: Seat, samples: int) -> None:
+    def dropped(self, seat: SimulatedNode, samples: int) -> None:
         """The node said that it dropped work."""
         key = (seat.index, seat.life)
         self._dropped[key] = self._dropped.get(key, 0) + samples
 
-    def saved(self, seat: Seat, record: LedgerRecord) -> None:
+    def saved(self, seat: SimulatedNode, record: LedgerRecord) -> None:
         """A ledger became durable."""
         wrong = self._contents.offered(seat.peer, record)
         if wrong:
             self.fail("nothing twice", 0.0, wrong)
 
-    def crashed(self, seat: Seat, now: float, error: BaseException) -> None:
+    def crashed(self, seat: SimulatedNode, now: float, error: BaseException) -> None:
         inner: BaseException = error
         while isinstance(inner, BaseExceptionGroup):
             inner = inner.exceptions[0]
         lines = traceback.format_exception(inner)
         self.fail("no crash", now, f"node {seat.index} crashed: {''.join(lines[-TRACE_LINES:])}")
 
-    def entered(self, seat: Seat, now: float) -> None:
+    def entered(self, seat: SimulatedNode, now: float) -> None:
         """The node entered a phase."""
         keeper = seat.engine.keeper if seat.engine else None
         if keeper is None or seat.trainer is None:
@@ -117,7 +117,7 @@ class Invariants:
         self._bounds(seat, keeper, now)
         self._one_voice(seat, now)
 
-    def _one_voice(self, seat: Seat, now: float) -> None:
+    def _one_voice(self, seat: SimulatedNode, now: float) -> None:
         state = seat.state
         if state is None or state.phase not in (Phase.SCATTER, Phase.VOTE):
             return
@@ -130,7 +130,7 @@ class Invariants:
             )
         self._said.add(said)
 
-    def moved(self, seat: Seat, now: float) -> None:
+    def moved(self, seat: SimulatedNode, now: float) -> None:
         """The node holds the anchor of its keeper's tip."""
         keeper = seat.engine.keeper if seat.engine else None
         if keeper is None:
@@ -142,7 +142,7 @@ class Invariants:
 
     # -------------------------------------------------------------------------------------------- agreement and content
 
-    def _agreement(self, seat: Seat, keeper: Keeper, now: float) -> None:
+    def _agreement(self, seat: SimulatedNode, keeper: StateStore, now: float) -> None:
         tip, anchor = keeper.tip, keeper.anchor
         state = state_digest(anchor.value, anchor.momentum)
         known = self._states.setdefault(tip.hash, state)
@@ -175,7 +175,7 @@ class Invariants:
         """
         return any(LIES[kind].wrong_sums for kind in self.liars.values())
 
-    def _nothing_twice(self, keeper: Keeper, now: float) -> None:
+    def _nothing_twice(self, keeper: StateStore, now: float) -> None:
         if keeper.tip.hash in self._twice:
             return
         seen: set[tuple[str, int]] = set()
@@ -196,7 +196,9 @@ class Invariants:
 
     # -------------------------------------------------------------------------------------------- nothing lost
 
-    def _certified(self, seat: Seat, keeper: Keeper, path: list[OpenCertificate]) -> int:
+    def _certified(
+        self, seat: SimulatedNode, keeper: StateStore, path: list[OpenCertificate]
+    ) -> int:
         certified = 0
         for certificate in path:
             index = certificate.plan.index.get(seat.peer)
@@ -204,7 +206,7 @@ class Invariants:
                 certified += certificate.plan.offers[index].samples
         return certified
 
-    def _begun(self, seat: Seat, keeper: Keeper, now: float) -> None:
+    def _begun(self, seat: SimulatedNode, keeper: StateStore, now: float) -> None:
         """A life began from what the disk held: its ledger, and whatever was certified since."""
         key = (seat.index, seat.life)
         root = keeper.lineage.root
@@ -231,7 +233,7 @@ class Invariants:
                 f"node {seat.index} came back with {accounted - collected} samples where its disk held {had}",
             )
 
-    def _nothing_lost(self, seat: Seat, keeper: Keeper, now: float) -> None:
+    def _nothing_lost(self, seat: SimulatedNode, keeper: StateStore, now: float) -> None:
         trainer = seat.trainer
         key = (seat.index, seat.life)
         if trainer is None or key not in self._baseline:
@@ -258,7 +260,7 @@ class Invariants:
 
     # -------------------------------------------------------------------------------------------- bounds
 
-    def _bounds(self, seat: Seat, keeper: Keeper, now: float) -> None:
+    def _bounds(self, seat: SimulatedNode, keeper: StateStore, now: float) -> None:
         engine, state = seat.engine, seat.state
         if engine is None or state is None:
             return

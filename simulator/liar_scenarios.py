@@ -44,11 +44,11 @@ LYING_S = 60.0
 def _liar(kind: str) -> Make:
     def make(nodes: int | None, seed: int) -> Story:
         count = nodes or (3 if kind in CHANCY else 5)
-        liar, lie = 1, f.Lie(node=1, kind=kind, at_s=8.0)
+        liar, lie = 1, f.ByzantineBehavior(node=1, kind=kind, at_s=8.0)
         if kind in TOLD_BY_LEADERS:
             liar, lie = (
                 f.WHOEVER,
-                f.Lie(
+                f.ByzantineBehavior(
                     node=f.WHOEVER, kind=kind, when=f.When(enters="ready", role="leader", number=2)
                 ),
             )
@@ -89,7 +89,7 @@ def _remembered(nodes: int | None, seed: int) -> Story:
         seed=seed,
         seconds=190.0,
         schedule=(
-            f.Lie(node=1, kind="wrong_sum", at_s=8.0),
+            f.ByzantineBehavior(node=1, kind="wrong_sum", at_s=8.0),
             *(f.Kill(node=i, at_s=120.0 + 0.1 * i, back_s=5.0) for i in honest[:-1]),
             f.Start(node=honest[-1], at_s=135.0),
         ),

@@ -19,7 +19,7 @@ from protocol.certificates.leader_order import leader_of
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer
-from protocol.journal import Event, PeerForgotten
+from protocol.journal import JournalEvent, PeerForgotten
 from protocol.messages import Beacon, Ready, Signed, open_as, sign
 from protocol.planning.plan import make_plan, open_plan
 from protocol.ports import Endpoint
@@ -77,13 +77,13 @@ class _Crowd:
         self._seconds = story.seconds
         self._signers = [Signer(self._rng.randbytes(32)) for _ in range(story.nodes)]
         self._peers: set[PeerId] = {signer.peer for signer in self._signers}
-        self._events: list[Event] = []
+        self._events: list[JournalEvent] = []
         self._tables = {
             signer.peer: Members(signer.peer, self._record, lambda _endpoint: None)
             for signer in self._rng.sample(self._signers, min(LISTENERS, story.nodes))
         }
 
-    def _record(self, event: Event) -> None:
+    def _record(self, event: JournalEvent) -> None:
         if isinstance(event, PeerForgotten):
             self._events.append(event)
 
@@ -186,6 +186,6 @@ class _Crowd:
             contribution=digest(b"contribution", signer.public_key),
             loss=None,
             fingerprint=digest(signer.public_key),
-            up_bits=0,
-            down_bits=0,
+            uplink_bps=0,
+            downlink_bps=0,
         )

@@ -12,7 +12,7 @@ from daemon.services.training.native.state.state_store import PASSED_BY
 from protocol.journal import Planned, Refused, Trained, Warned, WorkDropped
 from simulator import report as r
 from simulator.fakes.clock import run_virtual
-from simulator.fault_scheduler import Director
+from simulator.fault_scheduler import FaultScheduler
 from simulator.faults import WHOEVER
 from simulator.profiles import LINKS
 from simulator.progress import Progress
@@ -34,7 +34,7 @@ class Played:
             samples_per_second=lambda index: story.samples_per_second * (1.0 + 0.1 * (index % 5)),
             marked=story.marked,
         )
-        self.director = Director(self.world, story.schedule)
+        self.director = FaultScheduler(self.world, story.schedule)
         self.progress = Progress(story, self.world, self.director)
         self.alive: list[tuple[float, int]] = []
         self.report: r.Report | None = None

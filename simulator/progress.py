@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from simulator.fakes.network import PING_INTERVAL_S, PING_TIMEOUT_S
-from simulator.fault_scheduler import Director
-from simulator.simulated_node import Seat
+from simulator.fault_scheduler import FaultScheduler
+from simulator.simulated_node import SimulatedNode
 from simulator.story import Story
 from simulator.world import World
 
@@ -36,7 +36,7 @@ class Progress:
     `excuse` says why nothing was promised at its end; empty when something was.
     """
 
-    def __init__(self, story: Story, world: World, director: Director) -> None:
+    def __init__(self, story: Story, world: World, director: FaultScheduler) -> None:
         self.excuse = ""
         self._story, self._world, self._director = story, world, director
 
@@ -105,7 +105,7 @@ class Progress:
     def _fail(self, what: str) -> None:
         self._world.invariants.fail("progress", trio.current_time(), what)
 
-    def _honest(self) -> list[Seat]:
+    def _honest(self) -> list[SimulatedNode]:
         world = self._world
         return [seat for seat in world.hearing() if seat.index not in world.invariants.liars]
 

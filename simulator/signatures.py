@@ -22,7 +22,7 @@ from daemon.swarm import follower, lineage, messenger
 from protocol import messages
 from protocol.certificates import decoded_plans
 from protocol.certificates.certificate import OpenCertificate, open_certificate
-from protocol.certificates.decoded_plans import OpenPlans
+from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.digest import Digest
 from protocol.identity import PeerId, Signer, verify
 from protocol.messages import AnyMessage, Signed, decode_signed, open_signed
@@ -158,7 +158,7 @@ class _Memory:
         chunks: int | None,
         *,
         trusted: bool = False,
-        plans: OpenPlans | None = None,
+        plans: DecodedPlans | None = None,
     ) -> OpenCertificate:
         if trusted:
             return open_certificate(raw, run, rules, chunks, trusted=True)

@@ -17,7 +17,7 @@ from daemon.services.training.native.engine import NativeEngine
 from daemon.swarm.chain_sync import fetch_run
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
-from protocol.journal import Event
+from protocol.journal import JournalEvent
 from protocol.ports import Lane, LedgerRecord, Progress, TaskInfo, Vector, Work, inline
 from protocol.round.phases import Phase, State
 from protocol.rules.versions import KNOWN_RULES
@@ -26,7 +26,7 @@ from simulator.fakes.disk import MemoryDisk, MemoryMedium
 from simulator.fakes.network import FakeSwarm
 from simulator.fakes.node import FakeNetwork
 from simulator.fakes.trainer import QuadraticTrainer
-from simulator.fault_injector import Mischief, MischievousNetwork
+from simulator.fault_injector import FaultInjector, FaultyNetwork
 
 NANOSECONDS = 1_000_000_000
 # As `daemon/node/discovery.py` waits for the first answer.
@@ -90,14 +90,14 @@ class WatchedDisk(MemoryDisk):
 class Witness:
     """What a world wants to hear from a seat."""
 
-    def happened(self, seat: Seat, event: Event) -> None: ...
+    def happened(self, seat: SimulatedNode, event: JournalEvent) -> None: ...
 
-    def saved(self, seat: Seat, record: LedgerRecord) -> None: ...
+    def saved(self, seat: SimulatedNode, record: LedgerRecord) -> None: ...
 
-    def crashed(self, seat: Seat, error: BaseException) -> None: ...
+    def crashed(self, seat: SimulatedNode, error: BaseException) -> None: ...
 
 
-class Seat:
+class SimulatedNode:
     """One node.
 
     `life` counts its starts; `engine`, `network` and `trainer` are those of the current or last
@@ -109,7 +109,7 @@ class Seat:
         self.secret = rng.randbytes(32)
         self.signer = Signer(self.secret)
         self.medium = MemoryMedium()
-        self.mischief = Mischief(random.Random(rng.random()))
+        self.mischief = FaultInjector(random.Random(rng.random()))
         self.samples_per_second = samples_per_second
         self.speed = 1.0
         self.clock_skew_s = 0.0
@@ -176,7 +176,7 @@ class Seat:
             name=f"n{self.index}",
             manifest=manifest,
             signer=self.signer,
-            network=MischievousNetwork(network, self.mischief, swarm.schedule.at),
+            network=FaultyNetwork(network, self.mischief, swarm.schedule.at),
             trainer=self.trainer,
             disk=WatchedDisk(self.medium, lambda record: witness.saved(self, record)),
             offload=inline,

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from protocol.journal import (
-    Event,
+    JournalEvent,
     PeerReport,
     PhaseEntered,
     RoundCertified,
@@ -29,14 +29,14 @@ from simulator.fakes.link import LinkMap
 from simulator.fakes.network import DEGREE, LEAST_DEGREE, FakeSwarm
 from simulator.invariants import Invariants
 from simulator.signatures import checked_once
-from simulator.simulated_node import Seat, Witness
+from simulator.simulated_node import SimulatedNode, Witness
 
 # Above, gossip goes to everybody at once: from node to node it is n^2 times the degree.
 FLOODED_NODES = 128
 # Between looks at a condition that is waited for, in virtual time.
 LOOK_S = 0.05
 
-Watcher = Callable[[float, Seat, Event], None]
+Watcher = Callable[[float, SimulatedNode, JournalEvent], None]
 
 
 class World(Witness):
@@ -63,9 +63,9 @@ class World(Witness):
         )
         self.manifest = seal(manifest)
         self.invariants = Invariants(manifest)
-        self.history: list[tuple[float, int, Event]] = []
+        self.history: list[tuple[float, int, JournalEvent]] = []
         self.watchers: list[Watcher] = []
-        self.seats = [Seat(i, self.rng, samples_per_second(i)) for i in range(nodes)]
+        self.seats = [SimulatedNode(i, self.rng, samples_per_second(i)) for i in range(nodes)]
         # Trained and never handed over, because the node died.
         self.lost_samples = 0
         # Handed over or not, trained since the last certificate by nodes that died.
@@ -95,7 +95,7 @@ class World(Witness):
                 self._count_life(seat)
                 self._nursery.start_soon(self._live, seat)
 
-    async def _live(self, seat: Seat) -> None:
+    async def _live(self, seat: SimulatedNode) -> None:
         if self.manifest.open().rules in seat.knows:
             await seat.live(self.swarm, self.manifest, self._parameters, self, marked=self._marked)
         else:
@@ -104,7 +104,7 @@ class World(Witness):
                 next(other.peer for other in self.seats if other.alive and other is not seat),
             )
 
-    def _count_life(self, seat: Seat) -> None:
+    def _count_life(self, seat: SimulatedNode) -> None:
         if seat.trainer is not None:
             self.collected_before += seat.trainer.collected
 
@@ -146,7 +146,7 @@ class World(Witness):
 
     # ------------------------------------------------------------------------------------------ what happened
 
-    def happened(self, seat: Seat, event: Event) -> None:
+    def happened(self, seat: SimulatedNode, event: JournalEvent) -> None:
         if isinstance(event, PeerReport):
             # Nine of ten events; what beacons lead to is in the others.
             return
@@ -162,10 +162,10 @@ class World(Witness):
         for watcher in self.watchers:
             watcher(now, seat, event)
 
-    def saved(self, seat: Seat, record: LedgerRecord) -> None:
+    def saved(self, seat: SimulatedNode, record: LedgerRecord) -> None:
         self.invariants.saved(seat, record)
 
-    def crashed(self, seat: Seat, error: BaseException) -> None:
+    def crashed(self, seat: SimulatedNode, error: BaseException) -> None:
         self.invariants.crashed(seat, trio.current_time(), error)
 
     def log(self) -> bytes:
@@ -176,7 +176,9 @@ class World(Witness):
             b"%.6f %d %s\n" % (at, index, encode_event(event)) for at, index, event in self.history
         )
 
-    def of(self, kind: type[Event], *, node: int | None = None, after: float = 0.0) -> list[Event]:
+    def of(
+        self, kind: type[JournalEvent], *, node: int | None = None, after: float = 0.0
+    ) -> list[JournalEvent]:
         """Events of one kind, of one node or all, from some instant on."""
         return [
             event
@@ -197,7 +199,7 @@ class World(Witness):
             if seat.alive and seat.engine and seat.engine.keeper
         }
 
-    def hearing(self) -> list[Seat]:
+    def hearing(self) -> list[SimulatedNode]:
         """The living that are not stopped."""
         return [seat for seat in self.seats if seat.alive and not seat.paused]
 

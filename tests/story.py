@@ -9,7 +9,7 @@ import hashlib
 
 from protocol.identity import Signer
 from protocol.journal import (
-    Event,
+    JournalEvent,
     NodeStarted,
     PeerReport,
     PeerUp,
@@ -110,9 +110,9 @@ def report(i: int, *, at: float = AT, role: str = "node", path: str = "direct") 
     )
 
 
-def day(role: str = "node", rounds: int = 6) -> list[Event]:
+def day(role: str = "node", rounds: int = 6) -> list[JournalEvent]:
     """A start, some rounds of four members, three peers and what they brought."""
-    events: list[Event] = [started(role)]
+    events: list[JournalEvent] = [started(role)]
     if role == "node":
         events.append(trainer_ready())
     events += [
@@ -170,7 +170,7 @@ def day(role: str = "node", rounds: int = 6) -> list[Event]:
     return events
 
 
-def folded(events: list[Event]) -> StatusState:
+def folded(events: list[JournalEvent]) -> StatusState:
     """The state after `events`."""
     state = StatusState()
     for event in events:

@@ -25,7 +25,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     certificate: Digest
 
 
-class Figures:
+class CertifiedTotals:
     """Adds up one node's certified samples."""
 
     def __init__(self, me: PeerId) -> None:

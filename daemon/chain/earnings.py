@@ -19,10 +19,10 @@ import msgspec
 import trio
 from msgspec import UNSET
 
-from daemon.chain.certified_totals import Figures
+from daemon.chain.certified_totals import CertifiedTotals
 from daemon.chain.client_setup import account_turn, open_chain
 from daemon.chain.datasets import fetch_dataset, load_dataset, serve_datasets
-from daemon.chain.heartbeater import Heart, Identity
+from daemon.chain.heartbeater import Heartbeater, Identity
 from daemon.chain.records import HomeRun
 from daemon.chain.registrar import Registrar
 from daemon.config.settings import ChainConfig, OracleConfig
@@ -34,7 +34,7 @@ from protocol.chain.keccak import Address, account_bytes
 from protocol.chain.port import Chain, ChainError, Proposal
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId
-from protocol.journal import ChainReport, Event, Warned
+from protocol.journal import ChainReport, JournalEvent, Warned
 from protocol.messages import UNREADABLE, Binding
 from protocol.ports import Network, Offload
 from protocol.run.manifest import SignedManifest
@@ -72,7 +72,7 @@ class Earning:
         peer: PeerId,
         name: str,
         password: Password | None,
-        record: Callable[[Event], None],
+        record: Callable[[JournalEvent], None],
     ) -> None:
         self._home = home
         self._settings = settings
@@ -84,7 +84,7 @@ class Earning:
         self._wallet: UnlockedWallet | None = None
         self._payout: Address | None = None
         self._chain: Chain | None = None
-        self.figures = Figures(peer)
+        self.figures = CertifiedTotals(peer)
         settlement = self._run.manifest.settlement
         self._registrar = (
             None if settlement is UNSET else Registrar(settlement, peer, record, time.time)
@@ -201,8 +201,8 @@ class Earning:
             if self._wallet is not None:
                 nursery.start_soon(self._heart().run)
 
-    def _heart(self) -> Heart:
-        return Heart(
+    def _heart(self) -> Heartbeater:
+        return Heartbeater(
             opener=self._opened,
             identity=Identity(name=self._name, payout=self._payout),
             figure=lambda: self.figures.now,

@@ -16,7 +16,7 @@ import trio
 from daemon.chain.records import opened_record
 from protocol.certificates.certificate import OpenCertificate
 from protocol.errors import PeerFault, UserError
-from protocol.journal import Event, Warned
+from protocol.journal import JournalEvent, Warned
 from protocol.ports import Disk, Offload
 from protocol.run.manifest import SignedManifest
 
@@ -50,7 +50,7 @@ class CertifiedFeed:
         disk: Disk,
         signed: SignedManifest,
         offload: Offload,
-        record: Callable[[Event], None],
+        record: Callable[[JournalEvent], None],
         takers: Sequence[Take],
     ) -> None:
         self._disk, self._run, self._manifest, self._offload = (

@@ -26,7 +26,7 @@ from protocol.chain.port import (
     WrongChain,
 )
 from protocol.errors import UserError
-from protocol.journal import ChainReport, Event
+from protocol.journal import ChainReport, JournalEvent
 from protocol.ports import Offload
 
 # After this the chain takes a node for dead (Plumise's figure, and our contracts').
@@ -50,7 +50,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     payout: Address | None = None
 
 
-class Heart:
+class Heartbeater:
     """One node's heartbeats. Starts nothing by itself."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Heart:
         identity: Identity,
         figure: Callable[[], Figure | None],
         offload: Offload,
-        record: Callable[[Event], None],
+        record: Callable[[JournalEvent], None],
         dice: Callable[[], float],
         every_s: float = HEARTBEAT_S,
         settle_s: float = SETTLE_S,

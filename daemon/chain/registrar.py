@@ -23,8 +23,8 @@ from protocol.chain.port import Chain, ChainError
 from protocol.chain.registration import (
     NONCE_BYTES,
     VALID_S,
-    Happening,
     Registration,
+    RegistrationEvent,
     RegistrationState,
     challenge_digest,
     judge_answer,
@@ -32,7 +32,7 @@ from protocol.chain.registration import (
 )
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId
-from protocol.journal import Event, PeerRegistered
+from protocol.journal import JournalEvent, PeerRegistered
 from protocol.messages import UNREADABLE, Hash, Signature
 from protocol.ports import ByteStream, Network, Offload
 from protocol.settlement.rules import Settlement
@@ -66,7 +66,7 @@ class Registrar:
         self,
         settlement: Settlement,
         me: PeerId,
-        record: Callable[[Event], None],
+        record: Callable[[JournalEvent], None],
         wall_s: Callable[[], float],
     ) -> None:
         self._terms = settlement.chain_id, settlement.contract_bytes
@@ -110,7 +110,7 @@ class Registrar:
             now_s = self._wall_s()
             asked = moved(
                 known,
-                Happening.ASKED,
+                RegistrationEvent.ASKED,
                 now_s,
                 nonce=os.urandom(NONCE_BYTES),
                 expires_s=int(now_s + VALID_S),
@@ -136,16 +136,20 @@ class Registrar:
                 finally:
                     await stream.aclose()
                 if not raw:
-                    return moved(asked, Happening.SILENT, self._wall_s(), "its wallet is locked")
+                    return moved(
+                        asked, RegistrationEvent.SILENT, self._wall_s(), "its wallet is locked"
+                    )
                 reply = _decode(raw, Reply)
                 return judge_answer(
                     asked, reply.public_key, reply.signature, self._wall_s(), *self._terms
                 )
         except Unreachable as error:
-            return moved(asked, Happening.SILENT, self._wall_s(), str(error))
+            return moved(asked, RegistrationEvent.SILENT, self._wall_s(), str(error))
         except PeerFault as fault:
-            return moved(asked, Happening.WRONG, self._wall_s(), str(fault))
-        return moved(asked, Happening.SILENT, self._wall_s(), f"no answer within {VALID_S:g} s")
+            return moved(asked, RegistrationEvent.WRONG, self._wall_s(), str(fault))
+        return moved(
+            asked, RegistrationEvent.SILENT, self._wall_s(), f"no answer within {VALID_S:g} s"
+        )
 
     def _on_chain(self, known: Registration, chain: Callable[[], Chain]) -> Registration:
         try:
@@ -156,15 +160,18 @@ class Registrar:
         if not agent.registered:
             return moved(
                 known,
-                Happening.OFF_CHAIN,
+                RegistrationEvent.OFF_CHAIN,
                 self._wall_s(),
                 "its wallet is not registered on the chain",
             )
         if not agent.active:
             return moved(
-                known, Happening.INACTIVE, self._wall_s(), "the chain has not heard of it lately"
+                known,
+                RegistrationEvent.INACTIVE,
+                self._wall_s(),
+                "the chain has not heard of it lately",
             )
-        return moved(known, Happening.ON_CHAIN, self._wall_s())
+        return moved(known, RegistrationEvent.ON_CHAIN, self._wall_s())
 
     def _keep(self, found: Registration) -> None:
         before = self.of(found.peer)

@@ -17,7 +17,7 @@ from daemon.demo.verdict import round_line
 from protocol.status import Round, Status
 
 
-class Audience(Protocol):
+class ObserverProcess(Protocol):
     """What the demo tells while it runs."""
 
     def tell(self, line: str) -> None:
@@ -89,9 +89,9 @@ def _sized(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def audience(talk: Invocation) -> Iterator[Audience]:
+def audience(talk: Invocation) -> Iterator[ObserverProcess]:
     """The one that fits where stderr goes."""
-    seats: Audience = (
+    seats: ObserverProcess = (
         LiveView(talk.color(sys.stderr))
         if is_terminal(sys.stderr) and not talk.quiet
         else Lines(talk)

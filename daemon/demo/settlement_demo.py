@@ -54,7 +54,7 @@ TERMS = f'\n[settlement]\nchain_id = {CHAIN_ID}\ncontract = "{REWARD_POOL}"\n\n[
 T = TypeVar("T")
 
 
-class Payday:
+class SettlementDemo:
     """The money of one demo. Starts nothing before `begin`."""
 
     def __init__(

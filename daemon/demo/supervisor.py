@@ -22,7 +22,7 @@ import msgspec
 from daemon.cli.invocation import Invocation
 from daemon.demo.agreement import compare_anchors
 from daemon.demo.leave import Leave, until_signalled
-from daemon.demo.observer_process import Audience, audience
+from daemon.demo.observer_process import ObserverProcess, audience
 from daemon.demo.process import Child, Lifeline
 from daemon.demo.verdict import Payout, Tally, verdict_text
 from daemon.node.run_choice import bundled_text, choose_run
@@ -31,7 +31,7 @@ from protocol.errors import UserError
 from protocol.status import Status
 
 if TYPE_CHECKING:
-    from daemon.demo.settlement_demo import Payday
+    from daemon.demo.settlement_demo import SettlementDemo
 
 LOOK_S = 0.5  # training progress changes twice a second
 # A daemon is up in 3 s on an idle machine; a loaded one with a cold disk took 40.
@@ -69,7 +69,7 @@ def run_demo(
         try:
             chosen = run_file.absolute() if run_file else None
             payday = _payday(root, chosen, peers, leave, seats, anvil) if chain else None
-            with Stage(
+            with DemoSupervisor(
                 root, payday.run_file(_text_of(chosen)) if payday else chosen, peers, seats, payday
             ) as stage:
                 reason = stage.play(rounds, patience_s, leave)
@@ -102,7 +102,7 @@ def run_demo(
         return 1
 
 
-class Stage:
+class DemoSupervisor:
     """The children of one demo. Leaving the block ends every one of them."""
 
     def __init__(
@@ -110,8 +110,8 @@ class Stage:
         root: Path,
         run_file: Path | None,
         peers: int,
-        seats: Audience,
-        payday: Payday | None = None,
+        seats: ObserverProcess,
+        payday: SettlementDemo | None = None,
     ) -> None:
         self._root = root
         self._run_file = run_file
@@ -125,7 +125,7 @@ class Stage:
         self._mourned: set[str] = set()
         self.tally = Tally(time.time())
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> DemoSupervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -301,10 +301,10 @@ class Stage:
 
 
 def _payday(
-    root: Path, run_file: Path | None, peers: int, leave: Leave, seats: Audience, anvil: bool
-) -> Payday:
+    root: Path, run_file: Path | None, peers: int, leave: Leave, seats: ObserverProcess, anvil: bool
+) -> SettlementDemo:
     """Raises `UserError("MANIFEST")` for a run that names a chain of its own."""
-    from daemon.demo.settlement_demo import Payday  # noqa: PLC0415  # web3: two seconds that a demo without a chain does not pay
+    from daemon.demo.settlement_demo import SettlementDemo  # noqa: PLC0415  # web3: two seconds that a demo without a chain does not pay
 
     if choose_run(run_file).chain != "none":
         raise UserError(
@@ -314,7 +314,7 @@ def _payday(
             fix="leave out --chain",
             exit_code=2,
         )
-    return Payday(
+    return SettlementDemo(
         root, [f"node-{number}" for number in range(1, peers + 1)], leave, seats.tell, anvil=anvil
     )
 

@@ -43,7 +43,7 @@ from protocol.ports import TaskInfo
 REPORT_EVERY_S = 0.5
 
 
-class Session:
+class DeviceArbiter:
     """One life of the worker process.
 
     `run` never returns but by `SystemExit` or a failure of the task.
@@ -117,7 +117,7 @@ class Session:
         task = load_task(job.task, job.task_options, begin.settings)
         loop = TrainingLoop(task, device, job)
         shared_memory.give_size(self._memory_fd, loop.parameters, loop.inner_size)
-        loop.share(shared_memory.Buffers(self._memory_fd, loop.parameters, loop.inner_size))
+        loop.share(shared_memory.SharedMemory(self._memory_fd, loop.parameters, loop.inner_size))
         info = TaskInfo(
             parameters=loop.parameters,
             specs=loop.specs,

@@ -47,12 +47,12 @@ def main() -> None:
 
     # Here and not above: torch takes seconds to import, and a parent that dies meanwhile must be
     # noticed.
-    from daemon.device.arbiter import Session  # noqa: PLC0415
+    from daemon.device.arbiter import DeviceArbiter  # noqa: PLC0415
 
     os.register_at_fork(after_in_child=lambda: _let_go(link_fd))
     code = 1
     try:
-        Session(inbox, send, memory_fd).run()
+        DeviceArbiter(inbox, send, memory_fd).run()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:  # noqa: BLE001  # the root of this process: what is ours goes to the log with its traceback

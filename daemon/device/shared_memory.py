@@ -8,7 +8,7 @@ from __future__ import annotations
 from daemon.children import memory
 from daemon.children.memory import create
 
-__all__ = ["Buffers", "create", "give_size"]
+__all__ = ["SharedMemory", "create", "give_size"]
 
 
 def give_size(fd: int, parameters: int, inner: int) -> None:
@@ -16,7 +16,7 @@ def give_size(fd: int, parameters: int, inner: int) -> None:
     memory.give_size(fd, (parameters, parameters, inner))
 
 
-class Buffers:
+class SharedMemory:
     """The mapping.
 
     `anchor` and `delta` have shape (parameters,), `inner` (inner,). Views keep the memory alive

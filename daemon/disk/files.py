@@ -54,7 +54,7 @@ from daemon.disk.tensors import Damaged, Unreadable, place_of
 from daemon.home.pinned_directory import PinnedDirectory
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import UserError
-from protocol.ports import Checkpoint, DiskFull, LedgerRecord, Offload, Stand
+from protocol.ports import Checkpoint, DiskFull, LedgerRecord, Offload, ViewRecord
 
 # The newest may be found damaged, and a joining node may still be reading the one before.
 KEPT = 3
@@ -268,7 +268,7 @@ class FileDisk:
 
     # ------------------------------------------------------------------------------------------ stands
 
-    async def save_stands(self, run: Digest, stands: Sequence[Stand]) -> None:
+    async def save_stands(self, run: Digest, stands: Sequence[ViewRecord]) -> None:
         body = msgspec.msgpack.encode(tuple(stands))
         # Not behind a checkpoint on its way, which takes seconds and is another file.
         async with self._quick:
@@ -283,10 +283,10 @@ class FileDisk:
         self._clear_drafts(run)
         slots.write(body)
 
-    async def load_stands(self, run: Digest) -> list[Stand]:
+    async def load_stands(self, run: Digest) -> list[ViewRecord]:
         async with self._quick:
             slots = await self._apart(lambda: self._stands(run))
-        return msgspec.msgpack.decode(slots.body, type=list[Stand]) if slots.body else []
+        return msgspec.msgpack.decode(slots.body, type=list[ViewRecord]) if slots.body else []
 
     def _stands(self, run: Digest) -> SlotsFile:
         slots = self._slots.get(run)

@@ -39,20 +39,20 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     members: tuple[Annotated[str, Meta(pattern=_ADDRESS)], ...] = ()
 
 
-class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+class RecentState(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file. `runs` has the one that this home was in last first."""
 
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
     runs: tuple[Visit, ...] = ()
 
 
-def recall(home: Path) -> Remembered | None:
+def recall(home: Path) -> RecentState | None:
     """Nothing for a home without the file, None where it cannot be read."""
     try:
         with (home / REMEMBERED_FILE).open("rb") as stream:
-            return msgspec.json.decode(stream.read(MOST_BYTES), type=Remembered)
+            return msgspec.json.decode(stream.read(MOST_BYTES), type=RecentState)
     except FileNotFoundError:
-        return Remembered()
+        return RecentState()
     except (OSError, *UNREADABLE):
         return None
 
@@ -73,12 +73,12 @@ def remember(
     member is known.
     """
     keep_manifest(home, signed)
-    known = recall(home) or Remembered()
+    known = recall(home) or RecentState()
     name = signed.run.hex()
     before = next((visit for visit in known.runs if visit.run == name), Visit(run=name))
     hoped = tuple(address for address in hoped if re.fullmatch(_ADDRESS, address))
     visit = Visit(run=name, members=(members or before.members or hoped)[:MOST_ADDRESSES])
-    now = Remembered(
+    now = RecentState(
         port=port, runs=(visit, *(other for other in known.runs if other.run != name))[:MOST_RUNS]
     )
     if now != known:
@@ -109,7 +109,7 @@ def kept_manifest(home: Path, run: Digest) -> SignedManifest | None:
 
 def members_of(home: Path, run: Digest) -> tuple[str, ...]:
     """Where members of that run were seen last."""
-    known = recall(home) or Remembered()
+    known = recall(home) or RecentState()
     return next((visit.members for visit in known.runs if visit.run == run.hex()), ())
 
 

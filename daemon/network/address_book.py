@@ -160,7 +160,7 @@ class Entry:
         self.not_before = float("-inf")
 
 
-class Book:
+class AddressBook:
     """Entries of other peers; never more than `MAX_ENTRIES`."""
 
     def __init__(self, own: PeerId, join: Iterable[Place]) -> None:

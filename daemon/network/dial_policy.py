@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from daemon.network.addresses import Place
 from daemon.network.prefixes import LOOPBACK_PREFIX, prefix_of
 from protocol.identity import PeerId
-from protocol.rate_limiter import Allowance, Allowances
+from protocol.rate_limiter import RateLimiter, RateLimiters
 
 # Below are services of the system: whoever listens there for HyperGPU calls out itself, or is
 # joined by name.
@@ -77,9 +77,9 @@ class DialPolicy:
             if not address.is_loopback
         ]
         self._heard = heard
-        self._in_all = Allowance(per_s=TRIES_PER_S, burst=at_once, now=0.0)
-        self._of_source = Allowances(per_s=SOURCE_TRIES_PER_S, burst=SOURCE_TRIES_AT_ONCE)
-        self._of_prefix = Allowances(per_s=PREFIX_TRIES_PER_S, burst=PREFIX_TRIES_AT_ONCE)
+        self._in_all = RateLimiter(per_s=TRIES_PER_S, burst=at_once, now=0.0)
+        self._of_source = RateLimiters(per_s=SOURCE_TRIES_PER_S, burst=SOURCE_TRIES_AT_ONCE)
+        self._of_prefix = RateLimiters(per_s=PREFIX_TRIES_PER_S, burst=PREFIX_TRIES_AT_ONCE)
 
     def why_not(self, host: str, port: int) -> str:
         """Why this address is not tried on behalf of others; empty when it may be."""
@@ -123,7 +123,7 @@ class DialPolicy:
         for bucket in self._buckets(host, source, now):
             bucket.give_back(1.0, now)
 
-    def _buckets(self, host: str, source: PeerId, now: float) -> list[Allowance]:
+    def _buckets(self, host: str, source: PeerId, now: float) -> list[RateLimiter]:
         prefix = prefix_of(host)
         of_prefix = [] if prefix == LOOPBACK_PREFIX else [self._of_prefix.of(prefix, now)]
         return [self._in_all, self._of_source.of(source, now), *of_prefix]

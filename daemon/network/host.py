@@ -48,7 +48,7 @@ from daemon.network.swarm import BoundedPeerStore, BoundedSwarm, drop_push
 from daemon.network.tls import tune
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
-from protocol.rate_limiter import Allowances
+from protocol.rate_limiter import RateLimiters
 
 # All peers; a member of the largest row talks to 31 others, a bootstrap node carries more.
 MAX_CONNECTIONS = 192
@@ -139,7 +139,7 @@ class Host:
         self._matters = matters
         self._handshakes = Handshakes(MAX_HANDSHAKES)
         self._residents: dict[MeasuredYamux, Resident] = {}
-        self._evictions = Allowances(per_s=EVICTIONS_PER_S, burst=EVICTIONS_AT_ONCE)
+        self._evictions = RateLimiters(per_s=EVICTIONS_PER_S, burst=EVICTIONS_AT_ONCE)
         # Seeded by the system: nobody may foresee who makes room.
         self._chance = random.Random()
         self._negotiating: Counter[PeerId] = Counter()

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, nullcontext
 import msgspec
 import trio
 
-from daemon.network.address_book import Book
+from daemon.network.address_book import AddressBook
 from daemon.network.addresses import Place, advertised_hosts, parse_place
 from daemon.network.bulk import BulkPlane, bind
 from daemon.network.certificate import BulkCertificate
@@ -103,7 +103,7 @@ class LibP2PNetwork:
             self._matters,
         )
         self._links = Links(self._gossip.connection_ended)
-        self._book = Book(self.peer, self._join)
+        self._book = AddressBook(self.peer, self._join)
         self._dht = Dht(self._learn, self._connect_at, self._matters, self._prefix_of)
         self._handlers: dict[str, StreamHandler] = {}
         self._places: tuple[Place, ...] = ()

@@ -24,7 +24,7 @@ from multiaddr import Multiaddr
 from daemon.network.address_book import (
     MAX_EXCHANGE_BYTES,
     MAX_RECORDS,
-    Book,
+    AddressBook,
     decode_exchange,
     encode_exchange,
 )
@@ -66,7 +66,7 @@ class PeerManager:
         host: Host,
         dht: Dht,
         links: Links,
-        book: Book,
+        book: AddressBook,
         reach: Reach,
         *,
         own: OwnRecord,

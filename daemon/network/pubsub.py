@@ -30,7 +30,7 @@ from daemon.network.error_boundary import Refusals, foreign
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_GOSSIP_BYTES
-from protocol.rate_limiter import Allowances
+from protocol.rate_limiter import RateLimiters
 
 # libp2p's recommended 6, 4, 12, raised for small swarms: one more hop costs more than a copy.
 DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 6, 12
@@ -61,8 +61,8 @@ class Rations:
     """What each peer may hand us, in messages and in bytes."""
 
     def __init__(self) -> None:
-        self._messages = Allowances(per_s=RATE_MESSAGES_PER_S, burst=BURST_MESSAGES)
-        self._bytes = Allowances(per_s=RATE_BYTES_PER_S, burst=BURST_BYTES)
+        self._messages = RateLimiters(per_s=RATE_MESSAGES_PER_S, burst=BURST_MESSAGES)
+        self._bytes = RateLimiters(per_s=RATE_BYTES_PER_S, burst=BURST_BYTES)
 
     def take(self, bringer: PeerId, messages: float, size: int) -> float:
         """Counts what came.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import trio
 
-from daemon.network.address_book import Book
+from daemon.network.address_book import AddressBook
 from daemon.network.addresses import Place
 from daemon.network.dial_policy import BULK_TRIES_AT_ONCE, TRIED_OF_PEER, DialPolicy, is_free
 from daemon.network.links import Links
@@ -20,7 +20,7 @@ MAX_BULK_HOSTS = 4
 class Reach:
     """What the book and the live connections know, seen through the rules. One of a node."""
 
-    def __init__(self, book: Book, links: Links, places: tuple[Place, ...]) -> None:
+    def __init__(self, book: AddressBook, links: Links, places: tuple[Place, ...]) -> None:
         own = [place.host for place in places]
         self._book, self._links = book, links
         self._policy = DialPolicy(own, self._heard)

@@ -18,7 +18,7 @@ from daemon.system.open_files import allow_open_files
 from daemon.wallet.password import Password
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.journal import Event
+from protocol.journal import JournalEvent
 from protocol.ports import DiskFull
 from protocol.run.manifest import SignedManifest
 from protocol.status import say
@@ -60,7 +60,7 @@ def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, te
     return _to_the_end(partial(observer_node.run, config, join, lifeline, tell))
 
 
-def _tell(event: Event) -> None:
+def _tell(event: JournalEvent) -> None:
     """The journal's sentences are the log of a node: one wording everywhere."""
     if event.durable:
         level, sentence = say(event)

@@ -38,7 +38,7 @@ FORGET_S = 600.0
 MOST_WAITING = 16
 
 
-class KeyUse:
+class DuplicateKeyDetector:
     """Hears of sightings from the network, and acts on them in `run`."""
 
     def __init__(self, config: Config, peer: PeerId, serials: Serials, journal: Journal) -> None:

@@ -38,9 +38,9 @@ from daemon.node.discovery import (
     network_settings,
     remember_members,
 )
-from daemon.node.duplicate_key import KeyUse
+from daemon.node.duplicate_key import DuplicateKeyDetector
 from daemon.node.run_choice import take_up
-from daemon.node.shutdown import LEAVE_S, Ending, Leave, watch_lifeline, watch_signals
+from daemon.node.shutdown import LEAVE_S, Leave, Shutdown, watch_lifeline, watch_signals
 from daemon.services.training.engine import Engine, check_engine
 from daemon.services.training.hivemind.engine import HivemindEngine
 from daemon.services.training.hivemind.settings import peer_settings
@@ -121,7 +121,7 @@ async def run(
     password: Password | None = None,
 ) -> int:
     """A node's whole life. Returns the exit status."""
-    ending, begun, status = Ending(), trio.Event(), 0
+    ending, begun, status = Shutdown(), trio.Event(), 0
     with trio.CancelScope() as scope, Leave(ending, scope.cancel) as leave_now:
         async with trio.open_nursery() as nursery:
             serials = Serials(config.home / SERIALS_FILE)
@@ -168,7 +168,7 @@ async def run(
     return ending.exit_code or status
 
 
-def _commands(journal: Journal, ending: Ending) -> dict[str, Handler]:
+def _commands(journal: Journal, ending: Shutdown) -> dict[str, Handler]:
     """What the control socket answers, from the first moment on."""
 
     async def status() -> bytes:
@@ -181,7 +181,9 @@ def _commands(journal: Journal, ending: Ending) -> dict[str, Handler]:
     return {"status": status, "stop": stop}
 
 
-async def _leave_at_last(ending: Ending, begun: trio.Event, leave_now: Callable[[], None]) -> None:
+async def _leave_at_last(
+    ending: Shutdown, begun: trio.Event, leave_now: Callable[[], None]
+) -> None:
     """The engine ends in order.
 
     Should that take too long, leave anyway; before it has begun there is nothing to keep.
@@ -199,7 +201,7 @@ async def _live(
     secret: bytes,
     serials: Serials,
     journal: Journal,
-    ending: Ending,
+    ending: Shutdown,
     begun: trio.Event,
     nursery: trio.Nursery,
     say: Callable[[str], None],
@@ -238,7 +240,7 @@ async def _live(
     feed = CertifiedFeed(
         disk, signed, in_thread, journal.record, (earning.figures.add, journal.certified)
     )
-    key_use = KeyUse(config, signer.peer, serials, journal)
+    key_use = DuplicateKeyDetector(config, signer.peer, serials, journal)
     settings = msgspec.structs.replace(
         network_settings(config), serials=serials.next, sighting=key_use.saw
     )
@@ -386,6 +388,6 @@ async def _run_engine(
     scope.cancel()
 
 
-async def _finish_when_wished(ending: Ending, finish: Callable[[], None]) -> None:
+async def _finish_when_wished(ending: Shutdown, finish: Callable[[], None]) -> None:
     await ending.wait()
     finish()

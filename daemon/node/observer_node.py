@@ -21,7 +21,7 @@ from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
 from daemon.node.discovery import find_manifest, network_settings
 from daemon.node.node import report_network, started
-from daemon.node.shutdown import Ending, Leave, watch_lifeline, watch_signals
+from daemon.node.shutdown import Leave, Shutdown, watch_lifeline, watch_signals
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings
@@ -125,7 +125,7 @@ async def run(
     config = msgspec.structs.replace(
         config, network=msgspec.structs.replace(config.network, join=join)
     )
-    ending = Ending()
+    ending = Shutdown()
     with trio.CancelScope() as scope, Leave(ending, scope.cancel) as leave_now:
         async with trio.open_nursery() as nursery:
             await nursery.start(watch_signals, ending, leave_now)

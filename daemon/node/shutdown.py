@@ -27,7 +27,7 @@ STUCK_S = 5.0
 LEAVE_S = 20.0
 
 
-class Ending:
+class Shutdown:
     """Set once; `reason` is one sentence.
 
     `ordered` says that a second signal did not wait for the end in order.
@@ -80,7 +80,7 @@ class Leave:
     does next.
     """
 
-    def __init__(self, ending: Ending, leave: Callable[[], None]) -> None:
+    def __init__(self, ending: Shutdown, leave: Callable[[], None]) -> None:
         self._ending, self._leave = ending, leave
         self._timer = threading.Timer(STUCK_S, self._end)
         self._timer.daemon = True
@@ -112,7 +112,7 @@ class Leave:
 
 
 async def watch_signals(
-    ending: Ending,
+    ending: Shutdown,
     leave_now: Callable[[], None],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -132,7 +132,7 @@ async def watch_signals(
             ending.wish(REASONS.get(signal.Signals(number), "its terminal was closed"))
 
 
-async def watch_lifeline(ending: Ending, handle: int, leave_now: Callable[[], None]) -> None:
+async def watch_lifeline(ending: Shutdown, handle: int, leave_now: Callable[[], None]) -> None:
     """Whoever started us holds the other end of this pipe; when it closes, they are gone, however
     they went.
     """

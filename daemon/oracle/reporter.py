@@ -30,7 +30,7 @@ from daemon.oracle.reports import (
     metrics_message,
 )
 from protocol.chain.keccak import Address
-from protocol.journal import Event, Warned
+from protocol.journal import JournalEvent, Warned
 from protocol.ports import DiskFull
 
 TOLD_FILE = "oracle"
@@ -73,7 +73,7 @@ class Reporter:
         sign: Sign,
         folder: Path,
         figures: Callable[[], tuple[int, int]],
-        record: Callable[[Event], None],
+        record: Callable[[JournalEvent], None],
         now: Callable[[], float] = time.time,
         send: Post = post,
     ) -> None:

@@ -26,7 +26,7 @@ from daemon.swarm.turns import Turns
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
-from protocol.journal import Event, Warned
+from protocol.journal import JournalEvent, Warned
 from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural
 from protocol.ports import ByteStream, Network
 from protocol.rules.versions import FIRST_RULES, KNOWN_RULES, MAX_RULES, check_rules, in_words
@@ -201,7 +201,10 @@ async def _header(reader: FrameReader, left: int, markers: dict[int, int]) -> tu
 
 
 def serve_manifest(
-    network: Network, manifest: SignedManifest, refuse: Refuse, record: Callable[[Event], None]
+    network: Network,
+    manifest: SignedManifest,
+    refuse: Refuse,
+    record: Callable[[JournalEvent], None],
 ) -> None:
     """Hand the run's manifest to anyone who asks: it is all that a newcomer needs to know.
 

@@ -36,7 +36,7 @@ from protocol.messages import (
     sign,
 )
 from protocol.ports import Network
-from protocol.rate_limiter import Allowance, Allowances
+from protocol.rate_limiter import RateLimiter, RateLimiters
 
 # Between looks at whether somebody is ahead: a certificate that gossip lost costs this and a
 # request.
@@ -92,10 +92,10 @@ class Follower:
         self._order = AskOrder()
         # Whether there are rounds of ours that go on beside everything here.
         self._stands = False
-        self._strangers = Allowance(
+        self._strangers = RateLimiter(
             per_s=STRANGERS_CERTIFICATES_PER_S, burst=STRANGERS_CERTIFICATES_AT_ONCE, now=0.0
         )
-        self._heard = Allowances(per_s=BEACONS_PER_S, burst=BEACONS_AT_ONCE)
+        self._heard = RateLimiters(per_s=BEACONS_PER_S, burst=BEACONS_AT_ONCE)
         self._poked = trio.Event()
         self._lagging = trio.Event()
         # Something changed since nobody had anything for us.

@@ -27,7 +27,7 @@ from protocol.certificates.certificate import (
     open_certificate,
     prefer,
 )
-from protocol.certificates.decoded_plans import OpenPlans
+from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.messages import task_of
@@ -65,7 +65,7 @@ class Lineage:
     def __init__(self, run: Digest, manifest: Manifest, chunks: int | None = None) -> None:
         self._run = run
         self._manifest = manifest
-        self.plans = OpenPlans(run, manifest)
+        self.plans = DecodedPlans(run, manifest)
         self.chunks = chunks
         # Why the task with that name is not ours; nothing where it is.
         self.refuses_task: Callable[[bytes], str] = lambda _: ""

@@ -25,7 +25,7 @@ from daemon.swarm.neighbours import Neighbours
 from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.identity import PeerId
-from protocol.journal import Event, PeerDown, PeerForgotten, PeerReport, PeerUp
+from protocol.journal import JournalEvent, PeerDown, PeerForgotten, PeerReport, PeerUp
 from protocol.messages import Beacon
 from protocol.ports import Endpoint, Link
 from protocol.round.phases import Phase
@@ -111,7 +111,7 @@ class Members:
     """The table of members. Pure but for the events it records."""
 
     def __init__(
-        self, me: PeerId, record: Callable[[Event], None], admit: Callable[[Endpoint], None]
+        self, me: PeerId, record: Callable[[JournalEvent], None], admit: Callable[[Endpoint], None]
     ) -> None:
         self._me = me
         self._record = record

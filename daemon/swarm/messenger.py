@@ -28,7 +28,7 @@ from protocol.messages import (
     open_signed,
 )
 from protocol.ports import ByteStream, Network
-from protocol.rate_limiter import Allowances
+from protocol.rate_limiter import RateLimiters
 
 PROTOCOL = "/hypergpu/message/1"
 # To one peer: a round sends it fewer than ten.
@@ -74,7 +74,7 @@ class Messenger:
         self._nursery: trio.Nursery | None = None
         # The streams of each peer, the oldest first.
         self._reading: dict[PeerId, dict[trio.CancelScope, None]] = {}
-        self._allowances = Allowances(per_s=MESSAGES_PER_S, burst=MESSAGES_AT_ONCE)
+        self._allowances = RateLimiters(per_s=MESSAGES_PER_S, burst=MESSAGES_AT_ONCE)
         network.serve(PROTOCOL, self._take)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -16,8 +16,14 @@ from protocol.digest import Digest, digest
 from protocol.identity import PeerId
 from protocol.network.coordinate import LEAST_RTT_US, ORIGIN, Coordinate, moved
 from protocol.network.flows import leaned, product_of
-from protocol.network.peer_health import QUARANTINED, Standing, look, saw
-from protocol.network.peer_observation import MOST_BITS, MOST_SEGMENTS, Sight, choose, short_name
+from protocol.network.peer_health import QUARANTINED, PeerHealth, look, saw
+from protocol.network.peer_observation import (
+    MOST_BITS,
+    MOST_SEGMENTS,
+    PeerObservation,
+    choose,
+    short_name,
+)
 from protocol.network.quality import Measured, Quality, observe
 from protocol.network.samples import Window
 from protocol.ports import Link
@@ -68,7 +74,7 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
     # The most that one flow from it or to it carried, bits a second x the round trip in
     # microseconds at that time.
     carried: int = 0
-    standing: Standing = Standing()
+    standing: PeerHealth = PeerHealth()
     # Of rounds with us in one plan: whether it was there to the end.
     outcomes: tuple[bool, ...] = ()
     segments: int = 0
@@ -281,7 +287,7 @@ class Neighbours:
                     quarantined.add(peer)
         return frozenset(quarantined)
 
-    def sights(self, parent: Digest) -> tuple[Sight, ...]:
+    def sights(self, parent: Digest) -> tuple[PeerObservation, ...]:
         """What to say of others in the round after `parent`: of those whose links were seen at
         work, or where there are none of any.
         """
@@ -301,13 +307,13 @@ def _remembered(before: tuple[Seen, ...], seen: Seen) -> tuple[Seen, ...]:
     return (*free, *bounded)
 
 
-def _sight(peer: PeerId, known: Neighbour) -> Sight:
+def _sight(peer: PeerId, known: Neighbour) -> PeerObservation:
     share = min(1.0, MOST_SEGMENTS / (known.segments or 1))
-    return Sight(
+    return PeerObservation(
         who=short_name(peer),
         rtt_us=known.rtt.settled or 0,
-        up_bits=known.up[1],
-        down_bits=known.down[1],
+        uplink_bps=known.up[1],
+        downlink_bps=known.down[1],
         flow_bits=known.flow_seen,
         segments=int(share * known.segments),
         again=int(share * min(known.again, known.segments)),

@@ -21,7 +21,7 @@ from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.messenger import Refuse
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.journal import Event, TaskDiffers
+from protocol.journal import JournalEvent, TaskDiffers
 from protocol.ports import ByteStream, Network
 from protocol.run.task_digest import (
     MAX_TASK_BYTES,
@@ -78,7 +78,7 @@ class TaskAgreement:
     An observer has no task of its own, and every task is right to it.
     """
 
-    def __init__(self, record: Callable[[Event], None]) -> None:
+    def __init__(self, record: Callable[[JournalEvent], None]) -> None:
         self._record = record
         self.ours: TaskDigest | None = None
         self.name = b""  # of ours; empty while the worker starts

@@ -14,7 +14,7 @@ from functools import lru_cache
 import msgspec
 
 from protocol.averaging.vector_layout import share_out
-from protocol.messages import Cut, Plan
+from protocol.messages import Inclusion, Plan
 
 # Plans are looked at often, and few at a time; in a simulated world by every node.
 LAYOUTS_KEPT = 64
@@ -25,7 +25,7 @@ Chunks = tuple[int, int]
 NOTHING: Chunks = (0, 0)
 
 
-class Layout(msgspec.Struct, frozen=True, kw_only=True):
+class GroupLayout(msgspec.Struct, frozen=True, kw_only=True):
     """All of it by member index."""
 
     rows: tuple[tuple[int, ...], ...]
@@ -59,7 +59,7 @@ ShareOut = Callable[[int, Sequence[float]], tuple[int, ...]]
 """As `protocol.averaging.vector_layout.share_out`: how the run's rules divide a slice among the members of one rank."""
 
 
-def layout(plan: Plan, divide: ShareOut = share_out) -> Layout:
+def layout(plan: Plan, divide: ShareOut = share_out) -> GroupLayout:
     """The layout of a checked plan."""
     return layout_of(plan.rows, plan.borders, divide)
 
@@ -67,7 +67,7 @@ def layout(plan: Plan, divide: ShareOut = share_out) -> Layout:
 @lru_cache(LAYOUTS_KEPT)
 def layout_of(
     rows: tuple[tuple[int, ...], ...], borders: tuple[int, ...], divide: ShareOut = share_out
-) -> Layout:
+) -> GroupLayout:
     """`rows` have every index below their number of members once; `borders` are one more than the
     smallest row has members.
     """
@@ -85,7 +85,7 @@ def layout_of(
             parts[member] = (start, stop)
             slices[member] = (start + shares[r], start + shares[r + 1])
             ranks[member] = owners
-    return Layout(
+    return GroupLayout(
         rows=rows,
         row_of=tuple(row_of),
         parts=tuple(parts),
@@ -104,7 +104,7 @@ def even_rows(count: int, most: int) -> tuple[tuple[int, ...], ...]:
 
 
 def receivers(
-    plan: Layout, cut: Cut, index: int, holder: int, gone: Iterable[int] = ()
+    plan: GroupLayout, cut: Inclusion, index: int, holder: int, gone: Iterable[int] = ()
 ) -> tuple[int, ...]:
     """Who gets the result of slice `index` from one that holds it.
 

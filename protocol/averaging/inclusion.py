@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from protocol.errors import PeerFault
-from protocol.messages import Cut
+from protocol.messages import Inclusion
 from protocol.run.manifest import Manifest
 
 if TYPE_CHECKING:
     from protocol.planning.plan import OpenPlan
 
 
-def check_cut(cut: Cut, plan: OpenPlan, manifest: Manifest, *, merging: bool = False) -> None:
+def check_cut(cut: Inclusion, plan: OpenPlan, manifest: Manifest, *, merging: bool = False) -> None:
     """Whether a Cut fits its plan; that of a merge includes nobody.
 
     Raises `PeerFault("bad_plan")`.

@@ -20,12 +20,12 @@ from protocol.codec import Codec, codec_named
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.messages import RowSum, Signed, SliceResult, open_signed
+from protocol.messages import GroupSum, Signed, SliceResult, open_signed
 from protocol.rules.registry import rule_set
 from protocol.run.manifest import Manifest
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     """Who summed wrongly, proved.
 
     `certificate` is the hash of the one it was for, `evidence` the digest of the proof.
@@ -64,20 +64,20 @@ def claim_of(certificate: OpenCertificate, signed: Signed, run: Digest) -> Claim
     Raises `PeerFault`, "bad_proof" when it is nothing about it that its signer was to say.
     """
     said = open_signed(signed, run)
-    if not isinstance(said, SliceResult | RowSum):
+    if not isinstance(said, SliceResult | GroupSum):
         raise PeerFault("bad_proof", f"a {type(said).__name__} is no sum")
     plan, cut = certificate.plan, certificate.cut
     layout, owners, count = plan.layout, cut.owners, len(plan.members)
-    summer = said.part if isinstance(said, RowSum) else said.slice
+    summer = said.part if isinstance(said, GroupSum) else said.slice
     if (said.plan, said.cut) != (plan.digest, certificate.outcome.cut) or max(
         said.slice, summer
     ) >= count:
         raise PeerFault("bad_proof", "the signed result is not of the certificate")
     first, last = layout.slices[said.slice]
-    asked = said.slice in layout.ranks[summer] if isinstance(said, RowSum) else True
+    asked = said.slice in layout.ranks[summer] if isinstance(said, GroupSum) else True
     if signed.peer != plan.members[owners[summer]] or not asked:
         raise PeerFault("bad_proof", f"{short(signed.peer)} was not to sum slice {said.slice}")
-    row = isinstance(said, RowSum)
+    row = isinstance(said, GroupSum)
     of = tuple(i for i in cut.contributors if not row or layout.row_of[i] == layout.row_of[summer])
     alone = row or len(layout.rows) == 1
     return Claim(
@@ -128,7 +128,7 @@ def judge(
     manifest: Manifest,
     parameters: int,
     known: OpenCertificate | None = None,
-) -> Verdict:
+) -> Judgment:
     """Who is guilty by this evidence.
 
     Raises `PeerFault` when it proves nothing: "bad_proof" for an honest sum, too.
@@ -156,7 +156,7 @@ def judge(
         check_piece(piece, evidence.chunk, total, certificate.plan.offers[index].contribution)
     if is_right(certificate, claim, codec_named(manifest.codec), parameters, evidence):
         raise PeerFault("bad_proof", f"the sum of {short(claim.peer)} is right")
-    return Verdict(
+    return Judgment(
         peer=claim.peer,
         certificate=certificate.hash,
         number=certificate.outcome.number,

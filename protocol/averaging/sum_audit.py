@@ -77,7 +77,7 @@ class Evidence(
     ]
 
 
-class Draw(msgspec.Struct, frozen=True, kw_only=True):
+class AuditSample(msgspec.Struct, frozen=True, kw_only=True):
     """Where a member looks."""
 
     slice: int
@@ -99,7 +99,9 @@ def decode_evidence(data: bytes) -> Evidence:
         raise PeerFault("malformed", f"not evidence: {error}") from None
 
 
-def draw(signer: Signer, certificate: OpenCertificate, *, everywhere: bool = False) -> list[Draw]:
+def draw(
+    signer: Signer, certificate: OpenCertificate, *, everywhere: bool = False
+) -> list[AuditSample]:
     """The chunks that this member looks at: mostly none, sometimes one, and with `everywhere` one
     of each slice that somebody else summed.
     """
@@ -119,7 +121,10 @@ def draw(signer: Signer, certificate: OpenCertificate, *, everywhere: bool = Fal
             if slices and whether % len(plan.members) < AUDITS_PER_ROUND
             else []
         )
-    return [Draw(slice=i, chunk=spans[i][0] + where % (spans[i][1] - spans[i][0])) for i in slices]
+    return [
+        AuditSample(slice=i, chunk=spans[i][0] + where % (spans[i][1] - spans[i][0]))
+        for i in slices
+    ]
 
 
 def draw_row(signer: Signer, cut: Digest, members: int, chunks: int) -> int | None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from protocol.certificates.decoded_plans import OpenPlans
+from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.certificates.leader_order import leader_of
 from protocol.certificates.merge import merge_parents, merge_round
 from protocol.contribution.round_share import rounds_in
@@ -23,8 +23,8 @@ from protocol.identity import PeerId, short
 from protocol.messages import (
     MAX_MESSAGE_BYTES,
     UNREADABLE,
-    Cut,
     Id,
+    Inclusion,
     Signature,
     Signed,
     Vote,
@@ -63,7 +63,7 @@ class OpenCertificate(msgspec.Struct, frozen=True, kw_only=True):
     hash: Digest
     outcome: Vote
     plan: OpenPlan
-    cut: Cut
+    cut: Inclusion
     voters: tuple[PeerId, ...]
 
     @property
@@ -143,7 +143,7 @@ def open_certificate(
     chunks: int | None,
     *,
     trusted: bool = False,
-    plans: OpenPlans | None = None,
+    plans: DecodedPlans | None = None,
 ) -> OpenCertificate:
     """Check everything a certificate says by itself.
 
@@ -164,8 +164,8 @@ def open_certificate(
         vote = msgspec.msgpack.decode(certificate.outcome, type=Vote)
     except UNREADABLE as error:
         raise PeerFault("malformed", f"not a certificate: {error}") from None
-    plan = (plans or OpenPlans(run, manifest)).read(certificate.plan, chunks, trusted=trusted)
-    cut = open_as(Cut, certificate.cut, run, trusted=trusted)
+    plan = (plans or DecodedPlans(run, manifest)).read(certificate.plan, chunks, trusted=trusted)
+    cut = open_as(Inclusion, certificate.cut, run, trusted=trusted)
     if vote.plan != plan.digest or cut.plan != plan.digest or vote.cut != certificate.cut.digest:
         raise PeerFault("bad_certificate", "the plan or the cut is not the one that was voted for")
     if certificate.cut.peer != plan.leader:

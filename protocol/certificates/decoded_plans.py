@@ -16,7 +16,7 @@ from protocol.run.manifest import Manifest
 PLANS_KEPT = 4
 
 
-class OpenPlans:
+class DecodedPlans:
     """The last plans of one run that this node opened.
 
     What was refused is looked at again each time.

@@ -43,7 +43,7 @@ class RegistrationState(enum.Enum):
     SUSPENDED = "suspended"
 
 
-class Happening(enum.Enum):
+class RegistrationEvent(enum.Enum):
     """What can happen to a registration."""
 
     ASKED = "asked"
@@ -55,10 +55,10 @@ class Happening(enum.Enum):
     INACTIVE = "inactive"
 
 
-S, H = RegistrationState, Happening
+S, H = RegistrationState, RegistrationEvent
 _ASKED_FROM = (S.PENDING, S.EXPIRED, S.REJECTED)
 
-TABLE: Mapping[tuple[RegistrationState, Happening], RegistrationState] = {
+TABLE: Mapping[tuple[RegistrationState, RegistrationEvent], RegistrationState] = {
     **{(state, H.ASKED): S.CHALLENGED for state in _ASKED_FROM},
     (S.CHALLENGED, H.ANSWERED): S.VERIFIED,
     (S.CHALLENGED, H.WRONG): S.REJECTED,
@@ -103,7 +103,11 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def moved(
-    known: Registration, happening: Happening, now_s: float, reason: str = "", **changes: object
+    known: Registration,
+    happening: RegistrationEvent,
+    now_s: float,
+    reason: str = "",
+    **changes: object,
 ) -> Registration:
     """The registration after something happened. Pure."""
     state = TABLE.get((known.state, happening))
@@ -139,7 +143,10 @@ def judge_answer(
     """The registration after an answer: a compressed key and r ‖ s over the challenge that is out."""
     if now_s > known.expires_s:
         return moved(
-            known, Happening.SILENT, now_s, "its answer came after the challenge had expired"
+            known,
+            RegistrationEvent.SILENT,
+            now_s,
+            "its answer came after the challenge had expired",
         )
     signed = challenge_digest(known.peer, known.nonce, known.expires_s, chain_id, contract)
     try:
@@ -147,5 +154,5 @@ def judge_answer(
             public_key, signature, signed, f"the answer of {short(known.peer)}"
         )
     except PeerFault as fault:
-        return moved(known, Happening.WRONG, now_s, str(fault))
-    return moved(known, Happening.ANSWERED, now_s, wallet=wallet)
+        return moved(known, RegistrationEvent.WRONG, now_s, str(fault))
+    return moved(known, RegistrationEvent.ANSWERED, now_s, wallet=wallet)

@@ -18,7 +18,7 @@ from math import sqrt
 
 import msgspec
 
-from protocol.network.peer_observation import Sight
+from protocol.network.peer_observation import PeerObservation
 from protocol.network.samples import median
 
 MATHIS_BITS = 1.22 * 8 * 1448  # of a segment, with the paper's constant
@@ -61,7 +61,7 @@ class Flows(msgspec.Struct, frozen=True, kw_only=True):
         return product / max(rtt_us, 1)
 
 
-def flows_of(said: Sequence[Sequence[Sight]], members: Collection[bytes]) -> Flows:
+def flows_of(said: Sequence[Sequence[PeerObservation]], members: Collection[bytes]) -> Flows:
     """From what each member said of others; of `members` alone, by their short names."""
     groups = max(min(GROUPS, len(said)), len(said) // GROUP)
     counts: list[dict[int, tuple[int, int]]] = [{} for _ in range(groups)]

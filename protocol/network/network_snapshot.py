@@ -27,7 +27,7 @@ from protocol.network.coordinate import (
     estimate_us,
 )
 from protocol.network.flows import Flows, flows_of
-from protocol.network.peer_observation import Sight, short_name
+from protocol.network.peer_observation import PeerObservation, short_name
 from protocol.network.samples import median
 
 UNKNOWN = 0
@@ -49,12 +49,12 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     0 bits a second: unknown. `at` None: nobody knows where it is.
     """
 
-    up_bits: int
-    down_bits: int
+    uplink_bps: int
+    downlink_bps: int
     at: Coordinate | None
 
 
-class View(msgspec.Struct, frozen=True, kw_only=True):
+class NetworkSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All that a plan knows of the network, in the order of its members."""
 
     members: tuple[Known, ...]
@@ -65,10 +65,10 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     longest_us: int = FAR_US
 
 
-def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> View:
+def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
     """What the Readies of these members come to."""
     index = {short_name(peer): i for i, (peer, _) in enumerate(offers)}
-    seen: list[list[tuple[int, Sight]]] = [[] for _ in offers]
+    seen: list[list[tuple[int, PeerObservation]]] = [[] for _ in offers]
     for by, (_, ready) in enumerate(offers):
         # One word on each, however often it is said.
         for who in {sight.who: sight for sight in ready.sights}.values():
@@ -76,10 +76,11 @@ def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> View:
             if of is not None and of != by:
                 seen[of].append((by, who))
     ups = _believed(
-        [ready.up_bits for _, ready in offers], [_links(views, "up_bits") for views in seen]
+        [ready.uplink_bps for _, ready in offers], [_links(views, "uplink_bps") for views in seen]
     )
     downs = _believed(
-        [ready.down_bits for _, ready in offers], [_links(views, "down_bits") for views in seen]
+        [ready.downlink_bps for _, ready in offers],
+        [_links(views, "downlink_bps") for views in seen],
     )
     places = _places([ready.coordinate for _, ready in offers], seen)
     rounds = sum(sight.rounds for views in seen for _, sight in views)
@@ -87,11 +88,11 @@ def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> View:
     told = sum(
         1
         for views, place in zip(seen, places, strict=True)
-        if place is not None and any(sight.up_bits for _, sight in views)
+        if place is not None and any(sight.uplink_bps for _, sight in views)
     )
-    return View(
+    return NetworkSnapshot(
         members=tuple(
-            Known(up_bits=up, down_bits=down, at=at)
+            Known(uplink_bps=up, downlink_bps=down, at=at)
             for up, down, at in zip(ups, downs, places, strict=True)
         ),
         flows=flows_of([ready.sights for _, ready in offers], index.keys()),
@@ -101,7 +102,7 @@ def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> View:
     )
 
 
-def _links(views: Sequence[tuple[int, Sight]], name: str) -> tuple[list[int], list[int]]:
+def _links(views: Sequence[tuple[int, PeerObservation]], name: str) -> tuple[list[int], list[int]]:
     """What was seen of a link: by those whose own path did not bound it, and by all."""
     known = [
         (getattr(sight, name), sight.bounded)
@@ -137,7 +138,7 @@ def _believed(claims: Sequence[int], seen: Sequence[tuple[list[int], list[int]]]
 
 
 def _places(
-    claims: Sequence[Coordinate | None], seen: Sequence[Sequence[tuple[int, Sight]]]
+    claims: Sequence[Coordinate | None], seen: Sequence[Sequence[tuple[int, PeerObservation]]]
 ) -> list[Coordinate | None]:
     contradicted = [
         _contradicted(claim, views, claims) for claim, views in zip(claims, seen, strict=True)
@@ -158,7 +159,7 @@ def _places(
 
 def _contradicted(
     claim: Coordinate | None,
-    views: Sequence[tuple[int, Sight]],
+    views: Sequence[tuple[int, PeerObservation]],
     claims: Sequence[Coordinate | None],
 ) -> bool:
     """Whether most of those who measured its owner are further from it, or nearer, than half of

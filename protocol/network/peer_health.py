@@ -18,7 +18,7 @@ SUCCESSES = 3
 TRUSTED, QUARANTINED, PROBATION = "trusted", "quarantined", "probation"
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class PeerHealth(msgspec.Struct, frozen=True, kw_only=True):
     """What a node makes of a peer, and why.
 
     `outcomes` are of the last rounds, the newest last; True is a success.
@@ -35,7 +35,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         return sum(not ok for ok in self.outcomes)
 
 
-def saw(standing: Standing, ok: bool, now: float) -> Standing:
+def saw(standing: PeerHealth, ok: bool, now: float) -> PeerHealth:
     """The standing after one more round in which the peer did what it owed, or did not (`now` in
     seconds, monotonic).
     """
@@ -50,13 +50,15 @@ def saw(standing: Standing, ok: bool, now: float) -> Standing:
             return _quarantined(outcomes, "it failed again on probation", now)
         done = standing.successes + 1
         if done < SUCCESSES:
-            return Standing(
+            return PeerHealth(
                 name=PROBATION,
                 reason=f"{done} of {SUCCESSES} successes on probation",
                 outcomes=outcomes,
                 successes=done,
             )
-        return Standing(reason=f"{SUCCESSES} successes on probation", outcomes=(True,) * SUCCESSES)
+        return PeerHealth(
+            reason=f"{SUCCESSES} successes on probation", outcomes=(True,) * SUCCESSES
+        )
     if len(outcomes) >= LEAST_ROUNDS and failed > FAILING * len(outcomes):
         return _quarantined(outcomes, f"{failed} of its last {len(outcomes)} rounds failed", now)
     reason = (
@@ -64,21 +66,21 @@ def saw(standing: Standing, ok: bool, now: float) -> Standing:
         if failed
         else "nothing speaks against it"
     )
-    return Standing(reason=reason, outcomes=outcomes)
+    return PeerHealth(reason=reason, outcomes=outcomes)
 
 
-def look(standing: Standing, now: float) -> Standing:
+def look(standing: PeerHealth, now: float) -> PeerHealth:
     """The standing as time alone changes it."""
     if standing.name == QUARANTINED and now >= standing.until_s:
-        return Standing(
+        return PeerHealth(
             name=PROBATION,
             reason=f"{QUARANTINE_S:g} s of quarantine are over; {SUCCESSES} successes are wanted",
         )
     return standing
 
 
-def _quarantined(outcomes: tuple[bool, ...], why: str, now: float) -> Standing:
-    return Standing(
+def _quarantined(outcomes: tuple[bool, ...], why: str, now: float) -> PeerHealth:
+    return PeerHealth(
         name=QUARANTINED,
         reason=f"{why}: left out for {QUARANTINE_S:g} s",
         outcomes=outcomes,

@@ -17,7 +17,7 @@ from protocol.digest import Digest, digest
 from protocol.identity import PeerId
 from protocol.network.coordinate import Microseconds
 
-MAX_SIGHTS = 8  # of about 40 bytes: a third of a Ready
+MAX_OBSERVATIONS = 8  # of about 40 bytes: a third of a Ready
 # Of the digest of a peer id: nobody finds another key for one by trying, and the whole id takes six
 # times as much.
 NAME_BYTES = 8
@@ -30,11 +30,13 @@ Count = Annotated[int, Meta(ge=0, le=MOST_SEGMENTS)]
 Few = Annotated[int, Meta(ge=0, le=16)]
 
 
-class Sight(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class PeerObservation(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
     """What one node measured of another. 0 bits is not measured.
 
-    `up_bits`: all that the other had to send in a transfer, over the time until the part for me was
-    here: its whole uplink, told by who received. `down_bits`: all that it had to receive, over the
+    `uplink_bps`: all that the other had to send in a transfer, over the time until the part for me was
+    here: its whole uplink, told by who received. `downlink_bps`: all that it had to receive, over the
     time until mine was taken: its downlink, told by who sent. `flow_bits`: the most that the path
     between us was seen to carry. `again` of `segments` had to be sent again: counts and no rate,
     since a hundred packets tell little of a loss of a thousandth, and those of everybody together
@@ -43,8 +45,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_u
 
     who: Annotated[bytes, Meta(min_length=NAME_BYTES, max_length=NAME_BYTES)]
     rtt_us: Microseconds
-    up_bits: Bits = 0
-    down_bits: Bits = 0
+    uplink_bps: Bits = 0
+    downlink_bps: Bits = 0
     flow_bits: Bits = 0
     segments: Count = 0
     again: Count = 0
@@ -52,7 +54,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_u
     rounds: Few = 0
     # Of them: it was lost, or what it owed did not come in time.
     failed: Few = 0
-    # The path carried no more, or my own link did not: `up_bits` and `down_bits` are the least that
+    # The path carried no more, or my own link did not: `uplink_bps` and `downlink_bps` are the least that
     # its links carry.
     bounded: bool = False
 
@@ -63,10 +65,10 @@ def short_name(peer: PeerId) -> bytes:
 
 
 def choose(
-    mine: PeerId, sights: Iterable[tuple[PeerId, Sight]], parent: Digest
-) -> tuple[Sight, ...]:
+    mine: PeerId, sights: Iterable[tuple[PeerId, PeerObservation]], parent: Digest
+) -> tuple[PeerObservation, ...]:
     """The sights to send in a round: a draw that changes with every round and differs from node to
     node.
     """
     drawn = sorted(sights, key=lambda entry: digest(parent, mine.encode(), entry[0].encode()))
-    return tuple(sight for _, sight in drawn[:MAX_SIGHTS])
+    return tuple(sight for _, sight in drawn[:MAX_OBSERVATIONS])

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from protocol.averaging.group_layout import even_rows
 from protocol.averaging.slice_sizes import best_shares
 from protocol.network.flows import Flows, product_of
-from protocol.network.network_snapshot import UNKNOWN, View
+from protocol.network.network_snapshot import UNKNOWN, NetworkSnapshot
 from protocol.network.samples import median
 from protocol.planning.group_proposals import Bounds, Cutting, Rows
 from protocol.planning.history import LATER, SOON, History
@@ -41,7 +41,7 @@ GUESSED = ((100_000_000, 0.001), (20_000_000, 0.01), (20_000_000, 0.1))
 FINALISTS = 3
 
 
-class Layout(msgspec.Struct, frozen=True, kw_only=True):
+class GroupChoice(msgspec.Struct, frozen=True, kw_only=True):
     """Rows, what of the vector each rank owns, and what is to be said of it."""
 
     rows: Rows
@@ -75,7 +75,9 @@ def row_size(rows: Rows) -> int:
     return median([len(row) for row in rows])
 
 
-def choose(view: View, bounds: Bounds, sizes: Sizes, before: History | None) -> Layout:
+def choose(
+    view: NetworkSnapshot, bounds: Bounds, sizes: Sizes, before: History | None
+) -> GroupChoice:
     """The layout of a round whose parent left `before`. Pure, and the same on every machine."""
     members = len(view.members)
     if not view.measured and before is not None:
@@ -107,7 +109,7 @@ def choose(view: View, bounds: Bounds, sizes: Sizes, before: History | None) -> 
     return _steady(before, proposals[kept], best, furthest)
 
 
-def fixed(view: View, size: int, bounds: Bounds, sizes: Sizes) -> Layout:
+def fixed(view: NetworkSnapshot, size: int, bounds: Bounds, sizes: Sizes) -> GroupChoice:
     """Rows of about `size` members whatever the model thinks: what an adaptive choice is compared
     with.
 
@@ -123,7 +125,7 @@ def fixed(view: View, size: int, bounds: Bounds, sizes: Sizes) -> Layout:
     return _layout(one, f"{_shape(one.rows)}: the size is fixed", History(size=one.size))
 
 
-def _steady(before: History, kept: _Proposal, best: _Proposal, furthest: float) -> Layout:
+def _steady(before: History, kept: _Proposal, best: _Proposal, furthest: float) -> GroupChoice:
     """Whether it is time to leave the size of the last round."""
     gain = 1 - best.price(furthest) / kept.price(furthest)
     leaning = 1 if best.size > kept.size else -1
@@ -141,13 +143,13 @@ def _steady(before: History, kept: _Proposal, best: _Proposal, furthest: float) 
     return _layout(kept, why, History(size=kept.size, leaning=leaning, times=times))
 
 
-def _blind(view: View, rows: Rows, bounds: Bounds) -> Layout:
+def _blind(view: NetworkSnapshot, rows: Rows, bounds: Bounds) -> GroupChoice:
     """Before anything is measured: the given rows, slices by what members say of their links."""
     owners = list(zip(*rows, strict=False))
-    ups = [_weakest([view.members[i].up_bits for i in each]) for each in owners]
-    downs = [_weakest([view.members[i].down_bits for i in each]) for each in owners]
+    ups = [_weakest([view.members[i].uplink_bps for i in each]) for each in owners]
+    downs = [_weakest([view.members[i].downlink_bps for i in each]) for each in owners]
     reason = f"{_shape(rows)}: too little is measured to choose; {len(view.members)} were ready, max_group is {bounds.most}"
-    return Layout(
+    return GroupChoice(
         rows=rows,
         shares=tuple(best_shares(ups, downs)),
         predicted_s=None,
@@ -156,7 +158,7 @@ def _blind(view: View, rows: Rows, bounds: Bounds) -> Layout:
     )
 
 
-def _lost_sight(view: View, bounds: Bounds, before: History) -> Layout:
+def _lost_sight(view: NetworkSnapshot, bounds: Bounds, before: History) -> GroupChoice:
     """When what was measured contradicts itself, as after everything changed: the size stays,
     slices are equal.
     """
@@ -166,10 +168,12 @@ def _lost_sight(view: View, bounds: Bounds, before: History) -> Layout:
         _nearest_count(members, before.size, fewest, max(fewest, members // bounds.least)), bounds
     )[0]
     reason = f"{_shape(rows)} as before: what was measured contradicts itself"
-    return Layout(rows=rows, shares=_equal(rows), predicted_s=None, reason=reason, after=before)
+    return GroupChoice(
+        rows=rows, shares=_equal(rows), predicted_s=None, reason=reason, after=before
+    )
 
 
-def _guessed(view: View, bounds: Bounds, sizes: Sizes) -> Layout:
+def _guessed(view: NetworkSnapshot, bounds: Bounds, sizes: Sizes) -> GroupChoice:
     """Before anything is measured, among many: rows that are not far from the best on any of
     several networks that it may be.
 
@@ -188,8 +192,10 @@ def _guessed(view: View, bounds: Bounds, sizes: Sizes) -> Layout:
     proposed = [rows for count in counts for rows in cutting.rows(count, bounds)]
     regret = [1.0] * len(proposed)
     for bits, loss in GUESSED:
-        guess = View(
-            members=tuple(replace(member, up_bits=bits, down_bits=bits) for member in view.members),
+        guess = NetworkSnapshot(
+            members=tuple(
+                replace(member, uplink_bps=bits, downlink_bps=bits) for member in view.members
+            ),
             flows=Flows(octaves=((1, product_of(loss)),)),
             failure_rate=0.0,
             measured=True,
@@ -274,7 +280,7 @@ def _shape(rows: Rows) -> str:
     return f"one row of {size}" if len(rows) == 1 else f"{len(rows)} rows of {size}"
 
 
-def _layout(one: _Proposal, reason: str, after: History) -> Layout:
-    return Layout(
+def _layout(one: _Proposal, reason: str, after: History) -> GroupChoice:
+    return GroupChoice(
         rows=one.rows, shares=one.shares, predicted_s=one.seconds, reason=reason, after=after
     )

@@ -14,7 +14,7 @@ from itertools import pairwise
 import msgspec
 
 from protocol.network.coordinate import Coordinate
-from protocol.network.network_snapshot import View
+from protocol.network.network_snapshot import NetworkSnapshot
 
 Rows = tuple[tuple[int, ...], ...]
 """Members by row, in the order of their ranks."""
@@ -87,7 +87,7 @@ def _square(a: Place, b: Place) -> int:
 class Cutting:
     """The one order of a view's members, and rows cut from it."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: NetworkSnapshot) -> None:
         self._view = view
         self.order = near_order([member.at for member in view.members])
         cores = [_core(view.members[i].at) for i in self.order]
@@ -143,7 +143,11 @@ class Cutting:
 
         def strength(i: int) -> tuple[int, int, int]:
             member = self._view.members[i]
-            return -min(member.up_bits, member.down_bits), -member.up_bits - member.down_bits, i
+            return (
+                -min(member.uplink_bps, member.downlink_bps),
+                -member.uplink_bps - member.downlink_bps,
+                i,
+            )
 
         return tuple(sorted(row, key=strength))
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from protocol.averaging.group_layout import Layout, layout
+from protocol.averaging.group_layout import GroupLayout, layout
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, MAX_PARAMETERS
 from protocol.chain.account_binding import wallet_of_offer
 from protocol.codec import chunk_bytes, codec_named
@@ -26,7 +26,7 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.messages import MAX_REASON_CHARS, Plan, Ready, Signed, open_as
-from protocol.network.network_snapshot import View, view_of
+from protocol.network.network_snapshot import NetworkSnapshot, view_of
 from protocol.planning.group_proposals import Bounds
 from protocol.planning.history import History
 from protocol.planning.time_model import Model, Sizes
@@ -48,7 +48,7 @@ class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
     rules: int = CURRENT_RULES
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> GroupLayout:
         """Who sums and finishes what."""
         return layout(self.plan, rule_set(self.rules).share_out)
 
@@ -128,7 +128,7 @@ def sizes_of(manifest: Manifest, chunks: int) -> Sizes:
     )
 
 
-def _view(offers: Sequence[Offer]) -> View:
+def _view(offers: Sequence[Offer]) -> NetworkSnapshot:
     return view_of([(signed.peer, ready) for signed, ready in offers])
 
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import msgspec
 
 from protocol.network.coordinate import Coordinate, estimate_us
-from protocol.network.network_snapshot import UNKNOWN, View
+from protocol.network.network_snapshot import UNKNOWN, NetworkSnapshot
 from protocol.network.samples import median
 from protocol.planning.group_proposals import Rows
 
@@ -55,20 +55,20 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 class Model:
     """The network as the model takes it: what is unknown counts as the median of what is known."""
 
-    def __init__(self, view: View, sizes: Sizes) -> None:
+    def __init__(self, view: NetworkSnapshot, sizes: Sizes) -> None:
         self._flows = view.flows
         self._loss = view.failure_rate
         self._longest_us = view.longest_us
         self._bits = Sizes(
             offer=8 * sizes.offer, partial=8 * sizes.partial, result=8 * sizes.result
         )
-        ups = [member.up_bits for member in view.members if member.up_bits != UNKNOWN]
-        downs = [member.down_bits for member in view.members if member.down_bits != UNKNOWN]
+        ups = [member.uplink_bps for member in view.members if member.uplink_bps != UNKNOWN]
+        downs = [member.downlink_bps for member in view.members if member.downlink_bps != UNKNOWN]
         if not ups:
             raise ValueError("no link was measured: nothing can be predicted")
         up, down = median(ups), median(downs or ups)
-        self._up = [float(member.up_bits or up) for member in view.members]
-        self._down = [float(member.down_bits or down) for member in view.members]
+        self._up = [float(member.uplink_bps or up) for member in view.members]
+        self._down = [float(member.downlink_bps or down) for member in view.members]
         self._at = [member.at for member in view.members]
 
     def weakest(self, rows: Rows) -> tuple[list[int], list[int]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from protocol.round.machine import TABLE
-from protocol.round.phases import Happening, Phase
+from protocol.round.phases import Event, Phase
 
 BEGIN = "<!-- round:begin -->"
 END = "<!-- round:end -->"
@@ -43,9 +43,9 @@ WORDS = {
 """Events as a person says them."""
 
 
-def arrows() -> dict[tuple[Phase, Phase], list[type[Happening]]]:
+def arrows() -> dict[tuple[Phase, Phase], list[type[Event]]]:
     """Which events can lead from one phase to another, in the table's order."""
-    found: dict[tuple[Phase, Phase], list[type[Happening]]] = {}
+    found: dict[tuple[Phase, Phase], list[type[Event]]] = {}
     for (phase, event), (_, leads_to) in TABLE.items():
         for other in leads_to - {phase}:
             found.setdefault((phase, other), []).append(event)
@@ -66,7 +66,7 @@ def draw() -> str:
     return "\n".join([*lines, "```"])
 
 
-def label(events: Iterable[type[Happening]]) -> str:
+def label(events: Iterable[type[Event]]) -> str:
     """What stands at an arrow. An event without a word of its own is named as the code names it."""
     return ", ".join(WORDS.get(event.__name__, event.__name__) for event in events)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocol.identity import PeerId, short
-from protocol.messages import MAX_REASON_CHARS, Cut
+from protocol.messages import MAX_REASON_CHARS, Inclusion
 from protocol.planning.plan import OpenPlan, make_plan
-from protocol.round.phases import Action, Phase, Send, State, TakeStand
+from protocol.round.phases import Action, PersistView, Phase, Send, State
 from protocol.round.views import Step, go_alone, pass_view
 
 # Of what is to be held, or of those who are to hold it: with less after the deadline a member is
@@ -47,7 +47,7 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
         # ever.
         state = replace(state, deadline=now + rules.manifest.round.ready_s)
         return state, [
-            TakeStand(parent=state.parent, view=state.view),
+            PersistView(parent=state.parent, view=state.view),
             Send(to=(*sorted(avoided), *_others(members, rules.me)), message=plan),
         ]
     if not final:
@@ -174,7 +174,7 @@ def merge_cut(state: State) -> list[Action]:
     assert plan is not None
     everybody = tuple(range(len(plan.members)))
     reason = f"merging certificates {state.tip.number} and {state.merge.other.number if state.merge else '?'}"
-    cut = Cut(
+    cut = Inclusion(
         plan=plan.digest,
         number=1,
         contributors=(),
@@ -300,7 +300,7 @@ def _send_cut(
         reason += f"; too slow {', '.join(slow)}, what they did waits a round"
     if lost:
         reason += f"; lost {', '.join(lost)}"
-    cut = Cut(
+    cut = Inclusion(
         plan=plan.digest,
         number=number,
         contributors=tuple(sorted(contributors)),

@@ -37,8 +37,8 @@ from protocol.round.phases import (
     CertificateGot,
     Computed,
     CutGot,
+    Event,
     ForkGot,
-    Happening,
     HeldGot,
     HeldHere,
     LiveChanged,
@@ -121,7 +121,7 @@ P = Phase
 _VIEW = {P.READY, P.TRAIN}
 _MOVE = {P.ADOPT, P.FETCH}
 
-TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
+TABLE: Mapping[tuple[Phase, type[Event]], tuple[Handler, set[Phase]]] = {
     (P.TRAIN, Tick): (offer_phase.end_training, {P.OFFER}),
     (P.TRAIN, RoundEnded): (offer_phase.end_training, {P.OFFER}),
     (P.TRAIN, ReadyGot): (offer_phase.ready_got, {P.TRAIN, P.OFFER}),
@@ -215,7 +215,7 @@ TABLE: Mapping[tuple[Phase, type[Happening]], tuple[Handler, set[Phase]]] = {
 }
 
 
-def step(state: State, event: Happening, now: float) -> tuple[State, list[Action]]:
+def step(state: State, event: Event, now: float) -> tuple[State, list[Action]]:
     """One event.
 
     Pure: the same arguments give the same result. Raises `InvariantBroken` when a handler leaves

@@ -12,21 +12,21 @@ from protocol.messages import MAX_REASON_CHARS, Ready, Withdrawal
 from protocol.planning.plan import OpenPlan
 from protocol.round import leader_decisions
 from protocol.round.phases import (
-    Happening,
+    Event,
     LiveChanged,
     MakeOffer,
-    Note,
     OfferMade,
     PeerGone,
+    PersistView,
     Phase,
     PlanGot,
     ReadyGot,
+    RecordEvent,
     Refuse,
     Scatter,
     Send,
     StandLost,
     State,
-    TakeStand,
     Tick,
 )
 from protocol.round.timeouts import scatter_s
@@ -53,7 +53,7 @@ DECLINED_KEPT = 8
 PARTIAL_HELD = 0.5
 
 
-def end_training(state: State, event: Happening, now: float) -> Step:
+def end_training(state: State, event: Event, now: float) -> Step:
     state, actions = enter(
         state,
         Phase.OFFER,
@@ -265,7 +265,7 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
         members=plan.members,
         reason=plan.plan.reason,
     )
-    actions += [Note(event=planned), TakeStand(parent=state.parent, view=state.view)]
+    actions += [RecordEvent(event=planned), PersistView(parent=state.parent, view=state.view)]
     if state.merge is not None:
         return state, [*actions, *(leader_decisions.merge_cut(state) if leads else [])]
     return state, [*actions, Scatter(plan=plan)]

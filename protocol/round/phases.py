@@ -14,8 +14,8 @@ from protocol.certificates.leader_order import leader_of
 from protocol.certificates.merge import merge_parents, merge_round
 from protocol.digest import Digest
 from protocol.identity import PeerId
-from protocol.journal import Event as JournalEvent
-from protocol.messages import Cut, Held, Message, Ready, Signed, Vote, Withdrawal
+from protocol.journal import JournalEvent
+from protocol.messages import HoldReport, Inclusion, Message, Ready, Signed, Vote, Withdrawal
 from protocol.planning.history import History
 from protocol.planning.plan import OpenPlan
 from protocol.rules.registry import rules_of
@@ -113,7 +113,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     # The last plan that each peer said it takes no part in. Kept before the plan itself is here.
     withdrawn: Mapping[PeerId, Digest] = {}
     declined: tuple[Digest, ...] = ()  # the last plans that this node said so of
-    cut: Cut | None = None
+    cut: Inclusion | None = None
     cut_signed: Signed | None = None
     # Contributors whose part of our slices we hold whole.
     held: frozenset[int] = frozenset()
@@ -224,14 +224,14 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 # ---------------------------------------------------------------------------------------- what can happen
 
 
-class Happening(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the machine's events.
 
     What came from a peer was verified before: signature, run, sizes.
     """
 
 
-class Tick(Happening, frozen=True, kw_only=True):
+class Tick(Event, frozen=True, kw_only=True):
     """The deadline passed.
 
     `training` are the others at our tip that still train, as their beacons say.
@@ -240,21 +240,21 @@ class Tick(Happening, frozen=True, kw_only=True):
     training: frozenset[PeerId] = frozenset()
 
 
-class Nothing(Happening, frozen=True, kw_only=True):
+class Nothing(Event, frozen=True, kw_only=True):
     """The driver woke up for another reason; no phase has a row for it."""
 
 
-class RoundEnded(Happening, frozen=True, kw_only=True):
+class RoundEnded(Event, frozen=True, kw_only=True):
     """Local training reached its number of steps."""
 
 
-class OfferMade(Happening, frozen=True, kw_only=True):
+class OfferMade(Event, frozen=True, kw_only=True):
     """Our offer is durable. `ready` is for view 0; its view is put in when it is sent."""
 
     ready: Ready
 
 
-class LiveChanged(Happening, frozen=True, kw_only=True):
+class LiveChanged(Event, frozen=True, kw_only=True):
     """Who is alive, and of them whom this node would not plan with
     (`protocol/network/peer_health.py`).
     """
@@ -263,75 +263,75 @@ class LiveChanged(Happening, frozen=True, kw_only=True):
     avoided: frozenset[PeerId] = frozenset()
 
 
-class PeerGone(Happening, frozen=True, kw_only=True):
+class PeerGone(Event, frozen=True, kw_only=True):
     """The connection to a peer broke."""
 
     peer: PeerId
 
 
-class ReadyGot(Happening, frozen=True, kw_only=True):
+class ReadyGot(Event, frozen=True, kw_only=True):
     signed: Signed
     ready: Ready
 
 
-class PlanGot(Happening, frozen=True, kw_only=True):
+class PlanGot(Event, frozen=True, kw_only=True):
     signed: Signed
     plan: OpenPlan
 
 
-class HeldHere(Happening, frozen=True, kw_only=True):
+class HeldHere(Event, frozen=True, kw_only=True):
     """The contributors (member indices) of this plan whose part of our own slice is here, checked."""
 
     plan: Digest
     contributors: frozenset[int]
 
 
-class HeldGot(Happening, frozen=True, kw_only=True):
+class HeldGot(Event, frozen=True, kw_only=True):
     peer: PeerId
-    held: Held
+    held: HoldReport
 
 
-class WithdrawalGot(Happening, frozen=True, kw_only=True):
+class WithdrawalGot(Event, frozen=True, kw_only=True):
     peer: PeerId
     withdrawal: Withdrawal
 
 
-class CutGot(Happening, frozen=True, kw_only=True):
+class CutGot(Event, frozen=True, kw_only=True):
     signed: Signed
-    cut: Cut
+    cut: Inclusion
 
 
-class ResultGot(Happening, frozen=True, kw_only=True):
+class ResultGot(Event, frozen=True, kw_only=True):
     """The result of one slice under the cut with this digest is here, checked."""
 
     cut: Digest
     slice: int
 
 
-class Computed(Happening, frozen=True, kw_only=True):
+class Computed(Event, frozen=True, kw_only=True):
     """All results are here and the outer step is in the spare buffer."""
 
     vote: Vote
 
 
-class VoteGot(Happening, frozen=True, kw_only=True):
+class VoteGot(Event, frozen=True, kw_only=True):
     signed: Signed
     vote: Vote
 
 
-class CertificateGot(Happening, frozen=True, kw_only=True):
+class CertificateGot(Event, frozen=True, kw_only=True):
     """A verified certificate that extends the tip, or leads to a tip to prefer."""
 
     certificate: OpenCertificate
 
 
-class ForkGot(Happening, frozen=True, kw_only=True):
+class ForkGot(Event, frozen=True, kw_only=True):
     """Another branch has living members; neither its tip nor ours descends from the other."""
 
     other: Tip
 
 
-class MergePrepared(Happening, frozen=True, kw_only=True):
+class MergePrepared(Event, frozen=True, kw_only=True):
     """The average of our state and the other branch's is in the spare buffer; `state` is its
     digest.
 
@@ -343,20 +343,20 @@ class MergePrepared(Happening, frozen=True, kw_only=True):
     ready: Ready
 
 
-class Adopted(Happening, frozen=True, kw_only=True):
+class Adopted(Event, frozen=True, kw_only=True):
     """The anchor of `tip` is in place and training began `age_s` after the others began."""
 
     tip: Tip
     age_s: float = 0.0
 
 
-class StateComing(Happening, frozen=True, kw_only=True):
+class StateComing(Event, frozen=True, kw_only=True):
     """Verified bytes of the state of this certificate came."""
 
     certificate: Digest
 
 
-class StateHere(Happening, frozen=True, kw_only=True):
+class StateHere(Event, frozen=True, kw_only=True):
     """The state of a certificate is here, whole and checked.
 
     `tip` is where this node stood then, and `ahead` whether the certificate descends from it. The
@@ -368,15 +368,15 @@ class StateHere(Happening, frozen=True, kw_only=True):
     ahead: bool
 
 
-class StateLost(Happening, frozen=True, kw_only=True):
+class StateLost(Event, frozen=True, kw_only=True):
     """Nobody gave the state of this certificate; `reason` says why."""
 
     certificate: Digest
     reason: str
 
 
-class StandLost(Happening, frozen=True, kw_only=True):
-    """What `TakeStand` asked for could not be made durable; what was asked for after it was not
+class StandLost(Event, frozen=True, kw_only=True):
+    """What `PersistView` asked for could not be made durable; what was asked for after it was not
     done.
     """
 
@@ -400,7 +400,7 @@ class TrainOn(Action, frozen=True, kw_only=True):
     """Go on training from the local parameters; nothing where the trainer is at work."""
 
 
-class TakeStand(Action, frozen=True, kw_only=True):
+class PersistView(Action, frozen=True, kw_only=True):
     """Make durable that this view of the round after `parent` is taken, before doing what is asked
     for next: after a restart the node is in a later one.
 
@@ -437,7 +437,7 @@ class Reduce(Action, frozen=True, kw_only=True):
     """
 
     plan: OpenPlan
-    cut: Cut
+    cut: Inclusion
     digest: Digest
 
 
@@ -447,7 +447,7 @@ class Serve(Action, frozen=True, kw_only=True):
     """
 
     plan: OpenPlan
-    cut: Cut
+    cut: Inclusion
     digest: Digest
 
 
@@ -546,7 +546,7 @@ class Refuse(Action, frozen=True, kw_only=True):
     detail: str
 
 
-class Note(Action, frozen=True, kw_only=True):
+class RecordEvent(Action, frozen=True, kw_only=True):
     """For the journal."""
 
     event: JournalEvent

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.messages import Held
+from protocol.messages import HoldReport
 from protocol.round import leader_decisions, offer_phase, vote_phase
 from protocol.round.phases import (
     Action,
@@ -137,7 +137,7 @@ def _tell_held(state: State) -> Step:
     wanted = {i for i in row if plan.offers[i].samples and plan.members[i] not in absent}
     if not (state.told or wanted <= state.held):
         return state, []
-    held = Held(plan=plan.digest, contributors=tuple(sorted(state.held)))
+    held = HoldReport(plan=plan.digest, contributors=tuple(sorted(state.held)))
     return replace(state, told=True), [Send(to=(plan.leader,), message=held)]
 
 

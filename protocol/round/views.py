@@ -19,9 +19,9 @@ from protocol.round.phases import (
     Action,
     Forward,
     Lead,
-    Note,
     PeerGone,
     Phase,
+    RecordEvent,
     Send,
     State,
     TrainOn,
@@ -56,7 +56,7 @@ def enter(
     """Move to a phase, and say why."""
     moved = replace(state, phase=phase, deadline=deadline, entered=now, **changes)
     return moved, [
-        Note(
+        RecordEvent(
             event=PhaseEntered(
                 number=state.number, view=moved.view, phase=phase.value, reason=reason
             )
@@ -192,7 +192,7 @@ def pass_view(state: State, now: float, reason: str) -> Step:
             now,
             f"the merge came to nothing in {tried} views, the last time because: {reason}",
         )
-    note = Note(event=ViewPassed(number=state.number, view=state.view, reason=reason))
+    note = RecordEvent(event=ViewPassed(number=state.number, view=state.view, reason=reason))
     # The members that follow this plan need not wait for its deadline: our offer to a later view
     # says that it is over, or over without us.
     carried_out = state.plan is not None and (
@@ -229,7 +229,7 @@ def go_alone(state: State, now: float) -> Step:
         lead=Lead(),
     )
     return state, [
-        Note(event=Alone(number=state.number, samples_pending=pending, reason=reason)),
+        RecordEvent(event=Alone(number=state.number, samples_pending=pending, reason=reason)),
         *actions,
         TrainOn(),
     ]

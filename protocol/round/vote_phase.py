@@ -27,11 +27,11 @@ from protocol.round.phases import (
     HandOn,
     Inquire,
     LiveChanged,
-    Note,
     Outcome,
     PeerGone,
     Phase,
     Publish,
+    RecordEvent,
     Refuse,
     Send,
     State,
@@ -436,7 +436,7 @@ def fetch_overdue(state: State, event: Tick, now: float) -> Step:
     state, actions = back_to_training(state, now, reason)
     return state, [
         GiveUp(certificate=name, held_s=held_s),
-        Note(event=Stuck(reason=reason)),
+        RecordEvent(event=Stuck(reason=reason)),
         *actions,
     ]
 

@@ -27,9 +27,9 @@ from protocol.contribution.round_share import rounds_in
 from protocol.digest import Buffer, Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.messages import Cut, Ready
-from protocol.network.network_snapshot import View
-from protocol.planning.group_choice import Layout, choose
+from protocol.messages import Inclusion, Ready
+from protocol.network.network_snapshot import NetworkSnapshot
+from protocol.planning.group_choice import GroupChoice, choose
 from protocol.planning.group_proposals import Bounds
 from protocol.planning.history import History
 from protocol.planning.time_model import Sizes
@@ -45,7 +45,7 @@ class CutCheck(Protocol):
     """Whether a Cut fits its plan. Raises `PeerFault("bad_plan")` where it does not."""
 
     def __call__(
-        self, cut: Cut, plan: OpenPlan, manifest: Manifest, *, merging: bool = False
+        self, cut: Inclusion, plan: OpenPlan, manifest: Manifest, *, merging: bool = False
     ) -> None: ...
 
 
@@ -72,7 +72,7 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     version: int
-    choose: Callable[[View, Bounds, Sizes, History | None], Layout]
+    choose: Callable[[NetworkSnapshot, Bounds, Sizes, History | None], GroupChoice]
     """The rows of a plan, the share of each rank, and what the plan leaves for the next one."""
     share_out: Callable[[int, Sequence[float]], tuple[int, ...]]
     """The borders of slices, in chunks."""

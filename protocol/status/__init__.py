@@ -30,7 +30,7 @@ from protocol.status.records import (
 )
 
 if TYPE_CHECKING:
-    from protocol.status.fold import fold
+    from protocol.status.event_fold import fold
     from protocol.status.sentences import say
     from protocol.status.state import StatusState
     from protocol.status.verdict import record
@@ -56,7 +56,7 @@ __all__ = [
 
 _WRITING = {
     "StatusState": "protocol.status.state",
-    "fold": "protocol.status.fold",
+    "fold": "protocol.status.event_fold",
     "record": "protocol.status.verdict",
     "say": "protocol.status.sentences",
 }

@@ -279,7 +279,7 @@ def _stopped(event: journal.Stopped, who: Who) -> Words:
     return "info", f"Stopped{because(event.reason)}"
 
 
-WORDS: dict[type[journal.Event], Callable[[Any, Who], Words]] = {
+WORDS: dict[type[journal.JournalEvent], Callable[[Any, Who], Words]] = {
     journal.NodeStarted: _node_started,
     journal.TrainerReady: _trainer_ready,
     journal.TrainerStopped: _trainer_stopped,
@@ -311,7 +311,7 @@ WORDS: dict[type[journal.Event], Callable[[Any, Who], Words]] = {
 }
 
 
-def say(event: journal.Event, who: Who = tail) -> Words:
+def say(event: journal.JournalEvent, who: Who = tail) -> Words:
     """The level and the sentence of an event; `who` says a peer's name."""
     level, text = WORDS[type(event)](event, who)
     return level, clean(text, MAX_SENTENCE_CHARS)

@@ -156,7 +156,7 @@ def allreduce(
         elements=elements,
         codecs=codecs,
         engines=engines,
-        rate_bits=running.parse_rate(rate),
+        rate_bps=running.parse_rate(rate),
         rtt_s=rtt / 1000,
         repeat=repeat,
         certified=certified,

@@ -13,7 +13,7 @@ import trio
 
 from protocol.digest import Digest, digest
 from protocol.errors import UserError
-from protocol.ports import PROOFS_BYTES, PROOFS_KEPT, Checkpoint, DiskFull, LedgerRecord, Stand
+from protocol.ports import PROOFS_BYTES, PROOFS_KEPT, Checkpoint, DiskFull, LedgerRecord, ViewRecord
 
 KEPT = 3  # as the real one does
 STANDS_BYTES = 4096  # of the real one's slot
@@ -46,7 +46,7 @@ class MemoryMedium:
         self.cut_at: int | None = None
         self.checkpoints: dict[Digest, list[Checkpoint]] = {}
         self.ledgers: dict[Digest, LedgerRecord] = {}
-        self.stands: dict[Digest, list[Stand]] = {}
+        self.stands: dict[Digest, list[ViewRecord]] = {}
         self.chains: dict[Digest, list[tuple[int, bytes]]] = {}
         self.proofs: dict[Digest, list[bytes]] = {}
 
@@ -168,7 +168,7 @@ class MemoryDisk:
         record = self._medium.ledgers.get(run)
         return _copied_ledger(record) if record else None
 
-    async def save_stands(self, run: Digest, stands: Sequence[Stand]) -> None:
+    async def save_stands(self, run: Digest, stands: Sequence[ViewRecord]) -> None:
         def put() -> Callable[[], None]:
             old = self._medium.stands.get(run)
             self._medium.stands[run] = list(stands)
@@ -183,7 +183,7 @@ class MemoryDisk:
 
         await self._write("where it stands", STANDS_BYTES, put)
 
-    async def load_stands(self, run: Digest) -> list[Stand]:
+    async def load_stands(self, run: Digest) -> list[ViewRecord]:
         await trio.lowlevel.checkpoint()
         return list(self._medium.stands.get(run, ()))
 

@@ -32,7 +32,7 @@ from protocol.ports import Vector
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import SignedManifest
 from simulator.harness.content import task_info, vector_of
-from simulator.harness.shadow_ledger import Book, MadeOffer
+from simulator.harness.shadow_ledger import MadeOffer, ShadowLedger
 from simulator.harness.wire import AnyLine, Certified, Collected, Entered, Offered, Resumed, Up
 
 # States of recent certificates: a later one may branch off any of them.
@@ -59,7 +59,7 @@ class Audit:
         self._manifest = signed.open()
         self._codec = codec_named(self._manifest.codec)
         self._lineage = Lineage(signed.run, self._manifest, chunk_count(elements))
-        self._books: dict[int, Book] = {}
+        self._books: dict[int, ShadowLedger] = {}
         self._offers: dict[PeerId, OrderedDict[int, MadeOffer]] = {}
         self._waiting: OrderedDict[Digest, Step] = OrderedDict()
         genesis = initial_parameters(task_info(elements).specs, self._manifest.seed)
@@ -71,7 +71,7 @@ class Audit:
         """One line. Certificates whose contributions are all known by then are audited at once."""
         book = self._books.get(member)
         if book is None:
-            book = self._books[member] = Book(member, self._signed, self._elements)
+            book = self._books[member] = ShadowLedger(member, self._signed, self._elements)
         match line:
             case Up(peer=peer):
                 book.peer = peer
@@ -102,7 +102,7 @@ class Audit:
             case _:
                 pass
 
-    def _settle(self, book: Book, step: Step, *, last: bool) -> None:
+    def _settle(self, book: ShadowLedger, step: Step, *, last: bool) -> None:
         """As `daemon.services.training.native.state.state_store` does along a path."""
         certificate, before = step.certificate, self._lineage.tip(book.tip)
         founded = certificate.outcome.number == 1 and book.peer in certificate.plan.index

@@ -72,7 +72,7 @@ class Clusters:
 
 @contextmanager
 def clusters(
-    count: int, size: int, far: Far, *, up_bits: float | None, down_bits: float | None
+    count: int, size: int, far: Far, *, uplink_bps: float | None, downlink_bps: float | None
 ) -> Iterator[Clusters]:
     """`count` clusters of `size` members. Raises `UserError("NETNS")` where that is impossible."""
     if reason := why_no_clusters():
@@ -89,7 +89,7 @@ def clusters(
         for part in parts:
             _lead_out(part, far)
             for member in range(size):
-                part.shape(member, up_bits=up_bits, down_bits=down_bits)
+                part.shape(member, uplink_bps=uplink_bps, downlink_bps=downlink_bps)
                 part.run(member, "ip", "route", "add", "default", "via", f"{part.subnet}.{GATEWAY}")
         stack.enter_context(_ways(parts, far))
         yield Clusters(parts)

@@ -45,11 +45,11 @@ SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 class ToldEngine(NativeEngine):
     """The native engine as it is; `told` hears of each of its events before the engine does."""
 
-    def __init__(self, *, told: Callable[[p.Happening], None], **parts: Any) -> None:
+    def __init__(self, *, told: Callable[[p.Event], None], **parts: Any) -> None:
         self._told = told
         super().__init__(**parts)
 
-    def _emit(self, event: p.Happening, first: bool = False) -> None:
+    def _emit(self, event: p.Event, first: bool = False) -> None:
         self._told(event)
         super()._emit(event, first)
 
@@ -82,7 +82,7 @@ class Inside:
 
     # -------------------------------------------------------------------------------------------- what happens
 
-    def told(self, event: p.Happening) -> None:
+    def told(self, event: p.Event) -> None:
         """An event of the round machine, before the machine takes it."""
         state = self.engine.state if self.engine else None
         if isinstance(event, p.OfferMade):
@@ -105,7 +105,7 @@ class Inside:
                 self.say(Summed, number=state.number)
                 self._came_to("gather", state.number)
 
-    def record(self, event: journal.Event) -> None:
+    def record(self, event: journal.JournalEvent) -> None:
         """The engine's journal."""
         match event:
             case journal.PhaseEntered():

@@ -95,12 +95,12 @@ class Namespaces:
         """Run a short command where the bridge is. Raises `UserError("NETNS")`."""
         return _in(self._hub, *command)
 
-    def shape(self, member: int, *, up_bits: float | None, down_bits: float | None) -> None:
+    def shape(self, member: int, *, uplink_bps: float | None, downlink_bps: float | None) -> None:
         """Bandwidth of the member's cable: what it sends and what it receives, bits a second; None
         is unlimited.
         """
-        _shape(self._pid(member), "eth0", up_bits)
-        _shape(self._hub, f"m{member}", down_bits)
+        _shape(self._pid(member), "eth0", uplink_bps)
+        _shape(self._hub, f"m{member}", downlink_bps)
 
     def delay(self, member: int, seconds: float) -> None:
         """Hold every packet on the member's cable for so long, each way.

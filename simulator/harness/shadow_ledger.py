@@ -67,7 +67,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     offers: dict[int, tuple[Walk, ...]]
 
 
-class Book:
+class ShadowLedger:
     """One member's ledger, kept by somebody else: same deltas, same order, same arithmetic."""
 
     def __init__(self, member: int, signed: SignedManifest, elements: int) -> None:

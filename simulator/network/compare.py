@@ -15,7 +15,7 @@ from protocol.digest import digest
 from protocol.errors import UserError
 from protocol.network.coordinate import Coordinate
 from protocol.network.network_snapshot import view_of
-from protocol.planning.group_choice import Layout, choose, fixed, row_size
+from protocol.planning.group_choice import GroupChoice, choose, fixed, row_size
 from protocol.planning.group_proposals import Bounds
 from protocol.planning.time_model import Sizes
 from simulator.network.links import VECTOR_BYTES, Links, links_of
@@ -141,7 +141,7 @@ class _Played:
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], Moved] = {}
 
-    def move(self, layout: Layout, links: Links) -> Moved:
+    def move(self, layout: GroupChoice, links: Links) -> Moved:
         key = (layout.rows, layout.shares, id(links))
         if key not in self._known:
             # The last one alone: a matrix of all pairs is large.
@@ -149,7 +149,7 @@ class _Played:
         return self._known[key]
 
 
-def _round(layout: Layout, went: Moved) -> Round:
+def _round(layout: GroupChoice, went: Moved) -> Round:
     return Round(
         row_size=row_size(layout.rows),
         rows=len(layout.rows),

@@ -18,7 +18,7 @@ from protocol.digest import digest
 from protocol.identity import PeerId
 from protocol.messages import Ready
 from protocol.network.coordinate import ORIGIN, Coordinate, moved
-from protocol.network.peer_observation import MAX_SIGHTS
+from protocol.network.peer_observation import MAX_OBSERVATIONS
 from protocol.network.samples import WINDOW, Window
 from protocol.ports import Link
 from simulator.network.links import MSS_BYTES, VECTOR_BYTES, Floats, Ints, Links
@@ -133,7 +133,7 @@ class Nodes:
                     self._met(links, i, j, links.loss[i, j], shares[k] / len(rows))
 
     def _drawn(self, some: Sequence[int] | Ints) -> list[int]:
-        return self._rng.sample([int(j) for j in some], min(MAX_SIGHTS, len(some)))
+        return self._rng.sample([int(j) for j in some], min(MAX_OBSERVATIONS, len(some)))
 
     def _met(self, links: Links, i: int, j: int, loss: float, share: float) -> None:
         """A round's pings, and what was lost of a share of the vector."""
@@ -173,8 +173,8 @@ class Nodes:
             contribution=parent,
             loss=None,
             fingerprint=parent,
-            up_bits=0,
-            down_bits=0,
+            uplink_bps=0,
+            downlink_bps=0,
             coordinate=at,
             sights=self._known[i].sights(parent),
         )

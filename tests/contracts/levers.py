@@ -13,7 +13,7 @@ from contracts.chain import ChainClient
 from contracts.client import ChainSettings, connect
 from contracts.devnet.genesis import dev_key
 from contracts.endpoints import RpcError
-from contracts.pending_transactions import Book
+from contracts.pending_transactions import PendingTransactions
 from contracts.signers import signer_of
 from protocol.chain.keccak import Address
 
@@ -115,10 +115,10 @@ def over(
     )
 
 
-def book_of(kept: Path) -> Book:
+def book_of(kept: Path) -> PendingTransactions:
     """What a client wrote down."""
     (file,) = kept.glob("*.json")
-    return msgspec.json.decode(file.read_bytes(), type=Book)
+    return msgspec.json.decode(file.read_bytes(), type=PendingTransactions)
 
 
 def blocks(ground: Levers, count: int, each_s: int = 3) -> None:

@@ -16,7 +16,7 @@ from daemon.swarm.chain_sync import pack_record
 from protocol.averaging.outer_step import state_digest
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.certificates.certificate import Tip, encode_tip, extend, genesis, open_certificate
-from protocol.ports import Checkpoint, LedgerRecord, Stand, Vector, inline
+from protocol.ports import Checkpoint, LedgerRecord, Vector, ViewRecord, inline
 from protocol.run.manifest import SignedManifest, seal
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
 
@@ -51,7 +51,7 @@ class CertifiedHome:
             await disk.save_checkpoint(
                 self.checkpoint(number), [tip.hash for tip in self.tips[:-1]]
             )
-        await disk.save_stands(self.run, [Stand(parent=self.tips[-1].hash, view=1)])
+        await disk.save_stands(self.run, [ViewRecord(parent=self.tips[-1].hash, view=1)])
         return self
 
     async def append(self, disk: FileDisk, number: int) -> None:

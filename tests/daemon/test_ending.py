@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from daemon.node.shutdown import Ending, Leave, watch_signals
+from daemon.node.shutdown import Leave, Shutdown, watch_signals
 from protocol.errors import UserError
 
 
@@ -35,7 +35,7 @@ def terminal() -> Iterator[None]:
 async def test_the_first_signal_is_a_wish_and_the_second_an_order(
     number: signal.Signals, reason: str
 ) -> None:
-    ending, left = Ending(), trio.Event()
+    ending, left = Shutdown(), trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, ending, left.set)
         signal.raise_signal(number)
@@ -51,7 +51,7 @@ async def test_the_first_signal_is_a_wish_and_the_second_an_order(
 async def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        ending = Ending()
+        ending = Shutdown()
         async with trio.open_nursery() as nursery:
             await nursery.start(watch_signals, ending, nursery.cancel_scope.cancel)
             signal.raise_signal(signal.SIGHUP)
@@ -126,7 +126,7 @@ async def test_leave_ends_nothing_once_its_block_was_left_by_an_error(
     def fail() -> None:
         raise UserError("HOME_LOST", "The home was removed.")
 
-    with pytest.raises(UserError), Leave(Ending(), fail) as leave:
+    with pytest.raises(UserError), Leave(Shutdown(), fail) as leave:
         leave()
     for timer in threading.enumerate():
         if isinstance(timer, threading.Timer):

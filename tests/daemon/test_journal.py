@@ -21,21 +21,28 @@ from trio.testing import MockClock
 from daemon import journal as module
 from daemon.journal import Journal
 from daemon.logs import set_up_logging
-from protocol.journal import Event, PeerDown, TrafficReport, TrainerReady, Warned, decode_event
+from protocol.journal import (
+    JournalEvent,
+    PeerDown,
+    TrafficReport,
+    TrainerReady,
+    Warned,
+    decode_event,
+)
 
 
 def ready(number: int = 0) -> TrainerReady:
     return TrainerReady(device="cpu", parameters=number, threads=1)
 
 
-def lines(path: Path) -> list[Event]:
+def lines(path: Path) -> list[JournalEvent]:
     return [decode_event(line) for line in path.read_bytes().splitlines()]
 
 
 def test_an_event_is_stamped_folded_and_told(tmp_path: Path) -> None:
     clock = iter([10.0, 11.0, 12.0])
     journal = Journal(tmp_path / "j", lambda: next(clock))
-    told: list[Event] = []
+    told: list[JournalEvent] = []
     journal.add_listener(told.append)
     journal.record(ready(7))
     journal.record(
@@ -126,7 +133,7 @@ def test_a_full_disk_is_named_once_and_nothing_is_lost(
 ) -> None:
     path = tmp_path / "j"
     journal = Journal(path, lambda: 1.0)
-    told: list[Event] = []
+    told: list[JournalEvent] = []
     journal.add_listener(told.append)
     journal.record(ready(1))
     journal.flush()

@@ -23,10 +23,10 @@ from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork
 from daemon.network.own_record import KeySighting
 from daemon.node.discovery import network_settings
-from daemon.node.duplicate_key import KeyUse
+from daemon.node.duplicate_key import DuplicateKeyDetector
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.journal import Event, Trouble
+from protocol.journal import JournalEvent, Trouble
 
 pytestmark = pytest.mark.real
 
@@ -42,7 +42,7 @@ class Holder:
         self, home: Path, secret: bytes, join: tuple[str, ...] = (), later_ns: int = 0
     ) -> None:
         home.mkdir()
-        self.told: list[Event] = []
+        self.told: list[JournalEvent] = []
         journal = Journal(None, lambda: 0.0)
         journal.add_listener(self.told.append)
         config = Config(
@@ -52,7 +52,7 @@ class Holder:
         )
         self.serials = serials = Serials(home / "serials", lambda: time.time_ns() + later_ns)
         certificate = load_or_make(home / BULK_CERTIFICATE_FILE, "n")
-        self.use = KeyUse(config, Signer(secret).peer, serials, journal)
+        self.use = DuplicateKeyDetector(config, Signer(secret).peer, serials, journal)
         settings = msgspec.structs.replace(
             network_settings(config), serials=serials.next, sighting=self.use.saw
         )

@@ -103,7 +103,7 @@ def links(nodes: list[Daemon]) -> None:
 
 def test_twelve_daemons_in_three_clusters_end_with_the_same_bytes(tmp_path: Path) -> None:
     began = time.monotonic()
-    with clusters(CLUSTERS, SIZE, FAR, up_bits=UP_BITS, down_bits=DOWN_BITS) as network:
+    with clusters(CLUSTERS, SIZE, FAR, uplink_bps=UP_BITS, downlink_bps=DOWN_BITS) as network:
         machines = [Machine(network.host(i), network.prefix(i)) for i in range(NODES)]
         with Swarm(tmp_path, round_s=20.0, run=PATIENT, nice=10, machines=machines) as swarm:
             nodes = [swarm.begin("node-1")]

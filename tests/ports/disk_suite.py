@@ -28,7 +28,7 @@ from protocol.ports import (
     DiskFull,
     LedgerRecord,
     SentOffer,
-    Stand,
+    ViewRecord,
 )
 from simulator.fakes.disk import PowerCut
 
@@ -122,10 +122,10 @@ def ledger(next_seq: int, *, run: bytes = RUN, offered: bytes = b"encoded") -> L
     )
 
 
-def stands(number: int) -> list[Stand]:
+def stands(number: int) -> list[ViewRecord]:
     """As many as are kept at most, sooner or later."""
     return [
-        Stand(parent=tip_of(number - i), view=number * (i + 1))
+        ViewRecord(parent=tip_of(number - i), view=number * (i + 1))
         for i in range(min(number, STANDS_KEPT))
     ]
 
@@ -190,7 +190,7 @@ class Model:
         self.checkpoints: list[Checkpoint] = []
         self.ledger: LedgerRecord | None = None
         self.chain: list[tuple[int, bytes]] = []
-        self.stands: list[Stand] = []
+        self.stands: list[ViewRecord] = []
         self.proofs: list[bytes] = []
 
     def after(self, operation: Operation) -> Model:
@@ -466,7 +466,7 @@ class DiskSuite:
             for opened in (disk, medium.open()):
                 assert await opened.load_stands(RUN) == stands(number)
             disk = medium.open() if number == 30 else disk
-        largest = [Stand(parent=bytes([255]) * 32, view=2**63 - 1)] * STANDS_KEPT
+        largest = [ViewRecord(parent=bytes([255]) * 32, view=2**63 - 1)] * STANDS_KEPT
         await disk.save_stands(RUN, largest)
         assert await medium.open().load_stands(RUN) == largest
 

@@ -11,7 +11,7 @@ from protocol.certificates.certificate import Tip, assemble, extend, genesis, op
 from protocol.certificates.leader_order import leader_of, leader_order
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
-from protocol.messages import Cut, Message, Plan, Ready, Signed, Vote, sign
+from protocol.messages import Inclusion, Message, Plan, Ready, Signed, Vote, sign
 from protocol.planning.plan import OpenPlan, make_plan, open_plan
 from protocol.run.manifest import Group, Limits, Manifest, seal
 
@@ -63,8 +63,8 @@ def ready(
         contribution=digest(b"contribution", person.public_key, seq.to_bytes(8, "big")),
         loss=loss,
         fingerprint=digest(b"endpoint", person.public_key),
-        up_bits=0,
-        down_bits=0,
+        uplink_bps=0,
+        downlink_bps=0,
     )
 
 
@@ -135,7 +135,7 @@ class Made:
             if person.peer in {offer.peer for offer in self.plan.offers}
         ]
         everybody = tuple(range(len(self.plan.offers)))
-        self.cut = Cut(
+        self.cut = Inclusion(
             plan=self.plan_signed.digest,
             number=1,
             contributors=everybody,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from msgspec.structs import replace
 
-from protocol.averaging.judgment import Verdict, judge
+from protocol.averaging.judgment import Judgment, judge
 from protocol.averaging.reduction import ROW_CODEC, weighted_mean
 from protocol.averaging.sum_audit import (
     Evidence,
@@ -22,7 +22,7 @@ from protocol.averaging.vector_layout import CHUNK_ELEMENTS, element_range
 from protocol.certificates.certificate import OpenCertificate, genesis, open_certificate
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Buffer, leaves_of, levels_of, merkle_root, root_of
-from protocol.messages import RowSum, Signed, SliceResult, sign
+from protocol.messages import GroupSum, Signed, SliceResult, sign
 from protocol.ports import Vector
 from protocol.run.manifest import Group, Manifest, seal
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
@@ -100,7 +100,7 @@ class Summed:
             ),
         )
 
-    def judge(self, evidence: Evidence) -> Verdict:
+    def judge(self, evidence: Evidence) -> Judgment:
         return judge(
             decode_evidence(encode_evidence(evidence)), self.run, self.manifest, PARAMETERS
         )
@@ -144,7 +144,7 @@ class SummedInRows(Summed):
         of_row, encoded = codec_named(ROW_CODEC), mean.astype("<f4").tobytes()
         root = merkle_root(leaves_of(encoded, chunk_bytes(of_row)))
         about = {"part": self.part, "slice": self.index, **said}
-        summed = RowSum(
+        summed = GroupSum(
             plan=self.made.plan_signed.digest, cut=self.made.cut_signed.digest, root=root, **about
         )
         return Evidence(

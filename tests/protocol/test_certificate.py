@@ -27,7 +27,7 @@ from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.journal import REFUSALS
-from protocol.messages import MAX_MESSAGE_BYTES, Cut, Trajectory, Vote, payload_of, sign
+from protocol.messages import MAX_MESSAGE_BYTES, Inclusion, Trajectory, Vote, payload_of, sign
 from protocol.planning.plan import OpenPlan, open_plan
 from protocol.rules.registry import RULE_SETS, rule_set
 from protocol.run.data_order import lane_positions
@@ -110,7 +110,9 @@ def _nobody_leads(parent: Digest, candidates: Iterable[PeerId]) -> tuple[PeerId,
     return ("nobody",)
 
 
-def _no_cut_fits(cut: Cut, plan: OpenPlan, manifest: Manifest, *, merging: bool = False) -> None:
+def _no_cut_fits(
+    cut: Inclusion, plan: OpenPlan, manifest: Manifest, *, merging: bool = False
+) -> None:
     raise PeerFault("bad_plan", "no cut fits")
 
 

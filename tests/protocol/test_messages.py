@@ -23,12 +23,12 @@ from protocol.messages import (
     Beacon,
     Binding,
     BoundReady,
-    Cut,
-    Held,
+    GroupSum,
+    HoldReport,
+    Inclusion,
     Message,
     Plan,
     Ready,
-    RowSum,
     Signed,
     SliceResult,
     TaskReady,
@@ -78,10 +78,10 @@ EXAMPLES: dict[str, Message] = {
         Binding(public_key=bytes(33), payout=bytes(20), signature=bytes(64)),
     ),
     "plan": MADE.plan,
-    "held": Held(plan=named("plan"), contributors=(0, 3)),
+    "held": HoldReport(plan=named("plan"), contributors=(0, 3)),
     "withdrawal": Withdrawal(plan=named("plan"), reason="in a later view"),
     "cut": MADE.cut,
-    "sum": RowSum(plan=named("plan"), cut=named("cut"), part=3, slice=2, root=named("root")),
+    "sum": GroupSum(plan=named("plan"), cut=named("cut"), part=3, slice=2, root=named("root")),
     "result": SliceResult(plan=named("plan"), cut=named("cut"), slice=2, root=named("root")),
     "vote": MADE.vote,
     "announce": Announce(certificate=MADE.raw()),
@@ -157,7 +157,7 @@ def test_nobody_signs_for_somebody_else() -> None:
 
 
 def test_another_kind_is_refused() -> None:
-    for kind in (Ready, Plan, Cut, Vote):
+    for kind in (Ready, Plan, Inclusion, Vote):
         with pytest.raises(PeerFault, match=f"a Beacon where a {kind.__name__} belongs"):
             open_as(kind, sign(ALICE, RUN, BEACON), RUN)
     assert refused(enveloped(msgspec.msgpack.encode(["Surprise", 1]))) == "malformed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from protocol.certificates.decoded_plans import PLANS_KEPT, OpenPlans
+from protocol.certificates.decoded_plans import PLANS_KEPT, DecodedPlans
 from protocol.errors import PeerFault
 from protocol.messages import Plan, open_as, sign
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people, signer
@@ -14,7 +14,7 @@ FOUR = people(4)
 
 
 def test_a_plan_is_opened_once_and_is_what_it_was() -> None:
-    plans, made = OpenPlans(RUN, MANIFEST), Made(FOUR)
+    plans, made = DecodedPlans(RUN, MANIFEST), Made(FOUR)
     first = plans.open(made.plan_signed, CHUNKS)
     assert plans.open(replace(made.plan_signed), CHUNKS) is first
     assert first == made.open_plan()
@@ -22,7 +22,7 @@ def test_a_plan_is_opened_once_and_is_what_it_was() -> None:
 
 
 def test_another_signature_or_payload_is_looked_at_again() -> None:
-    plans, made = OpenPlans(RUN, MANIFEST), Made(FOUR)
+    plans, made = DecodedPlans(RUN, MANIFEST), Made(FOUR)
     plans.open(made.plan_signed, CHUNKS)
     for wrong in (
         replace(made.plan_signed, signature=bytes(64)),
@@ -35,7 +35,7 @@ def test_another_signature_or_payload_is_looked_at_again() -> None:
 
 
 def test_what_is_only_trusted_is_not_kept() -> None:
-    plans, made = OpenPlans(RUN, MANIFEST), Made(FOUR)
+    plans, made = DecodedPlans(RUN, MANIFEST), Made(FOUR)
     unsigned = replace(made.plan_signed, signature=bytes(64))
     plans.read(unsigned, CHUNKS, trusted=True)
     for look in (plans.read, plans.open):
@@ -44,7 +44,7 @@ def test_what_is_only_trusted_is_not_kept() -> None:
 
 
 def test_only_the_last_ones_are_kept() -> None:
-    plans, made = OpenPlans(RUN, MANIFEST), Made(FOUR)
+    plans, made = DecodedPlans(RUN, MANIFEST), Made(FOUR)
     first = plans.open(made.plan_signed, CHUNKS)
     for number in range(PLANS_KEPT):
         plan = replace(open_as(Plan, made.plan_signed, RUN), reason=f"said in other words {number}")

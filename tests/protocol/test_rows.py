@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.averaging.group_layout import Layout, even_rows, layout_of, receivers
+from protocol.averaging.group_layout import GroupLayout, even_rows, layout_of, receivers
 from protocol.averaging.reduction import mean_of_rows, weighted_mean
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, share_out
 from protocol.codec import codec_named
 from protocol.errors import PeerFault
-from protocol.messages import Cut
+from protocol.messages import Inclusion
 
 HASH = b"h" * 32
 
 
 @st.composite
-def layouts(draw: st.DrawFn) -> Layout:
+def layouts(draw: st.DrawFn) -> GroupLayout:
     """Members in rows of any sizes, in any order."""
     sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=5))
     members = draw(st.permutations(range(sum(sizes))))
@@ -35,7 +35,9 @@ def layouts(draw: st.DrawFn) -> Layout:
 
 
 @given(layouts())
-def test_each_row_sums_all_of_the_vector_and_all_rows_together_finish_it(layout: Layout) -> None:
+def test_each_row_sums_all_of_the_vector_and_all_rows_together_finish_it(
+    layout: GroupLayout,
+) -> None:
     for row in layout.rows:
         summed = [chunk for member in row for chunk in range(*layout.parts[member])]
         assert summed == sorted(set(summed))
@@ -66,7 +68,7 @@ def test_even_rows(count: int, most: int) -> None:
 
 @given(layouts(), st.randoms(use_true_random=False))
 def test_every_result_reaches_everybody_who_is_present_over_whoever_lives(
-    layout: Layout, rng: Random
+    layout: GroupLayout, rng: Random
 ) -> None:
     """Some were lost before the cut, and others do their work; one more is lost when the results
     are on their way.
@@ -77,7 +79,7 @@ def test_every_result_reaches_everybody_who_is_present_over_whoever_lives(
         i if i in present else rng.choice([j for j in layout.mates(i) if j in present] or present)
         for i in range(count)
     )
-    cut = Cut(
+    cut = Inclusion(
         plan=HASH, number=2, contributors=(), present=tuple(present), owners=owners, reason=""
     )
     for index in range(count):

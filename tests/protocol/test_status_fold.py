@@ -25,7 +25,7 @@ from protocol.status import (
     record,
     say,
 )
-from protocol.status.fold import EFFECTS, REFUSAL_SILENCE_S
+from protocol.status.event_fold import EFFECTS, REFUSAL_SILENCE_S
 from protocol.status.sentences import WORDS
 from tests.story import (
     AT,
@@ -40,7 +40,7 @@ from tests.story import (
     trainer_ready,
 )
 
-EVENTS: tuple[type[journal.Event], ...] = typing.get_args(journal.AnyEvent)
+EVENTS: tuple[type[journal.JournalEvent], ...] = typing.get_args(journal.AnyEvent)
 _PEER = st.sampled_from([*PEERS, "", "nobody"])
 _TEXT = st.text(st.characters(), max_size=300) | st.sampled_from(
     ["direct", "node", "observer", "counted", "late", "missed", "unsigned", "train"]
@@ -69,7 +69,7 @@ def _values(kind: object) -> st.SearchStrategy[typing.Any]:
     return st.none() | simple[typing.get_args(kind)[0]]  # float | None
 
 
-def _events(kind: type[journal.Event]) -> st.SearchStrategy[journal.Event]:
+def _events(kind: type[journal.JournalEvent]) -> st.SearchStrategy[journal.JournalEvent]:
     fields = {
         name: _values(hint)
         for name, hint in typing.get_type_hints(kind).items()
@@ -84,7 +84,7 @@ any_event = st.one_of([_events(kind) for kind in EVENTS])
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(any_event, max_size=30), st.floats(0, 4e9))
 def test_any_events_in_any_order_make_a_record_that_travels(
-    events: list[journal.Event], now: float
+    events: list[journal.JournalEvent], now: float
 ) -> None:
     state = folded(events)
     status = record(state, now)
@@ -102,7 +102,7 @@ def test_any_events_in_any_order_make_a_record_that_travels(
 
 @settings(max_examples=60, deadline=None)
 @given(st.permutations(day()))
-def test_shuffled_history_counts_the_same(events: list[journal.Event]) -> None:
+def test_shuffled_history_counts_the_same(events: list[journal.JournalEvent]) -> None:
     before, after = record(folded(day()), AT), record(folded(events), AT)
     assert (before.you.rounds_counted, before.you.rounds_late, before.you.rounds_lost) == (4, 1, 1)
     assert (after.you.rounds_counted, after.you.rounds_late, after.you.rounds_lost) == (4, 1, 1)
@@ -116,7 +116,7 @@ def test_every_event_type_has_an_effect_and_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("event", day() + day("observer"), ids=lambda event: type(event).__name__)
-def test_sentences_read_like_sentences(event: journal.Event) -> None:
+def test_sentences_read_like_sentences(event: journal.JournalEvent) -> None:
     level, text = say(event)
     assert level in ("info", "good", "warning", "bad")
     assert text[0].isupper()

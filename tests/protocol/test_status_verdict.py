@@ -23,7 +23,7 @@ from tests.story import (
 )
 
 
-def verdict(*events: journal.Event, now: float = AT) -> tuple[str, str]:
+def verdict(*events: journal.JournalEvent, now: float = AT) -> tuple[str, str]:
     """Level and sentence after `events`."""
     status = record(folded(list(events)), now)
     return status.level, status.verdict
@@ -268,7 +268,7 @@ FULL = journal.Warned(
 )
 
 
-def at(event: journal.Event, when: float) -> journal.Event:
+def at(event: journal.JournalEvent, when: float) -> journal.JournalEvent:
     return msgspec.structs.replace(event, at=when)
 
 

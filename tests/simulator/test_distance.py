@@ -36,7 +36,7 @@ pytestmark = [
 
 
 def test_clusters_are_as_far_apart_and_as_narrowly_joined_as_was_asked() -> None:
-    with clusters(3, 2, FAR, up_bits=50e6, down_bits=50e6) as made:
+    with clusters(3, 2, FAR, uplink_bps=50e6, downlink_bps=50e6) as made:
         assert float(made.run(0, sys.executable, "-c", ROUND_TRIP, made.host(1))) < 0.02
         for other in (2, 5):
             trip = float(made.run(0, sys.executable, "-c", ROUND_TRIP, made.host(other)))

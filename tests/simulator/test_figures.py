@@ -28,7 +28,7 @@ def run(
         elements=10_000_000,
         codecs=tuple(codecs.split()),
         engines=tuple(engines.split()),
-        rate_bits=parse_rate(rate),
+        rate_bps=parse_rate(rate),
         rtt_s=0.0,
         repeat=repeat,
         certified=certified,

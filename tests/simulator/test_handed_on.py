@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from protocol.journal import Event, PhaseEntered, RoundCertified, ViewPassed
+from protocol.journal import JournalEvent, PhaseEntered, RoundCertified, ViewPassed
 from protocol.run.manifest import Manifest, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel
-from simulator.simulated_node import Seat
+from simulator.simulated_node import SimulatedNode
 from simulator.world import World
 
 # After the first vote: before any vote is anywhere else, on paths of 20 ms.
@@ -23,10 +23,10 @@ def test_the_survivors_certify_in_the_same_view() -> None:
         parameters=4 * 4096 * 8,
         link=lambda one, other: LinkModel(latency_s=0.02),
     )
-    cast: dict[str, Seat] = {}
+    cast: dict[str, SimulatedNode] = {}
     died_at: list[float] = []
 
-    def watch(now: float, seat: Seat, event: Event) -> None:
+    def watch(now: float, seat: SimulatedNode, event: JournalEvent) -> None:
         if not isinstance(event, PhaseEntered) or event.number != 3:
             return
         if event.phase == "reduce" and not cast and seat.state is not None and seat.state.leads:

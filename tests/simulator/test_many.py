@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.services.training.native.state.state_store import Keeper
+from daemon.services.training.native.state.state_store import StateStore
 from simulator.membership import NODES, play_membership
 from simulator.play import Played, play
 from simulator.scenarios import scenario
@@ -17,7 +17,7 @@ ROUND_CPU_S = 60.0
 MEMBERSHIP_CPU_S = 120.0
 
 
-def _keepers(played: Played) -> list[Keeper]:
+def _keepers(played: Played) -> list[StateStore]:
     return [
         seat.engine.keeper
         for seat in played.world.seats

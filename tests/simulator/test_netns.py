@@ -52,7 +52,7 @@ def interfaces() -> str:
 
 def test_a_cable_carries_its_bandwidth() -> None:
     with namespaces(2) as made:
-        made.shape(0, up_bits=20e6, down_bits=None)
+        made.shape(0, uplink_bps=20e6, downlink_bps=None)
         taker = subprocess.Popen(
             [*made.prefix(1), sys.executable, "-c", TAKE], stdout=subprocess.PIPE
         )

@@ -80,7 +80,7 @@ def test_allreduce_fails_without_its_yardstick(monkeypatch: pytest.MonkeyPatch) 
         elements=5000,
         codecs=("float32",),
         engines=("native", "gloo"),
-        rate_bits=None,
+        rate_bps=None,
         rtt_s=0.0,
         repeat=1,
         certified=False,

@@ -16,7 +16,7 @@ from protocol.rules.versions import CURRENT_RULES
 from protocol.run.manifest import Manifest, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.later_rules import LATER_RULES, later_rules
-from simulator.simulated_node import Seat
+from simulator.simulated_node import SimulatedNode
 from simulator.world import World
 
 OLDER, NEWER = frozenset({CURRENT_RULES}), frozenset({CURRENT_RULES, LATER_RULES})
@@ -52,7 +52,7 @@ def played(world: World, story: Callable[[], Awaitable[None]]) -> None:
     assert world.invariants.broken == []
 
 
-def plans(world: World, seat: Seat) -> list[Plan]:
+def plans(world: World, seat: SimulatedNode) -> list[Plan]:
     """Of the rounds that a node has certificates of."""
     assert seat.engine is not None
     steps = [

@@ -14,12 +14,15 @@ import pytest
 import trio
 from msgspec.structs import replace
 
-import daemon.node.node
 from daemon import swarm
-from daemon.services.training import native
+from daemon.node import node
+from daemon.services.training.native import engine as engine_module
+from daemon.services.training.native import message_translator
 from daemon.services.training.native.engine import NativeEngine
-from daemon.services.training.native.exchange.all_reduce import Exchange
-from daemon.services.training.native.state.state_store import Keeper
+from daemon.services.training.native.exchange import all_reduce
+from daemon.services.training.native.exchange.all_reduce import AllReduce
+from daemon.services.training.native.state import anchor
+from daemon.services.training.native.state.state_store import StateStore
 from protocol import messages
 from protocol.averaging import outer_step, reduction
 from protocol.certificates import certificate
@@ -27,8 +30,8 @@ from protocol.codec import CODECS
 from protocol.contribution.ledger import Ledger
 from protocol.identity import Signer, verify
 from protocol.journal import RoundCertified
-from protocol.messages import Held, decode_signed, encode_signed, open_signed, sign
-from protocol.ports import Stand
+from protocol.messages import HoldReport, decode_signed, encode_signed, open_signed, sign
+from protocol.ports import ViewRecord
 from protocol.round.machine import step
 from protocol.rules.registry import rules_of
 from simulator import faults as f
@@ -59,40 +62,40 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
     run_virtual(run, seed=5)
     assert len(seen) == 3
     for engine in seen:
-        assert type(engine) is NativeEngine is daemon.node.NativeEngine, (
+        assert type(engine) is NativeEngine is node.NativeEngine, (
             "the class that `hypergpud start` runs"
         )
-        assert type(engine.keeper) is Keeper
+        assert type(engine.keeper) is StateStore
         assert type(engine.keeper.ledger) is Ledger
         assert engine.keeper.ledger.codec is CODECS["float32"]
         parts = [type(part) for part in vars(engine).values()]
         own = [kind for kind in parts if kind.__module__.startswith(("daemon.", "simulator."))]
         assert {kind.__module__.split(".")[0] for kind in own} <= {"daemon", "simulator"}
         ports = {kind.__name__ for kind in own if kind.__module__.startswith("simulator.")}
-        assert ports <= {"MischievousNetwork", "CountingTrainer", "WatchedDisk"}, (
+        assert ports <= {"FaultyNetwork", "CountingTrainer", "WatchedDisk"}, (
             "only the outermost is made up"
         )
     # Nobody has put anything in the place of a rule or a step of the engine.
     for module, name in (
-        (native.exchange, "rule_set"),
-        (native.anchor, "rules_of"),
-        (native.engine, "step"),
+        (all_reduce, "rule_set"),
+        (anchor, "rules_of"),
+        (engine_module, "step"),
         (swarm.lineage, "extend"),
     ):
         assert getattr(module, name).__module__.startswith("protocol.")
     rules = rules_of(played.story.manifest())
     assert rules.weighted_mean is reduction.weighted_mean
     assert rules.outer_step is outer_step.outer_step
-    assert native.engine.step is step
-    assert native.exchanging.Exchange is Exchange
+    assert engine_module.step is step
+    assert data_plane.AllReduce is AllReduce
 
 
 def test_a_signature_is_checked_once_and_a_forged_one_never_passes() -> None:
     signer, other, run = Signer(b"a" * 32), Signer(b"b" * 32), b"r" * 32
-    before = sign(signer, run, Held(plan=b"p" * 32, contributors=(1,)))
+    before = sign(signer, run, HoldReport(plan=b"p" * 32, contributors=(1,)))
     opened = open_signed
     with checked_once():
-        seen = sign(signer, run, Held(plan=b"q" * 32, contributors=(1,)))
+        seen = sign(signer, run, HoldReport(plan=b"q" * 32, contributors=(1,)))
         assert verify(seen.peer, seen.signature, messages._DOMAIN + run + seen.payload), (
             "what a world signs is signed"
         )
@@ -115,7 +118,7 @@ def test_a_signature_is_checked_once_and_a_forged_one_never_passes() -> None:
                         messages.open_signed(forged, run)
             with pytest.raises(messages.PeerFault, match="does not fit"):
                 messages.open_signed(signed, b"s" * 32)
-    assert seen == sign(signer, run, Held(plan=b"q" * 32, contributors=(1,))), (
+    assert seen == sign(signer, run, HoldReport(plan=b"q" * 32, contributors=(1,))), (
         "with the bytes that a node's own signer makes"
     )
     assert messages.verify is verify, "and outside a world nothing is remembered"
@@ -125,7 +128,7 @@ def test_a_signature_is_checked_once_and_a_forged_one_never_passes() -> None:
 def test_outside_a_world_every_function_of_the_protocol_is_its_own() -> None:
     play(small(seconds=8.0))
     assert Signer.sign.__module__ == "protocol.identity"
-    for module in (messages, swarm.messenger, swarm.lineage, native.incoming, certificate):
+    for module in (messages, swarm.messenger, swarm.lineage, message_translator, certificate):
         for name in ("verify", "open_signed", "open_plan", "open_certificate"):
             assert getattr(module, name, verify).__module__.startswith("protocol."), (
                 f"{module.__name__}.{name}"
@@ -195,7 +198,7 @@ def harmed(harm: object) -> set[str]:
     return run_virtual(broken_by, world, harm, seed=1)
 
 
-def _keeper(world: World, index: int) -> Keeper:
+def _keeper(world: World, index: int) -> StateStore:
     engine = world.seats[index].engine
     assert engine is not None
     assert engine.keeper is not None
@@ -253,10 +256,10 @@ def test_a_vote_that_a_restart_forgets_is_seen() -> None:
     assert {broken.invariant for broken in played.world.invariants.broken} == {"one voice"}
 
 
-class Forgetful(dict[bytes, list[Stand]]):
+class Forgetful(dict[bytes, list[ViewRecord]]):
     """Takes everything and keeps nothing."""
 
-    def __setitem__(self, run: bytes, stands: list[Stand]) -> None:
+    def __setitem__(self, run: bytes, stands: list[ViewRecord]) -> None:
         pass
 
 

@@ -26,7 +26,7 @@ from daemon.device.model.flat_model import FlatModel
 from daemon.device.model.guard import ModelGuard
 from daemon.device.processor import Device
 from daemon.device.settings import Job
-from daemon.device.shared_memory import Buffers
+from daemon.device.shared_memory import SharedMemory
 from daemon.device.tasks.description import describe_task, seed_everything
 from daemon.device.tasks.task import Task
 from protocol.digest import digest
@@ -96,7 +96,7 @@ class TrainingLoop:
             self._task, self._net, self._job.task, self.dataset_size, self._job.seed
         )
 
-    def share(self, buffers: Buffers) -> None:
+    def share(self, buffers: SharedMemory) -> None:
         """Where anchors come from and deltas go."""
         self._anchor, self._delta, self._inner = (
             _tensor(part) for part in (buffers.anchor, buffers.delta, buffers.inner)

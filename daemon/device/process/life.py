@@ -14,7 +14,7 @@ from daemon.device.model.author_code import OUT_OF_MEMORY, is_library
 from daemon.device.process.launch import start_worker
 from daemon.device.process.restart_policy import Failure
 from daemon.device.settings import WorkerSettings
-from daemon.device.shared_memory import Buffers
+from daemon.device.shared_memory import SharedMemory
 from protocol.errors import UserError
 
 # What a process does to itself, at the same place each time it comes there. Everything else is done
@@ -34,7 +34,7 @@ class Life:
     def __init__(self, settings: WorkerSettings) -> None:
         """Raises `OSError` when there is no process to be had."""
         self.process = start_worker(settings)
-        self.buffers: Buffers | None = None  # set when it is up
+        self.buffers: SharedMemory | None = None  # set when it is up
         self.unable: UserError | None = None
         # As it said itself, or as the supervisor found.
         self.failed: Failure | None = None

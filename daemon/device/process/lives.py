@@ -29,11 +29,11 @@ from daemon.device.process.launch import STDERR_GRACE_S
 from daemon.device.process.life import Life
 from daemon.device.process.restart_policy import Failure, Patience, Restarts
 from daemon.device.settings import Job, WorkerSettings
-from daemon.device.shared_memory import Buffers
+from daemon.device.shared_memory import SharedMemory
 from protocol.errors import UserError
 from protocol.journal import (
     BatchSkipped,
-    Event,
+    JournalEvent,
     TrainerReady,
     TrainerStopped,
     TrainingProgress,
@@ -57,7 +57,7 @@ class WorkerLives:
         self,
         job: Job,
         settings: WorkerSettings,
-        on_event: Callable[[Event], None],
+        on_event: Callable[[JournalEvent], None],
         patience: Patience,
         before: TaskDigest | None = None,
     ) -> None:
@@ -252,7 +252,7 @@ class WorkerLives:
             life.process.kill("its task makes another model than this home holds")
             return
         try:
-            life.buffers = Buffers(life.process.memory_fd, up.info.parameters, up.inner)
+            life.buffers = SharedMemory(life.process.memory_fd, up.info.parameters, up.inner)
         except (ValueError, OSError) as error:
             life.process.kill(f"its memory cannot be shared: {error}")
             return

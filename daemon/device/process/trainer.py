@@ -31,11 +31,11 @@ from daemon.device.process.life import Life
 from daemon.device.process.lives import NO_PROGRESS, WorkerLives
 from daemon.device.process.restart_policy import Patience
 from daemon.device.settings import WorkerSettings, job_of
-from daemon.device.shared_memory import Buffers
+from daemon.device.shared_memory import SharedMemory
 from daemon.device.tasks.catalog import locate
 from protocol.errors import OurFault
 from protocol.identity import PeerId
-from protocol.journal import Event
+from protocol.journal import JournalEvent
 from protocol.ports import Lane, Progress, TaskInfo, TrainerLost, Vector, Work
 from protocol.run.manifest import Manifest
 from protocol.run.task_digest import TaskDigest
@@ -67,7 +67,7 @@ class WorkerTrainer:
         manifest: Manifest,
         peer: PeerId,
         settings: WorkerSettings,
-        on_event: Callable[[Event], None],
+        on_event: Callable[[JournalEvent], None],
         *,
         patience: Patience | None = None,
         before: TaskDigest | None = None,
@@ -160,7 +160,7 @@ class WorkerTrainer:
         self,
         command: Callable[[Life, int], Command],
         *,
-        put: tuple[Callable[[Buffers], Vector], Vector] | None = None,
+        put: tuple[Callable[[SharedMemory], Vector], Vector] | None = None,
         after_anchor: bool = False,
     ) -> tuple[Life, Report]:
         """Ask the worker that is up, writing a vector into the shared memory first where `put` says

@@ -23,16 +23,16 @@ from daemon.system.offload import in_thread
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.journal import Event
+from protocol.journal import JournalEvent
 from protocol.ports import (
     Checkpoint,
     Lane,
     LedgerRecord,
     ParameterSpec,
     Progress,
-    Stand,
     TaskInfo,
     Vector,
+    ViewRecord,
     Work,
 )
 from protocol.round import phases as p
@@ -79,10 +79,10 @@ class NoDisk:
         await trio.lowlevel.checkpoint()
         return None
 
-    async def save_stands(self, run: Digest, stands: Sequence[Stand]) -> None:
+    async def save_stands(self, run: Digest, stands: Sequence[ViewRecord]) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def load_stands(self, run: Digest) -> list[Stand]:
+    async def load_stands(self, run: Digest) -> list[ViewRecord]:
         await trio.lowlevel.checkpoint()
         return []
 
@@ -170,7 +170,7 @@ class WatchedEngine(NativeEngine):
         self.adopted = trio.Event()
         super().__init__(**parts)
 
-    async def _step(self, event: p.Happening) -> None:
+    async def _step(self, event: p.Event) -> None:
         await super()._step(event)
         if isinstance(event, p.Adopted):
             self.adopted.set()
@@ -203,7 +203,7 @@ class CertifiedDriver:
         )
         self.signed = seal(manifest)
         self.trainer = GivenTrainer(settings.elements)
-        self._said: list[Event] = []
+        self._said: list[JournalEvent] = []
         self.engine = WatchedEngine(
             name=f"peer {settings.index}",
             manifest=self.signed,

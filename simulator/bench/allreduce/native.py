@@ -14,7 +14,7 @@ import trio
 
 from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
-from daemon.services.training.native.exchange.all_reduce import Exchange
+from daemon.services.training.native.exchange.all_reduce import AllReduce
 from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.exchange.data_plane import fingerprint_of
 from daemon.services.training.native.exchange.lanes import (
@@ -30,10 +30,10 @@ from protocol.codec import codec_named
 from protocol.contribution.ledger import Offer
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, Levels, digest
 from protocol.identity import PeerId, Signer
-from protocol.messages import Cut, Plan, Ready, Signed
+from protocol.messages import Inclusion, Plan, Ready, Signed
 from protocol.planning.plan import OpenPlan
 from protocol.ports import Endpoint, Vector
-from protocol.round.phases import Happening
+from protocol.round.phases import Event
 from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, serve
 
 RUN = digest(b"hypergpu/bench/allreduce")
@@ -78,7 +78,7 @@ class NativeDriver:
         self._endpoints: dict[PeerId, Endpoint] = {}
         self._trouble = ""
         self.sender = BulkSender(network, self._find, self._refuse)
-        self._exchange: Exchange | None = None
+        self._exchange: AllReduce | None = None
         self._changed = trio.Event()
         self._mean: Vector = _NONE
         # What has to be decoded; touched by nobody else.
@@ -130,8 +130,8 @@ class NativeDriver:
                 contribution=EMPTY_ROOT,
                 loss=None,
                 fingerprint=fingerprint_of(self._endpoints[peer]),
-                up_bits=0,
-                down_bits=0,
+                uplink_bps=0,
+                downlink_bps=0,
             )
             for peer in peers
         ]
@@ -154,7 +154,7 @@ class NativeDriver:
         encoded = self._offers.take(self._codec.size(self._settings.elements))
         await in_thread(lambda: self._codec.encode_into(self._vector, 1.0, encoded))
         plan = self._plan()
-        exchange = Exchange(
+        exchange = AllReduce(
             plan=plan,
             run=RUN,
             signer=self._signer,
@@ -171,7 +171,7 @@ class NativeDriver:
         self._changed.set()
         self._changed = trio.Event()
         everybody = tuple(range(len(plan.members)))
-        cut = Cut(
+        cut = Inclusion(
             plan=plan.digest,
             number=1,
             contributors=everybody,
@@ -194,7 +194,7 @@ class NativeDriver:
         return self._mean
 
 
-def _nothing(event: Happening) -> None:
+def _nothing(event: Event) -> None:
     """There is no round machine here that would want to know."""
 
 

@@ -59,7 +59,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     codec: str
     peers: int
     elements: int
-    rate_bits: float | None
+    rate_bps: float | None
     seconds_median: float | None
     seconds_min: float | None
     seconds_max: float | None
@@ -101,12 +101,12 @@ def parse_rate(text: str) -> float | None:
 
 
 @contextmanager
-def links(peers: int, rate_bits: float | None, rtt_s: float, say: Say) -> Iterator[Links]:
+def links(peers: int, rate_bps: float | None, rtt_s: float, say: Say) -> Iterator[Links]:
     """Loopback, or with a rate or a round trip a namespace for each peer.
 
     Raises `UserError("NETNS")`.
     """
-    if rate_bits is None and not rtt_s:
+    if rate_bps is None and not rtt_s:
         yield Links(hosts=(LOOPBACK,) * peers, device="lo", prefixes=((),) * peers)
         return
     with ExitStack() as stack:
@@ -116,12 +116,14 @@ def links(peers: int, rate_bits: float | None, rtt_s: float, say: Say) -> Iterat
                 f"{why}: every packet is held by a process beside the peers, which costs CPU of theirs"
             )
             made = stack.enter_context(
-                clusters(peers, 1, Far(delay_s=rtt_s / 2), up_bits=rate_bits, down_bits=rate_bits)
+                clusters(
+                    peers, 1, Far(delay_s=rtt_s / 2), uplink_bps=rate_bps, downlink_bps=rate_bps
+                )
             )
         else:
             made = stack.enter_context(namespaces(peers))
             for peer in range(peers):
-                made.shape(peer, up_bits=rate_bits, down_bits=rate_bits)
+                made.shape(peer, uplink_bps=rate_bps, downlink_bps=rate_bps)
                 if rtt_s:
                     made.delay(peer, rtt_s / 4)  # both ways at both ends
         hosts, prefixes = (
@@ -136,7 +138,7 @@ def measure(
     elements: int,
     codecs: Sequence[str],
     engines: Sequence[str],
-    rate_bits: float | None,
+    rate_bps: float | None,
     rtt_s: float,
     repeat: int,
     certified: bool,
@@ -162,8 +164,8 @@ def measure(
     wanted = [
         (engine, codec) for codec in codecs for engine in engines if codec in CODECS_OF[engine]
     ]
-    with links(peers, rate_bits, rtt_s, say) as where:
-        tcp = [("tcp", codec) for codec in codecs] if rate_bits is not None else []
+    with links(peers, rate_bps, rtt_s, say) as where:
+        tcp = [("tcp", codec) for codec in codecs] if rate_bps is not None else []
         rounds = _interleaved(peers, elements, [*wanted, *tcp], where, repeat, say)
         proved: dict[str, tuple[list[Round], list[Round]]] = {}
         for codec in codecs if certified and "native" in engines else ():
@@ -172,7 +174,7 @@ def measure(
             )
             proved[codec] = both["native", codec], both["certified", codec]
     return [
-        _record(engine, codec, peers, elements, rate_bits, rounds, proved)
+        _record(engine, codec, peers, elements, rate_bps, rounds, proved)
         for engine, codec in wanted
     ]
 
@@ -257,7 +259,7 @@ def _record(
     codec: str,
     peers: int,
     elements: int,
-    rate_bits: float | None,
+    rate_bps: float | None,
     rounds: dict[tuple[str, str], list[Round]],
     proved: dict[str, tuple[list[Round], list[Round]]],
 ) -> Record:
@@ -266,8 +268,8 @@ def _record(
     seconds = [made.seconds for made in right]
     middle = median(seconds) if seconds else None
     bound = (
-        2 * (peers - 1) / peers * codec_named(codec).size(elements) * 8 / rate_bits
-        if rate_bits
+        2 * (peers - 1) / peers * codec_named(codec).size(elements) * 8 / rate_bps
+        if rate_bps
         else None
     )
     alone, whole = proved.get(codec, ([], [])) if engine == "native" else ([], [])
@@ -283,7 +285,7 @@ def _record(
         codec=codec,
         peers=peers,
         elements=elements,
-        rate_bits=rate_bits,
+        rate_bps=rate_bps,
         seconds_median=_rounded(middle),
         seconds_min=_rounded(min(seconds, default=None)),
         seconds_max=_rounded(max(seconds, default=None)),

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.chain.certified_totals import Figures
-from daemon.chain.heartbeater import Heart, Identity
+from daemon.chain.certified_totals import CertifiedTotals
+from daemon.chain.heartbeater import Heartbeater, Identity
 from daemon.cli.main import run
-from protocol.journal import Event
+from protocol.journal import JournalEvent
 from protocol.ports import inline
 from tests.daemon.chain import homes
 from tests.protocol.rounds import people
@@ -54,9 +54,11 @@ class Stage:
             folder.mkdir(exist_ok=True)
             (folder / file.name).write_bytes(file.read_bytes())
 
-    def heart(self, i: int, payout: str | None = None) -> tuple[Heart, list[Event], Figures]:
-        figures, events = Figures(people(4)[i].peer), list[Event]()
-        heart = Heart(
+    def heart(
+        self, i: int, payout: str | None = None
+    ) -> tuple[Heartbeater, list[JournalEvent], CertifiedTotals]:
+        figures, events = CertifiedTotals(people(4)[i].peer), list[JournalEvent]()
+        heart = Heartbeater(
             opener=lambda: self.world.client(wallet(i).private_key()),
             identity=Identity(name=f"node {i}", payout=payout),
             figure=lambda: figures.now,

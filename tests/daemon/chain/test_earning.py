@@ -27,7 +27,7 @@ from protocol.certificates.certificate import genesis
 from protocol.chain.account_binding import check_binding
 from protocol.chain.keccak import account_bytes, address_of
 from protocol.errors import UserError
-from protocol.journal import ChainReport, Event
+from protocol.journal import ChainReport, JournalEvent
 from protocol.ports import ByteStream, inline
 from protocol.run.manifest import SignedManifest, seal
 from protocol.settlement.dataset import EpochTerms, amount_bytes, make_dataset
@@ -49,8 +49,8 @@ def earning(
     *,
     signed: SignedManifest | None = None,
     settings: ChainConfig = RPC,
-) -> tuple[Earning, list[Event]]:
-    events: list[Event] = []
+) -> tuple[Earning, list[JournalEvent]]:
+    events: list[JournalEvent] = []
     made = Earning(
         home=home,
         settings=settings,
@@ -64,7 +64,7 @@ def earning(
     return made, events
 
 
-def said(events: list[Event]) -> list[str]:
+def said(events: list[JournalEvent]) -> list[str]:
     return [event.state for event in events if isinstance(event, ChainReport)]
 
 

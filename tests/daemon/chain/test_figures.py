@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 from trio.testing import MockClock
 
-from daemon.chain.certified_totals import Figure, Figures
+from daemon.chain.certified_totals import CertifiedTotals, Figure
 from daemon.chain.feed import LOOK_S, READ_AT_ONCE, CertifiedFeed
 from daemon.disk.files import FileDisk
 from daemon.journal import Journal, dates_of_certificates
@@ -19,7 +19,7 @@ from daemon.services.training.native.round_log import certified
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import Step
 from protocol.certificates.certificate import OpenCertificate, Tip, genesis
-from protocol.journal import Event, Warned
+from protocol.journal import JournalEvent, Warned
 from protocol.ports import inline
 from protocol.run.manifest import seal
 from tests.daemon.chain.homes import rounds
@@ -54,7 +54,7 @@ async def test_figures_after_a_merge_are_the_same_live_as_from_disk(
 ) -> None:
     ours, theirs = parted(10)
     after = certificate(tip_of(theirs[-1]), {0: 7}, seq=11)[0]
-    live, events = Figures(ME), list[Event]()
+    live, events = CertifiedTotals(ME), list[JournalEvent]()
     disk = FileDisk(tmp_path, inline)
     feed = CertifiedFeed(disk, SIGNED, inline, events.append, (live.add,))
     async with trio.open_nursery() as nursery:
@@ -72,7 +72,7 @@ async def test_figures_after_a_merge_are_the_same_live_as_from_disk(
     assert live.totals == (1007, 11)
     assert live.now == Figure(samples=1007, certificate=after.hash)
 
-    again = Figures(ME)
+    again = CertifiedTotals(ME)
     later = CertifiedFeed(FileDisk(tmp_path, inline), SIGNED, inline, events.append, (again.add,))
     await _caught_up(later)
     assert (again.totals, again.now) == (live.totals, live.now)
@@ -83,7 +83,7 @@ async def test_a_report_to_the_oracle_after_a_merge_has_the_work_once(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     ours, theirs = parted(3)
-    figures, sent = Figures(ME), list[tuple[int, int]]()
+    figures, sent = CertifiedTotals(ME), list[tuple[int, int]]()
 
     def send(_: str, body: bytes) -> int:
         sent.append((len(body), 0))
@@ -125,7 +125,7 @@ async def test_a_feed_reads_more_than_one_batch_and_hands_each_on_once(
 async def test_a_certificate_that_does_not_read_back_ends_the_feed_with_a_warning(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    disk, events, figures = FileDisk(tmp_path, inline), list[Event](), Figures(ME)
+    disk, events, figures = FileDisk(tmp_path, inline), list[JournalEvent](), CertifiedTotals(ME)
     made = rounds({0: 5}, {0: 5})
     await append(disk, 1, [made[0]])
     await disk.append_certificate(PAID_RUN, 2, pack_record([b"of another version"]))
@@ -141,7 +141,7 @@ async def test_a_feed_of_certificates_that_cannot_be_read_now_reads_them_later(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """A medium that fails for a moment ended the node."""
-    disk, events, figures = FileDisk(tmp_path, inline), list[Event](), Figures(ME)
+    disk, events, figures = FileDisk(tmp_path, inline), list[JournalEvent](), CertifiedTotals(ME)
     await append(disk, 1, rounds({0: 5}))
     path = tmp_path / "runs" / PAID_RUN.hex() / "certificates"
     path.rename(path.with_name("elsewhere"))

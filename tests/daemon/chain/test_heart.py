@@ -13,9 +13,9 @@ from trio.testing import MockClock
 
 from contracts.devnet.genesis import COIN, dev_account
 from daemon.chain.certified_totals import Figure
-from daemon.chain.heartbeater import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heart, Identity
+from daemon.chain.heartbeater import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heartbeater, Identity
 from protocol.chain.port import Chain, ChainRefused, ChainUnreachable, WrongChain
-from protocol.journal import ChainReport, Event
+from protocol.journal import ChainReport, JournalEvent
 from protocol.ports import inline
 from protocol.status import StatusState, fold, record
 from simulator.fakes.chain import FakeChain
@@ -42,9 +42,9 @@ class Node:
         )
         self.chain = FakeChain(self.ledger, ME, self._wait)
         self.figure = figure or Figure(samples=10, certificate=b"\x01" * 32)
-        self.events: list[Event] = []
+        self.events: list[JournalEvent] = []
         self.sent: list[tuple[float, int]] = []
-        self.heart = Heart(
+        self.heart = Heartbeater(
             opener=self._open,
             identity=Identity(name="attic", payout=dev_account("cold")),
             figure=lambda: self.figure,

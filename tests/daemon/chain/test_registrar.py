@@ -21,15 +21,15 @@ from protocol.chain.registration import (
     AGAIN_S,
     TABLE,
     VALID_S,
-    Happening,
     Registration,
+    RegistrationEvent,
     RegistrationState,
     challenge_digest,
     judge_answer,
     moved,
 )
 from protocol.identity import Signer
-from protocol.journal import Event, PeerRegistered
+from protocol.journal import JournalEvent, PeerRegistered
 from protocol.ports import ByteStream, inline
 from simulator.fakes.chain import FakeChain
 from simulator.fakes.clock import run_virtual
@@ -39,8 +39,10 @@ from simulator.fakes.network import FakeSwarm
 from tests.protocol.settlement.paid import CHAIN, CONTRACT, PAID, wallet
 
 PEER = Signer(bytes(32)).peer
-ASKED = moved(Registration(peer=PEER), Happening.ASKED, 100.0, nonce=b"\x07" * 32, expires_s=160)
-S, H = RegistrationState, Happening
+ASKED = moved(
+    Registration(peer=PEER), RegistrationEvent.ASKED, 100.0, nonce=b"\x07" * 32, expires_s=160
+)
+S, H = RegistrationState, RegistrationEvent
 
 
 def answer(
@@ -92,7 +94,7 @@ class Village:
     """
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[JournalEvent] = []
         self.ledger = FakeLedger(
             trio.current_time,
             owner=wallet(0).address,
@@ -108,7 +110,7 @@ class Village:
         self._registrar(2, []).serve(self.networks[2], lambda: None)
         self.networks[3].serve(PROTOCOL, self._lie)
 
-    def _registrar(self, i: int, events: list[Event]) -> Registrar:
+    def _registrar(self, i: int, events: list[JournalEvent]) -> Registrar:
         assert PAID.settlement is not UNSET
         return Registrar(PAID.settlement, self.networks[i].peer, events.append, trio.current_time)
 

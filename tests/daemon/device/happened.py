@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import trio
 
-from protocol.journal import Event
+from protocol.journal import JournalEvent
 
-E = TypeVar("E", bound=Event)
+E = TypeVar("E", bound=JournalEvent)
 
 
 class Happened:
@@ -23,11 +23,11 @@ class Happened:
     """
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[JournalEvent] = []
         self._given: set[int] = set()
         self._more = trio.Event()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: JournalEvent) -> None:
         self.events.append(event)
         self._more.set()
         self._more = trio.Event()

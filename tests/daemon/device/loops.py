@@ -20,7 +20,7 @@ LANE = Lane(base=0, index=0, stride=1)
 
 def loop_of(
     task: Task, name: str = "test:Task", inner: Inner | None = None
-) -> tuple[TrainingLoop, shared_memory.Buffers]:
+) -> tuple[TrainingLoop, shared_memory.SharedMemory]:
     """A loop that was not set to work, and what it shares."""
     job = Job(
         task=name,
@@ -32,7 +32,7 @@ def loop_of(
     loop = TrainingLoop(task, Device(SETTINGS), job)
     fd = shared_memory.create()
     shared_memory.give_size(fd, loop.parameters, loop.inner_size)
-    shared = shared_memory.Buffers(fd, loop.parameters, loop.inner_size)
+    shared = shared_memory.SharedMemory(fd, loop.parameters, loop.inner_size)
     loop.share(shared)
     shared.anchor[:] = initial_parameters(loop.specs, 3)
     return loop, shared

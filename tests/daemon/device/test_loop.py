@@ -28,12 +28,14 @@ def gpt() -> Task:
     return load_task("byte_gpt", OPTIONS, SETTINGS)
 
 
-def make_loop(task: Task, name: str, inner: Inner) -> tuple[TrainingLoop, shared_memory.Buffers]:
+def make_loop(
+    task: Task, name: str, inner: Inner
+) -> tuple[TrainingLoop, shared_memory.SharedMemory]:
     job = Job(task=name, task_options={}, seed=3, inner=inner, peer=Signer(bytes(32)).peer)
     loop = TrainingLoop(task, Device(SETTINGS), job)
     fd = shared_memory.create()
     shared_memory.give_size(fd, loop.parameters, loop.inner_size)
-    shared = shared_memory.Buffers(fd, loop.parameters, loop.inner_size)
+    shared = shared_memory.SharedMemory(fd, loop.parameters, loop.inner_size)
     loop.share(shared)
     shared.anchor[:] = initial_parameters(loop.specs, 3)
     return loop, shared
@@ -178,7 +180,7 @@ def test_bfloat16_learns_too() -> None:
     loop = TrainingLoop(task, Device(settings), job)
     fd = shared_memory.create()
     shared_memory.give_size(fd, loop.parameters, loop.inner_size)
-    shared = shared_memory.Buffers(fd, loop.parameters, loop.inner_size)
+    shared = shared_memory.SharedMemory(fd, loop.parameters, loop.inner_size)
     loop.share(shared)
     shared.anchor[:] = initial_parameters(loop.specs, 3)
     loop.train(Lane(base=0, index=0, stride=1), 10)

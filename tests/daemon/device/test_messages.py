@@ -63,7 +63,10 @@ def test_a_command_is_no_report() -> None:
 def test_both_sides_see_the_same_memory_and_nobody_can_shrink_it() -> None:
     fd = shared_memory.create()
     shared_memory.give_size(fd, 1000, 2002)
-    ours, theirs = shared_memory.Buffers(fd, 1000, 2002), shared_memory.Buffers(fd, 1000, 2002)
+    ours, theirs = (
+        shared_memory.SharedMemory(fd, 1000, 2002),
+        shared_memory.SharedMemory(fd, 1000, 2002),
+    )
     ours.anchor[:], theirs.delta[:], ours.inner[:] = 1, 2, 3
     assert (theirs.anchor.sum(), ours.delta.sum(), theirs.inner.sum()) == (1000, 2000, 6006)
     with pytest.raises(PermissionError):
@@ -82,8 +85,8 @@ def test_memory_of_another_size_or_unsealed_is_refused() -> None:
     fd = shared_memory.create()
     os.ftruncate(fd, 1 << 16)
     with pytest.raises(ValueError, match="shared memory"):
-        shared_memory.Buffers(fd, 10, 22)
+        shared_memory.SharedMemory(fd, 10, 22)
     shared_memory.give_size(fd, 10, 22)
     with pytest.raises(ValueError, match="shared memory"):
-        shared_memory.Buffers(fd, 10, 4000)
+        shared_memory.SharedMemory(fd, 10, 4000)
     os.close(fd)

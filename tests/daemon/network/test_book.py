@@ -22,7 +22,7 @@ from daemon.network.address_book import (
     MAX_RECORD_BYTES,
     MAX_RECORDS,
     REMEMBERED_PLACES,
-    Book,
+    AddressBook,
     SignedPeerRecord,
     decode_exchange,
     encode_exchange,
@@ -47,8 +47,8 @@ def record(number: int, seq: int = 1, keys: tuple[bytes, ...] = (RUN,)) -> Signe
     return seal_record(signer(number), [place(number)], keys, seq)
 
 
-def a_book(join: tuple[Place, ...] = ()) -> Book:
-    return Book(signer(1).peer, join)
+def a_book(join: tuple[Place, ...] = ()) -> AddressBook:
+    return AddressBook(signer(1).peer, join)
 
 
 def test_a_record_is_learned_once_and_replaced_by_a_newer_one() -> None:
@@ -86,7 +86,7 @@ def test_what_is_kept_for_the_next_life_is_where_a_peer_was_met_or_the_user_said
     """
     two, three = signer(2).peer, signer(3).peer
     named = Place("dns4", "home.example", 22, three)
-    book = Book(signer(1).peer, [named])
+    book = AddressBook(signer(1).peer, [named])
     claims = [
         Place("ip4", "169.254.169.254", 80, two),
         Place("dns4", "victim.example", 22, two),
@@ -176,7 +176,7 @@ def test_failures_wait_longer_and_end_in_oblivion_but_for_join_addresses() -> No
 
 
 def test_members_of_our_run_come_first_and_connected_ones_not_at_all() -> None:
-    book = Book(signer(9).peer, ())
+    book = AddressBook(signer(9).peer, ())
     book.learn(record(2, keys=(OTHER_RUN,)), 0.0, "teller")
     book.learn(record(3), 0.0, "teller")
     book.learn(record(4, keys=()), 0.0, "teller")
@@ -189,7 +189,7 @@ def test_of_two_who_lose_each_other_one_calls_first() -> None:
     low, high = sorted((signer(2), signer(3)), key=lambda one: one.peer)
     waits = {}
     for own, other in ((low, high), (high, low)):
-        book = Book(own.peer, (Place("ip4", "10.0.0.1", 4001, other.peer),))
+        book = AddressBook(own.peer, (Place("ip4", "10.0.0.1", 4001, other.peer),))
         book.connected(other.peer, 0.0)
         book.lost(other.peer, 5.0)
         waits[own.peer] = book.to_dial(set(), frozenset(), 5.0) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.network.address_book import Book, seal_record
+from daemon.network.address_book import AddressBook, seal_record
 from daemon.network.addresses import Place
 from daemon.network.dial_policy import SOURCE_TRIES_AT_ONCE
 from daemon.network.links import Links
@@ -20,7 +20,7 @@ def endpoint(*hosts: str) -> Endpoint:
 
 async def test_bulk_met_at_a_proven_host_pays_for_no_other_tries() -> None:
     """A member that answers at its own host must not buy calls to hosts that it made up."""
-    book = Book(OWN.peer, [])
+    book = AddressBook(OWN.peer, [])
     book.learn(seal_record(TOLD, [Place("ip4", PROVEN, 4001, TOLD.peer)], [], 1), 0.0, "teller")
     book.met(TOLD.peer, PROVEN)
     reach = Reach(book, Links(lambda _connection: None), (Place("ip4", "1.1.1.1", 4001, OWN.peer),))
@@ -33,7 +33,7 @@ async def test_bulk_met_at_a_proven_host_pays_for_no_other_tries() -> None:
 
 
 async def test_bulk_met_at_a_new_host_gives_its_try_back() -> None:
-    book = Book(OWN.peer, [])
+    book = AddressBook(OWN.peer, [])
     book.learn(seal_record(TOLD, [Place("ip4", PROVEN, 4001, TOLD.peer)], [], 1), 0.0, "teller")
     reach = Reach(book, Links(lambda _connection: None), (Place("ip4", "1.1.1.1", 4001, OWN.peer),))
     for number in range(3 * int(SOURCE_TRIES_AT_ONCE)):

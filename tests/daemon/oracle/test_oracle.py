@@ -35,7 +35,7 @@ from daemon.oracle.reports import (
     read_report,
 )
 from daemon.wallet.keystore import UnlockedWallet, recover_text, wallet_of
-from protocol.journal import Event
+from protocol.journal import JournalEvent
 
 ONE = wallet_of((1).to_bytes(32, "big"))
 TWO = wallet_of((2).to_bytes(32, "big"))
@@ -270,7 +270,7 @@ class Oracle:
 class Worker:
     def __init__(self, folder: Path, oracle: Oracle, *, legacy: bool = False) -> None:
         self.figures = (0, 0)
-        self.events: list[Event] = []
+        self.events: list[JournalEvent] = []
         self.reporter = Reporter(
             url="http://oracle.example/",
             legacy=legacy,

@@ -23,7 +23,7 @@ from daemon.network.gossip import REFUSED_COUNTS as GOSSIP_REFUSED_COUNTS
 from daemon.network.libp2p import LibP2PNetwork
 from daemon.network.pubsub import BURST_MESSAGES, RATE_MESSAGES_PER_S
 from daemon.services.training.native.audit.fraud_proofs import PROTOCOL as EVIDENCE
-from daemon.services.training.native.audit.fraud_proofs import SEND, Charge, Convictions
+from daemon.services.training.native.audit.fraud_proofs import SEND, Accusation, FraudProofs
 from daemon.swarm.frames import frame
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.messenger import (
@@ -36,8 +36,8 @@ from daemon.swarm.messenger import (
 from protocol.averaging.sum_audit import encode_evidence
 from protocol.errors import Unreachable
 from protocol.identity import PeerId, Signer
-from protocol.journal import Event
-from protocol.messages import AnyMessage, Held, Signed, encode_signed, sign
+from protocol.journal import JournalEvent
+from protocol.messages import AnyMessage, HoldReport, Signed, encode_signed, sign
 from protocol.ports import inline
 from protocol.run.manifest import seal
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
@@ -63,7 +63,7 @@ class Victim:
 
     def __init__(self, home: Path) -> None:
         self.refused: list[tuple[str, PeerId]] = []
-        self.said: list[Event] = []
+        self.said: list[JournalEvent] = []
         self.heard: list[PeerId] = []
         self.judged = 0
         self.network = make_node(home, 1)
@@ -71,7 +71,7 @@ class Victim:
         self.network.subscribe(TOPIC, self._judge, keep=False)
         lineage = Lineage(LIED.run, LIED.manifest, CHUNKS)
         lineage.add(LIED.certificate.raw)
-        self.convictions = Convictions(
+        self.convictions = FraudProofs(
             me=self.network.peer,
             manifest=seal(LIED.manifest),
             network=self.network,
@@ -109,7 +109,7 @@ async def two_peers(home: Path) -> AsyncIterator[tuple[Victim, LibP2PNetwork, Li
         nursery.cancel_scope.cancel()
 
 
-HELD = Held(plan=bytes(32), contributors=(0,))
+HELD = HoldReport(plan=bytes(32), contributors=(0,))
 
 
 async def say(node: LibP2PNetwork, signer: Signer, to: Victim) -> None:
@@ -160,7 +160,7 @@ async def accuse(flooder: LibP2PNetwork, victim: Victim, proof: bytes) -> bytes:
 
     Returns the answer.
     """
-    charge = Charge(peer=FOUR[0].peer, number=1, certificate=LIED.certificate.hash)
+    charge = Accusation(peer=FOUR[0].peer, number=1, certificate=LIED.certificate.hash)
     stream = None
     try:
         stream = await flooder.open_stream(victim.network.peer, EVIDENCE)

@@ -18,7 +18,7 @@ from daemon.swarm.chain_sync import (
 from daemon.swarm.frames import FrameReader, frame
 from protocol.errors import Unreachable
 from protocol.identity import short
-from protocol.journal import Event, Warned
+from protocol.journal import JournalEvent, Warned
 from protocol.ports import ByteStream
 from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest, seal
 from simulator.fakes.clock import run_virtual
@@ -35,7 +35,7 @@ class Asked:
         self.swarm = FakeSwarm(random.Random(1))
         self.member, self.joiner = self.swarm.network(b"m" * 32), self.swarm.network(b"j" * 32)
         self.refused: list[tuple[str, str, str]] = []
-        self.told: list[Event] = []
+        self.told: list[JournalEvent] = []
 
     def served(self) -> None:
         serve_manifest(

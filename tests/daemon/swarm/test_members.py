@@ -13,7 +13,7 @@ from daemon.swarm import members
 from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s, silence_s
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId
-from protocol.journal import Event, PeerForgotten
+from protocol.journal import JournalEvent, PeerForgotten
 from protocol.messages import Beacon
 from protocol.ports import Link
 
@@ -37,7 +37,7 @@ def beacon(serial: int, tip: Digest, *, number: int = 1, role: str = "node") -> 
     )
 
 
-def table(events: list[Event] | None = None) -> Members:
+def table(events: list[JournalEvent] | None = None) -> Members:
     return Members("me", (events if events is not None else []).append, lambda _endpoint: None)
 
 
@@ -56,7 +56,7 @@ def test_a_newcomer_forgets_nobody_while_it_learns_of_many() -> None:
     """It hears `BEACONS_PER_S` members a second, each of them once in `beacon_s(10_000)`, and at
     first knows few.
     """
-    events: list[Event] = []
+    events: list[JournalEvent] = []
     known = table(events)
     for i in range(10_000):
         now = i / members.BEACONS_PER_S
@@ -67,7 +67,7 @@ def test_a_newcomer_forgets_nobody_while_it_learns_of_many() -> None:
 
 
 def test_who_is_silent_is_forgotten_and_nobody_else() -> None:
-    events: list[Event] = []
+    events: list[JournalEvent] = []
     known = table(events)
     known.take("silent", beacon(1, TIPS[0]), 0.0)
     known.take("talking", beacon(1, TIPS[0]), 0.0)

@@ -10,7 +10,7 @@ from daemon.swarm.neighbours import LEAST_BYTES, LOOKED_AT, Neighbours
 from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.flows import product_of
 from protocol.network.peer_health import PROBATION, QUARANTINE_S, SUCCESSES, TRUSTED
-from protocol.network.peer_observation import MAX_SIGHTS, MOST_SEGMENTS, short_name
+from protocol.network.peer_observation import MAX_OBSERVATIONS, MOST_SEGMENTS, short_name
 from protocol.ports import Link
 
 PARENT = b"p" * 32
@@ -62,8 +62,8 @@ def test_a_links_bandwidth_is_told_by_whoever_saw_it_at_work_for_long_enough() -
     neighbours.sent_us("a", 1_000_000, 250_000, 1.05)
     neighbours.took("a", 2_000_000, 500_000, 2.1)
     sight = neighbours.sights(PARENT)[0]
-    assert sight.up_bits == pytest.approx(8_000_000, rel=1e-6)
-    assert sight.down_bits == pytest.approx(8_000_000, rel=1e-6)
+    assert sight.uplink_bps == pytest.approx(8_000_000, rel=1e-6)
+    assert sight.downlink_bps == pytest.approx(8_000_000, rel=1e-6)
     assert not sight.bounded
 
 
@@ -76,7 +76,7 @@ def test_a_sight_says_when_the_path_was_the_bound() -> None:
     neighbours.sent_us("a", 2 * flow // 8, flow // 32, 2.05)  # slower, but on a path with room
     sight = neighbours.sights(PARENT)[0]
     assert not sight.bounded
-    assert sight.up_bits == pytest.approx(flow, rel=1e-3)
+    assert sight.uplink_bps == pytest.approx(flow, rel=1e-3)
 
 
 def test_a_path_that_lost_nothing_yet_is_not_taken_for_wider_than_the_others() -> None:
@@ -100,7 +100,9 @@ def test_a_sight_says_when_our_own_link_was_the_bound() -> None:
     neighbours.sent_us("a", 900_000, 250_000, 1.05, busy=0.5)
     sight = neighbours.sights(PARENT)[0]
     assert not sight.bounded
-    assert sight.up_bits == pytest.approx(7_200_000, rel=1e-6), "what our link bounded goes behind"
+    assert sight.uplink_bps == pytest.approx(7_200_000, rel=1e-6), (
+        "what our link bounded goes behind"
+    )
 
 
 def test_a_sight_counts_losses_and_a_long_connections_in_proportion() -> None:
@@ -174,7 +176,7 @@ def test_among_many_links_all_have_their_turn_and_few_are_told_of() -> None:
     for _ in range(9):
         neighbours.linked(links)
     assert all(len(neighbours.of(one.peer).rtt.samples) == 3 for one in links)
-    assert len(neighbours.sights(PARENT)) == MAX_SIGHTS
+    assert len(neighbours.sights(PARENT)) == MAX_OBSERVATIONS
     assert neighbours.sights(PARENT) != neighbours.sights(b"q" * 32)
 
 

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 import trio
 from msgspec.structs import replace
 
-from daemon.services.training.native.audit.fraud_proofs import Convictions
+from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.sum_audit import Evidence, encode_evidence
 from protocol.identity import PeerId
-from protocol.journal import Event, Warned
+from protocol.journal import JournalEvent, Warned
 from protocol.ports import PROOFS_KEPT, inline
 from protocol.run.manifest import seal
 from simulator.fakes.clock import run_virtual
@@ -44,12 +44,12 @@ class Member:
     ) -> None:
         self.medium = medium or MemoryMedium()
         self.refused: list[tuple[str, PeerId]] = []
-        self.said: list[Event] = []
+        self.said: list[JournalEvent] = []
         self.network = swarm.network(bytes([name]) * 32)
         self.lineage = Lineage(LIED.run, LIED.manifest, CHUNKS)
         if knows is not None:
             self.lineage.add(knows.certificate.raw)
-        self.convictions = Convictions(
+        self.convictions = FraudProofs(
             me=self.network.peer,
             manifest=seal(LIED.manifest),
             network=self.network,

@@ -8,7 +8,7 @@ from daemon.services.training.native.state.fork_choice import (
     FREE_PER_HELD,
     MERGE_RETRY_S,
     WITHOUT_S,
-    Course,
+    ForkChoice,
 )
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
@@ -33,7 +33,7 @@ class Node:
         self.members = Members(ME.peer, lambda event: None, lambda endpoint: None)
         self.underway: Digest | None = None
         self.arrived: frozenset[Digest] = frozenset()
-        self.course = Course(
+        self.course = ForkChoice(
             self.lineage, self.members, lambda: self.underway, lambda: self.arrived
         )
 

@@ -11,14 +11,14 @@ import trio.testing
 from msgspec.structs import replace
 
 from daemon.services.training.native.state.downloads import ARRIVED_KEPT, Downloads
-from daemon.services.training.native.state.state_store import Keeper
+from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members
 from daemon.swarm.state_transfer import GivenStates, serve_state
 from protocol.averaging.outer_step import state_digest, state_leaves
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.ports import Checkpoint, ParameterSpec, TaskInfo, inline
-from protocol.round.phases import Happening, StateHere
+from protocol.round.phases import Event, StateHere
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
 from simulator.fakes.network import FakeSwarm
@@ -52,13 +52,13 @@ class Scene:
             self.further.append(
                 self._certified(Made(FOUR[2:], self.further[-1].tip, seq=number), number)
             )
-        self.happened: list[Happening] = []
+        self.happened: list[Event] = []
         swarm = FakeSwarm(random.Random(1))
         self.here: FakeNetwork = swarm.network(b"\0" * 32)
         self.there: FakeNetwork = swarm.network(b"\1" * 32)
         self.swarm = swarm
         disk = MemoryDisk(MemoryMedium())
-        self.keeper = Keeper(
+        self.keeper = StateStore(
             run=RUN,
             me=FOUR[0].peer,
             manifest=MANIFEST,

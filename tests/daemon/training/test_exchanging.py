@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from daemon.services.training.native.exchange.all_reduce import EARLY_S
-from daemon.services.training.native.exchange.data_plane import Exchanging
+from daemon.services.training.native.exchange.data_plane import DataPlane
 from daemon.services.training.native.exchange.lanes import PROTOCOL, SliceHeader, parcel
 from daemon.swarm.members import Members
 from protocol.errors import Unreachable
@@ -31,7 +31,7 @@ def test_bytes_of_a_plan_that_was_certified_without_us_hold_nothing_up(certified
         swarm = FakeSwarm(random.Random(1))
         ours = Signer(bytes([1]) * 32)
         here, there = swarm.network(bytes([1]) * 32), swarm.network(bytes([2]) * 32)
-        exchanging = Exchanging(
+        exchanging = DataPlane(
             network=here,
             run=RUN,
             signer=ours,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from daemon.services.training.native.exchange.buffers import Buffers
-from daemon.services.training.native.exchange.result_buffer import Gathered
-from protocol.averaging.group_layout import Layout, layout_of
+from daemon.services.training.native.exchange.result_buffer import ResultBuffer
+from protocol.averaging.group_layout import GroupLayout, layout_of
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, element_range
 from protocol.codec import codec_named
 from protocol.digest import EMPTY_ROOT, digest, merkle_root
@@ -20,18 +20,20 @@ ONE_ROW = layout_of(((0, 1, 2),), BORDERS)
 VECTOR: Vector = np.random.default_rng(5).standard_normal(ELEMENTS).astype(np.float32)
 
 
-def part(layout: Layout, index: int) -> Vector:
+def part(layout: GroupLayout, index: int) -> Vector:
     start, stop = element_range(*layout.slices[index], ELEMENTS)
     return VECTOR[start:stop]
 
 
-def put(gathered: Gathered, layout: Layout, index: int, memory: memoryview, codec: str) -> None:
+def put(
+    gathered: ResultBuffer, layout: GroupLayout, index: int, memory: memoryview, codec: str
+) -> None:
     codec_named(codec).encode_into(part(layout, index), 1.0, memory)
     gathered.put(index, digest(bytes([index])), memory, None)
 
 
-def filled(codec: str, layout: Layout = ONE_ROW) -> Gathered:
-    gathered = Gathered(layout, codec_named(codec), ELEMENTS, Buffers())
+def filled(codec: str, layout: GroupLayout = ONE_ROW) -> ResultBuffer:
+    gathered = ResultBuffer(layout, codec_named(codec), ELEMENTS, Buffers())
     for index in range(len(layout.slices)):
         if index not in gathered:
             put(gathered, layout, index, gathered.memory(index), codec)
@@ -39,7 +41,7 @@ def filled(codec: str, layout: Layout = ONE_ROW) -> Gathered:
     return gathered
 
 
-def read(gathered: Gathered, start: int, stop: int) -> Vector:
+def read(gathered: ResultBuffer, start: int, stop: int) -> Vector:
     return gathered.mean(start, np.full(stop - start, np.nan, np.float32))
 
 
@@ -59,7 +61,7 @@ def test_lossless_results_are_read_where_they_were_received() -> None:
     ("codec", "layout"),
     [("int8", ONE_ROW), ("bfloat16", ONE_ROW), ("float32", layout_of(((0, 1), (2, 3)), (0, 4, 9)))],
 )
-def test_others_are_decoded(codec: str, layout: Layout) -> None:
+def test_others_are_decoded(codec: str, layout: GroupLayout) -> None:
     gathered = filled(codec, layout)
     assert gathered.vector(0, ELEMENTS) is None
     decoded = np.empty_like(VECTOR)
@@ -76,7 +78,7 @@ def test_a_place_is_given_once_and_what_came_elsewhere_is_read_there() -> None:
     """A lane breaks in the middle of a slice, and another one brings it whole; what the first one
     wrote is nobody's.
     """
-    gathered = Gathered(ONE_ROW, codec_named("float32"), ELEMENTS, Buffers())
+    gathered = ResultBuffer(ONE_ROW, codec_named("float32"), ELEMENTS, Buffers())
     broken = gathered.memory(2)
     again = gathered.memory(2)
     assert not np.shares_memory(np.frombuffer(broken, np.uint8), np.frombuffer(again, np.uint8))
@@ -92,11 +94,11 @@ def test_a_place_is_given_once_and_what_came_elsewhere_is_read_there() -> None:
 
 
 def test_what_is_missing_and_what_was_never_wanted() -> None:
-    gathered = Gathered(ONE_ROW, codec_named("float32"), ELEMENTS, Buffers())
+    gathered = ResultBuffer(ONE_ROW, codec_named("float32"), ELEMENTS, Buffers())
     assert [index in gathered for index in range(3)] == [False, True, False]
     put(gathered, ONE_ROW, 2, gathered.memory(2), "float32")
     assert not gathered.complete
     put(gathered, ONE_ROW, 0, gathered.memory(0), "float32")
     assert gathered.complete
     assert gathered.root() == merkle_root([digest(b"\0"), EMPTY_ROOT, digest(b"\2")])
-    assert Gathered(None, codec_named("float32"), ELEMENTS, Buffers()).complete
+    assert ResultBuffer(None, codec_named("float32"), ELEMENTS, Buffers()).complete

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from daemon.services.training.native.event_queue import INBOX_FULL, OVERDUE_S, Inbox
+from daemon.services.training.native.event_queue import INBOX_FULL, OVERDUE_S, EventQueue
 from protocol.round import phases as p
 
 
@@ -17,7 +17,7 @@ def gone(name: str) -> p.PeerGone:
 
 
 async def test_what_the_node_told_itself_comes_first(autojump_clock: MockClock) -> None:
-    inbox = Inbox()
+    inbox = EventQueue()
     for name in "ab":
         inbox.put(gone(name))
     inbox.put(gone("ours"), first=True)
@@ -27,7 +27,7 @@ async def test_what_the_node_told_itself_comes_first(autojump_clock: MockClock) 
 async def test_a_deadline_waits_for_the_events_before_it_but_not_for_long(
     autojump_clock: MockClock,
 ) -> None:
-    inbox = Inbox()
+    inbox = EventQueue()
     deadline = trio.current_time() + 10.0
     assert isinstance(await inbox.next(deadline), p.Tick)
     assert trio.current_time() == pytest.approx(deadline)
@@ -45,8 +45,8 @@ async def test_a_deadline_waits_for_the_events_before_it_but_not_for_long(
 async def test_whoever_waits_is_woken_by_an_event_and_without_one(
     autojump_clock: MockClock,
 ) -> None:
-    inbox = Inbox()
-    seen: list[p.Happening] = []
+    inbox = EventQueue()
+    seen: list[p.Event] = []
 
     async def wait() -> None:
         seen.append(await inbox.next(math.inf))
@@ -60,7 +60,7 @@ async def test_whoever_waits_is_woken_by_an_event_and_without_one(
 
 
 def test_it_says_what_waits_in_it() -> None:
-    inbox = Inbox()
+    inbox = EventQueue()
     assert not inbox.full
     for number in range(INBOX_FULL + 1):
         inbox.put(gone(str(number)))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from daemon.services.training.native.message_translator import EARLY_OF_PEER, EARLY_OFFERS, Incoming
-from protocol.certificates.decoded_plans import OpenPlans
+from daemon.services.training.native.message_translator import (
+    EARLY_OF_PEER,
+    EARLY_OFFERS,
+    MessageTranslator,
+)
+from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.messages import Signed
 from tests.protocol.rounds import MANIFEST, RUN
 
@@ -13,8 +17,8 @@ def offer(peer: str, number: int) -> Signed:
 
 
 def test_early_offers_of_one_peer_push_out_no_others() -> None:
-    incoming = Incoming(
-        RUN, OpenPlans(RUN, MANIFEST), lambda _event, _first: None, lambda *_: None, {}
+    incoming = MessageTranslator(
+        RUN, DecodedPlans(RUN, MANIFEST), lambda _event, _first: None, lambda *_: None, {}
     )
     honest = offer("honest", 0)
     incoming._keep_early(honest)

@@ -25,7 +25,7 @@ from daemon.swarm.task_agreement import (
 )
 from protocol.errors import PeerFault
 from protocol.identity import Signer
-from protocol.journal import Event, Planned, Refused, RoundCertified, TaskDiffers
+from protocol.journal import JournalEvent, Planned, Refused, RoundCertified, TaskDiffers
 from protocol.messages import TaskReady, sign
 from protocol.ports import ByteStream, inline
 from protocol.run.manifest import Manifest, RoundRules, seal
@@ -57,7 +57,7 @@ class Node:
     def __init__(
         self, swarm: FakeSwarm, number: int, *, parameters: int = 64, version: int = 1
     ) -> None:
-        self.events: list[Event] = []
+        self.events: list[JournalEvent] = []
         self.signer = Signer(bytes([number]) * 32)
         self.network = swarm.network(bytes([number]) * 32)
         self.trainer = QuadraticTrainer(
@@ -79,7 +79,7 @@ class Node:
         async with self.network.running():
             await self.engine.run()
 
-    def of(self, kind: type[Event]) -> list[Event]:
+    def of(self, kind: type[JournalEvent]) -> list[JournalEvent]:
         return [event for event in self.events if isinstance(event, kind)]
 
     @property
@@ -160,8 +160,8 @@ async def test_an_offer_for_another_task_is_refused_whatever_the_beacon_says() -
                 contribution=named("work"),
                 loss=None,
                 fingerprint=named("certificate"),
-                up_bits=0,
-                down_bits=0,
+                uplink_bps=0,
+                downlink_bps=0,
                 task=named("another task"),
             )
             two.engine._messenger.send(one.signer.peer, sign(two.signer, RUN.run, ready))
@@ -195,7 +195,7 @@ async def two_peers(theirs: TaskDigest | None) -> AsyncIterator[tuple[FakeNetwor
 
 @virtual
 async def test_another_name_for_the_same_task_is_asked_once_and_holds_for_every_peer() -> None:
-    events: list[Event] = []
+    events: list[JournalEvent] = []
     agreement = TaskAgreement(events.append)
     agreement.begin(task())
     theirs = task(digest=b"b" * 32)
@@ -214,7 +214,7 @@ async def test_another_name_for_the_same_task_is_asked_once_and_holds_for_every_
 @virtual
 async def test_a_peer_that_says_what_it_is_not_is_left_out() -> None:
     """Its beacon names one task, its description is another: neither is taken for ours."""
-    events: list[Event] = []
+    events: list[JournalEvent] = []
     agreement = TaskAgreement(events.append)
     agreement.begin(task())
     async with two_peers(task()) as (here, there), trio.open_nursery() as nursery:
@@ -242,7 +242,7 @@ async def test_a_description_that_is_too_long_is_not_read() -> None:
 
 @virtual
 async def test_a_crowd_of_keys_with_other_tasks_is_left_out_and_told_at_a_rate() -> None:
-    events: list[Event] = []
+    events: list[JournalEvent] = []
     agreement = TaskAgreement(events.append)
     agreement.begin(task())
     agreement._learn(task(sketch=9.0, digest=b"c" * 32))
@@ -258,7 +258,7 @@ async def test_a_crowd_of_keys_with_other_tasks_is_left_out_and_told_at_a_rate()
 
 @virtual
 async def test_a_peer_that_comes_back_with_our_task_is_told_as_well() -> None:
-    events: list[Event] = []
+    events: list[JournalEvent] = []
     agreement = TaskAgreement(events.append)
     agreement.begin(task())
     await trio.lowlevel.checkpoint()

@@ -20,14 +20,14 @@ from daemon.services.training.native.state.disk_access import (
     readable_certificates,
     readable_records,
 )
-from daemon.services.training.native.state.state_store import Keeper
+from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm import lineage
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import Lineage
 from protocol.averaging import slice_sizes, vector_layout
 from protocol.certificates import certificate, leader_order
 from protocol.errors import UserError
-from protocol.journal import Event, Warned, WorkDropped
+from protocol.journal import JournalEvent, Warned, WorkDropped
 from protocol.planning import group_choice
 from protocol.ports import ParameterSpec, TaskInfo, inline
 from protocol.rules.registry import RULE_SETS
@@ -49,10 +49,10 @@ class Resumed:
     """A node that takes up what is on a home's disk."""
 
     def __init__(self, home: CertifiedHome) -> None:
-        self.told: list[Event] = []
+        self.told: list[JournalEvent] = []
         self.lineage = Lineage(home.run, home.manifest, 10)
         self.disk = FileDisk(home.root, inline)
-        self.keeper = Keeper(
+        self.keeper = StateStore(
             run=home.run,
             me=FOUR[0].peer,
             manifest=home.manifest,

@@ -206,8 +206,8 @@ def false_plan(
             contribution=digest(b"nothing"),
             loss=0.0,
             fingerprint=digest(stranger.network.endpoint.certificate),
-            up_bits=0,
-            down_bits=0,
+            uplink_bps=0,
+            downlink_bps=0,
         )
         offers.append((sign(signer, stranger.run, offer), offer))
     return make_plan(tip, 0, number, offers, manifest, chunks)

@@ -9,22 +9,24 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.network.flows import MATHIS_BITS, SECOND_US, Flows, flows_of
-from protocol.network.peer_observation import MAX_SIGHTS, Sight, short_name
+from protocol.network.peer_observation import MAX_OBSERVATIONS, PeerObservation, short_name
 
 NAMES = [short_name(f"peer {i}") for i in range(128)]
 NEAR, FAR = 15_000, 180_000
 
 
-def sights(loss: float, segments: int, rtt_us: int, seed: int = 1) -> list[tuple[Sight, ...]]:
+def sights(
+    loss: float, segments: int, rtt_us: int, seed: int = 1
+) -> list[tuple[PeerObservation, ...]]:
     """Of all of a swarm, each on paths of one length: what was lost is drawn, packet by packet."""
     rng = Random(seed)
 
-    def sight(who: bytes) -> Sight:
+    def sight(who: bytes) -> PeerObservation:
         again = sum(rng.random() < loss for _ in range(segments))
-        return Sight(who=who, rtt_us=rtt_us, segments=segments, again=again)
+        return PeerObservation(who=who, rtt_us=rtt_us, segments=segments, again=again)
 
     return [
-        tuple(sight(NAMES[(i + step) % len(NAMES)]) for step in range(1, MAX_SIGHTS + 1))
+        tuple(sight(NAMES[(i + step) % len(NAMES)]) for step in range(1, MAX_OBSERVATIONS + 1))
         for i in range(len(NAMES))
     ]
 
@@ -51,7 +53,7 @@ def test_paths_of_other_lengths_have_losses_of_their_own() -> None:
 def test_where_little_was_sent_the_others_losses_count() -> None:
     """Ten packets of which none was lost are no proof of a path without a bound."""
     said = sights(0.001, 3000, FAR)
-    said[0] = (Sight(who=NAMES[1], rtt_us=NEAR, segments=10), *said[0][1:])
+    said[0] = (PeerObservation(who=NAMES[1], rtt_us=NEAR, segments=10), *said[0][1:])
     assert flows_of(said, NAMES).bits(NEAR) == pytest.approx(carried(0.001, NEAR), rel=0.15)
 
 

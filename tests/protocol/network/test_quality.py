@@ -11,7 +11,7 @@ from protocol.network.peer_health import (
     QUARANTINE_S,
     QUARANTINED,
     TRUSTED,
-    Standing,
+    PeerHealth,
     look,
     saw,
 )
@@ -89,25 +89,26 @@ def test_what_was_not_measured_does_not_count() -> None:
     assert "loss" not in after(Quality(), *[Measured(rtt_s=0.05, jitter_s=0.005)] * 3).reason
 
 
-def rounds(standing: Standing, outcomes: str, now: float = 0.0) -> Standing:
+def rounds(standing: PeerHealth, outcomes: str, now: float = 0.0) -> PeerHealth:
     for outcome in outcomes:
         standing = saw(standing, outcome == "+", now)
     return standing
 
 
 def test_quarantine_wants_five_rounds_and_more_than_seventy_percent() -> None:
-    assert rounds(Standing(), "----").name == TRUSTED
-    assert rounds(Standing(), "+++-------").name == TRUSTED, "seven of ten are not more than 70%"
-    quarantined = rounds(Standing(), "+----")
+    assert rounds(PeerHealth(), "----").name == TRUSTED
+    assert rounds(PeerHealth(), "+++-------").name == TRUSTED, "seven of ten are not more than 70%"
+    quarantined = rounds(PeerHealth(), "+----")
     assert quarantined.name == QUARANTINED
     assert quarantined.reason == "4 of its last 5 rounds failed: left out for 300 s"
     assert (
-        rounds(Standing(), "++-----").reason == "5 of its last 7 rounds failed: left out for 300 s"
+        rounds(PeerHealth(), "++-----").reason
+        == "5 of its last 7 rounds failed: left out for 300 s"
     )
 
 
 def test_probation_comes_with_time_and_ends_with_three_successes_or_a_failure() -> None:
-    quarantined = rounds(Standing(), "-----", now=10.0)
+    quarantined = rounds(PeerHealth(), "-----", now=10.0)
     assert look(quarantined, 10.0 + QUARANTINE_S - 1).name == QUARANTINED
     assert saw(quarantined, True, 11.0).name == QUARANTINED, "nothing shortens it"
     probation = look(quarantined, 10.0 + QUARANTINE_S)

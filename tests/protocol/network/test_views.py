@@ -11,12 +11,12 @@ from msgspec.structs import replace
 from protocol.messages import Ready
 from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.flows import Flows
-from protocol.network.network_snapshot import View, view_of
-from protocol.network.peer_observation import MAX_SIGHTS, Sight, choose, short_name
+from protocol.network.network_snapshot import NetworkSnapshot, view_of
+from protocol.network.peer_observation import MAX_OBSERVATIONS, PeerObservation, choose, short_name
 from tests.protocol.network.towns import Town, offers
 
 
-def liar(town: Town, i: int, **changes: object) -> View:
+def liar(town: Town, i: int, **changes: object) -> NetworkSnapshot:
     """What is believed when member `i` says something else of itself."""
     said = offers(town)
     said[i] = (said[i][0], replace(said[i][1], **changes))
@@ -28,15 +28,15 @@ def test_honest_members_are_taken_at_what_others_saw() -> None:
     view = view_of(offers(town))
     assert view.measured
     for i, member in enumerate(view.members):
-        assert member.up_bits == pytest.approx(town.up[i], rel=0.1)
-        assert member.down_bits == pytest.approx(town.down[i], rel=0.1)
+        assert member.uplink_bps == pytest.approx(town.up[i], rel=0.1)
+        assert member.downlink_bps == pytest.approx(town.down[i], rel=0.1)
         assert member.at == town.places[i]
 
 
 @pytest.mark.parametrize("claim", [0, 1, 10**12])
 def test_a_lie_about_bandwidth_changes_nothing(claim: int) -> None:
     town = Town(24)
-    assert liar(town, 5, up_bits=claim, down_bits=claim) == view_of(offers(town))
+    assert liar(town, 5, uplink_bps=claim, downlink_bps=claim) == view_of(offers(town))
 
 
 def test_nobody_unseen_counts_for_more_than_the_median() -> None:
@@ -50,8 +50,8 @@ def test_nobody_unseen_counts_for_more_than_the_median() -> None:
         )
         for peer, ready in offers(town)
     ]
-    said[5] = (said[5][0], replace(said[5][1], up_bits=10**12))
-    believed = [member.up_bits for member in view_of(said).members]
+    said[5] = (said[5][0], replace(said[5][1], uplink_bps=10**12))
+    believed = [member.uplink_bps for member in view_of(said).members]
     assert believed[5] == sorted(believed[:5] + believed[6:])[(len(believed) - 2) // 2]
 
 
@@ -82,21 +82,21 @@ def test_one_false_sight_is_one_of_several() -> None:
     town = Town(24)
     said = offers(town)
     slander = tuple(
-        Sight(
+        PeerObservation(
             who=short_name(peer),
             rtt_us=5_000_000,
-            up_bits=1,
-            down_bits=1,
+            uplink_bps=1,
+            downlink_bps=1,
             flow_bits=1,
             rounds=16,
             failed=16,
         )
-        for peer in town.peers[1 : 1 + MAX_SIGHTS]
+        for peer in town.peers[1 : 1 + MAX_OBSERVATIONS]
     )
     said[0] = (said[0][0], replace(said[0][1], sights=slander))
     honest, slandered = view_of(offers(town)), view_of(said)
     for before, after, place in zip(honest.members, slandered.members, town.places, strict=True):
-        assert after.up_bits == pytest.approx(before.up_bits, rel=0.1)
+        assert after.uplink_bps == pytest.approx(before.uplink_bps, rel=0.1)
         assert after.at == place
 
 
@@ -104,31 +104,33 @@ def test_what_is_said_twice_counts_once() -> None:
     town = Town(8)
     said = offers(town)
     louder = [
-        (peer, replace(ready, sights=(ready.sights + ready.sights)[:MAX_SIGHTS]))
+        (peer, replace(ready, sights=(ready.sights + ready.sights)[:MAX_OBSERVATIONS]))
         for peer, ready in said
     ]
-    assert [m.up_bits for m in view_of(louder).members] == [
-        m.up_bits for m in view_of(said).members
+    assert [m.uplink_bps for m in view_of(louder).members] == [
+        m.uplink_bps for m in view_of(said).members
     ]
 
 
 def test_of_oneself_nobody_is_asked() -> None:
     town = Town(8)
     said = offers(town)
-    boast = Sight(who=short_name(town.peers[2]), rtt_us=1, up_bits=10**12, down_bits=10**12)
+    boast = PeerObservation(
+        who=short_name(town.peers[2]), rtt_us=1, uplink_bps=10**12, downlink_bps=10**12
+    )
     said[2] = (said[2][0], replace(said[2][1], sights=(boast, *said[2][1].sights[:4])))
-    assert view_of(said).members[2].up_bits == view_of(offers(town)).members[2].up_bits
+    assert view_of(said).members[2].uplink_bps == view_of(offers(town)).members[2].uplink_bps
 
 
 def test_without_sights_nothing_is_measured_and_claims_stand() -> None:
     town = Town(8)
     said = [
-        (peer, replace(ready, sights=(), up_bits=1000 + i))
+        (peer, replace(ready, sights=(), uplink_bps=1000 + i))
         for i, (peer, ready) in enumerate(offers(town))
     ]
     view = view_of(said)
     assert not view.measured
-    assert [member.up_bits for member in view.members] == [1000 + i for i in range(8)]
+    assert [member.uplink_bps for member in view.members] == [1000 + i for i in range(8)]
 
 
 def test_flows_are_bounded_by_their_length() -> None:
@@ -152,11 +154,13 @@ def test_sights_are_few_and_nearly_everybody_is_seen_by_several() -> None:
     seen: dict[bytes, int] = {}
     for peer in town.peers:
         all_ = [
-            (other, Sight(who=short_name(other), rtt_us=1)) for other in town.peers if other != peer
+            (other, PeerObservation(who=short_name(other), rtt_us=1))
+            for other in town.peers
+            if other != peer
         ]
         Random(1).shuffle(all_)
         chosen = choose(peer, all_, b"parent" * 6)
-        assert len(chosen) == MAX_SIGHTS
+        assert len(chosen) == MAX_OBSERVATIONS
         assert chosen == choose(peer, reversed(all_), b"parent" * 6)
         for sight in chosen:
             seen[sight.who] = seen.get(sight.who, 0) + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from protocol.identity import PeerId
 from protocol.messages import Ready
 from protocol.network.coordinate import Coordinate, estimate_us
-from protocol.network.peer_observation import MAX_SIGHTS, Sight, short_name
+from protocol.network.peer_observation import MAX_OBSERVATIONS, PeerObservation, short_name
 
 ZERO = bytes(32)
 
@@ -38,13 +38,13 @@ def offers(town: Town) -> list[tuple[PeerId, Ready]]:
     count = len(town.peers)
     said = []
     for i, peer in enumerate(town.peers):
-        seen = sorted({(i + step * step) % count for step in range(1, MAX_SIGHTS + 1)} - {i})
+        seen = sorted({(i + step * step) % count for step in range(1, MAX_OBSERVATIONS + 1)} - {i})
         sights = tuple(
-            Sight(
+            PeerObservation(
                 who=short_name(town.peers[j]),
                 rtt_us=town.rtt_us(i, j),
-                up_bits=town.up[j] - 1000 * i,  # no two measure the same
-                down_bits=town.down[j] - 1000 * i,
+                uplink_bps=town.up[j] - 1000 * i,  # no two measure the same
+                downlink_bps=town.down[j] - 1000 * i,
             )
             for j in seen
         )
@@ -53,7 +53,10 @@ def offers(town: Town) -> list[tuple[PeerId, Ready]]:
 
 
 def ready(
-    at: Coordinate | None, sights: tuple[Sight, ...], up_bits: int = 0, down_bits: int = 0
+    at: Coordinate | None,
+    sights: tuple[PeerObservation, ...],
+    uplink_bps: int = 0,
+    downlink_bps: int = 0,
 ) -> Ready:
     return Ready(
         parent=ZERO,
@@ -64,8 +67,8 @@ def ready(
         contribution=ZERO,
         loss=None,
         fingerprint=ZERO,
-        up_bits=up_bits,
-        down_bits=down_bits,
+        uplink_bps=uplink_bps,
+        downlink_bps=downlink_bps,
         coordinate=at,
         sights=sights,
     )

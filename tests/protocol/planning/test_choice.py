@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from protocol.network.coordinate import Coordinate
 from protocol.network.flows import Flows
-from protocol.network.network_snapshot import Known, View
-from protocol.planning.group_choice import Layout, choose, fixed, row_size
+from protocol.network.network_snapshot import Known, NetworkSnapshot
+from protocol.planning.group_choice import GroupChoice, choose, fixed, row_size
 from protocol.planning.group_proposals import Bounds, Cutting
 from protocol.planning.history import History
 from protocol.planning.time_model import Model, Sizes
@@ -24,13 +24,15 @@ CORNERS = ((0, 0, 0), (150_000, 0, 0), (0, 160_000, 0), (80_000, 70_000, 120_000
 FAR_FLOWS = Flows(octaves=((14, 95_000_000 * 15_000), (18, 1_180_000 * 170_000)))
 
 
-def regions(count: int, seed: int = 1, up_bits: int = 20_000_000, flows: Flows = FAR_FLOWS) -> View:
+def regions(
+    count: int, seed: int = 1, uplink_bps: int = 20_000_000, flows: Flows = FAR_FLOWS
+) -> NetworkSnapshot:
     """Four regions, members in turn; coordinates as good as measured ones are."""
     rng = Random(seed)
     members = tuple(
         Known(
-            up_bits=int(up_bits * rng.uniform(0.95, 1)),
-            down_bits=int(5 * up_bits * rng.uniform(0.95, 1)),
+            uplink_bps=int(uplink_bps * rng.uniform(0.95, 1)),
+            downlink_bps=int(5 * uplink_bps * rng.uniform(0.95, 1)),
             at=Coordinate(
                 **{
                     axis: at + rng.randint(-2000, 2000)
@@ -41,12 +43,12 @@ def regions(count: int, seed: int = 1, up_bits: int = 20_000_000, flows: Flows =
         )
         for i in range(count)
     )
-    return View(members=members, flows=flows, failure_rate=0.0, measured=True)
+    return NetworkSnapshot(members=members, flows=flows, failure_rate=0.0, measured=True)
 
 
 def choice(
-    view: View, before: History | None = None, least: int = 2, most: int | None = None
-) -> Layout:
+    view: NetworkSnapshot, before: History | None = None, least: int = 2, most: int | None = None
+) -> GroupChoice:
     return choose(view, Bounds(least=least, most=most or len(view.members)), SIZES, before)
 
 
@@ -84,7 +86,7 @@ def test_strong_members_have_low_ranks_in_every_row() -> None:
     layout = fixed(regions(64), 16, Bounds(least=2, most=64), SIZES)
     view = regions(64)
     for row in layout.rows:
-        ups = [min(view.members[i].up_bits, view.members[i].down_bits) for i in row]
+        ups = [min(view.members[i].uplink_bps, view.members[i].downlink_bps) for i in row]
         assert ups == sorted(ups, reverse=True)
 
 
@@ -165,8 +167,10 @@ def test_the_model_says_what_arithmetic_says_of_one_row() -> None:
     """Ten members at one place with 10 Mbit/s both ways: 9 of 10 parts of 40 MB out, twice, 5 ms a
     message, and ways of 1 ms.
     """
-    member = Known(up_bits=10_000_000, down_bits=10_000_000, at=Coordinate(height_us=500))
-    view = View(members=(member,) * 10, flows=Flows(octaves=()), failure_rate=0.0, measured=True)
+    member = Known(uplink_bps=10_000_000, downlink_bps=10_000_000, at=Coordinate(height_us=500))
+    view = NetworkSnapshot(
+        members=(member,) * 10, flows=Flows(octaves=()), failure_rate=0.0, measured=True
+    )
     told = choice(view, least=10).predicted_s
     assert told == pytest.approx(2 * 0.9 * 320e6 / 10e6 + 2 * 9 * 0.005 + 0.002, rel=1e-3)
 

@@ -11,7 +11,7 @@ import msgspec
 
 from protocol.averaging.group_layout import receivers
 from protocol.digest import Digest, digest
-from protocol.messages import Cut, Vote
+from protocol.messages import Inclusion, Vote
 from protocol.planning.plan import OpenPlan
 from protocol.round import phases as p
 
@@ -48,7 +48,7 @@ class Cargo:
     def __init__(self, owner: Villager) -> None:
         self._owner = owner
         self._plan: OpenPlan | None = None
-        self._cut: Cut | None = None
+        self._cut: Inclusion | None = None
         self._name: Digest = b""
         # Also early ones: their sender is kept waiting.
         self._slices: set[Slice] = set()
@@ -65,11 +65,11 @@ class Cargo:
             self._send(i, i)
         self._advance()
 
-    def reduce(self, cut: Cut, name: Digest) -> None:
+    def reduce(self, cut: Inclusion, name: Digest) -> None:
         self._owner.spare = b""  # results are written over what was there
         self._carry_out(cut, name, computed=False)
 
-    def _carry_out(self, cut: Cut, name: Digest, *, computed: bool) -> None:
+    def _carry_out(self, cut: Inclusion, name: Digest, *, computed: bool) -> None:
         assert self._plan is not None
         assert self._plan.digest == cut.plan
         self._cut, self._name, self._computed, self._told = cut, name, computed, set()
@@ -79,7 +79,7 @@ class Cargo:
                 self._send(i, cut.owners[i])
         self._advance()
 
-    def serve(self, cut: Cut, name: Digest) -> None:
+    def serve(self, cut: Inclusion, name: Digest) -> None:
         """As `reduce`, and nothing is computed of it: what was voted for stays."""
         self._carry_out(cut, name, computed=True)
 
@@ -159,7 +159,7 @@ class Cargo:
             self._owner.spare = digest(b"state", self._name)
             inbox.append(p.Computed(vote=self._vote(plan)))
 
-    def _sum_rows(self, plan: OpenPlan, cut: Cut, me: int) -> None:
+    def _sum_rows(self, plan: OpenPlan, cut: Inclusion, me: int) -> None:
         """Sum what is ours to sum, hand it to whoever finishes it, finish what all rows summed."""
         layout, rows = plan.layout, plan.layout.rows_with(cut.contributors)
         ours = [i for i, owner in enumerate(cut.owners) if owner == me and layout.sums(i)]

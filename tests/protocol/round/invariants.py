@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from protocol.certificates.merge import merge_round
 from protocol.digest import Digest
-from protocol.messages import MAX_REASON_CHARS, Cut, Message, Plan, Vote
+from protocol.messages import MAX_REASON_CHARS, Inclusion, Message, Plan, Vote
 from protocol.planning.plan import OpenPlan
 from protocol.round import phases as p
 from protocol.round.machine import TABLE
@@ -21,7 +21,7 @@ AT_WORK = {p.Phase.OFFER, p.Phase.MERGE, p.Phase.ADOPT, p.Phase.FETCH}
 
 
 def check_step(
-    before: p.State, event: p.Happening, after: p.State, actions: Sequence[p.Action]
+    before: p.State, event: p.Event, after: p.State, actions: Sequence[p.Action]
 ) -> None:
     """One step went by the table and kept the bounds."""
     row = TABLE.get((before.phase, type(event)))
@@ -44,7 +44,7 @@ class Said:
     def __init__(self) -> None:
         self._votes: dict[tuple[Digest, int], Vote] = {}
         self._plans: dict[tuple[Digest, int], Plan] = {}
-        self._cuts: dict[tuple[Digest, int], Cut] = {}
+        self._cuts: dict[tuple[Digest, int], Inclusion] = {}
         self._scattered: set[tuple[Digest, int]] = set()
         self._reached: dict[Digest, int] = {}
 
@@ -89,7 +89,7 @@ class Said:
                     f"two plans in view {message.view}"
                 )
                 assert len(message.reason) <= MAX_REASON_CHARS
-            case Cut():
+            case Inclusion():
                 assert self._cuts.setdefault((message.plan, message.number), message) == message, (
                     f"two cuts {message.number}"
                 )

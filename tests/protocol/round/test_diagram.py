@@ -10,7 +10,7 @@ import pytest
 
 from protocol.round.diagram import BEGIN, END, WORDS, arrows, block, draw
 from protocol.round.machine import TABLE
-from protocol.round.phases import Happening, Phase
+from protocol.round.phases import Event, Phase
 
 ARCHITECTURE = Path("ARCHITECTURE.md")
 
@@ -43,7 +43,7 @@ def test_every_event_has_a_word() -> None:
     assert (
         {event.__name__ for _, event in TABLE}
         <= set(WORDS)
-        <= {kind.__name__ for kind in Happening.__subclasses__()}
+        <= {kind.__name__ for kind in Event.__subclasses__()}
     )
 
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from protocol.certificates.certificate import genesis, open_certificate
 from protocol.certificates.leader_order import leader_of
-from protocol.messages import Cut, Plan, Ready, Signed, Withdrawal, open_as, sign
+from protocol.messages import Inclusion, Plan, Ready, Signed, Withdrawal, open_as, sign
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
 from protocol.round.phases import Phase, Rules
@@ -98,7 +98,7 @@ def test_a_withdrawal_before_the_plan_counts_when_the_plan_comes() -> None:
 def test_a_withdrawal_from_another_plan_says_nothing_of_this_one() -> None:
     village = Village(4, settled=4)
     offers_made(village)
-    flow_without(village, lambda letter: kind_of(village, letter) is Cut)
+    flow_without(village, lambda letter: kind_of(village, letter) is Inclusion)
     member, other = village.villagers[:2]
     event = p.WithdrawalGot(
         peer=other.me, withdrawal=Withdrawal(plan=b"x" * 32, reason="elsewhere")

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from protocol.certificates.certificate import genesis, open_certificate
 from protocol.errors import InvariantBroken
 from protocol.identity import PeerId
-from protocol.messages import MAX_REASON_CHARS, Held, Withdrawal, sign
+from protocol.messages import MAX_REASON_CHARS, HoldReport, Withdrawal, sign
 from protocol.planning.plan import OpenPlan
 from protocol.round import leader_decisions, machine, offer_phase
 from protocol.round import phases as p
@@ -23,7 +23,7 @@ from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, people, re
 ME, *OTHERS = people(3)
 MADE = Made(people(3))
 TIP = genesis(RUN)
-EVENTS: dict[type[p.Happening], p.Happening] = {
+EVENTS: dict[type[p.Event], p.Event] = {
     type(event): event
     for event in (
         p.Tick(),
@@ -34,7 +34,9 @@ EVENTS: dict[type[p.Happening], p.Happening] = {
         p.ReadyGot(signed=MADE.plan.offers[1], ready=MADE.open_plan().offers[1]),
         p.PlanGot(signed=MADE.plan_signed, plan=MADE.open_plan()),
         p.HeldHere(plan=MADE.plan_signed.digest, contributors=frozenset({0})),
-        p.HeldGot(peer=OTHERS[0].peer, held=Held(plan=MADE.plan_signed.digest, contributors=(0,))),
+        p.HeldGot(
+            peer=OTHERS[0].peer, held=HoldReport(plan=MADE.plan_signed.digest, contributors=(0,))
+        ),
         p.WithdrawalGot(
             peer=OTHERS[0].peer,
             withdrawal=Withdrawal(plan=MADE.plan_signed.digest, reason="elsewhere"),
@@ -120,7 +122,7 @@ def test_an_event_without_a_row_is_ignored(phase: Phase) -> None:
     [Phase.TRAIN, Phase.OFFER, Phase.READY, Phase.SCATTER, Phase.REDUCE, Phase.VOTE, Phase.WATCH],
 )
 @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
-def test_whatever_comes_in_whatever_phase_is_taken(phase: Phase, kind: type[p.Happening]) -> None:
+def test_whatever_comes_in_whatever_phase_is_taken(phase: Phase, kind: type[p.Event]) -> None:
     """Every event in every phase of a round that a plan of this round led to."""
     state = replace(
         node(),
@@ -176,13 +178,13 @@ def test_a_cut_says_why_in_no_more_than_a_message_may_carry() -> None:
     plan = OpenPlan(
         plan=made.plan,
         digest=made.plan_signed.digest,
-        leader=leader_decisions,
+        leader=leader,
         members=tuple(person.peer for person in persons),
         offers=tuple(ready(TIP, person) for person in persons),
     )
-    lost = [person.peer for person in persons if person.peer != leader_decisions][:31]
+    lost = [person.peer for person in persons if person.peer != leader][:31]
     state = begin(
-        Rules(me=leader_decisions, manifest=manifest, chunks=64),
+        Rules(me=leader, manifest=manifest, chunks=64),
         TIP,
         0.0,
         live=frozenset(plan.members),
@@ -202,7 +204,7 @@ def test_a_plan_of_another_parent_view_or_leader_changes_nothing() -> None:
         node(),
         phase=Phase.READY,
         deadline=5.0,
-        offer=offer_phase,
+        offer=offer,
         asked=frozenset({MADE.leader.peer}),
     )
     assert step(waiting, EVENTS[p.PlanGot], 1.0)[0].phase is Phase.SCATTER
@@ -222,7 +224,7 @@ def test_a_plan_of_another_parent_view_or_leader_changes_nothing() -> None:
         (MADE.leader.peer, "not_leader")
     ]
     after, actions = step(
-        replace(waiting, offer=replace(offer_phase, samples=99)), EVENTS[p.PlanGot], 1.0
+        replace(waiting, offer=replace(offer, samples=99)), EVENTS[p.PlanGot], 1.0
     )
     assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [
         (MADE.leader.peer, "bad_plan")
@@ -260,7 +262,7 @@ def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
     certificate = open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)
     state = replace(
         node(),
-        rules=Rules(me=leader_decisions, manifest=MANIFEST, chunks=CHUNKS),
+        rules=Rules(me=leader, manifest=MANIFEST, chunks=CHUNKS),
         phase=Phase.SCATTER,
         deadline=5.0,
     )
@@ -272,7 +274,7 @@ def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
         target=certificate,
     )
     for event in (
-        *(p.PeerGone(peer=peer) for peer in MADE.open_plan().members if peer != leader_decisions),
+        *(p.PeerGone(peer=peer) for peer in MADE.open_plan().members if peer != leader),
         EVENTS[p.HeldGot],
     ):
         state, actions = step(state, event, 1.0)
@@ -291,14 +293,12 @@ def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
 
 def test_an_offer_to_an_earlier_view_or_round_is_not_kept() -> None:
     state = replace(node(), phase=Phase.READY, offer=ready(TIP, ME), deadline=5.0, view=3)
-    for offer_phase in (
+    for offer in (
         ready(TIP, OTHERS[0], view=2),
         replace(ready(TIP, OTHERS[0], view=3), number=2),
         replace(ready(TIP, OTHERS[0], view=3), parent=named("elsewhere")),
     ):
-        assert step(
-            state, p.ReadyGot(signed=sign(OTHERS[0], RUN, offer_phase), ready=offer_phase), 1.0
-        ) == (
+        assert step(state, p.ReadyGot(signed=sign(OTHERS[0], RUN, offer), ready=offer), 1.0) == (
             state,
             [],
         )
@@ -323,10 +323,10 @@ def test_a_merge_that_fails_leads_back_to_the_view_it_was_left_for(phase: Phase)
 def test_strangers_offers_are_bounded() -> None:
     state = replace(node(), phase=Phase.READY, offer=ready(TIP, ME), deadline=5.0, view=3)
     offer = ready(TIP, OTHERS[0], view=3)
-    signed = sign(OTHERS[0], RUN, offer_phase)
+    signed = sign(OTHERS[0], RUN, offer)
     for i in range(400):
         state, _ = step(
-            state, p.ReadyGot(signed=replace(signed, peer=f"sybil {i}"), ready=offer_phase), 1.0
+            state, p.ReadyGot(signed=replace(signed, peer=f"sybil {i}"), ready=offer), 1.0
         )
     assert len(state.readies) == READIES_KEPT
 

@@ -12,7 +12,17 @@ from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents, merge_round
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
-from protocol.messages import Cut, Held, Plan, Ready, Signed, Vote, Withdrawal, open_signed, sign
+from protocol.messages import (
+    HoldReport,
+    Inclusion,
+    Plan,
+    Ready,
+    Signed,
+    Vote,
+    Withdrawal,
+    open_signed,
+    sign,
+)
 from protocol.round import phases as p
 from protocol.round.machine import begin, step
 from tests.protocol.round import invariants
@@ -40,7 +50,7 @@ class Villager:
         )
         self.spare: Digest = b""  # the state in the spare buffers
         self.kept: list[Digest] = [self.tip.hash]
-        self.inbox: deque[p.Happening] = deque()
+        self.inbox: deque[p.Event] = deque()
         self.work: deque[p.Action] = deque()  # asked for and not done yet
         self.early: list[Signed] = []
         self.seq = 0
@@ -64,13 +74,13 @@ class Villager:
             "the machine keeps itself busy without anything from outside"
         )
 
-    def see(self, event: p.Happening) -> None:
+    def see(self, event: p.Event) -> None:
         before, now = self.state, self.village.now
         self.state, actions = step(before, event, now)
         invariants.check_step(before, event, self.state, actions)
         self.said.check_view(self.state)
         for action in actions:
-            if isinstance(action, p.TakeStand) and self.disk_full:
+            if isinstance(action, p.PersistView) and self.disk_full:
                 self.inbox.appendleft(p.StandLost(reason="the disk is full"))
                 break
             self.act(action)
@@ -96,7 +106,7 @@ class Villager:
             case p.Forward(to=to, signed=signed):
                 for peer in to:
                     self.village.post(self.me, peer, signed)
-            case p.TakeStand(parent=parent, view=view):
+            case p.PersistView(parent=parent, view=view):
                 self.stands[parent] = max(self.stands.get(parent, 0), view + 1)
             case p.Scatter(plan=plan):
                 self.said.check_scatter(plan)
@@ -123,7 +133,7 @@ class Villager:
                 self.work.append(action)
             case p.Refuse(peer=peer, reason=reason, detail=detail):
                 self.village.refused.append((self.me, peer, reason, detail))
-            case p.TrainOn() | p.Note() | p.Examine() | p.GiveUp():
+            case p.TrainOn() | p.RecordEvent() | p.Examine() | p.GiveUp():
                 pass
             case _:
                 raise AssertionError(f"nobody does {action}")
@@ -155,7 +165,7 @@ class Villager:
 
     def open(self, signed: Signed, *, ours: bool = False) -> None:
         message = open_signed(signed, self.village.run_id, trusted=True)
-        event: p.Happening
+        event: p.Event
         match message:
             case Ready():
                 if message.parent != self.state.parent and message.number > self.state.tip.number:
@@ -164,11 +174,11 @@ class Villager:
                 event = p.ReadyGot(signed=signed, ready=message)
             case Plan():
                 event = p.PlanGot(signed=signed, plan=self.village.opened(signed))
-            case Held():
+            case HoldReport():
                 event = p.HeldGot(peer=signed.peer, held=message)
             case Withdrawal():
                 event = p.WithdrawalGot(peer=signed.peer, withdrawal=message)
-            case Cut():
+            case Inclusion():
                 event = p.CutGot(signed=signed, cut=message)
             case Vote():
                 event = p.VoteGot(signed=signed, vote=message)
@@ -281,6 +291,6 @@ class Villager:
             contribution=digest(self.me.encode(), self.seq.to_bytes(8, "big")),
             loss=None,
             fingerprint=digest(self.me.encode()),
-            up_bits=0,
-            down_bits=0,
+            uplink_bps=0,
+            downlink_bps=0,
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from daemon.services.training.hivemind import policy
 from daemon.services.training.hivemind.keeping import Keeping
 from protocol.identity import PeerId
-from protocol.journal import Event, Trained, Warned
+from protocol.journal import JournalEvent, Trained, Warned
 from protocol.ports import Lane, Trainer, TrainerLost, Work
 
 
@@ -18,7 +18,7 @@ class Training:
     """One node's use of its trainer, and what it keeps of what was learned."""
 
     def __init__(
-        self, trainer: Trainer, kept: Keeping, me: PeerId, record: Callable[[Event], None]
+        self, trainer: Trainer, kept: Keeping, me: PeerId, record: Callable[[JournalEvent], None]
     ) -> None:
         self.kept = kept
         self._trainer, self._me, self._record = trainer, me, record

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import trio
 
 from daemon.services.training.native.state.disk_access import readable_records
-from daemon.services.training.native.state.state_sync import Moving
+from daemon.services.training.native.state.state_sync import StateSync
 from daemon.swarm.chain_sync import ChainReply
 from daemon.swarm.pace import LastPace
 from protocol.certificates.certificate import Tip
@@ -19,7 +19,7 @@ from protocol.ports import Disk, Network, TaskInfo, Trainer
 from protocol.round.phases import State
 
 
-class Standing:
+class BeaconBuilder:
     """Where one node stands, in the words of the wire."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Standing:
         )
 
     async def chain(
-        self, state: State | None, moving: Moving | None, first: int, limit: int
+        self, state: State | None, moving: StateSync | None, first: int, limit: int
     ) -> tuple[ChainReply, list[bytes]]:
         """Records from number `first` on: those on disk, then those on their way there."""
         if state is None or moving is None:

@@ -13,17 +13,17 @@ from typing import Any
 
 import trio
 
-from daemon.services.training.native.audit.auditor import Auditing
-from daemon.services.training.native.audit.fraud_proofs import Convictions
-from daemon.services.training.native.beacon_builder import Standing
-from daemon.services.training.native.event_queue import Inbox
-from daemon.services.training.native.exchange.data_plane import Exchanging
-from daemon.services.training.native.message_translator import Incoming
-from daemon.services.training.native.round_log import Logbook
+from daemon.services.training.native.audit.auditor import Auditor
+from daemon.services.training.native.audit.fraud_proofs import FraudProofs
+from daemon.services.training.native.beacon_builder import BeaconBuilder
+from daemon.services.training.native.event_queue import EventQueue
+from daemon.services.training.native.exchange.data_plane import DataPlane
+from daemon.services.training.native.message_translator import MessageTranslator
+from daemon.services.training.native.round_log import RoundLog
 from daemon.services.training.native.state.downloads import Downloads
-from daemon.services.training.native.state.fork_choice import Course
-from daemon.services.training.native.state.state_store import Keeper
-from daemon.services.training.native.training.round_executor import Working
+from daemon.services.training.native.state.fork_choice import ForkChoice
+from daemon.services.training.native.state.state_store import StateStore
+from daemon.services.training.native.training.round_executor import RoundExecutor
 from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, Step
@@ -36,7 +36,7 @@ from protocol.certificates.certificate import OpenCertificate, Tip, certificate_
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer
-from protocol.journal import Event, Refused, Warned
+from protocol.journal import JournalEvent, Refused, Warned
 from protocol.messages import (
     Announce,
     AnyMessage,
@@ -77,7 +77,7 @@ class NativeEngine:
         trainer: Trainer,
         disk: Disk,
         offload: Offload,
-        record: Callable[[Event], None],
+        record: Callable[[JournalEvent], None],
         serial: Callable[[], int],
         binding: Binding | None = None,
         left_out: Callable[[PeerId], str] = lambda _: "",
@@ -93,20 +93,20 @@ class NativeEngine:
         self._network, self._trainer, self._disk, self._offload = network, trainer, disk, offload
         self._record = record
         self._binding = binding
-        self._standing = Standing(
+        self._standing = BeaconBuilder(
             name=name, run=manifest.run, network=network, trainer=trainer, disk=disk, serial=serial
         )
         self._lineage = Lineage(self._run, self._manifest)
         self._members = Members(self._me, record, network.admit)
         self._downloads: Downloads | None = None
-        self._course = Course(
+        self._course = ForkChoice(
             self._lineage,
             self._members,
             lambda: self._downloads.underway if self._downloads else None,
             lambda: self._downloads.arrived if self._downloads else frozenset(),
         )
         self._messenger = Messenger(network, self._run, self._deliver, self._refuse)
-        self._exchanging = Exchanging(
+        self._exchanging = DataPlane(
             network=network,
             run=self._run,
             signer=signer,
@@ -116,7 +116,7 @@ class NativeEngine:
             emit=self._emit,
             refuse=self._refuse,
         )
-        self.convictions = Convictions(
+        self.convictions = FraudProofs(
             me=self._me,
             manifest=manifest,
             network=network,
@@ -128,7 +128,7 @@ class NativeEngine:
             parameters=lambda: self._parameters,
         )
         guilty = self.convictions.guilty
-        self._auditing = Auditing(
+        self._auditing = Auditor(
             manifest=manifest,
             signer=signer,
             network=network,
@@ -140,7 +140,7 @@ class NativeEngine:
             convict=self.convictions.convict,
         )
         untrusted = self.convictions.distrusted
-        self._incoming = Incoming(
+        self._incoming = MessageTranslator(
             self._run,
             self._lineage.plans,
             self._emit,
@@ -166,15 +166,15 @@ class NativeEngine:
             send=self._messenger.send,
         )
         self._leaves: dict[Digest, list[Digest]] = {}
-        self.keeper: Keeper | None = None
-        self._work: Working | None = None
+        self.keeper: StateStore | None = None
+        self._work: RoundExecutor | None = None
         self._info: TaskInfo | None = None
         self._state: p.State | None = None
         self._publishing = False
-        self._inbox = Inbox()
+        self._inbox = EventQueue()
         self._nursery: trio.Nursery | None = None
         self._finishing = False
-        self._logbook = Logbook(self._me, record)
+        self._logbook = RoundLog(self._me, record)
         serve_chain(network, self._run, self._answer_chain)
         serve_manifest(network, manifest, self._refuse, record)
         serve_task(network, lambda: self._members.tasks.ours)
@@ -194,7 +194,7 @@ class NativeEngine:
             self._members.compare_again()
             chunks = chunk_count(self._info.parameters)
             self._lineage.chunks = chunks
-            self.keeper = Keeper(
+            self.keeper = StateStore(
                 run=self._run,
                 me=self._me,
                 manifest=self._manifest,
@@ -216,7 +216,7 @@ class NativeEngine:
                 record=self._record,
                 refuse=self._refuse,
             )
-            work = self._work = Working(
+            work = self._work = RoundExecutor(
                 me=self._me,
                 manifest=self._manifest,
                 network=self._network,
@@ -257,7 +257,7 @@ class NativeEngine:
             await work.leave()
             nursery.cancel_scope.cancel()
 
-    async def _step(self, event: p.Happening) -> None:
+    async def _step(self, event: p.Event) -> None:
         before = self._state
         assert before is not None
         now = trio.current_time()
@@ -266,7 +266,7 @@ class NativeEngine:
         self._state, actions = step(before, event, now)
         self._logbook.moved(before, self._state, now)
         for action in actions:
-            if not isinstance(action, p.TakeStand):
+            if not isinstance(action, p.PersistView):
                 self._act(action)
             elif not await self._take_stand(action):
                 break
@@ -282,7 +282,7 @@ class NativeEngine:
         ):
             self._follower.poke()
 
-    async def _take_stand(self, action: p.TakeStand) -> bool:
+    async def _take_stand(self, action: p.PersistView) -> bool:
         """Waited for by everything else: what comes in meanwhile waits in the inbox."""
         assert self.keeper is not None
         try:
@@ -292,7 +292,7 @@ class NativeEngine:
             return False
         return True
 
-    def _emit(self, event: p.Happening, first: bool = False) -> None:
+    def _emit(self, event: p.Event, first: bool = False) -> None:
         self._inbox.put(event, first=first)
 
     @property
@@ -320,7 +320,7 @@ class NativeEngine:
         assert work is not None
         assert keeper is not None
         match action:
-            case p.Note(event=event):
+            case p.RecordEvent(event=event):
                 self._record(event)
             case p.Send(to=to, message=message):
                 self._send(to, message)

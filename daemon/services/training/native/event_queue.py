@@ -11,7 +11,7 @@ from collections import deque
 
 import trio
 
-from protocol.round.phases import Happening, Nothing, Tick
+from protocol.round.phases import Event, Nothing, Tick
 
 # A deadline passes before events that have waited this long behind it.
 OVERDUE_S = 0.5
@@ -20,18 +20,18 @@ OVERDUE_S = 0.5
 INBOX_FULL = 2048
 
 
-class Inbox:
+class EventQueue:
     """The events of one node, taken one at a time by one task.
 
     `len` counts those that came from others and from its own work.
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[Happening] = deque()
-        self._ours: deque[Happening] = deque()
+        self._waiting: deque[Event] = deque()
+        self._ours: deque[Event] = deque()
         self._news = trio.Event()
 
-    def put(self, event: Happening, *, first: bool = False) -> None:
+    def put(self, event: Event, *, first: bool = False) -> None:
         """`first` is for what the node told itself."""
         (self._ours if first else self._waiting).append(event)
         self._news.set()
@@ -40,7 +40,7 @@ class Inbox:
         """Whoever waits for an event goes on without one."""
         self._news.set()
 
-    async def next(self, deadline: float) -> Happening:
+    async def next(self, deadline: float) -> Event:
         """The next event; `Tick` when the deadline has passed, `Nothing` after `wake`."""
         if not self._ours and not self._waiting:
             self._news = trio.Event()
@@ -56,7 +56,7 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def __contains__(self, event: Happening) -> bool:
+    def __contains__(self, event: Event) -> bool:
         """Whether the same event came before and waits."""
         return event in self._waiting
 

@@ -15,7 +15,7 @@ LEAST_S = 0.2
 LEAST_BYTES = 1 << 18
 
 
-class Meter:
+class LinkMeter:
     """One direction.
 
     A transfer lasts from the first stream that is busy to the last; idle time between two transfers

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 
 from daemon.swarm.messenger import Refuse
 from daemon.swarm.task_agreement import TaskAgreement
-from protocol.averaging.judgment import Verdict
-from protocol.certificates.decoded_plans import OpenPlans
+from protocol.averaging.judgment import Judgment
+from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.messages import (
-    Cut,
-    Held,
+    HoldReport,
+    Inclusion,
     Message,
     Plan,
     Ready,
@@ -36,16 +36,16 @@ EARLY_OF_PEER = 4
 EARLY_OFFERS = 256
 
 
-class Incoming:
+class MessageTranslator:
     """Turns a message into an event of the current round, or keeps it, or refuses it."""
 
     def __init__(
         self,
         run: Digest,
-        plans: OpenPlans,
-        emit: Callable[[p.Happening, bool], None],
+        plans: DecodedPlans,
+        emit: Callable[[p.Event, bool], None],
         refuse: Refuse,
-        guilty: Mapping[PeerId, Verdict],
+        guilty: Mapping[PeerId, Judgment],
         left_out: Callable[[PeerId], str] = lambda _: "",
         tasks: TaskAgreement | None = None,
     ) -> None:
@@ -93,11 +93,11 @@ class Incoming:
                     )
                 else:
                     self._emit(p.PlanGot(signed=signed, plan=plan), ours)
-            case Held():
+            case HoldReport():
                 self._emit(p.HeldGot(peer=signed.peer, held=message), ours)
             case Withdrawal():
                 self._emit(p.WithdrawalGot(peer=signed.peer, withdrawal=message), ours)
-            case Cut():
+            case Inclusion():
                 self._emit(p.CutGot(signed=signed, cut=message), ours)
             case Vote():
                 self._emit(p.VoteGot(signed=signed, vote=message), ours)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from daemon.swarm.lineage import Step
 from protocol.identity import PeerId
-from protocol.journal import Event, PhaseEntered, RoundCertified, Share
+from protocol.journal import JournalEvent, PhaseEntered, RoundCertified, Share
 from protocol.round.phases import State
 
 
@@ -44,10 +44,10 @@ def certified(
     )
 
 
-class Logbook:
+class RoundLog:
     """Times the phases of one node's rounds and words their outcome."""
 
-    def __init__(self, me: PeerId, record: Callable[[Event], None]) -> None:
+    def __init__(self, me: PeerId, record: Callable[[JournalEvent], None]) -> None:
         self._me = me
         self._record = record
         self._entered_at = 0.0

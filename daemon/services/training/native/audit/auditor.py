@@ -17,7 +17,7 @@ from daemon.services.training.native.exchange.inter_group import Sample
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
 from daemon.swarm.turns import Turns
-from protocol.averaging.judgment import Verdict, claim_of, hands, is_right
+from protocol.averaging.judgment import Judgment, claim_of, hands, is_right
 from protocol.averaging.sum_audit import (
     MAX_PIECE_BYTES,
     MAX_PROOF,
@@ -34,7 +34,7 @@ from protocol.contribution.ledger import NOTHING, Offer
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
-from protocol.journal import Event, Warned
+from protocol.journal import JournalEvent, Warned
 from protocol.messages import Hash, Natural, Signed
 from protocol.ports import ByteStream, Network, Offload
 from protocol.run.manifest import SignedManifest
@@ -59,7 +59,7 @@ class PieceRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     chunk: Natural
 
 
-class Auditing:
+class Auditor:
     """One node's part in it."""
 
     def __init__(
@@ -70,9 +70,9 @@ class Auditing:
         network: Network,
         offload: Offload,
         refuse: Refuse,
-        record: Callable[[Event], None],
+        record: Callable[[JournalEvent], None],
         parameters: Callable[[], int],
-        guilty: Mapping[PeerId, Verdict],
+        guilty: Mapping[PeerId, Judgment],
         convict: Convict,
     ) -> None:
         """`parameters` is 0 until the model is known.

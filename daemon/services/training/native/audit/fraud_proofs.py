@@ -22,7 +22,7 @@ from daemon.services.training.native.state.disk_access import readable_certifica
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.messenger import Refuse
-from protocol.averaging.judgment import Verdict, judge
+from protocol.averaging.judgment import Judgment, judge
 from protocol.averaging.sum_audit import (
     MAX_EVIDENCE_BYTES,
     Evidence,
@@ -33,10 +33,10 @@ from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.journal import Event, Warned
+from protocol.journal import JournalEvent, Warned
 from protocol.messages import Hash, Id, Natural
 from protocol.ports import PROOFS_KEPT, ByteStream, Disk, DiskFull, Network, Offload
-from protocol.rate_limiter import KEPT_PEERS, Allowances
+from protocol.rate_limiter import KEPT_PEERS, RateLimiters
 from protocol.run.manifest import SignedManifest
 
 PROTOCOL = "/hypergpu/evidence/2"
@@ -52,7 +52,7 @@ ENOUGH, LATER, SEND = b"\0", b"\1", b"\2"
 """Answers to a charge: known, or not wanted; not yet; the proof, please."""
 
 
-class Charge(
+class Accusation(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
     """What a proof is about, before it."""
@@ -62,7 +62,7 @@ class Charge(
     certificate: Hash
 
 
-class Convictions:
+class FraudProofs:
     """One node's knowledge of who lied. `guilty` is read by whoever decides with whom to work."""
 
     def __init__(
@@ -75,14 +75,14 @@ class Convictions:
         disk: Disk,
         offload: Offload,
         refuse: Refuse,
-        record: Callable[[Event], None],
+        record: Callable[[JournalEvent], None],
         parameters: Callable[[], int],
     ) -> None:
         """`parameters` is 0 until the model is known."""
         self._me, self._run, self._manifest = me, manifest.run, manifest.open()
         self._network, self._lineage, self._disk, self._offload = network, lineage, disk, offload
         self._refuse, self._record, self._parameters = refuse, record, parameters
-        self._guilty: OrderedDict[PeerId, Verdict] = OrderedDict()
+        self._guilty: OrderedDict[PeerId, Judgment] = OrderedDict()
         self._kept: dict[PeerId, Digest] = {}  # under which name the proof is on disk
         self._unwritten: dict[PeerId, bytes] = {}  # proofs that the disk did not take
         # By neighbour and since when it is one.
@@ -90,11 +90,11 @@ class Convictions:
         self._false: OrderedDict[PeerId, str] = OrderedDict()
         self._hearing: set[PeerId] = set()
         self._telling = trio.Lock()
-        self._allowances = Allowances(per_s=CHARGES_PER_S, burst=CHARGES_AT_ONCE)
+        self._allowances = RateLimiters(per_s=CHARGES_PER_S, burst=CHARGES_AT_ONCE)
         network.serve(PROTOCOL, self._hear)
 
     @property
-    def guilty(self) -> Mapping[PeerId, Verdict]:
+    def guilty(self) -> Mapping[PeerId, Judgment]:
         return self._guilty
 
     def distrusted(self, peer: PeerId) -> str:
@@ -144,7 +144,7 @@ class Convictions:
             self._unwritten.pop(forgotten, None)
         await self.tell()
 
-    def _judge(self, evidence: Evidence, known: OpenCertificate | None) -> Verdict:
+    def _judge(self, evidence: Evidence, known: OpenCertificate | None) -> Judgment:
         return judge(evidence, self._run, self._manifest, self._parameters(), known)
 
     async def _write(self) -> None:
@@ -172,7 +172,7 @@ class Convictions:
             raise PeerFault("busy", f"more than {CHARGES_AT_ONCE:g} charges")
         reader = FrameReader(stream)
         with trio.move_on_after(ANSWER_S):
-            charge = decode_as(Charge, await reader.expect_frame(CHARGE_BYTES))
+            charge = decode_as(Accusation, await reader.expect_frame(CHARGE_BYTES))
             if charge.peer in self._guilty or charge.peer == self._me:
                 await stream.send_all(ENOUGH)
                 return
@@ -197,13 +197,13 @@ class Convictions:
             finally:
                 self._hearing.discard(peer)
 
-    async def _believe(self, data: bytes, charge: Charge, certificate: OpenCertificate) -> None:
+    async def _believe(self, data: bytes, charge: Accusation, certificate: OpenCertificate) -> None:
         evidence = decode_evidence(data)
         if evidence.result.peer != charge.peer:
             raise PeerFault("bad_proof", "it is about somebody else than the charge")
         await self.convict(evidence, certificate)
 
-    async def _certificate(self, charge: Charge) -> OpenCertificate | None:
+    async def _certificate(self, charge: Accusation) -> OpenCertificate | None:
         """The one that the charge names, when it is in our lineage or was in an earlier life's."""
         made = self._lineage.step(charge.certificate)
         if made is not None:
@@ -248,11 +248,11 @@ class Convictions:
                 if done:
                     told.add(verdict.peer)
 
-    async def _charge(self, peer: PeerId, verdict: Verdict) -> bool:
+    async def _charge(self, peer: PeerId, verdict: Judgment) -> bool:
         """Whether it need not be told again."""
         stream = await self._network.open_stream(peer, PROTOCOL)
         try:
-            charge = Charge(
+            charge = Accusation(
                 peer=verdict.peer, number=verdict.number, certificate=verdict.certificate
             )
             await stream.send_all(frame(msgspec.msgpack.encode(charge)))

@@ -23,7 +23,7 @@ import numpy as np
 import trio
 
 from daemon.services.training.native.exchange.buffers import Buffers
-from daemon.services.training.native.exchange.inter_group import Crossing, Sample
+from daemon.services.training.native.exchange.inter_group import InterGroupReduce, Sample
 from daemon.services.training.native.exchange.lanes import (
     BulkHeader,
     BulkSender,
@@ -33,7 +33,7 @@ from daemon.services.training.native.exchange.lanes import (
     SliceHeader,
     parcel,
 )
-from daemon.services.training.native.exchange.result_buffer import Gathered
+from daemon.services.training.native.exchange.result_buffer import ResultBuffer
 from protocol.averaging.group_layout import receivers
 from protocol.averaging.reduction import mean_of_rows
 from protocol.averaging.vector_layout import element_range
@@ -43,17 +43,17 @@ from protocol.contribution.ledger import Offer
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, short
-from protocol.messages import Cut, RowSum, Signed, SliceResult, open_as, sign
+from protocol.messages import GroupSum, Inclusion, Signed, SliceResult, open_as, sign
 from protocol.planning.plan import OpenPlan
 from protocol.ports import Offload, Vector
-from protocol.round.phases import Happening, HeldHere, ResultGot
+from protocol.round.phases import Event, HeldHere, ResultGot
 from protocol.rules.registry import rule_set
 
 # For how long the sender of bytes that came before their cut is kept waiting.
 EARLY_S = 15.0
 
 
-class Exchange:
+class AllReduce:
     """The bytes of one plan.
 
     `emit` gives the machine what happened; the owner cancels `average` when the view ends.
@@ -71,7 +71,7 @@ class Exchange:
         sender: BulkSender,
         buffers: Buffers,
         offload: Offload,
-        emit: Callable[[Happening], None],
+        emit: Callable[[Event], None],
         commitment: Commitment | None = None,
         seen: Callable[
             [PeerId, int, int, int, float], None
@@ -90,7 +90,7 @@ class Exchange:
             Digest, list[tuple[int, Vector]]
             # By cut: (first element, W x (mean - decoded)) of slices summed here.
         ] = {}
-        self.cut: Cut | None = None
+        self.cut: Inclusion | None = None
         self.cut_digest: Digest = b""
         self._run = run
         self._signer = signer
@@ -104,12 +104,14 @@ class Exchange:
         self._layout = plan.layout
         self._row = self._layout.mates(self._me)
         # Under the current cut, where there are several rows.
-        self._crossing: Crossing | None = None
+        self._crossing: InterGroupReduce | None = None
         # (slice, contributor) to its encoding, of what the plan has that member sum.
         self._held: dict[tuple[int, int], Buffer] = {}
         # (slice, member) we have nothing to send for.
         self._sent: set[tuple[int, int]] = {(i, self._me) for i in range(len(plan.members))}
-        self._results = Gathered(None, codec.result, parameters, buffers)  # under the current cut
+        self._results = ResultBuffer(
+            None, codec.result, parameters, buffers
+        )  # under the current cut
         # Slice to the result made of it here, under the current cut.
         self._finished: dict[int, Parcel] = {}
         # (slice, member) that has its result from here.
@@ -193,7 +195,7 @@ class Exchange:
                 return await self._accept_part(contributor, header)
             case ResultHeader():
                 return await self._accept_result(contributor, header)
-        summed = open_as(RowSum, header.summed, self._run)
+        summed = open_as(GroupSum, header.summed, self._run)
         if summed.cut in self._earlier_cuts:
             return Intake(header.size if header.size <= self._part_bytes_most else 0, _discard)
         await self._until(lambda: self.cut_digest == summed.cut)
@@ -355,7 +357,7 @@ class Exchange:
 
     # -------------------------------------------------------------------------------------------- the cut
 
-    async def average(self, cut: Cut, cut_digest: Digest) -> Digest:
+    async def average(self, cut: Inclusion, cut_digest: Digest) -> Digest:
         """Carry out a cut until every slice's result is here.
 
         Returns the root over the results. Results under an earlier cut are discarded.
@@ -363,7 +365,9 @@ class Exchange:
         if self.cut is not None:
             self._earlier_cuts.add(self.cut_digest)
         self.cut, self.cut_digest = cut, cut_digest
-        self._results = Gathered(self._layout, self._codec.result, self._parameters, self._buffers)
+        self._results = ResultBuffer(
+            self._layout, self._codec.result, self._parameters, self._buffers
+        )
         self._finished, self._passed, self._crossed = {}, set(), {}
         self._crossing = self._begin_crossing(cut) if len(self._layout.rows) > 1 else None
         self._wake()
@@ -386,7 +390,7 @@ class Exchange:
             await self._changed.wait()
         return self._results.root()
 
-    async def _cross(self, crossing: Crossing, ours: list[int]) -> None:
+    async def _cross(self, crossing: InterGroupReduce, ours: list[int]) -> None:
         """All rows' sums before any slice is finished: else two who do each other's work as well
         could wait for each other.
         """
@@ -462,8 +466,8 @@ class Exchange:
         """
         return self._crossing.samples if self._crossing is not None else []
 
-    def _begin_crossing(self, cut: Cut) -> Crossing:
-        return Crossing(
+    def _begin_crossing(self, cut: Inclusion) -> InterGroupReduce:
+        return InterGroupReduce(
             plan=self.plan,
             cut=cut,
             cut_digest=self.cut_digest,
@@ -476,7 +480,7 @@ class Exchange:
             offload=self._offload,
         )
 
-    def gathered(self) -> Gathered:
+    def gathered(self) -> ResultBuffer:
         """The mean that `average` brought, whatever cuts come later."""
         return self._results
 

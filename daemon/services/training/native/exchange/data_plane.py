@@ -11,7 +11,7 @@ from collections.abc import Callable
 import trio
 
 from daemon.services.training.native.audit.auditor import Results
-from daemon.services.training.native.exchange.all_reduce import EARLY_S, Exchange
+from daemon.services.training.native.exchange.all_reduce import EARLY_S, AllReduce
 from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.exchange.inter_group import Sample
 from daemon.services.training.native.exchange.lanes import (
@@ -33,10 +33,10 @@ from protocol.contribution.ledger import Offer
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer, short
-from protocol.messages import Cut, RowSum, SliceResult, Vote, open_as
+from protocol.messages import GroupSum, Inclusion, SliceResult, Vote, open_as
 from protocol.planning.plan import OpenPlan
 from protocol.ports import Endpoint, Network, Offload
-from protocol.round.phases import Computed, Happening
+from protocol.round.phases import Computed, Event
 
 # Plans whose late bytes are read and dropped, so that the lane they come on stays in use.
 PLANS_KNOWN = 16
@@ -47,7 +47,7 @@ def fingerprint_of(endpoint: Endpoint) -> Digest:
     return digest(endpoint.certificate)
 
 
-class Exchanging:
+class DataPlane:
     """The data plane of one node's rounds."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Exchanging:
         codec: str,
         members: Members,
         offload: Offload,
-        emit: Callable[[Happening], None],
+        emit: Callable[[Event], None],
         refuse: Refuse,
     ) -> None:
         self.sender = BulkSender(network, self._endpoint_of, refuse, self._moved)
@@ -69,7 +69,7 @@ class Exchanging:
         self._members = members
         self._offload, self._emit = offload, emit
         self._parameters = 0
-        self._current: Exchange | None = None
+        self._current: AllReduce | None = None
         self._changed = trio.Event()
         self._over: deque[Digest] = deque(maxlen=PLANS_KNOWN)
         self._reducing = trio.CancelScope()
@@ -77,22 +77,22 @@ class Exchanging:
         self._received = serve_bulk_lanes(network, self._accept, refuse, self._buffers)
 
     @property
-    def up_bits(self) -> int:
+    def uplink_bps(self) -> int:
         """What our link was seen to carry, bits a second; 0 when it was never the slow part of a
         transfer long enough to tell.
         """
         return self.sender.meter.bits
 
     @property
-    def down_bits(self) -> int:
-        """As `up_bits`, for what we receive."""
+    def downlink_bps(self) -> int:
+        """As `uplink_bps`, for what we receive."""
         return self._received.bits
 
     def scatter(self, plan: OpenPlan, offer: Offer, anchor: Anchor) -> None:
         """Begin the exchange of a plan, and end any other."""
         self.abandon()
         self._parameters = anchor.parameters
-        self._current = Exchange(
+        self._current = AllReduce(
             plan=plan,
             run=self._run,
             signer=self._signer,
@@ -116,7 +116,7 @@ class Exchanging:
     ) -> None:
         """A member's part is here; we took `taken_bytes` from everybody meanwhile, or nearly."""
         self._members.neighbours.sent_us(
-            peer, all_bytes, our_bytes, seconds, _busy(taken_bytes, seconds, self.down_bits)
+            peer, all_bytes, our_bytes, seconds, _busy(taken_bytes, seconds, self.downlink_bps)
         )
 
     def _moved(self, peer: PeerId, size_bytes: int, seconds: float) -> None:
@@ -132,10 +132,10 @@ class Exchanging:
                 size_bytes * others,
                 size_bytes,
                 seconds,
-                _busy(size_bytes * others, seconds, self.up_bits),
+                _busy(size_bytes * others, seconds, self.uplink_bps),
             )
 
-    async def reduce(self, cut: Cut, name: Digest, anchor: Anchor) -> None:
+    async def reduce(self, cut: Inclusion, name: Digest, anchor: Anchor) -> None:
         """Carry out a cut of the current plan, in place of an earlier one, and compute the state it
         leads to.
         """
@@ -148,7 +148,7 @@ class Exchanging:
                 state = await anchor.step(current.gathered().mean, counted, self._offload)
                 self._emit(Computed(vote=_vote(current.plan, name, result, state)))
 
-    async def serve(self, cut: Cut, name: Digest) -> None:
+    async def serve(self, cut: Inclusion, name: Digest) -> None:
         """Carry out a cut for the others' sake: what was computed under the one before stays."""
         current = self._current
         self._reducing.cancel()
@@ -235,7 +235,7 @@ class Exchanging:
                 return header.plan
             case ResultHeader():
                 return open_as(SliceResult, header.result, self._run).plan
-        return open_as(RowSum, header.summed, self._run).plan
+        return open_as(GroupSum, header.summed, self._run).plan
 
     def lost(self, peer: PeerId) -> None:
         """The connection to a member broke."""

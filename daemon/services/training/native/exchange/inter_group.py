@@ -24,7 +24,7 @@ from protocol.contribution.commitment import Commitment
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import Signer, short
-from protocol.messages import Cut, RowSum, Signed, sign
+from protocol.messages import GroupSum, Inclusion, Signed, sign
 from protocol.planning.plan import OpenPlan
 from protocol.ports import Offload
 from protocol.rules.registry import rule_set
@@ -41,14 +41,14 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     piece: Piece
 
 
-class Crossing:
+class InterGroupReduce:
     """The sums of all rows for the slices that are finished here, under one cut."""
 
     def __init__(
         self,
         *,
         plan: OpenPlan,
-        cut: Cut,
+        cut: Inclusion,
         cut_digest: Digest,
         run: Digest,
         signer: Signer,
@@ -110,7 +110,7 @@ class Crossing:
             if owner == self._me:
                 self._sums[row, j] = encoded
                 continue
-            summed = RowSum(
+            summed = GroupSum(
                 plan=self._plan.digest, cut=self._cut_digest, part=index, slice=j, root=root
             )
             item = parcel(
@@ -136,7 +136,7 @@ class Crossing:
         return _CODEC.size(stop - start)
 
     def accept(
-        self, contributor: int, header: RowHeader, summed: RowSum, changed: Callable[[], None]
+        self, contributor: int, header: RowHeader, summed: GroupSum, changed: Callable[[], None]
     ) -> Intake:
         """Another row's sum, whose taking calls `changed`.
 
@@ -162,7 +162,7 @@ class Crossing:
         )
 
     async def _take(
-        self, signed: Signed, summed: RowSum, data: memoryview, changed: Callable[[], None]
+        self, signed: Signed, summed: GroupSum, data: memoryview, changed: Callable[[], None]
     ) -> None:
         key = self._layout.row_of[summed.part], summed.slice
         if key in self._sums or summed.slice in self._taken:

@@ -16,7 +16,7 @@ import trio
 from msgspec import Meta
 
 from daemon.services.training.native.exchange.buffers import Buffers
-from daemon.services.training.native.link_meter import Meter
+from daemon.services.training.native.link_meter import LinkMeter
 from daemon.swarm.frames import FrameReader, frame
 from protocol.averaging.vector_layout import MAX_PARAMETERS
 from protocol.digest import Digest
@@ -112,7 +112,7 @@ class BulkSender:
         """`moved` is told of a lane that has come to rest: to whom, bytes, seconds from its first
         until it was acknowledged.
         """
-        self.meter = Meter()
+        self.meter = LinkMeter()
         self._moved = moved
         self._network = network
         self._find = find
@@ -271,14 +271,14 @@ Accept = Callable[[PeerId, BulkHeader], Awaitable[Intake]]
 
 def serve_bulk_lanes(
     network: Network, accept: Accept, refuse: Callable[[str, PeerId, str], None], buffers: Buffers
-) -> Meter:
+) -> LinkMeter:
     """Take the lanes that others open to us, into `buffers`.
 
     What is refused is counted against its sender, and the lane is closed.
 
     Returns what measures them.
     """
-    meter = Meter()
+    meter = LinkMeter()
 
     async def take(stream: ByteStream) -> None:
         try:

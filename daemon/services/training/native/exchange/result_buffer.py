@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from daemon.services.training.native.exchange.buffers import Buffers
-from protocol.averaging.group_layout import Layout
+from protocol.averaging.group_layout import GroupLayout
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, element_range
 from protocol.codec import Codec, chunk_bytes
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, merkle_root
@@ -22,11 +22,11 @@ from protocol.messages import Signed
 from protocol.ports import Vector
 
 
-class Gathered:
+class ResultBuffer:
     """The results under one cut, or none at all before the first."""
 
     def __init__(
-        self, layout: Layout | None, codec: Codec, parameters: int, buffers: Buffers
+        self, layout: GroupLayout | None, codec: Codec, parameters: int, buffers: Buffers
     ) -> None:
         """`codec` is that of the results."""
         self._codec, self._parameters, self._buffers = codec, parameters, buffers

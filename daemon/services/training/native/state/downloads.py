@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import trio
 
-from daemon.services.training.native.state.state_store import Keeper
+from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.download import Download, KnownState, download_from
 from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members
@@ -22,9 +22,9 @@ from daemon.swarm.messenger import Refuse
 from protocol.averaging.outer_step import state_leaves
 from protocol.digest import Digest
 from protocol.identity import PeerId
-from protocol.journal import CaughtUp, Event
+from protocol.journal import CaughtUp, JournalEvent
 from protocol.ports import Network, Offload
-from protocol.round.phases import Happening, StateComing, StateHere
+from protocol.round.phases import Event, StateComing, StateHere
 
 # Of a download that advances: the machine needs no more to know that it does.
 TOLD_EVERY_S = 1.0
@@ -49,10 +49,10 @@ class Downloads:
         network: Network,
         lineage: Lineage,
         members: Members,
-        keeper: Keeper,
+        keeper: StateStore,
         offload: Offload,
-        emit: Callable[[Happening], None],
-        record: Callable[[Event], None],
+        emit: Callable[[Event], None],
+        record: Callable[[JournalEvent], None],
         refuse: Refuse,
     ) -> None:
         self._network = network

@@ -32,7 +32,7 @@ FREE_PER_HELD = 10.0
 REMEMBERED = 64  # certificates that nobody gave
 
 
-class Course:
+class ForkChoice:
     """One node's. Times are seconds of one monotonic clock."""
 
     def __init__(

@@ -34,8 +34,17 @@ from protocol.contribution.ledger import NOTHING, Ledger, Offer, is_finite
 from protocol.digest import Digest
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId
-from protocol.journal import CheckpointWritten, Event, Warned, WorkDropped
-from protocol.ports import STANDS_KEPT, Checkpoint, Disk, DiskFull, Offload, Stand, TaskInfo, Vector
+from protocol.journal import CheckpointWritten, JournalEvent, Warned, WorkDropped
+from protocol.ports import (
+    STANDS_KEPT,
+    Checkpoint,
+    Disk,
+    DiskFull,
+    Offload,
+    TaskInfo,
+    Vector,
+    ViewRecord,
+)
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Manifest
 
@@ -44,7 +53,7 @@ PASSED_BY = "moved the anchor without this work"
 CERTIFICATES_READ = 512  # read back from disk at once
 
 
-class Keeper:
+class StateStore:
     """One node's durable state in one run."""
 
     def __init__(
@@ -57,7 +66,7 @@ class Keeper:
         lineage: Lineage,
         disk: Disk,
         offload: Offload,
-        record: Callable[[Event], None],
+        record: Callable[[JournalEvent], None],
     ) -> None:
         self.anchor = Anchor(info.parameters, manifest)
         self.ledger = Ledger(
@@ -103,7 +112,7 @@ class Keeper:
         ]
         stands = {**dict(kept), parent: view + 1}
         await self._disk.save_stands(
-            self._run, [Stand(parent=known, view=free) for known, free in stands.items()]
+            self._run, [ViewRecord(parent=known, view=free) for known, free in stands.items()]
         )
         self._stands = stands
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import trio
 
-from daemon.services.training.native.round_log import Logbook
-from daemon.services.training.native.state.state_store import Keeper
-from daemon.services.training.native.training.trainer_link import Training
+from daemon.services.training.native.round_log import RoundLog
+from daemon.services.training.native.state.state_store import StateStore
+from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.download import Download
 from daemon.swarm.follower import Follower
@@ -22,7 +22,7 @@ from daemon.swarm.lineage import Lineage, Step
 from protocol.certificates.certificate import OpenCertificate, Tip
 from protocol.certificates.merge import merge_parents
 from protocol.digest import Digest, merkle_root
-from protocol.journal import Event, Warned
+from protocol.journal import JournalEvent, Warned
 from protocol.ports import Offload, Vector
 from protocol.round.phases import Adopted
 
@@ -30,7 +30,7 @@ Credits = list[tuple[int, Vector]]
 """What encoding lost of the slices summed here: (first element, W x (mean - decoded))."""
 
 
-class Moving:
+class StateSync:
     """One node's way along its lineage."""
 
     def __init__(
@@ -38,12 +38,12 @@ class Moving:
         *,
         lineage: Lineage,
         follower: Follower,
-        keeper: Keeper,
-        training: Training,
+        keeper: StateStore,
+        training: TrainerLink,
         offload: Offload,
-        logbook: Logbook,
+        logbook: RoundLog,
         leaves: dict[Digest, list[Digest]],
-        record: Callable[[Event], None],
+        record: Callable[[JournalEvent], None],
     ) -> None:
         """`leaves` is what downloaders are served from: the leaves of the last few states, by tip."""
         self.adopted_at = trio.current_time()

@@ -11,13 +11,13 @@ from collections.abc import Callable
 import trio
 from msgspec.structs import replace
 
-from daemon.services.training.native.exchange.data_plane import Exchanging, fingerprint_of
-from daemon.services.training.native.round_log import Logbook
+from daemon.services.training.native.exchange.data_plane import DataPlane, fingerprint_of
+from daemon.services.training.native.round_log import RoundLog
 from daemon.services.training.native.state.downloads import Downloads
-from daemon.services.training.native.state.fork_choice import Course
-from daemon.services.training.native.state.state_store import Keeper
-from daemon.services.training.native.state.state_sync import Moving
-from daemon.services.training.native.training.trainer_link import Training
+from daemon.services.training.native.state.fork_choice import ForkChoice
+from daemon.services.training.native.state.state_store import StateStore
+from daemon.services.training.native.state.state_sync import StateSync
+from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
@@ -27,14 +27,14 @@ from protocol.chain.account_binding import with_binding
 from protocol.contribution.ledger import NOTHING, Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId
-from protocol.journal import Event
+from protocol.journal import JournalEvent
 from protocol.messages import MAX_DRAWN, MAX_ROUNDS, Binding, Ready, TaskReady, Trajectory
 from protocol.ports import Network, Offload, Trainer
 from protocol.round import phases as p
 from protocol.run.manifest import Manifest
 
 
-class Working:
+class RoundExecutor:
     """One node's work in a run, from when its keeper has taken up what is on disk.
 
     Every method but `ready` may take minutes.
@@ -49,21 +49,21 @@ class Working:
         trainer: Trainer,
         lineage: Lineage,
         members: Members,
-        course: Course,
+        course: ForkChoice,
         downloads: Downloads,
         follower: Follower,
-        exchanging: Exchanging,
-        keeper: Keeper,
+        exchanging: DataPlane,
+        keeper: StateStore,
         offload: Offload,
-        logbook: Logbook,
+        logbook: RoundLog,
         leaves: dict[Digest, list[Digest]],
         binding: Binding | None,
-        emit: Callable[[p.Happening], None],
-        record: Callable[[Event], None],
+        emit: Callable[[p.Event], None],
+        record: Callable[[JournalEvent], None],
     ) -> None:
         self.offer: Offer = NOTHING
-        self.training = Training(trainer, keeper, manifest, me, record)
-        self.moving = Moving(
+        self.training = TrainerLink(trainer, keeper, manifest, me, record)
+        self.moving = StateSync(
             lineage=lineage,
             follower=follower,
             keeper=keeper,
@@ -106,8 +106,8 @@ class Working:
             contribution=offer.digest,
             loss=loss,
             fingerprint=fingerprint_of(self._network.endpoint),
-            up_bits=self._exchanging.up_bits,
-            down_bits=self._exchanging.down_bits,
+            uplink_bps=self._exchanging.uplink_bps,
+            downlink_bps=self._exchanging.downlink_bps,
             coordinate=self._neighbours.coordinate,
             sights=self._neighbours.sights(parent),
         )

@@ -16,10 +16,10 @@ from contextlib import suppress
 import numpy as np
 import trio
 
-from daemon.services.training.native.state.state_store import Keeper
+from daemon.services.training.native.state.state_store import StateStore
 from protocol.contribution.ledger import NOTHING, Offer
 from protocol.identity import PeerId
-from protocol.journal import NOT_OFFERED, Event, Trained, Warned, WorkDropped
+from protocol.journal import NOT_OFFERED, JournalEvent, Trained, Warned, WorkDropped
 from protocol.ports import DiskFull, Lane, Trainer, TrainerLost, Vector, Work
 from protocol.run.manifest import Manifest
 
@@ -34,7 +34,7 @@ TRAINER_RETRY_S = 1.0
 DISK_RETRY_S = 10.0
 
 
-class Training:
+class TrainerLink:
     """One node's use of its trainer.
 
     `lock` is held by the task that uses the trainer or the spare buffers: one at a time.
@@ -43,10 +43,10 @@ class Training:
     def __init__(
         self,
         trainer: Trainer,
-        keeper: Keeper,
+        keeper: StateStore,
         manifest: Manifest,
         me: PeerId,
-        record: Callable[[Event], None],
+        record: Callable[[JournalEvent], None],
     ) -> None:
         self.lock = trio.Lock()
         self._trainer, self._keeper, self._me, self._record = trainer, keeper, me, record

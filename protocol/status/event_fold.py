@@ -226,11 +226,11 @@ def _trouble(state: StatusState, event: journal.Trouble) -> None:
         state.troubles[code] = (level, clean(event.message, MAX_TROUBLE_CHARS))
 
 
-def _nothing(state: StatusState, event: journal.Event) -> None:
+def _nothing(state: StatusState, event: journal.JournalEvent) -> None:
     """The event's sentence says it all."""
 
 
-EFFECTS: dict[type[journal.Event], Callable[[StatusState, Any], None]] = {
+EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = {
     journal.NodeStarted: _node_started,
     journal.TrainerReady: _trainer_ready,
     journal.TrainerStopped: _trainer_stopped,
@@ -262,7 +262,7 @@ EFFECTS: dict[type[journal.Event], Callable[[StatusState, Any], None]] = {
 }
 
 
-def _is_told(state: StatusState, event: journal.Event) -> bool:
+def _is_told(state: StatusState, event: journal.JournalEvent) -> bool:
     """Whether the event gets a line among the last events."""
     if isinstance(event, _QUIET):
         return False
@@ -277,7 +277,7 @@ def _is_told(state: StatusState, event: journal.Event) -> bool:
     return True
 
 
-def fold(state: StatusState, event: journal.Event) -> StatusState:
+def fold(state: StatusState, event: journal.JournalEvent) -> StatusState:
     """Take one event into `state`, and return it.
 
     Never raises, never grows past the bounds; about 5 microseconds.

@@ -20,7 +20,6 @@ from daemon.services.training.native import engine as engine_module
 from daemon.services.training.native import message_translator
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.exchange import all_reduce
-from daemon.services.training.native.exchange.all_reduce import AllReduce
 from daemon.services.training.native.state import anchor
 from daemon.services.training.native.state.state_store import StateStore
 from protocol import messages
@@ -87,7 +86,6 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
     assert rules.weighted_mean is reduction.weighted_mean
     assert rules.outer_step is outer_step.outer_step
     assert engine_module.step is step
-    assert data_plane.AllReduce is AllReduce
 
 
 def test_a_signature_is_checked_once_and_a_forged_one_never_passes() -> None:

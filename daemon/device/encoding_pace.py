@@ -16,9 +16,9 @@ import torch
 from daemon.device.encoding import encode
 from daemon.device.processor import Device
 from daemon.device.settings import WorkerSettings
+from protocol.averaging.vector_layout import Vector
 from protocol.codec import REFERENCES
 from protocol.errors import InvariantBroken
-from protocol.ports import Vector
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):

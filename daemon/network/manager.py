@@ -37,7 +37,7 @@ from daemon.network.own_record import OwnRecord
 from daemon.network.reach import Reach
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.ports import ByteStream
+from protocol.ports.byte_stream import ByteStream
 
 PEERS_PROTOCOL = "/hypergpu/peers/1"
 # Other members with whom a node connects to everybody: gossip in one hop, and no search for slice

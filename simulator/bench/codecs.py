@@ -16,10 +16,9 @@ from statistics import median
 import msgspec
 import numpy as np
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import CODECS, REFERENCES, Codec, implementation
 from protocol.errors import InvariantBroken
-from protocol.ports import Vector
 
 WEIGHTS = (70, 101, 333, 64)  # samples of four members
 

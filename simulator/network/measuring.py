@@ -16,11 +16,11 @@ import numpy as np
 from daemon.swarm.neighbours import Neighbours
 from protocol.digest import digest
 from protocol.identity import PeerId
-from protocol.messages import Ready
+from protocol.messages.offer import Ready
 from protocol.network.coordinate import ORIGIN, Coordinate, moved
 from protocol.network.peer_observation import MAX_OBSERVATIONS
 from protocol.network.samples import WINDOW, Window
-from protocol.ports import Link
+from protocol.ports.network import Link
 from simulator.network.links import MSS_BYTES, VECTOR_BYTES, Floats, Ints, Links
 from simulator.network.movement import Moved
 
@@ -150,7 +150,7 @@ class Nodes:
                 rtt_s=rtt_s,
                 since_s=0.0,
                 segments=path.packets,
-                again=path.again,
+                retransmits=path.again,
             )
             self._known[i].linked([link])
 
@@ -176,7 +176,7 @@ class Nodes:
             uplink_bps=0,
             downlink_bps=0,
             coordinate=at,
-            sights=self._known[i].sights(parent),
+            observations=self._known[i].sights(parent),
         )
 
 

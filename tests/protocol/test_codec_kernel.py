@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import protocol.codec
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import CODECS, REFERENCES, Codec, implementation
 from protocol.codec.base import Bytes8
 from protocol.codec.blocks import Int8
@@ -26,7 +26,6 @@ from protocol.codec.compiled import Compiled
 from protocol.codec.kernel import REVISION, Kernel, load
 from protocol.digest import Buffer
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 
 NAMES = [name for name in REFERENCES if name != "topk"]
 LOOPED = [REFERENCES[name] for name in NAMES]

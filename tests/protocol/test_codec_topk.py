@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import CODECS, Codec
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 
 TOPK = CODECS["topk"]
 BOTH = pytest.mark.parametrize(

@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.averaging.reduction import weighted_mean
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import CODECS, Codec, codec_named
 from protocol.codec.reference import PIECE_ELEMENTS
 from protocol.digest import digest
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 
 EPSILON = float(np.finfo(np.float32).eps)
 WEIGHTS = st.lists(st.integers(1, 100_000), min_size=1, max_size=12)

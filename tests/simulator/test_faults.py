@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.errors import UserError
-from protocol.round.phases import Phase
+from protocol.round.phase import Phase
 from simulator import faults as f
 from simulator.fuzz import random_story, shrink
 from simulator.play import play

@@ -17,7 +17,7 @@ from daemon.services.training.hivemind.averaging import (
     PeerSettings,
     VectorAverager,
 )
-from protocol.ports import Vector
+from protocol.averaging.vector_layout import Vector
 from simulator.bench.allreduce.driving import (
     AveragingFailure,
     GroupMissing,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from protocol.ports import Vector
+from protocol.averaging.vector_layout import Vector
 
 SEED = 41
 # Rounds differ by a power of two, so that a result of an earlier round is a wrong one.

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.device.encoding import encode
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import REFERENCES
-from protocol.ports import Vector
 
 EACH = pytest.mark.parametrize("name", REFERENCES)
 SIZES = st.sampled_from(

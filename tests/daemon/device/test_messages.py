@@ -16,7 +16,7 @@ from daemon.children.frames import MAX_FRAME_BYTES, Deframer
 from daemon.children.messages import frame
 from daemon.device import shared_memory
 from daemon.device.messages import Collect, Progressed, Train, decode_command, decode_report
-from protocol.ports import Lane
+from protocol.ports.trainer import Lane
 
 MESSAGES = [
     Train(id=1, lane=Lane(base=5, index=1, stride=4), max_steps=None),

@@ -21,7 +21,8 @@ from daemon.network.stream import ControlStream
 from daemon.network.tls import TlsSession
 from daemon.network.tls_handshake import TlsContext
 from protocol.errors import PeerFault, Unreachable
-from protocol.ports import ByteStream, Endpoint
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.endpoint import Endpoint
 from tests.daemon.network.nodes import control_port, make_node, until_linked
 
 pytestmark = pytest.mark.real

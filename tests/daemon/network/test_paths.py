@@ -16,7 +16,8 @@ from daemon.network.certificate import load_or_make
 from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
 from daemon.network.paths import AGAIN_S, BulkPaths, NoPath
 from protocol.errors import Unreachable
-from protocol.ports import ByteStream, Endpoint
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.endpoint import Endpoint
 from tests.ports.network_suite import ECHO, ask, echo, pattern
 
 

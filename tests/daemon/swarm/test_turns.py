@@ -15,7 +15,7 @@ from daemon.swarm.state_transfer import CHUNKS_PER_REQUEST, StateReply, StateReq
 from daemon.swarm.turns import LEAST_TURN_S, Turns
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
-from protocol.ports import Source
+from protocol.ports.network import Source
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.network import FakeSwarm
 from simulator.fakes.node import FakeNetwork

@@ -43,7 +43,7 @@ from hivemind.utils.timed_storage import get_dht_time
 
 from daemon.services.training.hivemind.observed import ObservedAverager, ObservedDHT, Told, untold
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
-from protocol.ports import Vector
+from protocol.averaging.vector_layout import Vector
 
 CODECS: dict[str, type[codecs.CompressionBase]] = {
     "none": codecs.NoCompression,

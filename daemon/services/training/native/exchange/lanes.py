@@ -22,8 +22,10 @@ from protocol.averaging.vector_layout import MAX_PARAMETERS
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.messages import UNREADABLE, Hash, Index, Signed
-from protocol.ports import ByteStream, Endpoint, Network
+from protocol.messages.base import UNREADABLE, Hash, Index, Signed
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import Network
 
 PROTOCOL = "/hypergpu/bulk/1"
 # A proof of 2 digests a level is 2 KB at most, a signed result 300 bytes.

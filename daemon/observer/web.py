@@ -24,7 +24,7 @@ from daemon.observer import metrics
 from daemon.observer.bridge import SILENT_S, Bridge, Snapshot
 from daemon.observer.guard import METHODS, SECURITY_HEADERS, Guard, Refusal
 from daemon.observer.intake import REPORT_PATHS, Intake
-from daemon.oracle.receiver import Verdict
+from daemon.oracle.receiver import ReportReply
 from protocol.digest import digest
 
 HTML = "text/html; charset=utf-8"
@@ -72,7 +72,7 @@ def refuse(refusal: Refusal) -> Answer:
     )
 
 
-def _verdict(verdict: Verdict) -> Answer:
+def _verdict(verdict: ReportReply) -> Answer:
     """What a reporter is told: its own status and reason, in the words of the API."""
     return Answer(body=msgspec.json.encode(verdict), content_type=JSON, status=verdict.status)
 

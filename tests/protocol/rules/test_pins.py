@@ -41,8 +41,16 @@ def _choice(rules: RuleSet) -> list[bytes]:
                 msgspec.structs.replace(regions(count, seed=2), measured=False),
             ):
                 laid = rules.choose(view, GroupBounds(least=2, most=16), SIZES, before)
-                # Words are nobody's to agree on.
-                made.append(msgspec.msgpack.encode(msgspec.structs.replace(laid, reason="")))
+                # The reason is for people: versions may word it differently. The names here are
+                # those under which the pins were recorded.
+                recorded = {
+                    "rows": laid.groups,
+                    "shares": laid.shares,
+                    "predicted_s": laid.predicted_s,
+                    "reason": "",
+                    "after": laid.after,
+                }
+                made.append(msgspec.msgpack.encode(recorded))
     return made
 
 

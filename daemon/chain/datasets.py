@@ -14,7 +14,7 @@ import trio
 
 from daemon.disk.atomic import write_atomically
 from daemon.swarm.frames import FrameReader, frame
-from daemon.swarm.turns import Turns
+from daemon.swarm.reply_limiter import Turns
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId

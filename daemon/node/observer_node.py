@@ -17,8 +17,8 @@ import trio
 from daemon.config.settings import Config
 from daemon.home.layout import BULK_CERTIFICATE_FILE, ensure_home
 from daemon.journal import Journal
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork
+from daemon.network.network import LibP2PNetwork
+from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import find_manifest, network_settings
 from daemon.node.node import report_network, started
 from daemon.node.shutdown import Leave, Shutdown, watch_lifeline, watch_signals

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
-from daemon.swarm.turns import Turns
+from daemon.swarm.reply_limiter import Turns
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from daemon.swarm.neighbours import Neighbours
+from daemon.swarm.link_estimates import Neighbours
 from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.identity import PeerId

@@ -2,7 +2,7 @@
 
 A `StateRequest` names a tip and a range of chunks; the answer is a `StateReply` and the bytes. The
 leaves come first: they must lead to the digest that the certificate names, and from then on each
-chunk proves itself. `daemon/swarm/download.py` is the side that asks.
+chunk proves itself. `daemon/swarm/state_download.py` is the side that asks.
 
 A state is given from memory while it is the current anchor, and from its checkpoint otherwise.
 Whoever has begun to read a state can finish: the checkpoint stays open when the disk removes it,
@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from daemon.swarm.frames import FrameReader, frame
-from daemon.swarm.turns import Turns
+from daemon.swarm.reply_limiter import Turns
 from protocol.averaging.vector_layout import STATE_CHUNK_BYTES
 from protocol.digest import Digest
 from protocol.errors import PeerFault

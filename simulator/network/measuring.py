@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from daemon.swarm.neighbours import Neighbours
+from daemon.swarm.link_estimates import Neighbours
 from protocol.digest import digest
 from protocol.identity import PeerId
 from protocol.messages import Ready

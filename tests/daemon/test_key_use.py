@@ -19,9 +19,9 @@ from daemon.home.layout import BULK_CERTIFICATE_FILE
 from daemon.home.serials import SPREAD_NS, Serials
 from daemon.journal import Journal
 from daemon.network.addresses import parse_place
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork
-from daemon.network.own_record import KeySighting
+from daemon.network.network import LibP2PNetwork
+from daemon.network.peers.own_record import KeySighting
+from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import network_settings
 from daemon.node.duplicate_key import DuplicateKeyDetector
 from protocol.errors import UserError

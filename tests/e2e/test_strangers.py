@@ -19,10 +19,10 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 from msgspec.structs import replace
 
-from daemon.network.address_book import encode_exchange, seal_record
 from daemon.network.addresses import Place
-from daemon.network.dial_policy import SOURCE_TRIES_AT_ONCE, SOURCE_TRIES_PER_S
-from daemon.network.manager import PEERS_PROTOCOL
+from daemon.network.peers.address_book import encode_exchange, seal_record
+from daemon.network.peers.dial_policy import SOURCE_TRIES_AT_ONCE, SOURCE_TRIES_PER_S
+from daemon.network.peers.manager import PEERS_PROTOCOL
 from daemon.swarm.chain_sync import PROTOCOL as CHAIN
 from daemon.swarm.messenger import PROTOCOL as MESSAGE
 from daemon.swarm.state_transfer import PROTOCOL as STATE

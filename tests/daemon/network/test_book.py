@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.network.address_book import (
+from daemon.network.addresses import Place, parse_place
+from daemon.network.peers.address_book import (
     BACKOFF_S,
     FORGET_AFTER_FAILURES,
     FRESH_S,
@@ -28,7 +29,6 @@ from daemon.network.address_book import (
     encode_exchange,
     seal_record,
 )
-from daemon.network.addresses import Place, parse_place
 from protocol.errors import PeerFault
 from protocol.identity import Signer
 

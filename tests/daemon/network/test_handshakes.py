@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.network.handshakes import Handshake, Handshakes
-from daemon.network.prefixes import LOOPBACK_PREFIX, prefix_of
+from daemon.network.limits.pending_connections import Handshake, Handshakes
+from daemon.network.limits.prefixes import LOOPBACK_PREFIX, prefix_of
 
 MOST = 8
 

@@ -4,7 +4,13 @@ forgotten when silent.
 
 from __future__ import annotations
 
-from daemon.network.introductions import FORGOTTEN_S, IN_ALL, OF_BRINGER, OF_PREFIX, Introductions
+from daemon.network.limits.stranger_quota import (
+    FORGOTTEN_S,
+    IN_ALL,
+    OF_BRINGER,
+    OF_PREFIX,
+    Introductions,
+)
 
 
 def test_one_connection_brings_few_strangers_and_another_brings_more() -> None:

@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from daemon.network.addresses import parse_place
-from daemon.network.certificate import load_or_make
-from daemon.network.connection import PING_INTERVAL_S
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.libp2p.connection import PING_INTERVAL_S
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 from protocol.errors import Unreachable, UserError
 from protocol.identity import PeerId
 from tests.daemon.network.nodes import control_port, make_node, until_linked

@@ -8,9 +8,9 @@ from itertools import count
 
 import pytest
 
-from daemon.network.address_book import SignedPeerRecord, read_record, seal_record
 from daemon.network.addresses import Place
-from daemon.network.own_record import KeySighting, OwnRecord
+from daemon.network.peers.address_book import SignedPeerRecord, read_record, seal_record
+from daemon.network.peers.own_record import KeySighting, OwnRecord
 from protocol.errors import PeerFault
 from protocol.identity import Signer
 

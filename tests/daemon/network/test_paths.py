@@ -12,9 +12,9 @@ import msgspec
 import pytest
 import trio
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
-from daemon.network.paths import AGAIN_S, BulkPaths, NoPath
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.paths.selector import AGAIN_S, BulkPaths, NoPath
+from daemon.network.tls.certificate import load_or_make
 from protocol.errors import Unreachable
 from protocol.ports import ByteStream, Endpoint
 from tests.ports.network_suite import ECHO, ask, echo, pattern

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from daemon.network.address_book import AddressBook, seal_record
 from daemon.network.addresses import Place
-from daemon.network.dial_policy import SOURCE_TRIES_AT_ONCE
-from daemon.network.links import Links
-from daemon.network.reach import Reach
+from daemon.network.peers.address_book import AddressBook, seal_record
+from daemon.network.peers.dial_policy import SOURCE_TRIES_AT_ONCE
+from daemon.network.peers.dial_targets import Reach
+from daemon.network.peers.live_connections import Links
 from protocol.identity import Signer
 from protocol.ports import Endpoint
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from daemon.network.connection import UnreadBytes
-from daemon.network.residents import Resident, makes_room
-from daemon.network.slots import Slots
+from daemon.network.libp2p.connection import UnreadBytes
+from daemon.network.limits.eviction import Resident, makes_room
+from daemon.network.limits.stream_quota import Slots
 
 
 def crowd(count: int, prefix: str = "crowd", since_s: float = 100.0) -> list[Resident]:

@@ -17,10 +17,9 @@ import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from OpenSSL import SSL
 
-from daemon.network.certificate import BulkCertificate, load_or_make
-from daemon.network.tls import TlsSession
-from daemon.network.tls_handshake import HandshakeFailed, TlsContext
-from daemon.network.tls_records import (
+from daemon.network.tls.certificate import BulkCertificate, load_or_make
+from daemon.network.tls.handshake import HandshakeFailed, TlsContext
+from daemon.network.tls.records import (
     HEADER_BYTES,
     RECORD_BYTES,
     SUITES,
@@ -29,6 +28,7 @@ from daemon.network.tls_records import (
     RecordError,
     Sealing,
 )
+from daemon.network.tls.session import TlsSession
 from protocol.errors import Unreachable
 
 AES_256 = SUITES["TLS_AES_256_GCM_SHA384"]

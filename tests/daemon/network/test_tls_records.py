@@ -19,11 +19,10 @@ import pytest
 import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from daemon.network import tls_records
-from daemon.network.certificate import BulkCertificate, load_or_make
-from daemon.network.tls import PIECE_BYTES, PIECE_RECORDS, TlsSession
-from daemon.network.tls_handshake import TlsContext
-from daemon.network.tls_records import (
+from daemon.network.tls import records
+from daemon.network.tls.certificate import BulkCertificate, load_or_make
+from daemon.network.tls.handshake import TlsContext
+from daemon.network.tls.records import (
     HEADER_BYTES,
     MAX_IDLE_RECORDS,
     OVERHEAD_BYTES,
@@ -34,6 +33,7 @@ from daemon.network.tls_records import (
     RecordError,
     Sealing,
 )
+from daemon.network.tls.session import PIECE_BYTES, PIECE_RECORDS, TlsSession
 from protocol.errors import Unreachable
 
 AES_256, AES_128 = (SUITES[name] for name in ("TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"))
@@ -225,11 +225,11 @@ def test_a_message_may_come_in_parts_and_has_an_end() -> None:
 
 
 def test_small_records_let_others_have_their_turn() -> None:
-    wire = b"".join(sealed(i, b"a\x17") for i in range(tls_records.TURN_RECORDS + 5))
+    wire = b"".join(sealed(i, b"a\x17") for i in range(records.TURN_RECORDS + 5))
     buffer = RecordBuffer(2)
     buffer.memory[: len(wire)] = wire
     used, size = Opening(AES_256, SECRET).open(buffer, len(wire), memoryview(bytearray(1 << 16)))
-    assert size == tls_records.TURN_RECORDS
+    assert size == records.TURN_RECORDS
     assert used == size * (OVERHEAD_BYTES + 1)
 
 
@@ -298,14 +298,14 @@ def told_back(
 
 
 @pytest.mark.parametrize("server", [False, True])
-@pytest.mark.parametrize("key_records", [tls_records.MAX_KEY_RECORDS, 1])
+@pytest.mark.parametrize("key_records", [records.MAX_KEY_RECORDS, 1])
 async def test_openssl_understands_us_and_we_it(
     certificate: BulkCertificate, monkeypatch: pytest.MonkeyPatch, server: bool, key_records: int
 ) -> None:
     """As a server OpenSSL also sends tickets; with another key for each piece it has to follow
     ours.
     """
-    monkeypatch.setattr(tls_records, "MAX_KEY_RECORDS", key_records)
+    monkeypatch.setattr(records, "MAX_KEY_RECORDS", key_records)
     with trio.fail_after(PATIENCE_S), socket_pair() as (ours, theirs):
         async with (
             trio.open_nursery() as nursery,

@@ -23,7 +23,7 @@ from daemon.swarm.chain_sync import (
     serve_chain,
 )
 from daemon.swarm.frames import FrameReader, frame
-from daemon.swarm.turns import Turns
+from daemon.swarm.reply_limiter import Turns
 from protocol.errors import PeerFault
 from protocol.messages import MAX_MESSAGE_BYTES
 from protocol.ports import ByteStream, Source

@@ -11,7 +11,7 @@ import numpy as np
 import trio
 from msgspec.structs import replace
 
-from daemon.swarm.download import SILENT_S, Download, KnownState, download_from
+from daemon.swarm.state_download import SILENT_S, Download, KnownState, download_from
 from daemon.swarm.state_transfer import IDLE_S, OPEN_STATES, GivenStates, StateRequest, serve_state
 from protocol.averaging.outer_step import state_leaves
 from protocol.averaging.vector_layout import STATE_CHUNK_BYTES

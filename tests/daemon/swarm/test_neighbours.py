@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.swarm.neighbours import LEAST_BYTES, LOOKED_AT, Neighbours
+from daemon.swarm.link_estimates import LEAST_BYTES, LOOKED_AT, Neighbours
 from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.flows import product_of
 from protocol.network.peer_health import PROBATION, QUARANTINE_S, SUCCESSES, TRUSTED

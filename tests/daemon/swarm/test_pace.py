@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.swarm.pace import LATELY_S, LastPace, Pace
+from daemon.swarm.training_speed import LATELY_S, LastPace, Pace
 from protocol.journal import PeerReport
 from protocol.ports import Progress
 from simulator.fakes.clock import run_virtual

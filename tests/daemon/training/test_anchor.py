@@ -8,7 +8,7 @@ import numpy as np
 import trio
 
 from daemon.services.training.native.state.anchor import Anchor
-from daemon.swarm.download import Download
+from daemon.swarm.state_download import Download
 from protocol.averaging.outer_step import state_digest, state_leaves
 from protocol.digest import merkle_root
 from protocol.ports import Vector, inline

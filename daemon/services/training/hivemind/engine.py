@@ -36,8 +36,8 @@ from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
-from daemon.swarm.pace import LastPace
 from daemon.swarm.task_agreement import serve_task
+from daemon.swarm.training_speed import LastPace
 from protocol.identity import PeerId, Signer
 from protocol.journal import (
     Alone,

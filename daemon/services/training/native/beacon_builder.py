@@ -11,7 +11,7 @@ import trio
 from daemon.services.training.native.state.disk_access import readable_records
 from daemon.services.training.native.state.state_sync import StateSync
 from daemon.swarm.chain_sync import ChainReply
-from daemon.swarm.pace import LastPace
+from daemon.swarm.training_speed import LastPace
 from protocol.certificates.certificate import Tip
 from protocol.digest import Digest
 from protocol.messages import Beacon

@@ -16,7 +16,7 @@ import trio
 from daemon.services.training.native.exchange.inter_group import Sample
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
-from daemon.swarm.turns import Turns
+from daemon.swarm.reply_limiter import Turns
 from protocol.averaging.judgment import Judgment, claim_of, hands, is_right
 from protocol.averaging.sum_audit import (
     MAX_PIECE_BYTES,

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 import trio
 
 from daemon.services.training.native.state.state_store import StateStore
-from daemon.swarm.download import Download, KnownState, download_from
 from daemon.swarm.lineage import Lineage, Step
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
+from daemon.swarm.state_download import Download, KnownState, download_from
 from protocol.averaging.outer_step import state_leaves
 from protocol.digest import Digest
 from protocol.identity import PeerId

@@ -16,9 +16,9 @@ from daemon.services.training.native.round_log import RoundLog
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.chain_sync import pack_record
-from daemon.swarm.download import Download
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.state_download import Download
 from protocol.certificates.certificate import OpenCertificate, Tip
 from protocol.certificates.merge import merge_parents
 from protocol.digest import Digest, merkle_root

@@ -34,10 +34,10 @@ from multiaddr import Multiaddr
 
 from daemon.network.addresses import Place, parse_place
 from daemon.network.error_boundary import contained
-from daemon.network.providers import ANSWERED, ProviderTable
-from daemon.network.services import service
-from daemon.network.slots import Slots
-from daemon.network.swarm import MAX_ADDRESS_BYTES, MAX_ADDRESSES
+from daemon.network.libp2p.bounded_swarm import MAX_ADDRESS_BYTES, MAX_ADDRESSES
+from daemon.network.libp2p.provider_table import ANSWERED, ProviderTable
+from daemon.network.libp2p.service_manager import service
+from daemon.network.limits.stream_quota import Slots
 from protocol.digest import digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId

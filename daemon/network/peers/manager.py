@@ -21,20 +21,20 @@ from contextlib import suppress
 import trio
 from multiaddr import Multiaddr
 
-from daemon.network.address_book import (
+from daemon.network.addresses import Place
+from daemon.network.error_boundary import Refusals
+from daemon.network.libp2p.dht import Dht
+from daemon.network.libp2p.host import Host
+from daemon.network.peers.address_book import (
     MAX_EXCHANGE_BYTES,
     MAX_RECORDS,
     AddressBook,
     decode_exchange,
     encode_exchange,
 )
-from daemon.network.addresses import Place
-from daemon.network.dht import Dht
-from daemon.network.error_boundary import Refusals
-from daemon.network.host import Host
-from daemon.network.links import Links
-from daemon.network.own_record import OwnRecord
-from daemon.network.reach import Reach
+from daemon.network.peers.dial_targets import Reach
+from daemon.network.peers.live_connections import Links
+from daemon.network.peers.own_record import OwnRecord
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports import ByteStream

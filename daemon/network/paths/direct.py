@@ -24,16 +24,16 @@ from weakref import WeakSet
 import trio
 from cryptography import x509
 
-from daemon.network.certificate import BulkCertificate
-from daemon.network.endings import Endings, end_gently
 from daemon.network.error_boundary import Refusals
-from daemon.network.handshakes import Handshake, Handshakes
-from daemon.network.paths import NoPath
-from daemon.network.prefixes import prefix_of
-from daemon.network.slots import Slots
+from daemon.network.graceful_close import Endings, end_gently
+from daemon.network.limits.pending_connections import Handshake, Handshakes
+from daemon.network.limits.prefixes import prefix_of
+from daemon.network.limits.stream_quota import Slots
+from daemon.network.paths.selector import NoPath
 from daemon.network.tcp_info import Segments
-from daemon.network.tls import Scratch, TlsSession, tune
-from daemon.network.tls_handshake import HandshakeFailed, TlsContext
+from daemon.network.tls.certificate import BulkCertificate
+from daemon.network.tls.handshake import HandshakeFailed, TlsContext
+from daemon.network.tls.session import Scratch, TlsSession, tune
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_STREAMS_PER_PEER, Endpoint, StreamHandler

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import trio
 
-from daemon.network.address_book import AddressBook
 from daemon.network.addresses import Place
-from daemon.network.dial_policy import BULK_TRIES_AT_ONCE, TRIED_OF_PEER, DialPolicy, is_free
-from daemon.network.links import Links
+from daemon.network.peers.address_book import AddressBook
+from daemon.network.peers.dial_policy import BULK_TRIES_AT_ONCE, TRIED_OF_PEER, DialPolicy, is_free
+from daemon.network.peers.live_connections import Links
 from protocol.identity import PeerId
 from protocol.ports import Endpoint
 

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 import trio
 from libp2p.network.stream.net_stream import NetStream
 
-from daemon.network.bulk import BulkStream
-from daemon.network.endings import Endings, end_gently
 from daemon.network.error_boundary import Refusals
-from daemon.network.slots import Slots
-from daemon.network.stream import ControlStream, ControlTraffic
+from daemon.network.graceful_close import Endings, end_gently
+from daemon.network.libp2p.control_stream import ControlStream, ControlTraffic
+from daemon.network.limits.stream_quota import Slots
+from daemon.network.paths.direct import BulkStream
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_STREAMS_PER_PEER, StreamHandler

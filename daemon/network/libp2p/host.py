@@ -39,13 +39,13 @@ from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
 from daemon.network.addresses import Place
-from daemon.network.connection import CountedStream, MeasuredYamux, UnreadBytes, Upgrader
 from daemon.network.error_boundary import Refusals, contained, foreign
-from daemon.network.handshakes import Handshake, Handshakes
-from daemon.network.prefixes import prefix_of
-from daemon.network.residents import Resident, makes_room
-from daemon.network.swarm import BoundedPeerStore, BoundedSwarm, drop_push
-from daemon.network.tls import tune
+from daemon.network.libp2p.bounded_swarm import BoundedPeerStore, BoundedSwarm, drop_push
+from daemon.network.libp2p.connection import CountedStream, MeasuredYamux, UnreadBytes, Upgrader
+from daemon.network.limits.eviction import Resident, makes_room
+from daemon.network.limits.pending_connections import Handshake, Handshakes
+from daemon.network.limits.prefixes import prefix_of
+from daemon.network.tls.session import tune
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
 from protocol.rate_limiter import RateLimiters

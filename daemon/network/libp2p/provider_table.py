@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Generic, NamedTuple, TypeVar
 
-from daemon.network.prefixes import LOOPBACK_PREFIX
+from daemon.network.limits.prefixes import LOOPBACK_PREFIX
 from protocol.identity import PeerId
 
 # Keys whose providers we keep for others; a swarm has a few for each run.

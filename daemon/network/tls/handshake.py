@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from OpenSSL import SSL, crypto
 
-from daemon.network.tls_records import (
+from daemon.network.tls.records import (
     HEADER_BYTES,
     MAX_PROTECTED_BYTES,
     RECORD_BYTES,

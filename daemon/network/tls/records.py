@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from daemon.network.tls_control import (
+from daemon.network.tls.control_messages import (
     ALERT,
     BAD_RECORD_MAC,
     CLOSE_NOTIFY,

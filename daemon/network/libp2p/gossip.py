@@ -27,8 +27,8 @@ from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11
 from libp2p.pubsub.pb import rpc_pb2
 
 from daemon.network.error_boundary import Refusals, contained
-from daemon.network.introductions import Introductions
-from daemon.network.pubsub import (
+from daemon.network.libp2p.control_stream import ControlTraffic
+from daemon.network.libp2p.pubsub import (
     DEGREE,
     DEGREE_HIGH,
     DEGREE_LOW,
@@ -38,8 +38,8 @@ from daemon.network.pubsub import (
     Router,
     SeenMessages,
 )
-from daemon.network.services import service
-from daemon.network.stream import ControlTraffic
+from daemon.network.libp2p.service_manager import service
+from daemon.network.limits.stranger_quota import Introductions
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, public_key_of
 from protocol.ports import MAX_GOSSIP_BYTES

@@ -1,7 +1,7 @@
 """py-libp2p's swarm and peer store, with what strangers could multiply in them taken out.
 
 - The library dials whatever a stranger names: peers in a PRUNE message, peers in a DHT answer, names that it resolves. Here it dials
-  nothing by itself. `Host.dial` is the only way out, and `daemon/network/dial_policy.py` decides about it.
+  nothing by itself. `Host.dial` is the only way out, and `daemon/network/peers/dial_policy.py` decides about it.
 - Its peer store keeps 1,000 peers with as many addresses as each claims, a megabyte in one record. Here `MAX_ADDRESSES` of each, and
   `MAX_PEERS` peers.
 - What a peer pushes by identify is stored, up to 1,000 addresses. Here it is read and dropped: signed records say where a peer is.

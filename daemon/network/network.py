@@ -12,25 +12,25 @@ from contextlib import asynccontextmanager, nullcontext
 import msgspec
 import trio
 
-from daemon.network.address_book import AddressBook
 from daemon.network.addresses import Place, advertised_hosts, parse_place
-from daemon.network.bulk import BulkPlane, bind
-from daemon.network.certificate import BulkCertificate
-from daemon.network.dht import Dht
-from daemon.network.endings import Endings
 from daemon.network.error_boundary import Refusals
-from daemon.network.gossip import Gossip, Inbox
-from daemon.network.host import Host, number_own_records_from
-from daemon.network.links import Links
-from daemon.network.manager import PEERS_PROTOCOL, PeerManager
-from daemon.network.own_record import KeySighting, OwnRecord
-from daemon.network.paths import LET_IN, OVER_LIBP2P, BulkPaths, NoPath, let_in
+from daemon.network.graceful_close import Endings
+from daemon.network.libp2p.control_stream import ControlStream, ControlTraffic
+from daemon.network.libp2p.dht import Dht
+from daemon.network.libp2p.gossip import Gossip, Inbox
+from daemon.network.libp2p.host import Host, number_own_records_from
+from daemon.network.libp2p.service_manager import service
+from daemon.network.libp2p.stream_server import StreamServer
+from daemon.network.limits.prefixes import prefix_of
+from daemon.network.paths.direct import BulkPlane, bind
+from daemon.network.paths.selector import LET_IN, OVER_LIBP2P, BulkPaths, NoPath, let_in
+from daemon.network.peers.address_book import AddressBook
+from daemon.network.peers.dial_targets import Reach
+from daemon.network.peers.live_connections import Links
+from daemon.network.peers.manager import PEERS_PROTOCOL, PeerManager
+from daemon.network.peers.own_record import KeySighting, OwnRecord
 from daemon.network.port_holder import port_holder
-from daemon.network.prefixes import prefix_of
-from daemon.network.reach import Reach
-from daemon.network.services import service
-from daemon.network.stream import ControlStream, ControlTraffic
-from daemon.network.stream_server import StreamServer
+from daemon.network.tls.certificate import BulkCertificate
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId, Signer
 from protocol.ports import (

@@ -21,7 +21,7 @@ import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 
 from daemon.network.addresses import Place
-from daemon.network.prefixes import LOOPBACK_PREFIX, prefix_of
+from daemon.network.limits.prefixes import LOOPBACK_PREFIX, prefix_of
 from protocol.identity import PeerId
 from protocol.rate_limiter import RateLimiter, RateLimiters
 

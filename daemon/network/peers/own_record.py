@@ -24,8 +24,13 @@ from typing import Literal
 
 import msgspec
 
-from daemon.network.address_book import SignedPeerRecord, check_record, read_record, seal_record
 from daemon.network.addresses import Place
+from daemon.network.peers.address_book import (
+    SignedPeerRecord,
+    check_record,
+    read_record,
+    seal_record,
+)
 from protocol.identity import Signer
 
 # Numbers of foreign records that are not looked at again.

@@ -11,7 +11,7 @@ import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
 from multiaddr import Multiaddr
 
-from daemon.network.connection import MeasuredYamux
+from daemon.network.libp2p.connection import MeasuredYamux
 from daemon.network.tcp_info import Segments
 from protocol.identity import PeerId
 from protocol.ports import Link, LinkChange

@@ -8,8 +8,8 @@ import trio
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.stream.net_stream import NetStream
 
-from daemon.network.endings import Endings, end_gently
 from daemon.network.error_boundary import foreign
+from daemon.network.graceful_close import Endings, end_gently
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
 

@@ -21,9 +21,9 @@ from contextlib import suppress
 import trio
 
 from daemon.network.tcp_info import Segments, segments
-from daemon.network.tls_control import RecordError
-from daemon.network.tls_handshake import HandshakeFailed, TlsContext
-from daemon.network.tls_records import (
+from daemon.network.tls.control_messages import RecordError
+from daemon.network.tls.handshake import HandshakeFailed, TlsContext
+from daemon.network.tls.records import (
     OVERHEAD_BYTES,
     RECORD_BYTES,
     WIRE_BYTES,

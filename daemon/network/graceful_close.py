@@ -24,7 +24,7 @@ LINGER_BYTES = 1 << 18
 _Stream = TypeVar("_Stream")
 
 
-class Endable(Protocol):
+class ClosableStream(Protocol):
     """What both kinds of stream offer for this."""
 
     async def send_eof(self) -> None: ...
@@ -36,7 +36,7 @@ class Endable(Protocol):
         ...
 
 
-async def end_gently(stream: Endable) -> None:
+async def close_gracefully(stream: ClosableStream) -> None:
     """Never raises but for cancellation; the stream is closed in every case."""
     try:
         with trio.move_on_after(LINGER_S):
@@ -50,7 +50,7 @@ async def end_gently(stream: Endable) -> None:
         await stream.abort()
 
 
-class Endings:
+class BackgroundCloser:
     """Runs endings in the network's nursery; before and after its life streams are cut off instead."""
 
     def __init__(self) -> None:

@@ -12,23 +12,23 @@ from contextlib import asynccontextmanager, nullcontext
 import msgspec
 import trio
 
-from daemon.network.addresses import Place, advertised_hosts, parse_place
+from daemon.network.addresses import PeerAddress, advertised_hosts, parse_peer_address
 from daemon.network.error_boundary import Refusals
-from daemon.network.graceful_close import Endings
+from daemon.network.graceful_close import BackgroundCloser
 from daemon.network.libp2p.control_stream import ControlStream, ControlTraffic
 from daemon.network.libp2p.dht import Dht
-from daemon.network.libp2p.gossip import Gossip, Inbox
+from daemon.network.libp2p.gossip import Gossip, TopicSubscription
 from daemon.network.libp2p.host import Host, number_own_records_from
-from daemon.network.libp2p.service_manager import service
+from daemon.network.libp2p.service_manager import run_service
 from daemon.network.libp2p.stream_server import StreamServer
 from daemon.network.limits.prefixes import prefix_of
 from daemon.network.paths.direct import BulkPlane, bind
-from daemon.network.paths.selector import LET_IN, OVER_LIBP2P, BulkPaths, NoPath, let_in
+from daemon.network.paths.selector import LET_IN, OVER_LIBP2P, NoPath, PathSelector, let_in
 from daemon.network.peers.address_book import AddressBook
-from daemon.network.peers.dial_targets import Reach
-from daemon.network.peers.live_connections import Links
+from daemon.network.peers.dial_targets import DialTargets
+from daemon.network.peers.live_connections import LiveConnections
 from daemon.network.peers.manager import PEERS_PROTOCOL, PeerManager
-from daemon.network.peers.own_record import KeySighting, OwnRecord
+from daemon.network.peers.own_record import KeyObservation, OwnRecord
 from daemon.network.port_holder import port_holder
 from daemon.network.tls.certificate import BulkCertificate
 from protocol.errors import PeerFault, Unreachable, UserError
@@ -62,7 +62,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     min_connections: int = 8
     bulk: bool = True
     serials: Callable[[], int] = time.time_ns
-    sighting: Callable[[KeySighting], None] = lambda _sighting: None
+    sighting: Callable[[KeyObservation], None] = lambda _sighting: None
 
 
 class LibP2PNetwork:
@@ -86,13 +86,13 @@ class LibP2PNetwork:
         self._join = tuple(_join_place(address) for address in settings.join)
         self._refusals = Refusals()
         self._control = ControlTraffic()
-        self._endings = Endings()
+        self._endings = BackgroundCloser()
         self._kept: frozenset[PeerId] = frozenset()
         self._server = StreamServer(self._refusals, self._control, self._endings, self._matters)
         self._bulk = BulkPlane(
             certificate, self._refusals, self._endings, self._server.run_handler, self._matters
         )
-        self._paths = BulkPaths(self._open_direct, self._open_over_libp2p)
+        self._paths = PathSelector(self._open_direct, self._open_over_libp2p)
         self._gossip = Gossip(
             self.peer,
             self._refusals,
@@ -102,16 +102,16 @@ class LibP2PNetwork:
             self._prefix_of,
             self._matters,
         )
-        self._links = Links(self._gossip.connection_ended)
+        self._links = LiveConnections(self._gossip.connection_ended)
         self._book = AddressBook(self.peer, self._join)
         self._dht = Dht(self._learn, self._connect_at, self._matters, self._prefix_of)
         self._handlers: dict[str, StreamHandler] = {}
-        self._places: tuple[Place, ...] = ()
+        self._places: tuple[PeerAddress, ...] = ()
         self._bulk_port = 0
         self._lost_port = 0
         self._host: Host | None = None
         self._manager: PeerManager | None = None
-        self._reach: Reach | None = None
+        self._reach: DialTargets | None = None
         self._nursery: trio.Nursery | None = None
 
     # ------------------------------------------------------------------------------------------------ life
@@ -135,12 +135,12 @@ class LibP2PNetwork:
             given.usual_port if given.usual_port not in (0, port) and not given.listen_port else 0
         )
         self._places = tuple(
-            Place("ip4" if _is_ip(host) else "dns4", host, port, self.peer) for host in hosts
+            PeerAddress("ip4" if _is_ip(host) else "dns4", host, port, self.peer) for host in hosts
         )
         self._bulk_port = bulk.socket.getsockname()[1] if bulk else 0
         number_own_records_from(self._settings.serials())
         host = Host(self._secret, self._places, self._refusals, self._matters)
-        reach = self._reach = Reach(self._book, self._links, self._places)
+        reach = self._reach = DialTargets(self._book, self._links, self._places)
         manager = PeerManager(
             host,
             self._dht,
@@ -173,7 +173,7 @@ class LibP2PNetwork:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Everything that runs, in the order in which it depends on each other; until cancelled."""
-        async with control, bulk or nullcontext(), service(host.swarm):
+        async with control, bulk or nullcontext(), run_service(host.swarm):
             await host.swarm.event_background_nursery_created.wait()
             async with (
                 self._gossip.running(host.basic, self._settings.serials()),
@@ -293,7 +293,7 @@ class LibP2PNetwork:
         reach.bulk_met(endpoint.peer, stream.host)
         return stream
 
-    async def _connect_at(self, peer: PeerId, places: list[Place]) -> None:
+    async def _connect_at(self, peer: PeerId, places: list[PeerAddress]) -> None:
         """Connect to a peer that the DHT named. Raises `Unreachable`."""
         if self._manager is None:
             raise Unreachable("the network is not running")
@@ -337,7 +337,7 @@ class LibP2PNetwork:
 
     def subscribe(
         self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True
-    ) -> Inbox:
+    ) -> TopicSubscription:
         return self._gossip.subscribe(topic, accept, keep=keep)
 
     async def provide(self, key: bytes) -> None:
@@ -346,7 +346,7 @@ class LibP2PNetwork:
     async def find_providers(self, key: bytes) -> list[PeerId]:
         return await self._dht.find_providers(key)
 
-    def _learn(self, places: list[Place]) -> None:
+    def _learn(self, places: list[PeerAddress]) -> None:
         if self._manager is not None:
             self._manager.learn(places)
 
@@ -379,9 +379,9 @@ class LibP2PNetwork:
         return counts
 
 
-def _join_place(address: str) -> Place:
+def _join_place(address: str) -> PeerAddress:
     try:
-        return parse_place(address)
+        return parse_peer_address(address)
     except PeerFault as fault:
         raise UserError(
             "JOIN",

@@ -62,7 +62,7 @@ Seen = tuple[bool, int]
 NOTHING: Seen = (False, 0)
 
 
-class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
+class LinkEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """One other, as seen from here."""
 
     rtt: Window = Window()  # whole microseconds
@@ -146,10 +146,10 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.carried, int(8 * our_bytes / seconds) * (self.rtt.settled or 0))
 
 
-_STRANGER = Neighbour()
+_STRANGER = LinkEstimate()
 
 
-class Neighbours:
+class LinkEstimates:
     """All of them. Pure: told what happened, asked what it comes to."""
 
     def __init__(self, me: PeerId) -> None:
@@ -157,10 +157,10 @@ class Neighbours:
         self._me = me
         self._salt = digest(me.encode())[:3]
         self._turn = 0
-        self._known: dict[PeerId, Neighbour] = {}  # the one measured longest ago first
+        self._known: dict[PeerId, LinkEstimate] = {}  # the one measured longest ago first
         self._segments, self._again = 0, 0  # of all of them
 
-    def of(self, peer: PeerId) -> Neighbour:
+    def of(self, peer: PeerId) -> LinkEstimate:
         return self._known.get(peer, _STRANGER)
 
     def flow_bits(self, peer: PeerId) -> int:
@@ -180,7 +180,7 @@ class Neighbours:
         )
         return min(MOST_BITS, max(bound, known.flow_seen))
 
-    def _put(self, peer: PeerId, neighbour: Neighbour) -> None:
+    def _put(self, peer: PeerId, neighbour: LinkEstimate) -> None:
         self._forget(peer)
         if len(self._known) >= MAX_NEIGHBOURS:
             self._forget(next(iter(self._known)))
@@ -307,7 +307,7 @@ def _remembered(before: tuple[Seen, ...], seen: Seen) -> tuple[Seen, ...]:
     return (*free, *bounded)
 
 
-def _sight(peer: PeerId, known: Neighbour) -> PeerObservation:
+def _sight(peer: PeerId, known: LinkEstimate) -> PeerObservation:
     share = min(1.0, MOST_SEGMENTS / (known.segments or 1))
     return PeerObservation(
         who=short_name(peer),

@@ -41,7 +41,7 @@ class _Turn:
         self.scope = trio.CancelScope()
 
 
-class Turns:
+class ReplyLimiter:
     """At most `of_peer` turns of one peer and `in_all` of all."""
 
     def __init__(self, of_peer: int, in_all: int, source_of: SourceOf) -> None:

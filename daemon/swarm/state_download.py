@@ -56,7 +56,7 @@ class KnownState(msgspec.Struct, frozen=True):
     momentum: Vector
 
 
-class Download:
+class StateDownload:
     """The state of one certificate.
 
     `value` and `momentum` have shape (parameters,); they are complete when `done`.
@@ -263,7 +263,7 @@ async def _read(reader: FrameReader, data: bytearray) -> None:
 
 async def download_from(
     network: Network,
-    download: Download,
+    download: StateDownload,
     holders: Callable[[], Sequence[PeerId]],
     known: Callable[[], Iterable[KnownState]],
     refuse: Callable[[str, PeerId, str], None],

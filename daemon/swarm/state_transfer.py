@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from daemon.swarm.frames import FrameReader, frame
-from daemon.swarm.reply_limiter import Turns
+from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.averaging.vector_layout import STATE_CHUNK_BYTES
 from protocol.digest import Digest
 from protocol.errors import PeerFault
@@ -76,7 +76,7 @@ class _Open(msgspec.Struct):
     asked_at: float
 
 
-class GivenStates:
+class StateServer:
     """What one node gives to those who download a state."""
 
     def __init__(
@@ -150,9 +150,9 @@ class GivenStates:
             await held.state.aclose()
 
 
-def serve_state(network: Network, given: GivenStates) -> None:
+def serve_state(network: Network, given: StateServer) -> None:
     """Answer requests for states. Each piece on its way holds up to 4 MiB."""
-    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
+    turns = ReplyLimiter(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
 
     async def take(stream: ByteStream) -> None:
         reader = FrameReader(stream)

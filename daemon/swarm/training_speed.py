@@ -16,28 +16,30 @@ from protocol.ports import Progress, Trainer
 LATELY_S = 60.0
 
 
-class Pace(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingSpeed(msgspec.Struct, frozen=True, kw_only=True):
     """What was done in the last stretch of training that did anything."""
 
     samples_per_second: float = 0.0
     loss: float | None = None
 
 
-class LastPace:
+class RecentTrainingSpeed:
     """One trainer's. Times are seconds of one monotonic clock."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._known, self._seen_s, self._life = Pace(), 0.0, trainer.restarts
+        self._known, self._seen_s, self._life = TrainingSpeed(), 0.0, trainer.restarts
         self._last: Progress | None = None
 
-    def now(self, now: float) -> Pace:
+    def now(self, now: float) -> TrainingSpeed:
         """What to tell at `now`. Nothing, once the trainer died or did nothing for a while."""
         progress = self._trainer.progress()
         if progress.steps and progress != self._last:
-            self._known = Pace(samples_per_second=progress.samples_per_second, loss=progress.loss)
+            self._known = TrainingSpeed(
+                samples_per_second=progress.samples_per_second, loss=progress.loss
+            )
             self._seen_s = now
         elif self._trainer.restarts != self._life or now - self._seen_s > LATELY_S:
-            self._known = Pace()
+            self._known = TrainingSpeed()
         self._last, self._life = progress, self._trainer.restarts
         return self._known

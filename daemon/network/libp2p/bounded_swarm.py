@@ -21,7 +21,7 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from multiaddr import Multiaddr
 
-from daemon.network.error_boundary import contained
+from daemon.network.error_boundary import contain_errors
 
 # Of which the library keeps addresses: the routing table's own, and the peers of connections.
 MAX_PEERS = 512
@@ -80,9 +80,9 @@ class BoundedPeerStore(PeerStore):
 
 async def drop_push(stream: Any) -> None:
     """Read a pushed identify message and forget it."""
-    with contained("a pushed identify message"), trio.move_on_after(PUSH_PATIENCE_S):
+    with contain_errors("a pushed identify message"), trio.move_on_after(PUSH_PATIENCE_S):
         left = PUSH_BYTES
         while left > 0 and (piece := await stream.read(min(left, 1 << 12))):
             left -= len(piece)
-    with contained("ending an identify stream"):
+    with contain_errors("ending an identify stream"):
         await stream.close() if left > 0 else await stream.reset()

@@ -40,8 +40,8 @@ from libp2p.stream_muxer.yamux.yamux import (
 )
 from libp2p.transport.upgrader import TransportUpgrader
 
-from daemon.network.error_boundary import contained
-from daemon.network.tcp_info import Segments, segments
+from daemon.network.error_boundary import contain_errors
+from daemon.network.tcp_info import SegmentCounts, segments
 from protocol.ports import MAX_STREAMS_PER_PEER
 
 _log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ COALESCED_BYTES = 1 << 16
 READ_AHEAD_BYTES = 1 << 16
 
 
-class CountedStream(TrioTCPStream):
+class ReadAheadStream(TrioTCPStream):
     """The TCP stream under a connection: reads ahead, knows when it last received, and can be cut."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
@@ -119,12 +119,12 @@ class CountedStream(TrioTCPStream):
             return ""
         return remote[0] if remote else ""
 
-    def segments(self) -> Segments:
+    def segments(self) -> SegmentCounts:
         """What the kernel counted."""
         return (
             segments(self.stream.socket)
             if isinstance(self.stream, trio.SocketStream)
-            else Segments()
+            else SegmentCounts()
         )
 
     async def cut(self) -> None:
@@ -203,7 +203,7 @@ class MeasuredYamux(Yamux):
         """Whether nobody has closed its socket."""
         return not self._socket.closed.is_set()
 
-    def segments(self) -> Segments:
+    def segments(self) -> SegmentCounts:
         """What the kernel counted."""
         return self._socket.segments()
 
@@ -242,7 +242,7 @@ class MeasuredYamux(Yamux):
                 while self._queue and size + len(self._queue[0].data) <= COALESCED_BYTES:
                     frames.append(self._queue.popleft())
                     size += len(frames[-1].data)
-                with contained("writing to a connection") as written:
+                with contain_errors("writing to a connection") as written:
                     await self.secured_conn.write(b"".join(frame.data for frame in frames))
                 if written.failed is not None:
                     return
@@ -398,13 +398,13 @@ def _bounded(stream: YamuxStream) -> YamuxStream:
 _BELOW = ("conn", "read_writer", "read_write_closer", "stream")
 
 
-def _socket_of(connection: Any) -> CountedStream:
+def _socket_of(connection: Any) -> ReadAheadStream:
     """The TCP stream below the layers of a secured connection.
 
     Raises `TypeError` when the library's layers have changed.
     """
     for _ in range(10):
-        if isinstance(connection, CountedStream):
+        if isinstance(connection, ReadAheadStream):
             return connection
         connection = next(
             (getattr(connection, name) for name in _BELOW if hasattr(connection, name)), None
@@ -423,7 +423,7 @@ class _Muxers(MuxerMultistream):
         return self._annotate_connection(muxed, conn, protocol)
 
 
-class Upgrader(TransportUpgrader):
+class YamuxUpgrader(TransportUpgrader):
     """TCP to Noise to our yamux, and nothing else on offer."""
 
     def __init__(self, noise: Any, negotiate_timeout_s: int, unread_in_all: UnreadBytes) -> None:

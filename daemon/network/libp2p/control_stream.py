@@ -8,8 +8,8 @@ import trio
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.stream.net_stream import NetStream
 
-from daemon.network.error_boundary import foreign
-from daemon.network.graceful_close import Endings, end_gently
+from daemon.network.error_boundary import translate_errors
+from daemon.network.graceful_close import BackgroundCloser, close_gracefully
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
 
@@ -53,7 +53,7 @@ class ControlStream:
     """
 
     def __init__(
-        self, stream: NetStream, peer: PeerId, traffic: ControlTraffic, endings: Endings
+        self, stream: NetStream, peer: PeerId, traffic: ControlTraffic, endings: BackgroundCloser
     ) -> None:
         self._stream = stream
         self._muxed: Any = stream.muxed_stream
@@ -81,7 +81,7 @@ class ControlStream:
             start = 0
             while start < len(view):
                 piece = bytes(view[start : start + min(await self._window(), WRITE_BYTES)])
-                with foreign("sending"):
+                with translate_errors("sending"):
                     await self._stream.write(piece)
                 start += len(piece)
                 self._traffic.sent += len(piece)
@@ -110,7 +110,7 @@ class ControlStream:
         if self._seen_eof:
             return b""
         try:
-            with foreign("receiving"):
+            with translate_errors("receiving"):
                 try:
                     data: bytes = await self._stream.read(max_bytes)
                 except StreamEOF:
@@ -139,7 +139,7 @@ class ControlStream:
         self._check()
         if not self._sent_eof:
             self._sent_eof = True
-            with foreign("ending a stream"):
+            with translate_errors("ending a stream"):
                 await self._stream.close_write()
 
     async def aclose(self) -> None:
@@ -149,7 +149,7 @@ class ControlStream:
         if (
             self._broken
             or (self._sent_eof and self._seen_eof)
-            or not self._endings.start(end_gently, self)
+            or not self._endings.start(close_gracefully, self)
         ):
             await self.abort()
 
@@ -163,7 +163,7 @@ class ControlStream:
         # Only frames of 12 bytes, which wait for nobody.
         with trio.CancelScope(shield=True), trio.move_on_after(1.0):
             try:
-                with foreign("closing a stream"):
+                with translate_errors("closing a stream"):
                     if self._sent_eof and self._seen_eof:
                         await self._stream.close()
                     else:

@@ -32,12 +32,12 @@ from libp2p.peer.peerinfo import PeerInfo
 from libp2p.records.validator import NamespacedValidator
 from multiaddr import Multiaddr
 
-from daemon.network.addresses import Place, parse_place
-from daemon.network.error_boundary import contained
+from daemon.network.addresses import PeerAddress, parse_peer_address
+from daemon.network.error_boundary import contain_errors
 from daemon.network.libp2p.bounded_swarm import MAX_ADDRESS_BYTES, MAX_ADDRESSES
 from daemon.network.libp2p.provider_table import ANSWERED, ProviderTable
-from daemon.network.libp2p.service_manager import service
-from daemon.network.limits.stream_quota import Slots
+from daemon.network.libp2p.service_manager import run_service
+from daemon.network.limits.stream_quota import StreamQuota
 from protocol.digest import digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
@@ -72,7 +72,7 @@ class _OwnName:
     def __init__(self, host: BasicHost, connect: Callable[[ID], Awaitable[None]]) -> None:
         self._host = host
         self._connect = connect
-        self._serving = Slots(STREAMS_OF_PEER, STREAMS_IN_ALL)
+        self._serving = StreamQuota(STREAMS_OF_PEER, STREAMS_IN_ALL)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._host, name)
@@ -145,8 +145,8 @@ class Dht:
 
     def __init__(
         self,
-        learn: Callable[[list[Place]], None],
-        connect: Callable[[PeerId, list[Place]], Awaitable[None]],
+        learn: Callable[[list[PeerAddress]], None],
+        connect: Callable[[PeerId, list[PeerAddress]], Awaitable[None]],
         matters: Callable[[PeerId], bool],
         prefix: Callable[[PeerId], str],
     ) -> None:
@@ -171,7 +171,7 @@ class Dht:
         async def connect(peer: ID) -> None:
             if not host.get_network().get_connections(peer):
                 known: list[Multiaddr] = []
-                with contained("looking up addresses"):
+                with contain_errors("looking up addresses"):
                     known = host.get_peerstore().addrs(peer)
                 await self._connect(peer.to_base58(), _places(peer.to_base58(), known))
 
@@ -190,7 +190,7 @@ class Dht:
         # `_OwnName` counts them, by peer too.
         kad._inbound_limiter = trio.CapacityLimiter(STREAMS_IN_ALL)
         self._own, self._kad = host.get_id(), kad
-        async with service(kad), trio.open_nursery() as nursery:
+        async with run_service(kad), trio.open_nursery() as nursery:
             nursery.start_soon(self._reprovide)
             try:
                 yield
@@ -201,20 +201,20 @@ class Dht:
     async def connected(self, peer: PeerId, addresses: list[Multiaddr]) -> None:
         """Connecting alone does not fill the routing table."""
         if self._kad is not None and addresses:
-            with contained("adding to the routing table"):
+            with contain_errors("adding to the routing table"):
                 await self._kad.routing_table.add_peer(
                     PeerInfo(ID.from_base58(peer), addresses), skip_server_mode_check=True
                 )
 
     def lost(self, peer: PeerId) -> None:
         if self._kad is not None:
-            with contained("removing from the routing table"):
+            with contain_errors("removing from the routing table"):
                 self._kad.routing_table.remove_peer(ID.from_base58(peer))
 
     async def provide(self, key: bytes) -> None:
         self._provided.add(key)
         if self._kad is not None:
-            with contained("providing"), trio.move_on_after(SEARCH_TIMEOUT_S):
+            with contain_errors("providing"), trio.move_on_after(SEARCH_TIMEOUT_S):
                 for shard in shards_of(key):
                     await self._kad.provider_store.provide(shard)
         await trio.lowlevel.checkpoint()
@@ -248,15 +248,15 @@ class Dht:
                 if len(found) < MAX_FOUND:
                     found.setdefault(provider.peer_id.to_base58(), provider)
 
-        with contained("our own provider records"):
+        with contain_errors("our own provider records"):
             add(kad.provider_store.get_providers(key))
         nearest: list[ID] = []
-        with contained("looking for the nearest peers"), trio.move_on_after(SEARCH_TIMEOUT_S):
+        with contain_errors("looking for the nearest peers"), trio.move_on_after(SEARCH_TIMEOUT_S):
             nearest = list(await kad.peer_routing.find_closest_peers_network(key, ASKED))
         asked = list(dict.fromkeys([*nearest, *kad.host.get_connected_peers()]))[: 2 * ASKED]
 
         async def ask(peer: ID) -> None:
-            with contained("asking for providers"), trio.move_on_after(QUERY_TIMEOUT_S):
+            with contain_errors("asking for providers"), trio.move_on_after(QUERY_TIMEOUT_S):
                 providers, _ = await kad.provider_store._get_providers_from_peer_with_closers(
                     peer, key
                 )
@@ -268,12 +268,12 @@ class Dht:
                     nursery.start_soon(ask, peer)
 
 
-def _places(peer: str, addresses: list[Multiaddr]) -> list[Place]:
+def _places(peer: str, addresses: list[Multiaddr]) -> list[PeerAddress]:
     places = []
     for address in addresses[:8]:
         text = str(address)
         try:
-            places.append(parse_place(text if "/p2p/" in text else f"{text}/p2p/{peer}"))
+            places.append(parse_peer_address(text if "/p2p/" in text else f"{text}/p2p/{peer}"))
         except PeerFault:
             continue  # another transport, or nonsense
     return [place for place in places if place.peer == peer]

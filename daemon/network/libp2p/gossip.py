@@ -26,7 +26,7 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11
 from libp2p.pubsub.pb import rpc_pb2
 
-from daemon.network.error_boundary import Refusals, contained
+from daemon.network.error_boundary import Refusals, contain_errors
 from daemon.network.libp2p.control_stream import ControlTraffic
 from daemon.network.libp2p.pubsub import (
     DEGREE,
@@ -34,12 +34,12 @@ from daemon.network.libp2p.pubsub import (
     DEGREE_LOW,
     MAX_RPC_BYTES,
     BoundedPubsub,
-    Rations,
-    Router,
-    SeenMessages,
+    BoundedSeenCache,
+    GossipRates,
+    GossipRouter,
 )
-from daemon.network.libp2p.service_manager import service
-from daemon.network.limits.stranger_quota import Introductions
+from daemon.network.libp2p.service_manager import run_service
+from daemon.network.limits.stranger_quota import StrangerQuota
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, public_key_of
 from protocol.ports import MAX_GOSSIP_BYTES
@@ -57,7 +57,7 @@ MAX_SUBSCRIPTIONS_OF_PEER = 32  # topics; a run has a handful
 SEEN_S, SEEN_SWEEP_S = 120, 30
 
 
-class Inbox:
+class TopicSubscription:
     """The `Subscription` of one topic; to the library it is the sending end of the topic's channel."""
 
     def __init__(self, own: PeerId, *, keep: bool = True) -> None:
@@ -121,23 +121,23 @@ class Gossip:
         Those of whom `matters` is true hear us also past a mesh full of strangers.
         """
         self._known, self._prefix, self._matters = known, prefix, matters
-        self._introductions = Introductions()
+        self._introductions = StrangerQuota()
         self._own = own
         self._crash = crash
         self._refusals = refusals
         self._traffic = traffic
-        self._topics: dict[str, tuple[Inbox, Callable[[PeerId, bytes], bool]]] = {}
-        self._rations = Rations()
+        self._topics: dict[str, tuple[TopicSubscription, Callable[[PeerId, bytes], bool]]] = {}
+        self._rations = GossipRates()
         self._pubsub: BoundedPubsub | None = None
 
     def subscribe(
         self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True
-    ) -> Inbox:
+    ) -> TopicSubscription:
         if self._pubsub is not None:
             raise RuntimeError("topics are subscribed to before the network starts")
         if topic in self._topics:
             raise ValueError(f"{topic} is subscribed to already")
-        inbox = Inbox(self._own, keep=keep)
+        inbox = TopicSubscription(self._own, keep=keep)
         self._topics[topic] = (inbox, accept)
         return inbox
 
@@ -147,7 +147,7 @@ class Gossip:
 
         Messages are numbered from `first_serial` on.
         """
-        router = Router(
+        router = GossipRouter(
             # 1.2 adds an IDONTWANT for every message, which doubles the packets of small ones.
             [PROTOCOL_ID_V11],
             DEGREE,
@@ -172,8 +172,8 @@ class Gossip:
         )
         pubsub.counter = first_serial
         pubsub.seen_messages.stop()
-        pubsub.seen_messages = SeenMessages(SEEN_S, SEEN_SWEEP_S)
-        async with service(pubsub), service(router):
+        pubsub.seen_messages = BoundedSeenCache(SEEN_S, SEEN_SWEEP_S)
+        async with run_service(pubsub), run_service(router):
             await pubsub.wait_until_ready()
             for topic in self._topics:
                 await pubsub.subscribe(topic)
@@ -199,7 +199,7 @@ class Gossip:
             await trio.lowlevel.checkpoint()
             return
         self._traffic.sent += len(data)
-        with contained("publishing"):
+        with contain_errors("publishing"):
             await pubsub.publish(topic, data)
         await trio.lowlevel.checkpoint()
 
@@ -232,7 +232,7 @@ class Gossip:
             self._refusals.count("oversized", f"gossip of {len(message.data)} bytes from {signer}")
             return False
         accepted = False
-        with contained("judging gossip") as outcome:  # the library would swallow it
+        with contain_errors("judging gossip") as outcome:  # the library would swallow it
             accepted = self._topics[message.topicIDs[0]][1](signer, message.data)
         if isinstance(outcome.failed, PeerFault):
             self._refusals.count(outcome.failed.reason, str(outcome.failed))

@@ -38,12 +38,17 @@ from libp2p.security.noise.transport import Transport as Noise
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
-from daemon.network.addresses import Place
-from daemon.network.error_boundary import Refusals, contained, foreign
+from daemon.network.addresses import PeerAddress
+from daemon.network.error_boundary import Refusals, contain_errors, translate_errors
 from daemon.network.libp2p.bounded_swarm import BoundedPeerStore, BoundedSwarm, drop_push
-from daemon.network.libp2p.connection import CountedStream, MeasuredYamux, UnreadBytes, Upgrader
-from daemon.network.limits.eviction import Resident, makes_room
-from daemon.network.limits.pending_connections import Handshake, Handshakes
+from daemon.network.libp2p.connection import (
+    MeasuredYamux,
+    ReadAheadStream,
+    UnreadBytes,
+    YamuxUpgrader,
+)
+from daemon.network.limits.eviction import InboundConnection, choose_eviction
+from daemon.network.limits.pending_connections import PendingConnection, PendingConnections
 from daemon.network.limits.prefixes import prefix_of
 from daemon.network.tls.session import tune
 from protocol.errors import Unreachable
@@ -102,10 +107,10 @@ class _Transport(TCP):
         self, maddr: Multiaddr, source: tuple[str, int] | None = None
     ) -> RawConnection:
         host, port = maddr.value_for_protocol("ip4"), maddr.value_for_protocol("tcp")
-        with foreign(f"connecting to {host}:{port}"):
+        with translate_errors(f"connecting to {host}:{port}"):
             stream = await trio.open_tcp_stream(str(host), int(str(port)))
         tune(stream)
-        return RawConnection(CountedStream(stream), True)
+        return RawConnection(ReadAheadStream(stream), True)
 
 
 class _Basic(BasicHost):
@@ -128,7 +133,7 @@ class Host:
     def __init__(
         self,
         secret: bytes,
-        addresses: tuple[Place, ...],
+        addresses: tuple[PeerAddress, ...],
         refusals: Refusals,
         matters: Callable[[PeerId], bool] = lambda _peer: False,
     ) -> None:
@@ -137,8 +142,8 @@ class Host:
         self.id = ID.from_pubkey(keys.public_key)
         self._refusals = refusals
         self._matters = matters
-        self._handshakes = Handshakes(MAX_HANDSHAKES)
-        self._residents: dict[MeasuredYamux, Resident] = {}
+        self._handshakes = PendingConnections(MAX_HANDSHAKES)
+        self._residents: dict[MeasuredYamux, InboundConnection] = {}
         self._evictions = RateLimiters(per_s=EVICTIONS_PER_S, burst=EVICTIONS_AT_ONCE)
         # Seeded by the system: nobody may foresee who makes room.
         self._chance = random.Random()
@@ -160,7 +165,7 @@ class Host:
         self.swarm = BoundedSwarm(
             self.id,
             peerstore,
-            Upgrader(noise, HANDSHAKE_TIMEOUT_S, UnreadBytes()),
+            YamuxUpgrader(noise, HANDSHAKE_TIMEOUT_S, UnreadBytes()),
             [_Transport()],
             # Who retries, when and where is the peer manager's business.
             retry_config=RetryConfig(max_retries=0),
@@ -189,9 +194,9 @@ class Host:
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         tune(stream)
-        tcp = CountedStream(stream)
+        tcp = ReadAheadStream(stream)
         scope = trio.CancelScope()
-        began = Handshake(
+        began = PendingConnection(
             prefix_of(tcp.remote_host), trio.current_time(), lambda: tcp.heard, scope.cancel
         )
         muxed: Any = None
@@ -202,7 +207,7 @@ class Host:
         try:
             with (
                 scope,
-                contained("an incoming connection") as outcome,
+                contain_errors("an incoming connection") as outcome,
                 trio.fail_after(HANDSHAKE_TIMEOUT_S),
             ):
                 with trio.fail_after(FIRST_BYTE_S):
@@ -221,7 +226,9 @@ class Host:
         if muxed is None:
             return
         peer: PeerId = muxed.peer_id.to_base58()
-        self._residents[muxed] = Resident(peer, began.prefix, trio.current_time(), matters=False)
+        self._residents[muxed] = InboundConnection(
+            peer, began.prefix, trio.current_time(), matters=False
+        )
         try:
             await self._make_room(muxed)
             # `serve_listeners` closes the socket when this returns.
@@ -242,7 +249,7 @@ class Host:
 
     async def _make_room(self, newest: MeasuredYamux) -> None:
         """When there are more connections than may be, cut one: that of a stranger whose prefix
-        evicted too many, else `makes_room`'s choice.
+        evicted too many, else `choose_eviction`'s choice.
         """
         if self.open_connections() <= MAX_CONNECTIONS:
             return
@@ -256,19 +263,19 @@ class Host:
                 for muxed, one in self._residents.items()
                 if muxed is not newest
             }
-            chosen = makes_room(list(others.values()), self._chance)
+            chosen = choose_eviction(list(others.values()), self._chance)
             out = next((muxed for muxed, one in others.items() if one is chosen), newest)
         self._refusals.count("busy", f"a connection made room: {self.open_connections()} are open")
         await out.cut("it made room for another connection")
 
-    async def dial(self, place: Place) -> None:
+    async def dial(self, place: PeerAddress) -> None:
         """Connect to one address. Raises `Unreachable`."""
         peer = ID.from_base58(place.peer)
         if self.swarm.get_connections(peer):
             return
         if self.open_connections() >= MAX_CONNECTIONS and not self._matters(place.peer):
             raise Unreachable(f"{MAX_CONNECTIONS} connections are open, which is all that may be")
-        with foreign(f"dialing {place}"), trio.fail_after(DIAL_TIMEOUT_S):
+        with translate_errors(f"dialing {place}"), trio.fail_after(DIAL_TIMEOUT_S):
             transport = place.transport
             if place.kind == "dns4":
                 found = await trio.socket.getaddrinfo(
@@ -284,7 +291,7 @@ class Host:
         to = ID.from_base58(peer)
         if not self.swarm.get_connections(to):
             raise Unreachable(f"there is no connection to {peer}")
-        with foreign(f"opening {protocol} to {peer}"):
+        with translate_errors(f"opening {protocol} to {peer}"):
             stream: Any = await self.basic.new_stream(to, [protocol])  # type: ignore[list-item]
         return stream  # type: ignore[no-any-return]
 
@@ -306,7 +313,7 @@ class Host:
             return
         self._negotiating[peer] += 1
         try:
-            with contained("negotiating a stream") as outcome:
+            with contain_errors("negotiating a stream") as outcome:
                 protocol, handler = await self.basic.multiselect.negotiate(
                     MultiselectCommunicator(stream), NEGOTIATE_TIMEOUT_S
                 )
@@ -326,7 +333,7 @@ class Host:
             await self._reset(stream)
             return
         stream.set_protocol(protocol)
-        with contained(f"serving {protocol}") as outcome:
+        with contain_errors(f"serving {protocol}") as outcome:
             await handler(stream)
         if outcome.failed is not None and not stream.muxed_conn.event_shutting_down.is_set():
             self._refusals.count("malformed", f"{peer} on {protocol}: {outcome.failed}")
@@ -334,5 +341,5 @@ class Host:
             await self._reset(stream)
 
     async def _reset(self, stream: Any) -> None:
-        with contained("resetting a stream"):
+        with contain_errors("resetting a stream"):
             await stream.reset()

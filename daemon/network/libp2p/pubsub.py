@@ -1,13 +1,13 @@
 """py-libp2p's gossip, with what strangers could multiply in it bounded, and streams kept while
 connections come and go.
 
-- A peer above its rates is not read on (`UnhurriedStream`), and what it sent before that is dropped unchecked.
+- A peer above its rates is not read on (`ThrottledStream`), and what it sent before that is dropped unchecked.
 - A peer opens any number of gossip streams, and each holds up to a message of the largest size. The newest one is read, as in go-libp2p;
   an older one is reset.
-- Control messages name any topic, any number of messages, and peers to connect to. `Router` keeps what is about our topics, a bounded
+- Control messages name any topic, any number of messages, and peers to connect to. `GossipRouter` keeps what is about our topics, a bounded
   number of it, and no peers.
-- A mesh is open to anyone. `Router` sends to members also past a mesh full of strangers.
-- The library remembers every message id for two minutes without a limit. `SeenMessages` has one.
+- A mesh is open to anyone. `GossipRouter` sends to members also past a mesh full of strangers.
+- The library remembers every message id for two minutes without a limit. `BoundedSeenCache` has one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.tools.timed_cache.last_seen_cache import LastSeenCache
 
-from daemon.network.error_boundary import Refusals, foreign
+from daemon.network.error_boundary import Refusals, translate_errors
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_GOSSIP_BYTES
@@ -57,7 +57,7 @@ MAX_ID_BYTES, MAX_SEQNO_BYTES = 64, 16
 SEEN_MESSAGES = 1 << 16
 
 
-class Rations:
+class GossipRates:
     """What each peer may hand us, in messages and in bytes."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Rations:
         )
 
 
-class UnhurriedStream:
+class ThrottledStream:
     """A gossip stream whose reader waits while its peer is above its rates: the library would make
     a task of every message it reads.
 
@@ -107,7 +107,7 @@ class UnhurriedStream:
         raise StreamEOF("a newer stream of the same peer takes its place")
 
 
-class SeenMessages(LastSeenCache):
+class BoundedSeenCache(LastSeenCache):
     """Bounded: the id remembered first makes room."""
 
     def add(self, key: bytes) -> bool:
@@ -119,7 +119,7 @@ class SeenMessages(LastSeenCache):
         return new
 
 
-class Router(GossipSub):
+class GossipRouter(GossipSub):
     """A mesh that strangers cannot take over.
 
     Any peer may graft itself into a mesh, and a mesh above its size prunes by chance: twenty
@@ -211,7 +211,7 @@ class BoundedPubsub(Pubsub):
     def __init__(
         self,
         *args: Any,
-        rations: Rations,
+        rations: GossipRates,
         refusals: Refusals,
         may_bring: Callable[[PeerId, PeerId], bool],
         **options: Any,
@@ -221,7 +221,7 @@ class BoundedPubsub(Pubsub):
         self._rations, self._refusals = rations, refusals
         self._writing: WeakKeyDictionary[Any, trio.Lock] = WeakKeyDictionary()
         self._registering: set[ID] = set()
-        self._reading: dict[ID, UnhurriedStream] = {}  # the newest stream of each peer
+        self._reading: dict[ID, ThrottledStream] = {}  # the newest stream of each peer
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
         if peer_id in self._registering:
@@ -229,7 +229,7 @@ class BoundedPubsub(Pubsub):
             return
         self._registering.add(peer_id)
         try:
-            with foreign("opening a gossip stream"):
+            with translate_errors("opening a gossip stream"):
                 await super()._handle_new_peer(peer_id)
         except Unreachable as error:
             raise SwarmException(str(error)) from error  # the one it tries again for
@@ -240,7 +240,7 @@ class BoundedPubsub(Pubsub):
         """The newest stream of a peer: what an older one holds is given back."""
         peer_id: ID = stream.muxed_conn.peer_id
         bringer = peer_id.to_base58()
-        newest = UnhurriedStream(stream, lambda: self._rations.take(bringer, 0, 0))
+        newest = ThrottledStream(stream, lambda: self._rations.take(bringer, 0, 0))
         older, self._reading[peer_id] = self._reading.get(peer_id), newest
         if older is not None:
             older.supersede()

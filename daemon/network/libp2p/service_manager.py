@@ -16,13 +16,13 @@ import trio
 from libp2p.tools.anyio_service.api import InternalManagerAPI, ManagerAPI, ServiceAPI
 from libp2p.tools.anyio_service.stats import Stats, TaskStats
 
-from daemon.network.error_boundary import contained
+from daemon.network.error_boundary import contain_errors
 
 _log = logging.getLogger(__name__)
 
 
 class ContainedManager(InternalManagerAPI):
-    """What a libp2p `Service` needs to run tasks. Lives from `service()`'s entry to its exit."""
+    """What a libp2p `Service` needs to run tasks. Lives from `run_service()`'s entry to its exit."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -75,12 +75,14 @@ class ContainedManager(InternalManagerAPI):
         self.run_task(service.run, name=name)
         return self
 
-    def run_daemon_child_service(self, service: ServiceAPI, name: str | None = None) -> ManagerAPI:
+    def run_daemon_child_service(
+        self, service: ServiceAPI, name: str | None = None
+    ) -> ManagerAPI:
         return self.run_child_service(service, name=name)
 
     async def _contain(self, async_fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
         doing = getattr(async_fn, "__qualname__", str(async_fn))
-        with contained(doing) as outcome:
+        with contain_errors(doing) as outcome:
             await async_fn(*args)
         if outcome.failed is None:
             return
@@ -112,7 +114,7 @@ class ContainedManager(InternalManagerAPI):
 
 
 @asynccontextmanager
-async def service(it: ServiceAPI) -> AsyncIterator[ContainedManager]:
+async def run_service(it: ServiceAPI) -> AsyncIterator[ContainedManager]:
     """Runs a libp2p service inside the block."""
     async with trio.open_nursery() as nursery:
         manager = ContainedManager(nursery)

@@ -10,10 +10,10 @@ import trio
 from libp2p.network.stream.net_stream import NetStream
 
 from daemon.network.error_boundary import Refusals
-from daemon.network.graceful_close import Endings, end_gently
+from daemon.network.graceful_close import BackgroundCloser, close_gracefully
 from daemon.network.libp2p.control_stream import ControlStream, ControlTraffic
-from daemon.network.limits.stream_quota import Slots
-from daemon.network.paths.direct import BulkStream
+from daemon.network.limits.stream_quota import StreamQuota
+from daemon.network.paths.direct import DirectStream
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_STREAMS_PER_PEER, StreamHandler
@@ -33,7 +33,7 @@ class StreamServer:
         self,
         refusals: Refusals,
         traffic: ControlTraffic,
-        endings: Endings,
+        endings: BackgroundCloser,
         matters: Callable[[PeerId], bool],
     ) -> None:
         """`matters` says for whom the last quarter of all places is kept."""
@@ -42,7 +42,7 @@ class StreamServer:
         self._traffic = traffic
         self._endings = endings
         self._matters = matters
-        self._slots = Slots(MAX_STREAMS_PER_PEER, MAX_STREAMS_IN_ALL)
+        self._slots = StreamQuota(MAX_STREAMS_PER_PEER, MAX_STREAMS_IN_ALL)
         self._running: dict[PeerId, dict[trio.CancelScope, None]] = {}  # the oldest first
 
     def taker(self, handler: StreamHandler) -> Callable[[NetStream, PeerId], Awaitable[None]]:
@@ -84,7 +84,7 @@ class StreamServer:
 
     async def run_handler(
         self,
-        stream: ControlStream | BulkStream,
+        stream: ControlStream | DirectStream,
         handler: StreamHandler,
         release: Callable[[], None],
     ) -> None:
@@ -102,7 +102,7 @@ class StreamServer:
                     await handler(stream)
                 release()
                 if not room.cancelled_caught:
-                    await end_gently(stream)
+                    await close_gracefully(stream)
             except PeerFault as fault:
                 self._refusals.count(fault.reason, f"{stream.peer}: {fault}")
             except Unreachable:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from protocol.identity import PeerId
 
 
-class Resident(NamedTuple):
+class InboundConnection(NamedTuple):
     """An established connection that another peer made to us."""
 
     peer: PeerId
@@ -30,7 +30,9 @@ class Resident(NamedTuple):
     matters: bool
 
 
-def makes_room(residents: Sequence[Resident], chance: random.Random) -> Resident | None:
+def choose_eviction(
+    residents: Sequence[InboundConnection], chance: random.Random
+) -> InboundConnection | None:
     """The connection to drop for a newcomer; None when all that are there matter."""
     strangers = sorted((one for one in residents if not one.matters), key=lambda one: one.since_s)
     young = strangers[len(strangers) // 2 :]

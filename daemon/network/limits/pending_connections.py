@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 
 
-class Handshake:
+class PendingConnection:
     """One unfinished handshake. `heard` tells whether the other side has sent a byte."""
 
     def __init__(
@@ -35,18 +35,18 @@ class Handshake:
         self.drop = drop
 
 
-class Handshakes:
+class PendingConnections:
     """The unfinished handshakes of one listener; never more than `most`."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._open: dict[Handshake, None] = {}
+        self._open: dict[PendingConnection, None] = {}
         self._of_prefix: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self, one: Handshake) -> Handshake | None:
+    def begin(self, one: PendingConnection) -> PendingConnection | None:
         """Give `one` a place. Returns the handshake that was dropped for it, or None."""
         self._open[one] = None
         self._of_prefix[one.prefix] += 1
@@ -57,7 +57,7 @@ class Handshakes:
         dropped.drop()
         return dropped
 
-    def end(self, one: Handshake) -> None:
+    def end(self, one: PendingConnection) -> None:
         """`one` became a session or failed. Ending it twice does nothing."""
         if one in self._open:
             del self._open[one]
@@ -65,7 +65,7 @@ class Handshakes:
             if not self._of_prefix[one.prefix]:
                 del self._of_prefix[one.prefix]
 
-    def _least_likely(self, newest: Handshake) -> Handshake:
+    def _least_likely(self, newest: PendingConnection) -> PendingConnection:
         """Never the newest: it had no time to say anything."""
         others = [one for one in self._open if one is not newest]
         return min(others, key=lambda one: (-self._of_prefix[one.prefix], one.heard(), one.began_s))

@@ -32,7 +32,7 @@ class _Stranger(NamedTuple):
     heard_s: float
 
 
-class Introductions:
+class StrangerQuota:
     """The strangers whose messages are listened to."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from protocol.identity import PeerId
 
 
-class Slots:
+class StreamQuota:
     """Counts by peer; holds no entry for peers without any."""
 
     def __init__(self, limit: int, in_all: int | None = None) -> None:

@@ -25,15 +25,15 @@ import trio
 from cryptography import x509
 
 from daemon.network.error_boundary import Refusals
-from daemon.network.graceful_close import Endings, end_gently
-from daemon.network.limits.pending_connections import Handshake, Handshakes
+from daemon.network.graceful_close import BackgroundCloser, close_gracefully
+from daemon.network.limits.pending_connections import PendingConnection, PendingConnections
 from daemon.network.limits.prefixes import prefix_of
-from daemon.network.limits.stream_quota import Slots
+from daemon.network.limits.stream_quota import StreamQuota
 from daemon.network.paths.selector import NoPath
-from daemon.network.tcp_info import Segments
+from daemon.network.tcp_info import SegmentCounts
 from daemon.network.tls.certificate import BulkCertificate
 from daemon.network.tls.handshake import HandshakeFailed, TlsContext
-from daemon.network.tls.session import Scratch, TlsSession, tune
+from daemon.network.tls.session import ScratchBuffers, TlsSession, tune
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports import MAX_STREAMS_PER_PEER, Endpoint, StreamHandler
@@ -63,7 +63,7 @@ class BulkTraffic:
         self.received = 0
 
 
-class BulkStream:
+class DirectStream:
     """A `ByteStream` over one TLS session."""
 
     def __init__(
@@ -71,7 +71,7 @@ class BulkStream:
         session: TlsSession,
         peer: PeerId,
         traffic: BulkTraffic,
-        endings: Endings,
+        endings: BackgroundCloser,
         host: str = "",
     ) -> None:
         """`host` is where the peer was called."""
@@ -111,7 +111,7 @@ class BulkStream:
             return
         self._closed = True
         ends = self._session.usable or self._session.refused
-        if not ends or not self._endings.start(end_gently, self):
+        if not ends or not self._endings.start(close_gracefully, self):
             await self.abort()
 
     async def linger(self) -> None:
@@ -135,8 +135,8 @@ class BulkPlane:
         self,
         certificate: BulkCertificate,
         refusals: Refusals,
-        endings: Endings,
-        handle: Callable[[BulkStream, StreamHandler, Callable[[], None]], Awaitable[None]],
+        endings: BackgroundCloser,
+        handle: Callable[[DirectStream, StreamHandler, Callable[[], None]], Awaitable[None]],
         matters: Callable[[PeerId], bool] = lambda _peer: False,
     ) -> None:
         """`matters` says whose sessions never make room."""
@@ -149,14 +149,14 @@ class BulkPlane:
         self._peers: dict[bytes, PeerId] = {}
         self._server_context = TlsContext(certificate.path, server_side=True)
         self._client_context = TlsContext(certificate.path, server_side=False)
-        self._slots = Slots(MAX_STREAMS_PER_PEER)
+        self._slots = StreamQuota(MAX_STREAMS_PER_PEER)
         self._open: WeakSet[TlsSession] = WeakSet()
         self._called: dict[PeerId, WeakSet[TlsSession]] = {}  # by whom we called
-        self._scratch = Scratch()
+        self._scratch = ScratchBuffers()
         self._matters = matters
         # Sessions that others opened and that were let in.
         self._serving: dict[TlsSession, PeerId] = {}
-        self._handshakes = Handshakes(MAX_HANDSHAKES)
+        self._handshakes = PendingConnections(MAX_HANDSHAKES)
 
     async def cut(self) -> None:
         """Break every stream there is: the network is ending."""
@@ -197,7 +197,7 @@ class BulkPlane:
 
     # ------------------------------------------------------------------------------------------------ opening
 
-    async def open(self, endpoint: Endpoint, protocol: str) -> BulkStream:
+    async def open(self, endpoint: Endpoint, protocol: str) -> DirectStream:
         """Raises `Unreachable`."""
         transport = await self._connect(endpoint)
         tune(transport)
@@ -230,11 +230,13 @@ class BulkPlane:
                 await session.aclose()
         self._called = {peer: sessions for peer, sessions in self._called.items() if sessions}
         self._called.setdefault(endpoint.peer, WeakSet()).add(session)
-        return BulkStream(session, endpoint.peer, self.traffic, self._endings, _host_of(transport))
+        return DirectStream(
+            session, endpoint.peer, self.traffic, self._endings, _host_of(transport)
+        )
 
-    def segments(self, peer: PeerId) -> Segments:
+    def segments(self, peer: PeerId) -> SegmentCounts:
         """What the kernel counted on the streams that we opened to a peer and that are open."""
-        return sum((session.segments() for session in self._called.get(peer, ())), Segments())
+        return sum((session.segments() for session in self._called.get(peer, ())), SegmentCounts())
 
     async def _connect(self, endpoint: Endpoint) -> trio.SocketStream:
         reasons: list[str] = []
@@ -260,7 +262,7 @@ class BulkPlane:
         tune(transport)
         scope = trio.CancelScope()
         heard = trio.Event()
-        began = Handshake(
+        began = PendingConnection(
             prefix_of(_host_of(transport)), trio.current_time(), heard.is_set, scope.cancel
         )
         if self._handshakes.begin(began) is not None:
@@ -274,7 +276,7 @@ class BulkPlane:
             self._scratch,
         )
         async with aclosing(session):
-            greeted: tuple[BulkStream, StreamHandler] | None = None
+            greeted: tuple[DirectStream, StreamHandler] | None = None
             try:
                 with scope:
                     greeted = await self._greet(session, transport, heard)
@@ -312,7 +314,7 @@ class BulkPlane:
 
     async def _greet(
         self, session: TlsSession, transport: trio.SocketStream, heard: trio.Event
-    ) -> tuple[BulkStream, StreamHandler] | None:
+    ) -> tuple[DirectStream, StreamHandler] | None:
         """Who is it and what do they want; None when refused."""
         try:
             with trio.fail_after(FIRST_BYTE_S):
@@ -340,7 +342,7 @@ class BulkPlane:
                     await session.send_all(BUSY)
                 else:
                     await session.send_all(OPENED)
-                    return BulkStream(session, peer, self.traffic, self._endings), handler
+                    return DirectStream(session, peer, self.traffic, self._endings), handler
         except trio.TooSlowError:
             self._refusals.count("timeout", "a bulk connection that went silent in its handshake")
         except HandshakeFailed as error:

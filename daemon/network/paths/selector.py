@@ -47,7 +47,7 @@ async def let_in(stream: ByteStream) -> None:
             await stream.aclose()
 
 
-class BulkPaths:
+class PathSelector:
     """Remembers to whom there is no direct path.
 
     `direct` raises `NoPath` for that and `Unreachable` for all else.

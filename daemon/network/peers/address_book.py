@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from daemon.network.addresses import Place, parse_place
+from daemon.network.addresses import PeerAddress, parse_peer_address
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, verify
 
@@ -65,7 +65,7 @@ class SignedPeerRecord(
     signature: bytes
 
 
-class Exchange(
+class PeerExchange(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
     """What each side of `/hypergpu/peers/1` sends: its own record first."""
@@ -74,11 +74,11 @@ class Exchange(
 
 
 _record_decoder = msgspec.msgpack.Decoder(PeerRecord)
-_exchange_decoder = msgspec.msgpack.Decoder(Exchange)
+_exchange_decoder = msgspec.msgpack.Decoder(PeerExchange)
 
 
 def seal_record(
-    signer: Signer, places: Iterable[Place], keys: Iterable[bytes], seq: int
+    signer: Signer, places: Iterable[PeerAddress], keys: Iterable[bytes], seq: int
 ) -> SignedPeerRecord:
     addresses = tuple(str(place) for place in places)[:MAX_PLACES]
     body = msgspec.msgpack.encode(
@@ -112,21 +112,21 @@ def read_record(signed: SignedPeerRecord) -> PeerRecord:
     return record
 
 
-def check_record(signed: SignedPeerRecord, record: PeerRecord) -> tuple[Place, ...]:
+def check_record(signed: SignedPeerRecord, record: PeerRecord) -> tuple[PeerAddress, ...]:
     """The places it gives, when its peer signed it.
 
     Raises `PeerFault`: identity, unsigned, malformed.
     """
     if not verify(record.peer, signed.signature, _DOMAIN + signed.body):
         raise PeerFault("unsigned", f"a peer record that {record.peer} did not sign")
-    places = tuple(parse_place(address) for address in record.addresses)
+    places = tuple(parse_peer_address(address) for address in record.addresses)
     if any(place.peer != record.peer for place in places):
         raise PeerFault("malformed", f"{record.peer} gives addresses of somebody else")
     return places
 
 
 def encode_exchange(records: Iterable[SignedPeerRecord]) -> bytes:
-    return msgspec.msgpack.encode(Exchange(records=tuple(records)[:MAX_RECORDS]))
+    return msgspec.msgpack.encode(PeerExchange(records=tuple(records)[:MAX_RECORDS]))
 
 
 def decode_exchange(data: bytes) -> tuple[SignedPeerRecord, ...]:
@@ -140,17 +140,17 @@ def decode_exchange(data: bytes) -> tuple[SignedPeerRecord, ...]:
     return records
 
 
-class Entry:
+class AddressEntry:
     """What we know of one peer. Times are on the network's monotonic clock."""
 
     def __init__(self, peer: PeerId, source: PeerId = "") -> None:
         """`source` told us of it first; empty for the user's own words."""
         self.peer = peer
         self.source = source
-        self.named: frozenset[Place] = frozenset()  # by the user
+        self.named: frozenset[PeerAddress] = frozenset()  # by the user
         # Hosts at which its key was proved, the last one first.
         self.proven: list[str] = []
-        self.places: list[Place] = []
+        self.places: list[PeerAddress] = []
         self.keys: frozenset[bytes] = frozenset()
         self.signed: SignedPeerRecord | None = None
         self.seq = -1
@@ -163,9 +163,9 @@ class Entry:
 class AddressBook:
     """Entries of other peers; never more than `MAX_ENTRIES`."""
 
-    def __init__(self, own: PeerId, join: Iterable[Place]) -> None:
+    def __init__(self, own: PeerId, join: Iterable[PeerAddress]) -> None:
         self._own = own
-        self._entries: dict[PeerId, Entry] = {}
+        self._entries: dict[PeerId, AddressEntry] = {}
         for place in join:
             if place.peer != own:
                 entry = self._entry(place.peer)
@@ -179,7 +179,7 @@ class AddressBook:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _entry(self, peer: PeerId, source: PeerId = "") -> Entry:
+    def _entry(self, peer: PeerId, source: PeerId = "") -> AddressEntry:
         entry = self._entries.get(peer)
         if entry is None:
             if source:
@@ -191,7 +191,7 @@ class AddressBook:
                         key=lambda e: (e.connected_at, -e.failures),
                     ).peer
                 )
-            entry = self._entries[peer] = Entry(peer, source)
+            entry = self._entries[peer] = AddressEntry(peer, source)
         return entry
 
     def _make_room_of(self, source: PeerId) -> None:
@@ -206,11 +206,11 @@ class AddressBook:
         if len(told) >= MAX_OF_SOURCE:
             del self._entries[told[0].peer]
 
-    def entry_of(self, peer: PeerId) -> Entry | None:
+    def entry_of(self, peer: PeerId) -> AddressEntry | None:
         """What is known of a peer. Not to be changed."""
         return self._entries.get(peer)
 
-    def places_of(self, peer: PeerId) -> list[Place]:
+    def places_of(self, peer: PeerId) -> list[PeerAddress]:
         entry = self._entries.get(peer)
         return list(entry.places) if entry else []
 
@@ -219,11 +219,11 @@ class AddressBook:
         entry = self._entries.get(peer)
         return entry is not None and entry.join
 
-    def named(self) -> list[Place]:
+    def named(self) -> list[PeerAddress]:
         """The addresses that the user gave."""
         return [place for entry in self._entries.values() for place in entry.named]
 
-    def hint(self, places: Iterable[Place], source: PeerId) -> bool:
+    def hint(self, places: Iterable[PeerAddress], source: PeerId) -> bool:
         """Addresses somebody else gave: tried after the peer's own.
 
         True when a peer is new to us.
@@ -326,7 +326,7 @@ class AddressBook:
 
     def places_of_members(
         self, connected: set[PeerId], keys: frozenset[bytes], now: float
-    ) -> list[Place]:
+    ) -> list[PeerAddress]:
         """Where peers of our run are that were there a while ago, `REMEMBERED_PLACES` each; those
         connected now come first.
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 
-from daemon.network.addresses import Place
+from daemon.network.addresses import PeerAddress
 from daemon.network.limits.prefixes import LOOPBACK_PREFIX, prefix_of
 from protocol.identity import PeerId
 from protocol.rate_limiter import RateLimiter, RateLimiters
@@ -129,6 +129,6 @@ class DialPolicy:
         return [self._in_all, self._of_source.of(source, now), *of_prefix]
 
 
-def is_free(place: Place, named: bool, proven: Iterable[str]) -> bool:
+def is_free(place: PeerAddress, named: bool, proven: Iterable[str]) -> bool:
     """Whether an address needs no allowance: the user named it, or its peer was met at that host."""
     return named or place.host in proven

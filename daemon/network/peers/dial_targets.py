@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import trio
 
-from daemon.network.addresses import Place
+from daemon.network.addresses import PeerAddress
 from daemon.network.peers.address_book import AddressBook
 from daemon.network.peers.dial_policy import BULK_TRIES_AT_ONCE, TRIED_OF_PEER, DialPolicy, is_free
-from daemon.network.peers.live_connections import Links
+from daemon.network.peers.live_connections import LiveConnections
 from protocol.identity import PeerId
 from protocol.ports import Endpoint
 
@@ -17,10 +17,12 @@ from protocol.ports import Endpoint
 MAX_BULK_HOSTS = 4
 
 
-class Reach:
+class DialTargets:
     """What the book and the live connections know, seen through the rules. One of a node."""
 
-    def __init__(self, book: AddressBook, links: Links, places: tuple[Place, ...]) -> None:
+    def __init__(
+        self, book: AddressBook, links: LiveConnections, places: tuple[PeerAddress, ...]
+    ) -> None:
         own = [place.host for place in places]
         self._book, self._links = book, links
         self._policy = DialPolicy(own, self._heard)
@@ -29,7 +31,7 @@ class Reach:
     def _heard(self) -> set[str]:
         return self._links.hosts() | {place.host for place in self._book.named()}
 
-    def places(self, peer: PeerId, reasons: list[str]) -> Iterator[tuple[Place, PeerId]]:
+    def places(self, peer: PeerId, reasons: list[str]) -> Iterator[tuple[PeerAddress, PeerId]]:
         """The addresses to try, each with whoever pays for it: nobody for those that are free.
 
         Why others are left out goes to `reasons`.
@@ -57,7 +59,7 @@ class Reach:
                 told += 1
                 yield place, entry.source
 
-    def proved(self, place: Place, source: PeerId) -> None:
+    def proved(self, place: PeerAddress, source: PeerId) -> None:
         """The peer was at an address that `source` told of."""
         if source:
             self._policy.proved(place.host, source, trio.current_time())

@@ -12,7 +12,7 @@ from libp2p.abc import INetConn, INetStream, INetwork, INotifee
 from multiaddr import Multiaddr
 
 from daemon.network.libp2p.connection import MeasuredYamux
-from daemon.network.tcp_info import Segments
+from daemon.network.tcp_info import SegmentCounts
 from protocol.identity import PeerId
 from protocol.ports import Link, LinkChange
 
@@ -55,7 +55,7 @@ class _Up:
         return min(muxed, key=lambda one: one.rtt_s if one.rtt_s is not None else float("inf"))
 
 
-class Links(INotifee):
+class LiveConnections(INotifee):
     """Told by the swarm of connections, tells `on_end` of each one that is gone."""
 
     def __init__(self, on_end: Callable[[MeasuredYamux], None]) -> None:
@@ -82,13 +82,15 @@ class Links(INotifee):
         """The other ends of all live connections."""
         return {connection.remote_host for connection in self.connections()} - {""}
 
-    def segments(self, peer: PeerId) -> Segments:
+    def segments(self, peer: PeerId) -> SegmentCounts:
         """What the kernel counted on the connections to a peer."""
         up = self._up.get(peer)
         return (
-            sum((connection.muxed_conn.segments() for connection in up.connections), Segments())
+            sum(
+                (connection.muxed_conn.segments() for connection in up.connections), SegmentCounts()
+            )
             if up
-            else Segments()
+            else SegmentCounts()
         )
 
     def changes(self) -> AsyncIterator[LinkChange]:

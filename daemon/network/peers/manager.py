@@ -21,7 +21,7 @@ from contextlib import suppress
 import trio
 from multiaddr import Multiaddr
 
-from daemon.network.addresses import Place
+from daemon.network.addresses import PeerAddress
 from daemon.network.error_boundary import Refusals
 from daemon.network.libp2p.dht import Dht
 from daemon.network.libp2p.host import Host
@@ -32,8 +32,8 @@ from daemon.network.peers.address_book import (
     decode_exchange,
     encode_exchange,
 )
-from daemon.network.peers.dial_targets import Reach
-from daemon.network.peers.live_connections import Links
+from daemon.network.peers.dial_targets import DialTargets
+from daemon.network.peers.live_connections import LiveConnections
 from daemon.network.peers.own_record import OwnRecord
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
@@ -65,9 +65,9 @@ class PeerManager:
         self,
         host: Host,
         dht: Dht,
-        links: Links,
+        links: LiveConnections,
         book: AddressBook,
-        reach: Reach,
+        reach: DialTargets,
         *,
         own: OwnRecord,
         min_connections: int,
@@ -95,7 +95,7 @@ class PeerManager:
             nursery.start_soon(self._search)
             await self._keep_connected(nursery)
 
-    def learn(self, places: list[Place]) -> None:
+    def learn(self, places: list[PeerAddress]) -> None:
         if self._book.hint(places, DHT_SOURCE):
             self._wake()
 

@@ -24,7 +24,7 @@ from typing import Literal
 
 import msgspec
 
-from daemon.network.addresses import Place
+from daemon.network.addresses import PeerAddress
 from daemon.network.peers.address_book import (
     SignedPeerRecord,
     check_record,
@@ -43,12 +43,12 @@ LIFE_NUMBERS = 1024
 Relation = Literal["answered", "younger", "earlier"]
 
 
-class KeySighting(msgspec.Struct, frozen=True, kw_only=True):
+class KeyObservation(msgspec.Struct, frozen=True, kw_only=True):
     """A record of this node's key that this life did not sign, and where its signer is."""
 
     relation: Relation
     number: int
-    places: tuple[Place, ...]
+    places: tuple[PeerAddress, ...]
 
 
 class OwnRecord:
@@ -60,9 +60,9 @@ class OwnRecord:
     def __init__(
         self,
         signer: Signer,
-        places: Iterable[Place],
+        places: Iterable[PeerAddress],
         serial: Callable[[], int],
-        tell: Callable[[KeySighting], None],
+        tell: Callable[[KeyObservation], None],
     ) -> None:
         self._signer, self._places, self._serial, self._tell = signer, tuple(places), serial, tell
         self._first = self._begin = serial()
@@ -94,12 +94,12 @@ class OwnRecord:
         places = check_record(signed, read_record(signed))
         _keep(self._judged, number, MOST_JUDGED)
         if self._begin <= number < self._begin + LIFE_NUMBERS:
-            self._tell(KeySighting(relation="answered", number=number, places=places))
+            self._tell(KeyObservation(relation="answered", number=number, places=places))
             return False
         if number < self._first:
-            self._tell(KeySighting(relation="earlier", number=number, places=places))
+            self._tell(KeyObservation(relation="earlier", number=number, places=places))
             return False
-        self._tell(KeySighting(relation="younger", number=number, places=places))
+        self._tell(KeyObservation(relation="younger", number=number, places=places))
         self._seal(self._keys, number + 1)
         return True
 

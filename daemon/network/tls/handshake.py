@@ -15,12 +15,12 @@ import msgspec
 from OpenSSL import SSL, crypto
 
 from daemon.network.tls.records import (
+    CIPHER_SUITES,
     HEADER_BYTES,
     MAX_PROTECTED_BYTES,
     RECORD_BYTES,
-    SUITES,
-    Opening,
-    Sealing,
+    RecordOpener,
+    RecordSealer,
 )
 
 _FROM_CLIENT, _FROM_SERVER = b"CLIENT_TRAFFIC_SECRET_0", b"SERVER_TRAFFIC_SECRET_0"
@@ -50,7 +50,7 @@ class HandshakeFailed(Exception):
         self.stranger = stranger
 
 
-class Agreed(msgspec.Struct, frozen=True):
+class HandshakeResult(msgspec.Struct, frozen=True):
     """What a handshake ends with.
 
     `certificate` is the other side's, in DER. `early` came behind the handshake and is still
@@ -58,8 +58,8 @@ class Agreed(msgspec.Struct, frozen=True):
     """
 
     certificate: bytes
-    sealing: Sealing
-    opening: Opening
+    sealing: RecordSealer
+    opening: RecordOpener
     early: bytes
 
 
@@ -77,7 +77,7 @@ class TlsContext:
         context = SSL.Context(method)
         context.set_min_proto_version(SSL.TLS1_3_VERSION)
         context.set_max_proto_version(SSL.TLS1_3_VERSION)
-        context.set_tls13_ciphersuites(":".join(SUITES).encode())
+        context.set_tls13_ciphersuites(":".join(CIPHER_SUITES).encode())
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # sessions are never resumed
         context.use_privatekey_file(str(pem))
@@ -86,9 +86,11 @@ class TlsContext:
         context.set_keylog_callback(_keep_secret)
         self._context = context
 
-    def begin(self, trusts: Callable[[bytes], bool]) -> Handshake:
+    def begin(self, trusts: Callable[[bytes], bool]) -> TlsHandshake:
         """Begin a handshake. `trusts` says of a certificate in DER whether it is acceptable."""
-        return Handshake(SSL.Connection(self._context, None), trusts, server_side=self.server_side)
+        return TlsHandshake(
+            SSL.Connection(self._context, None), trusts, server_side=self.server_side
+        )
 
 
 class _Session(msgspec.Struct):
@@ -116,7 +118,7 @@ def _keep_secret(connection: SSL.Connection, line: bytes) -> None:
     connection.get_app_data().secrets[label] = bytes.fromhex(secret.decode())
 
 
-class Handshake:
+class TlsHandshake:
     """Moves no byte itself: `feed` it what came, `step`, and send what is `unsent`."""
 
     def __init__(
@@ -218,13 +220,13 @@ class Handshake:
         self._spoke = self._spoke or bool(sent)
         return bytes(sent)
 
-    def agreed(self, unsent: bytes) -> Agreed:
+    def agreed(self, unsent: bytes) -> HandshakeResult:
         """The outcome, after the last step. `unsent` is what that step had to send.
 
         Raises:
             HandshakeFailed: Where OpenSSL did not report the keys.
         """
-        suite = SUITES.get(self._tls.get_cipher_name() or "")
+        suite = CIPHER_SUITES.get(self._tls.get_cipher_name() or "")
         ours, theirs = _FROM_SERVER, _FROM_CLIENT
         if not self._server_side:
             ours, theirs = theirs, ours
@@ -235,10 +237,10 @@ class Handshake:
         # A server's last step sends tickets, under the first numbers of the keys that we go on
         # with.
         used = _count_data_records(unsent) if self._server_side else 0
-        return Agreed(
+        return HandshakeResult(
             certificate=crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate),
-            sealing=Sealing(suite, secrets[ours], limit=self._limit, used=used),
-            opening=Opening(
+            sealing=RecordSealer(suite, secrets[ours], limit=self._limit, used=used),
+            opening=RecordOpener(
                 suite, secrets[theirs], limit=self._limit, from_server=not self._server_side
             ),
             early=bytes(self._came),

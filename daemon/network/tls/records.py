@@ -55,7 +55,7 @@ _VERSION = 0x0303
 _FULL = _header.pack(DATA, _VERSION, WIRE_BYTES - HEADER_BYTES)
 
 
-class Suite:
+class CipherSuite:
     """A cipher suite: its AEAD is AES-GCM."""
 
     def __init__(
@@ -75,9 +75,9 @@ class Suite:
         return self.expand(secret, "traffic upd", self._algorithm.digest_size)
 
 
-SUITES = {
-    "TLS_AES_256_GCM_SHA384": Suite(32, hashes.SHA384),
-    "TLS_AES_128_GCM_SHA256": Suite(16, hashes.SHA256),
+CIPHER_SUITES = {
+    "TLS_AES_256_GCM_SHA384": CipherSuite(32, hashes.SHA384),
+    "TLS_AES_128_GCM_SHA256": CipherSuite(16, hashes.SHA256),
     # By the name OpenSSL gives; the third of TLS 1.3's common ones, ChaCha20-Poly1305, comes after
     # these in every default.
 }
@@ -91,7 +91,7 @@ class _Direction:
     """
 
     def __init__(
-        self, suite: Suite, secret: bytes, *, limit: int = RECORD_BYTES, used: int = 0
+        self, suite: CipherSuite, secret: bytes, *, limit: int = RECORD_BYTES, used: int = 0
     ) -> None:
         self._suite = suite
         self._limit = limit
@@ -122,11 +122,11 @@ class RecordBuffer:
         self.bodies = [self.memory[start + HEADER_BYTES : start + WIRE_BYTES] for start in starts]
 
 
-class Sealing(_Direction):
+class RecordSealer(_Direction):
     """What we send."""
 
     def __init__(
-        self, suite: Suite, secret: bytes, *, limit: int = RECORD_BYTES, used: int = 0
+        self, suite: CipherSuite, secret: bytes, *, limit: int = RECORD_BYTES, used: int = 0
     ) -> None:
         super().__init__(suite, secret, limit=limit, used=used)
         # A full record's content, and the byte that says what it is.
@@ -184,7 +184,7 @@ class Sealing(_Direction):
         return header + self._aead.encrypt(nonce, b"%b%c" % (content, kind), header)
 
 
-class Opening(_Direction):
+class RecordOpener(_Direction):
     """What comes.
 
     `ended` when the other side said that nothing follows; `update_asked` when it wants another key
@@ -192,7 +192,12 @@ class Opening(_Direction):
     """
 
     def __init__(
-        self, suite: Suite, secret: bytes, *, limit: int = RECORD_BYTES, from_server: bool = True
+        self,
+        suite: CipherSuite,
+        secret: bytes,
+        *,
+        limit: int = RECORD_BYTES,
+        from_server: bool = True,
     ) -> None:
         """Only a server sends tickets: `from_server` says whether they are acceptable."""
         super().__init__(suite, secret, limit=limit)

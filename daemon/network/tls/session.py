@@ -20,16 +20,16 @@ from contextlib import suppress
 
 import trio
 
-from daemon.network.tcp_info import Segments, segments
+from daemon.network.tcp_info import SegmentCounts, segments
 from daemon.network.tls.control_messages import RecordError
 from daemon.network.tls.handshake import HandshakeFailed, TlsContext
 from daemon.network.tls.records import (
     OVERHEAD_BYTES,
     RECORD_BYTES,
     WIRE_BYTES,
-    Opening,
     RecordBuffer,
-    Sealing,
+    RecordOpener,
+    RecordSealer,
 )
 from protocol.errors import Unreachable
 
@@ -43,7 +43,7 @@ LINGER_S = 1.0
 LINGER_BYTES = 1 << 20
 
 
-class Scratch:
+class ScratchBuffers:
     """Where ciphertext is read to and written from.
 
     The sessions of one thread may share one, since none waits while it uses it.
@@ -78,14 +78,14 @@ class TlsSession:
         transport: trio.SocketStream,
         context: TlsContext,
         trusts: Callable[[bytes], bool],
-        scratch: Scratch | None = None,
+        scratch: ScratchBuffers | None = None,
     ) -> None:
         """`trusts` says of the other side's certificate, in DER, whether it is acceptable."""
         self._transport = transport
-        self._scratch = scratch or Scratch()
+        self._scratch = scratch or ScratchBuffers()
         self._context, self._trusts = context, trusts
-        self._sealing: Sealing | None = None
-        self._opening: Opening | None = None
+        self._sealing: RecordSealer | None = None
+        self._opening: RecordOpener | None = None
         self._rest = b""  # what came and is not decrypted
         self._sending = trio.Lock()
         self._broken = ""
@@ -166,9 +166,9 @@ class TlsSession:
             return 0
         return int.from_bytes(answer, sys.byteorder)
 
-    def segments(self) -> Segments:
+    def segments(self) -> SegmentCounts:
         """What the kernel counted on this connection."""
-        return Segments() if self._broken else segments(self._transport.socket)
+        return SegmentCounts() if self._broken else segments(self._transport.socket)
 
     async def send_eof(self) -> None:
         """close_notify: TLS 1.3 allows the other direction to go on."""

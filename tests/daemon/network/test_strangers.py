@@ -19,7 +19,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 from multiaddr import Multiaddr
 
-from daemon.network.addresses import Place
+from daemon.network.addresses import PeerAddress
 from daemon.network.libp2p import host as host_module
 from daemon.network.libp2p.host import MAX_HANDSHAKES
 from daemon.network.libp2p.pubsub import MAX_RPC_BYTES
@@ -163,7 +163,7 @@ async def test_addresses_that_a_stranger_tells_are_tried_a_few_times(tmp_path: P
             for first in range(0, KEYS, 30):
                 told = [
                     seal_record(
-                        keyed(n), [Place("ip4", "127.0.0.1", port, keyed(n).peer)] * 8, (), 1
+                        keyed(n), [PeerAddress("ip4", "127.0.0.1", port, keyed(n).peer)] * 8, (), 1
                     )
                     for n in range(first, first + 30)
                 ]

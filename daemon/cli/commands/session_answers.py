@@ -14,7 +14,7 @@ from msgspec import UNSET
 from daemon.chain.client_setup import check_profile
 from daemon.chain.records import HomeRun, certificates_on_disk, runs_of
 from daemon.chain.sessions import Session, checked_reason, final_certificate, session_of, step
-from daemon.cli.chain_access import Access, reading, signing, unlocked
+from daemon.cli.chain.access import RunAccess, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from daemon.config.loader import load_config
 from daemon.home.recent_state import kept_manifest, last_run
@@ -28,7 +28,7 @@ from protocol.run.manifest import SignedManifest
 from protocol.status.figures import count, tokens
 
 
-class Taken(msgspec.Struct, frozen=True, kw_only=True):
+class SessionResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a step prints with `--json`: the session after it, and the transaction."""
 
     session: Session
@@ -40,7 +40,7 @@ class _Meant(msgspec.Struct, frozen=True, kw_only=True):
     """The run of one command."""
 
     signed: SignedManifest
-    given: Access
+    given: RunAccess
 
 
 def show(talk: Invocation, run_id: str | None, owner: str | None) -> None:
@@ -118,7 +118,7 @@ def _take(
     if talk.as_json:
         talk.result(
             msgspec.json.encode(
-                Taken(session=found, transaction=settled.hash, fee=str(settled.fee))
+                SessionResult(session=found, transaction=settled.hash, fee=str(settled.fee))
             ).decode()
         )
     else:
@@ -186,7 +186,8 @@ def _meant(talk: Invocation, run_id: str | None) -> _Meant:
             exit_code=2,
         )
     return _Meant(
-        signed=signed, given=Access(config=config, run=HomeRun(run=signed.run, manifest=manifest))
+        signed=signed,
+        given=RunAccess(config=config, run=HomeRun(run=signed.run, manifest=manifest)),
     )
 
 

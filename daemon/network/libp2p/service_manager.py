@@ -75,9 +75,7 @@ class ContainedManager(InternalManagerAPI):
         self.run_task(service.run, name=name)
         return self
 
-    def run_daemon_child_service(
-        self, service: ServiceAPI, name: str | None = None
-    ) -> ManagerAPI:
+    def run_daemon_child_service(self, service: ServiceAPI, name: str | None = None) -> ManagerAPI:
         return self.run_child_service(service, name=name)
 
     async def _contain(self, async_fn: Callable[..., Any], args: tuple[Any, ...]) -> None:

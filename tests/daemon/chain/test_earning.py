@@ -33,7 +33,7 @@ from protocol.run.manifest import SignedManifest, seal
 from protocol.settlement.dataset import EpochTerms, amount_bytes, make_dataset
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel, same_link
-from simulator.fakes.network import FakeSwarm
+from simulator.fakes.swarm import FakeSwarm
 from tests.daemon.chain.homes import PASSWORD, QUICK
 from tests.protocol.rounds import MANIFEST, people
 from tests.protocol.settlement.paid import CHAIN, CONTRACT, PAID, PAID_RUN, certificate, wallet

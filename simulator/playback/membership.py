@@ -26,8 +26,8 @@ from protocol.ports import Endpoint
 from protocol.round import phases as p
 from protocol.round.machine import begin
 from protocol.run.manifest import Manifest, seal
-from simulator.report import Report
-from simulator.story import Story
+from simulator.playback.report import Report
+from simulator.scenarios.story import Story
 
 NAME = "membership"
 NODES = 10_000

@@ -8,8 +8,8 @@ else more than a moment, and both must come back.
 
 from __future__ import annotations
 
-from simulator import faults as f
-from simulator.story import QUICK, Make, Wanted, plain
+from simulator.faults import fault as f
+from simulator.scenarios.story import QUICK, Make, Wanted, plain
 
 ROUND_S = QUICK.seconds
 # The phase that a member is off: longer than two waits of a follower with `QUICK`.

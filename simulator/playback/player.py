@@ -10,14 +10,14 @@ import trio
 
 from daemon.services.training.native.state.state_store import PASSED_BY
 from protocol.journal import Planned, Refused, Trained, Warned, WorkDropped
-from simulator import report as r
 from simulator.fakes.clock import run_virtual
-from simulator.fault_scheduler import FaultScheduler
-from simulator.faults import WHOEVER
-from simulator.profiles import LINKS
-from simulator.progress import Progress
-from simulator.story import Story
-from simulator.world import World
+from simulator.fakes.link_profiles import LINKS
+from simulator.faults.fault import WHOEVER
+from simulator.playback import report as r
+from simulator.playback.progress import Progress
+from simulator.scenarios.story import Story
+from simulator.world.fault_scheduler import FaultScheduler
+from simulator.world.world import World
 
 
 class Played:

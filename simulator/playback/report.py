@@ -11,9 +11,9 @@ from statistics import median
 import msgspec
 
 from protocol.journal import PeerDown, PeerForgotten, PhaseEntered, Refused, RoundCertified
-from simulator import faults as f
-from simulator.fault_scheduler import Struck
-from simulator.world import World
+from simulator.faults import fault as f
+from simulator.world.fault_scheduler import Struck
+from simulator.world.world import World
 
 CRASHES = (f.Kill,)
 # After which the next certificate is a recovery.

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from simulator.fakes.network import PING_INTERVAL_S, PING_TIMEOUT_S
-from simulator.fault_scheduler import FaultScheduler
-from simulator.simulated_node import SimulatedNode
-from simulator.story import Story
-from simulator.world import World
+from simulator.fakes.swarm import PING_INTERVAL_S, PING_TIMEOUT_S
+from simulator.scenarios.story import Story
+from simulator.world.fault_scheduler import FaultScheduler
+from simulator.world.simulated_node import SimulatedNode
+from simulator.world.world import World
 
 # Until a silent peer counts as gone (daemon.swarm.members.silence_s, of few).
 FORGET_S = 20.0

@@ -1,6 +1,6 @@
 """The lies, each a small class over `Liar`, named in `LIES`.
 
-What an honest swarm makes of each is in `simulator/liar_scenarios.py`: nearly all are refused and
+What an honest swarm makes of each is in `simulator/scenarios/liars.py`: nearly all are refused and
 named; the few that are not are marked `unnoticed` with what would detect them.
 """
 
@@ -35,7 +35,7 @@ from protocol.messages import (
     sign,
 )
 from protocol.run.manifest import Manifest
-from simulator.liars import Liar
+from simulator.faults.liar import Liar
 
 TOO_LONG = (1 << 30).to_bytes(LENGTH_BYTES, "big") + b"\0" * 64  # announces a gigabyte
 

@@ -9,10 +9,10 @@ import msgspec
 import trio
 
 from protocol.journal import JournalEvent, PhaseEntered
-from simulator import faults as f
 from simulator.fakes.link import LinkModel
-from simulator.simulated_node import SimulatedNode
-from simulator.world import World
+from simulator.faults import fault as f
+from simulator.world.simulated_node import SimulatedNode
+from simulator.world.world import World
 
 
 class Struck(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from protocol.run.manifest import RoundRules
-from simulator import faults as f
-from simulator.story import DETECTION_S, SLOW_ROUNDS, Make, Story, Wanted, plain
+from simulator.faults import fault as f
+from simulator.scenarios.story import DETECTION_S, SLOW_ROUNDS, Make, Story, Wanted, plain
 
 
 def churn(name: str, count: int, minutes: int) -> Make:

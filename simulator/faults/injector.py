@@ -27,8 +27,8 @@ from protocol.ports import (
     Subscription,
     Traffic,
 )
-from simulator.fakes.node import FakeNetwork
-from simulator.liars import Liar
+from simulator.fakes.network import FakeNetwork
+from simulator.faults.liar import Liar
 
 
 class FaultInjector:

@@ -10,10 +10,10 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from simulator.fuzz import random_story, shrink
-from simulator.play import play
-from simulator.report import Report
-from simulator.story import Story
+from simulator.playback.player import play
+from simulator.playback.report import Report
+from simulator.scenarios.fuzz import random_story, shrink
+from simulator.scenarios.story import Story
 
 MOST_JOBS = 8  # processes; each takes about 100 MB
 STEPS_NEVER_CAME = "steps at which faults were placed never came"

@@ -7,9 +7,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
-from simulator import faults as f
-from simulator.byzantine import LIES
-from simulator.story import Make, Story, Wanted
+from simulator.faults import fault as f
+from simulator.faults.lies import LIES
+from simulator.scenarios.story import Make, Story, Wanted
 
 NAMED: dict[str, tuple[str, ...]] = {
     "forge": ("unsigned",),

@@ -1,7 +1,7 @@
 """Peers that lie: what an honest node was about to say, held up at the last moment before it
 leaves, changed, and signed where that helps.
 
-`Liar` lets everything through; `simulator/byzantine.py` says what each lie changes.
+`Liar` lets everything through; `simulator/faults/lies.py` says what each lie changes.
 """
 
 from __future__ import annotations

@@ -11,13 +11,13 @@ from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.errors import UserError
 from protocol.run.manifest import RoundRules
 from protocol.text.nearest import nearest
-from simulator import faults as f
-from simulator.crowd_scenarios import CROWDS, churn, revolving_door
-from simulator.liar_scenarios import LIARS
-from simulator.phase_scenarios import OUT_OF_PHASE
-from simulator.profiles import QUALITIES
-from simulator.row_scenarios import between_rows, in_rows
-from simulator.story import DETECTION_S, SLOW_ROUNDS, Make, Story, Wanted, plain
+from simulator.fakes.link_profiles import QUALITIES
+from simulator.faults import fault as f
+from simulator.scenarios.crowds import CROWDS, churn, revolving_door
+from simulator.scenarios.groups import between_rows, in_rows
+from simulator.scenarios.liars import LIARS
+from simulator.scenarios.phases import OUT_OF_PHASE
+from simulator.scenarios.story import DETECTION_S, SLOW_ROUNDS, Make, Story, Wanted, plain
 
 # Fault-free, on links of 20 ms: half a second for the training step under way, ten one-way trips.
 EXCHANGE_S = 0.75

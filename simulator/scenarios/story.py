@@ -12,8 +12,8 @@ import msgspec
 
 from protocol.errors import UserError
 from protocol.run.manifest import Group, Limits, Manifest, RoundRules
-from simulator.faults import AnyFault, Schedule, words
-from simulator.profiles import LINKS
+from simulator.fakes.link_profiles import LINKS
+from simulator.faults.fault import AnyFault, Schedule, words
 
 # The longest story that --fuzz ever shrank has some hundred kilobytes.
 MAX_STORY_BYTES = 16 << 20
@@ -145,6 +145,6 @@ def read_story(path: Path) -> Story:
             "STORY",
             f"{path} holds no story.",
             why=error.strerror if isinstance(error, OSError) and error.strerror else str(error),
-            fix="write one with --save, or see simulator/story.py",
+            fix="write one with --save, or see simulator/scenarios/story.py",
             exit_code=2,
         ) from None

@@ -13,12 +13,12 @@ import msgspec
 from msgspec.structs import replace
 
 from protocol.errors import UserError
-from simulator import membership
-from simulator.many import Outcome, jobs_here, play_all, play_fuzz, shortest
-from simulator.plot import plot
-from simulator.report import Report
-from simulator.scenarios import CROWDS, IN_ROWS, SCENARIOS, scenario
-from simulator.story import Story, read_story, write_story
+from simulator.playback import membership
+from simulator.playback.plot import plot
+from simulator.playback.pool import Outcome, jobs_here, play_all, play_fuzz, shortest
+from simulator.playback.report import Report
+from simulator.scenarios.catalog import CROWDS, IN_ROWS, SCENARIOS, scenario
+from simulator.scenarios.story import Story, read_story, write_story
 
 
 def names() -> list[str]:

@@ -189,7 +189,7 @@ class FillDisk(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
 
 
 class ByzantineBehavior(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """The node says what is not so; `kind` is a name of `simulator.liars.LIES`.
+    """The node says what is not so; `kind` is a name of `simulator.faults.liar.LIES`.
 
     For good, where `for_s` is None.
     """

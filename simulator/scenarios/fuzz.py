@@ -11,9 +11,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from simulator import faults as f
-from simulator.byzantine import LIES
-from simulator.story import Story
+from simulator.faults import fault as f
+from simulator.faults.lies import LIES
+from simulator.scenarios.story import Story
 
 MOST_NODES = 8
 LEAST_NODES = 3

@@ -24,12 +24,12 @@ from protocol.journal import (
 )
 from protocol.ports import LedgerRecord
 from protocol.run.manifest import Manifest, seal
-from simulator.byzantine import LIES
 from simulator.fakes.link import LinkMap
-from simulator.fakes.network import DEGREE, LEAST_DEGREE, FakeSwarm
-from simulator.invariants import Invariants
-from simulator.signatures import checked_once
-from simulator.simulated_node import SimulatedNode, Witness
+from simulator.fakes.swarm import DEGREE, LEAST_DEGREE, FakeSwarm
+from simulator.faults.lies import LIES
+from simulator.world.invariants import Invariants
+from simulator.world.signature_cache import checked_once
+from simulator.world.simulated_node import SimulatedNode, Witness
 
 # Above, gossip goes to everybody at once: from node to node it is n^2 times the degree.
 FLOODED_NODES = 128

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from simulator.report import Report
+from simulator.playback.report import Report
 
 WIDTH, HEIGHT, MARGIN = 860, 420, 56
 # Of the height is for rounds, the rest for nodes.

@@ -5,9 +5,9 @@ agreement      nodes that hold the same certificate hold identical anchors
 nothing lost   what a node was certified for, what its ledger holds and what it dropped and said so add up to what its trainer handed over
 nothing twice  no (peer, seq) is twice in one ancestry, but where a merge joins branches
 one voice      in each view a node scatters once and votes once, in all its lives together
-content        the state of a certificate follows from its parent and exactly the offers it lists (`simulator/contents.py`)
+content        the state of a certificate follows from its parent and exactly the offers it lists (`simulator/world/contents.py`)
 bounds         what a node keeps of others has the limits it says
-progress       after the last fault, everybody alive moves on within a time, along one lineage (`simulator/play.py` decides when to look)
+progress       after the last fault, everybody alive moves on within a time, along one lineage (`simulator/playback/player.py` decides when to look)
 no crash       nothing that happens raises out of a node
 """
 
@@ -29,10 +29,10 @@ from protocol.round.phases import Phase
 from protocol.round.views import READIES_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
 from protocol.run.manifest import Manifest
-from simulator.byzantine import LIES
-from simulator.contents import Contents
 from simulator.fakes.disk import KEPT
-from simulator.simulated_node import SimulatedNode
+from simulator.faults.lies import LIES
+from simulator.world.contents import Contents
+from simulator.world.simulated_node import SimulatedNode
 
 NAMES = (
     "agreement",

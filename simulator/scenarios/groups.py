@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.run.manifest import RoundRules
-from simulator import faults as f
-from simulator.liar_scenarios import named_in_rows
-from simulator.story import Make, Story, Wanted
+from simulator.faults import fault as f
+from simulator.scenarios.liars import named_in_rows
+from simulator.scenarios.story import Make, Story, Wanted
 
 BETWEEN_ROWS: dict[str, float] = {
     "sum": 0.0,

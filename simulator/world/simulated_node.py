@@ -23,10 +23,10 @@ from protocol.round.phases import Phase, State
 from protocol.rules.versions import KNOWN_RULES
 from protocol.run.manifest import SignedManifest
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
-from simulator.fakes.network import FakeSwarm
-from simulator.fakes.node import FakeNetwork
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 from simulator.fakes.trainer import QuadraticTrainer
-from simulator.fault_injector import FaultInjector, FaultyNetwork
+from simulator.faults.injector import FaultInjector, FaultyNetwork
 
 NANOSECONDS = 1_000_000_000
 # As `daemon/node/discovery.py` waits for the first answer.

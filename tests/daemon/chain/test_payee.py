@@ -18,7 +18,7 @@ from daemon.chain.datasets import (
     load_dataset,
     serve_datasets,
 )
-from daemon.chain.earnings import Earning
+from daemon.chain.payee import Payee
 from daemon.config.settings import ChainConfig, OracleConfig
 from daemon.swarm.frames import frame
 from daemon.wallet import files
@@ -49,9 +49,9 @@ def earning(
     *,
     signed: SignedManifest | None = None,
     settings: ChainConfig = RPC,
-) -> tuple[Earning, list[JournalEvent]]:
+) -> tuple[Payee, list[JournalEvent]]:
     events: list[JournalEvent] = []
-    made = Earning(
+    made = Payee(
         home=home,
         settings=settings,
         oracle=OracleConfig(),

@@ -12,8 +12,8 @@ import trio
 from trio.testing import MockClock
 
 from contracts.devnet.genesis import COIN, dev_account
-from daemon.chain.certified_totals import Figure
-from daemon.chain.heartbeater import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heartbeater, Identity
+from daemon.chain.certified_totals import HeartbeatFigures
+from daemon.chain.heartbeater import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, AgentIdentity, Heartbeater
 from protocol.chain.port import Chain, ChainRefused, ChainUnreachable, WrongChain
 from protocol.journal import ChainReport, JournalEvent
 from protocol.ports import inline
@@ -27,10 +27,10 @@ ME = wallet(0).address
 
 
 class Node:
-    """A heart over a fake chain whose clock is trio's."""
+    """A heartbeater over a fake chain whose clock is trio's."""
 
-    def __init__(self, *, dice: float = 0.0, figure: Figure | None = None) -> None:
-        # By the client for its blocks; the heart's own time is trio's.
+    def __init__(self, *, dice: float = 0.0, figure: HeartbeatFigures | None = None) -> None:
+        # By the client for its blocks; the heartbeater's own time is trio's.
         self._waited_s = 0.0
         self.ledger = FakeLedger(
             lambda: trio.current_time() + self._waited_s,
@@ -41,12 +41,12 @@ class Node:
             funded={ME: COIN},
         )
         self.chain = FakeChain(self.ledger, ME, self._wait)
-        self.figure = figure or Figure(samples=10, certificate=b"\x01" * 32)
+        self.figure = figure or HeartbeatFigures(samples=10, certificate=b"\x01" * 32)
         self.events: list[JournalEvent] = []
         self.sent: list[tuple[float, int]] = []
-        self.heart = Heartbeater(
+        self.heartbeater = Heartbeater(
             opener=self._open,
-            identity=Identity(name="attic", payout=dev_account("cold")),
+            identity=AgentIdentity(name="attic", payout=dev_account("cold")),
             figure=lambda: self.figure,
             offload=inline,
             record=self.events.append,
@@ -74,11 +74,11 @@ class Node:
         """Beat for so long; every `work_s` another certificate counts ten samples."""
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.heart.run)
+                nursery.start_soon(self.heartbeater.run)
                 while True:
                     await trio.sleep(work_s or seconds)
                     if work_s:
-                        self.figure = Figure(
+                        self.figure = HeartbeatFigures(
                             samples=self.figure.samples + 10,
                             certificate=bytes([self.figure.samples % 251]) * 32,
                         )
@@ -100,8 +100,8 @@ async def test_it_registers_names_the_payout_and_beats_at_a_third_of_the_timeout
 async def test_jitter_makes_it_earlier_and_never_later(autojump_clock: MockClock) -> None:
     assert (
         HEARTBEAT_S * 0.79
-        < Node(dice=1.0).heart.wait_s()
-        < Node(dice=0.5).heart.wait_s()
+        < Node(dice=1.0).heartbeater.wait_s()
+        < Node(dice=0.5).heartbeater.wait_s()
         < HEARTBEAT_S
     )
 
@@ -152,7 +152,7 @@ async def test_whatever_a_chain_does_is_said_and_never_raised(
     def broken() -> Chain:
         raise error
 
-    node.heart._opener = broken
+    node.heartbeater._opener = broken
     await node.live(300.0)
     assert node.states == [state]
     status = StatusState()
@@ -169,5 +169,5 @@ async def test_a_refusal_is_told_with_its_reason(autojump_clock: MockClock) -> N
         raise ChainRefused("registry: samples went back")
 
     node.chain.heartbeat = refuse  # type: ignore[method-assign, assignment]
-    report = node.heart.beat()
+    report = node.heartbeater.send_heartbeat()
     assert (report.state, "samples went back" in report.reason) == ("refused", True)

@@ -23,7 +23,7 @@ MOST_NESTED = 64
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-class TooLong(requests.RequestException):
+class AnswerTooLong(requests.RequestException):
     """More bytes, more seconds or more brackets than an answer has."""
 
 
@@ -39,7 +39,7 @@ class BoundedSession(requests.Session):
         self._answer_s, self._most_bytes = answer_s, most_bytes
 
     def send(self, request: requests.PreparedRequest, **more: Any) -> requests.Response:
-        """Raises `TooLong`, and as `requests.Session`."""
+        """Raises `AnswerTooLong`, and as `requests.Session`."""
         response = super().send(request, **more | {"stream": True})
         try:
             # What `content` gives; requests has no other way to set it.
@@ -58,11 +58,11 @@ class BoundedSession(requests.Session):
         while piece := response.raw.read1(PIECE_BYTES, decode_content=False):
             read += piece
             if len(read) > self._most_bytes:
-                raise TooLong(f"an answer of more than {self._most_bytes >> 20} MB")
+                raise AnswerTooLong(f"an answer of more than {self._most_bytes >> 20} MB")
             if time.monotonic() > until:
-                raise TooLong(f"an answer that was not over after {self._answer_s:g} s")
+                raise AnswerTooLong(f"an answer that was not over after {self._answer_s:g} s")
         if nested_deeper(bytes(read), MOST_NESTED):
-            raise TooLong(f"an answer nested deeper than {MOST_NESTED}")
+            raise AnswerTooLong(f"an answer nested deeper than {MOST_NESTED}")
         return bytes(read)
 
 

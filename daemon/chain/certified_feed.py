@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import trio
 
-from daemon.chain.records import opened_record
+from daemon.chain.home_runs import opened_record
 from protocol.certificates.certificate import OpenCertificate
 from protocol.errors import PeerFault, UserError
 from protocol.journal import JournalEvent, Warned
@@ -27,7 +27,7 @@ READ_AT_ONCE = 64
 # Between looks for new certificates. A heartbeat comes every 100 s and a report every minute.
 LOOK_S = 2.0
 
-Take = Callable[[Sequence[OpenCertificate]], None]
+CertificateHandler = Callable[[Sequence[OpenCertificate]], None]
 
 
 class _Read(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class CertifiedFeed:
         signed: SignedManifest,
         offload: Offload,
         record: Callable[[JournalEvent], None],
-        takers: Sequence[Take],
+        takers: Sequence[CertificateHandler],
     ) -> None:
         self._disk, self._run, self._manifest, self._offload = (
             disk,

@@ -15,17 +15,17 @@ from contracts import calldata
 from contracts.abi import call_data, topic
 from contracts.artifacts import (
     AGENT_REGISTRY,
-    CLAIM_WORDS,
-    HEARTBEAT_WORDS,
-    REGISTER_WORDS,
+    CLAIM_PRECOMPILE,
+    HEARTBEAT_PRECOMPILE,
+    REGISTER_PRECOMPILE,
     REWARD_POOL,
     SESSIONS,
 )
 from contracts.endpoints import Endpoints, Transport
 from contracts.liveness import heard_between
-from contracts.node_rpc import NodeRpc, Receipt, number_of
-from contracts.nonce import DEFAULT_CEILING, Sender, TransactionSigner
+from contracts.node_rpc import NodeRpc, TransactionReceipt, number_of
 from contracts.pending_transactions import PendingFile, PendingTransaction
+from contracts.transaction_sender import DEFAULT_CEILING, TransactionSender, TransactionSigner
 from contracts.verification import HYPERGPU, PLUMISE, check_chain, effect_of, plumise_agent
 from protocol.chain.keccak import ZERO_ADDRESS, Address, checked_address
 from protocol.chain.port import (
@@ -80,7 +80,7 @@ class ChainClient:
         self._sender = (
             None
             if signer is None
-            else Sender(
+            else TransactionSender(
                 self._node,
                 signer,
                 chain_id,
@@ -215,11 +215,11 @@ class ChainClient:
         capabilities: Sequence[Hash] = (),
         agent: Address | None = None,
     ) -> Sent:
-        data = calldata.register_words(name, model, capabilities, agent)
+        data = calldata.register_calldata(name, model, capabilities, agent)
         return self._send(
             "register",
             agent or self.account,
-            REGISTER_WORDS,
+            REGISTER_PRECOMPILE,
             data,
             "Registered(address,address,bytes32,bytes32,bytes32[])",
         )
@@ -243,12 +243,12 @@ class ChainClient:
         )
 
     def heartbeat(self, samples: int, certificate: Hash, *, agent: Address | None = None) -> Sent:
-        figures = calldata.heartbeat_figures(agent or self.account, samples, certificate)
-        data = calldata.heartbeat_words(agent) if self._profile == PLUMISE else figures
+        figures = calldata.heartbeat_figures_calldata(agent or self.account, samples, certificate)
+        data = calldata.heartbeat_calldata(agent) if self._profile == PLUMISE else figures
         return self._send(
             "heartbeat",
             agent or self.account,
-            HEARTBEAT_WORDS,
+            HEARTBEAT_PRECOMPILE,
             data,
             "Heartbeat(address,address,uint256,bytes32)",
         )
@@ -302,10 +302,12 @@ class ChainClient:
     def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
         if self._profile == PLUMISE:
             own = checked_address(address) == self.account
-            data = calldata.claim_words(None if own else address)
+            data = calldata.claim_calldata(None if own else address)
         else:
-            data = calldata.claim_proof(address, total, proof)
-        return self._send("claim", address, CLAIM_WORDS, data, "RewardClaimed(address,uint256)")
+            data = calldata.claim_proof_calldata(address, total, proof)
+        return self._send(
+            "claim", address, CLAIM_PRECOMPILE, data, "RewardClaimed(address,uint256)"
+        )
 
     def claim_to(
         self,
@@ -445,7 +447,7 @@ class ChainClient:
     def _believe(self, transport: Transport) -> None:
         check_chain(self._profile, self._chain_id, self.account, transport)
 
-    def _effect(self, each: PendingTransaction, receipt: Receipt) -> str:
+    def _effect(self, each: PendingTransaction, receipt: TransactionReceipt) -> str:
         return effect_of(self._profile, self._node, each, receipt)
 
     def _read(

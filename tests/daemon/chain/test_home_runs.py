@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from contracts.devnet.genesis import COIN
-from daemon.chain.records import MANIFEST_FILE, keep_manifest, run_folder
+from daemon.chain.home_runs import MANIFEST_FILE, keep_manifest, run_folder
 from protocol.run.manifest import seal
 from tests.daemon.chain.stage import Stage
 from tests.protocol.settlement.paid import PAID, PAID_RUN
@@ -19,7 +19,7 @@ from tests.protocol.settlement.paid import PAID, PAID_RUN
 def test_commands_that_add_up_certificates_tell_of_those_they_cannot_read(stage: Stage) -> None:
     for i in range(2):
         stage.home(i)
-        stage.beat(i)
+        stage.heartbeat(i)
     faucet = stage.world.faucet()
     faucet.wait(faucet.fund(100 * COIN), 10)
     stage.world.pass_time(3600)

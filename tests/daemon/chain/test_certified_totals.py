@@ -10,11 +10,11 @@ from pathlib import Path
 import trio
 from trio.testing import MockClock
 
-from daemon.chain.certified_totals import CertifiedTotals, Figure
-from daemon.chain.feed import LOOK_S, READ_AT_ONCE, CertifiedFeed
+from daemon.chain.certified_feed import LOOK_S, READ_AT_ONCE, CertifiedFeed
+from daemon.chain.certified_totals import CertifiedTotals, HeartbeatFigures
 from daemon.disk.files import FileDisk
 from daemon.journal import Journal, dates_of_certificates
-from daemon.oracle.reporter import Reporter
+from daemon.oracle.reporter import OracleReporter
 from daemon.services.training.native.round_log import certified
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import LineageEntry
@@ -70,7 +70,7 @@ async def test_figures_after_a_merge_are_the_same_live_as_from_disk(
         await trio.sleep(2 * LOOK_S)
         nursery.cancel_scope.cancel()
     assert live.totals == (1007, 11)
-    assert live.now == Figure(samples=1007, certificate=after.hash)
+    assert live.now == HeartbeatFigures(samples=1007, certificate=after.hash)
 
     again = CertifiedTotals(ME)
     later = CertifiedFeed(FileDisk(tmp_path, inline), SIGNED, inline, events.append, (again.add,))
@@ -89,7 +89,7 @@ async def test_a_report_to_the_oracle_after_a_merge_has_the_work_once(
         sent.append((len(body), 0))
         return 200
 
-    reporter = Reporter(
+    reporter = OracleReporter(
         url="http://oracle",
         legacy=False,
         wallet=wallet(0).address,
@@ -104,7 +104,7 @@ async def test_a_report_to_the_oracle_after_a_merge_has_the_work_once(
     assert reporter.report()
     figures.add(theirs)
     assert reporter.report()
-    assert (len(sent), reporter.told.samples, reporter.told.rounds) == (1, 300, 3)
+    assert (len(sent), reporter.reported.samples, reporter.reported.rounds) == (1, 300, 3)
 
 
 async def test_a_feed_reads_more_than_one_batch_and_hands_each_on_once(

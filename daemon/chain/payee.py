@@ -22,12 +22,12 @@ from msgspec import UNSET
 from daemon.chain.certified_totals import CertifiedTotals
 from daemon.chain.client_setup import account_turn, open_chain
 from daemon.chain.datasets import fetch_dataset, load_dataset, serve_datasets
-from daemon.chain.heartbeater import Heartbeater, Identity
-from daemon.chain.records import HomeRun
+from daemon.chain.heartbeater import AgentIdentity, Heartbeater
+from daemon.chain.home_runs import HomeRun
 from daemon.chain.registrar import Registrar
 from daemon.config.settings import ChainConfig, OracleConfig
 from daemon.disk.atomic import write_atomically
-from daemon.oracle.reporter import Reporter
+from daemon.oracle.reporter import OracleReporter
 from daemon.wallet.password import Password
 from protocol.chain.account_binding import check_binding
 from protocol.chain.keccak import Address, account_bytes
@@ -56,7 +56,7 @@ async def in_chain_thread(work: Callable[[], object]) -> object:
     return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
-class Earning:
+class Payee:
     """One node's part in being paid.
 
     Made before its network starts; blocking work is done in `prepare`.
@@ -204,7 +204,7 @@ class Earning:
     def _heart(self) -> Heartbeater:
         return Heartbeater(
             opener=self._opened,
-            identity=Identity(name=self._name, payout=self._payout),
+            identity=AgentIdentity(name=self._name, payout=self._payout),
             figure=lambda: self.figures.now,
             offload=in_chain_thread,  # type: ignore[arg-type]  # an Offload whose threads may be left behind
             record=self._record,
@@ -213,8 +213,8 @@ class Earning:
             turn=lambda: account_turn(self._home),
         )
 
-    def _reporter(self, wallet: UnlockedWallet) -> Reporter:
-        return Reporter(
+    def _reporter(self, wallet: UnlockedWallet) -> OracleReporter:
+        return OracleReporter(
             url=self._oracle.url,
             legacy=self._oracle.legacy,
             wallet=wallet.address,

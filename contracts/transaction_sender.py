@@ -22,12 +22,12 @@ import msgspec
 from contracts.abi import refusal
 from contracts.endpoints import RpcError
 from contracts.fees import GWEI, Fees, capped, fees_for, raised
-from contracts.node_rpc import NodeRpc, Receipt, number_of
+from contracts.node_rpc import NodeRpc, TransactionReceipt, number_of
 from contracts.pending_transactions import (
-    Included,
     PendingFile,
     PendingTransaction,
     PendingTransactions,
+    WatchedTransaction,
 )
 from protocol.chain.keccak import Address, keccak256
 from protocol.chain.port import ChainRefused, ChainUnreachable, Sent, Settled
@@ -61,7 +61,7 @@ class TransactionSigner(Protocol):
         """With the attribute `raw_transaction`, bytes."""
 
 
-class Sender:
+class TransactionSender:
     """`effect` looks whether a transaction that was included did what it was sent for: "" when it
     did, else why not.
     """
@@ -72,7 +72,7 @@ class Sender:
         signer: TransactionSigner,
         chain_id: int,
         file: PendingFile,
-        effect: Callable[[PendingTransaction, Receipt], str],
+        effect: Callable[[PendingTransaction, TransactionReceipt], str],
         *,
         now: Callable[[], float],
         confirmations: int,
@@ -162,7 +162,9 @@ class Sender:
                 ended.append(told)
                 if told.done:
                     watched.append(
-                        Included(transaction=each, block=told.block, block_hash=block_hash)
+                        WatchedTransaction(
+                            transaction=each, block=told.block, block_hash=block_hash
+                        )
                     )
             if ended or kept != list(book.transactions):
                 self._file.save(
@@ -211,7 +213,7 @@ class Sender:
         self._file.save(looked)
         return looked
 
-    def _found(self, each: PendingTransaction) -> Receipt | None:
+    def _found(self, each: PendingTransaction) -> TransactionReceipt | None:
         return next(
             (
                 receipt
@@ -282,7 +284,7 @@ class Sender:
         self._offer(higher)
         return higher
 
-    def _ended(self, each: PendingTransaction, receipt: Receipt, block: int) -> Settled:
+    def _ended(self, each: PendingTransaction, receipt: TransactionReceipt, block: int) -> Settled:
         gas = number_of(receipt.gas_used, "gasUsed")
         about = Settled(
             sent=each.sent,
@@ -297,7 +299,7 @@ class Sender:
         reason = self._effect(each, receipt)
         return msgspec.structs.replace(about, done=not reason, reason=reason)
 
-    def _reason(self, each: PendingTransaction, receipt: Receipt) -> str:
+    def _reason(self, each: PendingTransaction, receipt: TransactionReceipt) -> str:
         """Why it reverted: a receipt does not say, the same call in its block does."""
         asked = {
             "from": self.account,

@@ -15,10 +15,10 @@ import msgspec
 import trio
 from msgspec import UNSET
 
+from daemon.chain.certified_feed import CertifiedFeed
 from daemon.chain.client_setup import check_profile
-from daemon.chain.earnings import Earning
-from daemon.chain.feed import CertifiedFeed
-from daemon.chain.records import keep_manifest
+from daemon.chain.home_runs import keep_manifest
+from daemon.chain.payee import Payee
 from daemon.config.settings import Config
 from daemon.control.server import Handler, serve_control
 from daemon.device.process.trainer import WorkerTrainer
@@ -29,9 +29,9 @@ from daemon.home.layout import BULK_CERTIFICATE_FILE, JOURNAL_FILE
 from daemon.home.serials import SERIALS_FILE, Serials
 from daemon.home.watch import watch_home
 from daemon.journal import Journal, dates_of_certificates
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork
+from daemon.network.network import LibP2PNetwork
 from daemon.network.port_holder import port_holder
+from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import (
     announce,
     manifest_of_others,
@@ -217,7 +217,7 @@ async def _live(
     check_engine(manifest.engine)
     check_profile(manifest)
     await in_thread(partial(keep_manifest, config.home, signed))
-    earning = Earning(
+    earning = Payee(
         home=config.home,
         settings=config.chain,
         oracle=config.oracle,

@@ -26,10 +26,10 @@ from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.round_executor import RoundExecutor
 from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
 from daemon.swarm.follower import Follower
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.members import Members, stranger_patience_s
 from daemon.swarm.messenger import Messenger
-from daemon.swarm.state_transfer import GivenStates, serve_state
+from daemon.swarm.state_transfer import StateServer, serve_state
 from daemon.swarm.task_agreement import serve_task
 from protocol.averaging.vector_layout import chunk_count
 from protocol.certificates.certificate import OpenCertificate, Tip, certificate_hash
@@ -177,7 +177,7 @@ class NativeEngine:
         serve_chain(network, self._run, self._answer_chain)
         serve_manifest(network, manifest, self._refuse, record)
         serve_task(network, lambda: self._members.tasks.ours)
-        self._given = GivenStates(disk, self._leaves, lambda: self._parameters, self._current_state)
+        self._given = StateServer(disk, self._leaves, lambda: self._parameters, self._current_state)
         serve_state(network, self._given)
 
     # -------------------------------------------------------------------------------------------- the loop
@@ -427,7 +427,7 @@ class NativeEngine:
         assert self._state is not None
         self._incoming.take(self._state, signed, message, ours=ours)
 
-    def _certified(self, steps: list[Step]) -> None:
+    def _certified(self, steps: list[LineageEntry]) -> None:
         """Certificates joined the lineage, or there is time for those that did before: go where it
         leads now.
         """

@@ -17,8 +17,8 @@ import trio
 from daemon.config.settings import Config
 from daemon.home.layout import BULK_CERTIFICATE_FILE, ensure_home
 from daemon.journal import Journal
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork
+from daemon.network.network import LibP2PNetwork
+from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import find_manifest, network_settings
 from daemon.node.node import report_network, started
 from daemon.node.shutdown import Leave, Shutdown, watch_lifeline, watch_signals
@@ -28,13 +28,13 @@ from daemon.observer.settings import ObserverSettings
 from daemon.services.training.native.round_log import certified
 from daemon.swarm.chain_sync import ChainReply, serve_chain
 from daemon.swarm.follower import Follower
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.task_agreement import serve_task
 from daemon.system.allocator import give_back_memory
 from protocol.identity import PeerId, Signer
-from protocol.journal import Refused
+from protocol.journal import InputRefused
 from protocol.messages import AnyMessage, Beacon, Signed
 from protocol.run.manifest import SignedManifest
 
@@ -87,13 +87,13 @@ class Watcher:
             await nursery.start(self._messenger.run)
             await nursery.start(self._follower.run)
 
-    def _certified(self, steps: list[Step]) -> None:
+    def _certified(self, steps: list[LineageEntry]) -> None:
         for made in steps:
             self._journal.record(certified(made))
         self._journal.certified(made.certificate for made in steps)
 
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
-        self._journal.record(Refused(reason=reason, peer=peer, detail=detail))
+        self._journal.record(InputRefused(reason=reason, peer=peer, detail=detail))
 
     async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
         if not self._follower.take(signed, message):

@@ -36,22 +36,22 @@ from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
-from daemon.swarm.pace import LastPace
 from daemon.swarm.task_agreement import serve_task
+from daemon.swarm.training_speed import RecentTrainingSpeed
 from protocol.identity import PeerId, Signer
 from protocol.journal import (
     Alone,
     CaughtUp,
     CheckpointWritten,
+    InputRefused,
     JournalEvent,
     PhaseEntered,
-    Refused,
     RoundAveraged,
     Warned,
     WorkDropped,
 )
 from protocol.journal import (
-    Share as Part,
+    Contributor as Part,
 )
 from protocol.messages import AnyMessage, Beacon, Signed
 from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
@@ -111,7 +111,7 @@ class HivemindEngine:
         self._info: TaskInfo | None = None
         self._kept: Keeping | None = None
         self._phase = "starting"
-        self._pace = LastPace(trainer)
+        self._pace = RecentTrainingSpeed(trainer)
         self._finish = trio.Event()
         serve_chain(network, self._run, self._no_chain)
         serve_manifest(network, manifest, self._refuse, record)
@@ -443,7 +443,7 @@ class HivemindEngine:
             )
 
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
-        self._record(Refused(reason=reason, peer=peer, detail=detail))
+        self._record(InputRefused(reason=reason, peer=peer, detail=detail))
 
     def _lost(self, why: str) -> None:
         self._record(Warned(code="HIVEMIND", message=f"the hivemind process ended: {why}"))

@@ -17,8 +17,8 @@ from daemon.chain.sessions import Session, checked_reason, final_certificate, se
 from daemon.cli.chain_access import Access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from daemon.config.loader import load_config
+from daemon.home.recent_state import describe_runs as named_runs
 from daemon.home.recent_state import kept_manifest, last_run
-from daemon.home.recent_state import named as named_runs
 from daemon.wallet import files
 from protocol.chain.keccak import Address, checked_address
 from protocol.chain.port import NO_HASH, Chain, Hash, RunStatus, Sent
@@ -133,16 +133,16 @@ def _beside(talk: Invocation, meant: _Meant, status: RunStatus, own: Address | N
     )
 
 
-def _owner(named: str | None, own: Address | None) -> Address:
+def _owner(describe_runs: str | None, own: Address | None) -> Address:
     """The account whose session is meant.
 
     Any account may create a session of any run, so the owner is never guessed.
 
     Raises `UserError("ADDRESS" | "OWNER")`.
     """
-    if named is not None:
+    if describe_runs is not None:
         try:
-            return checked_address(named)
+            return checked_address(describe_runs)
         except ValueError as error:
             raise UserError(
                 "ADDRESS", f"{named!r} is no address.", why=str(error), exit_code=2
@@ -190,9 +190,9 @@ def _meant(talk: Invocation, run_id: str | None) -> _Meant:
     )
 
 
-def _chosen(home: Path, named: str | None) -> SignedManifest:
+def _chosen(home: Path, describe_runs: str | None) -> SignedManifest:
     kept = runs_of(home)
-    if named is None:
+    if describe_runs is None:
         try:
             last = last_run(home)
         except UserError as error:
@@ -205,11 +205,15 @@ def _chosen(home: Path, named: str | None) -> SignedManifest:
             ) from None
         if last is not None:
             return last
-    meant = [one for one in kept if named is not None and one.run.hex().startswith(named.lower())]
+    meant = [
+        one
+        for one in kept
+        if describe_runs is not None and one.run.hex().startswith(describe_runs.lower())
+    ]
     signed = kept_manifest(home, meant[0].run) if len(meant) == 1 else None
     if signed is not None:
         return signed
-    which = "" if named is None else f" whose id begins with {named!r}"
+    which = "" if describe_runs is None else f" whose id begins with {named!r}"
     raise UserError(
         "RUN",
         f"{'There are several runs' if meant else 'There is no run'}{which} in {home}.",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.device.process.trainer import Patience, WorkerTrainer
+from daemon.device.process.trainer import WorkerTimeouts, WorkerTrainer
 from daemon.device.settings import WorkerSettings
 from protocol.identity import Signer
 from protocol.run.manifest import Inner, Manifest
@@ -18,7 +18,7 @@ from protocol.run.task_digest import TaskDigest
 from tests.daemon.device.happened import Happened
 
 TINY = {"layers": 1, "heads": 2, "width": 16, "context": 16, "corpus_bytes": 100_000}
-PROMPT = Patience(first_wait_s=0.05, longest_wait_s=0.2)
+PROMPT = WorkerTimeouts(first_wait_s=0.05, longest_wait_s=0.2)
 
 MakeTrainer = Callable[..., WorkerTrainer]
 
@@ -51,7 +51,7 @@ def make_trainer(happened: Happened) -> MakeTrainer:
         task: str = "byte_gpt",
         *,
         options: dict[str, object] | None = None,
-        patience: Patience = PROMPT,
+        patience: WorkerTimeouts = PROMPT,
         allow: bool = True,
         before: TaskDigest | None = None,
     ) -> WorkerTrainer:

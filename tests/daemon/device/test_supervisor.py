@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from daemon.device.process.trainer import Patience, WorkerTrainer
+from daemon.device.process.trainer import WorkerTimeouts, WorkerTrainer
 from protocol.errors import UserError
 from protocol.journal import TrainerReady, TrainerStopped, TrainingProgress, Warned
 from protocol.ports import Lane, TrainerLost, Vector
@@ -84,7 +84,7 @@ async def test_a_worker_that_hangs_is_ended(
     make_trainer: MakeTrainer, happened: Happened, odd_tasks: None, note: Path, task: str
 ) -> None:
     trainer = make_trainer(
-        f"odd_tasks:{task}", patience=Patience(first_step_s=0.5, first_wait_s=0.05)
+        f"odd_tasks:{task}", patience=WorkerTimeouts(first_step_s=0.5, first_wait_s=0.05)
     )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -99,7 +99,7 @@ async def test_a_worker_that_hangs_is_ended(
 async def test_a_worker_that_never_comes_up_is_ended(
     make_trainer: MakeTrainer, happened: Happened
 ) -> None:
-    trainer = make_trainer(patience=Patience(start_s=0.2))
+    trainer = make_trainer(patience=WorkerTimeouts(start_s=0.2))
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             assert "not up after" in (await happened.next(TrainerStopped)).reason
@@ -110,7 +110,7 @@ async def test_waits_grow_and_are_said(
 ) -> None:
     trainer = make_trainer(
         "odd_tasks:Line",
-        patience=Patience(start_s=0.05, first_wait_s=0.01, longest_wait_s=0.04, restarts=9),
+        patience=WorkerTimeouts(start_s=0.05, first_wait_s=0.01, longest_wait_s=0.04, restarts=9),
     )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -266,7 +266,7 @@ async def test_descriptors_are_given_back(
     before = held()
     trainer = make_trainer(
         "odd_tasks:Line",
-        patience=Patience(start_s=0.02, first_wait_s=0.01, longest_wait_s=0.01, restarts=9),
+        patience=WorkerTimeouts(start_s=0.02, first_wait_s=0.01, longest_wait_s=0.01, restarts=9),
     )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():

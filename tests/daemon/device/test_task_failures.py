@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from daemon.children.process import LINES_AT_ONCE, LINES_PER_S, LineRation
-from daemon.device.process.restart_policy import Patience
+from daemon.device.process.restart_policy import WorkerTimeouts
 from daemon.device.process.trainer import WorkerTrainer
 from protocol.errors import UserError
 from protocol.journal import BatchSkipped, TrainerReady, TrainerStopped, TrainingProgress
@@ -29,7 +29,7 @@ MakeTrainer = Callable[..., WorkerTrainer]
 LANE = Lane(base=0, index=0, stride=1)
 # A few workers import torch one after another, on a machine that is busy with other tests.
 LIMIT_S = 90
-ONCE = Patience(first_wait_s=0.05, longest_wait_s=0.05, restarts=1)
+ONCE = WorkerTimeouts(first_wait_s=0.05, longest_wait_s=0.05, restarts=1)
 
 
 @pytest.mark.real
@@ -131,7 +131,7 @@ async def test_a_task_that_loads_for_too_long_is_told_which_setting_to_change(
     make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
 ) -> None:
     trainer = make_trainer(
-        "odd_tasks:Line", patience=Patience(start_s=0.05, first_wait_s=0.01, restarts=1)
+        "odd_tasks:Line", patience=WorkerTimeouts(start_s=0.05, first_wait_s=0.01, restarts=1)
     )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():

@@ -15,7 +15,7 @@ from daemon.device.settings import WorkerSettings
 from protocol.identity import Signer
 from protocol.run.manifest import Inner, Manifest
 from protocol.run.task_digest import TaskDigest
-from tests.daemon.device.happened import Happened
+from tests.daemon.device.recorded_events import Happened
 
 TINY = {"layers": 1, "heads": 2, "width": 16, "context": 16, "corpus_bytes": 100_000}
 PROMPT = WorkerTimeouts(first_wait_s=0.05, longest_wait_s=0.2)

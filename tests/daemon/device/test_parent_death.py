@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.device.happened import gone_within, workers_of
+from tests.daemon.device.recorded_events import gone_within, workers_of
 
 pytestmark = pytest.mark.real
 

@@ -17,7 +17,7 @@ from protocol.errors import UserError
 from protocol.journal import TrainerReady, TrainerStopped, TrainingProgress, Warned
 from protocol.ports import Lane, TrainerLost, Vector
 from protocol.run.initial_parameters import initial_parameters
-from tests.daemon.device.happened import Happened, gone_within, workers_of
+from tests.daemon.device.recorded_events import Happened, gone_within, workers_of
 
 pytestmark = pytest.mark.real
 

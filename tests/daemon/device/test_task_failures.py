@@ -23,7 +23,7 @@ from protocol.journal import BatchSkipped, TrainerReady, TrainerStopped, Trainin
 from protocol.ports import Lane, TrainerLost
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.task_digest import TaskDigest, TensorPart
-from tests.daemon.device.happened import Happened, workers_of
+from tests.daemon.device.recorded_events import Happened, workers_of
 
 MakeTrainer = Callable[..., WorkerTrainer]
 LANE = Lane(base=0, index=0, stride=1)

@@ -30,7 +30,7 @@ from daemon.services.training.hivemind.messages import (
 )
 from daemon.services.training.hivemind.process import HivemindLost, HivemindProcess
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
-from tests.daemon.training.hivemind.family import gone_within, group_of
+from tests.daemon.training.hivemind.processes import gone_within, group_of
 
 pytestmark = pytest.mark.real
 

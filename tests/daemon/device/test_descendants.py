@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.device.happened import gone_within
+from tests.daemon.device.recorded_events import gone_within
 from tests.daemon.device.test_parent_death import parent_of
 
 pytestmark = pytest.mark.real

@@ -7,6 +7,7 @@ import math
 from msgspec.structs import replace
 
 from protocol.certificates.merge import merge_parents, merge_round
+from protocol.contribution.offer import NOTHING
 from protocol.round.phases import (
     Abandon,
     Average,
@@ -49,6 +50,7 @@ def fork_got(state: State, event: ForkGot, now: float) -> Step:
         merge=None,
         spare=None,
         offer=None,
+        contribution=NOTHING,
         view=0,
         votes={},
         voted={},

@@ -67,7 +67,7 @@ def offer_made(state: State, event: OfferMade, now: float) -> Step:
     # Our own offer to this view from before we went on training alone is over: a plan with it would
     # be our first of two in one view.
     others = {peer: entry for peer, entry in state.readies.items() if peer != state.rules.me}
-    state = replace(state, offer=event.ready, readies=others)
+    state = replace(state, offer=event.ready, contribution=event.offer, readies=others)
     if len(state.live - state.gone) + 1 < state.rules.manifest.group.min_peers:
         return go_alone(state, now)
     return begin_view(
@@ -268,7 +268,7 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
     actions += [RecordEvent(event=planned), PersistView(parent=state.parent, view=state.view)]
     if state.merge is not None:
         return state, [*actions, *(leader_decisions.merge_cut(state) if leads else [])]
-    return state, [*actions, Scatter(plan=plan)]
+    return state, [*actions, Scatter(plan=plan, offer=state.contribution)]
 
 
 def stand_lost(state: State, event: StandLost, now: float) -> Step:

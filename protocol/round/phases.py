@@ -12,6 +12,7 @@ import msgspec
 from protocol.certificates.certificate import OpenCertificate, Tip
 from protocol.certificates.leader_order import leader_of
 from protocol.certificates.merge import merge_parents, merge_round
+from protocol.contribution.offer import NOTHING, Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent
@@ -105,6 +106,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     # Leaders just passed over: a plan does not wait for them.
     passed: frozenset[PeerId] = frozenset()
     offer: Ready | None = None
+    # What `offer` announces: the encoded work itself.
+    contribution: Offer = NOTHING
     asked: frozenset[PeerId] = frozenset()  # leaders that have our Ready of this view
     # The latest of each peer, for this view or a later one.
     readies: Mapping[PeerId, tuple[Signed, Ready]] = {}
@@ -249,9 +252,13 @@ class RoundEnded(Event, frozen=True, kw_only=True):
 
 
 class OfferMade(Event, frozen=True, kw_only=True):
-    """Our offer is durable. `ready` is for view 0; its view is put in when it is sent."""
+    """Our offer is durable.
+
+    `ready` announces it for view 0; the machine puts in the view when it sends the message.
+    """
 
     ready: Ready
+    offer: Offer
 
 
 class LiveChanged(Event, frozen=True, kw_only=True):
@@ -426,9 +433,13 @@ class Forward(Action, frozen=True, kw_only=True):
 
 
 class Scatter(Action, frozen=True, kw_only=True):
-    """Send every reducer its slice of our contribution, take theirs; `HeldHere` as they come."""
+    """Send every reducer its slice of `offer` and receive theirs; `HeldHere` as they come.
+
+    `offer` is the one that the plan names for this node.
+    """
 
     plan: OpenPlan
+    offer: Offer
 
 
 class Reduce(Action, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from protocol.certificates.leader_order import leader_of
+from protocol.contribution.offer import NOTHING
 from protocol.identity import PeerId, short
 from protocol.journal import Alone, PhaseEntered, ViewPassed
 from protocol.messages import Ready, Signed
@@ -225,6 +226,7 @@ def go_alone(state: State, now: float) -> Step:
         reason,
         deadline=training_deadline(state, now),
         offer=None,
+        contribution=NOTHING,
         asked=frozenset(),
         lead=Lead(),
     )
@@ -247,6 +249,7 @@ def train_again(state: State, now: float, reason: str) -> Step:
         deadline=training_deadline(state, now),
         view=state.view + 1,
         offer=None,
+        contribution=NOTHING,
         asked=frozenset(),
         lead=Lead(),
     )
@@ -267,6 +270,7 @@ def back_to_training(state: State, now: float, reason: str) -> Step:
         view=state.stands.get(state.tip.hash, 0),
         merge=None,
         offer=None,
+        contribution=NOTHING,
         spare=None,
         plan=None,
         asked=frozenset(),

@@ -6,6 +6,7 @@ import pytest
 
 from protocol.certificates.certificate import genesis
 from protocol.certificates.leader_order import leader_of
+from protocol.contribution.offer import NOTHING
 from protocol.messages import sign
 from protocol.round.machine import begin, step
 from protocol.round.phases import OfferMade, Phase, ReadyGot, Rules, State, Tick
@@ -30,7 +31,7 @@ def late(views: tuple[int, ...]) -> State:
     ):
         offer = ready(TIP, person, view=view)
         state, _ = step(state, ReadyGot(signed=sign(person, RUN, offer), ready=offer), 60.0)
-    state, _ = step(state, OfferMade(ready=ready(TIP, me)), 60.1)
+    state, _ = step(state, OfferMade(ready=ready(TIP, me), offer=NOTHING), 60.1)
     return state
 
 

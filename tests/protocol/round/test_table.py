@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.certificates.certificate import genesis, open_certificate
+from protocol.contribution.offer import NOTHING
 from protocol.errors import InvariantBroken
 from protocol.identity import PeerId
 from protocol.messages import MAX_REASON_CHARS, HoldReport, Withdrawal, sign
@@ -28,7 +29,7 @@ EVENTS: dict[type[p.Event], p.Event] = {
     for event in (
         p.Tick(),
         p.RoundEnded(),
-        p.OfferMade(ready=ready(TIP, ME)),
+        p.OfferMade(ready=ready(TIP, ME), offer=NOTHING),
         p.LiveChanged(live=frozenset(person.peer for person in OTHERS)),
         p.PeerGone(peer=OTHERS[0].peer),
         p.ReadyGot(signed=MADE.plan.offers[1], ready=MADE.open_plan().offers[1]),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from daemon.swarm.lineage import Lineage
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents, merge_round
+from protocol.contribution.offer import NOTHING
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
 from protocol.messages import (
@@ -237,7 +238,8 @@ class Villager:
                 self.seq += bool(self.samples)
                 self.inbox.append(
                     p.OfferMade(
-                        ready=self._ready(self.tip.hash, self.tip.number + 1, samples=self.samples)
+                        ready=self._ready(self.tip.hash, self.tip.number + 1, samples=self.samples),
+                        offer=NOTHING,
                     )
                 )
             case p.Adopt(certificate=certificate, downloaded=downloaded):

@@ -332,10 +332,10 @@ class NativeEngine:
                 self._start(work.make_offer)
             case p.TrainOn():
                 self._start(work.train_on)
-            case p.Scatter(plan=plan):
+            case p.Scatter(plan=plan, offer=offer):
                 keeper.ledger.give_out()
-                self._auditing.offered(plan.digest, work.offer)
-                self._exchanging.scatter(plan, work.offer, keeper.anchor)
+                self._auditing.offered(plan.digest, offer)
+                self._exchanging.scatter(plan, offer, keeper.anchor)
             case p.Reduce(cut=cut, digest=name):
                 self._start(self._exchanging.reduce, cut, name, keeper.anchor)
             case p.Serve(cut=cut, digest=name):

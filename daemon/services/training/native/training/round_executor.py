@@ -61,7 +61,6 @@ class RoundExecutor:
         emit: Callable[[p.Event], None],
         record: Callable[[JournalEvent], None],
     ) -> None:
-        self.offer: Offer = NOTHING
         self.training = TrainerLink(trainer, keeper, manifest, me, record)
         self.moving = StateSync(
             lineage=lineage,
@@ -85,12 +84,12 @@ class RoundExecutor:
     async def make_offer(self) -> None:
         async with self.training.lock:
             tip, ledger = self._keeper.tip, self._keeper.ledger
-            self.offer, loss = await self.training.make_offer()
-            ready = self.ready(tip.hash, tip.number + 1, self.offer, loss)
+            offer, loss = await self.training.make_offer()
+            ready = self.ready(tip.hash, tip.number + 1, offer, loss)
             trajectory = Trajectory(
                 drawn=min(ledger.drawn, MAX_DRAWN), rounds=min(max(ledger.rounds, 1), MAX_ROUNDS)
             )
-            self._emit(p.OfferMade(ready=replace(ready, trajectory=trajectory)))
+            self._emit(p.OfferMade(ready=replace(ready, trajectory=trajectory), offer=offer))
 
     async def train_on(self) -> None:
         await self.training.go_on()

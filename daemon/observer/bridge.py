@@ -26,14 +26,14 @@ SILENT_S = 10.0
 _encode = msgspec.json.Encoder().encode
 
 
-class PeersAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class PeersBody(msgspec.Struct, frozen=True, kw_only=True):
     """`/api/v1/peers`"""
 
     as_of: float
     peers: tuple[Peer, ...]
 
 
-class RoundsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class RoundsBody(msgspec.Struct, frozen=True, kw_only=True):
     """`/api/v1/rounds`, newest first."""
 
     as_of: float
@@ -60,8 +60,8 @@ def render(status: Status) -> Snapshot:
         etag=f'W/"{digest(timeless).hex()[:32]}"',
         page=page_html(status).encode(),
         status=_encode(status),
-        peers=_encode(PeersAnswer(as_of=status.as_of, peers=status.peers)),
-        rounds=_encode(RoundsAnswer(as_of=status.as_of, rounds=status.rounds)),
+        peers=_encode(PeersBody(as_of=status.as_of, peers=status.peers)),
+        rounds=_encode(RoundsBody(as_of=status.as_of, rounds=status.rounds)),
         metrics=metrics_text(status),
     )
 

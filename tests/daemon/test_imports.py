@@ -174,7 +174,7 @@ def test_help_is_printed_within_its_limit(arguments: tuple[str, ...]) -> None:
 
 
 def test_the_node_loads_no_torch_no_hivemind_and_no_web_server() -> None:
-    loaded = loaded_by("import daemon.cli.start, daemon.node.app")
+    loaded = loaded_by("import daemon.cli.commands.start, daemon.node.app")
     assert {"libp2p", "trio", "numpy"} <= loaded
     assert (
         loaded

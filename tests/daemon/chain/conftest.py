@@ -62,5 +62,5 @@ def stage(
             return open_chain(settings, manifest, home, signer)
         return fake.client(None if signer is None else signer.private_key())
 
-    monkeypatch.setattr("daemon.cli.chain_access.open_chain", opened)
+    monkeypatch.setattr("daemon.cli.chain.access.open_chain", opened)
     yield Stage(tmp_path, fake, capfd)

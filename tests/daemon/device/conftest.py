@@ -24,14 +24,14 @@ MakeTrainer = Callable[..., WorkerTrainer]
 
 
 @pytest.fixture
-def odd_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working directory with the module `odd_tasks`, as a user's own task would lie there."""
+def faulty_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory with the module `faulty_tasks`, as a user's own task would lie there."""
     monkeypatch.chdir(Path(__file__).parent)
 
 
 @pytest.fixture
 def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A named pipe: reading it waits until a task of `odd_tasks` has something to say."""
+    """A named pipe: reading it waits until a task of `faulty_tasks` has something to say."""
     pipe = tmp_path / "note"
     os.mkfifo(pipe)
     monkeypatch.setenv("HYPERGPU_TEST_NOTE", str(pipe))
@@ -45,7 +45,7 @@ def happened() -> Happened:
 
 @pytest.fixture
 def make_trainer(happened: Happened) -> MakeTrainer:
-    """Gives a trainer that was not started, of "byte_gpt" or "odd_tasks:Class"."""
+    """Gives a trainer that was not started, of "byte_gpt" or "faulty_tasks:Class"."""
 
     def make(
         task: str = "byte_gpt",

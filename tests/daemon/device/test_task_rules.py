@@ -169,7 +169,7 @@ def test_a_wrong_return_is_refused_with_its_place_and_a_fix(what: str, words: st
     assert words in fault.value.what
     assert fault.value.fix
     if "()" in words:
-        assert "odd_tasks.py:" in fault.value.what
+        assert "faulty_tasks.py:" in fault.value.what
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_task_that_fails_at_every_batch_is_an_error_with_file_and_line() -> No
             loop.step()
     with pytest.raises(TaskFault) as fault:
         loop.step()
-    assert "odd_tasks.py:" in fault.value.what
+    assert "faulty_tasks.py:" in fault.value.what
     assert "RuntimeError: the cat sat on the data" in fault.value.what
     assert "data indices" in fault.value.what
     assert 'raise RuntimeError("the cat sat on the data")' in fault.value.trace
@@ -230,7 +230,7 @@ def test_a_task_that_fails_at_every_batch_names_few_samples_of_a_large_batch() -
 
 
 def test_sys_exit_of_a_task_is_told_at_once() -> None:
-    with pytest.raises(TaskFault, match=r"odd_tasks.py:\d+ loss\(\): it called sys.exit\(3\)"):
+    with pytest.raises(TaskFault, match=r"faulty_tasks.py:\d+ loss\(\): it called sys.exit\(3\)"):
         training(faulty_tasks.Exits(OPTIONS)).step()
 
 
@@ -240,5 +240,5 @@ def test_sys_exit_of_a_task_is_told_at_once() -> None:
 def test_a_name_that_is_no_task_is_a_mistake_in_the_manifest(name: str, words: str) -> None:
     settings = WorkerSettings(allow_custom_task=True)
     with pytest.raises(UserError, match=words) as fault:
-        load_task(f"{odd_tasks.__name__}:{name}", {}, settings)
+        load_task(f"{faulty_tasks.__name__}:{name}", {}, settings)
     assert fault.value.exit_code == 2

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from daemon.cli.render import peers_text
+from daemon.cli.terminal.status_text import peers_text
 from daemon.observer.chart import loss_chart, nice_axis
-from daemon.observer.lists import SHOWN_PEERS, when
 from daemon.observer.metrics import metrics_text
 from daemon.observer.page import page_html
+from daemon.observer.page_lists import SHOWN_PEERS, when
 from protocol import journal
 from protocol.journal import REFUSALS
 from protocol.status import Point, StatusState, fold, record

@@ -51,7 +51,7 @@ def host_name(value: str) -> str:
     return name.rstrip(".") if not colon or port.isdecimal() else ""
 
 
-class Guard:
+class RequestGuard:
     """The checks for one listening address."""
 
     def __init__(self, settings: ObserverSettings, bound: BoundAddress) -> None:

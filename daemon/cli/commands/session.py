@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from daemon.cli.arguments import CommandGroup
+from daemon.cli.commands.wallet import password_file
 from daemon.cli.invocation import global_options, invocation
-from daemon.cli.wallet import password_file
 
 run_argument = click.argument("run_id", metavar="[RUN]", required=False)
 
@@ -43,7 +43,7 @@ def show(context: click.Context, run_id: str | None, owner: str | None) -> None:
 
     Needs no wallet.
     """
-    from daemon.cli.session_answers import show as answer  # noqa: PLC0415
+    from daemon.cli.commands.session_answers import show as answer  # noqa: PLC0415
 
     answer(invocation(context), run_id, owner)
 
@@ -58,7 +58,7 @@ def create(context: click.Context, run_id: str | None, password_file: Path | Non
 
     This home's wallet owns this session from then on.
     """
-    from daemon.cli.session_answers import create as answer  # noqa: PLC0415
+    from daemon.cli.commands.session_answers import create as answer  # noqa: PLC0415
 
     answer(invocation(context), run_id, password_file)
 
@@ -70,7 +70,7 @@ def create(context: click.Context, run_id: str | None, password_file: Path | Non
 @click.pass_context
 def activate(context: click.Context, run_id: str | None, password_file: Path | None) -> None:
     """Say that the run trains."""
-    from daemon.cli.session_answers import activate as answer  # noqa: PLC0415
+    from daemon.cli.commands.session_answers import activate as answer  # noqa: PLC0415
 
     answer(invocation(context), run_id, password_file)
 
@@ -89,7 +89,7 @@ def complete(
     context: click.Context, run_id: str | None, certificate: str | None, password_file: Path | None
 ) -> None:
     """End the run with its final certificate: the last one of this home. For good."""
-    from daemon.cli.session_answers import complete as answer  # noqa: PLC0415
+    from daemon.cli.commands.session_answers import complete as answer  # noqa: PLC0415
 
     answer(invocation(context), run_id, password_file, certificate)
 
@@ -109,6 +109,6 @@ def cancel(
     context: click.Context, run_id: str | None, reason: str, password_file: Path | None
 ) -> None:
     """End the run without a final certificate. For good."""
-    from daemon.cli.session_answers import cancel as answer  # noqa: PLC0415
+    from daemon.cli.commands.session_answers import cancel as answer  # noqa: PLC0415
 
     answer(invocation(context), run_id, password_file, reason)

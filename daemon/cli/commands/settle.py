@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 from daemon.cli.arguments import PATH
+from daemon.cli.commands.rewards import run_option
+from daemon.cli.commands.wallet import password_file
 from daemon.cli.invocation import global_options, invocation
-from daemon.cli.rewards import run_option
-from daemon.cli.wallet import password_file
 
 
 @click.command()
@@ -67,9 +67,9 @@ def settle(
     A pending root whose delay is over is activated first; that, anyone may do. So is --fund, which
     settles nothing.
     """
-    from daemon.cli import settle_answers  # noqa: PLC0415  # --help looks at all commands, and web3 alone takes a second
+    from daemon.cli.commands import settle_answers  # noqa: PLC0415  # --help looks at all commands, and web3 alone takes a second
 
-    wish = settle_answers.Wish(
+    wish = settle_answers.SettleOptions(
         epoch=epoch,
         pool=pool,
         like=like,

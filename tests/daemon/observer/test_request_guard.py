@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.observer.guard import Guard, host_name
+from daemon.observer.request_guard import RequestGuard, host_name
 from daemon.observer.settings import BoundAddress, ObserverSettings
 
 
-def guard(host: str = "127.0.0.1", hosts: tuple[str, ...] = ()) -> Guard:
-    return Guard(ObserverSettings(hosts=hosts), BoundAddress(host=host, port=8765))
+def guard(host: str = "127.0.0.1", hosts: tuple[str, ...] = ()) -> RequestGuard:
+    return RequestGuard(ObserverSettings(hosts=hosts), BoundAddress(host=host, port=8765))
 
 
 def code(
-    checked: Guard, headers: dict[str, str], *, method: str = "GET", local: str = "127.0.0.1"
+    checked: RequestGuard, headers: dict[str, str], *, method: str = "GET", local: str = "127.0.0.1"
 ) -> str:
     refusal = checked.check(method, "/", headers, local)
     return refusal.code if refusal else ""

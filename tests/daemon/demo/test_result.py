@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from daemon.demo.agreement import Agreement
-from daemon.demo.verdict import Paid, Payout, Tally, round_line, verdict_text
+from daemon.demo.result import ClaimedReward, RewardSummary, RoundTally, result_text, round_line
 from protocol.journal import RoundCertified, Share, TrafficReport, ViewPassed
 from protocol.status import Status, StatusState, fold, record
 
@@ -41,7 +41,7 @@ def status(*events: RoundCertified | ViewPassed, sent: int = 0) -> Status:
 
 
 def test_figures_of_two_daemons_that_saw_different_rounds() -> None:
-    tally = Tally(95.0)
+    tally = RoundTally(95.0)
     missed = ViewPassed(at=101.0, number=1, view=0, reason="nobody came")
     first = tally.take(
         {"a": status(missed, certified(1, 4.0), certified(2, 3.0), sent=5), "b": None}
@@ -62,19 +62,19 @@ def test_figures_of_two_daemons_that_saw_different_rounds() -> None:
     assert verdict.samples_per_second == 4.0
     assert verdict.bytes_sent == 14
     assert verdict.good
-    assert verdict_text(verdict, AGREED).startswith(
+    assert result_text(verdict, AGREED).startswith(
         "3 rounds were certified by 2 peers, and they agree byte for byte"
     )
 
 
 def test_a_single_round_is_measured_from_the_beginning() -> None:
-    tally = Tally(95.0)
+    tally = RoundTally(95.0)
     tally.take({"a": status(certified(1, 4.0, samples=50))})
     assert tally.verdict(2, AGREED).samples_per_second == 5.0
 
 
 def test_nothing_certified_is_a_bad_end_without_figures() -> None:
-    verdict = Tally(0.0).verdict(4, Agreement(agreed=False, number=None, reason="nothing"))
+    verdict = RoundTally(0.0).verdict(4, Agreement(agreed=False, number=None, reason="nothing"))
     assert msgspec.to_builtins(verdict) == {
         "peers": 4,
         "rounds_certified": 0,
@@ -85,7 +85,7 @@ def test_nothing_certified_is_a_bad_end_without_figures() -> None:
         "bytes_sent": 0,
     }
     assert not verdict.good
-    assert verdict_text(verdict, AGREED).startswith("No round was certified by 4 peers.")
+    assert result_text(verdict, AGREED).startswith("No round was certified by 4 peers.")
 
 
 def test_a_round_in_a_line() -> None:
@@ -96,22 +96,22 @@ def test_a_round_in_a_line() -> None:
     assert round_line(status(certified(7)).rounds[0], 4).endswith("no loss told, 4.5 s")
 
 
-def _paid(name: str, amount: int, *, verified: bool = True) -> Paid:
-    return Paid(
+def _paid(name: str, amount: int, *, verified: bool = True) -> ClaimedReward:
+    return ClaimedReward(
         name=name, account="0x1", payout="0x2", samples=10, amount=str(amount), verified=verified
     )
 
 
 def test_a_payout_is_good_when_it_adds_up_and_everybody_checked_it() -> None:
     pool = 1000 * 10**18
-    whole = Payout(
+    whole = RewardSummary(
         pool=str(pool), paid=(_paid("node-1", pool // 4), _paid("node-2", pool - pool // 4))
     )
-    tally = Tally(100.0)
+    tally = RoundTally(100.0)
     tally.take({"one": status(certified(1, 2.0)), "two": status(certified(1, 2.0))})
     paid = tally.verdict(2, AGREED, whole)
     assert paid.good
-    assert "exactly the pool" in verdict_text(paid, AGREED)
+    assert "exactly the pool" in result_text(paid, AGREED)
     for wrong in (
         msgspec.structs.replace(whole, paid=whole.paid[:1]),
         msgspec.structs.replace(whole, paid=(_paid("node-1", pool, verified=False),)),

@@ -20,7 +20,7 @@ BODY_S = 5.0  # a report is one packet
 MOST_WAITING = 64
 
 
-class Intake:
+class ReportQueue:
     """Belongs to the web thread; `close` when its loop has ended."""
 
     def __init__(self, path: Path) -> None:

@@ -14,7 +14,7 @@ from daemon.chain.datasets import keep_dataset, load_dataset
 from daemon.chain.offences import filed
 from daemon.chain.records import certificates_of, run_folder
 from daemon.chain.rewards import WAIT_S, missing_dataset
-from daemon.cli.chain_access import Access, access, reading, signing, unlocked
+from daemon.cli.chain.access import RunAccess, access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from protocol.chain.keccak import address_of
 from protocol.chain.port import Chain, ChainRefused, PoolStatus, Proposal, Sent
@@ -29,7 +29,7 @@ from protocol.settlement.dataset import (
 from protocol.status.figures import tokens
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
+class SettleOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of one call."""
 
     epoch: int | None = None
@@ -43,7 +43,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     password_file: Path | None = None
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class SettleResult(msgspec.Struct, frozen=True, kw_only=True):
     """What `settle --json` prints.
 
     `done` is "proposed", "activated", "disputed", "shown" or "nothing".
@@ -61,7 +61,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def settle(talk: Invocation, wish: Wish) -> None:
+def settle(talk: Invocation, wish: SettleOptions) -> None:
     """Raises `UserError`."""
     if wish.root is not None and wish.dispute is None:
         raise UserError(
@@ -99,7 +99,7 @@ def settle(talk: Invocation, wish: Wish) -> None:
         _show(talk, _propose(talk, given, chain, wish.epoch, wanted, wish.like, dry_run=False))
 
 
-def _fund(talk: Invocation, given: Access, wish: Wish, amount: int) -> None:
+def _fund(talk: Invocation, given: RunAccess, wish: SettleOptions, amount: int) -> None:
     with signing(talk, given, unlocked(talk, wish.password_file)) as chain:
         if not wish.dry_run:
             _see_through(chain, chain.fund(amount))
@@ -118,14 +118,14 @@ def _fund(talk: Invocation, given: Access, wish: Wish, amount: int) -> None:
 
 def _propose(
     talk: Invocation,
-    given: Access,
+    given: RunAccess,
     chain: Chain,
     epoch: int | None,
     pool: int | None,
     like: Path | None,
     *,
     dry_run: bool,
-) -> Answer:
+) -> SettleResult:
     status = chain.pool()
     certificates = certificates_of(talk.home, given.run, talk.say)
     run, manifest = given.run.run, given.run.manifest
@@ -216,7 +216,7 @@ def _published(path: Path) -> Dataset:
         ) from None
 
 
-def _dispute(chain: Chain, reason: str, root: str | None) -> Answer:
+def _dispute(chain: Chain, reason: str, root: str | None) -> SettleResult:
     """`root` None: the root that is pending now."""
     pending = chain.pool().pending
     if pending is None:
@@ -247,8 +247,8 @@ def _see_through(chain: Chain, sent: Sent) -> None:
         raise ChainRefused(settled.reason or "it was not taken")
 
 
-def _plain(done: str, proposal: Proposal, reason: str) -> Answer:
-    return Answer(
+def _plain(done: str, proposal: Proposal, reason: str) -> SettleResult:
+    return SettleResult(
         done=done,
         epoch=proposal.epoch,
         root=proposal.root.hex(),
@@ -262,7 +262,7 @@ def _plain(done: str, proposal: Proposal, reason: str) -> Answer:
     )
 
 
-def _answer(done: str, draft: settlement.Draft, reason: str) -> Answer:
+def _answer(done: str, draft: settlement.Draft, reason: str) -> SettleResult:
     settled = draft.settled
     return msgspec.structs.replace(
         _plain(done, draft.proposal, reason),
@@ -282,7 +282,7 @@ def _answer(done: str, draft: settlement.Draft, reason: str) -> Answer:
     )
 
 
-def _show(talk: Invocation, answer: Answer) -> None:
+def _show(talk: Invocation, answer: SettleResult) -> None:
     if talk.as_json:
         talk.result(msgspec.json.encode(answer).decode())
         return

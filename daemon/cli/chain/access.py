@@ -23,17 +23,17 @@ from protocol.chain.port import Chain, ChainError, ChainRefused, ChainUnreachabl
 from protocol.errors import UserError
 
 
-class Access(msgspec.Struct, frozen=True, kw_only=True):
+class RunAccess(msgspec.Struct, frozen=True, kw_only=True):
     """The settings and the run of one command."""
 
     config: Config
     run: HomeRun
 
 
-def access(talk: Invocation, named_run: str | None) -> Access:
+def access(talk: Invocation, named_run: str | None) -> RunAccess:
     """Raises `UserError`."""
     config, _ = load_config(talk.home, talk.config, {}, os.environ)
-    return Access(config=config, run=settled_run(talk.home, named_run))
+    return RunAccess(config=config, run=settled_run(talk.home, named_run))
 
 
 def unlocked(talk: Invocation, password_file: Path | None) -> UnlockedWallet:
@@ -43,14 +43,14 @@ def unlocked(talk: Invocation, password_file: Path | None) -> UnlockedWallet:
 
 
 @contextmanager
-def reading(talk: Invocation, given: Access) -> Iterator[Chain]:
+def reading(talk: Invocation, given: RunAccess) -> Iterator[Chain]:
     """The chain, to look at."""
     with _as_user_errors():
         yield open_chain(given.config.chain, given.run.manifest, talk.home, None)
 
 
 @contextmanager
-def signing(talk: Invocation, given: Access, wallet: UnlockedWallet) -> Iterator[Chain]:
+def signing(talk: Invocation, given: RunAccess, wallet: UnlockedWallet) -> Iterator[Chain]:
     """The chain, to send to, while the daemon of this home waits with its heartbeat."""
     with _as_user_errors(), account_turn(talk.home):
         yield open_chain(given.config.chain, given.run.manifest, talk.home, wallet)

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from daemon.cli.invocation import Invocation, is_terminal
-from daemon.demo.verdict import round_line
+from daemon.demo.result import round_line
 from protocol.status import Round, Status
 
 
-class ObserverProcess(Protocol):
+class ProgressOutput(Protocol):
     """What the demo tells while it runs."""
 
     def tell(self, line: str) -> None:
@@ -33,7 +33,7 @@ class ObserverProcess(Protocol):
         """Nothing more will come."""
 
 
-class Lines:
+class PlainOutput:
     """Plain lines."""
 
     def __init__(self, talk: Invocation) -> None:
@@ -52,14 +52,14 @@ class Lines:
         """Nothing is open."""
 
 
-class LiveView:
+class LiveOutput:
     """The live view at the bottom of the terminal; sentences scroll past above it."""
 
     def __init__(self, color: bool) -> None:
         from rich.console import Console  # noqa: PLC0415  # 60 ms that plain lines do without
         from rich.live import Live  # noqa: PLC0415
 
-        from daemon.cli.live import live_view  # noqa: PLC0415
+        from daemon.demo.swarm_view import live_view  # noqa: PLC0415
 
         self._view = live_view
         self._console = Console(stderr=True, no_color=not color, _environ=_sized(os.environ))
@@ -89,12 +89,12 @@ def _sized(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def audience(talk: Invocation) -> Iterator[ObserverProcess]:
+def open_output(talk: Invocation) -> Iterator[ProgressOutput]:
     """The one that fits where stderr goes."""
-    seats: ObserverProcess = (
-        LiveView(talk.color(sys.stderr))
+    seats: ProgressOutput = (
+        LiveOutput(talk.color(sys.stderr))
         if is_terminal(sys.stderr) and not talk.quiet
-        else Lines(talk)
+        else PlainOutput(talk)
     )
     try:
         yield seats

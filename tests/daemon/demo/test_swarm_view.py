@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from daemon.cli.live import SPARKS, live_view, sparkline
+from daemon.demo.swarm_view import SPARKS, live_view, sparkline
 from protocol.status import Status, StatusState, record
 from tests.story import AT, day, folded
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.cli.columns import MISSING, columns, cut, fitted, output_width, wrapped
+from daemon.cli.terminal.columns import MISSING, columns, cut, fitted, output_width, wrapped
 
 TEXTS = st.text(st.sampled_from("ab /日本é\u0301😀"), max_size=80)
 

@@ -14,7 +14,7 @@ from msgspec import UNSET
 from daemon.chain.client_setup import check_profile
 from daemon.chain.records import HomeRun, certificates_on_disk, runs_of
 from daemon.chain.sessions import Session, checked_reason, final_certificate, session_of, step
-from daemon.cli.chain_access import Access, reading, signing, unlocked
+from daemon.cli.chain.access import RunAccess, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from daemon.config.loader import load_config
 from daemon.home.recent_state import describe_runs as named_runs
@@ -28,7 +28,7 @@ from protocol.run.manifest import SignedManifest
 from protocol.status.figures import count, tokens
 
 
-class Taken(msgspec.Struct, frozen=True, kw_only=True):
+class SessionResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a step prints with `--json`: the session after it, and the transaction."""
 
     session: Session
@@ -40,7 +40,7 @@ class _Meant(msgspec.Struct, frozen=True, kw_only=True):
     """The run of one command."""
 
     signed: SignedManifest
-    given: Access
+    given: RunAccess
 
 
 def show(talk: Invocation, run_id: str | None, owner: str | None) -> None:
@@ -118,7 +118,7 @@ def _take(
     if talk.as_json:
         talk.result(
             msgspec.json.encode(
-                Taken(session=found, transaction=settled.hash, fee=str(settled.fee))
+                SessionResult(session=found, transaction=settled.hash, fee=str(settled.fee))
             ).decode()
         )
     else:
@@ -133,16 +133,16 @@ def _beside(talk: Invocation, meant: _Meant, status: RunStatus, own: Address | N
     )
 
 
-def _owner(describe_runs: str | None, own: Address | None) -> Address:
+def _owner(named: str | None, own: Address | None) -> Address:
     """The account whose session is meant.
 
     Any account may create a session of any run, so the owner is never guessed.
 
     Raises `UserError("ADDRESS" | "OWNER")`.
     """
-    if describe_runs is not None:
+    if named is not None:
         try:
-            return checked_address(describe_runs)
+            return checked_address(named)
         except ValueError as error:
             raise UserError(
                 "ADDRESS", f"{named!r} is no address.", why=str(error), exit_code=2
@@ -186,13 +186,14 @@ def _meant(talk: Invocation, run_id: str | None) -> _Meant:
             exit_code=2,
         )
     return _Meant(
-        signed=signed, given=Access(config=config, run=HomeRun(run=signed.run, manifest=manifest))
+        signed=signed,
+        given=RunAccess(config=config, run=HomeRun(run=signed.run, manifest=manifest)),
     )
 
 
-def _chosen(home: Path, describe_runs: str | None) -> SignedManifest:
+def _chosen(home: Path, named: str | None) -> SignedManifest:
     kept = runs_of(home)
-    if describe_runs is None:
+    if named is None:
         try:
             last = last_run(home)
         except UserError as error:
@@ -205,15 +206,11 @@ def _chosen(home: Path, describe_runs: str | None) -> SignedManifest:
             ) from None
         if last is not None:
             return last
-    meant = [
-        one
-        for one in kept
-        if describe_runs is not None and one.run.hex().startswith(describe_runs.lower())
-    ]
+    meant = [one for one in kept if named is not None and one.run.hex().startswith(named.lower())]
     signed = kept_manifest(home, meant[0].run) if len(meant) == 1 else None
     if signed is not None:
         return signed
-    which = "" if describe_runs is None else f" whose id begins with {named!r}"
+    which = "" if named is None else f" whose id begins with {named!r}"
     raise UserError(
         "RUN",
         f"{'There are several runs' if meant else 'There is no run'}{which} in {home}.",

@@ -322,7 +322,7 @@ def _tell(
 
     `end` says what becomes of the chain.
     """
-    from daemon.cli.devnet_terms import pasteable, terms_of  # noqa: PLC0415  # web3 takes a second
+    from daemon.cli.chain.devnet_terms import pasteable, terms_of  # noqa: PLC0415  # web3 takes a second
 
     try:
         terms = terms_of(url, chain_id)

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from daemon.demo.leave import Leave, until_signalled
+from daemon.demo.stop_request import StopRequest, until_signalled
 
 pytestmark = pytest.mark.real
 
@@ -49,7 +49,7 @@ def test_it_wakes_who_waits_and_the_second_signal_is_louder() -> None:
 
 
 def test_wishes_beyond_what_a_pipe_holds_are_one_wish() -> None:
-    leave = Leave()
+    leave = StopRequest()
     for _ in range(70_000):
         leave.set()
     assert leave.wait(0.0)

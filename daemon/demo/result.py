@@ -17,7 +17,7 @@ from protocol.status.figures import tokens
 MISSED = "missed"
 
 
-class Paid(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimedReward(msgspec.Struct, frozen=True, kw_only=True):
     """One volunteer's reward: what arrived at its payout address, in base units as text."""
 
     name: str
@@ -29,11 +29,11 @@ class Paid(msgspec.Struct, frozen=True, kw_only=True):
     verified: bool
 
 
-class Payout(msgspec.Struct, frozen=True, kw_only=True):
+class RewardSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What a demo with a chain paid, and whether it adds up."""
 
     pool: str
-    paid: tuple[Paid, ...]
+    paid: tuple[ClaimedReward, ...]
 
     @property
     def total(self) -> int:
@@ -44,7 +44,7 @@ class Payout(msgspec.Struct, frozen=True, kw_only=True):
         return self.total == int(self.pool) and all(one.verified for one in self.paid)
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class DemoResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The demo's result, field for field what `demo --json` prints.
 
     `payout` is there when the demo had a chain.
@@ -57,7 +57,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     loss_last: float | None
     samples_per_second: float
     bytes_sent: int
-    payout: Payout | None = None
+    payout: RewardSummary | None = None
 
     @property
     def good(self) -> bool:
@@ -68,7 +68,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
-class Tally:
+class RoundTally:
     """Everything certified while the demo looked, each round once, and each daemon's last word."""
 
     def __init__(self, began_at: float) -> None:
@@ -108,10 +108,12 @@ class Tally:
         self._rounds |= fresh
         return [fresh[number] for number in sorted(fresh)]
 
-    def verdict(self, peers: int, agreement: Agreement, payout: Payout | None = None) -> Verdict:
+    def verdict(
+        self, peers: int, agreement: Agreement, payout: RewardSummary | None = None
+    ) -> DemoResult:
         rounds = [self._rounds[number] for number in sorted(self._rounds)]
         losses = [certified.loss for certified in rounds if certified.loss is not None]
-        return Verdict(
+        return DemoResult(
             peers=peers,
             rounds_certified=self.rounds,
             agreement=agreement.agreed,
@@ -144,7 +146,7 @@ def round_line(certified: Round, peers: int) -> str:
     return f"round {certified.number}: {len(certified.contributors)} of {peers} contributed {certified.samples:,} samples, {loss}{took}"
 
 
-def verdict_text(verdict: Verdict, agreement: Agreement) -> str:
+def result_text(verdict: DemoResult, agreement: Agreement) -> str:
     """The verdict for people, the answer first."""
     if verdict.rounds_certified == 0:
         first = f"No round was certified by {verdict.peers} peers."
@@ -168,7 +170,7 @@ def verdict_text(verdict: Verdict, agreement: Agreement) -> str:
     )
 
 
-def _payout_lines(payout: Payout) -> list[str]:
+def _payout_lines(payout: RewardSummary) -> list[str]:
     """What each claimed, and the sum beside the pool."""
     wide = max((len(one.name) for one in payout.paid), default=0)
     lines = [
@@ -183,7 +185,7 @@ def _payout_lines(payout: Payout) -> list[str]:
     return ["  claimed", *lines, f"    {'sum':<{wide}}  {tokens(payout.total):>24}  {adds}"]
 
 
-def _rounds(verdict: Verdict) -> str:
+def _rounds(verdict: DemoResult) -> str:
     return (
         "1 round was"
         if verdict.rounds_certified == 1

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 
-class Leave:
+class StopRequest:
     """Set once, from a signal's handler or from anywhere else, without a lock."""
 
     def __init__(self) -> None:
@@ -44,9 +44,9 @@ class Leave:
 
 
 @contextmanager
-def until_signalled() -> Iterator[Leave]:
+def until_signalled() -> Iterator[StopRequest]:
     """A wish that the first SIGINT, SIGTERM or SIGHUP makes; the second raises `KeyboardInterrupt`."""
-    leave = Leave()
+    leave = StopRequest()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if leave.is_set():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from daemon.cli.columns import columns, cut, fitted, wrapped
+from daemon.cli.terminal.columns import columns, cut, fitted, wrapped
 from protocol.network.peer_health import TRUSTED
 from protocol.status import Peer, Status
 from protocol.status.figures import (

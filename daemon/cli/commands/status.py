@@ -9,9 +9,9 @@ from collections.abc import Callable
 import click
 import msgspec
 
-from daemon.cli.columns import output_width
 from daemon.cli.invocation import Invocation, global_options, invocation, is_terminal
-from daemon.cli.render import peers_text, status_text
+from daemon.cli.terminal.columns import output_width
+from daemon.cli.terminal.status_text import peers_text, status_text
 from daemon.control.client import call
 from protocol.status import Status
 
@@ -20,7 +20,7 @@ WATCH_INTERVAL_S = 1.0
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
 
-class PeersAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class PeersResult(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a status that `peers --json` prints; each peer as the daemon sent it."""
 
     as_of: float
@@ -46,7 +46,7 @@ def peers(context: click.Context, watch: bool) -> None:
         invocation(context),
         watch,
         peers_text,
-        lambda answer: msgspec.json.encode(msgspec.json.decode(answer, type=PeersAnswer)),
+        lambda answer: msgspec.json.encode(msgspec.json.decode(answer, type=PeersResult)),
     )
 
 

@@ -13,7 +13,7 @@ from daemon.home.layout import user_path
 from protocol.errors import UserError
 
 
-class ExportAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class ExportResult(msgspec.Struct, frozen=True, kw_only=True):
     """What `export --json` prints."""
 
     file: str
@@ -50,7 +50,7 @@ def export(context: click.Context, words: tuple[str, ...], force: bool) -> None:
     written = export_run(talk.home, signed, file, force=force, say=talk.say)
     rules = signed.open().rules
     if talk.as_json:
-        answer = ExportAnswer(
+        answer = ExportResult(
             file=str(file),
             run=signed.run.hex(),
             rules=rules,

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from daemon.cli.arguments import CommandGroup
+from daemon.cli.commands.wallet import password_file
 from daemon.cli.invocation import global_options, invocation
-from daemon.cli.wallet import password_file
 
 run_option = click.option(
     "--run",
@@ -34,7 +34,7 @@ account_option = click.option(
 def rewards(context: click.Context, run_id: str | None, account: str | None) -> None:
     """What is earned, claimable and claimed."""
     if context.invoked_subcommand is None:
-        from daemon.cli.rewards_answers import show  # noqa: PLC0415
+        from daemon.cli.commands.rewards_answers import show  # noqa: PLC0415
 
         show(invocation(context), run_id, account)
 
@@ -47,7 +47,7 @@ def verify(context: click.Context, run_id: str | None) -> int:
     """Add up the certificates on this disk and compare with the root on the chain; exit code 1
     where they differ.
     """
-    from daemon.cli.rewards_answers import verify as answer  # noqa: PLC0415
+    from daemon.cli.commands.rewards_answers import verify as answer  # noqa: PLC0415
 
     return answer(invocation(context), run_id)
 
@@ -78,7 +78,7 @@ def claim(
 
     An account's own wallet sends it, or that of the sponsor it approved.
     """
-    from daemon.cli.rewards_answers import claim as answer  # noqa: PLC0415
+    from daemon.cli.commands.rewards_answers import claim as answer  # noqa: PLC0415
 
     answer(
         invocation(context),

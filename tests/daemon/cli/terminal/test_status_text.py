@@ -9,8 +9,8 @@ import sys
 import msgspec
 import pytest
 
-from daemon.cli.columns import columns
-from daemon.cli.render import ago, peers_text, status_text
+from daemon.cli.terminal.columns import columns
+from daemon.cli.terminal.status_text import ago, peers_text, status_text
 from protocol.status import StatusState, record
 from tests.story import AT, HOSTILE, day, folded, report, started
 
@@ -75,7 +75,7 @@ def test_ages(seconds: float, words: str) -> None:
 
 def test_it_loads_nothing_heavy() -> None:
     heavy = ("rich", "cryptography", "numpy", "trio", "aiohttp", "asyncio")
-    code = f"import sys, daemon.cli.render; print(*[m for m in {heavy!r} if m in sys.modules])"
+    code = f"import sys, daemon.cli.terminal.status_text; print(*[m for m in {heavy!r} if m in sys.modules])"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )

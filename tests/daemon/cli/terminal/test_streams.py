@@ -153,7 +153,7 @@ def test_a_pipe_that_somebody_made_non_blocking_takes_everything(environ: dict[s
         [
             sys.executable,
             "-c",
-            "import sys; from daemon.cli.streams import prepare_streams; prepare_streams(); print('x' * 300_000)",
+            "import sys; from daemon.cli.terminal.streams import prepare_streams; prepare_streams(); print('x' * 300_000)",
         ],
         env=environ,
         stdout=write_end,

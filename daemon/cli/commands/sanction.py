@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from daemon.cli.arguments import PATH
+from daemon.cli.commands.rewards import run_option
 from daemon.cli.invocation import global_options, invocation
-from daemon.cli.rewards import run_option
 
 
 @click.command()
@@ -53,9 +53,9 @@ def sanction(
     The next hypergpud settle carries it; other settlers see it before they agree. Steps: subtract,
     quarantine, forfeit, ban.
     """
-    from daemon.cli import sanction_answers  # noqa: PLC0415  # --help looks at all commands
+    from daemon.cli.commands import sanction_answers  # noqa: PLC0415  # --help looks at all commands
 
-    wish = sanction_answers.Wish(
+    wish = sanction_answers.SanctionOptions(
         who=who, reason=reason, evidence=evidence, samples=samples, withdraw=withdraw, run_id=run_id
     )
     sanction_answers.sanction(invocation(context), wish)

@@ -12,7 +12,7 @@ from protocol.errors import UserError
 from protocol.ports import DiskFull
 
 
-class RepairAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
     """What `repair --json` prints."""
 
     run: str
@@ -52,7 +52,7 @@ def repair(context: click.Context, run: str | None) -> None:
             ) from None
     if talk.as_json:
         talk.result(
-            msgspec.json.encode(RepairAnswer(run=signed.run.hex(), set_aside=said)).decode()
+            msgspec.json.encode(RepairResult(run=signed.run.hex(), set_aside=said)).decode()
         )
         return
     for sentence in said:

@@ -10,13 +10,13 @@ import msgspec
 
 from daemon.chain.offences import Filed, account_of, file_offence, filed, withdraw
 from daemon.chain.records import certificates_of, run_folder
-from daemon.cli.chain_access import access
+from daemon.cli.chain.access import access
 from daemon.cli.invocation import Invocation
 from protocol.errors import UserError
 from protocol.status.figures import count
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
+class SanctionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of one call."""
 
     who: str | None = None
@@ -27,7 +27,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str | None = None
 
 
-def sanction(talk: Invocation, wish: Wish) -> None:
+def sanction(talk: Invocation, wish: SanctionOptions) -> None:
     """Raises `UserError`."""
     run = access(talk, wish.run_id).run
     folder = run_folder(talk.home, run.run)

@@ -10,7 +10,7 @@ import msgspec
 from daemon.chain import rewards as money
 from daemon.chain.amounts import parse_tokens
 from daemon.chain.settlement import Check
-from daemon.cli.chain_access import access, reading, signing, unlocked
+from daemon.cli.chain.access import access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from daemon.wallet import files
 from protocol.chain.keccak import Address, checked_address

@@ -52,7 +52,7 @@ class PendingTransaction(msgspec.Struct, frozen=True, kw_only=True):
         return Sent(kind=self.kind, nonce=self.nonce, hash=self.hashes[0])
 
 
-class Included(msgspec.Struct, frozen=True, kw_only=True):
+class WatchedTransaction(msgspec.Struct, frozen=True, kw_only=True):
     """What was told to be done, and the block it is in: a deep reorganization may still take it
     out.
     """
@@ -70,7 +70,7 @@ class PendingTransactions(msgspec.Struct, frozen=True, kw_only=True):
 
     chain: str = ""
     transactions: tuple[PendingTransaction, ...] = ()
-    watched: tuple[Included, ...] = ()
+    watched: tuple[WatchedTransaction, ...] = ()
 
 
 class PendingFile:

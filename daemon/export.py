@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from daemon.chain.records import run_folder
+from daemon.chain.home_runs import run_folder
 from daemon.disk.atomic import write_atomically
 from daemon.disk.checkpoint_file import checkpoints_in, read_checkpoint
 from daemon.disk.file_disk import CHECKPOINTS

@@ -21,9 +21,9 @@ import msgspec
 
 from daemon.chain.client_setup import account_turn, open_chain
 from daemon.chain.datasets import keep_dataset, load_dataset
-from daemon.chain.records import certificates_of, settled_run
+from daemon.chain.home_runs import certificates_of, settled_run
 from daemon.chain.rewards import claim, verify
-from daemon.chain.settlement import draft, epoch_to_settle
+from daemon.chain.settlement import draft_settlement, epoch_to_settle
 from daemon.config.settings import ChainConfig
 from daemon.demo.process import DemoProcess, Lifeline
 from daemon.demo.result import ClaimedReward
@@ -155,7 +155,7 @@ class SettlementDemo:
             if all(one.hash in hashes for hashes in held)
         ]
         self._later(EPOCH_S)
-        made = draft(
+        made = draft_settlement(
             settler,
             run.run,
             run.manifest,

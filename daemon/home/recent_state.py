@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from daemon.chain.records import MANIFEST_FILE, HomeRun, keep_manifest, run_folder, runs_of
+from daemon.chain.home_runs import MANIFEST_FILE, HomeRun, keep_manifest, run_folder, runs_of
 from daemon.disk.atomic import write_atomically
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import UserError

@@ -15,10 +15,10 @@ import msgspec
 import trio
 from msgspec import UNSET
 
+from daemon.chain.certified_feed import CertifiedFeed
 from daemon.chain.client_setup import check_profile
-from daemon.chain.earnings import Earning
-from daemon.chain.feed import CertifiedFeed
-from daemon.chain.records import keep_manifest
+from daemon.chain.home_runs import keep_manifest
+from daemon.chain.payee import Payee
 from daemon.config.settings import Config
 from daemon.control.server import Handler, serve_control
 from daemon.device.process.trainer import WorkerTrainer
@@ -217,7 +217,7 @@ async def _live(
     check_engine(manifest.engine)
     check_profile(manifest)
     await in_thread(partial(keep_manifest, config.home, signed))
-    earning = Earning(
+    earning = Payee(
         home=config.home,
         settings=config.chain,
         oracle=config.oracle,

@@ -18,8 +18,8 @@ from protocol.errors import Unreachable
 from protocol.identity import PeerId
 
 if TYPE_CHECKING:
-    from simulator.fakes.network import FakeSwarm
-    from simulator.fakes.node import FakeNetwork
+    from simulator.fakes.network import FakeNetwork
+    from simulator.fakes.swarm import FakeSwarm
 
 # yamux: what a stream may have under way before the reader has taken it.
 CONTROL_WINDOW = 256 << 10

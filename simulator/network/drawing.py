@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from simulator.network.compare import ADAPTIVE, Record
-from simulator.plot import HEIGHT, MARGIN, STYLE, WIDTH
+from simulator.playback.plot import HEIGHT, MARGIN, STYLE, WIDTH
 
 BAR = 40  # characters
 MIDDLE = HEIGHT // 2

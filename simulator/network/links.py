@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from simulator.profiles import QUALITIES
+from simulator.fakes.link_profiles import QUALITIES
 
 MSS_BYTES = 1460
 MATHIS = 1.22

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from msgspec.structs import replace
 
-from daemon.chain.records import keep_manifest, run_folder
+from daemon.chain.home_runs import keep_manifest, run_folder
 from daemon.disk.file_disk import FileDisk
 from daemon.home.recent_state import save_recent_state
 from daemon.swarm.chain_sync import pack_record

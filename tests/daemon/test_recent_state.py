@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.chain.records import MANIFEST_FILE, keep_manifest, run_folder
+from daemon.chain.home_runs import MANIFEST_FILE, keep_manifest, run_folder
 from daemon.config.settings import Config, NetworkConfig
 from daemon.disk.atomic import write_atomically
 from daemon.home.recent_state import (

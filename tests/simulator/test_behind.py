@@ -21,9 +21,9 @@ from protocol.round.vote_phase import HELD_ROUNDS
 from protocol.run.manifest import Group, Manifest
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel
-from simulator.fakes.node import FakeNetwork
-from simulator.story import QUICK
-from simulator.world import World
+from simulator.fakes.network import FakeNetwork
+from simulator.scenarios.story import QUICK
+from simulator.world.world import World
 from tests.protocol.rounds import Made, people
 
 # A round of these worlds, with its exchange.

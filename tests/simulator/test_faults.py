@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from protocol.errors import UserError
 from protocol.round.phases import Phase
-from simulator import faults as f
-from simulator.fuzz import random_story, shrink
-from simulator.play import play
-from simulator.story import Story, read_story, write_story
+from simulator.faults import fault as f
+from simulator.playback.player import play
+from simulator.scenarios.fuzz import random_story, shrink
+from simulator.scenarios.story import Story, read_story, write_story
 
 
 def test_a_story_survives_being_written(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from protocol.journal import JournalEvent, PhaseEntered, RoundCertified, ViewPas
 from protocol.run.manifest import Manifest, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel
-from simulator.simulated_node import SimulatedNode
-from simulator.world import World
+from simulator.world.simulated_node import SimulatedNode
+from simulator.world.world import World
 
 # After the first vote: before any vote is anywhere else, on paths of 20 ms.
 DIES_AFTER_S = 0.01

@@ -7,9 +7,9 @@ from __future__ import annotations
 import pytest
 
 from daemon.services.training.native.state.state_store import StateStore
-from simulator.membership import NODES, play_membership
-from simulator.play import Played, play
-from simulator.scenarios import scenario
+from simulator.playback.membership import NODES, play_membership
+from simulator.playback.player import Played, play
+from simulator.scenarios.catalog import scenario
 
 # For a thousand nodes on one core, in processor time: what a busy machine adds is not the
 # simulator's.

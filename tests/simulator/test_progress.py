@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from simulator import faults as f
 from simulator.fakes.clock import run_virtual
-from simulator.play import Played, play
-from simulator.report import Report
-from simulator.story import Story
+from simulator.faults import fault as f
+from simulator.playback.player import Played, play
+from simulator.playback.report import Report
+from simulator.scenarios.story import Story
 
 
 def small(**changes: object) -> Story:

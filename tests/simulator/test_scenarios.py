@@ -6,10 +6,10 @@ import pytest
 
 from protocol.errors import UserError
 from protocol.journal import RoundCertified, Trained, WorkDropped
-from simulator.byzantine import LIES
-from simulator.liar_scenarios import NAMED
-from simulator.play import play
-from simulator.scenarios import IN_ROWS, SCENARIOS, scenario
+from simulator.faults.lies import LIES
+from simulator.playback.player import play
+from simulator.scenarios.catalog import IN_ROWS, SCENARIOS, scenario
+from simulator.scenarios.liars import NAMED
 
 QUICK_IN_ROWS = [
     name

@@ -13,7 +13,7 @@ from protocol.ports import Lane
 from protocol.run.manifest import Group, Limits, Manifest, Outer, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.trainer import QuadraticTrainer
-from simulator.world import World
+from simulator.world.world import World
 
 ALONE = 8  # rounds of training before a friend comes
 # The losses of two rounds in a row differ by the samples' noise.

@@ -15,9 +15,9 @@ from protocol.rules.registry import rule_set
 from protocol.rules.versions import CURRENT_RULES
 from protocol.run.manifest import Manifest, RoundRules
 from simulator.fakes.clock import run_virtual
-from simulator.later_rules import LATER_RULES, later_rules
-from simulator.simulated_node import SimulatedNode
-from simulator.world import World
+from simulator.world.later_rules import LATER_RULES, later_rules
+from simulator.world.simulated_node import SimulatedNode
+from simulator.world.world import World
 
 OLDER, NEWER = frozenset({CURRENT_RULES}), frozenset({CURRENT_RULES, LATER_RULES})
 # Among three: two chunks go to somebody by the tie rule.

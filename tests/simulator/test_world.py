@@ -33,15 +33,15 @@ from protocol.messages import HoldReport, decode_signed, encode_signed, open_sig
 from protocol.ports import ViewRecord
 from protocol.round.machine import step
 from protocol.rules.registry import rules_of
-from simulator import faults as f
 from simulator.fakes.clock import run_virtual
-from simulator.fuzz import random_story
-from simulator.many import play_one
-from simulator.play import Played, play
-from simulator.scenarios import scenario
-from simulator.signatures import checked_once
-from simulator.story import Story, Wanted
-from simulator.world import World
+from simulator.faults import fault as f
+from simulator.playback.player import Played, play
+from simulator.playback.pool import play_one
+from simulator.scenarios.catalog import scenario
+from simulator.scenarios.fuzz import random_story
+from simulator.scenarios.story import Story, Wanted
+from simulator.world.signature_cache import checked_once
+from simulator.world.world import World
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -136,7 +136,7 @@ def test_outside_a_world_every_function_of_the_protocol_is_its_own() -> None:
 def test_the_same_story_gives_the_same_history() -> None:
     """Byte for byte, also in another process whose strings hash differently."""
     code = (
-        "import hashlib, sys; from simulator.fuzz import random_story; from simulator.play import play\n"
+        "import hashlib, sys; from simulator.scenarios.fuzz import random_story; from simulator.playback.player import play\n"
         "print(hashlib.sha256(b''.join(play(random_story(int(s))).world.log() for s in sys.argv[1:])).hexdigest())"
     )
     seeds = ("6", "30")

@@ -9,7 +9,7 @@ import msgspec
 
 from daemon.chain import rewards as money
 from daemon.chain.amounts import parse_tokens
-from daemon.chain.settlement import Check
+from daemon.chain.settlement import RootCheck
 from daemon.cli.chain.access import access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from daemon.wallet import files
@@ -111,7 +111,7 @@ def _rewards_text(found: money.Rewards) -> str:
     return "\n".join(lines)
 
 
-def _check_text(check: Check) -> str:
+def _check_text(check: RootCheck) -> str:
     mark = "✓ agrees" if check.agrees else "✕ DIFFERS"
     lines = [
         f"epoch {check.epoch} ({check.state}): {mark}: {check.reason}",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.chain.offences import Filed, account_of, file_offence, filed, withdraw
-from daemon.chain.records import certificates_of, run_folder
+from daemon.chain.home_runs import certificates_of, run_folder
+from daemon.chain.offences import FiledOffence, account_of, file_offence, filed_offences, withdraw
 from daemon.cli.chain.access import access
 from daemon.cli.invocation import Invocation
 from protocol.errors import UserError
@@ -35,7 +35,7 @@ def sanction(talk: Invocation, wish: SanctionOptions) -> None:
         _show(talk, withdraw(folder, wish.withdraw), "withdrawn")
         return
     if wish.who is None:
-        _show(talk, filed(folder), "filed")
+        _show(talk, filed_offences(folder), "filed")
         return
     if not wish.reason or wish.evidence is None:
         raise UserError(
@@ -52,7 +52,7 @@ def sanction(talk: Invocation, wish: SanctionOptions) -> None:
     talk.say("The next hypergpud settle carries it.")
 
 
-def _show(talk: Invocation, offences: list[Filed], what: str) -> None:
+def _show(talk: Invocation, offences: list[FiledOffence], what: str) -> None:
     if talk.as_json:
         talk.result(msgspec.json.encode(offences).decode())
         return

@@ -12,8 +12,14 @@ import msgspec
 from msgspec import UNSET
 
 from daemon.chain.client_setup import check_profile
-from daemon.chain.records import HomeRun, certificates_on_disk, runs_of
-from daemon.chain.sessions import Session, checked_reason, final_certificate, session_of, step
+from daemon.chain.home_runs import HomeRun, certificates_on_disk, runs_of
+from daemon.chain.sessions import (
+    RunSession,
+    checked_reason,
+    final_certificate,
+    send_step,
+    session_of,
+)
 from daemon.cli.chain.access import RunAccess, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from daemon.config.loader import load_config
@@ -31,7 +37,7 @@ from protocol.status.figures import count, tokens
 class SessionResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a step prints with `--json`: the session after it, and the transaction."""
 
-    session: Session
+    session: RunSession
     transaction: str
     fee: str  # base units
 
@@ -105,7 +111,7 @@ def _take(
     """Send, wait, print what the chain says afterwards, with this `certificate` in it."""
     wallet = unlocked(talk, password_file)
     with signing(talk, meant.given, wallet) as chain:
-        settled = step(chain, meant.signed.run, lambda: send(chain))
+        settled = send_step(chain, meant.signed.run, lambda: send(chain))
         status = chain.run(meant.signed.run, chain.account)
     # An earlier call was still in flight, and was seen through in place of this one.
     if status.certificate != certificate:
@@ -127,7 +133,7 @@ def _take(
         )
 
 
-def _beside(talk: Invocation, meant: _Meant, status: RunStatus, own: Address | None) -> Session:
+def _beside(talk: Invocation, meant: _Meant, status: RunStatus, own: Address | None) -> RunSession:
     return session_of(
         status, meant.signed, own, certificates_on_disk(talk.home, meant.given.run, talk.say)
     )
@@ -224,7 +230,7 @@ def _chosen(home: Path, named: str | None) -> SignedManifest:
     )
 
 
-def _text(found: Session, whose: Address) -> str:
+def _text(found: RunSession, whose: Address) -> str:
     run = f"run          {found.name} ({found.run[:SHOWN_DIGITS]})"
     if found.state == "none":
         state = f"state        none: {whose} has not put this run on the chain   hypergpud session create, or show --owner ADDRESS"
@@ -246,7 +252,7 @@ def _text(found: Session, whose: Address) -> str:
     return "\n".join(lines)
 
 
-def _place(found: Session) -> str:
+def _place(found: RunSession) -> str:
     if found.certificate_round is None:
         return "✕ NOT among this home's certificates"
     last = found.last_round

@@ -11,8 +11,8 @@ import msgspec
 from daemon.chain import settlement
 from daemon.chain.amounts import parse_tokens
 from daemon.chain.datasets import keep_dataset, load_dataset
-from daemon.chain.offences import filed
-from daemon.chain.records import certificates_of, run_folder
+from daemon.chain.home_runs import certificates_of, run_folder
+from daemon.chain.offences import filed_offences
 from daemon.chain.rewards import WAIT_S, missing_dataset
 from daemon.cli.chain.access import RunAccess, access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
@@ -138,7 +138,7 @@ def _propose(
             total=dataset.total,
             data=dataset_name(like.read_bytes()),
         )
-        check = settlement.check(
+        check = settlement.check_root(
             chain, status, "proposed", proposal, dataset, run, manifest, certificates
         )
         if not check.agrees:
@@ -150,7 +150,7 @@ def _propose(
             )
         # Whose sanctions one votes for is shown first.
         again = make_dataset(run, manifest, dataset.epochs, certificates)[1]
-        draft = settlement.Draft(
+        draft = settlement.SettlementDraft(
             proposal=proposal,
             dataset=dataset,
             settled=again,
@@ -158,7 +158,7 @@ def _propose(
         )
     else:
         before = _before(talk, status)
-        draft = settlement.draft(
+        draft = settlement.draft_settlement(
             chain,
             run,
             manifest,
@@ -166,7 +166,7 @@ def _propose(
             before,
             epoch=number,
             pool=pool,
-            offences=filed(run_folder(talk.home, run)),
+            offences=filed_offences(run_folder(talk.home, run)),
         )
     keep_dataset(talk.home, draft.dataset)
     if not dry_run:
@@ -262,7 +262,7 @@ def _plain(done: str, proposal: Proposal, reason: str) -> SettleResult:
     )
 
 
-def _answer(done: str, draft: settlement.Draft, reason: str) -> SettleResult:
+def _answer(done: str, draft: settlement.SettlementDraft, reason: str) -> SettleResult:
     settled = draft.settled
     return msgspec.structs.replace(
         _plain(done, draft.proposal, reason),

@@ -36,7 +36,7 @@ def load_everything() -> None:
         settle_answers,  # noqa: F401
     )
     from daemon.demo import supervisor  # noqa: F401, PLC0415
-    from simulator import output  # noqa: F401, PLC0415
+    from simulator.playback import output  # noqa: F401, PLC0415
 
     context = click.Context(cli)
     for name in cli.list_commands(context):

@@ -28,8 +28,8 @@ from protocol.errors import PeerFault
 from protocol.messages import MAX_MESSAGE_BYTES
 from protocol.ports import ByteStream, Source
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.network import FakeSwarm
-from simulator.fakes.node import FakeNetwork
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 
 RUN = b"r" * 32
 MEMBER = Source(prefix="10.0", matters=True)

@@ -19,8 +19,8 @@ from protocol.digest import Digest, merkle_root
 from protocol.ports import Checkpoint, Vector
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import KEPT, MemoryDisk, MemoryMedium
-from simulator.fakes.network import FakeSwarm
-from simulator.fakes.node import FakeNetwork
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 
 RUN = b"r" * 32
 # 6 chunks of each vector, the last one short.

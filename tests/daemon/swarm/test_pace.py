@@ -7,8 +7,8 @@ from protocol.journal import PeerReport
 from protocol.ports import Progress
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.trainer import QuadraticTrainer
-from simulator.play import Played
-from simulator.story import plain
+from simulator.playback.player import Played
+from simulator.scenarios.story import plain
 
 NOTHING = Progress(steps=0, samples=0, loss=None, samples_per_second=0.0)
 

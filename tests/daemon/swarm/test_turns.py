@@ -17,8 +17,8 @@ from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.ports import Source
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.network import FakeSwarm
-from simulator.fakes.node import FakeNetwork
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 from tests.daemon.swarm.test_download import LEAVES, RUN, TIP, Holder
 
 PLACES = 8

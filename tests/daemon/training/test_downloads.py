@@ -21,8 +21,8 @@ from protocol.ports import Checkpoint, ParameterSpec, TaskInfo, inline
 from protocol.round.phases import Event, StateHere
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
-from simulator.fakes.network import FakeSwarm
-from simulator.fakes.node import FakeNetwork
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 from tests.daemon.certified_home import vector
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people
 

@@ -13,7 +13,7 @@ from protocol.ports import TaskInfo, Vector
 from protocol.run.manifest import Group, Manifest, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.trainer import RESTART_S, QuadraticTrainer
-from simulator.world import World
+from simulator.world.world import World
 
 ROUND_S = 1.0
 MANIFEST = Manifest(

@@ -29,9 +29,9 @@ from daemon.home.home_watcher import watch_home
 from daemon.home.layout import BULK_CERTIFICATE_FILE, JOURNAL_FILE
 from daemon.home.serials import SERIALS_FILE, Serials
 from daemon.journal import Journal, dates_of_certificates
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork
+from daemon.network.network import LibP2PNetwork
 from daemon.network.port_holder import port_holder
+from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import (
     announce,
     manifest_of_others,

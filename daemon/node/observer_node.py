@@ -17,8 +17,8 @@ import trio
 from daemon.config.settings import Config
 from daemon.home.layout import BULK_CERTIFICATE_FILE, ensure_home
 from daemon.journal import Journal
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork
+from daemon.network.network import LibP2PNetwork
+from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import find_manifest, network_settings
 from daemon.node.node import node_started, report_network
 from daemon.node.shutdown import ForcedExit, Shutdown, watch_lifeline, watch_signals
@@ -28,7 +28,7 @@ from daemon.observer.settings import ObserverSettings
 from daemon.services.training.native.round_log import certified
 from daemon.swarm.chain_sync import ChainReply, serve_chain
 from daemon.swarm.follower import Follower
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.task_agreement import serve_task
@@ -87,7 +87,7 @@ class RunObserver:
             await nursery.start(self._messenger.run)
             await nursery.start(self._follower.run)
 
-    def _certified(self, steps: list[Step]) -> None:
+    def _certified(self, steps: list[LineageEntry]) -> None:
         for made in steps:
             self._journal.record(certified(made))
         self._journal.certified(made.certificate for made in steps)

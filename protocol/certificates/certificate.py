@@ -136,6 +136,29 @@ def assemble(vote: Vote, plan: Signed, cut: Signed, votes: Mapping[PeerId, bytes
     )
 
 
+def certificate_from(
+    run: Digest,
+    *,
+    vote: Vote,
+    plan: OpenPlan,
+    plan_signed: Signed,
+    cut_signed: Signed,
+    votes: Mapping[PeerId, bytes],
+) -> OpenCertificate:
+    """Assemble a certificate from a plan, an inclusion and votes that this node has checked.
+
+    `votes` maps a peer to its signature. The caller has counted a majority of the plan among them.
+    """
+    return OpenCertificate(
+        raw=assemble(vote, plan_signed, cut_signed, votes),
+        hash=certificate_hash(run, payload_of(vote)),
+        outcome=vote,
+        plan=plan,
+        cut=open_as(Inclusion, cut_signed, run, trusted=True),
+        voters=tuple(sorted(votes)),
+    )
+
+
 def open_certificate(
     raw: bytes,
     run: Digest,

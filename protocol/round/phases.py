@@ -51,6 +51,7 @@ class Phase(Enum):
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """What does not change during a run."""
 
+    run: Digest
     me: PeerId
     manifest: Manifest
     chunks: int  # of the run's model
@@ -485,11 +486,12 @@ class Inquire(Action, frozen=True, kw_only=True):
 
 
 class Publish(Action, frozen=True, kw_only=True):
-    """A certificate was assembled here: verify it like anybody's, tell the members, gossip it to
-    everybody else if that is up to us.
+    """Tell the members of a certificate that was assembled here, and everybody else by `gossip`.
+
+    The machine adopts it in the same step; nothing comes back from this action.
     """
 
-    certificate: bytes
+    certificate: OpenCertificate
     to: tuple[PeerId, ...]
     gossip: bool
 

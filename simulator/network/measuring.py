@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from daemon.swarm.neighbours import Neighbours
+from daemon.swarm.link_estimates import LinkEstimates
 from protocol.digest import digest
 from protocol.identity import PeerId
 from protocol.messages import Ready
@@ -85,7 +85,7 @@ class Nodes:
     def __init__(self, nodes: int, seed: int) -> None:
         self._rng = random.Random(f"measuring {nodes} {seed}")
         self.peers: tuple[PeerId, ...] = tuple(f"node-{i:05d}" for i in range(nodes))
-        self._known = [Neighbours(peer) for peer in self.peers]
+        self._known = [LinkEstimates(peer) for peer in self.peers]
         self._paths: list[dict[int, _Lost]] = [{} for _ in range(nodes)]
         # Bits a second that a node saw its own links carry.
         self._most_up, self._most_down = np.zeros(nodes), np.zeros(nodes)

@@ -18,10 +18,10 @@ from daemon.config.settings import Config, NetworkConfig, NodeConfig
 from daemon.home.layout import BULK_CERTIFICATE_FILE
 from daemon.home.serials import SPREAD_NS, Serials
 from daemon.journal import Journal
-from daemon.network.addresses import parse_place
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork
-from daemon.network.own_record import KeySighting
+from daemon.network.addresses import parse_peer_address
+from daemon.network.network import LibP2PNetwork
+from daemon.network.peers.own_record import KeyObservation
+from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import network_settings
 from daemon.node.duplicate_key import DuplicateKeyDetector
 from protocol.errors import UserError
@@ -129,16 +129,16 @@ async def test_a_record_of_a_later_life_of_a_restored_home_is_no_trouble(tmp_pat
     """Its places are this node's own, where no other node can listen."""
     restored = Holder(tmp_path / "restored", SECRET)
     async with restored.running(), trio.open_nursery() as nursery:
-        own = tuple(parse_place(address) for address in restored.network.addresses)
+        own = tuple(parse_peer_address(address) for address in restored.network.addresses)
         number = time.time_ns() + 3600 * 10**9
         nursery.start_soon(restored.use.run, restored.network)
-        restored.use.saw(KeySighting(relation="younger", number=number, places=own))
+        restored.use.saw(KeyObservation(relation="younger", number=number, places=own))
         with trio.fail_after(LIMIT_S):
             while restored.serials.next() <= number:
                 await trio.sleep(0.05)
         assert not restored.troubles
-        elsewhere = (parse_place(f"/ip4/192.0.2.9/tcp/4001/p2p/{restored.network.peer}"),)
-        restored.use.saw(KeySighting(relation="younger", number=number + 9, places=elsewhere))
+        elsewhere = (parse_peer_address(f"/ip4/192.0.2.9/tcp/4001/p2p/{restored.network.peer}"),)
+        restored.use.saw(KeyObservation(relation="younger", number=number + 9, places=elsewhere))
         with trio.fail_after(LIMIT_S):
             while not restored.troubles:
                 await trio.sleep(0.05)

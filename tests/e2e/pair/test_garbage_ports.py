@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from daemon.control.wire import MAX_REQUEST_BYTES, ControlReply, socket_address
-from daemon.network.certificate import load_or_make
+from daemon.network.tls.certificate import load_or_make
 from tests.e2e.pair.conftest import Pair
 from tests.e2e.pair.test_observer import get
 from tests.e2e.processes import listening_ports, until

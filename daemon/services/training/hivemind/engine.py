@@ -36,8 +36,8 @@ from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
-from daemon.swarm.pace import LastPace
 from daemon.swarm.task_agreement import serve_task
+from daemon.swarm.training_speed import RecentTrainingSpeed
 from protocol.identity import PeerId, Signer
 from protocol.journal import (
     Alone,
@@ -111,7 +111,7 @@ class HivemindEngine:
         self._info: TaskInfo | None = None
         self._kept: MemberState | None = None
         self._phase = "starting"
-        self._pace = LastPace(trainer)
+        self._pace = RecentTrainingSpeed(trainer)
         self._finish = trio.Event()
         serve_chain(network, self._run, self._no_chain)
         serve_manifest(network, manifest, self._refuse, record)

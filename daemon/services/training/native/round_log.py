@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from daemon.swarm.lineage import Step
+from daemon.swarm.lineage import LineageEntry
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, PhaseEntered, RoundCertified, Share
 from protocol.round.phases import State
 
 
 def certified(
-    made: Step,
+    made: LineageEntry,
     *,
     me: PeerId = "",
     state_digest: str = "",
@@ -67,7 +67,7 @@ class RoundLog:
             )
             self._entered_at = now
 
-    def adopted(self, path: list[Step], state_digest: str, had_offer: bool) -> None:
+    def adopted(self, path: list[LineageEntry], state_digest: str, had_offer: bool) -> None:
         """Certificates became part of this node's ancestry; it holds the state of the last one."""
         for made in path:
             last = made is path[-1]
@@ -82,7 +82,7 @@ class RoundLog:
             )
         self._seconds = {}
 
-    def _outcome(self, made: Step, had_offer: bool, *, last: bool) -> str:
+    def _outcome(self, made: LineageEntry, had_offer: bool, *, last: bool) -> str:
         certificate = made.certificate
         if self._me in certificate.listed:
             return "counted"

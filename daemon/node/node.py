@@ -54,7 +54,7 @@ from protocol.codec import implementation as codecs
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
-from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Trouble, Warned
+from protocol.journal import InputRefused, NodeStarted, NodeStopped, TrafficReport, Trouble, Warned
 from protocol.messages import Binding
 from protocol.ports import Disk, DiskFull, Network, Trainer
 from protocol.rules.versions import check_rules
@@ -99,7 +99,7 @@ async def report_network(network: Network, journal: Journal) -> None:
         for reason, count in refusals.items():
             if count > before.get(reason, 0):
                 journal.record(
-                    Refused(
+                    InputRefused(
                         reason=reason,
                         peer="",
                         detail="refused at an open port",
@@ -162,7 +162,7 @@ async def run(
         # Then the next life's numbers begin a little higher.
         with suppress(DiskFull):
             await trio.to_thread.run_sync(serials.close)
-    journal.record(Stopped(reason=ending.reason or "left at once"))
+    journal.record(NodeStopped(reason=ending.reason or "left at once"))
     await trio.to_thread.run_sync(journal.flush)
     say(f"Stopped: {ending.reason or 'left at once'}.")
     return ending.exit_code or status

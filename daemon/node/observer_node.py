@@ -34,7 +34,7 @@ from daemon.swarm.messenger import Messenger
 from daemon.swarm.task_agreement import serve_task
 from daemon.system.allocator import trim_memory
 from protocol.identity import PeerId, Signer
-from protocol.journal import Refused
+from protocol.journal import InputRefused
 from protocol.messages import AnyMessage, Beacon, Signed
 from protocol.run.manifest import SignedManifest
 
@@ -93,7 +93,7 @@ class RunObserver:
         self._journal.certified(made.certificate for made in steps)
 
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
-        self._journal.record(Refused(reason=reason, peer=peer, detail=detail))
+        self._journal.record(InputRefused(reason=reason, peer=peer, detail=detail))
 
     async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
         if not self._follower.take(signed, message):

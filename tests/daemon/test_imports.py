@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from daemon.control.wire import ControlReply, socket_address
-from protocol.status import Status, StatusState, record
+from protocol.status import Status, StatusState, status_at
 
 REPOSITORY = Path(__file__).parents[2]
 WATCHED = (
@@ -73,7 +73,7 @@ def answering(home: Path) -> Iterator[None]:
     """Something on the control socket that answers every call with an empty status, without any of
     our server's imports in the way.
     """
-    status: Status = record(StatusState(), 1.0)
+    status: Status = status_at(StatusState(), 1.0)
     answer = (
         msgspec.json.encode(ControlReply(ok=True, result=msgspec.Raw(msgspec.json.encode(status))))
         + b"\n"

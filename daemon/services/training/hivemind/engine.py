@@ -43,15 +43,15 @@ from protocol.journal import (
     Alone,
     CaughtUp,
     CheckpointWritten,
+    InputRefused,
     JournalEvent,
     PhaseEntered,
-    Refused,
     RoundAveraged,
     Warned,
     WorkDropped,
 )
 from protocol.journal import (
-    Share as Part,
+    Contributor as Part,
 )
 from protocol.messages import AnyMessage, Beacon, Signed
 from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
@@ -443,7 +443,7 @@ class HivemindEngine:
             )
 
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
-        self._record(Refused(reason=reason, peer=peer, detail=detail))
+        self._record(InputRefused(reason=reason, peer=peer, detail=detail))
 
     def _lost(self, why: str) -> None:
         self._record(Warned(code="HIVEMIND", message=f"the hivemind process ended: {why}"))

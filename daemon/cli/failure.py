@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.cli.invocation import output_error
-from daemon.cli.streams import STREAM_NAMES
+from daemon.cli.terminal.streams import STREAM_NAMES
 from daemon.home.layout import FULL, LOG_FILE
 from protocol.errors import OurFault, UserError
 

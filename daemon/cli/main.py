@@ -17,26 +17,26 @@ import click
 
 from daemon.cli.arguments import CommandGroup
 from daemon.cli.invocation import Invocation, global_options, tell
-from daemon.cli.streams import prepare_streams, settle_streams
+from daemon.cli.terminal.streams import prepare_streams, settle_streams
 from daemon.home.layout import is_unicode
 from protocol.errors import UserError
 
 COMMANDS = {
-    "start": "daemon.cli.start",
-    "status": "daemon.cli.status",
-    "peers": "daemon.cli.status",
-    "stop": "daemon.cli.stop",
-    "observe": "daemon.cli.observe",
-    "export": "daemon.cli.export",
-    "repair": "daemon.cli.repair",
-    "demo": "daemon.cli.demo",
-    "wallet": "daemon.cli.wallet",
-    "rewards": "daemon.cli.rewards",
-    "settle": "daemon.cli.settle",
-    "sanction": "daemon.cli.sanction",
-    "session": "daemon.cli.session",
-    "config": "daemon.cli.config",
-    "devnet": "daemon.cli.devnet",
+    "start": "daemon.cli.commands.start",
+    "status": "daemon.cli.commands.status",
+    "peers": "daemon.cli.commands.status",
+    "stop": "daemon.cli.commands.stop",
+    "observe": "daemon.cli.commands.observe",
+    "export": "daemon.cli.commands.export",
+    "repair": "daemon.cli.commands.repair",
+    "demo": "daemon.cli.commands.demo",
+    "wallet": "daemon.cli.commands.wallet",
+    "rewards": "daemon.cli.commands.rewards",
+    "settle": "daemon.cli.commands.settle",
+    "sanction": "daemon.cli.commands.sanction",
+    "session": "daemon.cli.commands.session",
+    "config": "daemon.cli.commands.config",
+    "devnet": "daemon.cli.commands.devnet",
     "bench": "simulator.bench.cli",
     "simulate": "simulator.cli",
 }

@@ -16,7 +16,7 @@ from protocol.messages.base import (
     Natural,
     Signed,
 )
-from protocol.planning.history import History
+from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.run.manifest import MAX_GROUP_LIMIT
 
 
@@ -44,8 +44,8 @@ class Plan(
     predicted_s: Annotated[float, Meta(ge=0)] | None = None
     reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
     # What the parent's plan left, by which group sizes are kept; None where it left nothing.
-    before: History | None = None
-    after: History | None = None  # what this plan leaves for the next one
+    before: GroupSizeHistory | None = None
+    after: GroupSizeHistory | None = None  # what this plan leaves for the next one
 
 
 class HoldReport(

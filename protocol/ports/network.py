@@ -38,7 +38,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Where a peer comes from. Keys are free; addresses cost something."""
 
-    # The prefix of its address (`daemon/network/prefixes.py`); "" where it is not known.
+    # The prefix of its address (`daemon/network/limits/prefixes.py`); "" where it is not known.
     prefix: str
     # Whether certificates list the peer as a member, or the user named it.
     matters: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from protocol.certificates.certificate import OpenCertificate, Tip
+from protocol.contribution.offer import Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent
@@ -53,9 +54,14 @@ class Forward(Action, frozen=True, kw_only=True):
 
 
 class Scatter(Action, frozen=True, kw_only=True):
-    """Send every reducer its slice of our contribution, take theirs; `ContributionsReceived` as they come."""
+    """Send every reducer its slice of `offer` and receive theirs.
+
+    `ContributionsReceived` follows as they arrive. `offer` is the one that the plan names for this
+    node.
+    """
 
     plan: OpenPlan
+    offer: Offer
 
 
 class Reduce(Action, frozen=True, kw_only=True):
@@ -101,11 +107,12 @@ class RequestCertificate(Action, frozen=True, kw_only=True):
 
 
 class PublishCertificate(Action, frozen=True, kw_only=True):
-    """A certificate was assembled here: verify it like anybody's, tell the members, gossip it to
-    everybody else if that is up to us.
+    """Send a certificate that was assembled here to the members; `gossip` sends it to all others.
+
+    The machine adopts it in the same step; nothing comes back from this action.
     """
 
-    certificate: bytes
+    certificate: OpenCertificate
     to: tuple[PeerId, ...]
     gossip: bool
 

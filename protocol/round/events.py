@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from protocol.certificates.certificate import OpenCertificate, Tip
+from protocol.contribution.offer import Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.messages.base import Signed
@@ -38,9 +39,13 @@ class TrainingFinished(Event, frozen=True, kw_only=True):
 
 
 class OfferMade(Event, frozen=True, kw_only=True):
-    """Our offer is durable. `ready` is for view 0; its view is put in when it is sent."""
+    """Our offer is durable.
+
+    `ready` announces it for view 0; the machine puts in the view when it sends the message.
+    """
 
     ready: Ready
+    offer: Offer
 
 
 class LivePeersChanged(Event, frozen=True, kw_only=True):

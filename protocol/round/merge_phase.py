@@ -7,6 +7,7 @@ import math
 from msgspec.structs import replace
 
 from protocol.certificates.merge import merge_parents, merge_round
+from protocol.contribution.offer import NOTHING
 from protocol.round.actions import (
     AbandonExchange,
     AverageBranches,
@@ -50,6 +51,7 @@ def fork_found(state: RoundState, event: ForkFound, now: float) -> Step:
         merge=None,
         spare=None,
         offer=None,
+        contribution=NOTHING,
         view=0,
         votes={},
         last_votes={},

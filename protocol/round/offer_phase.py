@@ -64,7 +64,7 @@ def offer_made(state: RoundState, event: OfferMade, now: float) -> Step:
     # Our own offer to this view from before we went on training alone is over: a plan with it would
     # be our first of two in one view.
     others = {peer: entry for peer, entry in state.readies.items() if peer != state.context.me}
-    state = replace(state, offer=event.ready, readies=others)
+    state = replace(state, offer=event.ready, contribution=event.offer, readies=others)
     if len(state.live - state.lost) + 1 < state.context.manifest.group.min_peers:
         return go_alone(state, now)
     return begin_view(
@@ -265,7 +265,7 @@ def plan_received(state: RoundState, event: PlanReceived, now: float) -> Step:
     actions += [RecordEvent(event=planned), PersistView(parent=state.parent, view=state.view)]
     if state.merge is not None:
         return state, [*actions, *(leader_decisions.include_all_for_merge(state) if leads else [])]
-    return state, [*actions, Scatter(plan=plan)]
+    return state, [*actions, Scatter(plan=plan, offer=state.contribution)]
 
 
 def view_not_persisted(state: RoundState, event: ViewNotPersisted, now: float) -> Step:

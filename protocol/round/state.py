@@ -9,12 +9,13 @@ import msgspec
 from protocol.certificates.certificate import OpenCertificate, Tip
 from protocol.certificates.leader_order import leader_of
 from protocol.certificates.merge import merge_parents, merge_round
+from protocol.contribution.offer import NOTHING, Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.messages.base import Signed
 from protocol.messages.offer import Ready
 from protocol.messages.round import Inclusion, Vote
-from protocol.planning.history import History
+from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.plan import OpenPlan
 from protocol.round.phase import Phase
 from protocol.rules.registry import rules_of
@@ -24,6 +25,7 @@ from protocol.run.manifest import Manifest
 class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     """What does not change during a run."""
 
+    run: Digest
     me: PeerId
     manifest: Manifest
     chunks: int  # of the run's model
@@ -79,6 +81,8 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     # Leaders just passed over: a plan does not wait for them.
     passed_over: frozenset[PeerId] = frozenset()
     offer: Ready | None = None
+    # The encoded work that `offer` announces.
+    contribution: Offer = NOTHING
     offered_to: frozenset[PeerId] = frozenset()  # leaders that have our Ready of this view
     # The latest of each peer, for this view or a later one.
     readies: Mapping[PeerId, tuple[Signed, Ready]] = {}
@@ -134,7 +138,7 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.tip.number, self.merge.other.number if self.merge else 0) + 1
 
     @property
-    def group_history(self) -> History | None:
+    def group_history(self) -> GroupSizeHistory | None:
         """What the last plan left for this round's; two branches that meet begin anew."""
         return None if self.merge else self.tip.layout
 

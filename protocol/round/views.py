@@ -10,6 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from protocol.certificates.leader_order import leader_of
+from protocol.contribution.offer import NOTHING
 from protocol.identity import PeerId, short
 from protocol.journal import Alone, PhaseEntered, ViewPassed
 from protocol.messages.base import Signed
@@ -224,6 +225,7 @@ def go_alone(state: RoundState, now: float) -> Step:
         reason,
         deadline=training_deadline(state, now),
         offer=None,
+        contribution=NOTHING,
         offered_to=frozenset(),
         leader_state=LeaderState(),
     )
@@ -246,6 +248,7 @@ def train_again(state: RoundState, now: float, reason: str) -> Step:
         deadline=training_deadline(state, now),
         view=state.view + 1,
         offer=None,
+        contribution=NOTHING,
         offered_to=frozenset(),
         leader_state=LeaderState(),
     )
@@ -266,6 +269,7 @@ def back_to_training(state: RoundState, now: float, reason: str) -> Step:
         view=state.view_records.get(state.tip.hash, 0),
         merge=None,
         offer=None,
+        contribution=NOTHING,
         spare=None,
         plan=None,
         offered_to=frozenset(),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from protocol.certificates.certificate import OpenCertificate, assemble
+from protocol.certificates.certificate import OpenCertificate, certificate_from
 from protocol.certificates.leader_order import vote_takers
 from protocol.digest import EMPTY_ROOT, digest
 from protocol.identity import PeerId, short
@@ -142,7 +142,7 @@ def cast_merge(state: RoundState, now: float) -> Step:
 
 
 def vote_received(state: RoundState, event: VoteReceived, now: float) -> Step:
-    """Keep a vote for a round after this tip, of any view; certify when they are enough."""
+    """Keep a vote for a round after this tip, of any view; adopt the outcome that a majority chose."""
     if event.vote.parents != state.parents:
         return state, []
     key, peer = event.signed.digest, event.signed.peer
@@ -161,7 +161,7 @@ def vote_received(state: RoundState, event: VoteReceived, now: float) -> Step:
     if len(votes) > OUTCOMES_KEPT:
         del votes[next(old for old in votes if old != key and old not in state.outcomes)]
     state = replace(state, votes=votes)
-    state, actions = certify(state, key)
+    state, actions = certify(state, key, now)
     if not actions and state.phase is Phase.VOTE:
         state, actions = _leave_if_divided(state, now)
     return state, [*disputed, *actions]
@@ -278,9 +278,11 @@ def _disputes(state: RoundState, last_votes: Mapping[PeerId, Vote]) -> list[Acti
     return disputes
 
 
-def certify(state: RoundState, key: bytes) -> Step:
-    """Assemble a certificate when a majority of the plan's members voted for one outcome that we
-    know.
+def certify(state: RoundState, key: bytes, now: float) -> Step:
+    """Assemble, publish and adopt a certificate once a majority voted for the outcome computed here.
+
+    Adopting it in the same step leaves no instant in which a late inclusion could overwrite the
+    state that it names.
     """
     outcome = state.outcomes.get(key)
     if outcome is None or state.spare != outcome.vote:
@@ -293,7 +295,14 @@ def certify(state: RoundState, key: bytes) -> Step:
     }
     if len(votes) < max(outcome.plan.majority, state.context.manifest.group.min_peers):
         return state, []
-    raw = assemble(outcome.vote, outcome.plan_signed, outcome.inclusion_signed, votes)
+    certificate = certificate_from(
+        state.context.run,
+        vote=outcome.vote,
+        plan=outcome.plan,
+        plan_signed=outcome.plan_signed,
+        inclusion_signed=outcome.inclusion_signed,
+        votes=votes,
+    )
     me = state.context.me
     others = tuple(peer for peer in members if peer != me)
     # Each of the three takers tells every member; one of them is enough for everybody else, who
@@ -301,7 +310,9 @@ def certify(state: RoundState, key: bytes) -> Step:
     # it.
     late = state.plan is None or state.plan.digest != outcome.plan.digest
     first = late or next((peer for peer in takers(state) if peer not in state.lost), me) == me
-    return state, [PublishCertificate(certificate=raw, to=others, gossip=first)]
+    publish = PublishCertificate(certificate=certificate, to=others, gossip=first)
+    state, adopting = _adopt(state, certificate, now)
+    return state, [publish, *adopting]
 
 
 def inquire(state: RoundState, now: float) -> Step:

@@ -16,13 +16,13 @@ import pytest
 from contracts.abi import call_data
 from contracts.artifacts import (
     AGENT_REGISTRY,
-    CLAIM_WORDS,
-    HEARTBEAT_WORDS,
-    REGISTER_WORDS,
+    CLAIM_PRECOMPILE,
+    HEARTBEAT_PRECOMPILE,
+    REGISTER_PRECOMPILE,
     REWARD_POOL,
 )
-from contracts.calldata import account_word, claim_proof, number_word, register_words
-from contracts.chain import ChainClient
+from contracts.calldata import account_word, claim_proof_calldata, number_word, register_calldata
+from contracts.chain_client import ChainClient
 from contracts.devnet.genesis import dev_account, dev_key
 from contracts.signers import claim_message, sign_claim
 from protocol.chain.keccak import Address, account_bytes, address_of, checked_address, keccak256
@@ -78,34 +78,38 @@ WORD = bytes(32)
 @pytest.mark.parametrize(
     ("to", "data", "reason"),
     [
-        (REGISTER_WORDS, WORD * 2, "register: too short"),
+        (REGISTER_PRECOMPILE, WORD * 2, "register: too short"),
         (
-            REGISTER_WORDS,
+            REGISTER_PRECOMPILE,
             WORD * 2 + number_word(1),
             "register: length does not fit the capabilities",
         ),
         (
-            REGISTER_WORDS,
+            REGISTER_PRECOMPILE,
             WORD * 2 + number_word(0) + WORD * 2,
             "register: length does not fit the capabilities",
         ),
-        (REGISTER_WORDS, WORD * 2 + number_word(17) + WORD * 17, "register: too many capabilities"),
         (
-            REGISTER_WORDS,
+            REGISTER_PRECOMPILE,
+            WORD * 2 + number_word(17) + WORD * 17,
+            "register: too many capabilities",
+        ),
+        (
+            REGISTER_PRECOMPILE,
             WORD * 2 + number_word((1 << 256) - 1) + WORD,
             "register: too many capabilities",
         ),
-        (REGISTER_WORDS, WORD * 3 + b"\xff" * 32, "register: not an address"),
-        (REGISTER_WORDS, WORD * 3 + WORD, "registry: no agent"),
-        (HEARTBEAT_WORDS, WORD[:31], "heartbeat: 0, 1 or 3 words"),
-        (HEARTBEAT_WORDS, WORD * 2, "heartbeat: 0, 1 or 3 words"),
-        (HEARTBEAT_WORDS, b"\x01" + WORD[1:], "heartbeat: not an address"),
-        (HEARTBEAT_WORDS, b"", "registry: not registered"),
-        (CLAIM_WORDS, WORD[:31], "claim: not whole words"),
-        (CLAIM_WORDS, WORD * 67, "claim: too long"),
-        (CLAIM_WORDS, b"\x01" + WORD[1:], "claim: not an address"),
-        (CLAIM_WORDS, b"", "pool: nothing was proved"),
-        (CLAIM_WORDS, WORD * 3, "pool: wrong proof"),
+        (REGISTER_PRECOMPILE, WORD * 3 + b"\xff" * 32, "register: not an address"),
+        (REGISTER_PRECOMPILE, WORD * 3 + WORD, "registry: no agent"),
+        (HEARTBEAT_PRECOMPILE, WORD[:31], "heartbeat: 0, 1 or 3 words"),
+        (HEARTBEAT_PRECOMPILE, WORD * 2, "heartbeat: 0, 1 or 3 words"),
+        (HEARTBEAT_PRECOMPILE, b"\x01" + WORD[1:], "heartbeat: not an address"),
+        (HEARTBEAT_PRECOMPILE, b"", "registry: not registered"),
+        (CLAIM_PRECOMPILE, WORD[:31], "claim: not whole words"),
+        (CLAIM_PRECOMPILE, WORD * 67, "claim: too long"),
+        (CLAIM_PRECOMPILE, b"\x01" + WORD[1:], "claim: not an address"),
+        (CLAIM_PRECOMPILE, b"", "pool: nothing was proved"),
+        (CLAIM_PRECOMPILE, WORD * 3, "pool: wrong proof"),
     ],
 )
 def test_words_that_are_none_are_refused(
@@ -115,11 +119,14 @@ def test_words_that_are_none_are_refused(
         called(ground, to, data)
 
 
-@pytest.mark.parametrize("to", [REGISTER_WORDS, HEARTBEAT_WORDS, CLAIM_WORDS])
+@pytest.mark.parametrize("to", [REGISTER_PRECOMPILE, HEARTBEAT_PRECOMPILE, CLAIM_PRECOMPILE])
 def test_money_sent_to_a_precompile_comes_back(ground: Levers, to: Address) -> None:
     with pytest.raises(ChainRefused):
         called(
-            ground, to, b"" if to != REGISTER_WORDS else register_words("", NO_HASH, []), value=1
+            ground,
+            to,
+            b"" if to != REGISTER_PRECOMPILE else register_calldata("", NO_HASH, []),
+            value=1,
         )
 
 
@@ -250,8 +257,12 @@ def test_a_signed_claim_is_not_overtaken_by_a_plain_one(ground: Levers) -> None:
             "pool: not the account",
         ),
         (REWARD_POOL, call_data("claimRewardFor(address)", anna.account), "pool: not the account"),
-        (CLAIM_WORDS, claim_proof(anna.account, 300, proof), "claim: not the account"),
-        (CLAIM_WORDS, account_word(anna.account), "claim: not the account"),
+        (
+            CLAIM_PRECOMPILE,
+            claim_proof_calldata(anna.account, 300, proof),
+            "claim: not the account",
+        ),
+        (CLAIM_PRECOMPILE, account_word(anna.account), "claim: not the account"),
     ):
         for sender in (BERT, "owner"):
             with pytest.raises(ChainRefused, match=reason):
@@ -350,7 +361,7 @@ def test_a_root_whose_leaves_are_more_than_it_says_pays_no_more_than_it_says(
 def test_one_account_that_takes_no_money_blocks_nobody(ground: Levers) -> None:
     fund(ground, 1000)
     anna, bert = ground.chain(ANNA), ground.chain(BERT)
-    done(anna, anna.set_payout(HEARTBEAT_WORDS))  # a contract that refuses money
+    done(anna, anna.set_payout(HEARTBEAT_PRECOMPILE))  # a contract that refuses money
     tree = settle(ground, {ANNA: 300, BERT: 700})
     with pytest.raises(ChainRefused, match="pool: payout refuses money"):
         anna.claim(anna.account, 300, tree.proof(anna.account))

@@ -8,7 +8,7 @@ import pytest
 
 from contracts.abi import call_data
 from contracts.artifacts import AGENT_REGISTRY, REWARD_POOL, SESSIONS
-from contracts.chain import ChainClient
+from contracts.chain_client import ChainClient
 from contracts.devnet.genesis import GenesisSettings, dev_account, dev_key, genesis_of
 from contracts.signers import claim_message, sign_claim, signer_of
 from protocol.chain.keccak import ZERO_ADDRESS, Address, account_bytes, keccak256

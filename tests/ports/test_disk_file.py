@@ -22,7 +22,7 @@ import trio
 
 from daemon.disk.atomic import DRAFT_PREFIX, free_bytes, write_atomically
 from daemon.disk.chain_file import MOST_WASTE_BYTES
-from daemon.disk.files import FileDisk
+from daemon.disk.file_disk import FileDisk
 from daemon.disk.slots_file import SLOT_BYTES
 from daemon.disk.tensors import encode
 from protocol.digest import digest
@@ -565,6 +565,9 @@ from pathlib import Path
 from daemon.disk.files import FileDisk
 from protocol.ports.disk import DiskFull
 from protocol.ports.offload import inline
+from daemon.disk.file_disk import FileDisk
+from protocol.ports.disk import DiskFull
+from protocol.ports.offload import inline
 from tests.ports.disk_suite import checkpoint, ledger, RUN
 async def main():
     disk = FileDisk(Path(sys.argv[1]), inline)
@@ -645,6 +648,9 @@ from daemon.disk.files import FileDisk
 from protocol.ports.disk_records import Checkpoint, LedgerRecord
 from protocol.ports.offload import inline
 from protocol.ports.offload import inline
+from daemon.disk.file_disk import FileDisk
+from protocol.ports.disk_records import Checkpoint, LedgerRecord
+from protocol.ports.offload import inline
 RUN = b"r" * 32
 def vector(number): return np.full(50_000, number, np.float32)
 async def main():
@@ -720,6 +726,9 @@ import resource, sys, trio, numpy as np
 from pathlib import Path
 from protocol.ports.disk_records import Checkpoint
 from protocol.ports.offload import inline
+from protocol.ports.disk_records import Checkpoint
+from protocol.ports.offload import inline
+from daemon.disk.file_disk import FileDisk
 from protocol.ports.disk_records import Checkpoint
 from protocol.ports.offload import inline
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

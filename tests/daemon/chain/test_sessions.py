@@ -11,7 +11,7 @@ import pytest
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from daemon.chain.records import keep_manifest, run_folder
+from daemon.chain.home_runs import keep_manifest, run_folder
 from daemon.chain.sessions import REFUSALS, explained
 from daemon.wallet import password
 from protocol.chain.port import NO_HASH, ChainRefused, RunStatus

@@ -19,7 +19,7 @@ from protocol.messages.envelope import decode_signed, encode_signed, open_as, si
 from protocol.messages.round import Announce
 from protocol.ports.byte_stream import ByteStream
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.network import FakeSwarm
+from simulator.fakes.swarm import FakeSwarm
 
 RUN = b"r" * 32
 UNUSED_S = IDLE_S + SWEEP_S + 1.0

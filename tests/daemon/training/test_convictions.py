@@ -23,7 +23,7 @@ from protocol.run.manifest import seal
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
 from simulator.fakes.link import LinkModel, same_link
-from simulator.fakes.network import FakeSwarm
+from simulator.fakes.swarm import FakeSwarm
 from tests.protocol.rounds import CHUNKS, people
 from tests.protocol.summed import FOUR, PARAMETERS, SLICE, Summed, shifted
 

@@ -16,7 +16,7 @@ from daemon.swarm.members import Members
 from protocol.errors import Unreachable
 from protocol.identity import Signer
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.network import FakeSwarm
+from simulator.fakes.swarm import FakeSwarm
 
 RUN, PLAN, NEXT = b"r" * 32, b"p" * 32, b"q" * 32
 

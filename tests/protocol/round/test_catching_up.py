@@ -6,6 +6,7 @@ import pytest
 
 from protocol.certificates.certificate import genesis
 from protocol.certificates.leader_order import leader_of
+from protocol.contribution.offer import NOTHING
 from protocol.messages.envelope import sign
 from protocol.round.events import DeadlinePassed, OfferMade, ReadyReceived
 from protocol.round.machine import begin, step
@@ -22,7 +23,9 @@ def late(views: tuple[int, ...]) -> RoundState:
     """
     me, *others = people(1 + len(views))
     live = frozenset(person.peer for person in others)
-    state = begin(RunContext(me=me.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=live)
+    state = begin(
+        RunContext(run=RUN, me=me.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=live
+    )
     state, _ = step(state, DeadlinePassed(), state.deadline)
     assert state.phase is Phase.OFFER
     # The leader of the first of these views is in it: a leader that went on is passed over.
@@ -32,7 +35,7 @@ def late(views: tuple[int, ...]) -> RoundState:
     ):
         offer = ready(TIP, person, view=view)
         state, _ = step(state, ReadyReceived(signed=sign(person, RUN, offer), ready=offer), 60.0)
-    state, _ = step(state, OfferMade(ready=ready(TIP, me)), 60.1)
+    state, _ = step(state, OfferMade(ready=ready(TIP, me), offer=NOTHING), 60.1)
     return state
 
 

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.certificates.certificate import genesis, open_certificate
+from protocol.contribution.offer import NOTHING
 from protocol.errors import InvariantBroken
 from protocol.identity import PeerId
 from protocol.messages.base import MAX_REASON_CHARS
@@ -32,7 +33,7 @@ EVENTS: dict[type[e.Event], e.Event] = {
     for event in (
         e.DeadlinePassed(),
         e.TrainingFinished(),
-        e.OfferMade(ready=ready(TIP, ME)),
+        e.OfferMade(ready=ready(TIP, ME), offer=NOTHING),
         e.LivePeersChanged(live=frozenset(person.peer for person in OTHERS)),
         e.PeerLost(peer=OTHERS[0].peer),
         e.ReadyReceived(signed=MADE.plan.offers[1], ready=MADE.open_plan().offers[1]),
@@ -71,7 +72,10 @@ EVENTS: dict[type[e.Event], e.Event] = {
 
 def node(live: tuple[PeerId, ...] = tuple(person.peer for person in OTHERS)) -> RoundState:
     return begin(
-        RunContext(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=frozenset(live)
+        RunContext(run=RUN, me=ME.peer, manifest=MANIFEST, chunks=CHUNKS),
+        TIP,
+        0.0,
+        live=frozenset(live),
     )
 
 
@@ -155,7 +159,7 @@ def test_a_handler_that_leaves_the_table_is_our_fault(monkeypatch: pytest.Monkey
 
 def test_with_rounds_counted_in_steps_time_alone_ends_nothing() -> None:
     counted = replace(MANIFEST, round=replace(MANIFEST.round, steps=10))
-    state = begin(RunContext(me=ME.peer, manifest=counted, chunks=CHUNKS), TIP, 0.0)
+    state = begin(RunContext(run=RUN, me=ME.peer, manifest=counted, chunks=CHUNKS), TIP, 0.0)
     assert state.deadline == math.inf
     assert node().deadline == MANIFEST.round.seconds
     after, actions = step(state, e.TrainingFinished(), 1.0)
@@ -165,13 +169,15 @@ def test_with_rounds_counted_in_steps_time_alone_ends_nothing() -> None:
 
 def test_who_joins_late_trains_for_the_rest_of_the_round_alone() -> None:
     late = begin(
-        RunContext(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS),
+        RunContext(run=RUN, me=ME.peer, manifest=MANIFEST, chunks=CHUNKS),
         TIP,
         100.0,
         age_s=MANIFEST.round.seconds - 7,
     )
     assert late.deadline == 107.0
-    later = begin(RunContext(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 100.0, age_s=1e9)
+    later = begin(
+        RunContext(run=RUN, me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 100.0, age_s=1e9
+    )
     assert later.deadline == 100.0
 
 
@@ -190,7 +196,7 @@ def test_a_cut_says_why_in_no_more_than_a_message_may_carry() -> None:
     )
     lost = [person.peer for person in persons if person.peer != leader][:31]
     state = begin(
-        RunContext(me=leader, manifest=manifest, chunks=64),
+        RunContext(run=RUN, me=leader, manifest=manifest, chunks=64),
         TIP,
         0.0,
         live=frozenset(plan.members),
@@ -275,7 +281,7 @@ def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
     certificate = open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)
     state = replace(
         node(),
-        context=RunContext(me=leader, manifest=MANIFEST, chunks=CHUNKS),
+        context=RunContext(run=RUN, me=leader, manifest=MANIFEST, chunks=CHUNKS),
         phase=Phase.SCATTER,
         deadline=5.0,
     )
@@ -296,7 +302,9 @@ def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
     without = replace(MADE.inclusion, contributors=(0, 1), present=(0, 1), owners=(0, 1, 0))
     me = next(peer for peer in MADE.open_plan().members[2:])
     left = replace(
-        state, context=RunContext(me=me, manifest=MANIFEST, chunks=CHUNKS), lost=frozenset()
+        state,
+        context=RunContext(run=RUN, me=me, manifest=MANIFEST, chunks=CHUNKS),
+        lost=frozenset(),
     )
     for after in (
         step(left, e.InclusionReceived(signed=MADE.signed(without), inclusion=without), 1.0),
@@ -363,7 +371,9 @@ def fetching(live: tuple[PeerId, ...]) -> tuple[RoundState, float]:
             state, EVENTS[e.StateBytesReceived] if now < state.deadline else e.DeadlinePassed(), now
         )
     if state.phase is not Phase.FETCH:
-        assert [action.held_s for action in actions if isinstance(action, a.GiveUpState)] == [now - 1.0]
+        assert [action.held_s for action in actions if isinstance(action, a.GiveUpState)] == [
+            now - 1.0
+        ]
     return state, now - 1.0
 
 

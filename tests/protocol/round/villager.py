@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from daemon.swarm.lineage import Lineage
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents, merge_round
+from protocol.contribution.offer import NOTHING
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
 from protocol.messages.base import Signed
@@ -41,7 +42,9 @@ class Villager:
         # Of the anchor; the machine's own tip follows with `Adopted`.
         self.tip = lineage.best
         self.state = begin(
-            RunContext(me=self.me, manifest=village.manifest, chunks=CHUNKS), self.tip, village.now
+            RunContext(run=village.run_id, me=self.me, manifest=village.manifest, chunks=CHUNKS),
+            self.tip,
+            village.now,
         )
         self.spare: Digest = b""  # the state in the spare buffers
         self.kept: list[Digest] = [self.tip.hash]
@@ -117,13 +120,13 @@ class Villager:
             case a.RequestCertificate(peers=peers):
                 for peer in peers:
                     self.village.inquire(self, peer)
-            case a.PublishCertificate(certificate=raw, to=to, gossip=gossip):
+            case a.PublishCertificate(certificate=certificate, to=to, gossip=gossip):
                 if gossip:
                     self.village.gossiped.append(self.me)
-                self.village.check_certificate(raw)
-                self.learn(raw)
+                self.village.check_certificate(certificate.raw)
+                self.learn(certificate.raw)
                 for peer in to:
-                    self.village.post(self.me, peer, raw)
+                    self.village.post(self.me, peer, certificate.raw)
             case (
                 a.MakeOffer()
                 | a.AdoptCertificate()
@@ -240,7 +243,8 @@ class Villager:
                 self.seq += bool(self.samples)
                 self.inbox.append(
                     e.OfferMade(
-                        ready=self._ready(self.tip.hash, self.tip.number + 1, samples=self.samples)
+                        ready=self._ready(self.tip.hash, self.tip.number + 1, samples=self.samples),
+                        offer=NOTHING,
                     )
                 )
             case a.AdoptCertificate(certificate=certificate, downloaded=downloaded):

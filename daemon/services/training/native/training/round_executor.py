@@ -26,6 +26,7 @@ from protocol.certificates.merge import merge_parents, merge_round
 from protocol.chain.account_binding import with_binding
 from protocol.contribution.ledger import NOTHING, Offer
 from protocol.digest import Digest
+from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent
 from protocol.messages.offer import MAX_DRAWN, MAX_ROUNDS, Binding, Ready, TaskReady, Trajectory
@@ -63,7 +64,6 @@ class RoundExecutor:
         emit: Callable[[e.Event], None],
         record: Callable[[JournalEvent], None],
     ) -> None:
-        self.offer: Offer = NOTHING
         self.training = TrainerLink(trainer, keeper, manifest, me, record)
         self.moving = StateSync(
             lineage=lineage,
@@ -87,12 +87,12 @@ class RoundExecutor:
     async def make_offer(self) -> None:
         async with self.training.lock:
             tip, ledger = self._keeper.tip, self._keeper.ledger
-            self.offer, loss = await self.training.make_offer()
-            ready = self.ready(tip.hash, tip.number + 1, self.offer, loss)
+            offer, loss = await self.training.make_offer()
+            ready = self.ready(tip.hash, tip.number + 1, offer, loss)
             trajectory = Trajectory(
                 drawn=min(ledger.drawn, MAX_DRAWN), rounds=min(max(ledger.rounds, 1), MAX_ROUNDS)
             )
-            self._emit(e.OfferMade(ready=replace(ready, trajectory=trajectory)))
+            self._emit(e.OfferMade(ready=replace(ready, trajectory=trajectory), offer=offer))
 
     async def train_on(self) -> None:
         await self.training.go_on()
@@ -116,15 +116,35 @@ class RoundExecutor:
         return ready if self._binding is None else with_binding(ready, self._binding)
 
     async def adopt(self, certificate: OpenCertificate, *, downloaded: bool) -> None:
+        """Make the state of a certificate the anchor; `StateUnavailable` where the lineage has no place
+        for the certificate.
+        """
         arrived = self._downloads.take(certificate.hash) if downloaded else None
-        if self._lineage.step(certificate.hash) is None:
-            # Strangers' certificates may have pushed it out while its state came.
-            self._lineage.add(certificate.raw, trusted=True)
+        if why := self._misplaced(certificate, downloaded):
+            self._emit(e.StateUnavailable(certificate=certificate.hash, reason=why))
+            return
         assert arrived is not None or not downloaded, "the machine adopts what it was told is here"
         moved = await self.moving.adopt(certificate, self._exchanging.credits(certificate), arrived)
         self._downloads.moved()
         self._course.moved(downloaded=downloaded)
         self._emit(moved)
+
+    def _misplaced(self, certificate: OpenCertificate, downloaded: bool) -> str:
+        """Why a certificate is not in the lineage and cannot be added, or nothing.
+
+        Strangers' certificates may have pushed it out while its state came, or a parent of it.
+        """
+        if self._lineage.step(certificate.hash) is None:
+            try:
+                # A downloaded state belongs to a certificate that was verified when it came.
+                self._lineage.add(certificate.raw, trusted=downloaded)
+            except PeerFault as fault:
+                return f"certificate {certificate.outcome.number} does not verify: {fault}"
+        return (
+            f"a parent of certificate {certificate.outcome.number} is not known any more"
+            if self._lineage.step(certificate.hash) is None
+            else ""
+        )
 
     async def fetch(self, certificate: OpenCertificate) -> None:
         """Have a state downloaded, beside everything else."""

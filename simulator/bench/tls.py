@@ -10,7 +10,7 @@ from statistics import median
 
 import msgspec
 
-from daemon.network.certificate import BulkCertificate, load_or_make
+from daemon.network.tls.certificate import BulkCertificate, load_or_make
 from simulator.bench.processes import Processes
 from simulator.bench.tls_ends import PARCEL_BYTES, End, Try, made_of, words_of
 

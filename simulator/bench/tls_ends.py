@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import trio
 
-from daemon.network.tls import PIECE_BYTES, TlsSession, tune
-from daemon.network.tls_handshake import TlsContext
+from daemon.network.tls.handshake import TlsContext
+from daemon.network.tls.session import PIECE_BYTES, TlsSession, tune
 
 # What is sent at once: a slice of 10 million float32 among four.
 PARCEL_BYTES = 10 << 20

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from daemon.network.prefixes import prefix_of
+from daemon.network.limits.prefixes import prefix_of
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
 from protocol.ports import (

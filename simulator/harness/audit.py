@@ -19,7 +19,7 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
 from protocol.averaging.outer_step import outer_step, state_digest
 from protocol.averaging.reduction import mean_by_plan
 from protocol.averaging.vector_layout import chunk_count
@@ -54,14 +54,14 @@ class Audit:
 
     def __init__(self, signed: SignedManifest, elements: int) -> None:
         self.findings: dict[str, str] = {}
-        self.steps: dict[str, Step] = {}
+        self.steps: dict[str, LineageEntry] = {}
         self._signed, self._elements = signed, elements
         self._manifest = signed.open()
         self._codec = codec_named(self._manifest.codec)
         self._lineage = Lineage(signed.run, self._manifest, chunk_count(elements))
         self._books: dict[int, ShadowLedger] = {}
         self._offers: dict[PeerId, OrderedDict[int, MadeOffer]] = {}
-        self._waiting: OrderedDict[Digest, Step] = OrderedDict()
+        self._waiting: OrderedDict[Digest, LineageEntry] = OrderedDict()
         genesis = initial_parameters(task_info(elements).specs, self._manifest.seed)
         self._states: OrderedDict[Digest, State] = OrderedDict(
             {signed.run: (genesis, np.zeros_like(genesis))}
@@ -102,7 +102,7 @@ class Audit:
             case _:
                 pass
 
-    def _settle(self, book: ShadowLedger, step: Step, *, last: bool) -> None:
+    def _settle(self, book: ShadowLedger, step: LineageEntry, *, last: bool) -> None:
         """As `daemon.services.training.native.state.state_store` does along a path."""
         certificate, before = step.certificate, self._lineage.tip(book.tip)
         founded = certificate.outcome.number == 1 and book.peer in certificate.plan.index
@@ -174,7 +174,7 @@ class Audit:
                     del self._waiting[name]
                     progress = True
 
-    def _examine(self, step: Step) -> str:
+    def _examine(self, step: LineageEntry) -> str:
         certificate = step.certificate
         outcome = certificate.outcome
         before = self._states[outcome.parents[0]]

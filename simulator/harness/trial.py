@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from daemon.swarm.lineage import Step
+from daemon.swarm.lineage import LineageEntry
 from protocol.averaging.outer_step import state_digest
 from protocol.certificates.leader_order import leader_of, leader_order
 from protocol.identity import short
@@ -77,7 +77,7 @@ class Trials:
         for index, line in self.cohort.take():
             self.audit.take(index, line)
 
-    def whole(self) -> Step | None:
+    def whole(self) -> LineageEntry | None:
         """The certificate that all members hold and all contributed to, while they train on from
         it.
         """
@@ -101,9 +101,9 @@ class Trials:
             else None
         )
 
-    async def until_whole(self) -> Step:
+    async def until_whole(self) -> LineageEntry:
         """Wait for everybody to be in one certificate. Raises `Unreachable`."""
-        found: list[Step] = []
+        found: list[LineageEntry] = []
 
         def look() -> bool:
             step = self.whole()
@@ -182,7 +182,7 @@ class Trials:
             notes=(*apart, *wrong, *false, *(self.audit.doubts if wrong or false else ())),
         )
 
-    def _choose(self, step: Step, *, leader: bool, pick: int) -> Member:
+    def _choose(self, step: LineageEntry, *, leader: bool, pick: int) -> Member:
         """By the rule that the members go by: the parent certificate's members, ordered by a hash."""
         leads = leader_of(leader_order(step.tip.hash, step.tip.members), 0)
         chosen = [member for member in self.cohort.members if (member.peer == leads) is leader]

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from daemon.swarm.neighbours import Neighbours
+from daemon.swarm.link_estimates import LinkEstimates
 from protocol.digest import digest
 from protocol.identity import PeerId
 from protocol.messages import Ready
 from protocol.network.coordinate import ORIGIN, Coordinate, moved
 from protocol.network.peer_observation import MAX_OBSERVATIONS
-from protocol.network.samples import WINDOW, Window
+from protocol.network.samples import WINDOW, SampleWindow
 from protocol.ports import Link
 from simulator.network.links import MSS_BYTES, VECTOR_BYTES, Floats, Ints, Links
 from simulator.network.movement import Moved
@@ -45,8 +45,8 @@ class Settling:
     def __init__(self, nodes: int, seed: int) -> None:
         self._rng = random.Random(f"pings {nodes} {seed}")
         self._salts = [digest(i.to_bytes(4, "big"))[:3] for i in range(nodes)]
-        self._windows: list[dict[int, Window]] = [
-            {j: Window() for j in self._some(i, nodes)} for i in range(nodes)
+        self._windows: list[dict[int, SampleWindow]] = [
+            {j: SampleWindow() for j in self._some(i, nodes)} for i in range(nodes)
         ]
         self.coordinates = [ORIGIN] * nodes
 
@@ -85,7 +85,7 @@ class Nodes:
     def __init__(self, nodes: int, seed: int) -> None:
         self._rng = random.Random(f"measuring {nodes} {seed}")
         self.peers: tuple[PeerId, ...] = tuple(f"node-{i:05d}" for i in range(nodes))
-        self._known = [Neighbours(peer) for peer in self.peers]
+        self._known = [LinkEstimates(peer) for peer in self.peers]
         self._paths: list[dict[int, _Lost]] = [{} for _ in range(nodes)]
         # Bits a second that a node saw its own links carry.
         self._most_up, self._most_down = np.zeros(nodes), np.zeros(nodes)

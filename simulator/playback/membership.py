@@ -135,7 +135,7 @@ class _Crowd:
         return ""
 
     def _state(self, peer: PeerId) -> p.State:
-        rules = p.Rules(me=peer, manifest=self._manifest, chunks=CHUNKS)
+        rules = p.Rules(run=self._run, me=peer, manifest=self._manifest, chunks=CHUNKS)
         return begin(rules, genesis(self._run), 0.0, live=self._tables[peer].live_at(self._run))
 
     def draw(self) -> str:

@@ -15,8 +15,8 @@ import pytest
 import trio
 import trio.abc
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 from protocol.errors import UserError
 from simulator.bench.allreduce.cell import Round
 from simulator.bench.allreduce.driving import Settings

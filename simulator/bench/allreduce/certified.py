@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import trio
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import announce
 from daemon.services.training.native.engine import NativeEngine
 from daemon.system.offload import in_thread

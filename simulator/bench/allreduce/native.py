@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import trio
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 from daemon.services.training.native.exchange.all_reduce import AllReduce
 from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.exchange.data_plane import fingerprint_of

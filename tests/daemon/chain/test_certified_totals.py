@@ -12,12 +12,12 @@ from trio.testing import MockClock
 
 from daemon.chain.certified_feed import LOOK_S, READ_AT_ONCE, CertifiedFeed
 from daemon.chain.certified_totals import CertifiedTotals, HeartbeatFigures
-from daemon.disk.files import FileDisk
+from daemon.disk.file_disk import FileDisk
 from daemon.journal import Journal, dates_of_certificates
 from daemon.oracle.reporter import OracleReporter
 from daemon.services.training.native.round_log import certified
 from daemon.swarm.chain_sync import pack_record
-from daemon.swarm.lineage import Step
+from daemon.swarm.lineage import LineageEntry
 from protocol.certificates.certificate import OpenCertificate, Tip, genesis
 from protocol.journal import JournalEvent, Warned
 from protocol.ports import inline
@@ -168,7 +168,7 @@ def test_reputations_come_from_certificates_that_the_journal_dates(tmp_path: Pat
     ours, theirs = parted(6)
     for one in [*ours, *theirs]:
         now[0] += 60.0
-        journal.record(certified(Step(certificate=one, tip=tip_of(one))))
+        journal.record(certified(LineageEntry(certificate=one, tip=tip_of(one))))
     assert journal.reputation(ME) is None, "an event counts nothing"
     journal.flush()
     journal.certified([*ours, *theirs])

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from daemon.swarm.lineage import Step
+from daemon.swarm.lineage import LineageEntry
 from protocol.identity import PeerId
-from protocol.journal import JournalEvent, PhaseEntered, RoundCertified, Share
+from protocol.journal import Contributor, JournalEvent, PhaseEntered, RoundCertified
 from protocol.round.phases import State
 
 
 def certified(
-    made: Step,
+    made: LineageEntry,
     *,
     me: PeerId = "",
     state_digest: str = "",
@@ -29,7 +29,9 @@ def certified(
         parent=certificate.outcome.parents[0].hex(),
         members=plan.members,
         shares=tuple(
-            Share(peer=plan.members[i], samples=plan.offers[i].samples, loss=plan.offers[i].loss)
+            Contributor(
+                peer=plan.members[i], samples=plan.offers[i].samples, loss=plan.offers[i].loss
+            )
             for i in certificate.contributors
         ),
         samples=certificate.samples,
@@ -39,7 +41,7 @@ def certified(
         phase_seconds=phase_seconds or {},
         reason=certificate.cut.reason,
         plan=plan.plan.reason,
-        rows=tuple(len(row) for row in plan.plan.rows),
+        group_sizes=tuple(len(row) for row in plan.plan.rows),
         predicted_s=plan.plan.predicted_s,
     )
 
@@ -67,7 +69,7 @@ class RoundLog:
             )
             self._entered_at = now
 
-    def adopted(self, path: list[Step], state_digest: str, had_offer: bool) -> None:
+    def adopted(self, path: list[LineageEntry], state_digest: str, had_offer: bool) -> None:
         """Certificates became part of this node's ancestry; it holds the state of the last one."""
         for made in path:
             last = made is path[-1]
@@ -82,7 +84,7 @@ class RoundLog:
             )
         self._seconds = {}
 
-    def _outcome(self, made: Step, had_offer: bool, *, last: bool) -> str:
+    def _outcome(self, made: LineageEntry, had_offer: bool, *, last: bool) -> str:
         certificate = made.certificate
         if self._me in certificate.listed:
             return "counted"

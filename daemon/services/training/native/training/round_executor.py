@@ -26,6 +26,7 @@ from protocol.certificates.merge import merge_parents, merge_round
 from protocol.chain.account_binding import with_binding
 from protocol.contribution.ledger import NOTHING, Offer
 from protocol.digest import Digest
+from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent
 from protocol.messages import MAX_DRAWN, MAX_ROUNDS, Binding, Ready, TaskReady, Trajectory
@@ -113,15 +114,35 @@ class RoundExecutor:
         return ready if self._binding is None else with_binding(ready, self._binding)
 
     async def adopt(self, certificate: OpenCertificate, *, downloaded: bool) -> None:
+        """Make the state of a certificate the anchor; `StateLost` where the lineage has no place
+        for the certificate.
+        """
         arrived = self._downloads.take(certificate.hash) if downloaded else None
-        if self._lineage.step(certificate.hash) is None:
-            # Strangers' certificates may have pushed it out while its state came.
-            self._lineage.add(certificate.raw, trusted=True)
+        if why := self._misplaced(certificate, downloaded):
+            self._emit(p.StateLost(certificate=certificate.hash, reason=why))
+            return
         assert arrived is not None or not downloaded, "the machine adopts what it was told is here"
         moved = await self.moving.adopt(certificate, self._exchanging.credits(certificate), arrived)
         self._downloads.moved()
         self._course.moved(downloaded=downloaded)
         self._emit(moved)
+
+    def _misplaced(self, certificate: OpenCertificate, downloaded: bool) -> str:
+        """Why a certificate is not in the lineage and cannot be added, or nothing.
+
+        Strangers' certificates may have pushed it out while its state came, or a parent of it.
+        """
+        if self._lineage.step(certificate.hash) is None:
+            try:
+                # A downloaded state belongs to a certificate that was verified when it came.
+                self._lineage.add(certificate.raw, trusted=downloaded)
+            except PeerFault as fault:
+                return f"certificate {certificate.outcome.number} does not verify: {fault}"
+        return (
+            f"a parent of certificate {certificate.outcome.number} is not known any more"
+            if self._lineage.step(certificate.hash) is None
+            else ""
+        )
 
     async def fetch(self, certificate: OpenCertificate) -> None:
         """Have a state downloaded, beside everything else."""

@@ -17,9 +17,9 @@ from msgspec.structs import replace
 from daemon import swarm
 from daemon.node import node
 from daemon.services.training.native import engine as engine_module
-from daemon.services.training.native import message_translator
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.exchange import all_reduce
+from daemon.services.training.native.rounds import message_translator
 from daemon.services.training.native.state import anchor
 from daemon.services.training.native.state.state_store import StateStore
 from protocol import messages

@@ -20,7 +20,7 @@ from daemon.services.training.native.exchange.data_plane import fingerprint_of
 from daemon.services.training.native.exchange.lanes import (
     BulkHeader,
     BulkSender,
-    Intake,
+    ExpectedParcel,
     serve_bulk_lanes,
 )
 from daemon.system.offload import in_thread
@@ -97,7 +97,7 @@ class NativeDriver:
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
         self._trouble = f"{reason}: {detail}"
 
-    async def _accept(self, peer: PeerId, header: BulkHeader) -> Intake:
+    async def _accept(self, peer: PeerId, header: BulkHeader) -> ExpectedParcel:
         while self._exchange is None:
             await self._changed.wait()
         return await self._exchange.accept(peer, header)

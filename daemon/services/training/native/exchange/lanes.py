@@ -16,7 +16,7 @@ import trio
 from msgspec import Meta
 
 from daemon.services.training.native.exchange.buffers import Buffers
-from daemon.services.training.native.link_meter import LinkMeter
+from daemon.services.training.native.exchange.link_meter import LinkMeter
 from daemon.swarm.frames import FrameReader, frame
 from protocol.averaging.vector_layout import MAX_PARAMETERS
 from protocol.digest import Digest
@@ -50,21 +50,23 @@ class ResultHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, t
     size: Annotated[int, Meta(ge=0, le=4 * MAX_PARAMETERS)]
 
 
-class RowHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """A reducer's signed `RowSum`; the row's mean follows."""
+class GroupSumHeader(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="RowHeader"
+):
+    XX
 
     summed: Signed
     size: Annotated[int, Meta(ge=0, le=4 * MAX_PARAMETERS)]
 
 
-BulkHeader = SliceHeader | ResultHeader | RowHeader
+BulkHeader = SliceHeader | ResultHeader | GroupSumHeader
 _decoder: msgspec.msgpack.Decoder[BulkHeader] = msgspec.msgpack.Decoder(BulkHeader)
 
 # For a buffer of 4 MB to go out at 6 Mbit/s.
 DRAIN_S = 5.0
 LOOK_S = 0.02  # between looks at it
 
-Find = Callable[[PeerId, Digest], Endpoint]
+FindEndpoint = Callable[[PeerId, Digest], Endpoint]
 """The endpoint of a peer with this fingerprint. Raises `Unreachable` while no beacon has brought it."""
 
 
@@ -105,7 +107,7 @@ class BulkSender:
     def __init__(
         self,
         network: Network,
-        find: Find,
+        find: FindEndpoint,
         refuse: Callable[[str, PeerId, str], None],
         moved: Callable[[PeerId, int, float], None] = lambda _peer, _size_bytes, _seconds: None,
     ) -> None:
@@ -246,7 +248,7 @@ class BulkSender:
         await stream.send_all(item.payload)
 
 
-class Intake:
+class ExpectedParcel:
     """One parcel that the current exchange wants: where its bytes go and what to do when they are
     there.
     """
@@ -265,12 +267,15 @@ class Intake:
         self.memory = memory
 
 
-Accept = Callable[[PeerId, BulkHeader], Awaitable[Intake]]
+AcceptParcel = Callable[[PeerId, BulkHeader], Awaitable[ExpectedParcel]]
 """Waits until the exchange a header belongs to is there. Raises `PeerFault` for what it does not want."""
 
 
 def serve_bulk_lanes(
-    network: Network, accept: Accept, refuse: Callable[[str, PeerId, str], None], buffers: Buffers
+    network: Network,
+    accept: AcceptParcel,
+    refuse: Callable[[str, PeerId, str], None],
+    buffers: Buffers,
 ) -> LinkMeter:
     """Take the lanes that others open to us, into `buffers`.
 

@@ -22,7 +22,7 @@ from protocol.chain.port import (
     ChainPending,
     ChainRefused,
     ChainUnreachable,
-    Sent,
+    SentTransaction,
     WrongChain,
 )
 from protocol.errors import UserError
@@ -157,7 +157,7 @@ class Heartbeater:
     def _is_known(self, samples: int, certificate: bytes, figure: HeartbeatFigures) -> bool:
         return certificate == figure.certificate and samples >= figure.samples
 
-    def _settle(self, chain: Chain, send: Callable[[], Sent]) -> None:
+    def _settle(self, chain: Chain, send: Callable[[], SentTransaction]) -> None:
         """Send and see it through. Raises `ChainError`."""
         settled = chain.wait(send(), self._settle_s)
         if not settled.done:

@@ -32,7 +32,7 @@ from protocol.messages import (
     payload_of,
     signature_is_valid,
 )
-from protocol.planning.history import History
+from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.plan import OpenPlan
 from protocol.ports import Lane
 from protocol.rules.registry import rule_set, rules_of
@@ -250,7 +250,7 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
     state: Digest
     lane_base: int  # where the next round's data begins
     # What the last plan leaves for the next one.
-    layout: History | None = None
+    layout: GroupSizeHistory | None = None
 
     def lane(self, peer: PeerId) -> Lane:
         """Which samples `peer` draws in the round after this tip: members have a lane each,
@@ -293,7 +293,7 @@ def _check_leader(plan: OpenPlan, members: Iterable[PeerId]) -> None:
         )
 
 
-def _check_history(plan: OpenPlan, left: History | None) -> None:
+def _check_history(plan: OpenPlan, left: GroupSizeHistory | None) -> None:
     """A plan that remembers what was not could have other rows than it should.
 
     After a merge nothing is remembered.

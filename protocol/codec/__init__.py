@@ -24,9 +24,9 @@ from functools import cache
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec.base import Codec
 from protocol.codec.blocks import Int4, Int8
-from protocol.codec.compiled import Compiled
+from protocol.codec.compiled import CompiledCodec
 from protocol.codec.floats import BFloat16, Float16, Float32
-from protocol.codec.kernel import Kernel, Loops, installed
+from protocol.codec.kernel import KernelLoops, KernelStatus, installed
 from protocol.codec.topk import TopK
 from protocol.errors import UserError
 
@@ -41,12 +41,12 @@ REFERENCES: dict[str, Codec] = {
 
 
 @cache
-def _kernel() -> Kernel:
+def _kernel() -> KernelStatus:
     return installed([codec for codec in REFERENCES.values() if codec is not _TOPK])
 
 
 CODECS: dict[str, Codec] = {
-    name: codec if codec is _TOPK else Compiled(codec, _kernel)
+    name: codec if codec is _TOPK else CompiledCodec(codec, _kernel)
     for name, codec in REFERENCES.items()
 }
 
@@ -56,7 +56,7 @@ def implementation() -> str:
     return _kernel().reason
 
 
-def loops() -> Loops | None:
+def loops() -> KernelLoops | None:
     """The compiled loops, where they are used."""
     return _kernel().loops
 

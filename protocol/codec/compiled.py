@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from protocol.codec.base import Bytes8, Codec, check_room, check_size, check_vector
-from protocol.codec.kernel import Kernel, Loops
+from protocol.codec.kernel import KernelLoops, KernelStatus
 from protocol.codec.memory import fresh_bytes
 from protocol.digest import Buffer
 from protocol.errors import InvariantBroken
 from protocol.ports import Vector
 
 
-class Compiled:
+class CompiledCodec:
     """See `Codec`. `kernel` is asked at each call, so that importing a codec loads nothing."""
 
-    def __init__(self, reference: Codec, kernel: Callable[[], Kernel]) -> None:
+    def __init__(self, reference: Codec, kernel: Callable[[], KernelStatus]) -> None:
         self.reference = reference
         self.name = reference.name
         self.lossless = reference.lossless
@@ -53,7 +53,7 @@ class Compiled:
         else:
             self._encode(loops, values, over, np.frombuffer(out, np.uint8))
 
-    def _encode(self, loops: Loops, values: Vector, over: float, out: Bytes8) -> None:
+    def _encode(self, loops: KernelLoops, values: Vector, over: float, out: Bytes8) -> None:
         if not loops.encode(self.reference, values, over, out):
             self.reference.encode(values, over)
             raise self._contradiction()

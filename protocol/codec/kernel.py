@@ -30,7 +30,7 @@ REVISION = 2
 """Of what `kernel.c` computes. An object of another one (a source tree that moved on and was not installed again) is not used."""
 
 
-class Loops:
+class KernelLoops:
     """The functions of `kernel.c` for vectors that are not empty and that `check_vector` lets pass,
     and encodings of the right size.
 
@@ -102,53 +102,53 @@ class Loops:
         return not getattr(self._library, f"{codec.name}_{loop}")(*arguments)
 
 
-class Kernel(NamedTuple):
+class KernelStatus(NamedTuple):
     """The loops that this process uses, or none, and why, in words."""
 
-    loops: Loops | None
+    loops: KernelLoops | None
     reason: str
 
 
-def installed(trusted: Sequence[Codec]) -> Kernel:
+def installed(trusted: Sequence[Codec]) -> KernelStatus:
     """The loops that the installation left beside this file, unless they shall not or cannot be
     used.
     """
     if os.environ.get(SWITCH) == "numpy":
-        return Kernel(None, f"numpy: asked for by {SWITCH}")
+        return KernelStatus(None, f"numpy: asked for by {SWITCH}")
     if sys.byteorder != "little":
-        return Kernel(None, "numpy: the compiled loops are for little-endian machines")
+        return KernelStatus(None, "numpy: the compiled loops are for little-endian machines")
     places = (Path(__file__).with_name(f"_kernel{suffix}") for suffix in EXTENSION_SUFFIXES)
     return load(next((place for place in places if place.exists()), None), trusted)
 
 
-def load(path: Path | None, trusted: Sequence[Codec]) -> Kernel:
+def load(path: Path | None, trusted: Sequence[Codec]) -> KernelStatus:
     """The loops in the shared object at `path` if they make the same bytes as the `trusted` numpy
     codecs.
     """
     if path is None:
-        return Kernel(
+        return KernelStatus(
             None,
             "numpy: the compiled loops are missing; install again with a C compiler to have them",
         )
     try:
-        loops = Loops(path)
+        loops = KernelLoops(path)
         revision = loops.revision()
     except (OSError, AttributeError) as error:
-        return Kernel(None, f"numpy: the compiled loops cannot be loaded ({error})")
+        return KernelStatus(None, f"numpy: the compiled loops cannot be loaded ({error})")
     if revision != REVISION:
-        return Kernel(
+        return KernelStatus(
             None,
             f"numpy: the compiled loops are of revision {revision}, this version needs {REVISION}; install again",
         )
     for codec in trusted:
         if not _agree(loops, codec):
-            return Kernel(
+            return KernelStatus(
                 None, f"numpy: the compiled {codec.name} makes other bytes on this machine"
             )
-    return Kernel(loops, "compiled")
+    return KernelStatus(loops, "compiled")
 
 
-def _agree(loops: Loops, codec: Codec) -> bool:
+def _agree(loops: KernelLoops, codec: Codec) -> bool:
     """Whether both make the same of a sample with a short chunk and magnitudes from 1e-42 to 1e38.
 
     Takes a millisecond.

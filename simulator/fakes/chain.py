@@ -24,8 +24,8 @@ from protocol.chain.port import (
     PoolStatus,
     Proposal,
     RunStatus,
-    Sent,
-    Settled,
+    SentTransaction,
+    SettledTransaction,
 )
 from protocol.settlement.merkle_tree import leads_to, leaf_of
 from simulator.fakes.ledger import Change, FakeLedger, FakeState
@@ -54,8 +54,8 @@ class FakeChain:
         self._ledger = ledger
         self._sleep = sleep
         self._chain_id = chain_id
-        self._ended: list[Settled] = []
-        self._untold: list[Settled] = []
+        self._ended: list[SettledTransaction] = []
+        self._untold: list[SettledTransaction] = []
 
     # ---------------------------------------------------------------- reading
 
@@ -126,7 +126,7 @@ class FakeChain:
         model: Hash = NO_HASH,
         capabilities: Sequence[Hash] = (),
         agent: Address | None = None,
-    ) -> Sent:
+    ) -> SentTransaction:
         who = agent or self.account
 
         def change(state: FakeState, at_s: int) -> None:
@@ -140,14 +140,16 @@ class FakeChain:
 
         return self._send("register", who, change)
 
-    def set_payout(self, payout: Address) -> Sent:
+    def set_payout(self, payout: Address) -> SentTransaction:
         def change(state: FakeState, _: int) -> None:
             _check(payout != ZERO_ADDRESS, "registry: no payout")
             state.payouts[self.account] = payout
 
         return self._send("set_payout", payout, change)
 
-    def heartbeat(self, samples: int, certificate: Hash, *, agent: Address | None = None) -> Sent:
+    def heartbeat(
+        self, samples: int, certificate: Hash, *, agent: Address | None = None
+    ) -> SentTransaction:
         who = agent or self.account
 
         def change(state: FakeState, at_s: int) -> None:
@@ -164,7 +166,7 @@ class FakeChain:
 
     # ---------------------------------------------------------------- the pool
 
-    def propose(self, proposal: Proposal) -> Sent:
+    def propose(self, proposal: Proposal) -> SentTransaction:
         def change(state: FakeState, at_s: int) -> None:
             _check(not state.paused, "pausable: contract is paused")
             _check(self.account in self._ledger.settlers, "pool: not a settler")
@@ -186,7 +188,7 @@ class FakeChain:
 
         return self._send("propose", proposal.subject, change)
 
-    def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> Sent:
+    def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> SentTransaction:
         def change(state: FakeState, at_s: int) -> None:
             _check(
                 self.account in (*self._ledger.settlers, self._ledger.owner),
@@ -202,7 +204,7 @@ class FakeChain:
 
         return self._send("dispute", proposal.subject, change)
 
-    def activate(self) -> Sent:
+    def activate(self) -> SentTransaction:
         def change(state: FakeState, at_s: int) -> None:
             _check(not state.paused, "pausable: contract is paused")
             if state.pending is None:
@@ -215,7 +217,7 @@ class FakeChain:
 
         return self._send("activate", "", change)
 
-    def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
+    def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> SentTransaction:
         def change(state: FakeState, _: int) -> None:
             _check(address == self.account, "claim: not the account or its sponsor")
             _check(_proves(state, address, total, proof), "pool: wrong proof")
@@ -234,7 +236,7 @@ class FakeChain:
 
         return self._send("claim", address, change)
 
-    def fund(self, amount: int) -> Sent:
+    def fund(self, amount: int) -> SentTransaction:
         def change(state: FakeState, _: int) -> None:
             _check(amount > 0, "pool: nothing sent")
             _check(state.balances.get(self.account, 0) >= amount, "insufficient funds for transfer")
@@ -243,7 +245,7 @@ class FakeChain:
 
         return self._send("fund", str(amount), change)
 
-    def pause(self, paused: bool) -> Sent:
+    def pause(self, paused: bool) -> SentTransaction:
         def change(state: FakeState, at_s: int) -> None:
             _check(self.account == self._ledger.owner, "ownable: caller is not the owner")
             _check(
@@ -260,7 +262,7 @@ class FakeChain:
 
     # ---------------------------------------------------------------- runs
 
-    def create_run(self, run: Hash, manifest: Hash) -> Sent:
+    def create_run(self, run: Hash, manifest: Hash) -> SentTransaction:
         def change(state: FakeState, _: int) -> None:
             _check((self.account, run) not in state.runs, "sessions: already created")
             state.runs[self.account, run] = RunStatus(
@@ -269,15 +271,15 @@ class FakeChain:
 
         return self._send("create_run", run.hex(), change)
 
-    def activate_run(self, run: Hash) -> Sent:
+    def activate_run(self, run: Hash) -> SentTransaction:
         return self._move("activate_run", run, ("created",), "sessions: not created", "active")
 
-    def complete_run(self, run: Hash, certificate: Hash) -> Sent:
+    def complete_run(self, run: Hash, certificate: Hash) -> SentTransaction:
         return self._move(
             "complete_run", run, ("active",), "sessions: not active", "completed", certificate
         )
 
-    def cancel_run(self, run: Hash, reason: str) -> Sent:
+    def cancel_run(self, run: Hash, reason: str) -> SentTransaction:
         return self._move(
             "cancel_run", run, ("created", "active"), "sessions: already ended", "cancelled"
         )
@@ -290,7 +292,7 @@ class FakeChain:
         otherwise: str,
         to: str,
         certificate: Hash = NO_HASH,
-    ) -> Sent:
+    ) -> SentTransaction:
         def change(state: FakeState, _: int) -> None:
             named = self.account, run
             _check(named in state.runs, "sessions: no such run")
@@ -304,16 +306,16 @@ class FakeChain:
 
     # ---------------------------------------------------------------- what is in flight
 
-    def pending(self) -> tuple[Sent, ...]:
+    def pending(self) -> tuple[SentTransaction, ...]:
         return self._ledger.flying(self.account)
 
-    def reconcile(self) -> tuple[Settled, ...]:
+    def reconcile(self) -> tuple[SettledTransaction, ...]:
         ended = self._look()
         told = (*self._untold, *ended)
         self._untold.clear()
         return told
 
-    def wait(self, sent: Sent, timeout_s: float) -> Settled:
+    def wait(self, sent: SentTransaction, timeout_s: float) -> SettledTransaction:
         waited = 0.0
         while True:
             problem: ChainUnreachable | None = None
@@ -333,12 +335,12 @@ class FakeChain:
             self._sleep(1.0)
             waited += 1.0
 
-    def _look(self) -> tuple[Settled, ...]:
+    def _look(self) -> tuple[SettledTransaction, ...]:
         ended = self._ledger.ended(self.account)
         self._ended.extend(ended)
         return ended
 
-    def _send(self, kind: str, subject: str, change: Change) -> Sent:
+    def _send(self, kind: str, subject: str, change: Change) -> SentTransaction:
         return self._ledger.send(self.account, kind, subject, change)
 
 

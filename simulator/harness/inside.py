@@ -126,7 +126,7 @@ class Inside:
                 self.say(Said, text=f"{code}: {message}")
             case journal.Stuck(reason=reason) | journal.Alone(reason=reason):
                 self.say(Said, text=reason)
-            case journal.Refused(reason=reason, peer=peer, detail=detail):
+            case journal.InputRefused(reason=reason, peer=peer, detail=detail):
                 self.say(Said, text=f"refused ({reason}) {peer[-8:]}: {detail}")
             case _:
                 pass

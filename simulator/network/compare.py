@@ -14,10 +14,10 @@ import numpy as np
 from protocol.digest import digest
 from protocol.errors import UserError
 from protocol.network.coordinate import Coordinate
-from protocol.network.network_snapshot import view_of
-from protocol.planning.group_choice import GroupChoice, choose, fixed, row_size
-from protocol.planning.group_proposals import Bounds
-from protocol.planning.time_model import Sizes
+from protocol.network.network_snapshot import snapshot_of
+from protocol.planning.group_choice import GroupChoice, choose, fixed, group_size
+from protocol.planning.group_proposals import GroupBounds
+from protocol.planning.time_model import VectorSizes
 from simulator.network.links import VECTOR_BYTES, Links, links_of
 from simulator.network.measuring import Nodes, Settling
 from simulator.network.movement import Moved, move
@@ -26,7 +26,7 @@ ROUNDS = 12
 LEAST_ROW = 2
 # Of each round, as the manifest's default has it.
 COMPUTING_S = 60.0
-SIZES = Sizes(offer=VECTOR_BYTES, partial=VECTOR_BYTES, result=VECTOR_BYTES)
+SIZES = VectorSizes(offer=VECTOR_BYTES, partial=VECTOR_BYTES, result=VECTOR_BYTES)
 ADAPTIVE, FIXED = "adaptive", "fixed:"
 
 
@@ -119,10 +119,10 @@ def run(
 ) -> Record:
     """So many rounds under one policy."""
     size, measuring, played = parse_policy(policy), Nodes(nodes, seed), _Played()
-    bounds, before = Bounds(least=LEAST_ROW, most=nodes), None
+    bounds, before = GroupBounds(least=LEAST_ROW, most=nodes), None
     gone: list[Round] = []
     for number, (links, believed) in enumerate(_course(profile, nodes, seed, rounds, change)):
-        view = view_of(measuring.readies(digest(b"round", number.to_bytes(8, "big")), believed))
+        view = snapshot_of(measuring.readies(digest(b"round", number.to_bytes(8, "big")), believed))
         layout = (
             choose(view, bounds, SIZES, before)
             if size is None
@@ -130,7 +130,7 @@ def run(
         )
         went = played.move(layout, links)
         gone.append(_round(layout, went))
-        measuring.took_part(links, went, layout.rows, layout.shares)
+        measuring.took_part(links, went, layout.groups, layout.shares)
         before = layout.after
     return _record(profile, nodes, policy, seed, gone)
 
@@ -142,17 +142,17 @@ class _Played:
         self._known: dict[tuple[object, ...], Moved] = {}
 
     def move(self, layout: GroupChoice, links: Links) -> Moved:
-        key = (layout.rows, layout.shares, id(links))
+        key = (layout.groups, layout.shares, id(links))
         if key not in self._known:
             # The last one alone: a matrix of all pairs is large.
-            self._known = {key: move(layout.rows, layout.shares, links)}
+            self._known = {key: move(layout.groups, layout.shares, links)}
         return self._known[key]
 
 
 def _round(layout: GroupChoice, went: Moved) -> Round:
     return Round(
-        row_size=row_size(layout.rows),
-        rows=len(layout.rows),
+        row_size=group_size(layout.groups),
+        rows=len(layout.groups),
         predicted_s=layout.predicted_s,
         seconds=went.seconds,
         between_bytes=went.between_bytes,

@@ -19,7 +19,7 @@ from protocol.identity import PeerId
 from protocol.messages import Ready
 from protocol.network.coordinate import ORIGIN, Coordinate, moved
 from protocol.network.peer_observation import MAX_OBSERVATIONS
-from protocol.network.samples import WINDOW, Window
+from protocol.network.samples import WINDOW, SampleWindow
 from protocol.ports import Link
 from simulator.network.links import MSS_BYTES, VECTOR_BYTES, Floats, Ints, Links
 from simulator.network.movement import Moved
@@ -45,8 +45,8 @@ class Settling:
     def __init__(self, nodes: int, seed: int) -> None:
         self._rng = random.Random(f"pings {nodes} {seed}")
         self._salts = [digest(i.to_bytes(4, "big"))[:3] for i in range(nodes)]
-        self._windows: list[dict[int, Window]] = [
-            {j: Window() for j in self._some(i, nodes)} for i in range(nodes)
+        self._windows: list[dict[int, SampleWindow]] = [
+            {j: SampleWindow() for j in self._some(i, nodes)} for i in range(nodes)
         ]
         self.coordinates = [ORIGIN] * nodes
 

@@ -9,7 +9,7 @@ import time
 import trio
 
 from daemon.services.training.native.state.state_store import PASSED_BY
-from protocol.journal import Planned, Refused, Trained, Warned, WorkDropped
+from protocol.journal import InputRefused, Planned, Trained, Warned, WorkDropped
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link_profiles import LINKS
 from simulator.faults.fault import WHOEVER
@@ -170,7 +170,7 @@ class Played:
         liars = self.world.invariants.liars if node == WHOEVER else {node}
         peers = {self.world.seats[liar].peer for liar in liars}
         return any(
-            isinstance(event, Refused)
+            isinstance(event, InputRefused)
             and event.reason == reason
             and event.peer in peers
             and index not in liars

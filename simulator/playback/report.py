@@ -10,7 +10,7 @@ from statistics import median
 
 import msgspec
 
-from protocol.journal import PeerDown, PeerForgotten, PhaseEntered, Refused, RoundCertified
+from protocol.journal import InputRefused, PeerDown, PeerForgotten, PhaseEntered, RoundCertified
 from simulator.faults import fault as f
 from simulator.world.fault_scheduler import Struck
 from simulator.world.world import World
@@ -193,7 +193,7 @@ def refused(world: World) -> dict[str, int]:
     """Refusals of all nodes by reason."""
     counts: dict[str, int] = {}
     for _, _, event in world.history:
-        if isinstance(event, Refused):
+        if isinstance(event, InputRefused):
             counts[event.reason] = counts.get(event.reason, 0) + event.count
     return dict(sorted(counts.items()))
 

@@ -22,8 +22,8 @@ from protocol.chain.port import (
     ChainRefused,
     ChainUnreachable,
     Proposal,
-    Sent,
-    Settled,
+    SentTransaction,
+    SettledTransaction,
 )
 from protocol.settlement.merkle_tree import SettlementTree
 
@@ -50,7 +50,7 @@ class Ground(Protocol):
         """It does not answer."""
 
 
-def done(chain: Chain, sent: Sent) -> Settled:
+def done(chain: Chain, sent: SentTransaction) -> SettledTransaction:
     ended = chain.wait(sent, 30)
     assert ended.done, ended.reason
     assert ended.sent == sent

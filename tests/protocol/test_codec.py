@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, chunk_count, element_range
 from protocol.codec import CODECS, REFERENCES, Codec, chunk_bytes, codec_named
 from protocol.codec.floats import BFloat16, Float16, Float32
-from protocol.codec.reference import PIECE_ELEMENTS
+from protocol.codec.numpy_codec import PIECE_ELEMENTS
 from protocol.digest import digest
 from protocol.errors import PeerFault, UserError
 from protocol.ports import Vector

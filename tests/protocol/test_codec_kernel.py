@@ -22,8 +22,8 @@ from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec import CODECS, REFERENCES, Codec, implementation
 from protocol.codec.base import Bytes8
 from protocol.codec.blocks import Int8
-from protocol.codec.compiled import Compiled
-from protocol.codec.kernel import REVISION, Kernel, load
+from protocol.codec.compiled import CompiledCodec
+from protocol.codec.kernel import REVISION, KernelStatus, load
 from protocol.digest import Buffer
 from protocol.errors import PeerFault
 from protocol.ports import Vector
@@ -83,7 +83,9 @@ def made(elements: int, seed: int, kind: str) -> Vector:
 
 
 @pytest.fixture(scope="module", params=["vectors of the processor", "plain C"])
-def kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernel:
+def kernel(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> KernelStatus:
     """The loops twice: as an installation builds them, and without any processor's instructions,
     hardly optimized.
     """
@@ -109,9 +111,9 @@ def outcome(work: Callable[[], object]) -> object:
             return type(refused), str(refused)
 
 
-def both(kernel: Kernel, name: str, work: Callable[[Codec], object]) -> object:
+def both(kernel: KernelStatus, name: str, work: Callable[[Codec], object]) -> object:
     """Asserts that they do the same, and returns it."""
-    compiled, reference = Compiled(REFERENCES[name], lambda: kernel), REFERENCES[name]
+    compiled, reference = CompiledCodec(REFERENCES[name], lambda: kernel), REFERENCES[name]
     done = outcome(lambda: work(compiled))
     assert done == outcome(lambda: work(reference))
     return done
@@ -126,7 +128,7 @@ def filled(work: Callable[[Vector], None], elements: int) -> bytes:
 @EACH
 @given(elements=SIZES, seed=SEEDS, kind=KINDS, over=st.sampled_from([1, 2, 3, 70_001]))
 def test_encodings(
-    kernel: Kernel, name: str, elements: int, seed: int, kind: str, over: int
+    kernel: KernelStatus, name: str, elements: int, seed: int, kind: str, over: int
 ) -> None:
     values = made(elements, seed, kind)
     data = both(kernel, name, lambda codec: codec.encode(values, over))
@@ -144,7 +146,9 @@ def test_encodings(
     seed=SEEDS,
     bad=st.sampled_from([0x7F800000, 0xFF800000, 0x7FC00000, 0xFF800001]),
 )
-def test_what_is_no_number(kernel: Kernel, name: str, elements: int, seed: int, bad: int) -> None:
+def test_what_is_no_number(
+    kernel: KernelStatus, name: str, elements: int, seed: int, bad: int
+) -> None:
     values = made(elements, seed, "normal")
     values.view(np.uint32)[seed % elements] = bad
     for over in (1, 5):
@@ -163,7 +167,7 @@ def test_what_is_no_number(kernel: Kernel, name: str, elements: int, seed: int, 
     shift=st.integers(0, 3),
 )
 def test_decoding_what_came(
-    kernel: Kernel,
+    kernel: KernelStatus,
     name: str,
     elements: int,
     seed: int,
@@ -207,7 +211,7 @@ def test_decoding_what_came(
     weights=st.lists(WEIGHTS, min_size=4, max_size=4),
 )
 def test_sums(
-    kernel: Kernel, name: str, elements: int, seed: int, kinds: list[str], weights: list[int]
+    kernel: KernelStatus, name: str, elements: int, seed: int, kinds: list[str], weights: list[int]
 ) -> None:
     codec = REFERENCES[name]
     parts: list[tuple[int, Buffer]] = [
@@ -229,7 +233,7 @@ def test_sums(
 
 
 @pytest.mark.parametrize(("name", "exponent"), [("bfloat16", 0x7F80), ("float16", 0x7C00)])
-def test_every_half(kernel: Kernel, name: str, exponent: int) -> None:
+def test_every_half(kernel: KernelStatus, name: str, exponent: int) -> None:
     halves = np.arange(1 << 16, dtype="<u2")
     data = halves[(halves & exponent) != exponent].tobytes()
     decoded = both(
@@ -244,7 +248,7 @@ def test_every_half(kernel: Kernel, name: str, exponent: int) -> None:
 @pytest.mark.parametrize(
     ("name", "level_bytes", "largest"), [("int8", 4096, 0x7C01), ("int4", 2048, 0x7DFF)]
 )
-def test_every_scale(kernel: Kernel, name: str, level_bytes: int, largest: int) -> None:
+def test_every_scale(kernel: KernelStatus, name: str, level_bytes: int, largest: int) -> None:
     """Each scale that an encoder makes, with a block of all kinds of levels."""
     scales = np.arange(0x0280, largest + 1, dtype="<u2")
     if name == "int4":
@@ -264,12 +268,12 @@ def test_every_scale(kernel: Kernel, name: str, level_bytes: int, largest: int) 
 
 
 @EACH
-def test_nothing_is_added_of_what_is_refused(kernel: Kernel, name: str) -> None:
+def test_nothing_is_added_of_what_is_refused(kernel: KernelStatus, name: str) -> None:
     elements = 3 * CHUNK_ELEMENTS
     data = bytearray(REFERENCES[name].encode(np.ones(elements, np.float32)))
     at = REFERENCES[name].size(2 * CHUNK_ELEMENTS)
     data[at : at + 4] = b"\xff\xff\xff\xff"
-    for codec in (REFERENCES[name], Compiled(REFERENCES[name], lambda: kernel)):
+    for codec in (REFERENCES[name], CompiledCodec(REFERENCES[name], lambda: kernel)):
         out = np.full(elements, 0.5, np.float32)
         with pytest.raises(PeerFault):
             codec.add(data, 2, out)
@@ -277,12 +281,12 @@ def test_nothing_is_added_of_what_is_refused(kernel: Kernel, name: str) -> None:
 
 
 def test_without_loops_numpy_does_the_work() -> None:
-    assert load(None, LOOPED) == Kernel(
+    assert load(None, LOOPED) == KernelStatus(
         None, "numpy: the compiled loops are missing; install again with a C compiler to have them"
     )
     values = made(CHUNK_ELEMENTS + 5, 1, "normal")
     for name in NAMES:
-        codec = Compiled(REFERENCES[name], lambda: load(None, LOOPED))
+        codec = CompiledCodec(REFERENCES[name], lambda: load(None, LOOPED))
         data = codec.encode(values, 3)
         assert data == REFERENCES[name].encode(values, 3)
         codec.check(data, values.size)
@@ -295,7 +299,9 @@ class _OtherInt8(Int8):
         out[-1] ^= 1
 
 
-def test_loops_that_would_make_other_bytes_are_not_used(tmp_path: Path, kernel: Kernel) -> None:
+def test_loops_that_would_make_other_bytes_are_not_used(
+    tmp_path: Path, kernel: KernelStatus
+) -> None:
     assert kernel.loops is not None
     library = Path(kernel.loops.path)
     assert (

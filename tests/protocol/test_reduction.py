@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from protocol.averaging.reduction import weighted_mean
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec import CODECS, Codec, codec_named
-from protocol.codec.reference import PIECE_ELEMENTS
+from protocol.codec.numpy_codec import PIECE_ELEMENTS
 from protocol.digest import digest
 from protocol.errors import PeerFault
 from protocol.ports import Vector

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
-from protocol.journal import Refused, RoundCertified
+from protocol.journal import InputRefused, RoundCertified
 from protocol.messages import Plan
 from protocol.rules.registry import rule_set
 from protocol.rules.versions import CURRENT_RULES
@@ -92,7 +92,7 @@ def test_a_run_is_planned_by_its_own_rules_whatever_else_a_program_knows(rules: 
     assert borders != rule_set(CURRENT_RULES + LATER_RULES - rules).share_out(CHUNKS, equal), (
         "the other version would plan otherwise"
     )
-    assert world.of(Refused) == []
+    assert world.of(InputRefused) == []
     assert (
         len(
             {
@@ -122,8 +122,8 @@ def test_a_run_of_later_rules_is_refused_by_the_older_release_in_words_on_both_s
     assert refused is not None
     assert refused.what == "This run uses rules 3; this program knows rules 2. Upgrade hypergpu."
     assert world.seats[2].life == 0, "it never took part"
-    (told,) = world.of(Refused)
-    assert isinstance(told, Refused)
+    (told,) = world.of(InputRefused)
+    assert isinstance(told, InputRefused)
     assert (told.reason, told.peer) == ("rules", world.seats[2].peer)
     assert told.detail == "it asked to join; it knows rules 2, and this run uses rules 3"
 

@@ -23,11 +23,11 @@ from daemon.chain.sessions import (
 from daemon.cli.chain.access import RunAccess, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from daemon.config.loader import load_config
+from daemon.home.recent_state import describe_runs as named_runs
 from daemon.home.recent_state import kept_manifest, last_run
-from daemon.home.recent_state import named as named_runs
 from daemon.wallet import files
 from protocol.chain.keccak import Address, checked_address
-from protocol.chain.port import NO_HASH, Chain, Hash, RunStatus, Sent
+from protocol.chain.port import NO_HASH, Chain, Hash, RunStatus, SentTransaction
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.run.manifest import SignedManifest
@@ -105,7 +105,7 @@ def _take(
     talk: Invocation,
     meant: _Meant,
     password_file: Path | None,
-    send: Callable[[Chain], Sent],
+    send: Callable[[Chain], SentTransaction],
     certificate: Hash = NO_HASH,
 ) -> None:
     """Send, wait, print what the chain says afterwards, with this `certificate` in it."""

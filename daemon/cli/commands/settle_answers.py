@@ -17,7 +17,7 @@ from daemon.chain.rewards import WAIT_S, missing_dataset
 from daemon.cli.chain.access import RunAccess, access, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from protocol.chain.keccak import address_of
-from protocol.chain.port import Chain, ChainRefused, PoolStatus, Proposal, Sent
+from protocol.chain.port import Chain, ChainRefused, PoolStatus, Proposal, SentTransaction
 from protocol.errors import PeerFault, UserError
 from protocol.settlement.dataset import (
     MAX_DATASET_BYTES,
@@ -241,7 +241,7 @@ def _is_ready(chain: Chain, status: PoolStatus) -> bool:
     return chain.head().at_s >= status.ready_at_s
 
 
-def _see_through(chain: Chain, sent: Sent) -> None:
+def _see_through(chain: Chain, sent: SentTransaction) -> None:
     settled = chain.wait(sent, WAIT_S)
     if not settled.done:
         raise ChainRefused(settled.reason or "it was not taken")

@@ -109,10 +109,12 @@ def test_a_sight_counts_losses_and_a_long_connections_in_proportion() -> None:
     neighbours = looked(0.1)
     neighbours.linked([link("a", 0.1, segments=100, again=1)])
     sight = neighbours.sights(PARENT)[0]
-    assert (sight.segments, sight.again) == (100, 1), "too few to say anything of this path alone"
+    assert (sight.segments, sight.retransmits) == (100, 1), (
+        "too few to say anything of this path alone"
+    )
     neighbours.linked([link("a", 0.1, segments=10 * MOST_SEGMENTS, again=1000)])
     sight = neighbours.sights(PARENT)[0]
-    assert (sight.segments, sight.again) == (MOST_SEGMENTS, 100)
+    assert (sight.segments, sight.retransmits) == (MOST_SEGMENTS, 100)
 
 
 def test_losses_bound_a_flow_once_enough_was_sent() -> None:

@@ -36,7 +36,7 @@ from protocol.certificates.certificate import OpenCertificate, Tip, certificate_
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer
-from protocol.journal import JournalEvent, Refused, Warned
+from protocol.journal import InputRefused, JournalEvent, Warned
 from protocol.messages import (
     Announce,
     AnyMessage,
@@ -380,7 +380,7 @@ class NativeEngine:
         self._nursery.start_soon(work, *arguments)
 
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
-        self._record(Refused(reason=reason, peer=peer, detail=detail))
+        self._record(InputRefused(reason=reason, peer=peer, detail=detail))
 
     def _send(self, to: tuple[PeerId, ...], message: Message) -> None:
         signed = sign(self._signer, self._run, message)

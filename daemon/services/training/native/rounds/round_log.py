@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from daemon.swarm.lineage import LineageEntry
 from protocol.identity import PeerId
-from protocol.journal import JournalEvent, PhaseEntered, RoundCertified, Share
+from protocol.journal import Contributor, JournalEvent, PhaseEntered, RoundCertified
 from protocol.round.phases import State
 
 
@@ -29,7 +29,9 @@ def certified(
         parent=certificate.outcome.parents[0].hex(),
         members=plan.members,
         shares=tuple(
-            Share(peer=plan.members[i], samples=plan.offers[i].samples, loss=plan.offers[i].loss)
+            Contributor(
+                peer=plan.members[i], samples=plan.offers[i].samples, loss=plan.offers[i].loss
+            )
             for i in certificate.contributors
         ),
         samples=certificate.samples,
@@ -39,7 +41,7 @@ def certified(
         phase_seconds=phase_seconds or {},
         reason=certificate.cut.reason,
         plan=plan.plan.reason,
-        rows=tuple(len(row) for row in plan.plan.rows),
+        group_sizes=tuple(len(row) for row in plan.plan.rows),
         predicted_s=plan.plan.predicted_s,
     )
 

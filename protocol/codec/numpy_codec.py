@@ -27,7 +27,7 @@ PIECE_ELEMENTS = PIECE_CHUNKS * CHUNK_ELEMENTS
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-class Reference(ABC):
+class NumpyCodec(ABC):
     """A codec in numpy: its subclasses encode and decode one piece."""
 
     name: str

@@ -14,7 +14,7 @@ SOON, LATER = 2, 3
 MOST_MEMBERS = 1 << 20
 
 
-class History(
+class GroupSizeHistory(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
     """What a round's plan leaves for the next: the size of its rows, and towards which sizes the

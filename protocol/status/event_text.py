@@ -1,7 +1,7 @@
 """Every event in plain words: what happened, with its numbers, as one sentence a person can read
 without knowing the code.
 
-`say(event, who)` is total over `protocol.journal.AnyEvent`; a test holds it to that. Reasons that
+`describe(event, who)` is total over `protocol.journal.AnyEvent`; a test holds it to that. Reasons that
 somebody already put into words (plans, views, refusals) are passed on, not paraphrased.
 """
 
@@ -28,8 +28,8 @@ from protocol.status.figures import (
 
 MAX_SENTENCE_CHARS = 400  # four lines on a telephone
 
-Who = Callable[[PeerId], str]
-Words = tuple[str, str]  # level, text
+NameOf = Callable[[PeerId], str]
+LeveledText = tuple[str, str]  # level, text
 
 
 def because(reason: str) -> str:
@@ -38,17 +38,17 @@ def because(reason: str) -> str:
     return f": {reason}." if reason else "."
 
 
-def _node_started(event: journal.NodeStarted, who: Who) -> Words:
+def _node_started(event: journal.NodeStarted, who: NameOf) -> LeveledText:
     what = "Observing" if event.role == "observer" else "Started"
     text = f"{what} as {event.name or tail(event.peer)} in run {event.run_name or event.run[:8]}."
     return "info", " ".join([text, *event.assumed])
 
 
-def _trainer_ready(event: journal.TrainerReady, who: Who) -> Words:
+def _trainer_ready(event: journal.TrainerReady, who: NameOf) -> LeveledText:
     return "good", f"The trainer is ready on {event.device}: {count(event.parameters)} parameters."
 
 
-def _trainer_stopped(event: journal.TrainerStopped, who: Who) -> Words:
+def _trainer_stopped(event: journal.TrainerStopped, who: NameOf) -> LeveledText:
     if not event.limit:
         return (
             "bad",
@@ -69,7 +69,7 @@ def _hint(fix: str) -> str:
     return f" To mend it: {fix.rstrip('.')}." if fix else ""
 
 
-def _batch_skipped(event: journal.BatchSkipped, who: Who) -> Words:
+def _batch_skipped(event: journal.BatchSkipped, who: NameOf) -> LeveledText:
     counted = f"{count(event.skipped)} of {of(event.drawn, 'batch', 'batches')} so far"
     return (
         "warning",
@@ -77,7 +77,7 @@ def _batch_skipped(event: journal.BatchSkipped, who: Who) -> Words:
     )
 
 
-def _task_differs(event: journal.TaskDiffers, who: Who) -> Words:
+def _task_differs(event: journal.TaskDiffers, who: NameOf) -> LeveledText:
     if not event.difference:
         return "info", f"{who(event.peer)} has the same task now."
     return (
@@ -86,11 +86,11 @@ def _task_differs(event: journal.TaskDiffers, who: Who) -> Words:
     )
 
 
-def _phase_entered(event: journal.PhaseEntered, who: Who) -> Words:
+def _phase_entered(event: journal.PhaseEntered, who: NameOf) -> LeveledText:
     return "info", f"Round {event.number}, {phase_words(event.phase)}{because(event.reason)}"
 
 
-def _trained(event: journal.Trained, who: Who) -> Words:
+def _trained(event: journal.Trained, who: NameOf) -> LeveledText:
     if not event.samples:
         return "info", f"Nothing was trained for round {event.number}."
     speed = (
@@ -103,19 +103,19 @@ def _trained(event: journal.Trained, who: Who) -> Words:
     )
 
 
-def _training_progress(event: journal.TrainingProgress, who: Who) -> Words:
+def _training_progress(event: journal.TrainingProgress, who: NameOf) -> LeveledText:
     return (
         "info",
         f"Training: {of(event.samples, 'sample')} so far, {rate(event.samples_per_second)} a second, loss {loss(event.loss)}.",
     )
 
 
-def _planned(event: journal.Planned, who: Who) -> Words:
+def _planned(event: journal.Planned, who: NameOf) -> LeveledText:
     text = f"Round {event.number} is planned by {who(event.leader)} with {of(len(event.members), 'member')}{because(event.reason)}"
     return "info", text
 
 
-def _view_passed(event: journal.ViewPassed, who: Who) -> Words:
+def _view_passed(event: journal.ViewPassed, who: NameOf) -> LeveledText:
     again = "" if event.view == 0 else f", try {event.view + 1}"
     return (
         "warning",
@@ -132,7 +132,7 @@ _OUTCOMES = {
 }
 
 
-def _round_certified(event: journal.RoundCertified, who: Who) -> Words:
+def _round_certified(event: journal.RoundCertified, who: NameOf) -> LeveledText:
     level, yours = _OUTCOMES.get(event.outcome, ("info", event.outcome))
     part = f"{len(event.shares)} of {of(len(event.members), 'member')} counted"
     at_loss = f", loss {loss(event.loss)}" if event.loss is not None else ""
@@ -155,7 +155,7 @@ _AVERAGED = {
 }
 
 
-def _round_averaged(event: journal.RoundAveraged, who: Who) -> Words:
+def _round_averaged(event: journal.RoundAveraged, who: NameOf) -> LeveledText:
     level, what = _AVERAGED.get(event.outcome, ("info", event.outcome))
     at_loss = (
         f", loss {loss(event.loss)}"
@@ -165,52 +165,52 @@ def _round_averaged(event: journal.RoundAveraged, who: Who) -> Words:
     return level, f"Round {event.number} {what}{at_loss}{because(event.reason)}"
 
 
-def _alone(event: journal.Alone, who: Who) -> Words:
+def _alone(event: journal.Alone, who: NameOf) -> LeveledText:
     text = f"Round {event.number} came and nobody else was there: {of(event.samples_pending, 'sample')} wait{because(event.reason)}"
     return "warning", text
 
 
-def _caught_up(event: journal.CaughtUp, who: Who) -> Words:
+def _caught_up(event: journal.CaughtUp, who: NameOf) -> LeveledText:
     text = f"Caught up with round {event.number}: {size(event.size_bytes)} from {who(event.source)} in {duration(event.seconds)}."
     return "good", text
 
 
-def _stuck(event: journal.Stuck, who: Who) -> Words:
+def _stuck(event: journal.Stuck, who: NameOf) -> LeveledText:
     return "bad", f"Stuck{because(event.reason)}"
 
 
-def _peer_up(event: journal.PeerUp, who: Who) -> Words:
+def _peer_up(event: journal.PeerUp, who: NameOf) -> LeveledText:
     path = "through a relay" if event.path == "relay" else "directly"
     return "info", f"Connected {path} to {who(event.peer)}" + (
         f" at {event.address}." if event.address else "."
     )
 
 
-def _peer_down(event: journal.PeerDown, who: Who) -> Words:
+def _peer_down(event: journal.PeerDown, who: NameOf) -> LeveledText:
     return "warning", f"Lost the connection to {who(event.peer)}{because(event.reason)}"
 
 
-def _peer_report(event: journal.PeerReport, who: Who) -> Words:
+def _peer_report(event: journal.PeerReport, who: NameOf) -> LeveledText:
     return (
         "info",
         f"Heard from {who(event.peer)}: round {event.number}, {phase_words(event.phase)}.",
     )
 
 
-def _peer_forgotten(event: journal.PeerForgotten, who: Who) -> Words:
+def _peer_forgotten(event: journal.PeerForgotten, who: NameOf) -> LeveledText:
     return (
         "warning",
         f"Gave up on {who(event.peer)}: silent for {duration(event.silent_s)}, it no longer counts as a member.",
     )
 
 
-def _refused(event: journal.Refused, who: Who) -> Words:
+def _refused(event: journal.InputRefused, who: NameOf) -> LeveledText:
     sender = who(event.peer) if event.peer else "a stranger"
     times = f", {count(event.count)} times" if event.count > 1 else ""
     return "warning", f"Refused what {sender} sent ({event.reason}{times}){because(event.detail)}"
 
 
-def _traffic(event: journal.TrafficReport, who: Who) -> Words:
+def _traffic(event: journal.TrafficReport, who: NameOf) -> LeveledText:
     sent, received = (
         event.control_sent + event.bulk_sent,
         event.control_received + event.bulk_received,
@@ -221,25 +221,25 @@ def _traffic(event: journal.TrafficReport, who: Who) -> Words:
     )
 
 
-def _work_dropped(event: journal.WorkDropped, who: Who) -> Words:
+def _work_dropped(event: journal.WorkDropped, who: NameOf) -> LeveledText:
     return (
         "warning",
         f"{of(event.samples, 'sample')} will not be offered any more{because(event.reason)}",
     )
 
 
-def _checkpoint(event: journal.CheckpointWritten, who: Who) -> Words:
+def _checkpoint(event: journal.CheckpointWritten, who: NameOf) -> LeveledText:
     return (
         "info",
         f"Round {event.number} is on disk: {size(event.size_bytes)} in {duration(event.seconds)}.",
     )
 
 
-def _warned(event: journal.Warned, who: Who) -> Words:
+def _warned(event: journal.Warned, who: NameOf) -> LeveledText:
     return "warning", f"{event.message} [{event.code}]"
 
 
-def _trouble(event: journal.Trouble, who: Who) -> Words:
+def _trouble(event: journal.Trouble, who: NameOf) -> LeveledText:
     if not event.message:
         return "info", f"It is over [{event.code}]"
     return ("bad" if event.level == "bad" else "warning"), f"{event.message} [{event.code}]"
@@ -256,7 +256,7 @@ _CHAIN = {
 }
 
 
-def _chain_report(event: journal.ChainReport, who: Who) -> Words:
+def _chain_report(event: journal.ChainReport, who: NameOf) -> LeveledText:
     level, what = _CHAIN.get(event.state, ("info", event.state))
     if event.state == "live":
         paid = f" to {event.payout}" if event.payout else ""
@@ -268,18 +268,18 @@ def _chain_report(event: journal.ChainReport, who: Who) -> Words:
     return level, f"{what}{because(event.reason)}"
 
 
-def _peer_registered(event: journal.PeerRegistered, who: Who) -> Words:
+def _peer_registered(event: journal.PeerRegistered, who: NameOf) -> LeveledText:
     level = {"rejected": "warning", "suspended": "warning", "approved": "good"}.get(
         event.state, "info"
     )
     return level, f"The registration of {who(event.peer)} is {event.state}{because(event.reason)}"
 
 
-def _stopped(event: journal.Stopped, who: Who) -> Words:
+def _stopped(event: journal.NodeStopped, who: NameOf) -> LeveledText:
     return "info", f"Stopped{because(event.reason)}"
 
 
-WORDS: dict[type[journal.JournalEvent], Callable[[Any, Who], Words]] = {
+WORDS: dict[type[journal.JournalEvent], Callable[[Any, NameOf], LeveledText]] = {
     journal.NodeStarted: _node_started,
     journal.TrainerReady: _trainer_ready,
     journal.TrainerStopped: _trainer_stopped,
@@ -299,7 +299,7 @@ WORDS: dict[type[journal.JournalEvent], Callable[[Any, Who], Words]] = {
     journal.PeerDown: _peer_down,
     journal.PeerReport: _peer_report,
     journal.PeerForgotten: _peer_forgotten,
-    journal.Refused: _refused,
+    journal.InputRefused: _refused,
     journal.TrafficReport: _traffic,
     journal.WorkDropped: _work_dropped,
     journal.CheckpointWritten: _checkpoint,
@@ -307,11 +307,11 @@ WORDS: dict[type[journal.JournalEvent], Callable[[Any, Who], Words]] = {
     journal.Trouble: _trouble,
     journal.ChainReport: _chain_report,
     journal.PeerRegistered: _peer_registered,
-    journal.Stopped: _stopped,
+    journal.NodeStopped: _stopped,
 }
 
 
-def say(event: journal.JournalEvent, who: Who = tail) -> Words:
+def describe(event: journal.JournalEvent, who: NameOf = tail) -> LeveledText:
     """The level and the sentence of an event; `who` says a peer's name."""
     level, text = WORDS[type(event)](event, who)
     return level, clean(text, MAX_SENTENCE_CHARS)

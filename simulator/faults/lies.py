@@ -11,7 +11,11 @@ import random
 import numpy as np
 from msgspec.structs import replace
 
-from daemon.services.training.native.exchange.lanes import GroupSumHeader, ResultHeader, SliceHeader
+from daemon.services.training.native.exchange.bulk_headers import (
+    GroupSumHeader,
+    ResultHeader,
+    SliceHeader,
+)
 from daemon.swarm.frames import LENGTH_BYTES, frame
 from protocol.averaging.reduction import ROW_CODEC
 from protocol.codec import chunk_bytes, codec_named

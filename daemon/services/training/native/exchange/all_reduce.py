@@ -23,18 +23,18 @@ import numpy as np
 import trio
 
 from daemon.services.training.native.exchange.buffers import Buffers
-from daemon.services.training.native.exchange.inter_group_reduce import (
-    GroupSumSample,
-    InterGroupReduce,
-)
-from daemon.services.training.native.exchange.lanes import (
+from daemon.services.training.native.exchange.bulk_headers import (
     BulkHeader,
-    BulkSender,
-    ExpectedParcel,
     Parcel,
     ResultHeader,
     SliceHeader,
     parcel,
+)
+from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel
+from daemon.services.training.native.exchange.bulk_sender import BulkSender
+from daemon.services.training.native.exchange.inter_group_reduce import (
+    GroupSumSample,
+    InterGroupReduce,
 )
 from daemon.services.training.native.exchange.result_buffer import ResultBuffer
 from protocol.averaging.group_layout import receivers

@@ -13,15 +13,14 @@ import trio
 from daemon.services.training.native.audit.auditor import Results
 from daemon.services.training.native.exchange.all_reduce import EARLY_S, AllReduce
 from daemon.services.training.native.exchange.buffers import Buffers
-from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
-from daemon.services.training.native.exchange.lanes import (
+from daemon.services.training.native.exchange.bulk_headers import (
     BulkHeader,
-    BulkSender,
-    ExpectedParcel,
     ResultHeader,
     SliceHeader,
-    serve_bulk_lanes,
 )
+from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel, serve_bulk
+from daemon.services.training.native.exchange.bulk_sender import BulkSender
+from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
 from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.state_sync import Credits
 from daemon.swarm.members import Members
@@ -74,7 +73,7 @@ class DataPlane:
         self._over: deque[Digest] = deque(maxlen=PLANS_KNOWN)
         self._reducing = trio.CancelScope()
         self._buffers = Buffers()
-        self._received = serve_bulk_lanes(network, self._accept, refuse, self._buffers)
+        self._received = serve_bulk(network, self._accept, refuse, self._buffers)
 
     @property
     def uplink_bps(self) -> int:

@@ -15,12 +15,8 @@ import msgspec
 import numpy as np
 
 from daemon.services.training.native.exchange.buffers import Buffers
-from daemon.services.training.native.exchange.lanes import (
-    ExpectedParcel,
-    GroupSumHeader,
-    Parcel,
-    parcel,
-)
+from daemon.services.training.native.exchange.bulk_headers import GroupSumHeader, Parcel, parcel
+from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel
 from protocol.averaging.reduction import ROW_CODEC
 from protocol.averaging.sum_audit import Piece, draw_row, result_piece
 from protocol.averaging.vector_layout import element_range

@@ -24,7 +24,7 @@ from protocol.ports import Vector
 WEIGHTS = (70, 101, 333, 64)  # samples of four members
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class CodecRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One codec in one implementation.
 
     `size_ratio` is encoded bytes over float32 bytes; `max_error` the greatest error over the
@@ -43,7 +43,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     max_error: float
 
 
-def bench_codecs(elements: int, repeat: int, device: str | None = None) -> list[Record]:
+def bench_codecs(elements: int, repeat: int, device: str | None = None) -> list[CodecRecord]:
     """Raises `InvariantBroken` when two implementations of a codec make different bytes,
     `UserError("DEVICE")` for a device that is not here.
     """
@@ -63,12 +63,14 @@ def bench_codecs(elements: int, repeat: int, device: str | None = None) -> list[
     )
 
 
-def _on_device(values: Vector, device: str, repeat: int, known: dict[str, Record]) -> list[Record]:
+def _on_device(
+    values: Vector, device: str, repeat: int, known: dict[str, CodecRecord]
+) -> list[CodecRecord]:
     from daemon.device.encoding_pace import paces  # noqa: PLC0415  # torch, for this option alone
 
     name, measured = paces(values, WEIGHTS[0], device, repeat)
     return [
-        Record(
+        CodecRecord(
             codec=pace.codec,
             implementation=f"{pace.by}, {name}",
             elements=values.size,
@@ -80,7 +82,7 @@ def _on_device(values: Vector, device: str, repeat: int, known: dict[str, Record
     ]
 
 
-def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> Record:
+def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> CodecRecord:
     size_bytes, out = values.nbytes, np.empty_like(values)
     data = codec.encode(values)
     quarter = (
@@ -93,7 +95,7 @@ def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> Record:
     def rate(work: Callable[[], object], done_bytes: int) -> float:
         return done_bytes / median([_cpu_seconds(work) for _ in range(repeat)]) / 1e9
 
-    record = Record(
+    record = CodecRecord(
         codec=codec.name,
         implementation=kind,
         elements=values.size,
@@ -116,7 +118,7 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
     return time.thread_time() - start
 
 
-def table(records: Sequence[Record]) -> str:
+def table(records: Sequence[CodecRecord]) -> str:
     """For a terminal."""
     rows = [
         (

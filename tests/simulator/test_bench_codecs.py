@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from protocol.codec import REFERENCES, implementation
-from simulator.bench.codecs import Record, bench_codecs, table
+from simulator.bench.codecs import CodecRecord, bench_codecs, table
 
 
 def test_every_codec_is_measured_in_every_implementation() -> None:
@@ -61,7 +61,7 @@ def test_the_command_measures_a_device_too() -> None:
         "--json",
     ]
     said = subprocess.run([*command, "--device", "cpu"], capture_output=True, check=True)
-    records = msgspec.json.decode(said.stdout, type=list[Record])
+    records = msgspec.json.decode(said.stdout, type=list[CodecRecord])
     on_device = [record for record in records if record.implementation.startswith("torch, cpu")]
     assert [record.codec for record in on_device] == list(REFERENCES)
     assert all(record.encode_gb_s > 0 and record.decode_gb_s is None for record in on_device)

@@ -147,23 +147,23 @@ def allreduce(
     """
     import msgspec  # noqa: PLC0415
 
-    from simulator.bench.allreduce import running  # noqa: PLC0415
+    from simulator.bench.allreduce import benchmark  # noqa: PLC0415
     from simulator.bench.allreduce.table import table  # noqa: PLC0415
 
     call = invocation(context)
-    records = running.measure(
+    records = benchmark.measure(
         peers=peers,
         elements=elements,
         codecs=codecs,
         engines=engines,
-        rate_bps=running.parse_rate(rate),
+        rate_bps=benchmark.parse_rate(rate),
         rtt_s=rtt / 1000,
         repeat=repeat,
         certified=certified,
         say=call.say,
     )
     call.result(msgspec.json.encode(records).decode() if call.as_json else table(records))
-    missing = running.without_figure(records)
+    missing = benchmark.without_figure(records)
     for line in missing:
         click.echo(line, err=True)
     right = all(

@@ -22,7 +22,7 @@ from protocol.ports import Vector
 WEIGHTS = (70, 101, 333, 64)  # samples of four members
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class CodecRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One codec in one implementation.
 
     `size_ratio` is encoded bytes over float32 bytes; `max_error` the greatest error over the
@@ -40,7 +40,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     max_error: float
 
 
-def bench_codecs(elements: int, repeat: int) -> list[Record]:
+def bench_codecs(elements: int, repeat: int) -> list[CodecRecord]:
     """Measure every codec in every implementation.
 
     Raises:
@@ -59,7 +59,7 @@ def bench_codecs(elements: int, repeat: int) -> list[Record]:
     return records
 
 
-def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> Record:
+def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> CodecRecord:
     size_bytes, out = values.nbytes, np.empty_like(values)
     data = codec.encode(values)
     quarter = (
@@ -72,7 +72,7 @@ def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> Record:
     def rate(work: Callable[[], object], done_bytes: int) -> float:
         return done_bytes / median([_cpu_seconds(work) for _ in range(repeat)]) / 1e9
 
-    record = Record(
+    record = CodecRecord(
         codec=codec.name,
         implementation=kind,
         elements=values.size,
@@ -95,7 +95,7 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
     return time.thread_time() - start
 
 
-def table(records: Sequence[Record]) -> str:
+def table(records: Sequence[CodecRecord]) -> str:
     """For a terminal."""
     rows: list[tuple[str, ...]] = [
         (

@@ -48,7 +48,7 @@ class Forge(Liar):
         return [frame(encode_signed(Signed(signed.payload, signed.peer, signature)))]
 
 
-class Steal(Liar):
+class Impersonate(Liar):
     """Speaks in the name of whom it speaks to."""
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
@@ -169,7 +169,7 @@ class DoubleVote(Liar):
         return frames
 
 
-class TwoCuts(Liar):
+class TwoInclusions(Liar):
     """As leader, cuts twice under one number."""
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
@@ -242,7 +242,7 @@ class FakeCertificate(Liar):
         return [bytes(damaged), data]
 
 
-class FalseHeld(Liar):
+class FalseHoldReport(Liar):
     """Says that it holds what it does not, and sends what it reduces to nobody."""
 
     unnoticed = (
@@ -264,7 +264,7 @@ class BadState(Liar):
         return bytes(byte ^ 1 for byte in data) if len(data) > 1024 else data
 
 
-class Braggart(Liar):
+class FalseHeight(Liar):
     """Claims to be a million rounds ahead."""
 
     unnoticed = "its beacons are its own word; whoever asks it for the certificates gets none and goes on to the next"
@@ -286,7 +286,7 @@ class Braggart(Liar):
 
 LIES: dict[str, type[Liar]] = {
     "forge": Forge,
-    "steal": Steal,
+    "steal": Impersonate,
     "replay": Replay,
     "garbage": Garbage,
     "oversize": Oversize,
@@ -296,13 +296,13 @@ LIES: dict[str, type[Liar]] = {
     "wrong_digest": WrongDigest,
     "wrong_vote": WrongVote,
     "double_vote": DoubleVote,
-    "two_cuts": TwoCuts,
+    "two_cuts": TwoInclusions,
     "bad_plan": BadPlan,
     "usurp": Usurp,
     "inflate": Inflate,
     "old_seq": OldSeq,
     "fake_certificate": FakeCertificate,
-    "false_held": FalseHeld,
+    "false_held": FalseHoldReport,
     "bad_state": BadState,
-    "braggart": Braggart,
+    "braggart": FalseHeight,
 }

@@ -26,7 +26,7 @@ from protocol.ports import Endpoint
 from protocol.round import phases as p
 from protocol.round.machine import begin
 from protocol.run.manifest import Manifest, seal
-from simulator.playback.report import Report
+from simulator.playback.report import StoryReport
 from simulator.scenarios.story import Story
 
 NAME = "membership"
@@ -39,7 +39,7 @@ LOST = 0.02  # of all beacons, at each listener
 CHUNKS = 64
 
 
-def play_membership(nodes: int | None, seed: int) -> tuple[Story, Report]:
+def play_membership(nodes: int | None, seed: int) -> tuple[Story, StoryReport]:
     """The story (for its name and size) and what came of it."""
     began, cpu = time.perf_counter(), time.process_time()
     story = Story(
@@ -51,7 +51,7 @@ def play_membership(nodes: int | None, seed: int) -> tuple[Story, Report]:
     )
     crowd = _Crowd(story)
     held = {"membership": crowd.meet(), "same leaders": crowd.draw(), "plan": crowd.plan()}
-    return story, Report(
+    return story, StoryReport(
         scenario=NAME,
         seed=seed,
         nodes=story.nodes,

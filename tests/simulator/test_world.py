@@ -35,7 +35,7 @@ from protocol.round.machine import step
 from protocol.rules.registry import rules_of
 from simulator.fakes.clock import run_virtual
 from simulator.faults import fault as f
-from simulator.playback.player import Played, play
+from simulator.playback.player import StoryPlayer, play
 from simulator.playback.pool import play_one
 from simulator.scenarios.catalog import scenario
 from simulator.scenarios.fuzz import random_story
@@ -51,12 +51,12 @@ def small(**changes: object) -> Story:
 
 
 def test_the_world_runs_the_modules_of_the_real_node() -> None:
-    played = Played(small())
+    played = StoryPlayer(small())
     seen: list[NativeEngine] = []
 
     async def run() -> None:
         await played.run()
-        seen.extend(seat.engine for seat in played.world.seats if seat.engine is not None)
+        seen.extend(lived.engine for lived in played.world.nodes if lived.engine is not None)
 
     run_virtual(run, seed=5)
     assert len(seen) == 3
@@ -71,7 +71,7 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
         own = [kind for kind in parts if kind.__module__.startswith(("daemon.", "simulator."))]
         assert {kind.__module__.split(".")[0] for kind in own} <= {"daemon", "simulator"}
         ports = {kind.__name__ for kind in own if kind.__module__.startswith("simulator.")}
-        assert ports <= {"FaultyNetwork", "CountingTrainer", "WatchedDisk"}, (
+        assert ports <= {"FaultyNetwork", "CountingTrainer", "RecordingDisk"}, (
             "only the outermost is made up"
         )
     # Nobody has put anything in the place of a rule or a step of the engine.
@@ -197,7 +197,7 @@ def harmed(harm: object) -> set[str]:
 
 
 def _keeper(world: World, index: int) -> StateStore:
-    engine = world.seats[index].engine
+    engine = world.nodes[index].engine
     assert engine is not None
     assert engine.keeper is not None
     return engine.keeper
@@ -247,9 +247,9 @@ def test_a_vote_that_a_restart_forgets_is_seen() -> None:
     """On disks that forget where their node stood, a power cut between vote and certificate makes
     everybody say everything twice.
     """
-    played = Played(scenario("power-cut-in-vote", None, 1))
-    for seat in played.world.seats:
-        seat.medium.stands = Forgetful()
+    played = StoryPlayer(scenario("power-cut-in-vote", None, 1))
+    for lived in played.world.nodes:
+        lived.medium.stands = Forgetful()
     run_virtual(played.run, seed=played.story.seed)
     assert {broken.invariant for broken in played.world.invariants.broken} == {"one voice"}
 
@@ -285,7 +285,7 @@ def test_a_swarm_that_stands_still_is_seen() -> None:
         ),
         wanted=Wanted(rounds=0),
     )
-    played = Played(story)
+    played = StoryPlayer(story)
     played.world.swarm.mend = lambda first, second: None  # type: ignore[method-assign]
     run_virtual(played.run, seed=story.seed)
     assert played.report is not None

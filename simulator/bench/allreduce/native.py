@@ -34,7 +34,7 @@ from protocol.messages import Inclusion, Plan, Ready, Signed
 from protocol.planning.plan import OpenPlan
 from protocol.ports import Endpoint, Vector
 from protocol.round.phases import Event
-from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, serve
+from simulator.bench.allreduce.driver import AveragingFailure, CommandPipe, DriverSettings, serve
 
 RUN = digest(b"hypergpu/bench/allreduce")
 _NONE: Vector = np.empty(0, np.float32)
@@ -42,7 +42,7 @@ _NONE: Vector = np.empty(0, np.float32)
 PATIENCE_S = 300.0
 
 
-class Unproved:
+class NullCommitment:
     """A `Commitment` to nothing: what averaging costs without proofs."""
 
     def proof(self, tree: Levels, first: int, stop: int) -> tuple[Digest, ...]:
@@ -71,7 +71,7 @@ def secret_of(index: int) -> bytes:
 class NativeDriver:
     """One peer."""
 
-    def __init__(self, settings: Settings, network: LibP2PNetwork) -> None:
+    def __init__(self, settings: DriverSettings, network: LibP2PNetwork) -> None:
         self._settings, self._network = settings, network
         self._signer = Signer(secret_of(settings.index))
         self._codec = codec_named(settings.codec)
@@ -165,7 +165,7 @@ class NativeDriver:
             buffers=self.buffers,
             offload=in_thread,
             emit=_nothing,
-            commitment=Unproved(),
+            commitment=NullCommitment(),
         )
         self._exchange = exchange
         self._changed.set()
@@ -198,7 +198,7 @@ def _nothing(event: Event) -> None:
     """There is no round machine here that would want to know."""
 
 
-async def live(talk: Talk, settings: Settings) -> None:
+async def live(talk: CommandPipe, settings: DriverSettings) -> None:
     with tempfile.TemporaryDirectory(prefix="hypergpu-bench-") as folder:
         certificate = load_or_make(Path(folder) / "bulk.pem", f"peer {settings.index}")
         given = NetworkSettings(listen_host=settings.host, min_connections=0)
@@ -215,5 +215,5 @@ async def live(talk: Talk, settings: Settings) -> None:
             nursery.cancel_scope.cancel()
 
 
-def run(talk: Talk, settings: Settings) -> None:
+def run(talk: CommandPipe, settings: DriverSettings) -> None:
     trio.run(live, talk, settings)

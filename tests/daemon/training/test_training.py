@@ -63,9 +63,9 @@ def test_rounds_without_a_trainer_leave_one_task_that_waits_for_it(
                 lambda: min(played.number(0), played.number(1)) >= 1, 20, "the first certificate"
             )
             for _ in range(30):
-                for seat in played.seats[: 2 if both else 1]:
-                    assert seat.trainer is not None
-                    seat.trainer.inner.crash()
+                for node in played.nodes[: 2 if both else 1]:
+                    assert node.trainer is not None
+                    node.trainer.inner.crash()
                 await trio.sleep(gap_s)
             before = max(played.number(0), played.number(1))
             await played.until(
@@ -81,7 +81,7 @@ def test_rounds_without_a_trainer_leave_one_task_that_waits_for_it(
     last = [
         event for event in played.of(RoundCertified, node=1) if isinstance(event, RoundCertified)
     ][-1]
-    assert {share.peer for share in last.shares} == {seat.peer for seat in played.seats}
+    assert {share.peer for share in last.shares} == {node.peer for node in played.nodes}
 
 
 def test_a_trainer_that_dies_at_work_is_set_to_work_in_the_same_round() -> None:
@@ -94,7 +94,7 @@ def test_a_trainer_that_dies_at_work_is_set_to_work_in_the_same_round() -> None:
         async with played.running():
             played.start()
             await trio.sleep(5.0)
-            trainer = played.seats[0].trainer
+            trainer = played.nodes[0].trainer
             assert trainer is not None
             trainer.inner.crash()
             await trio.sleep(RESTART_S + 2.5)
@@ -125,7 +125,7 @@ def test_a_trainer_that_comes_back_goes_on_with_its_inner_optimizer(
         async with played.running():
             played.start()
             await played.until(lambda: played.number(0) >= 3, 30, "the third certificate")
-            trainer = played.seats[0].trainer
+            trainer = played.nodes[0].trainer
             assert trainer is not None
             trainer.inner.crash()
             trainer.inner._up_again_s = 0.0
@@ -153,7 +153,7 @@ def test_a_trainer_that_is_missing_at_the_end_of_a_round_gets_its_inner_optimize
             played.start()
             await played.until(lambda: played.number(0) >= 3, 30, "the third certificate")
             monkeypatch.setattr(QuadraticTrainer, "restore_inner_state", noted)
-            trainer = played.seats[0].trainer
+            trainer = played.nodes[0].trainer
             assert trainer is not None
             trainer.inner.crash()
             trainer.inner._up_again_s = trio.current_time() + 4 * ROUND_S
@@ -174,7 +174,7 @@ def test_a_node_whose_trainer_stays_away_averages_on_and_says_so_once() -> None:
         async with played.running():
             played.start()
             await played.until(lambda: played.number(0) >= 3, 30, "the third certificate")
-            trainer = played.seats[0].trainer
+            trainer = played.nodes[0].trainer
             assert trainer is not None
             trainer.inner.crash("its task fails")
             trainer.inner._up_again_s = float("inf")
@@ -208,11 +208,11 @@ def test_a_node_leaves_at_once_while_its_disk_is_full() -> None:
                 lambda: min(played.number(0), played.number(1)) >= 1, 20, "the first certificate"
             )
             full_at = trio.current_time()
-            played.seats[0].medium.capacity_bytes = 0
+            played.nodes[0].medium.capacity_bytes = 0
             await played.until(
                 lambda: bool(played.of(Warned, node=0, after=full_at)), 20, "the disk is full"
             )
             played.finish(0)
-            await played.until(lambda: not played.seats[0].alive, 2.0, "the node left")
+            await played.until(lambda: not played.nodes[0].alive, 2.0, "the node left")
 
     run_virtual(story)

@@ -30,10 +30,10 @@ from simulator.harness.wire import (
     Offered,
     Passed,
     PeerLost,
+    Remark,
     Resumed,
-    Said,
     Strike,
-    Struck,
+    StrikeReport,
     Summed,
     decode_command,
     encode,
@@ -42,7 +42,7 @@ from simulator.harness.wire import (
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
-class ToldEngine(NativeEngine):
+class ObservedEngine(NativeEngine):
     """The native engine as it is; `told` hears of each of its events before the engine does."""
 
     def __init__(self, *, told: Callable[[p.Event], None], **parts: Any) -> None:
@@ -59,11 +59,11 @@ class ToldEngine(NativeEngine):
         return step.certificate.raw if step is not None else b""
 
 
-class Inside:
+class MemberAgent:
     """Turns the engine's events into lines, and carries out strikes and dumps."""
 
     def __init__(self, output: int) -> None:
-        self.engine: ToldEngine | None = None
+        self.engine: ObservedEngine | None = None
         self._output = output
         self._strike: Strike | None = None
         # Of the strike's step, when it was entered.
@@ -118,16 +118,16 @@ class Inside:
                 self.say(Passed, number=number, view=view, reason=reason)
             case journal.CaughtUp(number=number, seconds=seconds):
                 self.say(
-                    Said, text=f"downloaded the anchor of certificate {number} in {seconds:.2f} s"
+                    Remark, text=f"downloaded the anchor of certificate {number} in {seconds:.2f} s"
                 )
             case journal.WorkDropped(samples=samples, reason=reason):
-                self.say(Said, text=f"dropped {samples} samples: {reason}")
+                self.say(Remark, text=f"dropped {samples} samples: {reason}")
             case journal.Warned(code=code, message=message):
-                self.say(Said, text=f"{code}: {message}")
+                self.say(Remark, text=f"{code}: {message}")
             case journal.Stuck(reason=reason) | journal.Alone(reason=reason):
-                self.say(Said, text=reason)
+                self.say(Remark, text=reason)
             case journal.InputRefused(reason=reason, peer=peer, detail=detail):
-                self.say(Said, text=f"refused ({reason}) {peer[-8:]}: {detail}")
+                self.say(Remark, text=f"refused ({reason}) {peer[-8:]}: {detail}")
             case _:
                 pass
 
@@ -202,7 +202,12 @@ class Inside:
         number = state.number if state else 0
         leads = state is not None and state.leads
         self.say(
-            Struck, kind=strike.kind, step=strike.step, number=number, leads=leads, late_s=late_s
+            StrikeReport,
+            kind=strike.kind,
+            step=strike.step,
+            number=number,
+            leads=leads,
+            late_s=late_s,
         )
         os.kill(os.getpid(), SIGNALS[strike.kind])
 
@@ -242,7 +247,7 @@ class Inside:
     def _dump(self, dump: Dump) -> None:
         keeper = self.engine.keeper if self.engine else None
         if keeper is None:
-            self.say(Said, text="there is no anchor to dump yet")
+            self.say(Remark, text="there is no anchor to dump yet")
             return
         anchor = keeper.anchor
         # Whole before it is announced: this thread is the one that changes the anchor.

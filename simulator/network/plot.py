@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from simulator.network.compare import ADAPTIVE, Record
+from simulator.network.comparison import ADAPTIVE, PolicyRecord
 from simulator.playback.plot import HEIGHT, MARGIN, STYLE, WIDTH
 
 BAR = 40  # characters
 MIDDLE = HEIGHT // 2
 
 
-def lines(records: Sequence[Record]) -> str:
+def lines(records: Sequence[PolicyRecord]) -> str:
     """A bar for each policy, the shortest the best."""
     most = max(record.round_seconds_median for record in records)
     said = [
@@ -32,7 +32,7 @@ def lines(records: Sequence[Record]) -> str:
     return "\n".join(said)
 
 
-def svg(records: Sequence[Record]) -> str:
+def svg(records: Sequence[PolicyRecord]) -> str:
     """Two curves over the fixed sizes, round time above goodput; the dashed lines are adaptive."""
     fixed = [record for record in records if record.policy != ADAPTIVE]
     adaptive = next((record for record in records if record.policy == ADAPTIVE), None)
@@ -67,7 +67,7 @@ def _panel(
     name: str,
     values: list[float],
     adaptive: float | None,
-    fixed: Sequence[Record],
+    fixed: Sequence[PolicyRecord],
     top: int,
     bottom: int,
 ) -> list[str]:

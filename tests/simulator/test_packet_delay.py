@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from simulator.bench.allreduce.running import links
-from simulator.harness.clusters import Far, clusters, why_no_clusters
-from tests.simulator.across import SEND, TAKE
+from simulator.bench.allreduce.benchmark import peer_hosts
+from simulator.harness.clusters import ClusterLink, clusters, missing_for_clusters
+from tests.simulator.far_links import SEND, TAKE
 
-FAR = Far(delay_s=0.04, bits=4e6)
+FAR = ClusterLink(delay_s=0.04, bits=4e6)
 ROUND_TRIP = """
 import socket, sys, time
 took = []
@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.alone,
     pytest.mark.slow,
     pytest.mark.timeout(90),
-    pytest.mark.skipif(bool(why_no_clusters()), reason=why_no_clusters() or "-"),
+    pytest.mark.skipif(bool(missing_for_clusters()), reason=missing_for_clusters() or "-"),
 ]
 
 
@@ -53,7 +53,7 @@ def test_clusters_are_as_far_apart_and_as_narrowly_joined_as_was_asked() -> None
 
 
 def test_the_benchmarks_peers_are_a_round_trip_apart() -> None:
-    with links(3, 100e6, 0.06, print) as where:
+    with peer_hosts(3, 100e6, 0.06, print) as where:
         command = [*where.prefixes[0], sys.executable, "-c", ROUND_TRIP, where.hosts[2]]
         trip = float(
             subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout

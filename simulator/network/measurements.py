@@ -21,8 +21,8 @@ from protocol.network.coordinate import ORIGIN, Coordinate, moved
 from protocol.network.peer_observation import MAX_OBSERVATIONS
 from protocol.network.samples import WINDOW, SampleWindow
 from protocol.ports import Link
-from simulator.network.links import MSS_BYTES, VECTOR_BYTES, Floats, Ints, Links
-from simulator.network.movement import Moved
+from simulator.network.links import MSS_BYTES, VECTOR_BYTES, Floats, Ints, NetworkLinks
+from simulator.network.transfer import TransferResult
 
 # Of each neighbour in a round: one every 7.5 s in a round of a minute.
 PINGS = 8
@@ -31,12 +31,12 @@ NEIGHBOURS = 24  # that a node is connected to all the time
 PARTNERS = 2
 
 
-def round_trip_us(links: Links, i: int, j: int, rng: random.Random) -> int:
+def round_trip_us(links: NetworkLinks, i: int, j: int, rng: random.Random) -> int:
     """One ping."""
     return max(1, round(1e6 * (links.rtt_s[i, j] + links.jitter_s * abs(rng.gauss(0, 0.5)))))
 
 
-class Settling:
+class CoordinateFit:
     """Coordinates as the pings of neighbours settle them, round after round.
 
     They are the same whatever the plans are.
@@ -55,7 +55,7 @@ class Settling:
             :NEIGHBOURS
         ]
 
-    def round(self, links: Links) -> list[Coordinate]:
+    def round(self, links: NetworkLinks) -> list[Coordinate]:
         """Where everybody is after a round's pings."""
         for _ in range(PINGS):
             for i in self._rng.sample(range(links.nodes), links.nodes):
@@ -76,7 +76,7 @@ class _Lost(msgspec.Struct):
     again: int = 0
 
 
-class Nodes:
+class NodeMeasurements:
     """All nodes and what each has measured, kept as real ones keep it.
 
     Node i is `peers[i]`, in ascending order, as a plan's members are.
@@ -91,7 +91,11 @@ class Nodes:
         self._most_up, self._most_down = np.zeros(nodes), np.zeros(nodes)
 
     def took_part(
-        self, links: Links, moved_: Moved, rows: Sequence[Sequence[int]], shares: Sequence[float]
+        self,
+        links: NetworkLinks,
+        moved_: TransferResult,
+        rows: Sequence[Sequence[int]],
+        shares: Sequence[float],
     ) -> None:
         """What members learned in an exchange of those whose slices they got."""
         owned, others, even = np.zeros(links.nodes), np.zeros(links.nodes), np.zeros(links.nodes)
@@ -135,7 +139,7 @@ class Nodes:
     def _drawn(self, some: Sequence[int] | Ints) -> list[int]:
         return self._rng.sample([int(j) for j in some], min(MAX_OBSERVATIONS, len(some)))
 
-    def _met(self, links: Links, i: int, j: int, loss: float, share: float) -> None:
+    def _met(self, links: NetworkLinks, i: int, j: int, loss: float, share: float) -> None:
         """A round's pings, and what was lost of a share of the vector."""
         path = self._paths[i].setdefault(j, _Lost())
         packets = int(share * VECTOR_BYTES / MSS_BYTES) + 1

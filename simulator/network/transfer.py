@@ -23,8 +23,8 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from simulator.network.fluid import Crossed, share_out
-from simulator.network.links import VECTOR_BYTES, Floats, Ints, Links
+from simulator.network.fluid import LinkKind, share_out
+from simulator.network.links import VECTOR_BYTES, Floats, Ints, NetworkLinks
 
 # A parcel's control message at its receiver: 0.09 s for about 16 in a certified round of four
 # (`bench allreduce`).
@@ -46,7 +46,7 @@ IN_ROW, IN_RANK = np.array([SLICE, OWN, REST]), np.array([SUM, RESULT, NONE])
 PARCELS = 3  # of a lane at most
 
 
-class Moved(msgspec.Struct, frozen=True, kw_only=True):
+class TransferResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it."""
 
     seconds: float
@@ -68,12 +68,12 @@ class _Lanes(msgspec.Struct, frozen=True, kw_only=True):
     bits: Floats
 
 
-def move(
+def transfer(
     rows: Sequence[Sequence[int]],
     shares: Sequence[float],
-    links: Links,
+    links: NetworkLinks,
     vector_bytes: float = VECTOR_BYTES,
-) -> Moved:
+) -> TransferResult:
     """Play one exchange.
 
     `rows` are the plan's, of indices into `links`; `shares` what the ranks own, together 1.
@@ -120,7 +120,7 @@ def _pairs(group: Sequence[int]) -> tuple[Ints, Ints]:
 class _Play:
     """One exchange under way."""
 
-    def __init__(self, lanes: _Lanes, links: Links, leader: int) -> None:
+    def __init__(self, lanes: _Lanes, links: NetworkLinks, leader: int) -> None:
         self._lanes, self._links, self._leader = lanes, links, leader
         nodes, regions = links.nodes, len(links.between_bits)
         between = links.region[lanes.source] * regions + links.region[lanes.target]
@@ -142,7 +142,7 @@ class _Play:
             np.add.at(self._to_come, (lanes.kinds[there, column], lanes.target[there]), 1)
         self._members = np.unique(lanes.source)
 
-    def play(self) -> Moved:
+    def play(self) -> TransferResult:
         lanes, now = self._lanes, 0.0
         left = np.zeros(len(lanes.source))
         starts = np.full(len(lanes.source), np.inf)
@@ -165,7 +165,7 @@ class _Play:
                 continue
             rates = share_out(
                 self._most[busy],
-                tuple(Crossed(which=which[busy], bits=bits) for which, bits in self._crossed),
+                tuple(LinkKind(which=which[busy], bits=bits) for which, bits in self._crossed),
             )
             ends = now + left[busy] / rates
             until = max(
@@ -180,7 +180,7 @@ class _Play:
             self._at[fresh] += 1
             now = until
         crossing = self._links.region[lanes.source] != self._links.region[lanes.target]
-        return Moved(
+        return TransferResult(
             seconds=float(max(self._busy.max(), self._opens[AT_CUT, self._members].max())),
             between_bytes=float(lanes.bits[crossing].sum() / 8),
             sent_bytes=float(lanes.bits.sum() / 8),

@@ -9,14 +9,14 @@ from click.testing import CliRunner
 
 from daemon.cli.main import cli
 from protocol.errors import Unreachable
-from simulator.bench.allreduce import regroup
-from simulator.bench.allreduce.cell import Cell, Round
-from simulator.bench.allreduce.running import measure, without_figure
+from simulator.bench.allreduce import retry
+from simulator.bench.allreduce.benchmark import measure, without_figure
+from simulator.bench.allreduce.cell import Cell, CellRound
 
 
-def round_of(*, grouped: bool) -> Round:
+def round_of(*, grouped: bool) -> CellRound:
     failure = "" if grouped else "no group formed within 30 s"
-    return Round(
+    return CellRound(
         seconds=1.0, cpu_seconds=1.0, max_error=0.0, agree=True, failure=failure, grouped=grouped
     )
 
@@ -35,7 +35,7 @@ class Script:
         if not next(self._starts, True):
             raise Unreachable("peer 1 of hivemind float32 died")
 
-    def round(self) -> Round:
+    def round(self) -> CellRound:
         return round_of(grouped=next(self._rounds))
 
 
@@ -47,7 +47,7 @@ def cell_of() -> Cell:
 def test_regroup_starts_on_new_ports_until_a_group_forms() -> None:
     cell, said = cell_of(), list[str]()
     script = Script(cell, iter([False, True, True]), iter([False, False, True]))
-    assert regroup.play(cell, said.append).grouped
+    assert retry.play(cell, said.append).grouped
     assert script.started == 3
     assert len(said) == 3
 
@@ -55,11 +55,11 @@ def test_regroup_starts_on_new_ports_until_a_group_forms() -> None:
 def test_regroup_gives_up_after_three_tries() -> None:
     cell = cell_of()
     script = Script(cell, iter(()), iter([False] * 9))
-    assert not regroup.play(cell, lambda _: None).grouped
-    assert script.started == regroup.REGROUPS
+    assert not retry.play(cell, lambda _: None).grouped
+    assert script.started == retry.REGROUPS
     Script(cell, iter([False] * 3), iter(()))
     with pytest.raises(Unreachable):
-        regroup.start(cell, lambda _: None)
+        retry.start(cell, lambda _: None)
 
 
 @pytest.mark.real
@@ -92,7 +92,7 @@ def test_allreduce_fails_without_its_yardstick(monkeypatch: pytest.MonkeyPatch) 
     ]
     (line,) = without_figure(records)
     assert line.startswith("No figure for gloo float32, and no ratio to it: ")
-    assert sum("trying again on new ports" in line for line in said) == regroup.REGROUPS
+    assert sum("trying again on new ports" in line for line in said) == retry.REGROUPS
 
 
 def test_allreduce_exits_with_1_without_its_yardstick(monkeypatch: pytest.MonkeyPatch) -> None:

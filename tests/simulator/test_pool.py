@@ -8,7 +8,7 @@ import pytest
 
 from daemon.services.training.native.state.state_store import StateStore
 from simulator.playback.membership import NODES, play_membership
-from simulator.playback.player import Played, play
+from simulator.playback.player import StoryPlayer, play
 from simulator.scenarios.catalog import scenario
 
 # For a thousand nodes on one core, in processor time: what a busy machine adds is not the
@@ -17,15 +17,15 @@ ROUND_CPU_S = 60.0
 MEMBERSHIP_CPU_S = 120.0
 
 
-def _keepers(played: Played) -> list[StateStore]:
+def _keepers(played: StoryPlayer) -> list[StateStore]:
     return [
-        seat.engine.keeper
-        for seat in played.world.seats
-        if seat.engine is not None and seat.engine.keeper is not None
+        node.engine.keeper
+        for node in played.world.nodes
+        if node.engine is not None and node.engine.keeper is not None
     ]
 
 
-def _full_round(nodes: int) -> Played:
+def _full_round(nodes: int) -> StoryPlayer:
     """Every node trained, and stands on one certificate with the state that it names."""
     played = play(scenario("many", nodes, 1))
     assert played.report is not None
@@ -36,7 +36,7 @@ def _full_round(nodes: int) -> Played:
     assert len({keeper.tip.hash for keeper in keepers}) == 1
     assert len({keeper.anchor.value.tobytes() for keeper in keepers}) == 1
     assert len(keepers[0].tip.members) == 64, "as many as one row may have"
-    assert all(seat.trainer is not None and seat.trainer.collected for seat in played.world.seats)
+    assert all(node.trainer is not None and node.trainer.collected for node in played.world.nodes)
     return played
 
 

@@ -18,16 +18,16 @@ from protocol.digest import digest
 from protocol.ports import Vector
 from simulator.bench.allreduce.vectors import exact_mean, scale_of, vector_of
 from simulator.bench.allreduce.wire import (
-    Check,
-    Checked,
+    Acknowledged,
+    CheckMean,
     Command,
-    Done,
-    Go,
-    Here,
-    Line,
-    Meet,
-    Ok,
-    Prepare,
+    MeanChecked,
+    MeetPeers,
+    PeerLine,
+    PeerListens,
+    PrepareRound,
+    RoundDone,
+    StartRound,
     decode_command,
     encode,
 )
@@ -37,7 +37,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 SPIN_S = 0.0005
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class DriverSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One peer."""
 
     engine: str
@@ -86,7 +86,7 @@ class Driver(Protocol):
         """The mean, shape (elements,)."""
 
 
-class Talk:
+class CommandPipe:
     """Lines on the two pipes. Whatever a library prints goes to the log."""
 
     def __init__(self) -> None:
@@ -99,15 +99,15 @@ class Talk:
         line = self._input.readline()
         return decode_command(line) if line.endswith(b"\n") else None
 
-    def say(self, line: Line) -> None:
+    def say(self, line: PeerLine) -> None:
         data = memoryview(encode(line))
         while data:
             data = data[os.write(self._output, data) :]
 
 
 async def serve(
-    talk: Talk,
-    settings: Settings,
+    talk: CommandPipe,
+    settings: DriverSettings,
     driver: Driver,
     following: Callable[[], Awaitable[Command | None]],
 ) -> None:
@@ -116,30 +116,30 @@ async def serve(
     mean = exact_mean(settings.peers, settings.elements)
     vector = np.empty_like(own)
     number = 0
-    talk.say(Here(info=await driver.info()))
+    talk.say(PeerListens(info=await driver.info()))
     while (command := await following()) is not None:
         match command:
-            case Meet(infos=infos):
+            case MeetPeers(infos=infos):
                 await driver.meet(infos)
-                talk.say(Ok())
-            case Prepare(number=number):
+                talk.say(Acknowledged())
+            case PrepareRound(number=number):
                 np.multiply(own, scale_of(number), out=vector)
                 await driver.prepare(number, vector)
-                talk.say(Ok())
-            case Go(at_s=at_s):
+                talk.say(Acknowledged())
+            case StartRound(at_s=at_s):
                 talk.say(await _go(driver, at_s))
-            case Check():
+            case CheckMean():
                 result = await driver.result()
                 error = float(np.max(np.abs(result - mean * scale_of(number))))
                 talk.say(
-                    Checked(
+                    MeanChecked(
                         max_error=error if math.isfinite(error) else None,
                         result=digest(result.data.cast("B")).hex(),
                     )
                 )
 
 
-async def _go(driver: Driver, at_s: float) -> Done:
+async def _go(driver: Driver, at_s: float) -> RoundDone:
     time.sleep(max(0.0, at_s - SPIN_S - time.monotonic()))  # noqa: ASYNC251  # nothing else may run here until the common moment
     while (began := time.monotonic()) < at_s:
         pass
@@ -148,7 +148,7 @@ async def _go(driver: Driver, at_s: float) -> Done:
         await driver.average()
     except AveragingFailure as failed:
         failure, grouped = str(failed), not isinstance(failed, GroupMissing)
-    return Done(began_s=began, ended_s=time.monotonic(), failure=failure, grouped=grouped)
+    return RoundDone(began_s=began, ended_s=time.monotonic(), failure=failure, grouped=grouped)
 
 
 def at_once(work: Coroutine[Any, Any, None]) -> None:

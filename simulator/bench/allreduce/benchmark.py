@@ -12,11 +12,11 @@ import msgspec
 
 from protocol.codec import codec_named, entries
 from protocol.errors import Unreachable, UserError
-from simulator.bench.allreduce import regroup
-from simulator.bench.allreduce.cell import Cell, Round
+from simulator.bench.allreduce import retry
+from simulator.bench.allreduce.cell import Cell, CellRound
 from simulator.bench.allreduce.vectors import tolerance
-from simulator.harness.clusters import Clusters, Far, clusters
-from simulator.harness.netns import Namespaces, namespaces, why_no_netem
+from simulator.harness.clusters import ClusterLink, Clusters, clusters
+from simulator.harness.netns import Namespaces, missing_for_netem, namespaces
 
 ENGINES = ("native", "hivemind", "gloo")
 CODECS_OF = {
@@ -34,7 +34,7 @@ LOOPBACK = "127.0.0.1"
 Say = Callable[[str], None]
 
 
-class Links(msgspec.Struct, frozen=True, kw_only=True):
+class PeerHosts(msgspec.Struct, frozen=True, kw_only=True):
     """Where the peers are."""
 
     hosts: tuple[str, ...]
@@ -42,7 +42,7 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
     prefixes: tuple[tuple[str, ...], ...]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class CellRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One engine with one codec.
 
     A gigabyte is 10^9 bytes of float32 vector, every peer's counted; rates are of the vector, not
@@ -102,23 +102,27 @@ def parse_rate(text: str) -> float | None:
 
 
 @contextmanager
-def links(peers: int, rate_bps: float | None, rtt_s: float, say: Say) -> Iterator[Links]:
+def peer_hosts(peers: int, rate_bps: float | None, rtt_s: float, say: Say) -> Iterator[PeerHosts]:
     """Loopback, or with a rate or a round trip a namespace for each peer.
 
     Raises `UserError("NETNS")`.
     """
     if rate_bps is None and not rtt_s:
-        yield Links(hosts=(LOOPBACK,) * peers, device="lo", prefixes=((),) * peers)
+        yield PeerHosts(hosts=(LOOPBACK,) * peers, device="lo", prefixes=((),) * peers)
         return
     with ExitStack() as stack:
         made: Namespaces | Clusters
-        if rtt_s and (why := why_no_netem()):
+        if rtt_s and (why := missing_for_netem()):
             say(
                 f"{why}: every packet is held by a process beside the peers, which costs CPU of theirs"
             )
             made = stack.enter_context(
                 clusters(
-                    peers, 1, Far(delay_s=rtt_s / 2), uplink_bps=rate_bps, downlink_bps=rate_bps
+                    peers,
+                    1,
+                    ClusterLink(delay_s=rtt_s / 2),
+                    uplink_bps=rate_bps,
+                    downlink_bps=rate_bps,
                 )
             )
         else:
@@ -130,7 +134,7 @@ def links(peers: int, rate_bps: float | None, rtt_s: float, say: Say) -> Iterato
         hosts, prefixes = (
             tuple(of(peer) for peer in range(peers)) for of in (made.host, made.prefix)
         )
-        yield Links(hosts=hosts, device="eth0", prefixes=prefixes)
+        yield PeerHosts(hosts=hosts, device="eth0", prefixes=prefixes)
 
 
 def measure(
@@ -144,7 +148,7 @@ def measure(
     repeat: int,
     certified: bool,
     say: Say,
-) -> list[Record]:
+) -> list[CellRecord]:
     """The whole benchmark. Raises `UserError` for an engine or codec that is not there."""
     for engine in engines:
         if engine not in ENGINES:
@@ -165,10 +169,10 @@ def measure(
     wanted = [
         (engine, codec) for codec in codecs for engine in engines if codec in CODECS_OF[engine]
     ]
-    with links(peers, rate_bps, rtt_s, say) as where:
+    with peer_hosts(peers, rate_bps, rtt_s, say) as where:
         tcp = [("tcp", codec) for codec in codecs] if rate_bps is not None else []
         rounds = _interleaved(peers, elements, [*wanted, *tcp], where, repeat, say)
-        proved: dict[str, tuple[list[Round], list[Round]]] = {}
+        proved: dict[str, tuple[list[CellRound], list[CellRound]]] = {}
         for codec in codecs if certified and "native" in engines else ():
             both = _interleaved(
                 peers, elements, [("native", codec), ("certified", codec)], where, repeat, say
@@ -184,11 +188,11 @@ def _interleaved(
     peers: int,
     elements: int,
     wanted: Sequence[tuple[str, str]],
-    where: Links,
+    where: PeerHosts,
     repeat: int,
     say: Say,
-) -> dict[tuple[str, str], list[Round]]:
-    rounds: dict[tuple[str, str], list[Round]] = {one: [] for one in wanted}
+) -> dict[tuple[str, str], list[CellRound]]:
+    rounds: dict[tuple[str, str], list[CellRound]] = {one: [] for one in wanted}
     with ExitStack() as stack:
         cells: dict[tuple[str, str], Cell] = {}
         unmet: dict[tuple[str, str], str] = {}
@@ -218,29 +222,29 @@ def _interleaved(
 def _start(cell: Cell, say: Say) -> str:
     """Why the cell's peers could not be started, or nothing."""
     try:
-        regroup.start(cell, say)
+        retry.start(cell, say)
     except Unreachable as error:
         say(str(error))
         return str(error).splitlines()[0]
     return ""
 
 
-def _play(cell: Cell, say: Say) -> Round:
+def _play(cell: Cell, say: Say) -> CellRound:
     try:
-        return regroup.play(cell, say)
+        return retry.play(cell, say)
     except Unreachable as error:
         say(str(error))
         return _failed(str(error).splitlines()[0])
 
 
-def _failed(why: str) -> Round:
+def _failed(why: str) -> CellRound:
     """The round of a cell whose peers are gone."""
-    return Round(
+    return CellRound(
         seconds=0.0, cpu_seconds=0.0, max_error=0.0, agree=False, failure=why, grouped=False
     )
 
 
-def without_figure(records: Sequence[Record]) -> list[str]:
+def without_figure(records: Sequence[CellRecord]) -> list[str]:
     """One sentence for each engine and codec that has no right round, so that ratios lack it."""
     return [
         f"No figure for {record.engine} {record.codec}, and no ratio to it: "
@@ -250,7 +254,7 @@ def without_figure(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def is_right(made: Round, codec: str) -> bool:
+def is_right(made: CellRound, codec: str) -> bool:
     """Whether a round may be a figure."""
     return not made.failure and made.max_error <= tolerance(codec)  # a NaN is not
 
@@ -261,9 +265,9 @@ def _record(
     peers: int,
     elements: int,
     rate_bps: float | None,
-    rounds: dict[tuple[str, str], list[Round]],
-    proved: dict[str, tuple[list[Round], list[Round]]],
-) -> Record:
+    rounds: dict[tuple[str, str], list[CellRound]],
+    proved: dict[str, tuple[list[CellRound], list[CellRound]]],
+) -> CellRecord:
     tried = rounds[engine, codec]
     right = [made for made in tried if is_right(made, codec)]
     seconds = [made.seconds for made in right]
@@ -281,7 +285,7 @@ def _record(
         if other[0] not in {engine, "tcp"}
         and (ratio := _ratio(rounds[other], other[1], tried, codec)) is not None
     }
-    return Record(
+    return CellRecord(
         engine=engine,
         codec=codec,
         peers=peers,
@@ -318,7 +322,7 @@ def _record(
     )
 
 
-def _fault(made: Round, codec: str) -> str:
+def _fault(made: CellRound, codec: str) -> str:
     return (
         made.failure
         or f"a result off the exact mean by {made.max_error:.2e}, {tolerance(codec):.2e} are allowed"
@@ -326,7 +330,7 @@ def _fault(made: Round, codec: str) -> str:
 
 
 def _ratio(
-    slower: Sequence[Round], slower_codec: str, faster: Sequence[Round], faster_codec: str
+    slower: Sequence[CellRound], slower_codec: str, faster: Sequence[CellRound], faster_codec: str
 ) -> float | None:
     """How many times as long `slower` took, the median over rounds that stood side by side."""
     pairs = [

@@ -6,7 +6,7 @@ leads into this process; what bandwidth a cluster has towards the others is `far
 (`tbf`, as on the members' cables). The members see a longer way and nothing else: their own TCP
 fills it, waits for it and loses on it.
 
-    python -m simulator.harness.distance --delay-s 0.04 10.213.0=PID 10.213.1=PID ...      until its standard input closes
+    python -m simulator.harness.packet_delay --delay-s 0.04 10.213.0=PID 10.213.1=PID ...      until its standard input closes
 
 PID is any process in the hub's namespace. Says `far` on standard output when the ways are open.
 """

@@ -18,9 +18,9 @@ from protocol.network.network_snapshot import snapshot_of
 from protocol.planning.group_choice import GroupChoice, choose, fixed, group_size
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.time_model import VectorSizes
-from simulator.network.links import VECTOR_BYTES, Links, links_of
-from simulator.network.measuring import Nodes, Settling
-from simulator.network.movement import Moved, move
+from simulator.network.links import VECTOR_BYTES, NetworkLinks, links_of
+from simulator.network.measurements import CoordinateFit, NodeMeasurements
+from simulator.network.transfer import TransferResult, transfer
 
 ROUNDS = 12
 LEAST_ROW = 2
@@ -30,7 +30,7 @@ SIZES = VectorSizes(offer=VECTOR_BYTES, partial=VECTOR_BYTES, result=VECTOR_BYTE
 ADAPTIVE, FIXED = "adaptive", "fixed:"
 
 
-class Round(msgspec.Struct, frozen=True, kw_only=True):
+class PlayedRound(msgspec.Struct, frozen=True, kw_only=True):
     """One exchange: as it was planned and as it went."""
 
     row_size: int
@@ -41,7 +41,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One policy on one network.
 
     `seconds_mean` counts the rounds spent adapting; `goodput` is the share of time computing, those
@@ -60,10 +60,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     inter_region_bytes: float  # of a round, median
     goodput: float
     seconds_mean: float
-    rounds: tuple[Round, ...]
+    rounds: tuple[PlayedRound, ...]
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class PathChange(msgspec.Struct, frozen=True, kw_only=True):
     """From round `at` on, every path of a share of the nodes takes so many times as long."""
 
     at: int
@@ -91,14 +91,14 @@ def parse_policy(policy: str) -> int | None:
 
 @lru_cache(4)
 def _course(
-    profile: str, nodes: int, seed: int, rounds: int, change: Change | None
-) -> list[tuple[Links, list[Coordinate]]]:
+    profile: str, nodes: int, seed: int, rounds: int, change: PathChange | None
+) -> list[tuple[NetworkLinks, list[Coordinate]]]:
     """Of every round the links, and where the nodes believe to be when it is planned.
 
     No policy changes either.
     """
-    links, settling = links_of(profile, nodes, seed), Settling(nodes, seed)
-    course: list[tuple[Links, list[Coordinate]]] = []
+    links, settling = links_of(profile, nodes, seed), CoordinateFit(nodes, seed)
+    course: list[tuple[NetworkLinks, list[Coordinate]]] = []
     for number in range(rounds):
         believed = settling.round(links)
         # While the exchange runs, before anybody has measured it.
@@ -109,18 +109,18 @@ def _course(
     return course
 
 
-def run(
+def run_policy(
     profile: str,
     nodes: int,
     policy: str,
     seed: int,
     rounds: int = ROUNDS,
-    change: Change | None = None,
-) -> Record:
+    change: PathChange | None = None,
+) -> PolicyRecord:
     """So many rounds under one policy."""
-    size, measuring, played = parse_policy(policy), Nodes(nodes, seed), _Played()
+    size, measuring, played = parse_policy(policy), NodeMeasurements(nodes, seed), _Played()
     bounds, before = GroupBounds(least=LEAST_ROW, most=nodes), None
-    gone: list[Round] = []
+    gone: list[PlayedRound] = []
     for number, (links, believed) in enumerate(_course(profile, nodes, seed, rounds, change)):
         view = snapshot_of(measuring.readies(digest(b"round", number.to_bytes(8, "big")), believed))
         layout = (
@@ -128,7 +128,7 @@ def run(
             if size is None
             else fixed(view, size, bounds, SIZES)
         )
-        went = played.move(layout, links)
+        went = played.transfer(layout, links)
         gone.append(_round(layout, went))
         measuring.took_part(links, went, layout.groups, layout.shares)
         before = layout.after
@@ -139,18 +139,18 @@ class _Played:
     """Exchanges of one network that were played before: the same layout takes the same time."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], Moved] = {}
+        self._known: dict[tuple[object, ...], TransferResult] = {}
 
-    def move(self, layout: GroupChoice, links: Links) -> Moved:
+    def transfer(self, layout: GroupChoice, links: NetworkLinks) -> TransferResult:
         key = (layout.groups, layout.shares, id(links))
         if key not in self._known:
             # The last one alone: a matrix of all pairs is large.
-            self._known = {key: move(layout.groups, layout.shares, links)}
+            self._known = {key: transfer(layout.groups, layout.shares, links)}
         return self._known[key]
 
 
-def _round(layout: GroupChoice, went: Moved) -> Round:
-    return Round(
+def _round(layout: GroupChoice, went: TransferResult) -> PlayedRound:
+    return PlayedRound(
         row_size=group_size(layout.groups),
         rows=len(layout.groups),
         predicted_s=layout.predicted_s,
@@ -160,10 +160,12 @@ def _round(layout: GroupChoice, went: Moved) -> Round:
     )
 
 
-def _record(profile: str, nodes: int, policy: str, seed: int, rounds: Sequence[Round]) -> Record:
+def _record(
+    profile: str, nodes: int, policy: str, seed: int, rounds: Sequence[PlayedRound]
+) -> PolicyRecord:
     predicted = [(one.predicted_s, one.seconds) for one in rounds if one.predicted_s is not None]
     mean = statistics.fmean(one.seconds for one in rounds)
-    return Record(
+    return PolicyRecord(
         profile=profile,
         nodes=nodes,
         policy=policy,

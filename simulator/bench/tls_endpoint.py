@@ -24,7 +24,7 @@ DONE = b"."
 HOST = "127.0.0.1"
 
 
-class End(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TlsEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an end is to do.
 
     With `port` 0 it listens, says where, and sends; else it takes what is sent there. `certificate`
@@ -37,21 +37,21 @@ class End(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     certificate: str
 
 
-class Try(msgspec.Struct, frozen=True, kw_only=True):
+class TransferTime(msgspec.Struct, frozen=True, kw_only=True):
     """What one end measured of itself."""
 
     seconds: float
     cpu_seconds: float
 
 
-def words_of(end: End) -> str:
+def words_of(end: TlsEndpoint) -> str:
     """The program's one argument."""
     return msgspec.json.encode(end).decode()
 
 
-def made_of(line: bytes) -> Try:
+def made_of(line: bytes) -> TransferTime:
     """What an end says last."""
-    return msgspec.json.decode(line, type=Try)
+    return msgspec.json.decode(line, type=TransferTime)
 
 
 def _context(certificate: str, *, server: bool) -> ssl.SSLContext:
@@ -68,13 +68,13 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _timed(work: Callable[[], None]) -> Try:
+def _timed(work: Callable[[], None]) -> TransferTime:
     began, cpu = time.monotonic(), _cpu()
     work()
-    return Try(seconds=time.monotonic() - began, cpu_seconds=_cpu() - cpu)
+    return TransferTime(seconds=time.monotonic() - began, cpu_seconds=_cpu() - cpu)
 
 
-def _send(way: str, sock: socket.socket, parcels: int, certificate: str) -> Try:
+def _send(way: str, sock: socket.socket, parcels: int, certificate: str) -> TransferTime:
     data = memoryview(bytes(PARCEL_BYTES))
     if way == "bulk":
         return trio.run(_send_bulk, sock, parcels, data, certificate)
@@ -93,7 +93,7 @@ def _send(way: str, sock: socket.socket, parcels: int, certificate: str) -> Try:
         return _timed(work)
 
 
-def _receive(way: str, sock: socket.socket, parcels: int, certificate: str) -> Try:
+def _receive(way: str, sock: socket.socket, parcels: int, certificate: str) -> TransferTime:
     target = memoryview(bytearray(PARCEL_BYTES))
     if way == "bulk":
         return trio.run(_receive_bulk, sock, parcels, target, certificate)
@@ -119,20 +119,22 @@ async def _session(sock: socket.socket, certificate: str, *, server: bool) -> Tl
     return session
 
 
-async def _send_bulk(sock: socket.socket, parcels: int, data: memoryview, certificate: str) -> Try:
+async def _send_bulk(
+    sock: socket.socket, parcels: int, data: memoryview, certificate: str
+) -> TransferTime:
     session = await _session(sock, certificate, server=True)
     began, cpu = time.monotonic(), _cpu()
     for _ in range(parcels):
         await session.send_all(data)
     assert await session.receive_some(1) == DONE
-    made = Try(seconds=time.monotonic() - began, cpu_seconds=_cpu() - cpu)
+    made = TransferTime(seconds=time.monotonic() - began, cpu_seconds=_cpu() - cpu)
     await session.aclose()
     return made
 
 
 async def _receive_bulk(
     sock: socket.socket, parcels: int, target: memoryview, certificate: str
-) -> Try:
+) -> TransferTime:
     session = await _session(sock, certificate, server=False)
     began, cpu = time.monotonic(), _cpu()
     for _ in range(parcels):
@@ -140,13 +142,13 @@ async def _receive_bulk(
         while at < PARCEL_BYTES:
             at += await session.receive_into(target[at:])
     await session.send_all(DONE)
-    made = Try(seconds=time.monotonic() - began, cpu_seconds=_cpu() - cpu)
+    made = TransferTime(seconds=time.monotonic() - began, cpu_seconds=_cpu() - cpu)
     await session.aclose()
     return made
 
 
 def main() -> None:
-    end = msgspec.json.decode(sys.argv[1], type=End)
+    end = msgspec.json.decode(sys.argv[1], type=TlsEndpoint)
     if end.port:
         made = _receive(
             end.way, socket.create_connection((HOST, end.port)), end.parcels, end.certificate

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from simulator.network.fluid import Crossed, share_out
-from simulator.network.links import Links, links_of
-from simulator.network.movement import TAKING_S, move
+from simulator.network.fluid import LinkKind, share_out
+from simulator.network.links import NetworkLinks, links_of
+from simulator.network.transfer import TAKING_S, transfer
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 10**6))
@@ -21,7 +21,7 @@ def test_shares_are_max_min_fair(flows: int, links: int, seed: int) -> None:
     """
     rng = np.random.default_rng(seed)
     kinds = tuple(
-        Crossed(which=rng.integers(0, links, flows), bits=rng.uniform(1, 10, links))
+        LinkKind(which=rng.integers(0, links, flows), bits=rng.uniform(1, 10, links))
         for _ in range(3)
     )
     most = rng.uniform(0.1, 5, flows)
@@ -38,7 +38,7 @@ def test_shares_are_max_min_fair(flows: int, links: int, seed: int) -> None:
         assert rates[i] >= most[i] * (1 - 1e-6) or any(full)
 
 
-def even(nodes: int, bits: float, rtt_s: float = 0.0) -> Links:
+def even(nodes: int, bits: float, rtt_s: float = 0.0) -> NetworkLinks:
     links = links_of("good", nodes, 1)
     rtt = np.full((nodes, nodes), rtt_s)
     np.fill_diagonal(rtt, 0)
@@ -55,7 +55,7 @@ def test_one_row_takes_what_arithmetic_says() -> None:
     """Nine tenths of 40 MB over 10 Mbit/s twice, half a round trip four times, nine messages taken
     twice.
     """
-    went = move([list(range(10))], [0.1] * 10, even(10, 10e6, 0.1))
+    went = transfer([list(range(10))], [0.1] * 10, even(10, 10e6, 0.1))
     assert went.seconds == pytest.approx(
         2 * 0.9 * 320e6 / 10e6 + 4 * 0.05 + 2 * 9 * TAKING_S, rel=1e-3
     )
@@ -65,14 +65,14 @@ def test_one_row_takes_what_arithmetic_says() -> None:
 def test_every_layout_moves_twice_the_vector() -> None:
     for rows in ([range(12)], [range(6), range(6, 12)], [range(0, 4), range(4, 8), range(8, 12)]):
         k = len(rows[0])
-        went = move([list(row) for row in rows], [1 / k] * k, even(12, 10e6))
+        went = transfer([list(row) for row in rows], [1 / k] * k, even(12, 10e6))
         assert went.sent_bytes == pytest.approx(12 * 2 * 40e6 * 11 / 12)
         assert went.seconds >= 2 * 11 / 12 * 32
 
 
 def test_a_slow_path_bounds_what_crosses_it() -> None:
     links = links_of("regions", 8, 1)
-    went = move([list(range(8))], [1 / 8] * 8, links)
+    went = transfer([list(range(8))], [1 / 8] * 8, links)
     away = links.region[:, None] != links.region[None]
     assert went.seconds == pytest.approx(2 * 40e6 / links.flow_bits[away].min(), rel=0.02)
 
@@ -80,15 +80,15 @@ def test_a_slow_path_bounds_what_crosses_it() -> None:
 def test_bytes_between_regions_are_counted() -> None:
     links = links_of("regions", 8, 1)
     by_region = np.argsort(links.region, kind="stable").tolist()
-    flat = move([list(range(8))], [1 / 8] * 8, links).between_bytes
-    rows = move([by_region[i : i + 2] for i in range(0, 8, 2)], [0.5, 0.5], links).between_bytes
+    flat = transfer([list(range(8))], [1 / 8] * 8, links).between_bytes
+    rows = transfer([by_region[i : i + 2] for i in range(0, 8, 2)], [0.5, 0.5], links).between_bytes
     assert flat == pytest.approx(8 * 2 * 40e6 * 6 / 8)
     assert rows == pytest.approx(2 * 4 * 3 / 4 * 40e6)
 
 
 def test_who_owns_nothing_sends_and_gets_all_the_same() -> None:
     """A longer row has members behind the last rank."""
-    went = move([[0, 1], [2, 3, 4]], [0.5, 0.5], even(5, 10e6))
+    went = transfer([[0, 1], [2, 3, 4]], [0.5, 0.5], even(5, 10e6))
     assert np.isfinite(went.slice_s[4, [2, 3]]).all()
     assert not np.isfinite(went.slice_s[[2, 3], 4]).any()
     assert went.seconds > 2 * 16

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from protocol.errors import Unreachable
-from simulator.bench.allreduce.cell import Cell, Round
+from simulator.bench.allreduce.cell import Cell, CellRound
 
 # New tries after the first one: three failures in a row are a fault and no bad luck.
 REGROUPS = 2
@@ -27,7 +27,7 @@ def start(cell: Cell, say: Callable[[str], None]) -> None:
             say(f"{cell.engine} {cell.codec} did not start, trying again on new ports: {error}")
 
 
-def play(cell: Cell, say: Callable[[str], None]) -> Round:
+def play(cell: Cell, say: Callable[[str], None]) -> CellRound:
     """Play one round, in which the peers may need several tries to find each other.
 
     Returns:

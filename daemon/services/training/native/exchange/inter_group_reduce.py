@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 
 from daemon.services.training.native.exchange.buffers import Buffers
-from daemon.services.training.native.exchange.lanes import Intake, Parcel, RowHeader, parcel
+from daemon.services.training.native.exchange.bulk_headers import GroupSumHeader, Parcel, parcel
+from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel
 from protocol.averaging.reduction import ROW_CODEC
 from protocol.averaging.sum_audit import Piece, draw_row, result_piece
 from protocol.averaging.vector_layout import element_range
@@ -32,7 +33,7 @@ from protocol.rules.registry import rule_set
 _CODEC = codec_named(ROW_CODEC)
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
+class GroupSumSample(msgspec.Struct, frozen=True, kw_only=True):
     """One chunk (of the whole vector) of a sum that another row's member signed."""
 
     signed: Signed
@@ -68,7 +69,7 @@ class InterGroupReduce:
         self._sums: dict[tuple[int, int], Buffer] = {}  # (row, slice) to the row's mean of it
         self._taken: set[int] = set()  # slices whose sums went into a result
         # What is left of others' sums, for whoever looks after them.
-        self.samples: list[Sample] = []
+        self.samples: list[GroupSumSample] = []
         self._weights = {
             r: sum(plan.offers[c].samples for c in self.of_row(r))
             for r in self._layout.rows_with(cut.contributors)
@@ -114,7 +115,8 @@ class InterGroupReduce:
                 plan=self._plan.digest, cut=self._cut_digest, part=index, slice=j, root=root
             )
             item = parcel(
-                RowHeader(summed=sign(self._signer, self._run, summed), size=len(encoded)), encoded
+                GroupSumHeader(summed=sign(self._signer, self._run, summed), size=len(encoded)),
+                encoded,
             )
             send(owner, item)
             sent.append((j, owner, item))
@@ -136,8 +138,12 @@ class InterGroupReduce:
         return _CODEC.size(stop - start)
 
     def accept(
-        self, contributor: int, header: RowHeader, summed: GroupSum, changed: Callable[[], None]
-    ) -> Intake:
+        self,
+        contributor: int,
+        header: GroupSumHeader,
+        summed: GroupSum,
+        changed: Callable[[], None],
+    ) -> ExpectedParcel:
         """Another row's sum, whose taking calls `changed`.
 
         Raises `PeerFault` for what this cut does not ask its sender for.
@@ -157,7 +163,7 @@ class InterGroupReduce:
             raise PeerFault(
                 "not_member", f"a row's sum of slice {summed.slice}, which is not asked for here"
             )
-        return Intake(
+        return ExpectedParcel(
             self.size(summed.slice), lambda data: self._take(header.summed, summed, data, changed)
         )
 
@@ -183,7 +189,7 @@ class InterGroupReduce:
         piece = await self._offload(check)
         if piece is not None and drawn is not None:
             self.samples.append(
-                Sample(signed=signed, slice=summed.slice, chunk=first + drawn, piece=piece)
+                GroupSumSample(signed=signed, slice=summed.slice, chunk=first + drawn, piece=piece)
             )
         if summed.slice not in self._taken:
             self._sums[key] = data

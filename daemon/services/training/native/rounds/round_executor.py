@@ -12,7 +12,7 @@ import trio
 from msgspec.structs import replace
 
 from daemon.services.training.native.exchange.data_plane import DataPlane, fingerprint_of
-from daemon.services.training.native.round_log import RoundLog
+from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.downloads import Downloads
 from daemon.services.training.native.state.fork_choice import ForkChoice
 from daemon.services.training.native.state.state_store import StateStore

@@ -16,7 +16,7 @@ from daemon.disk.checkpoint_file import read_checkpoint
 from daemon.disk.file_disk import FileDisk
 from daemon.home.run_repair import repair
 from daemon.services.training.native.state import state_sync
-from daemon.services.training.native.state.disk_access import (
+from daemon.services.training.native.state.disk_queries import (
     readable_certificates,
     readable_records,
 )

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from daemon.services.training.native.exchange.all_reduce import EARLY_S
+from daemon.services.training.native.exchange.bulk_headers import PROTOCOL, SliceHeader, parcel
 from daemon.services.training.native.exchange.data_plane import DataPlane
-from daemon.services.training.native.exchange.lanes import PROTOCOL, SliceHeader, parcel
 from daemon.swarm.members import Members
 from protocol.errors import Unreachable
 from protocol.identity import Signer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.services.training.native.message_translator import (
+from daemon.services.training.native.rounds.message_translator import (
     EARLY_OF_PEER,
     EARLY_OFFERS,
     MessageTranslator,

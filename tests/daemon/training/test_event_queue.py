@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from daemon.services.training.native.event_queue import INBOX_FULL, OVERDUE_S, EventQueue
+from daemon.services.training.native.rounds.event_queue import INBOX_FULL, OVERDUE_S, EventQueue
 from protocol.round import phases as p
 
 

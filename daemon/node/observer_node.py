@@ -25,7 +25,7 @@ from daemon.node.shutdown import ForcedExit, Shutdown, watch_lifeline, watch_sig
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings
-from daemon.services.training.native.round_log import certified
+from daemon.services.training.native.rounds.round_log import certified
 from daemon.swarm.chain_sync import ChainReply, serve_chain
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, LineageEntry

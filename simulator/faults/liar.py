@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from daemon.services.training.native.exchange.lanes import (
+from daemon.services.training.native.exchange.bulk_headers import (
     BulkHeader,
+    GroupSumHeader,
     ResultHeader,
-    RowHeader,
     SliceHeader,
     read_header,
 )
@@ -75,7 +75,7 @@ class Liar:
         match read:
             case SliceHeader():
                 changed = self.slice(to, read, payload)
-            case RowHeader():
+            case GroupSumHeader():
                 changed = self.row(to, read, payload)
             case ResultHeader() if read.result.peer == self.signer.peer:
                 changed = self.result(to, read, payload)
@@ -91,7 +91,9 @@ class Liar:
     ) -> tuple[ResultHeader, bytes]:
         return header, payload
 
-    def row(self, to: PeerId, header: RowHeader, payload: bytes) -> tuple[RowHeader, bytes]:
+    def row(
+        self, to: PeerId, header: GroupSumHeader, payload: bytes
+    ) -> tuple[GroupSumHeader, bytes]:
         """What it summed of its row."""
         return header, payload
 

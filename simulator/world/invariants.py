@@ -17,7 +17,7 @@ import traceback
 
 import msgspec
 
-from daemon.services.training.native.event_queue import INBOX_FULL
+from daemon.services.training.native.rounds.event_queue import INBOX_FULL
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.lineage import ORPHANS_KEPT, TIPS_KEPT
 from protocol.averaging.outer_step import state_digest

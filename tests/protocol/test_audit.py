@@ -17,7 +17,7 @@ from protocol.averaging.sum_audit import (
 )
 from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import open_certificate
-from protocol.codec import CODECS
+from protocol.codec import entries
 from protocol.errors import PeerFault
 from protocol.messages.envelope import sign
 from protocol.messages.round import SliceResult
@@ -35,7 +35,7 @@ class Looked(Summed):
         return str(fault.value)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [entry.name for entry in entries()])
 def test_an_honest_sum_convicts_nobody_in_any_chunk(codec: str) -> None:
     honest = Looked(codec)
     borders = honest.made.plan.borders
@@ -44,7 +44,7 @@ def test_an_honest_sum_convicts_nobody_in_any_chunk(codec: str) -> None:
             assert "is right" in honest.refused(honest.evidence(chunk, index=index))
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [entry.name for entry in entries()])
 def test_a_wrong_sum_convicts_its_reducer(codec: str) -> None:
     lied = Looked(codec, wrong=shifted)
     for chunk in range(*lied.made.plan.borders[SLICE : SLICE + 2]):

@@ -17,14 +17,14 @@ from msgspec.structs import replace
 from daemon import swarm
 from daemon.node import node
 from daemon.services.training.native import engine as engine_module
-from daemon.services.training.native import message_translator
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.exchange import all_reduce
+from daemon.services.training.native.rounds import message_translator
 from daemon.services.training.native.state import anchor
 from daemon.services.training.native.state.state_store import StateStore
 from protocol.averaging import outer_step, reduction
 from protocol.certificates import certificate
-from protocol.codec import CODECS
+from protocol.codec import codec_named
 from protocol.contribution.ledger import Ledger
 from protocol.errors import PeerFault
 from protocol.identity import Signer, verify
@@ -69,7 +69,7 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
         )
         assert type(engine.keeper) is StateStore
         assert type(engine.keeper.ledger) is Ledger
-        assert engine.keeper.ledger.codec is CODECS["float32"]
+        assert engine.keeper.ledger.codec is codec_named("float32")
         parts = [type(part) for part in vars(engine).values()]
         own = [kind for kind in parts if kind.__module__.startswith(("daemon.", "simulator."))]
         assert {kind.__module__.split(".")[0] for kind in own} <= {"daemon", "simulator"}

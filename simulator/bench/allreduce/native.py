@@ -16,13 +16,10 @@ from daemon.network.network import LibP2PNetwork, NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.services.training.native.exchange.all_reduce import AllReduce
 from daemon.services.training.native.exchange.buffers import Buffers
+from daemon.services.training.native.exchange.bulk_headers import BulkHeader
+from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel, serve_bulk
+from daemon.services.training.native.exchange.bulk_sender import BulkSender
 from daemon.services.training.native.exchange.data_plane import fingerprint_of
-from daemon.services.training.native.exchange.lanes import (
-    BulkHeader,
-    BulkSender,
-    Intake,
-    serve_bulk_lanes,
-)
 from daemon.system.offload import in_thread
 from protocol.averaging.group_layout import even_groups
 from protocol.averaging.vector_layout import Vector, chunk_count, share_out
@@ -86,7 +83,7 @@ class NativeDriver:
         # What has to be decoded; touched by nobody else.
         self._out: Vector = np.empty(settings.elements, np.float32)
         self.buffers, self._offers = Buffers(), Buffers()
-        serve_bulk_lanes(network, self._accept, self._refuse, self.buffers)
+        serve_bulk(network, self._accept, self._refuse, self.buffers)
 
     @property
     def kept_bytes(self) -> int:
@@ -99,7 +96,7 @@ class NativeDriver:
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
         self._trouble = f"{reason}: {detail}"
 
-    async def _accept(self, peer: PeerId, header: BulkHeader) -> Intake:
+    async def _accept(self, peer: PeerId, header: BulkHeader) -> ExpectedParcel:
         while self._exchange is None:
             await self._changed.wait()
         return await self._exchange.accept(peer, header)

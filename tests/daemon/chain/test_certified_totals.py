@@ -15,7 +15,7 @@ from daemon.chain.certified_totals import CertifiedTotals, HeartbeatFigures
 from daemon.disk.file_disk import FileDisk
 from daemon.journal import Journal, dates_of_certificates
 from daemon.oracle.reporter import OracleReporter
-from daemon.services.training.native.round_log import certified
+from daemon.services.training.native.rounds.round_log import certified
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import LineageEntry
 from protocol.certificates.certificate import OpenCertificate, Tip, genesis

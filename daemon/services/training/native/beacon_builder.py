@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import trio
 
-from daemon.services.training.native.state.disk_access import readable_records
+from daemon.services.training.native.state.disk_queries import readable_records
 from daemon.services.training.native.state.state_sync import StateSync
 from daemon.swarm.chain_sync import ChainReply
 from daemon.swarm.training_speed import RecentTrainingSpeed

@@ -16,14 +16,14 @@ import trio
 from daemon.services.training.native.audit.auditor import Auditor
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.beacon_builder import BeaconBuilder
-from daemon.services.training.native.event_queue import EventQueue
 from daemon.services.training.native.exchange.data_plane import DataPlane
-from daemon.services.training.native.message_translator import MessageTranslator
-from daemon.services.training.native.round_log import RoundLog
+from daemon.services.training.native.rounds.event_queue import EventQueue
+from daemon.services.training.native.rounds.message_translator import MessageTranslator
+from daemon.services.training.native.rounds.round_executor import RoundExecutor
+from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.downloads import Downloads
 from daemon.services.training.native.state.fork_choice import ForkChoice
 from daemon.services.training.native.state.state_store import StateStore
-from daemon.services.training.native.training.round_executor import RoundExecutor
 from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, LineageEntry

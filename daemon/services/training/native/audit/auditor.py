@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 import trio
 
-from daemon.services.training.native.exchange.inter_group import Sample
+from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
 from daemon.swarm.reply_limiter import ReplyLimiter
@@ -129,7 +129,7 @@ class Auditor:
         self,
         certificate: OpenCertificate,
         results: Results,
-        samples: Sequence[Sample],
+        samples: Sequence[GroupSumSample],
         disputed: bool,
     ) -> None:
         """Draw, and if it is our turn, add up one chunk again.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import trio
 
-from daemon.services.training.native.round_log import RoundLog
+from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.chain_sync import pack_record

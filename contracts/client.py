@@ -16,12 +16,12 @@ from requests.exceptions import HTTPError, RequestException, Timeout
 from web3 import HTTPProvider
 from web3.exceptions import Web3Exception
 
-from contracts.bounded import BoundedSession
-from contracts.chain import ChainClient
+from contracts.bounded_session import BoundedSession
+from contracts.chain_client import ChainClient
 from contracts.endpoints import RPC_TIMEOUT_S, RpcError, Transport
-from contracts.nonce import DEFAULT_CEILING, TransactionSigner
 from contracts.pending_transactions import PendingFile
 from contracts.secret_mask import Masker, mask_libraries, masked_url
+from contracts.transaction_sender import DEFAULT_CEILING, TransactionSigner
 from contracts.verification import HYPERGPU
 from protocol.chain.port import ChainUnreachable
 

@@ -12,7 +12,7 @@ import msgspec
 
 from contracts.artifacts import PLACES, REWARD_POOL
 from contracts.endpoints import RpcError, Transport
-from contracts.node_rpc import NodeRpc, Receipt, number_of, record_of
+from contracts.node_rpc import NodeRpc, TransactionReceipt, number_of, record_of
 from contracts.pending_transactions import PendingTransaction
 from protocol.chain.keccak import Address, checked_address
 from protocol.chain.port import AgentStatus, ChainUnreachable, WrongChain
@@ -53,7 +53,9 @@ def check_chain(profile: str, chain_id: int, account: Address, transport: Transp
             raise WrongChain(f"chain {found} has no code at {place}, where {contract} should be")
 
 
-def effect_of(profile: str, node: NodeRpc, each: PendingTransaction, receipt: Receipt) -> str:
+def effect_of(
+    profile: str, node: NodeRpc, each: PendingTransaction, receipt: TransactionReceipt
+) -> str:
     """Why a transaction with a good receipt did nothing, "" where it did what it was sent for."""
     ours = {place.lower() for place in PLACES.values()}
     said = {
@@ -66,7 +68,7 @@ def effect_of(profile: str, node: NodeRpc, each: PendingTransaction, receipt: Re
     return "the receipt is good and no contract said anything: nothing happened"
 
 
-def _plumise_effect(node: NodeRpc, each: PendingTransaction, receipt: Receipt) -> str:
+def _plumise_effect(node: NodeRpc, each: PendingTransaction, receipt: TransactionReceipt) -> str:
     if each.kind == "claim":
         left = int(
             node.call(REWARD_POOL, "getPendingReward(address)", each.subject, returns=["uint256"])[

@@ -17,7 +17,7 @@ from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, verify
 from protocol.network.coordinate import Coordinate
 from protocol.network.peer_observation import MAX_OBSERVATIONS, PeerObservation
-from protocol.planning.history import History
+from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.ports import Endpoint
 from protocol.run.manifest import MAX_GROUP_LIMIT
 from protocol.run.task_digest import Name
@@ -215,8 +215,8 @@ class Plan(
     predicted_s: Annotated[float, Meta(ge=0)] | None = None
     reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
     # What the parent's plan left, by which sizes are kept; None where it left nothing.
-    before: History | None = None
-    after: History | None = None  # what this one leaves
+    before: GroupSizeHistory | None = None
+    after: GroupSizeHistory | None = None  # what this one leaves
 
 
 class HoldReport(

@@ -81,7 +81,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Where a peer comes from. Keys are free; addresses cost something."""
 
-    # Of its address (`daemon/network/prefixes.py`), "" where it is not known.
+    # Of its address (`daemon/network/limits/prefixes.py`), "" where it is not known.
     prefix: str
     # A member by our certificates, or a peer that the user named.
     matters: bool

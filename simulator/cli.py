@@ -98,7 +98,7 @@ def simulate(
         records = network.play(profile, nodes or network.NODES, policy, seed, call.say)
         call.result(network.told(records, call.as_json, picture))
         return 0
-    from simulator import output  # noqa: PLC0415  # the whole node: a second that only this command pays
+    from simulator.playback import output  # noqa: PLC0415  # the whole node: a second that only this command pays
 
     if listing:
         click.echo("\n".join(output.names()))

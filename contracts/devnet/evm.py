@@ -24,7 +24,7 @@ from rlp.exceptions import RLPException
 
 from contracts.devnet.genesis_block import chain_class, first_header, first_state
 from contracts.devnet.packing import KEPT, EmptyBlocks
-from contracts.devnet.reverts import Refused, refused
+from contracts.devnet.reverts import RpcRefusal, refused
 from contracts.devnet.store import SqliteStore
 
 # Transactions; a devnet's whole load is a few per node and epoch.
@@ -35,7 +35,7 @@ OFFSET_KEY = b"hypergpu/offset"
 Hash = bytes
 
 
-class Included(msgspec.Struct, frozen=True, kw_only=True):
+class MinedTransaction(msgspec.Struct, frozen=True, kw_only=True):
     """A transaction in a block of the canonical chain.
 
     `receipt` is py-evm's, with the gas of the whole block up to it.
@@ -176,7 +176,7 @@ class Devnet:
     # ---------------------------------------------------------------- transactions
 
     def submit(self, raw: bytes) -> Hash:
-        """Takes a signed transaction to wait for a block. Raises `Refused` in geth's words."""
+        """Takes a signed transaction to wait for a block. Raises `RpcRefusal` in geth's words."""
         with self.lock:
             try:
                 transaction = self._chain.get_vm().get_transaction_builder().decode(raw)
@@ -191,31 +191,31 @@ class Devnet:
                 TypeError,
                 IndexError,
             ) as error:
-                raise Refused(f"invalid transaction: {error}") from None
+                raise RpcRefusal(f"invalid transaction: {error}") from None
             if getattr(transaction, "chain_id", None) != self.chain_id:
-                raise Refused(
+                raise RpcRefusal(
                     f"invalid chain id for signer: have {getattr(transaction, 'chain_id', None)} want {self.chain_id}"
                 )
             if self._included(transaction.hash) or transaction in self._waiting.values():
-                raise Refused("already known")
+                raise RpcRefusal("already known")
             if transaction.nonce < self.nonce(sender):
-                raise Refused(
+                raise RpcRefusal(
                     f"nonce too low: next nonce {self.nonce(sender)}, tx nonce {transaction.nonce}"
                 )
             if transaction.gas > self.head.gas_limit:
-                raise Refused("exceeds block gas limit")
+                raise RpcRefusal("exceeds block gas limit")
             if transaction.gas < transaction.intrinsic_gas:
-                raise Refused("intrinsic gas too low")
+                raise RpcRefusal("intrinsic gas too low")
             if (
                 self.balance(sender)
                 < transaction.value + transaction.gas * transaction.max_fee_per_gas
             ):
-                raise Refused("insufficient funds for gas * price + value")
+                raise RpcRefusal("insufficient funds for gas * price + value")
             before = self._waiting.get((sender, transaction.nonce))
             if before is not None and not _outbids(transaction, before):
-                raise Refused("replacement transaction underpriced")
+                raise RpcRefusal("replacement transaction underpriced")
             if before is None and len(self._waiting) >= MOST_WAITING:
-                raise Refused("txpool is full")
+                raise RpcRefusal("txpool is full")
             self._waiting[(sender, transaction.nonce)] = transaction
             return bytes(transaction.hash)
 
@@ -234,11 +234,11 @@ class Devnet:
                 (found for found in self._waiting.values() if found.hash == transaction_hash), None
             )
 
-    def included(self, transaction_hash: Hash) -> Included | None:
+    def included(self, transaction_hash: Hash) -> MinedTransaction | None:
         with self.lock:
             return self._included(transaction_hash)
 
-    def _included(self, transaction_hash: Hash) -> Included | None:
+    def _included(self, transaction_hash: Hash) -> MinedTransaction | None:
         try:
             number, index = self._chain.get_canonical_transaction_index(transaction_hash)
             block = self.block(number)
@@ -253,7 +253,7 @@ class Devnet:
             return None
         return list(self.receipts(block))[index]
 
-    def receipts(self, block: BlockAPI) -> Iterator[Included]:
+    def receipts(self, block: BlockAPI) -> Iterator[MinedTransaction]:
         """What is in a block, in order."""
         with self.lock:
             receipts: tuple[ReceiptAPI, ...] = block.get_receipts(self._chain.chaindb)
@@ -261,7 +261,7 @@ class Devnet:
         for index, (transaction, receipt) in enumerate(
             zip(block.transactions, receipts, strict=True)
         ):
-            yield Included(
+            yield MinedTransaction(
                 block=block,
                 index=index,
                 transaction=transaction,
@@ -308,7 +308,7 @@ class Devnet:
         """What a call would return: in the block after the head, at its time, or at the end of an
         old block.
 
-        Raises `Refused`.
+        Raises `RpcRefusal`.
         """
         with self.lock:
             computation = self._execute(self._spoofed(sender, to, data, value, gas), number)
@@ -319,11 +319,11 @@ class Devnet:
     def estimate(self, *, sender: bytes, to: bytes, data: bytes, value: int) -> int:
         """Gas with which it succeeds in the next block, seldom more than a fiftieth too much.
 
-        Raises `Refused` where none is enough.
+        Raises `RpcRefusal` where none is enough.
         """
         with self.lock:
             if self.balance(sender) < value:
-                raise Refused("insufficient funds for transfer")
+                raise RpcRefusal("insufficient funds for transfer")
             most = self._spoofed(sender, to, data, value, self.head.gas_limit)
             computation = self._execute(most, None)
             if computation.is_error:
@@ -339,7 +339,7 @@ class Devnet:
         try:
             return self._state_for_calls(number).costless_execute_transaction(transaction)
         except ValidationError as error:
-            raise Refused(str(error)) from None
+            raise RpcRefusal(str(error)) from None
 
     def _state_for_calls(self, number: int | None) -> Any:
         """A state that nobody keeps, in which gas costs nothing. py-evm's own takes the wall clock
@@ -347,7 +347,7 @@ class Devnet:
         """
         header = self._next_header() if number is None else self.header(number)
         if header is None:
-            raise Refused(f"there is no block {number}")
+            raise RpcRefusal(f"there is no block {number}")
         vm = self._chain.get_vm(header)
         return vm.build_state(
             self._chain.chaindb.db,
@@ -385,7 +385,7 @@ class Devnet:
     def _state(self, number: int | None) -> Any:
         header = self.head if number is None else self.header(number)
         if header is None:
-            raise Refused(f"there is no block {number}")
+            raise RpcRefusal(f"there is no block {number}")
         return self._chain.get_vm(header).state
 
     def _payable(self) -> list[tuple[tuple[bytes, int], SignedTransactionAPI]]:

@@ -14,10 +14,10 @@ from typing import Any
 from eth_account import Account
 
 from contracts.devnet.agents import agent_status, is_agent
-from contracts.devnet.evm import Devnet, Included
+from contracts.devnet.evm import Devnet, MinedTransaction
 from contracts.devnet.genesis import COIN, FAUCET, dev_key
 from contracts.devnet.history import fee_history
-from contracts.devnet.reverts import Refused
+from contracts.devnet.reverts import RpcRefusal
 from contracts.devnet.shapes import (
     block_shape,
     hex_of,
@@ -127,7 +127,7 @@ class Rpc:
             return _error(number, INVALID_PARAMS, "params must be a list")
         try:
             return {"jsonrpc": "2.0", "id": number, "result": handler(*parameters)}
-        except Refused as refused:
+        except RpcRefusal as refused:
             if refused.output is not None:
                 return _error(number, REVERTED, str(refused), hex_of(refused.output))
             return _error(number, SERVER_ERROR, str(refused))
@@ -203,7 +203,7 @@ class Rpc:
         return None if block is None else hex(len(block.transactions))
 
     def _in_block(
-        self, number: int | None, shape: Callable[[Included], dict[str, Any]]
+        self, number: int | None, shape: Callable[[MinedTransaction], dict[str, Any]]
     ) -> list[dict[str, Any]] | None:
         block = self._found(number)
         return None if block is None else [shape(found) for found in self._devnet.receipts(block)]
@@ -219,14 +219,14 @@ class Rpc:
         if "blockHash" in asked:
             first = last = self._hashed(asked["blockHash"])
             if first == NO_BLOCK:
-                raise Refused("unknown block")
+                raise RpcRefusal("unknown block")
         else:
             begin, end = (
                 self._number(asked.get(key, "latest")) for key in ("fromBlock", "toBlock")
             )
             first, last = head if begin is None else begin, head if end is None else min(end, head)
         if last - first >= MOST_LOG_BLOCKS:
-            raise Refused(f"query exceeds max block range {MOST_LOG_BLOCKS}")
+            raise RpcRefusal(f"query exceeds max block range {MOST_LOG_BLOCKS}")
         addresses = asked.get("address")
         wanted = {
             account.lower()

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 import msgspec
 import trio
 
-from daemon.chain.certified_totals import Figure
+from daemon.chain.certified_totals import HeartbeatFigures
 from protocol.chain.keccak import ZERO_ADDRESS, Address
 from protocol.chain.port import (
     Chain,
@@ -22,7 +22,7 @@ from protocol.chain.port import (
     ChainPending,
     ChainRefused,
     ChainUnreachable,
-    Sent,
+    SentTransaction,
     WrongChain,
 )
 from protocol.errors import UserError
@@ -41,7 +41,7 @@ RETRY_S = 5.0
 SETTLE_S = 60.0
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class AgentIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Who beats: the node's name on the chain, and where its claims are paid (None: to the wallet
     itself).
     """
@@ -57,8 +57,8 @@ class Heartbeater:
         self,
         *,
         opener: Callable[[], Chain],
-        identity: Identity,
-        figure: Callable[[], Figure | None],
+        identity: AgentIdentity,
+        figure: Callable[[], HeartbeatFigures | None],
         offload: Offload,
         record: Callable[[JournalEvent], None],
         dice: Callable[[], float],
@@ -80,7 +80,7 @@ class Heartbeater:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            report = await self._offload(self.beat)
+            report = await self._offload(self.send_heartbeat)
             self._failures = 0 if report.state == "live" else self._failures + 1
             # A chain that stays away is one sentence, not one each time.
             if report != self._last:
@@ -99,14 +99,14 @@ class Heartbeater:
         )
         return wait_s * (1.0 - JITTER * self._dice())
 
-    def beat(self) -> ChainReport:
+    def send_heartbeat(self) -> ChainReport:
         """One heartbeat, where there is something to say.
 
         Blocking; raises nothing that a chain does.
         """
         try:
             with self._turn():
-                return self._beat(self._opener())
+                return self._send_heartbeat(self._opener())
         except ChainUnreachable as error:
             return self._failed("down", str(error))
         except WrongChain as error:
@@ -127,7 +127,7 @@ class Heartbeater:
         known = self._last or ChainReport(profile="", state=state)
         return msgspec.structs.replace(known, state=state, reason=reason, at=0.0)
 
-    def _beat(self, chain: Chain) -> ChainReport:
+    def _send_heartbeat(self, chain: Chain) -> ChainReport:
         chain.reconcile()
         agent = chain.agent(chain.account)
         if not agent.registered:
@@ -140,7 +140,7 @@ class Heartbeater:
         }:
             self._settle(chain, lambda: chain.set_payout(payout))
         figure = self._figure()
-        if figure is not None and not self._was_told(agent.samples, agent.certificate, figure):
+        if figure is not None and not self._is_known(agent.samples, agent.certificate, figure):
             # Never fewer than before: certificates may be missing from this disk.
             samples = max(figure.samples, agent.samples)
             self._settle(chain, lambda: chain.heartbeat(samples, figure.certificate))
@@ -154,10 +154,10 @@ class Heartbeater:
             claimed=str(chain.claimed(chain.account)),
         )
 
-    def _was_told(self, samples: int, certificate: bytes, figure: Figure) -> bool:
+    def _is_known(self, samples: int, certificate: bytes, figure: HeartbeatFigures) -> bool:
         return certificate == figure.certificate and samples >= figure.samples
 
-    def _settle(self, chain: Chain, send: Callable[[], Sent]) -> None:
+    def _settle(self, chain: Chain, send: Callable[[], SentTransaction]) -> None:
         """Send and see it through. Raises `ChainError`."""
         settled = chain.wait(send(), self._settle_s)
         if not settled.done:

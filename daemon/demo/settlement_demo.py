@@ -21,9 +21,9 @@ import msgspec
 
 from daemon.chain.client_setup import account_turn, open_chain
 from daemon.chain.datasets import keep_dataset, load_dataset
-from daemon.chain.records import certificates_of, settled_run
+from daemon.chain.home_runs import certificates_of, settled_run
 from daemon.chain.rewards import claim, verify
-from daemon.chain.settlement import draft, epoch_to_settle
+from daemon.chain.settlement import draft_settlement, epoch_to_settle
 from daemon.config.settings import ChainConfig
 from daemon.demo.process import DemoProcess, Lifeline
 from daemon.demo.result import ClaimedReward
@@ -31,7 +31,7 @@ from daemon.demo.stop_request import StopRequest
 from daemon.wallet import files
 from daemon.wallet.keystore import UnlockedWallet, new_key, wallet_of
 from protocol.chain.keccak import Address
-from protocol.chain.port import Chain, ChainError, ChainRefused, Sent
+from protocol.chain.port import Chain, ChainError, ChainRefused, SentTransaction
 from protocol.errors import UserError
 from protocol.status.figures import tokens
 
@@ -155,7 +155,7 @@ class SettlementDemo:
             if all(one.hash in hashes for hashes in held)
         ]
         self._later(EPOCH_S)
-        made = draft(
+        made = draft_settlement(
             settler,
             run.run,
             run.manifest,
@@ -204,7 +204,7 @@ class SettlementDemo:
         settings = msgspec.convert(self.settings(), ChainConfig)
         return open_chain(settings, run.manifest, self._root / name, self._wallets[name])
 
-    def _see(self, settler: Chain, send: Callable[[], Sent]) -> None:
+    def _see(self, settler: Chain, send: Callable[[], SentTransaction]) -> None:
         with account_turn(self._root / self._settler):
             settled = settler.wait(send(), PATIENCE_S)
         if not settled.done:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from daemon.oracle.receiver import Receiver, Verdict
+from daemon.oracle.receiver import ReportReceiver, ReportReply
 from daemon.oracle.reports import LEGACY_PATH, MAX_BODY_BYTES, METRICS_PATH
 
 REPORT_PATHS = (LEGACY_PATH, METRICS_PATH)
@@ -25,18 +25,20 @@ class ReportQueue:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._receiver: Receiver | None = None
+        self._receiver: ReportReceiver | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reports")
         self._waiting = 0
 
-    async def take(self, request: web.BaseRequest) -> Verdict:
+    async def take(self, request: web.BaseRequest) -> ReportReply:
         """What to answer to a report."""
         if (request.content_length or 0) > MAX_BODY_BYTES:
-            return Verdict(
+            return ReportReply(
                 status=413, reason="oversized", what=f"A report has at most {MAX_BODY_BYTES} bytes."
             )
         if self._waiting >= MOST_WAITING:
-            return Verdict(status=429, reason="busy", what="Too many reports at once; try again.")
+            return ReportReply(
+                status=429, reason="busy", what="Too many reports at once; try again."
+            )
         self._waiting += 1
         try:
             body = await asyncio.wait_for(self._body(request), BODY_S)
@@ -45,7 +47,7 @@ class ReportQueue:
                 self._thread, self._judge, request.path, body, sender
             )
         except TimeoutError:
-            return Verdict(
+            return ReportReply(
                 status=400, reason="timeout", what=f"The report did not come within {BODY_S:g} s."
             )
         finally:
@@ -67,9 +69,9 @@ class ReportQueue:
             body += part
         return bytes(body)
 
-    def _judge(self, path: str, body: bytes, sender: str) -> Verdict:
+    def _judge(self, path: str, body: bytes, sender: str) -> ReportReply:
         if self._receiver is None:
             from daemon.wallet.keystore import recover_text  # noqa: PLC0415  # eth-account, with the first report
 
-            self._receiver = Receiver(self._path, recover_text, time.time)
-        return self._receiver.take(path, body, sender)
+            self._receiver = ReportReceiver(self._path, recover_text, time.time)
+        return self._receiver.accept(path, body, sender)

@@ -24,7 +24,7 @@ from daemon.observer import metrics
 from daemon.observer.bridge import SILENT_S, Bridge, Snapshot
 from daemon.observer.report_queue import REPORT_PATHS, ReportQueue
 from daemon.observer.request_guard import METHODS, SECURITY_HEADERS, Refusal, RequestGuard
-from daemon.oracle.receiver import Verdict
+from daemon.oracle.receiver import ReportReply
 from protocol.digest import digest
 
 HTML = "text/html; charset=utf-8"
@@ -72,7 +72,7 @@ def refuse(refusal: Refusal) -> HttpAnswer:
     )
 
 
-def _verdict(verdict: Verdict) -> HttpAnswer:
+def _verdict(verdict: ReportReply) -> HttpAnswer:
     """What a reporter is told: its own status and reason, in the words of the API."""
     return HttpAnswer(body=msgspec.json.encode(verdict), content_type=JSON, status=verdict.status)
 

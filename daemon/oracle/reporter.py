@@ -33,7 +33,7 @@ from protocol.chain.keccak import Address
 from protocol.journal import JournalEvent, Warned
 from protocol.ports import DiskFull
 
-TOLD_FILE = "oracle"
+REPORTED_FILE = "oracle"
 POST_TIMEOUT_S = 10.0
 # An hour of work is never more than a minute away from being told.
 EVERY_S = 60.0
@@ -43,7 +43,7 @@ Post = Callable[[str, bytes], int]
 """Sends a body to a URL and gives the status. Raises `OSError` where nobody answers."""
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class ReportedTotals(msgspec.Struct, frozen=True, kw_only=True):
     """What the oracle has taken: cumulative samples and rounds, and the last report's timestamp."""
 
     samples: int = 0
@@ -51,7 +51,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: int = 0
 
 
-def post(url: str, body: bytes) -> int:
+def post_json(url: str, body: bytes) -> int:
     """The real `Post`."""
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
@@ -61,7 +61,7 @@ def post(url: str, body: bytes) -> int:
         return refused.code
 
 
-class Reporter:
+class OracleReporter:
     """One wallet's reports to one oracle. Blocking, but for `run`."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Reporter:
         figures: Callable[[], tuple[int, int]],
         record: Callable[[JournalEvent], None],
         now: Callable[[], float] = time.time,
-        send: Post = post,
+        send: Post = post_json,
     ) -> None:
         """`figures` gives cumulative certified samples and rounds; `sign` the EIP-191 signature of
         a text.
@@ -83,10 +83,10 @@ class Reporter:
         self._url = url.rstrip("/") + (LEGACY_PATH if legacy else METRICS_PATH)
         self._legacy, self._wallet, self._sign, self._figures = legacy, wallet, sign, figures
         self._record, self._now, self._send = record, now, send
-        self._path = folder / TOLD_FILE
+        self._path = folder / REPORTED_FILE
         self._began_s = now()
         self._failing = ""
-        self.told = self._load()
+        self.reported = self._load()
 
     async def run(self, offload: Callable[[Callable[[], object]], Awaitable[object]]) -> None:
         """Report every minute until cancelled."""
@@ -97,13 +97,13 @@ class Reporter:
     def report(self) -> bool:
         """Report what waits. Whether there is nothing left to tell."""
         samples, rounds = self._figures()
-        if samples <= self.told.samples:
+        if samples <= self.reported.samples:
             return True
         # Strictly increasing, also after the clock was set back.
-        timestamp = max(int(self._now()), self.told.timestamp + 1)
+        timestamp = max(int(self._now()), self.reported.timestamp + 1)
         usage = Usage(
-            tokens=samples - self.told.samples,
-            requests=max(rounds - self.told.rounds, 0),
+            tokens=samples - self.reported.samples,
+            requests=max(rounds - self.reported.rounds, 0),
             latency_ms=0.0,
             uptime_s=max(int(self._now() - self._began_s), 0),
         )
@@ -114,9 +114,9 @@ class Reporter:
         if not 200 <= status < 300:
             return self._failed(f"the oracle refused with {status}")
         self._failing = ""
-        self.told = Told(samples=samples, rounds=rounds, timestamp=timestamp)
+        self.reported = ReportedTotals(samples=samples, rounds=rounds, timestamp=timestamp)
         try:
-            write_atomically(self._path, [memoryview(msgspec.json.encode(self.told))])
+            write_atomically(self._path, [memoryview(msgspec.json.encode(self.reported))])
         except DiskFull as full:
             self._record(
                 Warned(
@@ -142,11 +142,11 @@ class Reporter:
         self._failing = reason
         return False
 
-    def _load(self) -> Told:
+    def _load(self) -> ReportedTotals:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Told)
+            return msgspec.json.decode(self._path.read_bytes(), type=ReportedTotals)
         except FileNotFoundError:
-            return Told()
+            return ReportedTotals()
         except (OSError, msgspec.DecodeError, ValueError) as error:
             self._record(
                 Warned(
@@ -154,4 +154,4 @@ class Reporter:
                     message=f"{self._path} cannot be read, reporting from the beginning: {error}",
                 )
             )
-            return Told()
+            return ReportedTotals()

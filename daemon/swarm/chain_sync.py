@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
-from daemon.swarm.turns import Turns
+from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
@@ -100,7 +100,7 @@ def unpack_record(record: bytes) -> list[bytes]:
 def serve_chain(network: Network, run: Digest, answer: Answer) -> None:
     """Answer requests for this run's certificates."""
 
-    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
+    turns = ReplyLimiter(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
 
     async def take(stream: ByteStream) -> None:
         with trio.move_on_after(ANSWER_S):

@@ -18,7 +18,7 @@ import trio
 
 from daemon.swarm.ask_order import AskOrder
 from daemon.swarm.chain_sync import read_chain
-from daemon.swarm.lineage import OTHER_TASK, TIPS_KEPT, Lineage, Step
+from daemon.swarm.lineage import OTHER_TASK, TIPS_KEPT, Lineage, LineageEntry
 from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s
 from daemon.swarm.messenger import Refuse
 from protocol.certificates.certificate import Tip
@@ -78,7 +78,7 @@ class Follower:
         lineage: Lineage,
         members: Members,
         refuse: Refuse,
-        on_steps: Callable[[list[Step]], None],
+        on_steps: Callable[[list[LineageEntry]], None],
         on_members: Callable[[], None],
         on_gone: Callable[[PeerId], None],
         beacon: Callable[[], Beacon],

@@ -32,7 +32,7 @@ from protocol.messages import (
     payload_of,
     signature_is_valid,
 )
-from protocol.planning.history import History
+from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.plan import OpenPlan
 from protocol.ports import Lane
 from protocol.rules.registry import rule_set, rules_of
@@ -136,6 +136,29 @@ def assemble(vote: Vote, plan: Signed, cut: Signed, votes: Mapping[PeerId, bytes
     )
 
 
+def certificate_from(
+    run: Digest,
+    *,
+    vote: Vote,
+    plan: OpenPlan,
+    plan_signed: Signed,
+    cut_signed: Signed,
+    votes: Mapping[PeerId, bytes],
+) -> OpenCertificate:
+    """Assemble a certificate from a plan, an inclusion and votes that this node has checked.
+
+    `votes` maps a peer to its signature. The caller has counted a majority of the plan among them.
+    """
+    return OpenCertificate(
+        raw=assemble(vote, plan_signed, cut_signed, votes),
+        hash=certificate_hash(run, payload_of(vote)),
+        outcome=vote,
+        plan=plan,
+        cut=open_as(Inclusion, cut_signed, run, trusted=True),
+        voters=tuple(sorted(votes)),
+    )
+
+
 def open_certificate(
     raw: bytes,
     run: Digest,
@@ -227,7 +250,7 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
     state: Digest
     lane_base: int  # where the next round's data begins
     # What the last plan leaves for the next one.
-    layout: History | None = None
+    layout: GroupSizeHistory | None = None
 
     def lane(self, peer: PeerId) -> Lane:
         """Which samples `peer` draws in the round after this tip: members have a lane each,
@@ -270,7 +293,7 @@ def _check_leader(plan: OpenPlan, members: Iterable[PeerId]) -> None:
         )
 
 
-def _check_history(plan: OpenPlan, left: History | None) -> None:
+def _check_history(plan: OpenPlan, left: GroupSizeHistory | None) -> None:
     """A plan that remembers what was not could have other rows than it should.
 
     After a merge nothing is remembered.

@@ -22,7 +22,7 @@ import numpy as np
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec.base import MAGNITUDE, Bits16, Bits32, Bytes8, check_peak
 from protocol.codec.floats import from_bfloat16, to_bfloat16
-from protocol.codec.reference import Reference
+from protocol.codec.numpy_codec import NumpyCodec
 from protocol.errors import PeerFault
 from protocol.ports import Vector
 
@@ -35,7 +35,7 @@ _NEUTRAL_SCALE = 0x3F80  # 1.0, for blocks beyond the vector's end
 _EXACT_WEIGHTS = 1 << 16
 
 
-class _Blocks(Reference):
+class _Blocks(NumpyCodec):
     """Cutting into chunks, and the short last chunk: as a whole one padded with zeros, of which the
     beginning travels.
     """

@@ -41,7 +41,7 @@ import numpy.typing as npt
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec.base import MAGNITUDE, Bits16, Bits32, Bytes8, Codec, check_peak
 from protocol.codec.floats import from_bfloat16, to_bfloat16
-from protocol.codec.reference import Reference
+from protocol.codec.numpy_codec import NumpyCodec
 from protocol.errors import PeerFault
 from protocol.ports import Vector
 
@@ -53,7 +53,7 @@ Flags = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
 
-class TopK(Reference):
+class TopK(NumpyCodec):
     """One element of every `bucket` (a power of two, 2 to 64) travels: with 64, 0.164 bits an
     element.
 

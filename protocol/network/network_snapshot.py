@@ -43,7 +43,7 @@ LEAST_DOUBT_US = 10_000
 ENOUGH = 0.5
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class MemberLink(msgspec.Struct, frozen=True, kw_only=True):
     """One member as a plan takes it.
 
     0 bits a second: unknown. `at` None: nobody knows where it is.
@@ -57,7 +57,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 class NetworkSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All that a plan knows of the network, in the order of its members."""
 
-    members: tuple[Known, ...]
+    members: tuple[MemberLink, ...]
     flows: Flows
     failure_rate: float  # of one member in one round
     measured: bool  # enough to predict anything
@@ -65,7 +65,7 @@ class NetworkSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     longest_us: int = FAR_US
 
 
-def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
+def snapshot_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
     """What the Readies of these members come to."""
     index = {short_name(peer): i for i, (peer, _) in enumerate(offers)}
     seen: list[list[tuple[int, PeerObservation]]] = [[] for _ in offers]
@@ -92,7 +92,7 @@ def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
     )
     return NetworkSnapshot(
         members=tuple(
-            Known(uplink_bps=up, downlink_bps=down, at=at)
+            MemberLink(uplink_bps=up, downlink_bps=down, at=at)
             for up, down, at in zip(ups, downs, places, strict=True)
         ),
         flows=flows_of([ready.sights for _, ready in offers], index.keys()),

@@ -16,7 +16,7 @@ import msgspec
 from protocol.network.coordinate import Coordinate
 from protocol.network.network_snapshot import NetworkSnapshot
 
-Rows = tuple[tuple[int, ...], ...]
+Groups = tuple[tuple[int, ...], ...]
 """Members by row, in the order of their ranks."""
 
 Place = tuple[int, int, int]
@@ -36,7 +36,7 @@ GAP = 6
 WIDEST = 3
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+class GroupBounds(msgspec.Struct, frozen=True, kw_only=True):
     """The least and the most members that a row may have."""
 
     least: int
@@ -84,7 +84,7 @@ def _square(a: Place, b: Place) -> int:
     return (a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 + (a[2] - b[2]) ** 2
 
 
-class Cutting:
+class GroupProposer:
     """The one order of a view's members, and rows cut from it."""
 
     def __init__(self, view: NetworkSnapshot) -> None:
@@ -97,7 +97,7 @@ class Cutting:
         self._wide = max(GAP * GAP * typical, ONE_PLACE_US2, max(self._steps) // (WIDEST * WIDEST))
         self._clusters = self._find_clusters()
 
-    def rows(self, count: int, bounds: Bounds) -> tuple[Rows, ...]:
+    def propose(self, count: int, bounds: GroupBounds) -> tuple[Groups, ...]:
         """Proposals of `count` rows: in even parts, and, of about as many, with clusters parted
         first where their size allows it.
         """
@@ -130,7 +130,7 @@ class Cutting:
                 borders.append(i)
         return list(pairwise([*borders, size]))
 
-    def _ranked(self, cuts: Sequence[int]) -> Rows:
+    def _ranked(self, cuts: Sequence[int]) -> Groups:
         borders = [0, *cuts, len(self.order)]
         if len(borders) == 2:
             return (tuple(sorted(self.order)),)

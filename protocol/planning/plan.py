@@ -26,10 +26,10 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.messages import MAX_REASON_CHARS, Plan, Ready, Signed, open_as
-from protocol.network.network_snapshot import NetworkSnapshot, view_of
-from protocol.planning.group_proposals import Bounds
-from protocol.planning.history import History
-from protocol.planning.time_model import Model, Sizes
+from protocol.network.network_snapshot import NetworkSnapshot, snapshot_of
+from protocol.planning.group_proposals import GroupBounds
+from protocol.planning.group_size_history import GroupSizeHistory
+from protocol.planning.time_model import TimeModel, VectorSizes
 from protocol.rules.registry import rule_set, rules_of
 from protocol.rules.versions import CURRENT_RULES
 from protocol.run.admission import check_admission
@@ -74,7 +74,7 @@ def make_plan(
     chunks: int,
     *,
     leader: PeerId = "",
-    before: History | None = None,
+    before: GroupSizeHistory | None = None,
 ) -> Plan:
     """The plan for these offers, where the parent's plan left `before`.
 
@@ -95,7 +95,7 @@ def make_plan(
     in_time, late = _in_time(chosen, manifest, sizes, leader)
     laid = rules.choose(
         _view(in_time),
-        Bounds(least=min(group.min_group, len(in_time)), most=group.max_group),
+        GroupBounds(least=min(group.min_group, len(in_time)), most=group.max_group),
         sizes,
         before,
     )
@@ -110,7 +110,7 @@ def make_plan(
         number=number,
         offers=tuple(signed for signed, _ in in_time),
         borders=rules.share_out(chunks, laid.shares),
-        rows=laid.rows,
+        rows=laid.groups,
         predicted_s=laid.predicted_s,
         reason=reason[:MAX_REASON_CHARS],
         before=before,
@@ -118,10 +118,10 @@ def make_plan(
     )
 
 
-def sizes_of(manifest: Manifest, chunks: int) -> Sizes:
+def sizes_of(manifest: Manifest, chunks: int) -> VectorSizes:
     """Bytes of the run's vector as an offer, as partial sums and as a result."""
     codec = codec_named(manifest.codec)
-    return Sizes(
+    return VectorSizes(
         offer=chunks * chunk_bytes(codec),
         partial=chunks * CHUNK_ELEMENTS * 4,
         result=chunks * chunk_bytes(codec.result),
@@ -129,11 +129,11 @@ def sizes_of(manifest: Manifest, chunks: int) -> Sizes:
 
 
 def _view(offers: Sequence[Offer]) -> NetworkSnapshot:
-    return view_of([(signed.peer, ready) for signed, ready in offers])
+    return snapshot_of([(signed.peer, ready) for signed, ready in offers])
 
 
 def _in_time(
-    offers: list[Offer], manifest: Manifest, sizes: Sizes, leader: PeerId
+    offers: list[Offer], manifest: Manifest, sizes: VectorSizes, leader: PeerId
 ) -> tuple[list[Offer], list[str]]:
     """Who can move its own vector within the deadline of a scatter at all, and the names of those
     who cannot, with what they need.
@@ -147,7 +147,7 @@ def _in_time(
         view = _view(offers)
         if not view.measured:
             return offers, late
-        model = Model(view, sizes)
+        model = TimeModel(view, sizes)
         needed = {
             i: model.alone_s(i) for i, (signed, _) in enumerate(offers) if signed.peer != leader
         }

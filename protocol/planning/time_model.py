@@ -22,7 +22,7 @@ import msgspec
 from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.network_snapshot import UNKNOWN, NetworkSnapshot
 from protocol.network.samples import median
-from protocol.planning.group_proposals import Rows
+from protocol.planning.group_proposals import Groups
 
 # Of one message at one end: 0.09 s for about 16 in a certified round of four (`bench allreduce`,
 # control over py-libp2p).
@@ -35,7 +35,7 @@ SECOND_US = 1_000_000
 EXTREMES = 3
 
 
-class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+class VectorSizes(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of the whole vector as it is offered, as partial sums, and as a result."""
 
     offer: int
@@ -43,7 +43,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     result: int
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+class TimeEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """What a proposal comes to."""
 
     seconds: float  # expected, with losses
@@ -52,14 +52,14 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     distance: float
 
 
-class Model:
+class TimeModel:
     """The network as the model takes it: what is unknown counts as the median of what is known."""
 
-    def __init__(self, view: NetworkSnapshot, sizes: Sizes) -> None:
+    def __init__(self, view: NetworkSnapshot, sizes: VectorSizes) -> None:
         self._flows = view.flows
         self._loss = view.failure_rate
         self._longest_us = view.longest_us
-        self._bits = Sizes(
+        self._bits = VectorSizes(
             offer=8 * sizes.offer, partial=8 * sizes.partial, result=8 * sizes.result
         )
         ups = [member.uplink_bps for member in view.members if member.uplink_bps != UNKNOWN]
@@ -71,7 +71,7 @@ class Model:
         self._down = [float(member.downlink_bps or down) for member in view.members]
         self._at = [member.at for member in view.members]
 
-    def weakest(self, rows: Rows) -> tuple[list[int], list[int]]:
+    def weakest(self, rows: Groups) -> tuple[list[int], list[int]]:
         """What the weakest owner of each rank carries up and down: what slices are sized for."""
         ranks = range(min(len(row) for row in rows))
         return [int(min(self._up[row[k]] for row in rows)) for k in ranks], [
@@ -84,7 +84,7 @@ class Model:
         """
         return self._bits.offer / min(self._up[member], self._down[member])
 
-    def estimate(self, rows: Rows, shares: Sequence[float]) -> Estimate:
+    def estimate(self, rows: Groups, shares: Sequence[float]) -> TimeEstimate:
         """For the fractions of the vector that the ranks own."""
         ranks, count = len(shares), len(rows)
         row_reach = [self._reach(row) for row in rows]
@@ -141,11 +141,11 @@ class Model:
                 distance += (self._bits.offer * away + self._bits.result * gathered) * reach
         cut = 2 * max(max(reaches) for reaches in (*row_reach, everywhere)) / 2 / SECOND_US
         total = scatter + cut + reduce + rest
-        return Estimate(
+        return TimeEstimate(
             seconds=total + self._losses(rows, largest, len(rows[0])), distance=distance / SECOND_US
         )
 
-    def _losses(self, rows: Rows, largest: float, row: int) -> float:
+    def _losses(self, rows: Groups, largest: float, row: int) -> float:
         """The expected cost of losing members: somebody else must get a slice again from a whole
         row.
         """

@@ -17,7 +17,7 @@ from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent
 from protocol.messages import HoldReport, Inclusion, Message, Ready, Signed, Vote, Withdrawal
-from protocol.planning.history import History
+from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.plan import OpenPlan
 from protocol.rules.registry import rules_of
 from protocol.run.manifest import Manifest
@@ -51,6 +51,7 @@ class Phase(Enum):
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """What does not change during a run."""
 
+    run: Digest
     me: PeerId
     manifest: Manifest
     chunks: int  # of the run's model
@@ -163,7 +164,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.tip.number, self.merge.other.number if self.merge else 0) + 1
 
     @property
-    def remembered(self) -> History | None:
+    def remembered(self) -> GroupSizeHistory | None:
         """What the last plan left for this round's; two branches that meet begin anew."""
         return None if self.merge else self.tip.layout
 
@@ -485,11 +486,12 @@ class Inquire(Action, frozen=True, kw_only=True):
 
 
 class Publish(Action, frozen=True, kw_only=True):
-    """A certificate was assembled here: verify it like anybody's, tell the members, gossip it to
-    everybody else if that is up to us.
+    """Tell the members of a certificate that was assembled here, and everybody else by `gossip`.
+
+    The machine adopts it in the same step; nothing comes back from this action.
     """
 
-    certificate: bytes
+    certificate: OpenCertificate
     to: tuple[PeerId, ...]
     gossip: bool
 

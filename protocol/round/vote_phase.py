@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from protocol.certificates.certificate import OpenCertificate, assemble
+from protocol.certificates.certificate import OpenCertificate, certificate_from
 from protocol.certificates.leader_order import vote_takers
 from protocol.digest import EMPTY_ROOT, digest
 from protocol.identity import PeerId, short
@@ -137,7 +137,7 @@ def cast_merge(state: State, now: float) -> Step:
 
 
 def take_vote(state: State, event: VoteGot, now: float) -> Step:
-    """Keep a vote for a round after this tip, of any view; certify when they are enough."""
+    """Keep a vote for a round after this tip, of any view; adopt the outcome that a majority chose."""
     if event.vote.parents != state.parents:
         return state, []
     key, peer = event.signed.digest, event.signed.peer
@@ -156,7 +156,7 @@ def take_vote(state: State, event: VoteGot, now: float) -> Step:
     if len(votes) > OUTCOMES_KEPT:
         del votes[next(old for old in votes if old != key and old not in state.outcomes)]
     state = replace(state, votes=votes)
-    state, actions = certify(state, key)
+    state, actions = certify(state, key, now)
     if not actions and state.phase is Phase.VOTE:
         state, actions = _leave_if_divided(state, now)
     return state, [*disputed, *actions]
@@ -271,9 +271,11 @@ def _disputes(state: State, voted: Mapping[PeerId, Vote]) -> list[Action]:
     return disputes
 
 
-def certify(state: State, key: bytes) -> Step:
-    """Assemble a certificate when a majority of the plan's members voted for one outcome that we
-    know.
+def certify(state: State, key: bytes, now: float) -> Step:
+    """Assemble, publish and adopt a certificate once a majority voted for the outcome computed here.
+
+    Adopting it in the same step leaves no instant in which a late inclusion could overwrite the
+    state that it names.
     """
     outcome = state.outcomes.get(key)
     if outcome is None or state.spare != outcome.vote:
@@ -286,7 +288,14 @@ def certify(state: State, key: bytes) -> Step:
     }
     if len(votes) < max(outcome.plan.majority, state.rules.manifest.group.min_peers):
         return state, []
-    raw = assemble(outcome.vote, outcome.plan_signed, outcome.cut_signed, votes)
+    certificate = certificate_from(
+        state.rules.run,
+        vote=outcome.vote,
+        plan=outcome.plan,
+        plan_signed=outcome.plan_signed,
+        cut_signed=outcome.cut_signed,
+        votes=votes,
+    )
     me = state.rules.me
     others = tuple(peer for peer in members if peer != me)
     # Each of the three takers tells every member; one of them is enough for everybody else, who
@@ -294,7 +303,9 @@ def certify(state: State, key: bytes) -> Step:
     # it.
     late = state.plan is None or state.plan.digest != outcome.plan.digest
     first = late or next((peer for peer in takers(state) if peer not in state.gone), me) == me
-    return state, [Publish(certificate=raw, to=others, gossip=first)]
+    publish = Publish(certificate=certificate, to=others, gossip=first)
+    state, adopting = _adopt(state, certificate, now)
+    return state, [publish, *adopting]
 
 
 def inquire(state: State, now: float) -> Step:

@@ -30,9 +30,9 @@ from protocol.identity import PeerId
 from protocol.messages import Inclusion, Ready
 from protocol.network.network_snapshot import NetworkSnapshot
 from protocol.planning.group_choice import GroupChoice, choose
-from protocol.planning.group_proposals import Bounds
-from protocol.planning.history import History
-from protocol.planning.time_model import Sizes
+from protocol.planning.group_proposals import GroupBounds
+from protocol.planning.group_size_history import GroupSizeHistory
+from protocol.planning.time_model import VectorSizes
 from protocol.ports import Vector
 from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, refusal
 from protocol.run.manifest import Manifest, Outer
@@ -72,7 +72,9 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     version: int
-    choose: Callable[[NetworkSnapshot, Bounds, Sizes, History | None], GroupChoice]
+    choose: Callable[
+        [NetworkSnapshot, GroupBounds, VectorSizes, GroupSizeHistory | None], GroupChoice
+    ]
     """The rows of a plan, the share of each rank, and what the plan leaves for the next one."""
     share_out: Callable[[int, Sequence[float]], tuple[int, ...]]
     """The borders of slices, in chunks."""

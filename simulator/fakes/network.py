@@ -1,348 +1,364 @@
-"""`FakeSwarm`: the made-up internet between `FakeNetwork`s.
-
-It knows everybody, carries everything, and breaks what it is told to break.
-
-It stands in for libp2p, its DHT and its peer manager, and for TCP and TLS below them, by what they
-do and not by how: nodes that start connect to `degree` random others (all of them in a small
-swarm), replace what they lose, and find each other without being introduced. Who a peer is follows
-from the object that speaks, so nothing here can be forged; what a peer *says* can be anything.
-
-Faults, each of which may come at any moment:
-
-    kill(peer)            the process dies: its connections are reset, its tasks are cancelled
-    pause / resume(peer)  SIGSTOP and SIGCONT: nothing enters or leaves, others give up after the ping timeout. (The node's own tasks do go
-                          on, since they live in this process; they hear and are heard by nobody.)
-    partition(a, b, ...)  nothing passes between groups; `heal()` ends it
-    sever / mend(a, b)    nothing passes between these two, whatever else does
-    set_link(a, b, model) another model for one path, both ways; None takes it back
-"""
+"""`FakeNetwork`: one node's place in a made-up swarm, as `ports.Network` promises it."""
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import AsyncIterator, Iterable
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 
-from protocol.identity import PeerId, Signer
-from protocol.ports import Endpoint
-from simulator.fakes.clock import Schedule
-from simulator.fakes.gossip import Rumour
-from simulator.fakes.link import LinkMap, LinkModel, Pipe, flight_time, same_link
-from simulator.fakes.node import DIAL_ROUND_TRIPS, FakeNetwork
-from simulator.fakes.wire import Wire
+from daemon.network.limits.prefixes import prefix_of
+from protocol.errors import PeerFault, Unreachable
+from protocol.identity import PeerId, short
+from protocol.ports import (
+    MAX_GOSSIP_BYTES,
+    MAX_STREAMS_PER_PEER,
+    ByteStream,
+    Endpoint,
+    Link,
+    LinkChange,
+    Source,
+    StreamHandler,
+    Traffic,
+)
+from simulator.fakes.gossip import FakeSubscription, GossipMessage
+from simulator.fakes.wire import HEADER_BYTES, FakeConnection, FakeStream
 
-# A silent connection is given up so long after the last answer...
-PING_TIMEOUT_S = 10.0
-# ...and up to so much later, since pings do not all start at once: the port's users count on 15 s.
-PING_INTERVAL_S = 3.0
-# From losing a connection to asking for another one.
-RECONNECT_S = 1.0
-# What the real peer manager grows to when that many exist...
-DEGREE = 16
-# ...and its lower bound, which is what worlds of many keep.
-LEAST_DEGREE = 8
-BULK_PORT = 4002
+if TYPE_CHECKING:
+    from simulator.fakes.swarm import FakeSwarm
+
+DIAL_ROUND_TRIPS = 2  # TCP, then Noise
+BULK_ROUND_TRIPS = 2  # TCP, then TLS 1.3
+# What the real network waits for a host that does not answer.
+DIAL_TIMEOUT_S = 5.0
+LOOKUP_S = 0.3  # a few hops of Kademlia
+# Signature, key, topic and sequence number of a gossip message.
+GOSSIP_OVERHEAD_BYTES = 150
 
 
-class FakeSwarm:
-    """A world of networks. `async with swarm.running():` around everything that uses it."""
+class FakeChanges:
+    """Link changes for one reader.
 
-    def __init__(
-        self,
-        rng: random.Random,
-        link: LinkMap | None = None,
-        *,
-        degree: int = DEGREE,
-        tick_s: float = 0.001,
-        floods: bool = True,
-    ) -> None:
-        """Without `floods` gossip does not go from node to node, but to everybody at once after as
-        many hops as it would take.
-        """
-        self.rng = rng
-        self.schedule = Schedule(tick_s)
-        self.nodes: dict[PeerId, FakeNetwork] = {}
-        self._link = link or same_link(LinkModel())
-        self._degree = degree
-        self.floods = floods
-        self._other_links: dict[tuple[PeerId, PeerId], LinkModel] = {}
-        self._pipes: dict[tuple[PeerId, PeerId], Pipe] = {}
-        self._uplinks: dict[PeerId, Pipe] = {}
-        self._downlinks: dict[PeerId, Pipe] = {}
-        self._hosts: dict[str, PeerId] = {}
-        self._groups: dict[PeerId, int] = {}
-        self._severed: set[tuple[PeerId, PeerId]] = set()
-        self._wires: dict[Wire, None] = {}
-        self._provided: dict[bytes, dict[PeerId, None]] = {}
-        self._missed: dict[PeerId, dict[PeerId, None]] = {}
+    Unbounded, but a node reads its own, and there is one for each connection made or lost.
+    """
+
+    def __init__(self, first: Sequence[LinkChange]) -> None:
+        self._queue = deque(first)
+        self._readable = trio.lowlevel.ParkingLot()
+
+    def put(self, change: LinkChange) -> None:
+        self._queue.append(change)
+        self._readable.unpark()
+
+    def __aiter__(self) -> AsyncIterator[LinkChange]:
+        return self
+
+    async def __anext__(self) -> LinkChange:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._queue:
+            await self._readable.park()
+        return self._queue.popleft()
+
+
+class FakeNetwork:
+    """Made by `FakeSwarm.network`.
+
+    `async with network.running():` is its life; `FakeSwarm.kill` cancels what runs inside.
+    """
+
+    def __init__(self, swarm: FakeSwarm, peer: PeerId, endpoint: Endpoint) -> None:
+        self.peer = peer
+        self.endpoint = endpoint
+        self.addresses = (f"/ip4/{endpoint.hosts[0]}/tcp/4001/p2p/{peer}",)
+        self.alive = False
+        self.paused = False
+        self.wires: dict[PeerId, FakeConnection] = {}
+        self._swarm = swarm
+        self._nursery: trio.Nursery | None = None
+        self._handlers: dict[str, StreamHandler] = {}
+        self._bulk_handlers: dict[str, StreamHandler] = {}
+        self._subscriptions: dict[str, FakeSubscription] = {}
+        self._admitted: dict[PeerId, bytes] = {}
+        self._serving: Counter[tuple[PeerId, bool]] = Counter()
+        self._watchers: list[FakeChanges] = []
+        self._refusals: Counter[str] = Counter()
+        self._kept: frozenset[PeerId] = frozenset()
+        self._moved = [0, 0, 0, 0]  # as in Traffic
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
+        """In the swarm while inside.
+
+        Ends by itself, cancelling its inside, when the node is killed.
+        """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.schedule.run)
-            yield
-            nursery.cancel_scope.cancel()
+            self._nursery = nursery
+            self._swarm.enter(self)
+            try:
+                yield
+            finally:
+                self._swarm.leave(self)
+                nursery.cancel_scope.cancel()
 
-    def network(
-        self, secret: bytes, *, uplink_bps: float = float("inf"), downlink_bps: float = float("inf")
-    ) -> FakeNetwork:
-        """The network of the node with this 32-byte key seed.
+    # ------------------------------------------------------------------------------------------ streams
 
-        A node that died gets its next life by asking again.
-        """
-        peer = Signer(secret).peer
-        earlier = self.nodes.get(peer)
-        if earlier is not None and earlier.alive:
-            raise ValueError(f"{peer} is alive")
-        number = list(self.nodes).index(peer) if earlier else len(self.nodes)
-        host = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
-        # The size of a real one; the same in every life of the node.
-        certificate = random.Random(secret).randbytes(300)
-        self.nodes[peer] = FakeNetwork(
-            self, peer, Endpoint(peer=peer, hosts=(host,), port=BULK_PORT, certificate=certificate)
-        )
-        self._hosts[host] = peer
-        self._uplinks[peer] = Pipe(uplink_bps)
-        self._downlinks[peer] = Pipe(downlink_bps)
-        return self.nodes[peer]
+    def serve(self, protocol: str, handler: StreamHandler) -> None:
+        self._register(self._handlers, protocol, handler)
 
-    # ------------------------------------------------------------------------------------------ faults
+    def serve_bulk(self, protocol: str, handler: StreamHandler) -> None:
+        self._register(self._bulk_handlers, protocol, handler)
 
-    def kill(self, peer: PeerId) -> None:
-        """The node's process dies. What it sent before is still on its way."""
-        node = self.nodes[peer]
-        node.paused = False
-        self._bury(node)
-        node.stop()
+    def _register(
+        self, handlers: dict[str, StreamHandler], protocol: str, handler: StreamHandler
+    ) -> None:
+        if self._nursery is not None or protocol in handlers:
+            raise ValueError(f"{protocol} must be registered once, before the network starts")
+        handlers[protocol] = handler
 
-    def pause(self, peer: PeerId) -> None:
-        self.nodes[peer].paused = True
-        self._look_at_cuts()
+    async def open_stream(self, peer: PeerId, protocol: str) -> ByteStream:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        wire = self.wires.get(peer)
+        if wire is None:
+            await self._dial(self._swarm.nodes.get(peer), peer, DIAL_ROUND_TRIPS)
+            self._swarm.link_up((self.peer, peer))
+            wire = self.wires.get(peer)
+            if wire is None:
+                raise Unreachable(f"{short(peer)} cannot be connected")
+        return await self._open(wire, protocol)
 
-    def resume(self, peer: PeerId) -> None:
-        self.nodes[peer].paused = False
-        self._look_at_cuts()
-        self._plan_connecting(self.nodes[peer])
-
-    def partition(self, *groups: Iterable[PeerId]) -> None:
-        """From now on only members of the same group hear each other; who is in none of them is
-        with the others in none.
-        """
-        self._groups = {
-            peer: number for number, group in enumerate(groups, start=1) for peer in group
-        }
-        self._look_at_cuts()
-
-    def heal(self) -> None:
-        """End the partition.
-
-        Nodes dial again some of those they lost, as well as what they are short of.
-        """
-        self._groups = {}
-        self._look_at_cuts()
-        for node in self.nodes.values():
-            if node.alive:
-                for peer in list(self._missed.get(node.peer, ()))[: self._degree // 2]:
-                    self._dial_soon(node, peer, RECONNECT_S * self.rng.random())
-                self._plan_connecting(node)
-        self._missed.clear()
-
-    def sever(self, first: PeerId, second: PeerId) -> None:
-        """From now on these two do not hear each other."""
-        self._severed |= {(first, second), (second, first)}
-        self._look_at_cuts()
-
-    def mend(self, first: PeerId, second: PeerId) -> None:
-        """End `sever`. They dial each other again."""
-        self._severed -= {(first, second), (second, first)}
-        self._look_at_cuts()
-        here, there = self.nodes.get(first), self.nodes.get(second)
-        if here is not None and there is not None and here.alive and there.alive:
-            self._dial_soon(here, second, RECONNECT_S * self.rng.random())
-
-    def set_link(self, first: PeerId, second: PeerId, model: LinkModel | None) -> None:
-        """Another model for the path between two nodes; None: the world's own again."""
-        for pair in ((first, second), (second, first)):
-            if model is None:
-                self._other_links.pop(pair, None)
-            else:
-                self._other_links[pair] = model
-
-    # ------------------------------------------------------------------------------------------ what a path is like
-
-    def link_between(self, source: PeerId, target: PeerId) -> LinkModel:
-        if self._other_links:
-            other = self._other_links.get((source, target))
-            if other is not None:
-                return other
-        return self._link(source, target)
-
-    def latency(self, source: FakeNetwork, target: FakeNetwork) -> float:
-        return self.link_between(source.peer, target.peer).latency_s
-
-    def round_trip(self, here: FakeNetwork, there: FakeNetwork) -> float:
-        """Seconds, jitter at its mean."""
-        thither, hither = (
-            self.link_between(here.peer, there.peer),
-            self.link_between(there.peer, here.peer),
-        )
-        return thither.latency_s + thither.jitter_s / 2 + (hither.latency_s + hither.jitter_s / 2)
-
-    def transit(self, source: FakeNetwork, target: FakeNetwork, size: int) -> tuple[float, float]:
-        """When `size` bytes sent now have left, and when they arrive.
-
-        Takes their place in every pipe on the way.
-        """
-        here, there = source.peer, target.peer
-        model = self.link_between(here, there)
-        leaves = self._uplinks[here].pass_through(size, trio.current_time())
-        if model.bandwidth_bps != math.inf:
-            pipe = self._pipes.get((here, there))
-            if pipe is None:
-                pipe = self._pipes[here, there] = Pipe()
-            pipe.bandwidth_bps = model.bandwidth_bps
-            leaves = pipe.pass_through(size, leaves)
-        arrives = leaves + flight_time(model, self.rng, reliable=True)
-        return leaves, self._downlinks[there].pass_through(size, arrives)
-
-    def is_cut(self, here: FakeNetwork, there: FakeNetwork) -> bool:
-        if here.paused or there.paused:
-            return True
-        if self._severed and (here.peer, there.peer) in self._severed:
-            return True
-        groups = self._groups
-        return bool(groups) and groups.get(here.peer, 0) != groups.get(there.peer, 0)
-
-    def ping_deadline(self) -> float:
-        return trio.current_time() + PING_TIMEOUT_S + PING_INTERVAL_S * self.rng.random()
-
-    def _look_at_cuts(self) -> None:
-        for wire in list(self._wires):
-            wire.set_cut(self.is_cut(*wire.ends))
-
-    # ------------------------------------------------------------------------------------------ who is connected
-
-    def enter(self, node: FakeNetwork) -> None:
-        node.alive = True
-        self._plan_connecting(node)
-
-    def leave(self, node: FakeNetwork) -> None:
-        self._bury(node)
-        for peers in self._provided.values():
-            peers.pop(node.peer, None)
-
-    def _bury(self, node: FakeNetwork) -> None:
-        node.alive = False
-        for wire in [wire for wire in self._wires if node in wire.ends]:
-            wire.set_cut(self.is_cut(*wire.ends))
-            wire.give_up(wire.ends.index(node), "this node has stopped")
-
-    def connect(self, here: FakeNetwork, there: FakeNetwork, *, is_link: bool) -> Wire:
-        wire = Wire(self, (here, there), is_link=is_link)
-        self._wires[wire] = None
-        return wire
-
-    def forget(self, wire: Wire) -> None:
-        self._wires.pop(wire, None)
-
-    def link_up(self, pair: tuple[PeerId, PeerId]) -> None:
-        """Two nodes have shaken hands; nothing happens when they are linked already or cannot hear
-        each other.
-        """
-        here, there = self.nodes[pair[0]], self.nodes[pair[1]]
-        if (
-            here.alive
-            and there.alive
-            and not self.is_cut(here, there)
-            and there.peer not in here.wires
-            and here.peer not in there.wires
-        ):
-            wire = self.connect(here, there, is_link=True)
-            here.link_made(wire, there.peer)
-            there.link_made(wire, here.peer)
-
-    def link_missing(self, node: FakeNetwork, peer: PeerId) -> None:
-        """A node lost its link to a peer: it will look for another one."""
-        self._missed.setdefault(node.peer, {})[peer] = None
-        if node.alive:
-            self.schedule.at(
-                trio.current_time() + RECONNECT_S * (0.5 + self.rng.random()),
-                self._plan_connecting,
-                node,
+    async def open_bulk(self, endpoint: Endpoint, protocol: str) -> ByteStream:
+        target = self._swarm.listener(endpoint)
+        server = await self._dial(target, endpoint.peer, BULK_ROUND_TRIPS)
+        if endpoint.certificate != server.endpoint.certificate:
+            server.refuse("tls")
+            raise Unreachable(
+                f"{short(endpoint.peer)} shows another certificate than the one we know"
             )
+        if not server.admits(self.endpoint):
+            raise Unreachable(f"{short(endpoint.peer)} does not know our certificate")
+        return await self._open(self._swarm.connect(self, server, is_link=False), protocol)
 
-    def _plan_connecting(self, node: FakeNetwork) -> None:
-        """Dial as many random live nodes as the node is short of.
+    def admit(self, endpoint: Endpoint) -> None:
+        self._admitted[endpoint.peer] = endpoint.certificate
 
-        Called when something changed, never in a loop.
-        """
-        short_of = self._degree - len(node.wires)
-        if not node.alive or node.paused or short_of <= 0:
+    def admits(self, endpoint: Endpoint) -> bool:
+        admitted = self._admitted.get(endpoint.peer) == endpoint.certificate
+        if not admitted:
+            self.refuse("tls")
+        return admitted
+
+    async def _dial(
+        self, target: FakeNetwork | None, peer: PeerId, round_trips: int
+    ) -> FakeNetwork:
+        """The node behind an address, after so many round trips."""
+        if target is None:
+            raise Unreachable(f"no address of {short(peer)} is known")
+        await trio.sleep(round_trips * self._swarm.round_trip(self, target))
+        if self._swarm.is_cut(self, target):
+            await trio.sleep(DIAL_TIMEOUT_S)
+        if self._swarm.is_cut(self, target) or not self.alive:
+            raise Unreachable(f"{short(peer)} did not answer for {DIAL_TIMEOUT_S:g} s")
+        if not target.alive:
+            raise Unreachable(f"{short(peer)} refused the connection")
+        return target
+
+    async def _open(self, wire: FakeConnection, protocol: str) -> ByteStream:
+        side = wire.ends.index(self)
+        stream = FakeStream(wire, side, protocol)
+        wire.send(side, HEADER_BYTES + len(protocol), wire.ends[1 - side].take_stream, stream)
+        try:
+            await stream.wait_accepted()
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def take_stream(self, opener: FakeStream) -> None:
+        """A stream from the other side of one of our wires has arrived."""
+        wire, side = opener.wire, 1 - opener.side
+        if opener.closed:
+            wire.retire_unused(side)
+            return  # given up on the way
+        source = wire.ends[opener.side].peer
+        handler = (self._handlers if wire.is_link else self._bulk_handlers).get(opener.protocol)
+        plane = (source, wire.is_link)
+        if handler is None or self._serving[plane] >= MAX_STREAMS_PER_PEER or self._nursery is None:
+            self.refuse("unknown_kind" if handler is None else "busy")
+            wire.send(
+                side,
+                HEADER_BYTES,
+                opener.break_off,
+                f"{short(self.peer)} refused a stream of {opener.protocol}",
+            )
+            wire.retire_unused(side)
             return
-        known = [other for other in self.nodes.values() if self._could_dial(node, other)]
-        for other in known if len(known) <= short_of else self.rng.sample(known, short_of):
-            self._dial_soon(node, other.peer, 0.0)
+        stream = FakeStream(wire, side, opener.protocol)
+        stream.other, opener.other = opener, stream
+        wire.send(side, HEADER_BYTES, opener.accept, None)
+        self._serving[plane] += 1
+        self._nursery.start_soon(self._handle, handler, stream, plane)
 
-    def _could_dial(self, node: FakeNetwork, other: FakeNetwork) -> bool:
-        return (
-            other.alive
-            and other is not node
-            and other.peer not in node.wires
-            and not self.is_cut(node, other)
+    async def _handle(
+        self, handler: StreamHandler, stream: FakeStream, plane: tuple[PeerId, bool]
+    ) -> None:
+        try:
+            await handler(stream)
+        except PeerFault as fault:
+            self.refuse(fault.reason)
+            stream.reset(f"{short(self.peer)} refused what was sent: {fault.reason}")
+        except Unreachable as error:
+            stream.reset(str(error))
+        finally:
+            stream.close()
+            self._serving[plane] -= 1
+            if not self._serving[plane]:
+                del self._serving[plane]
+
+    # ------------------------------------------------------------------------------------------ gossip
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.publish_now(topic, data)
+
+    def publish_now(self, topic: str, data: bytes) -> None:
+        """`publish`, for what a simulation holds up on the way out."""
+        if len(data) <= MAX_GOSSIP_BYTES and self.alive:
+            rumour = GossipMessage(self.peer, topic, bytes(data))
+            if self._swarm.floods:
+                self._pass_on(rumour, brought_by="")
+            else:
+                self.count_sent(True, len(data) * len(self.wires))
+                self._swarm.tell_everybody(rumour)
+
+    def subscribe(
+        self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True
+    ) -> FakeSubscription:
+        if self._nursery is not None or topic in self._subscriptions:
+            raise ValueError(f"{topic} must be subscribed to once, before the network starts")
+        self._subscriptions[topic] = FakeSubscription(accept, keep=keep)
+        return self._subscriptions[topic]
+
+    def _pass_on(self, rumour: GossipMessage, brought_by: PeerId) -> None:
+        now = trio.current_time()
+        size = len(rumour.data) + GOSSIP_OVERHEAD_BYTES
+        swarm, seen, expected = self._swarm, rumour.seen, rumour.expected
+        for peer, wire in self.wires.items():
+            if peer == brought_by or peer in seen:
+                continue
+            other = swarm.nodes[peer]
+            if rumour.topic not in other._subscriptions:
+                continue
+            model = swarm.link_between(self.peer, peer)
+            soonest = expected.get(peer, math.inf)
+            if soonest <= now + model.latency_s:
+                continue
+            if model.loss and swarm.rng.random() < model.loss:
+                continue
+            self.count_sent(True, len(rumour.data))
+            landing = wire.send(wire.ends.index(self), size, other.hear, (rumour, self.peer))
+            if landing < soonest and not wire.cut:
+                expected[peer] = landing
+
+    def hear(self, heard: tuple[GossipMessage, PeerId]) -> None:
+        """A message has arrived from a neighbour."""
+        rumour, brought_by = heard
+        if self.peer in rumour.seen:
+            return
+        rumour.seen.add(self.peer)
+        self.count_received(True, len(rumour.data))
+        subscription = self._subscriptions[rumour.topic]
+        if subscription.accept(rumour.origin, rumour.data):
+            subscription.put(rumour.origin, rumour.data)
+            self._pass_on(rumour, brought_by)
+
+    def hear_at_once(self, rumour: GossipMessage) -> None:
+        """A message has arrived in a swarm that does not flood."""
+        subscription = self._subscriptions.get(rumour.topic)
+        if subscription is not None:
+            self.count_received(True, len(rumour.data))
+            if subscription.accept(rumour.origin, rumour.data):
+                subscription.put(rumour.origin, rumour.data)
+
+    # ------------------------------------------------------------------------------------------ finding and watching
+
+    async def provide(self, key: bytes) -> None:
+        await trio.sleep(LOOKUP_S)
+        self._swarm.provide(key, self.peer)
+
+    async def find_providers(self, key: bytes) -> list[PeerId]:
+        await trio.sleep(LOOKUP_S)
+        return self._swarm.providers(key, self)
+
+    def keep(self, peers: frozenset[PeerId]) -> None:
+        self._kept = peers
+
+    def source_of(self, peer: PeerId) -> Source:
+        wire = self.wires.get(peer)
+        other = self._swarm.nodes.get(peer) if wire is not None else None
+        prefix = prefix_of(other.endpoint.hosts[0]) if other is not None else ""
+        return Source(prefix=prefix, matters=peer in self._kept)
+
+    def links(self) -> Sequence[Link]:
+        return [
+            Link(
+                peer=peer,
+                path="direct",
+                address=self._swarm.nodes[peer].addresses[0],
+                rtt_s=self._swarm.round_trip(self, self._swarm.nodes[peer]),
+                since_s=wire.since_s,
+            )
+            for peer, wire in self.wires.items()
+        ]
+
+    def changes(self) -> AsyncIterator[LinkChange]:
+        watcher = FakeChanges(
+            [LinkChange(peer=peer, up=True, reason="connected before") for peer in self.wires]
+        )
+        self._watchers.append(watcher)
+        return watcher
+
+    def traffic(self) -> Traffic:
+        control_sent, control_received, bulk_sent, bulk_received = self._moved
+        return Traffic(
+            control_sent=control_sent,
+            control_received=control_received,
+            bulk_sent=bulk_sent,
+            bulk_received=bulk_received,
         )
 
-    def _dial_soon(self, node: FakeNetwork, peer: PeerId, delay_s: float) -> None:
-        seconds = delay_s + DIAL_ROUND_TRIPS * self.round_trip(node, self.nodes[peer])
-        self.schedule.at(trio.current_time() + seconds, self.link_up, (node.peer, peer))
+    def refusals(self) -> Mapping[str, int]:
+        return dict(self._refusals)
 
-    # ------------------------------------------------------------------------------------------ gossip among many
+    # ------------------------------------------------------------------------------------------ called by swarm and wires
 
-    def tell_everybody(self, rumour: Rumour) -> None:
-        """Have a message heard by all who are connected at all, after the flight of so many hops as
-        a random graph of this degree has.
-        """
-        origin = self.nodes[rumour.origin]
-        if origin.wires:
-            hops = max(1, math.ceil(math.log(max(2, len(self.nodes)), self._degree)))
-            latency_s = self.latency(origin, self.nodes[next(iter(origin.wires))])
-            self.schedule.at(trio.current_time() + hops * latency_s, self._heard_by_all, rumour)
+    def refuse(self, reason: str) -> None:
+        self._refusals[reason] += 1
 
-    def _heard_by_all(self, rumour: Rumour) -> None:
-        origin = self.nodes[rumour.origin]
-        whole = not (origin.paused or self._severed or self._groups)
-        for node in self.nodes.values():
-            if (
-                node.alive
-                and node.wires
-                and node is not origin
-                and not (node.paused if whole else self.is_cut(origin, node))
-            ):
-                node.hear_at_once(rumour)
+    def count_sent(self, control: bool, size: int) -> None:
+        self._moved[0 if control else 2] += size
 
-    # ------------------------------------------------------------------------------------------ lookups
+    def count_received(self, control: bool, size: int) -> None:
+        self._moved[1 if control else 3] += size
 
-    def listener(self, endpoint: Endpoint) -> FakeNetwork | None:
-        """Whoever takes bulk connections at the endpoint's place."""
-        for host in endpoint.hosts:
-            peer = self._hosts.get(host)
-            if peer is not None and endpoint.port == BULK_PORT:
-                return self.nodes[peer]
-        return None
+    def link_made(self, wire: FakeConnection, peer: PeerId) -> None:
+        self.wires[peer] = wire
+        self._tell(LinkChange(peer=peer, up=True, reason="connected"))
 
-    def provide(self, key: bytes, peer: PeerId) -> None:
-        self._provided.setdefault(key, {})[peer] = None
+    def link_lost(self, wire: FakeConnection, peer: PeerId, reason: str) -> None:
+        if self.wires.get(peer) is wire:
+            del self.wires[peer]
+            self._tell(LinkChange(peer=peer, up=False, reason=reason))
+            self._swarm.link_missing(self, peer)
 
-    def providers(self, key: bytes, node: FakeNetwork) -> list[PeerId]:
-        """Those on this side of a partition.
+    def _tell(self, change: LinkChange) -> None:
+        if self.alive:
+            for watcher in self._watchers:
+                watcher.put(change)
 
-        A node that was killed is still listed, as a DHT's records outlive who wrote them.
-        """
-        groups = self._groups
-        return [
-            peer
-            for peer in self._provided.get(key, ())
-            if groups.get(peer, 0) == groups.get(node.peer, 0)
-        ]
+    def stop(self) -> None:
+        """End what runs inside `running`."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()

@@ -19,7 +19,7 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
 from protocol.averaging.outer_step import outer_step, state_digest
 from protocol.averaging.reduction import mean_by_plan
 from protocol.averaging.vector_layout import chunk_count
@@ -32,8 +32,16 @@ from protocol.ports import Vector
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import SignedManifest
 from simulator.harness.content import task_info, vector_of
-from simulator.harness.shadow_ledger import MadeOffer, ShadowLedger
-from simulator.harness.wire import AnyLine, Certified, Collected, Entered, Offered, Resumed, Up
+from simulator.harness.shadow_ledger import ShadowLedger, ShadowOffer
+from simulator.harness.wire import (
+    AnyLine,
+    Certified,
+    Entered,
+    MemberUp,
+    Offered,
+    Resumed,
+    StretchCollected,
+)
 
 # States of recent certificates: a later one may branch off any of them.
 STATES_KEPT = 8
@@ -54,14 +62,14 @@ class Audit:
 
     def __init__(self, signed: SignedManifest, elements: int) -> None:
         self.findings: dict[str, str] = {}
-        self.steps: dict[str, Step] = {}
+        self.steps: dict[str, LineageEntry] = {}
         self._signed, self._elements = signed, elements
         self._manifest = signed.open()
         self._codec = codec_named(self._manifest.codec)
         self._lineage = Lineage(signed.run, self._manifest, chunk_count(elements))
         self._books: dict[int, ShadowLedger] = {}
-        self._offers: dict[PeerId, OrderedDict[int, MadeOffer]] = {}
-        self._waiting: OrderedDict[Digest, Step] = OrderedDict()
+        self._offers: dict[PeerId, OrderedDict[int, ShadowOffer]] = {}
+        self._waiting: OrderedDict[Digest, LineageEntry] = OrderedDict()
         genesis = initial_parameters(task_info(elements).specs, self._manifest.seed)
         self._states: OrderedDict[Digest, State] = OrderedDict(
             {signed.run: (genesis, np.zeros_like(genesis))}
@@ -73,11 +81,11 @@ class Audit:
         if book is None:
             book = self._books[member] = ShadowLedger(member, self._signed, self._elements)
         match line:
-            case Up(peer=peer):
+            case MemberUp(peer=peer):
                 book.peer = peer
             case Resumed():
                 book.resumed(line)
-            case Collected():
+            case StretchCollected():
                 book.collected(line)
             case Entered(phase="scatter"):
                 book.gave_out()
@@ -102,7 +110,7 @@ class Audit:
             case _:
                 pass
 
-    def _settle(self, book: ShadowLedger, step: Step, *, last: bool) -> None:
+    def _settle(self, book: ShadowLedger, step: LineageEntry, *, last: bool) -> None:
         """As `daemon.services.training.native.state.state_store` does along a path."""
         certificate, before = step.certificate, self._lineage.tip(book.tip)
         founded = certificate.outcome.number == 1 and book.peer in certificate.plan.index
@@ -157,7 +165,7 @@ class Audit:
             self.steps[step.tip.hash.hex()] = step
             self._waiting[step.tip.hash] = step
 
-    def _offer(self, peer: PeerId, seq: int) -> MadeOffer | None:
+    def _offer(self, peer: PeerId, seq: int) -> ShadowOffer | None:
         return self._offers.get(peer, {}).get(seq)
 
     def _look(self) -> None:
@@ -174,7 +182,7 @@ class Audit:
                     del self._waiting[name]
                     progress = True
 
-    def _examine(self, step: Step) -> str:
+    def _examine(self, step: LineageEntry) -> str:
         certificate = step.certificate
         outcome = certificate.outcome
         before = self._states[outcome.parents[0]]
@@ -216,7 +224,7 @@ class Audit:
             )
         return wrong
 
-    def _apart(self, offers: list[MadeOffer], rounds: float, before: State, after: State) -> str:
+    def _apart(self, offers: list[ShadowOffer], rounds: float, before: State, after: State) -> str:
         """How far the anchor is from what float64 makes of the stretches; empty when that is
         rounding.
         """

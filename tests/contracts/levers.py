@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from contracts.abi import refusal
-from contracts.chain import ChainClient
+from contracts.chain_client import ChainClient
 from contracts.client import ChainSettings, connect
 from contracts.devnet.genesis import dev_key
 from contracts.endpoints import RpcError

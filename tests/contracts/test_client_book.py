@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from contracts.endpoints import RpcError
-from contracts.nonce import MISSING_S, MOST_PENDING, RAISE_AFTER_BLOCKS, RAISE_AFTER_S
 from contracts.pending_transactions import PendingFile
+from contracts.transaction_sender import MISSING_S, MOST_PENDING, RAISE_AFTER_BLOCKS, RAISE_AFTER_S
 from protocol.chain.port import ChainRefused, ChainUnreachable
 from protocol.errors import UserError
 from tests.contracts.ground import EvmGround

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from contracts.fees import GWEI
-from contracts.nonce import RAISE_AFTER_BLOCKS, RAISE_AFTER_S, WATCHED_BLOCKS
+from contracts.transaction_sender import RAISE_AFTER_BLOCKS, RAISE_AFTER_S, WATCHED_BLOCKS
 from protocol.chain.port import ChainPending, ChainUnreachable
 from tests.contracts.ground import DELAY_S
 from tests.contracts.levers import Levers, blocks, book_of, over
@@ -30,7 +30,7 @@ def ground(ground: Levers) -> Levers:
 def test_ten_minutes_without_a_block_raise_no_fee_and_lose_nothing(
     ground: Levers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("contracts.chain.POLL_S", 30.0)  # ten minutes in twenty looks
+    monkeypatch.setattr("contracts.chain_client.POLL_S", 30.0)  # ten minutes in twenty looks
     anna = ground.client("anna", kept=tmp_path)
     sent = anna.register("anna")
     for _ in range(20):
@@ -46,7 +46,7 @@ def test_ten_minutes_without_a_block_raise_no_fee_and_lose_nothing(
 def test_ten_minutes_without_an_answer_lose_nothing(
     ground: Levers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("contracts.chain.POLL_S", 30.0)  # ten minutes in twenty looks
+    monkeypatch.setattr("contracts.chain_client.POLL_S", 30.0)  # ten minutes in twenty looks
     anna = ground.client("anna", kept=tmp_path)
     sent = anna.register("anna")
     ground.cut(True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.calldata import account_word
-from contracts.chain import ChainClient
+from contracts.chain_client import ChainClient
 from contracts.client import ChainSettings, connect
 from contracts.devnet.genesis import dev_key
 from contracts.endpoints import RpcError

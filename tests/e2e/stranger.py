@@ -13,8 +13,8 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 from daemon.swarm.chain_sync import fetch_manifest, read_chain
 from daemon.swarm.frames import frame
 from daemon.swarm.messenger import PROTOCOL

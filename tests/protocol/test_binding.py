@@ -139,7 +139,7 @@ def test_a_wrong_binding_is_refused_by_name_wherever_it_comes(made: Binding, why
 
     # The leader does not let it into a plan, and says why.
     state = begin(
-        p.Rules(me=B.peer, manifest=PAID, chunks=CHUNKS),
+        p.Rules(run=PAID_RUN, me=B.peer, manifest=PAID, chunks=CHUNKS),
         genesis(PAID_RUN),
         0.0,
         live=frozenset({A.peer}),

@@ -6,10 +6,10 @@ import pytest
 
 from protocol.errors import UserError
 from protocol.journal import RoundCertified, Trained, WorkDropped
-from simulator.byzantine import LIES
-from simulator.liar_scenarios import NAMED
-from simulator.play import play
-from simulator.scenarios import IN_ROWS, SCENARIOS, scenario
+from simulator.faults.lies import LIES
+from simulator.playback.player import play
+from simulator.scenarios.catalog import IN_ROWS, SCENARIOS, scenario
+from simulator.scenarios.liars import NAMED
 
 QUICK_IN_ROWS = [
     name
@@ -68,7 +68,7 @@ def test_who_is_too_slow_costs_the_others_what_the_plan_predicts_and_not_what_th
     rounds = [
         event for event in world.of(RoundCertified, node=0) if isinstance(event, RoundCertified)
     ]
-    slow = world.seats[1].peer
+    slow = world.nodes[1].peer
     without = [event for event in rounds if slow not in [share.peer for share in event.shares]]
     assert len(without) >= 4
     for event in without:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.chain.client_setup import CHAIN_EXIT_CODE, account_turn, open_chain
-from daemon.chain.records import HomeRun, settled_run
+from daemon.chain.home_runs import HomeRun, settled_run
 from daemon.cli.invocation import Invocation
 from daemon.config.loader import load_config
 from daemon.config.settings import Config

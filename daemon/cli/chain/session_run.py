@@ -9,14 +9,14 @@ import msgspec
 from msgspec import UNSET
 
 from daemon.chain.client_setup import check_profile
-from daemon.chain.records import HomeRun, certificates_on_disk, runs_of
-from daemon.chain.sessions import Session, session_of
+from daemon.chain.home_runs import HomeRun, certificates_on_disk, runs_of
+from daemon.chain.sessions import RunSession, session_of
 from daemon.cli.chain.access import RunAccess
 from daemon.cli.chain.options import checked_account
 from daemon.cli.invocation import Invocation
 from daemon.config.loader import load_config
+from daemon.home.recent_state import describe_runs as named_runs
 from daemon.home.recent_state import kept_manifest, last_run
-from daemon.home.recent_state import named as named_runs
 from daemon.wallet import files
 from protocol.chain.keccak import Address
 from protocol.chain.port import RunStatus
@@ -54,7 +54,7 @@ def session_run(talk: Invocation, run_id: str | None) -> SessionRun:
 
 def compare_session(
     talk: Invocation, which: SessionRun, status: RunStatus, own: Address | None
-) -> Session:
+) -> RunSession:
     """The chain's session beside the manifest and the certificates of this home."""
     certificates = certificates_on_disk(talk.home, which.access.run, talk.say)
     return session_of(status, which.signed, own, certificates)

@@ -9,13 +9,13 @@ import msgspec
 
 from daemon.chain import settlement
 from daemon.chain.datasets import keep_dataset, load_dataset
-from daemon.chain.offences import filed
-from daemon.chain.records import certificates_of, run_folder
+from daemon.chain.home_runs import certificates_of, run_folder
+from daemon.chain.offences import filed_offences
 from daemon.chain.rewards import WAIT_S, missing_dataset
 from daemon.cli.chain.access import RunAccess
 from daemon.cli.invocation import Invocation
 from protocol.chain.keccak import address_of
-from protocol.chain.port import Chain, ChainRefused, PoolStatus, Proposal, Sent
+from protocol.chain.port import Chain, ChainRefused, PoolStatus, Proposal, SentTransaction
 from protocol.errors import PeerFault, UserError
 from protocol.settlement.dataset import (
     MAX_DATASET_BYTES,
@@ -78,7 +78,7 @@ def propose(
     return _drafted_result(done, drafted, _next_step(chain, drafted.proposal, options.dry_run))
 
 
-def send_and_wait(chain: Chain, sent: Sent) -> None:
+def send_and_wait(chain: Chain, sent: SentTransaction) -> None:
     """Wait for a transaction. Raises `ChainRefused` where the chain refused it."""
     settled = chain.wait(sent, WAIT_S)
     if not settled.done:
@@ -108,10 +108,10 @@ def _draft(
     status: PoolStatus,
     epoch: int,
     pool: int | None,
-) -> settlement.Draft:
+) -> settlement.SettlementDraft:
     run, manifest = access.run.run, access.run.manifest
     certificates = certificates_of(talk.home, access.run, talk.say)
-    return settlement.draft(
+    return settlement.draft_settlement(
         chain,
         run,
         manifest,
@@ -119,13 +119,13 @@ def _draft(
         _active_dataset(talk, status),
         epoch=epoch,
         pool=pool,
-        offences=filed(run_folder(talk.home, run)),
+        offences=filed_offences(run_folder(talk.home, run)),
     )
 
 
 def _like(
     talk: Invocation, access: RunAccess, chain: Chain, status: PoolStatus, like: Path
-) -> settlement.Draft:
+) -> settlement.SettlementDraft:
     """Another settler's data set as a draft of our own, after it was checked."""
     run, manifest = access.run.run, access.run.manifest
     certificates = certificates_of(talk.home, access.run, talk.say)
@@ -136,7 +136,7 @@ def _like(
         total=dataset.total,
         data=dataset_name(like.read_bytes()),
     )
-    check = settlement.check(
+    check = settlement.check_root(
         chain, status, "proposed", proposal, dataset, run, manifest, certificates
     )
     if not check.agrees:
@@ -149,7 +149,9 @@ def _like(
     # The settler sees which sanctions this vote supports.
     settled = make_dataset(run, manifest, dataset.epochs, certificates)[1]
     pool = int.from_bytes(dataset.epochs[-1].pool, "big")
-    return settlement.Draft(proposal=proposal, dataset=dataset, settled=settled, pool=pool)
+    return settlement.SettlementDraft(
+        proposal=proposal, dataset=dataset, settled=settled, pool=pool
+    )
 
 
 def _next_step(chain: Chain, proposal: Proposal, dry_run: bool) -> str:
@@ -197,7 +199,7 @@ def _published(path: Path) -> Dataset:
         ) from None
 
 
-def _drafted_result(done: str, draft: settlement.Draft, reason: str) -> SettleResult:
+def _drafted_result(done: str, draft: settlement.SettlementDraft, reason: str) -> SettleResult:
     settled = draft.settled
     return msgspec.structs.replace(
         plain_result(done, draft.proposal, reason),

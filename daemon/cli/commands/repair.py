@@ -30,8 +30,8 @@ def repair(context: click.Context, run: str | None) -> None:
     beginning of a run's id. Default: the run that this home was in last.
     """
     # numpy and the protocol take a while; a mistake in the options does not wait for them.
-    from daemon.chain.records import run_folder  # noqa: PLC0415
-    from daemon.home import repair as work  # noqa: PLC0415
+    from daemon.chain.home_runs import run_folder  # noqa: PLC0415
+    from daemon.home import run_repair as work  # noqa: PLC0415
     from daemon.home.recent_state import chosen_run  # noqa: PLC0415
     from protocol.digest import SHOWN_DIGITS  # noqa: PLC0415
     from protocol.rules.versions import check_rules  # noqa: PLC0415

@@ -10,7 +10,7 @@ import msgspec
 
 from daemon.chain import rewards as money
 from daemon.chain.amounts import parse_tokens
-from daemon.chain.settlement import Check
+from daemon.chain.settlement import RootCheck
 from daemon.cli.chain.access import open_for_reading, open_for_signing, run_access, unlock_wallet
 from daemon.cli.chain.options import account_option, account_or_own, password_file, run_option
 from daemon.cli.command_group import CommandGroup
@@ -140,7 +140,7 @@ def _rewards_text(found: money.Rewards) -> str:
     return "\n".join(lines)
 
 
-def _check_text(check: Check) -> str:
+def _check_text(check: RootCheck) -> str:
     mark = "✓ agrees" if check.agrees else "✕ DIFFERS"
     lines = [
         f"epoch {check.epoch} ({check.state}): {mark}: {check.reason}",

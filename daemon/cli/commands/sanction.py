@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from daemon.chain.offences import Filed, account_of, file_offence, filed
+from daemon.chain.home_runs import certificates_of, run_folder
+from daemon.chain.offences import FiledOffence, account_of, file_offence, filed_offences
 from daemon.chain.offences import withdraw as withdraw_offence
-from daemon.chain.records import certificates_of, run_folder
 from daemon.cli.arguments import PATH
 from daemon.cli.chain.access import run_access
 from daemon.cli.chain.options import run_option
@@ -65,7 +65,7 @@ def sanction(
         _show(talk, withdraw_offence(folder, withdraw), "withdrawn")
         return
     if who is None:
-        _show(talk, filed(folder), "filed")
+        _show(talk, filed_offences(folder), "filed")
         return
     if not reason or evidence is None:
         raise UserError(
@@ -82,7 +82,7 @@ def sanction(
     talk.say("The next hypergpud settle carries it.")
 
 
-def _show(talk: Invocation, offences: list[Filed], state: str) -> None:
+def _show(talk: Invocation, offences: list[FiledOffence], state: str) -> None:
     if talk.as_json:
         talk.result(msgspec.json.encode(offences).decode())
         return

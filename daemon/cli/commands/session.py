@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from daemon.chain.records import certificates_on_disk
-from daemon.chain.sessions import Session, checked_reason, final_certificate, step
+from daemon.chain.home_runs import certificates_on_disk
+from daemon.chain.sessions import RunSession, checked_reason, final_certificate, send_step
 from daemon.cli.chain.access import open_for_reading, open_for_signing, unlock_wallet
 from daemon.cli.chain.options import password_file
 from daemon.cli.chain.session_run import (
@@ -25,7 +25,7 @@ from daemon.cli.chain.session_run import (
 from daemon.cli.command_group import CommandGroup
 from daemon.cli.invocation import Invocation, global_options, invocation
 from protocol.chain.keccak import Address
-from protocol.chain.port import NO_HASH, Chain, Hash, Sent
+from protocol.chain.port import NO_HASH, Chain, Hash, SentTransaction
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.status.figures import count, tokens
@@ -36,7 +36,7 @@ run_argument = click.argument("run_id", metavar="[RUN]", required=False)
 class SessionResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a step prints with `--json`: the session after it, and the transaction."""
 
-    session: Session
+    session: RunSession
     transaction: str
     fee: str  # base units
 
@@ -154,7 +154,7 @@ def _send(
     talk: Invocation,
     which: SessionRun,
     password_file: Path | None,
-    send: Callable[[Chain], Sent],
+    send: Callable[[Chain], SentTransaction],
     certificate: Hash = NO_HASH,
 ) -> None:
     """Send a transaction, wait for it, and print the session as the chain then shows it.
@@ -164,9 +164,9 @@ def _send(
     """
     wallet = unlock_wallet(talk, password_file)
     with open_for_signing(talk, which.access, wallet) as chain:
-        settled = step(chain, which.signed.run, lambda: send(chain))
+        settled = send_step(chain, which.signed.run, lambda: send(chain))
         status = chain.run(which.signed.run, chain.account)
-    # An earlier call was still in flight: `step` waited for that one and sent nothing.
+    # An earlier call was still in flight: `send_step` waited for that one and sent nothing.
     if status.certificate != certificate:
         raise UserError(
             "CERTIFICATE",
@@ -183,7 +183,7 @@ def _send(
         talk.result(f"{_text(found, status.owner)}\n{transaction}")
 
 
-def _text(found: Session, whose: Address) -> str:
+def _text(found: RunSession, whose: Address) -> str:
     run = f"run          {found.name} ({found.run[:SHOWN_DIGITS]})"
     if found.state == "none":
         state = (
@@ -208,7 +208,7 @@ def _text(found: Session, whose: Address) -> str:
     return "\n".join(lines)
 
 
-def _place(found: Session) -> str:
+def _place(found: RunSession) -> str:
     if found.certificate_round is None:
         return "✕ NOT among this home's certificates"
     last = found.last_round

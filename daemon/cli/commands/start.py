@@ -16,7 +16,7 @@ from daemon.config.settings import Config
 from daemon.home.layout import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, WALLET_FILE, ensure_home
 from daemon.home.lock import home_lock
 from daemon.home.node_key import load_or_make_key
-from daemon.node.run_choice import choose, take_up
+from daemon.node.run_choice import begin_run, choose_run
 from daemon.wallet.password import Password, find_password
 from protocol.errors import UserError
 from protocol.identity import Signer, short
@@ -86,7 +86,7 @@ def start(
             config = msgspec.structs.replace(
                 config, node=msgspec.structs.replace(config.node, name=f"node-{short(signer.peer)}")
             )
-        chosen = choose(run_file, config.network.join, home, signer)
+        chosen = choose_run(run_file, config.network.join, home, signer)
         config = msgspec.structs.replace(
             config, network=msgspec.structs.replace(config.network, join=chosen.join)
         )
@@ -95,7 +95,7 @@ def start(
         for sentence in chosen.assumed:
             talk.say(f"Assumed: {sentence}")
         if chosen.manifest is not None:
-            take_up(config, chosen.manifest)
+            begin_run(config, chosen.manifest)
         password = _password(home, chosen.manifest, password_file)
         return _run(talk, config, chosen.manifest, signer, secret, lifeline, password)
 
@@ -103,13 +103,13 @@ def start(
 def _defaults_used(config: Config, origins: dict[str, str]) -> list[str]:
     """A sentence for each default that was used, with the option that changes it."""
     # Half a second of imports; a mistake in the settings is reported before them.
-    from daemon.home.recent_state import REMEMBERED_FILE, last_port, recall  # noqa: PLC0415
+    from daemon.home.recent_state import RECENT_STATE_FILE, last_port, load_recent_state  # noqa: PLC0415
 
     said = [f"Home: {config.home} (change: --home)."]
-    if recall(config.home) is None:
+    if load_recent_state(config.home) is None:
         said.append(
             f"Forgot the port and the peers of the last start: cannot read"
-            f" {config.home / REMEMBERED_FILE}. The file is replaced."
+            f" {config.home / RECENT_STATE_FILE}. The file is replaced."
         )
     if origins["node.name"] == "default":
         said.append(f"Name: {config.node.name} (change: --name).")

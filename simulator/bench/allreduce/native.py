@@ -12,17 +12,14 @@ import msgspec
 import numpy as np
 import trio
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 from daemon.services.training.native.exchange.all_reduce import AllReduce
 from daemon.services.training.native.exchange.buffers import Buffers
+from daemon.services.training.native.exchange.bulk_headers import BulkHeader
+from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel, serve_bulk
+from daemon.services.training.native.exchange.bulk_sender import BulkSender
 from daemon.services.training.native.exchange.data_plane import fingerprint_of
-from daemon.services.training.native.exchange.lanes import (
-    BulkHeader,
-    BulkSender,
-    Intake,
-    serve_bulk_lanes,
-)
 from daemon.system.offload import in_thread
 from protocol.averaging.group_layout import even_rows
 from protocol.averaging.vector_layout import chunk_count, share_out
@@ -34,7 +31,7 @@ from protocol.messages import Inclusion, Plan, Ready, Signed
 from protocol.planning.plan import OpenPlan
 from protocol.ports import Endpoint, Vector
 from protocol.round.phases import Event
-from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, serve
+from simulator.bench.allreduce.driver import AveragingFailure, CommandPipe, DriverSettings, serve
 
 RUN = digest(b"hypergpu/bench/allreduce")
 _NONE: Vector = np.empty(0, np.float32)
@@ -42,7 +39,7 @@ _NONE: Vector = np.empty(0, np.float32)
 PATIENCE_S = 300.0
 
 
-class Unproved:
+class NullCommitment:
     """A `Commitment` to nothing: what averaging costs without proofs."""
 
     def proof(self, tree: Levels, first: int, stop: int) -> tuple[Digest, ...]:
@@ -71,7 +68,7 @@ def secret_of(index: int) -> bytes:
 class NativeDriver:
     """One peer."""
 
-    def __init__(self, settings: Settings, network: LibP2PNetwork) -> None:
+    def __init__(self, settings: DriverSettings, network: LibP2PNetwork) -> None:
         self._settings, self._network = settings, network
         self._signer = Signer(secret_of(settings.index))
         self._codec = codec_named(settings.codec)
@@ -84,7 +81,7 @@ class NativeDriver:
         # What has to be decoded; touched by nobody else.
         self._out: Vector = np.empty(settings.elements, np.float32)
         self.buffers, self._offers = Buffers(), Buffers()
-        serve_bulk_lanes(network, self._accept, self._refuse, self.buffers)
+        serve_bulk(network, self._accept, self._refuse, self.buffers)
 
     @property
     def kept_bytes(self) -> int:
@@ -97,7 +94,7 @@ class NativeDriver:
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
         self._trouble = f"{reason}: {detail}"
 
-    async def _accept(self, peer: PeerId, header: BulkHeader) -> Intake:
+    async def _accept(self, peer: PeerId, header: BulkHeader) -> ExpectedParcel:
         while self._exchange is None:
             await self._changed.wait()
         return await self._exchange.accept(peer, header)
@@ -165,7 +162,7 @@ class NativeDriver:
             buffers=self.buffers,
             offload=in_thread,
             emit=_nothing,
-            commitment=Unproved(),
+            commitment=NullCommitment(),
         )
         self._exchange = exchange
         self._changed.set()
@@ -198,7 +195,7 @@ def _nothing(event: Event) -> None:
     """There is no round machine here that would want to know."""
 
 
-async def live(talk: Talk, settings: Settings) -> None:
+async def live(talk: CommandPipe, settings: DriverSettings) -> None:
     with tempfile.TemporaryDirectory(prefix="hypergpu-bench-") as folder:
         certificate = load_or_make(Path(folder) / "bulk.pem", f"peer {settings.index}")
         given = NetworkSettings(listen_host=settings.host, min_connections=0)
@@ -215,5 +212,5 @@ async def live(talk: Talk, settings: Settings) -> None:
             nursery.cancel_scope.cancel()
 
 
-def run(talk: Talk, settings: Settings) -> None:
+def run(talk: CommandPipe, settings: DriverSettings) -> None:
     trio.run(live, talk, settings)

@@ -35,7 +35,7 @@ from simulator.fakes.chain import FakeChain
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.ledger import FakeLedger
 from simulator.fakes.link import LinkModel, same_link
-from simulator.fakes.network import FakeSwarm
+from simulator.fakes.swarm import FakeSwarm
 from tests.protocol.settlement.paid import CHAIN, CONTRACT, PAID, wallet
 
 PEER = Signer(bytes(32)).peer

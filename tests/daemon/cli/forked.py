@@ -31,7 +31,7 @@ def load_everything() -> None:
     from daemon.cli import failure  # noqa: F401, PLC0415
     from daemon.cli.chain import devnet_server  # noqa: F401, PLC0415
     from daemon.demo import supervisor  # noqa: F401, PLC0415
-    from simulator import output  # noqa: F401, PLC0415
+    from simulator.playback import output  # noqa: F401, PLC0415
 
     context = click.Context(cli)
     for name in cli.list_commands(context):

@@ -21,7 +21,7 @@ from protocol.digest import digest
 from protocol.identity import Signer
 from protocol.messages import Beacon, encode_signed, sign
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.network import FakeSwarm
+from simulator.fakes.swarm import FakeSwarm
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people
 
 STRANGERS = 40

@@ -22,7 +22,7 @@ from protocol.journal import JournalEvent, Warned
 from protocol.ports import ByteStream
 from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest, seal
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.network import FakeSwarm
+from simulator.fakes.swarm import FakeSwarm
 
 PLAIN = Manifest(name="run", task="none")
 

@@ -25,7 +25,7 @@ from protocol.messages import (
 )
 from protocol.ports import ByteStream
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.network import FakeSwarm
+from simulator.fakes.swarm import FakeSwarm
 
 RUN = b"r" * 32
 UNUSED_S = IDLE_S + SWEEP_S + 1.0

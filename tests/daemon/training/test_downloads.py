@@ -12,17 +12,17 @@ from msgspec.structs import replace
 
 from daemon.services.training.native.state.downloads import ARRIVED_KEPT, Downloads
 from daemon.services.training.native.state.state_store import StateStore
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.members import Members
-from daemon.swarm.state_transfer import GivenStates, serve_state
+from daemon.swarm.state_transfer import StateServer, serve_state
 from protocol.averaging.outer_step import state_digest, state_leaves
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.ports import Checkpoint, ParameterSpec, TaskInfo, inline
 from protocol.round.phases import Event, StateHere
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
-from simulator.fakes.network import FakeSwarm
-from simulator.fakes.node import FakeNetwork
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 from tests.daemon.certified_home import vector
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people
 
@@ -81,7 +81,7 @@ class Scene:
         )
         self.downloads._holders = lambda _: [self.there.peer]  # type: ignore[method-assign]  # whom beacons would name
 
-    def _certified(self, made: Made, number: int) -> Step:
+    def _certified(self, made: Made, number: int) -> LineageEntry:
         made.vote = replace(made.vote, state=state_digest(vector(number, 0), vector(number, 1)))
         (step,) = self.lineage.add(made.raw())
         return step
@@ -103,7 +103,7 @@ class Scene:
                 )
             )
             leaves[step.tip.hash] = state_leaves(value, momentum)
-        serve_state(self.there, GivenStates(disk, leaves, lambda: PARAMETERS))
+        serve_state(self.there, StateServer(disk, leaves, lambda: PARAMETERS))
 
 
 async def _live(network: FakeNetwork, *, task_status: trio.TaskStatus[None]) -> None:

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 import trio
 
-from daemon.services.training.native.exchange.lanes import PROTOCOL as BULK
-from daemon.services.training.native.exchange.lanes import SliceHeader
+from daemon.services.training.native.exchange.bulk_headers import PROTOCOL as BULK
+from daemon.services.training.native.exchange.bulk_headers import SliceHeader
 from daemon.swarm.chain_sync import PROTOCOL as CHAIN
 from daemon.swarm.chain_sync import ChainRequest
 from daemon.swarm.frames import frame

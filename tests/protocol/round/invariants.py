@@ -34,6 +34,8 @@ def check_step(
     assert len(after.readies) <= READIES_KEPT
     assert len(after.votes) <= OUTCOMES_KEPT
     assert len(after.outcomes) <= OUTCOMES_KEPT
+    if any(isinstance(action, p.Publish) for action in actions):
+        assert after.phase is p.Phase.ADOPT, "published a certificate without adopting it"
     if after.parent == before.parent and after.phase is not p.Phase.MERGE:
         assert after.view >= before.view, "back to an earlier view"
 

@@ -21,7 +21,7 @@ def late(views: tuple[int, ...]) -> State:
     """
     me, *others = people(1 + len(views))
     live = frozenset(person.peer for person in others)
-    state = begin(Rules(me=me.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=live)
+    state = begin(Rules(run=RUN, me=me.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=live)
     state, _ = step(state, Tick(), state.deadline)
     assert state.phase is Phase.OFFER
     # The leader of the first of these views is in it: a leader that went on is passed over.

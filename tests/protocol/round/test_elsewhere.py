@@ -136,7 +136,7 @@ def test_state_of_another_branch_is_not_adopted_after_its_merge_was_given_up() -
     members = people(3)
     certificate = open_certificate(Made(members).raw(), RUN, MANIFEST, CHUNKS)
     tip = genesis(RUN)
-    state = begin(Rules(me=members[0].peer, manifest=MANIFEST, chunks=CHUNKS), tip, 0.0)
+    state = begin(Rules(run=RUN, me=members[0].peer, manifest=MANIFEST, chunks=CHUNKS), tip, 0.0)
     here = p.StateHere(certificate=certificate, tip=tip.hash, ahead=False)
     assert step(state, here, 1.0) == (state, [])
     assert step(state, replace(here, ahead=True), 1.0)[0].phase is Phase.ADOPT

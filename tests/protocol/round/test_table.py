@@ -68,7 +68,7 @@ EVENTS: dict[type[p.Event], p.Event] = {
 
 def node(live: tuple[PeerId, ...] = tuple(person.peer for person in OTHERS)) -> State:
     return begin(
-        Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=frozenset(live)
+        Rules(run=RUN, me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=frozenset(live)
     )
 
 
@@ -150,7 +150,7 @@ def test_a_handler_that_leaves_the_table_is_our_fault(monkeypatch: pytest.Monkey
 
 def test_with_rounds_counted_in_steps_time_alone_ends_nothing() -> None:
     counted = replace(MANIFEST, round=replace(MANIFEST.round, steps=10))
-    state = begin(Rules(me=ME.peer, manifest=counted, chunks=CHUNKS), TIP, 0.0)
+    state = begin(Rules(run=RUN, me=ME.peer, manifest=counted, chunks=CHUNKS), TIP, 0.0)
     assert state.deadline == math.inf
     assert node().deadline == MANIFEST.round.seconds
     after, actions = step(state, p.RoundEnded(), 1.0)
@@ -160,13 +160,15 @@ def test_with_rounds_counted_in_steps_time_alone_ends_nothing() -> None:
 
 def test_who_joins_late_trains_for_the_rest_of_the_round_alone() -> None:
     late = begin(
-        Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS),
+        Rules(run=RUN, me=ME.peer, manifest=MANIFEST, chunks=CHUNKS),
         TIP,
         100.0,
         age_s=MANIFEST.round.seconds - 7,
     )
     assert late.deadline == 107.0
-    later = begin(Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 100.0, age_s=1e9)
+    later = begin(
+        Rules(run=RUN, me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 100.0, age_s=1e9
+    )
     assert later.deadline == 100.0
 
 
@@ -185,7 +187,7 @@ def test_a_cut_says_why_in_no_more_than_a_message_may_carry() -> None:
     )
     lost = [person.peer for person in persons if person.peer != leader][:31]
     state = begin(
-        Rules(me=leader, manifest=manifest, chunks=64),
+        Rules(run=RUN, me=leader, manifest=manifest, chunks=64),
         TIP,
         0.0,
         live=frozenset(plan.members),
@@ -263,7 +265,7 @@ def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
     certificate = open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)
     state = replace(
         node(),
-        rules=Rules(me=leader, manifest=MANIFEST, chunks=CHUNKS),
+        rules=Rules(run=RUN, me=leader, manifest=MANIFEST, chunks=CHUNKS),
         phase=Phase.SCATTER,
         deadline=5.0,
     )
@@ -283,7 +285,9 @@ def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
         assert not actions
     without = replace(MADE.cut, contributors=(0, 1), present=(0, 1), owners=(0, 1, 0))
     me = next(peer for peer in MADE.open_plan().members[2:])
-    left = replace(state, rules=Rules(me=me, manifest=MANIFEST, chunks=CHUNKS), gone=frozenset())
+    left = replace(
+        state, rules=Rules(run=RUN, me=me, manifest=MANIFEST, chunks=CHUNKS), gone=frozenset()
+    )
     for after in (
         step(left, p.CutGot(signed=MADE.signed(without), cut=without), 1.0),
         step(state, p.Tick(), 5.0),

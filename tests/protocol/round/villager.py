@@ -47,7 +47,9 @@ class Villager:
         # Of the anchor; the machine's own tip follows with `Adopted`.
         self.tip = lineage.best
         self.state = begin(
-            p.Rules(me=self.me, manifest=village.manifest, chunks=CHUNKS), self.tip, village.now
+            p.Rules(run=village.run_id, me=self.me, manifest=village.manifest, chunks=CHUNKS),
+            self.tip,
+            village.now,
         )
         self.spare: Digest = b""  # the state in the spare buffers
         self.kept: list[Digest] = [self.tip.hash]
@@ -123,13 +125,13 @@ class Villager:
             case p.Inquire(peers=peers):
                 for peer in peers:
                     self.village.inquire(self, peer)
-            case p.Publish(certificate=raw, to=to, gossip=gossip):
+            case p.Publish(certificate=certificate, to=to, gossip=gossip):
                 if gossip:
                     self.village.gossiped.append(self.me)
-                self.village.check_certificate(raw)
-                self.learn(raw)
+                self.village.check_certificate(certificate.raw)
+                self.learn(certificate.raw)
                 for peer in to:
-                    self.village.post(self.me, peer, raw)
+                    self.village.post(self.me, peer, certificate.raw)
             case p.MakeOffer() | p.Adopt() | p.Fetch() | p.PrepareMerge() | p.Average():
                 self.work.append(action)
             case p.Refuse(peer=peer, reason=reason, detail=detail):

@@ -18,8 +18,8 @@ import pytest
 from protocol.averaging.group_layout import layout_of
 from protocol.codec import codec_named
 from protocol.digest import digest
-from protocol.planning.group_proposals import Bounds
-from protocol.planning.history import History
+from protocol.planning.group_proposals import GroupBounds
+from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.ports import Vector
 from protocol.rules.registry import RULE_SETS, RuleSet
 from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES
@@ -31,14 +31,26 @@ from tests.protocol.rounds import named, people
 def _choice(rules: RuleSet) -> list[bytes]:
     made: list[bytes] = []
     for count in (2, 3, 5, 8, 13, 24, 48):
-        for before in (None, History(size=4), History(size=8, leaning=1, times=2)):
+        for before in (
+            None,
+            GroupSizeHistory(size=4),
+            GroupSizeHistory(size=8, leaning=1, times=2),
+        ):
             for view in (
                 regions(count),
                 msgspec.structs.replace(regions(count, seed=2), measured=False),
             ):
-                laid = rules.choose(view, Bounds(least=2, most=16), SIZES, before)
-                # Words are nobody's to agree on.
-                made.append(msgspec.msgpack.encode(msgspec.structs.replace(laid, reason="")))
+                laid = rules.choose(view, GroupBounds(least=2, most=16), SIZES, before)
+                # The reason is for people: versions may word it differently. The names here are
+                # those under which the pins were recorded.
+                recorded = {
+                    "rows": laid.groups,
+                    "shares": laid.shares,
+                    "predicted_s": laid.predicted_s,
+                    "reason": "",
+                    "after": laid.after,
+                }
+                made.append(msgspec.msgpack.encode(recorded))
     return made
 
 

@@ -16,12 +16,12 @@ from protocol.identity import PeerId
 from protocol.messages import Binding, sign
 from protocol.planning.plan import make_plan
 from protocol.run.manifest import Manifest, seal
-from protocol.settlement.rules import Rules, Settlement
+from protocol.settlement.rules import Settlement, SettlementRules
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people, ready
 
 # The devnet's, so that it can pay these.
 CHAIN, CONTRACT = 4195600, bytes.fromhex("0000000000000000000000000000000000001000")
-NO_LOCK = Rules(lock_epochs=0)
+NO_LOCK = SettlementRules(lock_epochs=0)
 PAID: Manifest = replace(
     MANIFEST,
     chain="hypergpu",

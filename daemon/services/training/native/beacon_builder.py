@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import trio
 
-from daemon.services.training.native.state.disk_access import readable_records
+from daemon.services.training.native.state.disk_queries import readable_records
 from daemon.services.training.native.state.state_sync import StateSync
 from daemon.swarm.chain_sync import ChainReply
-from daemon.swarm.pace import LastPace
+from daemon.swarm.training_speed import RecentTrainingSpeed
 from protocol.certificates.certificate import Tip
 from protocol.digest import Digest
 from protocol.messages import Beacon
@@ -39,7 +39,7 @@ class BeaconBuilder:
         self._disk = disk
         self._serial = serial
         self._last_serial = 0
-        self._pace = LastPace(trainer)
+        self._pace = RecentTrainingSpeed(trainer)
 
     def _next_serial(self) -> int:
         """A wall clock that was set back must not make our beacons look old to those who heard the

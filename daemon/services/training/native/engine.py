@@ -16,27 +16,27 @@ import trio
 from daemon.services.training.native.audit.auditor import Auditor
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.beacon_builder import BeaconBuilder
-from daemon.services.training.native.event_queue import EventQueue
 from daemon.services.training.native.exchange.data_plane import DataPlane
-from daemon.services.training.native.message_translator import MessageTranslator
-from daemon.services.training.native.round_log import RoundLog
+from daemon.services.training.native.rounds.event_queue import EventQueue
+from daemon.services.training.native.rounds.message_translator import MessageTranslator
+from daemon.services.training.native.rounds.round_executor import RoundExecutor
+from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.downloads import Downloads
 from daemon.services.training.native.state.fork_choice import ForkChoice
 from daemon.services.training.native.state.state_store import StateStore
-from daemon.services.training.native.training.round_executor import RoundExecutor
 from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
 from daemon.swarm.follower import Follower
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.members import Members, stranger_patience_s
 from daemon.swarm.messenger import Messenger
-from daemon.swarm.state_transfer import GivenStates, serve_state
+from daemon.swarm.state_transfer import StateServer, serve_state
 from daemon.swarm.task_agreement import serve_task
 from protocol.averaging.vector_layout import chunk_count
 from protocol.certificates.certificate import OpenCertificate, Tip, certificate_hash
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer
-from protocol.journal import JournalEvent, Refused, Warned
+from protocol.journal import InputRefused, JournalEvent, Warned
 from protocol.messages import (
     Announce,
     AnyMessage,
@@ -170,7 +170,6 @@ class NativeEngine:
         self._work: RoundExecutor | None = None
         self._info: TaskInfo | None = None
         self._state: p.State | None = None
-        self._publishing = False
         self._inbox = EventQueue()
         self._nursery: trio.Nursery | None = None
         self._finishing = False
@@ -178,7 +177,7 @@ class NativeEngine:
         serve_chain(network, self._run, self._answer_chain)
         serve_manifest(network, manifest, self._refuse, record)
         serve_task(network, lambda: self._members.tasks.ours)
-        self._given = GivenStates(disk, self._leaves, lambda: self._parameters, self._current_state)
+        self._given = StateServer(disk, self._leaves, lambda: self._parameters, self._current_state)
         serve_state(network, self._given)
 
     # -------------------------------------------------------------------------------------------- the loop
@@ -235,7 +234,7 @@ class NativeEngine:
                 emit=self._emit,
                 record=self._record,
             )
-            rules = p.Rules(me=self._me, manifest=self._manifest, chunks=chunks)
+            rules = p.Rules(run=self._run, me=self._me, manifest=self._manifest, chunks=chunks)
             self._state = begin(
                 rules, self.keeper.tip, trio.current_time(), stands=self.keeper.stands
             )
@@ -346,8 +345,8 @@ class NativeEngine:
                 self._exchanging.abandon()
             case p.Inquire(peers=peers):
                 self._start(self._follower.ask, peers)
-            case p.Publish(certificate=raw, to=to, gossip=gossip):
-                self._publish(raw, to, gossip)
+            case p.Publish(certificate=certificate, to=to, gossip=gossip):
+                self._publish(certificate, to, gossip)
             case p.Adopt(certificate=certificate, downloaded=downloaded):
                 self._start(partial(work.adopt, certificate, downloaded=downloaded))
             case p.Examine(certificate=certificate, disputed=disputed):
@@ -381,7 +380,7 @@ class NativeEngine:
         self._nursery.start_soon(work, *arguments)
 
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
-        self._record(Refused(reason=reason, peer=peer, detail=detail))
+        self._record(InputRefused(reason=reason, peer=peer, detail=detail))
 
     def _send(self, to: tuple[PeerId, ...], message: Message) -> None:
         signed = sign(self._signer, self._run, message)
@@ -391,12 +390,13 @@ class NativeEngine:
             else:
                 self._messenger.send(peer, signed)
 
-    def _publish(self, raw: bytes, to: tuple[PeerId, ...], gossip: bool) -> None:
-        # What it leads to comes before anything that waits: a late cut would overwrite the state it
-        # names.
-        self._publishing = True
+    def _publish(self, certificate: OpenCertificate, to: tuple[PeerId, ...], gossip: bool) -> None:
+        """Add a certificate that was assembled here to the lineage and send it out.
+
+        The machine adopts it by itself. A lineage that refuses it refuses `adopt` as well.
+        """
         try:
-            self._follower.take_certificate(raw)
+            self._follower.take_certificate(certificate.raw)
         except PeerFault as fault:
             self._record(
                 Warned(
@@ -405,13 +405,11 @@ class NativeEngine:
                 )
             )
             return
-        finally:
-            self._publishing = False
-        signed = sign(self._signer, self._run, Announce(certificate=raw))
+        signed = sign(self._signer, self._run, Announce(certificate=certificate.raw))
         for peer in to:
             self._messenger.send(peer, signed)
         if gossip:
-            self._start(self._follower.publish_certificate, raw)
+            self._start(self._follower.publish_certificate, certificate.raw)
 
     # -------------------------------------------------------------------------------------------- what comes in
 
@@ -429,7 +427,7 @@ class NativeEngine:
         assert self._state is not None
         self._incoming.take(self._state, signed, message, ours=ours)
 
-    def _certified(self, steps: list[Step]) -> None:
+    def _certified(self, steps: list[LineageEntry]) -> None:
         """Certificates joined the lineage, or there is time for those that did before: go where it
         leads now.
         """
@@ -445,7 +443,7 @@ class NativeEngine:
             certificate_hash(self._run, payload_of(state.spare)) if state.spare else None,
         )
         if event is not None:
-            self._emit(event, self._publishing and isinstance(event, p.CertificateGot))
+            self._emit(event)
         elif (wanted := self._course.seeks(state.tip, now)) is not None and state.phase in SEEKING:
             assert self._work is not None
             self._start(self._work.fetch, wanted)

@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 import trio
 
-from daemon.services.training.native.exchange.inter_group import Sample
+from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
-from daemon.swarm.turns import Turns
+from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.averaging.judgment import Judgment, claim_of, hands, is_right
 from protocol.averaging.sum_audit import (
     MAX_PIECE_BYTES,
@@ -89,7 +89,7 @@ class Auditor:
         self._record = record
         self._plan: Digest = b""
         self._offer: Offer = NOTHING
-        self._turns = Turns(HANDED_TO_PEER, HANDED_AT_ONCE, network.source_of)
+        self._turns = ReplyLimiter(HANDED_TO_PEER, HANDED_AT_ONCE, network.source_of)
         network.serve(PROTOCOL, self._hand_out)
 
     # -------------------------------------------------------------------------------------------- what we offered
@@ -127,7 +127,7 @@ class Auditor:
         self,
         certificate: OpenCertificate,
         results: Results,
-        samples: Sequence[Sample],
+        samples: Sequence[GroupSumSample],
         disputed: bool,
     ) -> None:
         """Draw, and if it is our turn, add up one chunk again.

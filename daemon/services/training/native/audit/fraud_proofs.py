@@ -18,7 +18,7 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from daemon.services.training.native.state.disk_access import readable_certificates
+from daemon.services.training.native.state.disk_queries import readable_certificates
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.messenger import Refuse

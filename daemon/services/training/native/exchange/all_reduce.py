@@ -23,15 +23,18 @@ import numpy as np
 import trio
 
 from daemon.services.training.native.exchange.buffers import Buffers
-from daemon.services.training.native.exchange.inter_group import InterGroupReduce, Sample
-from daemon.services.training.native.exchange.lanes import (
+from daemon.services.training.native.exchange.bulk_headers import (
     BulkHeader,
-    BulkSender,
-    Intake,
     Parcel,
     ResultHeader,
     SliceHeader,
     parcel,
+)
+from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel
+from daemon.services.training.native.exchange.bulk_sender import BulkSender
+from daemon.services.training.native.exchange.inter_group_reduce import (
+    GroupSumSample,
+    InterGroupReduce,
 )
 from daemon.services.training.native.exchange.result_buffer import ResultBuffer
 from protocol.averaging.group_layout import receivers
@@ -185,7 +188,7 @@ class AllReduce:
 
     # -------------------------------------------------------------------------------------------- what comes in
 
-    async def accept(self, peer: PeerId, header: BulkHeader) -> Intake:
+    async def accept(self, peer: PeerId, header: BulkHeader) -> ExpectedParcel:
         """Whether a parcel for this plan is wanted, and what to do with it. Raises `PeerFault`."""
         contributor = self.plan.index.get(peer)
         if contributor is None:
@@ -197,7 +200,9 @@ class AllReduce:
                 return await self._accept_result(contributor, header)
         summed = open_as(GroupSum, header.summed, self._run)
         if summed.cut in self._earlier_cuts:
-            return Intake(header.size if header.size <= self._part_bytes_most else 0, _discard)
+            return ExpectedParcel(
+                header.size if header.size <= self._part_bytes_most else 0, _discard
+            )
         await self._until(lambda: self.cut_digest == summed.cut)
         if self._crossing is None:
             raise PeerFault("not_member", "a row's sum in a plan of one row")
@@ -208,7 +213,7 @@ class AllReduce:
         """Of a row's sum, whatever slice it is of."""
         return 4 * max(self._part_size(i) for i in range(len(self.plan.members)))
 
-    async def _accept_part(self, contributor: int, header: SliceHeader) -> Intake:
+    async def _accept_part(self, contributor: int, header: SliceHeader) -> ExpectedParcel:
         if header.slice >= len(self.plan.members) or not self.plan.offers[contributor].samples:
             raise PeerFault("not_member", f"bytes for slice {header.slice} that were not offered")
         if self._layout.row_of[header.slice] != self._layout.row_of[contributor]:
@@ -219,15 +224,15 @@ class AllReduce:
                 or (self.cut is not None and self.cut.owners[header.slice] == self._me)
             )
         )
-        return Intake(
+        return ExpectedParcel(
             self._part_bytes(header.slice),
             lambda data: self._take_part(header.slice, contributor, data, header.proof),
         )
 
-    async def _accept_result(self, contributor: int, header: ResultHeader) -> Intake:
+    async def _accept_result(self, contributor: int, header: ResultHeader) -> ExpectedParcel:
         result = open_as(SliceResult, header.result, self._run)
         if result.cut in self._earlier_cuts and result.slice < len(self.plan.members):
-            return Intake(self._slice_bytes(result.slice), _discard)
+            return ExpectedParcel(self._slice_bytes(result.slice), _discard)
         await self._until(lambda: self.cut_digest == result.cut)
         if self.cut is None or result.slice >= len(self.plan.members):
             raise PeerFault("malformed", f"a result for slice {result.slice}")
@@ -239,7 +244,7 @@ class AllReduce:
         # Any member may bring it: what its owner signed proves itself, and the owner may be dead.
         # Of this cut, though another one may come while the bytes do.
         memory = partial(self._results.memory, result.slice)
-        return Intake(
+        return ExpectedParcel(
             self._slice_bytes(result.slice),
             lambda data: self._take_result(header.result, result, data),
             memory,
@@ -460,7 +465,7 @@ class AllReduce:
         """
         return self._results.received()
 
-    def samples(self) -> list[Sample]:
+    def samples(self) -> list[GroupSumSample]:
         """Of the sums that other rows' members made under the current cut, for what is finished
         here.
         """

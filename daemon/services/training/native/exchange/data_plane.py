@@ -13,15 +13,14 @@ import trio
 from daemon.services.training.native.audit.auditor import Results
 from daemon.services.training.native.exchange.all_reduce import EARLY_S, AllReduce
 from daemon.services.training.native.exchange.buffers import Buffers
-from daemon.services.training.native.exchange.inter_group import Sample
-from daemon.services.training.native.exchange.lanes import (
+from daemon.services.training.native.exchange.bulk_headers import (
     BulkHeader,
-    BulkSender,
-    Intake,
     ResultHeader,
     SliceHeader,
-    serve_bulk_lanes,
 )
+from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel, serve_bulk
+from daemon.services.training.native.exchange.bulk_sender import BulkSender
+from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
 from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.state_sync import Credits
 from daemon.swarm.members import Members
@@ -74,7 +73,7 @@ class DataPlane:
         self._over: deque[Digest] = deque(maxlen=PLANS_KNOWN)
         self._reducing = trio.CancelScope()
         self._buffers = Buffers()
-        self._received = serve_bulk_lanes(network, self._accept, refuse, self._buffers)
+        self._received = serve_bulk(network, self._accept, refuse, self._buffers)
 
     @property
     def uplink_bps(self) -> int:
@@ -177,7 +176,7 @@ class DataPlane:
             else {}
         )
 
-    def samples(self, certificate: OpenCertificate) -> list[Sample]:
+    def samples(self, certificate: OpenCertificate) -> list[GroupSumSample]:
         """Chunks of what others summed of their rows for this certificate, as far as this member
         draws them.
         """
@@ -216,7 +215,7 @@ class DataPlane:
             self._over.append(self._current.plan.digest)
         self._current = None
 
-    async def _accept(self, peer: PeerId, header: BulkHeader) -> Intake:
+    async def _accept(self, peer: PeerId, header: BulkHeader) -> ExpectedParcel:
         plan = self._plan_of(header)
         if plan not in self._over and not self._is_current(plan):
             await self._until_known(plan)
@@ -225,7 +224,7 @@ class DataPlane:
                 codec.size(self._parameters)
                 for codec in (self._codec, self._codec.result, codec_named(ROW_CODEC))
             )
-            return Intake(min(header.size, longest), _discard)
+            return ExpectedParcel(min(header.size, longest), _discard)
         assert self._current is not None
         return await self._current.accept(peer, header)
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 import trio
 
 from daemon.services.training.native.state.state_store import StateStore
-from daemon.swarm.download import Download, KnownState, download_from
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
+from daemon.swarm.state_download import KnownState, StateDownload, download_from
 from protocol.averaging.outer_step import state_leaves
 from protocol.digest import Digest
 from protocol.identity import PeerId
@@ -60,8 +60,8 @@ class Downloads:
         self._members = members
         self._keeper = keeper
         self._offload, self._emit, self._record, self._refuse = offload, emit, record, refuse
-        self._current: Download | None = None
-        self._arrived: dict[Digest, Download] = {}
+        self._current: StateDownload | None = None
+        self._arrived: dict[Digest, StateDownload] = {}
         self._scope = trio.CancelScope()
         self._told_at = 0.0
 
@@ -89,7 +89,7 @@ class Downloads:
         current = self._current
         return current.eta_s() if current is not None and current.tip == name else math.inf
 
-    async def fetch(self, made: Step) -> str:
+    async def fetch(self, made: LineageEntry) -> str:
         """Download a state, in place of any other, then say that it is here.
 
         Returns why it came to nothing.
@@ -107,7 +107,7 @@ class Downloads:
             return ""
         before = self._current
         self._scope.cancel()
-        download = self._current = Download(
+        download = self._current = StateDownload(
             name, made.tip.state, self._keeper.anchor.parameters, lambda: self._advanced(made)
         )
         began, self._told_at = trio.current_time(), -TOLD_EVERY_S
@@ -142,25 +142,25 @@ class Downloads:
             self._tell_arrived(made, ahead)
         return ""
 
-    def _tell_arrived(self, made: Step, ahead: bool) -> None:
+    def _tell_arrived(self, made: LineageEntry, ahead: bool) -> None:
         self._emit(StateHere(certificate=made.certificate, tip=self._keeper.tip.hash, ahead=ahead))
 
-    def _advanced(self, made: Step) -> None:
+    def _advanced(self, made: LineageEntry) -> None:
         now = trio.current_time()
         if now >= self._told_at + TOLD_EVERY_S:
             self._told_at = now
             self._emit(StateComing(certificate=made.tip.hash))
 
-    async def _wrong(self, download: Download) -> str:
+    async def _wrong(self, download: StateDownload) -> str:
         """Whether the whole is what its parts were, in words; nothing where it is."""
         leaves = await self._offload(lambda: state_leaves(download.value, download.momentum))
         return "" if download.leaves == leaves else "its bytes changed in memory"
 
-    def take(self, name: Digest) -> Download | None:
+    def take(self, name: Digest) -> StateDownload | None:
         """A complete state, once. Its vectors belong to whoever takes it."""
         return self._arrived.pop(name, None)
 
-    def look(self, name: Digest) -> Download | None:
+    def look(self, name: Digest) -> StateDownload | None:
         """A complete state, to be read. It stays here."""
         return self._arrived.get(name)
 
@@ -175,7 +175,7 @@ class Downloads:
                     self._scope.cancel()
                     self._current = None
 
-    def _holders(self, made: Step) -> list[PeerId]:
+    def _holders(self, made: LineageEntry) -> list[PeerId]:
         """Who may give a state, the connected ones first: nodes that stand there or went on from
         there, and its voters.
         """
@@ -189,7 +189,7 @@ class Downloads:
         everybody = list(dict.fromkeys((*there, *beyond, *voters)))
         return sorted(everybody, key=lambda peer: not self._members.is_connected(peer))
 
-    def _known(self, before: Download | None) -> Iterator[KnownState]:
+    def _known(self, before: StateDownload | None) -> Iterator[KnownState]:
         """States that are here, of which some chunks may be the same: our own anchor, and what was
         fetched of another state.
         """

@@ -12,13 +12,13 @@ from collections.abc import Callable
 
 import trio
 
-from daemon.services.training.native.round_log import RoundLog
+from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.chain_sync import pack_record
-from daemon.swarm.download import Download
 from daemon.swarm.follower import Follower
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
+from daemon.swarm.state_download import StateDownload
 from protocol.certificates.certificate import OpenCertificate, Tip
 from protocol.certificates.merge import merge_parents
 from protocol.digest import Digest, merkle_root
@@ -59,7 +59,7 @@ class StateSync:
         self._share_leaves(keeper.tip)
 
     async def adopt(
-        self, certificate: OpenCertificate, credits: Credits, arrived: Download | None = None
+        self, certificate: OpenCertificate, credits: Credits, arrived: StateDownload | None = None
     ) -> Adopted:
         """The certificate names the state in the spare buffers, or the one that was downloaded."""
         made, keeper = self._step_of(certificate), self._keeper
@@ -75,12 +75,12 @@ class StateSync:
             outdated = self._lineage.ahead(made.tip) is not None
             return await self._move(made.tip, [], 0.0 if outdated else age + now - heard)
 
-    def _step_of(self, certificate: OpenCertificate) -> Step:
+    def _step_of(self, certificate: OpenCertificate) -> LineageEntry:
         made = self._lineage.step(certificate.hash)
         assert made is not None, "the machine moves only to certificates of the lineage"
         return made
 
-    async def merge(self, other: Tip, arrived: Download) -> Digest:
+    async def merge(self, other: Tip, arrived: StateDownload) -> Digest:
         """Average another branch's state with ours into the spare buffers.
 
         Returns the digest of the result.

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import protocol.codec
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
+from protocol.codec import Codec, entries, implementation
 from protocol.codec.base import Bytes8
 from protocol.codec.blocks import Int8
 from protocol.codec.compiled import CompiledCodec

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from protocol.averaging.group_layout import even_rows
+from protocol.averaging.group_layout import even_groups
 from protocol.averaging.slice_sizes import best_shares
 from protocol.network.flows import Flows, product_of
 from protocol.network.network_snapshot import UNKNOWN, NetworkSnapshot
@@ -42,7 +42,7 @@ def choose_unmeasured(
     if before is not None:
         return _keep_size(view, bounds, before)
     if members <= UNMEASURED_GROUP or not any(member.at for member in view.members):
-        return without_prediction(view, even_rows(members, bounds.most), bounds)
+        return without_prediction(view, even_groups(members, bounds.most), bounds)
     return _least_regret(view, bounds, sizes)
 
 

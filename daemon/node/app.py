@@ -21,7 +21,7 @@ from protocol.identity import Signer
 from protocol.journal import JournalEvent
 from protocol.ports.disk import DiskFull
 from protocol.run.manifest import SignedManifest
-from protocol.status import describe
+from protocol.status import EventLog
 
 Say = Callable[[str], None]
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def run_node(
 
     Without a manifest the peers to join are asked for theirs.
     """
-    journal.add_listener(_tell)
+    journal.add_listener(_log_events(EventLog()))
     return _to_the_end(
         partial(node.run, config, manifest, signer, secret, journal, lifeline, tell, password)
     )
@@ -60,11 +60,15 @@ def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, te
     return _to_the_end(partial(observer_node.run, config, join, lifeline, tell))
 
 
-def _tell(event: JournalEvent) -> None:
-    """The journal's sentences are the log of a node: one wording everywhere."""
-    if event.durable:
-        level, sentence = describe(event)
-        _log.log(_LEVELS.get(level, logging.INFO), "%s", sentence)
+def _log_events(events: EventLog) -> Callable[[JournalEvent], None]:
+    """Return a listener that logs the journal's sentences: one wording everywhere."""
+
+    def log(event: JournalEvent) -> None:
+        if event.durable and (line := events.describe(event)) is not None:
+            level, sentence = line
+            _log.log(_LEVELS.get(level, logging.INFO), "%s", sentence)
+
+    return log
 
 
 def _to_the_end(main: Callable[[], Awaitable[int]]) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from simulator.fakes.swarm import PING_INTERVAL_S, PING_TIMEOUT_S
+from simulator.fakes.paths import PING_INTERVAL_S, PING_TIMEOUT_S
 from simulator.scenarios.story import Story
 from simulator.world.fault_scheduler import FaultScheduler
 from simulator.world.simulated_node import SimulatedNode

@@ -79,8 +79,10 @@ class FaultScheduler:
 
     def _connected(self, index: int) -> frozenset[int]:
         network = self._world.nodes[index].network if index >= 0 else None
-        wires = network.wires if network is not None and self._world.nodes[index].alive else {}
-        return frozenset(node.index for node in self._world.nodes if node.peer in wires)
+        connections = (
+            network.connections if network is not None and self._world.nodes[index].alive else {}
+        )
+        return frozenset(node.index for node in self._world.nodes if node.peer in connections)
 
     # ------------------------------------------------------------------------------------------ what happens
 
@@ -176,7 +178,7 @@ class FaultScheduler:
         )
         node.set_speed(fault.speed)
         for other in others:
-            here = world.swarm.link_between(node.peer, other)
+            here = world.swarm.paths.link_between(node.peer, other)
             assert fault.bits_per_second is not None
             slow = LinkModel(
                 latency_s=here.latency_s,

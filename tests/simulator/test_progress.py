@@ -22,7 +22,7 @@ def deaf(story: Story) -> StoryReport:
     schedule's.
     """
     played = StoryPlayer(story)
-    played.world.swarm.is_cut = lambda here, there: True  # type: ignore[method-assign]
+    played.world.swarm.paths.is_cut = lambda here, there: True  # type: ignore[method-assign]
     run_virtual(played.run, seed=story.seed)
     assert played.report is not None
     return played.report

@@ -14,7 +14,7 @@ import trio
 
 from daemon.config.settings import Config
 from daemon.home.layout import BULK_CERTIFICATE_FILE
-from daemon.home.recent_state import last_port, remember, run_among
+from daemon.home.recent_state import last_port, run_among, save_recent_state
 from daemon.journal import Journal
 from daemon.network.network import LibP2PNetwork, NetworkSettings
 from daemon.network.tls.certificate import load_or_make
@@ -121,7 +121,11 @@ async def remember_members(
             # it, and routers forward it.
             await in_thread(
                 partial(
-                    remember, home, signed, network.lost_port or network.port, network.members()
+                    save_recent_state,
+                    home,
+                    signed,
+                    network.lost_port or network.port,
+                    network.members(),
                 )
             )
             told = False

@@ -187,12 +187,9 @@ def allreduce(
     show_default=True,
     help="How often each; the median counts.",
 )
-@click.option(
-    "--device", metavar="NAME", help="Also the encoders on this device of torch: cuda, cuda:1, cpu."
-)
 @global_options(hidden=True)
 @click.pass_context
-def codecs(context: click.Context, elements: int, repeat: int, device: str | None) -> None:
+def codecs(context: click.Context, elements: int, repeat: int) -> None:
     """Time each codec on one core, compiled and in numpy, and what it loses."""
     import msgspec  # noqa: PLC0415
 
@@ -201,7 +198,7 @@ def codecs(context: click.Context, elements: int, repeat: int, device: str | Non
 
     call = invocation(context)
     call.say(f"codecs: {implementation()}")
-    records = measuring.bench_codecs(elements, repeat, device)
+    records = measuring.bench_codecs(elements, repeat)
     call.result(msgspec.json.encode(records).decode() if call.as_json else measuring.table(records))
 
 

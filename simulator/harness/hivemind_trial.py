@@ -16,8 +16,15 @@ import msgspec
 import numpy as np
 import trio
 
-from daemon.children.messages import Done
-from daemon.services.training.hivemind.messages import Average, Averaged, Failed, Meet, Report, Said
+from daemon.children.messages import CommandDone
+from daemon.services.training.hivemind.messages import (
+    AverageVector,
+    CommandFailed,
+    ConnectPeer,
+    HivemindReport,
+    MemberInfo,
+    VectorAveraged,
+)
 from daemon.services.training.hivemind.policy import averager_settings
 from daemon.services.training.hivemind.process import HivemindLost, HivemindProcess
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
@@ -88,14 +95,15 @@ class HivemindCohort:
             life = first.lives * 1000 + process.lives
             if self._met.get(index) != life:
                 if not isinstance(
-                    await process.ask(lambda number: Meet(id=number, maddrs=first.maddrs)), Done
+                    await process.ask(lambda number: ConnectPeer(id=number, maddrs=first.maddrs)),
+                    CommandDone,
                 ):
                     raise Unreachable(f"hivemind member {index} does not reach member 0")
                 self._met[index] = life
 
     async def _round(
         self, victim: int | None = None
-    ) -> tuple[list[Report | None], list[Vector], list[float]]:
+    ) -> tuple[list[HivemindReport | None], list[Vector], list[float]]:
         """One round of all, over when everybody but `victim` has answered: the answers (None for
         one that died), what each gave, and when each answered.
         """
@@ -104,12 +112,12 @@ class HivemindCohort:
             vector_of(self._seed, index, 0, self._stretch, self._elements)
             for index in range(len(self.processes))
         ]
-        answers: list[Report | None] = [None] * len(self.processes)
+        answers: list[HivemindReport | None] = [None] * len(self.processes)
         at = [0.0] * len(self.processes)
 
         async def take_part(index: int, process: HivemindProcess, scope: trio.CancelScope) -> None:
             process.vector[:] = given[index]
-            said = Said(
+            said = MemberInfo(
                 peer=str(index),
                 number=self._stretch,
                 samples=samples_of(index),
@@ -118,7 +126,7 @@ class HivemindCohort:
             )
             with suppress(HivemindLost):
                 answers[index] = await process.ask(
-                    lambda number: Average(
+                    lambda number: AverageVector(
                         id=number,
                         weight=float(samples_of(index)),
                         group_size=len(self.processes),
@@ -153,7 +161,7 @@ class HivemindCohort:
             good = [
                 answer
                 for index, answer in enumerate(answers)
-                if isinstance(answer, Averaged)
+                if isinstance(answer, VectorAveraged)
                 and len(answer.said) == len(self.processes)
                 and _apart(self.processes[index].vector, _mean(given, everybody)) <= TOLERANCE
             ]
@@ -161,7 +169,7 @@ class HivemindCohort:
                 self._fault_free_s = max(answer.all_reduce_s for answer in good)
                 return
             why = "; ".join(
-                answer.why if isinstance(answer, Failed) else type(answer).__name__
+                answer.why if isinstance(answer, CommandFailed) else type(answer).__name__
                 for answer in answers
             )
         raise Unreachable(f"no whole round of hivemind's in {ATTEMPTS} attempts: {why}")
@@ -201,7 +209,7 @@ class HivemindCohort:
     def _judge(
         self,
         survivors: list[int],
-        answers: list[Report | None],
+        answers: list[HivemindReport | None],
         given: list[Vector],
         held: dict[int, Vector],
         after_s: float,
@@ -210,7 +218,7 @@ class HivemindCohort:
         notes, false, seen, successes = [], 0, 0, 0
         for index in survivors:
             answer = answers[index]
-            if not isinstance(answer, Averaged):
+            if not isinstance(answer, VectorAveraged):
                 notes.append(f"{index} failed")
                 continue
             successes += 1

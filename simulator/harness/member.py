@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from daemon.disk.files import FileDisk
+from daemon.disk.file_disk import FileDisk
 from daemon.home.layout import BULK_CERTIFICATE_FILE
 from daemon.home.node_key import load_or_make_key
 from daemon.logs import set_up_logging

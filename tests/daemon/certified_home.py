@@ -10,8 +10,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from daemon.chain.home_runs import keep_manifest, run_folder
-from daemon.disk.files import FileDisk
-from daemon.home.recent_state import remember
+from daemon.disk.file_disk import FileDisk
+from daemon.home.recent_state import save_recent_state
 from daemon.swarm.chain_sync import pack_record
 from protocol.averaging.outer_step import state_digest
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
@@ -43,7 +43,7 @@ class CertifiedHome:
 
     async def write(self) -> CertifiedHome:
         keep_manifest(self.root, self.signed)
-        remember(self.root, self.signed, 4001)
+        save_recent_state(self.root, self.signed, 4001)
         disk = FileDisk(self.root, inline)
         for number in range(1, self.rounds + 1):
             await self.append(disk, number)

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.control.wire import Answer, socket_address
+from daemon.control.wire import ControlReply, socket_address
 from protocol.status import Status, StatusState, status_at
 
 REPOSITORY = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def answering(home: Path) -> Iterator[None]:
     """
     status: Status = status_at(StatusState(), 1.0)
     answer = (
-        msgspec.json.encode(Answer(ok=True, result=msgspec.Raw(msgspec.json.encode(status))))
+        msgspec.json.encode(ControlReply(ok=True, result=msgspec.Raw(msgspec.json.encode(status))))
         + b"\n"
     )
     listener = socket.socket(socket.AF_UNIX)
@@ -200,7 +200,7 @@ def test_the_import_for_task_authors_loads_no_torch() -> None:
 def test_the_hivemind_process_loads_no_libp2p_and_no_trio() -> None:
     """hivemind and libp2p cannot be imported into one process."""
     loaded = loaded_by(
-        "import daemon.services.training.hivemind.main, daemon.services.training.hivemind.session"
+        "import daemon.services.training.hivemind.main, daemon.services.training.hivemind.command_loop"
     )
     assert {"hivemind", "torch"} <= loaded
     assert loaded & {"libp2p", "multiaddr", "trio", "aiohttp", "click"} == set()

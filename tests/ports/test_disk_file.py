@@ -22,7 +22,7 @@ import trio
 
 from daemon.disk.atomic import DRAFT_PREFIX, free_bytes, write_atomically
 from daemon.disk.chain_file import MOST_WASTE_BYTES
-from daemon.disk.files import FileDisk
+from daemon.disk.file_disk import FileDisk
 from daemon.disk.slots_file import SLOT_BYTES
 from daemon.disk.tensors import encode
 from protocol.digest import digest
@@ -561,7 +561,7 @@ async def test_branches_left_behind_do_not_fill_the_disk(tmp_path: Path) -> None
 REFUSED = """
 import resource, sys, trio
 from pathlib import Path
-from daemon.disk.files import FileDisk
+from daemon.disk.file_disk import FileDisk
 from protocol.ports import DiskFull, inline
 from tests.ports.disk_suite import checkpoint, ledger, RUN
 async def main():
@@ -639,7 +639,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path: Path) -
 WRITER = """
 import itertools, sys, numpy as np, trio
 from pathlib import Path
-from daemon.disk.files import FileDisk
+from daemon.disk.file_disk import FileDisk
 from protocol.ports import Checkpoint, LedgerRecord, inline
 RUN = b"r" * 32
 def vector(number): return np.full(50_000, number, np.float32)
@@ -714,7 +714,7 @@ def test_large_vectors_are_not_copied(tmp_path: Path) -> None:
     script = """
 import resource, sys, trio, numpy as np
 from pathlib import Path
-from daemon.disk.files import FileDisk
+from daemon.disk.file_disk import FileDisk
 from protocol.ports import Checkpoint, inline
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 vectors = [np.ones(15_000_000, np.float32) for _ in range(3)]

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from protocol.averaging.sum_audit import AUDITS_PER_ROUND, Evidence, Piece, decode_evidence, draw
 from protocol.certificates.certificate import open_certificate
-from protocol.codec import CODECS
+from protocol.codec import entries
 from protocol.errors import PeerFault
 from protocol.messages import SliceResult, sign
 from protocol.ports import Vector
@@ -28,7 +28,7 @@ class Looked(Summed):
         return str(fault.value)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [entry.name for entry in entries()])
 def test_an_honest_sum_convicts_nobody_in_any_chunk(codec: str) -> None:
     honest = Looked(codec)
     borders = honest.made.plan.borders
@@ -37,7 +37,7 @@ def test_an_honest_sum_convicts_nobody_in_any_chunk(codec: str) -> None:
             assert "is right" in honest.refused(honest.evidence(chunk, index=index))
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [entry.name for entry in entries()])
 def test_a_wrong_sum_convicts_its_reducer(codec: str) -> None:
     lied = Looked(codec, wrong=shifted)
     for chunk in range(*lied.made.plan.borders[SLICE : SLICE + 2]):

@@ -25,7 +25,7 @@ from daemon.services.training.native.state.state_store import StateStore
 from protocol import messages
 from protocol.averaging import outer_step, reduction
 from protocol.certificates import certificate
-from protocol.codec import CODECS
+from protocol.codec import codec_named
 from protocol.contribution.ledger import Ledger
 from protocol.identity import Signer, verify
 from protocol.journal import RoundCertified
@@ -66,7 +66,7 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
         )
         assert type(engine.keeper) is StateStore
         assert type(engine.keeper.ledger) is Ledger
-        assert engine.keeper.ledger.codec is CODECS["float32"]
+        assert engine.keeper.ledger.codec is codec_named("float32")
         parts = [type(part) for part in vars(engine).values()]
         own = [kind for kind in parts if kind.__module__.startswith(("daemon.", "simulator."))]
         assert {kind.__module__.split(".")[0] for kind in own} <= {"daemon", "simulator"}

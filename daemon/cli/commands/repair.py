@@ -30,7 +30,7 @@ def repair(context: click.Context, run: str | None) -> None:
     nothing.
     """
     from daemon.chain.home_runs import run_folder  # noqa: PLC0415
-    from daemon.home import repair as work  # noqa: PLC0415  # numpy and the protocol, which a mistake in the options does not pay
+    from daemon.home import run_repair as work  # noqa: PLC0415  # numpy and the protocol, which a mistake in the options does not pay
     from daemon.home.recent_state import chosen_run  # noqa: PLC0415
     from protocol.digest import SHOWN_DIGITS  # noqa: PLC0415
     from protocol.rules.versions import check_rules  # noqa: PLC0415

@@ -23,8 +23,8 @@ from daemon.chain.sessions import (
 from daemon.cli.chain.access import RunAccess, reading, signing, unlocked
 from daemon.cli.invocation import Invocation
 from daemon.config.loader import load_config
+from daemon.home.recent_state import describe_runs as named_runs
 from daemon.home.recent_state import kept_manifest, last_run
-from daemon.home.recent_state import named as named_runs
 from daemon.wallet import files
 from protocol.chain.keccak import Address, checked_address
 from protocol.chain.port import NO_HASH, Chain, Hash, RunStatus, SentTransaction

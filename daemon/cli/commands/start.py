@@ -16,7 +16,7 @@ from daemon.config.settings import Config
 from daemon.home.layout import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, WALLET_FILE, ensure_home
 from daemon.home.lock import home_lock
 from daemon.home.node_key import load_or_make_key
-from daemon.node.run_choice import choose, take_up
+from daemon.node.run_choice import begin_run, choose_run
 from daemon.wallet.password import Password, find_password
 from protocol.errors import UserError
 from protocol.identity import Signer, short
@@ -86,26 +86,26 @@ def start(
             config = msgspec.structs.replace(
                 config, node=msgspec.structs.replace(config.node, name=f"node-{short(signer.peer)}")
             )
-        chosen = choose(run_file, config.network.join, home, signer)
+        chosen = choose_run(run_file, config.network.join, home, signer)
         config = msgspec.structs.replace(
             config, network=msgspec.structs.replace(config.network, join=chosen.join)
         )
         for sentence in (*_assumed(config, origins), *chosen.assumed):
             talk.say(f"Assumed: {sentence}")
         if chosen.manifest is not None:
-            take_up(config, chosen.manifest)
+            begin_run(config, chosen.manifest)
         password = _password(home, chosen.manifest, password_file)
         return _run(talk, config, chosen.manifest, signer, secret, lifeline, password)
 
 
 def _assumed(config: Config, origins: dict[str, str]) -> list[str]:
     """What was decided for want of settings, each with what changes it."""
-    from daemon.home.recent_state import REMEMBERED_FILE, last_port, recall  # noqa: PLC0415  # half a second that a mistake in the settings does not pay
+    from daemon.home.recent_state import RECENT_STATE_FILE, last_port, load_recent_state  # noqa: PLC0415  # half a second that a mistake in the settings does not pay
 
     said = [f"home {config.home} (--home)"]
-    if recall(config.home) is None:
+    if load_recent_state(config.home) is None:
         said.append(
-            f"no port and no members from before: {config.home / REMEMBERED_FILE} cannot be read, and is written anew"
+            f"no port and no members from before: {config.home / RECENT_STATE_FILE} cannot be read, and is written anew"
         )
     if origins["node.name"] == "default":
         said.append(f"name {config.node.name} (--name)")

@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 
-from daemon.services.training.hivemind.averaging import (
-    Attempt,
+from daemon.services.training.hivemind.averager import (
     AveragerSettings,
+    AveragingAttempt,
     AveragingFailed,
     HivemindPeer,
     PeerSettings,
@@ -40,7 +40,7 @@ class HivemindDriver:
     def __init__(self, settings: DriverSettings, peer: HivemindPeer) -> None:
         self._settings, self._peer = settings, peer
         self._averager: VectorAverager | None = None
-        self._attempt: Attempt | None = None
+        self._attempt: AveragingAttempt | None = None
         self._mean: Vector = np.empty(settings.elements, np.float32)
 
     async def info(self) -> str:

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from daemon.chain.certified_feed import LOOK_S, READ_AT_ONCE, CertifiedFeed
 from daemon.chain.certified_totals import CertifiedTotals, HeartbeatFigures
-from daemon.disk.files import FileDisk
+from daemon.disk.file_disk import FileDisk
 from daemon.journal import Journal, dates_of_certificates
 from daemon.oracle.reporter import OracleReporter
 from daemon.services.training.native.round_log import certified

@@ -14,7 +14,7 @@ from protocol.identity import Signer
 from protocol.ports import Lane
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Inner, Manifest
-from tests.daemon.device.happened import Happened
+from tests.daemon.device.recorded_events import Happened
 
 MANIFEST = Manifest(
     name="test",

@@ -18,7 +18,7 @@ from protocol.identity import Signer
 from protocol.ports import Lane, Vector
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Inner
-from tests.daemon.device.odd_tasks import Line, LineOptions
+from tests.daemon.device.faulty_tasks import Line, LineOptions
 
 SETTINGS = WorkerSettings(device="cpu", threads=1)
 OPTIONS = {"layers": 2, "heads": 2, "width": 16, "context": 16, "corpus_bytes": 50_000}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.device.happened import gone_within, workers_of
+from tests.daemon.device.recorded_events import gone_within, workers_of
 
 pytestmark = pytest.mark.real
 
@@ -81,7 +81,7 @@ def test_kill_9_of_the_parent_leaves_no_worker(when: str) -> None:
 
 @pytest.mark.parametrize("task", ["Sleeps", "Holds"])
 def test_nor_in_the_middle_of_a_step(note: Path, task: str) -> None:
-    with parent_of(f"odd_tasks:{task}", "training") as (parent, worker):
+    with parent_of(f"faulty_tasks:{task}", "training") as (parent, worker):
         assert note.read_text(encoding="ascii") == "in the step"
         parent.send_signal(signal.SIGKILL)
         parent.wait()

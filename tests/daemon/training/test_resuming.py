@@ -13,8 +13,8 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.disk.checkpoint_file import read_checkpoint
-from daemon.disk.files import FileDisk
-from daemon.home.repair import repair
+from daemon.disk.file_disk import FileDisk
+from daemon.home.run_repair import repair
 from daemon.services.training.native.state import state_sync
 from daemon.services.training.native.state.disk_access import (
     readable_certificates,

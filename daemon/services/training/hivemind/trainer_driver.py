@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from daemon.services.training.hivemind import policy
-from daemon.services.training.hivemind.keeping import Keeping
+from daemon.services.training.hivemind.member_state import MemberState
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, Trained, Warned
 from protocol.ports import Lane, Trainer, TrainerLost, Work
 
 
-class Training:
+class TrainerDriver:
     """One node's use of its trainer, and what it keeps of what was learned."""
 
     def __init__(
-        self, trainer: Trainer, kept: Keeping, me: PeerId, record: Callable[[JournalEvent], None]
+        self,
+        trainer: Trainer,
+        kept: MemberState,
+        me: PeerId,
+        record: Callable[[JournalEvent], None],
     ) -> None:
         self.kept = kept
         self._trainer, self._me, self._record = trainer, me, record

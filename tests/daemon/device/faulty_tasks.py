@@ -1,6 +1,6 @@
 """Tasks that behave as no task should, and one that behaves.
 
-Loaded by workers as `odd_tasks:Class`, as a user's own would be.
+Loaded by workers as `faulty_tasks:Class`, as a user's own would be.
 """
 
 from __future__ import annotations

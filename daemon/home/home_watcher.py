@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 
 from daemon.disk.new_file import write_new
-from daemon.home.layout import KEY_FILE, LOCK_FILE, unusable
+from daemon.home.layout import KEY_FILE, LOCK_FILE, unusable_home
 from daemon.home.lock import BEAT_S, acquire, own_mark, write_mark
 from daemon.home.pinned_directory import identity
 from protocol.errors import UserError
@@ -31,7 +31,7 @@ MARK_BYTES = 256
 _log = logging.getLogger(__name__)
 
 
-class HomeWatch:
+class HomeWatcher:
     """One node's home. The caller holds the home's lock. Closed with `close`."""
 
     def __init__(self, home: Path, seed: bytes) -> None:
@@ -149,9 +149,9 @@ async def watch_home(home: Path, seed: bytes, forget: Callable[[UserError], None
     Raises `UserError("HOME")` where the home or its lock cannot be read at all.
     """
     try:
-        watch = HomeWatch(home, seed)
+        watch = HomeWatcher(home, seed)
     except OSError as error:
-        raise unusable(home, error) from None
+        raise unusable_home(home, error) from None
     try:
         while True:
             await trio.sleep(LOOK_S)

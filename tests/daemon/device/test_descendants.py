@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.device.happened import gone_within
+from tests.daemon.device.recorded_events import gone_within
 from tests.daemon.device.test_parent_death import parent_of
 
 pytestmark = pytest.mark.real
@@ -43,7 +43,7 @@ def eldest_of(guard: int) -> int:
 
 @pytest.mark.parametrize("killed", KILLS)
 def test_nothing_is_left_of_what_a_task_started(note: Path, killed: str) -> None:
-    with parent_of("odd_tasks:Scatters", "importing") as (node, guard):
+    with parent_of("faulty_tasks:Scatters", "importing") as (node, guard):
         family = [int(pid) for pid in note.read_text(encoding="ascii").split()]
         assert not any(gone_within(pid, 0.0) for pid in family)
         KILLS[killed](node.pid, guard, eldest_of(guard))
@@ -51,7 +51,7 @@ def test_nothing_is_left_of_what_a_task_started(note: Path, killed: str) -> None
 
 
 def test_the_guard_alone_is_killed_and_the_node_ends_all_that_carry_its_mark(note: Path) -> None:
-    with parent_of("odd_tasks:Scatters", "importing") as (_node, guard):
+    with parent_of("faulty_tasks:Scatters", "importing") as (_node, guard):
         *family, bare = (int(pid) for pid in note.read_text(encoding="ascii").split())
         worker = eldest_of(guard)
         kill(guard)

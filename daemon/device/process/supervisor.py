@@ -13,21 +13,21 @@ from collections.abc import Callable
 
 import trio
 
-from daemon.children.messages import Done, frame
+from daemon.children.messages import CommandDone, frame
 from daemon.device.messages import (
-    Begin,
-    Collected,
-    Failed,
-    Noticed,
-    Progressed,
-    Refused,
-    Skipped,
-    Unable,
-    Up,
+    BatchUnusable,
+    CommandRefused,
+    LoadTask,
+    TaskFailed,
+    WorkCollected,
+    WorkerProgress,
+    WorkerReady,
+    WorkerUnable,
+    WorkerWarning,
 )
 from daemon.device.process.launch import STDERR_GRACE_S
-from daemon.device.process.life import Life
-from daemon.device.process.restart_policy import Failure, Patience, Restarts
+from daemon.device.process.restart_policy import RestartPolicy, TaskFailure, WorkerTimeouts
+from daemon.device.process.worker_process import WorkerProcess
 from daemon.device.settings import Job, WorkerSettings
 from daemon.device.shared_memory import SharedMemory
 from protocol.errors import UserError
@@ -47,7 +47,7 @@ log = logging.getLogger("hypergpu.worker")
 NO_PROGRESS = Progress(steps=0, samples=0, loss=None, samples_per_second=0.0)
 
 
-class WorkerLives:
+class WorkerSupervisor:
     """Keeps one worker alive.
 
     Its attributes are read by the trainer, which asks the worker that is `up`.
@@ -58,7 +58,7 @@ class WorkerLives:
         job: Job,
         settings: WorkerSettings,
         on_event: Callable[[JournalEvent], None],
-        patience: Patience,
+        patience: WorkerTimeouts,
         before: TaskDigest | None = None,
     ) -> None:
         """`before` is the task of the model that this home holds: the worker's must be able to read
@@ -69,13 +69,13 @@ class WorkerLives:
         self._on_event = on_event
         self._patience = patience
         self._before = before
-        self.up: Life | None = None
+        self.up: WorkerProcess | None = None
         self.info: TaskInfo | None = None
         self.unable: UserError | TrainerLost | None = None  # why none will come up any more
         # Why the last one died; empty while none has.
         self.lost = ""
-        self.restarts = Restarts(patience)
-        self.gave_up: Failure | None = None  # why the task will not be tried any more
+        self.restarts = RestartPolicy(patience)
+        self.gave_up: TaskFailure | None = None  # why the task will not be tried any more
         self.trained = False  # whether any sample was
         self.progress = NO_PROGRESS
         # Set and replaced whenever one comes up, dies, or cannot.
@@ -89,7 +89,7 @@ class WorkerLives:
         while True:
             up_s, failure = 0.0, None
             try:
-                life = Life(self._settings)
+                life = WorkerProcess(self._settings)
             except OSError as error:
                 # No memory, no process, no descriptor to be had.
                 self.lost = f"it could not be started: {error}"
@@ -104,11 +104,11 @@ class WorkerLives:
             wait_s = self.restarts.ended(failure, up_s)
             self._tell_end(failure, wait_s)
             if wait_s is None:
-                self._give_up(failure or Failure(what=self.lost))
+                self._give_up(failure or TaskFailure(what=self.lost))
                 return
             await trio.sleep(wait_s)
 
-    def _tell_end(self, failure: Failure | None, wait_s: float | None) -> None:
+    def _tell_end(self, failure: TaskFailure | None, wait_s: float | None) -> None:
         if failure is not None and failure.trace:
             log.error("%s", failure.trace)
         counted = failure is not None and not failure.passes
@@ -125,7 +125,7 @@ class WorkerLives:
             )
         )
 
-    def _give_up(self, failure: Failure) -> None:
+    def _give_up(self, failure: TaskFailure) -> None:
         self.gave_up, self.lost = failure, failure.what
         if self.info is None:
             self.unable = UserError(
@@ -137,7 +137,7 @@ class WorkerLives:
             )
         self._next_turn()
 
-    async def _live(self, life: Life) -> float:
+    async def _live(self, life: WorkerProcess) -> float:
         """One worker's whole life.
 
         Returns how long it was up, after it was reaped and `_lost` says why it ended.
@@ -167,7 +167,7 @@ class WorkerLives:
             self._next_turn()
         return trio.current_time() - life.up_since if life.up_since else 0.0
 
-    async def _watch_start(self, life: Life) -> None:
+    async def _watch_start(self, life: WorkerProcess) -> None:
         limit_s = (
             self._settings.load_timeout_s
             if self._patience.start_s is None
@@ -176,36 +176,36 @@ class WorkerLives:
         with trio.move_on_after(limit_s):
             await life.started.wait()
             return
-        life.failed = Failure(
+        life.failed = TaskFailure(
             what=f"The task was not up after {limit_s:g} s",
             fix="let it load less in __init__() and model(), or allow more: [worker] load_timeout_s",
         )
         life.process.kill(f"it was not up after {limit_s:g} s")
 
-    async def _converse(self, life: Life) -> None:
-        begin = Begin(job=self._job, settings=self._settings)
+    async def _converse(self, life: WorkerProcess) -> None:
+        begin = LoadTask(job=self._job, settings=self._settings)
         try:
             await life.process.send(frame(begin))
         except trio.BrokenResourceError:
             return
         async for report in life.process.reports():
             match report:
-                case Up():
+                case WorkerReady():
                     self._welcome(life, report)
-                case Unable(code=code, what=what, why=why, fix=fix, exit_code=exit_code):
+                case WorkerUnable(code=code, what=what, why=why, fix=fix, exit_code=exit_code):
                     life.unable = UserError(code, what, why=why, fix=fix, exit_code=exit_code)
-                case Failed(what=what, fix=fix, trace=trace, passes=passes):
-                    life.failed = Failure(what=what, fix=fix, trace=trace, passes=passes)
-                case Skipped():
+                case TaskFailed(what=what, fix=fix, trace=trace, passes=passes):
+                    life.failed = TaskFailure(what=what, fix=fix, trace=trace, passes=passes)
+                case BatchUnusable():
                     self._tell_skipped(report)
-                case Progressed() if report.stretch == life.stretch:
+                case WorkerProgress() if report.stretch == life.stretch:
                     self._follow(life, report)
-                case Noticed(code=code, message=message):
+                case WorkerWarning(code=code, message=message):
                     self._on_event(Warned(code=code, message=message))
-                case Done(id=number) | Refused(id=number) | Collected(id=number) if (
-                    number == life.asked
-                ):
-                    if isinstance(report, Collected):
+                case (
+                    CommandDone(id=number) | CommandRefused(id=number) | WorkCollected(id=number)
+                ) if number == life.asked:
+                    if isinstance(report, WorkCollected):
                         life.longest_step_s = report.longest_step_s
                         self.trained = self.trained or report.samples > 0
                     life.answer = report
@@ -213,7 +213,7 @@ class WorkerLives:
                 case _:
                     log.debug("the worker said something late: %s", report)
 
-    def _tell_skipped(self, report: Skipped) -> None:
+    def _tell_skipped(self, report: BatchUnusable) -> None:
         if report.trace:
             log.warning("%s", report.trace)
         self._on_event(
@@ -226,12 +226,12 @@ class WorkerLives:
             )
         )
 
-    def _welcome(self, life: Life, up: Up) -> None:
+    def _welcome(self, life: WorkerProcess, up: WorkerReady) -> None:
         if self.info is not None and (changed := difference(self.info.task, up.info.task)):
             changed = changed.replace("the other node's", "the restarted worker's").replace(
                 "the other node", "the restarted worker"
             )
-            life.failed = Failure(
+            life.failed = TaskFailure(
                 what=f"The task is not the one it was when this node started: {changed}",
                 fix="start the node again",
             )
@@ -266,7 +266,7 @@ class WorkerLives:
             )
         )
 
-    def _follow(self, life: Life, report: Progressed) -> None:
+    def _follow(self, life: WorkerProcess, report: WorkerProgress) -> None:
         life.longest_step_s = report.longest_step_s
         self.trained = self.trained or report.samples > 0
         self.progress = Progress(

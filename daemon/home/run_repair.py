@@ -1,6 +1,6 @@
 """What of a run cannot be read is set aside, so that the run's members give it again.
 
-A node that cannot read what it certified stops (`daemon/disk/files.py`): it would begin anew over
+A node that cannot read what it certified stops (`daemon/disk/file_disk.py`): it would begin anew over
 its own checkpoints. `repair` gives each such file another name, `....damaged`, beside its own, and
 deletes nothing. What is left fits together: certificates without a gap, and checkpoints and a
 ledger that stand on one of them.
@@ -14,10 +14,10 @@ from pathlib import Path
 from daemon.disk.atomic import no_fault, set_aside
 from daemon.disk.chain_file import ChainFile, write_chain
 from daemon.disk.checkpoint_file import checkpoints_in, read_checkpoint
-from daemon.disk.files import CERTIFICATES, CHECKPOINTS, LEDGER, STANDS
+from daemon.disk.file_disk import CERTIFICATES, CHECKPOINTS, LEDGER, STANDS
 from daemon.disk.ledger_file import read_ledger
 from daemon.disk.slots_file import SlotsFile
-from daemon.disk.tensors import Damaged
+from daemon.disk.tensors import DamagedFile
 from daemon.swarm.chain_sync import unpack_record
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.outer_step import state_digest
@@ -48,7 +48,7 @@ def _stood(directory: Path, run: Digest) -> Tip | None:
     except OSError:
         return None  # `_checkpoints` says so
     for entry in reversed(kept):
-        with suppress(FileNotFoundError, Damaged):
+        with suppress(FileNotFoundError, DamagedFile):
             return decode_tip(read_checkpoint(entry.path, run, entry.tip, entry.number).stood)
     return None
 
@@ -114,7 +114,7 @@ def _checkpoints(
             whole = read_checkpoint(entry.path, run, entry.tip, entry.number)
         except FileNotFoundError:
             continue
-        except Damaged as error:
+        except DamagedFile as error:
             why = str(error)
         else:
             if states is None:
@@ -134,7 +134,7 @@ def _ledger(path: Path, run: Digest, states: dict[Digest, Digest] | None, said: 
         tip = read_ledger(path, run).tip
     except FileNotFoundError:
         return
-    except Damaged as error:
+    except DamagedFile as error:
         why = str(error)
     else:
         if states is None or tip in states:

@@ -21,7 +21,7 @@ from hivemind.averaging.group_info import GroupInfo
 from hivemind.dht import DHT
 from hivemind.utils.asyncio import as_aiter, azip
 
-from daemon.children.lifeline import die_with_parent
+from daemon.children.parent_death import die_with_parent
 
 Moment = str
 """Where a member is in its all-reduce, in the order in which it comes there:
@@ -32,11 +32,11 @@ Moment = str
 
 MOMENTS: tuple[Moment, ...] = ("scatter", "reduce", "gather", "whole")
 
-Told = Callable[[Moment], None]
+OnMoment = Callable[[Moment], None]
 """Called inside the averager's own process, once for each moment of a round, before the next byte moves."""
 
 
-def untold(moment: Moment) -> None:
+def ignore_moment(moment: Moment) -> None:
     """Nobody listens."""
 
 
@@ -55,7 +55,7 @@ class ObservedDHT(DHT):
 class ObservedRunner(allreduce.AllReduceRunner):
     """One all-reduce that says how far it is."""
 
-    def __init__(self, *, told: Told, **given: Any) -> None:
+    def __init__(self, *, told: OnMoment, **given: Any) -> None:
         super().__init__(**given)
         self._told = told
         self._reached: set[Moment] = set()
@@ -97,7 +97,12 @@ class ObservedAverager(DecentralizedAverager):
     """
 
     def __init__(
-        self, tensors: Sequence[torch.Tensor], dht: DHT, *, told: Told = untold, **given: Any
+        self,
+        tensors: Sequence[torch.Tensor],
+        dht: DHT,
+        *,
+        told: OnMoment = ignore_moment,
+        **given: Any,
     ) -> None:
         self._told = told
         self._forked_by = os.getpid()

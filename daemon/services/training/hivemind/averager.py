@@ -14,7 +14,7 @@ sets a signal handler). How to call it, in each of N processes:
         outcome = attempt.average()                                          # all-reduce; raises AveragingFailed
         averager.read(into=vector)                                           # the mean, if outcome.whole
 
-hivemind's success is no proof: `Outcome` says what it counted. Children that hivemind forks die
+hivemind's success is no proof: `AllReduceOutcome` says what it counted. Children that hivemind forks die
 with this process; `p2pd` belongs to this process's group, so whoever starts this process gives it a
 session of its own and ends the group.
 """
@@ -41,7 +41,12 @@ from hivemind.utils.multiaddr import Multiaddr
 from hivemind.utils.multiaddr.exceptions import Error as MultiaddrError
 from hivemind.utils.timed_storage import get_dht_time
 
-from daemon.services.training.hivemind.observed import ObservedAverager, ObservedDHT, Told, untold
+from daemon.services.training.hivemind.observed_averager import (
+    ObservedAverager,
+    ObservedDHT,
+    OnMoment,
+    ignore_moment,
+)
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
 from protocol.ports import Vector
 
@@ -67,7 +72,7 @@ class AveragingFailed(Exception):
     """hivemind found no group, or gave the round up; the vector may be anything."""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class AllReduceOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """A round that hivemind calls a success, from the view of one member.
 
     It does not know what other reducers left out of their sums.
@@ -100,7 +105,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Attempt:
+class AveragingAttempt:
     """One round on its way."""
 
     def __init__(self, control: StepControl) -> None:
@@ -123,7 +128,7 @@ class Attempt:
             time.sleep(POLL_S)
         return time.monotonic() - self._began
 
-    def average(self) -> Outcome:
+    def average(self) -> AllReduceOutcome:
         """Begin the all-reduce and wait for its end. Raises `AveragingFailed`."""
         began = time.monotonic()
         self._control.allow_allreduce()
@@ -134,7 +139,7 @@ class Attempt:
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             raise AveragingFailed(str(error) or repr(error)) from None
-        return Outcome(
+        return AllReduceOutcome(
             group=tuple(told["gathered"]),
             gathered=told["gathered"],
             elements=told["elements"],
@@ -159,7 +164,7 @@ class VectorAverager:
     """
 
     def __init__(
-        self, dht: hivemind.DHT, elements: int, settings: AveragerSettings, told: Told
+        self, dht: hivemind.DHT, elements: int, settings: AveragerSettings, told: OnMoment
     ) -> None:
         self._tensor = torch.zeros(elements, dtype=torch.float32)
         self._averager = ObservedAverager(
@@ -197,7 +202,7 @@ class VectorAverager:
         timeout_s: float,
         gather: object = None,
         after_s: float | None = None,
-    ) -> Attempt:
+    ) -> AveragingAttempt:
         """Look for a group.
 
         `weight` counts in the mean, `gather` (plain values) reaches every member. `after_s` tells
@@ -215,7 +220,7 @@ class VectorAverager:
             require_trigger=True,
             wait=False,
         )
-        return Attempt(control)
+        return AveragingAttempt(control)
 
     def share_state(self, number: int, vectors: Sequence[Vector]) -> None:
         """From now on give whoever asks a copy of these vectors, as of round `number`; those
@@ -316,7 +321,7 @@ class HivemindPeer:
             return False
 
     def averager(
-        self, elements: int, settings: AveragerSettings, *, told: Told = untold
+        self, elements: int, settings: AveragerSettings, *, told: OnMoment = ignore_moment
     ) -> VectorAverager:
         """An averager of a vector of `elements` float32, closed with this peer.
 

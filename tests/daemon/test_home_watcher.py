@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from daemon.home.home_watcher import PATIENCE, HomeWatcher
 from daemon.home.layout import KEY_FILE, LOCK_FILE
 from daemon.home.lock import BEAT_S, home_lock, lock_holder
 from daemon.home.node_key import load_or_make_key
-from daemon.home.watch import PATIENCE, HomeWatch
 
-HomeAndWatch = tuple[Path, HomeWatch, bytes]
+HomeAndWatch = tuple[Path, HomeWatcher, bytes]
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def watched(tmp_path: Path) -> Iterator[HomeAndWatch]:
     home.mkdir(mode=0o700)
     with home_lock(home):
         _, seed = load_or_make_key(home)
-        watch = HomeWatch(home, seed)
+        watch = HomeWatcher(home, seed)
         yield home, watch, seed
         watch.close()
 

@@ -11,13 +11,13 @@ from protocol.ports import Offload
 MOST_REPORTS = 100  # more say nothing new
 
 T = TypeVar("T")
-Report = Callable[[str], None]
+ReportDamage = Callable[[str], None]
 
 
-class Damage:
+class DamageReports:
     """`told` lists what was said, in words: which file, what was done with it, what is lost."""
 
-    def __init__(self, offload: Offload, report: Report) -> None:
+    def __init__(self, offload: Offload, report: ReportDamage) -> None:
         self.told: list[str] = []
         self._offload, self._report = offload, report
         self._found: deque[str] = deque()

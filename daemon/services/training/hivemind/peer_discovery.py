@@ -14,8 +14,8 @@ import msgspec
 import trio
 from msgspec import Meta
 
-from daemon.children.messages import Done
-from daemon.services.training.hivemind.messages import Meet
+from daemon.children.messages import CommandDone
+from daemon.services.training.hivemind.messages import ConnectPeer
 from daemon.services.training.hivemind.process import HivemindLost, HivemindProcess
 from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.messenger import Refuse
@@ -32,7 +32,9 @@ MEET_S = 1.0
 Address = Annotated[str, Meta(max_length=256, pattern="^/")]
 
 
-class Where(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class PeerAddresses(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
     """A member's hivemind addresses, each ending in `/p2p/` and hivemind's peer id; none while its
     hivemind process is starting.
     """
@@ -40,23 +42,23 @@ class Where(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_u
     maddrs: Annotated[tuple[Address, ...], Meta(max_length=16)]
 
 
-def serve_where(network: Network, maddrs: Callable[[], tuple[str, ...]]) -> None:
+def serve_addresses(network: Network, maddrs: Callable[[], tuple[str, ...]]) -> None:
     """Answer whoever asks. Before the network starts."""
 
     async def take(stream: ByteStream) -> None:
-        await stream.send_all(frame(msgspec.msgpack.encode(Where(maddrs=maddrs()[:16]))))
+        await stream.send_all(frame(msgspec.msgpack.encode(PeerAddresses(maddrs=maddrs()[:16]))))
         await stream.send_eof()
 
     network.serve(PROTOCOL, take)
 
 
-async def ask_where(network: Network, peer: PeerId) -> tuple[str, ...]:
+async def fetch_addresses(network: Network, peer: PeerId) -> tuple[str, ...]:
     """Raises `Unreachable` or `PeerFault`."""
     with trio.move_on_after(ANSWER_S):
         stream = await network.open_stream(peer, PROTOCOL)
         try:
             return msgspec.msgpack.decode(
-                await FrameReader(stream).expect_frame(ANSWER_BYTES), type=Where
+                await FrameReader(stream).expect_frame(ANSWER_BYTES), type=PeerAddresses
             ).maddrs
         except msgspec.DecodeError as error:
             raise PeerFault("malformed", f"no hivemind addresses: {error}") from None
@@ -65,7 +67,7 @@ async def ask_where(network: Network, peer: PeerId) -> tuple[str, ...]:
     raise Unreachable(f"no hivemind addresses within {ANSWER_S:g} s")
 
 
-async def meet_members(
+async def connect_members(
     network: Network,
     process: HivemindProcess,
     live: Callable[[], frozenset[PeerId]],
@@ -84,9 +86,10 @@ async def meet_members(
         met &= members
         for peer in sorted(members - met):
             try:
-                maddrs = await ask_where(network, peer)
+                maddrs = await fetch_addresses(network, peer)
                 if maddrs and isinstance(
-                    await process.ask(lambda number, to=maddrs: Meet(id=number, maddrs=to)), Done
+                    await process.ask(lambda number, to=maddrs: ConnectPeer(id=number, maddrs=to)),
+                    CommandDone,
                 ):
                     met.add(peer)
             except PeerFault as fault:

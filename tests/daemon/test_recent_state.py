@@ -14,16 +14,16 @@ from daemon.disk.atomic import write_atomically
 from daemon.home.recent_state import (
     MOST_ADDRESSES,
     MOST_RUNS,
-    REMEMBERED_FILE,
+    RECENT_STATE_FILE,
     last_port,
     last_run,
+    load_recent_state,
     members_of,
-    recall,
-    remember,
     run_among,
+    save_recent_state,
 )
 from daemon.node import run_choice
-from daemon.node.run_choice import Choice, choose, take_up
+from daemon.node.run_choice import RunChoice, begin_run, choose_run
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.rules.versions import check_rules
@@ -39,11 +39,11 @@ def a_run(name: str) -> SignedManifest:
     return seal(Manifest(name=name, task="none"))
 
 
-def chosen(home: Path, named: str | None = None, *join: str) -> Choice:
-    return choose(Path(named) if named else None, join, home, ME)
+def chosen(home: Path, named: str | None = None, *join: str) -> RunChoice:
+    return choose_run(Path(named) if named else None, join, home, ME)
 
 
-def run_of(choice: Choice) -> str:
+def run_of(choice: RunChoice) -> str:
     assert choice.manifest is not None
     return choice.manifest.open().name
 
@@ -60,8 +60,8 @@ def test_start_alone_goes_on_with_the_last_run_and_its_members_and_names_the_oth
     tmp_path: Path,
 ) -> None:
     first, second = a_run("first"), a_run("second")
-    remember(tmp_path, first, 4001, (ADDRESS,))
-    remember(tmp_path, second, 4002)
+    save_recent_state(tmp_path, first, 4001, (ADDRESS,))
+    save_recent_state(tmp_path, second, 4002)
     choice = chosen(tmp_path)
     assert (run_of(choice), choice.join, last_port(tmp_path)) == ("second", (), 4002)
     assert "that this home was in last" in choice.assumed[0]
@@ -70,7 +70,7 @@ def test_start_alone_goes_on_with_the_last_run_and_its_members_and_names_the_oth
     back = chosen(tmp_path, first.run.hex()[:12])
     assert (run_of(back), back.join) == ("first", (ADDRESS,))
     assert f"where they were seen last (--join): {ADDRESS}" in back.assumed[-1]
-    remember(tmp_path, first, 4001)
+    save_recent_state(tmp_path, first, 4001)
     assert run_of(chosen(tmp_path)) == "first"
     assert members_of(tmp_path, first.run) == (ADDRESS,), (
         "nobody is connected yet: those known before stay"
@@ -79,16 +79,16 @@ def test_start_alone_goes_on_with_the_last_run_and_its_members_and_names_the_oth
 
 def test_whom_the_person_names_is_joined_and_nobody_else(tmp_path: Path) -> None:
     run = a_run("here")
-    remember(tmp_path, run, 4001, (ADDRESS,))
+    save_recent_state(tmp_path, run, 4001, (ADDRESS,))
     elsewhere = ADDRESS.replace("4001", "4002")
-    assert chosen(tmp_path, None, elsewhere) == Choice(
+    assert chosen(tmp_path, None, elsewhere) == RunChoice(
         manifest=None, join=(elsewhere,), assumed=("the run of the node we join (--run)",)
     )
     assert chosen(tmp_path, run.run.hex()[:8], elsewhere).join == (elsewhere,)
 
 
 def test_a_file_of_the_run_that_this_home_was_in_finds_its_members(tmp_path: Path) -> None:
-    remember(tmp_path, a_run("here"), 4001, (ADDRESS,))
+    save_recent_state(tmp_path, a_run("here"), 4001, (ADDRESS,))
     file = tmp_path / "run.toml"
     file.write_text('name = "here"\ntask = "none"\n')
     assert chosen(tmp_path, str(file)).join == (ADDRESS,)
@@ -121,29 +121,29 @@ def test_of_an_older_home_the_only_run_is_the_last_one_and_of_several_none_is_gu
 )
 def test_a_damaged_file_is_not_believed_and_is_written_anew(garbage: bytes, tmp_path: Path) -> None:
     first, second = a_run("first"), a_run("second")
-    remember(tmp_path, first, 4001, (ADDRESS,))
-    (tmp_path / REMEMBERED_FILE).write_bytes(garbage)
-    assert recall(tmp_path) is None
+    save_recent_state(tmp_path, first, 4001, (ADDRESS,))
+    (tmp_path / RECENT_STATE_FILE).write_bytes(garbage)
+    assert load_recent_state(tmp_path) is None
     assert run_of(chosen(tmp_path)) == "first", "there is only one"
     keep_manifest(tmp_path, second)
     with pytest.raises(UserError, match="several runs") as caught:
         chosen(tmp_path)
-    assert REMEMBERED_FILE in caught.value.why
-    remember(tmp_path, second, 4002)
+    assert RECENT_STATE_FILE in caught.value.why
+    save_recent_state(tmp_path, second, 4002)
     assert run_of(chosen(tmp_path)) == "second"
 
 
 def test_a_last_run_whose_manifest_is_damaged_is_not_another_run(tmp_path: Path) -> None:
     first, second = a_run("first"), a_run("second")
-    remember(tmp_path, second, 4001)
-    remember(tmp_path, first, 4001)
+    save_recent_state(tmp_path, second, 4001)
+    save_recent_state(tmp_path, first, 4001)
     manifest = run_folder(tmp_path, first.run) / MANIFEST_FILE
     manifest.write_bytes(b"garbage")
     with pytest.raises(UserError) as caught:
         chosen(tmp_path)
     assert str(manifest) in caught.value.why
     assert "--join MULTIADDR" in caught.value.fix
-    remember(tmp_path, first, 4001)  # joined again, it is whole again
+    save_recent_state(tmp_path, first, 4001)  # joined again, it is whole again
     assert last_run(tmp_path) == first
 
 
@@ -157,7 +157,7 @@ def everything_in(folder: Path) -> dict[Path, tuple[bytes, int]]:
 
 def test_a_run_of_the_first_rules_is_not_taken_up_and_stays_as_it_is(tmp_path: Path) -> None:
     old = of_the_first_rules(Manifest(name="here", task="none"))
-    remember(tmp_path, old, 4001, (ADDRESS,))
+    save_recent_state(tmp_path, old, 4001, (ADDRESS,))
     before = everything_in(tmp_path)
     shown = old.run.hex()[:12]
     for named in (None, shown):
@@ -174,7 +174,7 @@ def test_the_same_file_begins_a_new_run_beside_one_of_the_first_rules_and_says_s
     tmp_path: Path,
 ) -> None:
     old = of_the_first_rules(Manifest(name="here", task="none"))
-    remember(tmp_path, old, 4001, (ADDRESS,))
+    save_recent_state(tmp_path, old, 4001, (ADDRESS,))
     file = tmp_path / "run.toml"
     file.write_text('name = "here"\ntask = "none"\n')
     choice = chosen(tmp_path, str(file))
@@ -187,7 +187,7 @@ def test_a_run_that_was_begun_under_earlier_rules_keeps_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = seal(Manifest(name="here", task="none", rules=7))
-    remember(tmp_path, begun, 4001)
+    save_recent_state(tmp_path, begun, 4001)
     monkeypatch.setattr(run_choice, "KNOWN_RULES", frozenset({2, 7}))
     monkeypatch.setattr(
         run_choice, "check_rules", lambda rules, run: check_rules(rules, run, {2, 7})
@@ -213,7 +213,7 @@ def test_a_run_that_was_begun_under_earlier_rules_keeps_them(
 def test_an_id_of_no_run_of_this_home_names_those_there_are(
     named: str, said: str, tmp_path: Path
 ) -> None:
-    remember(tmp_path, a_run("here"), 4001)
+    save_recent_state(tmp_path, a_run("here"), 4001)
     with pytest.raises(UserError) as caught:
         chosen(tmp_path, named)
     assert said in str(caught.value)
@@ -223,28 +223,28 @@ def test_an_id_of_no_run_of_this_home_names_those_there_are(
 def test_where_nobody_answers_only_the_run_with_them_goes_on(tmp_path: Path) -> None:
     assert run_among(tmp_path, {OTHER}) is None
     run = a_run("here")
-    remember(tmp_path, run, 4001, (ADDRESS,))
+    save_recent_state(tmp_path, run, 4001, (ADDRESS,))
     assert run_among(tmp_path, {OTHER}) == run
     assert run_among(tmp_path, {ME.peer}) is None
 
 
 def test_what_is_remembered_is_bounded_and_written_only_when_it_changes(tmp_path: Path) -> None:
     for number in range(MOST_RUNS + 3):
-        remember(tmp_path, a_run(f"run {number}"), 4001)
-    known = recall(tmp_path)
+        save_recent_state(tmp_path, a_run(f"run {number}"), 4001)
+    known = load_recent_state(tmp_path)
     assert known is not None
     assert len(known.runs) == MOST_RUNS
     last = a_run(f"run {MOST_RUNS + 2}")
-    remember(
+    save_recent_state(
         tmp_path,
         last,
         4001,
         tuple(ADDRESS.replace("4001", str(4001 + n)) for n in range(MOST_ADDRESSES + 5)),
     )
     assert len(members_of(tmp_path, last.run)) == MOST_ADDRESSES
-    file = tmp_path / REMEMBERED_FILE
+    file = tmp_path / RECENT_STATE_FILE
     write_atomically(file, [memoryview(file.read_bytes())], written_ns=10**9)
-    remember(tmp_path, last, 4001)
+    save_recent_state(tmp_path, last, 4001)
     assert file.stat().st_mtime_ns == 10**9
 
 
@@ -254,7 +254,7 @@ def test_a_run_is_noted_as_soon_as_this_node_can_work_on_it_and_one_that_it_cann
     """Whoever presses Ctrl-C before the node has started finds the same run the next time."""
     good = seal(Manifest(name="good", task="simple_cnn"))
     config = Config(home=tmp_path, network=NetworkConfig(join=(ADDRESS,)))
-    take_up(config, good)
+    begin_run(config, good)
     assert (run_of(chosen(tmp_path)), chosen(tmp_path).join) == ("good", (ADDRESS,))
     for code, other in (
         ("TASK", Manifest(name="other", task="none")),
@@ -263,7 +263,7 @@ def test_a_run_is_noted_as_soon_as_this_node_can_work_on_it_and_one_that_it_cann
         ("CHAIN", Manifest(name="other", task="simple_cnn", chain="dogecoin")),
     ):
         with pytest.raises(UserError) as caught:
-            take_up(config, seal(other))
+            begin_run(config, seal(other))
         assert caught.value.code == code
         assert run_of(chosen(tmp_path)) == "good"
 
@@ -272,8 +272,8 @@ def test_an_address_where_nobody_was_met_never_replaces_one_where_somebody_was(
     tmp_path: Path,
 ) -> None:
     run = a_run("run")
-    remember(tmp_path, run, 4001, hoped=("/ip6/::1/tcp/1/p2p/x",))
+    save_recent_state(tmp_path, run, 4001, hoped=("/ip6/::1/tcp/1/p2p/x",))
     assert members_of(tmp_path, run.run) == ()
-    remember(tmp_path, run, 4001, (ADDRESS,))
-    remember(tmp_path, run, 4001, hoped=(f"/ip4/203.0.113.9/tcp/1/p2p/{OTHER}",))
+    save_recent_state(tmp_path, run, 4001, (ADDRESS,))
+    save_recent_state(tmp_path, run, 4001, hoped=(f"/ip4/203.0.113.9/tcp/1/p2p/{OTHER}",))
     assert members_of(tmp_path, run.run) == (ADDRESS,)

@@ -12,7 +12,7 @@ read at the same time.
 
 What cannot be read is neither removed nor written over. Where a node cannot go on without it,
 reading raises `UserError("DAMAGED")`, which names the file and the command that sets it aside
-(`daemon/home/repair.py`).
+(`daemon/home/run_repair.py`).
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ import trio
 
 from daemon.disk.atomic import (
     FaultHook,
+    disk_full,
     make_private_directory,
     no_fault,
-    refused,
     remove_drafts,
     set_aside,
     sync_directory,
 )
 from daemon.disk.chain_file import ChainFile
 from daemon.disk.checkpoint_file import (
-    Kept,
+    CheckpointEntry,
     checkpoint_name,
     checkpoints_in,
     read_checkpoint,
     write_checkpoint,
 )
-from daemon.disk.damage import Damage, Report
+from daemon.disk.damage_reports import DamageReports, ReportDamage
 from daemon.disk.ledger_file import read_ledger, write_ledger
 from daemon.disk.open_state import OpenState, open_state
 from daemon.disk.proof_files import ProofFiles
 from daemon.disk.slots_file import SlotsFile
-from daemon.disk.tensors import Damaged, Unreadable, place_of
+from daemon.disk.tensors import DamagedFile, UnreadableFile, place_of
 from daemon.home.pinned_directory import PinnedDirectory
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import UserError
@@ -79,12 +79,12 @@ class FileDisk:
         offload: Offload,
         keep: int = KEPT,
         fault: FaultHook = no_fault,
-        report: Report = lambda _: None,
+        report: ReportDamage = lambda _: None,
     ) -> None:
         """`report` hears each of `damaged` once."""
         if keep < 1:
             raise ValueError("at least one checkpoint is kept")
-        damage = Damage(offload, report)
+        damage = DamageReports(offload, report)
         self.damaged, self._found, self._apart = damage.told, damage.found, damage.apart
         self._root = root
         self._pinned: PinnedDirectory | None = None
@@ -159,7 +159,7 @@ class FileDisk:
                     entry.path.rename(apart / entry.path.name)
             sync_directory(apart.parent)
         except OSError as error:
-            raise refused(apart, 0, error) from error
+            raise disk_full(apart, 0, error) from error
         by_age = sorted(checkpoints_in(apart), key=lambda kept: kept.written_ns)
         for entry in by_age[:-LEFT_KEPT]:
             self._fault("remove")
@@ -173,7 +173,7 @@ class FileDisk:
         return await self._apart(lambda: self._load_checkpoint(run))
 
     def _load_checkpoint(self, run: Digest) -> Checkpoint | None:
-        damaged: list[tuple[Kept, Damaged]] = []
+        damaged: list[tuple[CheckpointEntry, DamagedFile]] = []
         whole: Checkpoint | None = None
         for entry in reversed(self._kept(run)):
             try:
@@ -182,7 +182,7 @@ class FileDisk:
             except FileNotFoundError:
                 # Removed while we looked: there is a newer one.
                 continue
-            except Damaged as error:
+            except DamagedFile as error:
                 damaged.append((entry, error))
         if damaged and whole is None:
             entry, error = damaged[0]
@@ -205,7 +205,7 @@ class FileDisk:
         for path in self._checkpoints_of(tip):
             try:
                 return open_state(path, self._apart)
-            except Damaged as error:
+            except DamagedFile as error:
                 self._found(
                     f"A checkpoint {error}. Members who ask for it are sent elsewhere; the next ones push it out: {path}"
                 )
@@ -227,7 +227,7 @@ class FileDisk:
             try:
                 start, stop = place_of(handle, ("anchor", "momentum"))
                 return os.pread(handle, max(0, min(size, stop - start - offset)), start + offset)
-            except (Damaged, OSError) as error:
+            except (DamagedFile, OSError) as error:
                 self._found(
                     f"A checkpoint {error}. Members who ask for it are sent elsewhere; the next ones push it out: {path}"
                 )
@@ -253,13 +253,13 @@ class FileDisk:
             return read_ledger(self._ledger(run), run)
         except FileNotFoundError:
             return None
-        except Unreadable as error:
+        except UnreadableFile as error:
             raise self.damage(
                 run,
                 f"The ledger {error}.",
                 f"work that waits for a round may be in it: {self._ledger(run)}",
             ) from None
-        except Damaged as error:
+        except DamagedFile as error:
             aside = set_aside(self._ledger(run))
             self._found(
                 f"The ledger {error}. Work that waited in it for a round is lost; the damaged file was set aside: {aside}"
@@ -380,7 +380,7 @@ class FileDisk:
     def _ledger(self, run: Digest) -> Path:
         return self._run(run) / LEDGER
 
-    def _kept(self, run: Digest) -> list[Kept]:
+    def _kept(self, run: Digest) -> list[CheckpointEntry]:
         """Oldest first. Raises `UserError("DAMAGED")` where the folder cannot be read."""
         try:
             return checkpoints_in(self._checkpoints(run))

@@ -17,7 +17,7 @@ from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Manifest
 
 
-class Keeping:
+class MemberState:
     """One node's state in one run. All vectors have shape (parameters,)."""
 
     def __init__(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from daemon.node.shutdown import Leave, Shutdown, watch_signals
+from daemon.node.shutdown import ForcedExit, Shutdown, watch_signals
 from protocol.errors import UserError
 
 
@@ -121,12 +121,12 @@ async def test_leave_ends_nothing_once_its_block_was_left_by_an_error(
     """A node that failed while it left: the process reports that, and is not ended from a timer
     with another exit code.
     """
-    monkeypatch.setattr("daemon.node.shutdown.STUCK_S", 600.0)
+    monkeypatch.setattr("daemon.node.shutdown.FORCED_EXIT_S", 600.0)
 
     def fail() -> None:
         raise UserError("HOME_LOST", "The home was removed.")
 
-    with pytest.raises(UserError), Leave(Shutdown(), fail) as leave:
+    with pytest.raises(UserError), ForcedExit(Shutdown(), fail) as leave:
         leave()
     for timer in threading.enumerate():
         if isinstance(timer, threading.Timer):

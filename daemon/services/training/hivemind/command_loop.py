@@ -11,29 +11,29 @@ import msgspec
 import numpy as np
 
 from daemon.children import memory
-from daemon.children.messages import Done, Message
-from daemon.services.training.hivemind.averaging import (
+from daemon.children.messages import ChildMessage, CommandDone
+from daemon.services.training.hivemind.averager import (
     AveragingFailed,
     HivemindPeer,
     VectorAverager,
 )
 from daemon.services.training.hivemind.messages import (
-    Average,
-    Averaged,
-    Begin,
-    Command,
-    Download,
-    Downloaded,
-    Failed,
-    Meet,
-    Said,
-    Share,
-    Up,
+    AverageVector,
+    CommandFailed,
+    ConnectPeer,
+    DownloadState,
+    HivemindCommand,
+    MemberInfo,
+    PeerReady,
+    ShareState,
+    StartPeer,
+    StateDownloaded,
+    VectorAveraged,
 )
-from daemon.services.training.hivemind.observed import Told, untold
+from daemon.services.training.hivemind.observed_averager import OnMoment, ignore_moment
 
 
-class Session:
+class HivemindCommandLoop:
     """One life of the process.
 
     `run` ends when the node is gone, and then only by the end of the process.
@@ -41,11 +41,11 @@ class Session:
 
     def __init__(
         self,
-        inbox: SimpleQueue[Command],
-        send: Callable[[Message], None],
+        inbox: SimpleQueue[HivemindCommand],
+        send: Callable[[ChildMessage], None],
         memory_fd: int,
         sockets: str,
-        told: Told = untold,
+        told: OnMoment = ignore_moment,
     ) -> None:
         self._inbox = inbox
         self._send = send
@@ -55,38 +55,44 @@ class Session:
 
     def run(self) -> None:
         begin = self._inbox.get()
-        if not isinstance(begin, Begin):
+        if not isinstance(begin, StartPeer):
             raise TypeError(f"the first command is Begin, not {type(begin).__name__}")
         counts = (begin.elements,) * 3
         memory.give_size(self._memory_fd, counts)
         self._vector, self._anchor, self._momentum = memory.map_vectors(self._memory_fd, counts)
         with HivemindPeer(msgspec.structs.replace(begin.peer, sockets=self._sockets)) as peer:
             averager = peer.averager(begin.elements, begin.averager, told=self._told)
-            self._send(Up(id=begin.id, peer=peer.id, maddrs=peer.maddrs))
+            self._send(PeerReady(id=begin.id, peer=peer.id, maddrs=peer.maddrs))
             while True:
                 self._send(self._obey(self._inbox.get(), peer, averager))
 
-    def _obey(self, command: Command, peer: HivemindPeer, averager: VectorAverager) -> Message:
+    def _obey(
+        self, command: HivemindCommand, peer: HivemindPeer, averager: VectorAverager
+    ) -> ChildMessage:
         match command:
-            case Meet(id=number, maddrs=maddrs):
+            case ConnectPeer(id=number, maddrs=maddrs):
                 return self._meet(number, maddrs, peer)
-            case Average():
+            case AverageVector():
                 return self._average(command, averager)
-            case Share(id=number, number=round_number):
+            case ShareState(id=number, number=round_number):
                 averager.share_state(round_number, (self._anchor, self._momentum))
-                return Done(id=number)
-            case Download(id=number):
+                return CommandDone(id=number)
+            case DownloadState(id=number):
                 return self._download(number, averager)
-            case Begin(id=number):
-                return Failed(id=number, why="it has begun already")
+            case StartPeer(id=number):
+                return CommandFailed(id=number, why="it has begun already")
 
-    def _meet(self, number: int, maddrs: tuple[str, ...], peer: HivemindPeer) -> Message:
+    def _meet(self, number: int, maddrs: tuple[str, ...], peer: HivemindPeer) -> ChildMessage:
         try:
-            return Done(id=number) if peer.meet(maddrs) else Failed(id=number, why="no answer")
+            return (
+                CommandDone(id=number)
+                if peer.meet(maddrs)
+                else CommandFailed(id=number, why="no answer")
+            )
         except ValueError as error:
-            return Failed(id=number, why=str(error))
+            return CommandFailed(id=number, why=str(error))
 
-    def _average(self, command: Average, averager: VectorAverager) -> Message:
+    def _average(self, command: AverageVector, averager: VectorAverager) -> ChildMessage:
         averager.write(self._vector)
         averager.aim_at(command.group_size)
         attempt = averager.begin(
@@ -98,18 +104,18 @@ class Session:
             matchmaking_s = attempt.wait_for_group(command.find_s)
             outcome = attempt.average()
         except AveragingFailed as failed:
-            return Failed(id=command.id, why=str(failed))
+            return CommandFailed(id=command.id, why=str(failed))
         finally:
             # After a failure too: whatever hivemind left there.
             averager.read(into=self._vector)
         said = []
         for word in outcome.gathered.values():
             try:
-                said.append(msgspec.convert(word, Said))
+                said.append(msgspec.convert(word, MemberInfo))
             except msgspec.ValidationError:
                 # Another program's averager: it counts in the group, and has nothing to say to us.
                 continue
-        return Averaged(
+        return VectorAveraged(
             id=command.id,
             group=len(outcome.group),
             said=tuple(said),
@@ -122,10 +128,10 @@ class Session:
             all_reduce_s=outcome.all_reduce_s,
         )
 
-    def _download(self, number: int, averager: VectorAverager) -> Message:
+    def _download(self, number: int, averager: VectorAverager) -> ChildMessage:
         got = averager.download_state()
         if got is None:
-            return Failed(id=number, why="no peer gave its state")
+            return CommandFailed(id=number, why="no peer gave its state")
         round_number, vectors = got
         fit = [
             vector
@@ -135,6 +141,8 @@ class Session:
             and np.isfinite(vector).all()
         ]
         if len(fit) != 2 or len(vectors) != 2:
-            return Failed(id=number, why="a peer's state is not of this model, or not finite")
+            return CommandFailed(
+                id=number, why="a peer's state is not of this model, or not finite"
+            )
         self._anchor[:], self._momentum[:] = fit
-        return Downloaded(id=number, number=round_number)
+        return StateDownloaded(id=number, number=round_number)

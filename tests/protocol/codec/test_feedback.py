@@ -9,11 +9,11 @@ import pytest
 
 from protocol.averaging.reduction import weighted_mean
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
-from protocol.codec import CODECS, Codec, codec_named
+from protocol.codec import Codec, codec_named
 from protocol.contribution.ledger import Ledger
 from protocol.ports import Vector
+from tests.protocol.codec.codecs import EVERY_REGISTERED as EVERY
 
-EVERY = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 PARAMETERS = CHUNK_ELEMENTS + 333
 ROUNDS = 150
 EPSILON = float(np.finfo(np.float32).eps)

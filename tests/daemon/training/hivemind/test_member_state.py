@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.disk.files import FileDisk
-from daemon.services.training.hivemind.keeping import Keeping
+from daemon.disk.file_disk import FileDisk
+from daemon.services.training.hivemind.member_state import MemberState
 from protocol.averaging.outer_step import outer_step
 from protocol.errors import OurFault
 from protocol.ports import ParameterSpec, TaskInfo, Vector, inline
@@ -32,8 +32,8 @@ def random(seed: int) -> Vector:
     return np.random.default_rng(seed).standard_normal(COUNT, dtype=np.float32)
 
 
-def keeping(disk: FileDisk, count: int = COUNT) -> Keeping:
-    return Keeping(run=RUN, manifest=MANIFEST, info=info(count), disk=disk, offload=inline)
+def keeping(disk: FileDisk, count: int = COUNT) -> MemberState:
+    return MemberState(run=RUN, manifest=MANIFEST, info=info(count), disk=disk, offload=inline)
 
 
 @pytest.fixture

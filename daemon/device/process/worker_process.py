@@ -9,10 +9,10 @@ from pathlib import Path
 
 import trio
 
-from daemon.device.messages import Report
+from daemon.device.messages import WorkerReport
 from daemon.device.model.author_code import OUT_OF_MEMORY, is_library
 from daemon.device.process.launch import start_worker
-from daemon.device.process.restart_policy import Failure
+from daemon.device.process.restart_policy import TaskFailure
 from daemon.device.settings import WorkerSettings
 from daemon.device.shared_memory import SharedMemory
 from protocol.errors import UserError
@@ -28,7 +28,7 @@ _OUT_OF_MEMORY = re.compile(r"[\w.]*(MemoryError|OutOfMemoryError)\b|.*std::bad_
 _FRAME = re.compile(r'\s*File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')
 
 
-class Life:
+class WorkerProcess:
     """Changed by the supervisor alone."""
 
     def __init__(self, settings: WorkerSettings) -> None:
@@ -37,7 +37,7 @@ class Life:
         self.buffers: SharedMemory | None = None  # set when it is up
         self.unable: UserError | None = None
         # As it said itself, or as the supervisor found.
-        self.failed: Failure | None = None
+        self.failed: TaskFailure | None = None
         self.started = trio.Event()  # it is up, or it will never be
         self.up_since = 0.0
         self.longest_step_s = 0.0
@@ -46,7 +46,7 @@ class Life:
         self.taken = False
         self.stretch = 0
         self.asked = 0
-        self.answer: Report | None = None
+        self.answer: WorkerReport | None = None
         self.answered = trio.Event()  # also set by its death, with no answer
         self.answered.set()
 
@@ -56,12 +56,12 @@ class Life:
             return self.failed.what.partition(". ")[0]
         return self.unable.what.rstrip(".") if self.unable else self.process.why()
 
-    def failure(self) -> Failure | None:
+    def failure(self) -> TaskFailure | None:
         """What a person must mend, None where the death may not come again. After it was reaped."""
         if self.failed is not None:
             return self.failed
         if self.unable is not None:
-            return Failure(
+            return TaskFailure(
                 what=self.unable.what.rstrip("."), fix=self.unable.fix, trace=self.unable.why
             )
         code = self.process.code
@@ -69,9 +69,9 @@ class Life:
             return None
         lines = self.process.last_lines
         if any(_OUT_OF_MEMORY.match(line) for line in lines):
-            return Failure(what=OUT_OF_MEMORY, trace="\n".join(lines), passes=True)
+            return TaskFailure(what=OUT_OF_MEMORY, trace="\n".join(lines), passes=True)
         crash = _crash(code, lines)
-        return Failure(
+        return TaskFailure(
             what=crash or f"The worker failed: {self.process.why()}", trace="\n".join(lines)
         )
 

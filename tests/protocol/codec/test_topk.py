@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
-from protocol.codec import CODECS, Codec
+from protocol.codec import Codec, codec_named
 from protocol.errors import PeerFault
 from protocol.ports import Vector
 
-TOPK = CODECS["topk"]
+TOPK = codec_named("topk")
 BOTH = pytest.mark.parametrize(
     ("codec", "bucket"), [(TOPK, 64), (TOPK.result, 16)], ids=["topk", "result"]
 )

@@ -55,7 +55,8 @@ def _allowed(records: list[PolicyRecord]) -> list[str]:
         return []
     bounds = bounds_of(links_of(one.profile, one.nodes, one.seed))
     said = (
-        f"lower bounds under the link model: one flat group {bounds.flat_s:.2f} s, rows of {bounds.row} {bounds.two_level_s:.2f} s:"
+        f"lower bounds under the link model: one flat group {bounds.flat_s:.2f} s, rows of "
+        f"{bounds.row} {bounds.two_level_s:.2f} s:"
         f" a speed-up of {bounds.speed_up:.3f} is possible"
     )
     by_policy = {record.policy: record for record in records}
@@ -66,6 +67,7 @@ def _allowed(records: list[PolicyRecord]) -> list[str]:
     far = adaptive.inter_region_bytes / flat.inter_region_bytes
     return [
         said,
-        f"adaptive against one flat group: {reached:.3f} times as fast, {reached / bounds.speed_up:.0%} of what is possible,"
+        f"adaptive against one flat group: {reached:.3f} times as fast, "
+        f"{reached / bounds.speed_up:.0%} of what is possible,"
         f" with {far:.1%} of the bytes between regions",
     ]

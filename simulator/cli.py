@@ -8,6 +8,7 @@ import click
 
 from daemon.cli.arguments import NEW_FILE, PATH
 from daemon.cli.invocation import global_options, invocation
+from simulator.playback.figure import check_matplotlib
 
 NETWORK = "network"
 PROFILES = ("good", "average", "poor", "unstable", "regions")
@@ -90,12 +91,14 @@ def simulate(
 
     `simulate network` plays only the bytes of plans, on stated links, and compares group sizes.
     """
+    if picture is not None:
+        check_matplotlib()
     if name == NETWORK and fuzz is None and schedule is None and not listing:
         from simulator.network import output as network  # noqa: PLC0415
 
         call = invocation(context)
         records = network.play(profile, nodes or network.NODES, policy, seed, call.say)
-        call.result(network.told(records, call.as_json, picture))
+        call.result(network.render(records, call.as_json, picture))
         return 0
     from simulator.playback import output  # noqa: PLC0415
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from protocol.errors import UserError
 from simulator.playback import membership
-from simulator.playback.plot import plot
+from simulator.playback.plot import plot_report
 from simulator.playback.pool import Outcome, jobs_here, play_all, play_fuzz, shortest
 from simulator.playback.report import StoryReport
 from simulator.scenarios.catalog import IN_GROUPS, SCENARIOS, scenario
@@ -74,7 +74,7 @@ def print_outcomes(
         if not as_json:
             click.echo(line(report))
         if picture is not None:
-            picture.write_text(plot(report, story.round.seconds))
+            plot_report(report, story.round.seconds, picture)
     shown = failed[0][0] if failed else last
     if failed and not all(failed[0][1].invariants.values()):
         shown, report = shortest(*failed[0])

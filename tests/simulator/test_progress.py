@@ -32,7 +32,7 @@ def test_a_beginning_without_a_certificate_is_no_progress() -> None:
     report = deaf(small(patience_s=20.0))
     assert not report.ok
     assert not report.invariants["progress"]
-    assert "of the beginning, and no fault had struck" in report.reason
+    assert "of the start, before any fault" in report.reason
     assert report.rounds_certified == 0
 
 

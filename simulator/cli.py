@@ -84,7 +84,7 @@ def simulate(
     policy: str | None,
     listing: bool,
 ) -> int:
-    """Play a scenario (or all) in a simulated world and check that every invariant holds.
+    """Play scenarios in a simulated world and check every invariant.
 
     Exits with 0 when every run passed. A failing schedule is shrunk to the faults that it needs,
     and printed.

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import trio
 
 from protocol.identity import PeerId
-from protocol.ports import Traffic
+from protocol.ports.network import Traffic
 from simulator.fakes.paths import Paths
 
 # A yamux frame without data: opening, acknowledging, closing, window updates.

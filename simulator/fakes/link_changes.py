@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import trio
 
-from protocol.ports import LinkChange
+from protocol.ports.network import LinkChange
 
 
 class FakeLinkChanges:

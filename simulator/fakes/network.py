@@ -12,14 +12,13 @@ import trio
 from daemon.network.limits.prefixes import prefix_of
 from protocol.errors import Unreachable
 from protocol.identity import PeerId, short
-from protocol.ports import (
+from protocol.ports.byte_stream import ByteStream, StreamHandler
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import (
     MAX_GOSSIP_BYTES,
-    ByteStream,
-    Endpoint,
     Link,
     LinkChange,
     Source,
-    StreamHandler,
     Traffic,
 )
 from simulator.fakes.connection import HEADER_BYTES, FakeConnection, TrafficCounter, is_cut

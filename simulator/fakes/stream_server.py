@@ -9,7 +9,8 @@ import trio
 
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
-from protocol.ports import MAX_STREAMS_PER_PEER, StreamHandler
+from protocol.ports.byte_stream import StreamHandler
+from protocol.ports.network import MAX_STREAMS_PER_PEER
 from simulator.fakes.connection import HEADER_BYTES
 from simulator.fakes.stream import FakeStream
 

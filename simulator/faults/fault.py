@@ -18,7 +18,7 @@ WHOEVER = -1
 """As a fault's node: the node that reached the step at which the fault was placed."""
 
 STEPS = ("train", "offer", "ready", "scatter", "reduce", "vote", "watch", "merge", "adopt", "fetch")
-"""Where a fault can be placed: the values of `protocol.round.phases.Phase`.
+"""Where a fault can be placed: the values of `protocol.round.phase.Phase`.
 
 The inclusion comes between scatter and reduce, and gathering ends reduce.
 """

@@ -12,20 +12,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import trio
 
-from daemon.services.training.native.exchange import lanes
+from daemon.services.training.native.exchange.bulk_headers import read_header
 from daemon.swarm import messenger, state_transfer
 from daemon.swarm.frames import LENGTH_BYTES
 from protocol.identity import PeerId
-from protocol.ports import (
-    ByteStream,
-    Endpoint,
-    Link,
-    LinkChange,
-    Source,
-    StreamHandler,
-    Subscription,
-    Traffic,
-)
+from protocol.ports.byte_stream import ByteStream, StreamHandler
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import Link, LinkChange, Source, Subscription, Traffic
 from simulator.fakes.network import FakeNetwork
 from simulator.faults.liar import Liar
 
@@ -149,7 +142,7 @@ class _Parcels(_Stream):
                 await self._send_parcel()
             return
         else:
-            header = lanes.read_header(bytes(data)[LENGTH_BYTES:])
+            header = read_header(bytes(data)[LENGTH_BYTES:])
             if not injector.idle:
                 self._header, self._payload, self._missing = bytes(data), bytearray(), header.size
                 if not header.size:

@@ -21,15 +21,15 @@ import traceback
 
 import msgspec
 
-from daemon.services.training.native.event_queue import INBOX_FULL
+from daemon.services.training.native.rounds.event_queue import INBOX_FULL
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.lineage import ORPHANS_KEPT, TIPS_KEPT
 from protocol.averaging.outer_step import state_digest
 from protocol.certificates.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.identity import short
-from protocol.ports import LedgerRecord
-from protocol.round.phases import Phase
+from protocol.ports.disk_records import LedgerRecord
+from protocol.round.phase import Phase
 from protocol.round.views import READIES_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
 from protocol.run.manifest import Manifest

@@ -20,13 +20,14 @@ from typing import Any
 from nacl.bindings import crypto_sign, crypto_sign_BYTES
 
 from daemon.swarm import follower, lineage, messenger
-from protocol import messages
 from protocol.certificates import decoded_plans
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.digest import Digest
 from protocol.identity import PeerId, Signer, verify
-from protocol.messages import AnyMessage, Signed, decode_signed, open_signed
+from protocol.messages import envelope
+from protocol.messages.base import Signed
+from protocol.messages.envelope import AnyMessage, decode_signed, open_signed
 from protocol.planning.plan import OpenPlan, open_plan, read_plan
 from protocol.run import manifest
 from protocol.run.manifest import Manifest
@@ -49,9 +50,9 @@ def checked_once() -> Iterator[None]:
     cache = _Cache()
     replaced: tuple[tuple[Any, str, Any], ...] = (
         (Signer, "sign", cache.sign()),
-        (messages, "verify", cache.verify),
+        (envelope, "verify", cache.verify),
         (manifest, "verify", cache.verify),
-        (messages, "open_signed", cache.open_signed),
+        (envelope, "open_signed", cache.open_signed),
         (messenger, "open_signed", cache.open_signed),
         (follower, "decode_signed", cache.decode_signed),
         (decoded_plans, "open_plan", cache.open_plan),

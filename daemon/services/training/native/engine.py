@@ -522,7 +522,7 @@ class NativeEngine:
             self._members.neighbours.together(plan.members, there, trio.current_time())
 
     def _after_adopted(self) -> None:
-        self._exchanging.let_go()
+        self._exchanging.release()
         assert self._state is not None
         self._follower.stand(self._state.tip)
         self._follower.poke()

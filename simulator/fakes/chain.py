@@ -168,7 +168,7 @@ class FakeChain:
 
     def propose(self, proposal: Proposal) -> SentTransaction:
         def change(state: FakeChainState, at_s: int) -> None:
-            _check(not state.paused, "pausable: contract is paused")
+            _check(not state.paused, "pausable: paused")
             _check(self.account in self._ledger.settlers, "pool: not a settler")
             _check(state.pending is None, "pool: another root is pending")
             _check(proposal.root != NO_HASH, "pool: no root")
@@ -206,7 +206,7 @@ class FakeChain:
 
     def activate(self) -> SentTransaction:
         def change(state: FakeChainState, at_s: int) -> None:
-            _check(not state.paused, "pausable: contract is paused")
+            _check(not state.paused, "pausable: paused")
             if state.pending is None:
                 raise ChainRefused("pool: no root is pending")
             _check(at_s >= state.ends_at_s, "pool: delay is not over")
@@ -221,7 +221,7 @@ class FakeChain:
         def change(state: FakeChainState, _: int) -> None:
             _check(address == self.account, "claim: not the account or its sponsor")
             _check(_proves(state, address, total, proof), "pool: wrong proof")
-            _check(not state.paused, "pausable: contract is paused")
+            _check(not state.paused, "pausable: paused")
             amount = total - state.claimed.get(address, 0)
             _check(amount > 0, "pool: nothing to claim")
             covered = (
@@ -247,10 +247,10 @@ class FakeChain:
 
     def pause(self, paused: bool) -> SentTransaction:
         def change(state: FakeChainState, at_s: int) -> None:
-            _check(self.account == self._ledger.owner, "ownable: caller is not the owner")
+            _check(self.account == self._ledger.owner, "ownable: not the owner")
             _check(
                 state.paused != paused,
-                "pausable: contract is paused" if paused else "pausable: contract is not paused",
+                "pausable: paused" if paused else "pausable: not paused",
             )
             if paused:
                 state.paused_at_s = at_s

@@ -47,15 +47,16 @@ from daemon.services.training.native.exchange.result_buffer import (
 )
 from daemon.services.training.native.exchange.result_exchange import ResultExchange
 from daemon.services.training.native.exchange.signal import Signal
-from protocol.averaging.reduction import mean_of_rows
+from protocol.averaging.reduction import mean_of_groups
+from protocol.averaging.vector_layout import Vector
 from protocol.contribution.ledger import Offer
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
-from protocol.messages import GroupSum, Inclusion, SliceResult, open_as
+from protocol.messages.envelope import open_as
+from protocol.messages.round import GroupSum, Inclusion, SliceResult
 from protocol.planning.plan import OpenPlan
-from protocol.ports import Vector
-from protocol.round.phases import HeldHere
+from protocol.round.events import ContributionsReceived
 from protocol.rules.registry import rule_set
 
 # How long the sender of bytes that arrive before their inclusion is kept waiting.
@@ -76,7 +77,7 @@ class AllReduce:
         self._context, self._ports = context, ports
         self._me = plan.index[context.signer.peer]
         self._layout = plan.layout
-        self._group = self._layout.mates(self._me)
+        self._group = self._layout.group_members(self._me)
         self._sizes = SliceSizes(plan.layout, context.codec, context.parameters)
         ports.buffers.next_round()
         self._has_offer = bool(offer.weight)
@@ -121,7 +122,7 @@ class AllReduce:
     def _report_held(self) -> None:
         if self._layout.sums(self._me):
             held = self._parts.contributors(self._me)
-            self._ports.emit(HeldHere(plan=self.plan.digest, contributors=held))
+            self._ports.emit(ContributionsReceived(plan=self.plan.digest, contributors=held))
 
     def hand_on(self, slices: Sequence[int], to: Sequence[int]) -> None:
         """Send results that others signed to members that may lack them."""
@@ -131,7 +132,7 @@ class AllReduce:
     def lost(self, peer: PeerId) -> None:
         """A member is lost: its group receives from here what it would have handed on."""
         member = self.plan.index.get(peer)
-        if member is not None and len(self._layout.rows) > 1:
+        if member is not None and len(self._layout.groups) > 1:
             self._gone.add(member)
             if self._results is not None:
                 self._results.lost(member)
@@ -179,16 +180,16 @@ class AllReduce:
 
     async def _accept_result(self, header: ResultHeader) -> ExpectedParcel:
         result = open_as(SliceResult, header.result, self._context.run)
-        if result.cut in self._earlier_inclusions and result.slice < len(self.plan.members):
+        if result.inclusion in self._earlier_inclusions and result.slice < len(self.plan.members):
             return ExpectedParcel(self._sizes.result_bytes(result.slice), _discard)
-        return (await self._results_under(result.cut)).accept_result(header, result)
+        return (await self._results_under(result.inclusion)).accept_result(header, result)
 
     async def _accept_group_sum(self, contributor: int, header: GroupSumHeader) -> ExpectedParcel:
         summed = open_as(GroupSum, header.summed, self._context.run)
-        if summed.cut in self._earlier_inclusions:
+        if summed.inclusion in self._earlier_inclusions:
             most = self._sizes.largest_part_bytes
             return ExpectedParcel(header.size if header.size <= most else 0, _discard)
-        results = await self._results_under(summed.cut)
+        results = await self._results_under(summed.inclusion)
         return results.accept_group_sum(contributor, header, summed)
 
     async def _results_under(self, inclusion: Digest) -> ResultExchange:
@@ -257,7 +258,7 @@ class AllReduce:
         # The sums of all groups come before any slice is finished. Otherwise two members that do
         # each other's work as well could wait for each other.
         for i in ours:
-            parts = await self._await_parts(i, inter_group.of_group(self._layout.row_of[i]))
+            parts = await self._await_parts(i, inter_group.of_group(self._layout.group_of[i]))
             for index, member, item in await inter_group.sum_group(i, parts, self._send):
                 results.keep_group_sum(index, member, item)
         for i in ours:
@@ -265,7 +266,7 @@ class AllReduce:
                 await self._changed.until(lambda i=i: inter_group.has_all(i))  # type: ignore[misc]
                 mean_of = rule_set(self.plan.rules).weighted_mean
                 sums = inter_group.pop(i)
-                await self._finish(results, i, partial(mean_of_rows, sums, mean_of=mean_of))
+                await self._finish(results, i, partial(mean_of_groups, sums, mean_of=mean_of))
 
     async def _await_parts(self, index: int, contributors: Sequence[int]) -> dict[int, Buffer]:
         """Wait for the contributors' parts for member `index`."""

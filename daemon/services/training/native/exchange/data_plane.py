@@ -30,17 +30,20 @@ from daemon.services.training.native.exchange.signal import Signal
 from daemon.services.training.native.state.anchor import Anchor
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
-from protocol.averaging.reduction import ROW_CODEC
+from protocol.averaging.reduction import GROUP_CODEC
 from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
 from protocol.contribution.ledger import Offer
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer, short
-from protocol.messages import GroupSum, Inclusion, SliceResult, Vote, open_as
+from protocol.messages.envelope import open_as
+from protocol.messages.round import GroupSum, Inclusion, SliceResult, Vote
 from protocol.planning.plan import OpenPlan
-from protocol.ports import Endpoint, Network, Offload
-from protocol.round.phases import Computed, Event
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
+from protocol.round.events import Event, OutcomeComputed
 
 # Plans that are over and whose late bytes are dropped.
 PLANS_KEPT = 16
@@ -135,7 +138,7 @@ class DataPlane:
                 result = await current.average(inclusion, name)
                 counted = [current.plan.offers[i] for i in inclusion.contributors]
                 state = await anchor.step(current.results().mean, counted, self._offload)
-                self._emit(Computed(vote=_vote(current.plan, name, result, state)))
+                self._emit(OutcomeComputed(vote=_vote(current.plan, name, result, state)))
 
     async def serve(self, inclusion: Inclusion, name: Digest) -> None:
         """Carry out an inclusion for the other members: the state computed before it stays."""
@@ -161,7 +164,9 @@ class DataPlane:
         """What encoding lost of the slices that were finished here for this certificate."""
         current = self._current
         return (
-            current.lost_by_encoding.get(certificate.outcome.cut, []) if current is not None else []
+            current.lost_by_encoding.get(certificate.outcome.inclusion, [])
+            if current is not None
+            else []
         )
 
     def received(self, certificate: OpenCertificate) -> ReceivedResults:
@@ -176,7 +181,7 @@ class DataPlane:
 
     def _exchange_of(self, certificate: OpenCertificate) -> AllReduce | None:
         current = self._current
-        of_it = current is not None and current.inclusion_digest == certificate.outcome.cut
+        of_it = current is not None and current.inclusion_digest == certificate.outcome.inclusion
         return current if of_it else None
 
     # ---------------------------------------------------------------- ending a plan
@@ -216,7 +221,7 @@ class DataPlane:
         if plan in self._over:
             longest = max(
                 codec.size(self._parameters)
-                for codec in (self._codec, self._codec.result, codec_named(ROW_CODEC))
+                for codec in (self._codec, self._codec.result, codec_named(GROUP_CODEC))
             )
             return ExpectedParcel(min(header.size, longest), _discard)
         assert self._current is not None
@@ -267,7 +272,7 @@ class DataPlane:
         """
         plan = self._current.plan if self._current is not None else None
         if plan is not None and peer in plan.index:
-            others = len(plan.layout.mates(plan.index[peer])) - 1
+            others = len(plan.layout.group_members(plan.index[peer])) - 1
             self._members.neighbours.took(
                 peer,
                 size_bytes * others,
@@ -282,14 +287,14 @@ def _busy(size_bytes: int, seconds: float, most_bps: int) -> float:
     return 8 * size_bytes / seconds / most_bps if most_bps and seconds > 0 else 0.0
 
 
-def _vote(plan: OpenPlan, cut: Digest, result: Digest, state: Digest) -> Vote:
+def _vote(plan: OpenPlan, inclusion: Digest, result: Digest, state: Digest) -> Vote:
     parent, number, view = plan.plan.parent, plan.plan.number, plan.plan.view
     return Vote(
         parents=(parent,),
         number=number,
         view=view,
         plan=plan.digest,
-        cut=cut,
+        inclusion=inclusion,
         result=result,
         state=state,
     )

@@ -14,9 +14,9 @@ from protocol.codec import Codec
 from protocol.contribution.commitment import Commitment, Merkle
 from protocol.digest import Digest
 from protocol.identity import PeerId, Signer
-from protocol.messages import Inclusion
-from protocol.ports import Offload
-from protocol.round.phases import Event
+from protocol.messages.round import Inclusion
+from protocol.ports.offload import Offload
+from protocol.round.events import Event
 
 
 class ExchangeContext(msgspec.Struct, frozen=True, kw_only=True):

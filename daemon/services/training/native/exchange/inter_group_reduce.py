@@ -21,17 +21,19 @@ from daemon.services.training.native.exchange.exchange_context import (
     ExchangePorts,
     SliceSizes,
 )
-from protocol.averaging.reduction import ROW_CODEC
-from protocol.averaging.sum_audit import Piece, draw_row, result_piece
+from protocol.averaging.reduction import GROUP_CODEC
+from protocol.averaging.sum_audit import Piece, draw_group_chunk, result_piece
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import short
-from protocol.messages import GroupSum, Signed, sign
+from protocol.messages.base import Signed
+from protocol.messages.envelope import sign
+from protocol.messages.round import GroupSum
 from protocol.planning.plan import OpenPlan
 from protocol.rules.registry import rule_set
 
-_CODEC = codec_named(ROW_CODEC)
+_CODEC = codec_named(GROUP_CODEC)
 
 
 class GroupSumSample(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,12 +70,12 @@ class InterGroupReduce:
         self.samples: list[GroupSumSample] = []
         self._weights = {
             group: sum(plan.offers[c].samples for c in self.of_group(group))
-            for group in self._layout.rows_with(self._inclusion.contributors)
+            for group in self._layout.groups_with(self._inclusion.contributors)
         }
 
     def of_group(self, group: int) -> list[int]:
         """The contributors in a group."""
-        return [c for c in self._inclusion.contributors if self._layout.row_of[c] == group]
+        return [c for c in self._inclusion.contributors if self._layout.group_of[c] == group]
 
     # ---------------------------------------------------------------- our own group's sums
 
@@ -86,12 +88,12 @@ class InterGroupReduce:
             What may be dropped when the result of a slice is here: (slice, member, parcel).
         """
         sent: list[tuple[int, int, Parcel]] = []
-        group, (first, _) = self._layout.row_of[index], self._layout.parts[index]
+        group, (first, _) = self._layout.group_of[index], self._layout.parts[index]
         weighted = [(self._plan.offers[c].samples, memoryview(data)) for c, data in parts.items()]
         codec = self._context.codec
         # Each member begins with the one behind itself, as in `AllReduce.scatter`.
         finishers = sorted(
-            (j for j in self._layout.ranks[index] if self._layout.finishes(j)),
+            (j for j in self._layout.counterparts[index] if self._layout.finishes(j)),
             key=lambda j: (j <= index, j),
         )
         for j in finishers if weighted else ():
@@ -107,7 +109,7 @@ class InterGroupReduce:
                 self._sums[group, j] = encoded
                 continue
             summed = GroupSum(
-                plan=self._plan.digest, cut=self._digest, part=index, slice=j, root=root
+                plan=self._plan.digest, inclusion=self._digest, part=index, slice=j, root=root
             )
             signed = sign(self._context.signer, self._context.run, summed)
             item = parcel(GroupSumHeader(summed=signed, size=len(encoded)), encoded)
@@ -137,7 +139,10 @@ class InterGroupReduce:
         Raises `PeerFault` for a sum that this inclusion does not ask its sender for.
         """
         layout, owners, count = self._layout, self._inclusion.owners, len(self._plan.members)
-        known = max(summed.part, summed.slice) < count and summed.slice in layout.ranks[summed.part]
+        known = (
+            max(summed.part, summed.slice) < count
+            and summed.slice in layout.counterparts[summed.part]
+        )
         if (
             not known
             or header.summed.peer != self._plan.members[contributor]
@@ -147,7 +152,7 @@ class InterGroupReduce:
                 "not_member",
                 f"{short(self._plan.members[contributor])} does not sum part {summed.part}",
             )
-        if owners[summed.slice] != self._me or layout.row_of[summed.part] not in self._weights:
+        if owners[summed.slice] != self._me or layout.group_of[summed.part] not in self._weights:
             raise PeerFault(
                 "not_member",
                 f"a group's sum of slice {summed.slice}, which this node does not need",
@@ -161,13 +166,13 @@ class InterGroupReduce:
     async def _receive(
         self, signed: Signed, summed: GroupSum, data: memoryview, on_change: Callable[[], None]
     ) -> None:
-        key = self._layout.row_of[summed.part], summed.slice
+        key = self._layout.group_of[summed.part], summed.slice
         if key in self._sums or summed.slice in self._used:
             return
 
         first, last = self._layout.slices[summed.slice]
         count = len(self._plan.members)
-        drawn = draw_row(self._context.signer, self._digest, count, last - first)
+        drawn = draw_group_chunk(self._context.signer, self._digest, count, last - first)
 
         def check() -> Piece | None:
             if self._ports.commitment.root(data, chunk_bytes(_CODEC)) != summed.root:

@@ -33,7 +33,7 @@ class PartBuffer:
         # (member that sums it, contributor) to the encoded part.
         self._held: dict[tuple[int, int], Buffer] = {}
         me = plan.index[context.signer.peer]
-        self._group = self._layout.mates(me)
+        self._group = self._layout.group_members(me)
         if offer.weight:
             for index in self._group:
                 self._held[index, me] = self.own(index)
@@ -67,7 +67,7 @@ class PartBuffer:
         """Raise `PeerFault` unless the plan has `contributor` send a part for member `index`."""
         if index >= len(self._plan.members) or not self._plan.offers[contributor].samples:
             raise PeerFault("not_member", f"bytes for slice {index} that were not offered")
-        if self._layout.row_of[index] != self._layout.row_of[contributor]:
+        if self._layout.group_of[index] != self._layout.group_of[contributor]:
             raise PeerFault("not_member", f"bytes for slice {index} from another group")
 
     def arrival(self, contributor: int, size_bytes: int, seconds: float) -> PartArrival:

@@ -32,14 +32,16 @@ from daemon.services.training.native.exchange.inter_group_reduce import (
 from daemon.services.training.native.exchange.result_buffer import ResultBuffer
 from daemon.services.training.native.exchange.signal import Signal
 from protocol.averaging.group_layout import receivers
+from protocol.averaging.vector_layout import Vector
 from protocol.codec import chunk_bytes
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import short
-from protocol.messages import GroupSum, Signed, SliceResult, sign
+from protocol.messages.base import Signed
+from protocol.messages.envelope import sign
+from protocol.messages.round import GroupSum, SliceResult
 from protocol.planning.plan import OpenPlan
-from protocol.ports import Vector
-from protocol.round.phases import ResultGot
+from protocol.round.events import ResultReceived
 
 
 class ResultExchange:
@@ -72,7 +74,7 @@ class ResultExchange:
         # In a plan of several groups.
         self.inter_group = (
             InterGroupReduce(plan, closed_set, context, ports)
-            if len(plan.layout.rows) > 1
+            if len(plan.layout.groups) > 1
             else None
         )
         # Slice to the result that was made of it here.
@@ -173,7 +175,7 @@ class ResultExchange:
             return root, np.multiply(mean, np.float32(weight), out=mean)
 
         root, error = await self._ports.offload(work)
-        result = SliceResult(plan=self._plan.digest, cut=self.digest, slice=index, root=root)
+        result = SliceResult(plan=self._plan.digest, inclusion=self.digest, slice=index, root=root)
         signed = sign(self._context.signer, self._context.run, result)
         item = parcel(ResultHeader(result=signed, size=len(encoded)), encoded)
         self._finished[index] = item
@@ -187,7 +189,7 @@ class ResultExchange:
         self.results.put(index, root, encoded, signed)
         for member, item in self._group_sums.pop(index, ()):
             self._ports.sender.forget(self._plan.members[member], item)
-        self._ports.emit(ResultGot(cut=self.digest, slice=index))
+        self._ports.emit(ResultReceived(inclusion=self.digest, slice=index))
         self._changed.notify()
 
     # ---------------------------------------------------------------- passing on

@@ -1,15 +1,19 @@
 # pragma version 0.4.3
 """
-@title Raw words of agentHeartbeat, at 0x22
-@custom:contract-name heartbeat_words
-@license MIT
-@notice Takes what Plumise's precompile 0x22 takes: nothing, or one left-padded address when sponsored. Behind the address two more words
-        may follow: certified samples in all, and the last certificate's hash. A zero address there is the sender.
+@title Precompile 0x22: agentHeartbeat
+@custom:contract-name heartbeat_precompile
+@license Apache-2.0
+@notice Records a heartbeat from the calldata of Plumise's precompile 0x22: nothing, or, where a
+        sponsor sends it, the agent's left-padded address. This contract also accepts two more
+        words behind the address: all certified samples, and the hash of the last certificate.
+        With these words, the zero address stands for the sender.
 """
 
 
 interface Registry:
-    def heartbeat(agent: address, sender: address, carries: bool, samples: uint256, certificate: bytes32): nonpayable
+    def heartbeat(
+        agent: address, sender: address, carries: bool, samples: uint256, certificate: bytes32
+    ): nonpayable
 
 
 REGISTRY: constant(address) = 0x0000000000000000000000000000000000001001
@@ -18,7 +22,7 @@ REGISTRY: constant(address) = 0x0000000000000000000000000000000000001001
 @external
 def __default__():
     """
-    @notice The sender, or the agent it sponsors, is alive.
+    @notice Records that the sender, or the agent that the sender sponsors, is alive.
     """
     size: uint256 = len(msg.data)
     assert size == 0 or size == 32 or size == 96, "heartbeat: 0, 1 or 3 words"

@@ -18,6 +18,7 @@ from msgspec import Meta
 from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.link_meter import LinkMeter
 from daemon.swarm.frames import FrameReader, frame
+from daemon.system.trio_types import TaskStatus
 from protocol.averaging.vector_layout import MAX_PARAMETERS
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
@@ -120,7 +121,7 @@ class BulkSender:
         self._lanes: dict[PeerId, _Lane] = {}
         self._nursery: trio.Nursery | None = None
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery

@@ -9,8 +9,9 @@ from daemon.chain.payee import Payee
 from daemon.node.context import NodeContext
 from daemon.system.offload import in_thread
 from protocol.identity import PeerId
-from protocol.messages import Binding
-from protocol.ports import Disk, Network
+from protocol.messages.offer import Binding
+from protocol.ports.disk import Disk
+from protocol.ports.network import Network
 from protocol.run.admission import falls_short
 from protocol.run.manifest import SignedManifest
 

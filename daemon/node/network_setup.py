@@ -17,7 +17,7 @@ from daemon.node.discovery import network_settings
 from daemon.node.duplicate_key import DuplicateKeyDetector
 from daemon.version import version
 from protocol.journal import InputRefused, NodeStarted, TrafficReport
-from protocol.ports import Network
+from protocol.ports.network import Network
 from protocol.run.manifest import SignedManifest
 
 # The page shows traffic and refusals as current; it asks once a second.

@@ -55,7 +55,7 @@ from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import NodeStopped, Trouble, Warned
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 from protocol.rules.versions import check_rules
 from protocol.run.manifest import SignedManifest
 

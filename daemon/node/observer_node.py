@@ -25,7 +25,7 @@ from daemon.node.shutdown import ForcedExit, Shutdown, watch_lifeline, watch_sig
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings
-from daemon.services.training.native.round_log import certified
+from daemon.services.training.native.rounds.round_log import certified
 from daemon.swarm.chain_sync import ChainReply, serve_chain
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, LineageEntry
@@ -35,7 +35,9 @@ from daemon.swarm.task_agreement import serve_task
 from daemon.system.allocator import trim_memory
 from protocol.identity import PeerId, Signer
 from protocol.journal import InputRefused
-from protocol.messages import AnyMessage, Beacon, Signed
+from protocol.messages.base import Signed
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import AnyMessage
 from protocol.run.manifest import SignedManifest
 
 REPORTS_FILE = "reports.sqlite"

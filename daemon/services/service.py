@@ -13,7 +13,9 @@ from daemon.config.settings import Config
 from daemon.system.trio_types import TaskStatus
 from protocol.identity import Signer
 from protocol.journal import JournalEvent
-from protocol.ports import Disk, Network, Offload
+from protocol.ports.disk import Disk
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
 from protocol.run.manifest import SignedManifest
 
 

@@ -28,7 +28,7 @@ from protocol.chain.port import (
     SettledTransaction,
 )
 from protocol.settlement.merkle_tree import leads_to, leaf_of
-from simulator.fakes.ledger import Change, FakeLedger, FakeState
+from simulator.fakes.ledger import Change, FakeChainState, FakeLedger
 
 HEARTBEAT_TIMEOUT_S = 300
 MOST_SAMPLES = (1 << 53) - 1
@@ -59,7 +59,7 @@ class FakeChain:
 
     # ---------------------------------------------------------------- reading
 
-    def _state(self) -> FakeState:
+    def _state(self) -> FakeChainState:
         self._ledger.look()
         return self._ledger.state
 
@@ -129,7 +129,7 @@ class FakeChain:
     ) -> SentTransaction:
         who = agent or self.account
 
-        def change(state: FakeState, at_s: int) -> None:
+        def change(state: FakeChainState, at_s: int) -> None:
             _check(who == self.account, "registry: not a sponsor")
             _check(who not in state.agents, "registry: already registered")
             cut = name_word(name).rstrip(b"\0").decode()
@@ -141,7 +141,7 @@ class FakeChain:
         return self._send("register", who, change)
 
     def set_payout(self, payout: Address) -> SentTransaction:
-        def change(state: FakeState, _: int) -> None:
+        def change(state: FakeChainState, _: int) -> None:
             _check(payout != ZERO_ADDRESS, "registry: no payout")
             state.payouts[self.account] = payout
 
@@ -152,7 +152,7 @@ class FakeChain:
     ) -> SentTransaction:
         who = agent or self.account
 
-        def change(state: FakeState, at_s: int) -> None:
+        def change(state: FakeChainState, at_s: int) -> None:
             _check(who == self.account, "registry: not a sponsor")
             _check(who in state.agents, "registry: not registered")
             _check(samples >= state.agents[who].samples, "registry: samples went back")
@@ -167,8 +167,8 @@ class FakeChain:
     # ---------------------------------------------------------------- the pool
 
     def propose(self, proposal: Proposal) -> SentTransaction:
-        def change(state: FakeState, at_s: int) -> None:
-            _check(not state.paused, "pausable: contract is paused")
+        def change(state: FakeChainState, at_s: int) -> None:
+            _check(not state.paused, "pausable: paused")
             _check(self.account in self._ledger.settlers, "pool: not a settler")
             _check(state.pending is None, "pool: another root is pending")
             _check(proposal.root != NO_HASH, "pool: no root")
@@ -189,7 +189,7 @@ class FakeChain:
         return self._send("propose", proposal.subject, change)
 
     def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> SentTransaction:
-        def change(state: FakeState, at_s: int) -> None:
+        def change(state: FakeChainState, at_s: int) -> None:
             _check(
                 self.account in (*self._ledger.settlers, self._ledger.owner),
                 "pool: may not dispute",
@@ -205,8 +205,8 @@ class FakeChain:
         return self._send("dispute", proposal.subject, change)
 
     def activate(self) -> SentTransaction:
-        def change(state: FakeState, at_s: int) -> None:
-            _check(not state.paused, "pausable: contract is paused")
+        def change(state: FakeChainState, at_s: int) -> None:
+            _check(not state.paused, "pausable: paused")
             if state.pending is None:
                 raise ChainRefused("pool: no root is pending")
             _check(at_s >= state.ends_at_s, "pool: delay is not over")
@@ -218,10 +218,10 @@ class FakeChain:
         return self._send("activate", "", change)
 
     def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> SentTransaction:
-        def change(state: FakeState, _: int) -> None:
+        def change(state: FakeChainState, _: int) -> None:
             _check(address == self.account, "claim: not the account or its sponsor")
             _check(_proves(state, address, total, proof), "pool: wrong proof")
-            _check(not state.paused, "pausable: contract is paused")
+            _check(not state.paused, "pausable: paused")
             amount = total - state.claimed.get(address, 0)
             _check(amount > 0, "pool: nothing to claim")
             covered = (
@@ -237,7 +237,7 @@ class FakeChain:
         return self._send("claim", address, change)
 
     def fund(self, amount: int) -> SentTransaction:
-        def change(state: FakeState, _: int) -> None:
+        def change(state: FakeChainState, _: int) -> None:
             _check(amount > 0, "pool: nothing sent")
             _check(state.balances.get(self.account, 0) >= amount, "insufficient funds for transfer")
             state.balances[self.account] -= amount
@@ -246,11 +246,11 @@ class FakeChain:
         return self._send("fund", str(amount), change)
 
     def pause(self, paused: bool) -> SentTransaction:
-        def change(state: FakeState, at_s: int) -> None:
-            _check(self.account == self._ledger.owner, "ownable: caller is not the owner")
+        def change(state: FakeChainState, at_s: int) -> None:
+            _check(self.account == self._ledger.owner, "ownable: not the owner")
             _check(
                 state.paused != paused,
-                "pausable: contract is paused" if paused else "pausable: contract is not paused",
+                "pausable: paused" if paused else "pausable: not paused",
             )
             if paused:
                 state.paused_at_s = at_s
@@ -263,7 +263,7 @@ class FakeChain:
     # ---------------------------------------------------------------- runs
 
     def create_run(self, run: Hash, manifest: Hash) -> SentTransaction:
-        def change(state: FakeState, _: int) -> None:
+        def change(state: FakeChainState, _: int) -> None:
             _check((self.account, run) not in state.runs, "sessions: already created")
             state.runs[self.account, run] = RunStatus(
                 run=run, state="created", owner=self.account, manifest=manifest
@@ -293,7 +293,7 @@ class FakeChain:
         to: str,
         certificate: Hash = NO_HASH,
     ) -> SentTransaction:
-        def change(state: FakeState, _: int) -> None:
+        def change(state: FakeChainState, _: int) -> None:
             named = self.account, run
             _check(named in state.runs, "sessions: no such run")
             _check(state.runs[named].state in out_of, otherwise)
@@ -349,14 +349,14 @@ def _check(holds: bool, reason: str) -> None:
         raise ChainRefused(reason)
 
 
-def _check_covered(state: FakeState, proposal: Proposal) -> None:
+def _check_covered(state: FakeChainState, proposal: Proposal) -> None:
     _check(proposal.total <= state.pool + sum(state.claimed.values()), "pool: not covered")
 
 
-def _next_attempt(state: FakeState) -> None:
+def _next_attempt(state: FakeChainState) -> None:
     state.pending, state.ends_at_s = None, 0
     state.votes.clear()
 
 
-def _proves(state: FakeState, account: Address, total: int, proof: Sequence[Hash]) -> bool:
+def _proves(state: FakeChainState, account: Address, total: int, proof: Sequence[Hash]) -> bool:
     return state.active is not None and leads_to(state.active.root, leaf_of(account, total), proof)

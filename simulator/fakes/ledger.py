@@ -29,7 +29,7 @@ from protocol.chain.port import (
 GAS = 50_000
 
 
-class FakeState(msgspec.Struct, kw_only=True):
+class FakeChainState(msgspec.Struct, kw_only=True):
     """All that the chain holds."""
 
     agents: dict[Address, AgentStatus] = {}
@@ -55,7 +55,7 @@ class FakeState(msgspec.Struct, kw_only=True):
         return self.ends_at_s + at_s - self.paused_at_s if still else self.ends_at_s
 
 
-Change = Callable[[FakeState, int], None]
+Change = Callable[[FakeChainState, int], None]
 """Applies a transaction at a time; raises `ChainRefused` where a contract would revert."""
 
 
@@ -89,7 +89,7 @@ class FakeLedger:
         self.needed = needed
         self.epoch_s = epoch_s
         self.delay_s = delay_s
-        self.state = FakeState(balances=dict(funded or {}))
+        self.state = FakeChainState(balances=dict(funded or {}))
         self._now = now
         self._start_s = int(now())
         self._block_s = block_s

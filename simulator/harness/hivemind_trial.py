@@ -28,8 +28,8 @@ from daemon.services.training.hivemind.messages import (
 from daemon.services.training.hivemind.policy import averager_settings
 from daemon.services.training.hivemind.process import HivemindLost, HivemindProcess
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
+from protocol.averaging.vector_layout import Vector
 from protocol.errors import Unreachable
-from protocol.ports import Vector
 from protocol.run.manifest import Manifest, seal
 from simulator.harness.content import samples_of, vector_of
 from simulator.harness.hivemind_member import STRIKE_FILE, HivemindStrike
@@ -49,7 +49,7 @@ arrival and hands out differences, which rounding moves some 1e-7 apart even whe
 """
 
 
-class HivemindTrial(msgspec.Struct, frozen=True, kw_only=True):
+class HivemindTrialResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one fault, from the survivors' answers and tensors."""
 
     # All hold one mean, or all were told of a failure and hold what they gave.
@@ -174,7 +174,9 @@ class HivemindCohort:
             )
         raise Unreachable(f"no whole round of hivemind's in {ATTEMPTS} attempts: {why}")
 
-    async def strike(self, kind: Kind, step: Step, after_s: float, victim: int) -> HivemindTrial:
+    async def strike(
+        self, kind: Kind, step: Step, after_s: float, victim: int
+    ) -> HivemindTrialResult:
         """A fault, and what the survivors hold afterwards; then the victim is started again."""
         await self.whole()
         report = self._root / f"struck-{self._stretch}"
@@ -212,7 +214,7 @@ class HivemindCohort:
         held: dict[int, Vector],
         after_s: float,
         late_s: float,
-    ) -> HivemindTrial:
+    ) -> HivemindTrialResult:
         notes, false, seen, successes = [], 0, 0, 0
         for index in survivors:
             answer = answers[index]
@@ -234,7 +236,7 @@ class HivemindCohort:
         untouched = not successes and all(
             _apart(held[index], given[index]) <= TOLERANCE for index in survivors
         )
-        return HivemindTrial(
+        return HivemindTrialResult(
             agree=untouched or (same and successes == len(survivors)),
             exact=successes == len(survivors) and not false,
             successes=successes,

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from protocol.status import RoundSummary
-from simulator.harness.clusters import Far, clusters, why_no_clusters
+from simulator.harness.clusters import ClusterLink, clusters, missing_for_clusters
 from tests.e2e.processes import still_running, until
 from tests.e2e.swarm import RUN, Daemon, Machine, Swarm, certified
 
 CLUSTERS, SIZE = 3, 4
 NODES = CLUSTERS * SIZE
 # 80 ms there and back; newcomers get the anchor over it in less than a round.
-FAR = Far(delay_s=0.04, bits=8e6)
+FAR = ClusterLink(delay_s=0.04, bits=8e6)
 UP_BITS, DOWN_BITS = 10e6, 40e6  # a home's link
 # Certificates before the kill, and after it.
 FOLLOWED = 3
@@ -40,7 +40,7 @@ pytestmark = [
     pytest.mark.alone,
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(bool(why_no_clusters()), reason=why_no_clusters() or "-"),
+    pytest.mark.skipif(bool(missing_for_clusters()), reason=missing_for_clusters() or "-"),
 ]
 
 

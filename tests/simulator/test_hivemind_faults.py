@@ -14,12 +14,12 @@ from daemon.services.training.hivemind.messages import (
     MemberInfo,
     VectorAveraged,
 )
-from protocol.ports import Vector
+from protocol.averaging.vector_layout import Vector
 from simulator.harness.content import samples_of, vector_of
 from simulator.harness.hivemind_member import MOMENT_OF
 from simulator.harness.hivemind_trial import (
     HivemindCohort,
-    HivemindTrial,
+    HivemindTrialResult,
     bench_settings,
     hivemind_cohort,
 )
@@ -57,7 +57,7 @@ def success(*members: int, local_elements: int = 0) -> VectorAveraged:
     )
 
 
-def judged(answers: dict[int, HivemindReport], held: dict[int, Vector]) -> HivemindTrial:
+def judged(answers: dict[int, HivemindReport], held: dict[int, Vector]) -> HivemindTrialResult:
     cohort = HivemindCohort([], Path(), ELEMENTS, 20)
     return cohort._judge(
         SURVIVORS, [answers.get(index) for index in range(4)], GIVEN, held, 5.0, 0.0

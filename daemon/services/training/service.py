@@ -20,8 +20,9 @@ from daemon.system.trio_types import TaskStatus
 from protocol.errors import OurFault
 from protocol.identity import PeerId
 from protocol.journal import Warned
-from protocol.messages import Binding
-from protocol.ports import DiskFull, Network
+from protocol.messages.offer import Binding
+from protocol.ports.disk import DiskFull
+from protocol.ports.network import Network
 from protocol.run.task_digest import TaskDigest
 
 

@@ -16,8 +16,8 @@ from daemon.services.training.hivemind.averager import (
 )
 from daemon.services.training.hivemind.hivemind_peer import HivemindPeer
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
-from protocol.ports import Vector
-from simulator.bench.allreduce.driving import (
+from protocol.averaging.vector_layout import Vector
+from simulator.bench.allreduce.driver import (
     AveragingFailure,
     GroupMissing,
     Settings,

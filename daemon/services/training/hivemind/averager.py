@@ -23,7 +23,7 @@ from daemon.services.training.hivemind.observed_averager import (
     OnMoment,
 )
 from daemon.services.training.hivemind.settings import AveragerSettings
-from protocol.ports import Vector
+from protocol.averaging.vector_layout import Vector
 
 CODECS: dict[str, type[codecs.CompressionBase]] = {
     "none": codecs.NoCompression,

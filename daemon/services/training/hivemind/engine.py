@@ -35,8 +35,11 @@ from daemon.swarm.training_speed import RecentTrainingSpeed
 from daemon.system.trio_types import TaskStatus
 from protocol.identity import PeerId
 from protocol.journal import InputRefused, PhaseEntered, Warned
-from protocol.messages import AnyMessage, Beacon, Signed
-from protocol.ports import Network, TaskInfo, Trainer
+from protocol.messages.base import Signed
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import AnyMessage
+from protocol.ports.network import Network
+from protocol.ports.trainer import TaskInfo, Trainer
 
 
 class HivemindEngine:

@@ -15,7 +15,7 @@ from daemon.services.training.hivemind.process import (
     failure_reason,
 )
 from protocol.journal import CaughtUp, CheckpointWritten, JournalEvent, Warned, WorkDropped
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 
 # After these attempts, training begins from this node's own state.
 MAX_DOWNLOADS = 3

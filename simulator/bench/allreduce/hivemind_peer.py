@@ -19,9 +19,9 @@ from daemon.services.training.hivemind.settings import AveragerSettings, PeerSet
 from protocol.averaging.vector_layout import Vector
 from simulator.bench.allreduce.driver import (
     AveragingFailure,
+    CommandPipe,
+    DriverSettings,
     GroupMissing,
-    Settings,
-    Talk,
     at_once,
     serve,
 )
@@ -36,7 +36,7 @@ GROUP_S = 30.0
 class HivemindDriver:
     """One peer. Matchmaking is preparation: only the all-reduce is timed."""
 
-    def __init__(self, settings: Settings, peer: HivemindPeer) -> None:
+    def __init__(self, settings: DriverSettings, peer: HivemindPeer) -> None:
         self._settings, self._peer = settings, peer
         self._averager: VectorAverager | None = None
         self._attempt: AveragingAttempt | None = None
@@ -94,7 +94,7 @@ class HivemindDriver:
         return self._mean
 
 
-def run(talk: Talk, settings: Settings) -> None:
+def run(talk: CommandPipe, settings: DriverSettings) -> None:
     with HivemindPeer(PeerSettings(listen=(f"/ip4/{settings.host}/tcp/0",))) as peer:
 
         async def following() -> Command | None:

@@ -27,7 +27,7 @@ from protocol.chain.port import (
 )
 from protocol.errors import UserError
 from protocol.journal import ChainReport, JournalEvent
-from protocol.ports import Offload
+from protocol.ports.offload import Offload
 
 # After this the chain takes a node for dead (Plumise's figure, and our contracts').
 HEARTBEAT_TIMEOUT_S = 300.0

@@ -33,16 +33,9 @@ from daemon.network.port_holder import port_holder
 from daemon.network.tls.certificate import BulkCertificate
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId, Signer
-from protocol.ports import (
-    MAX_HOSTS,
-    ByteStream,
-    Endpoint,
-    Link,
-    LinkChange,
-    Source,
-    StreamHandler,
-    Traffic,
-)
+from protocol.ports.byte_stream import ByteStream, StreamHandler
+from protocol.ports.endpoint import MAX_HOSTS, Endpoint
+from protocol.ports.network import Link, LinkChange, Source, Traffic
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +59,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LibP2PNetwork:
-    """A `protocol.ports.Network`.
+    """A `protocol.ports.network.Network`.
 
     The constructor opens nothing; `serve`, `serve_bulk` and `subscribe` come before `running()`.
     """
@@ -358,7 +351,9 @@ class LibP2PNetwork:
     def _measured(self, link: Link) -> Link:
         counted = self._links.segments(link.peer) + self._bulk.segments(link.peer)
         path = "stream" if self._paths.by_stream(link.peer) else link.path
-        return msgspec.structs.replace(link, path=path, segments=counted.sent, again=counted.again)
+        return msgspec.structs.replace(
+            link, path=path, segments=counted.sent, retransmits=counted.again
+        )
 
     def changes(self) -> AsyncIterator[LinkChange]:
         return self._links.changes()

@@ -19,7 +19,7 @@ from daemon.wallet.password import Password
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import JournalEvent
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 from protocol.run.manifest import SignedManifest
 from protocol.status import describe
 

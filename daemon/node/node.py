@@ -54,9 +54,18 @@ from protocol.codec import implementation as codecs
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
-from protocol.journal import InputRefused, NodeStarted, NodeStopped, TrafficReport, Trouble, Warned
-from protocol.messages import Binding
-from protocol.ports import Disk, DiskFull, Network, Trainer
+from protocol.journal import (
+    InputRefused,
+    NodeStarted,
+    NodeStopped,
+    TrafficReport,
+    Trouble,
+    Warned,
+)
+from protocol.messages.offer import Binding
+from protocol.ports.disk import Disk, DiskFull
+from protocol.ports.network import Network
+from protocol.ports.trainer import Trainer
 from protocol.rules.versions import check_rules
 from protocol.run.admission import falls_short
 from protocol.run.manifest import SignedManifest

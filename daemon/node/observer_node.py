@@ -35,7 +35,9 @@ from daemon.swarm.task_agreement import serve_task
 from daemon.system.allocator import trim_memory
 from protocol.identity import PeerId, Signer
 from protocol.journal import InputRefused
-from protocol.messages import AnyMessage, Beacon, Signed
+from protocol.messages.base import Signed
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import AnyMessage
 from protocol.run.manifest import SignedManifest
 
 REPORTS_FILE = "reports.sqlite"

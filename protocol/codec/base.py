@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import Buffer
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 
 Bytes8 = npt.NDArray[np.uint8]
 Bits16 = npt.NDArray[np.uint16]

@@ -19,12 +19,11 @@ from abc import abstractmethod
 
 import numpy as np
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec.base import MAGNITUDE, Bits16, Bits32, Bytes8, check_peak
 from protocol.codec.floats import from_bfloat16, to_bfloat16
 from protocol.codec.numpy_codec import NumpyCodec
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 
 SMALLEST_SCALE = 0x0280
 """2**-122 as a bfloat16. Sixteenths of it times an integer are normal numbers, so a processor that flushes others to zero decodes the same.

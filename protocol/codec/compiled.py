@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from protocol.averaging.vector_layout import Vector
 from protocol.codec.base import Bytes8, Codec, check_room, check_size, check_vector
 from protocol.codec.kernel import KernelLoops, KernelStatus
 from protocol.codec.memory import fresh_bytes
 from protocol.digest import Buffer
 from protocol.errors import InvariantBroken
-from protocol.ports import Vector
 
 
 class CompiledCodec:

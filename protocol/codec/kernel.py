@@ -18,10 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec.base import Bytes8, Codec
 from protocol.digest import Buffer
-from protocol.ports import Vector
 
 SWITCH = "HYPERGPU_CODECS"
 

@@ -12,11 +12,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec.base import Bytes8, Codec, check_room, check_size, check_vector
 from protocol.codec.memory import fresh_bytes
 from protocol.digest import Buffer
-from protocol.ports import Vector
 
 PIECE_CHUNKS = 32
 """Chunks that are worked on at a time: 512 KiB of float32 and its scratch stay in cache. Encoding 10 million elements in int8 takes 1.3 times as long

@@ -38,12 +38,11 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec.base import MAGNITUDE, Bits16, Bits32, Bytes8, Codec, check_peak
 from protocol.codec.floats import from_bfloat16, to_bfloat16
 from protocol.codec.numpy_codec import NumpyCodec
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 
 _HEAD_BYTES = 4  # two magnitudes
 # As a bfloat16; with a sign it is greater still.

@@ -23,7 +23,7 @@ class PhaseEntered(JournalEvent, frozen=True, kw_only=True, tag=True):
 
     number: int
     view: int
-    # A value of protocol.round.phases.Phase.
+    # A value of protocol.round.phase.Phase.
     phase: str
     reason: str
     durable: ClassVar[bool] = False

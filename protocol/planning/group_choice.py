@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from protocol.averaging.group_layout import even_rows
+from protocol.averaging.group_layout import even_groups
 from protocol.averaging.slice_sizes import best_shares
 from protocol.network.flows import Flows, product_of
 from protocol.network.network_snapshot import UNKNOWN, NetworkSnapshot
@@ -84,7 +84,7 @@ def choose(
         return _lost_sight(view, bounds, before)
     if not view.measured:
         return (
-            _blind(view, even_rows(members, bounds.most), bounds)
+            _blind(view, even_groups(members, bounds.most), bounds)
             if members <= UNMEASURED
             else _guessed(view, bounds, sizes)
         )
@@ -186,7 +186,7 @@ def _guessed(view: NetworkSnapshot, bounds: GroupBounds, sizes: VectorSizes) -> 
     """
     members = len(view.members)
     if not any(member.at for member in view.members):
-        return _blind(view, even_rows(members, bounds.most), bounds)
+        return _blind(view, even_groups(members, bounds.most), bounds)
     proposer = GroupProposer(view)
     fewest = -(-members // bounds.most)
     most = max(fewest, members // bounds.least)

@@ -25,7 +25,10 @@ from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.messages import MAX_REASON_CHARS, Plan, Ready, Signed, open_as
+from protocol.messages.base import MAX_REASON_CHARS, Signed
+from protocol.messages.envelope import open_as
+from protocol.messages.offer import Ready
+from protocol.messages.round import Plan
 from protocol.network.network_snapshot import NetworkSnapshot, snapshot_of
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
@@ -110,7 +113,7 @@ def make_plan(
         number=number,
         offers=tuple(signed for signed, _ in in_time),
         borders=rules.share_out(chunks, laid.shares),
-        rows=laid.groups,
+        groups=laid.groups,
         predicted_s=laid.predicted_s,
         reason=reason[:MAX_REASON_CHARS],
         before=before,
@@ -244,11 +247,11 @@ def _check_shape(plan: Plan, chunks: int | None) -> None:
         raise PeerFault(
             "bad_plan", f"a plan for a model of {size} chunks; the run's task makes {chunks}"
         )
-    if sorted(i for row in plan.rows for i in row) != list(range(len(plan.offers))) or not all(
-        plan.rows
+    if sorted(i for row in plan.groups for i in row) != list(range(len(plan.offers))) or not all(
+        plan.groups
     ):
         raise PeerFault("bad_plan", "a plan whose rows do not have every member once")
-    ranks = min(len(row) for row in plan.rows)
+    ranks = min(len(row) for row in plan.groups)
     if (
         len(plan.borders) != ranks + 1
         or plan.borders[0] != 0

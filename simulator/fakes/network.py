@@ -13,15 +13,14 @@ import trio
 from daemon.network.limits.prefixes import prefix_of
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
-from protocol.ports import (
+from protocol.ports.byte_stream import ByteStream, StreamHandler
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import (
     MAX_GOSSIP_BYTES,
     MAX_STREAMS_PER_PEER,
-    ByteStream,
-    Endpoint,
     Link,
     LinkChange,
     Source,
-    StreamHandler,
     Traffic,
 )
 from simulator.fakes.gossip import FakeSubscription, GossipMessage

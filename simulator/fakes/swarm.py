@@ -27,7 +27,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from protocol.identity import PeerId, Signer
-from protocol.ports import Endpoint
+from protocol.ports.endpoint import Endpoint
 from simulator.fakes.clock import Schedule
 from simulator.fakes.gossip import GossipMessage
 from simulator.fakes.link import LinkMap, LinkModel, Pipe, flight_time, same_link

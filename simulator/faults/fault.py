@@ -18,7 +18,7 @@ WHOEVER = -1
 """As a fault's node: the one whose step it was placed at."""
 
 STEPS = ("train", "offer", "ready", "scatter", "reduce", "vote", "watch", "merge", "adopt", "fetch")
-"""Where a fault can be placed: the values of `protocol.round.phases.Phase`. The cut comes between scatter and reduce; gathering ends reduce."""
+"""Where a fault can be placed: the values of `protocol.round.phase.Phase`. The cut comes between scatter and reduce; gathering ends reduce."""
 
 ROLES = ("any", "leader", "member")
 

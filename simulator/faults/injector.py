@@ -17,16 +17,9 @@ from daemon.services.training.native.exchange.bulk_headers import read_header
 from daemon.swarm import messenger, state_transfer
 from daemon.swarm.frames import LENGTH_BYTES
 from protocol.identity import PeerId
-from protocol.ports import (
-    ByteStream,
-    Endpoint,
-    Link,
-    LinkChange,
-    Source,
-    StreamHandler,
-    Subscription,
-    Traffic,
-)
+from protocol.ports.byte_stream import ByteStream, StreamHandler
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import Link, LinkChange, Source, Subscription, Traffic
 from simulator.fakes.network import FakeNetwork
 from simulator.faults.liar import Liar
 

@@ -24,17 +24,16 @@ from daemon.swarm.frames import LENGTH_BYTES, frame
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, leaves_of, merkle_root
 from protocol.identity import PeerId, Signer
-from protocol.messages import (
+from protocol.messages.base import Message, Signed
+from protocol.messages.envelope import (
     AnyMessage,
-    Message,
-    Signed,
-    SliceResult,
     decode_signed,
     encode_signed,
     open_as,
     open_signed,
     sign,
 )
+from protocol.messages.round import SliceResult
 from protocol.run.manifest import Manifest
 
 

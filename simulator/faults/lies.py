@@ -17,27 +17,15 @@ from daemon.services.training.native.exchange.bulk_headers import (
     SliceHeader,
 )
 from daemon.swarm.frames import LENGTH_BYTES, frame
-from protocol.averaging.reduction import ROW_CODEC
+from protocol.averaging.reduction import GROUP_CODEC
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, leaves_of, merkle_root
 from protocol.identity import PeerId, Signer
-from protocol.messages import (
-    Announce,
-    AnyMessage,
-    Beacon,
-    GroupSum,
-    HoldReport,
-    Inclusion,
-    Message,
-    Plan,
-    Ready,
-    Signed,
-    Vote,
-    decode_signed,
-    encode_signed,
-    open_as,
-    sign,
-)
+from protocol.messages.base import Message, Signed
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import AnyMessage, decode_signed, encode_signed, open_as, sign
+from protocol.messages.offer import Ready
+from protocol.messages.round import Announce, GroupSum, HoldReport, Inclusion, Plan, Vote
 from protocol.run.manifest import Manifest
 from simulator.faults.liar import Liar
 
@@ -116,7 +104,7 @@ class WrongSum(Liar):
     ) -> tuple[GroupSumHeader, bytes]:
         wrong = (np.frombuffer(payload, "<f4") + np.float32(1.0)).astype("<f4").tobytes()
         summed = open_as(GroupSum, header.summed, self.run, trusted=True)
-        root = merkle_root(leaves_of(wrong, chunk_bytes(codec_named(ROW_CODEC))))
+        root = merkle_root(leaves_of(wrong, chunk_bytes(codec_named(GROUP_CODEC))))
         return GroupSumHeader(
             summed=sign(self.signer, self.run, replace(summed, root=root)), size=len(wrong)
         ), wrong

@@ -28,8 +28,8 @@ from daemon.services.training.hivemind.messages import (
 from daemon.services.training.hivemind.policy import averager_settings
 from daemon.services.training.hivemind.process import HivemindLost, HivemindProcess
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
+from protocol.averaging.vector_layout import Vector
 from protocol.errors import Unreachable
-from protocol.ports import Vector
 from protocol.run.manifest import Manifest, seal
 from simulator.harness.content import samples_of, vector_of
 from simulator.harness.hivemind_member import STRIKE_FILE, HivemindStrike

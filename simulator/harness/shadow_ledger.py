@@ -16,7 +16,7 @@ from protocol.codec import codec_named
 from protocol.contribution.ledger import Ledger
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId
-from protocol.ports import LedgerRecord
+from protocol.ports.disk_records import LedgerRecord
 from protocol.run.manifest import SignedManifest
 from simulator.harness.content import vector_of
 from simulator.harness.wire import Offered, Resumed, StretchCollected

@@ -24,8 +24,8 @@ from protocol.averaging.outer_step import state_digest
 from protocol.certificates.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.identity import short
-from protocol.ports import LedgerRecord
-from protocol.round.phases import Phase
+from protocol.ports.disk_records import LedgerRecord
+from protocol.round.phase import Phase
 from protocol.round.views import READIES_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
 from protocol.run.manifest import Manifest

@@ -15,11 +15,15 @@ from msgspec.structs import replace
 
 from daemon.services.training.native.engine import NativeEngine
 from daemon.swarm.chain_sync import fetch_run
+from protocol.averaging.vector_layout import Vector
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent
-from protocol.ports import Lane, LedgerRecord, Progress, TaskInfo, Vector, Work, inline
-from protocol.round.phases import Phase, State
+from protocol.ports.disk_records import LedgerRecord
+from protocol.ports.offload import inline
+from protocol.ports.trainer import Lane, Progress, TaskInfo, Work
+from protocol.round.phase import Phase
+from protocol.round.state import RoundState
 from protocol.rules.versions import KNOWN_RULES
 from protocol.run.manifest import SignedManifest
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
@@ -129,7 +133,7 @@ class SimulatedNode:
         return self.signer.peer
 
     @property
-    def state(self) -> State | None:
+    def state(self) -> RoundState | None:
         """The round machine's state."""
         return self.engine.state if self.engine else None
 

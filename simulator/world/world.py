@@ -22,7 +22,7 @@ from protocol.journal import (
     WorkDropped,
     encode_event,
 )
-from protocol.ports import LedgerRecord
+from protocol.ports.disk_records import LedgerRecord
 from protocol.run.manifest import Manifest, seal
 from simulator.fakes.link import LinkMap
 from simulator.fakes.swarm import DEGREE, LEAST_DEGREE, FakeSwarm

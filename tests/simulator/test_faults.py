@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.errors import UserError
-from protocol.round.phases import Phase
+from protocol.round.phase import Phase
 from simulator.faults import fault as f
 from simulator.playback.player import play
 from simulator.scenarios.fuzz import random_story, shrink

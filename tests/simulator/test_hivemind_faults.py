@@ -14,7 +14,7 @@ from daemon.services.training.hivemind.messages import (
     MemberInfo,
     VectorAveraged,
 )
-from protocol.ports import Vector
+from protocol.averaging.vector_layout import Vector
 from simulator.harness.content import samples_of, vector_of
 from simulator.harness.hivemind_member import MOMENT_OF
 from simulator.harness.hivemind_trial import (

@@ -9,7 +9,7 @@ from daemon.cli.invocation import global_options, invocation
 from daemon.home.layout import ensure_home
 from daemon.home.lock import home_lock
 from protocol.errors import UserError
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 
 
 class RepairResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from daemon.services.training.hivemind.averager import (
     PeerSettings,
     VectorAverager,
 )
-from protocol.ports import Vector
+from protocol.averaging.vector_layout import Vector
 from simulator.bench.allreduce.driver import (
     AveragingFailure,
     CommandPipe,

@@ -21,16 +21,18 @@ from daemon.services.training.native.exchange.bulk_receiver import ExpectedParce
 from daemon.services.training.native.exchange.bulk_sender import BulkSender
 from daemon.services.training.native.exchange.data_plane import fingerprint_of
 from daemon.system.offload import in_thread
-from protocol.averaging.group_layout import even_rows
-from protocol.averaging.vector_layout import chunk_count, share_out
+from protocol.averaging.group_layout import even_groups
+from protocol.averaging.vector_layout import Vector, chunk_count, share_out
 from protocol.codec import codec_named
 from protocol.contribution.ledger import Offer
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, Levels, digest
 from protocol.identity import PeerId, Signer
-from protocol.messages import Inclusion, Plan, Ready, Signed
+from protocol.messages.base import Signed
+from protocol.messages.offer import Ready
+from protocol.messages.round import Inclusion, Plan
 from protocol.planning.plan import OpenPlan
-from protocol.ports import Endpoint, Vector
-from protocol.round.phases import Event
+from protocol.ports.endpoint import Endpoint
+from protocol.round.events import Event
 from simulator.bench.allreduce.driver import AveragingFailure, CommandPipe, DriverSettings, serve
 
 RUN = digest(b"hypergpu/bench/allreduce")
@@ -132,7 +134,7 @@ class NativeDriver:
             )
             for peer in peers
         ]
-        rows = even_rows(len(peers), self._settings.row)
+        rows = even_groups(len(peers), self._settings.row)
         borders = share_out(chunk_count(self._settings.elements), [1.0] * len(rows[-1]))
         signed = tuple(Signed(b"", peer, b"") for peer in peers)
         plan = Plan(
@@ -141,7 +143,7 @@ class NativeDriver:
             number=1,
             offers=signed,
             borders=borders,
-            rows=rows,
+            groups=rows,
             reason="",
         )
         name = digest(RUN, self._number.to_bytes(8, "big"))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from protocol.averaging.vector_layout import Vector
 from protocol.codec import Codec, CodecEntry, codec_named, entries
 from protocol.codec.base import Bytes8, check_peak, not_finite
 from protocol.codec.numpy_codec import NumpyCodec
-from protocol.ports import Vector
 
 
 class Float24(NumpyCodec):

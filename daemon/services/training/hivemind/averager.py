@@ -48,7 +48,7 @@ from daemon.services.training.hivemind.observed_averager import (
     ignore_moment,
 )
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
-from protocol.ports import Vector
+from protocol.averaging.vector_layout import Vector
 
 CODECS: dict[str, type[codecs.CompressionBase]] = {
     "none": codecs.NoCompression,

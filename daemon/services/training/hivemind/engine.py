@@ -53,8 +53,13 @@ from protocol.journal import (
 from protocol.journal import (
     Contributor as Part,
 )
-from protocol.messages import AnyMessage, Beacon, Signed
-from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
+from protocol.messages.base import Signed
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import AnyMessage
+from protocol.ports.disk import Disk, DiskFull
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
+from protocol.ports.trainer import TaskInfo, Trainer
 from protocol.run.manifest import SignedManifest
 
 # Attempts at a state before training begins from our own.

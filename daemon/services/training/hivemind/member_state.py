@@ -10,9 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from protocol.averaging.outer_step import outer_step, state_digest
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest
 from protocol.errors import OurFault
-from protocol.ports import Checkpoint, Disk, LedgerRecord, Offload, TaskInfo, Vector
+from protocol.ports.disk import Disk
+from protocol.ports.disk_records import Checkpoint, LedgerRecord
+from protocol.ports.offload import Offload
+from protocol.ports.trainer import TaskInfo
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Manifest
 

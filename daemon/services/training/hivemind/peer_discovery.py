@@ -21,7 +21,8 @@ from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.messenger import Refuse
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.ports import ByteStream, Network
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
 
 PROTOCOL = "/hypergpu/hivemind/1"
 ANSWER_BYTES = 8192

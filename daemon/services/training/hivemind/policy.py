@@ -13,10 +13,11 @@ import numpy as np
 
 from daemon.services.training.hivemind.messages import SKETCH, MemberInfo, VectorAveraged
 from daemon.services.training.hivemind.settings import AveragerSettings
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.ports import Lane, Vector
+from protocol.ports.trainer import Lane
 from protocol.run.manifest import Manifest
 
 CODECS = {"float32": "none", "float16": "float16"}

@@ -25,8 +25,8 @@ from daemon.services.training.hivemind.messages import (
     decode_report,
 )
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
+from protocol.averaging.vector_layout import Vector
 from protocol.errors import OurFault
-from protocol.ports import Vector
 
 log = logging.getLogger("hypergpu.hivemind")
 

@@ -11,7 +11,7 @@ from daemon.services.training.hivemind import policy
 from daemon.services.training.hivemind.member_state import MemberState
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, Trained, Warned
-from protocol.ports import Lane, Trainer, TrainerLost, Work
+from protocol.ports.trainer import Lane, Trainer, TrainerLost, Work
 
 
 class TrainerDriver:

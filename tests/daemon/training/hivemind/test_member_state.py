@@ -12,8 +12,10 @@ import pytest
 from daemon.disk.file_disk import FileDisk
 from daemon.services.training.hivemind.member_state import MemberState
 from protocol.averaging.outer_step import outer_step
+from protocol.averaging.vector_layout import Vector
 from protocol.errors import OurFault
-from protocol.ports import ParameterSpec, TaskInfo, Vector, inline
+from protocol.ports.offload import inline
+from protocol.ports.trainer import ParameterSpec, TaskInfo
 from protocol.run.manifest import Limits, Manifest
 
 RUN = bytes(range(32))

@@ -15,7 +15,9 @@ from daemon.services.training.native.exchange.link_meter import LinkMeter
 from protocol.digest import Digest
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
-from protocol.ports import ByteStream, Endpoint, Network
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import Network
 
 # Pauses before a stream is opened again: the other side may be about to admit our certificate.
 RECONNECT_S = (0.1, 0.3, 1.0, 2.0, 4.0)

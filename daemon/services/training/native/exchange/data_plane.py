@@ -25,17 +25,20 @@ from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.state_sync import Credits
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
-from protocol.averaging.reduction import ROW_CODEC
+from protocol.averaging.reduction import GROUP_CODEC
 from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
 from protocol.contribution.ledger import Offer
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer, short
-from protocol.messages import GroupSum, Inclusion, SliceResult, Vote, open_as
+from protocol.messages.envelope import open_as
+from protocol.messages.round import GroupSum, Inclusion, SliceResult, Vote
 from protocol.planning.plan import OpenPlan
-from protocol.ports import Endpoint, Network, Offload
-from protocol.round.phases import Computed, Event
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
+from protocol.round.events import Event, OutcomeComputed
 
 # Plans whose late bytes are read and dropped, so that the lane they come on stays in use.
 PLANS_KNOWN = 16
@@ -125,7 +128,7 @@ class DataPlane:
         """
         plan = self._current.plan if self._current is not None else None
         if plan is not None and peer in plan.index:
-            others = len(plan.layout.mates(plan.index[peer])) - 1
+            others = len(plan.layout.group_members(plan.index[peer])) - 1
             self._members.neighbours.took(
                 peer,
                 size_bytes * others,
@@ -145,7 +148,7 @@ class DataPlane:
                 result = await current.average(cut, name)
                 counted = [current.plan.offers[i] for i in cut.contributors]
                 state = await anchor.step(current.gathered().mean, counted, self._offload)
-                self._emit(Computed(vote=_vote(current.plan, name, result, state)))
+                self._emit(OutcomeComputed(vote=_vote(current.plan, name, result, state)))
 
     async def serve(self, cut: Inclusion, name: Digest) -> None:
         """Carry out a cut for the others' sake: what was computed under the one before stays."""
@@ -164,7 +167,9 @@ class DataPlane:
         """What encoding lost of the slices summed here for this certificate."""
         current = self._current
         return (
-            current.lost_by_encoding.get(certificate.outcome.cut, []) if current is not None else []
+            current.lost_by_encoding.get(certificate.outcome.inclusion, [])
+            if current is not None
+            else []
         )
 
     def received(self, certificate: OpenCertificate) -> Results:
@@ -172,7 +177,7 @@ class DataPlane:
         current = self._current
         return (
             current.received()
-            if current is not None and current.cut_digest == certificate.outcome.cut
+            if current is not None and current.cut_digest == certificate.outcome.inclusion
             else {}
         )
 
@@ -183,7 +188,7 @@ class DataPlane:
         current = self._current
         return (
             current.samples()
-            if current is not None and current.cut_digest == certificate.outcome.cut
+            if current is not None and current.cut_digest == certificate.outcome.inclusion
             else []
         )
 
@@ -222,7 +227,7 @@ class DataPlane:
         if plan in self._over:
             longest = max(
                 codec.size(self._parameters)
-                for codec in (self._codec, self._codec.result, codec_named(ROW_CODEC))
+                for codec in (self._codec, self._codec.result, codec_named(GROUP_CODEC))
             )
             return ExpectedParcel(min(header.size, longest), _discard)
         assert self._current is not None
@@ -272,7 +277,7 @@ def _vote(plan: OpenPlan, cut: Digest, result: Digest, state: Digest) -> Vote:
         number=number,
         view=view,
         plan=plan.digest,
-        cut=cut,
+        inclusion=cut,
         result=result,
         state=state,
     )

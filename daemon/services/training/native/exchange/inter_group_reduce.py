@@ -17,20 +17,22 @@ import numpy as np
 from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.exchange.bulk_headers import GroupSumHeader, Parcel, parcel
 from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel
-from protocol.averaging.reduction import ROW_CODEC
-from protocol.averaging.sum_audit import Piece, draw_row, result_piece
+from protocol.averaging.reduction import GROUP_CODEC
+from protocol.averaging.sum_audit import Piece, draw_group_chunk, result_piece
 from protocol.averaging.vector_layout import element_range
 from protocol.codec import Codec, chunk_bytes, codec_named
 from protocol.contribution.commitment import Commitment
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import Signer, short
-from protocol.messages import GroupSum, Inclusion, Signed, sign
+from protocol.messages.base import Signed
+from protocol.messages.envelope import sign
+from protocol.messages.round import GroupSum, Inclusion
 from protocol.planning.plan import OpenPlan
-from protocol.ports import Offload
+from protocol.ports.offload import Offload
 from protocol.rules.registry import rule_set
 
-_CODEC = codec_named(ROW_CODEC)
+_CODEC = codec_named(GROUP_CODEC)
 
 
 class GroupSumSample(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,12 +74,12 @@ class InterGroupReduce:
         self.samples: list[GroupSumSample] = []
         self._weights = {
             r: sum(plan.offers[c].samples for c in self.of_row(r))
-            for r in self._layout.rows_with(cut.contributors)
+            for r in self._layout.groups_with(cut.contributors)
         }
 
     def of_row(self, row: int) -> list[int]:
         """The contributors that stand in it."""
-        return [c for c in self._cut.contributors if self._layout.row_of[c] == row]
+        return [c for c in self._cut.contributors if self._layout.group_of[c] == row]
 
     def _elements(self, index: int) -> tuple[int, int]:
         return element_range(*self._layout.slices[index], self._parameters)
@@ -93,10 +95,10 @@ class InterGroupReduce:
         Returns what may be forgotten when the result of a slice is here: (slice, member, parcel).
         """
         sent: list[tuple[int, int, Parcel]] = []
-        row, (first, _) = self._layout.row_of[index], self._layout.parts[index]
+        row, (first, _) = self._layout.group_of[index], self._layout.parts[index]
         weighted = [(self._plan.offers[c].samples, memoryview(data)) for c, data in parts.items()]
         behind = sorted(
-            (j for j in self._layout.ranks[index] if self._layout.finishes(j)),
+            (j for j in self._layout.counterparts[index] if self._layout.finishes(j)),
             key=lambda j: (j <= index, j),
         )
         for j in behind if weighted else ():
@@ -112,7 +114,7 @@ class InterGroupReduce:
                 self._sums[row, j] = encoded
                 continue
             summed = GroupSum(
-                plan=self._plan.digest, cut=self._cut_digest, part=index, slice=j, root=root
+                plan=self._plan.digest, inclusion=self._cut_digest, part=index, slice=j, root=root
             )
             item = parcel(
                 GroupSumHeader(summed=sign(self._signer, self._run, summed), size=len(encoded)),
@@ -149,7 +151,10 @@ class InterGroupReduce:
         Raises `PeerFault` for what this cut does not ask its sender for.
         """
         layout, owners, count = self._layout, self._cut.owners, len(self._plan.members)
-        known = max(summed.part, summed.slice) < count and summed.slice in layout.ranks[summed.part]
+        known = (
+            max(summed.part, summed.slice) < count
+            and summed.slice in layout.counterparts[summed.part]
+        )
         if (
             not known
             or header.summed.peer != self._plan.members[contributor]
@@ -159,7 +164,7 @@ class InterGroupReduce:
                 "not_member",
                 f"{short(self._plan.members[contributor])} does not sum part {summed.part}",
             )
-        if owners[summed.slice] != self._me or layout.row_of[summed.part] not in self._weights:
+        if owners[summed.slice] != self._me or layout.group_of[summed.part] not in self._weights:
             raise PeerFault(
                 "not_member", f"a row's sum of slice {summed.slice}, which is not asked for here"
             )
@@ -170,12 +175,14 @@ class InterGroupReduce:
     async def _take(
         self, signed: Signed, summed: GroupSum, data: memoryview, changed: Callable[[], None]
     ) -> None:
-        key = self._layout.row_of[summed.part], summed.slice
+        key = self._layout.group_of[summed.part], summed.slice
         if key in self._sums or summed.slice in self._taken:
             return
 
         first, last = self._layout.slices[summed.slice]
-        drawn = draw_row(self._signer, self._cut_digest, len(self._plan.members), last - first)
+        drawn = draw_group_chunk(
+            self._signer, self._cut_digest, len(self._plan.members), last - first
+        )
 
         def check() -> Piece | None:
             if self._commitment.root(data, chunk_bytes(_CODEC)) != summed.root:

@@ -55,7 +55,8 @@ class RoundCertified(JournalEvent, frozen=True, kw_only=True, tag=True):
     late      this node had work, but was not in the plan
     lost      this node was in the plan, but not in the inclusion
     idle      this node had nothing to offer
-    observed  this node is an observer, the certificate is a merge, or this node was on another branch
+    observed  this node is an observer, the certificate is a merge, or this node was on another
+              branch
     """
 
     number: int

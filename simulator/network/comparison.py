@@ -15,7 +15,8 @@ from protocol.digest import digest
 from protocol.errors import UserError
 from protocol.network.coordinate import Coordinate
 from protocol.network.network_snapshot import snapshot_of
-from protocol.planning.group_choice import GroupChoice, choose, fixed, group_size
+from protocol.planning.chosen_groups import GroupChoice
+from protocol.planning.group_choice import choose, fixed, group_size
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.time_model import VectorSizes
 from simulator.network.links import VECTOR_BYTES, NetworkLinks, links_of

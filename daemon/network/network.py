@@ -31,6 +31,7 @@ from daemon.network.peers.manager import PEERS_PROTOCOL, PeerManager
 from daemon.network.peers.own_record import KeyObservation, OwnRecord
 from daemon.network.port_holder import port_holder
 from daemon.network.tls.certificate import BulkCertificate
+from daemon.system.trio_types import TaskStatus
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId, Signer
 from protocol.ports.byte_stream import ByteStream, StreamHandler
@@ -163,7 +164,7 @@ class LibP2PNetwork:
         manager: PeerManager,
         control: trio.SocketListener,
         bulk: trio.SocketListener | None,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Everything that runs, in the order in which it depends on each other; until cancelled."""
         async with control, bulk or nullcontext(), run_service(host.swarm):

@@ -1,6 +1,8 @@
-"""A codec with compiled loops: the same bytes as numpy in one pass over memory, three to eight times as fast.
+"""A codec with compiled loops: the same bytes as numpy in one pass over memory, three to eight
+times as fast.
 
-The numpy codec stays the definition. It does the work if the loops are missing, and it names the reason when a loop refuses.
+The numpy codec stays the definition. It does the work if the loops are missing, and it names the
+reason when a loop refuses.
 """
 
 from __future__ import annotations

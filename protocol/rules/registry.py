@@ -30,7 +30,8 @@ from protocol.identity import PeerId
 from protocol.messages.offer import Ready
 from protocol.messages.round import Inclusion
 from protocol.network.network_snapshot import NetworkSnapshot
-from protocol.planning.group_choice import GroupChoice, choose
+from protocol.planning.chosen_groups import GroupChoice
+from protocol.planning.group_choice import choose
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.time_model import VectorSizes

@@ -87,10 +87,10 @@ def test_a_plan_follows_from_its_offers(size: int, view: int, order: Random) -> 
 @given(size=st.integers(MAX_GROUP + 1, 30))
 def test_more_than_a_row_holds_stand_in_several(size: int) -> None:
     plan = good(size, people(size)[0])
-    assert sorted(i for row in plan.groups for i in row) == list(range(size))
+    assert sorted(i for group in plan.groups for i in group) == list(range(size))
     assert len(plan.groups) == -(-size // MAX_GROUP)
-    assert len(plan.borders) == 1 + min(len(row) for row in plan.groups)
-    assert f"{size} were ready, max_group is {MAX_GROUP}" in plan.reason
+    assert len(plan.borders) == 1 + min(len(group) for group in plan.groups)
+    assert f"{size} nodes are ready, max_group is {MAX_GROUP}" in plan.reason
     made_by(people(size)[0], plan)
 
 
@@ -107,7 +107,7 @@ def test_when_too_many_are_ready_a_hash_decides_and_the_leader_stays(
     plan = make_plan(TIP.hash, view, 1, offers, MANIFEST, CHUNKS, leader=leader.peer)
     assert len(plan.offers) == MAX_GROUP_LIMIT
     assert leader.peer in {offer.peer for offer in plan.offers}
-    assert f"{ready_ones} were ready, a plan holds {MAX_GROUP_LIMIT}" in plan.reason
+    assert f"{ready_ones} nodes were ready, but a plan holds {MAX_GROUP_LIMIT}" in plan.reason
     # The others follow it knowing nothing of those who wait.
     made_by(leader, plan)
 

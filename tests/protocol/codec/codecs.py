@@ -15,7 +15,8 @@ from protocol.codec.numpy_codec import NumpyCodec
 class Float24(NumpyCodec):
     """A codec that no run uses: the upper three bytes of every float32.
 
-    The tests register it at run time, as somebody who adds a codec would, and run the property suite on it.
+    The tests register it at run time, as somebody who adds a codec would, and run the property
+    suite on it.
     """
 
     name = "float24"

@@ -19,7 +19,8 @@ from daemon.disk.file_disk import CHECKPOINTS
 from daemon.disk.tensors import DamagedFile, encode
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
-from protocol.ports import Checkpoint, DiskFull
+from protocol.ports.disk import DiskFull
+from protocol.ports.disk_records import Checkpoint
 from protocol.run.manifest import SignedManifest
 
 # The one tensor of a file whose checkpoint does not know the model's names and shapes.

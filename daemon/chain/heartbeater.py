@@ -28,7 +28,7 @@ from protocol.chain.port import (
 )
 from protocol.errors import UserError
 from protocol.journal import ChainReport, JournalEvent
-from protocol.ports import Offload
+from protocol.ports.offload import Offload
 
 # After this time the chain counts a node as dead, on Plumise and in our contracts.
 HEARTBEAT_TIMEOUT_S = 300.0

@@ -37,7 +37,7 @@ from daemon.device.processor import Device
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.description import seed_everything
 from protocol.errors import UserError
-from protocol.ports import TaskInfo
+from protocol.ports.trainer import TaskInfo
 
 # What a live view needs; a report costs one small message and, on CUDA, one wait for the device.
 REPORT_EVERY_S = 0.5

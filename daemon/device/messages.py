@@ -12,7 +12,7 @@ import msgspec
 
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device.settings import Job, WorkerSettings
-from protocol.ports import Lane, TaskInfo
+from protocol.ports.trainer import Lane, TaskInfo
 
 
 class LoadTask(ChildMessage, frozen=True, kw_only=True, tag=True):

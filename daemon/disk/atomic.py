@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 
 WriteStep = str
 """What is about to happen: "write" (each part), "sync", "rename", "sync_dir", "append", "cut" or "remove"."""

@@ -28,7 +28,7 @@ from daemon.disk.atomic import (
     write_atomically,
 )
 from protocol.digest import digest
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 
 _HEAD = Struct("<IQ32s")  # length of the body, number, digest
 _SIGNED = Struct("<IQ")

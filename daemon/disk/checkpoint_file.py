@@ -15,7 +15,7 @@ import msgspec
 from daemon.disk.atomic import FaultHook, write_atomically
 from daemon.disk.tensors import DamagedFile, encode, read
 from protocol.digest import Digest
-from protocol.ports import Checkpoint
+from protocol.ports.disk_records import Checkpoint
 
 FORMAT = "hypergpu/checkpoint/1"
 SHAPES = "shapes"

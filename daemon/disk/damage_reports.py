@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from protocol.ports import Offload
+from protocol.ports.offload import Offload
 
 MOST_REPORTS = 100  # more say nothing new
 

@@ -54,7 +54,9 @@ from daemon.disk.tensors import DamagedFile, UnreadableFile, place_of
 from daemon.home.pinned_directory import PinnedDirectory
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import UserError
-from protocol.ports import Checkpoint, DiskFull, LedgerRecord, Offload, ViewRecord
+from protocol.ports.disk import DiskFull
+from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
+from protocol.ports.offload import Offload
 
 # The newest may be found damaged, and a joining node may still be reading the one before.
 KEPT = 3
@@ -268,8 +270,8 @@ class FileDisk:
 
     # ------------------------------------------------------------------------------------------ stands
 
-    async def save_stands(self, run: Digest, stands: Sequence[ViewRecord]) -> None:
-        body = msgspec.msgpack.encode(tuple(stands))
+    async def save_view_records(self, run: Digest, records: Sequence[ViewRecord]) -> None:
+        body = msgspec.msgpack.encode(tuple(records))
         # Not behind a checkpoint on its way, which takes seconds and is another file.
         async with self._quick:
             slots = await self._apart(lambda: self._stands(run))
@@ -283,7 +285,7 @@ class FileDisk:
         self._clear_drafts(run)
         slots.write(body)
 
-    async def load_stands(self, run: Digest) -> list[ViewRecord]:
+    async def load_view_records(self, run: Digest) -> list[ViewRecord]:
         async with self._quick:
             slots = await self._apart(lambda: self._stands(run))
         return msgspec.msgpack.decode(slots.body, type=list[ViewRecord]) if slots.body else []

@@ -15,7 +15,7 @@ from daemon.disk.atomic import FaultHook, write_atomically
 from daemon.disk.tensors import DamagedFile, encode, read
 from protocol.digest import Digest
 from protocol.errors import UserError
-from protocol.ports import LedgerRecord, SentOffer
+from protocol.ports.disk_records import LedgerRecord, SentOffer
 
 FORMAT = "hypergpu/ledger/2"
 _FORMATS = "hypergpu/ledger/"

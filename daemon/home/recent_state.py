@@ -21,7 +21,7 @@ from daemon.disk.atomic import write_atomically
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.messages import UNREADABLE
+from protocol.messages.base import UNREADABLE
 from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
 
 RECENT_STATE_FILE = "remembered.json"

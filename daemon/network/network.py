@@ -31,18 +31,12 @@ from daemon.network.peers.manager import PEERS_PROTOCOL, PeerManager
 from daemon.network.peers.own_record import KeyObservation, OwnRecord
 from daemon.network.port_holder import port_holder
 from daemon.network.tls.certificate import BulkCertificate
+from daemon.system.trio_types import TaskStatus
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId, Signer
-from protocol.ports import (
-    MAX_HOSTS,
-    ByteStream,
-    Endpoint,
-    Link,
-    LinkChange,
-    Source,
-    StreamHandler,
-    Traffic,
-)
+from protocol.ports.byte_stream import ByteStream, StreamHandler
+from protocol.ports.endpoint import MAX_HOSTS, Endpoint
+from protocol.ports.network import Link, LinkChange, Source, Traffic
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +60,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LibP2PNetwork:
-    """A `protocol.ports.Network`.
+    """A `protocol.ports.network.Network`.
 
     The constructor opens nothing; `serve`, `serve_bulk` and `subscribe` come before `running()`.
     """
@@ -170,7 +164,7 @@ class LibP2PNetwork:
         manager: PeerManager,
         control: trio.SocketListener,
         bulk: trio.SocketListener | None,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Everything that runs, in the order in which it depends on each other; until cancelled."""
         async with control, bulk or nullcontext(), run_service(host.swarm):
@@ -358,7 +352,9 @@ class LibP2PNetwork:
     def _measured(self, link: Link) -> Link:
         counted = self._links.segments(link.peer) + self._bulk.segments(link.peer)
         path = "stream" if self._paths.by_stream(link.peer) else link.path
-        return msgspec.structs.replace(link, path=path, segments=counted.sent, again=counted.again)
+        return msgspec.structs.replace(
+            link, path=path, segments=counted.sent, retransmits=counted.again
+        )
 
     def changes(self) -> AsyncIterator[LinkChange]:
         return self._links.changes()

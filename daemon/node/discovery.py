@@ -23,7 +23,8 @@ from daemon.system.offload import in_thread
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.journal import Warned
-from protocol.ports import DiskFull, Network
+from protocol.ports.disk import DiskFull
+from protocol.ports.network import Network
 from protocol.rules.versions import check_rules
 from protocol.run.manifest import SignedManifest
 

@@ -113,7 +113,7 @@ def begin_run(config: Config, signed: SignedManifest) -> None:
     from daemon.device.tasks.catalog import locate  # noqa: PLC0415
     from daemon.home import recent_state  # noqa: PLC0415  # as in `choose_run`
     from daemon.services.training.engine import check_engine  # noqa: PLC0415
-    from protocol.ports import DiskFull  # noqa: PLC0415
+    from protocol.ports.disk import DiskFull  # noqa: PLC0415
 
     manifest = signed.open()
     check_rules(manifest.rules, signed.run.hex()[:SHOWN_DIGITS])

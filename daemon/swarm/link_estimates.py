@@ -26,7 +26,7 @@ from protocol.network.peer_observation import (
 )
 from protocol.network.quality import LinkMeasurement, LinkQuality, observe
 from protocol.network.samples import SampleWindow
-from protocol.ports import Link
+from protocol.ports.network import Link
 
 # Rounds in which a link was seen: the busiest counts, since each sees no more than the exchange
 # asked of it.
@@ -205,7 +205,7 @@ class LinkEstimates:
             known = self.of(link.peer)
             rtt_us = max(LEAST_RTT_US, round(1e6 * link.rtt_s))
             known = msgspec.structs.replace(
-                known, rtt=known.rtt.add(rtt_us), segments=link.segments, again=link.again
+                known, rtt=known.rtt.add(rtt_us), segments=link.segments, again=link.retransmits
             )
             jitter_s = link.jitter_s if link.jitter_s is not None else known.rtt.spread / 1e6
             bits = known.bits_per_second

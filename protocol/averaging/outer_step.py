@@ -12,11 +12,10 @@ from functools import cache
 
 import numpy as np
 
-from protocol.averaging.vector_layout import STATE_CHUNK_BYTES
+from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, Vector
 from protocol.codec import loops
 from protocol.codec.kernel import KernelLoops
 from protocol.digest import Digest, leaf_digest, leaves_of, merkle_root
-from protocol.ports import Vector
 from protocol.run.manifest import Outer
 
 

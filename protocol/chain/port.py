@@ -1,7 +1,7 @@
 """The `Chain` port: what is said to a chain and what it says, and what can go wrong with one.
 
 The real one is in `contracts/`, the fake in `simulator/`; both pass the suite in `tests/ports/`, as
-those of `protocol/ports.py` do.
+those of `protocol/ports/` do.
 
 ChainError
 ├── ChainUnreachable   no endpoint answers, or what it answers is no answer; nothing is known, ask again later

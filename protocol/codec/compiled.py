@@ -1,6 +1,8 @@
-"""A codec with compiled loops: the same bytes as numpy in one pass over memory, three to eight times as fast.
+"""A codec with compiled loops: the same bytes as numpy in one pass over memory, three to eight
+times as fast.
 
-The numpy codec stays the definition. It does the work if the loops are missing, and it names the reason when a loop refuses.
+The numpy codec stays the definition. It does the work if the loops are missing, and it names the
+reason when a loop refuses.
 """
 
 from __future__ import annotations
@@ -9,12 +11,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from protocol.averaging.vector_layout import Vector
 from protocol.codec.base import Bytes8, Codec, check_room, check_size, check_vector
 from protocol.codec.kernel import KernelLoops, KernelStatus
 from protocol.codec.memory import fresh_bytes
 from protocol.digest import Buffer
 from protocol.errors import InvariantBroken
-from protocol.ports import Vector
 
 
 class CompiledCodec:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from protocol.averaging.vector_layout import Vector
 from protocol.codec.base import INFINITE, MAGNITUDE, Bits16, Bits32, Bytes8, check_peak, not_finite
 from protocol.codec.numpy_codec import NumpyCodec
-from protocol.ports import Vector
 
 # Magnitudes from here on would round to infinity: 0x7F7F is the largest finite bfloat16.
 _BFLOAT16_OVERFLOWS = 0x7F7F8000

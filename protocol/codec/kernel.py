@@ -1,9 +1,11 @@
-"""The compiled loops of the codecs (`kernel.c`): how they are found, checked against numpy, and called.
+"""The compiled loops of the codecs (`kernel.c`): how they are found, checked against numpy, and
+called.
 
-The loops are a plain shared object without Python in it. The installation builds it, and ctypes calls it: numpy imports ctypes anyway, a
-call costs a few microseconds against milliseconds of work, and other threads run meanwhile. A node also works without the loops: if the
-installation found no compiler, on a big-endian machine, or with `HYPERGPU_CODECS=numpy`. Loops that make other bytes than numpy are not
-used.
+The loops are a plain shared object without Python in it. The installation builds it, and ctypes
+calls it: numpy imports ctypes anyway, a call costs a few microseconds against milliseconds of work,
+and other threads run meanwhile. A node also works without the loops: if the installation found no
+compiler, on a big-endian machine, or with `HYPERGPU_CODECS=numpy`. Loops that make other bytes than
+numpy are not used.
 """
 
 from __future__ import annotations
@@ -18,29 +20,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec.base import Bytes8, Codec
 from protocol.digest import Buffer
-from protocol.ports import Vector
 
 SWITCH = "HYPERGPU_CODECS"
 
 REVISION = 2
 """The revision of what `kernel.c` computes.
 
-A shared object of another revision is not used: the source tree changed after the last installation.
-"""
+A shared object of another revision is not used: the source tree changed after the last
+installation. """
 
 
 LOOPS = ("encode", "check", "decode", "add", "mean")
-"""The functions that `kernel.c` has for each codec: the codec's name, an underscore, and one of these."""
+"""What `kernel.c` has for each codec: functions named NAME_encode and so on."""
 
 
 class KernelLoops:
     """The functions of `kernel.c`.
 
-    Vectors are not empty and satisfy `check_vector`; encodings have the right size. Each method returns False if it refused a value or an
-    encoding. The contents of the output are then undefined.
+    Vectors are not empty and satisfy `check_vector`; encodings have the right size. Each method
+    returns False if it refused a value or an encoding. The contents of the output are then
+    undefined.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,7 +96,10 @@ class KernelLoops:
         out_anchor: Vector,
         out_momentum: Vector,
     ) -> None:
-        """Compute one outer step (`protocol/averaging/outer_step.py`). All vectors have one size."""
+        """Compute one outer step (`protocol/averaging/outer_step.py`).
+
+        All vectors have one size.
+        """
         sources = (_floats(anchor), _floats(momentum), _floats(mean))
         targets = (_floats(out_anchor), _floats(out_momentum))
         self._library.outer_step(*sources, _count(anchor.size), _float(rate), _float(mu), *targets)
@@ -103,7 +108,8 @@ class KernelLoops:
         return int(self._library.kernel_revision())
 
     def _call(self, codec: Codec, loop: str, *arguments: object) -> bool:
-        # ctypes caches a function that is looked up as an attribute, and not one that is looked up by index.
+        # ctypes caches a function that is looked up as an attribute, and not one that is looked up
+        # by index.
         return not getattr(self._library, f"{codec.name}_{loop}")(*arguments)
 
     def has(self, codec: Codec) -> bool:
@@ -121,7 +127,8 @@ class KernelStatus(NamedTuple):
 def installed(trusted: Sequence[Codec]) -> KernelStatus:
     """Load the loops that the installation built beside this file.
 
-    The result has no loops if the environment forbids them or they do not work for the `trusted` codecs.
+    The result has no loops if the environment forbids them or they do not work for the `trusted`
+    codecs.
     """
     if os.environ.get(SWITCH) == "numpy":
         return KernelStatus(None, f"numpy: chosen by {SWITCH}")
@@ -132,7 +139,9 @@ def installed(trusted: Sequence[Codec]) -> KernelStatus:
 
 
 def load(path: Path | None, trusted: Sequence[Codec]) -> KernelStatus:
-    """Load the shared object at `path` and compare its loops with the `trusted` numpy codecs on a sample."""
+    """Load the shared object at `path` and compare its loops with the `trusted` numpy codecs on a
+    sample.
+    """
     if path is None:
         return KernelStatus(
             None,
@@ -159,7 +168,8 @@ def load(path: Path | None, trusted: Sequence[Codec]) -> KernelStatus:
 
 
 def _agree(loops: KernelLoops, codec: Codec) -> bool:
-    """Return whether loops and numpy agree on a sample with a short chunk and magnitudes from 1e-42 to 1e38.
+    """Return whether loops and numpy agree on a sample with a short chunk and magnitudes from 1e-42
+    to 1e38.
 
     The comparison takes a millisecond.
     """

@@ -1,4 +1,4 @@
-"""The registry of codecs: the one place that names a codec and says what others need to know of it."""
+"""The registry of codecs: the one place that says what others need to know of a codec."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class CodecEntry(msgspec.Struct, frozen=True, kw_only=True):
     reference: Codec
     # One line for people.
     description: str
-    # The largest error of an element, as a share of the largest magnitude in its chunk. It holds for magnitudes that the format can hold.
+    # The largest error of an element, as a share of the largest magnitude in its chunk. It holds
+    # for magnitudes that the format can hold.
     max_error: float
     # Whether `kernel.c` has loops under the codec's name.
     has_loops: bool = False

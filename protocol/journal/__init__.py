@@ -1,7 +1,7 @@
 """The journal: what happened to this node, as typed events.
 
-Status, page, metrics and log lines are folds over the journal. An event says what happened, never what to show.
-Wall time is for people; no rule of a round reads it.
+Status, page, metrics and log lines are folds over the journal. An event says what happened, never
+what to show. Wall time is for people; no rule of a round reads it.
 
 base.py      JournalEvent, the base of all events
 node.py      start and end, warnings, lasting troubles
@@ -10,8 +10,9 @@ rounds.py    plans, views, certificates, catching up, checkpoints
 peers.py     connections, beacons, refused input, traffic
 chain.py     this node's account, and its peers' registrations
 
-To add an event, define it in one of these modules and add it to `AnyEvent`. Tests then ask for its sentence
-(`protocol/status/event_text.py`) and its effect on the status (`protocol/status/event_fold.py`).
+To add an event, define it in one of these modules and add it to `AnyEvent`. Tests then ask for its
+sentence (`protocol/status/event_text.py`) and its effect on the status
+(`protocol/status/event_fold.py`).
 """
 
 from __future__ import annotations
@@ -142,6 +143,7 @@ def decode_event(line: bytes) -> AnyEvent:
     """Decode one line of a journal.
 
     Raises:
-        msgspec.DecodeError: for a line that is not an event. `msgspec.ValidationError` is a kind of it.
+        msgspec.DecodeError: for a line that is not an event. `msgspec.ValidationError` is a kind of
+        it.
     """
     return _decoder.decode(line)

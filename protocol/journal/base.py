@@ -10,7 +10,8 @@ import msgspec
 class JournalEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Something that happened to this node.
 
-    Events whose `durable` is False are frequent measurements: they are folded but not written to disk.
+    Events whose `durable` is False are frequent measurements: they are folded but not written to
+    disk.
     """
 
     # Unix seconds. The journal's writer sets this field.

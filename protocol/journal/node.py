@@ -30,7 +30,7 @@ class NodeStarted(JournalEvent, frozen=True, kw_only=True, tag=True):
 
 
 class Warned(JournalEvent, frozen=True, kw_only=True, tag=True):
-    """A person should know something that does not stop the node, such as a damaged file that was skipped."""
+    """Something happened that a person should know, but that does not stop the node."""
 
     code: str
     message: str

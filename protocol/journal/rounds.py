@@ -23,10 +23,9 @@ class PhaseEntered(JournalEvent, frozen=True, kw_only=True, tag=True):
 
     number: int
     view: int
-    # A value of protocol.round.phases.Phase.
+    # A value of protocol.round.phase.Phase.
     phase: str
     reason: str
-    durable: ClassVar[bool] = False
 
 
 class Planned(JournalEvent, frozen=True, kw_only=True, tag=True):
@@ -56,7 +55,8 @@ class RoundCertified(JournalEvent, frozen=True, kw_only=True, tag=True):
     late      this node had work, but was not in the plan
     lost      this node was in the plan, but not in the inclusion
     idle      this node had nothing to offer
-    observed  this node is an observer, the certificate is a merge, or this node was on another branch
+    observed  this node is an observer, the certificate is a merge, or this node was on another
+              branch
     """
 
     number: int
@@ -79,6 +79,8 @@ class RoundCertified(JournalEvent, frozen=True, kw_only=True, tag=True):
     group_sizes: tuple[int, ...] = ()
     # What the plan predicted for scatter and reduce together.
     predicted_s: float | None = None
+    # Members whose votes the certificate carries; empty in journals of older versions.
+    voters: tuple[PeerId, ...] = ()
 
 
 class RoundAveraged(JournalEvent, frozen=True, kw_only=True, tag=True):

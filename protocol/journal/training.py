@@ -19,8 +19,9 @@ class TrainerReady(JournalEvent, frozen=True, kw_only=True, tag=True):
 class TrainerStopped(JournalEvent, frozen=True, kw_only=True, tag=True):
     """The trainer died and is being restarted.
 
-    If `limit` is above 0, the task itself failed, and a person must correct it. `failures` counts such failures so far.
-    After `limit` restarts the trainer stays down and `for_good` is True. `fix` says what to do. `trace` is the traceback.
+    If `limit` is above 0, the task itself failed, and a person must correct it. `failures` counts
+    such failures so far. After `limit` restarts the trainer stays down and `for_good` is True.
+    `fix` says what to do. `trace` is the traceback.
     """
 
     reason: str
@@ -35,8 +36,9 @@ class TrainerStopped(JournalEvent, frozen=True, kw_only=True, tag=True):
 class BatchSkipped(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A batch raised an exception, or its loss or gradient was not finite.
 
-    `where` holds the batch's data indices and positions. Since the trainer started, `skipped` of `drawn` batches were skipped.
-    After the first skipped batch, an event is recorded only when `skipped` has doubled.
+    `where` holds the batch's data indices and positions. Since the trainer started, `skipped` of
+    `drawn` batches were skipped. After the first skipped batch, an event is recorded only when
+    `skipped` has doubled.
     """
 
     what: str
@@ -49,7 +51,8 @@ class BatchSkipped(JournalEvent, frozen=True, kw_only=True, tag=True):
 class TaskDiffers(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A peer's task differs from this node's, so neither plans with the other.
 
-    `difference` is the first difference, a sentence without its full stop. It is empty when the tasks agree again.
+    `difference` is the first difference, a sentence without its full stop. It is empty when the
+    tasks agree again.
     """
 
     peer: PeerId
@@ -76,7 +79,7 @@ class TrainingProgress(JournalEvent, frozen=True, kw_only=True, tag=True):
 
 
 class WorkDropped(JournalEvent, frozen=True, kw_only=True, tag=True):
-    """Work was dropped: it was too old to be offered (`max_carry_rounds`), or a restart undid it."""
+    """Work was too old to be offered (`max_carry_rounds`), or a restart undid it."""
 
     samples: int
     reason: str

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import msgspec
 
 from protocol.identity import PeerId
-from protocol.messages import Ready
+from protocol.messages.offer import Ready
 from protocol.network.coordinate import (
     ASTRAY,
     ASTRAY_US,
@@ -71,7 +71,7 @@ def snapshot_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
     seen: list[list[tuple[int, PeerObservation]]] = [[] for _ in offers]
     for by, (_, ready) in enumerate(offers):
         # One word on each, however often it is said.
-        for who in {sight.who: sight for sight in ready.sights}.values():
+        for who in {sight.who: sight for sight in ready.observations}.values():
             of = index.get(who.who)
             if of is not None and of != by:
                 seen[of].append((by, who))
@@ -95,7 +95,7 @@ def snapshot_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
             MemberLink(uplink_bps=up, downlink_bps=down, at=at)
             for up, down, at in zip(ups, downs, places, strict=True)
         ),
-        flows=flows_of([ready.sights for _, ready in offers], index.keys()),
+        flows=flows_of([ready.observations for _, ready in offers], index.keys()),
         failure_rate=failed / rounds if rounds else 0.0,
         longest_us=max((sight.rtt_us for views in seen for _, sight in views), default=FAR_US),
         measured=told > 0 and told >= ENOUGH * len(offers),

@@ -1,5 +1,6 @@
-"""What one round's plan remembers for the next, in the plan itself: whoever checks a plan needs
-nothing that it does not hold.
+"""What a plan remembers of group sizes for the next plan.
+
+A plan carries the history itself, so that a check of the plan needs nothing beyond the plan.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-# Rounds running in which a size must have been better, by much or by a little, before it is taken.
-SOON, LATER = 2, 3
+FEW_ROUNDS, MORE_ROUNDS = 2, 3
+"""Consecutive rounds in which another size must be much better, or a little better."""
+
 MOST_MEMBERS = 1 << 20
 
 
 class GroupSizeHistory(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
-    """What a round's plan leaves for the next: the size of its rows, and towards which sizes the
-    model leaned, for how many rounds.
+    """What a plan leaves for the next one.
+
+    `size` is the plan's group size. The model preferred larger (`leaning` 1) or smaller groups (-1)
+    in the last `times` rounds.
     """
 
     size: Annotated[int, Meta(ge=1, le=MOST_MEMBERS)]
-    leaning: Annotated[int, Meta(ge=-1, le=1)] = 0  # 1: larger rows would be faster
-    times: Annotated[int, Meta(ge=0, le=LATER)] = 0
+    leaning: Annotated[int, Meta(ge=-1, le=1)] = 0
+    times: Annotated[int, Meta(ge=0, le=MORE_ROUNDS)] = 0

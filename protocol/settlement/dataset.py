@@ -20,7 +20,7 @@ from protocol.chain.account_binding import wallet_of_offer
 from protocol.chain.keccak import Address, account_bytes, address_of
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
-from protocol.messages import UNREADABLE, Hash
+from protocol.messages.base import UNREADABLE, Hash
 from protocol.run.manifest import Manifest
 from protocol.settlement.merkle_tree import SettlementTree
 from protocol.settlement.receipts import by_epoch

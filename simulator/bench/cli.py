@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
-from daemon.cli.arguments import NAMES, CommandGroup, FiniteRange
+from daemon.cli.arguments import NAMES, FiniteRange
+from daemon.cli.command_group import CommandGroup
 from daemon.cli.invocation import global_options, invocation
 from simulator.harness.steps import KINDS, STEPS
 
 
 @click.group(cls=CommandGroup)
 def bench() -> None:
-    """Measure this version on real processes on this machine."""
+    """Measure this version with real processes on this machine."""
 
 
 @bench.command()

@@ -14,10 +14,9 @@ from statistics import median
 import msgspec
 import numpy as np
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import Codec, codec_named, entries, implementation
 from protocol.errors import InvariantBroken
-from protocol.ports import Vector
 
 WEIGHTS = (70, 101, 333, 64)  # samples of four members
 

@@ -22,13 +22,12 @@ import numpy.typing as npt
 from daemon.swarm.lineage import Lineage, LineageEntry
 from protocol.averaging.outer_step import outer_step, state_digest
 from protocol.averaging.reduction import mean_by_plan
-from protocol.averaging.vector_layout import chunk_count
+from protocol.averaging.vector_layout import Vector, chunk_count
 from protocol.certificates.merge import merge_vectors
 from protocol.codec import codec_named
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.ports import Vector
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import SignedManifest
 from simulator.harness.content import task_info, vector_of
@@ -209,7 +208,7 @@ class Audit:
             )
             mean = np.empty(self._elements, np.float32)
             parts = {i: (offer.samples, offer.encoded) for i, offer in offers if offer is not None}
-            mean_by_plan(certificate.plan.plan.rows, parts, self._codec, mean)
+            mean_by_plan(certificate.plan.plan.groups, parts, self._codec, mean)
             outer_step(*before, mean, self._manifest.outer, *after, rounds=certificate.rounds)
             wrong = wrong or self._apart(
                 [offer for _, offer in made], certificate.rounds, before, after
@@ -218,9 +217,9 @@ class Audit:
         while len(self._states) > STATES_KEPT:
             self._states.popitem(last=False)
         if state_digest(*after) != outcome.state:
-            wrong = (
-                wrong
-                or f"its state is not that of the {len(certificate.contributors)} contributions it lists"
+            wrong = wrong or (
+                f"its state is not that of the {len(certificate.contributors)} "
+                "contributions it lists"
             )
         return wrong
 

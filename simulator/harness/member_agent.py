@@ -18,7 +18,7 @@ import trio
 
 from daemon.services.training.native.engine import NativeEngine
 from protocol import journal
-from protocol.round import phases as p
+from protocol.round import events as e
 from simulator.harness.shadow_ledger import digest_of
 from simulator.harness.wire import (
     MAX_LINE_BYTES,
@@ -45,11 +45,11 @@ SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 class ObservedEngine(NativeEngine):
     """The native engine as it is; `told` hears of each of its events before the engine does."""
 
-    def __init__(self, *, told: Callable[[p.Event], None], **parts: Any) -> None:
+    def __init__(self, *, told: Callable[[e.Event], None], **parts: Any) -> None:
         self._told = told
         super().__init__(**parts)
 
-    def _emit(self, event: p.Event, first: bool = False) -> None:
+    def _emit(self, event: e.Event, first: bool = False) -> None:
         self._told(event)
         super()._emit(event, first)
 
@@ -80,12 +80,12 @@ class MemberAgent:
         while data:
             data = data[os.write(self._output, data) :]
 
-    # -------------------------------------------------------------------------------------------- what happens
+    # ---------------------------------------------------------------- what happens
 
-    def told(self, event: p.Event) -> None:
+    def told(self, event: e.Event) -> None:
         """An event of the round machine, before the machine takes it."""
         state = self.engine.state if self.engine else None
-        if isinstance(event, p.OfferMade):
+        if isinstance(event, e.OfferMade):
             ready = event.ready
             self.say(
                 Offered,
@@ -95,12 +95,12 @@ class MemberAgent:
                 contribution=ready.contribution.hex(),
             )
         elif (
-            isinstance(event, p.ResultGot)
+            isinstance(event, e.ResultReceived)
             and state is not None
             and state.plan is not None
-            and state.cut is not None
+            and state.inclusion is not None
         ):
-            plan, me = state.plan, state.rules.me
+            plan, me = state.plan, state.context.me
             if event.slice == plan.index.get(me) and event.slice not in state.results:
                 self.say(Summed, number=state.number)
                 self._came_to("gather", state.number)
@@ -178,7 +178,7 @@ class MemberAgent:
                 self._dumps.remove(dump)
                 self._dump(dump)
 
-    # -------------------------------------------------------------------------------------------- strikes
+    # ---------------------------------------------------------------- strikes
 
     def _came_to(self, step: str, number: int) -> None:
         strike = self._strike
@@ -222,7 +222,7 @@ class MemberAgent:
                 if self._strike is strike and self._in_step_since is not None:
                     self._hit(strike)
 
-    # -------------------------------------------------------------------------------------------- commands
+    # ---------------------------------------------------------------- commands
 
     async def obey(self, source: int) -> None:
         """Commands, until whoever gives them is gone."""

@@ -16,11 +16,11 @@ import numpy as np
 from daemon.swarm.link_estimates import LinkEstimates
 from protocol.digest import digest
 from protocol.identity import PeerId
-from protocol.messages import Ready
+from protocol.messages.offer import Ready
 from protocol.network.coordinate import ORIGIN, Coordinate, moved
 from protocol.network.peer_observation import MAX_OBSERVATIONS
 from protocol.network.samples import WINDOW, SampleWindow
-from protocol.ports import Link
+from protocol.ports.network import Link
 from simulator.network.links import MSS_BYTES, VECTOR_BYTES, Floats, Ints, NetworkLinks
 from simulator.network.transfer import TransferResult
 
@@ -154,7 +154,7 @@ class NodeMeasurements:
                 rtt_s=rtt_s,
                 since_s=0.0,
                 segments=path.packets,
-                again=path.again,
+                retransmits=path.again,
             )
             self._known[i].linked([link])
 
@@ -180,7 +180,7 @@ class NodeMeasurements:
             uplink_bps=0,
             downlink_bps=0,
             coordinate=at,
-            sights=self._known[i].sights(parent),
+            observations=self._known[i].sights(parent),
         )
 
 

@@ -22,17 +22,12 @@ from protocol.certificates.certificate import Certificate
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
-from protocol.messages import (
-    Beacon,
-    Message,
-    Vote,
-    decode_signed,
-    encode_signed,
-    open_as,
-    payload_of,
-    sign,
-)
-from protocol.ports import ByteStream, Endpoint
+from protocol.messages.base import Message
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import decode_signed, encode_signed, open_as, payload_of, sign
+from protocol.messages.round import Vote
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.endpoint import Endpoint
 from protocol.run.manifest import Manifest
 from tests.e2e.swarm import LOOPBACK, Daemon
 

@@ -11,7 +11,7 @@ import trio
 
 from daemon.network.network import LibP2PNetwork, NetworkSettings
 from daemon.network.tls.certificate import load_or_make
-from protocol.ports import Network
+from protocol.ports.network import Network
 from tests.ports.network_suite import NetworkSuite, Swarm, SwarmFactory
 
 pytestmark = pytest.mark.real

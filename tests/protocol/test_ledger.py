@@ -15,7 +15,7 @@ from protocol.codec import Codec, codec_named, entries
 from protocol.contribution.ledger import NOTHING, SENT_KEPT, Ledger, Offer
 from protocol.digest import EMPTY_ROOT, leaves_of, merkle_root
 from protocol.errors import InvariantBroken
-from protocol.ports import LedgerRecord
+from protocol.ports.disk_records import LedgerRecord
 from tests.protocol.rounds import named
 
 PARAMETERS = 24

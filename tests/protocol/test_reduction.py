@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.averaging.reduction import weighted_mean
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import Codec, codec_named
 from protocol.codec.numpy_codec import PIECE_ELEMENTS
 from protocol.digest import digest
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 from tests.protocol.codec.codecs import EVERY_REGISTERED as EVERY
 
 EPSILON = float(np.finfo(np.float32).eps)

@@ -16,7 +16,7 @@ from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, chunk_count
 from protocol.certificates.certificate import genesis
 from protocol.digest import digest
 from protocol.journal import CaughtUp, PhaseEntered, RoundCertified, Trained
-from protocol.ports import ByteStream
+from protocol.ports.byte_stream import ByteStream
 from protocol.round.vote_phase import HELD_ROUNDS
 from protocol.run.manifest import Group, Manifest
 from simulator.fakes.clock import run_virtual

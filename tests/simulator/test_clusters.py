@@ -76,9 +76,9 @@ async def test_twelve_in_three_clusters_end_with_the_same_bytes(tmp_path: Path) 
         for step in steps:
             plan = step.certificate.plan.plan
             print(
-                f"certificate {step.tip.number}: {len(plan.offers)} members in rows {[len(row) for row in plan.rows]}: {plan.reason}"
+                f"certificate {step.tip.number}: {len(plan.offers)} members in rows {[len(row) for row in plan.groups]}: {plan.reason}"
             )
-        assert any(len(step.certificate.plan.plan.rows) >= CLUSTERS for step in steps)
+        assert any(len(step.certificate.plan.plan.groups) >= CLUSTERS for step in steps)
         assert {step.tip.number for step in steps} >= set(range(1, ROUNDS + 1))
         states: dict[int, set[str]] = {}
         for member in cohort.members:

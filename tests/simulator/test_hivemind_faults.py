@@ -14,7 +14,7 @@ from daemon.services.training.hivemind.messages import (
     MemberInfo,
     VectorAveraged,
 )
-from protocol.ports import Vector
+from protocol.averaging.vector_layout import Vector
 from simulator.harness.content import samples_of, vector_of
 from simulator.harness.hivemind_member import MOMENT_OF
 from simulator.harness.hivemind_trial import (
@@ -43,7 +43,7 @@ def success(*members: int, local_elements: int = 0) -> VectorAveraged:
     return VectorAveraged(
         id=1,
         group=len(members),
-        said=tuple(
+        members=tuple(
             MemberInfo(peer=str(index), number=1, samples=samples_of(index), loss=None, sketch=())
             for index in members
         ),

@@ -9,7 +9,7 @@ import trio
 
 from daemon.services.training.native.state.state_store import PASSED_BY
 from protocol.journal import RoundCertified, Trained, WorkDropped
-from protocol.ports import Lane
+from protocol.ports.trainer import Lane
 from protocol.run.manifest import Group, Limits, Manifest, Outer, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.trainer import QuadraticTrainer

@@ -10,7 +10,7 @@ import pytest
 
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.journal import InputRefused, RoundCertified
-from protocol.messages import Plan
+from protocol.messages.round import Plan
 from protocol.rules.registry import rule_set
 from protocol.rules.versions import CURRENT_RULES
 from protocol.run.manifest import Manifest, RoundRules

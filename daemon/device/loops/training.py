@@ -29,8 +29,9 @@ from daemon.device.settings import Job
 from daemon.device.shared_memory import SharedMemory
 from daemon.device.tasks.description import describe_task, seed_everything
 from daemon.device.tasks.task import Task
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import digest
-from protocol.ports import Lane, Progress, Vector
+from protocol.ports.trainer import Lane, Progress
 from protocol.run.data_order import lane_positions, sample_indices
 from protocol.run.task_digest import TaskDigest
 

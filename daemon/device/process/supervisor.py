@@ -39,7 +39,7 @@ from protocol.journal import (
     TrainingProgress,
     Warned,
 )
-from protocol.ports import Progress, TaskInfo, TrainerLost
+from protocol.ports.trainer import Progress, TaskInfo, TrainerLost
 from protocol.run.task_digest import TaskDigest, changed_parameters, difference
 
 log = logging.getLogger("hypergpu.worker")

@@ -33,10 +33,11 @@ from daemon.device.process.worker_process import WorkerProcess
 from daemon.device.settings import WorkerSettings, job_of
 from daemon.device.shared_memory import SharedMemory
 from daemon.device.tasks.catalog import locate
+from protocol.averaging.vector_layout import Vector
 from protocol.errors import OurFault
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent
-from protocol.ports import Lane, Progress, TaskInfo, TrainerLost, Vector, Work
+from protocol.ports.trainer import Lane, Progress, TaskInfo, TrainerLost, Work
 from protocol.run.manifest import Manifest
 from protocol.run.task_digest import TaskDigest
 
@@ -54,7 +55,7 @@ SEND_LIMIT_S = (
 
 
 class WorkerTrainer:
-    """`protocol.ports.Trainer` over a worker process.
+    """`protocol.ports.trainer.Trainer` over a worker process.
 
     `running()` starts and stops it; calls are made inside that block.
 

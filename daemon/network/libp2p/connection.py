@@ -42,7 +42,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 
 from daemon.network.error_boundary import contain_errors
 from daemon.network.tcp_info import SegmentCounts, segments
-from protocol.ports import MAX_STREAMS_PER_PEER
+from protocol.ports.network import MAX_STREAMS_PER_PEER
 
 _log = logging.getLogger(__name__)
 

@@ -42,7 +42,7 @@ from daemon.network.libp2p.service_manager import run_service
 from daemon.network.limits.stranger_quota import StrangerQuota
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, public_key_of
-from protocol.ports import MAX_GOSSIP_BYTES
+from protocol.ports.network import MAX_GOSSIP_BYTES
 
 HEARTBEAT_S = 1
 QUEUE_MESSAGES = 1024  # of one subscription that nobody reads...

@@ -29,7 +29,7 @@ from libp2p.tools.timed_cache.last_seen_cache import LastSeenCache
 from daemon.network.error_boundary import Refusals, translate_errors
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
-from protocol.ports import MAX_GOSSIP_BYTES
+from protocol.ports.network import MAX_GOSSIP_BYTES
 from protocol.rate_limiter import RateLimiters
 
 # libp2p's recommended 6, 4, 12, raised for small swarms: one more hop costs more than a copy.

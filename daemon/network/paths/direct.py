@@ -36,7 +36,9 @@ from daemon.network.tls.handshake import HandshakeFailed, TlsContext
 from daemon.network.tls.session import ScratchBuffers, TlsSession, tune
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.ports import MAX_STREAMS_PER_PEER, Endpoint, StreamHandler
+from protocol.ports.byte_stream import StreamHandler
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import MAX_STREAMS_PER_PEER
 
 MAX_PROTOCOL_BYTES = 100  # ours have about 25
 # Open at once, all peers: 32 members of a group with every slice in flight, and room.

@@ -14,7 +14,8 @@ import trio
 
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
-from protocol.ports import ByteStream, Endpoint
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.endpoint import Endpoint
 
 # Until a direct path is looked for again: looking costs a connect's timeout for each address.
 AGAIN_S = 120.0

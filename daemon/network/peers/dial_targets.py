@@ -11,7 +11,7 @@ from daemon.network.peers.address_book import AddressBook
 from daemon.network.peers.dial_policy import BULK_TRIES_AT_ONCE, TRIED_OF_PEER, DialPolicy, is_free
 from daemon.network.peers.live_connections import LiveConnections
 from protocol.identity import PeerId
-from protocol.ports import Endpoint
+from protocol.ports.endpoint import Endpoint
 
 # Of one endpoint, tried in turn for 5 s each.
 MAX_BULK_HOSTS = 4

@@ -37,7 +37,7 @@ from daemon.network.peers.live_connections import LiveConnections
 from daemon.network.peers.own_record import OwnRecord
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.ports import ByteStream
+from protocol.ports.byte_stream import ByteStream
 
 PEERS_PROTOCOL = "/hypergpu/peers/1"
 # Other members with whom a node connects to everybody: gossip in one hop, and no search for slice

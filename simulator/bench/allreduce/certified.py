@@ -20,22 +20,14 @@ from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import announce
 from daemon.services.training.native.engine import NativeEngine
 from daemon.system.offload import in_thread
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import JournalEvent
-from protocol.ports import (
-    Checkpoint,
-    Lane,
-    LedgerRecord,
-    ParameterSpec,
-    Progress,
-    TaskInfo,
-    Vector,
-    ViewRecord,
-    Work,
-)
-from protocol.round import phases as p
+from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
+from protocol.ports.trainer import Lane, ParameterSpec, Progress, TaskInfo, Work
+from protocol.round import events as e
 from protocol.run.manifest import Limits, Manifest, Outer, RoundRules, seal
 from simulator.bench.allreduce.driver import AveragingFailure, CommandPipe, DriverSettings, serve
 from simulator.bench.allreduce.native import secret_of
@@ -79,10 +71,10 @@ class NullDisk:
         await trio.lowlevel.checkpoint()
         return None
 
-    async def save_stands(self, run: Digest, stands: Sequence[ViewRecord]) -> None:
+    async def save_view_records(self, run: Digest, records: Sequence[ViewRecord]) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def load_stands(self, run: Digest) -> list[ViewRecord]:
+    async def load_view_records(self, run: Digest) -> list[ViewRecord]:
         await trio.lowlevel.checkpoint()
         return []
 
@@ -170,14 +162,14 @@ class BenchmarkEngine(NativeEngine):
         self.adopted = trio.Event()
         super().__init__(**parts)
 
-    async def _step(self, event: p.Event) -> None:
+    async def _step(self, event: e.Event) -> None:
         await super()._step(event)
-        if isinstance(event, p.Adopted):
+        if isinstance(event, e.CertificateAdopted):
             self.adopted.set()
 
     def end_training(self) -> None:
         self.adopted = trio.Event()
-        self._emit(p.RoundEnded())
+        self._emit(e.TrainingFinished())
 
     @property
     def others(self) -> int:

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import digest
-from protocol.ports import Vector
 from simulator.bench.allreduce.vectors import exact_mean, scale_of, vector_of
 from simulator.bench.allreduce.wire import (
     Acknowledged,

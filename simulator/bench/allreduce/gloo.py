@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.distributed
 
-from protocol.ports import Vector
+from protocol.averaging.vector_layout import Vector
 from simulator.bench.allreduce.driver import CommandPipe, DriverSettings, at_once, serve
 from simulator.bench.allreduce.wire import Command
 

@@ -20,17 +20,23 @@ from daemon.services.training.native.exchange.bulk_headers import BulkHeader
 from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel, serve_bulk
 from daemon.services.training.native.exchange.bulk_sender import BulkSender
 from daemon.services.training.native.exchange.data_plane import fingerprint_of
+from daemon.services.training.native.exchange.exchange_context import (
+    ExchangeContext,
+    ExchangePorts,
+)
 from daemon.system.offload import in_thread
-from protocol.averaging.group_layout import even_rows
-from protocol.averaging.vector_layout import chunk_count, share_out
+from protocol.averaging.group_layout import even_groups
+from protocol.averaging.vector_layout import Vector, chunk_count, share_out
 from protocol.codec import codec_named
 from protocol.contribution.ledger import Offer
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, Levels, digest
 from protocol.identity import PeerId, Signer
-from protocol.messages import Inclusion, Plan, Ready, Signed
+from protocol.messages.base import Signed
+from protocol.messages.offer import Ready
+from protocol.messages.round import Inclusion, Plan
 from protocol.planning.plan import OpenPlan
-from protocol.ports import Endpoint, Vector
-from protocol.round.phases import Event
+from protocol.ports.endpoint import Endpoint
+from protocol.round.events import Event
 from simulator.bench.allreduce.driver import AveragingFailure, CommandPipe, DriverSettings, serve
 
 RUN = digest(b"hypergpu/bench/allreduce")
@@ -132,7 +138,7 @@ class NativeDriver:
             )
             for peer in peers
         ]
-        rows = even_rows(len(peers), self._settings.row)
+        rows = even_groups(len(peers), self._settings.row)
         borders = share_out(chunk_count(self._settings.elements), [1.0] * len(rows[-1]))
         signed = tuple(Signed(b"", peer, b"") for peer in peers)
         plan = Plan(
@@ -141,7 +147,7 @@ class NativeDriver:
             number=1,
             offers=signed,
             borders=borders,
-            rows=rows,
+            groups=rows,
             reason="",
         )
         name = digest(RUN, self._number.to_bytes(8, "big"))
@@ -152,17 +158,21 @@ class NativeDriver:
         await in_thread(lambda: self._codec.encode_into(self._vector, 1.0, encoded))
         plan = self._plan()
         exchange = AllReduce(
-            plan=plan,
-            run=RUN,
-            signer=self._signer,
-            offer=Offer(seq=1, weight=1, encoded=encoded),
-            codec=self._codec,
-            parameters=self._settings.elements,
-            sender=self.sender,
-            buffers=self.buffers,
-            offload=in_thread,
-            emit=_nothing,
-            commitment=NullCommitment(),
+            plan,
+            Offer(seq=1, weight=1, encoded=encoded),
+            ExchangeContext(
+                run=RUN,
+                signer=self._signer,
+                codec=self._codec,
+                parameters=self._settings.elements,
+            ),
+            ExchangePorts(
+                sender=self.sender,
+                buffers=self.buffers,
+                offload=in_thread,
+                emit=_nothing,
+                commitment=NullCommitment(),
+            ),
         )
         self._exchange = exchange
         self._changed.set()
@@ -179,10 +189,10 @@ class NativeDriver:
         exchange.scatter()
         with trio.move_on_after(PATIENCE_S):
             await exchange.average(cut, digest(plan.digest))
-            gathered, elements = exchange.gathered(), self._settings.elements
-            there = gathered.vector(0, elements)
+            results, elements = exchange.results(), self._settings.elements
+            there = results.vector(0, elements)
             self._mean = (
-                there if there is not None else await in_thread(lambda: gathered.mean(0, self._out))
+                there if there is not None else await in_thread(lambda: results.mean(0, self._out))
             )
             return
         raise AveragingFailure(self._trouble or f"not within {PATIENCE_S:.0f} s")

@@ -8,8 +8,8 @@ import socket
 
 import trio
 
+from protocol.averaging.vector_layout import Vector
 from protocol.codec import codec_named
-from protocol.ports import Vector
 from simulator.bench.allreduce.driver import CommandPipe, DriverSettings, serve
 from simulator.bench.allreduce.vectors import exact_mean, scale_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from protocol.averaging.vector_layout import Vector
 from protocol.codec import entry_named
-from protocol.ports import Vector
 
 SEED = 41
 # Rounds differ by a power of two, so that a result of an earlier round is a wrong one.

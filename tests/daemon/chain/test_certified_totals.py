@@ -20,7 +20,7 @@ from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import LineageEntry
 from protocol.certificates.certificate import OpenCertificate, Tip, genesis
 from protocol.journal import JournalEvent, Warned
-from protocol.ports import inline
+from protocol.ports.offload import inline
 from protocol.run.manifest import seal
 from tests.daemon.chain.homes import rounds
 from tests.protocol.rounds import people
@@ -189,7 +189,7 @@ def tip_of(certificate: OpenCertificate) -> Tip:
     return Tip(
         hash=certificate.hash,
         number=certificate.outcome.number,
-        members=tuple(certificate.plan.members[i] for i in certificate.cut.present),
+        members=tuple(certificate.plan.members[i] for i in certificate.inclusion.present),
         last_seq={},
         samples=certificate.samples,
         state=certificate.outcome.state,

@@ -16,7 +16,7 @@ from daemon.chain.certified_totals import HeartbeatFigures
 from daemon.chain.heartbeater import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, AgentIdentity, Heartbeater
 from protocol.chain.port import Chain, ChainRefused, ChainUnreachable, WrongChain
 from protocol.journal import ChainReport, JournalEvent
-from protocol.ports import inline
+from protocol.ports.offload import inline
 from protocol.status import StatusState, fold, status_at
 from simulator.fakes.chain import FakeChain
 from simulator.fakes.ledger import FakeLedger

@@ -14,8 +14,9 @@ from daemon.device.processor import Device
 from daemon.device.settings import Job, WorkerSettings
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.task import Task
+from protocol.averaging.vector_layout import Vector
 from protocol.identity import Signer
-from protocol.ports import Lane, Vector
+from protocol.ports.trainer import Lane
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Inner
 from tests.daemon.device.faulty_tasks import Line, LineOptions

@@ -22,7 +22,7 @@ from daemon.device.messages import (
     decode_command,
     decode_report,
 )
-from protocol.ports import Lane
+from protocol.ports.trainer import Lane
 
 MESSAGES = [
     TrainFromAnchor(id=1, lane=Lane(base=5, index=1, stride=4), max_steps=None),

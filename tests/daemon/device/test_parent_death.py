@@ -31,7 +31,7 @@ from daemon.device.process.trainer import WorkerTrainer
 from protocol.identity import Signer
 from protocol.journal import TrainerReady
 from protocol.run.manifest import Manifest
-from protocol.ports import Lane
+from protocol.ports.trainer import Lane
 
 async def main(task):
     manifest = Manifest(name="test", task=task)

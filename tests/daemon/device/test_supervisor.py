@@ -13,9 +13,10 @@ import trio
 import trio.testing
 
 from daemon.device.process.trainer import WorkerTimeouts, WorkerTrainer
+from protocol.averaging.vector_layout import Vector
 from protocol.errors import UserError
 from protocol.journal import TrainerReady, TrainerStopped, TrainingProgress, Warned
-from protocol.ports import Lane, TrainerLost, Vector
+from protocol.ports.trainer import Lane, TrainerLost
 from protocol.run.initial_parameters import initial_parameters
 from tests.daemon.device.recorded_events import Happened, gone_within, workers_of
 

@@ -20,7 +20,7 @@ from daemon.device.process.restart_policy import WorkerTimeouts
 from daemon.device.process.trainer import WorkerTrainer
 from protocol.errors import UserError
 from protocol.journal import BatchSkipped, TrainerReady, TrainerStopped, TrainingProgress
-from protocol.ports import Lane, TrainerLost
+from protocol.ports.trainer import Lane, TrainerLost
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.task_digest import TaskDigest, TensorPart
 from tests.daemon.device.recorded_events import Happened, workers_of

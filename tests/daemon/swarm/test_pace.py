@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from daemon.swarm.training_speed import LATELY_S, RecentTrainingSpeed, TrainingSpeed
 from protocol.journal import PeerReport
-from protocol.ports import Progress
+from protocol.ports.trainer import Progress
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.trainer import QuadraticTrainer
 from simulator.playback.player import StoryPlayer

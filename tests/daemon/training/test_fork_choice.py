@@ -15,8 +15,8 @@ from daemon.swarm.members import Members
 from protocol.certificates.certificate import Tip
 from protocol.certificates.leader_order import leader_of, leader_order
 from protocol.digest import Digest
-from protocol.messages import Beacon
-from protocol.round.phases import CertificateGot, ForkGot
+from protocol.messages.beacon import Beacon
+from protocol.round.events import CertificateReceived, ForkFound
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, people
 
 ME, OTHER, *_ = people(4)
@@ -70,7 +70,7 @@ SIBLING = Made(people(3), FIRST.next_tip(), seq=2, view=LED_BY_ONE_OF_THREE)
 def test_it_leads_to_the_end_of_the_own_branch() -> None:
     node = Node(FIRST, SECOND)
     leads = node.course.leads(node.lineage.root, 0.0)
-    assert isinstance(leads, CertificateGot)
+    assert isinstance(leads, CertificateReceived)
     assert leads.certificate.hash == SECOND.next_tip().hash
     assert node.course.leads(SECOND.next_tip(), 0.0) is None
 
@@ -81,7 +81,7 @@ def test_a_certificate_that_nobody_gave_is_only_sought_beside_the_own_rounds() -
     node.course.nobody_gave(tip.hash, 100.0)
     assert node.course.leads(node.lineage.root, 100.0) is None
     assert node.course.seeks(node.lineage.root, 100.0) is None
-    assert isinstance(node.course.leads(node.lineage.root, 100.0 + WITHOUT_S), CertificateGot)
+    assert isinstance(node.course.leads(node.lineage.root, 100.0 + WITHOUT_S), CertificateReceived)
     node.hears_of(tip)
     assert node.course.leads(node.lineage.root, 100.0) is None, (
         "that somebody says so stops no rounds"
@@ -90,7 +90,7 @@ def test_a_certificate_that_nobody_gave_is_only_sought_beside_the_own_rounds() -
     assert sought is not None
     assert sought.hash == tip.hash
     node.arrived = frozenset({tip.hash})
-    assert isinstance(node.course.leads(node.lineage.root, 100.0), CertificateGot), (
+    assert isinstance(node.course.leads(node.lineage.root, 100.0), CertificateReceived), (
         "its state is here"
     )
 
@@ -108,10 +108,12 @@ def test_a_state_that_comes_slowly_goes_on_beside_the_own_rounds() -> None:
     node.course.nobody_gave(named("another, that ended at once"), 1001.0)
     assert node.course.leads(node.lineage.root, 1002.0 + WITHOUT_S) is None
     node.arrived = frozenset({tip.hash})
-    assert isinstance(node.course.leads(node.lineage.root, 1003.0), CertificateGot), "it is here"
+    assert isinstance(node.course.leads(node.lineage.root, 1003.0), CertificateReceived), (
+        "it is here"
+    )
     node.arrived = frozenset()
     node.course.moved(downloaded=True)
-    assert isinstance(node.course.leads(node.lineage.root, 1003.0), CertificateGot)
+    assert isinstance(node.course.leads(node.lineage.root, 1003.0), CertificateReceived)
 
 
 def test_after_a_certificate_that_nobody_gave_another_one_stops_no_rounds_either() -> None:
@@ -132,11 +134,11 @@ def test_a_state_that_is_coming_is_finished_before_a_newer_one_of_its_branch() -
     node = Node(FIRST, SECOND)
     node.underway = FIRST.next_tip().hash
     leads = node.course.leads(node.lineage.root, 0.0)
-    assert isinstance(leads, CertificateGot)
+    assert isinstance(leads, CertificateReceived)
     assert leads.certificate.hash == FIRST.next_tip().hash
     node.underway = named("of another branch")
     leads = node.course.leads(node.lineage.root, 0.0)
-    assert isinstance(leads, CertificateGot)
+    assert isinstance(leads, CertificateReceived)
     assert leads.certificate.hash == SECOND.next_tip().hash
 
 
@@ -146,12 +148,12 @@ def test_a_branch_is_merged_with_while_somebody_lives_on_it_and_a_failure_is_tri
     node, ours, theirs = Node(FIRST, SECOND, SIBLING), SECOND.next_tip(), SIBLING.next_tip()
     assert node.course.leads(ours, 0.0) is None, "nobody lives there"
     node.hears_of(theirs)
-    assert node.course.leads(ours, 0.0) == ForkGot(other=theirs)
+    assert node.course.leads(ours, 0.0) == ForkFound(other=theirs)
     node.course.merge_failed(100.0)
     assert node.course.leads(ours, 100.0) is None
-    assert node.course.leads(ours, 100.0 + MERGE_RETRY_S) == ForkGot(other=theirs)
+    assert node.course.leads(ours, 100.0 + MERGE_RETRY_S) == ForkFound(other=theirs)
     node.course.merge_failed(200.0)
     assert node.course.leads(ours, 200.0 + MERGE_RETRY_S) is None, (
         "rounds go on for longer each time"
     )
-    assert node.course.leads(ours, 200.0 + 2 * MERGE_RETRY_S) == ForkGot(other=theirs)
+    assert node.course.leads(ours, 200.0 + 2 * MERGE_RETRY_S) == ForkFound(other=theirs)

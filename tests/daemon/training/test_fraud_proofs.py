@@ -17,7 +17,8 @@ from daemon.swarm.lineage import Lineage
 from protocol.averaging.sum_audit import Evidence, encode_evidence
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, Warned
-from protocol.ports import PROOFS_KEPT, inline
+from protocol.ports.disk import PROOFS_KEPT
+from protocol.ports.offload import inline
 from protocol.run.manifest import seal
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk, MemoryMedium

@@ -8,7 +8,7 @@ from daemon.services.training.native.rounds.message_translator import (
     MessageTranslator,
 )
 from protocol.certificates.decoded_plans import DecodedPlans
-from protocol.messages import Signed
+from protocol.messages.base import Signed
 from tests.protocol.rounds import MANIFEST, RUN
 
 

@@ -25,14 +25,23 @@ from daemon.swarm.task_agreement import (
 )
 from protocol.errors import PeerFault
 from protocol.identity import Signer
-from protocol.journal import InputRefused, JournalEvent, Planned, RoundCertified, TaskDiffers
-from protocol.messages import TaskReady, sign
-from protocol.ports import ByteStream, inline
+from protocol.journal import (
+    InputRefused,
+    JournalEvent,
+    Planned,
+    RoundCertified,
+    TaskDiffers,
+)
+from protocol.messages.envelope import sign
+from protocol.messages.offer import TaskReady
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.offload import inline
 from protocol.run.manifest import Manifest, RoundRules, seal
 from protocol.run.task_digest import MAX_TASK_BYTES, TaskDigest, TensorContent, TensorPart
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
-from simulator.fakes.swarm import FakeNetwork, FakeSwarm
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 from simulator.fakes.trainer import QuadraticTrainer
 from tests.protocol.rounds import named
 

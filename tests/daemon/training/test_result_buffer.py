@@ -8,10 +8,9 @@ import pytest
 from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.exchange.result_buffer import ResultBuffer
 from protocol.averaging.group_layout import GroupLayout, layout_of
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS, element_range
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector, element_range
 from protocol.codec import codec_named
 from protocol.digest import EMPTY_ROOT, digest, merkle_root
-from protocol.ports import Vector
 
 ELEMENTS = 9 * CHUNK_ELEMENTS - 100
 # The second of three members has nothing to finish.

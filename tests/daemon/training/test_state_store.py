@@ -29,7 +29,8 @@ from protocol.certificates import certificate, leader_order
 from protocol.errors import UserError
 from protocol.journal import JournalEvent, Warned, WorkDropped
 from protocol.planning import group_choice
-from protocol.ports import ParameterSpec, TaskInfo, inline
+from protocol.ports.offload import inline
+from protocol.ports.trainer import ParameterSpec, TaskInfo
 from protocol.rules.registry import RULE_SETS
 from tests.daemon.certified_home import (
     FOUR,
@@ -119,7 +120,7 @@ CHANGED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
                 choose=_never,
                 share_out=_ties_to_the_last,
                 leader_order=lambda parent, candidates: tuple(sorted(candidates)),
-                check_cut=_never,
+                check_inclusion=_never,
                 weighted_mean=_never,
                 outer_step=_never,
                 merge_vectors=_never,

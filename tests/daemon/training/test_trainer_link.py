@@ -8,8 +8,9 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from protocol.averaging.vector_layout import Vector
 from protocol.journal import RoundCertified, Trained, Warned
-from protocol.ports import TaskInfo, Vector
+from protocol.ports.trainer import TaskInfo
 from protocol.run.manifest import Group, Manifest, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.trainer import RESTART_S, QuadraticTrainer

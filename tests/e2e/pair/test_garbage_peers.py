@@ -23,7 +23,10 @@ from protocol.averaging.vector_layout import chunk_count
 from protocol.digest import digest
 from protocol.errors import Unreachable
 from protocol.identity import Signer
-from protocol.messages import Announce, Plan, Ready, Signed, encode_signed, payload_of, sign
+from protocol.messages.base import Signed
+from protocol.messages.envelope import encode_signed, payload_of, sign
+from protocol.messages.offer import Ready
+from protocol.messages.round import Announce, Plan
 from protocol.planning.plan import make_plan
 from tests.e2e.pair.conftest import Pair
 from tests.e2e.processes import POLL_S, Process

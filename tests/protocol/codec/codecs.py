@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from protocol.averaging.vector_layout import Vector
 from protocol.codec import Codec, CodecEntry, codec_named, entries
 from protocol.codec.base import Bytes8, check_peak, not_finite
 from protocol.codec.numpy_codec import NumpyCodec
-from protocol.ports import Vector
 
 
 class Float24(NumpyCodec):
     """A codec that no run uses: the upper three bytes of every float32.
 
-    The tests register it at run time, as somebody who adds a codec would, and run the property suite on it.
+    The tests register it at run time, as somebody who adds a codec would, and run the property
+    suite on it.
     """
 
     name = "float24"

@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import Codec
 from protocol.codec.blocks import Int4, Int8
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 
 TINY = 2.0**-122  # the smallest scale
 LARGEST = float(np.finfo(np.float32).max)

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from protocol.averaging.reduction import weighted_mean
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import Codec, codec_named
 from protocol.contribution.ledger import Ledger
-from protocol.ports import Vector
 from tests.protocol.codec.codecs import EVERY_REGISTERED as EVERY
 
 PARAMETERS = CHUNK_ELEMENTS + 333

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.averaging.vector_layout import Vector
 from protocol.codec import Codec
 from protocol.codec.floats import BFloat16, Float16, Float32
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 from tests.protocol.codec.codecs import REGISTERED, VALUES, decoded
 
 FORMATS = {"float32": "<I", "bfloat16": "<H", "float16": "<H"}

@@ -10,10 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import Codec
 from protocol.digest import digest
-from protocol.ports import Vector
 from tests.protocol.codec.codecs import REFERENCES, USED
 
 GOLDEN = {

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import protocol.codec
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import Codec, entries, implementation
 from protocol.codec.base import Bytes8
 from protocol.codec.blocks import Int8
@@ -26,7 +26,6 @@ from protocol.codec.compiled import CompiledCodec
 from protocol.codec.kernel import REVISION, KernelStatus, load
 from protocol.digest import Buffer
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 from tests.protocol.codec.codecs import REFERENCES
 
 NAMES = [entry.name for entry in entries() if entry.has_loops]

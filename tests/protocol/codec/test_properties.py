@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS, chunk_count, element_range
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector, chunk_count, element_range
 from protocol.codec import Codec, chunk_bytes
 from protocol.codec.numpy_codec import PIECE_ELEMENTS
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 from tests.protocol.codec.codecs import EVERY, REFERENCES, SUITE, VALUES, decoded
 
 

@@ -70,7 +70,9 @@ def test_no_error_exceeds_the_entrys_bound(entry: CodecEntry) -> None:
 
 
 def test_a_codec_without_loops_is_added_at_run_time() -> None:
-    """The codec is found by name, the compiled loops of the others stay in use, and the benchmark measures it."""
+    """The codec is found by name, the compiled loops of the others stay in use, and the benchmark
+    measures it.
+    """
     before = implementation()
     with registered(FLOAT24) as codec:
         assert codec is codec_named("float24")

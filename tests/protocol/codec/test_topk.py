@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import Codec, codec_named
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 
 TOPK = codec_named("topk")
 BOTH = pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from protocol.messages import Ready
+from protocol.messages.offer import Ready
 from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.flows import Flows
 from protocol.network.network_snapshot import NetworkSnapshot, snapshot_of
@@ -45,7 +45,10 @@ def test_nobody_unseen_counts_for_more_than_the_median() -> None:
         (
             peer,
             replace(
-                ready, sights=tuple(s for s in ready.sights if s.who != short_name(town.peers[5]))
+                ready,
+                observations=tuple(
+                    s for s in ready.observations if s.who != short_name(town.peers[5])
+                ),
             ),
         )
         for peer, ready in offers(town)
@@ -93,7 +96,7 @@ def test_one_false_sight_is_one_of_several() -> None:
         )
         for peer in town.peers[1 : 1 + MAX_OBSERVATIONS]
     )
-    said[0] = (said[0][0], replace(said[0][1], sights=slander))
+    said[0] = (said[0][0], replace(said[0][1], observations=slander))
     honest, slandered = snapshot_of(offers(town)), snapshot_of(said)
     for before, after, place in zip(honest.members, slandered.members, town.places, strict=True):
         assert after.uplink_bps == pytest.approx(before.uplink_bps, rel=0.1)
@@ -104,7 +107,12 @@ def test_what_is_said_twice_counts_once() -> None:
     town = Town(8)
     said = offers(town)
     louder = [
-        (peer, replace(ready, sights=(ready.sights + ready.sights)[:MAX_OBSERVATIONS]))
+        (
+            peer,
+            replace(
+                ready, observations=(ready.observations + ready.observations)[:MAX_OBSERVATIONS]
+            ),
+        )
         for peer, ready in said
     ]
     assert [m.uplink_bps for m in snapshot_of(louder).members] == [
@@ -118,7 +126,7 @@ def test_of_oneself_nobody_is_asked() -> None:
     boast = PeerObservation(
         who=short_name(town.peers[2]), rtt_us=1, uplink_bps=10**12, downlink_bps=10**12
     )
-    said[2] = (said[2][0], replace(said[2][1], sights=(boast, *said[2][1].sights[:4])))
+    said[2] = (said[2][0], replace(said[2][1], observations=(boast, *said[2][1].observations[:4])))
     assert (
         snapshot_of(said).members[2].uplink_bps == snapshot_of(offers(town)).members[2].uplink_bps
     )
@@ -127,7 +135,7 @@ def test_of_oneself_nobody_is_asked() -> None:
 def test_without_sights_nothing_is_measured_and_claims_stand() -> None:
     town = Town(8)
     said = [
-        (peer, replace(ready, sights=(), uplink_bps=1000 + i))
+        (peer, replace(ready, observations=(), uplink_bps=1000 + i))
         for i, (peer, ready) in enumerate(offers(town))
     ]
     view = snapshot_of(said)
@@ -145,7 +153,13 @@ def test_flows_are_bounded_by_their_length() -> None:
 def test_failures_are_counted_over_all() -> None:
     town = Town(8)
     said = [
-        (peer, replace(ready, sights=tuple(replace(s, rounds=10, failed=1) for s in ready.sights)))
+        (
+            peer,
+            replace(
+                ready,
+                observations=tuple(replace(s, rounds=10, failed=1) for s in ready.observations),
+            ),
+        )
         for peer, ready in offers(town)
     ]
     assert snapshot_of(said).failure_rate == pytest.approx(0.1)

@@ -15,12 +15,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from protocol.averaging.group_layout import layout_of
+from protocol.averaging.group_layout import GroupLayout, layout_of
+from protocol.averaging.vector_layout import Vector
 from protocol.codec import codec_named
 from protocol.digest import digest
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
-from protocol.ports import Vector
 from protocol.rules.registry import RULE_SETS, RuleSet
 from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES
 from protocol.run.manifest import Outer
@@ -71,11 +71,24 @@ def _shares(rules: RuleSet) -> list[bytes]:
 
 
 def _layouts(rules: RuleSet) -> list[bytes]:
-    rows = ((0, 1, 2), (3, 4, 5, 6), (7, 8, 9))
+    groups = ((0, 1, 2), (3, 4, 5, 6), (7, 8, 9))
     return [
-        msgspec.msgpack.encode(layout_of(rows, (0, size, 2 * size, 3 * size), rules.share_out))
+        _pinned_layout(layout_of(groups, (0, size, 2 * size, 3 * size), rules.share_out))
         for size in (1, 4, 5, 100)
     ]
+
+
+def _pinned_layout(layout: GroupLayout) -> bytes:
+    """Encode a layout with the field names that it had when its pin was made."""
+    return msgspec.msgpack.encode(
+        {
+            "rows": layout.groups,
+            "row_of": layout.group_of,
+            "parts": layout.parts,
+            "slices": layout.slices,
+            "ranks": layout.counterparts,
+        }
+    )
 
 
 def _leaders(rules: RuleSet) -> list[bytes]:

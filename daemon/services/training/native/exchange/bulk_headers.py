@@ -14,7 +14,7 @@ from msgspec import Meta
 from daemon.swarm.frames import frame
 from protocol.averaging.vector_layout import MAX_PARAMETERS
 from protocol.errors import PeerFault
-from protocol.messages import UNREADABLE, Hash, Index, Signed
+from protocol.messages.base import UNREADABLE, Hash, Index, Signed
 
 PROTOCOL = "/hypergpu/bulk/1"
 # A proof has two digests a level and is 2 KB at most; a signed result has 300 bytes.

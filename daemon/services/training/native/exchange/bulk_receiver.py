@@ -19,7 +19,8 @@ from daemon.services.training.native.exchange.link_meter import LinkMeter
 from daemon.swarm.frames import FrameReader
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.ports import ByteStream, Network
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
 
 
 class ExpectedParcel:

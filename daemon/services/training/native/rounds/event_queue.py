@@ -11,7 +11,7 @@ from collections import deque
 
 import trio
 
-from protocol.round.phases import Event, Nothing, Tick
+from protocol.round.events import DeadlinePassed, Event, WakeUp
 
 # A deadline passes before events that have waited this long behind it.
 OVERDUE_S = 0.5
@@ -41,7 +41,7 @@ class EventQueue:
         self._news.set()
 
     async def next(self, deadline: float) -> Event:
-        """The next event; `Tick` when the deadline has passed, `Nothing` after `wake`."""
+        """The next event; `DeadlinePassed` when the deadline has passed, `WakeUp` after `wake`."""
         if not self._ours and not self._waiting:
             self._news = trio.Event()
             with trio.move_on_at(deadline):
@@ -50,8 +50,8 @@ class EventQueue:
             return self._ours.popleft()
         late_s = trio.current_time() - deadline
         if late_s >= 0 and (not self._waiting or late_s > OVERDUE_S):
-            return Tick()
-        return self._waiting.popleft() if self._waiting else Nothing()
+            return DeadlinePassed()
+        return self._waiting.popleft() if self._waiting else WakeUp()
 
     def __len__(self) -> int:
         return len(self._waiting)

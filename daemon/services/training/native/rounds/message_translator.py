@@ -15,20 +15,13 @@ from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
-from protocol.messages import (
-    HoldReport,
-    Inclusion,
-    Message,
-    Plan,
-    Ready,
-    Signed,
-    Vote,
-    Withdrawal,
-    open_as,
-    task_of,
-)
+from protocol.messages.base import Message, Signed
+from protocol.messages.envelope import open_as
+from protocol.messages.offer import Ready, task_of
+from protocol.messages.round import HoldReport, Inclusion, Plan, Vote, Withdrawal
 from protocol.planning.plan import OpenPlan
-from protocol.round import phases as p
+from protocol.round import events as e
+from protocol.round.state import RoundState
 
 # Of one peer: a view or two of the next round, and of the one after it.
 EARLY_OF_PEER = 4
@@ -43,7 +36,7 @@ class MessageTranslator:
         self,
         run: Digest,
         plans: DecodedPlans,
-        emit: Callable[[p.Event, bool], None],
+        emit: Callable[[e.Event, bool], None],
         refuse: Refuse,
         guilty: Mapping[PeerId, Judgment],
         left_out: Callable[[PeerId], str] = lambda _: "",
@@ -58,7 +51,9 @@ class MessageTranslator:
         self._guilty = guilty
         self._early: deque[Signed] = deque(maxlen=EARLY_OFFERS)
 
-    def take(self, state: p.State, signed: Signed, message: Message, *, ours: bool = False) -> None:
+    def take(
+        self, state: RoundState, signed: Signed, message: Message, *, ours: bool = False
+    ) -> None:
         """`ours`: we said it ourselves, and nothing may come between saying a thing and acting on
         it.
         """
@@ -80,10 +75,10 @@ class MessageTranslator:
                     # As if it had not come: our plan would be without it.
                     self._refuse("not_admitted", signed.peer, why)
                 else:
-                    self._emit(p.ReadyGot(signed=signed, ready=message), ours)
+                    self._emit(e.ReadyReceived(signed=signed, ready=message), ours)
             case Plan():
                 try:
-                    plan = self._plans.open(signed, state.rules.chunks)
+                    plan = self._plans.open(signed, state.context.chunks)
                 except PeerFault as fault:
                     self._refuse(fault.reason, signed.peer, str(fault))
                     return
@@ -92,15 +87,15 @@ class MessageTranslator:
                         "other_task", signed.peer, f"a plan with an offer for another task: {other}"
                     )
                 else:
-                    self._emit(p.PlanGot(signed=signed, plan=plan), ours)
+                    self._emit(e.PlanReceived(signed=signed, plan=plan), ours)
             case HoldReport():
-                self._emit(p.HeldGot(peer=signed.peer, held=message), ours)
+                self._emit(e.HoldReportReceived(peer=signed.peer, report=message), ours)
             case Withdrawal():
-                self._emit(p.WithdrawalGot(peer=signed.peer, withdrawal=message), ours)
+                self._emit(e.WithdrawalReceived(peer=signed.peer, withdrawal=message), ours)
             case Inclusion():
-                self._emit(p.CutGot(signed=signed, cut=message), ours)
+                self._emit(e.InclusionReceived(signed=signed, inclusion=message), ours)
             case Vote():
-                self._emit(p.VoteGot(signed=signed, vote=message), ours)
+                self._emit(e.VoteReceived(signed=signed, vote=message), ours)
             case _:
                 self._refuse(
                     "unknown_kind", signed.peer, f"a {type(message).__name__} outside its place"
@@ -123,7 +118,7 @@ class MessageTranslator:
             self._early.remove(of_peer[0])
         self._early.append(signed)
 
-    def look_again(self, state: p.State) -> None:
+    def look_again(self, state: RoundState) -> None:
         """The round goes by another parent now: what was early may be in time."""
         early, self._early = list(self._early), deque(maxlen=EARLY_OFFERS)
         for signed in early:

@@ -29,9 +29,11 @@ from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent
-from protocol.messages import MAX_DRAWN, MAX_ROUNDS, Binding, Ready, TaskReady, Trajectory
-from protocol.ports import Network, Offload, Trainer
-from protocol.round import phases as p
+from protocol.messages.offer import MAX_DRAWN, MAX_ROUNDS, Binding, Ready, TaskReady, Trajectory
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
+from protocol.ports.trainer import Trainer
+from protocol.round import events as e
 from protocol.run.manifest import Manifest
 
 
@@ -59,7 +61,7 @@ class RoundExecutor:
         logbook: RoundLog,
         leaves: dict[Digest, list[Digest]],
         binding: Binding | None,
-        emit: Callable[[p.Event], None],
+        emit: Callable[[e.Event], None],
         record: Callable[[JournalEvent], None],
     ) -> None:
         self.training = TrainerLink(trainer, keeper, manifest, me, record)
@@ -90,7 +92,7 @@ class RoundExecutor:
             trajectory = Trajectory(
                 drawn=min(ledger.drawn, MAX_DRAWN), rounds=min(max(ledger.rounds, 1), MAX_ROUNDS)
             )
-            self._emit(p.OfferMade(ready=replace(ready, trajectory=trajectory), offer=offer))
+            self._emit(e.OfferMade(ready=replace(ready, trajectory=trajectory), offer=offer))
 
     async def train_on(self) -> None:
         await self.training.go_on()
@@ -109,20 +111,22 @@ class RoundExecutor:
             uplink_bps=self._exchanging.uplink_bps,
             downlink_bps=self._exchanging.downlink_bps,
             coordinate=self._neighbours.coordinate,
-            sights=self._neighbours.sights(parent),
+            observations=self._neighbours.sights(parent),
         )
         return ready if self._binding is None else with_binding(ready, self._binding)
 
     async def adopt(self, certificate: OpenCertificate, *, downloaded: bool) -> None:
-        """Make the state of a certificate the anchor; `StateLost` where the lineage has no place
+        """Make the state of a certificate the anchor; `StateUnavailable` where the lineage has no place
         for the certificate.
         """
         arrived = self._downloads.take(certificate.hash) if downloaded else None
         if why := self._misplaced(certificate, downloaded):
-            self._emit(p.StateLost(certificate=certificate.hash, reason=why))
+            self._emit(e.StateUnavailable(certificate=certificate.hash, reason=why))
             return
         assert arrived is not None or not downloaded, "the machine adopts what it was told is here"
-        moved = await self.moving.adopt(certificate, self._exchanging.credits(certificate), arrived)
+        moved = await self.moving.adopt(
+            certificate, self._exchanging.encoding_losses(certificate), arrived
+        )
         self._downloads.moved()
         self._course.moved(downloaded=downloaded)
         self._emit(moved)
@@ -152,7 +156,7 @@ class RoundExecutor:
         lost = await self._downloads.fetch(made)
         if lost:
             self._course.nobody_gave(certificate.hash, trio.current_time())
-            self._emit(p.StateLost(certificate=certificate.hash, reason=lost))
+            self._emit(e.StateUnavailable(certificate=certificate.hash, reason=lost))
 
     async def average(self, other: Tip) -> None:
         """The other branch's state is here: average it with ours."""
@@ -161,7 +165,7 @@ class RoundExecutor:
         state = await self.moving.merge(other, arrived)
         parents = merge_parents(ours.hash, other.hash)
         ready = self.ready(merge_round(parents), max(ours.number, other.number) + 1, NOTHING, None)
-        self._emit(p.MergePrepared(other=other, state=state, ready=ready))
+        self._emit(e.MergePrepared(other=other, state=state, ready=ready))
 
     def give_up(self, certificate: Digest, *, merging: bool, held_s: float) -> None:
         """A state does not come, or not on: this node does without it for a while."""

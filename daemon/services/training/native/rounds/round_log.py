@@ -9,7 +9,7 @@ from collections.abc import Callable
 from daemon.swarm.lineage import LineageEntry
 from protocol.identity import PeerId
 from protocol.journal import Contributor, JournalEvent, PhaseEntered, RoundCertified
-from protocol.round.phases import State
+from protocol.round.state import RoundState
 
 
 def certified(
@@ -39,10 +39,11 @@ def certified(
         state_digest=state_digest,
         outcome=outcome,
         phase_seconds=phase_seconds or {},
-        reason=certificate.cut.reason,
+        reason=certificate.inclusion.reason,
         plan=plan.plan.reason,
-        group_sizes=tuple(len(row) for row in plan.plan.rows),
+        group_sizes=tuple(len(row) for row in plan.plan.groups),
         predicted_s=plan.plan.predicted_s,
+        voters=certificate.voters,
     )
 
 
@@ -55,13 +56,13 @@ class RoundLog:
         self._entered_at = 0.0
         self._seconds: dict[str, float] = {}
 
-    def began(self, state: State, said: str, now: float) -> None:
+    def began(self, state: RoundState, said: str, now: float) -> None:
         self._entered_at = now
         self._record(
             PhaseEntered(number=state.number, view=0, phase=state.phase.value, reason=said)
         )
 
-    def moved(self, before: State, after: State, now: float) -> None:
+    def moved(self, before: RoundState, after: RoundState, now: float) -> None:
         """Adds up the time of a phase that was left."""
         if before.phase is not after.phase:
             self._seconds[before.phase.value] = (

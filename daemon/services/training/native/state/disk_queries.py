@@ -5,7 +5,7 @@ from __future__ import annotations
 from daemon.swarm.chain_sync import unpack_record
 from protocol.digest import Digest
 from protocol.errors import UserError
-from protocol.ports import Disk
+from protocol.ports.disk import Disk
 
 
 async def readable_records(disk: Disk, run: Digest, first: int, limit: int) -> list[bytes]:

@@ -115,7 +115,7 @@ class Invariants:
 
     def entered(self, node: SimulatedNode, now: float) -> None:
         """The node entered a phase."""
-        keeper = node.engine.keeper if node.engine else None
+        keeper = node.engine.state_store if node.engine else None
         if keeper is None or node.trainer is None:
             return
         key = (node.index, node.life)
@@ -140,7 +140,7 @@ class Invariants:
 
     def moved(self, node: SimulatedNode, now: float) -> None:
         """The node holds the anchor of its state store's tip."""
-        keeper = node.engine.keeper if node.engine else None
+        keeper = node.engine.state_store if node.engine else None
         if keeper is None:
             return
         self._agreement(node, keeper, now)

@@ -243,7 +243,7 @@ async def test_the_newest_checkpoint_may_be_damaged_and_the_one_before_goes_on(
     node = await resumed(home)
     assert node.keeper.tip == home.tips[ROUNDS - 1]
     assert len(node.disk.damaged) == 1
-    assert "Number 8 is taken instead" in node.disk.damaged[0]
+    assert "Number 8 is used instead" in node.disk.damaged[0]
     assert node.lineage.ahead(node.keeper.tip) == home.tips[ROUNDS], (
         "and the members are asked for the newest state"
     )
@@ -323,8 +323,7 @@ async def test_damaged_stands_are_said(tmp_path: Path, ruin: str) -> None:
     RUINS[ruin](path, 0.004 if ruin == "flipped" else 0.3)
     node = await resumed(home)
     assert [
-        "What this node had said in a round under way is forgotten" in words
-        for words in node.disk.damaged
+        "votes in a round that has not ended are lost" in words for words in node.disk.damaged
     ] == [True]
 
 

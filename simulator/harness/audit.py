@@ -110,7 +110,7 @@ class Audit:
                 pass
 
     def _settle(self, book: ShadowLedger, step: LineageEntry, *, last: bool) -> None:
-        """As `daemon.services.training.native.state.state_store` does along a path."""
+        """As `daemon.services.training.native.state.ledger_store` does along a path."""
         certificate, before = step.certificate, self._lineage.tip(book.tip)
         founded = certificate.outcome.number == 1 and book.peer in certificate.plan.index
         book.certified(
@@ -217,9 +217,9 @@ class Audit:
         while len(self._states) > STATES_KEPT:
             self._states.popitem(last=False)
         if state_digest(*after) != outcome.state:
-            wrong = (
-                wrong
-                or f"its state is not that of the {len(certificate.contributors)} contributions it lists"
+            wrong = wrong or (
+                f"its state is not that of the {len(certificate.contributors)} "
+                "contributions it lists"
             )
         return wrong
 

@@ -229,7 +229,8 @@ class HivemindCohort:
                 seen += not answer.whole
                 local = np.mean(np.abs(held[index] - given[index]) <= TOLERANCE)
                 notes.append(
-                    f"{index} was told of a success with {len(included)} members, is off by {error:.2g}, {100 * local:.0f}% its own values"
+                    f"{index} was told of a success with {len(included)} members, is off by "
+                    f"{error:.2g}, {100 * local:.0f}% its own values"
                 )
         tensors = list(held.values())
         same = all(_apart(tensor, tensors[0]) <= TOLERANCE for tensor in tensors)

@@ -80,7 +80,7 @@ class MemberAgent:
         while data:
             data = data[os.write(self._output, data) :]
 
-    # -------------------------------------------------------------------------------------------- what happens
+    # ---------------------------------------------------------------- what happens
 
     def told(self, event: e.Event) -> None:
         """An event of the round machine, before the machine takes it."""
@@ -134,7 +134,7 @@ class MemberAgent:
     def _entered(self, event: journal.PhaseEntered) -> None:
         engine = self.engine
         assert engine is not None
-        state, keeper = engine.state, engine.keeper
+        state, keeper = engine.state, engine.state_store
         # The first phase of a life is entered when its state is in place.
         if not self._resumed and keeper is not None:
             self._resumed = True
@@ -178,7 +178,7 @@ class MemberAgent:
                 self._dumps.remove(dump)
                 self._dump(dump)
 
-    # -------------------------------------------------------------------------------------------- strikes
+    # ---------------------------------------------------------------- strikes
 
     def _came_to(self, step: str, number: int) -> None:
         strike = self._strike
@@ -222,7 +222,7 @@ class MemberAgent:
                 if self._strike is strike and self._in_step_since is not None:
                     self._hit(strike)
 
-    # -------------------------------------------------------------------------------------------- commands
+    # ---------------------------------------------------------------- commands
 
     async def obey(self, source: int) -> None:
         """Commands, until whoever gives them is gone."""
@@ -245,7 +245,7 @@ class MemberAgent:
             self._dumps.append(command)
 
     def _dump(self, dump: Dump) -> None:
-        keeper = self.engine.keeper if self.engine else None
+        keeper = self.engine.state_store if self.engine else None
         if keeper is None:
             self.say(Remark, text="there is no anchor to dump yet")
             return

@@ -39,8 +39,8 @@ from protocol.chain.port import (
     PoolStatus,
     Proposal,
     RunStatus,
-    Sent,
-    Settled,
+    SentTransaction,
+    SettledTransaction,
 )
 
 # Between looks while waiting; blocks come every 2 to 3 s.
@@ -92,9 +92,9 @@ class ChainClient:
             )
         )
         # For those that wait, whoever's look it was that found the end.
-        self._ended: deque[Settled] = deque(maxlen=MOST_ENDED)
+        self._ended: deque[SettledTransaction] = deque(maxlen=MOST_ENDED)
         # Found by a wait, not yet told by `reconcile`.
-        self._untold: deque[Settled] = deque(maxlen=MOST_ENDED)
+        self._untold: deque[SettledTransaction] = deque(maxlen=MOST_ENDED)
 
     @property
     def profile(self) -> str:
@@ -214,7 +214,7 @@ class ChainClient:
         model: Hash = NO_HASH,
         capabilities: Sequence[Hash] = (),
         agent: Address | None = None,
-    ) -> Sent:
+    ) -> SentTransaction:
         data = calldata.register_calldata(name, model, capabilities, agent)
         return self._send(
             "register",
@@ -224,7 +224,7 @@ class ChainClient:
             "Registered(address,address,bytes32,bytes32,bytes32[])",
         )
 
-    def approve_sponsor(self, sponsor: Address) -> Sent:
+    def approve_sponsor(self, sponsor: Address) -> SentTransaction:
         """Lets `sponsor` register, beat and claim for this account, at its own expense."""
         self._ours("sponsors")
         data = call_data("approve_sponsor(address)", sponsor)
@@ -232,7 +232,7 @@ class ChainClient:
             "approve_sponsor", sponsor, AGENT_REGISTRY, data, "SponsorApproved(address,address)"
         )
 
-    def set_payout(self, payout: Address) -> Sent:
+    def set_payout(self, payout: Address) -> SentTransaction:
         self._ours("a payout account of its own")
         return self._send(
             "set_payout",
@@ -242,7 +242,9 @@ class ChainClient:
             "PayoutSet(address,address)",
         )
 
-    def heartbeat(self, samples: int, certificate: Hash, *, agent: Address | None = None) -> Sent:
+    def heartbeat(
+        self, samples: int, certificate: Hash, *, agent: Address | None = None
+    ) -> SentTransaction:
         figures = calldata.heartbeat_figures_calldata(agent or self.account, samples, certificate)
         data = calldata.heartbeat_calldata(agent) if self._profile == PLUMISE else figures
         return self._send(
@@ -255,7 +257,7 @@ class ChainClient:
 
     # ---------------------------------------------------------------- the pool
 
-    def propose(self, proposal: Proposal) -> Sent:
+    def propose(self, proposal: Proposal) -> SentTransaction:
         self._ours("proposals")
         data = call_data(
             "propose(uint256,bytes32,uint256,bytes32)",
@@ -272,7 +274,7 @@ class ChainClient:
             "Voted(address,uint256,bytes32,uint256,bytes32)",
         )
 
-    def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> Sent:
+    def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> SentTransaction:
         self._ours("disputes")
         named = (proposal.epoch, proposal.root, proposal.total, proposal.data)
         data = call_data(
@@ -289,7 +291,7 @@ class ChainClient:
             "Disputed(uint256,address,bytes32,string,bytes32)",
         )
 
-    def activate(self) -> Sent:
+    def activate(self) -> SentTransaction:
         self._ours("roots")
         return self._send(
             "activate",
@@ -299,7 +301,7 @@ class ChainClient:
             "Activated(uint256,bytes32,uint256)",
         )
 
-    def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
+    def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> SentTransaction:
         if self._profile == PLUMISE:
             own = checked_address(address) == self.account
             data = calldata.claim_calldata(None if own else address)
@@ -317,7 +319,7 @@ class ChainClient:
         deadline_s: int,
         proof: Sequence[Hash],
         signature: bytes,
-    ) -> Sent:
+    ) -> SentTransaction:
         """As `claim`, to the payout that `address` signed for (`contracts.signers.sign_claim`).
 
         Anyone may send it.
@@ -334,7 +336,7 @@ class ChainClient:
         )
         return self._send("claim_to", address, REWARD_POOL, data, "RewardClaimed(address,uint256)")
 
-    def prove(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
+    def prove(self, address: Address, total: int, proof: Sequence[Hash]) -> SentTransaction:
         """Leaves a proof with the pool, so that a claim in Plumise's words, which carry none, pays
         it.
         """
@@ -342,7 +344,7 @@ class ChainClient:
         data = call_data("prove(address,uint256,bytes32[])", address, total, list(proof))
         return self._send("prove", address, REWARD_POOL, data, "Proved(address,uint256)")
 
-    def fund(self, amount: int) -> Sent:
+    def fund(self, amount: int) -> SentTransaction:
         self._ours("funding by contract")
         return self._send(
             "fund",
@@ -353,7 +355,7 @@ class ChainClient:
             value=amount,
         )
 
-    def pause(self, paused: bool) -> Sent:
+    def pause(self, paused: bool) -> SentTransaction:
         self._ours("a pause")
         call, event = (
             ("pause()", "Paused(address)") if paused else ("unpause()", "Unpaused(address)")
@@ -362,7 +364,7 @@ class ChainClient:
 
     # ---------------------------------------------------------------- runs
 
-    def create_run(self, run: Hash, manifest: Hash) -> Sent:
+    def create_run(self, run: Hash, manifest: Hash) -> SentTransaction:
         return self._session(
             "create_run",
             run,
@@ -370,16 +372,16 @@ class ChainClient:
             "Created(bytes32,address,bytes32)",
         )
 
-    def activate_run(self, run: Hash) -> Sent:
+    def activate_run(self, run: Hash) -> SentTransaction:
         return self._session(
             "activate_run", run, call_data("activate(bytes32)", run), "Activated(bytes32,address)"
         )
 
-    def complete_run(self, run: Hash, certificate: Hash) -> Sent:
+    def complete_run(self, run: Hash, certificate: Hash) -> SentTransaction:
         data = call_data("complete(bytes32,bytes32)", run, certificate)
         return self._session("complete_run", run, data, "Completed(bytes32,address,bytes32)")
 
-    def cancel_run(self, run: Hash, reason: str) -> Sent:
+    def cancel_run(self, run: Hash, reason: str) -> SentTransaction:
         return self._session(
             "cancel_run",
             run,
@@ -387,22 +389,22 @@ class ChainClient:
             "Cancelled(bytes32,address,string)",
         )
 
-    def _session(self, kind: str, run: Hash, data: bytes, event: str) -> Sent:
+    def _session(self, kind: str, run: Hash, data: bytes, event: str) -> SentTransaction:
         self._ours("runs")
         return self._send(kind, run.hex(), SESSIONS, data, event)
 
     # ---------------------------------------------------------------- what is in flight
 
-    def pending(self) -> tuple[Sent, ...]:
+    def pending(self) -> tuple[SentTransaction, ...]:
         return () if self._sender is None else self._sender.pending()
 
-    def reconcile(self) -> tuple[Settled, ...]:
+    def reconcile(self) -> tuple[SettledTransaction, ...]:
         ended = self._look()
         told = (*self._untold, *ended)
         self._untold.clear()
         return told
 
-    def wait(self, sent: Sent, timeout_s: float) -> Settled:
+    def wait(self, sent: SentTransaction, timeout_s: float) -> SettledTransaction:
         """Raises also `ChainUnreachable` when the time is over and the last look got no answer."""
         deadline = self._now() + timeout_s
         while True:
@@ -422,7 +424,7 @@ class ChainClient:
                 raise problem or ChainPending(sent, timeout_s)
             self._sleep(POLL_S)
 
-    def _look(self) -> tuple[Settled, ...]:
+    def _look(self) -> tuple[SettledTransaction, ...]:
         if self._sender is None:
             return ()
         ended = self._sender.reconcile()
@@ -439,7 +441,7 @@ class ChainClient:
 
     def _send(
         self, kind: str, subject: str, to: Address, data: bytes, event: str, *, value: int = 0
-    ) -> Sent:
+    ) -> SentTransaction:
         if self._sender is None:
             raise ChainRefused("client: there is no wallet to sign with")
         return self._sender.send(kind, subject, to, data, value=value, proof=topic(event))

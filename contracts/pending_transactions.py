@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from contracts.fees import Fees
-from protocol.chain.port import Sent
+from protocol.chain.port import SentTransaction
 from protocol.errors import UserError
 
 
@@ -48,8 +48,8 @@ class PendingTransaction(msgspec.Struct, frozen=True, kw_only=True):
     missing_since_s: float | None = None
 
     @property
-    def sent(self) -> Sent:
-        return Sent(kind=self.kind, nonce=self.nonce, hash=self.hashes[0])
+    def sent(self) -> SentTransaction:
+        return SentTransaction(kind=self.kind, nonce=self.nonce, hash=self.hashes[0])
 
 
 class WatchedTransaction(msgspec.Struct, frozen=True, kw_only=True):

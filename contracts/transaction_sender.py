@@ -30,7 +30,7 @@ from contracts.pending_transactions import (
     WatchedTransaction,
 )
 from protocol.chain.keccak import Address, keccak256
-from protocol.chain.port import ChainRefused, ChainUnreachable, Sent, Settled
+from protocol.chain.port import ChainRefused, ChainUnreachable, SentTransaction, SettledTransaction
 
 # A node sends one of each kind; more in flight means that something asks in a loop.
 MOST_PENDING = 32
@@ -91,13 +91,13 @@ class TransactionSender:
     def account(self) -> Address:
         return self._signer.address
 
-    def pending(self) -> tuple[Sent, ...]:
+    def pending(self) -> tuple[SentTransaction, ...]:
         with self._file.held():
             return tuple(each.sent for each in self._file.load().transactions)
 
     def send(
         self, kind: str, subject: str, to: Address, data: bytes, *, value: int = 0, proof: str = ""
-    ) -> Sent:
+    ) -> SentTransaction:
         """Raises `ChainRefused` when it would fail, `ChainUnreachable` when nothing was signed.
 
         After that it only returns: it is written down.
@@ -140,7 +140,7 @@ class TransactionSender:
                 raise refused
             return transaction.sent
 
-    def reconcile(self) -> tuple[Settled, ...]:
+    def reconcile(self) -> tuple[SettledTransaction, ...]:
         """Raises `ChainUnreachable` with everything kept; what was learnt before that is told next
         time.
         """
@@ -151,7 +151,7 @@ class TransactionSender:
             head = self._node.number("eth_blockNumber")
             used = self._node.nonce(self.account, "latest")
             kept: list[PendingTransaction] = []
-            ended: list[Settled] = []
+            ended: list[SettledTransaction] = []
             watched = list(book.watched)
             for each in book.transactions:
                 after = self._look_after(each, head, used)
@@ -225,7 +225,7 @@ class TransactionSender:
 
     def _look_after(
         self, each: PendingTransaction, head: int, used: int
-    ) -> PendingTransaction | tuple[Settled, str]:
+    ) -> PendingTransaction | tuple[SettledTransaction, str]:
         """What it is now, or how it ended and the hash of the block in which."""
         for signed in each.hashes:
             receipt = self._node.receipt(signed)
@@ -238,7 +238,7 @@ class TransactionSender:
         if used > each.nonce:
             since = each.missing_since_s if each.missing_since_s is not None else self._now()
             if self._now() - since >= MISSING_S:
-                return Settled(
+                return SettledTransaction(
                     sent=each.sent,
                     done=False,
                     reason=f"another transaction took its nonce, {each.nonce}",
@@ -284,9 +284,11 @@ class TransactionSender:
         self._offer(higher)
         return higher
 
-    def _ended(self, each: PendingTransaction, receipt: TransactionReceipt, block: int) -> Settled:
+    def _ended(
+        self, each: PendingTransaction, receipt: TransactionReceipt, block: int
+    ) -> SettledTransaction:
         gas = number_of(receipt.gas_used, "gasUsed")
-        about = Settled(
+        about = SettledTransaction(
             sent=each.sent,
             done=True,
             hash=receipt.transaction_hash,

@@ -23,7 +23,7 @@ from daemon.home.pinned_directory import PinnedDirectory
 from protocol.certificates.certificate import OpenCertificate
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, RoundCertified, Warned, decode_event, encode_event
-from protocol.status import Status, StatusState, fold, record
+from protocol.status import Status, StatusState, fold, status_at
 
 FLUSH_INTERVAL_S = 1.0  # what a crash may lose
 ROTATE_BYTES = 16 << 20  # about 40,000 rounds of a small swarm
@@ -78,7 +78,7 @@ class Journal:
 
     def status(self) -> Status:
         """The status as of now."""
-        return record(self._state, self._wall_clock())
+        return status_at(self._state, self._wall_clock())
 
     def reputation(self, peer: PeerId) -> int | None:
         """What is known of a peer, 0 to 1,000; None while it is new."""

@@ -83,7 +83,7 @@ def simulate(
     policy: str | None,
     listing: bool,
 ) -> int:
-    """Play a scenario (or all) in a simulated world and check that every invariant holds.
+    """Play scenarios in a simulated world and check every invariant.
 
     Ends with 0 when everything went as it must. A failing schedule is shrunk to the faults that it
     takes, and printed.

@@ -17,7 +17,8 @@ from daemon.chain.home_runs import opened_record
 from protocol.certificates.certificate import OpenCertificate
 from protocol.errors import PeerFault, UserError
 from protocol.journal import JournalEvent, Warned
-from protocol.ports import Disk, Offload
+from protocol.ports.disk import Disk
+from protocol.ports.offload import Offload
 from protocol.run.manifest import SignedManifest
 
 # Records. Opening one takes 15 us with four members, and the event loop shares the interpreter with

@@ -18,7 +18,9 @@ from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId
-from protocol.ports import ByteStream, Network, Offload
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
 from protocol.settlement.dataset import (
     MAX_DATASET_BYTES,
     Dataset,

@@ -22,12 +22,12 @@ from protocol.chain.port import (
     ChainPending,
     ChainRefused,
     ChainUnreachable,
-    Sent,
+    SentTransaction,
     WrongChain,
 )
 from protocol.errors import UserError
 from protocol.journal import ChainReport, JournalEvent
-from protocol.ports import Offload
+from protocol.ports.offload import Offload
 
 # After this the chain takes a node for dead (Plumise's figure, and our contracts').
 HEARTBEAT_TIMEOUT_S = 300.0
@@ -157,7 +157,7 @@ class Heartbeater:
     def _is_known(self, samples: int, certificate: bytes, figure: HeartbeatFigures) -> bool:
         return certificate == figure.certificate and samples >= figure.samples
 
-    def _settle(self, chain: Chain, send: Callable[[], Sent]) -> None:
+    def _settle(self, chain: Chain, send: Callable[[], SentTransaction]) -> None:
         """Send and see it through. Raises `ChainError`."""
         settled = chain.wait(send(), self._settle_s)
         if not settled.done:

@@ -17,7 +17,7 @@ from daemon.swarm.chain_sync import unpack_record
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.digest import Digest
 from protocol.errors import UserError
-from protocol.messages import UNREADABLE
+from protocol.messages.base import UNREADABLE
 from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
 
 MANIFEST_FILE = "manifest"

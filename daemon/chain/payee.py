@@ -35,8 +35,10 @@ from protocol.chain.port import Chain, ChainError, Proposal
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId
 from protocol.journal import ChainReport, JournalEvent, Warned
-from protocol.messages import UNREADABLE, Binding
-from protocol.ports import Network, Offload
+from protocol.messages.base import UNREADABLE
+from protocol.messages.offer import Binding
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
 from protocol.run.manifest import SignedManifest
 from protocol.settlement.rules import Settlement
 

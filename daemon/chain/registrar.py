@@ -33,8 +33,10 @@ from protocol.chain.registration import (
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, PeerRegistered
-from protocol.messages import UNREADABLE, Hash, Signature
-from protocol.ports import ByteStream, Network, Offload
+from protocol.messages.base import UNREADABLE, Hash, Signature
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
 from protocol.settlement.rules import Settlement
 
 if TYPE_CHECKING:

@@ -15,7 +15,14 @@ from daemon.chain.offences import SanctionSummary, sanctions_of
 from daemon.chain.settlement import RootCheck, check_root
 from protocol.chain.account_binding import wallet_of_offer
 from protocol.chain.keccak import Address, account_bytes
-from protocol.chain.port import Chain, ChainPending, ChainRefused, PoolStatus, Proposal, Settled
+from protocol.chain.port import (
+    Chain,
+    ChainPending,
+    ChainRefused,
+    PoolStatus,
+    Proposal,
+    SettledTransaction,
+)
 from protocol.errors import UserError
 from protocol.settlement.dataset import Dataset, proof_for, work_of
 from protocol.settlement.receipts import receipts_of
@@ -213,7 +220,7 @@ def _not_ours(account: Address, wallet: Address) -> UserError:
     )
 
 
-def _told(answer: Claimed, settled: Settled, paid: int) -> Claimed:
+def _told(answer: Claimed, settled: SettledTransaction, paid: int) -> Claimed:
     if not settled.done:
         raise ChainRefused(settled.reason or "it was not taken")
     reason = (

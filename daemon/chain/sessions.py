@@ -22,8 +22,8 @@ from protocol.chain.port import (
     ChainPending,
     ChainRefused,
     RunStatus,
-    Sent,
-    Settled,
+    SentTransaction,
+    SettledTransaction,
 )
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
@@ -139,7 +139,7 @@ def checked_reason(text: str) -> str:
     )
 
 
-def send_step(chain: Chain, run: bytes, send: Callable[[], Sent]) -> Settled:
+def send_step(chain: Chain, run: bytes, send: Callable[[], SentTransaction]) -> SettledTransaction:
     """Send one step and see it through.
 
     Raises `UserError` that says what a refusal means, `ChainError`.

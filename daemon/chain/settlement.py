@@ -29,7 +29,7 @@ from protocol.settlement.dataset import (
     make_dataset,
     work_of,
 )
-from protocol.settlement.totals import Settled, settle
+from protocol.settlement.totals import SettlementTotals, settle
 from protocol.status.figures import tokens
 
 
@@ -38,7 +38,7 @@ class SettlementDraft(msgspec.Struct, frozen=True, kw_only=True):
 
     proposal: Proposal
     dataset: Dataset
-    settled: Settled
+    settled: SettlementTotals
     pool: int  # what this epoch hands out
 
 

@@ -16,8 +16,14 @@ from pathlib import Path
 import msgspec
 import trio
 
-from daemon.control.wire import MAX_REQUEST_BYTES, SERVER_TIMEOUT_S, Answer, Request, socket_address
-from daemon.home.layout import SOCKET_FILE, unusable
+from daemon.control.wire import (
+    MAX_REQUEST_BYTES,
+    SERVER_TIMEOUT_S,
+    ControlReply,
+    ControlRequest,
+    socket_address,
+)
+from daemon.home.layout import SOCKET_FILE, unusable_home
 from protocol.errors import UserError
 from protocol.text.nearest import nearest
 
@@ -141,7 +147,7 @@ def _listen(home: Path) -> trio.socket.SocketType:
             plain.bind(address)
     except OSError as error:
         plain.close()
-        raise unusable(home, error) from None
+        raise unusable_home(home, error) from None
     plain.listen(BACKLOG)
     plain.setblocking(False)
     return trio.socket.from_stdlib_socket(plain)
@@ -166,18 +172,18 @@ async def _answer_one(
         slots.release()
 
 
-async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> Answer:
+async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> ControlReply:
     if not line.endswith(b"\n"):
-        return Answer(
+        return ControlReply(
             ok=False,
             code="CONTROL",
             what=f"A request is one line of JSON, at most {MAX_REQUEST_BYTES} bytes long.",
             exit_code=2,
         )
     try:
-        request = msgspec.json.decode(line, type=Request)
+        request = msgspec.json.decode(line, type=ControlRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return Answer(
+        return ControlReply(
             ok=False,
             code="CONTROL",
             what="The request cannot be read.",
@@ -192,7 +198,7 @@ async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> Answer:
             if meant
             else f"this daemon knows: {', '.join(sorted(handlers))}"
         )
-        return Answer(
+        return ControlReply(
             ok=False,
             code="CONTROL",
             what=f"The daemon knows no call {request.call[:64]!r}.",
@@ -200,9 +206,9 @@ async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> Answer:
             exit_code=2,
         )
     try:
-        return Answer(ok=True, result=msgspec.Raw(await handler()))
+        return ControlReply(ok=True, result=msgspec.Raw(await handler()))
     except UserError as error:
-        return Answer(
+        return ControlReply(
             ok=False,
             code=error.code,
             what=error.what,

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from daemon.cli.invocation import Invocation, is_terminal
 from daemon.demo.result import round_line
-from protocol.status import Round, Status
+from protocol.status import RoundSummary, Status
 
 
 class ProgressOutput(Protocol):
@@ -23,7 +23,7 @@ class ProgressOutput(Protocol):
     def tell(self, line: str) -> None:
         """A sentence."""
 
-    def certified(self, certified: Round, peers: int) -> None:
+    def certified(self, certified: RoundSummary, peers: int) -> None:
         """A round that was not told before."""
 
     def show(self, statuses: Mapping[str, Status | None]) -> None:
@@ -42,7 +42,7 @@ class PlainOutput:
     def tell(self, line: str) -> None:
         self._talk.say(line)
 
-    def certified(self, certified: Round, peers: int) -> None:
+    def certified(self, certified: RoundSummary, peers: int) -> None:
         self._talk.say(round_line(certified, peers))
 
     def show(self, statuses: Mapping[str, Status | None]) -> None:
@@ -69,7 +69,7 @@ class LiveOutput:
     def tell(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False)
 
-    def certified(self, certified: Round, peers: int) -> None:
+    def certified(self, certified: RoundSummary, peers: int) -> None:
         """The view shows the rounds itself."""
 
     def show(self, statuses: Mapping[str, Status | None]) -> None:

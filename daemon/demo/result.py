@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from daemon.demo.agreement import Agreement
-from protocol.status import Round, Status
+from protocol.status import RoundSummary, Status
 from protocol.status.figures import tokens
 
 MISSED = "missed"
@@ -74,7 +74,7 @@ class RoundTally:
     def __init__(self, began_at: float) -> None:
         """`began_at` is when training could begin (unix seconds)."""
         self._began_at = began_at
-        self._rounds: dict[int, Round] = {}
+        self._rounds: dict[int, RoundSummary] = {}
         self._last: dict[str, Status] = {}
 
     @property
@@ -95,9 +95,9 @@ class RoundTally:
         """Whether the daemon `name` ever answered."""
         return name in self._last
 
-    def take(self, statuses: Mapping[str, Status | None]) -> list[Round]:
+    def take(self, statuses: Mapping[str, Status | None]) -> list[RoundSummary]:
         """Look at what the daemons say; returns the rounds not seen before, oldest first."""
-        fresh: dict[int, Round] = {}
+        fresh: dict[int, RoundSummary] = {}
         for name, status in statuses.items():
             if status is None:
                 continue
@@ -127,7 +127,7 @@ class RoundTally:
             payout=payout,
         )
 
-    def _samples_per_second(self, rounds: list[Round]) -> float:
+    def _samples_per_second(self, rounds: list[RoundSummary]) -> float:
         """Certified samples over the time they took, exchanging included."""
         if not rounds:
             return 0.0
@@ -138,7 +138,7 @@ class RoundTally:
         return sum(certified.samples for certified in counted) / seconds if seconds > 0 else 0.0
 
 
-def round_line(certified: Round, peers: int) -> str:
+def round_line(certified: RoundSummary, peers: int) -> str:
     """One certified round in one line."""
     loss = "no loss told" if certified.loss is None else f"loss {certified.loss:.4f}"
     seconds = sum(certified.phase_seconds.values())

@@ -31,7 +31,7 @@ from daemon.demo.stop_request import StopRequest
 from daemon.wallet import files
 from daemon.wallet.keystore import UnlockedWallet, new_key, wallet_of
 from protocol.chain.keccak import Address
-from protocol.chain.port import Chain, ChainError, ChainRefused, Sent
+from protocol.chain.port import Chain, ChainError, ChainRefused, SentTransaction
 from protocol.errors import UserError
 from protocol.status.figures import tokens
 
@@ -204,7 +204,7 @@ class SettlementDemo:
         settings = msgspec.convert(self.settings(), ChainConfig)
         return open_chain(settings, run.manifest, self._root / name, self._wallets[name])
 
-    def _see(self, settler: Chain, send: Callable[[], Sent]) -> None:
+    def _see(self, settler: Chain, send: Callable[[], SentTransaction]) -> None:
         with account_turn(self._root / self._settler):
             settled = settler.wait(send(), PATIENCE_S)
         if not settled.done:

@@ -25,7 +25,7 @@ from daemon.demo.process import DemoProcess, Lifeline
 from daemon.demo.progress_output import ProgressOutput, open_output
 from daemon.demo.result import RewardSummary, RoundTally, result_text
 from daemon.demo.stop_request import StopRequest, until_signalled
-from daemon.node.run_choice import bundled_text, choose_run
+from daemon.node.run_choice import bundled_text, load_or_bundled_manifest
 from protocol.chain.port import ChainError
 from protocol.errors import UserError
 from protocol.status import Status
@@ -60,7 +60,7 @@ def run_demo(
     Guarantees that nothing it started is running when it returns. Raises `UserError` where the
     run's file is wrong or the first daemon does not come up.
     """
-    manifest = choose_run(run_file)
+    manifest = load_or_bundled_manifest(run_file)
     patience_s = PATIENCE_S + 4 * manifest.round.seconds
     with ExitStack() as stack:
         leave = stack.enter_context(until_signalled())
@@ -311,7 +311,7 @@ def _payday(
     """Raises `UserError("MANIFEST")` for a run that names a chain of its own."""
     from daemon.demo.settlement_demo import SettlementDemo  # noqa: PLC0415  # web3: two seconds that a demo without a chain does not pay
 
-    if choose_run(run_file).chain != "none":
+    if load_or_bundled_manifest(run_file).chain != "none":
         raise UserError(
             "MANIFEST",
             "That run names a chain of its own.",

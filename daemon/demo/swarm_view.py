@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from protocol.status import Round, Status
+from protocol.status import RoundSummary, Status
 from protocol.status.figures import MISSING, count, duration, loss, of, phase_words, rate, size
 
 SHOWN_ROUNDS = 8
@@ -102,7 +102,7 @@ def _peer_rows(statuses: Statuses, best: Status | None) -> Table:
     return table
 
 
-def _part(known: Round, peer: str) -> Text:
+def _part(known: RoundSummary, peer: str) -> Text:
     glyph, style = PARTS[
         "contributor"
         if peer in known.contributors

@@ -26,7 +26,7 @@ import trio
 
 from daemon.disk.atomic import write_atomically
 from daemon.system.offload import in_thread
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 
 SERIALS_FILE = "serials"
 RENEW_S = 60.0

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from protocol.errors import Unreachable
-from protocol.ports import ByteStream
+from protocol.ports.byte_stream import ByteStream
 
 # A round trip of 500 ms, and a busy peer.
 LINGER_S = 5.0

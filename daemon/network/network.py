@@ -39,16 +39,9 @@ from daemon.network.tcp import listen
 from daemon.network.tls.certificate import BulkCertificate
 from protocol.errors import Unreachable
 from protocol.identity import PeerId, Signer
-from protocol.ports import (
-    MAX_HOSTS,
-    ByteStream,
-    Endpoint,
-    Link,
-    LinkChange,
-    Source,
-    StreamHandler,
-    Traffic,
-)
+from protocol.ports.byte_stream import ByteStream, StreamHandler
+from protocol.ports.endpoint import MAX_HOSTS, Endpoint
+from protocol.ports.network import Link, LinkChange, Source, Traffic
 
 
 class _Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +54,7 @@ class _Running(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LibP2PNetwork:
-    """A `protocol.ports.Network`.
+    """A `protocol.ports.network.Network`.
 
     The constructor opens nothing. `serve`, `serve_bulk` and `subscribe` come before `running()`.
     """
@@ -350,7 +343,7 @@ class LibP2PNetwork:
         path = self._paths.path_to(link.peer)
         counted = self._connections.segments(link.peer) + path.segments
         return msgspec.structs.replace(
-            link, path=path.kind, segments=counted.sent, again=counted.retransmits
+            link, path=path.kind, segments=counted.sent, retransmits=counted.retransmits
         )
 
     def changes(self) -> AsyncIterator[LinkChange]:

@@ -19,9 +19,9 @@ from daemon.wallet.password import Password
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import JournalEvent
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 from protocol.run.manifest import SignedManifest
-from protocol.status import say
+from protocol.status import describe
 
 Say = Callable[[str], None]
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, te
 def _tell(event: JournalEvent) -> None:
     """The journal's sentences are the log of a node: one wording everywhere."""
     if event.durable:
-        level, sentence = say(event)
+        level, sentence = describe(event)
         _log.log(_LEVELS.get(level, logging.INFO), "%s", sentence)
 
 

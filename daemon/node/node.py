@@ -23,11 +23,11 @@ from daemon.config.settings import Config
 from daemon.control.server import Handler, serve_control
 from daemon.device.process.trainer import WorkerTrainer
 from daemon.device.settings import WorkerSettings
-from daemon.disk.files import FileDisk
+from daemon.disk.file_disk import FileDisk
 from daemon.disk.task_file import load_task, save_task
+from daemon.home.home_watcher import watch_home
 from daemon.home.layout import BULK_CERTIFICATE_FILE, JOURNAL_FILE
 from daemon.home.serials import SERIALS_FILE, Serials
-from daemon.home.watch import watch_home
 from daemon.journal import Journal, dates_of_certificates
 from daemon.network.network import LibP2PNetwork
 from daemon.network.port_holder import port_holder
@@ -39,13 +39,13 @@ from daemon.node.discovery import (
     remember_members,
 )
 from daemon.node.duplicate_key import DuplicateKeyDetector
-from daemon.node.run_choice import take_up
-from daemon.node.shutdown import LEAVE_S, Leave, Shutdown, watch_lifeline, watch_signals
+from daemon.node.run_choice import begin_run
+from daemon.node.shutdown import SHUTDOWN_S, ForcedExit, Shutdown, watch_lifeline, watch_signals
 from daemon.services.training.engine import Engine, check_engine
 from daemon.services.training.hivemind.engine import HivemindEngine
 from daemon.services.training.hivemind.settings import peer_settings
 from daemon.services.training.native.engine import NativeEngine
-from daemon.system.allocator import give_back_memory
+from daemon.system.allocator import trim_memory
 from daemon.system.offload import in_thread
 from daemon.version import version
 from daemon.wallet.password import Password
@@ -54,9 +54,18 @@ from protocol.codec import implementation as codecs
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
-from protocol.journal import NodeStarted, Refused, Stopped, TrafficReport, Trouble, Warned
-from protocol.messages import Binding
-from protocol.ports import Disk, DiskFull, Network, Trainer
+from protocol.journal import (
+    InputRefused,
+    NodeStarted,
+    NodeStopped,
+    TrafficReport,
+    Trouble,
+    Warned,
+)
+from protocol.messages.offer import Binding
+from protocol.ports.disk import Disk, DiskFull
+from protocol.ports.network import Network
+from protocol.ports.trainer import Trainer
 from protocol.rules.versions import check_rules
 from protocol.run.admission import falls_short
 from protocol.run.manifest import SignedManifest
@@ -65,7 +74,7 @@ from protocol.run.manifest import SignedManifest
 REPORT_S = 2.0
 
 
-def started(signed: SignedManifest, network: Network, *, name: str, role: str) -> NodeStarted:
+def node_started(signed: SignedManifest, network: Network, *, name: str, role: str) -> NodeStarted:
     """The journal's first event of a life."""
     manifest = signed.open()
     return NodeStarted(
@@ -99,7 +108,7 @@ async def report_network(network: Network, journal: Journal) -> None:
         for reason, count in refusals.items():
             if count > before.get(reason, 0):
                 journal.record(
-                    Refused(
+                    InputRefused(
                         reason=reason,
                         peer="",
                         detail="refused at an open port",
@@ -122,13 +131,13 @@ async def run(
 ) -> int:
     """A node's whole life. Returns the exit status."""
     ending, begun, status = Shutdown(), trio.Event(), 0
-    with trio.CancelScope() as scope, Leave(ending, scope.cancel) as leave_now:
+    with trio.CancelScope() as scope, ForcedExit(ending, scope.cancel) as leave_now:
         async with trio.open_nursery() as nursery:
             serials = Serials(config.home / SERIALS_FILE)
             await nursery.start(watch_signals, ending, leave_now)
             if lifeline is not None:
                 nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
-            nursery.start_soon(give_back_memory)
+            nursery.start_soon(trim_memory)
             nursery.start_soon(journal.run)
             nursery.start_soon(serials.keep)
             nursery.start_soon(_leave_at_last, ending, begun, leave_now)
@@ -143,7 +152,7 @@ async def run(
             if manifest is None:
                 say("Asking the node we join which run this is.")
                 manifest = await manifest_of_others(config, say)
-                await in_thread(partial(take_up, config, manifest))
+                await in_thread(partial(begin_run, config, manifest))
             status = await _live(
                 config,
                 manifest,
@@ -162,7 +171,7 @@ async def run(
         # Then the next life's numbers begin a little higher.
         with suppress(DiskFull):
             await trio.to_thread.run_sync(serials.close)
-    journal.record(Stopped(reason=ending.reason or "left at once"))
+    journal.record(NodeStopped(reason=ending.reason or "left at once"))
     await trio.to_thread.run_sync(journal.flush)
     say(f"Stopped: {ending.reason or 'left at once'}.")
     return ending.exit_code or status
@@ -190,7 +199,7 @@ async def _leave_at_last(
     """
     await ending.wait()
     if begun.is_set():
-        await trio.sleep(LEAVE_S)
+        await trio.sleep(SHUTDOWN_S)
     leave_now()
 
 
@@ -242,7 +251,7 @@ async def _live(
     )
     key_use = DuplicateKeyDetector(config, signer.peer, serials, journal)
     settings = msgspec.structs.replace(
-        network_settings(config), serials=serials.next, sighting=key_use.saw
+        network_settings(config), serials=serials.next, on_key_observed=key_use.saw
     )
     network = LibP2PNetwork(
         settings, secret, load_or_make(config.home / BULK_CERTIFICATE_FILE, config.node.name)
@@ -275,7 +284,7 @@ async def _live(
     earning.serve(network, in_thread)
 
     async with worker.running(), network.running():
-        journal.record(started(signed, network, name=config.node.name, role="node"))
+        journal.record(node_started(signed, network, name=config.node.name, role="node"))
         if codecs().startswith("numpy"):
             journal.record(
                 Warned(code="CODECS", message=f"codecs are slower than they could be: {codecs()}")

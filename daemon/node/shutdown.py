@@ -21,10 +21,10 @@ REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "asked to end by SIGTER
 INTERRUPTED = 130
 # From the order to leave to the end of everything that can be cancelled: seconds on a machine that
 # is busy or swaps.
-STUCK_S = 5.0
+FORCED_EXIT_S = 5.0
 # From the wish to end to the end: a step's border and a checkpoint; whoever asks twice waits no
 # longer.
-LEAVE_S = 20.0
+SHUTDOWN_S = 20.0
 
 
 class Shutdown:
@@ -69,8 +69,8 @@ class Shutdown:
         await self._wished.wait()
 
 
-class Leave:
-    """Calls `leave`, and ends the process where that does not end everything within `STUCK_S`: a
+class ForcedExit:
+    """Calls `leave`, and ends the process where that does not end everything within `FORCED_EXIT_S`: a
     thread in a call that nothing ends, as to a dead file server.
 
     Nothing is lost that a crash would not lose: what is on disk is whole at every moment, and
@@ -82,7 +82,7 @@ class Leave:
 
     def __init__(self, ending: Shutdown, leave: Callable[[], None]) -> None:
         self._ending, self._leave = ending, leave
-        self._timer = threading.Timer(STUCK_S, self._end)
+        self._timer = threading.Timer(FORCED_EXIT_S, self._end)
         self._timer.daemon = True
 
     def __call__(self) -> None:
@@ -90,7 +90,7 @@ class Leave:
             self._timer.start()
         self._leave()
 
-    def __enter__(self) -> Leave:
+    def __enter__(self) -> ForcedExit:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from html import escape
 
 from protocol.network.peer_health import TRUSTED
-from protocol.status import Peer, Round, Status
+from protocol.status import PeerSummary, RoundSummary, Status
 from protocol.status.figures import MISSING, count, duration, loss, of, phase_words, rate, tail
 
 # Rows of the table; the rest is in /api/v1/peers.
@@ -49,7 +49,7 @@ def _names(status: Status) -> dict[str, str]:
     return names | {status.you.peer: f"{status.you.name} (you)" if status.you.name else "you"}
 
 
-def _described(known: Round, names: dict[str, str]) -> str:
+def _described(known: RoundSummary, names: dict[str, str]) -> str:
     """A round in one or two sentences, for the strip's hover and for readers."""
     _, meaning = OUTCOMES.get(known.outcome, ("?", known.outcome))
     head = f"Round {known.number}{f' (try {known.view + 1})' if known.view else ''}: {meaning}"
@@ -109,14 +109,14 @@ def _rounds_table(status: Status) -> str:
     )
 
 
-def _phases(known: Round) -> str:
+def _phases(known: RoundSummary) -> str:
     return (
         ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in known.phase_seconds.items())
         or MISSING
     )
 
 
-def _path(peer: Peer) -> str:
+def _path(peer: PeerSummary) -> str:
     glyph, word = {
         "direct": ("●", "direct"),
         "stream": ("◍", "stream"),
@@ -125,7 +125,7 @@ def _path(peer: Peer) -> str:
     return f'<span class="path {word}"><span aria-hidden="true">{glyph}</span> {word}</span>'
 
 
-def _standing(peer: Peer) -> str:
+def _standing(peer: PeerSummary) -> str:
     """With its reason in sight where it is not what it should be."""
     if not peer.standing:
         return MISSING
@@ -134,7 +134,7 @@ def _standing(peer: Peer) -> str:
     return f"{escape(peer.standing)}: {escape(peer.standing_reason)}"
 
 
-def _peer_row(peer: Peer) -> str:
+def _peer_row(peer: PeerSummary) -> str:
     role = (
         ""
         if peer.role == "node"

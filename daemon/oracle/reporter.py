@@ -31,7 +31,7 @@ from daemon.oracle.reports import (
 )
 from protocol.chain.keccak import Address
 from protocol.journal import JournalEvent, Warned
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 
 REPORTED_FILE = "oracle"
 POST_TIMEOUT_S = 10.0

@@ -27,8 +27,9 @@ from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
 from protocol.journal import JournalEvent, Warned
-from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural
-from protocol.ports import ByteStream, Network
+from protocol.messages.base import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
 from protocol.rules.versions import FIRST_RULES, KNOWN_RULES, MAX_RULES, check_rules, in_words
 from protocol.run.manifest import MAX_MANIFEST_BYTES, SignedManifest
 

@@ -25,17 +25,11 @@ from protocol.certificates.certificate import Tip
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
-from protocol.messages import (
-    Announce,
-    AnyMessage,
-    Beacon,
-    Signed,
-    decode_signed,
-    encode_signed,
-    open_as,
-    sign,
-)
-from protocol.ports import Network
+from protocol.messages.base import Signed
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import AnyMessage, decode_signed, encode_signed, open_as, sign
+from protocol.messages.round import Announce
+from protocol.ports.network import Network
 from protocol.rate_limiter import RateLimiter, RateLimiters
 
 # Between looks at whether somebody is ahead: a certificate that gossip lost costs this and a

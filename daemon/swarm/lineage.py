@@ -30,7 +30,7 @@ from protocol.certificates.certificate import (
 from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.digest import Digest
 from protocol.errors import PeerFault
-from protocol.messages import task_of
+from protocol.messages.offer import task_of
 from protocol.run.manifest import Manifest
 
 # Of our own ancestry, and of what one peer gave when it was asked: a partition of 512 rounds can

@@ -24,9 +24,9 @@ from protocol.network.peer_observation import (
     choose,
     short_name,
 )
-from protocol.network.quality import Measured, Quality, observe
-from protocol.network.samples import Window
-from protocol.ports import Link
+from protocol.network.quality import LinkMeasurement, LinkQuality, observe
+from protocol.network.samples import SampleWindow
+from protocol.ports.network import Link
 
 # Rounds in which a link was seen: the busiest counts, since each sees no more than the exchange
 # asked of it.
@@ -65,9 +65,9 @@ NOTHING: Seen = (False, 0)
 class LinkEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """One other, as seen from here."""
 
-    rtt: Window = Window()  # whole microseconds
+    rtt: SampleWindow = SampleWindow()  # whole microseconds
     at: Coordinate | None = None  # by its own word, in its last Ready
-    quality: Quality = Quality()
+    quality: LinkQuality = LinkQuality()
     # The last with room, then the last without, the newest last.
     ups: tuple[Seen, ...] = ()
     downs: tuple[Seen, ...] = ()
@@ -205,11 +205,11 @@ class LinkEstimates:
             known = self.of(link.peer)
             rtt_us = max(LEAST_RTT_US, round(1e6 * link.rtt_s))
             known = msgspec.structs.replace(
-                known, rtt=known.rtt.add(rtt_us), segments=link.segments, again=link.again
+                known, rtt=known.rtt.add(rtt_us), segments=link.segments, again=link.retransmits
             )
             jitter_s = link.jitter_s if link.jitter_s is not None else known.rtt.spread / 1e6
             bits = known.bits_per_second
-            measured = Measured(
+            measured = LinkMeasurement(
                 rtt_s=link.rtt_s,
                 jitter_s=jitter_s,
                 loss=known.loss,
@@ -316,7 +316,7 @@ def _sight(peer: PeerId, known: LinkEstimate) -> PeerObservation:
         downlink_bps=known.down[1],
         flow_bits=known.flow_seen,
         segments=int(share * known.segments),
-        again=int(share * min(known.again, known.segments)),
+        retransmits=int(share * min(known.again, known.segments)),
         rounds=len(known.outcomes),
         failed=known.outcomes.count(False),
         bounded=any(seen != NOTHING and not seen[0] for seen in (known.up, known.down)),

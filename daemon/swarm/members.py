@@ -26,9 +26,10 @@ from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, PeerDown, PeerForgotten, PeerReport, PeerUp
-from protocol.messages import Beacon
-from protocol.ports import Endpoint, Link
-from protocol.round.phases import Phase
+from protocol.messages.beacon import Beacon
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import Link
+from protocol.round.phase import Phase
 from protocol.run.manifest import RoundRules
 
 # Between beacons of few: the page's idea of now.

@@ -19,15 +19,10 @@ from daemon.swarm.frames import FrameReader, frame
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.messages import (
-    MAX_MESSAGE_BYTES,
-    AnyMessage,
-    Signed,
-    decode_signed,
-    encode_signed,
-    open_signed,
-)
-from protocol.ports import ByteStream, Network
+from protocol.messages.base import MAX_MESSAGE_BYTES, Signed
+from protocol.messages.envelope import AnyMessage, decode_signed, encode_signed, open_signed
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
 from protocol.rate_limiter import RateLimiters
 
 PROTOCOL = "/hypergpu/message/1"

@@ -22,7 +22,7 @@ import trio
 
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
-from protocol.ports import Source
+from protocol.ports.network import Source
 
 # Between looks at whether the turn has come: no waiter is woken for another one's sake.
 LOOK_S = 0.05

@@ -23,11 +23,13 @@ from daemon.swarm.state_transfer import (
     StateRequest,
     chunk_sizes,
 )
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import DIGEST_BYTES, Digest, leaf_digest, merkle_root
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
-from protocol.messages import UNREADABLE
-from protocol.ports import ByteStream, Network, Vector
+from protocol.messages.base import UNREADABLE
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
 
 # Chunks of 256 KiB that one peer is asked for at once: 42 Mbit/s over 200 ms, from each of several.
 # With one its link would be idle for a round trip after each; with many the last peers would be

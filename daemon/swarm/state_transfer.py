@@ -22,8 +22,10 @@ from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.averaging.vector_layout import STATE_CHUNK_BYTES
 from protocol.digest import Digest
 from protocol.errors import PeerFault
-from protocol.messages import UNREADABLE, Hash, Natural
-from protocol.ports import ByteStream, Disk, KeptState, Network
+from protocol.messages.base import UNREADABLE, Hash, Natural
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.disk import Disk, KeptState
+from protocol.ports.network import Network
 
 PROTOCOL = "/hypergpu/state/1"
 REQUEST_BYTES = 256

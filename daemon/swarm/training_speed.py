@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from protocol.ports import Progress, Trainer
+from protocol.ports.trainer import Progress, Trainer
 
 # For how long what was done last is news: a round's averaging takes seconds, its deadlines are 65 s
 # together.

@@ -1,7 +1,7 @@
 """The status of a node or observer: one record, folded from the journal, that the command line, the
 page, the JSON and /metrics all render.
 
-`fold(state, event)` and `record(state, now)` are pure; see `protocol/journal.py` for the events.
+`fold(state, event)` and `status_at(state, now)` are pure; see `protocol/journal.py` for the events.
 The records are a contract.
 
 Reading a status must not load what writing one needs (the journal's identities bring cryptography,
@@ -19,46 +19,46 @@ from protocol.status.records import (
     KEPT_PEERS,
     KEPT_POINTS,
     KEPT_ROUNDS,
+    EventLine,
+    LossPoint,
     NetworkFigures,
-    Peer,
-    Point,
-    Round,
-    Run,
-    Sentence,
+    NodeSummary,
+    PeerSummary,
+    RoundSummary,
+    RunSummary,
     Status,
-    You,
 )
 
 if TYPE_CHECKING:
     from protocol.status.event_fold import fold
-    from protocol.status.sentences import say
+    from protocol.status.event_text import describe
     from protocol.status.state import StatusState
-    from protocol.status.verdict import record
+    from protocol.status.verdict import status_at
 
 __all__ = [
     "KEPT_EVENTS",
     "KEPT_PEERS",
     "KEPT_POINTS",
     "KEPT_ROUNDS",
+    "EventLine",
+    "LossPoint",
     "NetworkFigures",
-    "Peer",
-    "Point",
-    "Round",
-    "Run",
-    "Sentence",
+    "NodeSummary",
+    "PeerSummary",
+    "RoundSummary",
+    "RunSummary",
     "Status",
     "StatusState",
-    "You",
+    "describe",
     "fold",
-    "record",
-    "say",
+    "status_at",
 ]
 
 _WRITING = {
     "StatusState": "protocol.status.state",
     "fold": "protocol.status.event_fold",
-    "record": "protocol.status.verdict",
-    "say": "protocol.status.sentences",
+    "status_at": "protocol.status.verdict",
+    "describe": "protocol.status.event_text",
 }
 
 

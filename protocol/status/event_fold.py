@@ -14,11 +14,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from protocol import journal
+from protocol.status.event_text import describe
 from protocol.status.figures import clean, finite, natural, whole
 from protocol.status.peers import peer_down, peer_forgotten, peer_registered, peer_report, peer_up
-from protocol.status.records import Sentence
+from protocol.status.records import EventLine
 from protocol.status.rounds import is_known, planned, round_averaged, round_certified, view_passed
-from protocol.status.sentences import say
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
 # One sentence a minute for each reason: refusals are counted, not narrated.
@@ -45,7 +45,7 @@ _OF_OTHERS = (
     journal.PeerUp,
     journal.PeerDown,
     journal.PeerForgotten,
-    journal.Refused,
+    journal.InputRefused,
 )
 # Said again and again: the newest is enough.
 _REPEATED = {journal.Alone: "alone", journal.Stuck: "stuck", journal.ChainReport: "chain"}
@@ -90,7 +90,7 @@ def _trainer_stopped(state: StatusState, event: journal.TrainerStopped) -> None:
     )
     state.gave_up = event.for_good
     if event.limit:
-        _, sentence = say(event)
+        _, sentence = describe(event)
         state.you = replace(
             state.you, failure=sentence, failure_trace=_trace_lines(event.trace), batches_skipped=0
         )
@@ -110,7 +110,7 @@ def _works(state: StatusState) -> None:
 def _batch_skipped(state: StatusState, event: journal.BatchSkipped) -> None:
     state.you = replace(state.you, batches_skipped=whole(event.skipped))
     if event.skipped >= event.drawn:  # none could be used
-        _, sentence = say(event)
+        _, sentence = describe(event)
         state.you = replace(state.you, failure=sentence, failure_trace=_trace_lines(event.trace))
 
 
@@ -170,7 +170,7 @@ def _stuck(state: StatusState, event: journal.Stuck) -> None:
     state.stuck = clean(event.reason, MAX_TEXT_CHARS) or "no reason was given"
 
 
-def _refused(state: StatusState, event: journal.Refused) -> None:
+def _refused(state: StatusState, event: journal.InputRefused) -> None:
     reason = event.reason if event.reason in state.refusals else "malformed"
     state.refusals[reason] = whole(state.refusals[reason] + whole(event.count))
 
@@ -197,11 +197,11 @@ def _work_dropped(state: StatusState, event: journal.WorkDropped) -> None:
 
 
 def _chain_report(state: StatusState, event: journal.ChainReport) -> None:
-    _, sentence = say(event)
+    _, sentence = describe(event)
     state.rewards = sentence
 
 
-def _stopped(state: StatusState, event: journal.Stopped) -> None:
+def _stopped(state: StatusState, event: journal.NodeStopped) -> None:
     state.stopped = clean(event.reason, MAX_TEXT_CHARS)
     state.you = replace(
         state.you, phase="stopped", phase_reason=state.stopped, samples_per_second=0.0
@@ -250,7 +250,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.PeerDown: peer_down,
     journal.PeerReport: peer_report,
     journal.PeerForgotten: peer_forgotten,
-    journal.Refused: _refused,
+    journal.InputRefused: _refused,
     journal.TrafficReport: _traffic,
     journal.WorkDropped: _work_dropped,
     journal.CheckpointWritten: _checkpoint_written,
@@ -258,7 +258,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.Trouble: _trouble,
     journal.ChainReport: _chain_report,
     journal.PeerRegistered: peer_registered,
-    journal.Stopped: _stopped,
+    journal.NodeStopped: _stopped,
 }
 
 
@@ -266,7 +266,7 @@ def _is_told(state: StatusState, event: journal.JournalEvent) -> bool:
     """Whether the event gets a line among the last events."""
     if isinstance(event, _QUIET):
         return False
-    if isinstance(event, journal.Refused):
+    if isinstance(event, journal.InputRefused):
         since = natural(event.at) - state.refusal_said_at.get(event.reason, -REFUSAL_SILENCE_S)
         if 0 <= since < REFUSAL_SILENCE_S:
             return False
@@ -283,8 +283,8 @@ def fold(state: StatusState, event: journal.JournalEvent) -> StatusState:
     Never raises, never grows past the bounds; about 5 microseconds.
     """
     if _is_told(state, event):
-        level, text = say(event, state.who)
-        sentence = Sentence(at=natural(event.at), level=level, text=text)
+        level, text = describe(event, state.who)
+        sentence = EventLine(at=natural(event.at), level=level, text=text)
         full = isinstance(event, journal.Warned) and event.code == journal.DISK_FULL
         state.tell(
             "disk" if full else _REPEATED.get(type(event), ""),

@@ -6,11 +6,11 @@ from msgspec.structs import replace
 
 from protocol import journal
 from protocol.status.figures import clean, finite, natural, whole
-from protocol.status.records import KEPT_PEERS, Peer
+from protocol.status.records import KEPT_PEERS, PeerSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
 
-def _keep_peer(state: StatusState, peer: Peer) -> None:
+def _keep_peer(state: StatusState, peer: PeerSummary) -> None:
     """Put a peer at the young end; when there are too many the one longest unheard of goes,
     unconnected ones first.
     """
@@ -24,8 +24,8 @@ def _keep_peer(state: StatusState, peer: Peer) -> None:
     state.peers[peer.peer] = peer
 
 
-def _stranger(peer: str) -> Peer:
-    return Peer(
+def _stranger(peer: str) -> PeerSummary:
+    return PeerSummary(
         peer=peer,
         name="",
         role="",
@@ -79,7 +79,7 @@ def peer_report(state: StatusState, event: journal.PeerReport) -> None:
         return
     rtt_s = finite(event.rtt_s)
     reputation = state.reputations.of(event.peer, natural(event.at))
-    peer = Peer(
+    peer = PeerSummary(
         peer=clean(event.peer, MAX_NAME_CHARS),
         name=clean(event.name, MAX_NAME_CHARS),
         role=clean(event.role, MAX_NAME_CHARS),

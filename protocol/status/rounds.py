@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from protocol import journal
 from protocol.status.figures import clean, finite, natural, whole
-from protocol.status.records import Point, Round
+from protocol.status.records import LossPoint, RoundSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
 MAX_MEMBERS = 64  # shown of one round; one row has no more
@@ -40,7 +40,7 @@ def view_passed(state: StatusState, event: journal.ViewPassed) -> None:
         plan.members if plan and (plan.number, plan.view) == (event.number, event.view) else ()
     )
     state.you = replace(state.you, rounds_missed=state.you.rounds_missed + 1)
-    missed = Round(
+    missed = RoundSummary(
         number=whole(event.number),
         view=whole(event.view),
         certificate="",
@@ -83,7 +83,7 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
         for phase, seconds in event.phase_seconds.items()
     )
     state.rounds.appendleft(
-        Round(
+        RoundSummary(
             number=whole(event.number),
             view=whole(event.view),
             certificate=certificate,
@@ -97,7 +97,7 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
             phase_seconds=dict(islice(phases, MAX_PHASES)),
             reason=clean(event.reason, MAX_TEXT_CHARS),
             plan=clean(event.plan, MAX_TEXT_CHARS),
-            rows=tuple(whole(size) for size in event.rows[:MAX_MEMBERS]),
+            group_sizes=tuple(whole(size) for size in event.group_sizes[:MAX_MEMBERS]),
             predicted_s=natural(event.predicted_s) if event.predicted_s is not None else None,
         )
     )
@@ -133,7 +133,7 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
     state.you = you
     if loss is not None:
         state.add_point(
-            Point(
+            LossPoint(
                 number=whole(event.number),
                 at=natural(event.at),
                 samples=state.run.samples_certified,
@@ -143,7 +143,7 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
     state.alone, state.stuck = False, ""
 
 
-def _prediction_error(rounds: Iterable[Round]) -> float | None:
+def _prediction_error(rounds: Iterable[RoundSummary]) -> float | None:
     """The median, over rounds whose plan predicted their exchange and in which this node took part,
     of how far off that was, as a share of what it took; None without any.
     """
@@ -168,7 +168,7 @@ def round_averaged(state: StatusState, event: journal.RoundAveraged) -> None:
     before = next((known for known in state.rounds if known.outcome == "averaged"), None)
     number, loss = whole(event.number), finite(event.loss)
     state.rounds.appendleft(
-        Round(
+        RoundSummary(
             number=number,
             view=0,
             certificate="",

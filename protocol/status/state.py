@@ -17,13 +17,13 @@ from protocol.status.records import (
     KEPT_EVENTS,
     KEPT_POINTS,
     KEPT_ROUNDS,
+    EventLine,
+    LossPoint,
     NetworkFigures,
-    Peer,
-    Point,
-    Round,
-    Run,
-    Sentence,
-    You,
+    NodeSummary,
+    PeerSummary,
+    RoundSummary,
+    RunSummary,
 )
 
 # Of the KEPT_EVENTS sentences, how many may be about peers coming, going and being refused.
@@ -31,7 +31,7 @@ KEPT_FROM_OTHERS = 15
 MAX_NAME_CHARS = 64  # as in a beacon
 MAX_TEXT_CHARS = 256
 
-_NOBODY = You(
+_NOBODY = NodeSummary(
     peer="",
     name="",
     role="node",
@@ -51,7 +51,7 @@ _NOBODY = You(
     worker_restarts=0,
     started_at=0.0,
 )
-_NO_RUN = Run(
+_NO_RUN = RunSummary(
     run="",
     name="",
     task="",
@@ -76,28 +76,28 @@ class StatusState:
     """
 
     def __init__(self) -> None:
-        self.you: You = _NOBODY
-        self.run: Run = _NO_RUN
+        self.you: NodeSummary = _NOBODY
+        self.run: RunSummary = _NO_RUN
         self.network = NetworkFigures()
-        self.rounds: deque[Round] = deque(maxlen=KEPT_ROUNDS)  # newest first
-        self.peers: dict[PeerId, Peer] = {}  # in the order they were last heard of
+        self.rounds: deque[RoundSummary] = deque(maxlen=KEPT_ROUNDS)  # newest first
+        self.peers: dict[PeerId, PeerSummary] = {}  # in the order they were last heard of
         self.refusals: dict[str, int] = dict.fromkeys(REFUSALS, 0)
         self.refusal_said_at: dict[str, float] = {}
-        self.points: list[Point] = []
-        self.last_point: Point | None = None
+        self.points: list[LossPoint] = []
+        self.last_point: LossPoint | None = None
         self.point_stride = 1
         self.points_seen = 0
         # Newest last.
-        self.sentences: deque[tuple[int, str, Sentence]] = deque(
+        self.sentences: deque[tuple[int, str, EventLine]] = deque(
             maxlen=KEPT_EVENTS - KEPT_FROM_OTHERS
         )
-        self.sentences_of_others: deque[tuple[int, str, Sentence]] = deque(maxlen=KEPT_FROM_OTHERS)
+        self.sentences_of_others: deque[tuple[int, str, EventLine]] = deque(maxlen=KEPT_FROM_OTHERS)
         self.serial = 0
         self.min_peers = 2
         self.working_on = 0  # the number of the round being worked on
         self.plan: Planned | None = None
         # The last certified round; many failed tries may have pushed it out of `rounds`.
-        self.newest: Round | None = None
+        self.newest: RoundSummary | None = None
         self.alone = False
         self.trainer_up = False
         self.trainer_down = ""
@@ -130,7 +130,7 @@ class StatusState:
             else clean(tail(peer), MAX_NAME_CHARS)
         )
 
-    def tell(self, kind: str, sentence: Sentence, *, others: bool = False) -> None:
+    def tell(self, kind: str, sentence: EventLine, *, others: bool = False) -> None:
         """Keep a sentence; one of the same non-empty `kind` that is still the newest of its list is
         replaced.
         """
@@ -140,12 +140,12 @@ class StatusState:
         self.serial += 1
         kept.append((self.serial, kind, sentence))
 
-    def newest_sentences(self) -> tuple[Sentence, ...]:
+    def newest_sentences(self) -> tuple[EventLine, ...]:
         """Newest first."""
         both = sorted([*self.sentences, *self.sentences_of_others], key=lambda kept: -kept[0])
         return tuple(sentence for _, _, sentence in both)
 
-    def add_point(self, point: Point) -> None:
+    def add_point(self, point: LossPoint) -> None:
         """Extend the curve; once it is full every second point goes, and from then on only every
         second one is kept.
         """
@@ -158,7 +158,7 @@ class StatusState:
         self.points_seen += 1
         self.last_point = point
 
-    def curve(self) -> tuple[Point, ...]:
+    def curve(self) -> tuple[LossPoint, ...]:
         """Oldest first; the last round is always in it."""
         if self.last_point is None or (self.points and self.points[-1] is self.last_point):
             return tuple(self.points)

@@ -25,9 +25,9 @@ from msgspec.structs import replace
 
 from protocol.identity import PeerId
 from protocol.journal import NOT_OFFERED
+from protocol.status.event_text import because
 from protocol.status.figures import count, duration, loss, of, phase_words
-from protocol.status.records import Peer, Run, Status
-from protocol.status.sentences import because
+from protocol.status.records import PeerSummary, RunSummary, Status
 from protocol.status.state import StatusState
 
 # A peer counts among those training while its last beacon is not older; beacons come every few
@@ -44,14 +44,14 @@ NOT_CERTIFIED = "nothing: rounds of the engine hivemind carry no certificate and
 UNCERTIFIED = ("averaged", "partial", "apart", "failed")
 """Outcomes of rounds without certificates."""
 
-Verdict = tuple[str, str]  # level, sentence
+LeveledText = tuple[str, str]  # level, sentence
 
 
-def _recent(peers: list[Peer], now: float) -> list[Peer]:
+def _recent(peers: list[PeerSummary], now: float) -> list[PeerSummary]:
     return [peer for peer in peers if peer.role == "node" and now - peer.last_seen <= HEARD_S]
 
 
-def _stale(state: StatusState, now: float) -> Verdict | None:
+def _stale(state: StatusState, now: float) -> LeveledText | None:
     """Only where the rhythm of the run is known."""
     last = state.newest
     if last is None or state.run.round_seconds is None:
@@ -72,7 +72,7 @@ def _stale(state: StatusState, now: float) -> Verdict | None:
     return "bad", f"No round was certified for {minutes}; the last was round {last.number}.{tried}"
 
 
-def _disk_full(state: StatusState, now: float) -> Verdict | None:
+def _disk_full(state: StatusState, now: float) -> LeveledText | None:
     """While the disk refuses: each refusal is said again at the next attempt."""
     silent = now - state.disk_full_at
     if not state.disk_full or silent > max(
@@ -84,7 +84,7 @@ def _disk_full(state: StatusState, now: float) -> Verdict | None:
     return level, f"The disk refuses to write: {state.disk_full}. {what_to_do}"
 
 
-def _alone(state: StatusState, training: list[Peer]) -> Verdict:
+def _alone(state: StatusState, training: list[PeerSummary]) -> LeveledText:
     if state.other_tasks:
         peer, what = next(reversed(state.other_tasks.items()))
         others = of(len(state.other_tasks), "peer has", "peers have")
@@ -103,7 +103,7 @@ def _alone(state: StatusState, training: list[Peer]) -> Verdict:
     return "warning", f"Alone: {done}; others join with: hypergpud start --join {address}"
 
 
-def _own_rounds(state: StatusState) -> Verdict | None:
+def _own_rounds(state: StatusState) -> LeveledText | None:
     """How many of the last rounds counted, and what became of the others."""
     outcomes = Counter(known.outcome for known in state.rounds)
     own = [outcomes[word] for word in ("counted", "late", "lost", "idle")]
@@ -141,7 +141,7 @@ def _own_rounds(state: StatusState) -> Verdict | None:
     ), sentence
 
 
-def _averaged_rounds(state: StatusState) -> Verdict | None:
+def _averaged_rounds(state: StatusState) -> LeveledText | None:
     """What this node saw of the last rounds of an engine without certificates."""
     outcomes = Counter(known.outcome for known in state.rounds if known.outcome in UNCERTIFIED)
     total = outcomes.total()
@@ -164,7 +164,7 @@ def _averaged_rounds(state: StatusState) -> Verdict | None:
     return ("info" if averaged * 10 >= total * 9 else "warning"), sentence
 
 
-def _run_seen(state: StatusState, training: list[Peer]) -> Verdict:
+def _run_seen(state: StatusState, training: list[PeerSummary]) -> LeveledText:
     """An observer's verdict."""
     run = state.run
     last = state.newest
@@ -196,7 +196,7 @@ def _run_seen(state: StatusState, training: list[Peer]) -> Verdict:
     return "good", sentence
 
 
-def verdict_of(state: StatusState, now: float) -> Verdict:
+def verdict_of(state: StatusState, now: float) -> LeveledText:
     """Level and sentence, by the rules above.
 
     A trouble that lasts goes with it, and one that is bad comes first.
@@ -211,7 +211,7 @@ def verdict_of(state: StatusState, now: float) -> Verdict:
     return level, sentence
 
 
-def _verdict_of(state: StatusState, now: float) -> Verdict:
+def _verdict_of(state: StatusState, now: float) -> LeveledText:
     you = state.you
     if state.stopped is not None:
         return "info", f"Stopped{because(state.stopped)}"
@@ -253,11 +253,11 @@ def _verdict_of(state: StatusState, now: float) -> Verdict:
     )
 
 
-def _order(peer: Peer) -> tuple[bool, bool, str, PeerId]:
+def _order(peer: PeerSummary) -> tuple[bool, bool, str, PeerId]:
     return (not peer.connected, peer.role != "node", peer.name, peer.peer)
 
 
-def _run_now(state: StatusState, now: float) -> Run:
+def _run_now(state: StatusState, now: float) -> RunSummary:
     training = _recent(list(state.peers.values()), now)
     is_node = state.you.role == "node" and bool(state.you.peer) and state.stopped is None
     speed = sum(peer.samples_per_second for peer in training) + (
@@ -266,7 +266,7 @@ def _run_now(state: StatusState, now: float) -> Run:
     return replace(state.run, nodes=len(training) + is_node, samples_per_second=speed)
 
 
-def record(state: StatusState, now: float) -> Status:
+def status_at(state: StatusState, now: float) -> Status:
     """The status at `now` (unix seconds, the clock of the events' `at`).
 
     Pure; the state may be folded further afterwards.

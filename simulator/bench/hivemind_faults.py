@@ -12,8 +12,8 @@ from statistics import median
 import trio
 
 from protocol.errors import Unreachable
-from simulator.bench.fault_record import Record
-from simulator.harness.hivemind_trial import HivemindTrial, bench_settings, hivemind_cohort
+from simulator.bench.fault_record import FaultRecord
+from simulator.harness.hivemind_trial import HivemindTrialResult, bench_settings, hivemind_cohort
 from simulator.harness.steps import Kind, Step
 
 MEMBERS = 4
@@ -33,11 +33,11 @@ async def measure_hivemind(
     runs: int,
     elements: int,
     say: Callable[[str], None],
-) -> list[Record]:
+) -> list[FaultRecord]:
     """All combinations, one after the other; a cohort that comes to nothing is replaced."""
     rng = random.Random(SEED)
     rest = [(kind, step, run) for kind in kinds for step in steps for run in range(runs)]
-    done: dict[tuple[Kind, Step], list[HivemindTrial | str]] = {
+    done: dict[tuple[Kind, Step], list[HivemindTrialResult | str]] = {
         (kind, step): [] for kind in kinds for step in steps
     }
     failures = 0
@@ -64,7 +64,7 @@ async def measure_hivemind(
     return [_record(kind, step, runs, trials) for (kind, step), trials in done.items()]
 
 
-def _words(kind: Kind, step: Step, run: int, trial: HivemindTrial) -> str:
+def _words(kind: Kind, step: Step, run: int, trial: HivemindTrialResult) -> str:
     right = (
         "agree and exact"
         if trial.agree and trial.exact
@@ -73,8 +73,10 @@ def _words(kind: Kind, step: Step, run: int, trial: HivemindTrial) -> str:
     return f"hivemind, {kind} in {step}, run {run + 1}: {right}; the last answer after {trial.after_s:.1f} s"
 
 
-def _record(kind: Kind, step: Step, runs: int, trials: list[HivemindTrial | str]) -> Record:
-    good = [trial for trial in trials if isinstance(trial, HivemindTrial)]
+def _record(
+    kind: Kind, step: Step, runs: int, trials: list[HivemindTrialResult | str]
+) -> FaultRecord:
+    good = [trial for trial in trials if isinstance(trial, HivemindTrialResult)]
     settings = bench_settings(SEED)
     told = sum(trial.successes for trial in good)
     false, seen = (
@@ -86,7 +88,7 @@ def _record(kind: Kind, step: Step, runs: int, trials: list[HivemindTrial | str]
     if false:
         summary += f", {false} of them falsely; in {seen} of these hivemind's own counts show a hole, and the engine takes no such mean"
     usual = median([trial.fault_free_s for trial in good]) if good else None
-    return Record(
+    return FaultRecord(
         engine="hivemind",
         kind=kind,
         step=step,

@@ -50,7 +50,7 @@ class FakeSubscription:
         return self._queue.popleft()
 
 
-class Rumour:
+class GossipMessage:
     """One message under way.
 
     What each node knows of it is kept here, so that it goes when the message has gone round.

@@ -19,7 +19,7 @@ from protocol.identity import PeerId
 from simulator.fakes.link import LinkMap, LinkModel, same_link
 
 
-class Quality(msgspec.Struct, frozen=True, kw_only=True):
+class LinkQuality(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of connection. Latencies are round trips."""
 
     round_trip_s: tuple[float, float]
@@ -28,14 +28,20 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     jitter_s: float
 
 
-QUALITIES: dict[str, Quality] = {
-    "perfect": Quality(round_trip_s=(0.0, 0.001), loss=0.0, bits_per_second=math.inf, jitter_s=0.0),
-    "good": Quality(round_trip_s=(0.010, 0.050), loss=0.001, bits_per_second=100e6, jitter_s=0.005),
-    "average": Quality(
+QUALITIES: dict[str, LinkQuality] = {
+    "perfect": LinkQuality(
+        round_trip_s=(0.0, 0.001), loss=0.0, bits_per_second=math.inf, jitter_s=0.0
+    ),
+    "good": LinkQuality(
+        round_trip_s=(0.010, 0.050), loss=0.001, bits_per_second=100e6, jitter_s=0.005
+    ),
+    "average": LinkQuality(
         round_trip_s=(0.050, 0.150), loss=0.01, bits_per_second=50e6, jitter_s=0.020
     ),
-    "poor": Quality(round_trip_s=(0.150, 0.300), loss=0.05, bits_per_second=10e6, jitter_s=0.050),
-    "unstable": Quality(
+    "poor": LinkQuality(
+        round_trip_s=(0.150, 0.300), loss=0.05, bits_per_second=10e6, jitter_s=0.050
+    ),
+    "unstable": LinkQuality(
         round_trip_s=(0.050, 0.500), loss=0.10, bits_per_second=20e6, jitter_s=0.100
     ),
 }
@@ -72,7 +78,7 @@ def _share(*parts: str) -> float:
     return int.from_bytes(digest(*(part.encode() for part in parts))[:7], "big") / (1 << 56)
 
 
-def of_quality(quality: Quality) -> LinkMap:
+def of_quality(quality: LinkQuality) -> LinkMap:
     """Every path of that quality, its latency drawn from the range by the names of its ends."""
 
     @cache

@@ -13,19 +13,18 @@ import trio
 from daemon.network.limits.prefixes import prefix_of
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
-from protocol.ports import (
+from protocol.ports.byte_stream import ByteStream, StreamHandler
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import (
     MAX_GOSSIP_BYTES,
     MAX_STREAMS_PER_PEER,
-    ByteStream,
-    Endpoint,
     Link,
     LinkChange,
     Source,
-    StreamHandler,
     Traffic,
 )
-from simulator.fakes.gossip import FakeSubscription, Rumour
-from simulator.fakes.wire import HEADER_BYTES, FakeStream, Wire
+from simulator.fakes.gossip import FakeSubscription, GossipMessage
+from simulator.fakes.wire import HEADER_BYTES, FakeConnection, FakeStream
 
 if TYPE_CHECKING:
     from simulator.fakes.swarm import FakeSwarm
@@ -75,7 +74,7 @@ class FakeNetwork:
         self.addresses = (f"/ip4/{endpoint.hosts[0]}/tcp/4001/p2p/{peer}",)
         self.alive = False
         self.paused = False
-        self.wires: dict[PeerId, Wire] = {}
+        self.wires: dict[PeerId, FakeConnection] = {}
         self._swarm = swarm
         self._nursery: trio.Nursery | None = None
         self._handlers: dict[str, StreamHandler] = {}
@@ -165,7 +164,7 @@ class FakeNetwork:
             raise Unreachable(f"{short(peer)} refused the connection")
         return target
 
-    async def _open(self, wire: Wire, protocol: str) -> ByteStream:
+    async def _open(self, wire: FakeConnection, protocol: str) -> ByteStream:
         side = wire.ends.index(self)
         stream = FakeStream(wire, side, protocol)
         wire.send(side, HEADER_BYTES + len(protocol), wire.ends[1 - side].take_stream, stream)
@@ -226,7 +225,7 @@ class FakeNetwork:
     def publish_now(self, topic: str, data: bytes) -> None:
         """`publish`, for what a simulation holds up on the way out."""
         if len(data) <= MAX_GOSSIP_BYTES and self.alive:
-            rumour = Rumour(self.peer, topic, bytes(data))
+            rumour = GossipMessage(self.peer, topic, bytes(data))
             if self._swarm.floods:
                 self._pass_on(rumour, brought_by="")
             else:
@@ -241,7 +240,7 @@ class FakeNetwork:
         self._subscriptions[topic] = FakeSubscription(accept, keep=keep)
         return self._subscriptions[topic]
 
-    def _pass_on(self, rumour: Rumour, brought_by: PeerId) -> None:
+    def _pass_on(self, rumour: GossipMessage, brought_by: PeerId) -> None:
         now = trio.current_time()
         size = len(rumour.data) + GOSSIP_OVERHEAD_BYTES
         swarm, seen, expected = self._swarm, rumour.seen, rumour.expected
@@ -262,7 +261,7 @@ class FakeNetwork:
             if landing < soonest and not wire.cut:
                 expected[peer] = landing
 
-    def hear(self, heard: tuple[Rumour, PeerId]) -> None:
+    def hear(self, heard: tuple[GossipMessage, PeerId]) -> None:
         """A message has arrived from a neighbour."""
         rumour, brought_by = heard
         if self.peer in rumour.seen:
@@ -274,7 +273,7 @@ class FakeNetwork:
             subscription.put(rumour.origin, rumour.data)
             self._pass_on(rumour, brought_by)
 
-    def hear_at_once(self, rumour: Rumour) -> None:
+    def hear_at_once(self, rumour: GossipMessage) -> None:
         """A message has arrived in a swarm that does not flood."""
         subscription = self._subscriptions.get(rumour.topic)
         if subscription is not None:
@@ -343,11 +342,11 @@ class FakeNetwork:
     def count_received(self, control: bool, size: int) -> None:
         self._moved[1 if control else 3] += size
 
-    def link_made(self, wire: Wire, peer: PeerId) -> None:
+    def link_made(self, wire: FakeConnection, peer: PeerId) -> None:
         self.wires[peer] = wire
         self._tell(LinkChange(peer=peer, up=True, reason="connected"))
 
-    def link_lost(self, wire: Wire, peer: PeerId, reason: str) -> None:
+    def link_lost(self, wire: FakeConnection, peer: PeerId, reason: str) -> None:
         if self.wires.get(peer) is wire:
             del self.wires[peer]
             self._tell(LinkChange(peer=peer, up=False, reason=reason))

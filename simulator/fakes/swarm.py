@@ -27,12 +27,12 @@ from contextlib import asynccontextmanager
 import trio
 
 from protocol.identity import PeerId, Signer
-from protocol.ports import Endpoint
+from protocol.ports.endpoint import Endpoint
 from simulator.fakes.clock import Schedule
-from simulator.fakes.gossip import Rumour
+from simulator.fakes.gossip import GossipMessage
 from simulator.fakes.link import LinkMap, LinkModel, Pipe, flight_time, same_link
 from simulator.fakes.network import DIAL_ROUND_TRIPS, FakeNetwork
-from simulator.fakes.wire import Wire
+from simulator.fakes.wire import FakeConnection
 
 # A silent connection is given up so long after the last answer...
 PING_TIMEOUT_S = 10.0
@@ -75,7 +75,7 @@ class FakeSwarm:
         self._hosts: dict[str, PeerId] = {}
         self._groups: dict[PeerId, int] = {}
         self._severed: set[tuple[PeerId, PeerId]] = set()
-        self._wires: dict[Wire, None] = {}
+        self._wires: dict[FakeConnection, None] = {}
         self._provided: dict[bytes, dict[PeerId, None]] = {}
         self._missed: dict[PeerId, dict[PeerId, None]] = {}
 
@@ -240,12 +240,12 @@ class FakeSwarm:
             wire.set_cut(self.is_cut(*wire.ends))
             wire.give_up(wire.ends.index(node), "this node has stopped")
 
-    def connect(self, here: FakeNetwork, there: FakeNetwork, *, is_link: bool) -> Wire:
-        wire = Wire(self, (here, there), is_link=is_link)
+    def connect(self, here: FakeNetwork, there: FakeNetwork, *, is_link: bool) -> FakeConnection:
+        wire = FakeConnection(self, (here, there), is_link=is_link)
         self._wires[wire] = None
         return wire
 
-    def forget(self, wire: Wire) -> None:
+    def forget(self, wire: FakeConnection) -> None:
         self._wires.pop(wire, None)
 
     def link_up(self, pair: tuple[PeerId, PeerId]) -> None:
@@ -300,7 +300,7 @@ class FakeSwarm:
 
     # ------------------------------------------------------------------------------------------ gossip among many
 
-    def tell_everybody(self, rumour: Rumour) -> None:
+    def tell_everybody(self, rumour: GossipMessage) -> None:
         """Have a message heard by all who are connected at all, after the flight of so many hops as
         a random graph of this degree has.
         """
@@ -310,7 +310,7 @@ class FakeSwarm:
             latency_s = self.latency(origin, self.nodes[next(iter(origin.wires))])
             self.schedule.at(trio.current_time() + hops * latency_s, self._heard_by_all, rumour)
 
-    def _heard_by_all(self, rumour: Rumour) -> None:
+    def _heard_by_all(self, rumour: GossipMessage) -> None:
         origin = self.nodes[rumour.origin]
         whole = not (origin.paused or self._severed or self._groups)
         for node in self.nodes.values():

@@ -20,8 +20,9 @@ from functools import lru_cache
 import numpy as np
 import trio
 
+from protocol.averaging.vector_layout import Vector
 from protocol.identity import PeerId
-from protocol.ports import Lane, ParameterSpec, Progress, TaskInfo, TrainerLost, Vector, Work
+from protocol.ports.trainer import Lane, ParameterSpec, Progress, TaskInfo, TrainerLost, Work
 from protocol.run.task_digest import SourcePart, TaskDigest, TensorPart
 
 LEARNING_RATE = np.float32(0.05)

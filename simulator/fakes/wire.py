@@ -32,7 +32,7 @@ BULK_PIECE = 256 << 10
 HEADER_BYTES = 12
 
 
-class Wire:
+class FakeConnection:
     """A connection.
 
     Each of its two ends is up or not by itself: one may not know yet that the other is gone.
@@ -167,7 +167,7 @@ class Wire:
 class FakeStream:
     """One end of a byte stream, as `ports.ByteStream` promises it."""
 
-    def __init__(self, wire: Wire, side: int, protocol: str) -> None:
+    def __init__(self, wire: FakeConnection, side: int, protocol: str) -> None:
         self.wire = wire
         self.side = side
         self.protocol = protocol

@@ -3,7 +3,7 @@
 A schedule of them can be written to a file, shrunk and played again.
 
 A fault is placed at a time (`at_s`, virtual seconds from the start) or at a step of the protocol
-(`when`): `When(node=3, enters="reduce")` is the first moment at which node 3 enters that phase.
+(`when`): `FaultTrigger(node=3, enters="reduce")` is the first moment at which node 3 enters that phase.
 `node=WHOEVER` is the node that came to that step. What lasts ends after `for_s`.
 """
 
@@ -18,7 +18,7 @@ WHOEVER = -1
 """As a fault's node: the one whose step it was placed at."""
 
 STEPS = ("train", "offer", "ready", "scatter", "reduce", "vote", "watch", "merge", "adopt", "fetch")
-"""Where a fault can be placed: the values of `protocol.round.phases.Phase`. The cut comes between scatter and reduce; gathering ends reduce."""
+"""Where a fault can be placed: the values of `protocol.round.phase.Phase`. The cut comes between scatter and reduce; gathering ends reduce."""
 
 ROLES = ("any", "leader", "member")
 
@@ -27,7 +27,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Node = Annotated[int, Meta(ge=WHOEVER)]
 
 
-class When(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FaultTrigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A step of the protocol: the first time that a node (any, where `node` is None) of that role
     enters that phase, and `after_s` later.
 
@@ -50,7 +50,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Base of all faults. Exactly one of `at_s` and `when` is given."""
 
     at_s: Seconds | None = None
-    when: When | None = None
+    when: FaultTrigger | None = None
 
     def __post_init__(self) -> None:
         if (self.at_s is None) == (self.when is None):
@@ -73,7 +73,7 @@ class Start(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=Tr
     node: Node
 
 
-class Leave(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
+class LeaveFault(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="Leave"):
     """The node is asked to stop in order."""
 
     node: Node
@@ -202,7 +202,7 @@ class ByzantineBehavior(Fault, frozen=True, kw_only=True, forbid_unknown_fields=
 AnyFault = (
     Kill
     | Start
-    | Leave
+    | LeaveFault
     | Partition
     | Sever
     | Pause
@@ -230,7 +230,7 @@ def lasts_s(fault: AnyFault) -> float:
     return getattr(fault, "for_s", None) or 0.0
 
 
-def words(fault: AnyFault) -> str:
+def describe(fault: AnyFault) -> str:
     """A line for a person."""
     where = f"at {fault.at_s:g} s" if fault.at_s is not None else ""
     if fault.when is not None:

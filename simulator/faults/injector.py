@@ -13,20 +13,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import trio
 
-from daemon.services.training.native.exchange import lanes
+from daemon.services.training.native.exchange.bulk_headers import read_header
 from daemon.swarm import messenger, state_transfer
 from daemon.swarm.frames import LENGTH_BYTES
 from protocol.identity import PeerId
-from protocol.ports import (
-    ByteStream,
-    Endpoint,
-    Link,
-    LinkChange,
-    Source,
-    StreamHandler,
-    Subscription,
-    Traffic,
-)
+from protocol.ports.byte_stream import ByteStream, StreamHandler
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import Link, LinkChange, Source, Subscription, Traffic
 from simulator.fakes.network import FakeNetwork
 from simulator.faults.liar import Liar
 
@@ -75,9 +68,9 @@ class FaultInjector:
 class _Stream:
     """A stream whose sending side is tampered with."""
 
-    def __init__(self, inner: ByteStream, mischief: FaultInjector) -> None:
+    def __init__(self, inner: ByteStream, injector: FaultInjector) -> None:
         self._inner = inner
-        self._mischief = mischief
+        self._injector = injector
 
     @property
     def peer(self) -> PeerId:
@@ -105,21 +98,21 @@ class _Stream:
 class _Messages(_Stream):
     """The messenger writes one frame at a time: each is a message."""
 
-    def __init__(self, inner: ByteStream, mischief: FaultInjector) -> None:
-        super().__init__(inner, mischief)
+    def __init__(self, inner: ByteStream, injector: FaultInjector) -> None:
+        super().__init__(inner, injector)
         self._overtaken: list[bytes] = []
 
     async def send_all(self, data: bytes | memoryview) -> None:
-        mischief = self._mischief
-        if mischief.idle and not self._overtaken:
+        injector = self._injector
+        if injector.idle and not self._overtaken:
             await self._inner.send_all(data)
             return
-        told = mischief.liar.message(self.peer, bytes(data)) if mischief.liar else [bytes(data)]
-        told = mischief.suffer(told, LENGTH_BYTES)
-        if mischief.late_s:
-            await trio.sleep(mischief.late_s * mischief.rng.random())
+        told = injector.liar.message(self.peer, bytes(data)) if injector.liar else [bytes(data)]
+        told = injector.suffer(told, LENGTH_BYTES)
+        if injector.late_s:
+            await trio.sleep(injector.late_s * injector.rng.random())
         waiting, self._overtaken = self._overtaken, []
-        if mischief.happens(mischief.swap):
+        if injector.happens(injector.swap):
             self._overtaken, told = told, []
         for piece in [*told, *waiting]:
             await self._inner.send_all(piece)
@@ -130,16 +123,16 @@ class _Parcels(_Stream):
     to the two together.
     """
 
-    def __init__(self, inner: ByteStream, mischief: FaultInjector) -> None:
-        super().__init__(inner, mischief)
+    def __init__(self, inner: ByteStream, injector: FaultInjector) -> None:
+        super().__init__(inner, injector)
         self._header = b""
         self._payload = bytearray()
         self._missing = 0
-        # Bytes of a parcel that began before the mischief did.
+        # Bytes of a parcel that began before the injector did.
         self._passing = 0
 
     async def send_all(self, data: bytes | memoryview) -> None:
-        mischief = self._mischief
+        injector = self._injector
         if self._passing:
             self._passing -= len(data)
         elif self._missing:
@@ -149,8 +142,8 @@ class _Parcels(_Stream):
                 await self._send_parcel()
             return
         else:
-            header = lanes.read_header(bytes(data)[LENGTH_BYTES:])
-            if not mischief.idle:
+            header = read_header(bytes(data)[LENGTH_BYTES:])
+            if not injector.idle:
                 self._header, self._payload, self._missing = bytes(data), bytearray(), header.size
                 if not header.size:
                     await self._send_parcel()
@@ -159,12 +152,12 @@ class _Parcels(_Stream):
         await self._inner.send_all(data)
 
     async def _send_parcel(self) -> None:
-        mischief = self._mischief
+        injector = self._injector
         header, payload = self._header, bytes(self._payload)
-        if mischief.liar is not None:
-            header, payload = mischief.liar.parcel(self.peer, header, payload)
-        if mischief.happens(mischief.corrupt):
-            payload = mischief.damage(payload)
+        if injector.liar is not None:
+            header, payload = injector.liar.parcel(self.peer, header, payload)
+        if injector.happens(injector.corrupt):
+            payload = injector.damage(payload)
         await self._inner.send_all(header)
         await self._inner.send_all(payload)
 
@@ -173,12 +166,12 @@ class _Answers(_Stream):
     """What a node answers to those who ask it for its state."""
 
     async def send_all(self, data: bytes | memoryview) -> None:
-        mischief = self._mischief
+        injector = self._injector
         told = bytes(data)
-        if mischief.liar is not None:
-            told = mischief.liar.answer(told)
-        if mischief.happens(mischief.corrupt):
-            told = mischief.damage(told, LENGTH_BYTES)
+        if injector.liar is not None:
+            told = injector.liar.answer(told)
+        if injector.happens(injector.corrupt):
+            told = injector.damage(told, LENGTH_BYTES)
         await self._inner.send_all(told)
 
 
@@ -188,12 +181,12 @@ class FaultyNetwork:
     def __init__(
         self,
         inner: FakeNetwork,
-        mischief: FaultInjector,
+        injector: FaultInjector,
         later: Callable[[float, Callable[[object], None], object], None],
     ) -> None:
         """`later` does (at, act, argument): gossip has no stream that could be held up."""
         self.inner = inner
-        self._mischief = mischief
+        self._injector = injector
         self._later = later
 
     @property
@@ -210,10 +203,10 @@ class FaultyNetwork:
 
     async def open_stream(self, peer: PeerId, protocol: str) -> ByteStream:
         stream = await self.inner.open_stream(peer, protocol)
-        return _Messages(stream, self._mischief) if protocol == messenger.PROTOCOL else stream
+        return _Messages(stream, self._injector) if protocol == messenger.PROTOCOL else stream
 
     async def open_bulk(self, endpoint: Endpoint, protocol: str) -> ByteStream:
-        return _Parcels(await self.inner.open_bulk(endpoint, protocol), self._mischief)
+        return _Parcels(await self.inner.open_bulk(endpoint, protocol), self._injector)
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         if protocol != state_transfer.PROTOCOL:
@@ -221,7 +214,7 @@ class FaultyNetwork:
             return
 
         async def tampered(stream: ByteStream) -> None:
-            await handler(_Answers(stream, self._mischief))
+            await handler(_Answers(stream, self._injector))
 
         self.inner.serve(protocol, tampered)
 
@@ -232,14 +225,14 @@ class FaultyNetwork:
         self.inner.admit(endpoint)
 
     async def publish(self, topic: str, data: bytes) -> None:
-        mischief = self._mischief
-        if mischief.idle:
+        injector = self._injector
+        if injector.idle:
             await self.inner.publish(topic, data)
             return
-        told = mischief.liar.gossip(topic, data) if mischief.liar else [data]
-        for piece in mischief.suffer(told, 0):
-            late_s = mischief.late_s * mischief.rng.random() + (
-                mischief.late_s if mischief.happens(mischief.swap) else 0.0
+        told = injector.liar.gossip(topic, data) if injector.liar else [data]
+        for piece in injector.suffer(told, 0):
+            late_s = injector.late_s * injector.rng.random() + (
+                injector.late_s if injector.happens(injector.swap) else 0.0
             )
             if late_s:
                 self._later(trio.current_time() + late_s, self._publish_late, (topic, piece))

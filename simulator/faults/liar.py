@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from daemon.services.training.native.exchange.lanes import (
+from daemon.services.training.native.exchange.bulk_headers import (
     BulkHeader,
+    GroupSumHeader,
     ResultHeader,
-    RowHeader,
     SliceHeader,
     read_header,
 )
@@ -24,17 +24,16 @@ from daemon.swarm.frames import LENGTH_BYTES, frame
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, leaves_of, merkle_root
 from protocol.identity import PeerId, Signer
-from protocol.messages import (
+from protocol.messages.base import Message, Signed
+from protocol.messages.envelope import (
     AnyMessage,
-    Message,
-    Signed,
-    SliceResult,
     decode_signed,
     encode_signed,
     open_as,
     open_signed,
     sign,
 )
+from protocol.messages.round import SliceResult
 from protocol.run.manifest import Manifest
 
 
@@ -76,7 +75,7 @@ class Liar:
         match read:
             case SliceHeader():
                 changed = self.slice(to, read, payload)
-            case RowHeader():
+            case GroupSumHeader():
                 changed = self.row(to, read, payload)
             case ResultHeader() if read.result.peer == self.signer.peer:
                 changed = self.result(to, read, payload)
@@ -92,7 +91,9 @@ class Liar:
     ) -> tuple[ResultHeader, bytes]:
         return header, payload
 
-    def row(self, to: PeerId, header: RowHeader, payload: bytes) -> tuple[RowHeader, bytes]:
+    def row(
+        self, to: PeerId, header: GroupSumHeader, payload: bytes
+    ) -> tuple[GroupSumHeader, bytes]:
         """What it summed of its row."""
         return header, payload
 

@@ -11,29 +11,21 @@ import random
 import numpy as np
 from msgspec.structs import replace
 
-from daemon.services.training.native.exchange.lanes import ResultHeader, RowHeader, SliceHeader
+from daemon.services.training.native.exchange.bulk_headers import (
+    GroupSumHeader,
+    ResultHeader,
+    SliceHeader,
+)
 from daemon.swarm.frames import LENGTH_BYTES, frame
-from protocol.averaging.reduction import ROW_CODEC
+from protocol.averaging.reduction import GROUP_CODEC
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, leaves_of, merkle_root
 from protocol.identity import PeerId, Signer
-from protocol.messages import (
-    Announce,
-    AnyMessage,
-    Beacon,
-    GroupSum,
-    HoldReport,
-    Inclusion,
-    Message,
-    Plan,
-    Ready,
-    Signed,
-    Vote,
-    decode_signed,
-    encode_signed,
-    open_as,
-    sign,
-)
+from protocol.messages.base import Message, Signed
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import AnyMessage, decode_signed, encode_signed, open_as, sign
+from protocol.messages.offer import Ready
+from protocol.messages.round import Announce, GroupSum, HoldReport, Inclusion, Plan, Vote
 from protocol.run.manifest import Manifest
 from simulator.faults.liar import Liar
 
@@ -48,7 +40,7 @@ class Forge(Liar):
         return [frame(encode_signed(Signed(signed.payload, signed.peer, signature)))]
 
 
-class Steal(Liar):
+class Impersonate(Liar):
     """Speaks in the name of whom it speaks to."""
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
@@ -107,11 +99,13 @@ class WrongSum(Liar):
         wrong = self.shifted(payload)
         return self.signed_result(header, wrong), wrong
 
-    def row(self, to: PeerId, header: RowHeader, payload: bytes) -> tuple[RowHeader, bytes]:
+    def row(
+        self, to: PeerId, header: GroupSumHeader, payload: bytes
+    ) -> tuple[GroupSumHeader, bytes]:
         wrong = (np.frombuffer(payload, "<f4") + np.float32(1.0)).astype("<f4").tobytes()
         summed = open_as(GroupSum, header.summed, self.run, trusted=True)
-        root = merkle_root(leaves_of(wrong, chunk_bytes(codec_named(ROW_CODEC))))
-        return RowHeader(
+        root = merkle_root(leaves_of(wrong, chunk_bytes(codec_named(GROUP_CODEC))))
+        return GroupSumHeader(
             summed=sign(self.signer, self.run, replace(summed, root=root)), size=len(wrong)
         ), wrong
 
@@ -169,7 +163,7 @@ class DoubleVote(Liar):
         return frames
 
 
-class TwoCuts(Liar):
+class TwoInclusions(Liar):
     """As leader, cuts twice under one number."""
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
@@ -242,7 +236,7 @@ class FakeCertificate(Liar):
         return [bytes(damaged), data]
 
 
-class FalseHeld(Liar):
+class FalseHoldReport(Liar):
     """Says that it holds what it does not, and sends what it reduces to nobody."""
 
     unnoticed = (
@@ -264,7 +258,7 @@ class BadState(Liar):
         return bytes(byte ^ 1 for byte in data) if len(data) > 1024 else data
 
 
-class Braggart(Liar):
+class FalseHeight(Liar):
     """Claims to be a million rounds ahead."""
 
     unnoticed = "its beacons are its own word; whoever asks it for the certificates gets none and goes on to the next"
@@ -286,7 +280,7 @@ class Braggart(Liar):
 
 LIES: dict[str, type[Liar]] = {
     "forge": Forge,
-    "steal": Steal,
+    "steal": Impersonate,
     "replay": Replay,
     "garbage": Garbage,
     "oversize": Oversize,
@@ -296,13 +290,13 @@ LIES: dict[str, type[Liar]] = {
     "wrong_digest": WrongDigest,
     "wrong_vote": WrongVote,
     "double_vote": DoubleVote,
-    "two_cuts": TwoCuts,
+    "two_cuts": TwoInclusions,
     "bad_plan": BadPlan,
     "usurp": Usurp,
     "inflate": Inflate,
     "old_seq": OldSeq,
     "fake_certificate": FakeCertificate,
-    "false_held": FalseHeld,
+    "false_held": FalseHoldReport,
     "bad_state": BadState,
-    "braggart": Braggart,
+    "braggart": FalseHeight,
 }

@@ -22,18 +22,25 @@ import numpy.typing as npt
 from daemon.swarm.lineage import Lineage, LineageEntry
 from protocol.averaging.outer_step import outer_step, state_digest
 from protocol.averaging.reduction import mean_by_plan
-from protocol.averaging.vector_layout import chunk_count
+from protocol.averaging.vector_layout import Vector, chunk_count
 from protocol.certificates.merge import merge_vectors
 from protocol.codec import codec_named
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.ports import Vector
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import SignedManifest
 from simulator.harness.content import task_info, vector_of
-from simulator.harness.shadow_ledger import MadeOffer, ShadowLedger
-from simulator.harness.wire import AnyLine, Certified, Collected, Entered, Offered, Resumed, Up
+from simulator.harness.shadow_ledger import ShadowLedger, ShadowOffer
+from simulator.harness.wire import (
+    AnyLine,
+    Certified,
+    Entered,
+    MemberUp,
+    Offered,
+    Resumed,
+    StretchCollected,
+)
 
 # States of recent certificates: a later one may branch off any of them.
 STATES_KEPT = 8
@@ -60,7 +67,7 @@ class Audit:
         self._codec = codec_named(self._manifest.codec)
         self._lineage = Lineage(signed.run, self._manifest, chunk_count(elements))
         self._books: dict[int, ShadowLedger] = {}
-        self._offers: dict[PeerId, OrderedDict[int, MadeOffer]] = {}
+        self._offers: dict[PeerId, OrderedDict[int, ShadowOffer]] = {}
         self._waiting: OrderedDict[Digest, LineageEntry] = OrderedDict()
         genesis = initial_parameters(task_info(elements).specs, self._manifest.seed)
         self._states: OrderedDict[Digest, State] = OrderedDict(
@@ -73,11 +80,11 @@ class Audit:
         if book is None:
             book = self._books[member] = ShadowLedger(member, self._signed, self._elements)
         match line:
-            case Up(peer=peer):
+            case MemberUp(peer=peer):
                 book.peer = peer
             case Resumed():
                 book.resumed(line)
-            case Collected():
+            case StretchCollected():
                 book.collected(line)
             case Entered(phase="scatter"):
                 book.gave_out()
@@ -157,7 +164,7 @@ class Audit:
             self.steps[step.tip.hash.hex()] = step
             self._waiting[step.tip.hash] = step
 
-    def _offer(self, peer: PeerId, seq: int) -> MadeOffer | None:
+    def _offer(self, peer: PeerId, seq: int) -> ShadowOffer | None:
         return self._offers.get(peer, {}).get(seq)
 
     def _look(self) -> None:
@@ -201,7 +208,7 @@ class Audit:
             )
             mean = np.empty(self._elements, np.float32)
             parts = {i: (offer.samples, offer.encoded) for i, offer in offers if offer is not None}
-            mean_by_plan(certificate.plan.plan.rows, parts, self._codec, mean)
+            mean_by_plan(certificate.plan.plan.groups, parts, self._codec, mean)
             outer_step(*before, mean, self._manifest.outer, *after, rounds=certificate.rounds)
             wrong = wrong or self._apart(
                 [offer for _, offer in made], certificate.rounds, before, after
@@ -216,7 +223,7 @@ class Audit:
             )
         return wrong
 
-    def _apart(self, offers: list[MadeOffer], rounds: float, before: State, after: State) -> str:
+    def _apart(self, offers: list[ShadowOffer], rounds: float, before: State, after: State) -> str:
         """How far the anchor is from what float64 makes of the stretches; empty when that is
         rounding.
         """

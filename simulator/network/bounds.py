@@ -18,10 +18,10 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from simulator.network.links import VECTOR_BYTES, Links
+from simulator.network.links import VECTOR_BYTES, NetworkLinks
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+class LowerBounds(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds; `row` is the size with which the two-level bound is reached."""
 
     flat_s: float
@@ -34,16 +34,16 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
         return max(1.0, self.flat_s / self.two_level_s)
 
 
-def bounds_of(links: Links) -> Bounds:
+def bounds_of(links: NetworkLinks) -> LowerBounds:
     """The bounds for rows within regions of equal size."""
     regions = len(links.between_bits)
     least = links.nodes // regions
     sizes = [k for k in range(2, least + 1) if least % k == 0]
     best = min((two_level_s(links, k), k) for k in sizes) if sizes else (np.inf, 0)
-    return Bounds(flat_s=flat_s(links), two_level_s=float(best[0]), row=best[1])
+    return LowerBounds(flat_s=flat_s(links), two_level_s=float(best[0]), row=best[1])
 
 
-def flat_s(links: Links) -> float:
+def flat_s(links: NetworkLinks) -> float:
     """One group of all."""
     n, bits = links.nodes, 8 * VECTOR_BYTES
     away = ~np.eye(n, dtype=bool)
@@ -58,7 +58,7 @@ def flat_s(links: Links) -> float:
     return float(2 * step + _late(links))
 
 
-def two_level_s(links: Links, row: int) -> float:
+def two_level_s(links: NetworkLinks, row: int) -> float:
     """Rows of `row` members, none of which has a member far away."""
     n, bits = links.nodes, 8 * VECTOR_BYTES
     rows, link = n // row, min(links.up.min(), links.down.min())
@@ -72,7 +72,7 @@ def two_level_s(links: Links, row: int) -> float:
     )
 
 
-def _late(links: Links) -> float:
+def _late(links: NetworkLinks) -> float:
     """The longest way once for the scatter or the sums, and once for the gather, which no layout
     saves.
     """

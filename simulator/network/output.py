@@ -9,16 +9,23 @@ import msgspec
 from msgspec.structs import replace
 
 from simulator.network.bounds import bounds_of
-from simulator.network.compare import ADAPTIVE, FIXED, Record, fixed_sizes, parse_policy, run
-from simulator.network.drawing import lines, svg
+from simulator.network.comparison import (
+    ADAPTIVE,
+    FIXED,
+    PolicyRecord,
+    fixed_sizes,
+    parse_policy,
+    run_policy,
+)
 from simulator.network.links import links_of
+from simulator.network.plot import lines, svg
 
 NODES = 64
 
 
 def play(
     profile: str, nodes: int, policy: str | None, seed: int, say: Callable[[str], None]
-) -> list[Record]:
+) -> list[PolicyRecord]:
     """The records of one policy, or of adaptive and all fixed sizes.
 
     Raises `UserError("USAGE")` for a policy that is none.
@@ -28,12 +35,12 @@ def play(
         parse_policy(name)
     records = []
     for name in wanted:
-        records.append(run(profile, nodes, name, seed))
+        records.append(run_policy(profile, nodes, name, seed))
         say(f"{name}: {records[-1].rounds[-1].reason}")
     return records
 
 
-def told(records: list[Record], as_json: bool, picture: Path | None) -> str:
+def told(records: list[PolicyRecord], as_json: bool, picture: Path | None) -> str:
     """The records as JSON or as a drawing, with what the link model allows."""
     if picture is not None:
         picture.write_text(svg(records), encoding="utf-8")
@@ -42,7 +49,7 @@ def told(records: list[Record], as_json: bool, picture: Path | None) -> str:
     return "\n".join([lines(records), *_allowed(records)])
 
 
-def _allowed(records: list[Record]) -> list[str]:
+def _allowed(records: list[PolicyRecord]) -> list[str]:
     one = records[0]
     if one.profile != "regions" or one.nodes < 8:
         return []

@@ -20,13 +20,16 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent, PeerForgotten
-from protocol.messages import Beacon, Ready, Signed, open_as, sign
+from protocol.messages.base import Signed
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import open_as, sign
+from protocol.messages.offer import Ready
 from protocol.planning.plan import make_plan, open_plan
-from protocol.ports import Endpoint
-from protocol.round import phases as p
+from protocol.ports.endpoint import Endpoint
 from protocol.round.machine import begin
+from protocol.round.state import RoundState, RunContext
 from protocol.run.manifest import Manifest, seal
-from simulator.playback.report import Report
+from simulator.playback.report import StoryReport
 from simulator.scenarios.story import Story
 
 NAME = "membership"
@@ -39,7 +42,7 @@ LOST = 0.02  # of all beacons, at each listener
 CHUNKS = 64
 
 
-def play_membership(nodes: int | None, seed: int) -> tuple[Story, Report]:
+def play_membership(nodes: int | None, seed: int) -> tuple[Story, StoryReport]:
     """The story (for its name and size) and what came of it."""
     began, cpu = time.perf_counter(), time.process_time()
     story = Story(
@@ -51,7 +54,7 @@ def play_membership(nodes: int | None, seed: int) -> tuple[Story, Report]:
     )
     crowd = _Crowd(story)
     held = {"membership": crowd.meet(), "same leaders": crowd.draw(), "plan": crowd.plan()}
-    return story, Report(
+    return story, StoryReport(
         scenario=NAME,
         seed=seed,
         nodes=story.nodes,
@@ -134,13 +137,13 @@ class _Crowd:
                 return f"a listener knows {len(known)} of {len(self._peers) - 1} others"
         return ""
 
-    def _state(self, peer: PeerId) -> p.State:
-        rules = p.Rules(me=peer, manifest=self._manifest, chunks=CHUNKS)
-        return begin(rules, genesis(self._run), 0.0, live=self._tables[peer].live_at(self._run))
+    def _state(self, peer: PeerId) -> RoundState:
+        context = RunContext(run=self._run, me=peer, manifest=self._manifest, chunks=CHUNKS)
+        return begin(context, genesis(self._run), 0.0, live=self._tables[peer].live_at(self._run))
 
     def draw(self) -> str:
         """Whether every listener's round machine waits for the same leaders."""
-        orders = {self._state(peer).order for peer in self._tables}
+        orders = {self._state(peer).leader_order for peer in self._tables}
         if len(orders) != 1 or set(next(iter(orders))) != self._peers:
             return f"{len(self._tables)} listeners drew {len(orders)} orders of leaders"
         return ""
@@ -149,7 +152,7 @@ class _Crowd:
         """The leader of view 0 plans from everybody's Ready, and whoever gets the plan makes it
         again.
         """
-        leader = leader_of(self._state(next(iter(self._tables))).order, 0)
+        leader = leader_of(self._state(next(iter(self._tables))).leader_order, 0)
         signed = [sign(signer, self._run, self._ready(signer)) for signer in self._signers]
         offers = [(one, open_as(Ready, one, self._run)) for one in signed]
         made = make_plan(self._run, 0, 1, offers, self._manifest, CHUNKS, leader=leader)

@@ -16,7 +16,7 @@ from protocol.errors import UserError
 from simulator.playback import membership
 from simulator.playback.plot import plot
 from simulator.playback.pool import Outcome, jobs_here, play_all, play_fuzz, shortest
-from simulator.playback.report import Report
+from simulator.playback.report import StoryReport
 from simulator.scenarios.catalog import CROWDS, IN_ROWS, SCENARIOS, scenario
 from simulator.scenarios.story import Story, read_story, write_story
 
@@ -60,7 +60,7 @@ def tell(
     outcomes: Iterable[Outcome], *, as_json: bool, save: Path | None, picture: Path | None
 ) -> int:
     """Print what came of it. Returns the exit status."""
-    reports: list[Report] = []
+    reports: list[StoryReport] = []
     failed: list[Outcome] = []
     last: Story | None = None
     for story, report in outcomes:
@@ -87,7 +87,7 @@ def tell(
     return 1 if failed else 0
 
 
-def line(report: Report) -> str:
+def line(report: StoryReport) -> str:
     """One run in one line."""
 
     def seconds(value: float | None) -> str:

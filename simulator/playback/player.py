@@ -9,18 +9,18 @@ import time
 import trio
 
 from daemon.services.training.native.state.state_store import PASSED_BY
-from protocol.journal import Planned, Refused, Trained, Warned, WorkDropped
+from protocol.journal import InputRefused, Planned, Trained, Warned, WorkDropped
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link_profiles import LINKS
 from simulator.faults.fault import WHOEVER
 from simulator.playback import report as r
-from simulator.playback.progress import Progress
+from simulator.playback.progress import ProgressCheck
 from simulator.scenarios.story import Story
 from simulator.world.fault_scheduler import FaultScheduler
 from simulator.world.world import World
 
 
-class Played:
+class StoryPlayer:
     """A world after its story, with what is left to read off it."""
 
     def __init__(self, story: Story) -> None:
@@ -34,18 +34,18 @@ class Played:
             samples_per_second=lambda index: story.samples_per_second * (1.0 + 0.1 * (index % 5)),
             marked=story.marked,
         )
-        self.director = FaultScheduler(self.world, story.schedule)
-        self.progress = Progress(story, self.world, self.director)
+        self.scheduler = FaultScheduler(self.world, story.schedule)
+        self.progress = ProgressCheck(story, self.world, self.scheduler)
         self.alive: list[tuple[float, int]] = []
-        self.report: r.Report | None = None
+        self.report: r.StoryReport | None = None
         self._began, self._cpu = time.perf_counter(), time.process_time()
 
-    async def run(self) -> r.Report:
+    async def run(self) -> r.StoryReport:
         """The whole story, in virtual time."""
         story, world = self.story, self.world
         async with world.running():
             world.start(*(story.starts if story.starts is not None else range(story.nodes)))
-            self.director.begin()
+            self.scheduler.begin()
             await self.progress.begin(self._until)
             await self._until(story.seconds)
             await self.progress.settle(self._until)
@@ -55,15 +55,15 @@ class Played:
     async def _until(self, at_s: float) -> None:
         """Sleep, noting how many live."""
         while trio.current_time() < at_s:
-            living = sum(seat.alive for seat in self.world.seats)
+            living = sum(node.alive for node in self.world.nodes)
             if not self.alive or self.alive[-1][1] != living:
                 self.alive.append((trio.current_time(), living))
             await trio.sleep(min(1.0, at_s - trio.current_time()))
 
     # ------------------------------------------------------------------------------------------ the report
 
-    def _read(self) -> r.Report:
-        story, world, struck = self.story, self.world, self.director.struck
+    def _read(self) -> r.StoryReport:
+        story, world, struck = self.story, self.world, self.scheduler.struck
         included, bound = r.goodput(world)
         longest, exchange = r.recovery_s(world, struck)
         detection = r.detection_s(world, struck)
@@ -73,7 +73,7 @@ class Played:
             for broken in world.invariants.broken
         ]
         reasons += self._missed(certified, included, bound, detection, exchange, usual)
-        return r.Report(
+        return r.StoryReport(
             scenario=story.name,
             seed=story.seed,
             nodes=story.nodes,
@@ -151,8 +151,8 @@ class Played:
         ]
         if wanted.liars_out_from_s is not None:
             missed += self._liars_in(wanted.liars_out_from_s)
-        if self.director.waiting:
-            missed.append(f"{self.director.waiting} steps at which faults were placed never came")
+        if self.scheduler.waiting:
+            missed.append(f"{self.scheduler.waiting} steps at which faults were placed never came")
         dropped = [
             event
             for event in self.world.of(WorkDropped)
@@ -168,9 +168,9 @@ class Played:
 
     def _was_refused(self, node: int, reason: str) -> bool:
         liars = self.world.invariants.liars if node == WHOEVER else {node}
-        peers = {self.world.seats[liar].peer for liar in liars}
+        peers = {self.world.nodes[liar].peer for liar in liars}
         return any(
-            isinstance(event, Refused)
+            isinstance(event, InputRefused)
             and event.reason == reason
             and event.peer in peers
             and index not in liars
@@ -178,7 +178,7 @@ class Played:
         )
 
     def _was_suspected(self, node: int) -> bool:
-        peer = self.world.seats[node].peer
+        peer = self.world.nodes[node].peer
         return any(
             isinstance(event, Warned)
             and event.code == "WRONG_SUM"
@@ -190,20 +190,20 @@ class Played:
     def _liars_in(self, from_s: float) -> list[str]:
         """Where a liar was not left out although it had been proved one."""
         world, liars = self.world, self.world.invariants.liars
-        peers = {world.seats[liar].peer for liar in liars}
+        peers = {world.nodes[liar].peer for liar in liars}
         told = [
             f"node {index} plans with a liar at {at:.3f} s"
             for at, index, event in world.history
             if at >= from_s
             and isinstance(event, Planned)
             and index not in liars
-            and event.leader == world.seats[index].peer
+            and event.leader == world.nodes[index].peer
             and peers & {*event.members}
         ]
-        for seat in world.seats:
-            convictions = seat.engine.convictions.guilty if seat.engine else {}
-            if seat.index not in liars and not peers <= convictions.keys():
-                told.append(f"node {seat.index} does not know who lied")
+        for node in world.nodes:
+            convictions = node.engine.convictions.guilty if node.engine else {}
+            if node.index not in liars and not peers <= convictions.keys():
+                told.append(f"node {node.index} does not know who lied")
         return told
 
     def _learned(self) -> bool:
@@ -215,9 +215,9 @@ class Played:
         return len(losses) > 1 and losses[-1] < losses[0]
 
 
-def play(story: Story) -> Played:
+def play(story: Story) -> StoryPlayer:
     """From beginning to end, in a virtual world of its own."""
-    played = Played(story)
+    played = StoryPlayer(story)
     # A world is garbage all at once, at its end; looking for some all the while costs a fifth of
     # its time.
     gc.disable()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from simulator.playback.report import Report
+from simulator.playback.report import StoryReport
 
 WIDTH, HEIGHT, MARGIN = 860, 420, 56
 # Of the height is for rounds, the rest for nodes.
@@ -48,7 +48,7 @@ class _Frame:
         return "".join(path) + (f"H{self.x(until):.1f}" if until > last else "")
 
 
-def plot(report: Report, round_s: float) -> str:
+def plot(report: StoryReport, round_s: float) -> str:
     """The SVG.
 
     `round_s` is how long a round would take if nothing went wrong; the dashed line is that.

@@ -11,14 +11,14 @@ from functools import partial
 from msgspec.structs import replace
 
 from simulator.playback.player import play
-from simulator.playback.report import Report
+from simulator.playback.report import StoryReport
 from simulator.scenarios.fuzz import random_story, shrink
 from simulator.scenarios.story import Story
 
 MOST_JOBS = 8  # processes; each takes about 100 MB
 STEPS_NEVER_CAME = "steps at which faults were placed never came"
 
-Outcome = tuple[Story, Report]
+Outcome = tuple[Story, StoryReport]
 
 
 def jobs_here() -> int:
@@ -70,7 +70,7 @@ def _spread(
         yield from pool.map(work, items)
 
 
-def shortest(story: Story, report: Report) -> Outcome:
+def shortest(story: Story, report: StoryReport) -> Outcome:
     """The same failure with the fewest faults that still make one of the same invariants fail."""
     broken = {name for name, held in report.invariants.items() if not held}
 

@@ -26,19 +26,19 @@ FORGET_S = 20.0
 TURNS = 3
 LOOK_S = 0.5  # between looks at who has moved
 
-Until = Callable[[float], Awaitable[None]]
+SleepUntil = Callable[[float], Awaitable[None]]
 """Sleeps until an instant of virtual time."""
 
 
-class Progress:
+class ProgressCheck:
     """The judge of one world.
 
     `excuse` says why nothing was promised at its end; empty when something was.
     """
 
-    def __init__(self, story: Story, world: World, director: FaultScheduler) -> None:
+    def __init__(self, story: Story, world: World, scheduler: FaultScheduler) -> None:
         self.excuse = ""
-        self._story, self._world, self._director = story, world, director
+        self._story, self._world, self._scheduler = story, world, scheduler
 
     @property
     def view_s(self) -> float:
@@ -61,7 +61,7 @@ class Progress:
             + 2 * self._story.round.seconds
         )
 
-    async def begin(self, until: Until) -> None:
+    async def begin(self, until: SleepUntil) -> None:
         """To the first fault, or to the first certificate, whichever should come first."""
         starts = self._story.starts
         if len(starts if starts is not None else range(self._story.nodes)) < self._story.min_peers:
@@ -69,8 +69,8 @@ class Progress:
         deadline = min(2 * self._story.round.seconds + self.view_s, self._story.seconds)
         while trio.current_time() < deadline:
             await until(min(deadline, trio.current_time() + LOOK_S))
-            if self._director.struck or any(
-                self._world.number(seat.index) for seat in self._world.seats
+            if self._scheduler.struck or any(
+                self._world.number(node.index) for node in self._world.nodes
             ):
                 return
         if deadline < self._story.seconds:
@@ -78,18 +78,18 @@ class Progress:
                 f"nothing was certified within {deadline:g} s of the beginning, and no fault had struck"
             )
 
-    async def settle(self, until: Until) -> None:
+    async def settle(self, until: SleepUntil) -> None:
         """Wait until everybody alive has moved since the last fault and stands on one lineage, or
         until that is overdue.
         """
         while True:
-            while trio.current_time() < self._director.over_s:
-                await until(self._director.over_s)
-            struck = len(self._director.struck)
+            while trio.current_time() < self._scheduler.over_s:
+                await until(self._scheduler.over_s)
+            struck = len(self._scheduler.struck)
             calm_s = trio.current_time()
-            before = {seat.index: self._world.number(seat.index) for seat in self._world.seats}
+            before = {node.index: self._world.number(node.index) for node in self._world.nodes}
             behind = "nobody has moved"
-            while behind and len(self._director.struck) == struck:
+            while behind and len(self._scheduler.struck) == struck:
                 if self._too_few():
                     return
                 if trio.current_time() >= calm_s + self.patience_s:
@@ -107,7 +107,7 @@ class Progress:
 
     def _honest(self) -> list[SimulatedNode]:
         world = self._world
-        return [seat for seat in world.hearing() if seat.index not in world.invariants.liars]
+        return [node for node in world.hearing() if node.index not in world.invariants.liars]
 
     def _too_few(self) -> bool:
         honest, needed = len(self._honest()), self._story.min_peers
@@ -121,15 +121,15 @@ class Progress:
         honest = self._honest()
         if len(honest) < self._story.min_peers:
             return "too few live"
-        best = max(world.number(seat.index) for seat in honest)
-        reference = next(seat for seat in honest if world.number(seat.index) == best)
+        best = max(world.number(node.index) for node in honest)
+        reference = next(node for node in honest if world.number(node.index) == best)
         keeper = reference.engine.keeper if reference.engine else None
         if keeper is None:
             return "nobody has begun"
-        for seat in honest:
-            mine = seat.engine.keeper if seat.engine else None
-            where = f"node {seat.index} ({seat.phase.value if seat.phase else 'starting'}"
-            if mine is None or mine.tip.number <= before[seat.index]:
+        for node in honest:
+            mine = node.engine.keeper if node.engine else None
+            where = f"node {node.index} ({node.phase.value if node.phase else 'starting'}"
+            if mine is None or mine.tip.number <= before[node.index]:
                 return f"{where}) is still at certificate {mine.tip.number if mine else 0}"
             if not keeper.lineage.descends(keeper.tip, mine.tip) and not mine.lineage.descends(
                 mine.tip, keeper.tip

@@ -10,17 +10,17 @@ from statistics import median
 
 import msgspec
 
-from protocol.journal import PeerDown, PeerForgotten, PhaseEntered, Refused, RoundCertified
+from protocol.journal import InputRefused, PeerDown, PeerForgotten, PhaseEntered, RoundCertified
 from simulator.faults import fault as f
-from simulator.world.fault_scheduler import Struck
+from simulator.world.fault_scheduler import StruckFault
 from simulator.world.world import World
 
-CRASHES = (f.Kill,)
+CRASH_FAULTS = (f.Kill,)
 # After which the next certificate is a recovery.
-BREAKS = (f.Kill, f.Leave, f.Partition, f.Pause, f.Sever)
+BREAKING_FAULTS = (f.Kill, f.LeaveFault, f.Partition, f.Pause, f.Sever)
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class StoryReport(msgspec.Struct, frozen=True, kw_only=True):
     """One run.
 
     Seconds are virtual. `goodput` is samples included / samples computed; `goodput_bound` what
@@ -61,7 +61,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def rounds(world: World) -> int:
     """Certificates in the longest ancestry."""
-    return max((world.number(seat.index) for seat in world.seats), default=0)
+    return max((world.number(node.index) for node in world.nodes), default=0)
 
 
 def first_certificates(world: World) -> list[tuple[float, int, int]]:
@@ -88,17 +88,17 @@ def goodput(world: World) -> tuple[float | None, float | None]:
     What is still pending with the living is not counted as computed: it will be in a later round.
     """
     collected = world.collected_before + sum(
-        seat.trainer.collected for seat in world.seats if seat.trainer is not None
+        node.trainer.collected for node in world.nodes if node.trainer is not None
     )
     keepers = [
-        seat.engine.keeper
-        for seat in world.seats
-        if seat.engine is not None and seat.engine.keeper is not None
+        node.engine.keeper
+        for node in world.nodes
+        if node.engine is not None and node.engine.keeper is not None
     ]
     pending = sum(
-        seat.engine.keeper.ledger.pending
-        for seat in world.seats
-        if seat.alive and seat.engine and seat.engine.keeper
+        node.engine.keeper.ledger.pending
+        for node in world.nodes
+        if node.alive and node.engine and node.engine.keeper
     )
     if not keepers:
         return None, None
@@ -111,7 +111,7 @@ def goodput(world: World) -> tuple[float | None, float | None]:
     ) / computed
 
 
-def detection_s(world: World, struck: list[Struck]) -> float | None:
+def detection_s(world: World, struck: list[StruckFault]) -> float | None:
     """The longest time from a crash until the last of those who were connected to the dead knew of
     it.
     """
@@ -119,13 +119,13 @@ def detection_s(world: World, struck: list[Struck]) -> float | None:
     for at, node, event in world.history:
         if isinstance(event, PeerDown | PeerForgotten):
             downs.setdefault(event.peer, []).append((at, node))
-    deaths = [(blow.at_s, blow.node) for blow in struck if isinstance(blow.fault, CRASHES)]
+    deaths = [(blow.at_s, blow.node) for blow in struck if isinstance(blow.fault, CRASH_FAULTS)]
     longest: float | None = None
     for blow in struck:
-        if not isinstance(blow.fault, CRASHES):
+        if not isinstance(blow.fault, CRASH_FAULTS):
             continue
         told: dict[int, float] = {}
-        for at, node in downs.get(world.seats[blow.node].peer, ()):
+        for at, node in downs.get(world.nodes[blow.node].peer, ()):
             if at >= blow.at_s and node in blow.connected:
                 told.setdefault(node, at - blow.at_s)
         alive = [
@@ -139,7 +139,7 @@ def detection_s(world: World, struck: list[Struck]) -> float | None:
     return longest
 
 
-def recovery_s(world: World, struck: list[Struck]) -> tuple[float | None, float | None]:
+def recovery_s(world: World, struck: list[StruckFault]) -> tuple[float | None, float | None]:
     """(the longest time from a fault to the next certificate, the longest without the time its
     first holder spent training).
     """
@@ -147,7 +147,7 @@ def recovery_s(world: World, struck: list[Struck]) -> tuple[float | None, float 
     longest: float | None = None
     exchange: float | None = None
     for blow in struck:
-        if not isinstance(blow.fault, BREAKS):
+        if not isinstance(blow.fault, BREAKING_FAULTS):
             continue
         following = next(((at, node) for at, _, node in firsts if at > blow.at_s), None)
         if following is None:
@@ -160,7 +160,7 @@ def recovery_s(world: World, struck: list[Struck]) -> tuple[float | None, float 
     return longest, exchange
 
 
-def exchange_s(world: World, struck: list[Struck]) -> float | None:
+def exchange_s(world: World, struck: list[StruckFault]) -> float | None:
     """The median exchange of those who were counted before the first fault; None when nobody was."""
     first = min((blow.at_s for blow in struck), default=math.inf)
     took = [
@@ -193,12 +193,12 @@ def refused(world: World) -> dict[str, int]:
     """Refusals of all nodes by reason."""
     counts: dict[str, int] = {}
     for _, _, event in world.history:
-        if isinstance(event, Refused):
+        if isinstance(event, InputRefused):
             counts[event.reason] = counts.get(event.reason, 0) + event.count
     return dict(sorted(counts.items()))
 
 
 def bytes_sent(world: World) -> int:
     """By all nodes in their last lives, both planes."""
-    traffic = [seat.network.traffic() for seat in world.seats if seat.network is not None]
+    traffic = [node.network.traffic() for node in world.nodes if node.network is not None]
     return sum(one.control_sent + one.bulk_sent for one in traffic)

@@ -45,7 +45,7 @@ def _crash(role: str, step: str) -> Make:
     enters, after_s = CRASHES[step]
 
     def make(nodes: int | None, seed: int) -> Story:
-        when = f.When(enters=enters, role=role, number=3, after_s=after_s)
+        when = f.FaultTrigger(enters=enters, role=role, number=3, after_s=after_s)
         return Story(
             name=f"crash-{role}-{step}",
             nodes=nodes or 5,
@@ -101,7 +101,8 @@ SCENARIOS: dict[str, Make] = {
         7,
         lambda n: tuple(
             f.Kill(
-                node=f.WHOEVER, when=f.When(enters="scatter", role="leader", number=i, after_s=0.02)
+                node=f.WHOEVER,
+                when=f.FaultTrigger(enters="scatter", role="leader", number=i, after_s=0.02),
             )
             for i in (2, 3, 4)
         ),
@@ -113,7 +114,8 @@ SCENARIOS: dict[str, Make] = {
         7,
         lambda n: tuple(
             f.Kill(
-                node=f.WHOEVER, when=f.When(enters="reduce", role="member", number=3, after_s=after)
+                node=f.WHOEVER,
+                when=f.FaultTrigger(enters="reduce", role="member", number=3, after_s=after),
             )
             for after in (0.0, 0.015)
         ),
@@ -125,15 +127,18 @@ SCENARIOS: dict[str, Make] = {
         8,
         lambda n: (
             f.Kill(
-                node=f.WHOEVER, when=f.When(enters="scatter", role="member", number=2, after_s=0.01)
+                node=f.WHOEVER,
+                when=f.FaultTrigger(enters="scatter", role="member", number=2, after_s=0.01),
             ),
             f.Kill(
-                node=f.WHOEVER, when=f.When(enters="reduce", role="member", number=2, after_s=0.01)
+                node=f.WHOEVER,
+                when=f.FaultTrigger(enters="reduce", role="member", number=2, after_s=0.01),
             ),
-            f.Kill(node=f.WHOEVER, when=f.When(enters="vote", role="leader", number=3)),
-            f.Kill(node=f.WHOEVER, when=f.When(enters="ready", role="leader", number=4)),
+            f.Kill(node=f.WHOEVER, when=f.FaultTrigger(enters="vote", role="leader", number=3)),
+            f.Kill(node=f.WHOEVER, when=f.FaultTrigger(enters="ready", role="leader", number=4)),
             f.Kill(
-                node=f.WHOEVER, when=f.When(enters="reduce", role="leader", number=5, after_s=0.02)
+                node=f.WHOEVER,
+                when=f.FaultTrigger(enters="reduce", role="leader", number=5, after_s=0.02),
             ),
         ),
         wanted=Wanted(rounds=7, detection_s=DETECTION_S),
@@ -192,7 +197,9 @@ SCENARIOS: dict[str, Make] = {
         # other, into the middle of the round.
         lambda n: tuple(
             f.Kill(
-                node=i, when=f.When(enters="vote", node=i, number=3, after_s=0.002), back_s=3.0 + i
+                node=i,
+                when=f.FaultTrigger(enters="vote", node=i, number=3, after_s=0.002),
+                back_s=3.0 + i,
             )
             for i in range(n)
         ),
@@ -207,7 +214,7 @@ SCENARIOS: dict[str, Make] = {
         lambda n: (
             f.Partition(
                 groups=((1,),),
-                when=f.When(enters="reduce", node=1, number=3, after_s=0.03),
+                when=f.FaultTrigger(enters="reduce", node=1, number=3, after_s=0.03),
                 for_s=45.0,
             ),
             f.Kill(node=1, at_s=45.0, back_s=3.0),
@@ -269,7 +276,7 @@ SCENARIOS: dict[str, Make] = {
                 share=0.0,
                 late_s=3.0,
                 for_s=12.0,
-                when=f.When(enters="ready", role="leader", number=2),
+                when=f.FaultTrigger(enters="ready", role="leader", number=2),
             ),
         ),
         wanted=Wanted(rounds=4),
@@ -316,7 +323,9 @@ SCENARIOS: dict[str, Make] = {
         4,
         lambda n: (
             f.CrashTrainer(node=1, at_s=8.0),
-            f.CrashTrainer(node=2, when=f.When(enters="offer", node=2, number=3, after_s=0.1)),
+            f.CrashTrainer(
+                node=2, when=f.FaultTrigger(enters="offer", node=2, number=3, after_s=0.1)
+            ),
         ),
         wanted=Wanted(rounds=7),
     ),

@@ -48,7 +48,7 @@ def revolving_door(nodes: int | None, seed: int) -> Story:
     for second in range(5, 60):
         node = rng.randrange(3, n)
         schedule.append(
-            f.Leave(node=node, at_s=float(second))
+            f.LeaveFault(node=node, at_s=float(second))
             if inside[node]
             else f.Start(node=node, at_s=float(second))
         )

@@ -86,7 +86,7 @@ def _fault(rng: random.Random, nodes: int, seconds: float) -> f.AnyFault:
     place: dict[str, Any] = {"at_s": _time(rng, seconds)}
     if rng.random() < 0.45:
         place = {
-            "when": f.When(
+            "when": f.FaultTrigger(
                 enters=rng.choice(FAULTED_STEPS[:5] if rng.random() < 0.8 else FAULTED_STEPS),
                 node=None,
                 role=rng.choice(f.ROLES),
@@ -127,7 +127,7 @@ def _fault(rng: random.Random, nodes: int, seconds: float) -> f.AnyFault:
         lambda: f.CrashTrainer(node=node, **place),
         lambda: f.Diverge(node=node, **place),
         lambda: f.FillDisk(node=node, for_s=for_s, **place),
-        lambda: f.Leave(node=node, **place),
+        lambda: f.LeaveFault(node=node, **place),
     )
     return rng.choice(kinds)()
 

@@ -63,7 +63,7 @@ def _owner_lost(role: str, step: str, after_a_crash: Wanted, detected: Wanted) -
     # without, whom nobody can name a substitute: the voters wait for a majority to the end of their
     # view before all meet in a later one.
     wanted = detected if role == "leader" and step in ("hand-on", "handed-on") else after_a_crash
-    when = f.When(enters="reduce", role=role, number=3, after_s=BETWEEN_ROWS[step])
+    when = f.FaultTrigger(enters="reduce", role=role, number=3, after_s=BETWEEN_ROWS[step])
     return _several_rows(
         f"rows-{role}-lost-{step}", lambda n: (f.Kill(node=f.WHOEVER, when=when),), wanted
     )
@@ -99,7 +99,8 @@ def _four_regions(ending: str, schedule: tuple[f.AnyFault, ...], wanted: Wanted)
 def _owner_dies(after_s: float) -> tuple[f.AnyFault, ...]:
     return (
         f.Kill(
-            node=f.WHOEVER, when=f.When(enters="reduce", role="member", number=1, after_s=after_s)
+            node=f.WHOEVER,
+            when=f.FaultTrigger(enters="reduce", role="member", number=1, after_s=after_s),
         ),
     )
 
@@ -123,7 +124,7 @@ def between_rows(after_a_crash: Wanted, detected: Wanted) -> dict[str, Make]:
             lambda n: tuple(
                 f.Kill(
                     node=f.WHOEVER,
-                    when=f.When(enters="reduce", role="member", number=3, after_s=after),
+                    when=f.FaultTrigger(enters="reduce", role="member", number=3, after_s=after),
                 )
                 for after in (0.0, 0.03, 0.06)
             ),
@@ -135,13 +136,16 @@ def between_rows(after_a_crash: Wanted, detected: Wanted) -> dict[str, Make]:
                 *(
                     f.Kill(
                         node=i,
-                        when=f.When(enters="reduce", node=i, number=2, after_s=0.01),
+                        when=f.FaultTrigger(enters="reduce", node=i, number=2, after_s=0.01),
                         back_s=6.0,
                     )
                     for i in range(ROW)
                 ),
                 *(
-                    f.Kill(node=i, when=f.When(enters="scatter", node=i, number=4, after_s=0.01))
+                    f.Kill(
+                        node=i,
+                        when=f.FaultTrigger(enters="scatter", node=i, number=4, after_s=0.01),
+                    )
                     for i in range(ROW)
                 ),
             ),
@@ -154,7 +158,7 @@ def between_rows(after_a_crash: Wanted, detected: Wanted) -> dict[str, Make]:
                 f.Pause(
                     node=f.WHOEVER,
                     for_s=30.0,
-                    when=f.When(enters="reduce", role="member", number=3, after_s=0.03),
+                    when=f.FaultTrigger(enters="reduce", role="member", number=3, after_s=0.03),
                 ),
             ),
             Wanted(rounds=4),

@@ -49,7 +49,9 @@ def _liar(kind: str) -> Make:
             liar, lie = (
                 f.WHOEVER,
                 f.ByzantineBehavior(
-                    node=f.WHOEVER, kind=kind, when=f.When(enters="ready", role="leader", number=2)
+                    node=f.WHOEVER,
+                    kind=kind,
+                    when=f.FaultTrigger(enters="ready", role="leader", number=2),
                 ),
             )
         schedule: tuple[f.AnyFault, ...] = (lie,)

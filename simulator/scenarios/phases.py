@@ -23,7 +23,7 @@ OUT_OF_PHASE: dict[str, Make] = {
         60.0,
         5,
         lambda n, by_s=by_s: (
-            f.Shift(node=1, by_s=by_s, when=f.When(enters="train", node=1, number=3)),
+            f.Shift(node=1, by_s=by_s, when=f.FaultTrigger(enters="train", node=1, number=3)),
         ),  # type: ignore[misc]
         wanted=Wanted(rounds=8, longest_round_s=ROUND_S + 2.5, drops_only_passed=True),
     )

@@ -13,7 +13,7 @@ import msgspec
 from protocol.errors import UserError
 from protocol.run.manifest import Group, Limits, Manifest, RoundRules
 from simulator.fakes.link_profiles import LINKS
-from simulator.faults.fault import AnyFault, Schedule, words
+from simulator.faults.fault import AnyFault, Schedule, describe
 
 # The longest story that --fuzz ever shrank has some hundred kilobytes.
 MAX_STORY_BYTES = 16 << 20
@@ -53,7 +53,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`starts` are the seats filled at second 0 (all of them when None); the others wait for a
+    """`starts` are the nodes filled at second 0 (all of them when None); the others wait for a
     `Start`.
     """
 
@@ -102,7 +102,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         lines = [
             f"{self.name}, seed {self.seed}: {self.nodes} nodes for {self.seconds:g} s, links {self.link}"
         ]
-        return "\n".join([*lines, *(f"  {words(fault)}" for fault in self.schedule)])
+        return "\n".join([*lines, *(f"  {describe(fault)}" for fault in self.schedule)])
 
 
 Make = Callable[[int | None, int], Story]

@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from protocol.averaging.outer_step import outer_step, state_digest
 from protocol.averaging.reduction import mean_by_plan
+from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_vectors
 from protocol.codec import codec_named
 from protocol.digest import Digest
 from protocol.identity import PeerId, short
-from protocol.ports import LedgerRecord, Vector
+from protocol.ports.disk_records import LedgerRecord
 from protocol.run.manifest import Manifest
 
 # Relative to the largest value of a contribution: 64 float32 additions and a division stay below
@@ -115,7 +116,7 @@ class Contents:
         """
         mean = np.zeros_like(parent[0])
         mean_by_plan(
-            certificate.plan.plan.rows,
+            certificate.plan.plan.groups,
             dict(zip(certificate.contributors, parts, strict=True)),
             self._codec,
             mean,

@@ -17,15 +17,15 @@ import traceback
 
 import msgspec
 
-from daemon.services.training.native.event_queue import INBOX_FULL
+from daemon.services.training.native.rounds.event_queue import INBOX_FULL
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.lineage import ORPHANS_KEPT, TIPS_KEPT
 from protocol.averaging.outer_step import state_digest
 from protocol.certificates.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.identity import short
-from protocol.ports import LedgerRecord
-from protocol.round.phases import Phase
+from protocol.ports.disk_records import LedgerRecord
+from protocol.round.phase import Phase
 from protocol.round.views import READIES_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
 from protocol.run.manifest import Manifest
@@ -62,7 +62,7 @@ class Invariants:
 
     def __init__(self, manifest: Manifest) -> None:
         self.broken: list[Violation] = []
-        self.liars: dict[int, str] = {}  # seat to its lie, the honest left out
+        self.liars: dict[int, str] = {}  # node to its lie, the honest left out
         # Certificates whose content is not what their offers make, by a reducer's lie that nobody
         # can see.
         self.unnoticed = 0
@@ -88,61 +88,61 @@ class Invariants:
 
     # -------------------------------------------------------------------------------------------- what is looked at
 
-    def dropped(self, seat: SimulatedNode, samples: int) -> None:
+    def dropped(self, node: SimulatedNode, samples: int) -> None:
         """The node said that it dropped work."""
-        key = (seat.index, seat.life)
+        key = (node.index, node.life)
         self._dropped[key] = self._dropped.get(key, 0) + samples
 
-    def saved(self, seat: SimulatedNode, record: LedgerRecord) -> None:
+    def saved(self, node: SimulatedNode, record: LedgerRecord) -> None:
         """A ledger became durable."""
-        wrong = self._contents.offered(seat.peer, record)
+        wrong = self._contents.offered(node.peer, record)
         if wrong:
             self.fail("nothing twice", 0.0, wrong)
 
-    def crashed(self, seat: SimulatedNode, now: float, error: BaseException) -> None:
+    def crashed(self, node: SimulatedNode, now: float, error: BaseException) -> None:
         inner: BaseException = error
         while isinstance(inner, BaseExceptionGroup):
             inner = inner.exceptions[0]
         lines = traceback.format_exception(inner)
-        self.fail("no crash", now, f"node {seat.index} crashed: {''.join(lines[-TRACE_LINES:])}")
+        self.fail("no crash", now, f"node {node.index} crashed: {''.join(lines[-TRACE_LINES:])}")
 
-    def entered(self, seat: SimulatedNode, now: float) -> None:
+    def entered(self, node: SimulatedNode, now: float) -> None:
         """The node entered a phase."""
-        keeper = seat.engine.keeper if seat.engine else None
-        if keeper is None or seat.trainer is None:
+        keeper = node.engine.keeper if node.engine else None
+        if keeper is None or node.trainer is None:
             return
-        key = (seat.index, seat.life)
+        key = (node.index, node.life)
         if key not in self._baseline:
-            self._begun(seat, keeper, now)
-        self._bounds(seat, keeper, now)
-        self._one_voice(seat, now)
+            self._begun(node, keeper, now)
+        self._bounds(node, keeper, now)
+        self._one_voice(node, now)
 
-    def _one_voice(self, seat: SimulatedNode, now: float) -> None:
-        state = seat.state
+    def _one_voice(self, node: SimulatedNode, now: float) -> None:
+        state = node.state
         if state is None or state.phase not in (Phase.SCATTER, Phase.VOTE):
             return
-        said = (seat.index, state.phase, state.parent, state.view)
+        said = (node.index, state.phase, state.parent, state.view)
         if said in self._said:
             self.fail(
                 "one voice",
                 now,
-                f"node {seat.index} enters {state.phase.value} of view {state.view} of round {state.number} a second time",
+                f"node {node.index} enters {state.phase.value} of view {state.view} of round {state.number} a second time",
             )
         self._said.add(said)
 
-    def moved(self, seat: SimulatedNode, now: float) -> None:
+    def moved(self, node: SimulatedNode, now: float) -> None:
         """The node holds the anchor of its keeper's tip."""
-        keeper = seat.engine.keeper if seat.engine else None
+        keeper = node.engine.keeper if node.engine else None
         if keeper is None:
             return
-        self._agreement(seat, keeper, now)
+        self._agreement(node, keeper, now)
         self._nothing_twice(keeper, now)
-        if seat.index not in self.liars:
-            self._nothing_lost(seat, keeper, now)
+        if node.index not in self.liars:
+            self._nothing_lost(node, keeper, now)
 
     # -------------------------------------------------------------------------------------------- agreement and content
 
-    def _agreement(self, seat: SimulatedNode, keeper: StateStore, now: float) -> None:
+    def _agreement(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
         tip, anchor = keeper.tip, keeper.anchor
         state = state_digest(anchor.value, anchor.momentum)
         known = self._states.setdefault(tip.hash, state)
@@ -150,7 +150,7 @@ class Invariants:
             self.fail(
                 "agreement",
                 now,
-                f"node {seat.index} holds another anchor than others at certificate {tip.number}",
+                f"node {node.index} holds another anchor than others at certificate {tip.number}",
             )
         if self._contents.knows(tip.hash):
             return
@@ -197,50 +197,50 @@ class Invariants:
     # -------------------------------------------------------------------------------------------- nothing lost
 
     def _certified(
-        self, seat: SimulatedNode, keeper: StateStore, path: list[OpenCertificate]
+        self, node: SimulatedNode, keeper: StateStore, path: list[OpenCertificate]
     ) -> int:
         certified = 0
         for certificate in path:
-            index = certificate.plan.index.get(seat.peer)
+            index = certificate.plan.index.get(node.peer)
             if index is not None and index in certificate.contributors:
                 certified += certificate.plan.offers[index].samples
         return certified
 
-    def _begun(self, seat: SimulatedNode, keeper: StateStore, now: float) -> None:
+    def _begun(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
         """A life began from what the disk held: its ledger, and whatever was certified since."""
-        key = (seat.index, seat.life)
+        key = (node.index, node.life)
         root = keeper.lineage.root
         if not self._contents.knows(keeper.tip.hash) and keeper.tip.hash == root.hash:
             self._contents.keep(root.hash, keeper.anchor.value, keeper.anchor.momentum)
         path = keeper.lineage.path(root, keeper.tip)
         accounted = (
-            self._certified(seat, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
+            self._certified(node, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
         )
-        collected = seat.trainer.collected if seat.trainer else 0
+        collected = node.trainer.collected if node.trainer else 0
         self._baseline[key] = accounted - collected
-        record = seat.medium.ledgers.get(keeper.lineage.root.hash)
+        record = node.medium.ledgers.get(keeper.lineage.root.hash)
         stood_at = keeper.lineage.tip(record.tip) if record is not None else None
         if record is not None and stood_at is None:
             self._began_anew.add(key)
-        if record is None or stood_at is None or seat.index in self.liars:
+        if record is None or stood_at is None or node.index in self.liars:
             return
-        had = self._certified(seat, keeper, keeper.lineage.path(root, stood_at))
+        had = self._certified(node, keeper, keeper.lineage.path(root, stood_at))
         had += record.weight + record.samples + record.later_samples
         if accounted - collected < had and not any(len(c.outcome.parents) == 2 for c in path):
             self.fail(
                 "nothing lost",
                 now,
-                f"node {seat.index} came back with {accounted - collected} samples where its disk held {had}",
+                f"node {node.index} came back with {accounted - collected} samples where its disk held {had}",
             )
 
-    def _nothing_lost(self, seat: SimulatedNode, keeper: StateStore, now: float) -> None:
-        trainer = seat.trainer
-        key = (seat.index, seat.life)
+    def _nothing_lost(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
+        trainer = node.trainer
+        key = (node.index, node.life)
         if trainer is None or key not in self._baseline:
             return
         path = keeper.lineage.path(keeper.lineage.root, keeper.tip)
         accounted = (
-            self._certified(seat, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
+            self._certified(node, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
         )
         expected = self._baseline[key] + trainer.collected
         # Where branches met, work may be certified on both: that is more than was handed over,
@@ -255,13 +255,13 @@ class Invariants:
             self.fail(
                 "nothing lost",
                 now,
-                f"node {seat.index} had {expected} samples to account for, and {accounted} are certified, pending or dropped",
+                f"node {node.index} had {expected} samples to account for, and {accounted} are certified, pending or dropped",
             )
 
     # -------------------------------------------------------------------------------------------- bounds
 
-    def _bounds(self, seat: SimulatedNode, keeper: StateStore, now: float) -> None:
-        engine, state = seat.engine, seat.state
+    def _bounds(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
+        engine, state = node.engine, node.state
         if engine is None or state is None:
             return
         sizes = {
@@ -271,11 +271,11 @@ class Invariants:
             "certificates are kept": (len(keeper.lineage._steps), TIPS_KEPT),
             "certificates wait for their parents": (len(keeper.lineage._orphans), ORPHANS_KEPT),
             "checkpoints are kept": (
-                max((len(kept) for kept in seat.medium.checkpoints.values()), default=0),
+                max((len(kept) for kept in node.medium.checkpoints.values()), default=0),
                 KEPT,
             ),
         }
         for what, (size, limit) in sizes.items():
-            if size > limit and (what, seat.index) not in self._told:
-                self._told.add((what, seat.index))
-                self.fail("bounds", now, f"{size} {what} at node {seat.index}, {limit} may")
+            if size > limit and (what, node.index) not in self._told:
+                self._told.add((what, node.index))
+                self.fail("bounds", now, f"{size} {what} at node {node.index}, {limit} may")

@@ -19,13 +19,14 @@ from typing import Any
 from nacl.bindings import crypto_sign, crypto_sign_BYTES
 
 from daemon.swarm import follower, lineage, messenger
-from protocol import messages
 from protocol.certificates import decoded_plans
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.digest import Digest
 from protocol.identity import PeerId, Signer, verify
-from protocol.messages import AnyMessage, Signed, decode_signed, open_signed
+from protocol.messages import envelope
+from protocol.messages.base import Signed
+from protocol.messages.envelope import AnyMessage, decode_signed, open_signed
 from protocol.planning.plan import OpenPlan, open_plan, read_plan
 from protocol.run import manifest
 from protocol.run.manifest import Manifest
@@ -46,9 +47,9 @@ def checked_once() -> Iterator[None]:
     memory = _Memory()
     replaced: tuple[tuple[Any, str, Any], ...] = (
         (Signer, "sign", memory.sign()),
-        (messages, "verify", memory.verify),
+        (envelope, "verify", memory.verify),
         (manifest, "verify", memory.verify),
-        (messages, "open_signed", memory.open_signed),
+        (envelope, "open_signed", memory.open_signed),
         (messenger, "open_signed", memory.open_signed),
         (follower, "decode_signed", memory.decode_signed),
         (decoded_plans, "open_plan", memory.open_plan),

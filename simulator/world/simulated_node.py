@@ -15,11 +15,15 @@ from msgspec.structs import replace
 
 from daemon.services.training.native.engine import NativeEngine
 from daemon.swarm.chain_sync import fetch_run
+from protocol.averaging.vector_layout import Vector
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent
-from protocol.ports import Lane, LedgerRecord, Progress, TaskInfo, Vector, Work, inline
-from protocol.round.phases import Phase, State
+from protocol.ports.disk_records import LedgerRecord
+from protocol.ports.offload import inline
+from protocol.ports.trainer import Lane, Progress, TaskInfo, Work
+from protocol.round.phase import Phase
+from protocol.round.state import RoundState
 from protocol.rules.versions import KNOWN_RULES
 from protocol.run.manifest import SignedManifest
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
@@ -75,7 +79,7 @@ class CountingTrainer:
         return self.inner.restarts
 
 
-class WatchedDisk(MemoryDisk):
+class RecordingDisk(MemoryDisk):
     """A disk that shows every ledger that became durable: with it, what was offered."""
 
     def __init__(self, medium: MemoryMedium, saved: Callable[[LedgerRecord], None]) -> None:
@@ -87,14 +91,14 @@ class WatchedDisk(MemoryDisk):
         self._saved(record)
 
 
-class Witness:
-    """What a world wants to hear from a seat."""
+class NodeListener:
+    """What a world wants to hear from a node."""
 
-    def happened(self, seat: SimulatedNode, event: JournalEvent) -> None: ...
+    def happened(self, node: SimulatedNode, event: JournalEvent) -> None: ...
 
-    def saved(self, seat: SimulatedNode, record: LedgerRecord) -> None: ...
+    def saved(self, node: SimulatedNode, record: LedgerRecord) -> None: ...
 
-    def crashed(self, seat: SimulatedNode, error: BaseException) -> None: ...
+    def crashed(self, node: SimulatedNode, error: BaseException) -> None: ...
 
 
 class SimulatedNode:
@@ -109,7 +113,7 @@ class SimulatedNode:
         self.secret = rng.randbytes(32)
         self.signer = Signer(self.secret)
         self.medium = MemoryMedium()
-        self.mischief = FaultInjector(random.Random(rng.random()))
+        self.injector = FaultInjector(random.Random(rng.random()))
         self.samples_per_second = samples_per_second
         self.speed = 1.0
         self.clock_skew_s = 0.0
@@ -129,7 +133,7 @@ class SimulatedNode:
         return self.signer.peer
 
     @property
-    def state(self) -> State | None:
+    def state(self) -> RoundState | None:
         """The round machine's state."""
         return self.engine.state if self.engine else None
 
@@ -153,7 +157,7 @@ class SimulatedNode:
         swarm: FakeSwarm,
         manifest: SignedManifest,
         parameters: int,
-        witness: Witness,
+        witness: NodeListener,
         *,
         marked: bool,
     ) -> None:
@@ -176,9 +180,9 @@ class SimulatedNode:
             name=f"n{self.index}",
             manifest=manifest,
             signer=self.signer,
-            network=FaultyNetwork(network, self.mischief, swarm.schedule.at),
+            network=FaultyNetwork(network, self.injector, swarm.schedule.at),
             trainer=self.trainer,
-            disk=WatchedDisk(self.medium, lambda record: witness.saved(self, record)),
+            disk=RecordingDisk(self.medium, lambda record: witness.saved(self, record)),
             offload=inline,
             record=partial(witness.happened, self),
             serial=self.wall_clock_ns,

@@ -22,14 +22,14 @@ from protocol.journal import (
     WorkDropped,
     encode_event,
 )
-from protocol.ports import LedgerRecord
+from protocol.ports.disk_records import LedgerRecord
 from protocol.run.manifest import Manifest, seal
 from simulator.fakes.link import LinkMap
 from simulator.fakes.swarm import DEGREE, LEAST_DEGREE, FakeSwarm
 from simulator.faults.lies import LIES
 from simulator.world.invariants import Invariants
 from simulator.world.signature_cache import checked_once
-from simulator.world.simulated_node import SimulatedNode, Witness
+from simulator.world.simulated_node import NodeListener, SimulatedNode
 
 # Above, gossip goes to everybody at once: from node to node it is n^2 times the degree.
 FLOODED_NODES = 128
@@ -39,8 +39,8 @@ LOOK_S = 0.05
 Watcher = Callable[[float, SimulatedNode, JournalEvent], None]
 
 
-class World(Witness):
-    """`nodes` seats, all empty at first; `start` fills one.
+class World(NodeListener):
+    """`nodes` nodes, all empty at first; `start` fills one.
 
     Use inside `running()` and `simulator.fakes.clock.run_virtual`.
     """
@@ -65,7 +65,7 @@ class World(Witness):
         self.invariants = Invariants(manifest)
         self.history: list[tuple[float, int, JournalEvent]] = []
         self.watchers: list[Watcher] = []
-        self.seats = [SimulatedNode(i, self.rng, samples_per_second(i)) for i in range(nodes)]
+        self.nodes = [SimulatedNode(i, self.rng, samples_per_second(i)) for i in range(nodes)]
         # Trained and never handed over, because the node died.
         self.lost_samples = 0
         # Handed over or not, trained since the last certificate by nodes that died.
@@ -86,87 +86,87 @@ class World(Witness):
     # ------------------------------------------------------------------------------------------ lives
 
     def start(self, *indices: int) -> None:
-        """Begin a life for each of these seats (all of them without arguments) that is not in one."""
+        """Begin a life for each of these nodes (all of them without arguments) that is not in one."""
         assert self._nursery is not None
-        for index in indices or range(len(self.seats)):
-            seat = self.seats[index]
-            if not seat.alive:
-                seat.alive = True
-                self._count_life(seat)
-                self._nursery.start_soon(self._live, seat)
+        for index in indices or range(len(self.nodes)):
+            node = self.nodes[index]
+            if not node.alive:
+                node.alive = True
+                self._count_life(node)
+                self._nursery.start_soon(self._live, node)
 
-    async def _live(self, seat: SimulatedNode) -> None:
-        if self.manifest.open().rules in seat.knows:
-            await seat.live(self.swarm, self.manifest, self._parameters, self, marked=self._marked)
+    async def _live(self, node: SimulatedNode) -> None:
+        if self.manifest.open().rules in node.knows:
+            await node.live(self.swarm, self.manifest, self._parameters, self, marked=self._marked)
         else:
-            await seat.ask(
+            await node.ask(
                 self.swarm,
-                next(other.peer for other in self.seats if other.alive and other is not seat),
+                next(other.peer for other in self.nodes if other.alive and other is not node),
             )
 
-    def _count_life(self, seat: SimulatedNode) -> None:
-        if seat.trainer is not None:
-            self.collected_before += seat.trainer.collected
+    def _count_life(self, node: SimulatedNode) -> None:
+        if node.trainer is not None:
+            self.collected_before += node.trainer.collected
 
     def kill(self, index: int) -> None:
         """kill -9: connections are reset, nothing more is written."""
-        seat = self.seats[index]
-        if seat.alive and seat.network is not None:
-            if seat.trainer is not None:
-                self.lost_samples += seat.trainer.progress().samples
-            if seat.engine is not None and seat.engine.keeper is not None:
-                self.unfinished_samples += seat.engine.keeper.ledger.pending
-            seat.paused = False
-            self.swarm.kill(seat.peer)
-            seat.end()
+        node = self.nodes[index]
+        if node.alive and node.network is not None:
+            if node.trainer is not None:
+                self.lost_samples += node.trainer.progress().samples
+            if node.engine is not None and node.engine.keeper is not None:
+                self.unfinished_samples += node.engine.keeper.ledger.pending
+            node.paused = False
+            self.swarm.kill(node.peer)
+            node.end()
 
     def finish(self, index: int) -> None:
         """Ask the node to leave in order."""
-        engine = self.seats[index].engine
-        if self.seats[index].alive and engine is not None:
+        engine = self.nodes[index].engine
+        if self.nodes[index].alive and engine is not None:
             engine.finish()
 
     def partition(self, *groups: Iterable[int]) -> None:
-        self.swarm.partition(*([self.seats[i].peer for i in group] for group in groups))
+        self.swarm.partition(*([self.nodes[i].peer for i in group] for group in groups))
 
     def heal(self) -> None:
         self.swarm.heal()
 
     def lie(self, index: int, kind: str | None) -> None:
         """From now on the node tells this lie; None: it is honest again."""
-        seat = self.seats[index]
+        node = self.nodes[index]
         liar = (
-            LIES[kind](seat.signer, self.manifest.run, self.manifest.open(), seat.mischief.rng)
+            LIES[kind](node.signer, self.manifest.run, self.manifest.open(), node.injector.rng)
             if kind
             else None
         )
-        seat.mischief.liar = liar
+        node.injector.liar = liar
         if kind:
             self.invariants.liars[index] = kind
 
     # ------------------------------------------------------------------------------------------ what happened
 
-    def happened(self, seat: SimulatedNode, event: JournalEvent) -> None:
+    def happened(self, node: SimulatedNode, event: JournalEvent) -> None:
         if isinstance(event, PeerReport):
             # Nine of ten events; what beacons lead to is in the others.
             return
         now = trio.current_time()
-        self.history.append((now, seat.index, event))
+        self.history.append((now, node.index, event))
         if isinstance(event, WorkDropped):
-            self.invariants.dropped(seat, event.samples)
+            self.invariants.dropped(node, event.samples)
         elif isinstance(event, RoundCertified):
             if event.state_digest:
-                self.invariants.moved(seat, now)
+                self.invariants.moved(node, now)
         elif isinstance(event, PhaseEntered):
-            self.invariants.entered(seat, now)
+            self.invariants.entered(node, now)
         for watcher in self.watchers:
-            watcher(now, seat, event)
+            watcher(now, node, event)
 
-    def saved(self, seat: SimulatedNode, record: LedgerRecord) -> None:
-        self.invariants.saved(seat, record)
+    def saved(self, node: SimulatedNode, record: LedgerRecord) -> None:
+        self.invariants.saved(node, record)
 
-    def crashed(self, seat: SimulatedNode, error: BaseException) -> None:
-        self.invariants.crashed(seat, trio.current_time(), error)
+    def crashed(self, node: SimulatedNode, error: BaseException) -> None:
+        self.invariants.crashed(node, trio.current_time(), error)
 
     def log(self) -> bytes:
         """Everything that happened but the reports of beacons, a line each: equal for equal
@@ -188,20 +188,20 @@ class World(Witness):
 
     def number(self, index: int) -> int:
         """The number of the certificate whose anchor a node holds."""
-        engine = self.seats[index].engine
+        engine = self.nodes[index].engine
         return engine.keeper.tip.number if engine and engine.keeper else 0
 
     def tips(self) -> set[bytes]:
         """The tips of the living."""
         return {
-            seat.engine.keeper.tip.hash
-            for seat in self.seats
-            if seat.alive and seat.engine and seat.engine.keeper
+            node.engine.keeper.tip.hash
+            for node in self.nodes
+            if node.alive and node.engine and node.engine.keeper
         }
 
     def hearing(self) -> list[SimulatedNode]:
         """The living that are not stopped."""
-        return [seat for seat in self.seats if seat.alive and not seat.paused]
+        return [node for node in self.nodes if node.alive and not node.paused]
 
     async def until(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
         """Wait in virtual time. Raises `TimeoutError` that says what did not come."""

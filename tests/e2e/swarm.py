@@ -24,7 +24,7 @@ from typing import NamedTuple
 from daemon.config.settings import PREFIX
 from daemon.demo.agreement import Agreement, compare_anchors
 from daemon.demo.process import DemoProcess, Lifeline
-from protocol.status import Round, Status
+from protocol.status import RoundSummary, Status
 from tests.e2e.processes import Process, descendants, process, still_running, until
 
 LOOPBACK = "127.0.0.1"
@@ -251,7 +251,7 @@ class Swarm:
         return folder.name
 
 
-def certified(status: Status) -> dict[int, Round]:
+def certified(status: Status) -> dict[int, RoundSummary]:
     """The certified rounds a status shows, by number."""
     return {known.number: known for known in status.rounds if known.certificate}
 

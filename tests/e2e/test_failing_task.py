@@ -13,7 +13,7 @@ from tests.e2e.swarm import STOP_S, UP_S, Swarm
 TASKS = Path(__file__).parents[1] / "daemon" / "worker"
 RUN = """
 name = "fails"
-task = "odd_tasks:Fails"
+task = "faulty_tasks:Fails"
 [round]
 seconds = {seconds}
 """
@@ -32,7 +32,7 @@ def test_a_task_that_fails_at_every_batch(tmp_path: Path, monkeypatch: pytest.Mo
         )
         status = node.now()
         assert status.level == "bad"
-        assert "odd_tasks.py:" in status.verdict
+        assert "faulty_tasks.py:" in status.verdict
         assert "RuntimeError: the cat sat on the data" in status.verdict
         assert any(
             'raise RuntimeError("the cat sat on the data")' in line

@@ -28,7 +28,7 @@ from daemon.swarm.messenger import PROTOCOL as MESSAGE
 from daemon.swarm.state_transfer import PROTOCOL as STATE
 from protocol.errors import Unreachable
 from protocol.identity import Signer
-from protocol.messages import encode_signed, sign
+from protocol.messages.envelope import encode_signed, sign
 from protocol.status import Status
 from tests.e2e.stranger import Stranger, stranger_at
 from tests.e2e.swarm import LOOPBACK, Daemon, Swarm

@@ -21,12 +21,12 @@ from protocol.status import (
     KEPT_ROUNDS,
     Status,
     StatusState,
+    describe,
     fold,
-    record,
-    say,
+    status_at,
 )
 from protocol.status.event_fold import EFFECTS, REFUSAL_SILENCE_S
-from protocol.status.sentences import WORDS
+from protocol.status.event_text import WORDS
 from tests.story import (
     AT,
     HOSTILE,
@@ -56,9 +56,9 @@ def _values(kind: object) -> st.SearchStrategy[typing.Any]:
         bool: st.booleans(),
         tuple[str, ...]: st.lists(_PEER | _TEXT, max_size=80).map(tuple),
         tuple[int, ...]: st.lists(st.integers(), max_size=80).map(tuple),
-        tuple[journal.Share, ...]: st.lists(
+        tuple[journal.Contributor, ...]: st.lists(
             st.builds(
-                journal.Share, peer=_PEER, samples=st.integers(), loss=st.none() | st.floats()
+                journal.Contributor, peer=_PEER, samples=st.integers(), loss=st.none() | st.floats()
             ),
             max_size=4,
         ).map(tuple),
@@ -87,7 +87,7 @@ def test_any_events_in_any_order_make_a_record_that_travels(
     events: list[journal.JournalEvent], now: float
 ) -> None:
     state = folded(events)
-    status = record(state, now)
+    status = status_at(state, now)
     again = msgspec.json.decode(msgspec.json.encode(status), type=Status)
     assert again == status
     assert len(status.rounds) <= KEPT_ROUNDS
@@ -103,7 +103,7 @@ def test_any_events_in_any_order_make_a_record_that_travels(
 @settings(max_examples=60, deadline=None)
 @given(st.permutations(day()))
 def test_shuffled_history_counts_the_same(events: list[journal.JournalEvent]) -> None:
-    before, after = record(folded(day()), AT), record(folded(events), AT)
+    before, after = status_at(folded(day()), AT), status_at(folded(events), AT)
     assert (before.you.rounds_counted, before.you.rounds_late, before.you.rounds_lost) == (4, 1, 1)
     assert (after.you.rounds_counted, after.you.rounds_late, after.you.rounds_lost) == (4, 1, 1)
     assert after.run.samples_certified == before.run.samples_certified
@@ -117,7 +117,7 @@ def test_every_event_type_has_an_effect_and_a_sentence() -> None:
 
 @pytest.mark.parametrize("event", day() + day("observer"), ids=lambda event: type(event).__name__)
 def test_sentences_read_like_sentences(event: journal.JournalEvent) -> None:
-    level, text = say(event)
+    level, text = describe(event)
     assert level in ("info", "good", "warning", "bad")
     assert text[0].isupper()
     assert text[-1] in ".]"
@@ -125,7 +125,7 @@ def test_sentences_read_like_sentences(event: journal.JournalEvent) -> None:
 
 
 def test_a_nodes_day() -> None:
-    status = record(folded(day()), AT)
+    status = status_at(folded(day()), AT)
     assert status.as_of == AT
     assert status.run.number == 6
     assert status.run.rounds_certified == 6
@@ -134,7 +134,7 @@ def test_a_nodes_day() -> None:
     assert status.run.loss == pytest.approx(5.7)
     assert status.run.round_seconds == pytest.approx(14.0)
     state = folded([*day(), *(certified(number, at=AT + number / 1000) for number in range(8, 30))])
-    assert record(state, AT + 1).run.round_seconds == pytest.approx(14.0), (
+    assert status_at(state, AT + 1).run.round_seconds == pytest.approx(14.0), (
         "heard of at once after a while away"
     )
     assert status.run.nodes == 5
@@ -159,21 +159,21 @@ def test_a_nodes_day() -> None:
 
 def test_a_certificate_told_twice_counts_once() -> None:
     state = folded([started(), certified(1), certified(1)])
-    assert record(state, AT).run.rounds_certified == 1
-    assert record(state, AT).you.rounds_counted == 1
+    assert status_at(state, AT).run.rounds_certified == 1
+    assert status_at(state, AT).you.rounds_counted == 1
 
 
 def test_strangers_are_bounded_and_the_connected_stay() -> None:
     state = folded([started(), report(1)])
     for i in range(KEPT_PEERS + 50):
         fold(state, msgspec.structs.replace(report(2, path=""), peer=f"sybil-{i}", at=AT + i))
-    status = record(state, AT)
+    status = status_at(state, AT)
     assert len(status.peers) == KEPT_PEERS
     assert status.peers[0].peer == PEERS[1]
 
 
 def test_a_name_is_made_fit_to_show() -> None:
-    status = record(folded([started(), report(3)]), AT)
+    status = status_at(folded([started(), report(3)]), AT)
     name = status.peers[0].name
     assert "\x1b" in HOSTILE
     assert name.isprintable()
@@ -190,7 +190,7 @@ def test_a_peer_says_absurd_numbers() -> None:
         number=2**63,
         rtt_s=float("-inf"),
     )
-    peer = record(folded([wild]), AT).peers[0]
+    peer = status_at(folded([wild]), AT).peers[0]
     assert (peer.loss, peer.samples_per_second, peer.rtt_s) == (None, 0.0, None)
     assert peer.samples == peer.number == 2**53
 
@@ -200,18 +200,20 @@ def test_refusals_are_counted_but_not_narrated() -> None:
     for i in range(500):
         fold(
             state,
-            journal.Refused(at=AT + i * 0.01, reason="malformed", peer="", detail="random bytes"),
+            journal.InputRefused(
+                at=AT + i * 0.01, reason="malformed", peer="", detail="random bytes"
+            ),
         )
-    status = record(state, AT + 5)
+    status = status_at(state, AT + 5)
     assert status.refusals["malformed"] == 500
     assert sum("malformed" in event.text for event in status.events) == 1
     fold(
         state,
-        journal.Refused(
+        journal.InputRefused(
             at=AT + REFUSAL_SILENCE_S + 1, reason="malformed", peer="", detail="random bytes"
         ),
     )
-    assert sum("malformed" in event.text for event in record(state, AT).events) == 2
+    assert sum("malformed" in event.text for event in status_at(state, AT).events) == 2
 
 
 def test_strangers_never_push_out_what_this_node_did() -> None:
@@ -219,7 +221,7 @@ def test_strangers_never_push_out_what_this_node_did() -> None:
     for i in range(200):
         fold(state, journal.PeerUp(at=AT, peer=f"flapping-{i}", path="direct", address=""))
         fold(state, journal.PeerDown(at=AT, peer=f"flapping-{i}", reason="reset"))
-    status = record(state, AT)
+    status = status_at(state, AT)
     assert any("Round 1 is certified" in event.text for event in status.events)
     # Passers-by without a beacon are not remembered.
     assert status.peers == ()
@@ -228,13 +230,15 @@ def test_strangers_never_push_out_what_this_node_did() -> None:
 def test_a_lost_member_is_remembered_until_it_is_forgotten() -> None:
     state = folded([started(), report(1)])
     fold(state, journal.PeerDown(at=AT, peer=PEERS[1], reason="reset"))
-    assert [(peer.connected, peer.path) for peer in record(state, AT).peers] == [(False, "")]
+    assert [(peer.connected, peer.path) for peer in status_at(state, AT).peers] == [(False, "")]
     fold(state, journal.PeerForgotten(at=AT, peer=PEERS[1], silent_s=60.0))
-    assert record(state, AT).peers == ()
+    assert status_at(state, AT).peers == ()
 
 
 def test_own_beacon_is_no_peer() -> None:
-    assert record(folded([started(), msgspec.structs.replace(report(1), peer=ME)]), AT).peers == ()
+    assert (
+        status_at(folded([started(), msgspec.structs.replace(report(1), peer=ME)]), AT).peers == ()
+    )
 
 
 def test_the_curve_covers_a_long_run_evenly() -> None:
@@ -243,7 +247,7 @@ def test_the_curve_covers_a_long_run_evenly() -> None:
     rounds = 5 * KEPT_POINTS
     for number in range(1, rounds + 1):
         fold(state, certified(number, at=AT + number, loss=1.0))
-    curve = record(state, AT).curve
+    curve = status_at(state, AT).curve
     assert KEPT_POINTS // 2 <= len(curve) <= KEPT_POINTS
     assert curve[0].number == 1
     assert curve[-1].number == rounds
@@ -260,7 +264,7 @@ def test_dropped_work_no_longer_waits() -> None:
         ]
     )
     fold(state, journal.WorkDropped(samples=30, reason="older than 20 rounds"))
-    assert (record(state, AT).you.samples_pending, record(state, AT).you.samples_dropped) == (
+    assert (status_at(state, AT).you.samples_pending, status_at(state, AT).you.samples_dropped) == (
         20,
         30,
     )
@@ -305,7 +309,7 @@ def test_the_share_of_time_spent_computing_is_of_the_last_round() -> None:
     ],
 )
 def test_what_was_claimed_is_told_in_tokens(claimed: str, said: str) -> None:
-    level, words = say(
+    level, words = describe(
         journal.ChainReport(profile="hypergpu", state="live", samples=3, claimed=claimed)
     )
     assert (level, words.endswith(said)) == ("good", True), words

@@ -8,7 +8,7 @@ import sys
 import msgspec
 
 from protocol import journal
-from protocol.status import record
+from protocol.status import status_at
 from tests.story import (
     AT,
     ME,
@@ -25,7 +25,7 @@ from tests.story import (
 
 def verdict(*events: journal.JournalEvent, now: float = AT) -> tuple[str, str]:
     """Level and sentence after `events`."""
-    status = record(folded(list(events)), now)
+    status = status_at(folded(list(events)), now)
     return status.level, status.verdict
 
 
@@ -81,7 +81,7 @@ def test_a_trouble_that_lasts_goes_with_the_verdict_until_it_is_over() -> None:
     over = journal.Trouble(code="KEY", level="bad", message="")
     assert verdict(started(), port, key, over)[0] == "warning"
     assert verdict(started(), key, over) == ("info", "Starting: waiting for the trainer")
-    assert verdict(started(), key, journal.Stopped(reason="asked"))[1].startswith("Stopped")
+    assert verdict(started(), key, journal.NodeStopped(reason="asked"))[1].startswith("Stopped")
 
 
 def test_alone_ends_with_a_plan() -> None:
@@ -167,7 +167,7 @@ def test_many_failed_tries_do_not_hide_the_last_certificate() -> None:
 
 
 def test_stopped() -> None:
-    assert verdict(started(), journal.Stopped(reason="asked to by hypergpud stop")) == (
+    assert verdict(started(), journal.NodeStopped(reason="asked to by hypergpud stop")) == (
         "info",
         "Stopped: asked to by hypergpud stop.",
     )
@@ -197,7 +197,7 @@ def averaged(number: int, outcome: str = "averaged", reason: str = "") -> journa
         at=AT + number,
         number=number,
         outcome=outcome,
-        shares=(journal.Share(peer=ME, samples=100, loss=3.0),),
+        shares=(journal.Contributor(peer=ME, samples=100, loss=3.0),),
         samples=100,
         loss=3.0 - number / 10,
         phase_seconds={"reduce": 0.2},
@@ -228,7 +228,7 @@ def test_rounds_without_certificates_are_told_for_what_they_are() -> None:
             averaged(2, "partial", "26% of the values are this node's own"),
         ]
     )
-    status = record(state, AT)
+    status = status_at(state, AT)
     assert (status.run.number, status.run.rounds_certified, status.run.samples_certified) == (
         1,
         0,
@@ -251,7 +251,7 @@ def test_an_observer_of_such_a_run_says_that_nothing_is_certified() -> None:
 
 def test_the_verdict_does_not_change_with_every_second() -> None:
     state = folded(day())
-    assert len({record(state, AT + second).verdict for second in range(10)}) == 1
+    assert len({status_at(state, AT + second).verdict for second in range(10)}) == 1
 
 
 def test_reading_a_status_loads_neither_cryptography_nor_numpy() -> None:
@@ -287,7 +287,9 @@ def test_a_full_disk_is_told_before_being_alone() -> None:
         len(
             [
                 event
-                for event in record(folded([offering, at(FULL, AT - 10), at(FULL, AT)]), AT).events
+                for event in status_at(
+                    folded([offering, at(FULL, AT - 10), at(FULL, AT)]), AT
+                ).events
                 if "DISK_FULL" in event.text
             ]
         )

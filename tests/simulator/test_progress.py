@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from simulator.fakes.clock import run_virtual
 from simulator.faults import fault as f
-from simulator.playback.player import Played, play
-from simulator.playback.report import Report
+from simulator.playback.player import StoryPlayer, play
+from simulator.playback.report import StoryReport
 from simulator.scenarios.story import Story
 
 
@@ -17,11 +17,11 @@ def small(**changes: object) -> Story:
     return replace(Story(name="small", nodes=3, seed=5, seconds=60.0), **changes)
 
 
-def deaf(story: Story) -> Report:
+def deaf(story: Story) -> StoryReport:
     """The story in a world where from the beginning nobody hears anybody, which is no fault of the
     schedule's.
     """
-    played = Played(story)
+    played = StoryPlayer(story)
     played.world.swarm.is_cut = lambda here, there: True  # type: ignore[method-assign]
     run_virtual(played.run, seed=story.seed)
     assert played.report is not None
@@ -61,7 +61,7 @@ def test_a_fault_that_comes_while_the_end_is_awaited_gives_everybody_as_long_aga
     """Placed at a step of a round that only comes after the story's seconds: the swarm is cut apart
     for longer than its patience.
     """
-    when = f.When(enters="scatter", role="leader", number=2)
+    when = f.FaultTrigger(enters="scatter", role="leader", number=2)
     apart = f.Partition(groups=((0,), (1,), (2,)), for_s=25.0, when=when)
     report = play(small(seconds=9.0, patience_s=30.0, schedule=(apart,))).report
     assert report is not None

@@ -68,7 +68,7 @@ def test_who_is_too_slow_costs_the_others_what_the_plan_predicts_and_not_what_th
     rounds = [
         event for event in world.of(RoundCertified, node=0) if isinstance(event, RoundCertified)
     ]
-    slow = world.seats[1].peer
+    slow = world.nodes[1].peer
     without = [event for event in rounds if slow not in [share.peer for share in event.shares]]
     assert len(without) >= 4
     for event in without:

@@ -1,5 +1,6 @@
-"""What `rewards`, `settle` and `session` share: which run, which chain, whose account, and how a
-chain's failure becomes an exit code.
+"""The run, chain and wallet of one command about money.
+
+It also turns each failure of a chain into a `UserError` with its exit code.
 """
 
 from __future__ import annotations
@@ -30,34 +31,36 @@ class RunAccess(msgspec.Struct, frozen=True, kw_only=True):
     run: HomeRun
 
 
-def access(talk: Invocation, named_run: str | None) -> RunAccess:
-    """Raises `UserError`."""
+def run_access(talk: Invocation, named_run: str | None) -> RunAccess:
+    """Load the settings and find the run. Raises `UserError`."""
     config, _ = load_config(talk.home, talk.config, {}, os.environ)
     return RunAccess(config=config, run=settled_run(talk.home, named_run))
 
 
-def unlocked(talk: Invocation, password_file: Path | None) -> UnlockedWallet:
-    """The home's wallet, unlocked. Raises `UserError` (exit code 5)."""
+def unlock_wallet(talk: Invocation, password_file: Path | None) -> UnlockedWallet:
+    """Unlock the home's wallet. Raises `UserError` (exit code 5)."""
     address = files.address_in_home(talk.home)
     return files.unlock(talk.home, find_password(password_file, os.environ, address))
 
 
 @contextmanager
-def reading(talk: Invocation, given: RunAccess) -> Iterator[Chain]:
-    """The chain, to look at."""
-    with _as_user_errors():
-        yield open_chain(given.config.chain, given.run.manifest, talk.home, None)
+def open_for_reading(talk: Invocation, access: RunAccess) -> Iterator[Chain]:
+    """Open the chain without a wallet."""
+    with _chain_errors():
+        yield open_chain(access.config.chain, access.run.manifest, talk.home, None)
 
 
 @contextmanager
-def signing(talk: Invocation, given: RunAccess, wallet: UnlockedWallet) -> Iterator[Chain]:
-    """The chain, to send to, while the daemon of this home waits with its heartbeat."""
-    with _as_user_errors(), account_turn(talk.home):
-        yield open_chain(given.config.chain, given.run.manifest, talk.home, wallet)
+def open_for_signing(
+    talk: Invocation, access: RunAccess, wallet: UnlockedWallet
+) -> Iterator[Chain]:
+    """Open the chain with a wallet; the daemon of this home delays its heartbeat meanwhile."""
+    with _chain_errors(), account_turn(talk.home):
+        yield open_chain(access.config.chain, access.run.manifest, talk.home, wallet)
 
 
 @contextmanager
-def _as_user_errors() -> Iterator[None]:
+def _chain_errors() -> Iterator[None]:
     try:
         yield
     except ChainUnreachable as error:
@@ -65,20 +68,23 @@ def _as_user_errors() -> Iterator[None]:
             "CHAIN_DOWN",
             "The chain does not answer.",
             why=str(error),
-            fix="try again later; training goes on without it, and nothing earned is lost",
+            fix="try again later; training continues without it, and nothing earned is lost",
             exit_code=CHAIN_EXIT_CODE,
         ) from None
     except WrongChain as error:
         raise UserError(
             "WRONG_CHAIN",
-            "That is not the chain of this run.",
+            "The node at rpc serves another chain than this run's.",
             why=str(error),
-            fix="check rpc under [chain]",
+            fix="correct rpc under [chain] in config.toml",
             exit_code=CHAIN_EXIT_CODE,
         ) from None
     except ChainRefused as error:
-        raise UserError("REFUSED", "The chain refused.", why=error.reason) from None
+        raise UserError("REFUSED", "The chain refused the transaction.", why=error.reason) from None
     except ChainError as error:
         raise UserError(
-            "CHAIN", "The chain did not settle it.", why=str(error), exit_code=CHAIN_EXIT_CODE
+            "CHAIN",
+            "The chain did not settle the transaction.",
+            why=str(error),
+            exit_code=CHAIN_EXIT_CODE,
         ) from None

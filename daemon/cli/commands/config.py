@@ -1,4 +1,4 @@
-"""`config show` and `config check`: what is in force, and where each value came from."""
+"""`config show` and `config check`: the settings in force, and where each value comes from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from daemon.cli.arguments import CommandGroup
+from daemon.cli.command_group import CommandGroup
 from daemon.cli.invocation import Invocation, global_options, invocation
 from daemon.config.loader import load_config
 from daemon.config.settings import SECTIONS, Config, keys, toml_value
@@ -21,7 +21,7 @@ def config() -> None:
 
 
 @config.command()
-@click.option("--origin", is_flag=True, help="Say of each value where it came from.")
+@click.option("--origin", is_flag=True, help="Show where each value comes from.")
 @global_options(hidden=True)
 @click.pass_context
 def show(context: click.Context, origin: bool) -> None:
@@ -46,14 +46,14 @@ def show(context: click.Context, origin: bool) -> None:
 @global_options(hidden=True)
 @click.pass_context
 def check(context: click.Context) -> None:
-    """Say whether the settings can be used; exit code 2 and the reason where not."""
+    """Check the settings; exit code 2 and the reason if one is wrong."""
     talk = invocation(context)
     _, origins = _load(talk)
     chosen = sum(origin != "default" for origin in origins.values())
     talk.result(
         '{"ok":true}'
         if talk.as_json
-        else f"The settings are fine: {chosen} chosen, {len(origins) - chosen} at their defaults."
+        else f"All settings are valid: {chosen} set, {len(origins) - chosen} at their defaults."
     )
 
 

@@ -1,4 +1,4 @@
-"""`demo`: a whole swarm of real processes on this machine, for as long as one looks at it."""
+"""`demo`: a whole swarm of real processes on this machine."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from daemon.cli.invocation import global_options, invocation
 
 @click.command()
 @click.option(
-    "--peers", type=click.IntRange(2, 64), default=4, show_default=True, help="How many daemons."
+    "--peers", type=click.IntRange(2, 64), default=4, show_default=True, help="Number of daemons."
 )
 @click.option(
     "--rounds",
     type=click.IntRange(min=0),
     default=0,
-    help="Stop after so many certified rounds; 0: at Ctrl-C.",
+    help="Stop after this many certified rounds; 0: run until Ctrl-C.",
 )
 @click.option(
     "--run",
@@ -30,22 +30,26 @@ from daemon.cli.invocation import global_options, invocation
 @click.option(
     "--chain",
     is_flag=True,
-    help="Start a chain too: each registers, is paid for its certified samples, checks that and claims.",
+    help="Run a test chain too: each node registers, verifies its reward and claims it.",
 )
 @click.option(
     "--anvil",
     is_flag=True,
-    help="With --chain: Foundry's anvil is that chain, not the embedded EVM.",
+    help="With --chain: use Foundry's anvil instead of the embedded EVM.",
 )
 @global_options(hidden=True)
 @click.pass_context
 def demo(
     context: click.Context, peers: int, rounds: int, run_file: Path | None, chain: bool, anvil: bool
 ) -> int:
-    """Start daemons and an observer on loopback, watch them train one model, and say how it went."""
+    """Run a whole swarm on this machine and report the result.
+
+    It starts daemons and an observer on loopback; they train one model together.
+    """
     if anvil and not chain:
-        raise click.UsageError("--anvil says which chain --chain starts.")
-    from daemon.demo.supervisor import run_demo  # noqa: PLC0415  # rich and the run's manifest, for this command alone
+        raise click.UsageError("--anvil needs --chain.")
+    # rich and the run's manifest take a while; a mistake in the options does not wait for them.
+    from daemon.demo.supervisor import run_demo  # noqa: PLC0415
 
     return run_demo(
         invocation(context), peers=peers, rounds=rounds, run_file=run_file, chain=chain, anvil=anvil

@@ -1,6 +1,6 @@
-"""`export`: the model of a run of this home as a safetensors file.
+"""`export`: writes the model of a run to a safetensors file.
 
-Only reads the home; works beside a daemon and without one.
+It only reads the home, whether a daemon runs there or not.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ class ExportResult(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[RUN] FILE")
-@click.option("--force", is_flag=True, help="Write over FILE where it exists.")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 @global_options(hidden=True)
 @click.pass_context
 def export(context: click.Context, words: tuple[str, ...], force: bool) -> None:
-    """Write a run's newest model to FILE, in the format safetensors.
+    """Write the newest model of a run to a safetensors file.
 
-    RUN is the beginning of a run's id. Default: the run that this home was in last. Reads runs of
-    all rules.
+    RUN is the beginning of a run's id. Default: the run that this home was in last. Runs of all
+    versions of the rules can be exported.
     """
     if not 1 <= len(words) <= 2:
         raise UserError(
             "USAGE",
-            f"export takes a file, or a run and a file; {len(words)} words were given.",
+            f"export takes FILE, or RUN and FILE; it got {len(words)} arguments.",
             fix="hypergpud export model.safetensors",
             exit_code=2,
         )
-    from daemon.export import export_run  # noqa: PLC0415  # numpy and the protocol, which a mistake in the options does not pay
+    # numpy and the protocol take a while; a mistake in the options does not wait for them.
+    from daemon.export import export_run  # noqa: PLC0415
     from daemon.home.recent_state import chosen_run  # noqa: PLC0415
 
     talk = invocation(context)
@@ -50,18 +51,17 @@ def export(context: click.Context, words: tuple[str, ...], force: bool) -> None:
     written = export_run(talk.home, signed, file, force=force, say=talk.say)
     rules = signed.open().rules
     if talk.as_json:
-        answer = ExportResult(
+        result = ExportResult(
             file=str(file),
             run=signed.run.hex(),
             rules=rules,
             round=written.number,
             parameters=int(written.anchor.size),
         )
-        talk.result(msgspec.json.encode(answer).decode())
+        talk.result(msgspec.json.encode(result).decode())
         return
+    of_run = f"the run {signed.open().name} ({signed.run.hex()[:12]}, rules {rules})"
     talk.result(
-        f"Wrote {file}: {written.anchor.size:,} parameters of the run {signed.open().name} ({signed.run.hex()[:12]}, rules {rules}),"
-        f" as certificate {written.number} left them."
-        if written.number
-        else f"Wrote {file}: {written.anchor.size:,} parameters of the run {signed.open().name}, in which no round is certified yet."
+        f"Wrote {file}: {written.anchor.size:,} parameters of {of_run}"
+        + (f", as of round {written.number}." if written.number else ", before its first round.")
     )

@@ -1,4 +1,4 @@
-"""`observe`: the status page of a swarm, from a light node without GPU or wallet."""
+"""`observe`: the status page of a swarm, from a node without GPU and wallet."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from protocol.status import Status
     "--join",
     multiple=True,
     metavar="MULTIADDR",
-    help="A node of the swarm. Default: the daemon on this home, where one runs.",
+    help="Address of a node of the swarm (repeat). Default: the daemon on this home.",
 )
 @click.option(
     "--host",
     metavar="ADDRESS",
-    help="Address of the page. Anything but loopback shows it to others.",
+    help="Address of the page. Other machines see the page unless it is a loopback address.",
 )
-@click.option("--port", metavar="PORT", help="Port of the page; 0: the system picks one.")
+@click.option("--port", metavar="PORT", help="Port of the page; 0: a free port.")
 @click.option("--lifeline", type=LIFELINE, hidden=True, help="End when this inherited pipe closes.")
 @global_options(hidden=True)
 @click.pass_context
@@ -39,11 +39,11 @@ def observe(
     port: str | None,
     lifeline: int | None,
 ) -> int:
-    """Watch a swarm and serve its status page."""
+    """Serve the status page of a swarm, without training."""
     talk = invocation(context)
     given = {"observer.host": host, "observer.port": port}
-    # A home's fixed ports are its daemon's; an observer beside it takes any, since nobody needs to
-    # find it.
+    # The daemon of this home uses the configured ports. An observer listens on free ones: no peer
+    # needs to find it.
     flags: dict[str, str | tuple[str, ...]] = {"network.listen_port": "0", "network.bulk_port": "0"}
     flags |= {key: value for key, value in given.items() if value is not None}
     if join:
@@ -51,8 +51,9 @@ def observe(
     config, _ = load_config(talk.home, talk.config, flags, os.environ)
     joins = config.network.join or _local_daemon(talk)
     ensure_home(config.home)
+    # These imports take a second; a wrong setting is reported before them.
     from daemon.logs import set_up_logging  # noqa: PLC0415
-    from daemon.node.app import run_observer  # noqa: PLC0415  # a second of imports, after the settings are known to be right
+    from daemon.node.app import run_observer  # noqa: PLC0415
 
     set_up_logging(verbose=talk.verbose, quiet=talk.quiet)
     return run_observer(config, joins, lifeline, talk.say)
@@ -64,10 +65,10 @@ def _local_daemon(talk: Invocation) -> tuple[str, ...]:
     except UserError as error:
         raise UserError(
             "NO_SWARM",
-            "There is no swarm to observe.",
-            why=f"no --join was given, and on this machine: {error.what[0].lower()}{error.what[1:]}",
-            fix="hypergpud observe --join MULTIADDR   (a node prints its own when it is ready)",
+            "No swarm to observe.",
+            why=f"--join is missing, and {error.what[0].lower()}{error.what[1:]}",
+            fix="hypergpud observe --join MULTIADDR (a node prints its address when it is ready)",
             exit_code=2,
         ) from None
-    talk.say(f"Assumed: the swarm of the daemon on {talk.home} (--join)")
+    talk.say(f"Observing the swarm of the daemon on {talk.home} (change: --join)")
     return addresses

@@ -1,4 +1,4 @@
-"""`repair`: what of a run cannot be read is set aside, so that its members give it again."""
+"""`repair`: sets unreadable files of a run aside, so that the next start fetches them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from daemon.cli.invocation import global_options, invocation
 from daemon.home.layout import ensure_home
 from daemon.home.lock import home_lock
 from protocol.errors import UserError
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 
 
 class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,13 +24,14 @@ class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
 @global_options(hidden=True)
 @click.pass_context
 def repair(context: click.Context, run: str | None) -> None:
-    """Set aside the damaged files of a run; the next start gets them from its members.
+    """Set damaged files of a run aside, to be fetched again.
 
-    RUN is the beginning of a run's id. Default: the run that this home was in last. Deletes
-    nothing.
+    The next start fetches them from the members of the run. Nothing is deleted. RUN is the
+    beginning of a run's id. Default: the run that this home was in last.
     """
+    # numpy and the protocol take a while; a mistake in the options does not wait for them.
     from daemon.chain.home_runs import run_folder  # noqa: PLC0415
-    from daemon.home import repair as work  # noqa: PLC0415  # numpy and the protocol, which a mistake in the options does not pay
+    from daemon.home import run_repair as work  # noqa: PLC0415
     from daemon.home.recent_state import chosen_run  # noqa: PLC0415
     from protocol.digest import SHOWN_DIGITS  # noqa: PLC0415
     from protocol.rules.versions import check_rules  # noqa: PLC0415
@@ -46,9 +47,9 @@ def repair(context: click.Context, run: str | None) -> None:
         except DiskFull as full:
             raise UserError(
                 "DISK_FULL",
-                "The run cannot be repaired.",
+                "Cannot repair the run.",
                 why=str(full),
-                fix="free some space there",
+                fix="free some disk space, then try again",
             ) from None
     if talk.as_json:
         talk.result(
@@ -60,7 +61,8 @@ def repair(context: click.Context, run: str | None) -> None:
     name = signed.open().name
     if said:
         talk.result(
-            f"Nothing was deleted. hypergpud start --run {shown} gets certificates and state of {name} from its members."
+            f"Nothing was deleted. hypergpud start --run {shown} fetches certificates and state of"
+            f" {name} from its members."
         )
     else:
-        talk.result(f"Nothing of the run {name} ({shown}) is damaged.")
+        talk.result(f"No file of the run {name} ({shown}) is damaged.")

@@ -1,38 +1,43 @@
-"""`sanction`, for a settler: files an offence with its reason and evidence; the next settlement
-carries it.
-"""
+"""`sanction`, for a settler: files an offence, withdraws one, or lists what is filed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+import msgspec
 
+from daemon.chain.home_runs import certificates_of, run_folder
+from daemon.chain.offences import FiledOffence, account_of, file_offence, filed_offences
+from daemon.chain.offences import withdraw as withdraw_offence
 from daemon.cli.arguments import PATH
-from daemon.cli.commands.rewards import run_option
-from daemon.cli.invocation import global_options, invocation
+from daemon.cli.chain.access import run_access
+from daemon.cli.chain.options import run_option
+from daemon.cli.invocation import Invocation, global_options, invocation
+from protocol.errors import UserError
+from protocol.status.figures import count
 
 
 @click.command()
 @click.argument("who", required=False)
 @click.option(
-    "--reason", metavar="TEXT", help="One sentence that everybody will read, up to 256 characters."
+    "--reason", metavar="TEXT", help="One public sentence of up to 256 characters: what WHO did."
 )
 @click.option(
     "--evidence",
     type=PATH,
     metavar="FILE",
-    help="What shows it. Its digest is published, a copy kept.",
+    help="File that shows the offence. Its digest is published, a copy is kept.",
 )
 @click.option(
     "--samples",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="What it concerned: taken off what it earns next.",
+    help="Samples of the offence: they are subtracted from what WHO earns next.",
 )
 @click.option(
-    "--withdraw", metavar="EVIDENCE", help="Forget what was filed under a digest that begins so."
+    "--withdraw", metavar="EVIDENCE", help="Withdraw the offence whose digest begins with EVIDENCE."
 )
 @run_option
 @global_options(hidden=True)
@@ -46,16 +51,44 @@ def sanction(
     withdraw: str | None,
     run_id: str | None,
 ) -> None:
-    """For a settler: file an offence of WHO, an account (0x...) or the beginning of a peer id.
+    """File an offence for the next settlement (for settlers).
 
-    Without WHO: list what is filed.
+    WHO is an account (0x...) or the beginning of a peer id. Without WHO: list what is filed.
 
-    The next hypergpud settle carries it; other settlers see it before they agree. Steps: subtract,
-    quarantine, forfeit, ban.
+    The next hypergpud settle carries the offence; other settlers see it before they agree. The
+    steps are subtract, quarantine, forfeit, ban.
     """
-    from daemon.cli.commands import sanction_answers  # noqa: PLC0415  # --help looks at all commands
+    talk = invocation(context)
+    run = run_access(talk, run_id).run
+    folder = run_folder(talk.home, run.run)
+    if withdraw is not None:
+        _show(talk, withdraw_offence(folder, withdraw), "withdrawn")
+        return
+    if who is None:
+        _show(talk, filed_offences(folder), "filed")
+        return
+    if not reason or evidence is None:
+        raise UserError(
+            "SANCTION",
+            "An offence needs a reason and evidence.",
+            why="the account that loses money must be able to see why",
+            fix="hypergpud sanction WHO --reason TEXT --evidence FILE [--samples N]",
+            exit_code=2,
+        )
+    known = [] if who.startswith("0x") else certificates_of(talk.home, run, talk.say)
+    account = account_of(who, run.manifest, known)
+    offence = file_offence(talk.home, folder, account, reason, evidence, samples)
+    _show(talk, [offence], "filed")
+    talk.say("The next hypergpud settle carries it.")
 
-    wish = sanction_answers.SanctionOptions(
-        who=who, reason=reason, evidence=evidence, samples=samples, withdraw=withdraw, run_id=run_id
-    )
-    sanction_answers.sanction(invocation(context), wish)
+
+def _show(talk: Invocation, offences: list[FiledOffence], state: str) -> None:
+    if talk.as_json:
+        talk.result(msgspec.json.encode(offences).decode())
+        return
+    lines = [
+        f"{one.account}  {count(one.samples)} samples  {one.reason}"
+        f"  (evidence {one.evidence[:12]}, {state})"
+        for one in offences
+    ]
+    talk.result("\n".join(lines) or "Nothing is filed.")

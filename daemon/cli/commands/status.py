@@ -1,4 +1,4 @@
-"""`status` and `peers`: the daemon's own status record, as text or as the JSON it sent."""
+"""`status` and `peers`: the daemon's status record as text, or as the JSON that it sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from daemon.cli.terminal.status_text import peers_text, status_text
 from daemon.control.client import call
 from protocol.status import Status
 
-# The status changes with training progress, twice a second at most.
+# The daemon reports training progress at most twice a second.
 WATCH_INTERVAL_S = 1.0
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
@@ -28,20 +28,20 @@ class PeersResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Show it again every second until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh every second until Ctrl-C.")
 @global_options(hidden=True)
 @click.pass_context
 def status(context: click.Context, watch: bool) -> None:
-    """Verdict first, then this node, its run and its network."""
+    """Show the verdict, this node, its run and its network."""
     _show(invocation(context), watch, status_text, lambda answer: answer)
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Show it again every second until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh every second until Ctrl-C.")
 @global_options(hidden=True)
 @click.pass_context
 def peers(context: click.Context, watch: bool) -> None:
-    """One line for each peer: path, round-trip time, round, last seen."""
+    """List the peers: path, round trip, round, last seen."""
     _show(
         invocation(context),
         watch,
@@ -51,7 +51,7 @@ def peers(context: click.Context, watch: bool) -> None:
 
 
 Show = Callable[[Status, bool, int | None], str]
-"""A status as text: with colours or without, in so many columns."""
+"""Renders a status as text: (status, with colours?, columns)."""
 
 
 def _show(

@@ -1,4 +1,4 @@
-"""`stop`: ask the daemon to leave, and wait until it is gone."""
+"""`stop`: asks the daemon to stop, and waits until its process has ended."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from daemon.home.layout import LOG_FILE
 from daemon.home.lock import lock_holder
 from protocol.errors import UserError
 
-# A step of training to its end, a checkpoint of a large model, goodbyes.
+# Time to finish a training step and to write the checkpoint of a large model.
 STOP_TIMEOUT_S = 30.0
-# The kernel tells nobody that a lock was released.
+# Linux does not notify when a file lock is released, so the command polls.
 POLL_S = 0.05
 
 
@@ -25,7 +25,7 @@ POLL_S = 0.05
 @global_options(hidden=True)
 @click.pass_context
 def stop(context: click.Context) -> None:
-    """Let the daemon finish its step, write a checkpoint and leave."""
+    """Stop the node after its step and a checkpoint."""
     talk = invocation(context)
     home = talk.home
     holder = lock_holder(home)
@@ -36,8 +36,9 @@ def stop(context: click.Context) -> None:
         if time.monotonic() > deadline:
             raise UserError(
                 "NOT_STOPPING",
-                f"The daemon on {home} (process {holder}) was told to stop and still runs after {STOP_TIMEOUT_S:g} s.",
-                why=f"see the end of {home / LOG_FILE}",
+                f"The daemon on {home} (process {holder}) still runs {STOP_TIMEOUT_S:g} s after it"
+                " was asked to stop.",
+                why=f"the end of {home / LOG_FILE} may say",
                 fix=f"kill {holder}",
             )
         time.sleep(POLL_S)
@@ -45,9 +46,13 @@ def stop(context: click.Context) -> None:
 
 
 def _exit_of(pid: int | None) -> Callable[[], bool]:
-    """Tells whether the process of that number now has ended: the lock is released a moment before."""
+    """A function that says whether process `pid` has ended.
+
+    The process releases the lock a moment before it ends.
+    """
     try:
         handle = os.pidfd_open(pid) if pid else None
-    except OSError:  # it is gone, or another machine's
+    except OSError:
+        # The process has ended, or runs on another machine that shares this home.
         handle = None
     return lambda: handle is None or bool(select.select([handle], [], [], 0)[0])

@@ -1,6 +1,4 @@
-"""`wallet new|import|show|backup|set-payout`: the account that signs for this node, and the address
-that is paid.
-"""
+"""`wallet new|import|show|backup|set-payout`: the account that signs, and the paid address."""
 
 from __future__ import annotations
 
@@ -11,28 +9,26 @@ from pathlib import Path
 import click
 import msgspec
 
-from daemon.cli.arguments import PATH, CommandGroup
+from daemon.cli.arguments import PATH
+from daemon.cli.chain.options import password_file
+from daemon.cli.command_group import CommandGroup
 from daemon.cli.invocation import Invocation, global_options, invocation
 from daemon.home.layout import user_path
+from daemon.wallet import files
+from daemon.wallet.document import MAX_KEYSTORE_BYTES, BadKeystore, read_keystore
+from daemon.wallet.keystore import WrongPassword, new_key, unseal, wallet_of
+from daemon.wallet.password import KEY_EXIT_CODE, find_password
+from daemon.wallet.text import text_of
 from protocol.errors import UserError
 
+# Files of a wallet are readable by their owner only.
 PRIVATE = 0o077
-
-# The keystore is imported when a command runs: --help looks at all commands, and eth-account takes
-# half a second.
-
-password_file = click.option(
-    "--password-file",
-    type=PATH,
-    metavar="PATH",
-    help="File with the wallet's password on its first line (also: HYPERGPU_PASSWORD_FILE).",
-)
 
 
 @click.group(cls=CommandGroup)
 @global_options(hidden=True)
 def wallet() -> None:
-    """The account that signs for this node, and the address that is paid."""
+    """Manage the account that signs for this node, and its payout."""
     os.umask(PRIVATE)
 
 
@@ -41,10 +37,7 @@ def wallet() -> None:
 @global_options(hidden=True)
 @click.pass_context
 def new(context: click.Context, password_file: Path | None) -> None:
-    """Make an account and keep it, encrypted, in this home."""
-    from daemon.wallet import files  # noqa: PLC0415
-    from daemon.wallet.keystore import new_key  # noqa: PLC0415
-    from daemon.wallet.password import find_password  # noqa: PLC0415
+    """Create an account and store it, encrypted, in this home."""
 
     talk = invocation(context)
     files.refuse_second(talk.home)
@@ -58,11 +51,7 @@ def new(context: click.Context, password_file: Path | None) -> None:
 @global_options(hidden=True)
 @click.pass_context
 def import_(context: click.Context, source: str, password_file: Path | None) -> None:
-    """Take over a keystore v3, or a private key in hexadecimal, from FILE (- is the standard
-    input).
-    """
-    from daemon.wallet import files  # noqa: PLC0415
-    from daemon.wallet.password import find_password  # noqa: PLC0415
+    """Import a keystore v3 or a hexadecimal private key from FILE (-: standard input)."""
 
     talk = invocation(context)
     files.refuse_second(talk.home)
@@ -76,15 +65,14 @@ def import_(context: click.Context, source: str, password_file: Path | None) -> 
 @global_options(hidden=True)
 @click.pass_context
 def show(context: click.Context) -> None:
-    """Print the account's address and the one that is paid. Asks for no password."""
-    from daemon.wallet import files  # noqa: PLC0415
+    """Print the account's address and the payout address. Asks for no password."""
 
     talk = invocation(context)
     info = files.wallet_info(talk.home)
     payout = (
         f"{info.payout}  (the wallet itself)"
         if info.payout_is_wallet
-        else f"{info.payout}  (only watched: its key is not here)"
+        else f"{info.payout}  (its key is not in this home)"
     )
     text = f"wallet    {info.address}\npayout    {payout}\nkeystore  {info.keystore}"
     talk.result(msgspec.json.encode(info).decode() if talk.as_json else text)
@@ -96,11 +84,10 @@ def show(context: click.Context) -> None:
 @click.pass_context
 def backup(context: click.Context, target: Path) -> None:
     """Copy the keystore, still encrypted, to PATH (a file or a directory)."""
-    from daemon.wallet import files  # noqa: PLC0415
 
     talk = invocation(context)
     path = files.back_up(talk.home, target)
-    talk.say("It opens with the same password: keep both, in two places.")
+    talk.say("The backup opens with the same password. Keep the two in different places.")
     talk.result(msgspec.json.encode({"backup": str(path)}).decode() if talk.as_json else str(path))
 
 
@@ -109,30 +96,29 @@ def backup(context: click.Context, target: Path) -> None:
 @global_options(hidden=True)
 @click.pass_context
 def set_payout(context: click.Context, address: str) -> None:
-    """Have rewards paid to ADDRESS, which may be a cold wallet.
+    """Pay rewards to ADDRESS, which may be a cold wallet.
 
-    In force from the next start of the node.
+    This takes effect at the next start of the node.
     """
-    from daemon.wallet import files  # noqa: PLC0415
 
     talk = invocation(context)
     payout = files.set_payout(talk.home, address)
     talk.result(
         msgspec.json.encode({"payout": payout}).decode()
         if talk.as_json
-        else f"Rewards go to {payout} from the next start on."
+        else f"Rewards go to {payout} from the next start of the node."
     )
 
 
 def _say_made(talk: Invocation, address: str) -> None:
     talk.say(
-        "Back it up: hypergpud wallet backup PATH. Whoever loses keystore or password loses the account."
+        "Back it up: hypergpud wallet backup PATH."
+        " Without the keystore and its password the account is lost."
     )
     talk.result(msgspec.json.encode({"address": address}).decode() if talk.as_json else address)
 
 
 def _read_source(source: str) -> bytes:
-    from daemon.wallet.document import MAX_KEYSTORE_BYTES  # noqa: PLC0415
 
     try:
         if source == "-":
@@ -141,14 +127,14 @@ def _read_source(source: str) -> bytes:
             with user_path(source, "FILE").open("rb") as file:
                 raw = file.read(MAX_KEYSTORE_BYTES + 1)
     except OSError as error:
-        # The argument is not repeated: somebody may have put the key itself there.
+        # The message does not repeat the argument: a user may have typed the key itself.
         raise UserError(
-            "IMPORT", "The file to import cannot be read.", why=error.strerror or "", exit_code=2
+            "IMPORT", "Cannot read the file to import.", why=error.strerror or "", exit_code=2
         ) from None
     if len(raw) > MAX_KEYSTORE_BYTES:
         raise UserError(
             "IMPORT",
-            "The file to import is no wallet.",
+            "The file to import is not a wallet.",
             why=f"it has more than {MAX_KEYSTORE_BYTES} bytes",
             exit_code=2,
         )
@@ -156,14 +142,11 @@ def _read_source(source: str) -> bytes:
 
 
 def _is_document(raw: bytes) -> bool:
-    """Whether it is meant as a keystore: whatever else it is, a key in hexadecimal has no brace."""
+    """Whether the file is a keystore: a hexadecimal key contains no brace."""
     return b"{" in raw
 
 
 def _key_of_keystore(raw: bytes, password_file: Path | None) -> bytes:
-    from daemon.wallet.document import BadKeystore, read_keystore  # noqa: PLC0415
-    from daemon.wallet.keystore import WrongPassword, unseal  # noqa: PLC0415
-    from daemon.wallet.password import KEY_EXIT_CODE, find_password  # noqa: PLC0415
 
     try:
         password = find_password(password_file, os.environ, read_keystore(raw).address or "")
@@ -171,19 +154,16 @@ def _key_of_keystore(raw: bytes, password_file: Path | None) -> bytes:
     except WrongPassword:
         raise UserError(
             "WALLET_LOCKED",
-            "That password does not open the keystore to import.",
+            "The password does not open the keystore to import.",
             exit_code=KEY_EXIT_CODE,
         ) from None
     except BadKeystore as error:
         raise UserError(
-            "IMPORT", "The file to import is no keystore v3.", why=str(error), exit_code=2
+            "IMPORT", "The file to import is not a keystore v3.", why=str(error), exit_code=2
         ) from None
 
 
 def _key_of_hex(raw: bytes) -> bytes:
-    from daemon.wallet.document import BadKeystore  # noqa: PLC0415
-    from daemon.wallet.keystore import wallet_of  # noqa: PLC0415
-    from daemon.wallet.text import text_of  # noqa: PLC0415
 
     try:
         key = bytes.fromhex(text_of(raw).strip().lower().removeprefix("0x"))
@@ -193,7 +173,7 @@ def _key_of_hex(raw: bytes) -> bytes:
     except (ValueError, BadKeystore):
         raise UserError(
             "IMPORT",
-            "The file to import holds no private key.",
+            "The file to import contains no private key.",
             why="a key is 64 hexadecimal digits",
             exit_code=2,
         ) from None

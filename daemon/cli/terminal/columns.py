@@ -1,6 +1,6 @@
-"""Text in the columns of a terminal: how wide letters are, lines that fit, cells that are cut.
+"""Text in terminal columns: the width of letters, wrapped lines, and cells that are cut.
 
-Pure but for the terminal's own width.
+All functions are pure, except `output_width`, which asks for the terminal's width.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import shutil
 import unicodedata
 
 MISSING = "…"
-# Columns; below this a wrapped line has no room beside its label.
+# Columns. On a narrower terminal a wrapped line has no room beside its label.
 NARROWEST = 40
 _ZERO = ("Mn", "Me", "Cf")
 _WIDE = ("W", "F")
 
 
 def columns(text: str) -> int:
-    """How many terminal columns `text` takes: East Asian wide letters take two, combining marks
-    none (UAX 11).
+    """How many terminal columns `text` takes (UAX 11).
+
+    East Asian wide letters take two columns, combining marks none.
     """
     if text.isascii():
         return len(text)
@@ -32,17 +33,17 @@ def _width(letter: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """`text` in at most `width` columns, its end replaced by an ellipsis where it is longer."""
+    """`text` in at most `width` columns; an ellipsis replaces what does not fit."""
     if columns(text) <= width:
         return text
     return _fitting(text, max(width - 1, 0)) + MISSING
 
 
 def wrapped(text: str, width: int, indent: int) -> str:
-    """`text` broken at spaces, and between wide letters, into lines of at most `width` columns; all
-    but the first begin with `indent` spaces.
+    """`text` in lines of at most `width` columns, broken at spaces and between wide letters.
 
-    A longer word without wide letters (an address, a path) stays whole: it is there to be copied.
+    Each line but the first begins with `indent` spaces. A longer word without wide letters (an
+    address, a path) stays whole, so that a user can copy it.
     """
     room = max(width - indent, 1)
     lines: list[str] = []
@@ -65,8 +66,9 @@ def wrapped(text: str, width: int, indent: int) -> str:
 
 
 def fitted(widths: list[int], room: int, gap: int, least: int) -> list[int]:
-    """The widths of a table's columns, the widest made narrower (down to `least`) until the line
-    takes `room` columns.
+    """The widths of a table's columns, narrowed until a line takes `room` columns.
+
+    The widest column is narrowed first, down to `least`.
     """
     narrowed = list(widths)
     while sum(narrowed) + gap * (len(narrowed) - 1) > room and max(narrowed, default=0) > least:
@@ -75,8 +77,9 @@ def fitted(widths: list[int], room: int, gap: int, least: int) -> list[int]:
 
 
 def output_width(*, terminal: bool) -> int | None:
-    """The width that lines should keep: that of `COLUMNS`, else of the terminal; None for output
-    that has none.
+    """The width that lines should keep: `COLUMNS`, else the terminal's width.
+
+    None for output that is not a terminal, unless `COLUMNS` is set.
     """
     wanted = os.environ.get("COLUMNS", "")
     if not terminal and not (wanted.isascii() and wanted.isdigit() and int(wanted)):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from daemon.cli.terminal.columns import columns, cut, fitted, wrapped
 from protocol.network.peer_health import TRUSTED
-from protocol.status import Peer, Status
+from protocol.status import PeerSummary, Status
 from protocol.status.figures import (
     MISSING,
     compact,
@@ -225,7 +225,7 @@ def status_text(status: Status, color: bool, width: int | None = None) -> str:
     return "\n".join("\n".join(block) for block in blocks if block)
 
 
-def _peer_cells(peer: Peer, now: float) -> tuple[str, ...]:
+def _peer_cells(peer: PeerSummary, now: float) -> tuple[str, ...]:
     return (
         peer.name or "unnamed",
         tail(peer.peer),

@@ -1,14 +1,14 @@
-"""The three standard streams of one call, made usable whatever the caller left of them.
+"""Makes the three standard streams of a process usable in every environment.
 
-A caller may close a stream (`>&-`), read one line of a pipe (`| head -1`), give a device that is
-full (`> /dev/full`), or name a locale that cannot write what HyperGPU says. Rules, the same on
+A caller may close a stream (`>&-`), read one line of a pipe (`| head -1`), redirect to a full
+device (`> /dev/full`), or choose a locale that cannot encode our text. The rules are the same on
 every patch version of Python:
 
-* A closed stdin reads as empty. A closed stderr takes everything. A closed stdout refuses every
-  write, so that no result is lost silently.
-* Text that the encoding cannot carry is replaced, never raised.
-* What a stream refuses at the end of the process changes no exit code: the interpreter would turn
-  its own failed flush into 120.
+* A closed stdin reads as empty. A closed stderr discards what is written. A closed stdout refuses
+  every write, so that no result is lost silently.
+* Text that the encoding cannot carry is replaced, and raises nothing.
+* A write that fails at the end of the process changes no exit code. The interpreter alone would
+  turn its failed flush into 120.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ UTF8 = "utf-8"
 STREAM_NAMES = {1: "the standard output", 2: "the standard error"}
 _HANDLER = "hypergpu"
 _UTF8_MODE = "PYTHONUTF8"
-# gnulib's stdopen does the same: a stream opened the wrong way round refuses each use, instead of
-# handing its number to the next file.
+# A placeholder is opened the wrong way round, so that each use of it fails. Without it, the next
+# file that is opened would get the number of the closed stream. gnulib's stdopen does the same.
 _PLACEHOLDERS = ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY))
 _STAND_INS = {
     "✓": "+",
@@ -39,16 +39,15 @@ _STAND_INS = {
     "→": "->",
     "…": "...",
 }
-"""ASCII in the place of our own marks."""
+"""ASCII replacements for our own marks."""
 
 
 def prepare_streams() -> None:
-    """For the start of a process that is ours alone.
+    """Prepare the streams at the start of a process.
 
-    Where the locale's encoding is not UTF-8 the process is replaced by one that uses it.
-
-    Linux keeps names and arguments as bytes, and every file of ours is UTF-8: under any other
-    encoding a path or a name with an accent could be neither opened nor shown.
+    Where the locale's encoding is not UTF-8, this replaces the process by one in UTF-8 mode. Linux
+    keeps names and arguments as bytes, and every file of ours is UTF-8. Under another encoding a
+    path with an accent could be neither opened nor shown.
     """
     if sys.getfilesystemencoding() != UTF8 and os.environ.get(_UTF8_MODE) != "1" and sys.executable:
         os.execve(sys.executable, sys.orig_argv, os.environ | {_UTF8_MODE: "1"})
@@ -56,16 +55,18 @@ def prepare_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number: those below it are open already.
+            # `open` returns the lowest free number, which is this one: lower ones are open.
             os.set_inheritable(os.open(os.devnull, way), True)
-    sys.stdin = sys.stdin or open(0, encoding=UTF8, closefd=False)  # noqa: SIM115  # it stays open as long as the process
+    # The file stays open as long as the process.
+    sys.stdin = sys.stdin or open(0, encoding=UTF8, closefd=False)  # noqa: SIM115
     sys.stdout = _writer(sys.stdout, 1)
     sys.stderr = _writer(sys.stderr, 2)
 
 
 def settle_streams() -> None:
-    """For the end of that process: what a stream still refuses to take is dropped, so that the
-    interpreter's last flush succeeds.
+    """Flush the streams at the end of a process, and drop what they refuse.
+
+    The interpreter's own last flush then succeeds.
     """
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -85,8 +86,9 @@ def _writer(stream: TextIO | None, number: int) -> TextIO:
 
 
 class _Raw(io.FileIO):
-    """A standard stream whose errors carry its name: its number alone could be that of any other
-    file.
+    """A standard stream whose errors carry the stream's name.
+
+    With its number alone, a message could not tell it from another file.
     """
 
     def __init__(self, number: int) -> None:
@@ -94,8 +96,8 @@ class _Raw(io.FileIO):
 
     def write(self, data: Any, /) -> int:
         try:
-            # Another program may have made a shared pipe or terminal non-blocking: then a write may
-            # take nothing, and waits.
+            # Another program may have made a shared pipe or terminal non-blocking. A write then
+            # writes nothing and returns None, so this waits until the stream is writable.
             while (taken := super().write(data)) is None:
                 select.select([], [self.fileno()], [])
             return taken
@@ -105,7 +107,7 @@ class _Raw(io.FileIO):
 
 
 def _stand_in(error: UnicodeError) -> tuple[str, int]:
-    """For `codecs`: what is written in the place of what cannot be."""
+    """Error handler for `codecs`: replaces what the encoding cannot carry."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lost = error.object[error.start : error.end]

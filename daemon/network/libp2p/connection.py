@@ -40,7 +40,7 @@ from daemon.network.libp2p.read_ahead_stream import ReadAheadStream
 from daemon.network.libp2p.round_trips import RoundTrips
 from daemon.network.libp2p.unread_bytes import UnreadBytes
 from daemon.network.tcp_info import SegmentCounts
-from protocol.ports import MAX_STREAMS_PER_PEER
+from protocol.ports.network import MAX_STREAMS_PER_PEER
 
 PING_INTERVAL_S = 1.0
 # Our streams in both directions, and libp2p's own.
@@ -217,6 +217,7 @@ def _bounded(stream: YamuxStream) -> YamuxStream:
 
     The window stops growing at `MAX_WINDOW_BYTES`; the library's grows to 16 MB.
     """
+    patched: Any = stream
     grow, give_back = stream._apply_autotune_epoch, stream._auto_tune_and_send_window_update
 
     async def give_back_halves(*, bytes_read: int = 0) -> None:
@@ -227,10 +228,10 @@ def _bounded(stream: YamuxStream) -> YamuxStream:
         ):
             await give_back(bytes_read=bytes_read)
 
-    stream._apply_autotune_epoch = lambda buffered: (
+    patched._apply_autotune_epoch = lambda buffered: (
         grow(buffered) if stream.target_recv_window < MAX_WINDOW_BYTES else 0
-    )  # type: ignore[method-assign]
-    stream._auto_tune_and_send_window_update = give_back_halves  # type: ignore[method-assign]
+    )
+    patched._auto_tune_and_send_window_update = give_back_halves
     return stream
 
 

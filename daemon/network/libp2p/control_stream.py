@@ -49,8 +49,9 @@ class ControlStream:
         self, stream: NetStream, peer: PeerId, traffic: ByteCounter, closer: BackgroundCloser
     ) -> None:
         self._stream = stream
-        self._muxed: Any = stream.muxed_stream
-        self._window_lock = self._muxed.window_lock = _WindowLock()
+        muxed: Any = stream.muxed_stream
+        self._muxed = muxed
+        self._window_lock = muxed.window_lock = _WindowLock()
         self._peer = peer
         self._traffic = traffic
         self._closer = closer

@@ -99,9 +99,8 @@ class _RenamedHost:
 
     async def new_stream(self, peer: ID, protocols: list[str]) -> INetStream:
         await self._connect(peer)
-        return await self._host.new_stream(
-            peer, [_OURS if name == PROTOCOL_ID else name for name in protocols]
-        )  # type: ignore[misc]
+        renamed: Any = [_OURS if name == PROTOCOL_ID else name for name in protocols]
+        return await self._host.new_stream(peer, renamed)
 
 
 class _Providers(ProviderStore):

@@ -37,7 +37,7 @@ from daemon.network.libp2p.topic_subscription import TopicSubscription
 from daemon.network.limits.stranger_quota import StrangerQuota
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, public_key_of
-from protocol.ports import MAX_GOSSIP_BYTES
+from protocol.ports.network import MAX_GOSSIP_BYTES
 
 HEARTBEAT_S = 1
 # A refused message costs its bringer as many messages of its rate. A forged certificate costs its

@@ -24,7 +24,7 @@ from daemon.network.error_boundary import Refusals, translate_errors
 from daemon.network.libp2p.gossip_limits import GossipRates, ThrottledStream
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
-from protocol.ports import MAX_GOSSIP_BYTES
+from protocol.ports.network import MAX_GOSSIP_BYTES
 
 # A message of the largest size, its signature and a few control messages.
 MAX_RPC_BYTES = MAX_GOSSIP_BYTES + (1 << 16)

@@ -14,7 +14,8 @@ from daemon.network.libp2p.control_stream import ControlStream
 from daemon.network.limits.stream_quota import StreamQuota
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.ports import MAX_STREAMS_PER_PEER, StreamHandler
+from protocol.ports.byte_stream import StreamHandler
+from protocol.ports.network import MAX_STREAMS_PER_PEER
 
 # Handlers of all peers together, 20 KB each: five for every connection that there may be.
 MAX_STREAMS_IN_ALL = 1024

@@ -9,7 +9,7 @@ from cryptography import x509
 
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
-from protocol.ports import Endpoint
+from protocol.ports.endpoint import Endpoint
 
 # Sixteen times the largest plan.
 MAX_ADMITTED = 1024

@@ -22,7 +22,8 @@ from daemon.network.tls.record_socket import ScratchBuffers
 from daemon.network.tls.session import TlsSession
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
-from protocol.ports import Endpoint, StreamHandler
+from protocol.ports.byte_stream import StreamHandler
+from protocol.ports.endpoint import Endpoint
 
 CONNECT_TIMEOUT_S = 5.0
 

@@ -34,7 +34,8 @@ from daemon.network.tls.record_socket import ScratchBuffers
 from daemon.network.tls.session import TlsSession
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
-from protocol.ports import MAX_STREAMS_PER_PEER, StreamHandler
+from protocol.ports.byte_stream import StreamHandler
+from protocol.ports.network import MAX_STREAMS_PER_PEER
 
 # Open at once, of all peers: 32 members of a group with every slice in flight, and room.
 MAX_SESSIONS = 512

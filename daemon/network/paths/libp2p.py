@@ -12,7 +12,8 @@ from daemon.network.paths.path import NoPath, PathKind, TransportContext
 from daemon.network.tcp_info import SegmentCounts
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.ports import ByteStream, Endpoint, StreamHandler
+from protocol.ports.byte_stream import ByteStream, StreamHandler
+from protocol.ports.endpoint import Endpoint
 
 # Follows a bulk protocol's name where libp2p carries the protocol.
 SUFFIX = "/stream/2"

@@ -16,7 +16,8 @@ from daemon.network.tcp_info import SegmentCounts
 from daemon.network.tls.certificate import BulkCertificate
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
-from protocol.ports import ByteStream, Endpoint, StreamHandler
+from protocol.ports.byte_stream import ByteStream, StreamHandler
+from protocol.ports.endpoint import Endpoint
 
 PathKind = Literal["direct", "libp2p"]
 

@@ -20,7 +20,8 @@ from daemon.network.paths.path import NoPath, Path, PathKind, Transport, Transpo
 from daemon.network.tcp_info import SegmentCounts
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
-from protocol.ports import ByteStream, Endpoint, StreamHandler
+from protocol.ports.byte_stream import ByteStream, StreamHandler
+from protocol.ports.endpoint import Endpoint
 
 # The best first. A new kind of path is one file and one line here.
 TRANSPORTS: tuple[Callable[[TransportContext], Transport], ...] = (

@@ -16,7 +16,7 @@ from daemon.network.peers.dial_policy import (
 )
 from daemon.network.peers.live_connections import LiveConnections
 from protocol.identity import PeerId
-from protocol.ports import Endpoint
+from protocol.ports.endpoint import Endpoint
 
 # Hosts of one endpoint, tried one after the other for 5 s each.
 MAX_BULK_HOSTS = 4

@@ -25,7 +25,7 @@ from daemon.network.peers.peer_record import (
 )
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.ports import ByteStream
+from protocol.ports.byte_stream import ByteStream
 
 PEERS_PROTOCOL = "/hypergpu/peers/1"
 EXCHANGE_S = (1.0, 30.0)

@@ -14,7 +14,7 @@ from multiaddr import Multiaddr
 from daemon.network.libp2p.connection import MeasuredYamux
 from daemon.network.tcp_info import SegmentCounts
 from protocol.identity import PeerId
-from protocol.ports import Link, LinkChange
+from protocol.ports.network import Link, LinkChange
 
 # Changes kept for a reader that does not read. Then the oldest are lost.
 MAX_PENDING_CHANGES = 4096

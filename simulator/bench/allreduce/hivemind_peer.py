@@ -9,20 +9,20 @@ import time
 
 import numpy as np
 
-from daemon.services.training.hivemind.averaging import (
-    Attempt,
+from daemon.services.training.hivemind.averager import (
     AveragerSettings,
+    AveragingAttempt,
     AveragingFailed,
     HivemindPeer,
     PeerSettings,
     VectorAverager,
 )
-from protocol.ports import Vector
-from simulator.bench.allreduce.driving import (
+from protocol.averaging.vector_layout import Vector
+from simulator.bench.allreduce.driver import (
     AveragingFailure,
+    CommandPipe,
+    DriverSettings,
     GroupMissing,
-    Settings,
-    Talk,
     at_once,
     serve,
 )
@@ -37,10 +37,10 @@ GROUP_S = 30.0
 class HivemindDriver:
     """One peer. Matchmaking is preparation: only the all-reduce is timed."""
 
-    def __init__(self, settings: Settings, peer: HivemindPeer) -> None:
+    def __init__(self, settings: DriverSettings, peer: HivemindPeer) -> None:
         self._settings, self._peer = settings, peer
         self._averager: VectorAverager | None = None
-        self._attempt: Attempt | None = None
+        self._attempt: AveragingAttempt | None = None
         self._mean: Vector = np.empty(settings.elements, np.float32)
 
     async def info(self) -> str:
@@ -95,7 +95,7 @@ class HivemindDriver:
         return self._mean
 
 
-def run(talk: Talk, settings: Settings) -> None:
+def run(talk: CommandPipe, settings: DriverSettings) -> None:
     with HivemindPeer(PeerSettings(listen=(f"/ip4/{settings.host}/tcp/0",))) as peer:
 
         async def following() -> Command | None:

@@ -11,7 +11,7 @@ from daemon.chain.certified_totals import CertifiedTotals
 from daemon.chain.heartbeater import AgentIdentity, Heartbeater
 from daemon.cli.main import run
 from protocol.journal import JournalEvent
-from protocol.ports import inline
+from protocol.ports.offload import inline
 from tests.daemon.chain import homes
 from tests.protocol.rounds import people
 from tests.protocol.settlement.paid import wallet

@@ -12,15 +12,15 @@ from trio.testing import MockClock
 
 from daemon.chain.certified_feed import LOOK_S, READ_AT_ONCE, CertifiedFeed
 from daemon.chain.certified_totals import CertifiedTotals, HeartbeatFigures
-from daemon.disk.files import FileDisk
+from daemon.disk.file_disk import FileDisk
 from daemon.journal import Journal, dates_of_certificates
 from daemon.oracle.reporter import OracleReporter
-from daemon.services.training.native.round_log import certified
+from daemon.services.training.native.rounds.round_log import certified
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import LineageEntry
 from protocol.certificates.certificate import OpenCertificate, Tip, genesis
 from protocol.journal import JournalEvent, Warned
-from protocol.ports import inline
+from protocol.ports.offload import inline
 from protocol.run.manifest import seal
 from tests.daemon.chain.homes import rounds
 from tests.protocol.rounds import people
@@ -191,7 +191,7 @@ def tip_of(certificate: OpenCertificate) -> Tip:
     return Tip(
         hash=certificate.hash,
         number=certificate.outcome.number,
-        members=tuple(certificate.plan.members[i] for i in certificate.cut.present),
+        members=tuple(certificate.plan.members[i] for i in certificate.inclusion.present),
         last_seq={},
         samples=certificate.samples,
         state=certificate.outcome.state,

@@ -16,8 +16,8 @@ from daemon.chain.certified_totals import HeartbeatFigures
 from daemon.chain.heartbeater import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, AgentIdentity, Heartbeater
 from protocol.chain.port import Chain, ChainRefused, ChainUnreachable, WrongChain
 from protocol.journal import ChainReport, JournalEvent
-from protocol.ports import inline
-from protocol.status import StatusState, fold, record
+from protocol.ports.offload import inline
+from protocol.status import StatusState, fold, status_at
 from simulator.fakes.chain import FakeChain
 from simulator.fakes.ledger import FakeLedger
 from tests.protocol.settlement.paid import wallet
@@ -158,8 +158,8 @@ async def test_whatever_a_chain_does_is_said_and_never_raised(
     status = StatusState()
     for event in node.events:
         fold(status, event)
-    assert str(error) in record(status, 1.0).rewards
-    assert "unpaid" in record(status, 1.0).rewards
+    assert str(error) in status_at(status, 1.0).rewards
+    assert "unpaid" in status_at(status, 1.0).rewards
 
 
 async def test_a_refusal_is_told_with_its_reason(autojump_clock: MockClock) -> None:

@@ -28,7 +28,8 @@ from protocol.chain.account_binding import check_binding
 from protocol.chain.keccak import account_bytes, address_of
 from protocol.errors import UserError
 from protocol.journal import ChainReport, JournalEvent
-from protocol.ports import ByteStream, inline
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.offload import inline
 from protocol.run.manifest import SignedManifest, seal
 from protocol.settlement.dataset import EpochTerms, amount_bytes, make_dataset
 from simulator.fakes.clock import run_virtual

@@ -30,7 +30,8 @@ from protocol.chain.registration import (
 )
 from protocol.identity import Signer
 from protocol.journal import JournalEvent, PeerRegistered
-from protocol.ports import ByteStream, inline
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.offload import inline
 from simulator.fakes.chain import FakeChain
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.ledger import FakeLedger

@@ -253,12 +253,12 @@ def test_which_run_is_meant(stage: Stage) -> None:
         "several runs",
         "name the run: hypergpud session show RUN",
     )
-    says(stage.say(ANNA, "session", "show", ""), 2, "several runs", "name more of the id")
+    says(stage.say(ANNA, "session", "show", ""), 2, "several runs", "give more digits of the id")
     says(
         stage.say(ANNA, "session", "show", unpaid.run.hex()),
         2,
         "'unpaid' has no session",
-        "its manifest says 'none'",
+        "its manifest names 'none'",
     )
     assert stage.say(ANNA, "session", "show", PAID_RUN.hex()[:12].upper()).code == 0
     plumise = seal(replace(PAID, name="elsewhere", chain="plumise"))

@@ -6,8 +6,8 @@ import msgspec
 
 from daemon.demo.agreement import Agreement
 from daemon.demo.result import ClaimedReward, RewardSummary, RoundTally, result_text, round_line
-from protocol.journal import RoundCertified, Share, TrafficReport, ViewPassed
-from protocol.status import Status, StatusState, fold, record
+from protocol.journal import Contributor, RoundCertified, TrafficReport, ViewPassed
+from protocol.status import Status, StatusState, fold, status_at
 
 AGREED = Agreement(agreed=True, number=3, reason="all 2 hold the same 4.0 MB anchor at round 3")
 
@@ -20,7 +20,7 @@ def certified(number: int, loss: float | None = None, samples: int = 10) -> Roun
         certificate=f"{number:064x}",
         parent=f"{number - 1:064x}",
         members=("a", "b"),
-        shares=(Share(peer="a", samples=samples, loss=loss),),
+        shares=(Contributor(peer="a", samples=samples, loss=loss),),
         samples=samples,
         loss=loss,
         state_digest="",
@@ -37,7 +37,7 @@ def status(*events: RoundCertified | ViewPassed, sent: int = 0) -> Status:
     report = TrafficReport(
         control_sent=1, control_received=0, bulk_sent=sent, bulk_received=0, connections=0
     )
-    return record(fold(state, report), 200.0)
+    return status_at(fold(state, report), 200.0)
 
 
 def test_figures_of_two_daemons_that_saw_different_rounds() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from daemon.demo.swarm_view import SPARKS, live_view, sparkline
-from protocol.status import Status, StatusState, record
+from protocol.status import Status, StatusState, status_at
 from tests.story import AT, day, folded
 
 
@@ -23,9 +23,9 @@ def shown(statuses: dict[str, Status | None], width: int = 110) -> str:
 def test_rounds_loss_speed_and_who_was_in_each() -> None:
     text = shown(
         {
-            "peer-1": record(folded(day()), AT),
+            "peer-1": status_at(folded(day()), AT),
             "peer-2": None,
-            "observer": record(folded(day("observer")), AT),
+            "observer": status_at(folded(day("observer")), AT),
         }
     )
     for words in (
@@ -47,12 +47,12 @@ def test_rounds_loss_speed_and_who_was_in_each() -> None:
 
 def test_before_anybody_answers() -> None:
     assert "Starting 4 daemons" in shown({f"peer-{i}": None for i in range(4)})
-    assert "round 0" in shown({"peer-1": record(StatusState(), AT)})
+    assert "round 0" in shown({"peer-1": status_at(StatusState(), AT)})
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_it_fits_any_width(width: int) -> None:
-    status = record(folded(day()), AT)
+    status = status_at(folded(day()), AT)
     assert all(
         len(line) <= width
         for line in shown({f"peer-{i}": status for i in range(8)}, width).splitlines()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 
 

@@ -21,7 +21,8 @@ from daemon.network.tls.certificate import BulkCertificate, load_or_make
 from daemon.network.tls.handshake import TlsContext
 from daemon.network.tls.session import TlsSession
 from protocol.errors import PeerFault, Unreachable
-from protocol.ports import ByteStream, Endpoint
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.endpoint import Endpoint
 from tests.daemon.network.nodes import control_port, make_node, until_linked
 
 pytestmark = pytest.mark.real

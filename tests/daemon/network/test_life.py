@@ -10,7 +10,8 @@ import trio
 
 from daemon.network.addresses import parse_peer_address
 from daemon.network.libp2p.connection import PING_INTERVAL_S
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from protocol.errors import Unreachable, UserError
 from protocol.identity import PeerId

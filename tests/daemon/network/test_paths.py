@@ -12,11 +12,13 @@ import msgspec
 import pytest
 import trio
 
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.paths.selector import AGAIN_S, NoPath, PathSelector
 from daemon.network.tls.certificate import load_or_make
 from protocol.errors import Unreachable
-from protocol.ports import ByteStream, Endpoint
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.endpoint import Endpoint
 from tests.ports.network_suite import ECHO, ask, echo, pattern
 
 

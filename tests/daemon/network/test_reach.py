@@ -8,7 +8,7 @@ from daemon.network.peers.dial_policy import SOURCE_TRIES_AT_ONCE
 from daemon.network.peers.dial_targets import DialTargets
 from daemon.network.peers.live_connections import LiveConnections
 from protocol.identity import Signer
-from protocol.ports import Endpoint
+from protocol.ports.endpoint import Endpoint
 
 OWN, TOLD = Signer(bytes(31) + b"\x01"), Signer(bytes(31) + b"\x02")
 PROVEN = "8.8.8.8"

@@ -24,7 +24,8 @@ from daemon.network.libp2p import host as host_module
 from daemon.network.libp2p.host import MAX_HANDSHAKES
 from daemon.network.libp2p.pubsub import MAX_RPC_BYTES
 from daemon.network.limits.stranger_quota import OF_BRINGER
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.paths.direct import MAX_HANDSHAKES as BULK_HANDSHAKES
 from daemon.network.peers import manager as manager_module
 from daemon.network.peers.address_book import encode_exchange, seal_record

@@ -25,8 +25,9 @@ from daemon.swarm.chain_sync import (
 from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.errors import PeerFault
-from protocol.messages import MAX_MESSAGE_BYTES
-from protocol.ports import ByteStream, Source
+from protocol.messages.base import MAX_MESSAGE_BYTES
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Source
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from daemon.swarm.state_download import SILENT_S, KnownState, StateDownload, download_from
 from daemon.swarm.state_transfer import IDLE_S, OPEN_STATES, StateRequest, StateServer, serve_state
 from protocol.averaging.outer_step import state_leaves
-from protocol.averaging.vector_layout import STATE_CHUNK_BYTES
+from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, Vector
 from protocol.digest import Digest, merkle_root
-from protocol.ports import Checkpoint, Vector
+from protocol.ports.disk_records import Checkpoint
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import KEPT, MemoryDisk, MemoryMedium
 from simulator.fakes.network import FakeNetwork

@@ -37,8 +37,10 @@ from protocol.averaging.sum_audit import encode_evidence
 from protocol.errors import Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent
-from protocol.messages import AnyMessage, HoldReport, Signed, encode_signed, sign
-from protocol.ports import inline
+from protocol.messages.base import Signed
+from protocol.messages.envelope import AnyMessage, encode_signed, sign
+from protocol.messages.round import HoldReport
+from protocol.ports.offload import inline
 from protocol.run.manifest import seal
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
 from tests.daemon.network.nodes import make_node, until_linked

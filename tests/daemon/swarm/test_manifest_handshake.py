@@ -19,7 +19,7 @@ from daemon.swarm.frames import FrameReader, frame
 from protocol.errors import Unreachable
 from protocol.identity import short
 from protocol.journal import JournalEvent, Warned
-from protocol.ports import ByteStream
+from protocol.ports.byte_stream import ByteStream
 from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest, seal
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.swarm import FakeSwarm

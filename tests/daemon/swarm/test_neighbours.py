@@ -11,7 +11,7 @@ from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.flows import product_of
 from protocol.network.peer_health import PROBATION, QUARANTINE_S, SUCCESSES, TRUSTED
 from protocol.network.peer_observation import MAX_OBSERVATIONS, MOST_SEGMENTS, short_name
-from protocol.ports import Link
+from protocol.ports.network import Link
 
 PARENT = b"p" * 32
 
@@ -69,7 +69,7 @@ def test_a_links_bandwidth_is_told_by_whoever_saw_it_at_work_for_long_enough() -
 
 def test_a_sight_says_when_the_path_was_the_bound() -> None:
     neighbours = looked(0.1)
-    neighbours.linked([link("a", 0.1, segments=10_000, again=100)])
+    neighbours.linked([link("a", 0.1, segments=10_000, retransmits=100)])
     flow = neighbours.flow_bits("a")
     neighbours.sent_us("a", 4 * flow // 8, flow // 8, 1.05)
     assert neighbours.sights(PARENT)[0].bounded
@@ -85,7 +85,10 @@ def test_a_path_that_lost_nothing_yet_is_not_taken_for_wider_than_the_others() -
     """
     neighbours = looked(0.1)
     neighbours.linked(
-        [link("a", 0.1, segments=2_000, again=0), link("b", 0.1, segments=20_000, again=20)]
+        [
+            link("a", 0.1, segments=2_000, retransmits=0),
+            link("b", 0.1, segments=20_000, retransmits=20),
+        ]
     )
     carries = product_of(0.001) // 100_000
     neighbours.sent_us("a", 4 * carries // 8, carries // 8, 1.05)
@@ -107,22 +110,24 @@ def test_a_sight_says_when_our_own_link_was_the_bound() -> None:
 
 def test_a_sight_counts_losses_and_a_long_connections_in_proportion() -> None:
     neighbours = looked(0.1)
-    neighbours.linked([link("a", 0.1, segments=100, again=1)])
+    neighbours.linked([link("a", 0.1, segments=100, retransmits=1)])
     sight = neighbours.sights(PARENT)[0]
-    assert (sight.segments, sight.again) == (100, 1), "too few to say anything of this path alone"
-    neighbours.linked([link("a", 0.1, segments=10 * MOST_SEGMENTS, again=1000)])
+    assert (sight.segments, sight.retransmits) == (100, 1), (
+        "too few to say anything of this path alone"
+    )
+    neighbours.linked([link("a", 0.1, segments=10 * MOST_SEGMENTS, retransmits=1000)])
     sight = neighbours.sights(PARENT)[0]
-    assert (sight.segments, sight.again) == (MOST_SEGMENTS, 100)
+    assert (sight.segments, sight.retransmits) == (MOST_SEGMENTS, 100)
 
 
 def test_losses_bound_a_flow_once_enough_was_sent() -> None:
     neighbours = looked(0.1)
-    neighbours.linked([link("a", 0.1, segments=100, again=1)])
+    neighbours.linked([link("a", 0.1, segments=100, retransmits=1)])
     assert neighbours.of("a").loss is None
     assert neighbours.flow_bits("a") == 0
-    neighbours.linked([link("a", 0.1, segments=10_000, again=0)])
+    neighbours.linked([link("a", 0.1, segments=10_000, retransmits=0)])
     assert neighbours.flow_bits("a") == 0
-    neighbours.linked([link("a", 0.1, segments=10_000, again=100)])
+    neighbours.linked([link("a", 0.1, segments=10_000, retransmits=100)])
     assert neighbours.of("a").loss == pytest.approx(0.01)
     assert neighbours.flow_bits("a") == pytest.approx(1.22 * 8 * 1448 / (0.1 * 0.1), rel=1e-3)
 
@@ -132,7 +137,7 @@ def test_what_a_path_carried_in_a_few_round_trips_it_carries() -> None:
     what came over it, nobody may conclude.
     """
     neighbours = looked(1.0)
-    neighbours.linked([link("a", 1.0, segments=10_000, again=100)])
+    neighbours.linked([link("a", 1.0, segments=10_000, retransmits=100)])
     bound = neighbours.flow_bits("a")
     # In two round trips four times what the losses allow.
     neighbours.sent_us("a", 4 * bound, bound, 2.0)

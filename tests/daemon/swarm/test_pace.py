@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from daemon.swarm.training_speed import LATELY_S, RecentTrainingSpeed, TrainingSpeed
 from protocol.journal import PeerReport
-from protocol.ports import Progress
+from protocol.ports.trainer import Progress
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.trainer import QuadraticTrainer
-from simulator.playback.player import Played
+from simulator.playback.player import StoryPlayer
 from simulator.scenarios.story import plain
 
 NOTHING = Progress(steps=0, samples=0, loss=None, samples_per_second=0.0)
@@ -51,14 +51,14 @@ def test_a_trainer_that_died_or_does_nothing_is_told_as_that() -> None:
 
 def test_no_beacon_of_a_calm_swarm_says_that_nobody_trains() -> None:
     """Half of an observer's polls showed 0 samples a second and no loss, at each change of round."""
-    played = Played(plain("calm", 60.0, 3, lambda n: ())(None, 1))
+    played = StoryPlayer(plain("calm", 60.0, 3, lambda n: ())(None, 1))
     reports: list[PeerReport] = []
     happened = played.world.happened
 
-    def see(seat: object, event: object) -> None:
+    def see(node: object, event: object) -> None:
         if isinstance(event, PeerReport):
             reports.append(event)
-        happened(seat, event)  # type: ignore[arg-type]
+        happened(node, event)  # type: ignore[arg-type]
 
     played.world.happened = see  # type: ignore[method-assign]
     run_virtual(played.run, seed=1)

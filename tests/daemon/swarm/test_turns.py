@@ -15,7 +15,7 @@ from daemon.swarm.reply_limiter import LEAST_TURN_S, ReplyLimiter
 from daemon.swarm.state_transfer import CHUNKS_PER_REQUEST, StateReply, StateRequest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
-from protocol.ports import Source
+from protocol.ports.network import Source
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm

@@ -10,8 +10,9 @@ import trio
 from daemon.services.training.native.state.anchor import Anchor
 from daemon.swarm.state_download import StateDownload
 from protocol.averaging.outer_step import state_digest, state_leaves
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import merkle_root
-from protocol.ports import Vector, inline
+from protocol.ports.offload import inline
 from simulator.fakes.clock import run_virtual
 from tests.protocol.rounds import MANIFEST, named
 

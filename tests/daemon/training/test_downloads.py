@@ -17,8 +17,10 @@ from daemon.swarm.members import Members
 from daemon.swarm.state_transfer import StateServer, serve_state
 from protocol.averaging.outer_step import state_digest, state_leaves
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
-from protocol.ports import Checkpoint, ParameterSpec, TaskInfo, inline
-from protocol.round.phases import Event, StateHere
+from protocol.ports.disk_records import Checkpoint
+from protocol.ports.offload import inline
+from protocol.ports.trainer import ParameterSpec, TaskInfo
+from protocol.round.events import Event, StateReceived
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
 from simulator.fakes.network import FakeNetwork
@@ -131,7 +133,7 @@ def test_downloads_say_whether_a_state_leads_on_or_belongs_to_a_merge() -> None:
     here = [
         (event.certificate.hash, event.ahead)
         for event in scene.happened
-        if isinstance(event, StateHere)
+        if isinstance(event, StateReceived)
     ]
     assert here == [(scene.other.tip.hash, False)] * 2 + [(scene.next.tip.hash, True)] * 2
 
@@ -156,7 +158,7 @@ def test_downloads_lead_on_also_where_the_certificate_was_pushed_out_of_the_line
             nursery.cancel_scope.cancel()
 
     run_virtual(main)
-    assert [event.ahead for event in scene.happened if isinstance(event, StateHere)] == [True]
+    assert [event.ahead for event in scene.happened if isinstance(event, StateReceived)] == [True]
 
 
 def test_downloads_of_a_branch_that_is_not_merged_do_not_pile_up() -> None:

@@ -16,21 +16,21 @@ from collections.abc import Callable
 
 import trio
 
-from daemon.children.messages import Done
+from daemon.children.messages import CommandDone
 from daemon.services.training.hivemind import policy
-from daemon.services.training.hivemind.keeping import Keeping
-from daemon.services.training.hivemind.meeting import meet_members, serve_where
+from daemon.services.training.hivemind.member_state import MemberState
 from daemon.services.training.hivemind.messages import (
-    Average,
-    Averaged,
-    Download,
-    Downloaded,
-    Said,
-    Share,
+    AverageVector,
+    DownloadState,
+    MemberInfo,
+    ShareState,
+    StateDownloaded,
+    VectorAveraged,
 )
+from daemon.services.training.hivemind.peer_discovery import connect_members, serve_addresses
 from daemon.services.training.hivemind.process import HivemindLost, HivemindProcess, because
 from daemon.services.training.hivemind.settings import PeerSettings
-from daemon.services.training.hivemind.training import Training
+from daemon.services.training.hivemind.trainer_driver import TrainerDriver
 from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
@@ -43,18 +43,23 @@ from protocol.journal import (
     Alone,
     CaughtUp,
     CheckpointWritten,
+    InputRefused,
     JournalEvent,
     PhaseEntered,
-    Refused,
     RoundAveraged,
     Warned,
     WorkDropped,
 )
 from protocol.journal import (
-    Share as Part,
+    Contributor as Part,
 )
-from protocol.messages import AnyMessage, Beacon, Signed
-from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
+from protocol.messages.base import Signed
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import AnyMessage
+from protocol.ports.disk import Disk, DiskFull
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
+from protocol.ports.trainer import TaskInfo, Trainer
 from protocol.run.manifest import SignedManifest
 
 # Attempts at a state before training begins from our own.
@@ -109,14 +114,14 @@ class HivemindEngine:
         # Of the process, in which our state was shared last.
         self._shared_life = 0
         self._info: TaskInfo | None = None
-        self._kept: Keeping | None = None
+        self._kept: MemberState | None = None
         self._phase = "starting"
         self._pace = RecentTrainingSpeed(trainer)
         self._finish = trio.Event()
         serve_chain(network, self._run, self._no_chain)
         serve_manifest(network, manifest, self._refuse, record)
         serve_task(network, lambda: self._members.tasks.ours)
-        serve_where(
+        serve_addresses(
             network, lambda: self._process.maddrs if self._process and self._process.is_up else ()
         )
 
@@ -131,7 +136,7 @@ class HivemindEngine:
             self._info = await self._trainer.describe()
             self._members.tasks.begin(self._info.task)
             self._members.compare_again()
-            self._kept = kept = Keeping(
+            self._kept = kept = MemberState(
                 run=self._run,
                 manifest=self._manifest,
                 info=self._info,
@@ -147,7 +152,7 @@ class HivemindEngine:
             async with process.running():
                 await process.up()
                 nursery.start_soon(
-                    meet_members,
+                    connect_members,
                     self._network,
                     process,
                     lambda: self._members.live_at(self._run),
@@ -155,7 +160,7 @@ class HivemindEngine:
                 )
                 if self._members.ahead_of(kept.number):
                     await self._catch_up(process, kept)
-                training = Training(self._trainer, kept, self._me, self._record)
+                training = TrainerDriver(self._trainer, kept, self._me, self._record)
                 await training.restore_inner()
                 self._enter("train", said)
                 await training.train()
@@ -169,7 +174,7 @@ class HivemindEngine:
 
     # -------------------------------------------------------------------------------------------- a round
 
-    async def _round(self, process: HivemindProcess, training: Training) -> None:
+    async def _round(self, process: HivemindProcess, training: TrainerDriver) -> None:
         """From training to training."""
         kept = training.kept
         with trio.move_on_after(
@@ -199,7 +204,7 @@ class HivemindEngine:
             return
         choice = policy.choose_group(len(others) + 1, self._manifest.group.max_group)
         self._enter("ready", choice.reason)
-        mine = Said(
+        mine = MemberInfo(
             peer=self._me,
             number=kept.number,
             samples=kept.samples,
@@ -217,17 +222,17 @@ class HivemindEngine:
         await self._write(kept)
 
     async def _average(
-        self, process: HivemindProcess, kept: Keeping, mine: Said, group_size: int
-    ) -> Averaged | str:
+        self, process: HivemindProcess, kept: MemberState, mine: MemberInfo, group_size: int
+    ) -> VectorAveraged | str:
         """The answer, or why there is none. Returns early when the node is to finish."""
-        answer: Averaged | str = "the node is stopping"
+        answer: VectorAveraged | str = "the node is stopping"
 
         async def ask(scope: trio.CancelScope) -> None:
             nonlocal answer
             process.vector[:] = kept.learned
             try:
                 report = await process.ask(
-                    lambda number: Average(
+                    lambda number: AverageVector(
                         id=number,
                         weight=float(kept.samples),
                         group_size=group_size,
@@ -235,7 +240,7 @@ class HivemindEngine:
                         said=mine,
                     )
                 )
-                answer = report if isinstance(report, Averaged) else because(report)
+                answer = report if isinstance(report, VectorAveraged) else because(report)
             except HivemindLost as lost:
                 answer = f"the hivemind process is not there: {lost}"
             scope.cancel()
@@ -251,20 +256,20 @@ class HivemindEngine:
     async def _judge(
         self,
         process: HivemindProcess,
-        training: Training,
-        mine: Said,
-        averaged: Averaged,
+        training: TrainerDriver,
+        mine: MemberInfo,
+        averaged: VectorAveraged,
         others: frozenset[PeerId],
     ) -> None:
         kept = training.kept
         number = kept.number + 1
         seconds = {"ready": averaged.matchmaking_s, "reduce": averaged.all_reduce_s}
-        judgement = policy.judge(averaged, mine)
+        judgement = policy.decide_round(averaged, mine)
         if judgement.what == "apply":
             try:
                 await kept.apply(process.vector)
             except ValueError as unfit:
-                judgement = policy.Judgement(what="keep", reason=str(unfit))
+                judgement = policy.RoundDecision(what="keep", reason=str(unfit))
         if judgement.what == "apply":
             self._tell(number, "averaged", averaged.said, judgement.reason, seconds)
             await self._share(process, kept)
@@ -282,7 +287,7 @@ class HivemindEngine:
         self,
         number: int,
         outcome: str,
-        said: tuple[Said, ...],
+        said: tuple[MemberInfo, ...],
         reason: str,
         seconds: dict[str, float],
     ) -> None:
@@ -303,25 +308,25 @@ class HivemindEngine:
             )
         )
 
-    async def _go_on(self, training: Training, others: frozenset[PeerId]) -> None:
+    async def _go_on(self, training: TrainerDriver, others: frozenset[PeerId]) -> None:
         """From the local parameters: what was learned stays, and waits."""
         self._enter("train", f"{training.kept.samples} samples wait for the next round")
         await training.go_on(others)
 
     # -------------------------------------------------------------------------------------------- state
 
-    async def _share(self, process: HivemindProcess, kept: Keeping) -> None:
+    async def _share(self, process: HivemindProcess, kept: MemberState) -> None:
         """Give newcomers this state."""
         process.anchor[:], process.momentum[:] = kept.anchor, kept.momentum
         try:
-            report = await process.ask(lambda number: Share(id=number, number=kept.number))
+            report = await process.ask(lambda number: ShareState(id=number, number=kept.number))
         except HivemindLost:
             # Its death is told where it happened; the next round shares again.
             return
-        if isinstance(report, Done):
+        if isinstance(report, CommandDone):
             self._shared_life = process.lives
 
-    async def _catch_up(self, process: HivemindProcess, kept: Keeping) -> bool:
+    async def _catch_up(self, process: HivemindProcess, kept: MemberState) -> bool:
         """Take another member's state, through hivemind: nobody vouches for it but whoever gives
         it.
         """
@@ -332,11 +337,11 @@ class HivemindEngine:
             with trio.move_on_after(DOWNLOAD_WAIT_S if attempt else 0.0):
                 await self._finish.wait()
             try:
-                report = await process.ask(lambda number: Download(id=number))
+                report = await process.ask(lambda number: DownloadState(id=number))
             except HivemindLost as lost:
                 why = str(lost)
                 continue
-            if isinstance(report, Downloaded) and report.number >= kept.number:
+            if isinstance(report, StateDownloaded) and report.number >= kept.number:
                 if kept.samples:
                     self._record(
                         WorkDropped(
@@ -357,7 +362,7 @@ class HivemindEngine:
                 return True
             why = (
                 f"the state offered is of round {report.number}"
-                if isinstance(report, Downloaded)
+                if isinstance(report, StateDownloaded)
                 else because(report)
             )
         self._record(
@@ -368,7 +373,7 @@ class HivemindEngine:
         )
         return False
 
-    async def _write(self, kept: Keeping) -> None:
+    async def _write(self, kept: MemberState) -> None:
         began = trio.current_time()
         try:
             await kept.write()
@@ -388,12 +393,12 @@ class HivemindEngine:
             )
         )
 
-    async def _leave(self, training: Training) -> None:
+    async def _leave(self, training: TrainerDriver) -> None:
         """What was trained since the last average is the first thing given after a restart."""
         await training.leave()
         await self._write_learned(training.kept)
 
-    async def _write_learned(self, kept: Keeping) -> None:
+    async def _write_learned(self, kept: MemberState) -> None:
         """The state, and what was learned since: a restart goes on from there, whatever ended the
         node.
         """
@@ -443,7 +448,7 @@ class HivemindEngine:
             )
 
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
-        self._record(Refused(reason=reason, peer=peer, detail=detail))
+        self._record(InputRefused(reason=reason, peer=peer, detail=detail))
 
     def _lost(self, why: str) -> None:
         self._record(Warned(code="HIVEMIND", message=f"the hivemind process ended: {why}"))

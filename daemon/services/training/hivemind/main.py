@@ -2,7 +2,7 @@
 PARENT_PID SOCKETS`, started by `process.py` alone.
 
 asyncio, torch and hivemind are at home here; libp2p and trio are not. Guarantees: neither it nor
-anything that hivemind starts outlives its parent (`daemon/children/lifeline.py`), and the folder of
+anything that hivemind starts outlives its parent (`daemon/children/parent_death.py`), and the folder of
 hivemind's Unix sockets goes with them.
 """
 
@@ -17,15 +17,15 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from daemon.children.lifeline import die_with_parent, guard, read_link
-from daemon.children.messages import Message, frame
-from daemon.services.training.hivemind.messages import Command, decode_command
+from daemon.children.messages import ChildMessage, frame
+from daemon.children.parent_death import die_with_parent, guard, read_link
+from daemon.services.training.hivemind.messages import HivemindCommand, decode_command
 
 if TYPE_CHECKING:
-    from daemon.services.training.hivemind.observed import Told
+    from daemon.services.training.hivemind.observed_averager import OnMoment
 
 
-def main(told: Told | None = None) -> None:
+def main(told: OnMoment | None = None) -> None:
     """`told` hears where this member's rounds are, in the averager's own process."""
     link_fd, memory_fd, parent = (int(argument) for argument in sys.argv[1:4])
     sockets = sys.argv[4]
@@ -36,7 +36,7 @@ def main(told: Told | None = None) -> None:
     faulthandler.enable()
     link = socket.socket(fileno=link_fd)
     guard(link, lambda: shutil.rmtree(sockets, ignore_errors=True))
-    inbox: SimpleQueue[Command] = SimpleQueue()
+    inbox: SimpleQueue[HivemindCommand] = SimpleQueue()
 
     def take(body: bytes) -> None:
         inbox.put(decode_command(body))
@@ -45,15 +45,15 @@ def main(told: Told | None = None) -> None:
         target=read_link, args=(link, take, lambda: None), name="commands", daemon=True
     ).start()
 
-    def send(message: Message) -> None:
+    def send(message: ChildMessage) -> None:
         link.sendall(frame(message))
 
     # Here and not above: hivemind takes seconds to import, and a parent that dies meanwhile must be
     # noticed.
-    from daemon.services.training.hivemind.observed import untold  # noqa: PLC0415
-    from daemon.services.training.hivemind.session import Session  # noqa: PLC0415
+    from daemon.services.training.hivemind.command_loop import HivemindCommandLoop  # noqa: PLC0415
+    from daemon.services.training.hivemind.observed_averager import ignore_moment  # noqa: PLC0415
 
-    Session(inbox, send, memory_fd, sockets, told or untold).run()
+    HivemindCommandLoop(inbox, send, memory_fd, sockets, told or ignore_moment).run()
 
 
 if __name__ == "__main__":

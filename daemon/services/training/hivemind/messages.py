@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from daemon.children.messages import Done, Message
+from daemon.children.messages import ChildMessage, CommandDone
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
 
 # Values of its anchor that a member shows the others: differences of one round's size are seen, 64
@@ -16,7 +16,7 @@ from daemon.services.training.hivemind.settings import AveragerSettings, PeerSet
 SKETCH = 64
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MemberInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a member tells its group before the all-reduce.
 
     All of it is its own word: hivemind knows it by another key than we do.
@@ -29,7 +29,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     sketch: tuple[float, ...]  # evenly spaced values of its anchor
 
 
-class Begin(Message, frozen=True, kw_only=True, tag=True):
+class StartPeer(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Start the peer and its averager of `elements` float32."""
 
     id: int
@@ -38,14 +38,14 @@ class Begin(Message, frozen=True, kw_only=True, tag=True):
     elements: int
 
 
-class Meet(Message, frozen=True, kw_only=True, tag=True):
+class ConnectPeer(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Connect to another member's hivemind peer."""
 
     id: int
     maddrs: tuple[str, ...]
 
 
-class Average(Message, frozen=True, kw_only=True, tag=True):
+class AverageVector(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Average what is in the shared memory; what hivemind makes of it takes its place, whether it
     calls that a success or not.
     """
@@ -54,10 +54,10 @@ class Average(Message, frozen=True, kw_only=True, tag=True):
     weight: float
     group_size: int
     find_s: float
-    said: Said
+    said: MemberInfo
 
 
-class Share(Message, frozen=True, kw_only=True, tag=True):
+class ShareState(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Anchor and momentum in the shared memory are those of round `number`: copy them for whoever
     asks.
     """
@@ -66,32 +66,32 @@ class Share(Message, frozen=True, kw_only=True, tag=True):
     number: int
 
 
-class Download(Message, frozen=True, kw_only=True, tag=True):
+class DownloadState(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Put some other peer's anchor and momentum into the shared memory."""
 
     id: int
 
 
-class Up(Message, frozen=True, kw_only=True, tag=True):
+class PeerReady(ChildMessage, frozen=True, kw_only=True, tag=True):
     id: int
     peer: str  # hivemind's id
     maddrs: tuple[str, ...]
 
 
-class Failed(Message, frozen=True, kw_only=True, tag=True):
+class CommandFailed(ChildMessage, frozen=True, kw_only=True, tag=True):
     """It did not work; `why` is hivemind's own word."""
 
     id: int
     why: str
 
 
-class Averaged(Message, frozen=True, kw_only=True, tag=True):
+class VectorAveraged(ChildMessage, frozen=True, kw_only=True, tag=True):
     """hivemind calls it a success. See `averaging.Outcome` for what it proves."""
 
     id: int
     # Members of the group, whatever became of them.
     group: int
-    said: tuple[Said, ...]  # by those whose word could be read
+    said: tuple[MemberInfo, ...]  # by those whose word could be read
     elements: int
     local_elements: int
     missing_senders: int
@@ -110,23 +110,23 @@ class Averaged(Message, frozen=True, kw_only=True, tag=True):
         )
 
 
-class Downloaded(Message, frozen=True, kw_only=True, tag=True):
+class StateDownloaded(ChildMessage, frozen=True, kw_only=True, tag=True):
     id: int
     number: int
 
 
-Command = Begin | Meet | Average | Share | Download
-Report = Up | Done | Failed | Averaged | Downloaded
+HivemindCommand = StartPeer | ConnectPeer | AverageVector | ShareState | DownloadState
+HivemindReport = PeerReady | CommandDone | CommandFailed | VectorAveraged | StateDownloaded
 
-_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
-_reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
+_commands: msgspec.msgpack.Decoder[HivemindCommand] = msgspec.msgpack.Decoder(HivemindCommand)
+_reports: msgspec.msgpack.Decoder[HivemindReport] = msgspec.msgpack.Decoder(HivemindReport)
 
 
-def decode_command(body: bytes) -> Command:
+def decode_command(body: bytes) -> HivemindCommand:
     """Raises `msgspec.DecodeError`."""
     return _commands.decode(body)
 
 
-def decode_report(body: bytes) -> Report:
+def decode_report(body: bytes) -> HivemindReport:
     """Raises `msgspec.DecodeError`."""
     return _reports.decode(body)

@@ -11,12 +11,13 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from daemon.services.training.hivemind.messages import SKETCH, Averaged, Said
+from daemon.services.training.hivemind.messages import SKETCH, MemberInfo, VectorAveraged
 from daemon.services.training.hivemind.settings import AveragerSettings
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.ports import Lane, Vector
+from protocol.ports.trainer import Lane
 from protocol.run.manifest import Manifest
 
 CODECS = {"float32": "none", "float16": "float16"}
@@ -93,23 +94,23 @@ def next_end(now_s: float, round_s: float) -> float:
     return end if end - now_s >= LEAST * round_s else end + round_s
 
 
-class GroupChoice(msgspec.Struct, frozen=True, kw_only=True):
+class TargetGroup(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     reason: str
 
 
-def choose_group(members: int, max_group: int) -> GroupChoice:
+def choose_group(members: int, max_group: int) -> TargetGroup:
     """hivemind's `target_group_size` for so many live members, ourselves included: one group, else
     as few as `max_group` allows, alike in size.
     """
     if members <= max_group:
-        return GroupChoice(
+        return TargetGroup(
             size=members,
             reason=f"looking for all {members} live members in one group of hivemind's",
         )
     groups = math.ceil(members / max_group)
     size = math.ceil(members / groups)
-    return GroupChoice(
+    return TargetGroup(
         size=size,
         reason=f"{members} live members are {groups} groups of at most {max_group}: looking for {size}",
     )
@@ -130,7 +131,7 @@ def sketch_of(anchor: Vector) -> tuple[float, ...]:
     return tuple(float(value) for value in anchor[places])
 
 
-def _near(one: Said, other: Said) -> bool:
+def _near(one: MemberInfo, other: MemberInfo) -> bool:
     if one.number != other.number or len(one.sketch) != len(other.sketch):
         return False
     if not one.sketch:
@@ -139,7 +140,7 @@ def _near(one: Said, other: Said) -> bool:
     return bool(np.abs(first - second).max() <= APART * max(np.abs(first).max(), 1e-30))
 
 
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+class RoundDecision(msgspec.Struct, frozen=True, kw_only=True):
     """ "apply" the mean, "keep" what was learned for the next round, or go and get the state that
     most "others" have.
     """
@@ -148,7 +149,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def judge(averaged: Averaged, mine: Said) -> Judgement:
+def decide_round(averaged: VectorAveraged, mine: MemberInfo) -> RoundDecision:
     """What a round that hivemind calls a success is worth.
 
     A mean in which something is missing is not applied: every member that sees a hole keeps its
@@ -169,7 +170,7 @@ def judge(averaged: Averaged, mine: Said) -> Judgement:
             holes.append(
                 f"{averaged.parts_expected - averaged.parts_summed} of {averaged.parts_expected} pieces are missing in the part summed here"
             )
-        return Judgement(
+        return RoundDecision(
             what="keep", reason=f"hivemind reported success, but {' and '.join(holes)}"
         )
     camps = [tuple(other for other in averaged.said if _near(one, other)) for one in averaged.said]
@@ -183,7 +184,7 @@ def judge(averaged: Averaged, mine: Said) -> Judgement:
         default=(),
     )
     if largest and mine not in largest:
-        return Judgement(
+        return RoundDecision(
             what="others",
             reason=f"{len(largest)} of {averaged.group} members stand at round {largest[0].number} with another anchor",
         )
@@ -196,7 +197,7 @@ def judge(averaged: Averaged, mine: Said) -> Judgement:
         words.append(f"{silent} of them no HyperGPU")
     elif besides:
         words.append(f"{besides} of them from another anchor")
-    return Judgement(
+    return RoundDecision(
         what="apply",
         reason="; ".join(words) + "; not certified: nothing proves that the others hold the same",
     )

@@ -17,16 +17,16 @@ from daemon.children import memory
 from daemon.children.messages import frame
 from daemon.children.process import STDERR_GRACE_S, ChildProcess
 from daemon.services.training.hivemind.messages import (
-    Begin,
-    Command,
-    Failed,
-    Report,
-    Up,
+    CommandFailed,
+    HivemindCommand,
+    HivemindReport,
+    PeerReady,
+    StartPeer,
     decode_report,
 )
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
+from protocol.averaging.vector_layout import Vector
 from protocol.errors import OurFault
-from protocol.ports import Vector
 
 log = logging.getLogger("hypergpu.hivemind")
 
@@ -48,7 +48,7 @@ class _Life:
     def __init__(self, module: str) -> None:
         # short: a Unix socket's path has at most 107 characters.
         self.sockets = tempfile.mkdtemp(prefix="hypergpu-")
-        self.process: ChildProcess[Report] = ChildProcess(
+        self.process: ChildProcess[HivemindReport] = ChildProcess(
             module,
             decode_report,
             logging.getLogger("hypergpu.hivemind.output"),
@@ -59,7 +59,7 @@ class _Life:
             },
             arguments=(self.sockets,),
         )
-        self.answer: Report | None = None
+        self.answer: HivemindReport | None = None
         self.answered = trio.Event()
         self.asked = 0
 
@@ -116,7 +116,7 @@ class HivemindProcess:
         while self._life is None:
             await self._turn.wait()
 
-    async def ask(self, make: Callable[[int], Command]) -> Report:
+    async def ask(self, make: Callable[[int], HivemindCommand]) -> HivemindReport:
         """Send the command that `make` makes of its id, and wait for the answer.
 
         Raises `HivemindLost`.
@@ -127,7 +127,7 @@ class HivemindProcess:
                 raise HivemindLost(self._why)
             return await self._ask(life, make)
 
-    async def _ask(self, life: _Life, make: Callable[[int], Command]) -> Report:
+    async def _ask(self, life: _Life, make: Callable[[int], HivemindCommand]) -> HivemindReport:
         self._numbers += 1
         life.asked, life.answer, life.answered = self._numbers, None, trio.Event()
         # Half a command would be the end of the conversation; it fits the socket's buffer.
@@ -188,13 +188,13 @@ class HivemindProcess:
             try:
                 up = await self._ask(
                     life,
-                    lambda number: Begin(
+                    lambda number: StartPeer(
                         id=number, peer=self._peer, averager=self._averager, elements=self._elements
                     ),
                 )
             except HivemindLost:
                 return  # `_live` says why
-            if not isinstance(up, Up):
+            if not isinstance(up, PeerReady):
                 raise OurFault(f"the hivemind process answered Begin with {up}")
             try:
                 self.vector, self.anchor, self.momentum = memory.map_vectors(
@@ -214,10 +214,10 @@ class HivemindProcess:
         self._turn = trio.Event()
 
 
-def because(report: Report) -> str:
+def because(report: HivemindReport) -> str:
     """Why something did not work, of an answer that is not the one hoped for."""
     return (
         report.why
-        if isinstance(report, Failed)
+        if isinstance(report, CommandFailed)
         else f"the hivemind process answered {type(report).__name__}"
     )

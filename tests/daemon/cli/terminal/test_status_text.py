@@ -11,7 +11,7 @@ import pytest
 
 from daemon.cli.terminal.columns import columns
 from daemon.cli.terminal.status_text import ago, peers_text, status_text
-from protocol.status import StatusState, record
+from protocol.status import StatusState, status_at
 from tests.story import AT, HOSTILE, day, folded, report, started
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -19,7 +19,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @pytest.mark.parametrize("role", ["node", "observer"])
 def test_the_verdict_comes_first_and_colour_changes_no_word(role: str) -> None:
-    status = record(folded(day(role)), AT)
+    status = status_at(folded(day(role)), AT)
     plain, colored = status_text(status, color=False), status_text(status, color=True)
     assert plain.splitlines()[0].endswith(status.verdict)
     assert ANSI.sub("", colored) == plain
@@ -30,13 +30,13 @@ def test_the_verdict_comes_first_and_colour_changes_no_word(role: str) -> None:
 
 
 def test_an_empty_status() -> None:
-    status = record(StatusState(), AT)
+    status = status_at(StatusState(), AT)
     assert status_text(status, color=False).startswith("i Starting")
     assert peers_text(status, color=False) == "Nobody has been heard of yet."
 
 
 def test_peers_are_one_line_each_in_columns() -> None:
-    status = record(folded(day()), AT)
+    status = status_at(folded(day()), AT)
     lines = peers_text(status, color=False).splitlines()
     assert len(lines) == 1 + len(status.peers)
     path = lines[0].index("PATH")
@@ -53,7 +53,7 @@ def test_a_stranger_cannot_write_to_the_terminal() -> None:
     wild = msgspec.structs.replace(
         report(3), name=HOSTILE, phase=HOSTILE, role=HOSTILE, device=HOSTILE
     )
-    status = record(folded([started(), wild]), AT)
+    status = status_at(folded([started(), wild]), AT)
     for text in (peers_text(status, color=False), status_text(status, color=False)):
         assert all(line.isprintable() for line in text.splitlines())
 
@@ -85,7 +85,7 @@ def test_it_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("width", [40, 60, 80, 260])
 def test_prose_and_peers_fit_the_terminal(width: int) -> None:
     wide = "日本" * 32
-    status = record(folded(day()), AT)
+    status = status_at(folded(day()), AT)
     addresses = [
         word
         for line in status_text(status, color=False).split()
@@ -94,7 +94,7 @@ def test_prose_and_peers_fit_the_terminal(width: int) -> None:
     ]
     for line in status_text(status, color=False, width=width).splitlines()[1:]:
         assert columns(line) <= width or any(address in line for address in addresses), line
-    peers = record(
+    peers = status_at(
         folded([started(), msgspec.structs.replace(report(3), name=wide), report(4)]), AT
     )
     lines = peers_text(peers, color=False, width=width).splitlines()

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.services.training.hivemind.messages import SKETCH, Averaged, Said
+from daemon.services.training.hivemind.messages import SKETCH, MemberInfo, VectorAveraged
 from daemon.services.training.hivemind.policy import (
     LEAST,
     averager_settings,
     check_manifest,
     choose_group,
+    decide_round,
     find_s,
-    judge,
     lane_of,
     next_end,
     sketch_of,
@@ -28,12 +28,14 @@ RUN = bytes(range(32))
 FINE = Manifest(name="x", task="simple_cnn", engine="hivemind")
 
 
-def said(peer: str, number: int = 3, shift: float = 0.0) -> Said:
-    return Said(peer=peer, number=number, samples=10, loss=None, sketch=(1.0 + shift, -0.5, 0.25))
+def said(peer: str, number: int = 3, shift: float = 0.0) -> MemberInfo:
+    return MemberInfo(
+        peer=peer, number=number, samples=10, loss=None, sketch=(1.0 + shift, -0.5, 0.25)
+    )
 
 
-def averaged(*members: Said, group: int | None = None, **holes: int) -> Averaged:
-    fine = Averaged(
+def averaged(*members: MemberInfo, group: int | None = None, **holes: int) -> VectorAveraged:
+    fine = VectorAveraged(
         id=1,
         group=len(members) if group is None else group,
         said=members,
@@ -111,7 +113,7 @@ def test_a_sketch_is_small_and_sees_both_ends(size: int) -> None:
 
 
 def test_a_whole_mean_among_equals_is_taken_and_called_not_certified() -> None:
-    judgement = judge(averaged(said("a"), said("b"), said("c")), said("a"))
+    judgement = decide_round(averaged(said("a"), said("b"), said("c")), said("a"))
     assert judgement.what == "apply"
     assert "not certified" in judgement.reason
 
@@ -125,33 +127,37 @@ def test_a_whole_mean_among_equals_is_taken_and_called_not_certified() -> None:
     ],
 )
 def test_a_success_with_a_hole_is_not_taken(holes: dict[str, int], word: str) -> None:
-    judgement = judge(averaged(said("a"), said("b"), **holes), said("a"))
+    judgement = decide_round(averaged(said("a"), said("b"), **holes), said("a"))
     assert judgement.what == "keep"
     assert word in judgement.reason
 
 
 def test_whoever_stands_elsewhere_than_most_goes_there_and_the_others_stay() -> None:
     members = (said("a"), said("b", shift=0.1), said("c", shift=0.1))
-    assert judge(averaged(*members), members[0]).what == "others"
-    assert judge(averaged(*members), members[1]).what == "apply"
+    assert decide_round(averaged(*members), members[0]).what == "others"
+    assert decide_round(averaged(*members), members[1]).what == "apply"
     late = (said("a", number=5), said("b", number=9))
-    assert judge(averaged(*late), late[0]).what == "others", "of two, the one that is behind"
-    assert judge(averaged(*late), late[1]).what == "apply"
+    assert decide_round(averaged(*late), late[0]).what == "others", "of two, the one that is behind"
+    assert decide_round(averaged(*late), late[1]).what == "apply"
 
 
 def test_two_that_differ_agree_on_who_moves() -> None:
     members = (said("a"), said("b", shift=0.5))
-    assert sorted(judge(averaged(*members), mine).what for mine in members) == ["apply", "others"]
+    assert sorted(decide_round(averaged(*members), mine).what for mine in members) == [
+        "apply",
+        "others",
+    ]
 
 
 def test_rounding_is_not_standing_elsewhere() -> None:
     members = (said("a"), said("b", shift=1e-6))
-    assert all(judge(averaged(*members), mine).what == "apply" for mine in members)
+    assert all(decide_round(averaged(*members), mine).what == "apply" for mine in members)
 
 
 def test_members_that_are_not_ours_are_counted() -> None:
     assert (
-        "1 of them no HyperGPU" in judge(averaged(said("a"), said("b"), group=3), said("a")).reason
+        "1 of them no HyperGPU"
+        in decide_round(averaged(said("a"), said("b"), group=3), said("a")).reason
     )
 
 

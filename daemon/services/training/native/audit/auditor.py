@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 import trio
 
-from daemon.services.training.native.exchange.inter_group import Sample
+from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
 from daemon.swarm.reply_limiter import ReplyLimiter
@@ -24,7 +24,7 @@ from protocol.averaging.sum_audit import (
     Evidence,
     Piece,
     check_piece,
-    draw,
+    draw_audit_samples,
     piece_of,
     result_piece,
 )
@@ -35,8 +35,10 @@ from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent, Warned
-from protocol.messages import Hash, Natural, Signed
-from protocol.ports import ByteStream, Network, Offload
+from protocol.messages.base import Hash, Natural, Signed
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
 from protocol.run.manifest import SignedManifest
 
 PROTOCOL = "/hypergpu/audit/1"
@@ -127,7 +129,7 @@ class Auditor:
         self,
         certificate: OpenCertificate,
         results: Results,
-        samples: Sequence[Sample],
+        samples: Sequence[GroupSumSample],
         disputed: bool,
     ) -> None:
         """Draw, and if it is our turn, add up one chunk again.
@@ -140,7 +142,7 @@ class Auditor:
         """
         for sample in samples:
             await self._examine(certificate, sample.chunk, sample.signed, sample.piece)
-        for drawn in draw(self._signer, certificate, everywhere=disputed):
+        for drawn in draw_audit_samples(self._signer, certificate, everywhere=disputed):
             if drawn.slice in results:
                 signed, encoded = results[drawn.slice]
                 chunk = drawn.chunk - certificate.plan.layout.slices[drawn.slice][0]

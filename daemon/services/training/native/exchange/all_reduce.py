@@ -23,30 +23,35 @@ import numpy as np
 import trio
 
 from daemon.services.training.native.exchange.buffers import Buffers
-from daemon.services.training.native.exchange.inter_group import InterGroupReduce, Sample
-from daemon.services.training.native.exchange.lanes import (
+from daemon.services.training.native.exchange.bulk_headers import (
     BulkHeader,
-    BulkSender,
-    Intake,
     Parcel,
     ResultHeader,
     SliceHeader,
     parcel,
 )
+from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel
+from daemon.services.training.native.exchange.bulk_sender import BulkSender
+from daemon.services.training.native.exchange.inter_group_reduce import (
+    GroupSumSample,
+    InterGroupReduce,
+)
 from daemon.services.training.native.exchange.result_buffer import ResultBuffer
 from protocol.averaging.group_layout import receivers
-from protocol.averaging.reduction import mean_of_rows
-from protocol.averaging.vector_layout import element_range
+from protocol.averaging.reduction import mean_of_groups
+from protocol.averaging.vector_layout import Vector, element_range
 from protocol.codec import Codec, chunk_bytes
 from protocol.contribution.commitment import Commitment, Merkle
 from protocol.contribution.ledger import Offer
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, short
-from protocol.messages import GroupSum, Inclusion, Signed, SliceResult, open_as, sign
+from protocol.messages.base import Signed
+from protocol.messages.envelope import open_as, sign
+from protocol.messages.round import GroupSum, Inclusion, SliceResult
 from protocol.planning.plan import OpenPlan
-from protocol.ports import Offload, Vector
-from protocol.round.phases import Event, HeldHere, ResultGot
+from protocol.ports.offload import Offload
+from protocol.round.events import ContributionsReceived, Event, ResultReceived
 from protocol.rules.registry import rule_set
 
 # For how long the sender of bytes that came before their cut is kept waiting.
@@ -102,7 +107,7 @@ class AllReduce:
         self._commitment = commitment or Merkle()
         self._me = plan.index[signer.peer]
         self._layout = plan.layout
-        self._row = self._layout.mates(self._me)
+        self._row = self._layout.group_members(self._me)
         # Under the current cut, where there are several rows.
         self._crossing: InterGroupReduce | None = None
         # (slice, contributor) to its encoding, of what the plan has that member sum.
@@ -177,7 +182,7 @@ class AllReduce:
         if not self._layout.sums(self._me):
             return
         self._emit(
-            HeldHere(
+            ContributionsReceived(
                 plan=self.plan.digest,
                 contributors=frozenset(c for s, c in self._held if s == self._me),
             )
@@ -185,7 +190,7 @@ class AllReduce:
 
     # -------------------------------------------------------------------------------------------- what comes in
 
-    async def accept(self, peer: PeerId, header: BulkHeader) -> Intake:
+    async def accept(self, peer: PeerId, header: BulkHeader) -> ExpectedParcel:
         """Whether a parcel for this plan is wanted, and what to do with it. Raises `PeerFault`."""
         contributor = self.plan.index.get(peer)
         if contributor is None:
@@ -196,9 +201,11 @@ class AllReduce:
             case ResultHeader():
                 return await self._accept_result(contributor, header)
         summed = open_as(GroupSum, header.summed, self._run)
-        if summed.cut in self._earlier_cuts:
-            return Intake(header.size if header.size <= self._part_bytes_most else 0, _discard)
-        await self._until(lambda: self.cut_digest == summed.cut)
+        if summed.inclusion in self._earlier_cuts:
+            return ExpectedParcel(
+                header.size if header.size <= self._part_bytes_most else 0, _discard
+            )
+        await self._until(lambda: self.cut_digest == summed.inclusion)
         if self._crossing is None:
             raise PeerFault("not_member", "a row's sum in a plan of one row")
         return self._crossing.accept(contributor, header, summed, self._wake)
@@ -208,10 +215,10 @@ class AllReduce:
         """Of a row's sum, whatever slice it is of."""
         return 4 * max(self._part_size(i) for i in range(len(self.plan.members)))
 
-    async def _accept_part(self, contributor: int, header: SliceHeader) -> Intake:
+    async def _accept_part(self, contributor: int, header: SliceHeader) -> ExpectedParcel:
         if header.slice >= len(self.plan.members) or not self.plan.offers[contributor].samples:
             raise PeerFault("not_member", f"bytes for slice {header.slice} that were not offered")
-        if self._layout.row_of[header.slice] != self._layout.row_of[contributor]:
+        if self._layout.group_of[header.slice] != self._layout.group_of[contributor]:
             raise PeerFault("not_member", f"bytes for slice {header.slice} from another row")
         await self._until(
             lambda: (
@@ -219,16 +226,16 @@ class AllReduce:
                 or (self.cut is not None and self.cut.owners[header.slice] == self._me)
             )
         )
-        return Intake(
+        return ExpectedParcel(
             self._part_bytes(header.slice),
             lambda data: self._take_part(header.slice, contributor, data, header.proof),
         )
 
-    async def _accept_result(self, contributor: int, header: ResultHeader) -> Intake:
+    async def _accept_result(self, contributor: int, header: ResultHeader) -> ExpectedParcel:
         result = open_as(SliceResult, header.result, self._run)
-        if result.cut in self._earlier_cuts and result.slice < len(self.plan.members):
-            return Intake(self._slice_bytes(result.slice), _discard)
-        await self._until(lambda: self.cut_digest == result.cut)
+        if result.inclusion in self._earlier_cuts and result.slice < len(self.plan.members):
+            return ExpectedParcel(self._slice_bytes(result.slice), _discard)
+        await self._until(lambda: self.cut_digest == result.inclusion)
         if self.cut is None or result.slice >= len(self.plan.members):
             raise PeerFault("malformed", f"a result for slice {result.slice}")
         owners, members = self.cut.owners, self.plan.members
@@ -239,7 +246,7 @@ class AllReduce:
         # Any member may bring it: what its owner signed proves itself, and the owner may be dead.
         # Of this cut, though another one may come while the bytes do.
         memory = partial(self._results.memory, result.slice)
-        return Intake(
+        return ExpectedParcel(
             self._slice_bytes(result.slice),
             lambda data: self._take_result(header.result, result, data),
             memory,
@@ -291,7 +298,7 @@ class AllReduce:
             self._tell_held()
 
     async def _take_result(self, signed: Signed, result: SliceResult, data: memoryview) -> None:
-        if result.slice in self._results or result.cut != self.cut_digest:
+        if result.slice in self._results or result.inclusion != self.cut_digest:
             return
         start, stop = self._elements(result.slice)
 
@@ -304,7 +311,7 @@ class AllReduce:
             self._codec.result.check(data, stop - start)
 
         await self._offload(check)
-        if result.cut == self.cut_digest and result.slice not in self._results:
+        if result.inclusion == self.cut_digest and result.slice not in self._results:
             if self._crossing is not None:
                 self._pass_on(
                     result.slice, parcel(ResultHeader(result=signed, size=len(data)), data)
@@ -317,7 +324,7 @@ class AllReduce:
         self._results.put(index, root, encoded, signed)
         for member, item in self._crossed.pop(index, ()):
             self._sender.forget(self.plan.members[member], item)
-        self._emit(ResultGot(cut=self.cut_digest, slice=index))
+        self._emit(ResultReceived(inclusion=self.cut_digest, slice=index))
         self._wake()
 
     def _pass_on(self, index: int, item: Parcel) -> None:
@@ -346,7 +353,7 @@ class AllReduce:
         What it would have handed on to its row goes there from where it was made.
         """
         member = self.plan.index.get(peer)
-        if member is not None and len(self._layout.rows) > 1:
+        if member is not None and len(self._layout.groups) > 1:
             self._gone.add(member)
             for index, item in self._finished.items():
                 self._pass_on(index, item)
@@ -369,7 +376,7 @@ class AllReduce:
             self._layout, self._codec.result, self._parameters, self._buffers
         )
         self._finished, self._passed, self._crossed = {}, set(), {}
-        self._crossing = self._begin_crossing(cut) if len(self._layout.rows) > 1 else None
+        self._crossing = self._begin_crossing(cut) if len(self._layout.groups) > 1 else None
         self._wake()
         if self._me in cut.contributors:
             for i in self._row:
@@ -395,7 +402,7 @@ class AllReduce:
         could wait for each other.
         """
         for i in ours:
-            parts = await self._parts(i, crossing.of_row(self._layout.row_of[i]))
+            parts = await self._parts(i, crossing.of_row(self._layout.group_of[i]))
             for index, member, item in await crossing.sum_row(i, parts, self._send):
                 self._crossed.setdefault(index, []).append((member, item))
         for i in ours:
@@ -405,7 +412,7 @@ class AllReduce:
                 await self._finish(
                     i,
                     partial(
-                        mean_of_rows,
+                        mean_of_groups,
                         crossing.take(i),
                         mean_of=rule_set(self.plan.rules).weighted_mean,
                     ),
@@ -446,7 +453,7 @@ class AllReduce:
         result = sign(
             self._signer,
             self._run,
-            SliceResult(plan=self.plan.digest, cut=self.cut_digest, slice=index, root=root),
+            SliceResult(plan=self.plan.digest, inclusion=self.cut_digest, slice=index, root=root),
         )
         self._finished[index] = parcel(ResultHeader(result=result, size=len(encoded)), encoded)
         self._pass_on(index, self._finished[index])
@@ -460,7 +467,7 @@ class AllReduce:
         """
         return self._results.received()
 
-    def samples(self) -> list[Sample]:
+    def samples(self) -> list[GroupSumSample]:
         """Of the sums that other rows' members made under the current cut, for what is finished
         here.
         """

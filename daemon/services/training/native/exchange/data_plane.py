@@ -13,30 +13,32 @@ import trio
 from daemon.services.training.native.audit.auditor import Results
 from daemon.services.training.native.exchange.all_reduce import EARLY_S, AllReduce
 from daemon.services.training.native.exchange.buffers import Buffers
-from daemon.services.training.native.exchange.inter_group import Sample
-from daemon.services.training.native.exchange.lanes import (
+from daemon.services.training.native.exchange.bulk_headers import (
     BulkHeader,
-    BulkSender,
-    Intake,
     ResultHeader,
     SliceHeader,
-    serve_bulk_lanes,
 )
+from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel, serve_bulk
+from daemon.services.training.native.exchange.bulk_sender import BulkSender
+from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
 from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.state_sync import Credits
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
-from protocol.averaging.reduction import ROW_CODEC
+from protocol.averaging.reduction import GROUP_CODEC
 from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
 from protocol.contribution.ledger import Offer
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer, short
-from protocol.messages import GroupSum, Inclusion, SliceResult, Vote, open_as
+from protocol.messages.envelope import open_as
+from protocol.messages.round import GroupSum, Inclusion, SliceResult, Vote
 from protocol.planning.plan import OpenPlan
-from protocol.ports import Endpoint, Network, Offload
-from protocol.round.phases import Computed, Event
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
+from protocol.round.events import Event, OutcomeComputed
 
 # Plans whose late bytes are read and dropped, so that the lane they come on stays in use.
 PLANS_KNOWN = 16
@@ -74,7 +76,7 @@ class DataPlane:
         self._over: deque[Digest] = deque(maxlen=PLANS_KNOWN)
         self._reducing = trio.CancelScope()
         self._buffers = Buffers()
-        self._received = serve_bulk_lanes(network, self._accept, refuse, self._buffers)
+        self._received = serve_bulk(network, self._accept, refuse, self._buffers)
 
     @property
     def uplink_bps(self) -> int:
@@ -126,7 +128,7 @@ class DataPlane:
         """
         plan = self._current.plan if self._current is not None else None
         if plan is not None and peer in plan.index:
-            others = len(plan.layout.mates(plan.index[peer])) - 1
+            others = len(plan.layout.group_members(plan.index[peer])) - 1
             self._members.neighbours.took(
                 peer,
                 size_bytes * others,
@@ -146,7 +148,7 @@ class DataPlane:
                 result = await current.average(cut, name)
                 counted = [current.plan.offers[i] for i in cut.contributors]
                 state = await anchor.step(current.gathered().mean, counted, self._offload)
-                self._emit(Computed(vote=_vote(current.plan, name, result, state)))
+                self._emit(OutcomeComputed(vote=_vote(current.plan, name, result, state)))
 
     async def serve(self, cut: Inclusion, name: Digest) -> None:
         """Carry out a cut for the others' sake: what was computed under the one before stays."""
@@ -165,7 +167,9 @@ class DataPlane:
         """What encoding lost of the slices summed here for this certificate."""
         current = self._current
         return (
-            current.lost_by_encoding.get(certificate.outcome.cut, []) if current is not None else []
+            current.lost_by_encoding.get(certificate.outcome.inclusion, [])
+            if current is not None
+            else []
         )
 
     def received(self, certificate: OpenCertificate) -> Results:
@@ -173,18 +177,18 @@ class DataPlane:
         current = self._current
         return (
             current.received()
-            if current is not None and current.cut_digest == certificate.outcome.cut
+            if current is not None and current.cut_digest == certificate.outcome.inclusion
             else {}
         )
 
-    def samples(self, certificate: OpenCertificate) -> list[Sample]:
+    def samples(self, certificate: OpenCertificate) -> list[GroupSumSample]:
         """Chunks of what others summed of their rows for this certificate, as far as this member
         draws them.
         """
         current = self._current
         return (
             current.samples()
-            if current is not None and current.cut_digest == certificate.outcome.cut
+            if current is not None and current.cut_digest == certificate.outcome.inclusion
             else []
         )
 
@@ -216,16 +220,16 @@ class DataPlane:
             self._over.append(self._current.plan.digest)
         self._current = None
 
-    async def _accept(self, peer: PeerId, header: BulkHeader) -> Intake:
+    async def _accept(self, peer: PeerId, header: BulkHeader) -> ExpectedParcel:
         plan = self._plan_of(header)
         if plan not in self._over and not self._is_current(plan):
             await self._until_known(plan)
         if plan in self._over:
             longest = max(
                 codec.size(self._parameters)
-                for codec in (self._codec, self._codec.result, codec_named(ROW_CODEC))
+                for codec in (self._codec, self._codec.result, codec_named(GROUP_CODEC))
             )
-            return Intake(min(header.size, longest), _discard)
+            return ExpectedParcel(min(header.size, longest), _discard)
         assert self._current is not None
         return await self._current.accept(peer, header)
 
@@ -273,7 +277,7 @@ def _vote(plan: OpenPlan, cut: Digest, result: Digest, state: Digest) -> Vote:
         number=number,
         view=view,
         plan=plan.digest,
-        cut=cut,
+        inclusion=cut,
         result=result,
         state=state,
     )

@@ -15,11 +15,10 @@ import numpy as np
 
 from daemon.services.training.native.exchange.buffers import Buffers
 from protocol.averaging.group_layout import GroupLayout
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS, element_range
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector, element_range
 from protocol.codec import Codec, chunk_bytes
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, merkle_root
-from protocol.messages import Signed
-from protocol.ports import Vector
+from protocol.messages.base import Signed
 
 
 class ResultBuffer:
@@ -41,7 +40,7 @@ class ResultBuffer:
         # vector beside them would make it more than 3.
         in_places = (
             layout is not None
-            and len(layout.rows) == 1
+            and len(layout.groups) == 1
             and codec.lossless
             and sys.byteorder == "little"
         )

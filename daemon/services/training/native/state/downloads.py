@@ -23,8 +23,9 @@ from protocol.averaging.outer_step import state_leaves
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import CaughtUp, JournalEvent
-from protocol.ports import Network, Offload
-from protocol.round.phases import Event, StateComing, StateHere
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
+from protocol.round.events import Event, StateBytesReceived, StateReceived
 
 # Of a download that advances: the machine needs no more to know that it does.
 TOLD_EVERY_S = 1.0
@@ -143,13 +144,15 @@ class Downloads:
         return ""
 
     def _tell_arrived(self, made: LineageEntry, ahead: bool) -> None:
-        self._emit(StateHere(certificate=made.certificate, tip=self._keeper.tip.hash, ahead=ahead))
+        self._emit(
+            StateReceived(certificate=made.certificate, tip=self._keeper.tip.hash, ahead=ahead)
+        )
 
     def _advanced(self, made: LineageEntry) -> None:
         now = trio.current_time()
         if now >= self._told_at + TOLD_EVERY_S:
             self._told_at = now
-            self._emit(StateComing(certificate=made.tip.hash))
+            self._emit(StateBytesReceived(certificate=made.tip.hash))
 
     async def _wrong(self, download: StateDownload) -> str:
         """Whether the whole is what its parts were, in words; nothing where it is."""

@@ -21,6 +21,7 @@ from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.state.anchor import Anchor
 from daemon.swarm.chain_sync import unpack_record
 from daemon.swarm.lineage import Lineage
+from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import (
     OpenCertificate,
     Tip,
@@ -35,16 +36,10 @@ from protocol.digest import Digest
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId
 from protocol.journal import CheckpointWritten, JournalEvent, Warned, WorkDropped
-from protocol.ports import (
-    STANDS_KEPT,
-    Checkpoint,
-    Disk,
-    DiskFull,
-    Offload,
-    TaskInfo,
-    Vector,
-    ViewRecord,
-)
+from protocol.ports.disk import VIEW_RECORDS_KEPT, Disk, DiskFull
+from protocol.ports.disk_records import Checkpoint, ViewRecord
+from protocol.ports.offload import Offload
+from protocol.ports.trainer import TaskInfo
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Manifest
 
@@ -84,7 +79,7 @@ class StateStore:
         # The certificate that the ledger was settled with last. It is behind `tip` for a moment.
         self._ledger_tip = lineage.root.hash
         self._offers = Buffers()  # what is offered, until it is settled
-        self._stands: dict[Digest, int] = {}
+        self._view_records: dict[Digest, int] = {}
 
     @property
     def me(self) -> PeerId:
@@ -92,29 +87,29 @@ class StateStore:
         return self._me
 
     @property
-    def stands(self) -> Mapping[Digest, int]:
+    def view_records(self) -> Mapping[Digest, int]:
         """By parent, the first view in which this node has done nothing yet that may be done once
         only.
 
         The latest is the last.
         """
-        return self._stands
+        return self._view_records
 
-    async def take_stand(self, parent: Digest, view: int) -> None:
+    async def persist_view(self, parent: Digest, view: int) -> None:
         """Make durable that `view` is taken.
 
         Raises `DiskFull`: then it is not, and nothing may be said in it.
         """
-        if self._stands.get(parent, 0) > view:
+        if self._view_records.get(parent, 0) > view:
             return
-        kept = [(known, free) for known, free in self._stands.items() if known != parent][
-            1 - STANDS_KEPT :
+        kept = [(known, free) for known, free in self._view_records.items() if known != parent][
+            1 - VIEW_RECORDS_KEPT :
         ]
-        stands = {**dict(kept), parent: view + 1}
-        await self._disk.save_stands(
-            self._run, [ViewRecord(parent=known, view=free) for known, free in stands.items()]
+        records = {**dict(kept), parent: view + 1}
+        await self._disk.save_view_records(
+            self._run, [ViewRecord(parent=known, view=free) for known, free in records.items()]
         )
-        self._stands = stands
+        self._view_records = records
 
     async def resume(self) -> str:
         """Take up from disk, or begin at genesis. Returns a sentence about which.
@@ -124,8 +119,8 @@ class StateStore:
                 "DAMAGED" where what this node certified cannot be read back. It never begins anew over that.
         """
         checkpoint = await self._disk.load_checkpoint(self._run)
-        self._stands = {
-            stand.parent: stand.view for stand in await self._disk.load_stands(self._run)
+        self._view_records = {
+            stand.parent: stand.view for stand in await self._disk.load_view_records(self._run)
         }
         last = await self._read_chain(checkpoint)
         tip = self.lineage.tip(checkpoint.tip) if checkpoint else None
@@ -251,7 +246,7 @@ class StateStore:
             return ""
         # A view of this parent was taken before its first byte was scattered: where none was, the
         # offer went to nobody.
-        self.ledger.restore(record, given=record.tip in self._stands)
+        self.ledger.restore(record, given=record.tip in self._view_records)
         stood_at = self.lineage.tip(record.tip)
         if stood_at is None:
             self._dropped(

@@ -12,19 +12,20 @@ from collections.abc import Callable
 
 import trio
 
-from daemon.services.training.native.round_log import RoundLog
+from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.state_download import StateDownload
+from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate, Tip
 from protocol.certificates.merge import merge_parents
 from protocol.digest import Digest, merkle_root
 from protocol.journal import JournalEvent, Warned
-from protocol.ports import Offload, Vector
-from protocol.round.phases import Adopted
+from protocol.ports.offload import Offload
+from protocol.round.events import CertificateAdopted
 
 Credits = list[tuple[int, Vector]]
 """What encoding lost of the slices summed here: (first element, W x (mean - decoded))."""
@@ -60,7 +61,7 @@ class StateSync:
 
     async def adopt(
         self, certificate: OpenCertificate, credits: Credits, arrived: StateDownload | None = None
-    ) -> Adopted:
+    ) -> CertificateAdopted:
         """The certificate names the state in the spare buffers, or the one that was downloaded."""
         made, keeper = self._step_of(certificate), self._keeper
         async with self._training.lock:
@@ -94,7 +95,7 @@ class StateSync:
                 state, weights, ours_first=first, offload=self._offload
             )
 
-    async def _move(self, tip: Tip, credits: Credits, age_s: float) -> Adopted:
+    async def _move(self, tip: Tip, credits: Credits, age_s: float) -> CertificateAdopted:
         keeper = self._keeper
         path = self._lineage.path(keeper.tip, tip)
         above = keeper.tip.number
@@ -120,7 +121,7 @@ class StateSync:
         ]
         self._logbook.adopted(steps, merkle_root(keeper.anchor.leaves[tip.hash]).hex(), had_offer)
         await self._training.from_local()
-        return Adopted(tip=tip, age_s=age_s)
+        return CertificateAdopted(tip=tip, age_s=age_s)
 
     def _share_leaves(self, tip: Tip) -> None:
         kept = self._keeper.anchor.leaves

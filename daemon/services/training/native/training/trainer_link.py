@@ -17,10 +17,12 @@ import numpy as np
 import trio
 
 from daemon.services.training.native.state.state_store import StateStore
+from protocol.averaging.vector_layout import Vector
 from protocol.contribution.ledger import NOTHING, Offer
 from protocol.identity import PeerId
 from protocol.journal import NOT_OFFERED, JournalEvent, Trained, Warned, WorkDropped
-from protocol.ports import DiskFull, Lane, Trainer, TrainerLost, Vector, Work
+from protocol.ports.disk import DiskFull
+from protocol.ports.trainer import Lane, Trainer, TrainerLost, Work
 from protocol.run.manifest import Manifest
 
 # For a step's border: others go on after seconds, and what comes later is part of the next collect.

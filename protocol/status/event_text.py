@@ -180,7 +180,7 @@ def _stuck(event: journal.Stuck, who: NameOf) -> LeveledText:
 
 
 def _peer_up(event: journal.PeerUp, who: NameOf) -> LeveledText:
-    path = "through a relay" if event.path == "relay" else "directly"
+    path = "through a relay" if event.path == "relayed" else "directly"
     return "info", f"Connected {path} to {who(event.peer)}" + (
         f" at {event.address}." if event.address else "."
     )

@@ -37,6 +37,7 @@ from daemon.network.peers.own_record import OwnRecord
 from daemon.network.settings import NetworkSettings
 from daemon.network.tcp import listen
 from daemon.network.tls.certificate import BulkCertificate
+from daemon.system.trio_types import TaskStatus
 from protocol.errors import Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.ports.byte_stream import ByteStream, StreamHandler
@@ -179,7 +180,7 @@ class LibP2PNetwork:
         targets: DialTargets,
         control: trio.SocketListener,
         bulk: trio.SocketListener | None,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Run everything until cancelled, in the order in which the parts need each other."""
         async with control, bulk or nullcontext(), run_service(host.swarm):

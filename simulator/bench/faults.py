@@ -159,8 +159,10 @@ def _words(one: _Planned, trial: TrialResult) -> str:
         else f"WRONG: {'; '.join(trial.notes)}"
     )
     return (
-        f"{one.kind} in {one.step}, run {one.run + 1}: {who}, {1000 * trial.late_s:.0f} ms into it, round {trial.number}: {right}; "
-        f"certificate after {trial.after_s:.2f} s (noticed after {trial.detection_s:.2f} s), the next after {trial.following_s:.2f} s more; "
+        f"{one.kind} in {one.step}, run {one.run + 1}: {who}, {1000 * trial.late_s:.0f} ms "
+        f"into it, round {trial.number}: {right}; "
+        f"certificate after {trial.after_s:.2f} s (noticed after {trial.detection_s:.2f} "
+        f"s), the next after {trial.following_s:.2f} s more; "
         f"back within {trial.back_s:.1f} s"
     )
 

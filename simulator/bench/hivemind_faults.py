@@ -23,7 +23,10 @@ LATE_S = 0.03
 # Cohorts that came to nothing, before the benchmark gives up.
 FAILURES_ALLOWED = 3
 
-VOTE_NOTE = "hivemind has no vote: struck when the member holds its whole result and has not told its caller"
+VOTE_NOTE = (
+    "hivemind has no vote: struck when the member holds its whole result and has not told its "
+    "caller"
+)
 
 
 async def measure_hivemind(
@@ -70,7 +73,10 @@ def _words(kind: Kind, step: Step, run: int, trial: HivemindTrialResult) -> str:
         if trial.agree and trial.exact
         else "; ".join(trial.notes) or "survivors differ"
     )
-    return f"hivemind, {kind} in {step}, run {run + 1}: {right}; the last answer after {trial.after_s:.1f} s"
+    return (
+        f"hivemind, {kind} in {step}, run {run + 1}: {right}; the last answer after "
+        f"{trial.after_s:.1f} s"
+    )
 
 
 def _record(
@@ -84,9 +90,15 @@ def _record(
         sum(trial.seen_false for trial in good),
     )
     survivors = len(good) * (MEMBERS - 1)
-    summary = f"{told} of {survivors} survivors were told of a success (sender {settings.chunk_s:g} s, whole all-reduce {settings.all_reduce_s:g} s)"
+    summary = (
+        f"{told} of {survivors} survivors were told of a success (sender {settings.chunk_s:g} "
+        f"s, whole all-reduce {settings.all_reduce_s:g} s)"
+    )
     if false:
-        summary += f", {false} of them falsely; in {seen} of these hivemind's own counts show a hole, and the engine takes no such mean"
+        summary += (
+            f", {false} of them falsely; in {seen} of these hivemind's own counts show a hole, "
+            "and the engine takes no such mean"
+        )
     usual = median([trial.fault_free_s for trial in good]) if good else None
     return FaultRecord(
         engine="hivemind",

@@ -62,7 +62,8 @@ def table(records: list[TlsRecord]) -> str:
     """For a terminal."""
     lines = ["way       GB/s   min    max    CPU s/GB"]
     lines += [
-        f"{one.way:<9} {one.gb_per_s_median:<6.2f} {one.gb_per_s_min:<6.2f} {one.gb_per_s_max:<6.2f} {one.cpu_seconds_per_gb:.2f}"
+        f"{one.way:<9} {one.gb_per_s_median:<6.2f} {one.gb_per_s_min:<6.2f} "
+        f"{one.gb_per_s_max:<6.2f} {one.cpu_seconds_per_gb:.2f}"
         for one in records
     ]
     return "\n".join(lines)

@@ -328,7 +328,8 @@ class FakeChain:
                     return each
             if problem is None and sent not in self.pending():
                 raise ChainRefused(
-                    f"client: {sent.kind} ({sent.hash}) is not in flight, and how it ended is forgotten"
+                    f"client: {sent.kind} ({sent.hash}) is not in flight, and how it ended "
+                    "is forgotten"
                 )
             if waited >= timeout_s:
                 raise problem or ChainPending(sent, timeout_s)

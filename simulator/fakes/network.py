@@ -1,100 +1,110 @@
-"""`FakeNetwork`: one node's place in a made-up swarm, as `ports.Network` promises it."""
+"""`FakeNetwork`: one node's place in a fake swarm, as `ports.Network` promises it."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 
 from daemon.network.limits.prefixes import prefix_of
-from protocol.errors import PeerFault, Unreachable
+from protocol.errors import Unreachable
 from protocol.identity import PeerId, short
 from protocol.ports.byte_stream import ByteStream, StreamHandler
 from protocol.ports.endpoint import Endpoint
 from protocol.ports.network import (
     MAX_GOSSIP_BYTES,
-    MAX_STREAMS_PER_PEER,
     Link,
     LinkChange,
     Source,
     Traffic,
 )
-from simulator.fakes.gossip import FakeSubscription, GossipMessage
-from simulator.fakes.wire import HEADER_BYTES, FakeConnection, FakeStream
+from simulator.fakes.connection import HEADER_BYTES, FakeConnection, TrafficCounter, is_cut
+from simulator.fakes.gossip import FakeGossip, FakeSubscription, GossipMessage
+from simulator.fakes.link_changes import FakeLinkChanges
+from simulator.fakes.paths import Paths
+from simulator.fakes.stream import FakeStream
+from simulator.fakes.stream_server import StreamServer
 
-if TYPE_CHECKING:
-    from simulator.fakes.swarm import FakeSwarm
-
-DIAL_ROUND_TRIPS = 2  # TCP, then Noise
-BULK_ROUND_TRIPS = 2  # TCP, then TLS 1.3
-# What the real network waits for a host that does not answer.
+# TCP, then Noise.
+DIAL_ROUND_TRIPS = 2
+# TCP, then TLS 1.3.
+BULK_ROUND_TRIPS = 2
+# How long the real network waits for a host that does not answer.
 DIAL_TIMEOUT_S = 5.0
-LOOKUP_S = 0.3  # a few hops of Kademlia
-# Signature, key, topic and sequence number of a gossip message.
-GOSSIP_OVERHEAD_BYTES = 150
+# A few hops of Kademlia.
+LOOKUP_S = 0.3
 
 
-class FakeChanges:
-    """Link changes for one reader.
+class Surroundings(Protocol):
+    """What a node's network needs of the swarm around it. `FakeSwarm` provides it."""
 
-    Unbounded, but a node reads its own, and there is one for each connection made or lost.
-    """
+    @property
+    def paths(self) -> Paths: ...
 
-    def __init__(self, first: Sequence[LinkChange]) -> None:
-        self._queue = deque(first)
-        self._readable = trio.lowlevel.ParkingLot()
+    @property
+    def nodes(self) -> Mapping[PeerId, FakeNetwork]: ...
 
-    def put(self, change: LinkChange) -> None:
-        self._queue.append(change)
-        self._readable.unpark()
+    @property
+    def floods(self) -> bool: ...
 
-    def __aiter__(self) -> AsyncIterator[LinkChange]:
-        return self
+    def enter(self, node: FakeNetwork) -> None: ...
 
-    async def __anext__(self) -> LinkChange:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._queue:
-            await self._readable.park()
-        return self._queue.popleft()
+    def leave(self, node: FakeNetwork) -> None: ...
+
+    def connect(
+        self, here: FakeNetwork, there: FakeNetwork, *, is_link: bool
+    ) -> FakeConnection: ...
+
+    def link_up(self, pair: tuple[PeerId, PeerId]) -> None: ...
+
+    def link_missing(self, node: FakeNetwork, peer: PeerId) -> None: ...
+
+    def listener(self, endpoint: Endpoint) -> FakeNetwork | None: ...
+
+    def gossip_to_all(self, message: GossipMessage) -> None: ...
+
+    def provide(self, key: bytes, peer: PeerId) -> None: ...
+
+    def providers(self, key: bytes, peer: PeerId) -> list[PeerId]: ...
 
 
 class FakeNetwork:
-    """Made by `FakeSwarm.network`.
+    """One life of a node in the swarm. `FakeSwarm.network` makes it.
 
-    `async with network.running():` is its life; `FakeSwarm.kill` cancels what runs inside.
+    `async with network.running():` is its life. `FakeSwarm.kill` cancels what runs inside.
     """
 
-    def __init__(self, swarm: FakeSwarm, peer: PeerId, endpoint: Endpoint) -> None:
+    def __init__(self, swarm: Surroundings, peer: PeerId, endpoint: Endpoint) -> None:
         self.peer = peer
         self.endpoint = endpoint
         self.addresses = (f"/ip4/{endpoint.hosts[0]}/tcp/4001/p2p/{peer}",)
         self.alive = False
         self.paused = False
-        self.wires: dict[PeerId, FakeConnection] = {}
+        self.connections: dict[PeerId, FakeConnection] = {}
+        self.counter = TrafficCounter()
+        self.gossip = FakeGossip(
+            peer,
+            swarm.paths,
+            self.connections,
+            self.counter,
+            lambda other: swarm.nodes[other].gossip,
+        )
+        self._server = StreamServer(peer, self.refuse)
         self._swarm = swarm
         self._nursery: trio.Nursery | None = None
-        self._handlers: dict[str, StreamHandler] = {}
-        self._bulk_handlers: dict[str, StreamHandler] = {}
-        self._subscriptions: dict[str, FakeSubscription] = {}
         self._admitted: dict[PeerId, bytes] = {}
-        self._serving: Counter[tuple[PeerId, bool]] = Counter()
-        self._watchers: list[FakeChanges] = []
+        self._watchers: list[FakeLinkChanges] = []
         self._refusals: Counter[str] = Counter()
         self._kept: frozenset[PeerId] = frozenset()
-        self._moved = [0, 0, 0, 0]  # as in Traffic
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """In the swarm while inside.
-
-        Ends by itself, cancelling its inside, when the node is killed.
-        """
+        """Take part in the swarm while inside. The block is cancelled when the node is killed."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            self._nursery = self._server.nursery = nursery
             self._swarm.enter(self)
             try:
                 yield
@@ -102,31 +112,24 @@ class FakeNetwork:
                 self._swarm.leave(self)
                 nursery.cancel_scope.cancel()
 
-    # ------------------------------------------------------------------------------------------ streams
+    # ---------------------------------------------------------------- streams
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
-        self._register(self._handlers, protocol, handler)
+        self._server.register(protocol, handler, is_link=True)
 
     def serve_bulk(self, protocol: str, handler: StreamHandler) -> None:
-        self._register(self._bulk_handlers, protocol, handler)
-
-    def _register(
-        self, handlers: dict[str, StreamHandler], protocol: str, handler: StreamHandler
-    ) -> None:
-        if self._nursery is not None or protocol in handlers:
-            raise ValueError(f"{protocol} must be registered once, before the network starts")
-        handlers[protocol] = handler
+        self._server.register(protocol, handler, is_link=False)
 
     async def open_stream(self, peer: PeerId, protocol: str) -> ByteStream:
         await trio.lowlevel.checkpoint_if_cancelled()
-        wire = self.wires.get(peer)
-        if wire is None:
+        connection = self.connections.get(peer)
+        if connection is None:
             await self._dial(self._swarm.nodes.get(peer), peer, DIAL_ROUND_TRIPS)
             self._swarm.link_up((self.peer, peer))
-            wire = self.wires.get(peer)
-            if wire is None:
+            connection = self.connections.get(peer)
+            if connection is None:
                 raise Unreachable(f"{short(peer)} cannot be connected")
-        return await self._open(wire, protocol)
+        return await self._open(connection, protocol)
 
     async def open_bulk(self, endpoint: Endpoint, protocol: str) -> ByteStream:
         target = self._swarm.listener(endpoint)
@@ -134,10 +137,10 @@ class FakeNetwork:
         if endpoint.certificate != server.endpoint.certificate:
             server.refuse("tls")
             raise Unreachable(
-                f"{short(endpoint.peer)} shows another certificate than the one we know"
+                f"{short(endpoint.peer)} shows another certificate than the known one"
             )
         if not server.admits(self.endpoint):
-            raise Unreachable(f"{short(endpoint.peer)} does not know our certificate")
+            raise Unreachable(f"{short(endpoint.peer)} does not know this node's certificate")
         return await self._open(self._swarm.connect(self, server, is_link=False), protocol)
 
     def admit(self, endpoint: Endpoint) -> None:
@@ -152,22 +155,28 @@ class FakeNetwork:
     async def _dial(
         self, target: FakeNetwork | None, peer: PeerId, round_trips: int
     ) -> FakeNetwork:
-        """The node behind an address, after so many round trips."""
+        """Reach the node behind an address, which takes so many round trips.
+
+        Raises:
+            Unreachable: When the node is unknown, dead or cut off.
+        """
         if target is None:
             raise Unreachable(f"no address of {short(peer)} is known")
-        await trio.sleep(round_trips * self._swarm.round_trip(self, target))
-        if self._swarm.is_cut(self, target):
+        await trio.sleep(round_trips * self._swarm.paths.round_trip_s(self.peer, target.peer))
+        if is_cut(self._swarm.paths, self, target):
             await trio.sleep(DIAL_TIMEOUT_S)
-        if self._swarm.is_cut(self, target) or not self.alive:
+        if is_cut(self._swarm.paths, self, target) or not self.alive:
             raise Unreachable(f"{short(peer)} did not answer for {DIAL_TIMEOUT_S:g} s")
         if not target.alive:
             raise Unreachable(f"{short(peer)} refused the connection")
         return target
 
-    async def _open(self, wire: FakeConnection, protocol: str) -> ByteStream:
-        side = wire.ends.index(self)
-        stream = FakeStream(wire, side, protocol)
-        wire.send(side, HEADER_BYTES + len(protocol), wire.ends[1 - side].take_stream, stream)
+    async def _open(self, connection: FakeConnection, protocol: str) -> ByteStream:
+        side = connection.side_of(self.peer)
+        stream = FakeStream(connection, side, protocol)
+        connection.send(
+            side, HEADER_BYTES + len(protocol), connection.ends[1 - side].accept_stream, stream
+        )
         try:
             await stream.wait_accepted()
         except BaseException:
@@ -175,113 +184,34 @@ class FakeNetwork:
             raise
         return stream
 
-    def take_stream(self, opener: FakeStream) -> None:
-        """A stream from the other side of one of our wires has arrived."""
-        wire, side = opener.wire, 1 - opener.side
-        if opener.closed:
-            wire.retire_unused(side)
-            return  # given up on the way
-        source = wire.ends[opener.side].peer
-        handler = (self._handlers if wire.is_link else self._bulk_handlers).get(opener.protocol)
-        plane = (source, wire.is_link)
-        if handler is None or self._serving[plane] >= MAX_STREAMS_PER_PEER or self._nursery is None:
-            self.refuse("unknown_kind" if handler is None else "busy")
-            wire.send(
-                side,
-                HEADER_BYTES,
-                opener.break_off,
-                f"{short(self.peer)} refused a stream of {opener.protocol}",
-            )
-            wire.retire_unused(side)
-            return
-        stream = FakeStream(wire, side, opener.protocol)
-        stream.other, opener.other = opener, stream
-        wire.send(side, HEADER_BYTES, opener.accept, None)
-        self._serving[plane] += 1
-        self._nursery.start_soon(self._handle, handler, stream, plane)
+    def accept_stream(self, opener: FakeStream) -> None:
+        """Serve a stream that the other end of a connection opened, or refuse it."""
+        self._server.accept(opener)
 
-    async def _handle(
-        self, handler: StreamHandler, stream: FakeStream, plane: tuple[PeerId, bool]
-    ) -> None:
-        try:
-            await handler(stream)
-        except PeerFault as fault:
-            self.refuse(fault.reason)
-            stream.reset(f"{short(self.peer)} refused what was sent: {fault.reason}")
-        except Unreachable as error:
-            stream.reset(str(error))
-        finally:
-            stream.close()
-            self._serving[plane] -= 1
-            if not self._serving[plane]:
-                del self._serving[plane]
-
-    # ------------------------------------------------------------------------------------------ gossip
+    # ---------------------------------------------------------------- gossip
 
     async def publish(self, topic: str, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         self.publish_now(topic, data)
 
     def publish_now(self, topic: str, data: bytes) -> None:
-        """`publish`, for what a simulation holds up on the way out."""
+        """`publish` for a simulation that delays messages on the way out."""
         if len(data) <= MAX_GOSSIP_BYTES and self.alive:
-            rumour = GossipMessage(self.peer, topic, bytes(data))
+            message = GossipMessage(self.peer, topic, bytes(data))
             if self._swarm.floods:
-                self._pass_on(rumour, brought_by="")
+                self.gossip.pass_on(message)
             else:
-                self.count_sent(True, len(data) * len(self.wires))
-                self._swarm.tell_everybody(rumour)
+                self.counter.count_sent(True, len(data) * len(self.connections))
+                self._swarm.gossip_to_all(message)
 
     def subscribe(
         self, topic: str, accept: Callable[[PeerId, bytes], bool], *, keep: bool = True
     ) -> FakeSubscription:
-        if self._nursery is not None or topic in self._subscriptions:
+        if self._nursery is not None:
             raise ValueError(f"{topic} must be subscribed to once, before the network starts")
-        self._subscriptions[topic] = FakeSubscription(accept, keep=keep)
-        return self._subscriptions[topic]
+        return self.gossip.subscribe(topic, accept, keep=keep)
 
-    def _pass_on(self, rumour: GossipMessage, brought_by: PeerId) -> None:
-        now = trio.current_time()
-        size = len(rumour.data) + GOSSIP_OVERHEAD_BYTES
-        swarm, seen, expected = self._swarm, rumour.seen, rumour.expected
-        for peer, wire in self.wires.items():
-            if peer == brought_by or peer in seen:
-                continue
-            other = swarm.nodes[peer]
-            if rumour.topic not in other._subscriptions:
-                continue
-            model = swarm.link_between(self.peer, peer)
-            soonest = expected.get(peer, math.inf)
-            if soonest <= now + model.latency_s:
-                continue
-            if model.loss and swarm.rng.random() < model.loss:
-                continue
-            self.count_sent(True, len(rumour.data))
-            landing = wire.send(wire.ends.index(self), size, other.hear, (rumour, self.peer))
-            if landing < soonest and not wire.cut:
-                expected[peer] = landing
-
-    def hear(self, heard: tuple[GossipMessage, PeerId]) -> None:
-        """A message has arrived from a neighbour."""
-        rumour, brought_by = heard
-        if self.peer in rumour.seen:
-            return
-        rumour.seen.add(self.peer)
-        self.count_received(True, len(rumour.data))
-        subscription = self._subscriptions[rumour.topic]
-        if subscription.accept(rumour.origin, rumour.data):
-            subscription.put(rumour.origin, rumour.data)
-            self._pass_on(rumour, brought_by)
-
-    def hear_at_once(self, rumour: GossipMessage) -> None:
-        """A message has arrived in a swarm that does not flood."""
-        subscription = self._subscriptions.get(rumour.topic)
-        if subscription is not None:
-            self.count_received(True, len(rumour.data))
-            if subscription.accept(rumour.origin, rumour.data):
-                subscription.put(rumour.origin, rumour.data)
-
-    # ------------------------------------------------------------------------------------------ finding and watching
+    # ---------------------------------------------------------------- discovery and links
 
     async def provide(self, key: bytes) -> None:
         await trio.sleep(LOOKUP_S)
@@ -289,14 +219,14 @@ class FakeNetwork:
 
     async def find_providers(self, key: bytes) -> list[PeerId]:
         await trio.sleep(LOOKUP_S)
-        return self._swarm.providers(key, self)
+        return self._swarm.providers(key, self.peer)
 
     def keep(self, peers: frozenset[PeerId]) -> None:
         self._kept = peers
 
     def source_of(self, peer: PeerId) -> Source:
-        wire = self.wires.get(peer)
-        other = self._swarm.nodes.get(peer) if wire is not None else None
+        connection = self.connections.get(peer)
+        other = self._swarm.nodes.get(peer) if connection is not None else None
         prefix = prefix_of(other.endpoint.hosts[0]) if other is not None else ""
         return Source(prefix=prefix, matters=peer in self._kept)
 
@@ -306,53 +236,44 @@ class FakeNetwork:
                 peer=peer,
                 path="direct",
                 address=self._swarm.nodes[peer].addresses[0],
-                rtt_s=self._swarm.round_trip(self, self._swarm.nodes[peer]),
-                since_s=wire.since_s,
+                rtt_s=self._swarm.paths.round_trip_s(self.peer, peer),
+                since_s=connection.since_s,
             )
-            for peer, wire in self.wires.items()
+            for peer, connection in self.connections.items()
         ]
 
     def changes(self) -> AsyncIterator[LinkChange]:
-        watcher = FakeChanges(
-            [LinkChange(peer=peer, up=True, reason="connected before") for peer in self.wires]
+        watcher = FakeLinkChanges(
+            [
+                LinkChange(peer=peer, up=True, reason="already connected")
+                for peer in self.connections
+            ]
         )
         self._watchers.append(watcher)
         return watcher
 
     def traffic(self) -> Traffic:
-        control_sent, control_received, bulk_sent, bulk_received = self._moved
-        return Traffic(
-            control_sent=control_sent,
-            control_received=control_received,
-            bulk_sent=bulk_sent,
-            bulk_received=bulk_received,
-        )
+        return self.counter.read()
 
     def refusals(self) -> Mapping[str, int]:
         return dict(self._refusals)
 
-    # ------------------------------------------------------------------------------------------ called by swarm and wires
+    # ---------------------------------------------------------------- for the swarm and connections
 
     def refuse(self, reason: str) -> None:
         self._refusals[reason] += 1
 
-    def count_sent(self, control: bool, size: int) -> None:
-        self._moved[0 if control else 2] += size
+    def link_made(self, connection: FakeConnection, peer: PeerId) -> None:
+        self.connections[peer] = connection
+        self._report(LinkChange(peer=peer, up=True, reason="connected"))
 
-    def count_received(self, control: bool, size: int) -> None:
-        self._moved[1 if control else 3] += size
-
-    def link_made(self, wire: FakeConnection, peer: PeerId) -> None:
-        self.wires[peer] = wire
-        self._tell(LinkChange(peer=peer, up=True, reason="connected"))
-
-    def link_lost(self, wire: FakeConnection, peer: PeerId, reason: str) -> None:
-        if self.wires.get(peer) is wire:
-            del self.wires[peer]
-            self._tell(LinkChange(peer=peer, up=False, reason=reason))
+    def link_lost(self, connection: FakeConnection, peer: PeerId, reason: str) -> None:
+        if self.connections.get(peer) is connection:
+            del self.connections[peer]
+            self._report(LinkChange(peer=peer, up=False, reason=reason))
             self._swarm.link_missing(self, peer)
 
-    def _tell(self, change: LinkChange) -> None:
+    def _report(self, change: LinkChange) -> None:
         if self.alive:
             for watcher in self._watchers:
                 watcher.put(change)

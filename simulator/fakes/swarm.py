@@ -1,20 +1,20 @@
-"""`FakeSwarm`: the made-up internet between `FakeNetwork`s.
+"""`FakeSwarm`: the fake internet that connects `FakeNetwork`s.
 
-It knows everybody, carries everything, and breaks what it is told to break.
+It replaces libp2p, its DHT and its peer manager, and TCP and TLS below them. It copies what they
+do, not how. A node that starts connects to `degree` random others (all of them in a small swarm).
+It replaces the connections that it loses, and it finds others without an introduction. The object
+that speaks determines the peer, so no identity can be forged here. What a peer *says* can be
+anything.
 
-It stands in for libp2p, its DHT and its peer manager, and for TCP and TLS below them, by what they
-do and not by how: nodes that start connect to `degree` random others (all of them in a small
-swarm), replace what they lose, and find each other without being introduced. Who a peer is follows
-from the object that speaks, so nothing here can be forged; what a peer *says* can be anything.
-
-Faults, each of which may come at any moment:
+Each fault may come at any moment:
 
     kill(peer)            the process dies: its connections are reset, its tasks are cancelled
-    pause / resume(peer)  SIGSTOP and SIGCONT: nothing enters or leaves, others give up after the ping timeout. (The node's own tasks do go
-                          on, since they live in this process; they hear and are heard by nobody.)
-    partition(a, b, ...)  nothing passes between groups; `heal()` ends it
-    sever / mend(a, b)    nothing passes between these two, whatever else does
-    set_link(a, b, model) another model for one path, both ways; None takes it back
+    pause / resume(peer)  SIGSTOP and SIGCONT: nothing enters or leaves, and others give up after
+                          the ping timeout. The node's own tasks go on, since they live in this
+                          process, but nobody hears them and they hear nobody.
+    partition(a, b, ...)  nothing passes between groups; `heal()` ends the partition
+    sever / mend(a, b)    nothing passes between these two nodes
+    set_link(a, b, model) another model for one path, both ways; None restores the world's own
 """
 
 from __future__ import annotations
@@ -29,26 +29,23 @@ import trio
 from protocol.identity import PeerId, Signer
 from protocol.ports.endpoint import Endpoint
 from simulator.fakes.clock import Schedule
+from simulator.fakes.connection import FakeConnection, is_cut
 from simulator.fakes.gossip import GossipMessage
-from simulator.fakes.link import LinkMap, LinkModel, Pipe, flight_time, same_link
+from simulator.fakes.link import LinkMap, LinkModel, same_link
 from simulator.fakes.network import DIAL_ROUND_TRIPS, FakeNetwork
-from simulator.fakes.wire import FakeConnection
+from simulator.fakes.paths import Paths
 
-# A silent connection is given up so long after the last answer...
-PING_TIMEOUT_S = 10.0
-# ...and up to so much later, since pings do not all start at once: the port's users count on 15 s.
-PING_INTERVAL_S = 3.0
 # From losing a connection to asking for another one.
 RECONNECT_S = 1.0
-# What the real peer manager grows to when that many exist...
+# The real peer manager grows to this many connections where that many nodes exist.
 DEGREE = 16
-# ...and its lower bound, which is what worlds of many keep.
+# The real peer manager's lower bound, which worlds of many nodes keep.
 LEAST_DEGREE = 8
 BULK_PORT = 4002
 
 
 class FakeSwarm:
-    """A world of networks. `async with swarm.running():` around everything that uses it."""
+    """All nodes of one world. Use it inside `async with swarm.running():`."""
 
     def __init__(
         self,
@@ -59,24 +56,20 @@ class FakeSwarm:
         tick_s: float = 0.001,
         floods: bool = True,
     ) -> None:
-        """Without `floods` gossip does not go from node to node, but to everybody at once after as
-        many hops as it would take.
+        """Without `floods` a gossip message reaches everybody at once.
+
+        It then arrives after as many hops as it would take from node to node.
         """
         self.rng = rng
         self.schedule = Schedule(tick_s)
+        self.paths = Paths(rng, self.schedule, link or same_link(LinkModel()))
         self.nodes: dict[PeerId, FakeNetwork] = {}
-        self._link = link or same_link(LinkModel())
-        self._degree = degree
         self.floods = floods
-        self._other_links: dict[tuple[PeerId, PeerId], LinkModel] = {}
-        self._pipes: dict[tuple[PeerId, PeerId], Pipe] = {}
-        self._uplinks: dict[PeerId, Pipe] = {}
-        self._downlinks: dict[PeerId, Pipe] = {}
+        self._degree = degree
         self._hosts: dict[str, PeerId] = {}
-        self._groups: dict[PeerId, int] = {}
-        self._severed: set[tuple[PeerId, PeerId]] = set()
-        self._wires: dict[FakeConnection, None] = {}
+        self._connections: dict[FakeConnection, None] = {}
         self._provided: dict[bytes, dict[PeerId, None]] = {}
+        # The links that each node lost and has not replaced since the last `heal`.
         self._missed: dict[PeerId, dict[PeerId, None]] = {}
 
     @asynccontextmanager
@@ -89,9 +82,9 @@ class FakeSwarm:
     def network(
         self, secret: bytes, *, uplink_bps: float = float("inf"), downlink_bps: float = float("inf")
     ) -> FakeNetwork:
-        """The network of the node with this 32-byte key seed.
+        """Make the network of the node with this 32-byte key seed.
 
-        A node that died gets its next life by asking again.
+        A node that died gets its next life by a second call.
         """
         peer = Signer(secret).peer
         earlier = self.nodes.get(peer)
@@ -99,20 +92,19 @@ class FakeSwarm:
             raise ValueError(f"{peer} is alive")
         number = list(self.nodes).index(peer) if earlier else len(self.nodes)
         host = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
-        # The size of a real one; the same in every life of the node.
+        # It has the size of a real certificate and is the same in every life of the node.
         certificate = random.Random(secret).randbytes(300)
         self.nodes[peer] = FakeNetwork(
             self, peer, Endpoint(peer=peer, hosts=(host,), port=BULK_PORT, certificate=certificate)
         )
         self._hosts[host] = peer
-        self._uplinks[peer] = Pipe(uplink_bps)
-        self._downlinks[peer] = Pipe(downlink_bps)
+        self.paths.add_node(peer, uplink_bps=uplink_bps, downlink_bps=downlink_bps)
         return self.nodes[peer]
 
-    # ------------------------------------------------------------------------------------------ faults
+    # ---------------------------------------------------------------- faults
 
     def kill(self, peer: PeerId) -> None:
-        """The node's process dies. What it sent before is still on its way."""
+        """End the node's process. What it sent before still arrives."""
         node = self.nodes[peer]
         node.paused = False
         self._bury(node)
@@ -120,29 +112,25 @@ class FakeSwarm:
 
     def pause(self, peer: PeerId) -> None:
         self.nodes[peer].paused = True
-        self._look_at_cuts()
+        self._refresh_cuts()
 
     def resume(self, peer: PeerId) -> None:
         self.nodes[peer].paused = False
-        self._look_at_cuts()
+        self._refresh_cuts()
         self._plan_connecting(self.nodes[peer])
 
     def partition(self, *groups: Iterable[PeerId]) -> None:
-        """From now on only members of the same group hear each other; who is in none of them is
-        with the others in none.
+        """From now on only members of one group hear each other.
+
+        Nodes in none of the groups form one more group.
         """
-        self._groups = {
-            peer: number for number, group in enumerate(groups, start=1) for peer in group
-        }
-        self._look_at_cuts()
+        self.paths.partition(groups)
+        self._refresh_cuts()
 
     def heal(self) -> None:
-        """End the partition.
-
-        Nodes dial again some of those they lost, as well as what they are short of.
-        """
-        self._groups = {}
-        self._look_at_cuts()
+        """End the partition. Nodes dial some of the peers they lost, and others as needed."""
+        self.paths.heal()
+        self._refresh_cuts()
         for node in self.nodes.values():
             if node.alive:
                 for peer in list(self._missed.get(node.peer, ()))[: self._degree // 2]:
@@ -151,79 +139,27 @@ class FakeSwarm:
         self._missed.clear()
 
     def sever(self, first: PeerId, second: PeerId) -> None:
-        """From now on these two do not hear each other."""
-        self._severed |= {(first, second), (second, first)}
-        self._look_at_cuts()
+        """From now on these two nodes do not hear each other."""
+        self.paths.sever(first, second)
+        self._refresh_cuts()
 
     def mend(self, first: PeerId, second: PeerId) -> None:
-        """End `sever`. They dial each other again."""
-        self._severed -= {(first, second), (second, first)}
-        self._look_at_cuts()
+        """End `sever`. The first node dials the second."""
+        self.paths.mend(first, second)
+        self._refresh_cuts()
         here, there = self.nodes.get(first), self.nodes.get(second)
         if here is not None and there is not None and here.alive and there.alive:
             self._dial_soon(here, second, RECONNECT_S * self.rng.random())
 
     def set_link(self, first: PeerId, second: PeerId, model: LinkModel | None) -> None:
-        """Another model for the path between two nodes; None: the world's own again."""
-        for pair in ((first, second), (second, first)):
-            if model is None:
-                self._other_links.pop(pair, None)
-            else:
-                self._other_links[pair] = model
+        """Replace the model of the path between two nodes; None restores the world's own."""
+        self.paths.set_link(first, second, model)
 
-    # ------------------------------------------------------------------------------------------ what a path is like
+    def _refresh_cuts(self) -> None:
+        for connection in list(self._connections):
+            connection.refresh_cut()
 
-    def link_between(self, source: PeerId, target: PeerId) -> LinkModel:
-        if self._other_links:
-            other = self._other_links.get((source, target))
-            if other is not None:
-                return other
-        return self._link(source, target)
-
-    def latency(self, source: FakeNetwork, target: FakeNetwork) -> float:
-        return self.link_between(source.peer, target.peer).latency_s
-
-    def round_trip(self, here: FakeNetwork, there: FakeNetwork) -> float:
-        """Seconds, jitter at its mean."""
-        thither, hither = (
-            self.link_between(here.peer, there.peer),
-            self.link_between(there.peer, here.peer),
-        )
-        return thither.latency_s + thither.jitter_s / 2 + (hither.latency_s + hither.jitter_s / 2)
-
-    def transit(self, source: FakeNetwork, target: FakeNetwork, size: int) -> tuple[float, float]:
-        """When `size` bytes sent now have left, and when they arrive.
-
-        Takes their place in every pipe on the way.
-        """
-        here, there = source.peer, target.peer
-        model = self.link_between(here, there)
-        leaves = self._uplinks[here].pass_through(size, trio.current_time())
-        if model.bandwidth_bps != math.inf:
-            pipe = self._pipes.get((here, there))
-            if pipe is None:
-                pipe = self._pipes[here, there] = Pipe()
-            pipe.bandwidth_bps = model.bandwidth_bps
-            leaves = pipe.pass_through(size, leaves)
-        arrives = leaves + flight_time(model, self.rng, reliable=True)
-        return leaves, self._downlinks[there].pass_through(size, arrives)
-
-    def is_cut(self, here: FakeNetwork, there: FakeNetwork) -> bool:
-        if here.paused or there.paused:
-            return True
-        if self._severed and (here.peer, there.peer) in self._severed:
-            return True
-        groups = self._groups
-        return bool(groups) and groups.get(here.peer, 0) != groups.get(there.peer, 0)
-
-    def ping_deadline(self) -> float:
-        return trio.current_time() + PING_TIMEOUT_S + PING_INTERVAL_S * self.rng.random()
-
-    def _look_at_cuts(self) -> None:
-        for wire in list(self._wires):
-            wire.set_cut(self.is_cut(*wire.ends))
-
-    # ------------------------------------------------------------------------------------------ who is connected
+    # ---------------------------------------------------------------- who is connected
 
     def enter(self, node: FakeNetwork) -> None:
         node.alive = True
@@ -236,36 +172,37 @@ class FakeSwarm:
 
     def _bury(self, node: FakeNetwork) -> None:
         node.alive = False
-        for wire in [wire for wire in self._wires if node in wire.ends]:
-            wire.set_cut(self.is_cut(*wire.ends))
-            wire.give_up(wire.ends.index(node), "this node has stopped")
+        for connection in [each for each in self._connections if node in each.ends]:
+            connection.refresh_cut()
+            connection.give_up(connection.ends.index(node), "this node has stopped")
 
     def connect(self, here: FakeNetwork, there: FakeNetwork, *, is_link: bool) -> FakeConnection:
-        wire = FakeConnection(self, (here, there), is_link=is_link)
-        self._wires[wire] = None
-        return wire
+        connection = FakeConnection(self.paths, (here, there), self._forget, is_link=is_link)
+        self._connections[connection] = None
+        return connection
 
-    def forget(self, wire: FakeConnection) -> None:
-        self._wires.pop(wire, None)
+    def _forget(self, connection: FakeConnection) -> None:
+        self._connections.pop(connection, None)
 
     def link_up(self, pair: tuple[PeerId, PeerId]) -> None:
-        """Two nodes have shaken hands; nothing happens when they are linked already or cannot hear
-        each other.
+        """Link two nodes that have shaken hands.
+
+        Nothing happens when they are linked already or cannot hear each other.
         """
         here, there = self.nodes[pair[0]], self.nodes[pair[1]]
         if (
             here.alive
             and there.alive
-            and not self.is_cut(here, there)
-            and there.peer not in here.wires
-            and here.peer not in there.wires
+            and not is_cut(self.paths, here, there)
+            and there.peer not in here.connections
+            and here.peer not in there.connections
         ):
-            wire = self.connect(here, there, is_link=True)
-            here.link_made(wire, there.peer)
-            there.link_made(wire, here.peer)
+            connection = self.connect(here, there, is_link=True)
+            here.link_made(connection, there.peer)
+            there.link_made(connection, here.peer)
 
     def link_missing(self, node: FakeNetwork, peer: PeerId) -> None:
-        """A node lost its link to a peer: it will look for another one."""
+        """A node lost its link to a peer. It looks for another one."""
         self._missed.setdefault(node.peer, {})[peer] = None
         if node.alive:
             self.schedule.at(
@@ -275,57 +212,59 @@ class FakeSwarm:
             )
 
     def _plan_connecting(self, node: FakeNetwork) -> None:
-        """Dial as many random live nodes as the node is short of.
+        """Dial as many random live nodes as the node lacks.
 
-        Called when something changed, never in a loop.
+        This is called when something changed, never in a loop.
         """
-        short_of = self._degree - len(node.wires)
-        if not node.alive or node.paused or short_of <= 0:
+        lacking = self._degree - len(node.connections)
+        if not node.alive or node.paused or lacking <= 0:
             return
         known = [other for other in self.nodes.values() if self._could_dial(node, other)]
-        for other in known if len(known) <= short_of else self.rng.sample(known, short_of):
+        for other in known if len(known) <= lacking else self.rng.sample(known, lacking):
             self._dial_soon(node, other.peer, 0.0)
 
     def _could_dial(self, node: FakeNetwork, other: FakeNetwork) -> bool:
         return (
             other.alive
             and other is not node
-            and other.peer not in node.wires
-            and not self.is_cut(node, other)
+            and other.peer not in node.connections
+            and not is_cut(self.paths, node, other)
         )
 
     def _dial_soon(self, node: FakeNetwork, peer: PeerId, delay_s: float) -> None:
-        seconds = delay_s + DIAL_ROUND_TRIPS * self.round_trip(node, self.nodes[peer])
+        seconds = delay_s + DIAL_ROUND_TRIPS * self.paths.round_trip_s(node.peer, peer)
         self.schedule.at(trio.current_time() + seconds, self.link_up, (node.peer, peer))
 
-    # ------------------------------------------------------------------------------------------ gossip among many
+    # ---------------------------------------------------------------- gossip among many
 
-    def tell_everybody(self, rumour: GossipMessage) -> None:
-        """Have a message heard by all who are connected at all, after the flight of so many hops as
-        a random graph of this degree has.
+    def gossip_to_all(self, message: GossipMessage) -> None:
+        """Deliver a message to all nodes that have any connection, at one instant.
+
+        It arrives after the flight of as many hops as a random graph of this degree has.
         """
-        origin = self.nodes[rumour.origin]
-        if origin.wires:
+        origin = self.nodes[message.origin]
+        if origin.connections:
             hops = max(1, math.ceil(math.log(max(2, len(self.nodes)), self._degree)))
-            latency_s = self.latency(origin, self.nodes[next(iter(origin.wires))])
-            self.schedule.at(trio.current_time() + hops * latency_s, self._heard_by_all, rumour)
+            first = next(iter(origin.connections))
+            latency_s = self.paths.latency_s(origin.peer, first)
+            self.schedule.at(trio.current_time() + hops * latency_s, self._deliver_to_all, message)
 
-    def _heard_by_all(self, rumour: GossipMessage) -> None:
-        origin = self.nodes[rumour.origin]
-        whole = not (origin.paused or self._severed or self._groups)
+    def _deliver_to_all(self, message: GossipMessage) -> None:
+        origin = self.nodes[message.origin]
+        whole = not (origin.paused or self.paths.has_cuts)
         for node in self.nodes.values():
             if (
                 node.alive
-                and node.wires
+                and node.connections
                 and node is not origin
-                and not (node.paused if whole else self.is_cut(origin, node))
+                and not (node.paused if whole else is_cut(self.paths, origin, node))
             ):
-                node.hear_at_once(rumour)
+                node.gossip.hear_at_once(message)
 
-    # ------------------------------------------------------------------------------------------ lookups
+    # ---------------------------------------------------------------- lookups
 
     def listener(self, endpoint: Endpoint) -> FakeNetwork | None:
-        """Whoever takes bulk connections at the endpoint's place."""
+        """The node that accepts bulk connections at an endpoint, if there is one."""
         for host in endpoint.hosts:
             peer = self._hosts.get(host)
             if peer is not None and endpoint.port == BULK_PORT:
@@ -335,14 +274,13 @@ class FakeSwarm:
     def provide(self, key: bytes, peer: PeerId) -> None:
         self._provided.setdefault(key, {})[peer] = None
 
-    def providers(self, key: bytes, node: FakeNetwork) -> list[PeerId]:
-        """Those on this side of a partition.
+    def providers(self, key: bytes, peer: PeerId) -> list[PeerId]:
+        """The providers of a key on the asking peer's side of a partition.
 
-        A node that was killed is still listed, as a DHT's records outlive who wrote them.
+        A killed node is still listed, as a DHT's records outlive their author.
         """
-        groups = self._groups
         return [
-            peer
-            for peer in self._provided.get(key, ())
-            if groups.get(peer, 0) == groups.get(node.peer, 0)
+            provider
+            for provider in self._provided.get(key, ())
+            if self.paths.in_one_group(provider, peer)
         ]

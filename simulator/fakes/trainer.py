@@ -135,7 +135,7 @@ class QuadraticTrainer:
         self._velocity[:] = 0
         self._up_again_s = trio.current_time() + RESTART_S
 
-    # ------------------------------------------------------------------------------------------ the port
+    # ---------------------------------------------------------------- the port
 
     async def describe(self) -> TaskInfo:
         await trio.lowlevel.checkpoint()
@@ -208,7 +208,7 @@ class QuadraticTrainer:
             steps=steps, samples=steps * self._batch_size, loss=loss, samples_per_second=self._rate
         )
 
-    # ------------------------------------------------------------------------------------------ inside
+    # ---------------------------------------------------------------- inside
 
     def _check_paused(self) -> None:
         if self._lane is not None:

@@ -1,10 +1,10 @@
-"""Faults as data: what goes wrong in a world, to whom and when.
+"""Faults as data: what goes wrong in a world, for which node and when.
 
-A schedule of them can be written to a file, shrunk and played again.
+A schedule of faults can be written to a file, shrunk and played again.
 
 A fault is placed at a time (`at_s`, virtual seconds from the start) or at a step of the protocol
-(`when`): `FaultTrigger(node=3, enters="reduce")` is the first moment at which node 3 enters that phase.
-`node=WHOEVER` is the node that came to that step. What lasts ends after `for_s`.
+(`when`). `FaultTrigger(node=3, enters="reduce")` is the first moment at which node 3 enters that
+phase. `node=WHOEVER` is the node that reached the step. A lasting fault ends after `for_s`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import msgspec
 from msgspec import Meta
 
 WHOEVER = -1
-"""As a fault's node: the one whose step it was placed at."""
+"""As a fault's node: the node that reached the step at which the fault was placed."""
 
 STEPS = ("train", "offer", "ready", "scatter", "reduce", "vote", "watch", "merge", "adopt", "fetch")
-"""Where a fault can be placed: the values of `protocol.round.phase.Phase`. The cut comes between scatter and reduce; gathering ends reduce."""
+"""Where a fault can be placed: the values of `protocol.round.phase.Phase`.
+
+The inclusion comes between scatter and reduce, and gathering ends reduce.
+"""
 
 ROLES = ("any", "leader", "member")
 
@@ -28,11 +31,10 @@ Node = Annotated[int, Meta(ge=WHOEVER)]
 
 
 class FaultTrigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A step of the protocol: the first time that a node (any, where `node` is None) of that role
-    enters that phase, and `after_s` later.
+    """A step of the protocol: the first time that a node of that role enters that phase.
 
-    `after_s` 0 is before anything of that step has left the node. `number` narrows it to the round
-    that would make that certificate.
+    `node` None is any node. The fault strikes `after_s` later; 0 is before anything of that step
+    has left the node. `number` limits the trigger to the round that would make that certificate.
     """
 
     enters: str
@@ -47,7 +49,7 @@ class FaultTrigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """Base of all faults. Exactly one of `at_s` and `when` is given."""
+    """The base of all faults. Exactly one of `at_s` and `when` is given."""
 
     at_s: Seconds | None = None
     when: FaultTrigger | None = None
@@ -58,36 +60,36 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Kill(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """kill -9. Started again from its disk after `back_s`, where that is given."""
+    """Kill a node as `kill -9` does. With `back_s`, it starts again from its disk that much later."""
 
     node: Node
     back_s: Seconds | None = None
 
 
 class Start(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """A node begins a life: it joins, or comes back with its disk.
+    """Begin a life of a node: it joins, or comes back with its disk.
 
-    Nothing happens when it is alive.
+    Nothing happens when the node is alive.
     """
 
     node: Node
 
 
 class LeaveFault(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="Leave"):
-    """The node is asked to stop in order."""
+    """Ask the node to stop in order. Its tag is that of the stories on disk."""
 
     node: Node
 
 
 class Partition(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """Nothing passes between the groups; whoever is in none of them is with the others in none."""
+    """Nothing passes between the groups. Nodes in none of them form one more group."""
 
     groups: tuple[tuple[int, ...], ...]
     for_s: Seconds
 
 
 class Sever(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """Two nodes do not hear each other; everybody else hears both."""
+    """Two nodes do not hear each other. Everybody else hears both."""
 
     node: Node
     other: Node
@@ -95,15 +97,16 @@ class Sever(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=Tr
 
 
 class Pause(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """SIGSTOP, a closed lid: nothing enters or leaves the node."""
+    """Pause a node as SIGSTOP or a closed lid does: nothing enters or leaves it."""
 
     node: Node
     for_s: Seconds
 
 
 class Straggle(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """The node trains at `speed` times its pace, and all its paths carry `bits_per_second` where
-    that is given.
+    """The node trains at `speed` times its pace.
+
+    With `bits_per_second`, all its paths carry no more than that.
     """
 
     node: Node
@@ -113,7 +116,7 @@ class Straggle(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
 
 
 class Lose(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """A share of what the node says (messages and gossip, not bulk bytes) never arrives."""
+    """A share of the node's messages and gossip never arrives. Bulk bytes are not affected."""
 
     node: Node
     share: Share
@@ -121,7 +124,7 @@ class Lose(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=Tru
 
 
 class Duplicate(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """A share of what the node says arrives twice."""
+    """A share of the node's messages arrives twice."""
 
     node: Node
     share: Share
@@ -129,9 +132,7 @@ class Duplicate(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
 
 
 class Reorder(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """A share of what the node says is overtaken by what it says next; all of it is up to `late_s`
-    late.
-    """
+    """A share of the node's messages is overtaken by the next one; each is up to `late_s` late."""
 
     node: Node
     share: Share
@@ -140,10 +141,9 @@ class Reorder(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
 
 
 class Corrupt(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """A share of what the node says or sends has a bit turned before it is sealed: a broken
-    machine.
+    """A share of what the node sends has one bit flipped before it is sealed: a broken machine.
 
-    (Links detect what they do themselves.)
+    Links detect their own damage.
     """
 
     node: Node
@@ -152,17 +152,17 @@ class Corrupt(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
 
 
 class SkewClock(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """The node's wall clock is set forward or back by `by_s`."""
+    """Set the node's wall clock forward or back by `by_s`."""
 
     node: Node
     by_s: float
 
 
 class Shift(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """The node's training of this round ends `by_s` later than the others', or earlier where that
-    is negative: it is out of phase.
+    """The node's training ends `by_s` later than the others', or earlier where that is negative.
 
-    Nothing else is wrong with it. Nothing happens to a node that does not train at that instant.
+    The node is out of phase, and nothing else is wrong with it. A node that does not train at that
+    instant is not affected.
     """
 
     node: Node
@@ -189,9 +189,9 @@ class FillDisk(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
 
 
 class ByzantineBehavior(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """The node says what is not so; `kind` is a name of `simulator.faults.liar.LIES`.
+    """The node lies; `kind` is a name of `simulator.faults.lies.LIES`.
 
-    For good, where `for_s` is None.
+    It lies to the end where `for_s` is None.
     """
 
     node: Node
@@ -222,8 +222,9 @@ Schedule = tuple[AnyFault, ...]
 
 
 def lasts_s(fault: AnyFault) -> float:
-    """For how long a fault goes on after it began; a node that is to come back is away for so long,
-    a lie for good counts as over.
+    """How long a fault goes on after it began.
+
+    A killed node that is to come back is away for that long. A lie without an end counts as over.
     """
     if isinstance(fault, Kill):
         return fault.back_s or 0.0
@@ -239,7 +240,7 @@ def describe(fault: AnyFault) -> str:
             if fault.when.node is not None
             else f"a {fault.when.role}"
             if fault.when.role != "any"
-            else "anybody"
+            else "any node"
         )
         where = f"{fault.when.after_s:g} s after {who} enters {fault.when.enters}"
         where += f" of round {fault.when.number}" if fault.when.number is not None else ""
@@ -249,7 +250,7 @@ def describe(fault: AnyFault) -> str:
         if name not in ("at_s", "when")
     }
     said = ", ".join(
-        f"{name} {'whoever' if value == WHOEVER else value}"
+        f"{name} {'that reached it' if value == WHOEVER else value}"
         for name, value in fields.items()
         if value is not None
     )

@@ -1,9 +1,8 @@
-"""Between a node and its network: where what it says is lost, doubled, held up, damaged or replaced
-by lies.
+"""`FaultInjector`: decides what one node's messages suffer: loss, duplication, delay, damage or
+lies.
 
-The node itself is honest and knows nothing of it: `FaultyNetwork` satisfies `ports.Network`
-around the fake one. What a link could never do to encrypted streams (turn a bit, replace a message)
-is done before the stream seals it, so that it is what a broken or lying *peer* would send.
+A link could never flip a bit of an encrypted stream or replace a message in it. So damage is done
+before the stream seals the bytes: it is what a broken or lying *peer* would send.
 """
 
 from __future__ import annotations
@@ -25,42 +24,42 @@ from simulator.faults.liar import Liar
 
 
 class FaultInjector:
-    """What one node's words suffer at present. All shares are of messages; 0 is nothing."""
+    """What one node's messages suffer at present. All shares are of messages; 0 is nothing."""
 
     def __init__(self, rng: random.Random) -> None:
-        self.lose = 0.0
-        self.double = 0.0
-        self.swap = 0.0
+        self.loss = 0.0
+        self.duplication = 0.0
+        self.reordering = 0.0
         self.late_s = 0.0
-        self.corrupt = 0.0
+        self.corruption = 0.0
         self.liar: Liar | None = None
         self.rng = rng
 
     @property
     def idle(self) -> bool:
         return self.liar is None and not (
-            self.lose or self.double or self.swap or self.late_s or self.corrupt
+            self.loss or self.duplication or self.reordering or self.late_s or self.corruption
         )
 
     def happens(self, share: float) -> bool:
         return share > 0 and self.rng.random() < share
 
     def damage(self, data: bytes, skip: int = 0) -> bytes:
-        """One bit turned somewhere after the first `skip` bytes."""
+        """Flip one bit somewhere after the first `skip` bytes."""
         if len(data) <= skip:
             return data
         damaged = bytearray(data)
         damaged[self.rng.randrange(skip, len(data))] ^= 1 << self.rng.randrange(8)
         return bytes(damaged)
 
-    def suffer(self, told: list[bytes], skip: int) -> list[bytes]:
-        """Loss, doubling and damage of whole messages, each behind `skip` bytes of framing."""
+    def suffer(self, frames: list[bytes], skip: int) -> list[bytes]:
+        """Lose, duplicate and damage whole messages, each behind `skip` bytes of framing."""
         out: list[bytes] = []
-        for data in told:
-            if self.happens(self.lose):
+        for data in frames:
+            if self.happens(self.loss):
                 continue
-            out.append(self.damage(data, skip) if self.happens(self.corrupt) else data)
-            if self.happens(self.double):
+            out.append(self.damage(data, skip) if self.happens(self.corruption) else data)
+            if self.happens(self.duplication):
                 out.append(out[-1])
         return out
 
@@ -96,7 +95,7 @@ class _Stream:
 
 
 class _Messages(_Stream):
-    """The messenger writes one frame at a time: each is a message."""
+    """A message stream. The messenger writes one frame at a time, and each frame is a message."""
 
     def __init__(self, inner: ByteStream, injector: FaultInjector) -> None:
         super().__init__(inner, injector)
@@ -112,15 +111,16 @@ class _Messages(_Stream):
         if injector.late_s:
             await trio.sleep(injector.late_s * injector.rng.random())
         waiting, self._overtaken = self._overtaken, []
-        if injector.happens(injector.swap):
+        if injector.happens(injector.reordering):
             self._overtaken, told = told, []
         for piece in [*told, *waiting]:
             await self._inner.send_all(piece)
 
 
 class _Parcels(_Stream):
-    """The bulk sender writes a framed header, then the payload in pieces: lies and damage are done
-    to the two together.
+    """A bulk stream: lies and damage apply to a framed header and its payload together.
+
+    The bulk sender writes the header, then the payload in pieces.
     """
 
     def __init__(self, inner: ByteStream, injector: FaultInjector) -> None:
@@ -128,7 +128,7 @@ class _Parcels(_Stream):
         self._header = b""
         self._payload = bytearray()
         self._missing = 0
-        # Bytes of a parcel that began before the injector did.
+        # Bytes of a parcel that began before the fault did.
         self._passing = 0
 
     async def send_all(self, data: bytes | memoryview) -> None:
@@ -156,27 +156,27 @@ class _Parcels(_Stream):
         header, payload = self._header, bytes(self._payload)
         if injector.liar is not None:
             header, payload = injector.liar.parcel(self.peer, header, payload)
-        if injector.happens(injector.corrupt):
+        if injector.happens(injector.corruption):
             payload = injector.damage(payload)
         await self._inner.send_all(header)
         await self._inner.send_all(payload)
 
 
 class _Answers(_Stream):
-    """What a node answers to those who ask it for its state."""
+    """The stream on which a node serves its state."""
 
     async def send_all(self, data: bytes | memoryview) -> None:
         injector = self._injector
         told = bytes(data)
         if injector.liar is not None:
             told = injector.liar.answer(told)
-        if injector.happens(injector.corrupt):
+        if injector.happens(injector.corruption):
             told = injector.damage(told, LENGTH_BYTES)
         await self._inner.send_all(told)
 
 
 class FaultyNetwork:
-    """Satisfies `ports.Network`."""
+    """A `ports.Network` whose node is honest and does not know of its faults."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class FaultyNetwork:
         injector: FaultInjector,
         later: Callable[[float, Callable[[object], None], object], None],
     ) -> None:
-        """`later` does (at, act, argument): gossip has no stream that could be held up."""
+        """`later(at, act, argument)` delays gossip, which has no stream that could be held up."""
         self.inner = inner
         self._injector = injector
         self._later = later
@@ -232,7 +232,7 @@ class FaultyNetwork:
         told = injector.liar.gossip(topic, data) if injector.liar else [data]
         for piece in injector.suffer(told, 0):
             late_s = injector.late_s * injector.rng.random() + (
-                injector.late_s if injector.happens(injector.swap) else 0.0
+                injector.late_s if injector.happens(injector.reordering) else 0.0
             )
             if late_s:
                 self._later(trio.current_time() + late_s, self._publish_late, (topic, piece))

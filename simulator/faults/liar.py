@@ -1,7 +1,6 @@
-"""Peers that lie: what an honest node was about to say, held up at the last moment before it
-leaves, changed, and signed where that helps.
+"""`Liar`: intercepts what an honest node sends, and may change and sign it.
 
-`Liar` lets everything through; `simulator/faults/lies.py` says what each lie changes.
+The base lets everything through. `simulator/faults/lies.py` says what each lie changes.
 """
 
 from __future__ import annotations
@@ -38,24 +37,25 @@ from protocol.run.manifest import Manifest
 
 
 class Liar:
-    """Honest in everything; a lie overrides what it changes."""
+    """Honest in everything. A lie overrides what it changes."""
 
-    # Whether certificates are wrong until it is caught.
+    # Whether certificates are wrong until the liar is caught.
     wrong_sums: ClassVar[bool] = False
-    # Why nobody can name who tells this, and what would; empty for lies that are refused.
+    # Why nobody can name the liar, and what could; empty for lies that are refused.
     unnoticed: ClassVar[str] = ""
 
     def __init__(self, signer: Signer, run: Digest, manifest: Manifest, rng: random.Random) -> None:
         self.signer, self.run, self.manifest, self.rng = signer, run, manifest, rng
         self.codec = codec_named(manifest.codec)
 
-    # -------------------------------------------------------------------------------------------- what is said
+    # ---------------------------------------------------------------- what is sent
 
     def message(self, to: PeerId, data: bytes) -> list[bytes]:
         """The frames to send instead of this one."""
         signed = decode_signed(data[LENGTH_BYTES:])
         if signed.peer != self.signer.peer:
-            return [data]  # forwarded: somebody else's word
+            # The frame forwards another peer's message.
+            return [data]
         return self.said(to, signed, open_signed(signed, self.run, trusted=True))
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
@@ -94,20 +94,20 @@ class Liar:
     def row(
         self, to: PeerId, header: GroupSumHeader, payload: bytes
     ) -> tuple[GroupSumHeader, bytes]:
-        """What it summed of its row."""
+        """Change the sum that it made of its group."""
         return header, payload
 
     def handed_on(
         self, to: PeerId, header: ResultHeader, payload: bytes
     ) -> tuple[ResultHeader, bytes]:
-        """Another's result, on its way to the liar's row."""
+        """Change another's result, on its way to the liar's group."""
         return header, payload
 
     def answer(self, data: bytes) -> bytes:
-        """A piece of what this node serves of its state."""
+        """Change a piece of the state that this node serves."""
         return data
 
-    # -------------------------------------------------------------------------------------------- for the lies
+    # ---------------------------------------------------------------- for the lies
 
     def framed(self, message: Message, original: Signed | None = None) -> bytes:
         signed = sign(self.signer, self.run, message)
@@ -124,7 +124,7 @@ class Liar:
         return self.codec.encode(values + np.float32(1.0))
 
     def signed_result(self, header: ResultHeader, payload: bytes) -> ResultHeader:
-        """The header that goes with another payload."""
+        """The header that fits another payload."""
         result = open_as(SliceResult, header.result, self.run, trusted=True)
         root = merkle_root(leaves_of(payload, chunk_bytes(self.codec)))
         return ResultHeader(

@@ -1,7 +1,7 @@
 """The lies, each a small class over `Liar`, named in `LIES`.
 
-What an honest swarm makes of each is in `simulator/scenarios/liars.py`: nearly all are refused and
-named; the few that are not are marked `unnoticed` with what would detect them.
+`simulator/scenarios/liars.py` says how honest nodes answer each. They refuse and name nearly all;
+the few others are marked `unnoticed` with what would detect them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from protocol.messages.round import Announce, GroupSum, HoldReport, Inclusion, P
 from protocol.run.manifest import Manifest
 from simulator.faults.liar import Liar
 
-TOO_LONG = (1 << 30).to_bytes(LENGTH_BYTES, "big") + b"\0" * 64  # announces a gigabyte
+# The length prefix announces a gigabyte.
+TOO_LONG = (1 << 30).to_bytes(LENGTH_BYTES, "big") + b"\0" * 64
 
 
 class Forge(Liar):
-    """Changes what it says after it was signed."""
+    """Changes its messages after they were signed."""
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
         signature = bytes(byte ^ 1 for byte in signed.signature)
@@ -41,7 +42,7 @@ class Forge(Liar):
 
 
 class Impersonate(Liar):
-    """Speaks in the name of whom it speaks to."""
+    """Sends messages in the name of their receiver."""
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
         return [
@@ -51,7 +52,7 @@ class Impersonate(Liar):
 
 
 class Replay(Liar):
-    """Says everything it ever said again."""
+    """Sends its earlier messages again."""
 
     def __init__(self, signer: Signer, run: Digest, manifest: Manifest, rng: random.Random) -> None:
         super().__init__(signer, run, manifest, rng)
@@ -63,7 +64,7 @@ class Replay(Liar):
 
 
 class Garbage(Liar):
-    """Sends noise where messages belong."""
+    """Sends noise in place of messages."""
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
         return [frame(self.rng.randbytes(200))]
@@ -87,9 +88,7 @@ class WrongBytes(Liar):
 
 
 class WrongSum(Liar):
-    """Reduces its slice to something else, the same for everybody, and signs it; its row's sums as
-    well.
-    """
+    """Signs a wrong sum of its slice and of its group, the same for everybody."""
 
     wrong_sums = True
 
@@ -111,7 +110,7 @@ class WrongSum(Liar):
 
 
 class SplitSum(Liar):
-    """Reduces its slice to something else for some of the members."""
+    """Signs a wrong sum of its slice for some of the members."""
 
     wrong_sums = True
 
@@ -125,9 +124,7 @@ class SplitSum(Liar):
 
 
 class WrongDigest(Liar):
-    """Sends a result, its own or another's, that does not lead to the digest that was signed for
-    it.
-    """
+    """Sends a result, its own or another's, that does not match the signed digest."""
 
     def result(
         self, to: PeerId, header: ResultHeader, payload: bytes
@@ -164,7 +161,7 @@ class DoubleVote(Liar):
 
 
 class TwoInclusions(Liar):
-    """As leader, cuts twice under one number."""
+    """As leader, closes the set of contributors twice under one number."""
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
         frames = super().said(to, signed, message)
@@ -174,7 +171,7 @@ class TwoInclusions(Liar):
 
 
 class BadPlan(Liar):
-    """As leader, shares out the work as suits it."""
+    """As leader, divides the work unfairly."""
 
     def change(self, to: PeerId, message: AnyMessage) -> Message:
         if isinstance(message, Plan):
@@ -183,7 +180,7 @@ class BadPlan(Liar):
 
 
 class Usurp(Liar):
-    """Cuts plans that it does not lead."""
+    """Closes the sets of plans that it does not lead."""
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
         frames = super().said(to, signed, message)
@@ -237,10 +234,10 @@ class FakeCertificate(Liar):
 
 
 class FalseHoldReport(Liar):
-    """Says that it holds what it does not, and sends what it reduces to nobody."""
+    """Reports that it holds what it does not, and sends what it reduces to nobody."""
 
     unnoticed = (
-        "it looks like a slow reducer: the leader counts it as lost when its results do not come"
+        "it looks like a slow reducer: the leader counts it as lost when its results do not arrive"
     )
 
     def change(self, to: PeerId, message: AnyMessage) -> Message:
@@ -252,7 +249,7 @@ class FalseHoldReport(Liar):
 
 
 class BadState(Liar):
-    """Gives another anchor than the certified one to whoever asks."""
+    """Serves another anchor than the certified one."""
 
     def answer(self, data: bytes) -> bytes:
         return bytes(byte ^ 1 for byte in data) if len(data) > 1024 else data
@@ -261,7 +258,10 @@ class BadState(Liar):
 class FalseHeight(Liar):
     """Claims to be a million rounds ahead."""
 
-    unnoticed = "its beacons are its own word; whoever asks it for the certificates gets none and goes on to the next"
+    unnoticed = (
+        "beacons are self-reported; a peer that asks for the certificates gets none and asks "
+        "the next peer"
+    )
 
     def gossip(self, topic: str, data: bytes) -> list[bytes]:
         if not topic.endswith("beacons"):

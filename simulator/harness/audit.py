@@ -217,9 +217,9 @@ class Audit:
         while len(self._states) > STATES_KEPT:
             self._states.popitem(last=False)
         if state_digest(*after) != outcome.state:
-            wrong = (
-                wrong
-                or f"its state is not that of the {len(certificate.contributors)} contributions it lists"
+            wrong = wrong or (
+                f"its state is not that of the {len(certificate.contributors)} "
+                "contributions it lists"
             )
         return wrong
 

@@ -90,7 +90,7 @@ class Cohort:
         self._news = trio.Event()
         (root / MANIFEST_FILE).write_bytes(msgspec.msgpack.encode(signed))
 
-    # -------------------------------------------------------------------------------------------- lives
+    # ---------------------------------------------------------------- lives
 
     async def start(self, member: MemberProcess, *extra: str, prefix: Sequence[str] = ()) -> None:
         """A life of a member, to where it listens.
@@ -199,7 +199,7 @@ class Cohort:
             if pipe is not None:
                 pipe.close()
 
-    # -------------------------------------------------------------------------------------------- what was said
+    # ---------------------------------------------------------------- what was said
 
     def said(self, member: MemberProcess) -> list[AnyLine]:
         """What it said in its current life."""
@@ -226,7 +226,8 @@ class Cohort:
                         and not any(isinstance(line, StrikeReport) for line in self.said(member))
                     ):
                         raise Unreachable(
-                            f"member {member.index} died while waiting until {what}:\n{member.tail()}"
+                            f"member {member.index} died while waiting until "
+                            f"{what}:\n{member.tail()}"
                         )
                 with trio.move_on_after(1.0):  # a death is no line
                     await self._news.wait()

@@ -80,7 +80,7 @@ class MemberAgent:
         while data:
             data = data[os.write(self._output, data) :]
 
-    # -------------------------------------------------------------------------------------------- what happens
+    # ---------------------------------------------------------------- what happens
 
     def told(self, event: e.Event) -> None:
         """An event of the round machine, before the machine takes it."""
@@ -178,7 +178,7 @@ class MemberAgent:
                 self._dumps.remove(dump)
                 self._dump(dump)
 
-    # -------------------------------------------------------------------------------------------- strikes
+    # ---------------------------------------------------------------- strikes
 
     def _came_to(self, step: str, number: int) -> None:
         strike = self._strike
@@ -222,7 +222,7 @@ class MemberAgent:
                 if self._strike is strike and self._in_step_since is not None:
                     self._hit(strike)
 
-    # -------------------------------------------------------------------------------------------- commands
+    # ---------------------------------------------------------------- commands
 
     async def obey(self, source: int) -> None:
         """Commands, until whoever gives them is gone."""

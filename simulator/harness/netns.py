@@ -140,7 +140,7 @@ class Namespaces:
         """Put it back."""
         _in(self._hub, "ip", "link", "set", f"m{member}", "master", "hub")
 
-    # -------------------------------------------------------------------------------------------- making them
+    # ---------------------------------------------------------------- making them
 
     def _pid(self, member: int) -> int:
         return self._holders[1 + member].pid

@@ -97,7 +97,7 @@ class Relay:
         self._nursery.start_soon(trio.serve_listeners, take, [listener])
         return taken
 
-    # -------------------------------------------------------------------------------------------- conditions
+    # ---------------------------------------------------------------- conditions
 
     def condition(self, sender: str, receiver: str) -> LinkCondition:
         return self._conditions.get((sender, receiver), CLEAR)
@@ -130,7 +130,7 @@ class Relay:
                     for other in others:
                         self.between(one, other, condition)
 
-    # -------------------------------------------------------------------------------------------- connections
+    # ---------------------------------------------------------------- connections
 
     async def _connect(self, stream: trio.SocketStream, name: str, to_host: str, port: int) -> None:
         caller = await self._caller(stream.socket.getpeername()[1])

@@ -140,7 +140,8 @@ class ShadowLedger:
         )
         if found is None:
             self.doubts.append(
-                f"it came back with a ledger that it never had: {line.weight} samples, seq {line.offered_seq} on offer"
+                f"it came back with a ledger that it never had: {line.weight} samples, seq "
+                f"{line.offered_seq} on offer"
             )
             return
         self._ledger = self._empty()
@@ -154,7 +155,8 @@ class ShadowLedger:
         )
         if self._ledger.pending != line.weight:
             self.doubts.append(
-                f"it came back with {line.weight} samples where its ledger holds {self._ledger.pending}"
+                f"it came back with {line.weight} samples where its ledger holds "
+                f"{self._ledger.pending}"
             )
 
     def gave_out(self) -> None:
@@ -180,7 +182,8 @@ class ShadowLedger:
             line.contribution,
         ):
             self.doubts.append(
-                f"it offered {line.samples} samples as seq {line.seq}, its stretches make {offer.weight} as seq {offer.seq}"
+                f"it offered {line.samples} samples as seq {line.seq}, its stretches make "
+                f"{offer.weight} as seq {offer.seq}"
             )
         if offer.weight and not self._ledger.given:
             self._offers[offer.seq] = (

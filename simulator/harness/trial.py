@@ -67,7 +67,7 @@ class TrialRunner:
         for member in self.cohort.members:
             await self.cohort.start(member)
 
-    # -------------------------------------------------------------------------------------------- certificates
+    # ---------------------------------------------------------------- certificates
 
     def catch_up(self) -> None:
         """Audit what was said since the last call.
@@ -114,7 +114,7 @@ class TrialRunner:
         await self.cohort.until(look, "all members are in one certificate", WHOLE_S)
         return found[-1]
 
-    # -------------------------------------------------------------------------------------------- a trial
+    # ---------------------------------------------------------------- a trial
 
     async def strike(self, command: Strike, *, leader: bool, pick: int) -> TrialResult:
         """Strike the next round's leader, or the `pick`-th of the others, and see it through until
@@ -209,7 +209,7 @@ class TrialRunner:
             None,
         )
 
-    # -------------------------------------------------------------------------------------------- judging
+    # ---------------------------------------------------------------- judging
 
     def _disagreements(
         self, survivors: list[MemberProcess], number: int, since: float
@@ -262,7 +262,8 @@ class TrialRunner:
                     and line.state != step.certificate.outcome.state.hex()
                 ):
                     notes.append(
-                        f"member {member.index} holds another state than certificate {line.number} names"
+                        f"member {member.index} holds another state than certificate "
+                        f"{line.number} names"
                     )
             for line in self.cohort.said(member):
                 if (
@@ -335,7 +336,8 @@ class TrialRunner:
         parts: list[str] = []
         for member in self.cohort.members:
             parts.append(
-                f"member {member.index} ({short(member.peer)}), life {member.life}, {'stopped' if member.stopped else member.phase}"
+                f"member {member.index} ({short(member.peer)}), life {member.life}, "
+                f"{'stopped' if member.stopped else member.phase}"
             )
             for line in member.lines[-LINES_TOLD:]:
                 fields = {

@@ -24,7 +24,7 @@ from simulator.network.measurements import CoordinateFit, NodeMeasurements
 from simulator.network.transfer import TransferResult, transfer
 
 ROUNDS = 12
-LEAST_ROW = 2
+LEAST_GROUP = 2
 # Of each round, as the manifest's default has it.
 COMPUTING_S = 60.0
 SIZES = VectorSizes(offer=VECTOR_BYTES, partial=VECTOR_BYTES, result=VECTOR_BYTES)
@@ -34,8 +34,8 @@ ADAPTIVE, FIXED = "adaptive", "fixed:"
 class PlayedRound(msgspec.Struct, frozen=True, kw_only=True):
     """One exchange: as it was planned and as it went."""
 
-    row_size: int
-    rows: int
+    group_size: int
+    groups: int
     predicted_s: float | None
     seconds: float
     between_bytes: float
@@ -53,7 +53,7 @@ class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
     policy: str
     seed: int
-    row_size_median: float
+    group_size_median: float
     round_seconds_median: float
     predicted_seconds_median: float | None
     # Relative, of the rounds in which something was predicted.
@@ -79,7 +79,7 @@ def parse_policy(policy: str) -> int | None:
     if (
         policy.startswith(FIXED)
         and policy[len(FIXED) :].isdecimal()
-        and int(policy[len(FIXED) :]) >= LEAST_ROW
+        and int(policy[len(FIXED) :]) >= LEAST_GROUP
     ):
         return int(policy[len(FIXED) :])
     raise UserError(
@@ -120,7 +120,7 @@ def run_policy(
 ) -> PolicyRecord:
     """So many rounds under one policy."""
     size, measuring, played = parse_policy(policy), NodeMeasurements(nodes, seed), _Played()
-    bounds, before = GroupBounds(least=LEAST_ROW, most=nodes), None
+    bounds, before = GroupBounds(least=LEAST_GROUP, most=nodes), None
     gone: list[PlayedRound] = []
     for number, (links, believed) in enumerate(_course(profile, nodes, seed, rounds, change)):
         view = snapshot_of(measuring.readies(digest(b"round", number.to_bytes(8, "big")), believed))
@@ -152,8 +152,8 @@ class _Played:
 
 def _round(layout: GroupChoice, went: TransferResult) -> PlayedRound:
     return PlayedRound(
-        row_size=group_size(layout.groups),
-        rows=len(layout.groups),
+        group_size=group_size(layout.groups),
+        groups=len(layout.groups),
         predicted_s=layout.predicted_s,
         seconds=went.seconds,
         between_bytes=went.between_bytes,
@@ -171,7 +171,7 @@ def _record(
         nodes=nodes,
         policy=policy,
         seed=seed,
-        row_size_median=statistics.median(one.row_size for one in rounds),
+        group_size_median=statistics.median(one.group_size for one in rounds),
         round_seconds_median=statistics.median(one.seconds for one in rounds),
         predicted_seconds_median=statistics.median(told for told, _ in predicted)
         if predicted
@@ -190,7 +190,7 @@ def _record(
 
 def fixed_sizes(nodes: int) -> list[int]:
     """The sizes that adaptive is held against: powers of two up to everybody."""
-    sizes = [LEAST_ROW]
+    sizes = [LEAST_GROUP]
     while sizes[-1] * 2 < nodes:
         sizes.append(sizes[-1] * 2)
     return sizes if sizes[-1] == nodes else [*sizes, nodes]

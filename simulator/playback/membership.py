@@ -1,10 +1,11 @@
-"""Ten thousand members: that everybody comes to know everybody, draws the same leaders, and that
-the leader's plan can be made and checked.
+"""Membership of ten thousand members: all know each other and draw the same leaders.
+
+The leader's plan can also be made and checked.
 
 A world of so many whole nodes is out of reach: each beacon reaches everybody, and 10,000 squared is
-10^8. Here all of them speak, with real keys and signed beacons at the pace that
-`daemon.swarm.members` gives a swarm of this size, and `LISTENERS` of them listen with the node's
-own table, each losing another share of what is said. Time is a number; nothing else is made up.
+10^8. Here all members send beacons, with real keys and signatures, at the pace that
+`daemon.swarm.members` sets for a swarm of this size. `LISTENERS` of them listen with the node's own
+table, and each loses other beacons. Time is a number; nothing else is fake.
 """
 
 from __future__ import annotations
@@ -35,15 +36,16 @@ from simulator.scenarios.story import Story
 NAME = "membership"
 NODES = 10_000
 LISTENERS = 16
-# Beacons of each member: whoever loses one of fifty has heard everybody by then, but for one chance
-# in six million.
+# Beacons of each member. A listener that loses one of fifty has heard from everybody by then,
+# except for one chance in six million.
 WAVES = 4
-LOST = 0.02  # of all beacons, at each listener
+# The share of all beacons that each listener loses.
+LOST = 0.02
 CHUNKS = 64
 
 
 def play_membership(nodes: int | None, seed: int) -> tuple[Story, StoryReport]:
-    """The story (for its name and size) and what came of it."""
+    """Play the story and report. The story has the name and the size."""
     began, cpu = time.perf_counter(), time.process_time()
     story = Story(
         name=NAME,
@@ -97,7 +99,7 @@ class _Crowd:
             port=4002,
             certificate=digest(signer.public_key) * 10,
         )
-        said = Beacon(
+        beacon = Beacon(
             serial=serial,
             name=signer.peer[-8:],
             role="node",
@@ -111,12 +113,12 @@ class _Crowd:
             device="cpu",
             endpoint=endpoint,
         )
-        return sign(signer, self._run, said)
+        return sign(signer, self._run, beacon)
 
     def meet(self) -> str:
-        """All speak in turn, in another order each time.
+        """All members send beacons in turn, in another order each time.
 
-        Returns who does not know whom, empty when everybody knows everybody.
+        Returns which listener does not know whom; empty when everybody knows everybody.
         """
         now = 0.0
         for wave in range(1, WAVES + 1):
@@ -130,7 +132,10 @@ class _Crowd:
             for table in self._tables.values():
                 table.expire(now)
         if self._events:
-            return f"{len(self._events)} members were forgotten though they spoke every {beacon_s(len(self._peers)):g} s"
+            return (
+                f"{len(self._events)} members were forgotten although they sent a beacon every "
+                f"{beacon_s(len(self._peers)):g} s"
+            )
         for peer, table in self._tables.items():
             known = table.live_at(self._run)
             if known != self._peers - {peer}:
@@ -142,16 +147,14 @@ class _Crowd:
         return begin(context, genesis(self._run), 0.0, live=self._tables[peer].live_at(self._run))
 
     def draw(self) -> str:
-        """Whether every listener's round machine waits for the same leaders."""
+        """Check that the round machines of all listeners wait for the same leaders."""
         orders = {self._state(peer).leader_order for peer in self._tables}
         if len(orders) != 1 or set(next(iter(orders))) != self._peers:
             return f"{len(self._tables)} listeners drew {len(orders)} orders of leaders"
         return ""
 
     def plan(self) -> str:
-        """The leader of view 0 plans from everybody's Ready, and whoever gets the plan makes it
-        again.
-        """
+        """The leader of view 0 makes a plan from all offers, and a receiver makes it again."""
         leader = leader_of(self._state(next(iter(self._tables))).leader_order, 0)
         signed = [sign(signer, self._run, self._ready(signer)) for signer in self._signers]
         offers = [(one, open_as(Ready, one, self._run)) for one in signed]
@@ -166,12 +169,12 @@ class _Crowd:
             leader=leader,
         )
         if made != again:
-            return "the plan depends on the order in which the offers came"
+            return "the plan depends on the order of the offers"
         own = next(signer for signer in self._signers if signer.peer == leader)
         try:
             opened = open_plan(sign(own, self._run, made), self._run, self._manifest, CHUNKS)
         except PeerFault as fault:
-            return f"the plan does not pass where it is received: {fault}"
+            return f"a receiver rejects the plan: {fault}"
         if (
             len(opened.members) != min(self._manifest.group.max_group, len(self._signers))
             or leader not in opened.members

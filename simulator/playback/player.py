@@ -1,4 +1,4 @@
-"""Plays a story: a world, its faults, the invariants, and the report of how it went."""
+"""Plays a story: a world, its faults, the invariants, and the report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simulator.world.world import World
 
 
 class StoryPlayer:
-    """A world after its story, with what is left to read off it."""
+    """Plays one story, and reads the report off its world."""
 
     def __init__(self, story: Story) -> None:
         self.story = story
@@ -41,7 +41,7 @@ class StoryPlayer:
         self._began, self._cpu = time.perf_counter(), time.process_time()
 
     async def run(self) -> r.StoryReport:
-        """The whole story, in virtual time."""
+        """Play the whole story, in virtual time."""
         story, world = self.story, self.world
         async with world.running():
             world.start(*(story.starts if story.starts is not None else range(story.nodes)))
@@ -53,14 +53,14 @@ class StoryPlayer:
         return self.report
 
     async def _until(self, at_s: float) -> None:
-        """Sleep, noting how many live."""
+        """Sleep, and record how many nodes are alive."""
         while trio.current_time() < at_s:
             living = sum(node.alive for node in self.world.nodes)
             if not self.alive or self.alive[-1][1] != living:
                 self.alive.append((trio.current_time(), living))
             await trio.sleep(min(1.0, at_s - trio.current_time()))
 
-    # ------------------------------------------------------------------------------------------ the report
+    # ---------------------------------------------------------------- the report
 
     def _read(self) -> r.StoryReport:
         story, world, struck = self.story, self.world, self.scheduler.struck
@@ -109,38 +109,41 @@ class StoryPlayer:
         exchange: float | None,
         usual: float | None,
     ) -> list[str]:
-        """Figures that the story wanted and did not get."""
+        """What the story wanted and did not get."""
         wanted, missed = self.story.wanted, []
         if certified < wanted.rounds:
-            missed.append(f"{certified} rounds were certified, {wanted.rounds} are wanted")
+            missed.append(f"{certified} rounds were certified; {wanted.rounds} are wanted")
         if wanted.goodput_of_bound is not None and (included or 0.0) < wanted.goodput_of_bound * (
             bound or 1.0
         ):
             missed.append(
-                f"goodput {included or 0:.3f} is below {wanted.goodput_of_bound:g} of {bound or 1:.3f}"
+                f"goodput {included or 0:.3f} is below {wanted.goodput_of_bound:g} of "
+                f"{bound or 1:.3f}"
             )
         if wanted.detection_s is not None and (detection is None or detection > wanted.detection_s):
             missed.append(
-                f"a crash was noticed after {detection} s, {wanted.detection_s:g} are allowed"
+                f"a crash was noticed after {detection} s; {wanted.detection_s:g} are allowed"
             )
         if wanted.recovery_exchange_s is not None and (
             exchange is None or exchange > wanted.recovery_exchange_s
         ):
             missed.append(
-                f"the next certificate took {exchange} s without training, {wanted.recovery_exchange_s:g} are allowed"
+                f"the next certificate took {exchange} s without training; "
+                f"{wanted.recovery_exchange_s:g} are allowed"
             )
         if wanted.recovery_exchanges is not None:
             allowed = (detection or 0.0) + wanted.recovery_exchanges * (usual or 0.0)
             if exchange is None or exchange > allowed:
                 missed.append(
-                    f"the next certificate took {exchange} s without training; detection and {wanted.recovery_exchanges:g} exchanges of"
+                    f"the next certificate took {exchange} s without training; detection "
+                    f"and {wanted.recovery_exchanges:g} exchanges of"
                     f" {usual} s before the first fault make {allowed:.3f}"
                 )
         if (
             wanted.longest_round_s is not None
             and (longest := r.longest_round_s(self.world)) > wanted.longest_round_s
         ):
-            missed.append(f"a round took {longest:.2f} s, {wanted.longest_round_s:g} are allowed")
+            missed.append(f"a round took {longest:.2f} s; {wanted.longest_round_s:g} are allowed")
         for node, reason in wanted.refused:
             if not self._was_refused(node, reason):
                 missed.append(f"nobody refused node {node} for {reason!r}")
@@ -152,7 +155,7 @@ class StoryPlayer:
         if wanted.liars_out_from_s is not None:
             missed += self._liars_in(wanted.liars_out_from_s)
         if self.scheduler.waiting:
-            missed.append(f"{self.scheduler.waiting} steps at which faults were placed never came")
+            missed.append(f"{self.scheduler.waiting} faults were placed at steps that never came")
         dropped = [
             event
             for event in self.world.of(WorkDropped)
@@ -160,7 +163,8 @@ class StoryPlayer:
         ]
         if wanted.drops_only_passed and dropped:
             missed.append(
-                f"{sum(event.samples for event in dropped)} samples were dropped: {dropped[0].reason}"
+                f"{sum(event.samples for event in dropped)} samples were dropped: "
+                f"{dropped[0].reason}"
             )
         if wanted.learns and not self._learned():
             missed.append("the loss did not fall")
@@ -188,10 +192,10 @@ class StoryPlayer:
         )
 
     def _liars_in(self, from_s: float) -> list[str]:
-        """Where a liar was not left out although it had been proved one."""
+        """Where a liar was included after it had been proved one."""
         world, liars = self.world, self.world.invariants.liars
         peers = {world.nodes[liar].peer for liar in liars}
-        told = [
+        found = [
             f"node {index} plans with a liar at {at:.3f} s"
             for at, index, event in world.history
             if at >= from_s
@@ -203,8 +207,8 @@ class StoryPlayer:
         for node in world.nodes:
             convictions = node.engine.convictions.guilty if node.engine else {}
             if node.index not in liars and not peers <= convictions.keys():
-                told.append(f"node {node.index} does not know who lied")
-        return told
+                found.append(f"node {node.index} does not know who lied")
+        return found
 
     def _learned(self) -> bool:
         losses = [
@@ -216,10 +220,10 @@ class StoryPlayer:
 
 
 def play(story: Story) -> StoryPlayer:
-    """From beginning to end, in a virtual world of its own."""
+    """Play a story from beginning to end, in a virtual world of its own."""
     played = StoryPlayer(story)
-    # A world is garbage all at once, at its end; looking for some all the while costs a fifth of
-    # its time.
+    # A world becomes garbage all at once, at its end. Collection before that costs a fifth of its
+    # time.
     gc.disable()
     try:
         run_virtual(played.run, seed=story.seed)

@@ -1,4 +1,4 @@
-"""Many stories, one after the other or in several processes, in the order they were given."""
+"""Plays many stories, in order or in several processes. Results keep the order of the stories."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from simulator.playback.report import StoryReport
 from simulator.scenarios.fuzz import random_story, shrink
 from simulator.scenarios.story import Story
 
-MOST_JOBS = 8  # processes; each takes about 100 MB
-STEPS_NEVER_CAME = "steps at which faults were placed never came"
-
+# Each process needs about 100 MB.
+MOST_JOBS = 8
 Outcome = tuple[Story, StoryReport]
 
 
 def jobs_here() -> int:
-    """Processes worth having on this machine."""
+    """How many processes are worth starting on this machine."""
     return max(1, min(MOST_JOBS, os.cpu_count() or 1))
 
 
 def play_one(story: Story) -> Outcome:
-    """A story and its report."""
+    """Play a story."""
     report = play(story).report
     assert report is not None
     return story, report
 
 
 def play_random(seed: int, nodes: int | None) -> Outcome:
-    """The random story of a seed.
+    """Play the random story of a seed.
 
-    Faults at steps that never came do not count against it, nor that nothing was certified where
-    too few honest nodes lived for a certificate.
+    Faults at steps that never came do not count against it. Nor does a lack of certificates where
+    too few honest nodes lived for one.
     """
     story, report = play_one(random_story(seed, nodes))
     if (
@@ -54,7 +53,7 @@ def play_all(stories: Sequence[Story], jobs: int) -> Iterator[Outcome]:
 
 
 def play_fuzz(first: int, count: int, nodes: int | None, jobs: int) -> Iterator[Outcome]:
-    """The random stories of `count` seeds."""
+    """Play the random stories of `count` seeds."""
     yield from _spread(partial(play_random, nodes=nodes), range(first, first + count), jobs)
 
 
@@ -71,7 +70,7 @@ def _spread(
 
 
 def shortest(story: Story, report: StoryReport) -> Outcome:
-    """The same failure with the fewest faults that still make one of the same invariants fail."""
+    """The same failure with the fewest faults that still break one of the same invariants."""
     broken = {name for name, held in report.invariants.items() if not held}
 
     def fails(smaller: Story) -> bool:

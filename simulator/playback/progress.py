@@ -1,9 +1,9 @@
-"""Whether a world goes on: with `min_peers` live honest nodes that hear each other, certificates
-come.
+"""Checks that a world makes progress: certificates come while `min_peers` honest nodes hear each
+other.
 
-Judged twice. From the beginning until the first fault nothing stands in the way, so that the first
-certificate must come within a round and a view. After the last fault everybody alive must move on
-within `patience_s`, along one lineage. Where too few honest nodes live nothing is promised, and the
+Progress is judged twice. Until the first fault nothing stands in the way, so the first certificate
+must come within a round and a view. After the last fault every live node must move on within
+`patience_s`, along one lineage. Where too few honest nodes live, nothing is promised, and the
 report says so.
 """
 
@@ -13,27 +13,28 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from simulator.fakes.swarm import PING_INTERVAL_S, PING_TIMEOUT_S
+from simulator.fakes.paths import PING_INTERVAL_S, PING_TIMEOUT_S
 from simulator.scenarios.story import Story
 from simulator.world.fault_scheduler import FaultScheduler
 from simulator.world.simulated_node import SimulatedNode
 from simulator.world.world import World
 
-# Until a silent peer counts as gone (daemon.swarm.members.silence_s, of few).
+# A silent peer counts as gone after this time (`daemon.swarm.members.silence_s` of a small swarm).
 FORGET_S = 20.0
-# Views that may come to nothing after the last fault: a leader that is gone, one that did not hear,
-# one more.
+# Views that may fail after the last fault: a leader that is gone, one that did not hear, and one
+# more.
 TURNS = 3
-LOOK_S = 0.5  # between looks at who has moved
+# The interval between two checks.
+LOOK_S = 0.5
 
 SleepUntil = Callable[[float], Awaitable[None]]
 """Sleeps until an instant of virtual time."""
 
 
 class ProgressCheck:
-    """The judge of one world.
+    """Judges the progress of one world.
 
-    `excuse` says why nothing was promised at its end; empty when something was.
+    `excuse` says why nothing was promised at the end; it is empty otherwise.
     """
 
     def __init__(self, story: Story, world: World, scheduler: FaultScheduler) -> None:
@@ -42,14 +43,15 @@ class ProgressCheck:
 
     @property
     def view_s(self) -> float:
-        """The longest that a view takes to come to nothing."""
+        """The longest time that a failing view takes."""
         rules = self._story.round
         return rules.ready_s * 4 + rules.scatter_s + rules.gather_s * 2 + rules.vote_s * 2
 
     @property
     def patience_s(self) -> float:
-        """After the last fault, until everybody alive must have moved on: a silent loss is noticed,
-        a few views fail, a round is trained.
+        """From the last fault until every live node must have moved on.
+
+        A silent loss is noticed, a few views fail, and a round is trained.
         """
         if self._story.patience_s is not None:
             return self._story.patience_s
@@ -62,7 +64,7 @@ class ProgressCheck:
         )
 
     async def begin(self, until: SleepUntil) -> None:
-        """To the first fault, or to the first certificate, whichever should come first."""
+        """Wait for the first fault or the first certificate, whichever should come first."""
         starts = self._story.starts
         if len(starts if starts is not None else range(self._story.nodes)) < self._story.min_peers:
             return
@@ -75,12 +77,13 @@ class ProgressCheck:
                 return
         if deadline < self._story.seconds:
             self._fail(
-                f"nothing was certified within {deadline:g} s of the beginning, and no fault had struck"
+                f"nothing was certified within {deadline:g} s of the start, before any fault"
             )
 
     async def settle(self, until: SleepUntil) -> None:
-        """Wait until everybody alive has moved since the last fault and stands on one lineage, or
-        until that is overdue.
+        """Wait until every live node has moved since the last fault, and all share one lineage.
+
+        The check fails when that is overdue.
         """
         while True:
             while trio.current_time() < self._scheduler.over_s:
@@ -98,7 +101,7 @@ class ProgressCheck:
                 await until(trio.current_time() + LOOK_S)
                 behind = self._behind(before)
             if not behind:
-                # Otherwise a fault that was placed at a step came late: from its end on everybody
+                # Otherwise a fault that was placed at a step came late. From its end on everybody
                 # has as long again.
                 return
 
@@ -112,11 +115,14 @@ class ProgressCheck:
     def _too_few(self) -> bool:
         honest, needed = len(self._honest()), self._story.min_peers
         if honest < needed:
-            self.excuse = f"nothing is promised: {honest} honest nodes live after the last fault, a certificate takes {needed}"
+            self.excuse = (
+                f"nothing is promised: {honest} honest nodes live after the last fault; a "
+                f"certificate needs {needed}"
+            )
         return honest < needed
 
     def _behind(self, before: dict[int, int]) -> str:
-        """Who has not moved on, or is not where the others are; empty when all is well."""
+        """Which node has not moved on or is on another branch; empty when all is well."""
         world = self._world
         honest = self._honest()
         if len(honest) < self._story.min_peers:
@@ -134,5 +140,8 @@ class ProgressCheck:
             if not keeper.lineage.descends(keeper.tip, mine.tip) and not mine.lineage.descends(
                 mine.tip, keeper.tip
             ):
-                return f"{where}) is on another branch than node {reference.index}, at {mine.tip.number} and {best}"
+                return (
+                    f"{where}) is on another branch than node {reference.index}, at "
+                    f"{mine.tip.number} and {best}"
+                )
         return ""

@@ -1,6 +1,4 @@
-"""What became of one run of a world: the record that `hypergpud simulate` prints, and how it is
-read off the history.
-"""
+"""The report of one run of a world, and how it is read off the history."""
 
 from __future__ import annotations
 
@@ -16,19 +14,21 @@ from simulator.world.fault_scheduler import StruckFault
 from simulator.world.world import World
 
 CRASH_FAULTS = (f.Kill,)
-# After which the next certificate is a recovery.
+# After these faults the next certificate is a recovery.
 BREAKING_FAULTS = (f.Kill, f.LeaveFault, f.Partition, f.Pause, f.Sever)
 
 
 class StoryReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One run.
+    """The result of one run.
 
-    Seconds are virtual. `goodput` is samples included / samples computed; `goodput_bound` what
-    would be possible when the dying lose their unfinished round. `detection_seconds` is the longest
-    from a crash until everybody connected to the dead knew; `recovery_seconds` the longest from a
-    fault to the next certificate, `recovery_exchange_seconds` without the training in it;
-    `exchange_seconds` is what an exchange took before the first fault, from the offer to the next
-    training, in the middle of all nodes and rounds.
+    Seconds are virtual.
+
+    `goodput` is samples included / samples computed. `goodput_bound` is what would be possible when
+    the dying nodes lose their unfinished round. `detection_seconds` is the longest time from a
+    crash until everybody connected to the dead node knew. `recovery_seconds` is the longest time
+    from a fault to the next certificate, and `recovery_exchange_seconds` the same without training.
+    `exchange_seconds` is the median exchange before the first fault, from the offer to the next
+    training.
     """
 
     scenario: str
@@ -52,20 +52,23 @@ class StoryReport(msgspec.Struct, frozen=True, kw_only=True):
     unnoticed: int = 0
     virtual_seconds: float = 0.0
     real_seconds: float = 0.0
-    cpu_seconds: float = 0.0  # of the process, in this run
-    peak_memory_bytes: int = 0  # of the process so far
-    # When which certificate was there first; for the plot.
+    # CPU time of the process in this run.
+    cpu_seconds: float = 0.0
+    # Peak memory of the process so far.
+    peak_memory_bytes: int = 0
+    # When each certificate first existed, for the plot.
     progress: tuple[tuple[float, int], ...] = ()
-    alive: tuple[tuple[float, int], ...] = ()  # how many nodes lived from when on
+    # How many nodes were alive from each time on, for the plot.
+    alive: tuple[tuple[float, int], ...] = ()
 
 
 def rounds(world: World) -> int:
-    """Certificates in the longest ancestry."""
+    """The number of certificates in the longest ancestry."""
     return max((world.number(node.index) for node in world.nodes), default=0)
 
 
 def first_certificates(world: World) -> list[tuple[float, int, int]]:
-    """(when, number, node) of each certificate that was further than all before."""
+    """(when, number, node) of each certificate with a higher number than all before."""
     found: list[tuple[float, int, int]] = []
     best = 0
     for at, node, event in world.history:
@@ -76,16 +79,16 @@ def first_certificates(world: World) -> list[tuple[float, int, int]]:
 
 
 def longest_round_s(world: World) -> float:
-    """The longest time between two certificates in a row, as the first to hold each tells."""
+    """The longest time between two successive certificates, at the first node to hold each."""
     times = [at for at, _, _ in first_certificates(world)]
     return max((later - earlier for earlier, later in pairwise(times)), default=math.inf)
 
 
 def goodput(world: World) -> tuple[float | None, float | None]:
-    """(samples included / samples computed, the same when only what the dying had not handed over
-    were lost).
+    """(samples included / samples computed, the bound of that share).
 
-    What is still pending with the living is not counted as computed: it will be in a later round.
+    The bound assumes that only what dying nodes had not handed over was lost. Work that is pending
+    at live nodes does not count as computed: it comes in a later round.
     """
     collected = world.collected_before + sum(
         node.trainer.collected for node in world.nodes if node.trainer is not None
@@ -112,9 +115,7 @@ def goodput(world: World) -> tuple[float | None, float | None]:
 
 
 def detection_s(world: World, struck: list[StruckFault]) -> float | None:
-    """The longest time from a crash until the last of those who were connected to the dead knew of
-    it.
-    """
+    """The longest time from a crash until the last connected node knew of it."""
     downs: dict[str, list[tuple[float, int]]] = {}
     for at, node, event in world.history:
         if isinstance(event, PeerDown | PeerForgotten):
@@ -124,24 +125,25 @@ def detection_s(world: World, struck: list[StruckFault]) -> float | None:
     for blow in struck:
         if not isinstance(blow.fault, CRASH_FAULTS):
             continue
-        told: dict[int, float] = {}
+        noticed: dict[int, float] = {}
         for at, node in downs.get(world.nodes[blow.node].peer, ()):
             if at >= blow.at_s and node in blow.connected:
-                told.setdefault(node, at - blow.at_s)
+                noticed.setdefault(node, at - blow.at_s)
         alive = [
             node
-            for node in told
+            for node in noticed
             if not any(
-                who == node and blow.at_s <= at <= blow.at_s + told[node] for at, who in deaths
+                who == node and blow.at_s <= at <= blow.at_s + noticed[node] for at, who in deaths
             )
         ]
-        longest = max(longest or 0.0, *(told[node] for node in alive)) if alive else longest
+        longest = max(longest or 0.0, *(noticed[node] for node in alive)) if alive else longest
     return longest
 
 
 def recovery_s(world: World, struck: list[StruckFault]) -> tuple[float | None, float | None]:
-    """(the longest time from a fault to the next certificate, the longest without the time its
-    first holder spent training).
+    """(the longest time from a fault to the next certificate, the same without training).
+
+    The training time is that of the certificate's first holder.
     """
     firsts = first_certificates(world)
     longest: float | None = None
@@ -161,7 +163,7 @@ def recovery_s(world: World, struck: list[StruckFault]) -> tuple[float | None, f
 
 
 def exchange_s(world: World, struck: list[StruckFault]) -> float | None:
-    """The median exchange of those who were counted before the first fault; None when nobody was."""
+    """The median exchange of counted nodes before the first fault; None when nobody was counted."""
     first = min((blow.at_s for blow in struck), default=math.inf)
     took = [
         sum(seconds for phase, seconds in event.phase_seconds.items() if phase != "train")
@@ -190,7 +192,7 @@ def _trained_between(world: World, node: int, start: float, stop: float) -> floa
 
 
 def refused(world: World) -> dict[str, int]:
-    """Refusals of all nodes by reason."""
+    """Refusals of all nodes, by reason."""
     counts: dict[str, int] = {}
     for _, _, event in world.history:
         if isinstance(event, InputRefused):
@@ -199,6 +201,6 @@ def refused(world: World) -> dict[str, int]:
 
 
 def bytes_sent(world: World) -> int:
-    """By all nodes in their last lives, both planes."""
+    """Bytes that all nodes sent in their last lives, on both planes."""
     traffic = [node.network.traffic() for node in world.nodes if node.network is not None]
     return sum(one.control_sent + one.bulk_sent for one in traffic)

@@ -1,8 +1,7 @@
-"""Named stories: what happens to volunteers' machines, each with what the swarm must make of it
-besides keeping the invariants.
+"""Named stories: what happens to volunteers' machines, and what the swarm must reach.
 
-`scenario(name, nodes, seed)` gives the story. Most are small and quick; `CROWDS` are the ones with
-many nodes or minutes, which "all" leaves out.
+Every story must also keep the invariants. `scenario(name, nodes, seed)` makes a story. Most are
+small and quick. `CROWDS` have many nodes or last minutes, and "all" leaves them out.
 """
 
 from __future__ import annotations
@@ -14,16 +13,17 @@ from protocol.text.nearest import nearest
 from simulator.fakes.link_profiles import QUALITIES
 from simulator.faults import fault as f
 from simulator.scenarios.crowds import CROWDS, churn, revolving_door
-from simulator.scenarios.groups import between_rows, in_rows
+from simulator.scenarios.groups import between_groups, in_groups
 from simulator.scenarios.liars import LIARS
 from simulator.scenarios.phases import OUT_OF_PHASE
 from simulator.scenarios.story import DETECTION_S, SLOW_ROUNDS, Make, Story, Wanted, plain
 
-# Fault-free, on links of 20 ms: half a second for the training step under way, ten one-way trips.
+# A fault-free exchange on links of 20 ms: half a second for the current training step, and ten
+# one-way trips.
 EXCHANGE_S = 0.75
-# To the next certificate after a single crash, training not counted: detection and two exchanges.
+# To the next certificate after a single crash, without training: detection and two exchanges.
 RECOVERY_S = 0.5 + 2 * EXCHANGE_S
-# The same, by what an exchange takes in the same world.
+# The same, in exchanges of the same world.
 RECOVERY_EXCHANGES = 2.0
 HOUR_S = 3600.0
 
@@ -38,7 +38,10 @@ CRASHES: dict[str, tuple[str, float]] = {
     "vote-after": ("vote", 0.01),
     "adopt": ("adopt", 0.0),
 }
-"""Where a node can die in a round: the phase, and how long it is in it. On links of 20 ms, slices are under way for 20 to 60 ms."""
+"""Where a node can die in a round: the phase, and the seconds into the phase.
+
+On links of 20 ms, slices are under way for 20 to 60 ms.
+"""
 
 
 def _crash(role: str, step: str) -> Make:
@@ -193,8 +196,8 @@ SCENARIOS: dict[str, Make] = {
         "power-cut-in-vote",
         60.0,
         4,
-        # All have voted and nobody has certified, when all lose power; they come back one after the
-        # other, into the middle of the round.
+        # All nodes lose power when all have voted and none has certified. They come back one after
+        # the other, into the middle of the round.
         lambda n: tuple(
             f.Kill(
                 node=i,
@@ -209,8 +212,8 @@ SCENARIOS: dict[str, Make] = {
         "certified-while-away",
         90.0,
         4,
-        # A member is cut off when its slices are out: the others certify them. It trains on alone,
-        # offers that work and more, is started again, and hears of the certificate only then.
+        # A member is cut off after its slices left, and the others certify them. It trains on alone
+        # and offers that work and more. It is restarted, and hears of the certificate only then.
         lambda n: (
             f.Partition(
                 groups=((1,),),
@@ -268,8 +271,8 @@ SCENARIOS: dict[str, Make] = {
         "two-leaders",
         50.0,
         6,
-        # The leader hears everybody late and is heard late: half of the swarm passes it over while
-        # it still plans.
+        # The leader's messages are late both ways: half of the swarm passes it over while it still
+        # plans.
         lambda n: (
             f.Reorder(
                 node=f.WHOEVER,
@@ -345,27 +348,31 @@ SCENARIOS: dict[str, Make] = {
     "network-world": _network("world"),
 }
 
-IN_ROWS: dict[str, Make] = {
-    **in_rows(SCENARIOS),
-    **between_rows(
+IN_GROUPS: dict[str, Make] = {
+    **in_groups(SCENARIOS),
+    **between_groups(
         Wanted(rounds=5, detection_s=DETECTION_S, recovery_exchanges=RECOVERY_EXCHANGES),
         Wanted(rounds=5, detection_s=DETECTION_S),
     ),
 }
-"""Of several rows: everything above told again, and what can happen between rows."""
+"""Stories of several groups: all stories above again, and what can happen between groups."""
 
 
 def scenario(name: str, nodes: int | None, seed: int) -> Story:
-    """Raises `UserError("SCENARIO")` with the nearest name."""
-    make = SCENARIOS.get(name) or IN_ROWS.get(name) or CROWDS.get(name)
+    """Make a named story.
+
+    Raises:
+        UserError: With code SCENARIO and the nearest name, for an unknown name.
+    """
+    make = SCENARIOS.get(name) or IN_GROUPS.get(name) or CROWDS.get(name)
     if make is None:
-        meant = nearest(name, [*SCENARIOS, *IN_ROWS, *CROWDS, "membership"])
-        said = f"the nearest is {meant}" if meant else ""
+        meant = nearest(name, [*SCENARIOS, *IN_GROUPS, *CROWDS, "membership"])
+        nearest_name = f"the nearest name is {meant}" if meant else ""
         raise UserError(
             "SCENARIO",
-            f"There is no scenario {name!r}.",
-            why=said,
-            fix="hypergpud simulate --list names them",
+            f"Unknown scenario {name!r}.",
+            why=nearest_name,
+            fix="list them with `hypergpud simulate --list`",
             exit_code=2,
         )
     return make(nodes, seed)

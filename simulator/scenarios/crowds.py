@@ -1,4 +1,4 @@
-"""Named stories of many members, and of members who come and go all the time."""
+"""Named stories of many members, and of members that come and go all the time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from simulator.scenarios.story import DETECTION_S, SLOW_ROUNDS, Make, Story, Wan
 
 
 def churn(name: str, count: int, minutes: int) -> Make:
-    """Thirty percent of the nodes die every minute, each at a random moment, and come back a while
-    later.
-    """
+    """Thirty percent of the nodes die every minute at random moments and come back later."""
 
     def make(nodes: int | None, seed: int) -> Story:
         n = nodes or count
@@ -40,7 +38,7 @@ def churn(name: str, count: int, minutes: int) -> Make:
 
 
 def revolving_door(nodes: int | None, seed: int) -> Story:
-    """Every second somebody joins or leaves; a few stay."""
+    """Every second a node joins or leaves; a few stay."""
     n = max(nodes or 10, 5)
     rng = random.Random(f"door {seed}")
     schedule: list[f.AnyFault] = []
@@ -67,7 +65,7 @@ def revolving_door(nodes: int | None, seed: int) -> Story:
 CROWDS: dict[str, Make] = {
     "many": plain(
         "many",
-        # And then until everybody holds the first certificate and its anchor.
+        # Afterwards the story goes on until everybody holds the first certificate and its anchor.
         10.0,
         1000,
         lambda n: (),

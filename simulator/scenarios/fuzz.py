@@ -1,6 +1,6 @@
-"""Random stories: everything that can go wrong, at random, from one seed.
+"""Random stories from a seed: every kind of fault, at random.
 
-A story that fails is shrunk to the faults that it takes.
+A story that fails is shrunk to the faults that it needs.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from simulator.scenarios.story import Story
 MOST_NODES = 8
 LEAST_NODES = 3
 MOST_FAULTS = 6
-# Of local training and exchange together, in a story's rounds.
+# Local training and exchange together, for the length of a story.
 ROUND_S = 6.0
 LEAST_ROUNDS = 6
 MOST_ROUNDS = 20
-# "near" twice: half of what goes wrong needs no bad link.
+# "near" appears twice: half of what goes wrong needs no bad link.
 LINKS = ("near", "near", "perfect", "good", "average", "poor", "far", "world")
 FUZZED_LIES = tuple(
     name for name, lie in LIES.items() if not lie.unnoticed or name in ("false_held", "braggart")
 )
 FAULTED_STEPS = ("ready", "scatter", "reduce", "vote", "adopt", "offer", "fetch", "merge")
-SHRINKS = 40  # runs that shrinking may take
+# The most runs that shrinking may use.
+SHRINKS = 40
 
 
 def random_story(seed: int, nodes: int | None = None) -> Story:
-    """The story of a seed; with `nodes`, of that many."""
+    """The story of a seed, with `nodes` nodes where that is given."""
     rng = random.Random(f"story {seed}")
     count = nodes or rng.randint(LEAST_NODES, MOST_NODES)
     seconds = ROUND_S * rng.randint(LEAST_ROUNDS, MOST_ROUNDS)
@@ -47,7 +48,7 @@ def random_story(seed: int, nodes: int | None = None) -> Story:
         seconds=seconds,
         schedule=(*schedule, *joins, *_lie(rng, count, seconds)),
         min_peers=min_peers,
-        max_group=max(min_peers, _row_size(rng.random())),
+        max_group=max(min_peers, _group_size(rng.random())),
         codec="float32" if rng.random() < 0.7 else "bfloat16",
         link=rng.choice(LINKS),
         marked=rng.random() < 0.9,
@@ -55,9 +56,10 @@ def random_story(seed: int, nodes: int | None = None) -> Story:
     )
 
 
-def _row_size(drawn: float) -> int:
-    """A quarter of the stories may have several rows, and one in seven mostly has: those of many
-    nodes.
+def _group_size(drawn: float) -> int:
+    """The size of groups: a quarter of the stories may have several groups.
+
+    One in seven mostly has, because of its many nodes.
     """
     return 32 if drawn < 0.75 else 4 if drawn < 0.85 else 3 if drawn < 0.95 else 2
 
@@ -67,7 +69,7 @@ def _time(rng: random.Random, seconds: float) -> float:
 
 
 def _lie(rng: random.Random, nodes: int, seconds: float) -> tuple[f.AnyFault, ...]:
-    """At most one liar: two of three nodes that lie are a majority, and nothing is promised then."""
+    """At most one liar: two liars of three nodes are a majority, and nothing is promised then."""
     if nodes < 4 or rng.random() > 0.25:
         return ()
     return (
@@ -140,8 +142,9 @@ def _groups(rng: random.Random, nodes: int) -> tuple[tuple[int, ...], ...]:
 
 
 def shrink(story: Story, fails: Callable[[Story], bool]) -> Story:
-    """The same story with fewer faults that still fails: each is left out in turn for as long as
-    that helps, halves first.
+    """The same story with fewer faults that still fails.
+
+    Each fault is left out in turn as long as the story still fails, halves first.
     """
     runs = 0
     size = max(1, len(story.schedule) // 2)

@@ -1,8 +1,7 @@
-"""Named stories of plans of several rows: what happens between rows, and what happens anywhere,
-told once more where there are two.
+"""Named stories of several groups: what happens between groups, and every other story again.
 
-On links of 20 ms, after a cut: what a row summed is under way for 20 ms, then the finished slices
-for 20, then what is handed on to the rows for 20.
+On links of 20 ms, after the inclusion: a group's sums are under way for 20 ms, then the finished
+slices for 20 ms, then the slices that are handed on within the groups for 20 ms.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from msgspec.structs import replace
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.run.manifest import RoundRules
 from simulator.faults import fault as f
-from simulator.scenarios.liars import named_in_rows
+from simulator.scenarios.liars import named_in_groups
 from simulator.scenarios.story import Make, Story, Wanted
 
-BETWEEN_ROWS: dict[str, float] = {
+BETWEEN_GROUPS: dict[str, float] = {
     "sum": 0.0,
     "sent": 0.005,
     "summed": 0.025,
@@ -25,16 +24,19 @@ BETWEEN_ROWS: dict[str, float] = {
     "hand-on": 0.045,
     "handed-on": 0.055,
 }
-"""Seconds after the cut came to a slice's owner at which it dies: before what it summed of its row is under way, with it on its way, when
-the others took it in, when slices are finished, when they came to it, when it has handed on most."""
+"""When a slice's owner dies, in seconds after the inclusion reached it.
+
+In order: before its group's sum is under way, with the sum under way, when the others have received
+it, when slices are finished, when they reached it, and when it has handed on most of them.
+"""
 
 MEMBERS = 9
-ROW = 3
-# So that everybody sums, finishes and hands on something.
+GROUP_SIZE = 3
+# With this size everybody sums, finishes and hands on something.
 PARAMETERS = 3 * MEMBERS * CHUNK_ELEMENTS
 
 
-def _several_rows(
+def _several_groups(
     name: str,
     schedule: Callable[[int], tuple[f.AnyFault, ...]],
     wanted: Wanted,
@@ -50,7 +52,7 @@ def _several_rows(
             seed=seed,
             seconds=seconds,
             schedule=schedule(n),
-            max_group=ROW,
+            max_group=GROUP_SIZE,
             parameters=PARAMETERS * n // MEMBERS,
             wanted=wanted,
         )
@@ -59,28 +61,31 @@ def _several_rows(
 
 
 def _owner_lost(role: str, step: str, after_a_crash: Wanted, detected: Wanted) -> Make:
-    # A leader that dies as its own slice spreads leaves some with all of it, who vote, and some
-    # without, whom nobody can name a substitute: the voters wait for a majority to the end of their
-    # view before all meet in a later one.
+    # When the leader dies while its own slice spreads, some members have all of it and vote. The
+    # others lack it and nobody can name a substitute for them. The voters wait for a majority to
+    # the end of their view before all meet in a later one.
     wanted = detected if role == "leader" and step in ("hand-on", "handed-on") else after_a_crash
-    when = f.FaultTrigger(enters="reduce", role=role, number=3, after_s=BETWEEN_ROWS[step])
-    return _several_rows(
-        f"rows-{role}-lost-{step}", lambda n: (f.Kill(node=f.WHOEVER, when=when),), wanted
+    when = f.FaultTrigger(enters="reduce", role=role, number=3, after_s=BETWEEN_GROUPS[step])
+    return _several_groups(
+        f"groups-{role}-lost-{step}", lambda n: (f.Kill(node=f.WHOEVER, when=when),), wanted
     )
 
 
 OWNERS_DIE: dict[str, float] = {"early": 0.0, "on-the-way": 0.06, "late": 0.2}
-"""Seconds after the cut came to a slice's owner among 64 in four regions at which it dies: before what it summed of its row is under way, on its
-way to far owners, when the finished shares are."""
+"""When an owner among 64 nodes in four regions dies, in seconds after the inclusion reached it.
+
+In order: before its group's sum is under way, with the sum under way to far owners, and with the
+finished shares under way.
+"""
 
 
 def _four_regions(ending: str, schedule: tuple[f.AnyFault, ...], wanted: Wanted) -> Make:
-    """Rows of sixteen at most, 64 nodes in four regions."""
+    """64 nodes in four regions, in groups of at most sixteen."""
 
     def make(nodes: int | None, seed: int) -> Story:
         n = nodes or 64
         return Story(
-            name=f"rows-of-64{ending}",
+            name=f"groups-of-64{ending}",
             nodes=n,
             seed=seed,
             seconds=14.0 * wanted.rounds,
@@ -105,22 +110,22 @@ def _owner_dies(after_s: float) -> tuple[f.AnyFault, ...]:
     )
 
 
-def between_rows(after_a_crash: Wanted, detected: Wanted) -> dict[str, Make]:
-    """Stories of three rows of three.
+def between_groups(after_a_crash: Wanted, detected: Wanted) -> dict[str, Make]:
+    """Stories of three groups of three.
 
-    `after_a_crash` is wanted after a single one, `detected` after several.
+    `after_a_crash` is wanted after a single crash, `detected` after several.
     """
     return {
-        "rows-calm": _several_rows(
-            "rows-calm", lambda n: (), Wanted(rounds=5, goodput_of_bound=1.0)
+        "groups-calm": _several_groups(
+            "groups-calm", lambda n: (), Wanted(rounds=5, goodput_of_bound=1.0)
         ),
         **{
-            f"rows-{role}-lost-{step}": _owner_lost(role, step, after_a_crash, detected)
+            f"groups-{role}-lost-{step}": _owner_lost(role, step, after_a_crash, detected)
             for role in ("member", "leader")
-            for step in BETWEEN_ROWS
+            for step in BETWEEN_GROUPS
         },
-        "rows-substitute-lost": _several_rows(
-            "rows-substitute-lost",
+        "groups-substitute-lost": _several_groups(
+            "groups-substitute-lost",
             lambda n: tuple(
                 f.Kill(
                     node=f.WHOEVER,
@@ -130,8 +135,8 @@ def between_rows(after_a_crash: Wanted, detected: Wanted) -> dict[str, Make]:
             ),
             replace(detected, rounds=4),
         ),
-        "rows-whole-row-lost": _several_rows(
-            "rows-whole-row-lost",
+        "groups-whole-group-lost": _several_groups(
+            "groups-whole-group-lost",
             lambda n: (
                 *(
                     f.Kill(
@@ -139,21 +144,21 @@ def between_rows(after_a_crash: Wanted, detected: Wanted) -> dict[str, Make]:
                         when=f.FaultTrigger(enters="reduce", node=i, number=2, after_s=0.01),
                         back_s=6.0,
                     )
-                    for i in range(ROW)
+                    for i in range(GROUP_SIZE)
                 ),
                 *(
                     f.Kill(
                         node=i,
                         when=f.FaultTrigger(enters="scatter", node=i, number=4, after_s=0.01),
                     )
-                    for i in range(ROW)
+                    for i in range(GROUP_SIZE)
                 ),
             ),
             replace(detected, rounds=4),
             seconds=45.0,
         ),
-        "rows-relay-stopped": _several_rows(
-            "rows-relay-stopped",
+        "groups-relay-stopped": _several_groups(
+            "groups-relay-stopped",
             lambda n: (
                 f.Pause(
                     node=f.WHOEVER,
@@ -164,9 +169,9 @@ def between_rows(after_a_crash: Wanted, detected: Wanted) -> dict[str, Make]:
             Wanted(rounds=4),
             seconds=60.0,
         ),
-        "rows-of-64": _four_regions("", (), Wanted(rounds=1, goodput_of_bound=1.0)),
+        "groups-of-64": _four_regions("", (), Wanted(rounds=1, goodput_of_bound=1.0)),
         **{
-            f"rows-of-64-owner-dies-{when}": _four_regions(
+            f"groups-of-64-owner-dies-{when}": _four_regions(
                 f"-owner-dies-{when}", _owner_dies(after_s), Wanted(rounds=2)
             )
             for when, after_s in OWNERS_DIE.items()
@@ -175,7 +180,7 @@ def between_rows(after_a_crash: Wanted, detected: Wanted) -> dict[str, Make]:
 
 
 def _in_any_round(fault: f.AnyFault) -> f.AnyFault:
-    """A fault at a leader's vote, at the first that there is."""
+    """The fault at the leader's first vote, where it was placed at a leader's vote in one round."""
     when = fault.when
     return (
         fault
@@ -184,25 +189,25 @@ def _in_any_round(fault: f.AnyFault) -> f.AnyFault:
     )
 
 
-def in_rows(named: Mapping[str, Make]) -> dict[str, Make]:
-    """The same stories in two rows.
+def in_groups(named: Mapping[str, Make]) -> dict[str, Make]:
+    """The same stories in two groups.
 
-    What is wanted of a single row's speed is not: there is one way more.
+    The exchange may take longer than in one group: there is one more trip.
     """
 
-    def told(make: Make) -> Make:
+    def regrouped(make: Make) -> Make:
         def again(nodes: int | None, seed: int) -> Story:
             story = make(nodes, seed)
-            wanted = replace(named_in_rows(story.name, story.wanted), recovery_exchange_s=None)
-            row = max(-(-story.nodes // 2), story.min_peers)
-            # A leader may be the last to have all: then a certificate is there before its vote, in
-            # that round.
+            wanted = replace(named_in_groups(story.name, story.wanted), recovery_exchange_s=None)
+            size = max(-(-story.nodes // 2), story.min_peers)
+            # A leader may be the last to have all slices. Then a certificate exists before its vote
+            # in that round.
             if story.name == "cascade":
                 story = replace(
                     story, schedule=tuple(_in_any_round(fault) for fault in story.schedule)
                 )
-            return replace(story, name=f"rows-{story.name}", max_group=row, wanted=wanted)
+            return replace(story, name=f"groups-{story.name}", max_group=size, wanted=wanted)
 
         return again
 
-    return {f"rows-{name}": told(make) for name, make in named.items()}
+    return {f"groups-{name}": regrouped(make) for name, make in named.items()}

@@ -1,6 +1,4 @@
-"""Named stories of one peer that lies: what the honest must have refused it for, alone in a row and
-where results pass through several hands.
-"""
+"""Named stories of one peer that lies, and what honest nodes must have refused it for."""
 
 from __future__ import annotations
 
@@ -30,22 +28,28 @@ NAMED: dict[str, tuple[str, ...]] = {
     "fake_certificate": ("malformed",),
     "bad_state": ("bad_proof",),
 }
-"""What the honest refuse a liar for. A lie that is not here cannot be told from bad luck, or from what it replays."""
+"""What honest nodes refuse a liar for.
 
-TOLD_BY_LEADERS = ("bad_plan", "two_cuts")
-"""Lies that only a leader can tell: told by whoever leads, since in ten rounds of five a given node leads none in one world of nine."""
+A lie that is missing here cannot be distinguished from bad luck, or from the messages it replays.
+"""
 
-CHANCY = ("wrong_sum",)
-"""Lies that come to light when somebody looks: of three, each in two rounds of three, within three minutes."""
+LEADERS_LIES = ("bad_plan", "two_cuts")
+"""Lies that only a leader can tell. Whichever node leads tells them.
+
+A given node of five leads none of ten rounds in one world of nine.
+"""
+
+FOUND_BY_AUDIT = ("wrong_sum",)
+"""Lies that an audit finds by chance: with three nodes, in two of three rounds, within three minutes."""
 
 LYING_S = 60.0
 
 
 def _liar(kind: str) -> Make:
     def make(nodes: int | None, seed: int) -> Story:
-        count = nodes or (3 if kind in CHANCY else 5)
+        count = nodes or (3 if kind in FOUND_BY_AUDIT else 5)
         liar, lie = 1, f.ByzantineBehavior(node=1, kind=kind, at_s=8.0)
-        if kind in TOLD_BY_LEADERS:
+        if kind in LEADERS_LIES:
             liar, lie = (
                 f.WHOEVER,
                 f.ByzantineBehavior(
@@ -64,9 +68,9 @@ def _liar(kind: str) -> Make:
             name=f"liar-{kind}",
             nodes=count,
             seed=seed,
-            seconds=LYING_S * (3 if kind in CHANCY else 1),
+            seconds=LYING_S * (3 if kind in FOUND_BY_AUDIT else 1),
             schedule=schedule,
-            # So that everybody reduces something, and can lie about it.
+            # With this size everybody reduces something, and can lie about it.
             parameters=2 * count * CHUNK_ELEMENTS,
             starts=tuple(range(count - 1)) if kind == "bad_state" else None,
             wanted=Wanted(
@@ -78,11 +82,7 @@ def _liar(kind: str) -> Make:
 
 
 def _remembered(nodes: int | None, seed: int) -> Story:
-    """A liar is caught.
-
-    Then all who caught it lose power and come back, and somebody new joins: nobody works with it
-    any more.
-    """
+    """A caught liar stays excluded after its witnesses lost power and a new node joined."""
     count = max(nodes or 5, 4)
     honest = [i for i in range(count) if i != 1]
     return Story(
@@ -106,20 +106,22 @@ LIARS: dict[str, Make] = {
     "liar-remembered": _remembered,
 }
 
-UNNAMED_IN_ROWS = (
-    # In rows the first of the two makes the majority, and no more votes are looked at.
+UNNAMED_IN_GROUPS = (
+    # With several groups the first of the two votes makes the majority, and no more votes are
+    # examined.
     "liar-double_vote",
-    # A result that passed through several hands: all of them are suspected.
+    # The result passed through several hands, and all of them are suspected.
     "liar-split_sum",
 )
-SUSPECTED_IN_ROWS = ("liar-split_sum",)
+SUSPECTED_IN_GROUPS = ("liar-split_sum",)
 
 
-def named_in_rows(name: str, wanted: Wanted) -> Wanted:
-    """What is wanted of a story when it is told again in several rows: some liars cannot be named
-    there, of some a suspicion is all there is.
+def named_in_groups(name: str, wanted: Wanted) -> Wanted:
+    """What is wanted of a story when it is played in several groups.
+
+    There some liars cannot be named, and for others a suspicion is all there is.
     """
-    if name not in UNNAMED_IN_ROWS:
+    if name not in UNNAMED_IN_GROUPS:
         return wanted
-    suspected = tuple(node for node, _ in wanted.refused) if name in SUSPECTED_IN_ROWS else ()
+    suspected = tuple(node for node, _ in wanted.refused) if name in SUSPECTED_IN_GROUPS else ()
     return replace(wanted, refused=(), suspected=suspected)

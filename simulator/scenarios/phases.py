@@ -1,9 +1,7 @@
-"""Named stories of members that are not where the others are: out of phase, or behind for longer
-than a round.
+"""Named stories of members that are out of phase.
 
-A member that is out of phase stands in another view than the others when they plan. A member that
-is behind downloads a state for longer than the others need for a round. Neither may cost anybody
-else more than a moment, and both must come back.
+A member that is out of phase is in another view than the others when they plan. It may cost the
+others no more than a moment, and it must come back.
 """
 
 from __future__ import annotations
@@ -12,12 +10,12 @@ from simulator.faults import fault as f
 from simulator.scenarios.story import QUICK, Make, Wanted, plain
 
 ROUND_S = QUICK.seconds
-# The phase that a member is off: longer than two waits of a follower with `QUICK`.
+# How far the member is out of phase: longer than two waits of a follower with `QUICK`.
 PHASE_S = 3.0
 
 OUT_OF_PHASE: dict[str, Make] = {
-    # It waits in view 0, 1 and 2 while the others train. They come to view 0 when it stands in a
-    # later one, and its first offer is still there.
+    # It waits in views 0, 1 and 2 while the others train. They reach view 0 when it is in a later
+    # view, and its first offer is still there.
     f"out-of-phase-{name}": plain(
         f"out-of-phase-{name}",
         60.0,

@@ -1,4 +1,4 @@
-"""A story: everything that decides what a world will do, as one record.
+"""A story: everything that decides what a world does, as one record.
 
 The same story gives the same history, byte for byte.
 """
@@ -18,44 +18,46 @@ from simulator.faults.fault import AnyFault, Schedule, describe
 # The longest story that --fuzz ever shrank has some hundred kilobytes.
 MAX_STORY_BYTES = 16 << 20
 QUICK = RoundRules(seconds=5.0, ready_s=1.0, scatter_s=4.0, gather_s=4.0, vote_s=2.0)
-"""Rounds short enough for many of them; the deadlines in the same order as the defaults."""
+"""Rounds short enough to play many; the deadlines are ordered as the defaults are."""
 
-SLOW_ROUNDS = RoundRules(seconds=20.0)  # with the default deadlines
-DETECTION_S = 5.0  # a crash is noticed within
-# Three chunks: with more members than that some reduce nothing, which is a case of its own.
+# The default deadlines apply.
+SLOW_ROUNDS = RoundRules(seconds=20.0)
+# A crash is noticed within this time.
+DETECTION_S = 5.0
+# Three chunks. With more members than that, some reduce nothing, which is a case of its own.
 PARAMETERS = 3 * 4096
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a story must reach besides the invariants. None: does not matter."""
+    """What a story must reach besides the invariants. None means that it does not matter."""
 
-    rounds: int = 1  # certificates in the longest ancestry
+    # Certificates in the longest ancestry.
+    rounds: int = 1
     goodput_of_bound: float | None = None
     detection_s: float | None = None
-    # From the last fault to the next certificate, training not counted.
+    # From the last fault to the next certificate, without training.
     recovery_exchange_s: float | None = None
-    # The same, as detection and so many exchanges of the same world before its first fault.
+    # The same, as detection and so many exchanges of this world before its first fault.
     recovery_exchanges: float | None = None
-    # Between two certificates in a row of the longest ancestry.
+    # The longest time between two successive certificates of the longest ancestry.
     longest_round_s: float | None = None
-    # (node, reason): somebody honest must have refused this node for it.
+    # (node, reason): an honest node must have refused this node for that reason.
     refused: tuple[tuple[int, str], ...] = ()
-    learns: bool = False  # the loss must fall
-    # Somebody honest must have said that this node may have summed wrongly.
+    # The loss must fall.
+    learns: bool = False
+    # An honest node must have warned that these nodes may have summed wrongly.
     suspected: tuple[int, ...] = ()
-    # Nobody may drop work but what certificates passed by: that halves, and goes.
+    # Nobody may drop other work than what certificates passed by, which is halved until it is gone.
     drops_only_passed: bool = False
     liars_out_from_s: float | None = (
-        # From then on no honest leader plans with a liar, and all the honest have said why in their
-        # last life.
+        # From then on no honest leader plans with a liar, and every honest node has reported the
+        # proof in its last life.
         None
     )
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`starts` are the nodes filled at second 0 (all of them when None); the others wait for a
-    `Start`.
-    """
+    """`starts` are the nodes that start at second 0; None means all. Others wait for a `Start`."""
 
     name: str
     nodes: int
@@ -70,23 +72,22 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     link: str = "near"
     parameters: int = PARAMETERS
     samples_per_second: float = 20.0
-    # Contributions are constants that name their peer and stretch, instead of real gradients of the
-    # quadratic.
+    # Contributions are constants that name their peer and stretch, not gradients of the quadratic.
     marked: bool = True
     starts: tuple[int, ...] | None = None
     wanted: Wanted = Wanted()
     patience_s: float | None = (
-        # After the last fault, until everybody must have moved on; None: `World` computes it from
-        # the deadlines.
+        # After the last fault, until every live node must have moved on. With None, `ProgressCheck`
+        # computes it from the deadlines.
         None
     )
 
     def __post_init__(self) -> None:
         if self.link not in LINKS:
-            raise ValueError(f"no links are called {self.link!r}; known: {', '.join(LINKS)}")
+            raise ValueError(f"unknown links {self.link!r}; known: {', '.join(LINKS)}")
 
     def manifest(self) -> Manifest:
-        """The run that the nodes of this story are in."""
+        """The run that the nodes of this story take part in."""
         return Manifest(
             name="simulated",
             task="quadratic",
@@ -100,13 +101,14 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def text(self) -> str:
         """Lines for a person."""
         lines = [
-            f"{self.name}, seed {self.seed}: {self.nodes} nodes for {self.seconds:g} s, links {self.link}"
+            f"{self.name}, seed {self.seed}: {self.nodes} nodes for {self.seconds:g} s, "
+            f"links {self.link}"
         ]
         return "\n".join([*lines, *(f"  {describe(fault)}" for fault in self.schedule)])
 
 
 Make = Callable[[int | None, int], Story]
-"""A named story, of as many nodes as it likes best or of so many, from a seed."""
+"""Makes a named story from a number of nodes (None for the usual one) and a seed."""
 
 
 def plain(
@@ -116,8 +118,9 @@ def plain(
     schedule: Callable[[int], tuple[AnyFault, ...]],
     **more: object,
 ) -> Make:
-    """A story of `count` nodes (where nothing else is asked for) whose schedule may depend on how
-    many they are.
+    """A story of `count` nodes, unless the caller asks for another number.
+
+    The schedule may depend on the number of nodes.
     """
 
     def make(nodes: int | None, seed: int) -> Story:
@@ -128,12 +131,16 @@ def plain(
 
 
 def write_story(story: Story, path: Path) -> None:
-    """As JSON that `read_story` takes."""
+    """Write a story as JSON that `read_story` reads."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(story)) + b"\n")
 
 
 def read_story(path: Path) -> Story:
-    """Raises `UserError("STORY")`."""
+    """Read a story.
+
+    Raises:
+        UserError: With code STORY, when the file does not hold a story.
+    """
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_STORY_BYTES + 1)
@@ -143,8 +150,8 @@ def read_story(path: Path) -> Story:
     except (OSError, msgspec.DecodeError, ValueError) as error:
         raise UserError(
             "STORY",
-            f"{path} holds no story.",
+            f"{path} is not a story.",
             why=error.strerror if isinstance(error, OSError) and error.strerror else str(error),
-            fix="write one with --save, or see simulator/scenarios/story.py",
+            fix="write a story with `hypergpud simulate NAME --save FILE`",
             exit_code=2,
         ) from None

@@ -1,9 +1,8 @@
-"""Whose work is in a certificate, checked by content: its state must follow from its parent's and
-from exactly the offers that it lists.
+"""Checks a certificate by content: its state must follow from its parent's state and its offers.
 
-The world sees every offer on its way to the disk, before anybody else hears of it. From those bytes
-the mean is made twice: by `protocol.averaging.reduction`, which must give the certified state bit for bit,
-and independently in float64, which must agree within rounding.
+The world sees every offer on its way to the disk, before any other node receives it. It makes the
+mean of those bytes twice. `protocol.averaging.reduction` must give the certified state bit for bit.
+An independent mean in float64 must agree within rounding.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_vectors
 from protocol.codec import codec_named
-from protocol.digest import Digest
+from protocol.digest import Buffer, Digest
 from protocol.identity import PeerId, short
 from protocol.ports.disk_records import LedgerRecord
 from protocol.run.manifest import Manifest
 
-# Relative to the largest value of a contribution: 64 float32 additions and a division stay below
+# Relative to the largest value of a contribution. 64 float32 additions and a division stay below
 # 2^-17.
 ROUNDING = 1e-5
 
@@ -35,13 +34,13 @@ class Contents:
     def __init__(self, manifest: Manifest) -> None:
         self._rules = manifest.outer
         self._codec = codec_named(manifest.codec)
-        self._offers: dict[tuple[PeerId, int], tuple[int, bytes]] = {}
+        self._offers: dict[tuple[PeerId, int], tuple[int, Buffer]] = {}
         self._states: dict[Digest, State] = {}
 
     def offered(self, peer: PeerId, record: LedgerRecord) -> str:
-        """An offer became durable.
+        """Record an offer that became durable.
 
-        Returns what is wrong with it: the same seq may never stand for two offers.
+        Returns what is wrong with it: one seq must never name two offers.
         """
         if not record.offered_seq:
             return ""
@@ -57,9 +56,7 @@ class Contents:
         return tip in self._states
 
     def keep(self, tip: Digest, value: Vector, momentum: Vector) -> None:
-        """The state of a tip that cannot be checked against a parent (genesis, or the first one
-        seen).
-        """
+        """Record the state of a tip that has no known parent: genesis, or the first tip seen."""
         self._states[tip] = (value.copy(), momentum.copy())
 
     def check(
@@ -69,7 +66,7 @@ class Contents:
         value: Vector,
         momentum: Vector,
     ) -> str:
-        """What is wrong with the state that somebody holds for this certificate; empty when nothing
+        """What is wrong with the state that a node holds for this certificate; empty when nothing
         is.
 
         `weights` are those of a merge.
@@ -89,11 +86,17 @@ class Contents:
             f"{short(peer)} seq {seq}" for peer, seq in listed if (peer, seq) not in self._offers
         ]
         if missing:
-            return f"certificate {certificate.outcome.number} lists what was never offered: {', '.join(missing)}"
+            return (
+                f"certificate {certificate.outcome.number} lists what was never offered: "
+                f"{', '.join(missing)}"
+            )
         parts = [self._offers[one] for one in listed]
         for (weight, _), i in zip(parts, certificate.contributors, strict=True):
             if weight != certificate.plan.offers[i].samples:
-                return f"certificate {certificate.outcome.number} counts {certificate.plan.offers[i].samples} samples where {weight} were offered"
+                return (
+                    f"certificate {certificate.outcome.number} counts "
+                    f"{certificate.plan.offers[i].samples} samples where {weight} were offered"
+                )
         return self._check_bits(certificate, known[0], parts) or self._check_float64(
             certificate, known[0], parts, momentum
         )
@@ -105,14 +108,18 @@ class Contents:
         for one, two, out in zip(first, second, merged, strict=True):
             merge_vectors(one, two, weights, out)
         if state_digest(*merged) != certificate.outcome.state:
-            return f"merge {certificate.outcome.number} is not the mean of its parents weighted {weights[0]} to {weights[1]}"
+            return (
+                f"merge {certificate.outcome.number} is not the mean of its parents weighted "
+                f"{weights[0]} to {weights[1]}"
+            )
         return ""
 
     def _check_bits(
-        self, certificate: OpenCertificate, parent: State, parts: list[tuple[int, bytes]]
+        self, certificate: OpenCertificate, parent: State, parts: list[tuple[int, Buffer]]
     ) -> str:
-        """The reduction's own arithmetic, encoded and decoded as it travels: neither depends on
-        where the vector is cut into slices.
+        """Repeat the reduction's own arithmetic, encoded and decoded as on the wire.
+
+        Neither depends on where the vector is cut into slices.
         """
         mean = np.zeros_like(parent[0])
         mean_by_plan(
@@ -125,18 +132,22 @@ class Contents:
         out = np.empty_like(mean), np.empty_like(mean)
         outer_step(*parent, mean, self._rules, *out, rounds=certificate.rounds)
         if state_digest(*out) != certificate.outcome.state:
-            return f"the state of certificate {certificate.outcome.number} does not follow from the {len(parts)} offers that it lists"
+            return (
+                f"the state of certificate {certificate.outcome.number} does not follow from "
+                f"the {len(parts)} offers that it lists"
+            )
         return ""
 
     def _check_float64(
         self,
         certificate: OpenCertificate,
         parent: State,
-        parts: list[tuple[int, bytes]],
+        parts: list[tuple[int, Buffer]],
         momentum: Vector,
     ) -> str:
-        """What entered the momentum, against the weighted mean in float64: neither uses a line of
-        the code under test.
+        """Compare what entered the momentum with the weighted mean in float64.
+
+        Neither uses a line of the code under test.
         """
         if not self._codec.lossless:
             return ""
@@ -155,5 +166,8 @@ class Contents:
         )
         worst = float(np.abs(entered - mean).max())
         if worst > ROUNDING * scale:
-            return f"certificate {certificate.outcome.number} holds another mean than that of the offers it lists: {worst:g} apart at {scale:g}"
+            return (
+                f"certificate {certificate.outcome.number} holds another mean than that of the "
+                f"offers it lists: {worst:g} apart at {scale:g}"
+            )
         return ""

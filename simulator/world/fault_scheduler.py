@@ -1,4 +1,4 @@
-"""Makes a schedule of faults happen in a world, each when its time or its step has come."""
+"""Makes a schedule of faults happen in a world, each at its time or its step."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from simulator.world.world import World
 
 
 class StruckFault(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault that began; `node` is who it happened to, WHOEVER resolved."""
+    """A fault that began. `node` is the node it struck, with `WHOEVER` resolved."""
 
     at_s: float
     node: int
     fault: f.AnyFault
-    # The nodes that had a connection to it: who can notice.
+    # The nodes that had a connection to it, and so can notice.
     connected: frozenset[int] = frozenset()
 
 
 class FaultScheduler:
-    """Watches one world.
+    """The faults of one world.
 
-    `struck` is what has happened so far, `over_s` when the last of it is over.
+    `struck` is what has happened so far. `over_s` is when the last fault ends.
     """
 
     def __init__(self, world: World, schedule: f.Schedule) -> None:
@@ -40,14 +40,14 @@ class FaultScheduler:
         world.watchers.append(self._watch)
 
     def begin(self) -> None:
-        """From now on, faults happen. The world is running."""
+        """From now on, faults happen. The world must be running."""
         for fault in self._times:
             assert fault.at_s is not None
             self._later(fault.at_s, partial(self._strike, fault, f.WHOEVER))
 
     @property
     def waiting(self) -> int:
-        """Faults placed at steps that have not come."""
+        """The number of faults whose step has not come."""
         return len(self._steps)
 
     def _later(self, at_s: float, act: Callable[[], None]) -> None:
@@ -79,25 +79,27 @@ class FaultScheduler:
 
     def _connected(self, index: int) -> frozenset[int]:
         network = self._world.nodes[index].network if index >= 0 else None
-        wires = network.wires if network is not None and self._world.nodes[index].alive else {}
-        return frozenset(node.index for node in self._world.nodes if node.peer in wires)
+        connections = (
+            network.connections if network is not None and self._world.nodes[index].alive else {}
+        )
+        return frozenset(node.index for node in self._world.nodes if node.peer in connections)
 
-    # ------------------------------------------------------------------------------------------ what happens
+    # ---------------------------------------------------------------- the faults
 
-    def _strike(self, fault: f.AnyFault, whoever: int) -> None:
+    def _strike(self, fault: f.AnyFault, at_step: int) -> None:
         node = getattr(fault, "node", f.WHOEVER)
-        node = whoever if node == f.WHOEVER else node
+        node = at_step if node == f.WHOEVER else node
         if hasattr(fault, "node") and not 0 <= node < len(self._world.nodes):
-            # A schedule for a larger world, or nobody came to that step.
+            # The schedule is for a larger world, or no node reached that step.
             return
         now = trio.current_time()
         self.struck.append(
             StruckFault(at_s=now, node=node, fault=fault, connected=self._connected(node))
         )
         self.over_s = max(self.over_s, now + f.lasts_s(fault))
-        self._happen(fault, node, now)
+        self._apply(fault, node, now)
 
-    def _happen(self, fault: f.AnyFault, node: int, now: float) -> None:
+    def _apply(self, fault: f.AnyFault, node: int, now: float) -> None:
         world = self._world
         match fault:
             case f.Kill(back_s=back_s):
@@ -136,7 +138,7 @@ class FaultScheduler:
                 medium.capacity_bytes = 0.0
                 self._later(now + for_s, lambda: setattr(medium, "capacity_bytes", float("inf")))
             case f.Lose() | f.Duplicate() | f.Reorder() | f.Corrupt():
-                self._trouble(fault, world.nodes[node], now)
+                self._disturb(fault, world.nodes[node], now)
 
     def _sever(self, index: int, other: int, until_s: float) -> None:
         one, two = (
@@ -154,8 +156,8 @@ class FaultScheduler:
             return
         node.paused = True
         speed = node.speed
-        # A stopped process does not train; the stretch under way is let go on, to its round's end
-        # at most.
+        # A stopped process does not train. The current stretch continues, at most to the end of its
+        # round.
         node.set_speed(0.0)
         self._world.swarm.pause(node.peer)
 
@@ -176,7 +178,7 @@ class FaultScheduler:
         )
         node.set_speed(fault.speed)
         for other in others:
-            here = world.swarm.link_between(node.peer, other)
+            here = world.swarm.paths.link_between(node.peer, other)
             assert fault.bits_per_second is not None
             slow = LinkModel(
                 latency_s=here.latency_s,
@@ -198,21 +200,24 @@ class FaultScheduler:
             self._world.lost_samples += node.trainer.progress().samples
             node.trainer.inner.crash()
 
-    def _trouble(
+    def _disturb(
         self, fault: f.Lose | f.Duplicate | f.Reorder | f.Corrupt, node: SimulatedNode, now: float
     ) -> None:
         injector = node.injector
-        name = {f.Lose: "lose", f.Duplicate: "double", f.Reorder: "swap", f.Corrupt: "corrupt"}[
-            type(fault)
-        ]
+        name = {
+            f.Lose: "loss",
+            f.Duplicate: "duplication",
+            f.Reorder: "reordering",
+            f.Corrupt: "corruption",
+        }[type(fault)]
         setattr(injector, name, fault.share)
         late_s = fault.late_s if isinstance(fault, f.Reorder) else None
         if late_s is not None:
             injector.late_s = late_s
 
-        def calm() -> None:
+        def end() -> None:
             setattr(injector, name, 0.0)
             if late_s is not None:
                 injector.late_s = 0.0
 
-        self._later(now + fault.for_s, calm)
+        self._later(now + fault.for_s, end)

@@ -1,14 +1,18 @@
-"""What must always hold, checked in a world whenever a node moves to a certificate, saves its
-ledger or enters a phase.
+"""What must always hold in a world.
 
-agreement      nodes that hold the same certificate hold identical anchors
-nothing lost   what a node was certified for, what its ledger holds and what it dropped and said so add up to what its trainer handed over
-nothing twice  no (peer, seq) is twice in one ancestry, but where a merge joins branches
-one voice      in each view a node scatters once and votes once, in all its lives together
-content        the state of a certificate follows from its parent and exactly the offers it lists (`simulator/world/contents.py`)
-bounds         what a node keeps of others has the limits it says
-progress       after the last fault, everybody alive moves on within a time, along one lineage (`simulator/playback/player.py` decides when to look)
-no crash       nothing that happens raises out of a node
+It is checked when a node moves to a certificate, saves its ledger or enters a phase:
+
+agreement      Nodes that hold the same certificate hold identical anchors.
+nothing lost   What a node was certified for, what its ledger holds and what it reported as dropped
+               add up to what its trainer handed over.
+nothing twice  No (peer, seq) appears twice in one ancestry, except where a merge joins branches.
+one voice      A node scatters once and votes once in each view, in all its lives together.
+content        The state of a certificate follows from its parent and exactly the offers that it
+               lists (`simulator/world/contents.py`).
+bounds         What a node keeps of others stays within its stated limits.
+progress       After the last fault every live node moves on in time, along one lineage
+               (`simulator/playback/player.py` decides when to look).
+no crash       Nothing that happens raises out of a node.
 """
 
 from __future__ import annotations
@@ -44,8 +48,9 @@ NAMES = (
     "progress",
     "no crash",
 )
-TRACE_LINES = 6  # of a crash: where it came from
-# One event from each stream that was waiting to deliver.
+# Lines of a crash's traceback that are reported.
+TRACE_LINES = 6
+# Each stream that waits to deliver may add one event.
 INBOX_SLACK = 256
 
 
@@ -58,25 +63,27 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Invariants:
-    """The checker of one world. `broken` is empty while all is well."""
+    """The checker of one world. `broken` is empty as long as every invariant holds."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.broken: list[Violation] = []
-        self.liars: dict[int, str] = {}  # node to its lie, the honest left out
-        # Certificates whose content is not what their offers make, by a reducer's lie that nobody
-        # can see.
+        # The lie of each Byzantine node, by its index.
+        self.liars: dict[int, str] = {}
+        # Certificates whose content does not follow from their offers, by a reducer's lie that
+        # nobody can detect.
         self.unnoticed = 0
         self._contents = Contents(manifest)
         self._min_peers = manifest.group.min_peers
         self._states: dict[Digest, Digest] = {}
-        self._told: set[tuple[str, int]] = set()
-        self._twice: dict[Digest, bool] = {}  # tips whose ancestry was looked at
-        # (node, life): what it had to account for besides its trainer's work.
+        self._reported: set[tuple[str, int]] = set()
+        # Tips whose ancestry was examined.
+        self._twice: dict[Digest, bool] = {}
+        # By node and life: what it had to account for besides its trainer's work.
         self._baseline: dict[tuple[int, int], int] = {}
         self._began_anew: set[tuple[int, int]] = set()
         self._dropped: dict[tuple[int, int], int] = {}
-        # What may be said once: by whom, what, and of which round and view.
-        self._said: set[tuple[int, Phase, Digest, int]] = set()
+        # What a node may say once: the node, the phase, and the round and view.
+        self._spoken: set[tuple[int, Phase, Digest, int]] = set()
 
     def held(self) -> dict[str, bool]:
         """Every invariant and whether it held."""
@@ -86,10 +93,10 @@ class Invariants:
     def fail(self, invariant: str, now: float, what: str) -> None:
         self.broken.append(Violation(invariant=invariant, at_s=now, what=what))
 
-    # -------------------------------------------------------------------------------------------- what is looked at
+    # ---------------------------------------------------------------- events
 
     def dropped(self, node: SimulatedNode, samples: int) -> None:
-        """The node said that it dropped work."""
+        """The node reported that it dropped work."""
         key = (node.index, node.life)
         self._dropped[key] = self._dropped.get(key, 0) + samples
 
@@ -121,17 +128,18 @@ class Invariants:
         state = node.state
         if state is None or state.phase not in (Phase.SCATTER, Phase.VOTE):
             return
-        said = (node.index, state.phase, state.parent, state.view)
-        if said in self._said:
+        spoken = (node.index, state.phase, state.parent, state.view)
+        if spoken in self._spoken:
             self.fail(
                 "one voice",
                 now,
-                f"node {node.index} enters {state.phase.value} of view {state.view} of round {state.number} a second time",
+                f"node {node.index} entered {state.phase.value} of view {state.view} of "
+                f"round {state.number} twice",
             )
-        self._said.add(said)
+        self._spoken.add(spoken)
 
     def moved(self, node: SimulatedNode, now: float) -> None:
-        """The node holds the anchor of its keeper's tip."""
+        """The node holds the anchor of its state store's tip."""
         keeper = node.engine.keeper if node.engine else None
         if keeper is None:
             return
@@ -140,7 +148,7 @@ class Invariants:
         if node.index not in self.liars:
             self._nothing_lost(node, keeper, now)
 
-    # -------------------------------------------------------------------------------------------- agreement and content
+    # ---------------------------------------------------------------- agreement and content
 
     def _agreement(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
         tip, anchor = keeper.tip, keeper.anchor
@@ -150,7 +158,7 @@ class Invariants:
             self.fail(
                 "agreement",
                 now,
-                f"node {node.index} holds another anchor than others at certificate {tip.number}",
+                f"node {node.index} and others hold different anchors of certificate {tip.number}",
             )
         if self._contents.knows(tip.hash):
             return
@@ -170,8 +178,9 @@ class Invariants:
             self.fail("content", now, wrong)
 
     def _lying_reducer(self) -> bool:
-        """Whether somebody is in this world who sums wrongly: what is certified until it is caught
-        stays certified.
+        """Whether a node of this world sums wrongly.
+
+        What is certified before it is caught stays certified.
         """
         return any(LIES[kind].wrong_sums for kind in self.liars.values())
 
@@ -182,7 +191,7 @@ class Invariants:
         path = keeper.lineage.path(keeper.lineage.root, keeper.tip)
         self._twice[keeper.tip.hash] = True
         if any(len(certificate.outcome.parents) == 2 for certificate in path):
-            # The documented exception: certified on both branches.
+            # The documented exception: work that both branches certified.
             return
         for certificate in path:
             for listed in certificate.listed.items():
@@ -190,11 +199,12 @@ class Invariants:
                     self.fail(
                         "nothing twice",
                         now,
-                        f"seq {listed[1]} of {short(listed[0])} is twice in the ancestry of {keeper.tip.number}",
+                        f"seq {listed[1]} of {short(listed[0])} appears twice in the "
+                        f"ancestry of {keeper.tip.number}",
                     )
                 seen.add(listed)
 
-    # -------------------------------------------------------------------------------------------- nothing lost
+    # ---------------------------------------------------------------- nothing lost
 
     def _certified(
         self, node: SimulatedNode, keeper: StateStore, path: list[OpenCertificate]
@@ -207,7 +217,7 @@ class Invariants:
         return certified
 
     def _begun(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
-        """A life began from what the disk held: its ledger, and whatever was certified since."""
+        """Start the accounts of a life from its disk: the ledger, and what was certified since."""
         key = (node.index, node.life)
         root = keeper.lineage.root
         if not self._contents.knows(keeper.tip.hash) and keeper.tip.hash == root.hash:
@@ -230,7 +240,8 @@ class Invariants:
             self.fail(
                 "nothing lost",
                 now,
-                f"node {node.index} came back with {accounted - collected} samples where its disk held {had}",
+                f"node {node.index} came back with {accounted - collected} samples where "
+                f"its disk held {had}",
             )
 
     def _nothing_lost(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
@@ -243,9 +254,9 @@ class Invariants:
             self._certified(node, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
         )
         expected = self._baseline[key] + trainer.collected
-        # Where branches met, work may be certified on both: that is more than was handed over,
-        # never less. Nor does a node that lost its certificates know what it was certified for
-        # before, and what it drops then may have been certified.
+        # Where branches merged, both may have certified the same work. That makes more than was
+        # handed over, never less. A node that lost its certificates does not know what it was
+        # certified for, and what it then drops may have been certified.
         merged = (
             key in self._began_anew
             or bool(self._dropped.get(key))
@@ -255,10 +266,11 @@ class Invariants:
             self.fail(
                 "nothing lost",
                 now,
-                f"node {node.index} had {expected} samples to account for, and {accounted} are certified, pending or dropped",
+                f"node {node.index} must account for {expected} samples, but {accounted} "
+                "are certified, pending or dropped",
             )
 
-    # -------------------------------------------------------------------------------------------- bounds
+    # ---------------------------------------------------------------- bounds
 
     def _bounds(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
         engine, state = node.engine, node.state
@@ -276,6 +288,8 @@ class Invariants:
             ),
         }
         for what, (size, limit) in sizes.items():
-            if size > limit and (what, node.index) not in self._told:
-                self._told.add((what, node.index))
-                self.fail("bounds", now, f"{size} {what} at node {node.index}, {limit} may")
+            if size > limit and (what, node.index) not in self._reported:
+                self._reported.add((what, node.index))
+                self.fail(
+                    "bounds", now, f"{size} {what} at node {node.index}; the limit is {limit}"
+                )

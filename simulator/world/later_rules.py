@@ -1,6 +1,4 @@
-"""A version of the rules that this program does not have: what two releases in one world are tried
-with.
-"""
+"""A version of the rules that this program does not have, to test two releases in one world."""
 
 from __future__ import annotations
 
@@ -17,16 +15,15 @@ LATER_RULES = CURRENT_RULES + 1
 
 
 def ties_to_the_last(chunks: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """As `share_out`, but of equal remainders the last ones get a chunk more."""
+    """Share out chunks as `share_out` does, but give the extra chunks of ties to the last ones."""
     return tuple(chunks - border for border in reversed(share_out(chunks, list(reversed(shares)))))
 
 
 @contextmanager
 def later_rules() -> Iterator[int]:
-    """Inside, the functions of `LATER_RULES` are there as well: the current ones with another tie
-    rule.
+    """Register `LATER_RULES` inside the block: the current rules with another tie rule.
 
-    Gives that version.
+    Yields that version.
     """
     RULE_SETS[LATER_RULES] = msgspec.structs.replace(
         RULE_SETS[CURRENT_RULES], version=LATER_RULES, share_out=ties_to_the_last

@@ -1,12 +1,13 @@
-"""One world, one look at each message: whether a key signed some bytes, and what they say, does not
-depend on who asks.
+"""A cache of signatures and decoded messages that all nodes of one world share.
 
-A certificate's thirty signatures are checked by every node of a swarm. In a world all of them are
-in one process, and two thirds of its time would go there. What was never checked is checked for
-real, so a forged signature fails for whoever sees it first and for everybody after. A signature
-that a key of this world was seen making is valid by construction, and only that one: for the same
-signer and bytes. It is the signature that the node's own signer makes, to the byte (Ed25519 leaves
-nothing to chance), by libsodium in half the time.
+Whether a key signed some bytes does not depend on who asks. Every node of a swarm checks the thirty
+signatures of a certificate. In a world all nodes are in one process, and two thirds of its time
+would go there.
+
+What was never checked is checked for real, so a forged signature fails for the first node that sees
+it and for all others. A signature that a key of this world made is valid by construction, for the
+same signer and bytes only. libsodium makes the same bytes as the node's own signer in half the
+time, since Ed25519 is deterministic.
 """
 
 from __future__ import annotations
@@ -31,34 +32,36 @@ from protocol.planning.plan import OpenPlan, open_plan, read_plan
 from protocol.run import manifest
 from protocol.run.manifest import Manifest
 
-CHECKS_KEPT = 1 << 15  # several rounds of a thousand nodes
-# Plans and certificates: what nodes of one world are apart at most, but for a joiner that reads all
-# from the start.
+# Several rounds of a thousand nodes.
+CHECKS_KEPT = 1 << 15
+# Plans and certificates. Nodes of one world are at most this many rounds apart, except a newcomer
+# that reads everything from the start.
 ROUNDS_KEPT = 64
 
 
 @contextmanager
 def checked_once() -> Iterator[None]:
-    """Inside, what was found out about signatures, messages, plans and certificates is remembered.
+    """Inside the block, each signature, message, plan and certificate is checked once for all
+    nodes.
 
-    For worlds of one run, whose manifest follows from its id. Failures are found out anew each
-    time; a signature that did not fit is remembered not to.
+    It is for worlds of one run, whose manifest follows from its id. A failure to decode is found
+    anew each time. A signature that did not verify is cached as invalid.
     """
-    memory = _Memory()
+    cache = _Cache()
     replaced: tuple[tuple[Any, str, Any], ...] = (
-        (Signer, "sign", memory.sign()),
-        (envelope, "verify", memory.verify),
-        (manifest, "verify", memory.verify),
-        (envelope, "open_signed", memory.open_signed),
-        (messenger, "open_signed", memory.open_signed),
-        (follower, "decode_signed", memory.decode_signed),
-        (decoded_plans, "open_plan", memory.open_plan),
-        (decoded_plans, "read_plan", memory.read_plan),
-        (lineage, "open_certificate", memory.open_certificate),
+        (Signer, "sign", cache.sign()),
+        (envelope, "verify", cache.verify),
+        (manifest, "verify", cache.verify),
+        (envelope, "open_signed", cache.open_signed),
+        (messenger, "open_signed", cache.open_signed),
+        (follower, "decode_signed", cache.decode_signed),
+        (decoded_plans, "open_plan", cache.open_plan),
+        (decoded_plans, "read_plan", cache.read_plan),
+        (lineage, "open_certificate", cache.open_certificate),
     )
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
-    for owner, name, remembering in replaced:
-        setattr(owner, name, remembering)
+    for owner, name, cached in replaced:
+        setattr(owner, name, cached)
     try:
         yield
     finally:
@@ -66,19 +69,19 @@ def checked_once() -> Iterator[None]:
             setattr(owner, name, original)
 
 
-class _Memory:
-    """What one world found out.
+class _Cache:
+    """The results of one world.
 
-    Methods that stand for a function of the protocol take what it takes and give what it gives.
+    A method that replaces a function of the protocol has the same arguments and the same result.
     """
 
     def __init__(self) -> None:
-        # Signature to who made it for which bytes.
+        # From a signature to its signer and the signed bytes.
         self._made: dict[bytes, tuple[PeerId, bytes]] = {}
         self._verified = lru_cache(maxsize=CHECKS_KEPT)(verify)
         self._messages = lru_cache(maxsize=CHECKS_KEPT)(open_signed)
-        # Gossip as it was last decoded: the same bytes go to everybody.
-        self._told: tuple[bytes, Signed] | None = None
+        # The last gossip message that was decoded: the same bytes go to everybody.
+        self._last_gossip: tuple[bytes, Signed] | None = None
         self._opened: tuple[Signed, Digest, AnyMessage] | None = None
 
         @lru_cache(maxsize=ROUNDS_KEPT)
@@ -100,7 +103,7 @@ class _Memory:
         self._plans, self._read_plans, self._certificates = plan_of, read_plan_of, certificate_of
 
     def sign(self) -> Any:
-        """In the place of `Signer.sign`."""
+        """The replacement of `Signer.sign`."""
         made = self._made
         keys: dict[PeerId, bytes] = {}
 
@@ -129,9 +132,9 @@ class _Memory:
         return self._opened[2]
 
     def decode_signed(self, data: bytes) -> Signed:
-        if self._told is None or self._told[0] is not data:
-            self._told = (data, decode_signed(data))
-        return self._told[1]
+        if self._last_gossip is None or self._last_gossip[0] is not data:
+            self._last_gossip = (data, decode_signed(data))
+        return self._last_gossip[1]
 
     def open_plan(
         self, signed: Signed, run: Digest, rules: Manifest, chunks: int | None
@@ -167,9 +170,7 @@ class _Memory:
 
 
 class _Unhashed:
-    """The run's manifest as an argument that a cache does not look at: which one it is follows from
-    the run.
-    """
+    """The run's manifest as an argument that a cache ignores, because the run determines it."""
 
     def __init__(self, rules: Manifest) -> None:
         self.manifest = rules

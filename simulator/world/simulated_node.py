@@ -1,4 +1,4 @@
-"""A node's place in a simulated world: its key, its disk, its habits and its lives.
+"""A node of a simulated world: its key, its disk, its pace and its lives.
 
 Each life runs the real engine on fake ports.
 """
@@ -33,19 +33,17 @@ from simulator.fakes.trainer import QuadraticTrainer
 from simulator.faults.injector import FaultInjector, FaultyNetwork
 
 NANOSECONDS = 1_000_000_000
-# As `daemon/node/discovery.py` waits for the first answer.
+# `daemon/node/discovery.py` waits this long for the first answer.
 ASK_S = 30.0
 
 
 class CountingTrainer:
-    """A trainer that remembers how many samples it handed over, so that a world can check where
-    they went.
-    """
+    """A trainer that counts the samples it handed over, so that a world can account for them."""
 
     def __init__(self, inner: QuadraticTrainer) -> None:
         self.inner = inner
         self.collected = 0
-        # The next stretch ends in values that are not finite.
+        # Whether the next stretch ends in values that are not finite.
         self.diverges = False
 
     async def describe(self) -> TaskInfo:
@@ -80,7 +78,7 @@ class CountingTrainer:
 
 
 class RecordingDisk(MemoryDisk):
-    """A disk that shows every ledger that became durable: with it, what was offered."""
+    """A disk that reports every ledger that became durable, and with it the offer."""
 
     def __init__(self, medium: MemoryMedium, saved: Callable[[LedgerRecord], None]) -> None:
         super().__init__(medium)
@@ -92,7 +90,7 @@ class RecordingDisk(MemoryDisk):
 
 
 class NodeListener:
-    """What a world wants to hear from a node."""
+    """What a simulated node reports to its world."""
 
     def happened(self, node: SimulatedNode, event: JournalEvent) -> None: ...
 
@@ -102,9 +100,9 @@ class NodeListener:
 
 
 class SimulatedNode:
-    """One node.
+    """One node of a world.
 
-    `life` counts its starts; `engine`, `network` and `trainer` are those of the current or last
+    `life` counts its starts. `engine`, `network` and `trainer` are those of the current or the last
     life.
     """
 
@@ -117,9 +115,10 @@ class SimulatedNode:
         self.samples_per_second = samples_per_second
         self.speed = 1.0
         self.clock_skew_s = 0.0
-        # The versions of the rules that its program takes part in.
+        # The versions of the rules that its program supports.
         self.knows = KNOWN_RULES
-        self.refused: UserError | None = None  # why its last life did not begin
+        # Why its last life did not begin.
+        self.refused: UserError | None = None
         self.paused = False
         self.life = 0
         self.alive = False
@@ -134,7 +133,7 @@ class SimulatedNode:
 
     @property
     def state(self) -> RoundState | None:
-        """The round machine's state."""
+        """The state of the round machine."""
         return self.engine.state if self.engine else None
 
     @property
@@ -143,11 +142,11 @@ class SimulatedNode:
         return state.phase if state else None
 
     def wall_clock_ns(self) -> int:
-        """What this node takes for the time of day."""
+        """The time of day as this node's clock shows it."""
         return max(0, int((1e6 + trio.current_time() + self.clock_skew_s) * NANOSECONDS))
 
     def set_speed(self, factor: float) -> None:
-        """The trainer's pace, from its next stretch on."""
+        """Set the trainer's pace, from its next stretch on."""
         self.speed = factor
         if self.trainer is not None:
             self.trainer.inner.samples_per_second = self.samples_per_second * factor
@@ -161,9 +160,9 @@ class SimulatedNode:
         *,
         marked: bool,
     ) -> None:
-        """One life, to its end: until it is stopped or killed.
+        """Run one life, until the node stops or is killed.
 
-        A crash of the node's own code is reported, not raised: it is a finding.
+        A crash of the node's own code is reported as a finding. It is not raised.
         """
         self.life += 1
         self.alive = True
@@ -197,8 +196,9 @@ class SimulatedNode:
             self.alive = False
 
     async def ask(self, swarm: FakeSwarm, member: PeerId) -> None:
-        """What `start --join` does first: ask a member which run it is in, and refuse one of rules
-        that this program does not know.
+        """Do what `start --join` does first: ask a member for its run.
+
+        A run of rules that this program does not support is refused.
         """
         network = self.network = swarm.network(self.secret)
         self.refused = None
@@ -216,9 +216,9 @@ class SimulatedNode:
             self.refused = error
 
     def shift(self, by_s: float) -> None:
-        """End the training that is under way so much later.
+        """End the current training later by `by_s`.
 
-        No fault of a port does that: the clock is everybody's, so the deadline itself moves.
+        No fault of a port does this. All nodes share one clock, so the deadline itself moves.
         """
         engine = self.engine
         if engine is not None and engine._state is not None and engine._state.phase is Phase.TRAIN:
@@ -226,5 +226,5 @@ class SimulatedNode:
             engine._inbox.wake()
 
     def end(self) -> None:
-        """The process is gone, whatever it was doing."""
+        """End the process at once, whatever it is doing."""
         self._scope.cancel()

@@ -1,9 +1,9 @@
-"""A world: nodes that run the real engine, over fake ports, in virtual time.
+"""A world: simulated nodes that run the real engine over fake ports, in virtual time.
 
 The same seed gives the same history.
 
-Only the outermost is made up: network, trainer, disk and clock. Round machine, engine, codecs,
-ledger and outer step are the node's own modules (`tests/simulator/test_world.py` asserts it).
+Only the outermost layer is fake: network, trainer, disk and clock. Round machine, engine, codecs,
+ledger and outer step are the node's own modules. `tests/simulator/test_world.py` asserts this.
 """
 
 from __future__ import annotations
@@ -31,18 +31,20 @@ from simulator.world.invariants import Invariants
 from simulator.world.signature_cache import checked_once
 from simulator.world.simulated_node import NodeListener, SimulatedNode
 
-# Above, gossip goes to everybody at once: from node to node it is n^2 times the degree.
+# Above this many nodes, gossip reaches everybody at once. Passing it from node to node costs n^2
+# times the degree.
 FLOODED_NODES = 128
-# Between looks at a condition that is waited for, in virtual time.
+# The interval between two checks of an awaited condition, in virtual time.
 LOOK_S = 0.05
 
 Watcher = Callable[[float, SimulatedNode, JournalEvent], None]
 
 
 class World(NodeListener):
-    """`nodes` nodes, all empty at first; `start` fills one.
+    """All simulated nodes of one run, and the invariants that hold among them.
 
-    Use inside `running()` and `simulator.fakes.clock.run_virtual`.
+    No node runs at first; `start` begins the life of one. Use it inside `running()` and
+    `simulator.fakes.clock.run_virtual`.
     """
 
     def __init__(
@@ -66,11 +68,12 @@ class World(NodeListener):
         self.history: list[tuple[float, int, JournalEvent]] = []
         self.watchers: list[Watcher] = []
         self.nodes = [SimulatedNode(i, self.rng, samples_per_second(i)) for i in range(nodes)]
-        # Trained and never handed over, because the node died.
+        # Samples that were trained and never handed over, because the node died.
         self.lost_samples = 0
-        # Handed over or not, trained since the last certificate by nodes that died.
+        # Samples that nodes which died had trained since the last certificate, handed over or not.
         self.unfinished_samples = 0
-        self.collected_before = 0  # handed over in earlier lives
+        # Samples that trainers handed over in earlier lives.
+        self.collected_before = 0
         self._parameters = parameters
         self._marked = marked
         self._nursery: trio.Nursery | None = None
@@ -83,10 +86,10 @@ class World(NodeListener):
                 yield
                 nursery.cancel_scope.cancel()
 
-    # ------------------------------------------------------------------------------------------ lives
+    # ---------------------------------------------------------------- lives
 
     def start(self, *indices: int) -> None:
-        """Begin a life for each of these nodes (all of them without arguments) that is not in one."""
+        """Begin a life for each of these nodes that is not alive; for all nodes without arguments."""
         assert self._nursery is not None
         for index in indices or range(len(self.nodes)):
             node = self.nodes[index]
@@ -109,7 +112,7 @@ class World(NodeListener):
             self.collected_before += node.trainer.collected
 
     def kill(self, index: int) -> None:
-        """kill -9: connections are reset, nothing more is written."""
+        """Kill a node as `kill -9` does: its connections are reset and nothing more is written."""
         node = self.nodes[index]
         if node.alive and node.network is not None:
             if node.trainer is not None:
@@ -121,7 +124,7 @@ class World(NodeListener):
             node.end()
 
     def finish(self, index: int) -> None:
-        """Ask the node to leave in order."""
+        """Ask a node to leave in order."""
         engine = self.nodes[index].engine
         if self.nodes[index].alive and engine is not None:
             engine.finish()
@@ -133,7 +136,7 @@ class World(NodeListener):
         self.swarm.heal()
 
     def lie(self, index: int, kind: str | None) -> None:
-        """From now on the node tells this lie; None: it is honest again."""
+        """Make a node tell this lie from now on. None makes it honest again."""
         node = self.nodes[index]
         liar = (
             LIES[kind](node.signer, self.manifest.run, self.manifest.open(), node.injector.rng)
@@ -144,11 +147,11 @@ class World(NodeListener):
         if kind:
             self.invariants.liars[index] = kind
 
-    # ------------------------------------------------------------------------------------------ what happened
+    # ---------------------------------------------------------------- what happened
 
     def happened(self, node: SimulatedNode, event: JournalEvent) -> None:
         if isinstance(event, PeerReport):
-            # Nine of ten events; what beacons lead to is in the others.
+            # Nine of ten events are peer reports. What they lead to is in the other events.
             return
         now = trio.current_time()
         self.history.append((now, node.index, event))
@@ -169,8 +172,9 @@ class World(NodeListener):
         self.invariants.crashed(node, trio.current_time(), error)
 
     def log(self) -> bytes:
-        """Everything that happened but the reports of beacons, a line each: equal for equal
-        stories.
+        """Everything that happened but peer reports, one line each.
+
+        Equal stories give equal bytes.
         """
         return b"".join(
             b"%.6f %d %s\n" % (at, index, encode_event(event)) for at, index, event in self.history
@@ -179,7 +183,7 @@ class World(NodeListener):
     def of(
         self, kind: type[JournalEvent], *, node: int | None = None, after: float = 0.0
     ) -> list[JournalEvent]:
-        """Events of one kind, of one node or all, from some instant on."""
+        """The events of one kind, of one node or of all, from an instant on."""
         return [
             event
             for at, index, event in self.history
@@ -192,7 +196,7 @@ class World(NodeListener):
         return engine.keeper.tip.number if engine and engine.keeper else 0
 
     def tips(self) -> set[bytes]:
-        """The tips of the living."""
+        """The tips of the live nodes."""
         return {
             node.engine.keeper.tip.hash
             for node in self.nodes
@@ -200,13 +204,17 @@ class World(NodeListener):
         }
 
     def hearing(self) -> list[SimulatedNode]:
-        """The living that are not stopped."""
+        """The live nodes that are not paused."""
         return [node for node in self.nodes if node.alive and not node.paused]
 
     async def until(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
-        """Wait in virtual time. Raises `TimeoutError` that says what did not come."""
+        """Wait in virtual time for a condition.
+
+        Raises:
+            TimeoutError: When the condition is not met in time. The message names it.
+        """
         with trio.move_on_after(within_s):
             while not condition():
                 await trio.sleep(LOOK_S)
             return
-        raise TimeoutError(f"{what} did not come within {within_s:g} s of virtual time")
+        raise TimeoutError(f"not within {within_s:g} s of virtual time: {what}")

@@ -43,7 +43,7 @@ def test_a_file_that_is_no_story_says_so(tmp_path: Path) -> None:
         '{"unknown": 1}',
     ):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(UserError, match="holds no story"):
+        with pytest.raises(UserError, match="is not a story"):
             read_story(tmp_path / "bad.json")
 
 

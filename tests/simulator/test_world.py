@@ -15,7 +15,7 @@ import trio
 from msgspec.structs import replace
 
 from daemon import swarm
-from daemon.node import node
+from daemon.services.training import service
 from daemon.services.training.native import engine as engine_module
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.exchange import all_reduce
@@ -64,7 +64,7 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
     run_virtual(run, seed=5)
     assert len(seen) == 3
     for engine in seen:
-        assert type(engine) is NativeEngine is node.NativeEngine, (
+        assert type(engine) is NativeEngine is service.NativeEngine, (
             "the class that `hypergpud start` runs"
         )
         assert type(engine.keeper) is StateStore

@@ -114,7 +114,8 @@ def peer_hosts(peers: int, rate_bps: float | None, rtt_s: float, say: Say) -> It
         made: Namespaces | Clusters
         if rtt_s and (why := missing_for_netem()):
             say(
-                f"{why}: every packet is held by a process beside the peers, which costs CPU of theirs"
+                f"{why}: every packet is held by a process beside the peers, which costs "
+                "CPU of theirs"
             )
             made = stack.enter_context(
                 clusters(
@@ -211,9 +212,9 @@ def _interleaved(
                 # The last round of a cell that is given up.
                 if number >= 0 or not made.grouped:
                     rounds[one].append(made)
-                    said = (
-                        made.failure
-                        or f"{made.seconds:.3f} s, {made.cpu_seconds:.2f} s of CPU, error {made.max_error:.1e}"
+                    said = made.failure or (
+                        f"{made.seconds:.3f} s, {made.cpu_seconds:.2f} s of CPU, error "
+                        f"{made.max_error:.1e}"
                     )
                     say(f"round {number + 1}: {one[0]} {one[1]}: {said}")
     return rounds
@@ -323,9 +324,8 @@ def _record(
 
 
 def _fault(made: CellRound, codec: str) -> str:
-    return (
-        made.failure
-        or f"a result off the exact mean by {made.max_error:.2e}, {tolerance(codec):.2e} are allowed"
+    return made.failure or (
+        f"a result off the exact mean by {made.max_error:.2e}, {tolerance(codec):.2e} are allowed"
     )
 
 

@@ -10,13 +10,12 @@ import time
 import numpy as np
 
 from daemon.services.training.hivemind.averager import (
-    AveragerSettings,
     AveragingAttempt,
     AveragingFailed,
-    HivemindPeer,
-    PeerSettings,
     VectorAverager,
 )
+from daemon.services.training.hivemind.hivemind_peer import HivemindPeer
+from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
 from protocol.averaging.vector_layout import Vector
 from simulator.bench.allreduce.driver import (
     AveragingFailure,
@@ -62,7 +61,7 @@ class HivemindDriver:
     def _meet(self, index: int, info: str) -> None:
         """Two that call each other at one moment, and are far apart, can both fail: again, then."""
         last = time.monotonic() + MEET_S
-        while not self._peer.meet(info.split()):
+        while not self._peer.connect(info.split()):
             if time.monotonic() > last:
                 raise RuntimeError(f"hivemind peer {index} did not answer at {info}")
             time.sleep(MEET_PAUSE_S)

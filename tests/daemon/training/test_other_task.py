@@ -40,7 +40,8 @@ from protocol.run.manifest import Manifest, RoundRules, seal
 from protocol.run.task_digest import MAX_TASK_BYTES, TaskDigest, TensorContent, TensorPart
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
-from simulator.fakes.swarm import FakeNetwork, FakeSwarm
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 from simulator.fakes.trainer import QuadraticTrainer
 from tests.protocol.rounds import named
 

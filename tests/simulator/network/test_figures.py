@@ -97,8 +97,8 @@ def test_a_size_that_the_rise_made_slow_is_left_within_three_rounds_and_for_good
     went = run_policy("good", 64, "adaptive", seed, 7, change).rounds
     before, after = went[change.at], went[change.at + 3 :]
     best = run_policy("good", 64, "fixed:64", seed, change.at + 2, change).rounds[-1].seconds
-    assert before.row_size < 64
-    assert [one.row_size for one in after] == [64] * len(after)
+    assert before.group_size < 64
+    assert [one.group_size for one in after] == [64] * len(after)
     assert max(one.seconds for one in after) <= NEVER_SLOWER * best
     assert [one.predicted_s for one in after] == [
         pytest.approx(one.seconds, rel=PREDICTED) for one in after

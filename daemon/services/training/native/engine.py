@@ -31,6 +31,7 @@ from daemon.swarm.members import Members, stranger_patience_s
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import StateServer, serve_state
 from daemon.swarm.task_agreement import serve_task
+from daemon.system.trio_types import TaskStatus
 from protocol.averaging.vector_layout import chunk_count
 from protocol.certificates.certificate import OpenCertificate, Tip, certificate_hash
 from protocol.digest import Digest
@@ -182,7 +183,7 @@ class NativeEngine:
 
     # -------------------------------------------------------------------------------------------- the loop
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled or finished; started when training has begun."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -525,7 +526,7 @@ class NativeEngine:
             self._members.neighbours.together(plan.members, there, trio.current_time())
 
     def _after_adopted(self) -> None:
-        self._exchanging.let_go()
+        self._exchanging.release()
         assert self._state is not None
         self._follower.stand(self._state.tip)
         self._follower.poke()

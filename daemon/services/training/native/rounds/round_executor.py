@@ -124,7 +124,9 @@ class RoundExecutor:
             self._emit(e.StateUnavailable(certificate=certificate.hash, reason=why))
             return
         assert arrived is not None or not downloaded, "the machine adopts what it was told is here"
-        moved = await self.moving.adopt(certificate, self._exchanging.credits(certificate), arrived)
+        moved = await self.moving.adopt(
+            certificate, self._exchanging.encoding_losses(certificate), arrived
+        )
         self._downloads.moved()
         self._course.moved(downloaded=downloaded)
         self._emit(moved)

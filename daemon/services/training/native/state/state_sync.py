@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import trio
 
+from daemon.services.training.native.exchange.result_buffer import EncodingLosses
 from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.trainer_link import TrainerLink
@@ -19,16 +20,12 @@ from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.state_download import StateDownload
-from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate, Tip
 from protocol.certificates.merge import merge_parents
 from protocol.digest import Digest, merkle_root
 from protocol.journal import JournalEvent, Warned
 from protocol.ports.offload import Offload
 from protocol.round.events import CertificateAdopted
-
-Credits = list[tuple[int, Vector]]
-"""What encoding lost of the slices summed here: (first element, W x (mean - decoded))."""
 
 
 class StateSync:
@@ -60,7 +57,10 @@ class StateSync:
         self._share_leaves(keeper.tip)
 
     async def adopt(
-        self, certificate: OpenCertificate, credits: Credits, arrived: StateDownload | None = None
+        self,
+        certificate: OpenCertificate,
+        credits: EncodingLosses,
+        arrived: StateDownload | None = None,
     ) -> CertificateAdopted:
         """The certificate names the state in the spare buffers, or the one that was downloaded."""
         made, keeper = self._step_of(certificate), self._keeper
@@ -95,7 +95,7 @@ class StateSync:
                 state, weights, ours_first=first, offload=self._offload
             )
 
-    async def _move(self, tip: Tip, credits: Credits, age_s: float) -> CertificateAdopted:
+    async def _move(self, tip: Tip, credits: EncodingLosses, age_s: float) -> CertificateAdopted:
         keeper = self._keeper
         path = self._lineage.path(keeper.tip, tip)
         above = keeper.tip.number

@@ -27,14 +27,12 @@ from contracts.node_rpc import NodeRpc, TransactionReceipt, number_of
 from contracts.pending_transactions import PendingFile, PendingTransaction
 from contracts.transaction_sender import DEFAULT_CEILING, TransactionSender, TransactionSigner
 from contracts.verification import HYPERGPU, PLUMISE, check_chain, effect_of, plumise_agent
+from protocol.chain.errors import ChainPending, ChainRefused, ChainUnreachable
 from protocol.chain.keccak import ZERO_ADDRESS, Address, checked_address
 from protocol.chain.port import (
     NO_HASH,
     AgentStatus,
     ChainHead,
-    ChainPending,
-    ChainRefused,
-    ChainUnreachable,
     Hash,
     PoolStatus,
     Proposal,

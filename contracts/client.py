@@ -23,7 +23,7 @@ from contracts.pending_transactions import PendingFile
 from contracts.secret_mask import Masker, mask_libraries, masked_url
 from contracts.transaction_sender import DEFAULT_CEILING, TransactionSigner
 from contracts.verification import HYPERGPU
-from protocol.chain.port import ChainUnreachable
+from protocol.chain.errors import ChainUnreachable
 
 
 class ChainSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from contracts.secret_mask import Masker, masked_url
-from protocol.chain.port import ChainUnreachable, WrongChain
+from protocol.chain.errors import ChainUnreachable, WrongChain
 
 # An endpoint that failed is not asked first again before that: a restarting node needs about as
 # long.

@@ -29,8 +29,9 @@ from contracts.pending_transactions import (
     PendingTransactions,
     WatchedTransaction,
 )
+from protocol.chain.errors import ChainRefused, ChainUnreachable
 from protocol.chain.keccak import Address, keccak256
-from protocol.chain.port import ChainRefused, ChainUnreachable, SentTransaction, SettledTransaction
+from protocol.chain.port import SentTransaction, SettledTransaction
 
 # A node sends one of each kind; more in flight means that something asks in a loop.
 MOST_PENDING = 32

@@ -14,8 +14,9 @@ from contracts.artifacts import PLACES, REWARD_POOL
 from contracts.endpoints import RpcError, Transport
 from contracts.node_rpc import NodeRpc, TransactionReceipt, number_of, record_of
 from contracts.pending_transactions import PendingTransaction
+from protocol.chain.errors import ChainUnreachable, WrongChain
 from protocol.chain.keccak import Address, checked_address
-from protocol.chain.port import AgentStatus, ChainUnreachable, WrongChain
+from protocol.chain.port import AgentStatus
 
 HYPERGPU, PLUMISE = "hypergpu", "plumise"
 

@@ -14,7 +14,7 @@ import pytest
 
 from contracts.fees import GWEI
 from contracts.transaction_sender import RAISE_AFTER_BLOCKS, RAISE_AFTER_S, WATCHED_BLOCKS
-from protocol.chain.port import ChainPending, ChainUnreachable
+from protocol.chain.errors import ChainPending, ChainUnreachable
 from tests.contracts.ground import DELAY_S
 from tests.contracts.levers import Levers, blocks, book_of, over
 from tests.ports.chain_suite import fund, propose

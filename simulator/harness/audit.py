@@ -110,7 +110,7 @@ class Audit:
                 pass
 
     def _settle(self, book: ShadowLedger, step: LineageEntry, *, last: bool) -> None:
-        """As `daemon.services.training.native.state.state_store` does along a path."""
+        """As `daemon.services.training.native.state.ledger_store` does along a path."""
         certificate, before = step.certificate, self._lineage.tip(book.tip)
         founded = certificate.outcome.number == 1 and book.peer in certificate.plan.index
         book.certified(

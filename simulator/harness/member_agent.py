@@ -134,7 +134,7 @@ class MemberAgent:
     def _entered(self, event: journal.PhaseEntered) -> None:
         engine = self.engine
         assert engine is not None
-        state, keeper = engine.state, engine.keeper
+        state, keeper = engine.state, engine.state_store
         # The first phase of a life is entered when its state is in place.
         if not self._resumed and keeper is not None:
             self._resumed = True
@@ -245,7 +245,7 @@ class MemberAgent:
             self._dumps.append(command)
 
     def _dump(self, dump: Dump) -> None:
-        keeper = self.engine.keeper if self.engine else None
+        keeper = self.engine.state_store if self.engine else None
         if keeper is None:
             self.say(Remark, text="there is no anchor to dump yet")
             return

@@ -228,7 +228,7 @@ class CertifiedDriver:
         )
 
     async def prepare(self, number: int, vector: Vector) -> None:
-        keeper = self.engine.keeper
+        keeper = self.engine.state_store
         assert keeper is not None
         await self._together()
         self.trainer.give(vector)
@@ -245,7 +245,7 @@ class CertifiedDriver:
         raise AveragingFailure(f"no certificate within {PATIENCE_S:.0f} s")
 
     async def result(self) -> Vector:
-        keeper = self.engine.keeper
+        keeper = self.engine.state_store
         assert keeper is not None
         moved: Vector = self._before - keeper.anchor.value
         return moved

@@ -38,7 +38,7 @@ def test_training_before_the_first_certificate() -> None:
     phase = journal.PhaseEntered(number=1, view=0, phase="train", reason="")
     assert verdict(started(), trainer_ready(), phase, report(1)) == (
         "info",
-        "Training, round 1, with 1 other node; no round has been certified yet",
+        "Training, round 1, with 1 other node; no round is certified yet",
     )
 
 
@@ -48,12 +48,12 @@ def test_alone_says_how_others_join() -> None:
     )
     assert level == "warning"
     assert sentence.startswith(
-        "Alone: trained 1,240 samples that wait for a second peer; others join with: hypergpud start --join /ip4/"
+        "Alone; 1,240 samples are waiting. Invite others with: hypergpud start --join /ip4/"
     )
     level, sentence = verdict(
         started(min_peers=4), journal.Alone(number=1, samples_pending=1, reason="")
     )
-    assert "1 sample that wait for 3 more peers" in sentence
+    assert "1 sample is waiting for 3 more nodes" in sentence
 
 
 def test_a_connected_peer_that_is_not_ready_is_counted_instead_of_called_absent() -> None:
@@ -61,10 +61,10 @@ def test_a_connected_peer_that_is_not_ready_is_counted_instead_of_called_absent(
     waits = journal.Alone(number=1, samples_pending=1240, reason="")
     assert verdict(started(), trainer_ready(), up, report(1), waits) == (
         "warning",
-        "Waiting: trained 1,240 samples that wait for a second peer; 1 other node is connected but not ready; "
-        "hypergpud peers shows what each node does",
+        "Waiting: 1 other node is connected but not ready; 1,240 samples are waiting. "
+        "To see what each node does: hypergpud peers",
     )
-    assert verdict(started(min_peers=4), up, report(1), waits)[1].startswith("Alone: ")
+    assert verdict(started(min_peers=4), up, report(1), waits)[1].startswith("Alone; ")
 
 
 def test_a_trouble_that_lasts_goes_with_the_verdict_until_it_is_over() -> None:
@@ -95,7 +95,7 @@ def test_rounds_that_counted() -> None:
     events += [certified(38, "late"), certified(39, "late"), certified(40, "lost")]
     assert verdict(started(), trainer_ready(), *events) == (
         "good",
-        "37 of your last 40 rounds counted; 2 too slow, 1 peer lost",
+        "37 of your last 40 rounds counted; 2 late, 1 lost",
     )
 
 
@@ -110,7 +110,7 @@ def test_all_rounds_counted() -> None:
 def test_running_fine_and_earning_nothing_is_bad() -> None:
     level, sentence = verdict(started(), *[certified(n, "late") for n in range(1, 7)])
     assert level == "bad"
-    assert sentence == "0 of your last 6 rounds counted; 6 too slow"
+    assert sentence == "0 of your last 6 rounds counted; 6 late"
 
 
 def test_nothing_to_offer_is_not_a_failure() -> None:
@@ -123,7 +123,7 @@ def test_stuck_until_something_moves() -> None:
     stuck = journal.Stuck(reason="the disk is full: 3 MB free, 80 MB needed.")
     assert verdict(started(), certified(1), stuck) == (
         "bad",
-        "Stuck: the disk is full: 3 MB free, 80 MB needed.",
+        "Cannot continue: the disk is full: 3 MB free, 80 MB needed.",
     )
     assert verdict(started(), stuck, certified(1))[0] == "good"
 
@@ -134,7 +134,7 @@ def test_the_trainer_died() -> None:
     )
     assert (level, sentence) == (
         "bad",
-        "The trainer died and is being restarted (2 times so far): killed by signal 9.",
+        "The trainer died and restarts (restart 2): killed by signal 9.",
     )
 
 
@@ -143,7 +143,7 @@ def test_silence_is_noticed_when_the_rhythm_is_known() -> None:
     assert verdict(*events, now=AT + 50)[0] == "good"
     level, sentence = verdict(*events, now=AT + 200)
     assert level == "bad"
-    assert sentence == "No round was certified for 3 min; the last was round 2."
+    assert sentence == "No round was certified for 3 min; the last one was round 2."
     passed = journal.ViewPassed(number=3, view=0, reason="the leader was silent")
     assert verdict(*events, passed, now=AT + 200)[1].endswith("Last try: the leader was silent.")
     # One certificate has no rhythm yet.
@@ -163,7 +163,7 @@ def test_many_failed_tries_do_not_hide_the_last_certificate() -> None:
         now=AT + 100,
     )
     assert level == "bad"
-    assert "the last was round 2" in sentence
+    assert "the last one was round 2" in sentence
 
 
 def test_stopped() -> None:
@@ -176,20 +176,20 @@ def test_stopped() -> None:
 def test_an_observer_judges_the_run() -> None:
     assert verdict(started("observer")) == (
         "warning",
-        "Nobody is training here yet: waiting for the nodes of this run",
+        "No node is training yet; waiting for the nodes of this run",
     )
     assert verdict(started("observer"), report(1)) == (
         "info",
-        "1 node is training; no round has been certified yet",
+        "1 node is training; no round is certified yet",
     )
     level, sentence = verdict(*day("observer"))
     assert level == "good"
     assert sentence == (
-        "6 rounds certified, the last with 4 of 4 members; loss 5.950 → 5.700; a round every 14 s; 1 try ended without a certificate"
+        "6 rounds certified, the last with 4 of 4 members; loss 5.950 → 5.700; a round every 14 s; 1 try failed"
     )
     level, sentence = verdict(*day("observer"), now=AT + 40)
     assert level == "warning"
-    assert sentence.endswith("nobody is training now")
+    assert sentence.endswith("no node is training now")
 
 
 def averaged(number: int, outcome: str = "averaged", reason: str = "") -> journal.RoundAveraged:
@@ -211,14 +211,14 @@ def test_rounds_without_certificates_are_told_for_what_they_are() -> None:
     assert level == "info"
     assert (
         sentence
-        == "2 of your last 2 rounds were averaged; not certified: hivemind's rounds prove nothing and earn nothing"
+        == "2 of your last 2 rounds were averaged; hivemind's rounds carry no certificates and earn nothing"
     )
     level, sentence = verdict(
         begun, trainer_ready(), averaged(1), averaged(2, "partial"), averaged(2, "failed")
     )
     assert level == "warning"
     assert sentence.startswith(
-        "1 of your last 3 rounds were averaged (1 only in part, 1 failed); not certified"
+        "1 of your last 3 rounds were averaged (1 only in part, 1 failed); hivemind's rounds carry"
     )
     state = folded(
         [
@@ -246,7 +246,7 @@ def test_an_observer_of_such_a_run_says_that_nothing_is_certified() -> None:
     begun = msgspec.structs.replace(started("observer"), engine="hivemind")
     level, sentence = verdict(begun, report(1))
     assert level == "info"
-    assert "by their own word; not certified" in sentence
+    assert "(self-reported); the engine hivemind has no certificates" in sentence
 
 
 def test_the_verdict_does_not_change_with_every_second() -> None:
@@ -281,7 +281,7 @@ def test_a_full_disk_is_told_before_being_alone() -> None:
     assert level == "bad"
     assert sentence == (
         "The disk refuses to write: nothing can be offered: /h/ledger needs 9 bytes, 0 bytes are free. "
-        "Free some space there; the node then goes on by itself"
+        "Free some space there; the node then continues by itself"
     )
     assert (
         len(
@@ -314,7 +314,7 @@ def test_a_checkpoint_that_was_not_written_is_a_warning_until_the_next_is() -> N
     assert verdict(started(), trainer_ready(), full, on) == (
         "warning",
         "The disk refuses to write: checkpoint 3 was not written: /h/3 needs 9 bytes. "
-        "Free some space there; the node then goes on by itself",
+        "Free some space there; the node then continues by itself",
     )
     written = at(journal.CheckpointWritten(number=4, size_bytes=1, seconds=0.1), AT)
     assert "disk" not in verdict(started(), trainer_ready(), full, written)[1]

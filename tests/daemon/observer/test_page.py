@@ -61,7 +61,7 @@ def test_page_is_complete_without_javascript(role: str) -> None:
         status.verdict,
         "Round 6",
         "basement-4090",
-        "relay",
+        "relayed",
         "12 ms",
         "3 unsigned",
         "kitchen",
@@ -194,7 +194,7 @@ def test_metrics_begin_at_zero_and_have_no_peer_as_label() -> None:
             assert f'hypergpu_refusals_total{{reason="{reason}"}}' in text
         for result in ("counted", "late", "lost", "idle", "missed", "observed"):
             assert f'hypergpu_rounds_total{{result="{result}"}}' in text
-        for path in ("direct", "relay", "none"):
+        for path in ("direct", "relayed", "none"):
             assert f'hypergpu_peers{{path="{path}"}}' in text
     assert "hypergpu_loss NaN" in empty
     for line in (
@@ -204,7 +204,7 @@ def test_metrics_begin_at_zero_and_have_no_peer_as_label() -> None:
     ):
         assert line in full
     for line in (
-        'hypergpu_peers{path="relay"} 1.0',
+        'hypergpu_peers{path="relayed"} 1.0',
         'hypergpu_round_seconds{phase="train"} 12.0',
         'hypergpu_refusals_total{reason="unsigned"} 3.0',
     ):

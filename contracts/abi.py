@@ -12,8 +12,8 @@ from eth_abi import decode, encode
 from eth_abi.exceptions import DecodingError
 
 from contracts.endpoints import RpcError
+from protocol.chain.errors import ChainRefused, ChainUnreachable
 from protocol.chain.keccak import keccak256
-from protocol.chain.port import ChainRefused, ChainUnreachable
 
 # Error(string), which a revert with a reason returns.
 ERROR_STRING = bytes.fromhex("08c379a0")

@@ -29,15 +29,9 @@ from contracts.transaction_broadcaster import TransactionBroadcaster, Transactio
 from contracts.transaction_sender import TransactionSender
 from contracts.transaction_tracker import TransactionTracker
 from contracts.verification import check_chain, effect_of
+from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import ZERO_ADDRESS, Address, checked_address
-from protocol.chain.port import (
-    NO_HASH,
-    ChainRefused,
-    Hash,
-    Proposal,
-    SentTransaction,
-    SettledTransaction,
-)
+from protocol.chain.port import NO_HASH, Hash, Proposal, SentTransaction, SettledTransaction
 
 # String[96] in the contracts.
 MAX_REASON_BYTES = 96

@@ -21,7 +21,7 @@ from contracts.endpoints import RPC_TIMEOUT_S, RpcError, Transport
 from contracts.pending_transactions import PendingFile
 from contracts.secret_mask import Masker, mask_libraries, masked_url
 from contracts.transaction_broadcaster import TransactionSigner
-from protocol.chain.port import ChainUnreachable
+from protocol.chain.errors import ChainUnreachable
 
 
 class HttpTransport:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from contracts.secret_mask import Masker, masked_url
-from protocol.chain.port import ChainUnreachable, WrongChain
+from protocol.chain.errors import ChainUnreachable, WrongChain
 
 # How long a failed endpoint is not asked first: a restarting node needs about as long.
 REST_S = 15.0

@@ -13,8 +13,8 @@ from contracts.abi import topic
 from contracts.artifacts import AGENT_REGISTRY
 from contracts.endpoints import RpcError
 from contracts.node_rpc import NodeRpc, number_of
+from protocol.chain.errors import ChainUnreachable
 from protocol.chain.keccak import Address, account_bytes, address_of
-from protocol.chain.port import ChainUnreachable
 
 REGISTERED = topic("Registered(address,address,bytes32,bytes32,bytes32[])")
 HEARTBEAT = topic("Heartbeat(address,address,uint256,bytes32)")

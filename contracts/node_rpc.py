@@ -12,8 +12,8 @@ import msgspec
 from contracts.abi import call_data, refusal, returned
 from contracts.endpoints import Endpoints, RpcError
 from contracts.fees import DEFAULT_TIP, Market
+from protocol.chain.errors import ChainUnreachable
 from protocol.chain.keccak import Address
-from protocol.chain.port import ChainUnreachable
 
 NO_METHOD = -32601
 ZERO = "0x" + "0" * 40

@@ -15,8 +15,9 @@ from contracts.chain_settings import PLUMISE
 from contracts.endpoints import RpcError, Transport
 from contracts.node_rpc import NodeRpc, TransactionReceipt, number_of, record_of
 from contracts.pending_transactions import PendingTransaction
+from protocol.chain.errors import ChainUnreachable, WrongChain
 from protocol.chain.keccak import Address, checked_address
-from protocol.chain.port import AgentStatus, ChainUnreachable, WrongChain
+from protocol.chain.port import AgentStatus
 
 
 class PlumiseStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -16,7 +16,7 @@ import pytest
 
 from contracts import bounded_session
 from contracts.client import HttpTransport
-from protocol.chain.port import ChainUnreachable
+from protocol.chain.errors import ChainUnreachable
 
 pytestmark = pytest.mark.real
 

@@ -16,7 +16,8 @@ from contracts.client import connect
 from contracts.devnet.genesis import dev_key
 from contracts.endpoints import RpcError
 from contracts.signers import signer_of
-from protocol.chain.port import NO_HASH, ChainRefused, ChainUnreachable, Proposal, WrongChain
+from protocol.chain.errors import ChainRefused, ChainUnreachable, WrongChain
+from protocol.chain.port import NO_HASH, Proposal
 from tests.contracts.ground import EvmGround
 from tests.ports.chain_suite import ANNA, BERT, done, fund, settle
 

@@ -1,4 +1,4 @@
-"""A port that another program has: named, and never replaced without a word."""
+"""A port that another program has: the program is named, and the change is reported."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
 from daemon.network.port_holder import port_holder
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from protocol.errors import UserError
 
@@ -21,14 +22,14 @@ def listening() -> socket.socket:
     return taken
 
 
-def test_the_program_that_has_a_port_is_named() -> None:
+def test_port_holder_names_the_program() -> None:
     with listening() as taken:
         assert port_holder(taken.getsockname()[1]).startswith(f"process {os.getpid()} (")
         free = taken.getsockname()[1]
     assert port_holder(free) == ""
 
 
-async def test_the_usual_port_is_lost_and_known_while_another_program_has_it(
+async def test_lost_port_is_the_usual_port_while_another_program_has_it(
     tmp_path: Path,
 ) -> None:
     certificate = load_or_make(tmp_path / "bulk.pem", "n")

@@ -1,4 +1,4 @@
-"""Starts and talks to processes of `swarm_node.py`."""
+"""Starts and talks to processes of `node_process_main.py`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 import trio
 
-SCRIPT = Path(__file__).with_name("swarm_node.py")
+SCRIPT = Path(__file__).with_name("node_process_main.py")
 ROOT = SCRIPT.parents[3]
 
 
 class NodeProcess:
-    """One of them. `ask` sends a command and waits for its answer."""
+    """A running process. `ask` sends a command and waits for its answer."""
 
     def __init__(self, process: trio.Process) -> None:
         self.process = process
@@ -51,7 +51,7 @@ class NodeProcess:
 
 @asynccontextmanager
 async def node_processes() -> AsyncIterator[Any]:
-    """Gives a function that starts one more; all are killed at the end."""
+    """Give a function that starts a process. All processes are killed at the end."""
     started: list[NodeProcess] = []
 
     async def start(home: Path, seed: int, *join: str) -> NodeProcess:

@@ -1,4 +1,4 @@
-"""What crosses the border: failures change their kind, cancellation does not."""
+"""The error boundary: failures change their kind, cancellation does not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def failing(error: BaseException) -> None:
     "error",
     [ValueError("x"), ExceptionGroup("many", [KeyError(), AssertionError()]), TimeoutError()],
 )
-async def test_failures_become_unreachable_or_nothing(error: Exception) -> None:
+async def test_failures_are_translated_or_contained(error: Exception) -> None:
     with pytest.raises(Unreachable, match="doing it"), translate_errors("doing it"):
         await failing(error)
     with contain_errors("doing it") as outcome:
@@ -31,7 +31,7 @@ async def test_our_own_exceptions_pass() -> None:
         await failing(PeerFault("stale", "ours"))
 
 
-async def test_cancellation_passes_also_beside_a_failure() -> None:
+async def test_cancellation_passes_even_beside_a_failure() -> None:
     async def both() -> None:
         async with trio.open_nursery() as nursery:
 
@@ -44,19 +44,19 @@ async def test_cancellation_passes_also_beside_a_failure() -> None:
             nursery.start_soon(wait_then_fail)
             nursery.start_soon(trio.sleep_forever)
 
-    for border in (translate_errors, contain_errors):
+    for boundary in (translate_errors, contain_errors):
         with trio.CancelScope() as scope:
             scope.cancel()
-            with border("doing it"):
+            with boundary("doing it"):
                 await both()
                 pytest.fail("went on")
         assert scope.cancelled_caught
 
 
-def test_refusals_know_their_words() -> None:
+def test_refusals_accept_known_reasons_only() -> None:
     refusals = Refusals()
     assert refusals.snapshot() == dict.fromkeys(REFUSALS, 0)
     refusals.count("tls")
     assert refusals.snapshot()["tls"] == 1
-    with pytest.raises(ValueError, match="no word"):
+    with pytest.raises(ValueError, match="not one of"):
         refusals.count("because")

@@ -1,8 +1,8 @@
-"""One real node in a process of its own, for the tests that need many: commands on stdin, one JSON
-line for each answer on stdout.
+"""One real node in a process of its own, for the tests that need many.
 
-`publish TEXT` gossips, `status` tells what is connected, heard and used, `quit` or the end of stdin
-ends it.
+Commands arrive on stdin, and each answer is one line of JSON on stdout. `publish TEXT` gossips,
+`status` reports connections, messages and CPU time, `find` searches the DHT, `quit` or the end of
+stdin ends the process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import trio
 
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 
 TOPIC = "hypergpu/test"

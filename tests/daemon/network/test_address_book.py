@@ -1,6 +1,4 @@
-"""The address book and its signed records: nothing is believed that was not signed, nothing grows
-without bound.
-"""
+"""The address book believes signed records alone, and does not grow without bound."""
 
 from __future__ import annotations
 
@@ -17,13 +15,15 @@ from daemon.network.peers.address_book import (
     FORGET_AFTER_FAILURES,
     FRESH_S,
     MAX_ENTRIES,
+    REMEMBERED_ADDRESSES,
+    AddressBook,
+)
+from daemon.network.peers.peer_record import (
+    MAX_ADDRESSES,
     MAX_EXCHANGE_BYTES,
     MAX_KEYS,
-    MAX_PLACES,
     MAX_RECORD_BYTES,
     MAX_RECORDS,
-    REMEMBERED_PLACES,
-    AddressBook,
     SignedPeerRecord,
     decode_exchange,
     encode_exchange,
@@ -39,12 +39,12 @@ def signer(number: int) -> Signer:
     return Signer(number.to_bytes(32, "big"))
 
 
-def place(number: int, port: int = 4001) -> PeerAddress:
+def address(number: int, port: int = 4001) -> PeerAddress:
     return PeerAddress("ip4", "10.0.0.1", port, signer(number).peer)
 
 
 def record(number: int, seq: int = 1, keys: tuple[bytes, ...] = (RUN,)) -> SignedPeerRecord:
-    return seal_record(signer(number), [place(number)], keys, seq)
+    return seal_record(signer(number), [address(number)], keys, seq)
 
 
 def a_book(join: tuple[PeerAddress, ...] = ()) -> AddressBook:
@@ -55,56 +55,52 @@ def test_a_record_is_learned_once_and_replaced_by_a_newer_one() -> None:
     book = a_book()
     assert book.learn(record(2), 0.0, "teller")
     assert not book.learn(record(2), 0.0, "teller")
-    newer = seal_record(signer(2), [place(2, 5001)], [RUN], 2)
+    newer = seal_record(signer(2), [address(2, 5001)], [RUN], 2)
     assert not book.learn(newer, 0.0, "teller")
-    assert book.places_of(signer(2).peer) == [place(2, 5001)]
-    assert not book.learn(record(2), 0.0, "teller"), "an older one changes nothing"
-    assert book.places_of(signer(2).peer) == [place(2, 5001)]
-    assert not book.learn(record(1), 0.0, "teller"), "nobody tells us about ourselves"
+    assert book.addresses_of(signer(2).peer) == [address(2, 5001)]
+    assert not book.learn(record(2), 0.0, "teller"), "an older record changes nothing"
+    assert book.addresses_of(signer(2).peer) == [address(2, 5001)]
+    assert not book.learn(record(1), 0.0, "teller"), "our own record changes nothing"
 
 
-def test_what_is_kept_for_the_next_life_is_where_members_were_a_while_ago() -> None:
-    """Of our run, in their own words, few of each: hints of others, strangers, and who was never
-    here are nothing to call again and again.
-    """
+def test_addresses_of_members_are_those_of_recent_members() -> None:
+    """They leave out members of other runs, hints, and peers that were never connected."""
     book = a_book()
-    many = seal_record(signer(2), [place(2, 4000 + n) for n in range(MAX_PLACES)], [RUN], 1)
+    many = seal_record(signer(2), [address(2, 4000 + n) for n in range(MAX_ADDRESSES)], [RUN], 1)
     for signed in (many, record(3), record(4, keys=(OTHER_RUN,)), record(5)):
         book.learn(signed, 0.0, "teller")
-    book.hint([place(6)], "teller")
+    book.hint([address(6)], "teller")
     for number in (2, 3, 4, 6):
-        book.connected(signer(number).peer, float(number), place(number).host)
+        book.connected(signer(number).peer, float(number), address(number).host)
     here = {signer(3).peer}
-    two = [place(2, 4000 + n) for n in range(REMEMBERED_PLACES)]
-    assert book.places_of_members(here, frozenset({RUN}), 10.0) == [place(3), *two]
-    assert book.places_of_members(here, frozenset({RUN}), FRESH_S + 10.0) == [place(3)]
+    two = [address(2, 4000 + n) for n in range(REMEMBERED_ADDRESSES)]
+    assert book.addresses_of_members(here, frozenset({RUN}), 10.0) == [address(3), *two]
+    assert book.addresses_of_members(here, frozenset({RUN}), FRESH_S + 10.0) == [address(3)]
 
 
-def test_what_is_kept_for_the_next_life_is_where_a_peer_was_met_or_the_user_said() -> None:
-    """The next life calls these addresses free of all bounds: what a peer says of itself may name
-    any host.
-    """
+def test_addresses_of_members_are_met_or_named_by_the_user() -> None:
+    """The next start calls these addresses without limits, and a peer can claim any host."""
     two, three = signer(2).peer, signer(3).peer
     named = PeerAddress("dns4", "home.example", 22, three)
     book = AddressBook(signer(1).peer, [named])
     claims = [
         PeerAddress("ip4", "169.254.169.254", 80, two),
         PeerAddress("dns4", "victim.example", 22, two),
-        place(2),
+        address(2),
     ]
     book.learn(seal_record(signer(2), claims, [RUN], 1), 0.0, "teller")
     book.learn(
         seal_record(signer(3), [PeerAddress("ip4", "10.0.0.9", 22, three)], [RUN], 1), 0.0, "teller"
     )
-    book.connected(two, 2.0, place(2).host)
+    book.connected(two, 2.0, address(2).host)
     book.connected(three, 3.0, "203.0.113.3")
-    assert book.places_of_members({two, three}, frozenset({RUN}), 4.0) == [named, place(2)]
+    assert book.addresses_of_members({two, three}, frozenset({RUN}), 4.0) == [named, address(2)]
 
 
-def test_what_is_not_signed_by_its_peer_is_refused() -> None:
+def test_a_record_that_its_peer_did_not_sign_is_refused() -> None:
     honest = record(2)
     stolen = SignedPeerRecord(body=honest.body, signature=record(3).signature)
-    elsewhere = seal_record(signer(2), [place(3)], [RUN], 1)
+    elsewhere = seal_record(signer(2), [address(3)], [RUN], 1)
     huge = SignedPeerRecord(body=bytes(MAX_RECORD_BYTES + 1), signature=b"")
     for wrong, reason in (
         (stolen, "unsigned"),
@@ -137,12 +133,12 @@ def test_any_text_is_an_address_or_a_fault(text: str) -> None:
 
 
 def test_the_largest_exchange_fits_its_limit() -> None:
-    places = [
+    addresses = [
         PeerAddress("dns4", f"{'a' * 60}.{number}.example", 65_535, signer(2).peer)
-        for number in range(MAX_PLACES)
+        for number in range(MAX_ADDRESSES)
     ]
     largest = seal_record(
-        signer(2), places, [bytes((number,)) * 32 for number in range(MAX_KEYS)], (1 << 64) - 1
+        signer(2), addresses, [bytes((number,)) * 32 for number in range(MAX_KEYS)], (1 << 64) - 1
     )
     assert len(largest.body) <= MAX_RECORD_BYTES
     assert len(encode_exchange([largest] * MAX_RECORDS)) <= MAX_EXCHANGE_BYTES
@@ -151,16 +147,16 @@ def test_the_largest_exchange_fits_its_limit() -> None:
 
 
 def test_the_book_is_bounded_and_keeps_join_addresses() -> None:
-    book = a_book((place(2),))
+    book = a_book((address(2),))
     for number in range(3, MAX_ENTRIES + 50):
-        book.hint([place(number)], f"teller {number % 64}")
+        book.hint([address(number)], f"teller {number % 64}")
     assert len(book) == MAX_ENTRIES
     assert signer(2).peer in book
 
 
-def test_failures_wait_longer_and_end_in_oblivion_but_for_join_addresses() -> None:
-    book = a_book((place(2),))
-    book.hint([place(3)], "teller")
+def test_failed_peers_wait_longer_and_are_forgotten_but_for_join_addresses() -> None:
+    book = a_book((address(2),))
+    book.hint([address(3)], "teller")
     now = 0.0
     for failure in range(FORGET_AFTER_FAILURES):
         assert set(book.to_dial(set(), frozenset(), now)) == {signer(2).peer, signer(3).peer}
@@ -185,7 +181,7 @@ def test_members_of_our_run_come_first_and_connected_ones_not_at_all() -> None:
     assert book.members(frozenset({RUN})) == 2
 
 
-def test_of_two_who_lose_each_other_one_calls_first() -> None:
+def test_one_of_two_peers_that_lose_each_other_calls_first() -> None:
     low, high = sorted((signer(2), signer(3)), key=lambda one: one.peer)
     waits = {}
     for own, other in ((low, high), (high, low)):
@@ -196,7 +192,7 @@ def test_of_two_who_lose_each_other_one_calls_first() -> None:
     assert waits == {low.peer: False, high.peer: True}
 
 
-def test_only_those_met_lately_are_handed_on() -> None:
+def test_only_recent_peers_are_handed_out() -> None:
     book = a_book()
     for number in (2, 3, 4):
         book.learn(record(number), 0.0, f"teller {number % 2}")

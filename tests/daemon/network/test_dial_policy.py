@@ -1,6 +1,4 @@
-"""Where a node connects because others told it to: what is in scope, and that false addresses run
-out.
-"""
+"""Where a node connects because others told it to, and how soon false addresses run out."""
 
 from __future__ import annotations
 
@@ -39,17 +37,17 @@ def policy(own: Iterable[str] = HOME, heard: Iterable[str] = ()) -> DialPolicy:
         "172.16.5.4",
     ],
 )
-def test_what_no_stranger_can_make_a_node_call(host: str) -> None:
+def test_a_stranger_cannot_make_a_node_call_this_host(host: str) -> None:
     assert policy().why_not(host, 4001)
 
 
-def test_names_and_ports_of_the_system_are_not_tried() -> None:
+def test_names_and_system_ports_are_not_tried() -> None:
     assert "name" in policy().why_not("victim.example", 4001)
     assert "port" in policy().why_not("8.8.8.8", 22)
     assert not policy().why_not("8.8.8.8", 4001)
 
 
-def test_a_private_network_is_in_scope_where_we_live_or_hear_somebody() -> None:
+def test_a_private_network_is_in_scope_where_this_node_lives_or_hears_a_peer() -> None:
     assert not policy(HOME).why_not("192.168.1.77", 4001), "the same home"
     assert policy(PUBLIC).why_not("192.168.1.77", 4001)
     assert not policy(PUBLIC, heard=["10.1.2.3"]).why_not("10.200.0.1", 4001), (
@@ -58,7 +56,7 @@ def test_a_private_network_is_in_scope_where_we_live_or_hear_somebody() -> None:
     assert policy(PUBLIC, heard=["10.1.2.3"]).why_not("192.168.1.77", 4001)
 
 
-def test_a_node_that_is_known_on_loopback_alone_calls_others_there() -> None:
+def test_a_node_known_on_loopback_alone_calls_others_there() -> None:
     assert not policy(LOOPBACK).why_not("127.0.0.1", 4001)
     assert policy(LOOPBACK).why_not("192.168.1.1", 4001)
     assert policy(LOOPBACK).why_not("169.254.169.254", 8080)
@@ -73,7 +71,7 @@ def test_false_addresses_run_out_and_true_ones_cost_nothing() -> None:
     assert tried <= TRIES_AT_ONCE + TRIES_PER_S * 100
 
 
-def test_one_teller_and_one_prefix_have_less_than_all() -> None:
+def test_one_source_and_one_prefix_have_fewer_tries_than_all() -> None:
     by_source = policy()
     assert (
         sum(by_source.spend(f"9.9.{n}.1", "teller", 0.0) for n in range(100))

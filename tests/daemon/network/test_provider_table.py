@@ -1,6 +1,4 @@
-"""Announcements in the DHT: strangers cannot push a run's members out of the record that others
-find them by.
-"""
+"""The provider table: strangers cannot push a run's members out of a record."""
 
 from __future__ import annotations
 
@@ -8,8 +6,8 @@ import random
 
 from daemon.network.libp2p.dht import SHARDS, shards_of
 from daemon.network.libp2p.provider_table import (
-    ANSWERED,
     KEPT_S,
+    MAX_ANSWER,
     MAX_KEYS,
     MAX_KEYS_OF_PEER,
     MAX_OF_PREFIX,
@@ -39,7 +37,7 @@ def test_a_member_is_in_every_answer_however_many_strangers_announce_themselves(
     for _ in range(20):
         answer = kept.answer(RUN, 2.0)
         assert "member" in answer
-        assert len(answer) == ANSWERED
+        assert len(answer) == MAX_ANSWER
 
 
 def test_who_announced_itself_early_stays_though_nothing_is_known_of_it() -> None:

@@ -1,6 +1,4 @@
-"""Unfinished handshakes: a newcomer always finds a place, and silence, age and crowding decide
-whose.
-"""
+"""Unfinished handshakes: a newcomer always finds a place, and the least likely one makes room."""
 
 from __future__ import annotations
 
@@ -13,11 +11,11 @@ MOST = 8
 
 
 class Caller:
-    """One connection and what became of it."""
+    """One connection, and whether it was dropped."""
 
     def __init__(self, prefix: str, began_s: float, heard: bool = False) -> None:
         self.heard, self.dropped = heard, False
-        self.one = PendingConnection(prefix, began_s, lambda: self.heard, self._drop)
+        self.pending = PendingConnection(prefix, began_s, lambda: self.heard, self._drop)
 
     def _drop(self) -> None:
         self.dropped = True
@@ -27,13 +25,13 @@ def test_forty_silent_connections_cost_a_newcomer_nothing() -> None:
     table = PendingConnections(MOST)
     silent = [Caller("a", float(n)) for n in range(40)]
     for caller in silent:
-        table.begin(caller.one)
+        table.begin(caller.pending)
     newcomer = Caller("a", 40.0)
-    table.begin(newcomer.one)
+    table.begin(newcomer.pending)
     newcomer.heard = True
     for n in range(MOST - 1):
-        table.begin(Caller("a", 41.0 + n).one)
-    assert not newcomer.dropped, "it spoke, and the silent ones make room"
+        table.begin(Caller("a", 41.0 + n).pending)
+    assert not newcomer.dropped, "it spoke, so the silent ones make room"
     assert sum(caller.dropped for caller in silent) >= 40 - MOST
     assert len(table) == MOST
 
@@ -43,9 +41,9 @@ def test_the_most_crowded_prefix_makes_room_first() -> None:
     crowd = [Caller("crowd", 0.0, heard=True) for _ in range(MOST - 1)]
     alone = Caller("alone", 0.0)
     for caller in (*crowd, alone):
-        table.begin(caller.one)
+        table.begin(caller.pending)
     other = Caller("other", 1.0)
-    table.begin(other.one)
+    table.begin(other.pending)
     assert [caller.dropped for caller in (alone, other)] == [False, False]
     assert sum(caller.dropped for caller in crowd) == 1
 
@@ -53,17 +51,17 @@ def test_the_most_crowded_prefix_makes_room_first() -> None:
 def test_the_newest_never_makes_room_for_itself() -> None:
     table = PendingConnections(1)
     first, second = Caller("a", 0.0, heard=True), Caller("b", 1.0)
-    table.begin(first.one)
-    assert table.begin(second.one) is first.one
+    table.begin(first.pending)
+    assert table.begin(second.pending) is first.pending
     assert not second.dropped
 
 
 def test_an_ended_handshake_leaves_nothing_behind() -> None:
     table = PendingConnections(2)
     caller = Caller("a", 0.0)
-    table.begin(caller.one)
-    table.end(caller.one)
-    table.end(caller.one)
+    table.begin(caller.pending)
+    table.end(caller.pending)
+    table.end(caller.pending)
     assert len(table) == 0
     assert not table._of_prefix
 
